@@ -1,0 +1,34 @@
+"""Conche: Invoke tasks that run a self-hosted Docker Compose stack described by one `stack.yaml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from invoke import Collection
+
+__all__ = ["__version__", "namespace"]
+
+__version__ = "0.1.0"
+
+
+def namespace(root: str | Path) -> Collection:
+    """The tasks of the toolkit as one Invoke collection.
+
+    Args:
+        root: the folder with `stack.yaml`, or a file in it; a tasks.py gives its own `__file__`.
+    """
+    from invoke import Collection
+
+    from conche.doctor import tasks as doctor
+    from conche.env import tasks as env
+    from conche.images import tasks as images
+
+    folder = Path(root).resolve()
+    collection = Collection("conche")
+    collection.configure({"conche": {"root": str(folder if folder.is_dir() else folder.parent)}})
+    collection.add_task(doctor.doctor)
+    for module, name in ((env, "env"), (images, "images")):
+        collection.add_collection(Collection.from_module(module, name=name))
+    return collection

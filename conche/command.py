@@ -1,0 +1,192 @@
+"""`@command`, the only bridge between Invoke and the toolkit.
+
+It turns a function over an `Invocation` into an Invoke task: options and their help come from the annotations, the
+returned `Outcome` is printed, errors become exit codes, and signals become an exception that unwinds. Nothing heavier
+than Invoke itself is imported here, so `invoke --list`, `--help` and completion stay as fast as bare Invoke.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from invoke import Context, Exit, Task
+
+from conche.errors import ConcheError, NotFound, Refused, did_you_mean
+from conche.outcome import Outcome
+from conche.output import Output
+
+if TYPE_CHECKING:
+    from conche.stack import Environment, Stack
+
+__all__ = ["EnvironmentName", "Invocation", "command"]
+
+EnvironmentName = Annotated[str, "environment of stack.yaml: dev, prod, git"]
+
+_JSON = "one JSON document on stdout instead of tables"
+_DRY_RUN = "show the plan and change nothing"
+_YES = "do not ask before data is deleted"
+
+
+@dataclass
+class Invocation:
+    """One call of a task: where, with which switches, and how it speaks.
+
+    Attributes:
+        root: the folder with `stack.yaml`, absolute.
+        dry_run: compute the plan, show it, stop.
+        yes: a question is answered with yes.
+        remainder: what stood after `--` on the command line, as it was typed.
+    """
+
+    root: Path
+    output: Output
+    dry_run: bool = False
+    yes: bool = False
+    remainder: tuple[str, ...] = ()
+    _stack: Stack | None = field(default=None, repr=False)
+
+    @property
+    def stack(self) -> Stack:
+        """The stack file, read once."""
+        if self._stack is None:
+            from conche.stack import load
+
+            self._stack = load(self.root)
+        return self._stack
+
+    def environment(self, name: str) -> Environment:
+        """The environment of that name.
+
+        Raises:
+            NotFound: there is none, with the ones there are.
+        """
+        environments = self.stack.environments
+        if name not in environments:
+            raise NotFound(
+                "no-such-environment",
+                f"stack.yaml has no environment {name!r}.{did_you_mean(name, environments)}",
+                looked_at=[f"environments: {', '.join(environments)}"],
+                next_command=f"invoke {self.output.command} --env {next(iter(environments))}",
+            )
+        return environments[name]
+
+
+def command(*, changes: bool = False, destroys: bool = False, name: str = "", aliases: Sequence[str] = ()) -> Any:
+    """Make a task of a function `(invocation, options…) -> Outcome`.
+
+    Args:
+        changes: the task mutates something, so it takes `--dry-run`.
+        destroys: it can delete data, so it takes `--yes`.
+        name: its name on the command line, where that is no Python name.
+        aliases: other names for it.
+
+    An option's annotation is `Annotated[type, "help text"]`; types are str, int, float, bool, list[str], and these or
+    None. An option without a default is positional.
+    """
+
+    def decorate(body: Callable[..., Outcome]) -> Task[Any]:
+        options = _options(body)
+        switches = {"json": _JSON, **({"dry_run": _DRY_RUN} if changes else {}), **({"yes": _YES} if destroys else {})}
+        dotted = _dotted_name(body, name)
+
+        @functools.wraps(body)
+        def run(context: Context, **given: Any) -> Outcome:
+            chosen = {switch: given.pop(switch, False) for switch in switches}
+            output = Output(dotted, as_json=chosen.pop("json"))
+            invocation = Invocation(_root(context), output, remainder=_remainder(), **chosen)
+            return _guarded(invocation, lambda: body(invocation, **_converted(options, given, dotted)))
+
+        _present(run, options, switches)
+        return Task(
+            run,
+            name=name or body.__name__.rstrip("_"),
+            aliases=aliases,
+            iterable=[option for option, (kind, _) in options.items() if kind == list[str]],
+            help={**{option: text for option, (_, text) in options.items()}, **switches},
+        )
+
+    return decorate
+
+
+def _guarded(invocation: Invocation, body: Callable[[], Outcome]) -> Outcome:
+    """Run a body, print what came of it, and end with the right exit code."""
+    from conche.process import signals_raise
+
+    output = invocation.output
+    try:
+        with signals_raise():
+            outcome = body()
+        output.outcome(outcome, dry_run=invocation.dry_run)
+    except ConcheError as error:
+        output.error(error)
+        raise Exit(code=error.status) from error
+    except BrokenPipeError:
+        # The reader has left, as `| head` does. stdout is closed here so that Python does not complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise Exit(code=141) from None
+    if outcome.exit_code:
+        raise Exit(code=outcome.exit_code)
+    return outcome
+
+
+def _dotted_name(body: Callable[..., Outcome], name: str) -> str:
+    namespace = body.__module__.removeprefix("conche.").removesuffix(".tasks").rpartition(".")[2]
+    task = (name or body.__name__.rstrip("_")).replace("_", "-")
+    return task if task == namespace else f"{namespace}.{task}"
+
+
+def _options(body: Callable[..., Outcome]) -> dict[str, tuple[Any, str]]:
+    """Type and help text of each option, from the annotations."""
+    hints = typing.get_type_hints(body, include_extras=True)
+    options = {}
+    for parameter in list(inspect.signature(body).parameters)[1:]:
+        kind, text = typing.get_args(hints[parameter])[:2]
+        options[parameter] = (kind, text)
+    return options
+
+
+def _present(run: Any, options: dict[str, tuple[Any, str]], switches: dict[str, str]) -> None:
+    """Give the task the signature that Invoke reads: the body's options, then the switches."""
+    parameters = list(inspect.signature(run.__wrapped__).parameters.values())
+    switch_parameters = [
+        inspect.Parameter(switch, inspect.Parameter.KEYWORD_ONLY, default=False) for switch in switches
+    ]
+    first = parameters[0].replace(annotation=Context)
+    rest = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters[1:]]
+    run.__signature__ = inspect.Signature([first, *rest, *switch_parameters])
+
+
+def _converted(options: dict[str, tuple[Any, str]], given: dict[str, Any], dotted: str) -> dict[str, Any]:
+    return {option: _convert(option, options[option][0], value, dotted) for option, value in given.items()}
+
+
+def _convert(option: str, kind: Any, value: Any, dotted: str) -> Any:
+    """Invoke hands over text where the default is None; numbers are told from words here."""
+    for number in (int, float):
+        if kind in (number, number | None) and isinstance(value, str):
+            try:
+                return number(value)
+            except ValueError:
+                raise Refused(
+                    "not-a-number",
+                    f"--{option.replace('_', '-')} takes a number, not {value!r}.",
+                    next_command=f"invoke {dotted} --help",
+                ) from None
+    return value
+
+
+def _root(context: Context) -> Path:
+    return Path(context.config["conche"]["root"])
+
+
+def _remainder() -> tuple[str, ...]:
+    """What stands after `--`, from argv itself: Invoke joins it with spaces, which loses where words end."""
+    return tuple(sys.argv[sys.argv.index("--") + 1 :]) if "--" in sys.argv else ()

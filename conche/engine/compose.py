@@ -1,0 +1,252 @@
+"""Compose: its argv, its rendered configuration, and its complaints translated.
+
+argv is built by pure methods and compared as tuples in tests. Compose is never asked to wait: its exit code after
+`--wait` cannot be trusted (health.py polls instead).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from conche.engine.connection import Engine
+from conche.errors import Refused, Unreachable
+from conche.process import Completed, run
+from conche.secret import Redactor
+
+__all__ = ["Compose", "Configuration", "Healthcheck", "Service"]
+
+OLDEST = (2, 0)
+"""The oldest Compose: v1 was another program, with other names for everything it made."""
+
+
+@dataclass(frozen=True)
+class Healthcheck:
+    """A service's healthcheck; Docker's defaults where the Compose file is silent.
+
+    Source: https://docs.docker.com/reference/dockerfile/#healthcheck
+    """
+
+    interval: float = 30.0
+    timeout: float = 30.0
+    retries: int = 3
+    start_period: float = 0.0
+
+    @property
+    def deadline(self) -> float:
+        """Seconds after which a container that works has been found healthy."""
+        return self.start_period + self.interval * self.retries + self.timeout
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service as Compose renders it.
+
+    Attributes:
+        image: reference, as the file has it.
+        ports: published ports, as (address, port); the address is empty where all are meant.
+        config_hash: Compose's own hash of the definition; a container carries the hash it was made with.
+        binds: host folders that are mounted.
+        secret_files: host files of its secrets.
+    """
+
+    name: str
+    image: str
+    config_hash: str
+    ports: tuple[tuple[str, int], ...] = ()
+    container_name: str = ""
+    healthcheck: Healthcheck | None = None
+    binds: tuple[Path, ...] = ()
+    secret_files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A project's rendered Compose files.
+
+    Attributes:
+        external_networks: networks that Compose wants to find and does not make.
+        volumes: names of the volumes it makes, as the engine knows them.
+        rendered: the whole document, with interpolated values: do not print it unmasked.
+    """
+
+    project: str
+    services: Mapping[str, Service]
+    external_networks: tuple[str, ...]
+    volumes: tuple[str, ...]
+    rendered: Mapping[str, Any] = field(repr=False, default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Compose:
+    """The Compose of one project on one engine.
+
+    Args:
+        files: Compose files, absolute.
+        variables: what the files interpolate; handed on in the environment, never in argv.
+    """
+
+    engine: Engine
+    project: str
+    files: tuple[Path, ...]
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    redact: Redactor = field(default_factory=Redactor, repr=False)
+
+    def argv(self, *words: str) -> tuple[str, ...]:
+        """`docker compose` for this project, with `words`."""
+        files = [part for file in self.files for part in ("--file", str(file))]
+        return ("docker", "compose", *files, "--project-name", self.project, *words)
+
+    def up_alone(self, service: str) -> tuple[str, ...]:
+        """Create, start or recreate one service; Compose neither builds nor pulls, and leaves the others alone."""
+        return self.argv(
+            "--progress", "plain", "up", "--detach", "--no-build", "--pull", "never", "--no-deps", service
+        )
+
+    def down(self, *, volumes: bool) -> tuple[str, ...]:
+        """Stop and remove containers and networks; with `volumes` their data too."""
+        return self.argv("--progress", "plain", "down", "--remove-orphans", *(["--volumes"] if volumes else []))
+
+    def environment(self) -> dict[str, str]:
+        """What a Compose process gets beside the allow-list."""
+        return {**self.variables, **self.engine.cli_environment()}
+
+    def call(
+        self,
+        argv: Sequence[str],
+        *,
+        on_line: Callable[[str], None] | None = None,
+        timeout: float | None = None,
+        outlives: bool = False,
+    ) -> Completed:
+        """Run one of the argv above."""
+        return run(
+            argv,
+            extra_env=self.environment(),
+            redact=self.redact,
+            on_line=on_line,
+            timeout=timeout,
+            outlives=outlives,
+        )
+
+    def configuration(self) -> Configuration:
+        """The files as Compose understands them.
+
+        Raises:
+            Refused: Compose finds the files invalid.
+            Unreachable: there is no Compose v2.
+        """
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(2) as pool:
+            rendered, hashes = pool.map(
+                self._answer, (("config", "--format", "json"), ("config", "--hash", "*"))
+            )
+        by_service = dict(line.split() for line in hashes.splitlines() if line)
+        return _configuration(self.project, json.loads(rendered), by_service)
+
+    def _answer(self, words: Sequence[str]) -> str:
+        completed = self.call(self.argv(*words), timeout=60)
+        if not completed.ok:
+            raise _translated(completed)
+        return completed.stdout
+
+
+def version(engine: Engine) -> str:
+    """Compose's version, such as 2.26.1.
+
+    Raises:
+        Unreachable: there is no Compose, or only v1.
+    """
+    completed = run(["docker", "compose", "version", "--short"], extra_env=engine.cli_environment(), timeout=30)
+    if not completed.ok:
+        raise _no_compose(completed)
+    found = completed.stdout.strip().removeprefix("v")
+    if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < OLDEST:
+        raise _no_compose(completed)
+    return found
+
+
+def _translated(completed: Completed) -> Unreachable | Refused:
+    words = completed.stderr
+    if "is not a docker command" in words or "unknown command" in words or "unknown flag: --file" in words:
+        return _no_compose(completed)
+    return Refused(
+        "compose-file-invalid",
+        "Compose does not accept the environment's files.",
+        looked_at=[part for part in completed.argv if part.endswith((".yaml", ".yml"))],
+        evidence=completed.last_lines(),
+        next_command="correct what it names, then: invoke env.config",
+    )
+
+
+def _no_compose(completed: Completed) -> Unreachable:
+    return Unreachable(
+        "compose-v2-missing",
+        "Compose v2 (`docker compose`) is not installed; Compose v1 (`docker-compose`) is not enough.",
+        looked_at=["docker compose version"],
+        evidence=completed.last_lines(3),
+        next_command="scripts/install-engine\ninvoke doctor",
+    )
+
+
+def _configuration(project: str, rendered: Mapping[str, Any], hashes: Mapping[str, str]) -> Configuration:
+    secrets = rendered.get("secrets") or {}
+    services = {
+        name: _service(name, body, hashes.get(name, ""), secrets) for name, body in rendered["services"].items()
+    }
+    networks = (rendered.get("networks") or {}).values()
+    volumes = (rendered.get("volumes") or {}).values()
+    return Configuration(
+        project=project,
+        services=services,
+        external_networks=tuple(network["name"] for network in networks if network.get("external")),
+        volumes=tuple(volume["name"] for volume in volumes if not volume.get("external")),
+        rendered=rendered,
+    )
+
+
+def _service(name: str, body: Mapping[str, Any], config_hash: str, secrets: Mapping[str, Any]) -> Service:
+    ports = tuple(
+        (port.get("host_ip", ""), int(port["published"])) for port in body.get("ports", []) if port.get("published")
+    )
+    binds = tuple(Path(mount["source"]) for mount in body.get("volumes", []) if mount["type"] == "bind")
+    files = [secrets[secret["source"]].get("file") for secret in body.get("secrets") or []]
+    return Service(
+        name=name,
+        image=body.get("image", ""),
+        config_hash=config_hash,
+        ports=ports,
+        container_name=body.get("container_name", ""),
+        healthcheck=_healthcheck(body.get("healthcheck")),
+        binds=binds,
+        secret_files=tuple(Path(file) for file in files if file),
+    )
+
+
+def _healthcheck(body: Mapping[str, Any] | None) -> Healthcheck | None:
+    if not body or body.get("disable") or body.get("test") == ["NONE"]:
+        return None
+    default = Healthcheck()
+    return Healthcheck(
+        interval=_seconds(body.get("interval"), default.interval),
+        timeout=_seconds(body.get("timeout"), default.timeout),
+        retries=int(body.get("retries") or default.retries),
+        start_period=_seconds(body.get("start_period"), default.start_period),
+    )
+
+
+_UNITS = {"h": "hours", "m": "minutes", "s": "seconds", "ms": "milliseconds", "us": "microseconds"}
+
+
+def _seconds(duration: str | None, default: float) -> float:
+    """Go's duration notation, such as 1m30s, in seconds."""
+    parts = re.findall(r"([0-9.]+)(h|ms|us|m|s)", duration or "")
+    if not parts:
+        return default
+    return timedelta(**{_UNITS[unit]: float(number) for number, unit in parts}).total_seconds()

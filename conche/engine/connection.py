@@ -1,0 +1,142 @@
+"""Which engine is meant, and a connection to it.
+
+The address is, first that applies: the environment's `engine:` in stack.yaml, `DOCKER_HOST`, the Docker context in use,
+the local engine. The Docker CLI decides the same way, so both always mean the same engine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from conche.errors import ConcheError, NotFound, Unreachable
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+__all__ = ["Engine", "translated"]
+
+LOCAL = "unix:///var/run/docker.sock"
+
+TIMEOUT = 60
+"""Seconds for one request to the engine; a pull or build is not one."""
+
+
+class Engine:
+    """A Docker engine, by address; nothing is connected before `client` is asked for.
+
+    Args:
+        address: `engine:` of an environment, or None for the engine that the Docker CLI would use.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        self._configured = address
+
+    @cached_property
+    def address(self) -> str:
+        """The URL of the engine, such as unix:///var/run/docker.sock or ssh://deploy@host."""
+        return self._configured or os.environ.get("DOCKER_HOST") or _address_of_context() or LOCAL
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the engine's file system is this machine's, as bind mounts and port checks assume."""
+        return self.address.startswith(("unix://", "npipe://"))
+
+    def cli_environment(self) -> Mapping[str, str]:
+        """What the Docker CLI needs to mean this engine too."""
+        return {"DOCKER_HOST": self._configured} if self._configured else {}
+
+    @cached_property
+    def client(self) -> DockerClient:
+        """A connection.
+
+        Raises:
+            Unreachable: exit code 9, with the command that gives this machine an engine.
+        """
+        import docker
+
+        with translated(self.address):
+            return docker.DockerClient(
+                base_url=self.address,
+                version="auto",
+                timeout=TIMEOUT,
+                use_ssh_client=self.address.startswith("ssh://"),
+                tls=docker.utils.kwargs_from_env().get("tls", False),
+            )
+
+
+@contextmanager
+def translated(address: str) -> Iterator[None]:
+    """Inside, what the Docker SDK raises for an engine that does not answer becomes `Unreachable`."""
+    import docker.errors
+    import requests.exceptions
+
+    try:
+        yield
+    except docker.errors.NotFound as error:
+        raise NotFound("not-on-engine", error.explanation or str(error)) from error
+    except docker.errors.APIError as error:
+        raise EngineRefused(
+            "engine-refused", "The engine refused a request.", evidence=[str(error.explanation or error)]
+        ) from error
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        raise _unreachable(address, error) from error
+
+
+class EngineRefused(ConcheError):
+    """The engine answered a request with an error that has no better translation."""
+
+    exit_code = 9
+
+
+def _unreachable(address: str, error: Exception) -> Unreachable:
+    words = str(error)
+    if "Permission denied" in words or "PermissionError" in words:
+        return Unreachable(
+            "engine-forbidden",
+            f"An engine is at {address}, but this user may not talk to it.",
+            looked_at=[address],
+            next_command='sudo usermod -aG docker "$USER"    # then log in again',
+            evidence=[words],
+        )
+    remedy = "scripts/install-engine" if address == LOCAL else f"docker --host {address} info"
+    return Unreachable(
+        "engine-unreachable",
+        f"No Docker engine answers at {address}.",
+        looked_at=[address, "DOCKER_HOST, the Docker context and `engine:` in stack.yaml say which engine is meant"],
+        next_command=f"{remedy}\ninvoke doctor",
+        evidence=[words],
+    )
+
+
+def _address_of_context() -> str | None:
+    """The engine of the Docker context in use; the SDK's own `from_env` knows nothing of contexts."""
+    name = os.environ.get("DOCKER_CONTEXT") or _current_context()
+    if not name or name == "default":
+        return None
+    from docker.context import ContextAPI
+
+    context = ContextAPI.get_context(name)
+    if context is None:
+        raise NotFound(
+            "no-such-context",
+            f"There is no Docker context {name!r}.",
+            looked_at=["DOCKER_CONTEXT", "currentContext in Docker's config.json"],
+            next_command="docker context ls",
+        )
+    return str(context.Host) if context.Host else None
+
+
+def _current_context() -> str | None:
+    import json
+    from pathlib import Path
+
+    folder = os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker"
+    try:
+        name = json.loads((Path(folder) / "config.json").read_text()).get("currentContext")
+    except (OSError, ValueError):
+        return None
+    return str(name) if name else None

@@ -1,0 +1,135 @@
+"""Whether containers work: a pure judgement, and polling until it is final.
+
+`docker compose up --wait` is not asked: it may exit 0 when its time is over, and a one-shot service that ends well makes
+it fail.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from conche.engine import containers
+from conche.engine.compose import Service
+from conche.engine.connection import Engine
+from conche.engine.containers import Container
+
+__all__ = ["Verdict", "Waiting", "judge", "wait"]
+
+POLL = 0.25
+"""Seconds between two looks."""
+
+WITHOUT_HEALTHCHECK = 3.0
+"""Seconds a container without a healthcheck must have run to count as working."""
+
+DEADLINE_WITHOUT_HEALTHCHECK = 30.0
+
+
+class Verdict(Enum):
+    """What a look at a container says."""
+
+    HEALTHY = "healthy"
+    WAITING = "starting"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """How a wait ended.
+
+    Attributes:
+        containers: their last state.
+        failed: the ones that do not work, with the reason.
+    """
+
+    containers: tuple[Container, ...]
+    failed: Mapping[str, str]
+
+
+def judge(container: Container, *, has_healthcheck: bool, ran_for: float, restarts_before: int = 0) -> tuple[Verdict, str]:
+    """The verdict over a container, and the reason when it failed.
+
+    Args:
+        ran_for: seconds since it started.
+        restarts_before: restarts that were counted before the wait began; only new ones count against it.
+    """
+    if container.oom_killed:
+        return Verdict.FAILED, "was killed for want of memory (OOM)"
+    if container.restarts > restarts_before or container.state == "restarting":
+        return Verdict.FAILED, f"restarts, exit code {container.exit_code}"
+    if container.state in ("exited", "dead"):
+        if container.exit_code == 0:
+            return Verdict.HEALTHY, ""
+        return Verdict.FAILED, f"exited with {container.exit_code}"
+    if container.health == "unhealthy":
+        return Verdict.FAILED, "is unhealthy"
+    if container.state != "running":
+        return Verdict.WAITING, ""
+    settled = container.health == "healthy" if has_healthcheck else ran_for >= WITHOUT_HEALTHCHECK
+    return (Verdict.HEALTHY if settled else Verdict.WAITING), ""
+
+
+def deadline(services: Sequence[Service]) -> float:
+    """Seconds to wait for these services: the longest that one of their own healthchecks allows."""
+    return max(
+        (service.healthcheck.deadline if service.healthcheck else DEADLINE_WITHOUT_HEALTHCHECK for service in services),
+        default=0.0,
+    )
+
+
+def wait(
+    engine: Engine,
+    look: Callable[[], Sequence[Container]],
+    services: Mapping[str, Service],
+    *,
+    timeout: float | None = None,
+    on_look: Callable[[Sequence[Container]], None] = lambda _: None,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> Waiting:
+    """Look until every container works or one has failed.
+
+    Args:
+        look: the containers as they are now.
+        services: their definitions, by name.
+        timeout: seconds; default is what the healthchecks allow.
+    """
+    limit = deadline(tuple(services.values())) if timeout is None else timeout
+    begun = clock()
+    before: dict[str, int] = {}
+    for _ in _until_over(clock, begun, limit, pause):
+        seen = tuple(_probed(engine, container) for container in look())
+        on_look(seen)
+        verdicts = {}
+        for container in seen:
+            service = services.get(container.service)
+            verdicts[container.name] = judge(
+                container,
+                has_healthcheck=service is None or service.healthcheck is not None,
+                ran_for=clock() - begun,
+                restarts_before=before.setdefault(container.id, container.restarts),
+            )
+        failed = {name: reason for name, (verdict, reason) in verdicts.items() if verdict is Verdict.FAILED}
+        if failed or all(verdict is Verdict.HEALTHY for verdict, _ in verdicts.values()):
+            return Waiting(seen, failed)
+    late = {name: f"was not healthy within {limit:g} s" for name, (verdict, _) in verdicts.items() if verdict is Verdict.WAITING}
+    return Waiting(seen, late)
+
+
+def _until_over(
+    clock: Callable[[], float], begun: float, limit: float, pause: Callable[[float], None]
+) -> Iterator[None]:
+    """At least one look, then one every `POLL` seconds while there is time."""
+    yield
+    while clock() - begun < limit:
+        pause(POLL)
+        yield
+
+
+def _probed(engine: Engine, container: Container) -> Container:
+    """A container that the engine still calls starting, asked by us."""
+    if container.state == "running" and container.health == "starting" and containers.passes_healthcheck(engine, container.id):
+        return replace(container, health="healthy")
+    return container

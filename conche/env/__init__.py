@@ -1,0 +1,1 @@
+"""Environments: bring up, look at, take down."""

@@ -1,0 +1,53 @@
+"""env.down: stop an environment; its data only with --volumes, and then not by accident."""
+
+from __future__ import annotations
+
+from conche.command import Invocation
+from conche.engine import containers, networks
+from conche.env.observe import observe, open_compose
+from conche.env.plan import plan_down
+from conche.errors import Refused
+from conche.files import lock
+from conche.outcome import Outcome, Table
+
+__all__ = ["down"]
+
+
+def down(call: Invocation, name: str, *, volumes: bool, confirm: str | None) -> Outcome:
+    """Stop and remove an environment's containers, and with `volumes` its data."""
+    environment = call.environment(name)
+    compose = open_compose(call.stack, name, call.root)
+    seen = observe(call.stack, name, compose)
+    doomed = networks.volumes(compose.engine, seen.configuration.volumes) if volumes else ()
+    plan = plan_down(seen, doomed)
+    if call.dry_run or not len(plan):
+        return Outcome(plan=plan, lines=() if len(plan) else (f"Nothing to do: {name} is down.",))
+    if environment.protected or doomed:
+        _ask(call, name, doomed, protected=environment.protected, confirmed=confirm)
+    with lock(compose.project, f"{call.output.command} --env {name}"):
+        for container in seen.leftovers:
+            containers.remove(compose.engine, container.id)
+        with call.output.progress(f"stopping {name}") as progress:
+            compose.call(compose.down(volumes=volumes), on_line=progress.detail).require(f"stopping {name}")
+    rows = tuple((step.subject, "done") for step in plan)
+    return Outcome(
+        value={"environment": name, "deleted_volumes": list(doomed)},
+        changed=True,
+        plan=plan,
+        tables=[Table(("what", "state"), rows, title=f"{name} is down")],
+    )
+
+
+def _ask(call: Invocation, name: str, doomed: tuple[str, ...], *, protected: bool, confirmed: str | None) -> None:
+    """On a protected environment its name is typed or given with --confirm; --yes alone does not do."""
+    for volume in doomed:
+        call.output.say(f"volume {volume} and the data in it will be deleted")
+    if confirmed is not None and confirmed != name:
+        raise Refused("not-confirmed", f"--confirm {confirmed} does not name the environment {name}.")
+    if confirmed == name or (call.yes and not protected):
+        return
+    question = f"Environment {name} goes down" + (" and its data is deleted." if doomed else ".")
+    if protected:
+        call.output.confirm(question, expected=name, option=f"--confirm {name}")
+    else:
+        call.output.confirm(question)

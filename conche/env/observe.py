@@ -1,0 +1,128 @@
+"""What an environment should be and what it is: read once, before anything is decided."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from conche.engine import containers, images, networks
+from conche.engine.compose import Compose, Configuration, Service
+from conche.engine.connection import Engine
+from conche.engine.containers import Container
+from conche.errors import NotFound, did_you_mean
+from conche.stack import Environment, Stack
+
+__all__ = ["TRIAL", "Observed", "observe", "open_compose", "service_of"]
+
+TRIAL = "-trial"
+"""Suffix of the Compose project in which a new container is tried beside the one that serves."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """An environment at one moment.
+
+    Attributes:
+        name: of the environment.
+        configuration: what the Compose files ask for.
+        containers: what is there, of any state.
+        images: reference -> image id on the engine, None where it is missing.
+        missing_networks: external networks that are not on the engine.
+        leftovers: containers of an interrupted trial.
+        own: reference -> image of stack.yaml, for the images this repository builds.
+    """
+
+    name: str
+    configuration: Configuration
+    containers: tuple[Container, ...]
+    images: Mapping[str, str | None]
+    missing_networks: tuple[str, ...]
+    leftovers: tuple[Container, ...]
+    own: Mapping[str, str]
+
+    def of(self, service: str) -> tuple[Container, ...]:
+        """The containers of one service."""
+        return tuple(container for container in self.containers if container.service == service)
+
+
+def open_compose(stack: Stack, name: str, root: Path) -> Compose:
+    """The Compose project of an environment, with the variables its files interpolate."""
+    environment = stack.environments[name]
+    files = tuple(root / file for file in environment.compose)
+    return Compose(Engine(environment.engine), stack.project(name), files, _variables(environment, files, root))
+
+
+def observe(stack: Stack, name: str, compose: Compose) -> Observed:
+    """Look at everything that `env.up` and `env.status` decide upon.
+
+    Raises:
+        Unreachable: no engine, or no Compose v2.
+        Refused: the Compose files are invalid.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        # Compose renders in processes of its own meanwhile; importing and asking the SDK takes as long.
+        rendering = pool.submit(compose.configuration)
+        try:
+            found = containers.of_project(compose.engine, compose.project)
+            leftovers = containers.of_project(compose.engine, compose.project + TRIAL)
+            present = networks.names(compose.engine)
+        finally:
+            configuration = rendering.result()
+    references = {service.image for service in configuration.services.values()}
+    ids = {reference: images.find(compose.engine, reference) for reference in sorted(references)}
+    own = {reference: stack.image_of(reference, name) for reference in references}
+    return Observed(
+        name=name,
+        configuration=configuration,
+        containers=found,
+        images={reference: image.id if image else None for reference, image in ids.items()},
+        missing_networks=tuple(n for n in configuration.external_networks if n not in present),
+        leftovers=leftovers,
+        own={reference: image for reference, image in own.items() if image},
+    )
+
+
+def service_of(configuration: Configuration, name: str) -> Service:
+    """The service of that name.
+
+    Raises:
+        NotFound: with the ones there are.
+    """
+    if name not in configuration.services:
+        raise NotFound(
+            "no-such-service",
+            f"The environment has no service {name!r}.{did_you_mean(name, configuration.services)}",
+            looked_at=[f"services: {', '.join(configuration.services)}"],
+        )
+    return configuration.services[name]
+
+
+def _variables(environment: Environment, files: tuple[Path, ...], root: Path) -> dict[str, str]:
+    """What stack.yaml decides, then for the names that the files mention: the shell, then .env."""
+    owner = root.stat()
+    values = {
+        "CONCHE_PUBLISH": environment.publish,
+        "CONCHE_UID": str(owner.st_uid or 1000),
+        "CONCHE_GID": str(owner.st_gid or 1000),
+    }
+    if environment.port is not None:
+        values["CONCHE_PORT"] = str(environment.port)
+    mentioned = {name for file in files for name in re.findall(r"\$\{?([A-Z_][A-Z0-9_]*)", file.read_text())}
+    written = _dotenv(root / ".env")
+    for name in mentioned - values.keys():
+        value = os.environ.get(name, written.get(name))
+        if value is not None:
+            values[name] = value
+    return values
+
+
+def _dotenv(file: Path) -> dict[str, str]:
+    if not file.is_file():
+        return {}
+    from dotenv import dotenv_values
+
+    return {name: value for name, value in dotenv_values(file, interpolate=False).items() if value is not None}

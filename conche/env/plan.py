@@ -1,0 +1,107 @@
+"""Pure decisions: from what was observed to the steps that are needed, each with its cause."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from conche.engine.compose import Service
+from conche.engine.containers import Container
+from conche.env.observe import Observed
+from conche.outcome import Plan, Step
+
+__all__ = ["drift", "plan_down", "plan_up"]
+
+
+def plan_up(seen: Observed, *, build: bool = False, only: str | None = None) -> Plan:
+    """The steps that make an environment, or one service of it, what its files say.
+
+    Args:
+        build: build this repository's images even where they are there.
+        only: one service, whose image is fetched anew; what it depends on stays untouched.
+    """
+    services = {name: service for name, service in seen.configuration.services.items() if only in (None, name)}
+    steps = [
+        Step("remove", f"container {container.name}", "left over from an interrupted trial")
+        for container in seen.leftovers
+    ]
+    steps += [
+        Step("create", f"network {name}", "no such network on the engine", undo=f"remove network {name}")
+        for name in seen.missing_networks
+    ]
+    image_steps = _image_steps(seen, services, build=build, refresh=only is not None)
+    fresh = {step.subject.removeprefix("image ") for step in image_steps}
+    return Plan((*steps, *image_steps, *_service_steps(seen, services, fresh)))
+
+
+def plan_down(seen: Observed, volumes: tuple[str, ...]) -> Plan:
+    """The steps that take an environment down; `volumes` are deleted with their data."""
+    steps = [
+        Step("remove", f"container {container.name}", "left over from an interrupted trial")
+        for container in seen.leftovers
+    ]
+    steps += [Step("stop", f"service {name}", "asked for") for name in sorted({c.service for c in seen.containers})]
+    steps += [Step("delete", f"volume {name}", "--volumes", destroys=True) for name in volumes]
+    return Plan(tuple(steps))
+
+
+def drift(seen: Observed) -> Mapping[str, str]:
+    """Service -> how what runs differs from what the files say; services that agree are left out.
+
+    An environment that has no container at all is down, which is no drift.
+    """
+    if not seen.containers:
+        return {}
+    found = {}
+    for name, service in seen.configuration.services.items():
+        difference = _difference(seen, service)
+        if difference:
+            found[name] = difference
+    for container in seen.containers:
+        if container.service not in seen.configuration.services:
+            found[container.service] = "is in no Compose file"
+    return found
+
+
+def _image_steps(seen: Observed, services: Mapping[str, Service], *, build: bool, refresh: bool) -> list[Step]:
+    steps = {}
+    for reference in {service.image: None for service in services.values()}:
+        missing = seen.images.get(reference) is None
+        cause = "no such image on the engine" if missing else "asked for"
+        if reference in seen.own and (build or (missing and not refresh)):
+            steps[reference] = Step("build", f"image {reference}", cause)
+        elif missing or refresh:
+            steps[reference] = Step("pull", f"image {reference}", cause)
+    return list(steps.values())
+
+
+def _service_steps(seen: Observed, services: Mapping[str, Service], fresh: set[str]) -> list[Step]:
+    steps = []
+    for name, service in services.items():
+        running = [container for container in seen.of(name) if container.state == "running"]
+        difference = _difference(seen, service)
+        undo = "" if running else f"remove service {name}"
+        if not seen.of(name):
+            steps.append(Step("create", f"service {name}", "has no container", undo=undo))
+        elif not running:
+            steps.append(Step("start", f"service {name}", f"is {seen.of(name)[0].state}", undo=undo))
+        elif difference:
+            steps.append(Step("recreate", f"service {name}", difference))
+        elif service.image in fresh:
+            steps.append(Step("recreate", f"service {name}", "its image is new"))
+        elif any(container.health == "unhealthy" for container in running):
+            steps.append(Step("restart", f"service {name}", "is unhealthy"))
+    return steps
+
+
+def _difference(seen: Observed, service: Service) -> str:
+    found = seen.of(service.name)
+    if not found:
+        return "has no container"
+    return next((reason for container in found if (reason := _changed(seen, service, container))), "")
+
+
+def _changed(seen: Observed, service: Service, container: Container) -> str:
+    if container.config_hash != service.config_hash:
+        return "its definition changed"
+    image = seen.images.get(service.image)
+    return "its image changed" if image and container.image_id != image else ""

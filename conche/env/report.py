@@ -1,0 +1,98 @@
+"""What is said of an environment: one value, from which the table and the JSON come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from conche.engine.containers import Container
+from conche.env.observe import Observed
+from conche.env.plan import drift
+from conche.outcome import Table
+from conche.stack import Environment
+
+__all__ = ["as_json", "is_well", "table"]
+
+COLUMNS = ("service", "state", "health", "image", "revision", "ports", "uptime", "drift")
+
+
+def as_json(seen: Observed, environment: Environment) -> dict[str, object]:
+    """An environment as JSON: `environment`, `url`, `up`, `healthy` and one object a service."""
+    differences = drift(seen)
+    return {
+        "environment": seen.name,
+        "url": environment.health,
+        "up": bool(seen.containers),
+        "healthy": is_well(seen),
+        "services": [_service(container, differences) for container in seen.containers]
+        + [_absent(name, differences) for name in _missing(seen)],
+        "missing_networks": list(seen.missing_networks),
+        "leftovers": [container.name for container in seen.leftovers],
+    }
+
+
+def table(seen: Observed) -> Table:
+    """The same for people."""
+    differences = drift(seen)
+    rows = [_row(container, differences) for container in seen.containers]
+    rows += [(name, "absent", "none", seen.configuration.services[name].image, "", "", "", _said(differences, name)) for name in _missing(seen)]
+    return Table(COLUMNS, tuple(rows), title=f"{seen.name} ({seen.configuration.project})")
+
+
+def is_well(seen: Observed) -> bool:
+    """Up, every service running and healthy, and no drift."""
+    working = all(
+        container.state == "running" and container.health in ("healthy", "none") for container in seen.containers
+    )
+    return bool(seen.containers) and working and not drift(seen)
+
+
+def _missing(seen: Observed) -> Sequence[str]:
+    return [name for name in seen.configuration.services if not seen.of(name)]
+
+
+def _service(container: Container, differences: Mapping[str, str]) -> dict[str, object]:
+    return {
+        "service": container.service,
+        "container": container.name,
+        "state": container.state,
+        "health": container.health,
+        "image": container.image,
+        "image_id": container.image_id,
+        "revision": container.revision,
+        "ports": list(container.ports),
+        "started_at": container.started_at.isoformat() if container.started_at else None,
+        "restarts": container.restarts,
+        "drift": differences.get(container.service, ""),
+    }
+
+
+def _absent(name: str, differences: Mapping[str, str]) -> dict[str, object]:
+    return {"service": name, "container": None, "state": "absent", "health": "none", "drift": differences.get(name, "")}
+
+
+def _row(container: Container, differences: Mapping[str, str]) -> tuple[str, ...]:
+    return (
+        container.service,
+        container.state,
+        container.health,
+        container.image,
+        container.revision or "unknown",
+        ", ".join(container.ports),
+        _uptime(container),
+        _said(differences, container.service),
+    )
+
+
+def _said(differences: Mapping[str, str], service: str) -> str:
+    return f"drift: {differences[service]}" if service in differences else "none"
+
+
+def _uptime(container: Container) -> str:
+    if container.started_at is None or container.state != "running":
+        return ""
+    seconds = int((datetime.now(UTC) - container.started_at).total_seconds())
+    for size, unit, below, lower in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= size:
+            return f"{seconds // size} {unit} {seconds % size // below} {lower}"
+    return f"{max(seconds, 0)} s"

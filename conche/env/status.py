@@ -1,0 +1,124 @@
+"""env.status, env.health, env.networks: looks that change nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from conche.command import Invocation
+from conche.engine import networks
+from conche.env import report
+from conche.env.observe import Observed, observe, open_compose
+from conche.env.up import settled
+from conche.errors import CheckFailed, Refused
+from conche.outcome import Outcome, Plan, Step, Table
+
+__all__ = ["health", "list_networks", "status"]
+
+PAUSE = 0.5
+"""Seconds between two questions of `env.health --wait`."""
+
+ANSWER_SHOWN = 2000
+"""Characters of an answer that are shown."""
+
+
+def status(call: Invocation, name: str | None) -> Outcome:
+    """Every environment, or one: services, health, revision, drift. Exit code 1 on drift or ill health.
+
+    Among all of them, one that is down is reported and counts as well; asked for by name, it does not.
+    """
+    names = [name] if name else list(call.stack.environments)
+    for one in names:
+        call.environment(one)
+    with ThreadPoolExecutor(len(names)) as pool:
+        seen = list(pool.map(lambda one: _look(call, one), names))
+    ill = [one for one in seen if not report.is_well(one) and (name or one.containers)]
+    return Outcome(
+        value=[report.as_json(one, call.environment(one.name)) for one in seen],
+        tables=[report.table(one) for one in seen if one.containers or name],
+        lines=[f"{one.name}: stopped, no containers" for one in seen if not (one.containers or name)],
+        exit_code=1 if ill else 0,
+    )
+
+
+def _look(call: Invocation, name: str) -> Observed:
+    compose = open_compose(call.stack, name, call.root)
+    return settled(compose, observe(call.stack, name, compose))
+
+
+def health(
+    call: Invocation,
+    name: str,
+    *,
+    wait: bool,
+    timeout: float | None,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> Outcome:
+    """Ask the environment's URL from outside, as its users do.
+
+    Raises:
+        CheckFailed: it does not answer 2xx, or with `wait` not in time.
+    """
+    import httpx
+
+    url = call.environment(name).health
+    if url is None:
+        raise Refused(
+            "no-health-url",
+            f"Environment {name} has no health URL.",
+            next_command=f"add environments.{name}.health to stack.yaml",
+        )
+    limit = clock() + (timeout if timeout is not None else 120.0)
+    while True:
+        try:
+            answer = httpx.get(url, timeout=10)
+            said = f"answered {answer.status_code}"
+            if answer.is_success:
+                value = {"url": url, "status": answer.status_code, "answer": answer.text[:ANSWER_SHOWN]}
+                return Outcome(value=value, tables=[Table(("url", "status", "answer"), ((url, str(answer.status_code), answer.text[:ANSWER_SHOWN]),))])
+        except httpx.HTTPError as error:
+            said = str(error) or type(error).__name__
+        if not wait or clock() >= limit:
+            raise CheckFailed(
+                "unhealthy",
+                f"{url}: {said}.",
+                looked_at=[url],
+                next_command=f"invoke env.status --env {name}\ninvoke env.logs --env {name} --tail 50",
+            )
+        pause(PAUSE)
+
+
+def list_networks(call: Invocation, name: str, *, create: bool) -> Outcome:
+    """The external networks of an environment and who is in them; with `create`, missing ones are made."""
+    call.environment(name)
+    compose = open_compose(call.stack, name, call.root)
+    seen = observe(call.stack, name, compose)
+    plan = Plan(tuple(Step("create", f"network {one}", "no such network") for one in seen.missing_networks if create))
+    if call.dry_run:
+        return Outcome(plan=plan)
+    for step in plan:
+        networks.create(compose.engine, step.subject.removeprefix("network "))
+    present = networks.names(compose.engine)
+    found = {
+        one: networks.members(compose.engine, one) if one in present else None
+        for one in (*seen.configuration.external_networks, *_own_networks(seen))
+    }
+    rows = tuple(
+        (one, "missing" if members is None else "found", ", ".join(members or ())) for one, members in found.items()
+    )
+    missing = [one for one, members in found.items() if members is None and one in seen.configuration.external_networks]
+    return Outcome(
+        value=[{"network": one, "found": members is not None, "containers": members or []} for one, members in found.items()],
+        changed=len(plan) > 0,
+        plan=plan,
+        tables=[Table(("network", "state", "containers"), rows)],
+        lines=[f"Next: invoke env.networks --env {name} --create"] if missing else [],
+        exit_code=1 if missing else 0,
+    )
+
+
+def _own_networks(seen: Observed) -> list[str]:
+    rendered = (seen.configuration.rendered.get("networks") or {}).values()
+    return [network["name"] for network in rendered if not network.get("external")]

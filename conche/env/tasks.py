@@ -1,0 +1,133 @@
+"""invoke env.*"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from conche.command import EnvironmentName, Invocation, command
+from conche.outcome import Outcome
+
+Timeout = Annotated[float | None, "seconds to wait for health; default: what the healthchecks allow"]
+
+
+@command(changes=True)
+def up(
+    invocation: Invocation,
+    env: EnvironmentName = "dev",
+    build: Annotated[bool, "build this repository's images even if they are there"] = False,
+    timeout: Timeout = None,
+) -> Outcome:
+    """Bring an environment up and wait until it is healthy; what works already is left alone."""
+    from conche.env.up import up
+
+    return up(invocation, env, build=build, timeout=timeout)
+
+
+@command(changes=True, destroys=True)
+def down(
+    invocation: Invocation,
+    env: EnvironmentName = "dev",
+    volumes: Annotated[bool, "delete the data too; asks first"] = False,
+    confirm: Annotated[str | None, "name of a protected environment, instead of typing it"] = None,
+) -> Outcome:
+    """Stop an environment and remove its containers; data stays unless --volumes is given."""
+    from conche.env.down import down
+
+    return down(invocation, env, volumes=volumes, confirm=confirm)
+
+
+@command()
+def status(
+    invocation: Invocation,
+    env: Annotated[str | None, "one environment; default: all"] = None,
+) -> Outcome:
+    """Services, health, revision, uptime and drift; exit code 1 on drift or ill health."""
+    from conche.env.status import status
+
+    return status(invocation, env)
+
+
+@command()
+def logs(
+    invocation: Invocation,
+    env: EnvironmentName = "dev",
+    follow: Annotated[bool, "go on until Ctrl-C"] = False,
+    tail: Annotated[int, "lines of each container"] = 100,
+    service: Annotated[str | None, "one service; default: all"] = None,
+) -> Outcome:
+    """What the containers write."""
+    from conche.env.inside import logs
+
+    return logs(invocation, env, follow=follow, tail=tail, service=service)
+
+
+@command()
+def health(
+    invocation: Invocation,
+    env: EnvironmentName = "dev",
+    wait: Annotated[bool, "ask until it answers well"] = False,
+    timeout: Annotated[float | None, "seconds to wait; default: 120"] = None,
+) -> Outcome:
+    """Ask the environment's health URL from outside and show the answer."""
+    from conche.env.status import health
+
+    return health(invocation, env, wait=wait, timeout=timeout)
+
+
+@command()
+def config(invocation: Invocation, env: EnvironmentName = "dev") -> Outcome:
+    """The Compose files as Compose understands them, secrets masked."""
+    from conche.env.inside import config
+
+    return config(invocation, env)
+
+
+@command(changes=True)
+def restart(
+    invocation: Invocation,
+    env: EnvironmentName = "dev",
+    service: Annotated[str | None, "one service; default: all"] = None,
+    timeout: Timeout = None,
+) -> Outcome:
+    """Restart containers and wait until they are healthy."""
+    from conche.env.up import restart
+
+    return restart(invocation, env, service, timeout=timeout)
+
+
+@command(changes=True)
+def update(
+    invocation: Invocation,
+    service: Annotated[str, "the service to replace; others are not touched"],
+    env: EnvironmentName = "dev",
+    build: Annotated[bool, "build its image here instead of pulling it"] = False,
+    timeout: Timeout = None,
+) -> Outcome:
+    """Pull or build the image of one service and replace that service alone."""
+    from conche.env.up import update
+
+    return update(invocation, env, service, build=build, timeout=timeout)
+
+
+@command(name="exec")
+def exec_(
+    invocation: Invocation,
+    service: Annotated[str, "the service in whose container to run it"],
+    env: EnvironmentName = "dev",
+) -> Outcome:
+    """Run the command after `--` inside a container: invoke env.exec --service S -- CMD."""
+    from conche.env.inside import execute
+
+    return execute(invocation, env, service)
+
+
+@command(changes=True)
+def networks(
+    invocation: Invocation,
+    env: EnvironmentName = "dev",
+    create: Annotated[bool, "make the missing ones"] = False,
+) -> Outcome:
+    """The networks of an environment and who is in them."""
+    from conche.env.status import list_networks
+
+    return list_networks(invocation, env, create=create)

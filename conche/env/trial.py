@@ -1,0 +1,69 @@
+"""A trial: the new container beside the one that serves, before that one is touched.
+
+It runs from the rendered definition without published ports and fixed name, in a Compose project of its own, on the same
+networks and volumes. Only services of this repository's own images are tried: two servers on one data volume are not
+safe.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from conche.engine import containers, health
+from conche.engine.compose import Compose, Configuration
+from conche.engine.health import Waiting
+from conche.env.observe import TRIAL
+from conche.process import run
+
+__all__ = ["definition", "remove", "start_and_wait"]
+
+
+def definition(configuration: Configuration, service: str) -> dict[str, Any]:
+    """The Compose document of a trial of one service.
+
+    Published ports, the fixed name, the restart policy and dependencies are left out; networks and volumes are the
+    project's own, which exist.
+    """
+    rendered: Mapping[str, Any] = copy.deepcopy(dict(configuration.rendered))
+    body = rendered["services"][service]
+    for key in ("ports", "container_name", "restart", "depends_on", "build"):
+        body.pop(key, None)
+    document = {"name": configuration.project + TRIAL, "services": {service: body}}
+    for kind in ("networks", "volumes"):
+        if rendered.get(kind):
+            document[kind] = {
+                key: {"name": value["name"], "external": True} for key, value in rendered[kind].items()
+            }
+    for kind in ("secrets", "configs"):
+        if rendered.get(kind):
+            document[kind] = rendered[kind]
+    return document
+
+
+def start_and_wait(compose: Compose, configuration: Configuration, service: str, timeout: float | None) -> Waiting:
+    """Start the trial and wait until it works or has failed."""
+    trial = replace(compose, project=compose.project + TRIAL, files=())
+    document = json.dumps(definition(configuration, service)).encode()
+    argv = (
+        "docker", "compose", "--file", "-", "--project-name", trial.project, "--progress", "plain",
+        "up", "--detach", "--no-build", "--pull", "never",
+    )  # fmt: skip
+    run(argv, stdin=document, extra_env=trial.environment(), redact=trial.redact, timeout=120).require(
+        f"starting the new {service} beside the old one"
+    )
+    return health.wait(
+        compose.engine,
+        lambda: containers.of_project(compose.engine, trial.project),
+        {service: configuration.services[service]},
+        timeout=timeout,
+    )
+
+
+def remove(compose: Compose) -> None:
+    """Remove what a trial left; nothing where there is nothing."""
+    for container in containers.of_project(compose.engine, compose.project + TRIAL):
+        containers.remove(compose.engine, container.id)

@@ -1,0 +1,108 @@
+"""env.up, env.update and env.restart: make an environment what its files say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from conche.command import Invocation
+from conche.engine import containers
+from conche.engine.compose import Compose
+from conche.env import preflight, report
+from conche.env.apply import Applier
+from conche.env.observe import Observed, observe, open_compose, service_of
+from conche.env.plan import plan_up
+from conche.errors import Refused
+from conche.files import lock
+from conche.images.build import build as build_image
+from conche.outcome import Outcome, Plan, Step
+from conche.output import Output
+
+__all__ = ["restart", "up", "update"]
+
+
+def up(call: Invocation, name: str, *, build: bool, timeout: float | None) -> Outcome:
+    """Bring an environment up; a second run finds nothing to do."""
+    return _converge(call, name, build=build, timeout=timeout, only=None)
+
+
+def update(call: Invocation, name: str, service: str, *, build: bool, timeout: float | None) -> Outcome:
+    """Pull or build the image of one service, then replace that service alone."""
+    return _converge(call, name, build=build, timeout=timeout, only=service)
+
+
+def restart(call: Invocation, name: str, service: str | None, *, timeout: float | None) -> Outcome:
+    """Restart the containers of an environment, and wait until they work."""
+    call.environment(name)
+    compose = open_compose(call.stack, name, call.root)
+    seen = observe(call.stack, name, compose)
+    wanted = [service_of(seen.configuration, service).name] if service else sorted({c.service for c in seen.containers})
+    if not seen.containers:
+        raise Refused(
+            "nothing-runs", f"Environment {name} is not up.", next_command=f"invoke env.up --env {name}"
+        )
+    plan = Plan(tuple(Step("restart", f"service {one}", "asked for") for one in wanted if seen.of(one)))
+    if call.dry_run:
+        return Outcome(plan=plan)
+    _apply(call, compose, seen, plan, timeout)
+    return _report(call, name, compose, plan, changed=True)
+
+
+def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None, only: str | None) -> Outcome:
+    call.environment(name)
+    compose = open_compose(call.stack, name, call.root)
+    seen = observe(call.stack, name, compose)
+    if only is not None:
+        service_of(seen.configuration, only)
+    plan = plan_up(seen, build=build, only=only)
+    preflight.check(seen, plan, compose.engine)
+    if call.dry_run:
+        return Outcome(plan=plan)
+    if not len(plan) and report.is_well(seen):
+        lines = ("Nothing to do: it is up and healthy.", *_urls(call, name))
+        return Outcome(value=report.as_json(seen, call.environment(name)), tables=[report.table(seen)], lines=lines)
+    with lock(compose.project, f"{call.output.command} --env {name}"):
+        _apply(call, compose, seen, plan, timeout)
+    return _report(call, name, compose, plan, changed=len(plan) > 0, before=seen)
+
+
+def _apply(call: Invocation, compose: Compose, seen: Observed, plan: Plan, timeout: float | None) -> None:
+    with call.output.progress(f"{call.output.command} --env {seen.name}") as progress:
+        Applier(
+            compose,
+            seen,
+            progress,
+            build=lambda image: build_image(call.stack, call.root, compose.engine, image, seen.name, progress),
+            timeout=timeout,
+        ).apply(plan)
+
+
+def _report(
+    call: Invocation, name: str, compose: Compose, plan: Plan, *, changed: bool, before: Observed | None = None
+) -> Outcome:
+    seen = settled(compose, observe(call.stack, name, compose))
+    orphans = sorted({c.service for c in seen.containers} - seen.configuration.services.keys())
+    return Outcome(
+        value=report.as_json(seen, call.environment(name)),
+        changed=changed,
+        plan=plan,
+        tables=[report.table(seen)],
+        lines=_urls(call, name),
+        warnings=[f"service {service} is in no Compose file any more: invoke env.down removes it" for service in orphans],
+    )
+
+
+def settled(compose: Compose, seen: Observed) -> Observed:
+    """What was observed, with health asked by ourselves where the engine has not asked yet."""
+
+    def ask(container: containers.Container) -> containers.Container:
+        waits = container.state == "running" and container.health == "starting"
+        passes = waits and containers.passes_healthcheck(compose.engine, container.id)
+        return replace(container, health="healthy") if passes else container
+
+    return replace(seen, containers=tuple(ask(container) for container in seen.containers))
+
+
+def _urls(call: Invocation, name: str) -> Sequence[str]:
+    url = call.environment(name).health
+    return (f"{name}: {url}",) if url else ()

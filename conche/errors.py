@@ -1,0 +1,163 @@
+"""The error tree and the exit codes.
+
+    ConcheError
+    ├── CheckFailed    1  a check, verify or scan found something
+    ├── Refused        2  nothing was changed: usage, stack file, preflight
+    ├── Partial        3  some components failed, the rest is kept and said
+    ├── Restored       4  failed; the previous state was restored and verified
+    ├── NotRestored    5  failed; the previous state could not be restored
+    ├── NotFound       6  no such release, backup, secret, environment
+    ├── Locked         7  somebody else is at work
+    ├── KeyUnusable    8  no usable key, or secrets damaged or tampered with
+    ├── Unreachable    9  the engine, a registry or a server cannot be reached, or a tool is missing
+    └── Interrupted    128 + signal, after unwinding
+
+Every error has a fixed kebab-case code, which docs/reference/errors.md explains. This module imports nothing of the
+toolkit, so that every other module may raise from it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import signal
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+__all__ = [
+    "CheckFailed",
+    "ConcheError",
+    "Interrupted",
+    "KeyUnusable",
+    "Locked",
+    "NotFound",
+    "NotRestored",
+    "Partial",
+    "Refused",
+    "Restored",
+    "Unreachable",
+    "did_you_mean",
+]
+
+_CODE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
+
+
+class ConcheError(Exception):
+    """A fault of the world or of the input: shown to the user without a traceback.
+
+    Args:
+        code: kebab-case name of the fault, listed in docs/reference/errors.md.
+        message: what happened, one sentence.
+        looked_at: where the toolkit looked, or what it saw, one line each.
+        next_command: what to type next; several lines when there are several steps.
+        evidence: the tool's own words or a container's last lines, kept as they were.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        looked_at: Iterable[str] = (),
+        next_command: str = "",
+        evidence: Sequence[str] = (),
+    ) -> None:
+        if not _CODE.fullmatch(code):
+            raise AssertionError(f"an error code is kebab-case of two words or more, not {code!r}")
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.looked_at = tuple(looked_at)
+        self.next_command = next_command
+        self.evidence = tuple(evidence)
+
+    @property
+    def status(self) -> int:
+        """The exit code of the process that ends with this error."""
+        return self.exit_code
+
+    def as_json(self) -> dict[str, object]:
+        """The value under `error` in the JSON document of a command."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "looked_at": list(self.looked_at),
+            "next": self.next_command,
+            "evidence": list(self.evidence),
+            "exit_code": self.status,
+        }
+
+
+class CheckFailed(ConcheError):
+    """A check, verify or scan found something."""
+
+    exit_code = 1
+
+
+class Refused(ConcheError):
+    """Refused before anything changed: usage, stack file, preflight."""
+
+    exit_code = 2
+
+
+class Partial(ConcheError):
+    """Some components failed; the rest is kept and said."""
+
+    exit_code = 3
+
+
+class Restored(ConcheError):
+    """The command failed; the previous state was restored and verified."""
+
+    exit_code = 4
+
+
+class NotRestored(ConcheError):
+    """The command failed and the previous state could not be restored; `next_command` has the manual commands."""
+
+    exit_code = 5
+
+
+class NotFound(ConcheError):
+    """No such release, backup, secret, environment or service."""
+
+    exit_code = 6
+
+
+class Locked(ConcheError):
+    """Somebody else is at work: who, where, since when, for what."""
+
+    exit_code = 7
+
+
+class KeyUnusable(ConcheError):
+    """No usable key, or secrets damaged or tampered with."""
+
+    exit_code = 8
+
+
+class Unreachable(ConcheError):
+    """The engine, a registry or a server cannot be reached, or a tool is missing."""
+
+    exit_code = 9
+
+
+class Interrupted(ConcheError):
+    """A signal ended the command; what it had begun was unwound."""
+
+    def __init__(self, received: signal.Signals) -> None:
+        super().__init__("interrupted-by-signal", f"Interrupted by {received.name}.")
+        self.received = received
+
+    @property
+    def status(self) -> int:
+        """128 + the number of the signal, as shells count it."""
+        return 128 + int(self.received)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`" Did you mean 'prod'?"`, or an empty string where nothing known is close to `word`."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""

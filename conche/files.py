@@ -1,0 +1,129 @@
+"""Files that are whole or not there: atomic writes, private folders, locks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from conche.errors import Locked
+
+__all__ = ["lock", "private_folder", "runtime_folder", "write_atomic"]
+
+
+def write_atomic(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
+    """Put `content` at `path`, so that every reader sees the old file or the new one, also after a power cut.
+
+    Returns:
+        Whether the file is different now: equal content is left untouched.
+    """
+    if _holds(path, content, mode):
+        return False
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            os.fchmod(stream.fileno(), mode)
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    _sync_folder(path.parent)
+    return True
+
+
+def _holds(path: Path, content: bytes, mode: int) -> bool:
+    try:
+        return path.read_bytes() == content and path.stat().st_mode & 0o777 == mode
+    except FileNotFoundError:
+        return False
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def runtime_folder() -> Path:
+    """A folder of this user (0700) that no reboot keeps: `$XDG_RUNTIME_DIR/conche`, or one under the temp folder."""
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    usable = bool(base) and os.access(base, os.W_OK)
+    folder = Path(base) / "conche" if usable else Path(tempfile.gettempdir()) / f"conche-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    owner = folder.stat().st_uid
+    if owner != os.getuid() or folder.is_symlink():
+        raise Locked(
+            "runtime-folder-foreign",
+            f"{folder} belongs to user {owner}, so it cannot be trusted.",
+            next_command="set XDG_RUNTIME_DIR to a folder of your own",
+        )
+    return folder
+
+
+@contextlib.contextmanager
+def private_folder(*, large: bool = False) -> Iterator[Path]:
+    """An empty folder (0700) that is gone afterwards, also when an earlier process that made one was killed.
+
+    Args:
+        large: on the temp folder's disk, for what may not fit a memory file system.
+    """
+    base = Path(tempfile.gettempdir()) if large else runtime_folder()
+    _sweep(base)
+    folder = Path(tempfile.mkdtemp(dir=base, prefix=f"conche-{os.getpid()}-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(base: Path) -> None:
+    """Remove this user's private folders whose maker is dead."""
+    for folder in base.glob("conche-*-*"):
+        maker = folder.name.split("-")[1]
+        with contextlib.suppress(OSError):
+            if maker.isdigit() and not _alive(int(maker)) and folder.lstat().st_uid == os.getuid():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def lock(name: str, purpose: str) -> Iterator[None]:
+    """Exclude this user's other commands that lock the same name; the kernel frees it when the holder dies.
+
+    Raises:
+        Locked: at once, with the holder's process and purpose.
+    """
+    from filelock import FileLock, Timeout
+
+    path = runtime_folder() / f"{name}.lock"
+    holder = path.with_suffix(".holder")
+    try:
+        with FileLock(path, timeout=0):
+            holder.write_text(f"process {os.getpid()}: {purpose}")
+            yield
+    except Timeout:
+        who = holder.read_text() if holder.exists() else "unknown process"
+        raise Locked(
+            "already-running",
+            f"{name} is locked by {who}.",
+            looked_at=[str(path)],
+            next_command="wait for it to end, and try again",
+        ) from None

@@ -1,0 +1,1 @@
+"""Images: what this stack builds, and the bases it builds on."""

@@ -1,0 +1,46 @@
+"""What git says the checkout is: the identity of an image that is built from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from conche.errors import Unreachable
+from conche.process import run
+
+__all__ = ["Revision", "revision"]
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A git revision.
+
+    Attributes:
+        name: abbreviated commit, with `-dirty` where the tree differs from it; `unknown` without git.
+        version: the nearest tag, or the same as name.
+        created: time of the commit, RFC 3339 in UTC: the same tree gives the same image.
+    """
+
+    name: str
+    version: str
+    created: str
+
+
+def revision(root: Path) -> Revision:
+    """The revision of the checkout at `root`."""
+    try:
+        answer = run(["git", "-C", str(root), "log", "-1", "--format=%h %ct"], timeout=10)
+        described = run(["git", "-C", str(root), "describe", "--tags", "--always", "--dirty"], timeout=10)
+    except Unreachable:
+        return Revision("unknown", "unknown", _moment(0))
+    if not (answer.ok and described.ok):
+        return Revision("unknown", "unknown", _moment(0))
+    commit, seconds = answer.stdout.split()
+    version = described.stdout.strip()
+    dirty = "-dirty" if version.endswith("-dirty") else ""
+    return Revision(commit + dirty, version, _moment(int(seconds)))
+
+
+def _moment(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,207 @@
+"""The only module that prints: tables, JSON, progress, questions, errors.
+
+stdout carries the answer and nothing else: tables, or with `--json` exactly one JSON document. Progress, warnings and
+errors go to stderr. Everything passes through the redactor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from conche.errors import ConcheError, Refused
+from conche.outcome import Outcome, Plan, Table
+from conche.secret import MASK, Redactor, Secret
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+__all__ = ["SCHEMA", "Output", "Progress"]
+
+SCHEMA = "conche/1"
+"""The version of the JSON document; it changes when a field goes or means something else."""
+
+WIDTH_OFF_TERMINAL = 200
+"""Columns of a table that goes to a file or a pipe, where cutting it at 80 would lose what is looked for."""
+
+_GOOD = {"running", "healthy", "ok", "found", "done", "yes", "none"}
+_BAD = {"unhealthy", "exited", "dead", "missing", "restarting", "failed", "oom-killed", "absent", "drift"}
+_UNSURE = {"starting", "created", "paused", "optional", "changed", "unknown", "stopped"}
+
+
+class Progress:
+    """What a long step says of itself: a live line on a terminal, plain lines elsewhere."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._status: Any = None
+
+    def step(self, text: str) -> None:
+        """A new step begins."""
+        if self._status is not None:
+            self._status.update(self._output.redact(text))
+        else:
+            self._output.say(text)
+
+    def detail(self, text: str) -> None:
+        """Something passing: shown on a terminal only."""
+        if self._status is not None:
+            self._status.update(self._output.redact(text))
+
+
+class Output:
+    """The streams of one command.
+
+    Args:
+        command: its dotted name, for the JSON document.
+        as_json: one JSON document on stdout instead of tables.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        *,
+        as_json: bool = False,
+        stdin: TextIO | None = None,
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
+    ) -> None:
+        self.command = command
+        self.as_json = as_json
+        self.redact = Redactor()
+        self._stdin = stdin or sys.stdin
+        self._stdout = stdout or sys.stdout
+        self._stderr = stderr or sys.stderr
+
+    def say(self, text: str) -> None:
+        """One line of progress on stderr."""
+        print(self.redact(text), file=self._stderr, flush=True)
+
+    def line(self, text: str) -> None:
+        """One line of a stream that is itself the answer, such as a log that is followed."""
+        print(self.redact(text), file=self._stdout, flush=True)
+
+    @contextlib.contextmanager
+    def progress(self, text: str) -> Iterator[Progress]:
+        """A long step: `text` at once, then what the step says of itself."""
+        progress = Progress(self)
+        if not self._stderr.isatty():
+            progress.step(text)
+            yield progress
+            return
+        with self._console(self._stderr).status(self.redact(text)) as status:
+            progress._status = status
+            yield progress
+
+    def outcome(self, outcome: Outcome, *, dry_run: bool = False) -> None:
+        """The answer of a command that has ended well, or the plan of a dry run."""
+        for warning in outcome.warnings:
+            self.say(f"warning: {warning}")
+        if self.as_json:
+            self._document(
+                changed=outcome.changed,
+                value=outcome.value,
+                plan=outcome.plan.as_json(),
+                warnings=list(outcome.warnings),
+            )
+            return
+        if dry_run:
+            self._plan(outcome.plan)
+        if outcome.raw is not None:
+            self._stdout.write(self.redact(outcome.raw))
+        for table in outcome.tables:
+            self._table(table)
+        for text in outcome.lines:
+            self.line(text)
+
+    def error(self, error: ConcheError) -> None:
+        """What happened, what was looked at, the tool's own words, and the next command."""
+        if self.as_json:
+            self._document(changed=False, value=None, plan=[], warnings=[], error=error.as_json())
+        console = self._console(self._stderr)
+        console.print(f"[bold red]error[/] \\[{error.code}]: ", end="")
+        self._plain(console, error.message)
+        for place in error.looked_at:
+            self._plain(console, f"  looked at: {place}")
+        for words in error.evidence:
+            self._plain(console, f"  | {words}", style="dim")
+        for number, command in enumerate(error.next_command.splitlines()):
+            self._plain(console, ("Next: " if number == 0 else "      ") + command, style="bold")
+
+    def confirm(self, question: str, *, expected: str = "yes", option: str = "--yes") -> None:
+        """Go on only if the user types `expected`.
+
+        Raises:
+            Refused: they typed something else, or nobody is there to ask.
+        """
+        if not (self._stdin.isatty() and self._stderr.isatty()):
+            raise Refused(
+                "confirmation-needed",
+                f"{question} Nobody is at a terminal to confirm it.",
+                next_command=f"invoke {self.command} … {option}",
+            )
+        self._stderr.write(f"{self.redact(question)} Type {expected!r} to go on: ")
+        self._stderr.flush()
+        if self._stdin.readline().strip() != expected:
+            raise Refused("not-confirmed", "Not confirmed; nothing was changed.")
+
+    def _document(self, **fields: object) -> None:
+        document = {"schema": SCHEMA, "command": self.command, **fields}
+        text = json.dumps(document, indent=2, default=_as_json, ensure_ascii=False)
+        print(self.redact(text), file=self._stdout, flush=True)
+
+    def _plan(self, plan: Plan) -> None:
+        if not len(plan):
+            self.line("Nothing to do.")
+            return
+        rows = [(str(number), step.action, step.subject, step.cause) for number, step in enumerate(plan, 1)]
+        self._table(Table(("#", "action", "subject", "because"), tuple(rows), title="Plan (nothing was changed)"))
+
+    def _table(self, table: Table) -> None:
+        from rich import box
+        from rich.table import Table as RichTable
+
+        drawn = RichTable(
+            title=table.title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False
+        )
+        for column in table.columns:
+            drawn.add_column(column, overflow="fold")
+        for row in table.rows:
+            drawn.add_row(*(_coloured(self.redact(cell)) for cell in row))
+        self._console(self._stdout).print(drawn)
+
+    def _console(self, stream: TextIO) -> Console:
+        from rich.console import Console
+
+        width = None if stream.isatty() or "COLUMNS" in os.environ else WIDTH_OFF_TERMINAL
+        return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+
+    def _plain(self, console: Console, text: str, style: str = "") -> None:
+        console.print(self.redact(text), style=style or None, markup=False, soft_wrap=True)
+
+
+def _coloured(cell: str) -> Text:
+    from rich.text import Text
+
+    first = cell.split(" ", 1)[0].rstrip(":,")
+    for words, style in ((_GOOD, "green"), (_BAD, "red"), (_UNSURE, "yellow")):
+        if first in words:
+            return Text(cell, style=style)
+    return Text(cell)
+
+
+def _as_json(value: object) -> object:
+    if isinstance(value, Secret):
+        return MASK
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"no JSON form for {type(value).__name__}")

@@ -1,0 +1,261 @@
+"""The only module that starts a process.
+
+argv is data: a sequence of strings, never a shell line. A child gets a chosen environment, stands in a session of its
+own, and does not outlive its parent: a signal to the parent ends the child's whole process group, and a parent that is
+killed outright takes the child along (`PR_SET_PDEATHSIG`, prctl(2)).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, NoReturn
+
+from conche.errors import ConcheError, Interrupted, Unreachable
+from conche.secret import Redactor
+
+__all__ = ["Completed", "ToolFailed", "environment", "replace", "run", "signals_deferred", "signals_raise"]
+
+PASSED_ON = (
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TERM", "NO_COLOR",
+    "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+    "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION",
+)  # fmt: skip
+"""What a child may know of our environment. Everything else, `COMPOSE_*` and secrets first of all, stays behind."""
+
+GRACE = 10.0
+"""Seconds between SIGTERM and SIGKILL for a child that is ended."""
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+class ToolFailed(ConcheError):
+    """A program ended with a code that its caller had no translation for."""
+
+    exit_code = 9
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A process that has ended, with its output as text, redacted.
+
+    Attributes:
+        argv: what was run.
+        exit_code: 0 for success; a negative number is the signal that ended it.
+    """
+
+    argv: tuple[str, ...]
+    exit_code: int
+    stdout: str = field(repr=False)
+    stderr: str = field(repr=False)
+
+    @property
+    def ok(self) -> bool:
+        return self.exit_code == 0
+
+    def last_lines(self, count: int = 15) -> tuple[str, ...]:
+        """The end of what it said, stderr if there is any."""
+        text = self.stderr.strip() or self.stdout.strip()
+        return tuple(text.splitlines()[-count:])
+
+    def require(self, what: str) -> Completed:
+        """This process, or a `ToolFailed` that says that `what` failed, in the tool's own words."""
+        if self.ok:
+            return self
+        raise ToolFailed(
+            "tool-failed",
+            f"{what} failed: {self.argv[0]} ended with {self.exit_code}.",
+            evidence=self.last_lines(),
+        )
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a child: the names of `PASSED_ON`, locale variables, and `extra`."""
+    passed = {name: value for name, value in os.environ.items() if name in PASSED_ON or name.startswith("LC_")}
+    return {**passed, **(extra or {})}
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    extra_env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float | None = None,
+    redact: Redactor | None = None,
+    on_line: Callable[[str], None] | None = None,
+    outlives: bool = False,
+) -> Completed:
+    """Run a program to its end.
+
+    Args:
+        argv: the program and its arguments; never a secret.
+        stdin: what it reads.
+        extra_env: names added to the allow-list's.
+        timeout: seconds, after which the program is ended and `Unreachable` is raised.
+        redact: applied to everything it says, before anybody sees it.
+        on_line: called with each line, of both streams, as it comes.
+        outlives: a parent that is killed outright leaves it running, because half of what it does is worse than all.
+
+    Raises:
+        Unreachable: the program is not installed, or did not end in time.
+    """
+    redact = redact or Redactor()
+    child = _start(argv, extra_env, cwd, outlives)
+    try:
+        stdout, stderr = _converse(child, stdin, timeout, redact, on_line)
+    except subprocess.TimeoutExpired:
+        _end(child)
+        raise Unreachable(
+            "tool-timed-out", f"{argv[0]} did not end within {timeout:g} s.", looked_at=[" ".join(argv)]
+        ) from None
+    except BaseException:
+        _end(child)
+        raise
+    return Completed(tuple(argv), child.returncode, stdout, stderr)
+
+
+def replace(argv: Sequence[str], extra_env: Mapping[str, str] | None = None) -> NoReturn:
+    """Become this program: same terminal, same process id, so that signals and the exit code are its own."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execvpe(argv[0], list(argv), environment(extra_env))  # noqa: S606 - argv is data, no shell
+    except FileNotFoundError:
+        raise _missing(argv[0]) from None
+
+
+@contextlib.contextmanager
+def signals_raise() -> Iterator[None]:
+    """Inside, the first SIGINT, SIGTERM or SIGHUP raises `Interrupted` in the main thread.
+
+    Later ones are ignored while the command unwinds: an unwinding that is broken off leaves what it should remove.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received = False
+
+    def on_signal(number: int, _frame: object) -> None:
+        nonlocal received
+        if not received:
+            received = True
+            raise Interrupted(signal.Signals(number))
+
+    with _handled_by(on_signal):
+        yield
+
+
+@contextlib.contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Inside, a signal waits until the end: for the few seconds in which half done is worse than done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[signal.Signals] = []
+    with _handled_by(lambda number, _: received.append(signal.Signals(number))):
+        yield
+    if received:
+        raise Interrupted(received[0])
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, object], None]) -> Iterator[None]:
+    before = {name: signal.signal(name, handler) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for name, previous in before.items():
+            signal.signal(name, previous)
+
+
+def _start(
+    argv: Sequence[str], extra_env: Mapping[str, str] | None, cwd: Path | None, outlives: bool
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(  # noqa: S603 - argv is data, no shell
+            list(argv),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(extra_env),
+            cwd=cwd,
+            start_new_session=True,
+            preexec_fn=_die_with_parent if _libc and not outlives else None,  # noqa: PLW1509 - one prctl call, no Python locks
+        )
+    except FileNotFoundError:
+        raise _missing(argv[0]) from None
+
+
+def _die_with_parent() -> None:
+    assert _libc is not None
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _missing(program: str) -> Unreachable:
+    return Unreachable(
+        "tool-missing",
+        f"{program} is not installed.",
+        looked_at=[f"PATH={os.environ.get('PATH', '')}"],
+        next_command="invoke doctor",
+    )
+
+
+def _converse(
+    child: subprocess.Popen[bytes],
+    stdin: bytes,
+    timeout: float | None,
+    redact: Redactor,
+    on_line: Callable[[str], None] | None,
+) -> tuple[str, str]:
+    if on_line is None:
+        out, err = child.communicate(stdin, timeout=timeout)
+        return redact(out.decode(errors="replace")), redact(err.decode(errors="replace"))
+    kept: tuple[list[str], list[str]] = ([], [])
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stderr is not None
+    readers = [
+        threading.Thread(target=_read, args=(stream, lines, redact, on_line), daemon=True)
+        for stream, lines in zip((child.stdout, child.stderr), kept, strict=True)
+    ]
+    for reader in readers:
+        reader.start()
+    with contextlib.suppress(BrokenPipeError):
+        child.stdin.write(stdin)
+        child.stdin.close()
+    child.wait(timeout)
+    for reader in readers:
+        reader.join()
+    return "\n".join(kept[0]), "\n".join(kept[1])
+
+
+def _read(stream: IO[bytes], lines: list[str], redact: Redactor, on_line: Callable[[str], None]) -> None:
+    for raw in stream:
+        line = redact(raw.decode(errors="replace").rstrip("\n"))
+        lines.append(line)
+        on_line(line)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End the child and everything it started; it has `GRACE` seconds to do so by itself."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(GRACE)
+            break
+    for stream in (child.stdin, child.stdout, child.stderr):
+        if stream is not None:
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()

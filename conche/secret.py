@@ -1,0 +1,91 @@
+"""The type of a secret, and the redaction of text that might hold one."""
+
+from __future__ import annotations
+
+import base64
+import json
+import urllib.parse
+from collections.abc import Iterable
+from typing import NoReturn
+
+__all__ = ["MASK", "Redactor", "Secret"]
+
+MASK = "***"
+
+SHORTEST_REDACTED = 6
+"""Characters. A shorter value stands in too much innocent text to be searched for."""
+
+
+class Secret:
+    """A value that prints as `***` wherever it is printed; `reveal()` is the one way to it.
+
+    Two secrets compare equal when their values do. Secrets are not hashable and not picklable: either would let the
+    value out by a side door.
+    """
+
+    __slots__ = ("__value",)
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, value: str) -> None:
+        self.__value = value
+
+    def reveal(self) -> str:
+        """The value itself. Call it as late as possible, and never into argv or a log."""
+        return self.__value
+
+    def __str__(self) -> str:
+        return MASK
+
+    def __repr__(self) -> str:
+        return f"Secret({MASK})"
+
+    def __format__(self, spec: str) -> str:
+        return format(MASK, spec)
+
+    def __len__(self) -> int:
+        return len(self.__value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other.reveal() == self.__value
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is not pickled or copied: hand on the object itself")
+
+
+class Redactor:
+    """Replaces known secret values, and the forms in which tools write them, by `***`.
+
+    A value of six characters or more is found as it is and as base64, URL-quoted, JSON-quoted and with each `$`
+    doubled as Compose does.
+    """
+
+    def __init__(self, secrets: Iterable[Secret] = ()) -> None:
+        self._forms: list[str] = []
+        self.learn(secrets)
+
+    def learn(self, secrets: Iterable[Secret]) -> None:
+        """Redact these too, from now on."""
+        forms = set(self._forms)
+        for secret in secrets:
+            forms.update(_forms(secret.reveal()))
+        # The longest first, so that no part of a value stays behind a shorter one.
+        self._forms = sorted(forms, key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        for form in self._forms:
+            text = text.replace(form, MASK)
+        return text
+
+
+def _forms(value: str) -> Iterable[str]:
+    if len(value) < SHORTEST_REDACTED:
+        return ()
+    encoded = base64.b64encode(value.encode()).decode()
+    return {
+        value,
+        encoded,
+        encoded.rstrip("="),
+        urllib.parse.quote(value, safe=""),
+        json.dumps(value)[1:-1],
+        value.replace("$", "$$"),
+    }
