@@ -79,7 +79,9 @@ class Invocation:
         return environments[name]
 
 
-def command(*, changes: bool = False, destroys: bool = False, name: str = "", aliases: Sequence[str] = ()) -> Any:
+def command(
+    *, changes: bool = False, destroys: bool = False, name: str = "", aliases: Sequence[str] = ()
+) -> Callable[[Callable[..., Outcome]], Task[Any]]:
     """Make a task of a function `(invocation, options…) -> Outcome`.
 
     Args:
@@ -104,7 +106,7 @@ def command(*, changes: bool = False, destroys: bool = False, name: str = "", al
             invocation = Invocation(_root(context), output, remainder=_remainder(), **chosen)
             return _guarded(invocation, lambda: body(invocation, **_converted(options, given, dotted)))
 
-        _present(run, options, switches)
+        _present(run, switches)
         return Task(
             run,
             name=name or body.__name__.rstrip("_"),
@@ -153,7 +155,7 @@ def _options(body: Callable[..., Outcome]) -> dict[str, tuple[Any, str]]:
     return options
 
 
-def _present(run: Any, options: dict[str, tuple[Any, str]], switches: dict[str, str]) -> None:
+def _present(run: Any, switches: dict[str, str]) -> None:
     """Give the task the signature that Invoke reads: the body's options, then the switches."""
     parameters = list(inspect.signature(run.__wrapped__).parameters.values())
     switch_parameters = [

@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import queue
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,17 +114,23 @@ def run(
     """
     redact = redact or Redactor()
     child = _start(argv, extra_env, cwd, outlives)
+    said = _listen(child, stdin)
+    kept = (bytearray(), bytearray())
     try:
-        stdout, stderr = _converse(child, stdin, timeout, redact, on_line)
-    except subprocess.TimeoutExpired:
-        _end(child)
+        for number, line in _lines(said, timeout):
+            kept[number].extend(line)
+            if on_line is not None:
+                on_line(redact(_text(line).rstrip("\n")))
+        child.wait()
+    except queue.Empty:
+        _end(child, said)
         raise Unreachable(
             "tool-timed-out", f"{argv[0]} did not end within {timeout:g} s.", looked_at=[" ".join(argv)]
         ) from None
     except BaseException:
-        _end(child)
+        _end(child, said)
         raise
-    return Completed(tuple(argv), child.returncode, stdout, stderr)
+    return Completed(tuple(argv), child.returncode, redact(_text(kept[0])), redact(_text(kept[1])))
 
 
 def replace(argv: Sequence[str], extra_env: Mapping[str, str] | None = None) -> NoReturn:
@@ -183,7 +191,7 @@ def _start(
     argv: Sequence[str], extra_env: Mapping[str, str] | None, cwd: Path | None, outlives: bool
 ) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(  # noqa: S603 - argv is data, no shell
+        return subprocess.Popen(
             list(argv),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -211,51 +219,65 @@ def _missing(program: str) -> Unreachable:
     )
 
 
-def _converse(
-    child: subprocess.Popen[bytes],
-    stdin: bytes,
-    timeout: float | None,
-    redact: Redactor,
-    on_line: Callable[[str], None] | None,
-) -> tuple[str, str]:
-    if on_line is None:
-        out, err = child.communicate(stdin, timeout=timeout)
-        return redact(out.decode(errors="replace")), redact(err.decode(errors="replace"))
-    kept: tuple[list[str], list[str]] = ([], [])
+_Said = queue.SimpleQueue[tuple[int, bytes]]
+"""Lines with the number of their stream, 0 for stdout; an empty one is the stream's end."""
+
+
+def _listen(child: subprocess.Popen[bytes], stdin: bytes) -> _Said:
+    """Feed the child and collect what it says, each stream in a thread of its own, which also closes it."""
+    said: _Said = queue.SimpleQueue()
+
+    def read(number: int, stream: IO[bytes]) -> None:
+        with stream:
+            for line in stream:
+                said.put((number, line))
+        said.put((number, b""))
+
+    def feed(stream: IO[bytes]) -> None:
+        # A child need not read what it is given: BrokenPipeError, from the write or from the close that flushes it.
+        with contextlib.suppress(BrokenPipeError), stream:
+            stream.write(stdin)
+
     assert child.stdin is not None
     assert child.stdout is not None
     assert child.stderr is not None
-    readers = [
-        threading.Thread(target=_read, args=(stream, lines, redact, on_line), daemon=True)
-        for stream, lines in zip((child.stdout, child.stderr), kept, strict=True)
-    ]
-    for reader in readers:
-        reader.start()
-    with contextlib.suppress(BrokenPipeError):
-        child.stdin.write(stdin)
-        child.stdin.close()
-    child.wait(timeout)
-    for reader in readers:
-        reader.join()
-    return "\n".join(kept[0]), "\n".join(kept[1])
+    threading.Thread(target=feed, args=(child.stdin,), daemon=True).start()
+    for number, stream in enumerate((child.stdout, child.stderr)):
+        threading.Thread(target=read, args=(number, stream), daemon=True).start()
+    return said
 
 
-def _read(stream: IO[bytes], lines: list[str], redact: Redactor, on_line: Callable[[str], None]) -> None:
-    for raw in stream:
-        line = redact(raw.decode(errors="replace").rstrip("\n"))
-        lines.append(line)
-        on_line(line)
+def _lines(said: _Said, timeout: float | None) -> Iterator[tuple[int, bytes]]:
+    """What is said, until both streams have ended; `queue.Empty` when that takes longer than `timeout`."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    ended = 0
+    while ended < 2:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        number, line = said.get(timeout=left)
+        if line:
+            yield number, line
+        else:
+            ended += 1
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End the child and everything it started; it has `GRACE` seconds to do so by itself."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(GRACE)
-            break
-    for stream in (child.stdin, child.stdout, child.stderr):
-        if stream is not None:
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
+def _text(said: bytes | bytearray) -> str:
+    return said.decode(errors="replace")
+
+
+def _end(child: subprocess.Popen[bytes], said: _Said) -> None:
+    """End the child and everything it started; together they have `GRACE` seconds to do so by themselves.
+
+    The streams end when the last process that holds them has: nobody has to be asked whether it is still there.
+    """
+    _signal_group(child, signal.SIGTERM)
+    with contextlib.suppress(queue.Empty, subprocess.TimeoutExpired):
+        for _ in _lines(said, GRACE):
+            pass
+        child.wait(GRACE)
+    _signal_group(child, signal.SIGKILL)
+    child.wait()
+
+
+def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, number)

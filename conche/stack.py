@@ -18,8 +18,21 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from conche.errors import Refused, did_you_mean
+from conche.files import write_atomic
 
-__all__ = ["FILE", "Base", "Environment", "Image", "Problem", "Stack", "StackInvalid", "load", "parse", "schema"]
+__all__ = [
+    "FILE",
+    "Base",
+    "Environment",
+    "Image",
+    "Problem",
+    "Stack",
+    "StackInvalid",
+    "load",
+    "parse",
+    "schema",
+    "write_schema",
+]
 
 FILE = "stack.yaml"
 
@@ -88,7 +101,8 @@ class Environment(_Section):
     health: HttpUrl | None = Field(default=None, description="URL that answers 2xx when the application works")
     protected: bool = Field(default=False, description="destructive tasks want the environment's name typed")
     engine: EngineAddress | None = Field(
-        default=None, description="address of the Docker engine, for example ssh://deploy@host; default: the current one"
+        default=None,
+        description="address of the Docker engine, for example ssh://deploy@host; default: the current one",
     )
 
 
@@ -210,9 +224,7 @@ def parse(text: str, *, root: Path | None = None) -> Stack:
         # A list whose only entry is wrong counts as empty too; that second complaint helps nobody.
         wrong = {detail["loc"][:-1] for detail in details if detail["loc"]}
         problems = [
-            _problem(detail, lines)
-            for detail in details
-            if detail["type"] != "too_short" or detail["loc"] not in wrong
+            _problem(detail, lines) for detail in details if detail["type"] != "too_short" or detail["loc"] not in wrong
         ]
         raise StackInvalid(sorted(duplicates + problems, key=lambda problem: problem.line), file) from None
     if duplicates:
@@ -223,6 +235,11 @@ def parse(text: str, *, root: Path | None = None) -> Stack:
 def schema() -> dict[str, Any]:
     """The JSON Schema of a stack file, for editors; checked in as conche/stack.schema.json."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Stack.model_json_schema()}
+
+
+def write_schema(folder: Path = Path(__file__).parent) -> bool:
+    """Write the schema beside this module; returns whether it changed."""
+    return write_atomic(folder / "stack.schema.json", (json.dumps(schema(), indent=2) + "\n").encode())
 
 
 def _syntax(error: yaml.YAMLError, text: str) -> Problem:
@@ -311,7 +328,7 @@ def _line(path: Path_, lines: dict[Path_, int]) -> int:
 def _unknown(path: Path_) -> str:
     fields = _model_at(path[:-1]).model_fields
     hint = did_you_mean(str(path[-1]), fields)
-    return hint and f".{hint}" or f"; known: {', '.join(fields)}"
+    return (hint and f".{hint}") or f"; known: {', '.join(fields)}"
 
 
 def _description(path: Path_) -> str:

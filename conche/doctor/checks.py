@@ -100,7 +100,9 @@ def _compose(call: Invocation, engine: Engine) -> Iterator[Finding]:
 def _buildx(call: Invocation, engine: Engine) -> Iterator[Finding]:
     answer = run(["docker", "buildx", "version"], timeout=30)
     found = answer.stdout.split()[1] if answer.ok else "not installed"
-    yield Finding("buildx", "ok" if answer.ok else "missing", found, "any", "" if answer.ok else "scripts/install-engine")
+    yield Finding(
+        "buildx", "ok" if answer.ok else "missing", found, "any", "" if answer.ok else "scripts/install-engine"
+    )
 
 
 def _sops(call: Invocation, engine: Engine) -> Iterator[Finding]:
@@ -122,15 +124,29 @@ def _age_key(call: Invocation, engine: Engine) -> Iterator[Finding]:
         return
     file = next((place for place in places if place.is_file()), None)
     if file is None:
-        yield Finding("age key", "optional", "none", needed, "copy it to .sops/age-key.txt; chmod 600 .sops/age-key.txt")
+        yield Finding(
+            "age key", "optional", "none", needed, "copy it to .sops/age-key.txt; chmod 600 .sops/age-key.txt"
+        )
         return
     loose = stat.S_IMODE(file.stat().st_mode) & 0o077
-    yield Finding("age key", "missing" if loose else "ok", str(file), "readable by its owner alone", f"chmod 600 '{file}'" if loose else "")
+    yield Finding(
+        "age key",
+        "missing" if loose else "ok",
+        str(file),
+        "readable by its owner alone",
+        f"chmod 600 '{file}'" if loose else "",
+    )
 
 
 def _cron(call: Invocation, engine: Engine) -> Iterator[Finding]:
     there = shutil.which("crontab")
-    yield Finding("cron", "ok" if there else "optional", there or "none", "for scheduled backups", "" if there else "sudo apt-get install cron")
+    yield Finding(
+        "cron",
+        "ok" if there else "optional",
+        there or "none",
+        "for scheduled backups",
+        "" if there else "sudo apt-get install cron",
+    )
 
 
 def _disk(call: Invocation, engine: Engine) -> Iterator[Finding]:
@@ -158,15 +174,31 @@ def _clock(call: Invocation, engine: Engine) -> Iterator[Finding]:
         stamp = engine.client.api.get(engine.client.api.base_url + "/_ping").headers.get("Date", "")
     skew = abs((datetime.now(UTC) - parsedate_to_datetime(stamp)).total_seconds()) if stamp else 0.0
     state = "ok" if skew <= MAX_SKEW else "missing"
-    yield Finding("clock", state, f"{skew:.0f} s from the engine's", f"{MAX_SKEW:.0f} s at most", "" if state == "ok" else "timedatectl set-ntp true")
+    yield Finding(
+        "clock",
+        state,
+        f"{skew:.0f} s from the engine's",
+        f"{MAX_SKEW:.0f} s at most",
+        "" if state == "ok" else "timedatectl set-ntp true",
+    )
 
 
 def _modes(call: Invocation, engine: Engine) -> Iterator[Finding]:
     """Files with secrets in them, readable by nobody else."""
-    private = [call.root / ".env", *(call.root / "docker" / "secrets").glob("*.txt"), *(call.root / ".sops").glob("*.txt")]
+    private = [
+        call.root / ".env",
+        *(call.root / "docker" / "secrets").glob("*.txt"),
+        *(call.root / ".sops").glob("*.txt"),
+    ]
     loose = [file for file in private if file.is_file() and stat.S_IMODE(file.stat().st_mode) & 0o077]
     found = "none loose" if not loose else ", ".join(str(file.relative_to(call.root)) for file in loose)
-    yield Finding("file modes", "missing" if loose else "ok", found, "0600 for secrets", f"chmod 600 {' '.join(map(str, loose))}" if loose else "")
+    yield Finding(
+        "file modes",
+        "missing" if loose else "ok",
+        found,
+        "0600 for secrets",
+        f"chmod 600 {' '.join(map(str, loose))}" if loose else "",
+    )
 
 
 def _registry(call: Invocation, engine: Engine) -> Iterator[Finding]:
@@ -175,4 +207,6 @@ def _registry(call: Invocation, engine: Engine) -> Iterator[Finding]:
         with socket.create_connection((host, int(port or 443)), timeout=3):
             yield Finding("registry", "ok", f"{call.stack.registry} answers", "to push and pull images")
     except OSError as error:
-        yield Finding("registry", "optional", error.strerror or str(error), "to push and pull images", "invoke env.up --env git")
+        yield Finding(
+            "registry", "optional", error.strerror or str(error), "to push and pull images", "invoke env.up --env git"
+        )

@@ -104,9 +104,7 @@ class Compose:
 
     def up_alone(self, service: str) -> tuple[str, ...]:
         """Create, start or recreate one service; Compose neither builds nor pulls, and leaves the others alone."""
-        return self.argv(
-            "--progress", "plain", "up", "--detach", "--no-build", "--pull", "never", "--no-deps", service
-        )
+        return self.argv("--progress", "plain", "up", "--detach", "--no-build", "--pull", "never", "--no-deps", service)
 
     def down(self, *, volumes: bool) -> tuple[str, ...]:
         """Stop and remove containers and networks; with `volumes` their data too."""
@@ -144,9 +142,7 @@ class Compose:
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(2) as pool:
-            rendered, hashes = pool.map(
-                self._answer, (("config", "--format", "json"), ("config", "--hash", "*"))
-            )
+            rendered, hashes = pool.map(self._answer, (("config", "--format", "json"), ("config", "--hash", "*")))
         by_service = dict(line.split() for line in hashes.splitlines() if line)
         return _configuration(self.project, json.loads(rendered), by_service)
 

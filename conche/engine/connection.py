@@ -56,6 +56,8 @@ class Engine:
         Raises:
             Unreachable: exit code 9, with the command that gives this machine an engine.
         """
+        from docker.utils import kwargs_from_env
+
         import docker
 
         with translated(self.address):
@@ -64,7 +66,7 @@ class Engine:
                 version="auto",
                 timeout=TIMEOUT,
                 use_ssh_client=self.address.startswith("ssh://"),
-                tls=docker.utils.kwargs_from_env().get("tls", False),
+                tls=kwargs_from_env().get("tls", False),
             )
 
 

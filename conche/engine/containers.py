@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from conche.engine.connection import Engine, translated
 
-__all__ = ["LABEL", "Container", "last_lines", "of_project", "passes_healthcheck", "publishing", "read", "remove", "restart"]
+__all__ = [
+    "LABEL",
+    "Container",
+    "asked",
+    "last_lines",
+    "of_project",
+    "passes_healthcheck",
+    "publishing",
+    "read",
+    "remove",
+    "restart",
+    "stop",
+]
 
 LABEL = "com.docker.compose"
 """Prefix of the labels that Compose puts on what it makes."""
@@ -91,7 +103,7 @@ def parse(attributes: Mapping[str, Any]) -> Container:
         ports=_ports(attributes.get("NetworkSettings", {}).get("Ports") or {}),
         started_at=_moment(state.get("StartedAt", "")),
         revision=labels.get("org.opencontainers.image.revision", ""),
-        health_log=tuple(entry["Output"].strip() for entry in health.get("Log") or [])[-3:],
+        health_log=_last_words(health.get("Log") or []),
         error=state.get("Error", ""),
     )
 
@@ -134,10 +146,22 @@ def remove(engine: Engine, container_id: str) -> None:
             return
 
 
+def stop(engine: Engine, container_id: str, grace: int = 10) -> None:
+    """Stop a container within `grace` seconds; it stays, and can be started again."""
+    with translated(engine.address):
+        engine.client.api.stop(container_id, timeout=grace)
+
+
 def restart(engine: Engine, container_id: str, grace: int = 10) -> None:
     """Stop, within `grace` seconds, and start a container."""
     with translated(engine.address):
         engine.client.api.restart(container_id, timeout=grace)
+
+
+def asked(engine: Engine, container: Container) -> Container:
+    """The same container; where the engine still calls it starting, its healthcheck is asked by ourselves."""
+    waits = container.state == "running" and container.health == "starting"
+    return replace(container, health="healthy") if waits and passes_healthcheck(engine, container.id) else container
 
 
 def publishing(engine: Engine, port: int) -> Container | None:
@@ -145,6 +169,12 @@ def publishing(engine: Engine, port: int) -> Container | None:
     with translated(engine.address):
         found = engine.client.api.containers(filters={"publish": str(port)})
     return read(engine, found[0]["Id"]) if found else None
+
+
+def _last_words(log: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The last line of what the failed checks said, each once."""
+    said = [entry["Output"].strip().splitlines()[-1:] for entry in log if entry["ExitCode"] != 0]
+    return tuple(dict.fromkeys(line for lines in said for line in lines))
 
 
 def _ports(published: Mapping[str, Sequence[Mapping[str, str]] | None]) -> tuple[str, ...]:

@@ -1,14 +1,14 @@
 """Whether containers work: a pure judgement, and polling until it is final.
 
-`docker compose up --wait` is not asked: it may exit 0 when its time is over, and a one-shot service that ends well makes
-it fail.
+`docker compose up --wait` is not asked: it may exit 0 when its time is over, and a one-shot service that ends well
+makes it fail.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from conche.engine import containers
@@ -48,27 +48,34 @@ class Waiting:
     failed: Mapping[str, str]
 
 
-def judge(container: Container, *, has_healthcheck: bool, ran_for: float, restarts_before: int = 0) -> tuple[Verdict, str]:
+def judge(
+    container: Container, *, has_healthcheck: bool, ran_for: float, restarts_before: int = 0
+) -> tuple[Verdict, str]:
     """The verdict over a container, and the reason when it failed.
 
     Args:
         ran_for: seconds since it started.
         restarts_before: restarts that were counted before the wait began; only new ones count against it.
     """
-    if container.oom_killed:
-        return Verdict.FAILED, "was killed for want of memory (OOM)"
-    if container.restarts > restarts_before or container.state == "restarting":
-        return Verdict.FAILED, f"restarts, exit code {container.exit_code}"
+    failure = _failure(container, restarts_before)
+    if failure:
+        return Verdict.FAILED, failure
     if container.state in ("exited", "dead"):
-        if container.exit_code == 0:
-            return Verdict.HEALTHY, ""
-        return Verdict.FAILED, f"exited with {container.exit_code}"
-    if container.health == "unhealthy":
-        return Verdict.FAILED, "is unhealthy"
+        return Verdict.HEALTHY, ""
     if container.state != "running":
         return Verdict.WAITING, ""
     settled = container.health == "healthy" if has_healthcheck else ran_for >= WITHOUT_HEALTHCHECK
     return (Verdict.HEALTHY if settled else Verdict.WAITING), ""
+
+
+def _failure(container: Container, restarts_before: int) -> str:
+    if container.oom_killed:
+        return "was killed for want of memory (OOM)"
+    if container.restarts > restarts_before or container.state == "restarting":
+        return "keeps restarting" + (f", exit code {container.exit_code}" if container.exit_code else "")
+    if container.state in ("exited", "dead") and container.exit_code != 0:
+        return f"exited with {container.exit_code}"
+    return "is unhealthy" if container.health == "unhealthy" else ""
 
 
 def deadline(services: Sequence[Service]) -> float:
@@ -100,7 +107,7 @@ def wait(
     begun = clock()
     before: dict[str, int] = {}
     for _ in _until_over(clock, begun, limit, pause):
-        seen = tuple(_probed(engine, container) for container in look())
+        seen = tuple(containers.asked(engine, container) for container in look())
         on_look(seen)
         verdicts = {}
         for container in seen:
@@ -114,7 +121,11 @@ def wait(
         failed = {name: reason for name, (verdict, reason) in verdicts.items() if verdict is Verdict.FAILED}
         if failed or all(verdict is Verdict.HEALTHY for verdict, _ in verdicts.values()):
             return Waiting(seen, failed)
-    late = {name: f"was not healthy within {limit:g} s" for name, (verdict, _) in verdicts.items() if verdict is Verdict.WAITING}
+    late = {
+        name: f"was not healthy within {limit:g} s"
+        for name, (verdict, _) in verdicts.items()
+        if verdict is Verdict.WAITING
+    }
     return Waiting(seen, late)
 
 
@@ -126,10 +137,3 @@ def _until_over(
     while clock() - begun < limit:
         pause(POLL)
         yield
-
-
-def _probed(engine: Engine, container: Container) -> Container:
-    """A container that the engine still calls starting, asked by us."""
-    if container.state == "running" and container.health == "starting" and containers.passes_healthcheck(engine, container.id):
-        return replace(container, health="healthy")
-    return container

@@ -62,7 +62,7 @@ def find(engine: Engine, reference: str) -> Found | None:
 
     with translated(engine.address):
         try:
-            attributes = engine.client.api.inspect_image(reference)
+            attributes = engine.client.images.get(reference).attrs
         except docker.errors.ImageNotFound:
             return None
     return Found(attributes["Id"], (attributes["Config"] or {}).get("Labels") or {})
@@ -91,9 +91,7 @@ def pull(engine: Engine, reference: str, on_line: Callable[[str], None] | None =
         PullFailed: no registry could be reached for it.
         Refused: the registry answered, and has no such image or wants a password.
     """
-    completed = run(
-        ["docker", "pull", reference], extra_env=engine.cli_environment(), on_line=on_line, timeout=1800
-    )
+    completed = run(["docker", "pull", reference], extra_env=engine.cli_environment(), on_line=on_line, timeout=1800)
     if completed.ok:
         return
     words = completed.stderr + completed.stdout
@@ -104,9 +102,7 @@ def pull(engine: Engine, reference: str, on_line: Callable[[str], None] | None =
             evidence=completed.last_lines(4),
             next_command="invoke env.up --build    # builds this stack's own images",
         )
-    raise PullFailed(
-        "registry-unreachable", f"{reference} could not be pulled.", evidence=completed.last_lines(4)
-    )
+    raise PullFailed("registry-unreachable", f"{reference} could not be pulled.", evidence=completed.last_lines(4))
 
 
 def build(engine: Engine, wanted: Build, on_line: Callable[[str], None] | None = None) -> None:

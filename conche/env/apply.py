@@ -1,7 +1,7 @@
 """Carrying out a plan: step by step, with what takes it back when a later step fails.
 
-One rule: what worked before still works afterwards. A service that runs is only replaced once its successor has been seen
-healthy beside it (trial.py), and the replacement itself is not interrupted half-way.
+One rule: what worked before still works afterwards. A service that runs is only replaced once its successor has been
+seen healthy beside it (trial.py), and the replacement itself is not interrupted half-way.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Applier:
     timeout: float | None = None
     _undo: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
     _started: set[str] = field(default_factory=set)
+    _replaced: set[str] = field(default_factory=set)
 
     def apply(self, plan: Plan) -> None:
         """Take every step, then see that everything works.
@@ -75,8 +76,10 @@ class Applier:
             case "recreate", "service":
                 self._recreate(name)
             case "restart", "service":
+                self._started.add(name)
                 for container in self.seen.of(name):
                     containers.restart(self.compose.engine, container.id)
+            case "await", "service":
                 self._started.add(name)
             case _:
                 raise AssertionError(f"no way to {step}")
@@ -92,13 +95,15 @@ class Applier:
 
     def _start(self, name: str) -> None:
         self._started.add(name)
-        existed = bool(self.seen.of(name))
-        if not existed:
+        if self.seen.of(name):
+            self._undo.append((f"stop service {name}", lambda: self._stop_service(name)))
+        else:
             self._undo.append((f"remove service {name}", lambda: self._remove_service(name)))
         self._checked(self.compose.call(self.compose.up_alone(name), on_line=self.progress.detail), name)
 
     def _recreate(self, name: str) -> None:
         self._started.add(name)
+        self._replaced.add(name)
         serves = all(container.health in ("healthy", "none") for container in self.seen.of(name))
         if serves and self.seen.configuration.services[name].image in self.seen.own:
             self._try(name)
@@ -140,26 +145,25 @@ class Applier:
                 evidence += [f"healthcheck: {words}" for words in container.health_log if words]
                 evidence += [f"engine: {container.error}"] if container.error else []
         broken = sorted({c.service for c in waiting.containers if c.name in waiting.failed})
-        replaced = [] if consequence else [name for name in broken if self.seen.of(name)]
-        if replaced:
+        if not consequence and self._replaced & set(broken):
             return NotRestored(
                 "start-failed-after-replacing",
                 f"{', '.join(broken)} does not work, and what ran before has been replaced.",
                 evidence=[self.compose.redact(line) for line in evidence],
-                next_command=f"git stash    # or whatever brings back what worked\ninvoke env.up --env {self.seen.name}",
+                next_command=f"git stash    # or another way back to what worked\ninvoke env.up --env {self.seen.name}",
             )
         return Restored(
             "start-failed",
-            consequence or f"{', '.join(broken)} does not start; what was begun has been removed.",
+            consequence or f"{', '.join(broken)} does not start; what was begun has been taken back.",
             evidence=[self.compose.redact(line) for line in evidence],
-            next_command=f"correct it, then: invoke env.up --env {self.seen.name}",
+            next_command=f"invoke env.up --env {self.seen.name}            # after correcting it\n"
+            f"invoke env.up --env {self.seen.name} --build    # if the image is older than its requirements.lock",
         )
 
     def _checked(self, completed: Completed, name: str) -> None:
         if completed.ok:
             return
-        running = self.seen.of(name)
-        kind = NotRestored if running else Restored
+        kind = NotRestored if name in self._replaced else Restored
         raise kind(
             "compose-up-failed",
             f"Compose could not start {name}.",
@@ -168,9 +172,14 @@ class Applier:
         )
 
     def _remove_service(self, name: str) -> None:
-        for container in containers.of_project(self.compose.engine, self.compose.project):
+        for container in self._look():
             if container.service == name:
                 containers.remove(self.compose.engine, container.id)
+
+    def _stop_service(self, name: str) -> None:
+        for container in self._look():
+            if container.service == name:
+                containers.stop(self.compose.engine, container.id)
 
     def _unwind(self, cause: BaseException) -> None:
         """Take back what was begun, newest first; what fails here must not hide the first error."""

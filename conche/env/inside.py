@@ -26,10 +26,14 @@ def logs(call: Invocation, name: str, *, follow: bool, tail: int, service: str |
     if service:
         service_of(compose.configuration(), service)
     colour = [] if sys.stdout.isatty() else ["--no-color"]
-    argv = compose.argv("logs", *colour, "--tail", str(tail), *(["--follow"] if follow else []), *([service] if service else []))
+    argv = compose.argv(
+        "logs", *colour, "--tail", str(tail), *(["--follow"] if follow else []), *([service] if service else [])
+    )
     if call.output.as_json:
         if follow:
-            raise Refused("json-has-an-end", "--json and --follow exclude each other.", next_command="invoke env.logs --follow")
+            raise Refused(
+                "json-has-an-end", "--json and --follow exclude each other.", next_command="invoke env.logs --follow"
+            )
         return Outcome(value=compose.call(argv).require("reading the logs").stdout.splitlines())
     compose.call(argv, on_line=call.output.line).require("reading the logs")
     return Outcome()
@@ -74,4 +78,4 @@ def execute(call: Invocation, name: str, service: str) -> Outcome:
         completed = run(argv, extra_env=compose.environment(), redact=compose.redact)
         value = {"exit_code": completed.exit_code, "stdout": completed.stdout, "stderr": completed.stderr}
         return Outcome(value=value, exit_code=completed.exit_code)
-    replace(argv, compose.environment())
+    return replace(argv, compose.environment())

@@ -67,7 +67,10 @@ def observe(stack: Stack, name: str, compose: Compose) -> Observed:
         # Compose renders in processes of its own meanwhile; importing and asking the SDK takes as long.
         rendering = pool.submit(compose.configuration)
         try:
-            found = containers.of_project(compose.engine, compose.project)
+            found = tuple(
+                containers.asked(compose.engine, container)
+                for container in containers.of_project(compose.engine, compose.project)
+            )
             leftovers = containers.of_project(compose.engine, compose.project + TRIAL)
             present = networks.names(compose.engine)
         finally:

@@ -90,6 +90,8 @@ def _service_steps(seen: Observed, services: Mapping[str, Service], fresh: set[s
             steps.append(Step("recreate", f"service {name}", "its image is new"))
         elif any(container.health == "unhealthy" for container in running):
             steps.append(Step("restart", f"service {name}", "is unhealthy"))
+        elif any(container.health == "starting" for container in running):
+            steps.append(Step("await", f"service {name}", "is starting"))
     return steps
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import shutil
 import socket
 from collections.abc import Iterator
@@ -51,7 +50,7 @@ def _ports(seen: Observed, plan: Plan, engine: Engine) -> Iterator[ConcheError]:
                 yield Refused(
                     "port-taken",
                     f"Port {port}, which {name} publishes, is taken by {holder}.",
-                    looked_at=[f"{address or '0.0.0.0'}:{port}"],
+                    looked_at=[f"{address or 'every address'}:{port}"],
                     next_command=f"stop it, or change `environments.{seen.name}.port` in stack.yaml",
                 )
 
@@ -84,8 +83,8 @@ def _process_on(port: int) -> str:
 
     with contextlib.suppress(psutil.Error):
         for connection in psutil.net_connections("inet"):
-            listening = connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
-            if listening and connection.pid:
+            held = getattr(connection.laddr, "port", None) == port and connection.status == psutil.CONN_LISTEN
+            if held and connection.pid:
                 return f"process {psutil.Process(connection.pid).name()} (pid {connection.pid})"
     return ""
 
@@ -104,7 +103,7 @@ def _files(seen: Observed, plan: Plan, engine: Engine) -> Iterator[ConcheError]:
                 next_command="invoke secrets.render" if set(missing) <= set(service.secret_files) else "git status",
             )
         unreadable = [path for path in service.binds if path.is_dir() and not path.stat().st_mode & 0o005]
-        if unreadable and os.stat(unreadable[0]).st_uid == 0:
+        if unreadable and unreadable[0].stat().st_uid == 0:
             yield Refused(
                 "bind-mount-unreadable",
                 f"{service.name} does not run as root and cannot read {unreadable[0]}.",

@@ -35,7 +35,10 @@ def table(seen: Observed) -> Table:
     """The same for people."""
     differences = drift(seen)
     rows = [_row(container, differences) for container in seen.containers]
-    rows += [(name, "absent", "none", seen.configuration.services[name].image, "", "", "", _said(differences, name)) for name in _missing(seen)]
+    rows += [
+        (name, "absent", "none", seen.configuration.services[name].image, "", "", "", _said(differences, name))
+        for name in _missing(seen)
+    ]
     return Table(COLUMNS, tuple(rows), title=f"{seen.name} ({seen.configuration.project})")
 
 

@@ -10,7 +10,6 @@ from conche.command import Invocation
 from conche.engine import networks
 from conche.env import report
 from conche.env.observe import Observed, observe, open_compose
-from conche.env.up import settled
 from conche.errors import CheckFailed, Refused
 from conche.outcome import Outcome, Plan, Step, Table
 
@@ -43,8 +42,7 @@ def status(call: Invocation, name: str | None) -> Outcome:
 
 
 def _look(call: Invocation, name: str) -> Observed:
-    compose = open_compose(call.stack, name, call.root)
-    return settled(compose, observe(call.stack, name, compose))
+    return observe(call.stack, name, open_compose(call.stack, name, call.root))
 
 
 def health(
@@ -77,12 +75,19 @@ def health(
             said = f"answered {answer.status_code}"
             if answer.is_success:
                 value = {"url": url, "status": answer.status_code, "answer": answer.text[:ANSWER_SHOWN]}
-                return Outcome(value=value, tables=[Table(("url", "status", "answer"), ((url, str(answer.status_code), answer.text[:ANSWER_SHOWN]),))])
+                return Outcome(
+                    value=value,
+                    tables=[
+                        Table(
+                            ("url", "status", "answer"), ((url, str(answer.status_code), answer.text[:ANSWER_SHOWN]),)
+                        )
+                    ],
+                )
         except httpx.HTTPError as error:
             said = str(error) or type(error).__name__
         if not wait or clock() >= limit:
             raise CheckFailed(
-                "unhealthy",
+                "health-check-failed",
                 f"{url}: {said}.",
                 looked_at=[url],
                 next_command=f"invoke env.status --env {name}\ninvoke env.logs --env {name} --tail 50",
@@ -110,7 +115,10 @@ def list_networks(call: Invocation, name: str, *, create: bool) -> Outcome:
     )
     missing = [one for one, members in found.items() if members is None and one in seen.configuration.external_networks]
     return Outcome(
-        value=[{"network": one, "found": members is not None, "containers": members or []} for one, members in found.items()],
+        value=[
+            {"network": one, "found": members is not None, "containers": members or []}
+            for one, members in found.items()
+        ],
         changed=len(plan) > 0,
         plan=plan,
         tables=[Table(("network", "state", "containers"), rows)],

@@ -1,8 +1,8 @@
 """A trial: the new container beside the one that serves, before that one is touched.
 
-It runs from the rendered definition without published ports and fixed name, in a Compose project of its own, on the same
-networks and volumes. Only services of this repository's own images are tried: two servers on one data volume are not
-safe.
+It runs from the rendered definition without published ports and fixed name, in a Compose project of its own, on the
+same networks and volumes. Only services of this repository's own images are tried: two servers on one data volume are
+not safe.
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ def definition(configuration: Configuration, service: str) -> dict[str, Any]:
     document = {"name": configuration.project + TRIAL, "services": {service: body}}
     for kind in ("networks", "volumes"):
         if rendered.get(kind):
-            document[kind] = {
-                key: {"name": value["name"], "external": True} for key, value in rendered[kind].items()
-            }
+            document[kind] = {key: {"name": value["name"], "external": True} for key, value in rendered[kind].items()}
     for kind in ("secrets", "configs"):
         if rendered.get(kind):
             document[kind] = rendered[kind]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from conche.command import Invocation
-from conche.engine import containers
 from conche.engine.compose import Compose
 from conche.env import preflight, report
 from conche.env.apply import Applier
@@ -16,7 +14,6 @@ from conche.errors import Refused
 from conche.files import lock
 from conche.images.build import build as build_image
 from conche.outcome import Outcome, Plan, Step
-from conche.output import Output
 
 __all__ = ["restart", "up", "update"]
 
@@ -38,9 +35,7 @@ def restart(call: Invocation, name: str, service: str | None, *, timeout: float 
     seen = observe(call.stack, name, compose)
     wanted = [service_of(seen.configuration, service).name] if service else sorted({c.service for c in seen.containers})
     if not seen.containers:
-        raise Refused(
-            "nothing-runs", f"Environment {name} is not up.", next_command=f"invoke env.up --env {name}"
-        )
+        raise Refused("nothing-runs", f"Environment {name} is not up.", next_command=f"invoke env.up --env {name}")
     plan = Plan(tuple(Step("restart", f"service {one}", "asked for") for one in wanted if seen.of(one)))
     if call.dry_run:
         return Outcome(plan=plan)
@@ -63,7 +58,7 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
         return Outcome(value=report.as_json(seen, call.environment(name)), tables=[report.table(seen)], lines=lines)
     with lock(compose.project, f"{call.output.command} --env {name}"):
         _apply(call, compose, seen, plan, timeout)
-    return _report(call, name, compose, plan, changed=len(plan) > 0, before=seen)
+    return _report(call, name, compose, plan, changed=len(plan) > 0)
 
 
 def _apply(call: Invocation, compose: Compose, seen: Observed, plan: Plan, timeout: float | None) -> None:
@@ -77,10 +72,8 @@ def _apply(call: Invocation, compose: Compose, seen: Observed, plan: Plan, timeo
         ).apply(plan)
 
 
-def _report(
-    call: Invocation, name: str, compose: Compose, plan: Plan, *, changed: bool, before: Observed | None = None
-) -> Outcome:
-    seen = settled(compose, observe(call.stack, name, compose))
+def _report(call: Invocation, name: str, compose: Compose, plan: Plan, *, changed: bool) -> Outcome:
+    seen = observe(call.stack, name, compose)
     orphans = sorted({c.service for c in seen.containers} - seen.configuration.services.keys())
     return Outcome(
         value=report.as_json(seen, call.environment(name)),
@@ -88,19 +81,10 @@ def _report(
         plan=plan,
         tables=[report.table(seen)],
         lines=_urls(call, name),
-        warnings=[f"service {service} is in no Compose file any more: invoke env.down removes it" for service in orphans],
+        warnings=[
+            f"service {service} is in no Compose file any more: invoke env.down removes it" for service in orphans
+        ],
     )
-
-
-def settled(compose: Compose, seen: Observed) -> Observed:
-    """What was observed, with health asked by ourselves where the engine has not asked yet."""
-
-    def ask(container: containers.Container) -> containers.Container:
-        waits = container.state == "running" and container.health == "starting"
-        passes = waits and containers.passes_healthcheck(compose.engine, container.id)
-        return replace(container, health="healthy") if passes else container
-
-    return replace(seen, containers=tuple(ask(container) for container in seen.containers))
 
 
 def _urls(call: Invocation, name: str) -> Sequence[str]:

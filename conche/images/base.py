@@ -121,7 +121,9 @@ def _require_mmdebstrap() -> None:
         return
     install = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", "mmdebstrap"]
     argv = install if os.geteuid() == 0 else ["sudo", "--non-interactive", *install]
-    completed = run(argv, extra_env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=600) if shutil.which(argv[0]) else None
+    completed = (
+        run(argv, extra_env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=600) if shutil.which(argv[0]) else None
+    )
     if completed is None or not completed.ok:
         raise Unreachable(
             "mmdebstrap-missing",

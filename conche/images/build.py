@@ -71,7 +71,11 @@ def _host_secrets() -> Iterator[Mapping[str, Path]]:
     bundle = bundle if bundle and bundle.is_file() else None
     with private_folder() as folder:
         secrets = {"ca": bundle} if bundle else {}
-        settings = [f"{name[4:].lower().replace('_', '-')} = {os.environ[name]}" for name in PIP_VARIABLES if os.environ.get(name)]
+        settings = [
+            f"{name[4:].lower().replace('_', '-')} = {os.environ[name]}"
+            for name in PIP_VARIABLES
+            if os.environ.get(name)
+        ]
         if bundle:
             settings.append(f"cert = {CA_IN_BUILD}")
         if settings:

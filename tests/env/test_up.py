@@ -1,0 +1,270 @@
+"""env.up, on the real engine."""
+
+from __future__ import annotations
+
+import socket
+import urllib.request
+
+import pytest
+
+from conche.engine.connection import Engine
+from tests.stacks import SmallStack
+
+pytestmark = pytest.mark.engine
+
+
+def page(stack: SmallStack) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{stack.port}/") as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+def test_a_fresh_checkout_comes_up_healthy_and_answers(small: SmallStack, engine: Engine) -> None:
+    document = small.json("env.up")
+
+    assert [(step["action"], step["subject"]) for step in document["plan"]] == [
+        ("create", f"network {small.name}-outside"),
+        ("build", f"image {small.image}"),
+        ("create", "service web"),
+    ]
+    assert document["changed"] is True
+    assert document["value"]["healthy"] is True
+    assert [(s["service"], s["state"], s["health"]) for s in document["value"]["services"]] == [
+        ("web", "running", "healthy")
+    ]
+    assert page(small) == "one"
+
+
+def test_a_second_run_changes_nothing_and_says_so(small: SmallStack, engine: Engine) -> None:
+    small.up()
+    before = [(c.id, c.started_at) for c in small.containers(engine)]
+
+    again = small.invoke("env.up")
+    document = small.json("env.up")
+
+    assert "Nothing to do: it is up and healthy." in again.stdout
+    assert (document["changed"], document["plan"]) == (False, [])
+    assert [(c.id, c.started_at) for c in small.containers(engine)] == before
+
+
+def test_a_dry_run_shows_the_plan_and_changes_nothing(small: SmallStack, engine: Engine) -> None:
+    planned = small.json("env.up", "--dry-run")
+
+    assert len(planned["plan"]) == 3
+    assert planned["changed"] is False
+    assert small.containers(engine) == ()
+
+
+def test_a_changed_definition_replaces_the_container_after_a_trial(small: SmallStack, engine: Engine) -> None:
+    small.up()
+    (before,) = small.containers(engine)
+    small.replace("compose/dev.yaml", "SETTING: ${SETTING:-none}", "SETTING: another")
+
+    done = small.invoke("env.up")
+
+    (after,) = small.containers(engine)
+    assert done.returncode == 0
+    assert "trying the new web beside the one that serves" in done.stderr
+    assert after.id != before.id
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said"),
+    [
+        ("crash", "the cause of the crash"),
+        ("hang", "server starts: hang"),
+        ("sick", "server starts: sick"),
+        ("memory", "(OOM)"),
+    ],
+)
+def test_what_does_not_start_is_removed_and_shows_its_last_lines(
+    small: SmallStack, engine: Engine, behaviour: str, said: str
+) -> None:
+    small.behave(behaviour)
+
+    failed = small.invoke("env.up")
+
+    assert failed.returncode == 4
+    assert "error [start-failed]" in failed.stderr
+    assert said in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert small.containers(engine) == ()
+    assert f"{small.name}-outside" not in {network["Name"] for network in engine.client.api.networks()}
+
+
+@pytest.mark.parametrize("behaviour", ["crash", "hang", "sick", "memory"])
+def test_what_works_goes_on_serving_when_its_successor_does_not(
+    small: SmallStack, engine: Engine, behaviour: str
+) -> None:
+    small.up()
+    (before,) = small.containers(engine)
+    small.behave(behaviour)
+    small.replace("compose/dev.yaml", "SETTING: ${SETTING:-none}", "SETTING: another")
+
+    failed = small.invoke("env.up")
+
+    assert failed.returncode == 4
+    assert "was not touched" in failed.stderr
+    (after,) = small.containers(engine)
+    assert (after.id, after.started_at) == (before.id, before.started_at)
+    assert page(small) == "one"
+
+
+def test_a_timeout_overrides_what_the_healthcheck_allows(small: SmallStack) -> None:
+    small.behave("hang")
+    small.replace("compose/dev.yaml", "start_period: 3s", "start_period: 600s")
+
+    failed = small.invoke("env.up", "--timeout", "1.5")
+
+    assert failed.returncode == 4
+    assert "was not healthy within 1.5 s" in failed.stderr
+
+
+def test_a_port_taken_by_a_process_is_refused_with_its_name(small: SmallStack, engine: Engine) -> None:
+    with socket.create_server(("127.0.0.1", small.port)):
+        refused = small.invoke("env.up")
+
+    assert refused.returncode == 2
+    assert f"Port {small.port}, which web publishes, is taken by process" in refused.stderr
+    assert "(pid " in refused.stderr
+    assert small.containers(engine) == ()
+
+
+def test_a_port_taken_by_a_container_is_refused_with_its_name(
+    small: SmallStack, engine: Engine, base_image: str
+) -> None:
+    stranger = engine.client.containers.run(
+        base_image,
+        ["sleep", "600"],
+        name=f"{small.name}-stranger",
+        ports={"8000/tcp": ("127.0.0.1", small.port)},
+        detach=True,
+    )
+
+    refused = small.invoke("env.up")
+
+    assert stranger.name is not None
+    assert refused.returncode == 2
+    assert f"is taken by container {small.name}-stranger" in refused.stderr
+
+
+def test_a_missing_network_is_made_again(small: SmallStack, engine: Engine) -> None:
+    engine.client.api.create_network(f"{small.name}-outside")
+
+    document = small.json("env.up")
+
+    assert [step["action"] for step in document["plan"]] == ["build", "create"]
+
+
+def test_an_unhealthy_service_is_restarted(small: SmallStack, engine: Engine) -> None:
+    small.up()
+    small.behave("ill")
+    wait_for(engine, small, "health_status: unhealthy")
+    small.behave("well")
+
+    document = small.json("env.up")
+
+    assert [(step["action"], step["cause"]) for step in document["plan"]] == [("restart", "is unhealthy")]
+    assert document["value"]["healthy"] is True
+
+
+def wait_for(engine: Engine, stack: SmallStack, action: str) -> None:
+    """Until the engine reports this event of the stack's container."""
+    events = engine.client.api.events(decode=True, filters={"container": f"{stack.name}-web"})
+    next(event for event in events if event["Action"] == action)
+    events.close()
+
+
+def test_values_from_the_shell_reach_the_files_that_name_them(small: SmallStack, engine: Engine) -> None:
+    done = small.invoke("env.up", SETTING="from the shell", UNNAMED="stays behind")
+
+    assert done.returncode == 0, done.stderr
+    (container,) = small.containers(engine)
+    variables = engine.client.api.inspect_container(container.id)["Config"]["Env"]
+    assert "SETTING=from the shell" in variables
+    assert not [variable for variable in variables if variable.startswith("UNNAMED")]
+
+
+def test_env_update_replaces_one_service_with_a_new_image(small: SmallStack, engine: Engine) -> None:
+    small.up()
+    (before,) = small.containers(engine)
+    small.replace("docker/server.py", "server starts:", "server starts anew:")
+
+    done = small.invoke("env.update", "--service", "web", "--build")
+
+    (after,) = small.containers(engine)
+    assert done.returncode == 0, done.stderr
+    assert after.image_id != before.image_id
+    assert "server starts anew: well" in small.invoke("env.logs").stdout
+
+
+def test_env_update_builds_where_no_registry_has_the_image(small: SmallStack) -> None:
+    small.up()
+    small.replace("docker/server.py", "server starts:", "server starts anew:")
+
+    done = small.invoke("env.update", "--service", "web")
+
+    assert done.returncode == 0, done.stderr
+    assert "Building it from this checkout instead" in done.stderr
+    assert "server starts anew: well" in small.invoke("env.logs").stdout
+
+
+def test_env_update_of_an_unknown_service_names_the_ones_there_are(small: SmallStack) -> None:
+    refused = small.invoke("env.update", "--service", "wep")
+
+    assert refused.returncode == 6
+    assert "Did you mean 'web'?" in refused.stderr
+
+
+def test_env_restart_starts_the_container_anew(small: SmallStack, engine: Engine) -> None:
+    small.up()
+    (before,) = small.containers(engine)
+
+    done = small.invoke("env.restart")
+
+    (after,) = small.containers(engine)
+    assert done.returncode == 0, done.stderr
+    assert after.id == before.id
+    assert after.started_at is not None
+    assert before.started_at is not None
+    assert after.started_at >= before.started_at
+
+
+def test_an_unknown_environment_is_answered_with_the_one_that_was_meant(small: SmallStack) -> None:
+    refused = small.invoke("env.up", "--env", "dve")
+
+    assert refused.returncode == 6
+    assert "Did you mean 'dev'?" in refused.stderr
+    assert "invoke env.up --env dev" in refused.stderr
+
+
+def test_a_checkout_path_with_spaces_and_quotes_works(small: SmallStack, engine: Engine) -> None:
+    folder = small.folder.rename(small.folder.parent / "my check'out")
+    moved = SmallStack(folder, small.name, small.port)
+
+    done = moved.invoke("env.up")
+
+    assert done.returncode == 0, done.stderr
+    assert page(moved) == "one"
+
+
+def test_a_broken_dockerfile_ends_with_the_failing_step(small: SmallStack, engine: Engine) -> None:
+    small.write("docker/web.Dockerfile", "FROM python:3.11-slim-bookworm\nRUN echo before\nRUN echo why && exit 3\n")
+
+    failed = small.invoke("env.up")
+
+    assert failed.returncode == 2
+    assert "error [build-failed]" in failed.stderr
+    assert "why" in failed.stderr
+    assert "exit code: 3" in failed.stderr
+    assert small.containers(engine) == ()
+
+
+def test_an_invalid_compose_file_is_refused_in_the_words_of_compose(small: SmallStack) -> None:
+    small.replace("compose/dev.yaml", "restart: unless-stopped", "restrat: unless-stopped")
+
+    refused = small.invoke("env.up")
+
+    assert refused.returncode == 2
+    assert "restrat" in refused.stderr
+    assert "compose/dev.yaml" in refused.stderr

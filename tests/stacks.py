@@ -1,0 +1,209 @@
+"""Small stacks for tests: real files, real containers, names and ports of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conche.engine import containers
+from conche.engine.connection import Engine
+from conche.engine.containers import Container
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SERVER = """\
+import http.server, os, pathlib, signal, sys, time
+behaviour = pathlib.Path("/app/behaviour").read_text().strip()
+print("server starts:", behaviour, flush=True)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+if behaviour == "crash":
+    sys.exit("the cause of the crash")
+if behaviour == "hang":
+    signal.pause()
+if behaviour == "memory":
+    hog = [bytearray(1 << 20) for _ in range(10_000)]
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        now = pathlib.Path("/app/behaviour").read_text().strip()
+        sick = behaviour == "sick" or now == "ill"
+        self.send_response(500 if sick else 200)
+        self.end_headers()
+        self.wfile.write(pathlib.Path("/app/version").read_bytes())
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("", 8000), Page).serve_forever()
+"""
+
+DOCKERFILE = """\
+FROM python:3.11-slim-bookworm
+COPY server.py /srv/server.py
+CMD ["python3", "/srv/server.py"]
+"""
+
+COMPOSE = """\
+services:
+  web:
+    image: localhost:5000/{name}:develop
+    container_name: {name}-web
+    stop_grace_period: 1s
+    ports: ["127.0.0.1:${{CONCHE_PORT}}:8000"]
+    environment:
+      SETTING: ${{SETTING:-none}}
+      WEB_TOKEN: ${{WEB_TOKEN:-}}
+    volumes:
+      - type: bind
+        source: ../app
+        target: /app
+        read_only: true
+      - kept:/kept
+    networks: [outside]
+    mem_limit: 64m
+    healthcheck:
+      test: ["CMD", "python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/')"]
+      interval: 1s
+      timeout: 2s
+      retries: 2
+      start_period: 3s
+    restart: unless-stopped
+volumes:
+  kept: {{name: {name}-kept}}
+networks:
+  outside: {{name: {name}-outside, external: true}}
+"""
+
+STACK = """\
+name: {name}
+registry: localhost:5000
+images:
+  web: {{dockerfile: docker/web.Dockerfile, context: docker, repository: {name}}}
+bases:
+  python:3.11-slim-bookworm: {{suite: bookworm, packages: [python3, python3-venv, ca-certificates]}}
+environments:
+  dev:
+    compose: [compose/dev.yaml]
+    tag: develop
+    port: {port}
+    health: http://127.0.0.1:{port}/
+"""
+
+TASKS = "from conche import namespace\nns = namespace(__file__)\n"
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def tracked_files(root: Path) -> list[Path]:
+    """The files of a checkout that git tracks, or would: untracked ones that it does not ignore."""
+    argv = ["git", "-C", str(root), "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(argv, capture_output=True, check=True).stdout.decode()
+    return [Path(name) for name in listed.split("\0") if name and (root / name).is_file()]
+
+
+@dataclass(frozen=True)
+class SmallStack:
+    """A stack of one web service, whose behaviour its tests decide.
+
+    Attributes:
+        folder: the checkout.
+        name: of the stack; its Compose project is `<name>-dev`, its container `<name>-web`.
+    """
+
+    folder: Path
+    name: str
+    port: int
+
+    @classmethod
+    def create(cls, folder: Path, port: int) -> SmallStack:
+        """Write its files."""
+        stack = cls(folder, f"t{uuid.uuid4().hex[:10]}", port)
+        stack.write("tasks.py", TASKS)
+        stack.write("stack.yaml", STACK.format(name=stack.name, port=port))
+        stack.write("compose/dev.yaml", COMPOSE.format(name=stack.name))
+        stack.write("docker/web.Dockerfile", DOCKERFILE)
+        stack.write("docker/server.py", SERVER)
+        stack.write("app/version", "one")
+        stack.behave("well")
+        return stack
+
+    def write(self, name: str, content: str) -> None:
+        """A file of the checkout."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+    def replace(self, name: str, old: str, new: str) -> None:
+        """Change a file of the checkout."""
+        before = (self.folder / name).read_text()
+        assert old in before
+        self.write(name, before.replace(old, new))
+
+    def behave(self, how: str) -> None:
+        """well, crash, hang, sick or memory, from the server's next start on; ill at once."""
+        self.write("app/behaviour", how)
+
+    @property
+    def project(self) -> str:
+        return f"{self.name}-dev"
+
+    @property
+    def image(self) -> str:
+        return f"localhost:5000/{self.name}:develop"
+
+    def argv(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "invoke", *words]
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(ROOT), **extra}
+
+    def invoke(self, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
+        """Call a task as a user does; no terminal."""
+        return subprocess.run(
+            self.argv(*words),
+            cwd=self.folder,
+            env=self.environment(**extra),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+        )
+
+    def json(self, *words: str, **extra: str) -> Any:
+        """The JSON document of a task."""
+        return json.loads(self.invoke(*words, "--json", **extra).stdout)
+
+    def up(self) -> None:
+        """Bring it up, and see that this worked."""
+        done = self.invoke("env.up")
+        assert done.returncode == 0, done.stderr
+
+    def containers(self, engine: Engine) -> tuple[Container, ...]:
+        """Its containers, of any state, trials too."""
+        return containers.of_project(engine, self.project) + containers.of_project(engine, f"{self.project}-trial")
+
+    def remove_all(self, engine: Engine) -> None:
+        """Whatever a test has left."""
+        api = engine.client.api
+        for container in api.containers(all=True):
+            if any(self.name in name for name in container["Names"]):
+                api.remove_container(container["Id"], force=True, v=True)
+        for network in api.networks():
+            if self.name in network["Name"]:
+                api.remove_network(network["Id"])
+        for volume in api.volumes()["Volumes"] or []:
+            if self.name in volume["Name"]:
+                api.remove_volume(volume["Name"], force=True)
+        for image in api.images():
+            for tag in image["RepoTags"] or []:
+                if self.name in tag:
+                    api.remove_image(tag, force=True)
