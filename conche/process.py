@@ -114,7 +114,7 @@ def run(
     """
     redact = redact or Redactor()
     child = _start(argv, extra_env, cwd, outlives)
-    said = _listen(child, stdin)
+    said, readers = _listen(child, stdin)
     kept = (bytearray(), bytearray())
     try:
         for number, line in _lines(said, timeout):
@@ -123,12 +123,12 @@ def run(
                 on_line(redact(_text(line).rstrip("\n")))
         child.wait()
     except queue.Empty:
-        _end(child, said)
+        _end(child, readers)
         raise Unreachable(
             "tool-timed-out", f"{argv[0]} did not end within {timeout:g} s.", looked_at=[" ".join(argv)]
         ) from None
     except BaseException:
-        _end(child, said)
+        _end(child, readers)
         raise
     return Completed(tuple(argv), child.returncode, redact(_text(kept[0])), redact(_text(kept[1])))
 
@@ -223,7 +223,7 @@ _Said = queue.SimpleQueue[tuple[int, bytes]]
 """Lines with the number of their stream, 0 for stdout; an empty one is the stream's end."""
 
 
-def _listen(child: subprocess.Popen[bytes], stdin: bytes) -> _Said:
+def _listen(child: subprocess.Popen[bytes], stdin: bytes) -> tuple[_Said, list[threading.Thread]]:
     """Feed the child and collect what it says, each stream in a thread of its own, which also closes it."""
     said: _Said = queue.SimpleQueue()
 
@@ -242,9 +242,11 @@ def _listen(child: subprocess.Popen[bytes], stdin: bytes) -> _Said:
     assert child.stdout is not None
     assert child.stderr is not None
     threading.Thread(target=feed, args=(child.stdin,), daemon=True).start()
-    for number, stream in enumerate((child.stdout, child.stderr)):
-        threading.Thread(target=read, args=(number, stream), daemon=True).start()
-    return said
+    streams = (child.stdout, child.stderr)
+    readers = [threading.Thread(target=read, args=pair, daemon=True) for pair in enumerate(streams)]
+    for reader in readers:
+        reader.start()
+    return said, readers
 
 
 def _lines(said: _Said, timeout: float | None) -> Iterator[tuple[int, bytes]]:
@@ -264,16 +266,17 @@ def _text(said: bytes | bytearray) -> str:
     return said.decode(errors="replace")
 
 
-def _end(child: subprocess.Popen[bytes], said: _Said) -> None:
+def _end(child: subprocess.Popen[bytes], readers: Sequence[threading.Thread]) -> None:
     """End the child and everything it started; together they have `GRACE` seconds to do so by themselves.
 
     The streams end when the last process that holds them has: nobody has to be asked whether it is still there.
     """
+    deadline = time.monotonic() + GRACE
     _signal_group(child, signal.SIGTERM)
-    with contextlib.suppress(queue.Empty, subprocess.TimeoutExpired):
-        for _ in _lines(said, GRACE):
-            pass
-        child.wait(GRACE)
+    for reader in readers:
+        reader.join(max(0.0, deadline - time.monotonic()))
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(max(0.0, deadline - time.monotonic()))
     _signal_group(child, signal.SIGKILL)
     child.wait()
 

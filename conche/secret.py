@@ -55,8 +55,8 @@ class Secret:
 class Redactor:
     """Replaces known secret values, and the forms in which tools write them, by `***`.
 
-    A value of six characters or more is found as it is and as base64, URL-quoted, JSON-quoted and with each `$`
-    doubled as Compose does.
+    A value of six characters or more is found as it is, line by line, and as base64, URL-quoted, JSON-quoted and with
+    each `$` doubled as Compose does.
     """
 
     def __init__(self, secrets: Iterable[Secret] = ()) -> None:
@@ -87,5 +87,7 @@ def _forms(value: str) -> Iterable[str]:
         encoded.rstrip("="),
         urllib.parse.quote(value, safe=""),
         json.dumps(value)[1:-1],
+        json.dumps(value, ensure_ascii=False)[1:-1],
+        *(line for line in value.splitlines() if len(line) >= SHORTEST_REDACTED),
         value.replace("$", "$$"),
     }

@@ -178,6 +178,19 @@ class StackInvalid(Refused):
         self.problems = tuple(problems)
 
 
+class _Loader(yaml.SafeLoader):
+    """SafeLoader, with a YAML error where a scalar is not what it looks like, such as the date 2024-99-99."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError) as error:
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.MarkedYAMLError(
+                problem=f"{_short(node.value)} is no {kind}", problem_mark=node.start_mark
+            ) from error
+
+
 def load(root: Path) -> Stack:
     """Read `stack.yaml` in `root`.
 
@@ -204,21 +217,22 @@ def parse(text: str, *, root: Path | None = None) -> Stack:
     """The model of a stack file's text; with `root`, the files it names must exist below it."""
     file = (root / FILE) if root else Path(FILE)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise StackInvalid([_syntax(error, text)], file) from error
-    if not isinstance(node, yaml.MappingNode):
-        raise StackInvalid([Problem(0, "", "expected a mapping with name, registry, images and environments")], file)
-    try:
+        node = yaml.compose(text, Loader=_Loader)
+        if not isinstance(node, yaml.MappingNode):
+            problem = Problem(0, "", "expected a mapping with name, registry, images and environments")
+            raise StackInvalid([problem], file)
         lines, duplicates = _walk(node)
-    except RecursionError:
-        raise StackInvalid([Problem(0, "", "an alias stands inside its own anchor")], file) from None
-    try:
-        content = yaml.SafeLoader("").construct_document(node)
+        content = json.dumps(_Loader("").construct_document(node), default=str)
     except yaml.YAMLError as error:
         raise StackInvalid([_syntax(error, text)], file) from error
+    except RecursionError:
+        raise StackInvalid(
+            [Problem(0, "", "an alias stands inside its own anchor, or too much in brackets")], file
+        ) from None
+    except (TypeError, ValueError) as error:
+        raise StackInvalid([Problem(0, "", f"cannot be written as JSON: {error}")], file) from error
     try:
-        stack = Stack.model_validate_json(json.dumps(content, default=str), context={"root": root})
+        stack = Stack.model_validate_json(content, context={"root": root})
     except ValidationError as error:
         details = error.errors(include_url=False)
         # A list whose only entry is wrong counts as empty too; that second complaint helps nobody.
@@ -292,20 +306,19 @@ _EXPECTED = {
     "too_short": "got {input}, expected at least {min_length}",
     "absent": "got {input}, expected {message}",
     "port_twice": "expected {message}",
+    "json_invalid": "{message}",
 }
 
 
 def _problem(detail: ErrorDetails, lines: dict[Path_, int]) -> Problem:
     path = tuple(part for part in detail["loc"] if part != "[key]")
-    if detail["type"] == "json_invalid":
-        path = ()
     words = _EXPECTED.get(detail["type"], "got {input}, expected {message}").format(
         input=_short(detail["input"]),
         message=_plainly(detail["msg"]),
         pattern=detail.get("ctx", {}).get("pattern", ""),
         min_length=detail.get("ctx", {}).get("min_length", ""),
-        hint=_unknown(path),
-        description=_description(path),
+        hint=path and _unknown(path),
+        description=path and _description(path),
     )
     return Problem(_line(path, lines), _dotted(path), words)
 
