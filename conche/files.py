@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
@@ -105,25 +106,39 @@ def _alive(process: int) -> bool:
 
 
 @contextlib.contextmanager
-def lock(name: str, purpose: str) -> Iterator[None]:
-    """Exclude this user's other commands that lock the same name; the kernel frees it when the holder dies.
+def lock(name: str, purpose: str) -> Iterator[int]:
+    """Exclude this user's other commands that lock the same name.
+
+    The kernel frees it when its holder dies. A child that is given the descriptor (`process.run`, `keep_open`) holds it
+    too: what a killed command has left running is waited for, and a live holder is not.
+
+    Returns:
+        The descriptor that holds the lock.
 
     Raises:
         Locked: at once, with the holder's process and purpose.
     """
-    from filelock import FileLock, Timeout
-
     path = runtime_folder() / f"{name}.lock"
-    holder = path.with_suffix(".holder")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        with FileLock(path, timeout=0):
-            holder.write_text(f"process {os.getpid()}: {purpose}")
-            yield
-    except Timeout:
-        who = holder.read_text() if holder.exists() else "unknown process"
+        _take(descriptor, name)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()} {purpose}".encode(), 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, name: str) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        process, _, purpose = os.pread(descriptor, 1000, 0).decode().partition(" ")
+        if process.isdigit() and not _alive(int(process)):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            return
         raise Locked(
             "already-running",
-            f"{name} is locked by {who}.",
-            looked_at=[str(path)],
+            f"{name} is locked by process {process or 'unknown'} of this user: {purpose or 'just starting'}.",
             next_command="wait for it to end, and try again",
         ) from None

@@ -2,15 +2,17 @@
 
 argv is data: a sequence of strings, never a shell line. A child gets a chosen environment, stands in a session of its
 own, and does not outlive its parent: a signal to the parent ends the child's whole process group, and a parent that is
-killed outright takes the child along (`PR_SET_PDEATHSIG`, prctl(2)).
+killed outright takes the child along (`PR_SET_PDEATHSIG`, prctl(2), by setpriv(1)).
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import errno
+import functools
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,9 +38,6 @@ PASSED_ON = (
 
 GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL for a child that is ended."""
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class ToolFailed(ConcheError):
@@ -87,7 +86,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**passed, **(extra or {})}
 
 
-def run(
+def run(  # noqa: PLR0913 - the one spawner, and every option is named
     argv: Sequence[str],
     *,
     stdin: bytes = b"",
@@ -97,6 +96,7 @@ def run(
     redact: Redactor | None = None,
     on_line: Callable[[str], None] | None = None,
     outlives: bool = False,
+    keep_open: Sequence[int] = (),
 ) -> Completed:
     """Run a program to its end.
 
@@ -108,12 +108,13 @@ def run(
         redact: applied to everything it says, before anybody sees it.
         on_line: called with each line, of both streams, as it comes.
         outlives: a parent that is killed outright leaves it running, because half of what it does is worse than all.
+        keep_open: descriptors the child gets too, such as a lock that it shall hold as long as it lives.
 
     Raises:
         Unreachable: the program is not installed, or did not end in time.
     """
     redact = redact or Redactor()
-    child = _start(argv, extra_env, cwd, outlives)
+    child = _start(argv, extra_env, cwd, outlives, keep_open)
     said, readers = _listen(child, stdin)
     kept = (bytearray(), bytearray())
     try:
@@ -139,8 +140,8 @@ def replace(argv: Sequence[str], extra_env: Mapping[str, str] | None = None) -> 
     sys.stderr.flush()
     try:
         os.execvpe(argv[0], list(argv), environment(extra_env))  # noqa: S606 - argv is data, no shell
-    except FileNotFoundError:
-        raise _missing(argv[0]) from None
+    except (FileNotFoundError, PermissionError) as error:
+        raise _missing(argv[0], error) from None
 
 
 @contextlib.contextmanager
@@ -188,32 +189,45 @@ def _handled_by(handler: Callable[[int, object], None]) -> Iterator[None]:
 
 
 def _start(
-    argv: Sequence[str], extra_env: Mapping[str, str] | None, cwd: Path | None, outlives: bool
+    argv: Sequence[str],
+    extra_env: Mapping[str, str] | None,
+    cwd: Path | None,
+    outlives: bool,
+    keep_open: Sequence[int],
 ) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(
-            list(argv),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(extra_env),
-            cwd=cwd,
-            start_new_session=True,
-            preexec_fn=_die_with_parent if _libc and not outlives else None,  # noqa: PLW1509 - one prctl call, no Python locks
+    program = shutil.which(argv[0])
+    if program is None:
+        there = Path(argv[0]).exists()
+        raise _missing(
+            argv[0], PermissionError(errno.EACCES, "no execute permission") if there else FileNotFoundError()
         )
-    except FileNotFoundError:
-        raise _missing(argv[0]) from None
+    return subprocess.Popen(
+        [*([] if outlives else _dying_with_parent()), program, *argv[1:]],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(extra_env),
+        cwd=cwd,
+        start_new_session=True,
+        pass_fds=tuple(keep_open),
+    )
 
 
-def _die_with_parent() -> None:
-    assert _libc is not None
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+@functools.cache
+def _dying_with_parent() -> tuple[str, ...]:
+    """A prefix that asks the kernel for SIGTERM when the parent dies, where util-linux is there to ask.
+
+    A `preexec_fn` could ask as well, but it deadlocks when another thread holds a lock at the moment of the fork.
+    """
+    setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
+    return (setpriv, "--pdeathsig", "TERM", "--") if setpriv else ()
 
 
-def _missing(program: str) -> Unreachable:
+def _missing(program: str, error: OSError) -> Unreachable:
+    why = "is not installed" if isinstance(error, FileNotFoundError) else f"cannot be run: {error.strerror}"
     return Unreachable(
         "tool-missing",
-        f"{program} is not installed.",
+        f"{program} {why}.",
         looked_at=[f"PATH={os.environ.get('PATH', '')}"],
         next_command="invoke doctor",
     )

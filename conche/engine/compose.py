@@ -121,6 +121,7 @@ class Compose:
         on_line: Callable[[str], None] | None = None,
         timeout: float | None = None,
         outlives: bool = False,
+        keep_open: Sequence[int] = (),
     ) -> Completed:
         """Run one of the argv above."""
         return run(
@@ -130,6 +131,7 @@ class Compose:
             on_line=on_line,
             timeout=timeout,
             outlives=outlives,
+            keep_open=keep_open,
         )
 
     def configuration(self) -> Configuration:

@@ -31,6 +31,7 @@ class Applier:
         seen: the environment before.
         build: builds one image of stack.yaml; given its name.
         timeout: seconds to wait for health; None for what the healthchecks allow.
+        held: descriptor of the environment's lock, for what outlives us.
     """
 
     compose: Compose
@@ -38,6 +39,7 @@ class Applier:
     progress: Progress
     build: Callable[[str], object]
     timeout: float | None = None
+    held: int | None = None
     _undo: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
     _started: set[str] = field(default_factory=set)
     _replaced: set[str] = field(default_factory=set)
@@ -110,7 +112,13 @@ class Applier:
         self.progress.step(f"replacing {name}")
         with signals_deferred():
             self._checked(
-                self.compose.call(self.compose.up_alone(name), on_line=self.progress.detail, outlives=True), name
+                self.compose.call(
+                    self.compose.up_alone(name),
+                    on_line=self.progress.detail,
+                    outlives=True,
+                    keep_open=() if self.held is None else (self.held,),
+                ),
+                name,
             )
 
     def _try(self, name: str) -> None:

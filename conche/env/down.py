@@ -6,8 +6,8 @@ from conche.command import Invocation
 from conche.engine import containers, networks
 from conche.env.observe import observe, open_compose
 from conche.env.plan import plan_down
+from conche.env.up import locked
 from conche.errors import Refused
-from conche.files import lock
 from conche.outcome import Outcome, Table
 
 __all__ = ["down"]
@@ -17,14 +17,14 @@ def down(call: Invocation, name: str, *, volumes: bool, confirm: str | None) -> 
     """Stop and remove an environment's containers, and with `volumes` its data."""
     environment = call.environment(name)
     compose = open_compose(call.stack, name, call.root)
-    seen = observe(call.stack, name, compose)
-    doomed = networks.volumes(compose.engine, seen.configuration.volumes) if volumes else ()
-    plan = plan_down(seen, doomed)
-    if call.dry_run or not len(plan):
-        return Outcome(plan=plan, lines=() if len(plan) else (f"Nothing to do: {name} is down.",))
-    if environment.protected or doomed:
-        _ask(call, name, doomed, protected=environment.protected, confirmed=confirm)
-    with lock(compose.project, f"{call.output.command} --env {name}"):
+    with locked(call, compose, name):
+        seen = observe(call.stack, name, compose)
+        doomed = networks.volumes(compose.engine, seen.configuration.volumes) if volumes else ()
+        plan = plan_down(seen, doomed)
+        if call.dry_run or not len(plan):
+            return Outcome(plan=plan, lines=() if len(plan) else (f"Nothing to do: {name} is down.",))
+        if environment.protected or doomed:
+            _ask(call, name, doomed, protected=environment.protected, confirmed=confirm)
         for container in seen.leftovers:
             containers.remove(compose.engine, container.id)
         with call.output.progress(f"stopping {name}") as progress:

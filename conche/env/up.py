@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from conche.command import Invocation
 from conche.engine.compose import Compose
@@ -15,7 +16,7 @@ from conche.files import lock
 from conche.images.build import build as build_image
 from conche.outcome import Outcome, Plan, Step
 
-__all__ = ["restart", "up", "update"]
+__all__ = ["locked", "restart", "up", "update"]
 
 
 def up(call: Invocation, name: str, *, build: bool, timeout: float | None) -> Outcome:
@@ -32,36 +33,51 @@ def restart(call: Invocation, name: str, service: str | None, *, timeout: float 
     """Restart the containers of an environment, and wait until they work."""
     call.environment(name)
     compose = open_compose(call.stack, name, call.root)
-    seen = observe(call.stack, name, compose)
-    wanted = [service_of(seen.configuration, service).name] if service else sorted({c.service for c in seen.containers})
-    if not seen.containers:
-        raise Refused("nothing-runs", f"Environment {name} is not up.", next_command=f"invoke env.up --env {name}")
-    plan = Plan(tuple(Step("restart", f"service {one}", "asked for") for one in wanted if seen.of(one)))
+    with locked(call, compose, name) as held:
+        seen = observe(call.stack, name, compose)
+        wanted = (
+            [service_of(seen.configuration, service).name] if service else sorted({c.service for c in seen.containers})
+        )
+        plan = Plan(tuple(Step("restart", f"service {one}", "asked for") for one in wanted if seen.of(one)))
+        if not len(plan):
+            raise Refused("nothing-runs", f"Nothing of {name} is up.", next_command=f"invoke env.up --env {name}")
+        if call.dry_run:
+            return Outcome(plan=plan)
+        _apply(call, compose, seen, plan, timeout, held)
+        return _report(call, name, compose, plan)
+
+
+@contextmanager
+def locked(call: Invocation, compose: Compose, name: str) -> Iterator[int | None]:
+    """Hold the environment from the first look to the last; a dry run only looks, and needs no lock."""
     if call.dry_run:
-        return Outcome(plan=plan)
-    _apply(call, compose, seen, plan, timeout)
-    return _report(call, name, compose, plan, changed=True)
+        yield None
+        return
+    with lock(compose.project, f"invoke {call.output.command} --env {name}") as held:
+        yield held
 
 
 def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None, only: str | None) -> Outcome:
     call.environment(name)
     compose = open_compose(call.stack, name, call.root)
-    seen = observe(call.stack, name, compose)
-    if only is not None:
-        service_of(seen.configuration, only)
-    plan = plan_up(seen, build=build, only=only)
-    preflight.check(seen, plan, compose.engine)
-    if call.dry_run:
-        return Outcome(plan=plan)
-    if not len(plan) and report.is_well(seen):
-        lines = ("Nothing to do: it is up and healthy.", *_urls(call, name))
-        return Outcome(value=report.as_json(seen, call.environment(name)), tables=[report.table(seen)], lines=lines)
-    with lock(compose.project, f"{call.output.command} --env {name}"):
-        _apply(call, compose, seen, plan, timeout)
-    return _report(call, name, compose, plan, changed=len(plan) > 0)
+    with locked(call, compose, name) as held:
+        seen = observe(call.stack, name, compose)
+        if only is not None:
+            service_of(seen.configuration, only)
+        plan = plan_up(seen, build=build, only=only)
+        preflight.check(seen, plan, compose.engine)
+        if call.dry_run:
+            return Outcome(plan=plan)
+        if not len(plan):
+            lines = ("Nothing to do: it is up and healthy.", *_urls(call, name))
+            return Outcome(value=report.as_json(seen, call.environment(name)), tables=[report.table(seen)], lines=lines)
+        _apply(call, compose, seen, plan, timeout, held)
+        return _report(call, name, compose, plan)
 
 
-def _apply(call: Invocation, compose: Compose, seen: Observed, plan: Plan, timeout: float | None) -> None:
+def _apply(
+    call: Invocation, compose: Compose, seen: Observed, plan: Plan, timeout: float | None, held: int | None
+) -> None:
     with call.output.progress(f"{call.output.command} --env {seen.name}") as progress:
         Applier(
             compose,
@@ -69,15 +85,16 @@ def _apply(call: Invocation, compose: Compose, seen: Observed, plan: Plan, timeo
             progress,
             build=lambda image: build_image(call.stack, call.root, compose.engine, image, seen.name, progress),
             timeout=timeout,
+            held=held,
         ).apply(plan)
 
 
-def _report(call: Invocation, name: str, compose: Compose, plan: Plan, *, changed: bool) -> Outcome:
+def _report(call: Invocation, name: str, compose: Compose, plan: Plan) -> Outcome:
     seen = observe(call.stack, name, compose)
     orphans = sorted({c.service for c in seen.containers} - seen.configuration.services.keys())
     return Outcome(
         value=report.as_json(seen, call.environment(name)),
-        changed=changed,
+        changed=True,
         plan=plan,
         tables=[report.table(seen)],
         lines=_urls(call, name),
