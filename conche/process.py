@@ -114,22 +114,26 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
         Unreachable: the program is not installed, or did not end in time.
     """
     redact = redact or Redactor()
-    child = _start(argv, extra_env, cwd, outlives, keep_open)
-    said, readers = _listen(child, stdin)
+    child: subprocess.Popen[bytes] | None = None
+    readers: Sequence[threading.Thread] = ()
     kept = (bytearray(), bytearray())
     try:
+        # A signal that came between the start and our knowing the child would leave it behind.
+        with signals_deferred():
+            child = _start(argv, extra_env, cwd, outlives, keep_open)
+            said, readers = _listen(child, stdin)
         for number, line in _lines(said, timeout):
             kept[number].extend(line)
             if on_line is not None:
                 on_line(redact(_text(line).rstrip("\n")))
         child.wait()
-    except queue.Empty:
-        _end(child, readers)
-        raise Unreachable(
-            "tool-timed-out", f"{argv[0]} did not end within {timeout:g} s.", looked_at=[" ".join(argv)]
-        ) from None
-    except BaseException:
-        _end(child, readers)
+    except BaseException as error:
+        if child is not None:
+            _end(child, readers)
+        if isinstance(error, queue.Empty):
+            raise Unreachable(
+                "tool-timed-out", f"{argv[0]} did not end within {timeout:g} s.", looked_at=[" ".join(argv)]
+            ) from None
         raise
     return Completed(tuple(argv), child.returncode, redact(_text(kept[0])), redact(_text(kept[1])))
 
