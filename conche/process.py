@@ -171,7 +171,10 @@ def signals_raise() -> Iterator[None]:
 
 @contextlib.contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Inside, a signal waits until the end: for the few seconds in which half done is worse than done."""
+    """Inside, a signal waits until the end: for the few seconds in which half done is worse than done.
+
+    It then goes to whoever handled signals before: `signals_raise` raises, or ignores it if it is unwinding already.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -179,7 +182,7 @@ def signals_deferred() -> Iterator[None]:
     with _handled_by(lambda number, _: received.append(signal.Signals(number))):
         yield
     if received:
-        raise Interrupted(received[0])
+        signal.raise_signal(received[0])
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     MODELS_DIR=/models
 WORKDIR /app
-USER app:app
+USER 1000:1000
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 # python:slim has no curl, so the application brings its own probe of http://localhost:8000/health.

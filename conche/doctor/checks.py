@@ -14,9 +14,8 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from conche.command import Invocation
-from conche.engine import compose, containers
+from conche.engine import compose, containers, host
 from conche.engine.connection import Engine, translated
-from conche.env.preflight import MIN_FREE, engine_disk, listener
 from conche.errors import ConcheError
 from conche.outcome import Outcome, Table
 from conche.process import run
@@ -150,8 +149,8 @@ def _cron(call: Invocation, engine: Engine) -> Iterator[Finding]:
 
 
 def _disk(call: Invocation, engine: Engine) -> Iterator[Finding]:
-    free = engine_disk(engine)
-    needed = MIN_FREE["build"]
+    free = host.free_disk(engine)
+    needed = host.MIN_FREE["build"]
     found = "cannot be seen from here" if free is None else f"{free / 1024**3:.1f} GiB free"
     state = "ok" if free is None or free >= needed else "missing"
     yield Finding("disk", state, found, f"{needed / 1024**3:.0f} GiB", "" if state == "ok" else "docker system df")
@@ -163,7 +162,7 @@ def _ports(call: Invocation, engine: Engine) -> Iterator[Finding]:
             continue
         ours = containers.publishing(engine, environment.port)
         mine = ours is not None and ours.project == call.stack.project(name)
-        holder = "" if mine else listener(engine, environment.publish, environment.port)
+        holder = "" if mine else host.listener(engine, environment.publish, environment.port)
         found = f"taken by {holder}" if holder else ("ours" if mine else "free")
         # Only this machine's environments need the port; one that is never brought up here is no fault.
         yield Finding(f"port {environment.port}", "optional" if holder else "ok", found, f"free, for {name}")
@@ -202,9 +201,9 @@ def _modes(call: Invocation, engine: Engine) -> Iterator[Finding]:
 
 
 def _registry(call: Invocation, engine: Engine) -> Iterator[Finding]:
-    host, _, port = call.stack.registry.partition(":")
+    name, _, port = call.stack.registry.partition(":")
     try:
-        with socket.create_connection((host, int(port or 443)), timeout=3):
+        with socket.create_connection((name, int(port or 443)), timeout=3):
             yield Finding("registry", "ok", f"{call.stack.registry} answers", "to push and pull images")
     except OSError as error:
         yield Finding(
