@@ -90,7 +90,8 @@ def _sweep(base: Path) -> None:
     """Remove this user's private folders whose maker is dead."""
     for folder in base.glob("conche-*-*"):
         maker = folder.name.split("-")[1]
-        with contextlib.suppress(OSError):
+        # In a shared temp folder anybody can make a folder of any name.
+        with contextlib.suppress(OSError, OverflowError, ValueError):
             if maker.isdigit() and not _alive(int(maker)) and folder.lstat().st_uid == os.getuid():
                 shutil.rmtree(folder, ignore_errors=True)
 

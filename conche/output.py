@@ -46,14 +46,14 @@ class Progress:
     def step(self, text: str) -> None:
         """A new step begins."""
         if self._status is not None:
-            self._status.update(self._output.redact(text))
+            self._status.update(self._output.text(text))
         else:
             self._output.say(text)
 
     def detail(self, text: str) -> None:
         """Something passing: shown on a terminal only."""
         if self._status is not None:
-            self._status.update(self._output.redact(text))
+            self._status.update(self._output.text(text))
 
 
 class Output:
@@ -88,6 +88,12 @@ class Output:
         """One line of a stream that is itself the answer, such as a log that is followed."""
         print(self.redact(text), file=self._stdout, flush=True)
 
+    def text(self, words: str) -> Text:
+        """Words for Rich, redacted, in which nothing is markup."""
+        from rich.text import Text
+
+        return Text(self.redact(words))
+
     @contextlib.contextmanager
     def progress(self, text: str) -> Iterator[Progress]:
         """A long step: `text` at once, then what the step says of itself."""
@@ -96,7 +102,7 @@ class Output:
             progress.step(text)
             yield progress
             return
-        with self._console(self._stderr).status(self.redact(text)) as status:
+        with self._console(self._stderr).status(self.text(text)) as status:
             progress._status = status
             yield progress
 
@@ -153,9 +159,19 @@ class Output:
             raise Refused("not-confirmed", "Not confirmed; nothing was changed.")
 
     def _document(self, **fields: object) -> None:
-        document = {"schema": SCHEMA, "command": self.command, **fields}
-        text = json.dumps(document, indent=2, default=_as_json, ensure_ascii=False)
-        print(self.redact(text), file=self._stdout, flush=True)
+        content = json.loads(json.dumps(fields, default=_as_json))
+        masked = {name: self._masked(value) for name, value in content.items()}
+        document = {"schema": SCHEMA, "command": self.command, **masked}
+        print(json.dumps(document, indent=2, ensure_ascii=False), file=self._stdout, flush=True)
+
+    def _masked(self, value: Any) -> Any:
+        """JSON redacted value by value: redacted as one text it could cease to be JSON."""
+        if isinstance(value, dict):
+            return {self.redact(key): self._masked(below) for key, below in value.items()}
+        if isinstance(value, list):
+            return [self._masked(below) for below in value]
+        redacted = self.redact(str(value))
+        return value if redacted == str(value) else redacted
 
     def _plan(self, plan: Plan) -> None:
         if not len(plan):
@@ -169,19 +185,27 @@ class Output:
         from rich.table import Table as RichTable
 
         drawn = RichTable(
-            title=table.title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False
+            title=self.text(table.title) if table.title else None,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            show_edge=False,
         )
         for column in table.columns:
-            drawn.add_column(column, overflow="fold")
+            drawn.add_column(self.text(column), overflow="fold")
         for row in table.rows:
             drawn.add_row(*(_coloured(self.redact(cell)) for cell in row))
-        self._console(self._stdout).print(drawn)
+        console = self._console(self._stdout)
+        with console.capture() as captured:
+            console.print(drawn)
+        # Written here and not by Rich, which exits with 1 when the reader of a pipe has left.
+        print(captured.get(), end="", file=self._stdout, flush=True)
 
     def _console(self, stream: TextIO) -> Console:
         from rich.console import Console
 
         width = None if stream.isatty() or "COLUMNS" in os.environ else WIDTH_OFF_TERMINAL
-        return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+        return Console(file=stream, width=width, highlight=False, emoji=False, soft_wrap=False)
 
     def _plain(self, console: Console, text: str, style: str = "") -> None:
         console.print(self.redact(text), style=style or None, markup=False, soft_wrap=True)

@@ -13,7 +13,9 @@ import pytest
 from conche.engine import images
 from conche.engine.connection import Engine
 from conche.errors import Unreachable
-from tests.stacks import SmallStack, free_port
+from conche.images.base import provide
+from conche.stack import load
+from tests.stacks import SmallStack, free_port, tracked_files
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,9 +51,6 @@ def engine() -> Engine:
 @pytest.fixture(scope="session")
 def base_image(engine: Engine) -> str:
     """The base of the small images: what images.base provides for this repository."""
-    from conche.images.base import provide
-    from conche.stack import load
-
     reference = "python:3.11-slim-bookworm"
     provide(engine, load(ROOT).bases, reference, lambda _: None)
     assert images.find(engine, reference) is not None
@@ -69,8 +68,6 @@ def small(tmp_path: Path, engine: Engine, base_image: str) -> Iterator[SmallStac
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the files of this repository that git tracks or would track."""
-    from tests.stacks import tracked_files
-
     folder = tmp_path_factory.mktemp("copy") / "chocolate factory"
     for file in tracked_files(ROOT):
         target = folder / file

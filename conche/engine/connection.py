@@ -6,13 +6,16 @@ the local engine. The Docker CLI decides the same way, so both always mean the s
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conche.errors import ConcheError, NotFound, Unreachable
+from conche.process import run
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -115,27 +118,23 @@ def _unreachable(address: str, error: Exception) -> Unreachable:
 
 
 def _address_of_context() -> str | None:
-    """The engine of the Docker context in use; the SDK's own `from_env` knows nothing of contexts."""
+    """The engine of the Docker context in use, as the CLI tells it; the SDK's `from_env` knows nothing of contexts."""
     name = os.environ.get("DOCKER_CONTEXT") or _current_context()
     if not name or name == "default":
         return None
-    from docker.context import ContextAPI
-
-    context = ContextAPI.get_context(name)
-    if context is None:
+    answer = run(["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}", name], timeout=30)
+    if not answer.ok:
         raise NotFound(
             "no-such-context",
             f"There is no Docker context {name!r}.",
             looked_at=["DOCKER_CONTEXT", "currentContext in Docker's config.json"],
+            evidence=answer.last_lines(2),
             next_command="docker context ls",
         )
-    return str(context.Host) if context.Host else None
+    return answer.stdout.strip() or None
 
 
 def _current_context() -> str | None:
-    import json
-    from pathlib import Path
-
     folder = os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker"
     try:
         name = json.loads((Path(folder) / "config.json").read_text()).get("currentContext")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pty
 import subprocess
 
@@ -84,12 +85,13 @@ def test_on_a_terminal_a_protected_environment_wants_its_name_typed(small: Small
     small.replace("stack.yaml", "    tag: develop", "    tag: develop\n    protected: true")
     small.up()
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
+    asking = subprocess.Popen(
         small.argv("env.down"), cwd=small.folder, env=small.environment(), stdin=theirs, stdout=theirs, stderr=theirs
-    ) as asking:
-        with open(ours, "r+b", buffering=0) as terminal:
-            terminal.write(b"dev\n")
-            assert asking.wait(60) == 0
+    )
+    os.write(ours, b"dev\n")
+    assert asking.wait(60) == 0
+    os.close(ours)
+    os.close(theirs)
 
     assert small.containers(engine) == ()
 

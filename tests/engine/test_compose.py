@@ -1,0 +1,139 @@
+"""Compose: argv as tuples, the rendered configuration as values, complaints translated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conche.engine.compose import Compose, Healthcheck, Service
+from conche.engine.connection import Engine
+from conche.errors import Refused, Unreachable
+
+ROOT = Path(__file__).parents[2]
+HERE = Engine()
+
+
+def compose(*files: Path, **variables: str) -> Compose:
+    return Compose(HERE, "some-project", files or (ROOT / "compose/dev.yaml",), variables)
+
+
+def test_every_argv_names_the_files_and_the_project() -> None:
+    two = compose(Path("/a b/one.yaml"), Path("/a b/two.yaml"))
+
+    assert two.argv("ps") == (
+        "docker", "compose", "--file", "/a b/one.yaml", "--file", "/a b/two.yaml",
+        "--project-name", "some-project", "ps",
+    )  # fmt: skip
+
+
+def test_up_alone_neither_builds_nor_pulls_nor_touches_dependencies() -> None:
+    assert compose(Path("/x.yaml")).up_alone("web")[-7:] == (
+        "up", "--detach", "--no-build", "--pull", "never", "--no-deps", "web",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("volumes", "tail"), [(False, ()), (True, ("--volumes",))])
+def test_down_deletes_volumes_only_when_asked(volumes: bool, tail: tuple[str, ...]) -> None:
+    argv = compose(Path("/x.yaml")).down(volumes=volumes)
+
+    assert argv[argv.index("down") :] == ("down", "--remove-orphans", *tail)
+
+
+def test_variables_go_into_the_environment_and_never_into_argv() -> None:
+    project = Compose(Engine("ssh://deploy@host"), "p", (Path("/x.yaml"),), {"TOKEN": "value"})
+
+    assert project.environment() == {"TOKEN": "value", "DOCKER_HOST": "ssh://deploy@host"}
+    assert "value" not in " ".join(project.up_alone("web"))
+    assert "value" not in repr(project)
+
+
+def test_the_development_files_are_what_the_documents_promise() -> None:
+    configuration = compose(CONCHE_PORT="8001", CONCHE_PUBLISH="127.0.0.1").configuration()
+
+    assert configuration.services == {
+        "fastapi-app-dev": Service(
+            name="fastapi-app-dev",
+            image="localhost:5000/chocolate-factory:develop",
+            config_hash=configuration.services["fastapi-app-dev"].config_hash,
+            ports=(("127.0.0.1", 8001),),
+            container_name="chocolate_factory_dev",
+            healthcheck=Healthcheck(interval=30, timeout=10, retries=3, start_period=40),
+            binds=(ROOT / "src/fastapi-app",),
+        )
+    }
+    assert configuration.external_networks == ("chocolate-factory_dev-backend",)
+    assert configuration.volumes == ("chocolate-factory_models_dev",)
+    body = configuration.rendered["services"]["fastapi-app-dev"]
+    assert (body["environment"]["ENVIRONMENT"], body["environment"]["LOG_LEVEL"]) == ("development", "DEBUG")
+    assert body["user"].split(":")[0] != "0"
+
+
+def test_the_production_files_are_what_the_documents_promise() -> None:
+    configuration = compose(ROOT / "compose/prod.yaml").configuration()
+
+    app, influxdb = configuration.services["fastapi-app-prod"], configuration.services["influxdb"]
+    assert (app.image, app.ports) == ("localhost:5000/chocolate-factory:production", (("127.0.0.1", 8000),))
+    assert (influxdb.image, influxdb.ports) == ("influxdb:2.7", (("127.0.0.1", 8086),))
+    assert configuration.rendered["services"]["influxdb"]["healthcheck"]["test"] == ["CMD", "influx", "ping"]
+    assert {file.name for file in influxdb.secret_files} == {"influxdb_admin_password.txt", "influxdb_token.txt"}
+    assert set(configuration.volumes) == {
+        "chocolate-factory_models_prod",
+        "chocolate-factory_influxdb_prod_data",
+        "chocolate-factory_influxdb_prod_config",
+    }
+    body = configuration.rendered["services"]["fastapi-app-prod"]
+    variables = body["environment"]
+    assert (variables["ENVIRONMENT"], variables["LOG_LEVEL"]) == ("production", "INFO")
+    assert [
+        mount for mount in configuration.rendered["services"]["fastapi-app-prod"]["volumes"] if mount["type"] == "bind"
+    ] == []
+
+
+@pytest.mark.parametrize("name", ["dev", "prod", "git"])
+def test_by_default_every_port_is_published_on_loopback_alone(name: str) -> None:
+    services = compose(ROOT / f"compose/{name}.yaml").configuration().services.values()
+
+    assert {address for service in services for address, _ in service.ports} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    ("healthcheck", "expected"),
+    [
+        ("{test: [CMD, 'true'], interval: 1m30s, timeout: 500ms, retries: 5}", Healthcheck(90, 0.5, 5, 0)),
+        ("{test: 'true'}", Healthcheck()),
+        ("{disable: true}", None),
+        ("{test: [NONE]}", None),
+    ],
+)
+def test_durations_are_seconds_and_silence_means_dockers_defaults(
+    tmp_path: Path, healthcheck: str, expected: Healthcheck | None
+) -> None:
+    (tmp_path / "c.yaml").write_text(f"services: {{web: {{image: x, healthcheck: {healthcheck}}}}}")
+
+    assert compose(tmp_path / "c.yaml").configuration().services["web"].healthcheck == expected
+
+
+def test_a_file_compose_does_not_accept_is_refused_in_its_own_words(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("services: {web: {image: x, prots: []}}")
+
+    with pytest.raises(Refused, match="does not accept") as refused:
+        compose(tmp_path / "c.yaml").configuration()
+
+    assert (refused.value.code, refused.value.status) == ("compose-file-invalid", 2)
+    assert "prots" in " ".join(refused.value.evidence)
+
+
+def test_a_docker_with_compose_v1_only_is_told_apart_from_a_bad_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\necho \"docker: 'compose' is not a docker command.\" >&2; exit 1\n")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    with pytest.raises(Unreachable) as refused:
+        compose().configuration()
+
+    assert (refused.value.code, refused.value.status) == ("compose-v2-missing", 9)
+    assert "scripts/install-engine" in refused.value.next_command

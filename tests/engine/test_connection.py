@@ -1,0 +1,108 @@
+"""Which engine is meant, and what is said when it does not answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from conche.engine.connection import Engine
+from conche.errors import NotFound, Unreachable
+from tests.stacks import SmallStack
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Docker settings of the test's own, with one context."""
+    for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    folder = tmp_path / "contexts" / "meta" / hashlib.sha256(b"faraway").hexdigest()
+    folder.mkdir(parents=True)
+    endpoint = {"Host": "ssh://deploy@faraway", "SkipTLSVerify": False}
+    (folder / "meta.json").write_text(
+        json.dumps({"Name": "faraway", "Metadata": {}, "Endpoints": {"docker": endpoint}})
+    )
+    return tmp_path
+
+
+def test_without_any_setting_the_local_engine_is_meant(settings: Path) -> None:
+    assert Engine().address == "unix:///var/run/docker.sock"
+
+
+def test_the_environments_address_comes_before_everything(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://elsewhere:2375")
+
+    engine = Engine("ssh://deploy@host")
+
+    assert engine.address == "ssh://deploy@host"
+    assert engine.cli_environment() == {"DOCKER_HOST": "ssh://deploy@host"}
+    assert not engine.is_local
+
+
+def test_docker_host_comes_before_the_context(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://elsewhere:2375")
+    monkeypatch.setenv("DOCKER_CONTEXT", "faraway")
+
+    assert (Engine().address, Engine().cli_environment()) == ("tcp://elsewhere:2375", {})
+
+
+def test_the_context_of_the_environment_variable_is_used(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONTEXT", "faraway")
+
+    assert Engine().address == "ssh://deploy@faraway"
+
+
+def test_the_context_in_use_is_used(settings: Path) -> None:
+    (settings / "config.json").write_text('{"currentContext": "faraway"}')
+
+    assert Engine().address == "ssh://deploy@faraway"
+
+
+def test_a_context_that_is_not_there_is_named(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONTEXT", "nearby")
+
+    with pytest.raises(NotFound, match="nearby") as refused:
+        _ = Engine().address
+
+    assert refused.value.next_command == "docker context ls"
+
+
+@pytest.mark.parametrize(
+    ("address", "remedy"),
+    [
+        ("unix:///nowhere/docker.sock", "docker --host unix:///nowhere/docker.sock info"),
+        ("tcp://127.0.0.1:1", "docker --host tcp://127.0.0.1:1 info"),
+    ],
+)
+def test_an_engine_that_does_not_answer_is_said_with_the_next_command(address: str, remedy: str) -> None:
+    with pytest.raises(Unreachable, match="No Docker engine answers") as refused:
+        _ = Engine(address).client
+
+    assert (refused.value.code, refused.value.status) == ("engine-unreachable", 9)
+    assert remedy in refused.value.next_command
+
+
+@pytest.mark.engine
+def test_an_environment_reaches_its_engine_by_its_own_address(small: SmallStack) -> None:
+    small.replace("stack.yaml", "    tag: develop", "    tag: develop\n    engine: unix:///var/run/docker.sock")
+
+    document = small.json("env.status", DOCKER_HOST="unix:///nowhere/docker.sock")
+
+    assert document["value"][0]["environment"] == "dev"
+
+
+@pytest.mark.engine
+def test_a_docker_context_is_followed_from_the_command_line(small: SmallStack, tmp_path: Path) -> None:
+    folder = tmp_path / "settings"
+    environment = {**os.environ, "DOCKER_CONFIG": str(folder)}
+    create = ["docker", "context", "create", "here", "--docker", "host=unix:///var/run/docker.sock"]
+    subprocess.run(create, env=environment, check=True, capture_output=True)
+
+    document = small.json("env.status", DOCKER_CONFIG=str(folder), DOCKER_CONTEXT="here")
+
+    assert document["value"][0]["environment"] == "dev"

@@ -1,0 +1,122 @@
+"""The judgement over a container, and waiting for it to be final."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from conche.engine.compose import Healthcheck, Service
+from conche.engine.connection import Engine
+from conche.engine.containers import Container
+from conche.engine.health import Verdict, deadline, judge, wait
+
+RUNNING = Container(
+    id="1", name="web", project="p", service="web", state="running", health="none", image="i", image_id="x",
+    config_hash="h",
+)  # fmt: skip
+CHECKED = Service("web", "i", "h", healthcheck=Healthcheck(interval=5, timeout=2, retries=3, start_period=10))
+UNCHECKED = Service("web", "i", "h")
+KILLED = "was killed for want of memory (OOM)"
+NOWHERE = Engine("unix:///nowhere")
+
+
+@pytest.mark.parametrize(
+    ("changes", "has_healthcheck", "ran_for", "verdict", "reason"),
+    [
+        ({"health": "healthy"}, True, 0.0, Verdict.HEALTHY, ""),
+        ({"health": "starting"}, True, 99.0, Verdict.WAITING, ""),
+        ({"health": "unhealthy"}, True, 1.0, Verdict.FAILED, "is unhealthy"),
+        ({}, False, 1.0, Verdict.WAITING, ""),
+        ({}, False, 3.0, Verdict.HEALTHY, ""),
+        ({"state": "created"}, False, 9.0, Verdict.WAITING, ""),
+        ({"state": "exited", "exit_code": 0}, False, 1.0, Verdict.HEALTHY, ""),
+        ({"state": "exited", "exit_code": 3}, False, 1.0, Verdict.FAILED, "exited with 3"),
+        ({"state": "dead", "exit_code": 137}, True, 1.0, Verdict.FAILED, "exited with 137"),
+        ({"state": "restarting", "exit_code": 1}, True, 1.0, Verdict.FAILED, "keeps restarting, exit code 1"),
+        ({"restarts": 1, "health": "healthy"}, True, 1.0, Verdict.FAILED, "keeps restarting"),
+        ({"state": "exited", "exit_code": 137, "oom_killed": True}, True, 1.0, Verdict.FAILED, KILLED),
+    ],
+)
+def test_a_look_at_a_container_gives_one_verdict(
+    changes: dict[str, object], has_healthcheck: bool, ran_for: float, verdict: Verdict, reason: str
+) -> None:
+    container = replace(RUNNING, **changes)  # type: ignore[arg-type]
+
+    assert judge(container, has_healthcheck=has_healthcheck, ran_for=ran_for) == (verdict, reason)
+
+
+def test_restarts_from_before_the_wait_do_not_count() -> None:
+    often = replace(RUNNING, restarts=7, health="healthy")
+
+    assert judge(often, has_healthcheck=True, ran_for=0, restarts_before=7) == (Verdict.HEALTHY, "")
+
+
+def test_the_deadline_is_the_longest_that_a_healthcheck_allows() -> None:
+    longer = replace(CHECKED, healthcheck=Healthcheck(interval=30, timeout=10, retries=3, start_period=40))
+
+    assert deadline([CHECKED, longer, UNCHECKED]) == 40 + 3 * 30 + 10
+    assert deadline([UNCHECKED]) == 30
+
+
+class Clock:
+    """Time that passes only when somebody pauses."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pause(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_waiting_ends_as_soon_as_everything_is_healthy() -> None:
+    clock = Clock()
+    looks: list[Sequence[Container]] = [
+        [replace(RUNNING, state="created")],
+        [replace(RUNNING, state="created")],
+        [replace(RUNNING, health="healthy")],
+    ]
+
+    ended = wait(NOWHERE, lambda: looks.pop(0), {"web": CHECKED}, clock=clock, pause=clock.pause)
+
+    assert (ended.failed, looks, clock.now) == ({}, [], 0.5)
+
+
+def test_waiting_ends_with_the_first_failure() -> None:
+    clock = Clock()
+    other = replace(RUNNING, id="2", name="db", service="db", state="exited", exit_code=1)
+
+    ended = wait(
+        NOWHERE, lambda: [replace(RUNNING, state="created"), other], {"web": CHECKED}, clock=clock, pause=clock.pause
+    )
+
+    assert ended.failed == {"db": "exited with 1"}
+    assert clock.now == 0
+
+
+def test_waiting_ends_at_the_deadline_and_names_what_is_late() -> None:
+    clock = Clock()
+
+    ended = wait(NOWHERE, lambda: [replace(RUNNING, state="created")], {"web": CHECKED}, clock=clock, pause=clock.pause)
+
+    assert ended.failed == {"web": "was not healthy within 27 s"}
+    assert clock.now == 27
+
+
+def test_a_timeout_of_zero_still_looks_once() -> None:
+    clock = Clock()
+
+    ended = wait(
+        NOWHERE,
+        lambda: [replace(RUNNING, health="healthy")],
+        {"web": CHECKED},
+        timeout=0,
+        clock=clock,
+        pause=clock.pause,
+    )
+
+    assert ended.failed == {}

@@ -1,0 +1,142 @@
+"""Decisions as values: what was observed, and the plan that follows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from conche.engine.compose import Configuration, Service
+from conche.engine.containers import Container
+from conche.env.observe import Observed
+from conche.env.plan import drift, plan_down, plan_up
+from conche.env.report import is_well
+from conche.env.trial import definition
+from conche.outcome import Plan
+
+OWN, THEIRS = "localhost:5000/app:develop", "influxdb:2.7"
+WEB = Service("web", OWN, "hash-web")
+DB = Service("db", THEIRS, "hash-db")
+
+
+def container(service: str, **changes: str) -> Container:
+    image = OWN if service == "web" else THEIRS
+    plain = Container(
+        id=f"id-{service}", name=f"p-{service}-1", project="p", service=service, state="running", health="healthy",
+        image=image, image_id=f"sha256:{image}", config_hash=f"hash-{service}",
+    )  # fmt: skip
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+UP = Observed(
+    name="dev",
+    configuration=Configuration("p", {"web": WEB, "db": DB}, ("outside",), ("kept",)),
+    containers=(container("db"), container("web")),
+    images={OWN: f"sha256:{OWN}", THEIRS: f"sha256:{THEIRS}"},
+    missing_networks=(),
+    leftovers=(),
+    own={OWN: "app"},
+)
+
+
+def steps(plan: Plan) -> list[tuple[str, str, str]]:
+    return [(step.action, step.subject, step.cause) for step in plan]
+
+
+def test_what_is_up_and_healthy_needs_nothing() -> None:
+    assert (steps(plan_up(UP)), drift(UP), is_well(UP)) == ([], {}, True)
+
+
+def test_a_fresh_machine_needs_everything_in_order() -> None:
+    fresh = replace(UP, containers=(), images={OWN: None, THEIRS: None}, missing_networks=("outside",))
+
+    assert steps(plan_up(fresh)) == [
+        ("create", "network outside", "no such network on the engine"),
+        ("build", f"image {OWN}", "no such image on the engine"),
+        ("pull", f"image {THEIRS}", "no such image on the engine"),
+        ("create", "service web", "has no container"),
+        ("create", "service db", "has no container"),
+    ]
+    assert (drift(fresh), is_well(fresh)) == ({}, False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "action", "cause", "drifts"),
+    [
+        ({"config_hash": "older"}, "recreate", "its definition changed", True),
+        ({"image_id": "sha256:older"}, "recreate", "its image changed", True),
+        ({"state": "exited"}, "start", "is exited", False),
+        ({"state": "created"}, "start", "is created", False),
+        ({"health": "unhealthy"}, "restart", "is unhealthy", False),
+        ({"health": "starting"}, "await", "is starting", False),
+    ],
+)
+def test_one_difference_gives_one_step(changes: dict[str, str], action: str, cause: str, drifts: bool) -> None:
+    seen = replace(UP, containers=(container("db"), container("web", **changes)))
+
+    assert steps(plan_up(seen)) == [(action, "service web", cause)]
+    assert drift(seen) == ({"web": cause} if drifts else {})
+    assert not is_well(seen)
+
+
+def test_build_rebuilds_own_images_only_and_replaces_what_runs_from_them() -> None:
+    assert steps(plan_up(UP, build=True)) == [
+        ("build", f"image {OWN}", "asked for"),
+        ("recreate", "service web", "its image is new"),
+    ]
+
+
+@pytest.mark.parametrize(("build", "action"), [(True, "build"), (False, "pull")])
+def test_an_update_fetches_the_image_of_one_service_and_leaves_the_others(build: bool, action: str) -> None:
+    other_stopped = replace(UP, containers=(container("db", state="exited"), container("web")))
+
+    assert steps(plan_up(other_stopped, build=build, only="web")) == [
+        (action, f"image {OWN}", "asked for"),
+        ("recreate", "service web", "its image is new"),
+    ]
+
+
+def test_leftovers_of_a_trial_are_removed_first() -> None:
+    seen = replace(UP, leftovers=(container("web", name="p-trial-web-1"),))
+
+    assert steps(plan_up(seen)) == [("remove", "container p-trial-web-1", "left over from an interrupted trial")]
+    assert steps(plan_down(seen, ()))[0] == ("remove", "container p-trial-web-1", "left over from an interrupted trial")
+
+
+def test_a_container_of_no_file_is_drift() -> None:
+    seen = replace(UP, containers=(*UP.containers, container("old")))
+
+    assert drift(seen) == {"old": "is in no Compose file"}
+
+
+def test_down_stops_every_service_and_deletes_only_what_it_is_given() -> None:
+    assert [(str(step), step.destroys) for step in plan_down(UP, ("kept",))] == [
+        ("stop service db", False),
+        ("stop service web", False),
+        ("delete volume kept", True),
+    ]
+
+
+def test_a_trial_has_no_port_no_fixed_name_and_makes_neither_network_nor_volume() -> None:
+    rendered = {
+        "services": {
+            "web": {"image": OWN, "ports": [1], "container_name": "x", "restart": "always", "volumes": ["kept:/kept"]},
+            "db": {"image": THEIRS},
+        },
+        "networks": {"outside": {"name": "real-outside", "external": True}, "inside": {"name": "p_inside"}},
+        "volumes": {"kept": {"name": "real-kept"}},
+        "secrets": {"token": {"file": "/x"}},
+    }
+    configuration = replace(UP.configuration, rendered=rendered)
+
+    assert definition(configuration, "web") == {
+        "name": "p-trial",
+        "services": {"web": {"image": OWN, "volumes": ["kept:/kept"]}},
+        "networks": {
+            "outside": {"name": "real-outside", "external": True},
+            "inside": {"name": "p_inside", "external": True},
+        },
+        "volumes": {"kept": {"name": "real-kept", "external": True}},
+        "secrets": {"token": {"file": "/x"}},
+    }
+    assert rendered["services"]["web"]["ports"] == [1]  # type: ignore[index]
