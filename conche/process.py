@@ -204,7 +204,7 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     program = shutil.which(argv[0])
     if program is None:
-        there = Path(argv[0]).exists()
+        there = os.sep in argv[0] and Path(argv[0]).exists()
         raise _missing(
             argv[0], PermissionError(errno.EACCES, "no execute permission") if there else FileNotFoundError()
         )

@@ -66,22 +66,18 @@ def observe(stack: Stack, name: str, compose: Compose) -> Observed:
     with ThreadPoolExecutor(1) as pool:
         # Compose renders in processes of its own meanwhile; importing and asking the SDK takes as long.
         rendering = pool.submit(compose.configuration)
-        try:
-            found = tuple(
-                containers.asked(compose.engine, container)
-                for container in containers.of_project(compose.engine, compose.project)
-            )
-            leftovers = containers.of_project(compose.engine, compose.project + TRIAL)
-            present = networks.names(compose.engine)
-        finally:
-            configuration = rendering.result()
+        present = networks.names(compose.engine)
+        found = containers.of_project(compose.engine, compose.project)
+        leftovers = containers.of_project(compose.engine, compose.project + TRIAL)
+        asked = tuple(containers.asked(compose.engine, container) for container in found)
+        configuration = rendering.result()
     references = {service.image for service in configuration.services.values()}
     ids = {reference: images.find(compose.engine, reference) for reference in sorted(references)}
     own = {reference: stack.image_of(reference, name) for reference in references}
     return Observed(
         name=name,
         configuration=configuration,
-        containers=found,
+        containers=asked,
         images={reference: image.id if image else None for reference, image in ids.items()},
         missing_networks=tuple(n for n in configuration.external_networks if n not in present),
         leftovers=leftovers,

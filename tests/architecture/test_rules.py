@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from invoke import Collection, Task
@@ -31,8 +32,8 @@ ERRORS = {name for name in errors.__all__ if name[0].isupper()} | {
 }
 
 
-def tasks() -> Iterator[tuple[str, Task[object]]]:
-    def walk(collection: Collection, prefix: str) -> Iterator[tuple[str, Task[object]]]:
+def tasks() -> Iterator[tuple[str, Task[Any]]]:
+    def walk(collection: Collection, prefix: str) -> Iterator[tuple[str, Task[Any]]]:
         for name, task in collection.tasks.items():
             yield prefix + name, task
         for name, below in collection.collections.items():
@@ -67,7 +68,7 @@ def test_the_import_contracts_are_kept() -> None:
 
 
 @pytest.mark.parametrize(("name", "task"), list(tasks()), ids=[name for name, _ in tasks()])
-def test_a_task_is_documented_takes_json_and_explains_its_options(name: str, task: Task[object]) -> None:
+def test_a_task_is_documented_takes_json_and_explains_its_options(name: str, task: Task[Any]) -> None:
     options = task.get_arguments(ignore_unknown_help=True)
 
     assert task.__doc__
