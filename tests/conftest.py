@@ -15,9 +15,7 @@ from conche.engine.connection import Engine
 from conche.errors import Unreachable
 from conche.images.base import provide
 from conche.stack import load
-from tests.stacks import SmallStack, free_port, tracked_files
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.stacks import ROOT, SmallStack, free_port, tracked_files
 
 
 @pytest.fixture(autouse=True)
@@ -65,12 +63,17 @@ def small(tmp_path: Path, engine: Engine, base_image: str) -> Iterator[SmallStac
     stack.remove_all(engine)
 
 
-@pytest.fixture(scope="session")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the files of this repository that git tracks or would track."""
-    folder = tmp_path_factory.mktemp("copy") / "chocolate factory"
-    for file in tracked_files(ROOT):
-        target = folder / file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / file, target)
-    return folder
+@pytest.fixture(scope="module")
+def development(tmp_path_factory: pytest.TempPathFactory, engine: Engine, base_image: str) -> Iterator[SmallStack]:
+    """A copy of the checkout, renamed, in a folder with spaces; everything it made is removed afterwards."""
+    folder = tmp_path_factory.mktemp("copy") / "my chocolate factory"
+    stack = SmallStack(folder, f"t{uuid.uuid4().hex[:10]}", free_port())
+    for tracked in tracked_files(ROOT):
+        (folder / tracked).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / tracked, folder / tracked)
+    for file in ("stack.yaml", "compose/dev.yaml"):
+        text = (folder / file).read_text()
+        renamed = text.replace("chocolate-factory", stack.name).replace("chocolate_factory_dev", f"{stack.name}-dev")
+        stack.write(file, renamed.replace("8001", str(stack.port)))
+    yield stack
+    stack.remove_all(engine)
