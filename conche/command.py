@@ -104,9 +104,14 @@ def command(
             chosen = {switch: given.pop(switch, False) for switch in switches}
             output = Output(dotted, as_json=chosen.pop("json"))
             invocation = Invocation(_root(context), output, remainder=_remainder(), **chosen)
-            return _guarded(invocation, lambda: body(invocation, **_converted(options, given, dotted)))
 
-        _present(run, switches)
+            def call() -> Outcome:
+                _refuse_eaten_options(body, given, dotted)
+                return body(invocation, **_converted(options, given, dotted))
+
+            return _guarded(invocation, call)
+
+        _present(run, options, switches)
         return Task(
             run,
             name=name or body.__name__.rstrip("_"),
@@ -155,23 +160,49 @@ def _options(body: Callable[..., Outcome]) -> dict[str, tuple[Any, str]]:
     return options
 
 
-def _present(run: Any, switches: dict[str, str]) -> None:
+def _present(run: Any, options: dict[str, tuple[Any, str]], switches: dict[str, str]) -> None:
     """Give the task the signature that Invoke reads: the body's options, then the switches."""
     parameters = list(inspect.signature(run.__wrapped__).parameters.values())
     switch_parameters = [
         inspect.Parameter(switch, inspect.Parameter.KEYWORD_ONLY, default=False) for switch in switches
     ]
     first = parameters[0].replace(annotation=Context)
-    rest = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters[1:]]
+    rest = [
+        parameter.replace(
+            kind=inspect.Parameter.KEYWORD_ONLY, default=_for_invoke(parameter.default, options[parameter.name][0])
+        )
+        for parameter in parameters[1:]
+    ]
     run.__signature__ = inspect.Signature([first, *rest, *switch_parameters])
+
+
+def _for_invoke(default: Any, kind: Any) -> Any:
+    """Invoke casts to the type of the default, with a traceback for a wrong number, and appends to a list only."""
+    if default is inspect.Parameter.empty or default is None:
+        return default
+    if kind == list[str]:
+        return list(default)
+    return str(default) if kind in (int, float, int | None, float | None) else default
 
 
 def _converted(options: dict[str, tuple[Any, str]], given: dict[str, Any], dotted: str) -> dict[str, Any]:
     return {option: _convert(option, options[option][0], value, dotted) for option, value in given.items()}
 
 
+def _refuse_eaten_options(body: Callable[..., Outcome], given: dict[str, Any], dotted: str) -> None:
+    """Invoke takes `--help`, and any option it does not know, for a positional argument that is still missing."""
+    for parameter in inspect.signature(body).parameters.values():
+        value = given.get(parameter.name)
+        if parameter.default is inspect.Parameter.empty and isinstance(value, str) and value.startswith("-"):
+            raise Refused(
+                "argument-missing",
+                f"{dotted} needs {parameter.name.replace('_', '-')} before {value!r}.",
+                next_command=f"invoke --help {dotted}",
+            )
+
+
 def _convert(option: str, kind: Any, value: Any, dotted: str) -> Any:
-    """Invoke hands over text where the default is None; numbers are told from words here."""
+    """Invoke hands over text; numbers are told from words here."""
     for number in (int, float):
         if kind in (number, number | None) and isinstance(value, str):
             try:
@@ -180,7 +211,7 @@ def _convert(option: str, kind: Any, value: Any, dotted: str) -> Any:
                 raise Refused(
                     "not-a-number",
                     f"--{option.replace('_', '-')} takes a number, not {value!r}.",
-                    next_command=f"invoke {dotted} --help",
+                    next_command=f"invoke --help {dotted}",
                 ) from None
     return value
 

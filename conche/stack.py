@@ -7,6 +7,7 @@ further fields of `Stack`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -54,16 +55,19 @@ def _present(kind: Literal["file", "folder"]) -> AfterValidator:
         if root is None:
             return path
         there = root / path
-        if not (there.is_file() if kind == "file" else there.is_dir()):
-            raise PydanticCustomError("absent", "a {kind} that exists.{hint}", {"kind": kind, "hint": _near(there)})
-        return path
+        with contextlib.suppress(OSError):  # such as a name longer than the file system takes
+            if there.is_file() if kind == "file" else there.is_dir():
+                return path
+        raise PydanticCustomError("absent", "a {kind} that exists.{hint}", {"kind": kind, "hint": _near(there)})
 
     return AfterValidator(check)
 
 
 def _near(path: Path) -> str:
-    names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    return did_you_mean(path.name, names)
+    try:
+        return did_you_mean(path.name, [entry.name for entry in path.parent.iterdir()])
+    except (OSError, ValueError):
+        return ""
 
 
 FilePath = Annotated[Path, _present("file")]
@@ -248,7 +252,11 @@ def parse(text: str, *, root: Path | None = None) -> Stack:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of a stack file, for editors; checked in as conche/stack.schema.json."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Stack.model_json_schema()}
+    model = Stack.model_json_schema()
+    for section in model["properties"].values():
+        if "patternProperties" in section:
+            section["additionalProperties"] = False  # a name that breaks the pattern is no name
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **model}
 
 
 def write_schema(folder: Path = Path(__file__).parent) -> bool:

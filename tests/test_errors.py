@@ -49,7 +49,9 @@ def test_an_interruption_ends_as_shells_count_it(received: signal.Signals, statu
     )
 
 
-@pytest.mark.parametrize("code", ["", "single", "Upper-case", "snake_case", "trailing-", "-leading", "two--dashes", "a b"])
+@pytest.mark.parametrize(
+    "code", ["", "single", "Upper-case", "snake_case", "trailing-", "-leading", "two--dashes", "a b"]
+)
 def test_a_code_that_is_not_kebab_case_is_a_bug(code: str) -> None:
     with pytest.raises(AssertionError, match="kebab-case"):
         ConcheError(code, "A message.")

@@ -79,8 +79,8 @@ def test_no_form_of_a_secret_survives(form: Callable[[str], str], value: str, be
     assert written not in Redactor([Secret(value)])(before + written + after)
 
 
-@given(secrets=st.lists(values, max_size=5), shuffled=st.randoms())
-def test_a_secret_that_contains_another_leaves_no_part_behind(secrets: list[str], shuffled: object) -> None:
+@given(secrets=st.lists(values, max_size=5))
+def test_a_secret_that_contains_another_leaves_no_part_behind(secrets: list[str]) -> None:
     nested = [*secrets, *(f"{value}-and-more" for value in secrets)]
     redacted = Redactor(map(Secret, nested))("\n".join(f"<{value}>" for value in nested))
 

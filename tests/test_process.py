@@ -1,0 +1,422 @@
+"""Processes: argv is data, the environment is chosen, nothing outlives its parent, no secret comes back.
+
+Whether a process is gone is read from a FIFO that it holds open: its end comes when the last holder has died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conche import process
+from conche.errors import Interrupted, Unreachable
+from conche.process import Completed, ToolFailed, environment, run, signals_deferred, signals_raise
+from conche.secret import Redactor, Secret
+
+REPOSITORY = Path(__file__).parents[1]
+CANARY = "canary-$5 value"
+SIGNALS = [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+
+
+def python(code: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-c", code, *arguments]
+
+
+def sh(code: str, *arguments: str) -> list[str]:
+    return ["sh", "-c", code, "sh", *arguments]
+
+
+@dataclass(frozen=True)
+class Holders:
+    """A FIFO that processes hold open as descriptor 9, and its reading end."""
+
+    path: Path
+    descriptor: int
+
+    def read(self) -> bytes:
+        """What the holders have written, as soon as the last of them is gone."""
+        os.set_blocking(self.descriptor, True)
+        return b"".join(iter(lambda: os.read(self.descriptor, 4096), b""))
+
+    def wait_until_held(self) -> None:
+        """Until a first line is written."""
+        os.close(os.open(self.path, os.O_RDONLY))  # blocks until there is a writer
+        os.set_blocking(self.descriptor, True)
+        while os.read(self.descriptor, 1) != b"\n":
+            pass
+
+
+@pytest.fixture
+def holders(tmp_path: Path) -> Iterator[Holders]:
+    path = tmp_path / "holders"
+    os.mkfifo(path)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    yield Holders(path, descriptor)
+    os.close(descriptor)
+
+
+HOLD = 'exec 9>"$1"; sleep 600 & echo held >&9; echo held; wait'
+HOLD_STUBBORNLY = """exec 9>"$1"; (trap '' TERM; exec sleep 600) & echo held >&9; echo held; wait"""
+
+
+@contextlib.contextmanager
+def parent(code: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python process that uses `conche.process`, and is gone afterwards."""
+    lines = "import sys\nfrom conche.process import *\nfrom conche.errors import Interrupted\n" + code
+    with subprocess.Popen(python(lines, *arguments), cwd=REPOSITORY, stdout=subprocess.PIPE) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+# What goes in and what comes out
+
+
+@settings(max_examples=40, deadline=None)
+@given(arguments=st.lists(words, max_size=4))
+def test_arguments_arrive_as_they_are(arguments: list[str]) -> None:
+    expected = "".join(f"{argument}\0" for argument in [*arguments, "end"])
+
+    assert run(["printf", "%s\\0", *arguments, "end"]).stdout == expected
+
+
+@pytest.mark.parametrize(
+    "argument", ["two words", "'single' \"double\"", "$HOME `id` $(id)", "; rm x", "*", "-n", "\\"]
+)
+def test_nothing_in_an_argument_means_anything(argument: str) -> None:
+    assert run(python("import sys; print(*sys.argv[1:], sep='|')", argument, "")).stdout == f"{argument}|\n"
+
+
+@pytest.mark.parametrize("by_line", [False, True])
+def test_a_megabyte_goes_through_both_streams(by_line: bool) -> None:
+    content = b"0123456789abcde\n" * 65536
+    lines: list[str] = []
+
+    completed = run(sh("tee /dev/stderr"), stdin=content, on_line=lines.append if by_line else None)
+
+    assert (completed.stdout.encode(), completed.stderr.encode()) == (content, content)
+    assert len(lines) == (2 * 65536 if by_line else 0)
+
+
+@pytest.mark.parametrize("by_line", [False, True])
+def test_a_child_need_not_read_what_it_is_given(by_line: bool) -> None:
+    assert run(["true"], stdin=b"x" * 1_000_000, on_line=print if by_line else None).exit_code == 0
+
+
+def test_bytes_that_are_no_text_are_shown_as_such() -> None:
+    assert run(sh("printf 'a\\377b'")).stdout == "a\ufffdb"
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "ok"), [("exit 0", 0, True), ("exit 7", 7, False), ("kill -9 $$", -9, False)]
+)
+def test_the_exit_code_is_the_programs_own(code: str, exit_code: int, ok: bool) -> None:
+    completed = run(sh(code))
+
+    assert (completed.argv, completed.exit_code, completed.ok) == (tuple(sh(code)), exit_code, ok)
+
+
+def test_a_program_runs_where_it_is_told_to(tmp_path: Path) -> None:
+    assert run(["pwd"], cwd=tmp_path).stdout == f"{tmp_path}\n"
+
+
+def test_a_failure_is_told_in_the_tools_own_words() -> None:
+    with pytest.raises(ToolFailed) as caught:
+        run(sh("echo out; echo first >&2; echo last >&2; exit 3")).require("building")
+
+    assert (caught.value.message, caught.value.evidence, caught.value.status) == (
+        "building failed: sh ended with 3.",
+        ("first", "last"),
+        9,
+    )
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "lines"),
+    [("a\nb\nc\n", "", ("b", "c")), ("a\n", "x\ny\nz", ("y", "z")), ("a", " \n", ("a",)), ("", "", ())],
+)
+def test_the_last_lines_are_those_of_stderr_if_there_are_any(stdout: str, stderr: str, lines: tuple[str, ...]) -> None:
+    assert Completed(("x",), 1, stdout, stderr).last_lines(2) == lines
+
+
+def test_success_is_handed_on() -> None:
+    completed = run(["true"])
+
+    assert completed.require("anything") is completed
+
+
+# The environment
+
+
+def test_a_child_knows_only_what_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+    passed = {"PATH": os.defpath, "HOME": "/root", "LC_ALL": "C", "DOCKER_HOST": "ssh://host", "NO_COLOR": "1"}
+    kept_back = {"COMPOSE_PROJECT_NAME": "x", "COMPOSE_FILE": "y", "DB_PASSWORD": CANARY, "PYTHONPATH": "/", "LCX": "1"}
+    for name, value in {**passed, **kept_back}.items():
+        monkeypatch.setenv(name, value)
+
+    seen = dict(line.split("=", 1) for line in run(["/usr/bin/env"], extra_env={"TAG": "a b"}).stdout.splitlines())
+
+    assert seen == {**passed, "TAG": "a b"}
+    assert environment() == passed
+
+
+def test_a_given_name_wins_over_an_inherited_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///inherited")
+
+    assert environment({"DOCKER_HOST": "unix:///given"})["DOCKER_HOST"] == "unix:///given"
+
+
+# Redaction
+
+
+def test_no_secret_comes_back_from_either_stream() -> None:
+    lines: list[str] = []
+    both = sh('echo "out $1"; echo "err $1" >&2', CANARY)
+
+    completed = run(both, redact=Redactor([Secret(CANARY)]), on_line=lines.append)
+
+    assert (completed.stdout, completed.stderr, sorted(lines)) == ("out ***\n", "err ***\n", ["err ***", "out ***"])
+    assert run(both, redact=Redactor([Secret(CANARY)])) == completed
+    assert "***" not in repr(completed)
+
+
+# Line by line
+
+
+def test_lines_come_while_the_program_is_still_running(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    gate = os.open(tmp_path / "gate", os.O_RDWR)
+    lines: list[str] = []
+
+    def answer(line: str) -> None:
+        lines.append(line)
+        os.write(gate, b"go\n")
+
+    completed = run(sh('echo ready; read -r word <"$1"; printf "got $word"', str(tmp_path / "gate")), on_line=answer)
+    os.close(gate)
+
+    assert (lines, completed.stdout) == (["ready", "got go"], "ready\ngot go")
+
+
+def test_what_on_line_raises_ends_the_program_and_reaches_the_caller(holders: Holders) -> None:
+    def leave(line: str) -> None:
+        raise BrokenPipeError(line)
+
+    with pytest.raises(BrokenPipeError, match="held"):
+        run(sh(HOLD, str(holders.path)), on_line=leave)
+
+    assert holders.read() == b"held\n"
+
+
+# The end
+
+
+@pytest.mark.parametrize("by_line", [False, True])
+@pytest.mark.parametrize("code", [HOLD, HOLD_STUBBORNLY], ids=["willing", "stubborn"])
+def test_a_timeout_ends_the_grandchildren_too(
+    code: str, by_line: bool, holders: Holders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "GRACE", 0.2)
+
+    with pytest.raises(Unreachable, match=r"sh did not end within 1 s\.") as caught:
+        run(sh(code, str(holders.path)), timeout=1, on_line=print if by_line else None)
+
+    assert (caught.value.code, caught.value.status) == ("tool-timed-out", 9)
+    assert holders.read() == b"held\n"
+
+
+def test_a_grandchild_that_holds_the_streams_does_not_outrun_the_timeout(holders: Holders) -> None:
+    with pytest.raises(Unreachable, match="did not end"):
+        run(sh('exec 9>"$1"; sleep 600 & echo held >&9', str(holders.path)), timeout=1, on_line=print)
+
+    assert holders.read() == b"held\n"
+
+
+def test_a_child_that_is_ended_has_time_to_tidy_up(holders: Holders) -> None:
+    code = """exec 9>"$1"; trap 'kill $!; echo tidied >&9; exit' TERM; sleep 600 & echo held >&9; echo held; wait"""
+
+    def leave(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(sh(code, str(holders.path)), on_line=leave)
+
+    assert holders.read() == b"held\ntidied\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"), [("absent", "is not installed"), ("not-executable", "cannot be run: no execute permission")]
+)
+def test_a_program_that_cannot_be_started_is_named_with_what_to_do(program: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "not-executable").touch(mode=0o644)
+
+    with pytest.raises(Unreachable) as caught:
+        run([str(tmp_path / program), "argument"])
+
+    assert caught.value.message == f"{tmp_path / program} {reason}."
+    assert (caught.value.code, caught.value.status, caught.value.next_command) == ("tool-missing", 9, "invoke doctor")
+
+
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
+def test_a_signal_to_the_parent_ends_the_childs_whole_group(
+    number: signal.Signals, status: int, holders: Holders
+) -> None:
+    code = """
+try:
+    with signals_raise():
+        run(["sh", "-c", *sys.argv[1:]])
+except Interrupted as error:
+    sys.exit(error.status)
+"""
+    with parent(code, HOLD, "sh", str(holders.path)) as started:
+        holders.wait_until_held()
+        started.send_signal(number)
+
+        assert (holders.read(), started.wait()) == (b"", status)
+
+
+@pytest.mark.parametrize(("outlives", "rest"), [("", b""), ("yes", b"survived\n")])
+def test_a_killed_parent_takes_its_child_along_unless_that_must_end_its_work(
+    outlives: str, rest: bytes, holders: Holders, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    opened = os.open(gate, os.O_RDWR)
+    child = 'exec 9>"$1"; echo held >&9; read -r word <"$2"; echo survived >&9'
+    with parent(
+        "run(['sh', '-c', *sys.argv[2:]], outlives=bool(sys.argv[1]))",
+        outlives,
+        *sh(child)[2:],
+        *map(str, (holders.path, gate)),
+    ) as started:
+        holders.wait_until_held()
+        started.kill()
+        started.wait()
+        os.write(opened, b"go\n")
+
+        assert holders.read() == rest
+    os.close(opened)
+
+
+# Becoming another program
+
+
+def test_a_replacement_has_the_same_process_id_and_a_chosen_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPOSE_FILE", "x")
+    code = """replace(["sh", "-c", 'echo "$$ $COMPOSE_FILE $TAG $1"', "sh", "a  b"], {"TAG": "t"})"""
+    with parent(code) as started:
+        out, _ = started.communicate()
+
+    assert out.decode() == f"{started.pid}  t a  b\n"
+
+
+def test_a_missing_replacement_is_told_like_any_missing_program() -> None:
+    with pytest.raises(Unreachable, match="no-such-tool-here is not installed"):
+        process.replace(["no-such-tool-here"])
+
+
+# Signals
+
+
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
+def test_a_signal_raises_and_the_handlers_are_as_before(number: signal.Signals, status: int) -> None:
+    before = [signal.getsignal(known) for known, _ in SIGNALS]
+
+    with pytest.raises(Interrupted) as caught, signals_raise():
+        signal.raise_signal(number)
+
+    assert (caught.value.received, caught.value.status) == (number, status)
+    assert [signal.getsignal(known) for known, _ in SIGNALS] == before
+
+
+def test_a_second_signal_does_not_break_the_unwinding() -> None:
+    unwound: list[str] = []
+
+    def work() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            with signals_deferred():
+                signal.raise_signal(signal.SIGHUP)
+            unwound.append("to the end")
+
+    with pytest.raises(Interrupted) as caught, signals_raise():
+        work()
+
+    assert (caught.value.status, unwound) == (143, ["to the end"])
+
+
+def test_a_deferred_signal_is_delivered_at_the_end_of_the_outermost_stretch() -> None:
+    done: list[str] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def work() -> None:
+        with signals_deferred():
+            with signals_deferred():
+                signal.raise_signal(signal.SIGHUP)
+                signal.raise_signal(signal.SIGTERM)
+                done.append("inner")
+            done.append("outer")
+        done.append("not reached")
+
+    with pytest.raises(Interrupted) as caught, signals_raise():
+        work()
+
+    assert (caught.value.received, done) == (signal.SIGHUP, ["inner", "outer"])
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_deferred_signal_goes_to_whoever_handled_it_before() -> None:
+    with pytest.raises(KeyboardInterrupt), signals_deferred():
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_without_a_signal_nothing_is_raised() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    with signals_raise(), signals_deferred():
+        inside = signal.getsignal(signal.SIGTERM)
+
+    assert inside != before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_fault_inside_a_deferred_stretch_is_not_hidden_by_a_signal() -> None:
+    def fail() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), signals_deferred():
+        fail()
+
+
+@pytest.mark.parametrize("guard", [signals_raise, signals_deferred])
+def test_other_threads_leave_the_signals_alone(guard: object) -> None:
+    assert callable(guard)
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def look() -> None:
+        with guard():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+
+    assert seen == [before]

@@ -1,0 +1,372 @@
+"""stack.yaml becomes one frozen model, or every problem is told at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from conche import stack
+from conche.errors import Refused
+from conche.stack import Problem, Stack, StackInvalid
+
+REPOSITORY = Path(__file__).parents[1]
+
+VALID = """\
+name: shop
+registry: registry.example.org:5000
+images:
+  web: {dockerfile: docker/web.Dockerfile, repository: shop/web}
+environments:
+  dev: {compose: [compose/dev.yaml], tag: develop, port: 8001}
+  prod: {compose: [compose/dev.yaml, compose/prod.yaml], project: shop, port: 8000, protected: true}
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder with the files that `VALID` names."""
+    for file in ("docker/web.Dockerfile", "compose/dev.yaml", "compose/prod.yaml"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    (tmp_path / "stack.yaml").write_text(VALID)
+    return tmp_path
+
+
+def problems(text: str, root: Path | None = None) -> list[str]:
+    """What is wrong with a stack file, as it is shown."""
+    if root is None:
+        with pytest.raises(StackInvalid) as caught:
+            stack.parse(text)
+    else:
+        (root / "stack.yaml").write_text(text, encoding="utf-8", errors="surrogateescape")
+        with pytest.raises(StackInvalid) as caught:
+            stack.load(root)
+    assert (caught.value.status, caught.value.code) == (2, "stack-invalid")
+    assert caught.value.evidence == tuple(map(str, caught.value.problems))
+    return [shown.removeprefix("stack.yaml") for shown in caught.value.evidence]
+
+
+def environment(line: str) -> str:
+    """A stack file with one environment, whose last line is given."""
+    return f"name: shop\nregistry: host\nenvironments:\n  dev:\n    compose: [a.yaml]\n{line}\n"
+
+
+# What is right
+
+
+def test_the_stack_of_this_repository_is_what_it_says() -> None:
+    own = stack.load(REPOSITORY)
+
+    assert (own.name, own.registry, list(own.images), list(own.environments)) == (
+        "chocolate-factory",
+        "localhost:5000",
+        ["fastapi-app"],
+        ["dev", "prod", "git"],
+    )
+    assert {name: (each.tag, each.branch, each.port, each.protected) for name, each in own.environments.items()} == {
+        "dev": ("develop", "develop", 8001, False),
+        "prod": ("production", "main", 8000, True),
+        "git": ("latest", None, 5000, False),
+    }
+    assert own.environments["dev"].compose == (Path("compose/dev.yaml"),)
+    assert own.reference("fastapi-app", "dev") == "localhost:5000/chocolate-factory:develop"
+
+
+def test_what_is_not_said_has_a_default(root: Path) -> None:
+    loaded = stack.load(root)
+
+    assert loaded.environments["prod"].model_dump(exclude={"compose"}) == {
+        "project": "shop",
+        "tag": "latest",
+        "branch": None,
+        "port": 8000,
+        "publish": "127.0.0.1",
+        "health": None,
+        "protected": True,
+        "engine": None,
+    }
+    assert (loaded.images["web"].context, loaded.bases) == (Path(), {})
+
+
+def test_names_of_projects_and_images_are_composed(root: Path) -> None:
+    loaded = stack.load(root)
+
+    assert (loaded.project("dev"), loaded.project("prod")) == ("shop-dev", "shop")
+    assert loaded.reference("web", "dev") == "registry.example.org:5000/shop/web:develop"
+    assert [
+        loaded.image_of(reference, "dev")
+        for reference in (loaded.reference("web", "dev"), loaded.reference("web", "prod"), "redis:7", "")
+    ] == ["web", None, None, None]
+
+
+def test_anchors_and_merge_keys_are_understood() -> None:
+    text = environment("    port: 1").replace("  dev:", "  dev: &dev") + "  prod: {<<: *dev, port: 2}\n"
+
+    assert [each.port for each in stack.parse(text).environments.values()] == [1, 2]
+
+
+def test_one_port_on_two_engines_is_no_conflict() -> None:
+    text = environment("    port: 1") + "  prod: {compose: [a.yaml], port: 1, engine: 'ssh://deploy@host'}\n"
+
+    assert [each.port for each in stack.parse(text).environments.values()] == [1, 1]
+
+
+@pytest.mark.parametrize("section", ["", "images", "environments"])
+def test_nothing_in_it_can_be_assigned(section: str, root: Path) -> None:
+    loaded = stack.load(root)
+    model = next(iter(getattr(loaded, section).values())) if section else loaded
+
+    for name in type(model).model_fields:
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(model, name, None)
+
+
+# What is wrong
+
+
+def test_every_problem_is_told_at_once_with_its_place(root: Path) -> None:
+    text = """\
+name: Shop
+registri: localhost:5000
+images:
+  web: {dockerfile: docker/w.Dockerfile, repository: "a b"}
+environments:
+  dev:
+    compose: [compose/dev.yml]
+    port: 99999
+    prot: 8001
+    tag: 1.10
+  prod: {compose: [], protected: maybe}
+"""
+
+    hint = " Did you mean 'web.Dockerfile'?"
+
+    assert problems(text, root) == [
+        "  registry: is missing; expected host[:port] of the private registry",
+        ":1  name: got 'Shop', expected text that matches ^[a-z][a-z0-9]*([-_][a-z0-9]+)*$",
+        ":2  registri: unknown key. Did you mean 'registry'?",
+        ":4  images.web.dockerfile: got 'docker/w.Dockerfile', expected a file that exists." + hint,
+        ":4  images.web.repository: got 'a b', expected text that matches ^[a-z0-9]+([._/-][a-z0-9]+)*$",
+        ":7  environments.dev.compose.0: got 'compose/dev.yml', expected a file that exists. Did you mean 'dev.yaml'?",
+        ":8  environments.dev.port: got 99999, expected less than or equal to 65535",
+        ":9  environments.dev.prot: unknown key. Did you mean 'port'?",
+        ":10  environments.dev.tag: got 1.1, expected a valid string",
+        ":11  environments.prod.compose: got [], expected at least 1",
+        ":11  environments.prod.protected: got 'maybe', expected a valid boolean",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("    port: '8001'", ":6  environments.dev.port: got '8001', expected a valid integer"),
+        ("    port: 0", ":6  environments.dev.port: got 0, expected greater than or equal to 1"),
+        ("    port: 80.5", ":6  environments.dev.port: got 80.5, expected a valid integer"),
+        ("    protected: 'yes'", ":6  environments.dev.protected: got 'yes', expected a valid boolean"),
+        (
+            "    health: localhost",
+            ":6  environments.dev.health: got 'localhost', expected text that matches ^https?://",
+        ),
+        (
+            "    engine: host",
+            ":6  environments.dev.engine: got 'host', expected text that matches ^(ssh|tcp|unix|npipe)",
+        ),
+        ("    project: 'a b'", ":6  environments.dev.project: got 'a b', expected text that matches"),
+        ("    tag: '-x'", ":6  environments.dev.tag: got '-x', expected text that matches"),
+        ("    zzz: 1", ":6  environments.dev.zzz: unknown key; known: compose, project, tag, branch, port, publish"),
+        ("  Dev: {compose: [a]}", ":6  environments.Dev: got 'Dev', expected text that matches"),
+        ("  prod: 3", ":6  environments.prod: got 3, expected a mapping"),
+        ("  prod: {compose: a}", ":6  environments.prod.compose: got 'a', expected a list"),
+        ("  prod: {compose: [1]}", ":6  environments.prod.compose.0: got 1, expected "),
+        (
+            "  prod: {}",
+            ":6  environments.prod.compose: is missing; expected Compose files, in the order Compose merges",
+        ),
+        ("    port: 1\n    port: 2", ":7  environments.dev.port: stands twice; first on line 6"),
+        ("name: again", ":6  name: stands twice; first on line 1"),
+        ("images: 3", ":6  images: got 3, expected a mapping"),
+        ("bases: {a: {packages: []}}", ":6  bases.a.suite: is missing; expected Debian release"),
+        ("\tport: 1", ":6  (top): a tab indents this line; YAML wants spaces"),
+        ("    tag: [a", ":7  (top): not YAML: "),
+        ("    tag: *nowhere", ":6  (top): not YAML: found undefined alias 'nowhere'"),
+        ("    tag: !!python/object:os.system x", ":6  (top): not YAML: could not determine a constructor"),
+        ("    tag: 2024-99-99", ":6  (top): not YAML: '2024-99-99' is no timestamp"),
+        ("    port: !!int x", ":6  (top): not YAML: 'x' is no int"),
+        ("    protected: !!bool x", ":6  (top): not YAML: 'x' is no bool"),
+        ("    ? [a]\n    : 1", ":6  (top): not YAML: found unhashable key"),
+        ("    2024-01-01: 1", "  (top): cannot be written as JSON: keys must be str"),
+        ('    tag: "\\ud800"', "  (top): Invalid JSON"),
+        ("    tag: &a [*a]", "  (top): an alias stands inside its own anchor"),
+        ("    tag: " + "[" * 3000, "  (top): an alias stands inside its own anchor, or too much in brackets"),
+        (
+            "    port: 1\n  prod: {compose: [a.yaml], port: 1}",
+            "  (top): expected another port: environments dev and prod both publish 1 on one engine",
+        ),
+    ],
+)
+def test_a_problem_is_told_with_line_path_value_and_what_was_expected(line: str, problem: str) -> None:
+    (told,) = problems(environment(line))
+
+    assert told[: len(problem)] == problem
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "- a\n- b\n", "word", "3", "null", "---\n"], ids=repr)
+def test_a_file_that_is_no_mapping_is_told_what_to_be(text: str) -> None:
+    assert problems(text) == ["  (top): expected a mapping with name, registry, images and environments"]
+
+
+def test_a_file_with_two_documents_is_refused() -> None:
+    assert problems(VALID + "---\n" + VALID)[0].startswith(":8  (top): not YAML: but found another document")
+
+
+def test_a_file_that_is_not_utf8_is_told_where(root: Path) -> None:
+    assert problems("name: caf\udce9\n", root) == ["  (top): byte 9 is not UTF-8"]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("compose", "a file that exists."),
+        ("compose/dev.yaml/x", "a file that exists."),
+        ("x" * 300, "a file that exists."),
+        ("a\\0b", "a file that exists."),
+        ("", "a file that exists."),
+    ],
+    ids=["folder", "below a file", "too long", "NUL", "empty"],
+)
+def test_a_path_that_is_no_file_is_refused(path: str, expected: str, root: Path) -> None:
+    (told,) = problems(VALID.replace("[compose/dev.yaml]", f'["{path}"]'), root)
+
+    assert told.startswith(":6  environments.dev.compose.0: got ")
+    assert f"expected {expected}" in told
+
+
+def test_a_build_context_is_a_folder(root: Path) -> None:
+    (told,) = problems(VALID.replace("{dockerfile", "{context: docker/web.Dockerfile, dockerfile"), root)
+
+    assert told.startswith(":4  images.web.context: got 'docker/web.Dockerfile', expected a folder that exists.")
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("absent", "No such file or directory"), ("folder", "Is a directory")])
+def test_a_missing_stack_file_is_told_with_where_it_was_looked_for(kind: str, reason: str, tmp_path: Path) -> None:
+    if kind == "folder":
+        (tmp_path / "stack.yaml").mkdir()
+
+    with pytest.raises(Refused) as caught:
+        stack.load(tmp_path)
+
+    assert (caught.value.code, caught.value.message, caught.value.looked_at) == (
+        "stack-missing",
+        f"No stack file could be read: {reason}.",
+        (str(tmp_path / "stack.yaml"),),
+    )
+
+
+def test_a_refusal_counts_its_problems_and_says_where_keys_are_explained() -> None:
+    one, two = Problem(0, "", "a"), Problem(3, "a.0", "b")
+
+    assert [StackInvalid(which, Path("f")).message for which in ([one], [one, two])] == [
+        "f has one problem.",
+        "f has 2 problems.",
+    ]
+    assert "docs/reference/stack.md" in StackInvalid([one], Path("f")).next_command
+    assert [str(one), str(two)] == ["stack.yaml  (top): a", "stack.yaml:3  a.0: b"]
+
+
+# Whatever stands there
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates() | st.binary(max_size=9)
+keys = st.sampled_from(["name", "registry", "images", "bases", "environments", "dev", "compose", "port", "tag", "web"])
+anything = st.recursive(
+    scalars,
+    lambda below: st.lists(below, max_size=4) | st.dictionaries(keys | scalars, below, max_size=5),
+    max_leaves=25,
+)
+
+
+def is_told(text: str, root: Path) -> bool:
+    """Whether the text is a stack, or is refused with its problems; nothing else can come of it."""
+    try:
+        return isinstance(stack.parse(text, root=root), Stack)
+    except StackInvalid as error:
+        return len(error.problems) > 0
+
+
+@given(text=st.text() | st.text("{}[]:,-?&*!|>'\"#%@` \n\tab1.~<=", max_size=60))
+@example("x: 0b_")
+@example("!!set {a}")
+@example("x: " + "9" * 5000)
+@example("x: 0x" + "f" * 5000)
+@example("{a: {<<: 3}}")
+def test_any_text_is_a_stack_or_is_refused_with_its_problems(text: str) -> None:
+    assert is_told(text, REPOSITORY)
+    assert is_told(f"{VALID}{text}", REPOSITORY)
+
+
+@given(content=st.dictionaries(keys | scalars, anything, max_size=6))
+def test_any_structure_is_a_stack_or_is_refused_with_its_problems(content: object) -> None:
+    assert is_told(yaml.safe_dump(content, allow_unicode=True), REPOSITORY)
+
+
+@given(place=st.sampled_from(["name", "registry", "environments", "images", "bases"]), value=anything)
+def test_any_value_in_a_right_place_is_taken_or_refused(place: str, value: object) -> None:
+    content = {**yaml.safe_load(VALID), place: value}
+
+    assert is_told(yaml.safe_dump(content), REPOSITORY)
+
+
+@given(name=st.sampled_from(["compose", "tag", "branch", "port", "health", "engine", "project"]), value=anything)
+def test_any_value_in_an_environment_is_taken_or_refused(name: str, value: object) -> None:
+    content = yaml.safe_load(VALID)
+    content["environments"]["dev"][name] = value
+
+    assert is_told(yaml.safe_dump(content), REPOSITORY)
+
+
+# The schema
+
+
+def valid_by_schema(text: str) -> bool:
+    return bool(jsonschema.Draft202012Validator(stack.schema()).is_valid(yaml.safe_load(text)))
+
+
+def test_the_schema_takes_what_the_model_takes() -> None:
+    jsonschema.Draft202012Validator.check_schema(stack.schema())
+
+    assert valid_by_schema(VALID)
+    assert valid_by_schema((REPOSITORY / "stack.yaml").read_text())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "    port: '1'",
+        "    port: 70000",
+        "    zzz: 1",
+        "  Dev: {compose: [a]}",
+        "  prod: {}",
+        "  prod: {compose: []}",
+        "images: 3",
+    ],
+)
+def test_the_schema_refuses_what_the_model_refuses(line: str) -> None:
+    assert problems(environment(line)) != []
+    assert not valid_by_schema(environment(line))
+
+
+def test_every_key_of_the_schema_is_described() -> None:
+    schema = stack.schema()
+    fields = [field for section in (schema, *schema["$defs"].values()) for field in section["properties"].values()]
+
+    assert [field for field in fields if "description" not in field] == []
+
+
+def test_the_schema_is_written_once(tmp_path: Path) -> None:
+    assert [stack.write_schema(tmp_path), stack.write_schema(tmp_path)] == [True, False]
+    assert yaml.safe_load((tmp_path / "stack.schema.json").read_text()) == stack.schema()
