@@ -204,15 +204,19 @@ def _refuse_eaten_options(body: Callable[..., Outcome], given: dict[str, Any], d
 def _convert(option: str, kind: Any, value: Any, dotted: str) -> Any:
     """Invoke hands over text; numbers are told from words here."""
     for number in (int, float):
-        if kind in (number, number | None) and isinstance(value, str):
-            try:
-                return number(value)
-            except ValueError:
-                raise Refused(
-                    "not-a-number",
-                    f"--{option.replace('_', '-')} takes a number, not {value!r}.",
-                    next_command=f"invoke --help {dotted}",
-                ) from None
+        if kind not in (number, number | None) or not isinstance(value, str):
+            continue
+        try:
+            converted = number(value)
+        except ValueError:
+            converted = -1
+        if not 0 <= converted < float("inf"):
+            raise Refused(
+                "not-a-number",
+                f"--{option.replace('_', '-')} takes a number, 0 or more, not {value!r}.",
+                next_command=f"invoke --help {dotted}",
+            )
+        return converted
     return value
 
 

@@ -37,6 +37,9 @@ __all__ = [
 
 FILE = "stack.yaml"
 
+MOST_KEYS = 20_000
+"""Keys of a file with its aliases written out; a few lines of nested aliases can mean billions."""
+
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*([-_][a-z0-9]+)*$", max_length=63)]
 Repository = Annotated[str, Field(pattern=r"^[a-z0-9]+([._/-][a-z0-9]+)*$")]
 RegistryHost = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$")]
@@ -231,7 +234,7 @@ def parse(text: str, *, root: Path | None = None) -> Stack:
         raise StackInvalid([_syntax(error, text)], file) from error
     except RecursionError:
         raise StackInvalid(
-            [Problem(0, "", "an alias stands inside its own anchor, or too much in brackets")], file
+            [Problem(0, "", "an alias stands inside its own anchor, or aliases and brackets nest too deep")], file
         ) from None
     except (TypeError, ValueError) as error:
         raise StackInvalid([Problem(0, "", f"cannot be written as JSON: {error}")], file) from error
@@ -284,6 +287,8 @@ def _walk(root: yaml.MappingNode) -> tuple[dict[Path_, int], list[Problem]]:
             twice.add(path)
             duplicates.append(Problem(line, _dotted(path), f"stands twice; first on line {lines[path]}"))
         lines.setdefault(path, line)
+        if len(lines) > MOST_KEYS:
+            raise RecursionError
     return lines, duplicates
 
 

@@ -1,4 +1,4 @@
-# The application's image. Built by `invoke images.build` and `invoke env.up`, or by hand:
+# The application's image. Built by `invoke env.up --build`, or by hand:
 #   docker build -f docker/fastapi.Dockerfile -t localhost:5000/chocolate-factory:develop .
 #
 # No `# syntax=` line: BuildKit's built-in front end has everything used here, and a front end that must be

@@ -168,13 +168,22 @@ def test_what_is_not_given_has_its_default(invoke: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--number", "abc"), ("--number", "1.5"), ("--number", ""), ("--share", "half")]
+    ("option", "value"),
+    [
+        ("--number", "abc"),
+        ("--number", "1.5"),
+        ("--number", ""),
+        ("--number", "-1"),
+        ("--share", "half"),
+        ("--share", "nan"),
+        ("--share", "inf"),
+    ],
 )
 def test_a_word_where_a_number_belongs_is_refused(option: str, value: str, invoke: Any) -> None:
     assert invoke("show", "x", option, value) == (
         2,
         "",
-        f"error [not-a-number]: {option} takes a number, not {value!r}.\nNext: invoke --help tasks.show\n",
+        f"error [not-a-number]: {option} takes a number, 0 or more, not {value!r}.\nNext: invoke --help tasks.show\n",
     )
 
 

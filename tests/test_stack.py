@@ -203,7 +203,10 @@ environments:
         ("    2024-01-01: 1", "  (top): cannot be written as JSON: keys must be str"),
         ('    tag: "\\ud800"', "  (top): Invalid JSON"),
         ("    tag: &a [*a]", "  (top): an alias stands inside its own anchor"),
-        ("    tag: " + "[" * 3000, "  (top): an alias stands inside its own anchor, or too much in brackets"),
+        (
+            "    tag: " + "[" * 3000,
+            "  (top): an alias stands inside its own anchor, or aliases and brackets nest too deep",
+        ),
         (
             "    port: 1\n  prod: {compose: [a.yaml], port: 1}",
             "  (top): expected another port: environments dev and prod both publish 1 on one engine",
@@ -370,3 +373,11 @@ def test_every_key_of_the_schema_is_described() -> None:
 def test_the_schema_is_written_once(tmp_path: Path) -> None:
     assert [stack.write_schema(tmp_path), stack.write_schema(tmp_path)] == [True, False]
     assert yaml.safe_load((tmp_path / "stack.schema.json").read_text()) == stack.schema()
+
+
+def test_aliases_that_multiply_without_end_are_refused() -> None:
+    levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+
+    with pytest.raises(StackInvalid, match="problem"):
+        stack.parse("\n".join(levels))

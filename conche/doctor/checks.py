@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import stat
@@ -21,6 +22,8 @@ from conche.outcome import Outcome, Table
 from conche.process import run
 
 __all__ = ["Finding", "examine"]
+
+OLDEST_ENGINE, OLDEST_SOPS = (20, 10), (3, 11)
 
 MAX_SKEW = 30.0
 """Seconds by which two clocks may differ before certificates, tokens and backups' names begin to mislead."""
@@ -86,10 +89,19 @@ def _stack(call: Invocation) -> Iterator[Finding]:
     yield Finding("stack.yaml", "ok", f"environments {environments}", "a valid stack file")
 
 
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
+
+
+def _install(state: str) -> str:
+    return "" if state == "ok" else "scripts/install-engine"
+
+
 def _engine(call: Invocation, engine: Engine) -> Iterator[Finding]:
     with translated(engine.address):
         version = engine.client.api.version()["Version"]
-    yield Finding("engine", "ok", f"{version} at {engine.address}", "20.10 or later")
+    state = "ok" if _version(version) >= OLDEST_ENGINE else "missing"
+    yield Finding("engine", state, f"{version} at {engine.address}", "20.10 or later", _install(state))
 
 
 def _compose(call: Invocation, engine: Engine) -> Iterator[Finding]:
@@ -99,9 +111,8 @@ def _compose(call: Invocation, engine: Engine) -> Iterator[Finding]:
 def _buildx(call: Invocation, engine: Engine) -> Iterator[Finding]:
     answer = run(["docker", "buildx", "version"], timeout=30)
     found = answer.stdout.split()[1] if answer.ok else "not installed"
-    yield Finding(
-        "buildx", "ok" if answer.ok else "missing", found, "any", "" if answer.ok else "scripts/install-engine"
-    )
+    state = "ok" if answer.ok else "missing"
+    yield Finding("buildx", state, found, "any", _install(state))
 
 
 def _sops(call: Invocation, engine: Engine) -> Iterator[Finding]:
@@ -112,7 +123,9 @@ def _sops(call: Invocation, engine: Engine) -> Iterator[Finding]:
         return
     # A bare --version asks the network whether there is a newer one.
     answer = run([str(get_binary_path()), "--version", "--disable-version-check"], timeout=30)
-    yield Finding("sops", "ok" if answer.ok else "missing", answer.stdout.split("\n")[0].strip(), "3.11 or later")
+    found = answer.stdout.split("\n")[0].strip()
+    good = answer.ok and _version(found) >= OLDEST_SOPS
+    yield Finding("sops", "ok" if good else "missing", found, "3.11 or later", "" if good else "scripts/quickstart")
 
 
 def _age_key(call: Invocation, engine: Engine) -> Iterator[Finding]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class Healthcheck:
     @property
     def deadline(self) -> float:
         """Seconds after which a container that works has been found healthy."""
-        return self.start_period + self.interval * self.retries + self.timeout
+        return self.start_period + self.interval * self.retries
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Service:
         config_hash: Compose's own hash of the definition; a container carries the hash it was made with.
         binds: host folders that are mounted.
         secret_files: host files of its secrets.
+        depends_on: services that start before it; `waits_for` are those of them that must be healthy first.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Service:
     healthcheck: Healthcheck | None = None
     binds: tuple[Path, ...] = ()
     secret_files: tuple[Path, ...] = ()
+    depends_on: tuple[str, ...] = ()
+    waits_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,10 +147,14 @@ class Compose:
         """
         from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(2) as pool:
-            rendered, hashes = pool.map(self._answer, (("config", "--format", "json"), ("config", "--hash", "*")))
-        by_service = dict(line.split() for line in hashes.splitlines() if line)
-        return _configuration(self.project, json.loads(rendered), by_service)
+        with ThreadPoolExecutor(1) as pool:
+            hashing = pool.submit(self.hashes)
+            rendered = self._answer(("config", "--format", "json"))
+            return _configuration(self.project, json.loads(rendered), hashing.result())
+
+    def hashes(self) -> dict[str, str]:
+        """Service -> Compose's hash of its definition, which a container made from it carries as a label."""
+        return dict(line.split() for line in self._answer(("config", "--hash", "*")).splitlines() if line)
 
     def _answer(self, words: Sequence[str]) -> str:
         completed = self.call(self.argv(*words), timeout=60)
@@ -196,7 +204,8 @@ def _no_compose(completed: Completed) -> Unreachable:
 def _configuration(project: str, rendered: Mapping[str, Any], hashes: Mapping[str, str]) -> Configuration:
     secrets = rendered.get("secrets") or {}
     services = {
-        name: _service(name, body, hashes.get(name, ""), secrets) for name, body in rendered["services"].items()
+        name: _service(name, rendered["services"][name], hashes.get(name, ""), secrets)
+        for name in _in_order(rendered["services"])
     }
     networks = (rendered.get("networks") or {}).values()
     volumes = (rendered.get("volumes") or {}).values()
@@ -209,11 +218,18 @@ def _configuration(project: str, rendered: Mapping[str, Any], hashes: Mapping[st
     )
 
 
+def _in_order(services: Mapping[str, Any]) -> Iterable[str]:
+    """The names of the services, each after those it depends on; Compose refuses cycles itself."""
+    needs = {name: sorted(body.get("depends_on") or {}) for name, body in services.items()}
+    return [name for name in TopologicalSorter(needs).static_order() if name in services]
+
+
 def _service(name: str, body: Mapping[str, Any], config_hash: str, secrets: Mapping[str, Any]) -> Service:
     ports = tuple(
         (port.get("host_ip", ""), int(port["published"])) for port in body.get("ports", []) if port.get("published")
     )
     binds = tuple(Path(mount["source"]) for mount in body.get("volumes", []) if mount["type"] == "bind")
+    needs = body.get("depends_on") or {}
     files = [secrets[secret["source"]].get("file") for secret in body.get("secrets") or []]
     return Service(
         name=name,
@@ -224,6 +240,8 @@ def _service(name: str, body: Mapping[str, Any], config_hash: str, secrets: Mapp
         healthcheck=_healthcheck(body.get("healthcheck")),
         binds=binds,
         secret_files=tuple(Path(file) for file in files if file),
+        depends_on=tuple(sorted(needs)),
+        waits_for=tuple(sorted(one for one, how in needs.items() if how.get("condition") == "service_healthy")),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from conche.engine.connection import Engine, translated
 
-__all__ = ["create", "members", "names", "remove", "volumes"]
+__all__ = ["create", "members", "names", "remove", "remove_of_project", "volumes"]
 
 MADE_BY = {"io.conche.made-by": "conche"}
 """Label of a network that was made here."""
@@ -33,9 +33,20 @@ def create(engine: Engine, name: str) -> None:
 
 
 def remove(engine: Engine, name: str) -> None:
-    """Remove a network that nothing uses."""
+    """Remove a network; one that is gone already is fine."""
+    if name in names(engine):
+        with translated(engine.address):
+            engine.client.api.remove_network(name)
+
+
+def remove_of_project(engine: Engine, project: str) -> None:
+    """Remove the networks and volumes that a Compose project has made."""
+    label = {"label": [f"com.docker.compose.project={project}"]}
     with translated(engine.address):
-        engine.client.api.remove_network(name)
+        for network in engine.client.api.networks(filters=label):
+            engine.client.api.remove_network(network["Id"])
+        for volume in engine.client.api.volumes(filters=label).get("Volumes") or []:
+            engine.client.api.remove_volume(volume["Name"])
 
 
 def volumes(engine: Engine, wanted: Sequence[str]) -> tuple[str, ...]:

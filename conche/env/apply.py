@@ -1,12 +1,13 @@
 """Carrying out a plan: step by step, with what takes it back when a later step fails.
 
 One rule: what worked before still works afterwards. A service that runs is only replaced once its successor has been
-seen healthy beside it (trial.py), and the replacement itself is not interrupted half-way.
+seen healthy beside it (trial.py), and the replacement itself is not interrupted half-way. After a failure everything
+that was begun is taken back, newest first, and what served before is looked at again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from conche.engine import containers, health, images, networks
@@ -14,6 +15,7 @@ from conche.engine.compose import Compose
 from conche.engine.containers import Container
 from conche.engine.health import Waiting
 from conche.env import trial
+from conche.env.evidence import evidence
 from conche.env.observe import Observed
 from conche.errors import ConcheError, NotRestored, Restored
 from conche.outcome import Plan, Step
@@ -48,7 +50,7 @@ class Applier:
         """Take every step, then see that everything works.
 
         Raises:
-            Restored: it does not work; what was there before is there again.
+            Restored: it does not work; what was there before is there again, and was looked at.
             NotRestored: it does not work, and what was there before does not either.
             Interrupted: after unwinding.
         """
@@ -56,9 +58,12 @@ class Applier:
             for step in plan:
                 self.progress.step(f"{step} ({step.cause})")
                 self._take(step)
-            self._verify()
+            self._wait_for(self._started)
         except BaseException as error:
-            self._unwind(error)
+            with signals_deferred():
+                problems = [*self._unwind(), *self._no_longer_serving()]
+            if problems and isinstance(error, ConcheError):
+                raise self._not_restored(error, problems) from error
             raise
 
     def _take(self, step: Step) -> None:
@@ -67,8 +72,8 @@ class Applier:
             case "remove", "container":
                 containers.remove(self.compose.engine, next(c.id for c in self.seen.leftovers if c.name == name))
             case "create", "network":
+                self._undo.append((step.undo, lambda: networks.remove(self.compose.engine, name)))
                 networks.create(self.compose.engine, name)
-                self._undo.append((f"remove network {name}", lambda: networks.remove(self.compose.engine, name)))
             case "build", "image":
                 self.build(self.seen.own[name])
             case "pull", "image":
@@ -78,9 +83,7 @@ class Applier:
             case "recreate", "service":
                 self._recreate(name)
             case "restart", "service":
-                self._started.add(name)
-                for container in self.seen.of(name):
-                    containers.restart(self.compose.engine, container.id)
+                self._restart(name)
             case "await", "service":
                 self._started.add(name)
             case _:
@@ -96,30 +99,37 @@ class Applier:
             self.build(self.seen.own[reference])
 
     def _start(self, name: str) -> None:
+        self._wait_for(self._dependencies(name))
         self._started.add(name)
         if self.seen.of(name):
-            self._undo.append((f"stop service {name}", lambda: self._stop_service(name)))
+            self._undo.append((f"stop service {name}", lambda: self._each(name, containers.stop)))
         else:
-            self._undo.append((f"remove service {name}", lambda: self._remove_service(name)))
+            self._undo.append((f"remove service {name}", lambda: self._each(name, containers.remove)))
         self._checked(self.compose.call(self.compose.up_alone(name), on_line=self.progress.detail), name)
 
     def _recreate(self, name: str) -> None:
-        self._started.add(name)
-        self._replaced.add(name)
+        self._wait_for(self._dependencies(name))
         serves = all(container.health in ("healthy", "none") for container in self.seen.of(name))
         if serves and self.seen.configuration.services[name].image in self.seen.own:
             self._try(name)
         self.progress.step(f"replacing {name}")
+        self._started.add(name)
         with signals_deferred():
-            self._checked(
-                self.compose.call(
-                    self.compose.up_alone(name),
-                    on_line=self.progress.detail,
-                    outlives=True,
-                    keep_open=() if self.held is None else (self.held,),
-                ),
-                name,
+            self._replaced.add(name)
+            completed = self.compose.call(
+                self.compose.up_alone(name),
+                on_line=self.progress.detail,
+                outlives=True,
+                keep_open=() if self.held is None else (self.held,),
             )
+            self._checked(completed, name)
+
+    def _restart(self, name: str) -> None:
+        self._started.add(name)
+        with signals_deferred():
+            self._replaced.add(name)
+            for container in self.seen.of(name):
+                containers.restart(self.compose.engine, container.id)
 
     def _try(self, name: str) -> None:
         self.progress.step(f"trying the new {name} beside the one that serves")
@@ -129,73 +139,86 @@ class Applier:
             raise self._failure(waiting, f"The new {name} does not work; the one that serves was not touched.")
         trial.remove(self.compose)
 
-    def _verify(self) -> None:
-        services = self.seen.configuration.services
-        wanted = {name: services[name] for name in self._started}
+    def _dependencies(self, name: str) -> set[str]:
+        """What has been started here and must be healthy before this service starts."""
+        return self._started & set(self.seen.configuration.services[name].waits_for)
+
+    def _wait_for(self, names: Iterable[str]) -> None:
+        wanted = {name: self.seen.configuration.services[name] for name in sorted(names)}
         if not wanted:
             return
-        self.progress.step(f"waiting until {', '.join(sorted(wanted))} is healthy")
-        waiting = health.wait(self.compose.engine, self._look, wanted, timeout=self.timeout)
+        self.progress.step(f"waiting until {', '.join(wanted)} is healthy")
+        waiting = health.wait(
+            self.compose.engine,
+            lambda: [container for container in self._look() if container.service in wanted],
+            wanted,
+            timeout=self.timeout,
+        )
         if waiting.failed:
-            raise self._failure(waiting, "")
+            raise self._failure(waiting)
 
     def _look(self) -> tuple[Container, ...]:
-        found = containers.of_project(self.compose.engine, self.compose.project)
-        return tuple(container for container in found if container.service in self._started)
+        return containers.of_project(self.compose.engine, self.compose.project)
 
-    def _failure(self, waiting: Waiting, consequence: str) -> ConcheError:
-        """The error for containers that do not work, with their own last lines."""
-        evidence: list[str] = []
-        for container in waiting.containers:
-            if container.name in waiting.failed:
-                evidence += [f"{container.name} {waiting.failed[container.name]}; its last lines:"]
-                evidence += containers.last_lines(self.compose.engine, container.id) or ["(it wrote nothing)"]
-                evidence += [f"healthcheck: {words}" for words in container.health_log if words]
-                evidence += [f"engine: {container.error}"] if container.error else []
+    def _each(self, name: str, act: Callable[..., None]) -> None:
+        for container in self._look():
+            if container.service == name:
+                act(self.compose.engine, container.id)
+
+    def _failure(self, waiting: Waiting, said: str = "") -> Restored:
         broken = sorted({c.service for c in waiting.containers if c.name in waiting.failed})
-        if not consequence and self._replaced & set(broken):
-            return NotRestored(
-                "start-failed-after-replacing",
-                f"{', '.join(broken)} does not work, and what ran before has been replaced.",
-                evidence=[self.compose.redact(line) for line in evidence],
-                next_command=f"git stash    # or another way back to what worked\ninvoke env.up --env {self.seen.name}",
-            )
+        name = self.seen.name
         return Restored(
             "start-failed",
-            consequence or f"{', '.join(broken)} does not start; what was begun has been taken back.",
-            evidence=[self.compose.redact(line) for line in evidence],
-            next_command=f"invoke env.up --env {self.seen.name}            # after correcting it\n"
-            f"invoke env.up --env {self.seen.name} --build    # if the image is older than its requirements.lock",
+            said or f"{', '.join(broken)} does not start; what was begun has been taken back.",
+            evidence=evidence(self.compose, waiting),
+            next_command=f"invoke env.up --env {name}            # after correcting it\n"
+            f"invoke env.up --env {name} --build    # if the image is older than its requirements.lock",
         )
 
     def _checked(self, completed: Completed, name: str) -> None:
-        if completed.ok:
-            return
-        kind = NotRestored if name in self._replaced else Restored
-        raise kind(
-            "compose-up-failed",
-            f"Compose could not start {name}.",
-            evidence=completed.last_lines(8),
-            next_command=f"invoke env.status --env {self.seen.name}",
+        if not completed.ok:
+            raise Restored(
+                "compose-up-failed",
+                f"Compose could not start {name}.",
+                evidence=completed.last_lines(8),
+                next_command=f"invoke env.status --env {self.seen.name}",
+            )
+
+    def _unwind(self) -> list[str]:
+        """Take back what was begun; what could not be taken back, in words."""
+        problems = []
+        for description, undo in reversed(self._undo):
+            self.progress.step(f"unwinding: {description}")
+            try:
+                undo()
+            except ConcheError as error:
+                problems.append(f"could not {description}: {error}")
+        return problems
+
+    def _no_longer_serving(self) -> list[str]:
+        """Services that worked before and do not now."""
+        served = {c.service for c in self.seen.containers if c.state == "running" and c.health in ("healthy", "none")}
+        try:
+            now = {c.service: containers.asked(self.compose.engine, c) for c in self._look()}
+        except ConcheError as error:
+            return [f"could not look at what runs now: {error}"]
+        return [
+            f"{service} worked before and is {now[service].health if service in now else 'gone'} now"
+            for service in sorted(served)
+            if service not in now or now[service].state != "running" or now[service].health == "unhealthy"
+        ] + [
+            f"{service} was replaced and does not work"
+            for service in sorted(self._replaced & served & now.keys())
+            if now[service].state == "running" and now[service].health == "starting"
+        ]
+
+    def _not_restored(self, error: ConcheError, problems: list[str]) -> NotRestored:
+        name = self.seen.name
+        return NotRestored(
+            "previous-state-lost",
+            f"{error.message} What was there before could not be brought back.",
+            evidence=[*problems, *error.evidence],
+            next_command=f"invoke env.logs --env {name}\ngit stash    # or another way back to what worked\n"
+            f"invoke env.up --env {name}",
         )
-
-    def _remove_service(self, name: str) -> None:
-        for container in self._look():
-            if container.service == name:
-                containers.remove(self.compose.engine, container.id)
-
-    def _stop_service(self, name: str) -> None:
-        for container in self._look():
-            if container.service == name:
-                containers.stop(self.compose.engine, container.id)
-
-    def _unwind(self, cause: BaseException) -> None:
-        """Take back what was begun, newest first; what fails here must not hide the first error."""
-        with signals_deferred():
-            for description, undo in reversed(self._undo):
-                self.progress.step(f"unwinding: {description}")
-                try:
-                    undo()
-                except ConcheError as error:
-                    cause.add_note(f"{description} failed: {error}")
-                    self.progress.step(f"{description} failed: {error}")

@@ -25,9 +25,10 @@ def logs(call: Invocation, name: str, *, follow: bool, tail: int, service: str |
     compose = open_compose(call.stack, name, call.root)
     if service:
         service_of(compose.configuration(), service)
-    colour = [] if sys.stdout.isatty() else ["--no-color"]
+    # Without a terminal Compose still clears each line it writes.
+    plain = [] if sys.stdout.isatty() else ["--ansi", "never"]
     argv = compose.argv(
-        "logs", *colour, "--tail", str(tail), *(["--follow"] if follow else []), *([service] if service else [])
+        *plain, "logs", "--tail", str(tail), *(["--follow"] if follow else []), *([service] if service else [])
     )
     if call.output.as_json:
         if follow:

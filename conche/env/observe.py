@@ -16,7 +16,7 @@ from conche.engine.containers import Container
 from conche.errors import NotFound, did_you_mean
 from conche.stack import Environment, Stack
 
-__all__ = ["TRIAL", "Observed", "observe", "open_compose", "service_of"]
+__all__ = ["TRIAL", "Observed", "glance", "observe", "open_compose", "service_of"]
 
 TRIAL = "-trial"
 """Suffix of the Compose project in which a new container is tried beside the one that serves."""
@@ -56,6 +56,21 @@ def open_compose(stack: Stack, name: str, root: Path) -> Compose:
     return Compose(Engine(environment.engine), stack.project(name), files, _variables(environment, files, root))
 
 
+def glance(stack: Stack, name: str, compose: Compose) -> Observed | None:
+    """A cheaper look, which is enough when every container carries the hash of its definition; else None.
+
+    What was made from the same definition need not be rendered again: that saves the longer one of Compose's answers.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        hashing = pool.submit(compose.hashes)
+        found, leftovers = _containers(compose)
+        hashes = hashing.result()
+    if leftovers or sorted((c.service, c.config_hash) for c in found) != sorted(hashes.items()):
+        return None
+    services = {c.service: Service(c.service, c.image, c.config_hash) for c in found}
+    return _observed(stack, name, compose, Configuration(compose.project, services, (), ()), found, leftovers)
+
+
 def observe(stack: Stack, name: str, compose: Compose) -> Observed:
     """Look at everything that `env.up` and `env.status` decide upon.
 
@@ -66,20 +81,36 @@ def observe(stack: Stack, name: str, compose: Compose) -> Observed:
     with ThreadPoolExecutor(1) as pool:
         # Compose renders in processes of its own meanwhile; importing and asking the SDK takes as long.
         rendering = pool.submit(compose.configuration)
-        present = networks.names(compose.engine)
-        found = containers.of_project(compose.engine, compose.project)
-        leftovers = containers.of_project(compose.engine, compose.project + TRIAL)
-        asked = tuple(containers.asked(compose.engine, container) for container in found)
+        found, leftovers = _containers(compose)
         configuration = rendering.result()
+    return _observed(stack, name, compose, configuration, found, leftovers)
+
+
+def _containers(compose: Compose) -> tuple[tuple[Container, ...], tuple[Container, ...]]:
+    found = containers.of_project(compose.engine, compose.project)
+    asked = tuple(containers.asked(compose.engine, container) for container in found)
+    return asked, containers.of_project(compose.engine, compose.project + TRIAL)
+
+
+def _observed(
+    stack: Stack,
+    name: str,
+    compose: Compose,
+    configuration: Configuration,
+    found: tuple[Container, ...],
+    leftovers: tuple[Container, ...],
+) -> Observed:
     references = {service.image for service in configuration.services.values()}
     ids = {reference: images.find(compose.engine, reference) for reference in sorted(references)}
     own = {reference: stack.image_of(reference, name) for reference in references}
+    external = configuration.external_networks
+    present = networks.names(compose.engine) if external else frozenset()
     return Observed(
         name=name,
         configuration=configuration,
-        containers=asked,
+        containers=found,
         images={reference: image.id if image else None for reference, image in ids.items()},
-        missing_networks=tuple(n for n in configuration.external_networks if n not in present),
+        missing_networks=tuple(network for network in external if network not in present),
         leftovers=leftovers,
         own={reference: image for reference, image in own.items() if image},
     )

@@ -20,10 +20,7 @@ def plan_up(seen: Observed, *, build: bool = False, only: str | None = None) -> 
         only: one service, whose image is fetched anew; what it depends on stays untouched.
     """
     services = {name: service for name, service in seen.configuration.services.items() if only in (None, name)}
-    steps = [
-        Step("remove", f"container {container.name}", "left over from an interrupted trial")
-        for container in seen.leftovers
-    ]
+    steps = _leftover_steps(seen)
     steps += [
         Step("create", f"network {name}", "no such network on the engine", undo=f"remove network {name}")
         for name in seen.missing_networks
@@ -35,10 +32,7 @@ def plan_up(seen: Observed, *, build: bool = False, only: str | None = None) -> 
 
 def plan_down(seen: Observed, volumes: tuple[str, ...]) -> Plan:
     """The steps that take an environment down; `volumes` are deleted with their data."""
-    steps = [
-        Step("remove", f"container {container.name}", "left over from an interrupted trial")
-        for container in seen.leftovers
-    ]
+    steps = _leftover_steps(seen)
     steps += [Step("stop", f"service {name}", "asked for") for name in sorted({c.service for c in seen.containers})]
     steps += [Step("delete", f"volume {name}", "--volumes", destroys=True) for name in volumes]
     return Plan(tuple(steps))
@@ -60,6 +54,11 @@ def drift(seen: Observed) -> Mapping[str, str]:
         if container.service not in seen.configuration.services:
             found[container.service] = "is in no Compose file"
     return found
+
+
+def _leftover_steps(seen: Observed) -> list[Step]:
+    cause = "left over from an interrupted trial"
+    return [Step("remove", f"container {container.name}", cause) for container in seen.leftovers]
 
 
 def _image_steps(seen: Observed, services: Mapping[str, Service], *, build: bool, refresh: bool) -> list[Step]:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from conche.command import Invocation
 from conche.engine import networks
 from conche.env import report
-from conche.env.observe import Observed, observe, open_compose
+from conche.env.observe import Observed, glance, observe, open_compose
 from conche.errors import CheckFailed, Refused
 from conche.outcome import Outcome, Plan, Step, Table
 
@@ -25,7 +25,7 @@ ANSWER_SHOWN = 2000
 def status(call: Invocation, name: str | None) -> Outcome:
     """Every environment, or one: services, health, revision, drift. Exit code 1 on drift or ill health.
 
-    Among all of them, one that is down is reported and counts as well; asked for by name, it does not.
+    Among all of them, one that is down is no fault; asked for by name, it is.
     """
     names = [name] if name else list(call.stack.environments)
     for one in names:
@@ -42,7 +42,8 @@ def status(call: Invocation, name: str | None) -> Outcome:
 
 
 def _look(call: Invocation, name: str) -> Observed:
-    return observe(call.stack, name, open_compose(call.stack, name, call.root))
+    compose = open_compose(call.stack, name, call.root)
+    return glance(call.stack, name, compose) or observe(call.stack, name, compose)
 
 
 def health(

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from conche.engine import containers, health
+from conche.engine import containers, health, networks
 from conche.engine.compose import Compose, Configuration
 from conche.engine.health import Waiting
 from conche.env.observe import TRIAL
@@ -22,11 +22,11 @@ from conche.process import run
 __all__ = ["definition", "remove", "start_and_wait"]
 
 
-def definition(configuration: Configuration, service: str) -> dict[str, Any]:
+def definition(configuration: Configuration, service: str, present: Collection[str]) -> dict[str, Any]:
     """The Compose document of a trial of one service.
 
-    Published ports, the fixed name, the restart policy and dependencies are left out; networks and volumes are the
-    project's own, which exist.
+    Published ports, the fixed name, the restart policy and dependencies are left out. Networks and volumes are the
+    project's own where they are `present`; one that is new gets a stand-in, which goes with the trial.
     """
     rendered: Mapping[str, Any] = copy.deepcopy(dict(configuration.rendered))
     body = rendered["services"][service]
@@ -35,7 +35,10 @@ def definition(configuration: Configuration, service: str) -> dict[str, Any]:
     document = {"name": configuration.project + TRIAL, "services": {service: body}}
     for kind in ("networks", "volumes"):
         if rendered.get(kind):
-            document[kind] = {key: {"name": value["name"], "external": True} for key, value in rendered[kind].items()}
+            document[kind] = {
+                key: {"name": value["name"], "external": True} if value["name"] in present else None
+                for key, value in rendered[kind].items()
+            }
     for kind in ("secrets", "configs"):
         if rendered.get(kind):
             document[kind] = rendered[kind]
@@ -45,7 +48,8 @@ def definition(configuration: Configuration, service: str) -> dict[str, Any]:
 def start_and_wait(compose: Compose, configuration: Configuration, service: str, timeout: float | None) -> Waiting:
     """Start the trial and wait until it works or has failed."""
     trial = replace(compose, project=compose.project + TRIAL, files=())
-    document = json.dumps(definition(configuration, service)).encode()
+    present = networks.names(compose.engine) | set(networks.volumes(compose.engine, configuration.volumes))
+    document = json.dumps(definition(configuration, service, present)).encode()
     argv = (
         "docker", "compose", "--file", "-", "--project-name", trial.project, "--progress", "plain",
         "up", "--detach", "--no-build", "--pull", "never",
@@ -62,6 +66,8 @@ def start_and_wait(compose: Compose, configuration: Configuration, service: str,
 
 
 def remove(compose: Compose) -> None:
-    """Remove what a trial left; nothing where there is nothing."""
-    for container in containers.of_project(compose.engine, compose.project + TRIAL):
+    """Remove what a trial left, its containers and stand-ins; nothing where there is nothing."""
+    project = compose.project + TRIAL
+    for container in containers.of_project(compose.engine, project):
         containers.remove(compose.engine, container.id)
+    networks.remove_of_project(compose.engine, project)

@@ -7,13 +7,11 @@ from contextlib import contextmanager
 
 from conche.command import Invocation
 from conche.engine.compose import Compose
-from conche.env import preflight, report
-from conche.env.apply import Applier
-from conche.env.observe import Observed, observe, open_compose, service_of
+from conche.env import report
+from conche.env.observe import Observed, glance, observe, open_compose, service_of
 from conche.env.plan import plan_up
 from conche.errors import Refused
 from conche.files import lock
-from conche.images.build import build as build_image
 from conche.outcome import Outcome, Plan, Step
 
 __all__ = ["locked", "restart", "up", "update"]
@@ -61,6 +59,12 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
     call.environment(name)
     compose = open_compose(call.stack, name, call.root)
     with locked(call, compose, name) as held:
+        glimpsed = None if build or only else glance(call.stack, name, compose)
+        if glimpsed and report.is_well(glimpsed):
+            return _nothing_to_do(call, name, glimpsed)
+        # What only a change needs is imported only for one: finding nothing to do is the commonest run.
+        from conche.env import preflight
+
         seen = observe(call.stack, name, compose)
         if only is not None:
             service_of(seen.configuration, only)
@@ -69,15 +73,22 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
         if call.dry_run:
             return Outcome(plan=plan)
         if not len(plan):
-            lines = ("Nothing to do: it is up and healthy.", *_urls(call, name))
-            return Outcome(value=report.as_json(seen, call.environment(name)), tables=[report.table(seen)], lines=lines)
+            return _nothing_to_do(call, name, seen)
         _apply(call, compose, seen, plan, timeout, held)
         return _report(call, name, compose, plan)
+
+
+def _nothing_to_do(call: Invocation, name: str, seen: Observed) -> Outcome:
+    lines = ("Nothing to do: it is up and healthy.", *_urls(call, name))
+    return Outcome(value=report.as_json(seen, call.environment(name)), tables=[report.table(seen)], lines=lines)
 
 
 def _apply(
     call: Invocation, compose: Compose, seen: Observed, plan: Plan, timeout: float | None, held: int | None
 ) -> None:
+    from conche.env.apply import Applier
+    from conche.images.build import build as build_image
+
     with call.output.progress(f"{call.output.command} --env {seen.name}") as progress:
         Applier(
             compose,

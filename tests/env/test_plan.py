@@ -124,19 +124,19 @@ def test_a_trial_has_no_port_no_fixed_name_and_makes_neither_network_nor_volume(
             "db": {"image": THEIRS},
         },
         "networks": {"outside": {"name": "real-outside", "external": True}, "inside": {"name": "p_inside"}},
-        "volumes": {"kept": {"name": "real-kept"}},
+        "volumes": {"kept": {"name": "real-kept"}, "new": {"name": "not-yet"}},
         "secrets": {"token": {"file": "/x"}},
     }
     configuration = replace(UP.configuration, rendered=rendered)
 
-    assert definition(configuration, "web") == {
+    assert definition(configuration, "web", {"real-outside", "p_inside", "real-kept"}) == {
         "name": "p-trial",
         "services": {"web": {"image": OWN, "volumes": ["kept:/kept"]}},
         "networks": {
             "outside": {"name": "real-outside", "external": True},
             "inside": {"name": "p_inside", "external": True},
         },
-        "volumes": {"kept": {"name": "real-kept", "external": True}},
+        "volumes": {"kept": {"name": "real-kept", "external": True}, "new": None},
         "secrets": {"token": {"file": "/x"}},
     }
     assert rendered["services"]["web"]["ports"] == [1]  # type: ignore[index]

@@ -268,3 +268,49 @@ def test_an_invalid_compose_file_is_refused_in_the_words_of_compose(small: Small
     assert refused.returncode == 2
     assert "restrat" in refused.stderr
     assert "compose/dev.yaml" in refused.stderr
+
+
+def test_a_restart_into_a_crash_says_that_what_worked_is_gone(small: SmallStack) -> None:
+    small.up()
+    small.behave("crash")
+
+    failed = small.invoke("env.restart")
+
+    assert failed.returncode == 5
+    assert "error [previous-state-lost]" in failed.stderr
+    assert "the cause of the crash" in failed.stderr
+    assert "git stash" in failed.stderr
+
+
+def test_a_change_that_brings_a_new_volume_is_tried_with_a_stand_in(small: SmallStack, engine: Engine) -> None:
+    small.up()
+    small.replace("compose/dev.yaml", "      - kept:/kept\n", "      - kept:/kept\n      - new:/new\n")
+    small.replace("compose/dev.yaml", "volumes:\n  kept:", f"volumes:\n  new: {{name: {small.name}-new}}\n  kept:")
+
+    done = small.invoke("env.up")
+
+    assert done.returncode == 0, done.stderr
+    volumes = {volume["Name"] for volume in engine.client.api.volumes()["Volumes"]}
+    assert {name for name in volumes if small.name in name} == {f"{small.name}-kept", f"{small.name}-new"}
+
+
+def test_services_start_after_what_they_depend_on(small: SmallStack, engine: Engine) -> None:
+    small.replace(
+        "compose/dev.yaml",
+        "services:\n  web:\n",
+        "services:\n  early:\n    image: python:3.11-slim-bookworm\n    command: [sleep, '600']\n    init: true\n"
+        "    healthcheck: {test: [CMD, 'true'], interval: 1s}\n    networks: [outside]\n"
+        "  web:\n    depends_on: {early: {condition: service_healthy}}\n",
+    )
+
+    done = small.invoke("env.up")
+
+    said = done.stderr.splitlines()
+    assert done.returncode == 0, done.stderr
+    order = [line for line in said if line.startswith(("create service", "waiting"))]
+    assert order == [
+        "create service early (has no container)",
+        "create service web (has no container)",
+        "waiting until early is healthy",
+        "waiting until early, web is healthy",
+    ]

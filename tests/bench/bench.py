@@ -1,0 +1,122 @@
+"""Speed, as ratios against named rivals in the same run; `nox -s bench`.
+
+Each pair is run in turn, A B A B …, after one warm-up, and the ratio of the medians of whole processes is printed with
+what it must reach. Exit code 1 when one does not reach it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+INVOKE = (sys.executable, "-m", "invoke")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A command, its rival, and the ratio it must reach; `beside` is taken off the command's own time first."""
+
+    name: str
+    command: Sequence[str]
+    rival: Sequence[str]
+    rival_name: str
+    limit: float
+    beside: Sequence[str] = ()
+    before: Callable[[], None] | None = None
+
+
+def seconds(argv: Sequence[str]) -> float:
+    begun = time.perf_counter()
+    subprocess.run(argv, cwd=ROOT, check=True, capture_output=True)
+    return time.perf_counter() - begun
+
+
+def measure(pair: Pair, runs: int) -> tuple[float, float, float]:
+    """Medians of the command, of what is taken off, and of the rival, in seconds."""
+    taken: tuple[list[float], list[float], list[float]] = ([], [], [])
+    for run in range(runs + 1):
+        for column, argv in enumerate((pair.command, pair.beside, pair.rival)):
+            if pair.before is not None:
+                pair.before()
+            value = seconds(argv) if argv else 0.0
+            if run:
+                taken[column].append(value)
+    own, beside, rival = (statistics.median(column) for column in taken)
+    return own, beside, rival
+
+
+def pairs(empty: Path) -> list[Pair]:
+    """The pairs; `empty` is a folder with a tasks file that holds one task that does nothing."""
+    bare = (*INVOKE, "--search-root", str(empty), "--list")
+    files = ("-f", "compose/dev.yaml", "--project-name", "chocolate-factory-dev")
+    by_hand = " && ".join(
+        shlex.join(["docker", "compose", *files, *words])
+        for words in (["config", "--quiet"], ["up", "--detach", "--no-recreate"], ["ps"])
+    )
+    build = ("docker", "build", "--file", "docker/fastapi.Dockerfile")
+    return [
+        Pair("invoke --list", (*INVOKE, "--list"), bare, "bare Invoke", 1.25),
+        Pair(
+            "env.up, already up, beyond bare Invoke",
+            (*INVOKE, "env.up"),
+            ("sh", "-c", by_hand),
+            "three calls of docker compose",
+            1.0,
+            beside=bare,
+        ),
+        Pair(
+            "code-only rebuild",
+            (*build, "--tag", "conche-bench", "--build-arg", "REVISION=bench", "."),
+            (*build, "--tag", "conche-bench", "--no-cache", "."),
+            "docker build --no-cache",
+            0.5,
+            before=touch,
+        ),
+    ]
+
+
+def touch() -> None:
+    """A change of the code that a build sees: a comment with the time at the end of one module."""
+    edited = ROOT / "src/fastapi-app/app/bench_marker.py"
+    edited.write_text(f"# {time.time_ns()}\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--only", default="")
+    chosen = parser.parse_args()
+    missed = 0
+    subprocess.run([*INVOKE, "env.up"], cwd=ROOT, check=True, capture_output=True)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "tasks.py").write_text("from invoke import task\n\n@task\ndef nothing(c):\n    'Nothing.'\n")
+        for pair in pairs(Path(folder)):
+            if chosen.only not in pair.name:
+                continue
+            own, beside, rival = measure(pair, chosen.runs)
+            ratio = (own - beside) / rival
+            missed += ratio > pair.limit
+            verdict = "ok" if ratio <= pair.limit else "MISSED"
+            sys.stdout.write(
+                f"{pair.name}: {own * 1000:.0f} ms"
+                + (f" - {beside * 1000:.0f} ms" if pair.beside else "")
+                + f" against {pair.rival_name}: {rival * 1000:.0f} ms"
+                f" = ratio {ratio:.2f} (at most {pair.limit}) {verdict}\n"
+            )
+    (ROOT / "src/fastapi-app/app/bench_marker.py").unlink(missing_ok=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    sys.exit(main())
