@@ -8,7 +8,7 @@ from conche.outcome import Outcome
 
 @command()
 def doctor(invocation: Invocation) -> Outcome:
-    """Every prerequisite with what was found, what is needed and the next command."""
+    """Look at every prerequisite: found, needed, next command."""
     from conche.doctor.checks import examine
 
     return examine(invocation)

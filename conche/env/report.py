@@ -81,7 +81,7 @@ def _row(container: Container, differences: Mapping[str, str]) -> tuple[str, ...
         container.health,
         container.image,
         container.revision or "unknown",
-        ", ".join(container.ports),
+        ", ".join(port.removesuffix("/tcp") for port in container.ports),
         _uptime(container),
         _said(differences, container.service),
     )

@@ -17,7 +17,11 @@ def up(
     build: Annotated[bool, "build this repository's images even if they are there"] = False,
     timeout: Timeout = None,
 ) -> Outcome:
-    """Bring an environment up and wait until it is healthy; what works already is left alone."""
+    """Bring an environment up, healthy.
+
+    Images that are missing are built or pulled. What works already is left alone; a service that changed is first tried
+    beside the one that serves.
+    """
     from conche.env.up import up
 
     return up(invocation, env, build=build, timeout=timeout)
@@ -30,7 +34,7 @@ def down(
     volumes: Annotated[bool, "delete the data too; asks first"] = False,
     confirm: Annotated[str | None, "name of a protected environment, instead of typing it"] = None,
 ) -> Outcome:
-    """Stop an environment and remove its containers; data stays unless --volumes is given."""
+    """Stop an environment and remove its containers, not its data."""
     from conche.env.down import down
 
     return down(invocation, env, volumes=volumes, confirm=confirm)
@@ -41,7 +45,10 @@ def status(
     invocation: Invocation,
     env: Annotated[str | None, "one environment; default: all"] = None,
 ) -> Outcome:
-    """Services, health, revision, uptime and drift; exit code 1 on drift or ill health."""
+    """Services, health, revision and drift.
+
+    Ends with 1 on drift or ill health; among all environments one that is down is no fault.
+    """
     from conche.env.status import status
 
     return status(invocation, env)
@@ -68,7 +75,7 @@ def health(
     wait: Annotated[bool, "ask until it answers well"] = False,
     timeout: Annotated[float | None, "seconds to wait; default: 120"] = None,
 ) -> Outcome:
-    """Ask the environment's health URL from outside and show the answer."""
+    """Ask the health URL from outside."""
     from conche.env.status import health
 
     return health(invocation, env, wait=wait, timeout=timeout)
@@ -76,7 +83,7 @@ def health(
 
 @command()
 def config(invocation: Invocation, env: EnvironmentName = "dev") -> Outcome:
-    """The Compose files as Compose understands them, secrets masked."""
+    """The Compose files as rendered, secrets masked."""
     from conche.env.inside import config
 
     return config(invocation, env)
@@ -103,7 +110,10 @@ def update(
     build: Annotated[bool, "build its image here instead of pulling it"] = False,
     timeout: Timeout = None,
 ) -> Outcome:
-    """Pull or build the image of one service and replace that service alone."""
+    """Replace one service by its newest image.
+
+    The image is pulled, or built here with --build or where no registry has it. Other services are not touched.
+    """
     from conche.env.up import update
 
     return update(invocation, env, service, build=build, timeout=timeout)
@@ -115,7 +125,10 @@ def exec_(
     service: Annotated[str, "the service in whose container to run it"],
     env: EnvironmentName = "dev",
 ) -> Outcome:
-    """Run the command after `--` inside a container: invoke env.exec --service S -- CMD."""
+    """Run the command after `--` inside a container.
+
+    Example: invoke env.exec --service fastapi-app-dev -- python --version
+    """
     from conche.env.inside import execute
 
     return execute(invocation, env, service)

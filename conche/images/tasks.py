@@ -8,7 +8,10 @@ from conche.outcome import Outcome
 
 @command(changes=True)
 def base(invocation: Invocation) -> Outcome:
-    """Provide the base images: pulled, or made from Debian's packages where no registry answers."""
+    """Provide the base images.
+
+    They are pulled, or made from Debian's packages where no registry answers.
+    """
     from conche.engine.connection import Engine
     from conche.images.base import base
 
