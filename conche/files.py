@@ -7,12 +7,17 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from conche.errors import Locked
 
 __all__ = ["lock", "private_folder", "runtime_folder", "write_atomic"]
+
+
+PAUSE = 0.02
+"""Seconds between two tries to take a lock."""
 
 
 def write_atomic(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
@@ -107,22 +112,26 @@ def _alive(process: int) -> bool:
 
 
 @contextlib.contextmanager
-def lock(name: str, purpose: str) -> Iterator[int]:
-    """Exclude this user's other commands that lock the same name.
+def lock(name: str, purpose: str, *, folder: Path | None = None, wait: float = 0.0) -> Iterator[int]:
+    """Exclude other commands that lock the same name.
 
     The kernel frees it when its holder dies. A child that is given the descriptor (`process.run`, `keep_open`) holds it
-    too: what a killed command has left running is waited for, and a live holder is not.
+    too: what a killed command has left running is waited for.
+
+    Args:
+        folder: where the lock file stands; the default excludes this user's commands only.
+        wait: seconds to wait for a live holder.
 
     Returns:
         The descriptor that holds the lock.
 
     Raises:
-        Locked: at once, with the holder's process and purpose.
+        Locked: with the holder's process and purpose.
     """
-    path = runtime_folder() / f"{name}.lock"
+    path = (folder or runtime_folder()) / f"{name}.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _take(descriptor, name)
+        _take(descriptor, name, time.monotonic() + wait)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()} {purpose}".encode(), 0)
         yield descriptor
@@ -130,16 +139,19 @@ def lock(name: str, purpose: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _take(descriptor: int, name: str) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        process, _, purpose = os.pread(descriptor, 1000, 0).decode().partition(" ")
-        if process.isdigit() and not _alive(int(process)):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+def _take(descriptor: int, name: str, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            process, _, purpose = os.pread(descriptor, 1000, 0).decode().partition(" ")
+            dead = process.isdigit() and not _alive(int(process))
+            if not dead and time.monotonic() >= deadline:
+                raise Locked(
+                    "already-running",
+                    f"{name} is locked by process {process or 'unknown'}: {purpose or 'just starting'}.",
+                    next_command="wait for it to end, and try again",
+                ) from None
+            time.sleep(PAUSE)
+        else:
             return
-        raise Locked(
-            "already-running",
-            f"{name} is locked by process {process or 'unknown'} of this user: {purpose or 'just starting'}.",
-            next_command="wait for it to end, and try again",
-        ) from None

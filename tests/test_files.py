@@ -292,7 +292,7 @@ def test_a_lock_excludes_a_second_process_and_tells_who_holds_it() -> None:
         assert (caught.value.code, caught.value.status, caught.value.message) == (
             "already-running",
             7,
-            f"dev is locked by process {holder.pid} of this user: env.up dev.",
+            f"dev is locked by process {holder.pid}: env.up dev.",
         )
         assert caught.value.next_command == "wait for it to end, and try again"
         with lock("prod", "another name"):
@@ -310,7 +310,7 @@ def test_a_lock_is_free_after_its_holder_was_killed() -> None:
         holder.kill()
         holder.wait()
 
-        with lock("dev", "next"), pytest.raises(Locked, match=f"process {os.getpid()} of this user: next"):
+        with lock("dev", "next"), pytest.raises(Locked, match=f"process {os.getpid()}: next"):
             lock("dev", "third").__enter__()
 
 

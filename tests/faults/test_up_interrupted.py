@@ -131,4 +131,4 @@ def test_two_at_once_exclude_each_other(small: SmallStack) -> None:
     first.send_signal(signal.SIGINT)
     first.communicate(timeout=60)
     assert second.returncode == 7
-    assert f"{small.project} is locked by process {first.pid} of this user: invoke env.up --env dev" in second.stderr
+    assert f"{small.project} is locked by process {first.pid}: invoke env.up --env dev" in second.stderr
