@@ -28,7 +28,8 @@ def tiny_engine(tmp_path: Path) -> Iterator[str]:
     address = f"unix://{tmp_path}/docker.sock"
     argv = [
         # A network of its own: `--bridge none` removes docker0, and there is only one in a network namespace.
-        "unshare", "--net", "dockerd", "--data-root", str(disk), "--exec-root", str(tmp_path / "exec"), "--pidfile", str(tmp_path / "pid"),
+        "unshare", "--net", "dockerd", "--data-root", str(disk), "--exec-root", str(tmp_path / "exec"),
+        "--pidfile", str(tmp_path / "pid"),
         "--host", address, "--bridge", "none", "--iptables=false", "--storage-driver", "vfs",
     ]  # fmt: skip
     with (tmp_path / "log").open("w") as log:

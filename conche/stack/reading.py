@@ -1,155 +1,28 @@
-"""stack.yaml -> `Stack`: one typed, frozen model, read in one place.
-
-A bad file is refused with every problem at once, each with its line, its path in the file, the value that stands there,
-what was expected and, where one is close, the word that was probably meant. Sections of other namespaces slot in as
-further fields of `Stack`.
-"""
+"""Reading stack.yaml: YAML with its lines, and every problem at once."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from conche.errors import Refused, did_you_mean
-from conche.files import write_atomic
+from conche.stack.model import Stack
 
-__all__ = [
-    "FILE",
-    "Base",
-    "Environment",
-    "Image",
-    "Problem",
-    "Stack",
-    "StackInvalid",
-    "load",
-    "parse",
-    "schema",
-    "write_schema",
-]
+__all__ = ["FILE", "Problem", "StackInvalid", "load", "parse"]
 
 FILE = "stack.yaml"
 
 MOST_KEYS = 20_000
 """Keys of a file with its aliases written out; a few lines of nested aliases can mean billions."""
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*([-_][a-z0-9]+)*$", max_length=63)]
-Repository = Annotated[str, Field(pattern=r"^[a-z0-9]+([._/-][a-z0-9]+)*$")]
-RegistryHost = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$")]
-Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
-Port = Annotated[int, Field(ge=1, le=65535)]
-HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
-EngineAddress = Annotated[str, Field(pattern=r"^(ssh|tcp|unix|npipe)://[^\s]+$")]
 Path_ = tuple[str | int, ...]
-
-
-def _present(kind: Literal["file", "folder"]) -> AfterValidator:
-    """A path that is relative to the stack file and there; existence is only looked at where the root is known."""
-
-    def check(path: Path, validation: ValidationInfo) -> Path:
-        root: Path | None = (validation.context or {}).get("root")
-        if root is None:
-            return path
-        there = root / path
-        with contextlib.suppress(OSError):  # such as a name longer than the file system takes
-            if there.is_file() if kind == "file" else there.is_dir():
-                return path
-        raise PydanticCustomError("absent", "a {kind} that exists.{hint}", {"kind": kind, "hint": _near(there)})
-
-    return AfterValidator(check)
-
-
-def _near(path: Path) -> str:
-    try:
-        return did_you_mean(path.name, [entry.name for entry in path.parent.iterdir()])
-    except (OSError, ValueError):
-        return ""
-
-
-FilePath = Annotated[Path, _present("file")]
-FolderPath = Annotated[Path, _present("folder")]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Image(_Section):
-    """An image this repository builds."""
-
-    dockerfile: FilePath = Field(description="Dockerfile, relative to stack.yaml")
-    context: FolderPath = Field(default=Path(), description="build context, relative to stack.yaml")
-    repository: Repository = Field(description="name in the registry, without host and tag")
-
-
-class Base(_Section):
-    """How a base image is made from Debian's packages on a host that can pull it from nowhere."""
-
-    suite: Name = Field(description="Debian release, for example bookworm")
-    packages: tuple[str, ...] = Field(description="packages it contains beside Debian's essential ones")
-
-
-class Environment(_Section):
-    """A set of services that run together: dev, prod, git."""
-
-    compose: tuple[FilePath, ...] = Field(min_length=1, description="Compose files, in the order Compose merges them")
-    project: Name | None = Field(default=None, description="Compose project; default: <stack name>-<environment>")
-    tag: Tag = Field(default="latest", description="tag of this stack's images in this environment")
-    branch: str | None = Field(default=None, description="git branch that is deployed here")
-    port: Port | None = Field(default=None, description="published port of the application")
-    publish: str = Field(default="127.0.0.1", description="address on which ports are published")
-    health: HttpUrl | None = Field(default=None, description="URL that answers 2xx when the application works")
-    protected: bool = Field(default=False, description="destructive tasks want the environment's name typed")
-    engine: EngineAddress | None = Field(
-        default=None,
-        description="address of the Docker engine, for example ssh://deploy@host; default: the current one",
-    )
-
-
-class Stack(_Section):
-    """What stack.yaml says."""
-
-    name: Name = Field(description="name of the stack; prefix of its Compose projects")
-    registry: RegistryHost = Field(description="host[:port] of the private registry")
-    images: Mapping[Name, Image] = Field(default_factory=dict, description="images built from this repository")
-    bases: Mapping[str, Base] = Field(
-        default_factory=dict, description="base images that images.base can make, by the name a Dockerfile asks for"
-    )
-    environments: Mapping[Name, Environment] = Field(min_length=1, description="environments, by name")
-
-    @model_validator(mode="after")
-    def _ports_differ(self) -> Stack:
-        taken: dict[tuple[str | None, int], str] = {}
-        for name, environment in self.environments.items():
-            if environment.port is None:
-                continue
-            other = taken.setdefault((environment.engine, environment.port), name)
-            if other != name:
-                raise PydanticCustomError(
-                    "port_twice",
-                    "another port: environments {other} and {name} both publish {port} on one engine",
-                    {"other": other, "name": name, "port": environment.port},
-                )
-        return self
-
-    def project(self, environment: str) -> str:
-        """The Compose project of an environment."""
-        return self.environments[environment].project or f"{self.name}-{environment}"
-
-    def reference(self, image: str, environment: str) -> str:
-        """The full reference of an image in an environment: registry/repository:tag."""
-        return f"{self.registry}/{self.images[image].repository}:{self.environments[environment].tag}"
-
-    def image_of(self, reference: str, environment: str) -> str | None:
-        """The image of this stack that a Compose service means by `reference`, if any."""
-        return next((name for name in self.images if self.reference(name, environment) == reference), None)
 
 
 @dataclass(frozen=True)
@@ -253,20 +126,6 @@ def parse(text: str, *, root: Path | None = None) -> Stack:
     return stack
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema of a stack file, for editors; checked in as conche/stack.schema.json."""
-    model = Stack.model_json_schema()
-    for section in model["properties"].values():
-        if "patternProperties" in section:
-            section["additionalProperties"] = False  # a name that breaks the pattern is no name
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **model}
-
-
-def write_schema(folder: Path = Path(__file__).parent) -> bool:
-    """Write the schema beside this module; returns whether it changed."""
-    return write_atomic(folder / "stack.schema.json", (json.dumps(schema(), indent=2) + "\n").encode())
-
-
 def _syntax(error: yaml.YAMLError, text: str) -> Problem:
     mark = getattr(error, "problem_mark", None)
     line = mark.line + 1 if mark else 0
@@ -363,6 +222,26 @@ def _description(path: Path_) -> str:
 
 
 def _model_at(path: Path_) -> type[BaseModel]:
-    """The model of the section at a path; sections stand in mappings by name below the top."""
-    sections: dict[str, type[BaseModel]] = {"images": Image, "bases": Base, "environments": Environment}
-    return sections.get(str(path[0]), Stack) if len(path) >= 2 else Stack
+    """The model of the section at a path, found along the fields; a mapping by name is stepped into by any name."""
+    model: type[BaseModel] = Stack
+    entries: type[BaseModel] | None = None
+    for part in path:
+        if entries is not None:
+            model, entries = entries, None
+            continue
+        field = model.model_fields.get(str(part))
+        found = [kind for kind in _kinds(field.annotation if field else None) if issubclass(kind, BaseModel)]
+        if not found:
+            break
+        if field is not None and get_origin(field.annotation) is Mapping:
+            entries = found[0]
+        else:
+            model = found[0]
+    return model
+
+
+def _kinds(annotation: Any) -> list[type]:
+    """The classes in an annotation, however deep."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        return [annotation]
+    return [kind for argument in get_args(annotation) for kind in _kinds(argument)]

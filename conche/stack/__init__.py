@@ -1,0 +1,34 @@
+"""stack.yaml -> `Stack`: one typed, frozen model, read in one place.
+
+A bad file is refused with every problem at once, each with its line, its path in the file, the value that stands there,
+what was expected and, where one is close, the word that was probably meant. Sections of other namespaces slot in as
+further fields of `Stack`.
+"""
+
+from conche.stack.model import (
+    Base,
+    Environment,
+    Image,
+    SecretDeclaration,
+    Secrets,
+    Stack,
+    schema,
+    write_schema,
+)
+from conche.stack.reading import FILE, Problem, StackInvalid, load, parse
+
+__all__ = [
+    "FILE",
+    "Base",
+    "Environment",
+    "Image",
+    "Problem",
+    "SecretDeclaration",
+    "Secrets",
+    "Stack",
+    "StackInvalid",
+    "load",
+    "parse",
+    "schema",
+    "write_schema",
+]

@@ -1,0 +1,176 @@
+"""What stack.yaml may say: one typed, frozen model. A namespace's section slots in as a further field of `Stack`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
+
+from conche.errors import did_you_mean
+from conche.files import write_atomic
+
+__all__ = ["Base", "Environment", "Image", "SecretDeclaration", "Secrets", "Stack", "schema", "write_schema"]
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*([-_][a-z0-9]+)*$", max_length=63)]
+SecretName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=63)]
+VariableName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=63)]
+Repository = Annotated[str, Field(pattern=r"^[a-z0-9]+([._/-][a-z0-9]+)*$")]
+RegistryHost = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$")]
+Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+EngineAddress = Annotated[str, Field(pattern=r"^(ssh|tcp|unix|npipe)://[^\s]+$")]
+
+
+def _present(kind: Literal["file", "folder"]) -> AfterValidator:
+    """A path that is relative to the stack file and there; existence is only looked at where the root is known."""
+
+    def check(path: Path, validation: ValidationInfo) -> Path:
+        root: Path | None = (validation.context or {}).get("root")
+        if root is None:
+            return path
+        there = root / path
+        with contextlib.suppress(OSError):  # such as a name longer than the file system takes
+            if there.is_file() if kind == "file" else there.is_dir():
+                return path
+        raise PydanticCustomError("absent", "a {kind} that exists.{hint}", {"kind": kind, "hint": _near(there)})
+
+    return AfterValidator(check)
+
+
+def _near(path: Path) -> str:
+    try:
+        return did_you_mean(path.name, [entry.name for entry in path.parent.iterdir()])
+    except (OSError, ValueError):
+        return ""
+
+
+FilePath = Annotated[Path, _present("file")]
+FolderPath = Annotated[Path, _present("folder")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Image(_Section):
+    """An image this repository builds."""
+
+    dockerfile: FilePath = Field(description="Dockerfile, relative to stack.yaml")
+    context: FolderPath = Field(default=Path(), description="build context, relative to stack.yaml")
+    repository: Repository = Field(description="name in the registry, without host and tag")
+
+
+class Base(_Section):
+    """How a base image is made from Debian's packages on a host that can pull it from nowhere."""
+
+    suite: Name = Field(description="Debian release, for example bookworm")
+    packages: tuple[str, ...] = Field(description="packages it contains beside Debian's essential ones")
+
+
+class Environment(_Section):
+    """A set of services that run together: dev, prod, git."""
+
+    compose: tuple[FilePath, ...] = Field(min_length=1, description="Compose files, in the order Compose merges them")
+    project: Name | None = Field(default=None, description="Compose project; default: <stack name>-<environment>")
+    tag: Tag = Field(default="latest", description="tag of this stack's images in this environment")
+    branch: str | None = Field(default=None, description="git branch that is deployed here")
+    port: Port | None = Field(default=None, description="published port of the application")
+    publish: str = Field(default="127.0.0.1", description="address on which ports are published")
+    health: HttpUrl | None = Field(default=None, description="URL that answers 2xx when the application works")
+    protected: bool = Field(default=False, description="destructive tasks want the environment's name typed")
+    engine: EngineAddress | None = Field(
+        default=None,
+        description="address of the Docker engine, for example ssh://deploy@host; default: the current one",
+    )
+
+
+class SecretDeclaration(_Section):
+    """One secret: where its value goes, who uses it, and where it comes from."""
+
+    env: VariableName | None = Field(default=None, description="environment variable; default: the name in upper case")
+    outputs: tuple[Literal["env", "file"], ...] = Field(
+        default=("env",), description="env: a line of .env; file: docker/secrets/<name>.txt, mounted at /run/secrets"
+    )
+    environments: tuple[Name, ...] = Field(default=(), description="environments that use it; default: all")
+    services: tuple[str, ...] = Field(default=(), description="services to restart when it changes")
+    owner: int | None = Field(default=None, ge=0, description="user id that owns its file; default: whoever renders it")
+    required: bool = Field(default=True, description="whether its environments refuse to start without it")
+    generate: Literal["hex16", "hex32", "password"] | None = Field(
+        default=None, description="how a value is made by --generate; none where a person gets it elsewhere"
+    )
+    source: str = Field(default="", description="where a person gets it")
+
+    def variable(self, name: str) -> str:
+        """The environment variable of the secret `name`."""
+        return self.env or name.upper()
+
+
+class Secrets(_Section):
+    """The encrypted file and what is in it."""
+
+    file: Path = Field(default=Path("secrets.enc.yaml"), description="the encrypted file")
+    folder: Path = Field(default=Path("docker/secrets"), description="where secret files are written")
+    demonstration: tuple[str, ...] = Field(
+        default=(), description="age recipients of a key that everybody has; protected environments refuse them"
+    )
+    declared: Mapping[SecretName, SecretDeclaration] = Field(default_factory=dict, description="the secrets, by name")
+
+
+class Stack(_Section):
+    """What stack.yaml says."""
+
+    name: Name = Field(description="name of the stack; prefix of its Compose projects")
+    registry: RegistryHost = Field(description="host[:port] of the private registry")
+    images: Mapping[Name, Image] = Field(default_factory=dict, description="images built from this repository")
+    bases: Mapping[str, Base] = Field(
+        default_factory=dict, description="base images that images.base can make, by the name a Dockerfile asks for"
+    )
+    secrets: Secrets | None = Field(default=None, description="the encrypted file and the secrets in it")
+    environments: Mapping[Name, Environment] = Field(min_length=1, description="environments, by name")
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Stack:
+        taken: dict[tuple[str | None, int], str] = {}
+        for name, environment in self.environments.items():
+            if environment.port is None:
+                continue
+            other = taken.setdefault((environment.engine, environment.port), name)
+            if other != name:
+                raise PydanticCustomError(
+                    "port_twice",
+                    "another port: environments {other} and {name} both publish {port} on one engine",
+                    {"other": other, "name": name, "port": environment.port},
+                )
+        return self
+
+    def project(self, environment: str) -> str:
+        """The Compose project of an environment."""
+        return self.environments[environment].project or f"{self.name}-{environment}"
+
+    def reference(self, image: str, environment: str) -> str:
+        """The full reference of an image in an environment: registry/repository:tag."""
+        return f"{self.registry}/{self.images[image].repository}:{self.environments[environment].tag}"
+
+    def image_of(self, reference: str, environment: str) -> str | None:
+        """The image of this stack that a Compose service means by `reference`, if any."""
+        return next((name for name in self.images if self.reference(name, environment) == reference), None)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a stack file, for editors; checked in as conche/stack.schema.json."""
+    model = Stack.model_json_schema()
+    for section in model["properties"].values():
+        if "patternProperties" in section:
+            section["additionalProperties"] = False  # a name that breaks the pattern is no name
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **model}
+
+
+def write_schema(folder: Path = Path(__file__).parents[1]) -> bool:
+    """Write the schema into the package; returns whether it changed."""
+    return write_atomic(folder / "stack.schema.json", (json.dumps(schema(), indent=2) + "\n").encode())
