@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from invoke import Context, Exit, Task
 
-from conche.errors import ConcheError, NotFound, Refused, did_you_mean
+from conche.errors import NotFound, Refused, Told, did_you_mean
 from conche.outcome import Outcome
 from conche.output import Output
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EnvironmentName", "Invocation", "command"]
 
-EnvironmentName = Annotated[str, "environment of stack.yaml: dev, prod, git"]
+EnvironmentName = Annotated[str, "environment of stack.yaml"]
 
 _JSON = "one JSON document on stdout instead of tables"
 _DRY_RUN = "show the plan and change nothing"
@@ -132,7 +132,7 @@ def _guarded(invocation: Invocation, body: Callable[[], Outcome]) -> Outcome:
         with signals_raise():
             outcome = body()
         output.outcome(outcome, dry_run=invocation.dry_run)
-    except ConcheError as error:
+    except Told as error:
         output.error(error)
         raise Exit(code=error.status) from error
     except BrokenPipeError:
@@ -145,7 +145,7 @@ def _guarded(invocation: Invocation, body: Callable[[], Outcome]) -> Outcome:
 
 
 def _dotted_name(body: Callable[..., Outcome], name: str) -> str:
-    namespace = body.__module__.removeprefix("conche.").removesuffix(".tasks").rpartition(".")[2]
+    namespace = body.__module__.removeprefix("conche.").removesuffix(".tasks")
     task = (name or body.__name__.rstrip("_")).replace("_", "-")
     return task if task == namespace else f"{namespace}.{task}"
 

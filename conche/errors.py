@@ -1,16 +1,17 @@
 """The error tree and the exit codes.
 
-    ConcheError
-    ├── CheckFailed    1  a check, verify or scan found something
-    ├── Refused        2  nothing was changed: usage, stack file, preflight
-    ├── Partial        3  some components failed, the rest is kept and said
-    ├── Restored       4  failed; the previous state was restored and verified
-    ├── NotRestored    5  failed; the previous state could not be restored
-    ├── NotFound       6  no such release, backup, secret, environment
-    ├── Locked         7  somebody else is at work
-    ├── KeyUnusable    8  no usable key, or secrets damaged or tampered with
-    ├── Unreachable    9  the engine, a registry or a server cannot be reached, or a tool is missing
-    └── Interrupted    128 + signal, after unwinding
+    Told
+    ├── ConcheError
+    │   ├── CheckFailed    1  a check, verify or scan found something
+    │   ├── Refused        2  nothing was changed: usage, stack file, preflight
+    │   ├── Partial        3  some components failed, the rest is kept and said
+    │   ├── Restored       4  failed; the previous state was restored and verified
+    │   ├── NotRestored    5  failed; the previous state could not be restored
+    │   ├── NotFound       6  no such release, backup, secret, environment
+    │   ├── Locked         7  somebody else is at work
+    │   ├── KeyUnusable    8  no usable key, or secrets damaged or tampered with
+    │   └── Unreachable    9  the engine, a registry or a server cannot be reached, or a tool is missing
+    └── Interrupted        128 + signal, after unwinding
 
 Every error has a fixed kebab-case code, which docs/reference/errors.md explains. This module imports nothing of the
 toolkit, so that every other module may raise from it.
@@ -35,6 +36,7 @@ __all__ = [
     "Partial",
     "Refused",
     "Restored",
+    "Told",
     "Unreachable",
     "did_you_mean",
 ]
@@ -42,8 +44,8 @@ __all__ = [
 _CODE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
 
 
-class ConcheError(Exception):
-    """A fault of the world or of the input: shown to the user without a traceback.
+class Told(BaseException):
+    """What is told to the user without a traceback.
 
     Args:
         code: kebab-case name of the fault, listed in docs/reference/errors.md.
@@ -88,6 +90,10 @@ class ConcheError(Exception):
             "evidence": list(self.evidence),
             "exit_code": self.status,
         }
+
+
+class ConcheError(Told, Exception):
+    """A fault of the world or of the input."""
 
 
 class CheckFailed(ConcheError):
@@ -144,8 +150,11 @@ class Unreachable(ConcheError):
     exit_code = 9
 
 
-class Interrupted(ConcheError):
-    """A signal ended the command; what it had begun was unwound."""
+class Interrupted(Told):
+    """A signal ended the command; what it had begun was unwound.
+
+    No `Exception`: whoever handles faults and goes on must not go on after a signal.
+    """
 
     def __init__(self, received: signal.Signals) -> None:
         super().__init__("interrupted-by-signal", f"Interrupted by {received.name}.")

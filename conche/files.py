@@ -20,18 +20,20 @@ PAUSE = 0.02
 """Seconds between two tries to take a lock."""
 
 
-def write_atomic(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
+def write_atomic(path: Path, content: bytes, *, mode: int = 0o644, owner: int | None = None) -> bool:
     """Put `content` at `path`, so that every reader sees the old file or the new one, also after a power cut.
 
     Returns:
         Whether the file is different now: equal content is left untouched.
     """
-    if _holds(path, content, mode):
+    if owner is None and _holds(path, content, mode):
         return False
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
             os.fchmod(stream.fileno(), mode)
+            if owner is not None:
+                os.fchown(stream.fileno(), owner, -1)
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
@@ -111,6 +113,17 @@ def _alive(process: int) -> bool:
     return True
 
 
+def _lock_folder() -> Path:
+    """One folder for all of a user's sessions: a login and a cron job have different runtime folders."""
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    try:
+        folder = base / "conche" / "locks"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return runtime_folder()
+    return folder
+
+
 @contextlib.contextmanager
 def lock(name: str, purpose: str, *, folder: Path | None = None, wait: float = 0.0) -> Iterator[int]:
     """Exclude other commands that lock the same name.
@@ -128,7 +141,7 @@ def lock(name: str, purpose: str, *, folder: Path | None = None, wait: float = 0
     Raises:
         Locked: with the holder's process and purpose.
     """
-    path = (folder or runtime_folder()) / f"{name}.lock"
+    path = (folder or _lock_folder()) / f"{name}.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _take(descriptor, name, time.monotonic() + wait)

@@ -32,6 +32,16 @@ class Step:
     undo: str = ""
     destroys: bool = False
 
+    @property
+    def kind(self) -> str:
+        """The first word of the subject: network, image, service, volume, container."""
+        return self.subject.partition(" ")[0]
+
+    @property
+    def name(self) -> str:
+        """What the subject is called."""
+        return self.subject.partition(" ")[2]
+
     def __str__(self) -> str:
         return f"{self.action} {self.subject}"
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from conche.errors import ConcheError, Refused
+from conche.errors import Refused, Told
 from conche.outcome import Outcome, Plan, Table
 from conche.secret import MASK, Redactor, Secret
 
@@ -127,7 +127,7 @@ class Output:
         for text in outcome.lines:
             self.line(text)
 
-    def error(self, error: ConcheError) -> None:
+    def error(self, error: Told) -> None:
         """What happened, what was looked at, the tool's own words, and the next command."""
         if self.as_json:
             self._document(changed=False, value=None, plan=[], warnings=[], error=error.as_json())

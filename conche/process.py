@@ -36,6 +36,9 @@ PASSED_ON = (
 )  # fmt: skip
 """What a child may know of our environment. Everything else, `COMPOSE_*` and secrets first of all, stays behind."""
 
+MOST_KEPT = 1 << 20
+"""Bytes of each stream that are kept of a process whose lines are shown as they come; it may run for days."""
+
 GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL for a child that is ended."""
 
@@ -124,6 +127,8 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
             said, readers = _listen(child, stdin)
         for number, line in _lines(said, timeout):
             kept[number].extend(line)
+            if on_line is not None and len(kept[number]) > 2 * MOST_KEPT:
+                del kept[number][:-MOST_KEPT]
             if on_line is not None:
                 on_line(redact(_text(line).rstrip("\n")))
         child.wait()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import urllib.parse
 from collections.abc import Iterable
 from typing import NoReturn
 
-__all__ = ["MASK", "Redactor", "Secret"]
+__all__ = ["MASK", "SECRET_NAME", "Redactor", "Secret"]
 
 MASK = "***"
+
+SECRET_NAME = re.compile(r"(token|key|password|passwd|passphrase|secret|credential)", re.IGNORECASE)
+"""Names of variables whose values are not shown."""
 
 SHORTEST_REDACTED = 6
 """Characters. A shorter value stands in too much innocent text to be searched for."""

@@ -23,6 +23,7 @@ def isolation(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     """No colour, no credentials and no settings of whoever runs the tests."""
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
     for name in [name for name in os.environ if name.startswith(("COMPOSE_", "SOPS_", "INFLUXDB_"))]:
         monkeypatch.delenv(name)
 

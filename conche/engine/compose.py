@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -50,23 +50,30 @@ class Service:
 
     Attributes:
         image: reference, as the file has it.
-        ports: published ports, as (address, port); the address is empty where all are meant.
-        config_hash: Compose's own hash of the definition; a container carries the hash it was made with.
-        binds: host folders that are mounted.
+        ports: published TCP ports, as (address, port); the address is empty where all are meant.
+        hashes: Compose's own hashes of the definition; a container carries one of them. There are two where the service
+            depends on others: Compose leaves dependencies out of the hash when it starts a service alone.
+        binds: host folders that are mounted and that nobody makes.
         secret_files: host files of its secrets.
-        depends_on: services that start before it; `waits_for` are those of them that must be healthy first.
+        user: whom it runs as, as the file says; empty for what the image says.
+        waits_for: services that must be healthy, or done, before it starts.
+        ends: it is a one-shot: without healthcheck, and not started again when it has ended well.
+        completes: another service waits for its end.
+        tries: whether a second one may run beside it, for a trial.
     """
 
     name: str
     image: str
-    config_hash: str
+    hashes: frozenset[str]
     ports: tuple[tuple[str, int], ...] = ()
-    container_name: str = ""
     healthcheck: Healthcheck | None = None
     binds: tuple[Path, ...] = ()
     secret_files: tuple[Path, ...] = ()
-    depends_on: tuple[str, ...] = ()
+    user: str = ""
     waits_for: tuple[str, ...] = ()
+    ends: bool = False
+    completes: bool = False
+    tries: bool = True
 
 
 @dataclass(frozen=True)
@@ -149,15 +156,27 @@ class Compose:
 
         with ThreadPoolExecutor(1) as pool:
             hashing = pool.submit(self.hashes)
-            rendered = self._answer(("config", "--format", "json"))
-            return _configuration(self.project, json.loads(rendered), hashing.result())
+            rendered = json.loads(self._answer(("config", "--format", "json")))
+            hashes = {name: {value} for name, value in hashing.result().items()}
+        if any(body.get("depends_on") for body in rendered["services"].values()):
+            for name, value in self._hashes_alone(rendered).items():
+                hashes[name].add(value)
+        return _configuration(self.project, rendered, hashes)
+
+    def _hashes_alone(self, rendered: Mapping[str, Any]) -> dict[str, str]:
+        services = {name: {**body, "depends_on": {}} for name, body in rendered["services"].items()}
+        document = json.dumps({**rendered, "services": services}).encode()
+        argv = ("docker", "compose", "--file", "-", "--project-name", self.project, "config", "--hash", "*")
+        return _pairs(self._checked(run(argv, stdin=document, extra_env=self.environment(), redact=self.redact)))
 
     def hashes(self) -> dict[str, str]:
         """Service -> Compose's hash of its definition, which a container made from it carries as a label."""
-        return dict(line.split() for line in self._answer(("config", "--hash", "*")).splitlines() if line)
+        return _pairs(self._answer(("config", "--hash", "*")))
 
     def _answer(self, words: Sequence[str]) -> str:
-        completed = self.call(self.argv(*words), timeout=60)
+        return self._checked(self.call(self.argv(*words), timeout=60))
+
+    def _checked(self, completed: Completed) -> str:
         if not completed.ok:
             raise _translated(completed)
         return completed.stdout
@@ -201,11 +220,25 @@ def _no_compose(completed: Completed) -> Unreachable:
     )
 
 
-def _configuration(project: str, rendered: Mapping[str, Any], hashes: Mapping[str, str]) -> Configuration:
-    secrets = rendered.get("secrets") or {}
+def _pairs(text: str) -> dict[str, str]:
+    return dict(line.split() for line in text.splitlines() if line)
+
+
+def _configuration(project: str, rendered: Mapping[str, Any], hashes: Mapping[str, Collection[str]]) -> Configuration:
+    bodies = rendered["services"]
+    completing = {
+        name
+        for body in bodies.values()
+        for name, how in (body.get("depends_on") or {}).items()
+        if how.get("condition") == "service_completed_successfully"
+    }
     services = {
-        name: _service(name, rendered["services"][name], hashes.get(name, ""), secrets)
-        for name in _in_order(rendered["services"])
+        name: replace(
+            _service(name, bodies[name], rendered.get("secrets") or {}),
+            hashes=frozenset(hashes.get(name, ())),
+            completes=name in completing,
+        )
+        for name in _in_order(bodies)
     }
     networks = (rendered.get("networks") or {}).values()
     volumes = (rendered.get("volumes") or {}).values()
@@ -224,25 +257,42 @@ def _in_order(services: Mapping[str, Any]) -> Iterable[str]:
     return [name for name in TopologicalSorter(needs).static_order() if name in services]
 
 
-def _service(name: str, body: Mapping[str, Any], config_hash: str, secrets: Mapping[str, Any]) -> Service:
-    ports = tuple(
-        (port.get("host_ip", ""), int(port["published"])) for port in body.get("ports", []) if port.get("published")
-    )
-    binds = tuple(Path(mount["source"]) for mount in body.get("volumes", []) if mount["type"] == "bind")
+def _service(name: str, body: Mapping[str, Any], secrets: Mapping[str, Any]) -> Service:
+    if not body.get("image"):
+        raise Refused(
+            "image-unnamed",
+            f"The service {name} names no image.",
+            next_command=f"add `image:` to {name}; with `images` in stack.yaml it is built from this repository",
+        )
     needs = body.get("depends_on") or {}
     files = [secrets[secret["source"]].get("file") for secret in body.get("secrets") or []]
+    healthcheck = _healthcheck(body.get("healthcheck"))
     return Service(
         name=name,
-        image=body.get("image", ""),
-        config_hash=config_hash,
-        ports=ports,
-        container_name=body.get("container_name", ""),
-        healthcheck=_healthcheck(body.get("healthcheck")),
-        binds=binds,
+        image=body["image"],
+        hashes=frozenset(),
+        ports=tuple(_ports(body.get("ports") or [])),
+        healthcheck=healthcheck,
+        binds=tuple(Path(mount["source"]) for mount in body.get("volumes") or [] if _must_exist(mount)),
         secret_files=tuple(Path(file) for file in files if file),
-        depends_on=tuple(sorted(needs)),
-        waits_for=tuple(sorted(one for one, how in needs.items() if how.get("condition") == "service_healthy")),
+        user=str(body.get("user", "")),
+        waits_for=tuple(sorted(n for n, how in needs.items() if how.get("condition") != "service_started")),
+        ends=healthcheck is None and not str(body.get("restart", "no")).startswith(("always", "unless-stopped")),
+        tries=not body.get("network_mode"),
     )
+
+
+def _ports(published: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int]]:
+    """Each published TCP port; Compose leaves a range such as 3000-3005 as text."""
+    for port in published:
+        first, _, last = str(port.get("published") or "").partition("-")
+        if first and port.get("protocol", "tcp") == "tcp":
+            for number in range(int(first), int(last or first) + 1):
+                yield port.get("host_ip", ""), number
+
+
+def _must_exist(mount: Mapping[str, Any]) -> bool:
+    return mount["type"] == "bind" and not (mount.get("bind") or {}).get("create_host_path")
 
 
 def _healthcheck(body: Mapping[str, Any] | None) -> Healthcheck | None:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conche.engine.connection import Engine, translated
+from conche.errors import Unreachable
+from conche.process import run
 
 __all__ = [
     "LABEL",
@@ -39,6 +41,8 @@ class Container:
         config_hash: Compose's hash of the definition it was made from.
         ports: published, as `127.0.0.1:8001->8000/tcp`.
         started_at: None where it never ran.
+        healthcheck: the command of its healthcheck, from the Compose file or the image, and its time-out in seconds.
+        stop_timeout: seconds it is given to end.
         restarts: how often the engine has started it again.
     """
 
@@ -59,6 +63,9 @@ class Container:
     revision: str = ""
     health_log: tuple[str, ...] = ()
     error: str = ""
+    healthcheck: tuple[str, ...] = ()
+    healthcheck_timeout: float = 30.0
+    stop_timeout: int = 10
 
 
 def of_project(engine: Engine, project: str) -> tuple[Container, ...]:
@@ -105,6 +112,9 @@ def parse(attributes: Mapping[str, Any]) -> Container:
         revision=labels.get("org.opencontainers.image.revision", ""),
         health_log=_last_words(health.get("Log") or []),
         error=state.get("Error", ""),
+        healthcheck=_healthcheck((config.get("Healthcheck") or {}).get("Test") or []),
+        healthcheck_timeout=((config.get("Healthcheck") or {}).get("Timeout") or 30e9) / 1e9,
+        stop_timeout=config.get("StopTimeout") or 10,
     )
 
 
@@ -115,23 +125,18 @@ def last_lines(engine: Engine, container_id: str, count: int = 20) -> tuple[str,
     return tuple(log.decode(errors="replace").splitlines())
 
 
-def passes_healthcheck(engine: Engine, container_id: str) -> bool:
+def passes_healthcheck(engine: Engine, container: Container) -> bool:
     """Ask the container's own healthcheck now.
 
     The engine asks for the first time after a whole interval, 30 s by default; asking ourselves shows within a second
     that a container works, on every engine (`start_interval` needs engine 25).
     """
-    import docker.errors
-
-    api = engine.client.api
+    if not container.healthcheck:
+        return False
+    argv = ["docker", "exec", container.id, *container.healthcheck]
     try:
-        test: Sequence[str] = api.inspect_container(container_id)["Config"]["Healthcheck"]["Test"]
-        command = list(test[1:]) if test[0] == "CMD" else ["/bin/sh", "-c", test[1]]
-        execution = api.exec_create(container_id, command)["Id"]
-        api.exec_start(execution)
-        return bool(api.exec_inspect(execution)["ExitCode"] == 0)
-    except (docker.errors.APIError, KeyError, IndexError):
-        # The container ended meanwhile, or restarts: the next look at its state tells which.
+        return run(argv, extra_env=engine.cli_environment(), timeout=container.healthcheck_timeout).ok
+    except Unreachable:
         return False
 
 
@@ -146,29 +151,37 @@ def remove(engine: Engine, container_id: str) -> None:
             return
 
 
-def stop(engine: Engine, container_id: str, grace: int = 10) -> None:
-    """Stop a container within `grace` seconds; it stays, and can be started again."""
+def stop(engine: Engine, container_id: str) -> None:
+    """Stop a container within its own grace; it stays, and can be started again."""
     with translated(engine.address):
-        engine.client.api.stop(container_id, timeout=grace)
+        engine.client.api.stop(container_id)
 
 
-def restart(engine: Engine, container_id: str, grace: int = 10) -> None:
-    """Stop, within `grace` seconds, and start a container."""
+def restart(engine: Engine, container: Container) -> None:
+    """Stop a container within its own grace, and start it."""
     with translated(engine.address):
-        engine.client.api.restart(container_id, timeout=grace)
+        engine.client.api.restart(container.id, timeout=container.stop_timeout)
 
 
 def asked(engine: Engine, container: Container) -> Container:
     """The same container; where the engine still calls it starting, its healthcheck is asked by ourselves."""
     waits = container.state == "running" and container.health == "starting"
-    return replace(container, health="healthy") if waits and passes_healthcheck(engine, container.id) else container
+    return replace(container, health="healthy") if waits and passes_healthcheck(engine, container) else container
 
 
 def publishing(engine: Engine, port: int) -> Container | None:
-    """The running container that publishes a port of the host, if one does."""
+    """The running container that publishes a TCP port of the host, if one does."""
     with translated(engine.address):
-        found = engine.client.api.containers(filters={"publish": str(port)})
+        found = engine.client.api.containers(filters={"publish": f"{port}/tcp"})
     return read(engine, found[0]["Id"]) if found else None
+
+
+def _healthcheck(test: Sequence[str]) -> tuple[str, ...]:
+    """The argv of a healthcheck, as the engine runs it."""
+    kind, *words = test or ["NONE"]
+    if kind == "CMD":
+        return tuple(words)
+    return ("/bin/sh", "-c", *words) if kind == "CMD-SHELL" else ()
 
 
 def _last_words(log: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -187,7 +200,7 @@ def _ports(published: Mapping[str, Sequence[Mapping[str, str]] | None]) -> tuple
 
 def _moment(text: str) -> datetime | None:
     """RFC 3339 with nanoseconds; the engine writes year 1 for never."""
-    match = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)", text)
+    match = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?)", text)
     if not match or text.startswith("0001"):
         return None
     return datetime.fromisoformat(match[1]).replace(tzinfo=UTC)

@@ -48,32 +48,33 @@ class Waiting:
     failed: Mapping[str, str]
 
 
-def judge(
-    container: Container, *, has_healthcheck: bool, ran_for: float, restarts_before: int = 0
-) -> tuple[Verdict, str]:
+def judge(container: Container, service: Service, *, ran_for: float, restarts_before: int = 0) -> tuple[Verdict, str]:
     """The verdict over a container, and the reason when it failed.
 
     Args:
         ran_for: seconds since it started.
         restarts_before: restarts that were counted before the wait began; only new ones count against it.
     """
-    failure = _failure(container, restarts_before)
+    failure = _failure(container, service, restarts_before)
     if failure:
         return Verdict.FAILED, failure
     if container.state in ("exited", "dead"):
         return Verdict.HEALTHY, ""
-    if container.state != "running":
+    if container.state != "running" or service.completes:
         return Verdict.WAITING, ""
-    settled = container.health == "healthy" if has_healthcheck else ran_for >= WITHOUT_HEALTHCHECK
+    # A healthcheck may also come with the image.
+    checked = service.healthcheck is not None or container.health != "none"
+    settled = container.health == "healthy" if checked else ran_for >= WITHOUT_HEALTHCHECK
     return (Verdict.HEALTHY if settled else Verdict.WAITING), ""
 
 
-def _failure(container: Container, restarts_before: int) -> str:
+def _failure(container: Container, service: Service, restarts_before: int) -> str:
     if container.oom_killed:
         return "was killed for want of memory (OOM)"
     if container.restarts > restarts_before or container.state == "restarting":
         return "keeps restarting" + (f", exit code {container.exit_code}" if container.exit_code else "")
-    if container.state in ("exited", "dead") and container.exit_code != 0:
+    ended = container.state in ("exited", "dead")
+    if ended and (container.exit_code != 0 or not (service.ends or service.completes)):
         return f"exited with {container.exit_code}"
     return "is unhealthy" if container.health == "unhealthy" else ""
 
@@ -92,14 +93,13 @@ def wait(
     services: Mapping[str, Service],
     *,
     timeout: float | None = None,
-    on_look: Callable[[Sequence[Container]], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> Waiting:
     """Look until every container works or one has failed.
 
     Args:
-        look: the containers as they are now.
+        look: the containers of these services as they are now.
         services: their definitions, by name.
         timeout: seconds; default is what the healthchecks allow.
     """
@@ -108,13 +108,11 @@ def wait(
     before: dict[str, int] = {}
     for _ in _until_over(clock, begun, limit, pause):
         seen = tuple(containers.asked(engine, container) for container in look())
-        on_look(seen)
-        verdicts = {}
+        verdicts = dict.fromkeys(services.keys() - {c.service for c in seen}, (Verdict.FAILED, "has no container"))
         for container in seen:
-            service = services.get(container.service)
             verdicts[container.name] = judge(
                 container,
-                has_healthcheck=service is None or service.healthcheck is not None,
+                services[container.service],
                 ran_for=clock() - begun,
                 restarts_before=before.setdefault(container.id, container.restarts),
             )

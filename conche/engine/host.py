@@ -47,8 +47,8 @@ def _free(address: str, port: int) -> bool:
         try:
             probe.bind((address or "0.0.0.0", port))  # noqa: S104 - asks, does not listen
         except OSError as error:
-            # An address this host does not have is for Compose to complain about.
-            return error.errno not in (errno.EADDRINUSE, errno.EACCES)
+            # A privileged port or an address this host does not have is the engine's affair.
+            return error.errno != errno.EADDRINUSE
     return True
 
 

@@ -14,6 +14,14 @@ from conche.process import Completed, run
 __all__ = ["Build", "BuildFailed", "Found", "PullFailed", "build", "find", "pull", "references"]
 
 
+NO_NETWORK = (
+    "no such host", "connection refused", "i/o timeout", "network is unreachable", "no route to host",
+    "TLS handshake timeout", "Client.Timeout exceeded", "context deadline exceeded", "server misbehaving",
+    "Temporary failure in name resolution",
+)  # fmt: skip
+"""What the engine says when it reached no registry at all, as against one that answered with no."""
+
+
 @dataclass(frozen=True)
 class Found:
     """An image that an engine has."""
@@ -95,14 +103,14 @@ def pull(engine: Engine, reference: str, on_line: Callable[[str], None] | None =
     if completed.ok:
         return
     words = completed.stderr + completed.stdout
-    if any(sign in words for sign in ("not found", "manifest unknown", "denied", "unauthorized", "no basic auth")):
-        raise Refused(
-            "image-not-pulled",
-            f"The registry has no {reference}, or not for this user.",
-            evidence=completed.last_lines(4),
-            next_command="invoke env.up --build    # builds this stack's own images",
-        )
-    raise PullFailed("registry-unreachable", f"{reference} could not be pulled.", evidence=completed.last_lines(4))
+    if any(sign in words for sign in NO_NETWORK):
+        raise PullFailed("registry-unreachable", f"{reference} could not be pulled.", evidence=completed.last_lines(4))
+    raise Refused(
+        "image-not-pulled",
+        f"{reference} could not be pulled: its registry, or this engine, says no.",
+        evidence=completed.last_lines(4),
+        next_command="invoke env.up --build    # builds this stack's own images",
+    )
 
 
 def build(engine: Engine, wanted: Build, on_line: Callable[[str], None] | None = None) -> None:

@@ -7,17 +7,18 @@ that was begun is taken back, newest first, and what served before is looked at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from conche.engine import containers, health, images, networks
-from conche.engine.compose import Compose
+from conche.engine.compose import Compose, Service
 from conche.engine.containers import Container
 from conche.engine.health import Waiting
 from conche.env import trial
 from conche.env.evidence import evidence
 from conche.env.observe import Observed
-from conche.errors import ConcheError, NotRestored, Restored
+from conche.env.plan import works
+from conche.errors import ConcheError, NotRestored, Restored, Told
 from conche.outcome import Plan, Step
 from conche.output import Progress
 from conche.process import Completed, signals_deferred
@@ -62,18 +63,22 @@ class Applier:
         except BaseException as error:
             with signals_deferred():
                 problems = [*self._unwind(), *self._no_longer_serving()]
-            if problems and isinstance(error, ConcheError):
+            if problems and isinstance(error, Told):
                 raise self._not_restored(error, problems) from error
+            for problem in problems:
+                error.add_note(problem)
             raise
 
     def _take(self, step: Step) -> None:
-        kind, _, name = step.subject.partition(" ")
-        match step.action, kind:
+        name = step.name
+        match step.action, step.kind:
             case "remove", "container":
                 containers.remove(self.compose.engine, next(c.id for c in self.seen.leftovers if c.name == name))
             case "create", "network":
                 self._undo.append((step.undo, lambda: networks.remove(self.compose.engine, name)))
-                networks.create(self.compose.engine, name)
+                # A request that is broken off may still be carried out, after the unwinding has looked.
+                with signals_deferred():
+                    networks.create(self.compose.engine, name)
             case "build", "image":
                 self.build(self.seen.own[name])
             case "pull", "image":
@@ -109,8 +114,12 @@ class Applier:
 
     def _recreate(self, name: str) -> None:
         self._wait_for(self._dependencies(name))
-        serves = all(container.health in ("healthy", "none") for container in self.seen.of(name))
-        if serves and self.seen.configuration.services[name].image in self.seen.own:
+        if self._is_current(name):
+            self.progress.step(f"{name} runs from this very image already")
+            return
+        service = self.seen.configuration.services[name]
+        serves = all(works(service, container) for container in self.seen.of(name))
+        if serves and service.image in self.seen.own and service.tries and not (service.ends or service.completes):
             self._try(name)
         self.progress.step(f"replacing {name}")
         self._started.add(name)
@@ -124,12 +133,21 @@ class Applier:
             )
             self._checked(completed, name)
 
+    def _is_current(self, name: str) -> bool:
+        """Whether a build or pull has brought the image that runs already, under the same definition."""
+        service = self.seen.configuration.services[name]
+        image = images.find(self.compose.engine, service.image)
+        return all(
+            image is not None and container.image_id == image.id and container.config_hash in service.hashes
+            for container in self.seen.of(name)
+        )
+
     def _restart(self, name: str) -> None:
         self._started.add(name)
         with signals_deferred():
             self._replaced.add(name)
             for container in self.seen.of(name):
-                containers.restart(self.compose.engine, container.id)
+                containers.restart(self.compose.engine, container)
 
     def _try(self, name: str) -> None:
         self.progress.step(f"trying the new {name} beside the one that serves")
@@ -148,12 +166,7 @@ class Applier:
         if not wanted:
             return
         self.progress.step(f"waiting until {', '.join(wanted)} is healthy")
-        waiting = health.wait(
-            self.compose.engine,
-            lambda: [container for container in self._look() if container.service in wanted],
-            wanted,
-            timeout=self.timeout,
-        )
+        waiting = self._waited(wanted)
         if waiting.failed:
             raise self._failure(waiting)
 
@@ -192,28 +205,33 @@ class Applier:
             self.progress.step(f"unwinding: {description}")
             try:
                 undo()
-            except ConcheError as error:
+            except Exception as error:  # noqa: BLE001 - one that fails must not keep the others from being taken back
                 problems.append(f"could not {description}: {error}")
         return problems
 
     def _no_longer_serving(self) -> list[str]:
-        """Services that worked before and do not now."""
-        served = {c.service for c in self.seen.containers if c.state == "running" and c.health in ("healthy", "none")}
+        """Services that worked before and do not now; one that was just replaced is given its time."""
+        services = self.seen.configuration.services
+        served = {
+            container.service: services[container.service]
+            for container in self.seen.containers
+            if container.service in services and container.state == "running" and works(None, container)
+        }
         try:
-            now = {c.service: containers.asked(self.compose.engine, c) for c in self._look()}
-        except ConcheError as error:
+            waiting = self._waited(served)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the first error is the one to show
             return [f"could not look at what runs now: {error}"]
-        return [
-            f"{service} worked before and is {now[service].health if service in now else 'gone'} now"
-            for service in sorted(served)
-            if service not in now or now[service].state != "running" or now[service].health == "unhealthy"
-        ] + [
-            f"{service} was replaced and does not work"
-            for service in sorted(self._replaced & served & now.keys())
-            if now[service].state == "running" and now[service].health == "starting"
-        ]
+        return [f"{name} worked before; now it {reason}" for name, reason in waiting.failed.items()]
 
-    def _not_restored(self, error: ConcheError, problems: list[str]) -> NotRestored:
+    def _waited(self, services: Mapping[str, Service]) -> Waiting:
+        return health.wait(
+            self.compose.engine,
+            lambda: [container for container in self._look() if container.service in services],
+            services,
+            timeout=self.timeout,
+        )
+
+    def _not_restored(self, error: Told, problems: list[str]) -> NotRestored:
         name = self.seen.name
         return NotRestored(
             "previous-state-lost",

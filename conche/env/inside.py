@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from conche.command import Invocation
@@ -11,12 +13,15 @@ from conche.env.observe import observe, open_compose, service_of
 from conche.errors import Refused
 from conche.outcome import Outcome
 from conche.process import replace, run
-from conche.secret import MASK
+from conche.secret import MASK, SECRET_NAME
 
 __all__ = ["config", "execute", "logs"]
 
-SECRET_NAME = re.compile(r"(token|key|password|passwd|secret|credential|authkey)", re.IGNORECASE)
-"""Names of environment variables whose values are not shown."""
+CLEAR_LINE = "\x1b[2K"
+"""What Compose writes before each line of a log, a terminal or not, whatever --ansi says (2.26)."""
+
+USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+"""User and password in a URL."""
 
 
 def logs(call: Invocation, name: str, *, follow: bool, tail: int, service: str | None) -> Outcome:
@@ -25,7 +30,6 @@ def logs(call: Invocation, name: str, *, follow: bool, tail: int, service: str |
     compose = open_compose(call.stack, name, call.root)
     if service:
         service_of(compose.configuration(), service)
-    # Without a terminal Compose still clears each line it writes.
     plain = [] if sys.stdout.isatty() else ["--ansi", "never"]
     argv = compose.argv(
         *plain, "logs", "--tail", str(tail), *(["--follow"] if follow else []), *([service] if service else [])
@@ -35,8 +39,10 @@ def logs(call: Invocation, name: str, *, follow: bool, tail: int, service: str |
             raise Refused(
                 "json-has-an-end", "--json and --follow exclude each other.", next_command="invoke env.logs --follow"
             )
-        return Outcome(value=compose.call(argv).require("reading the logs").stdout.splitlines())
-    compose.call(argv, on_line=call.output.line).require("reading the logs")
+        lines = compose.call(argv).require("reading the logs").stdout.splitlines()
+        return Outcome(value=[line.removeprefix(CLEAR_LINE) for line in lines])
+    plainly = call.output.line if sys.stdout.isatty() else lambda line: call.output.line(line.removeprefix(CLEAR_LINE))
+    compose.call(argv, on_line=plainly).require("reading the logs")
     return Outcome()
 
 
@@ -46,17 +52,29 @@ def config(call: Invocation, name: str) -> Outcome:
 
     call.environment(name)
     compose = open_compose(call.stack, name, call.root)
-    masked = _masked(dict(compose.configuration().rendered))
+    rendered = dict(compose.configuration().rendered)
+    services = {name: {**body, **_hidden(body)} for name, body in rendered["services"].items()}
+    masked = json.loads(compose.redact(json.dumps(_urls({**rendered, "services": services}))))
     return Outcome(value=masked, raw=yaml.safe_dump(masked, sort_keys=False))
 
 
-def _masked(document: dict[str, Any]) -> dict[str, Any]:
-    for service in document["services"].values():
-        variables = service.get("environment") or {}
-        for variable, value in variables.items():
-            if value and SECRET_NAME.search(variable) and not str(value).startswith("/run/secrets/"):
-                variables[variable] = MASK
-    return document
+def _hidden(service: Mapping[str, Any]) -> dict[str, Any]:
+    """A service's variables, without the values of those that are named like a secret."""
+    variables = service.get("environment") or {}
+    hidden = {
+        name: MASK if value and SECRET_NAME.search(name) and not str(value).startswith("/run/secrets/") else value
+        for name, value in variables.items()
+    }
+    return {"environment": hidden} if variables else {}
+
+
+def _urls(value: Any) -> Any:
+    """The same without users and passwords in URLs."""
+    if isinstance(value, dict):
+        return {key: _urls(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_urls(below) for below in value]
+    return USERINFO.sub(MASK, value) if isinstance(value, str) else value
 
 
 def execute(call: Invocation, name: str, service: str) -> Outcome:

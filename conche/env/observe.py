@@ -14,12 +14,10 @@ from conche.engine.compose import Compose, Configuration, Service
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.errors import NotFound, did_you_mean
-from conche.stack import Environment, Stack
+from conche.secret import SECRET_NAME, Redactor, Secret
+from conche.stack import TRIAL, Environment, Stack
 
-__all__ = ["TRIAL", "Observed", "glance", "observe", "open_compose", "service_of"]
-
-TRIAL = "-trial"
-"""Suffix of the Compose project in which a new container is tried beside the one that serves."""
+__all__ = ["Observed", "glance", "observe", "open_compose", "service_of"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,9 @@ def open_compose(stack: Stack, name: str, root: Path) -> Compose:
     """The Compose project of an environment, with the variables its files interpolate."""
     environment = stack.environments[name]
     files = tuple(root / file for file in environment.compose)
-    return Compose(Engine(environment.engine), stack.project(name), files, _variables(environment, files, root))
+    variables = _variables(environment, files, root)
+    secrets = [Secret(value) for variable, value in variables.items() if SECRET_NAME.search(variable)]
+    return Compose(Engine(environment.engine), stack.project(name), files, variables, Redactor(secrets))
 
 
 def glance(stack: Stack, name: str, compose: Compose) -> Observed | None:
@@ -67,7 +67,7 @@ def glance(stack: Stack, name: str, compose: Compose) -> Observed | None:
         hashes = hashing.result()
     if leftovers or sorted((c.service, c.config_hash) for c in found) != sorted(hashes.items()):
         return None
-    services = {c.service: Service(c.service, c.image, c.config_hash) for c in found}
+    services = {c.service: Service(c.service, c.image, frozenset({c.config_hash})) for c in found}
     return _observed(stack, name, compose, Configuration(compose.project, services, (), ()), found, leftovers)
 
 
@@ -132,7 +132,7 @@ def service_of(configuration: Configuration, name: str) -> Service:
 
 
 def _variables(environment: Environment, files: tuple[Path, ...], root: Path) -> dict[str, str]:
-    """What stack.yaml decides, then for the names that the files mention: the shell, then .env."""
+    """What stack.yaml decides, then the shell for the names that the files mention, then .env."""
     owner = root.stat()
     values = {
         "CONCHE_PUBLISH": environment.publish,
@@ -141,13 +141,12 @@ def _variables(environment: Environment, files: tuple[Path, ...], root: Path) ->
     }
     if environment.port is not None:
         values["CONCHE_PORT"] = str(environment.port)
-    mentioned = {name for file in files for name in re.findall(r"\$\{?([A-Z_][A-Z0-9_]*)", file.read_text())}
     written = _dotenv(root / ".env")
-    for name in mentioned - values.keys():
-        value = os.environ.get(name, written.get(name))
-        if value is not None:
-            values[name] = value
-    return values
+    mentioned = {
+        name for file in files for name in re.findall(r"\$\{?([A-Za-z_]\w*)", file.read_text(encoding="utf-8"))
+    }
+    shell = {name: os.environ[name] for name in mentioned if name in os.environ}
+    return {**written, **shell, **values}
 
 
 def _dotenv(file: Path) -> dict[str, str]:

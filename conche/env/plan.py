@@ -9,7 +9,7 @@ from conche.engine.containers import Container
 from conche.env.observe import Observed
 from conche.outcome import Plan, Step
 
-__all__ = ["drift", "plan_down", "plan_up"]
+__all__ = ["drift", "plan_down", "plan_up", "works"]
 
 
 def plan_up(seen: Observed, *, build: bool = False, only: str | None = None) -> Plan:
@@ -26,7 +26,7 @@ def plan_up(seen: Observed, *, build: bool = False, only: str | None = None) -> 
         for name in seen.missing_networks
     ]
     image_steps = _image_steps(seen, services, build=build, refresh=only is not None)
-    fresh = {step.subject.removeprefix("image ") for step in image_steps}
+    fresh = {step.name for step in image_steps}
     return Plan((*steps, *image_steps, *_service_steps(seen, services, fresh)))
 
 
@@ -74,24 +74,43 @@ def _image_steps(seen: Observed, services: Mapping[str, Service], *, build: bool
 
 
 def _service_steps(seen: Observed, services: Mapping[str, Service], fresh: set[str]) -> list[Step]:
-    steps = []
-    for name, service in services.items():
-        running = [container for container in seen.of(name) if container.state == "running"]
-        difference = _difference(seen, service)
-        undo = "" if running else f"remove service {name}"
-        if not seen.of(name):
-            steps.append(Step("create", f"service {name}", "has no container", undo=undo))
-        elif not running:
-            steps.append(Step("start", f"service {name}", f"is {seen.of(name)[0].state}", undo=undo))
-        elif difference:
-            steps.append(Step("recreate", f"service {name}", difference))
-        elif service.image in fresh:
-            steps.append(Step("recreate", f"service {name}", "its image is new"))
-        elif any(container.health == "unhealthy" for container in running):
-            steps.append(Step("restart", f"service {name}", "is unhealthy"))
-        elif any(container.health == "starting" for container in running):
-            steps.append(Step("await", f"service {name}", "is starting"))
-    return steps
+    steps = (_service_step(seen, service, fresh) for service in services.values())
+    return [step for step in steps if step is not None]
+
+
+def _service_step(  # noqa: PLR0911 - one return for each thing that may be wrong
+    seen: Observed, service: Service, fresh: set[str]
+) -> Step | None:
+    found = seen.of(service.name)
+    subject = f"service {service.name}"
+    if not found:
+        return Step("create", subject, "has no container", undo=f"remove {subject}")
+    difference = _difference(seen, service) or ("its image is new" if service.image in fresh else "")
+    if any(container.state == "paused" for container in found):
+        return Step("restart", subject, "is paused")
+    if not any(container.state == "running" for container in found):
+        if all(done(service, container) for container in found) and not difference:
+            return None
+        return Step("start", subject, f"is {found[0].state}", undo=f"stop {subject}")
+    if difference:
+        return Step("recreate", subject, difference)
+    if any(container.health == "unhealthy" for container in found):
+        return Step("restart", subject, "is unhealthy")
+    if any(container.health == "starting" for container in found):
+        return Step("await", subject, "is starting")
+    return None
+
+
+def works(service: Service | None, container: Container) -> bool:
+    """Running and healthy; or a one-shot that has ended well."""
+    if container.state == "running":
+        return container.health in ("healthy", "none")
+    return service is not None and done(service, container)
+
+
+def done(service: Service, container: Container) -> bool:
+    """A one-shot that has ended well."""
+    return (service.ends or service.completes) and container.state == "exited" and container.exit_code == 0
 
 
 def _difference(seen: Observed, service: Service) -> str:
@@ -102,7 +121,7 @@ def _difference(seen: Observed, service: Service) -> str:
 
 
 def _changed(seen: Observed, service: Service, container: Container) -> str:
-    if container.config_hash != service.config_hash:
+    if container.config_hash not in service.hashes:
         return "its definition changed"
     image = seen.images.get(service.image)
     return "its image changed" if image and container.image_id != image else ""

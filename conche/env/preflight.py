@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from conche.engine import host
+from conche.engine import containers, host
+from conche.engine.compose import Service
 from conche.engine.connection import Engine
 from conche.env.observe import Observed
 from conche.errors import ConcheError, Refused, Unreachable
@@ -31,42 +33,66 @@ def check(seen: Observed, plan: Plan, engine: Engine) -> None:
         )
 
 
+def _planned(seen: Observed, plan: Plan) -> list[Service]:
+    """The services that the plan starts or replaces."""
+    names = {step.name for step in plan if step.kind == "service"}
+    return [service for name, service in seen.configuration.services.items() if name in names]
+
+
 def _ports(seen: Observed, plan: Plan, engine: Engine) -> Iterator[ConcheError]:
-    starting = {step.subject.removeprefix("service ") for step in plan if step.subject.startswith("service ")}
-    for name in sorted(starting & seen.configuration.services.keys()):
-        if any(container.state == "running" for container in seen.of(name)):
-            continue
-        for address, port in seen.configuration.services[name].ports:
-            holder = host.listener(engine, address, port)
-            if holder:
+    for service in _planned(seen, plan):
+        for address, port in service.ports:
+            holder = containers.publishing(engine, port)
+            if holder is not None and holder.project == seen.configuration.project:
+                continue
+            said = f"container {holder.name}" if holder else host.listener(engine, address, port)
+            if said:
                 yield Refused(
                     "port-taken",
-                    f"Port {port}, which {name} publishes, is taken by {holder}.",
+                    f"Port {port}, which {service.name} publishes, is taken by {said}.",
                     looked_at=[f"{address or 'every address'}:{port}"],
                     next_command=f"stop it, or change `environments.{seen.name}.port` in stack.yaml",
                 )
 
 
 def _files(seen: Observed, plan: Plan, engine: Engine) -> Iterator[ConcheError]:
-    """Compose accepts a missing secret file or bind mount and fails half-way; a bind mount may even become a folder."""
-    if not (engine.is_local and len(plan)):
+    """Compose accepts a missing secret file or bind mount and fails half-way."""
+    if not engine.is_local:
         return
-    for service in seen.configuration.services.values():
-        missing = [path for path in (*service.secret_files, *service.binds) if not path.exists()]
+    for service in _planned(seen, plan):
+        missing = [path for path in (*service.secret_files, *service.binds) if not _there(path)]
         if missing:
             yield Refused(
                 "file-missing",
                 f"{service.name} mounts files that are not there: {', '.join(path.name for path in missing)}.",
                 looked_at=[str(path) for path in missing],
-                next_command="invoke secrets.render" if set(missing) <= set(service.secret_files) else "git status",
+                next_command=f"write the secret files, mode 600, then: invoke env.up --env {seen.name}"
+                if set(missing) <= set(service.secret_files)
+                else "git status",
             )
-        unreadable = [path for path in service.binds if path.is_dir() and not path.stat().st_mode & 0o005]
-        if unreadable and unreadable[0].stat().st_uid == 0:
+        # Root enters every folder; a container whose user the file does not name may be root too.
+        if service.user.split(":")[0] not in ("", "0", "root"):
+            yield from _closed(service, [path for path in service.binds if _there(path)])
+
+
+def _closed(service: Service, binds: Sequence[Path]) -> Iterator[ConcheError]:
+    """Folders that belong to root and let nobody else in."""
+    for path in binds:
+        seen = path.stat()
+        if path.is_dir() and seen.st_uid == 0 and seen.st_mode & 0o005 != 0o005:
             yield Refused(
                 "bind-mount-unreadable",
-                f"{service.name} does not run as root and cannot read {unreadable[0]}.",
-                next_command=f"chmod -R o+rX '{unreadable[0]}'",
+                f"{service.name} runs as user {service.user} and cannot read {path}.",
+                next_command=f"chmod o+rx '{path}'",
             )
+
+
+def _there(path: Path) -> bool:
+    """Whether it is there, as far as this user may see: what stands below a closed folder is the engine's affair."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
 
 
 def _disk(plan: Plan, engine: Engine) -> Iterator[ConcheError]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from conche.engine.containers import Container
 from conche.env.observe import Observed
-from conche.env.plan import drift
+from conche.env.plan import drift, works
 from conche.outcome import Table
 from conche.stack import Environment
 
@@ -43,10 +43,9 @@ def table(seen: Observed) -> Table:
 
 
 def is_well(seen: Observed) -> bool:
-    """Up, every service running and healthy, and no drift."""
-    working = all(
-        container.state == "running" and container.health in ("healthy", "none") for container in seen.containers
-    )
+    """Up, every service running and healthy or done, and no drift."""
+    services = seen.configuration.services
+    working = all(works(services.get(container.service), container) for container in seen.containers)
     return bool(seen.containers) and working and not drift(seen)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 from conche.command import Invocation
 from conche.engine import networks
 from conche.env import report
 from conche.env.observe import Observed, glance, observe, open_compose
-from conche.errors import CheckFailed, Refused
+from conche.errors import CheckFailed, ConcheError, Refused
 from conche.outcome import Outcome, Plan, Step, Table
 
 __all__ = ["health", "list_networks", "status"]
@@ -31,19 +32,28 @@ def status(call: Invocation, name: str | None) -> Outcome:
     for one in names:
         call.environment(one)
     with ThreadPoolExecutor(len(names)) as pool:
-        seen = list(pool.map(lambda one: _look(call, one), names))
+        looked = list(pool.map(lambda one: _look(call, one), names))
+    unreachable = [(one, found) for one, found in zip(names, looked, strict=True) if isinstance(found, ConcheError)]
+    seen = [found for found in looked if isinstance(found, Observed)]
+    if not seen:
+        raise unreachable[0][1]
     ill = [one for one in seen if not report.is_well(one) and (name or one.containers)]
     return Outcome(
-        value=[report.as_json(one, call.environment(one.name)) for one in seen],
+        value=[report.as_json(one, call.environment(one.name)) for one in seen]
+        + [{"environment": one, "error": error.as_json()} for one, error in unreachable],
+        warnings=[f"{one}: {error.message}" for one, error in unreachable],
         tables=[report.table(one) for one in seen if one.containers or name],
         lines=[f"{one.name}: stopped, no containers" for one in seen if not (one.containers or name)],
-        exit_code=1 if ill else 0,
+        exit_code=1 if ill or unreachable else 0,
     )
 
 
-def _look(call: Invocation, name: str) -> Observed:
-    compose = open_compose(call.stack, name, call.root)
-    return glance(call.stack, name, compose) or observe(call.stack, name, compose)
+def _look(call: Invocation, name: str) -> Observed | ConcheError:
+    try:
+        compose = open_compose(call.stack, name, call.root)
+        return glance(call.stack, name, compose) or observe(call.stack, name, compose)
+    except ConcheError as error:
+        return error
 
 
 def health(
@@ -72,7 +82,7 @@ def health(
     limit = clock() + (timeout if timeout is not None else 120.0)
     while True:
         try:
-            answer = httpx.get(url, timeout=10)
+            answer = httpx.get(url, timeout=10, trust_env=not _is_here(url))
             said = f"answered {answer.status_code}"
             if answer.is_success:
                 value = {"url": url, "status": answer.status_code, "answer": answer.text[:ANSWER_SHOWN]}
@@ -84,7 +94,7 @@ def health(
                         )
                     ],
                 )
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             said = str(error) or type(error).__name__
         if not wait or clock() >= limit:
             raise CheckFailed(
@@ -94,6 +104,11 @@ def health(
                 next_command=f"invoke env.status --env {name}\ninvoke env.logs --env {name} --tail 50",
             )
         pause(PAUSE)
+
+
+def _is_here(url: str) -> bool:
+    """Whether a URL means this machine, where no proxy helps."""
+    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def list_networks(call: Invocation, name: str, *, create: bool) -> Outcome:

@@ -16,23 +16,31 @@ from typing import Any
 from conche.engine import containers, health, networks
 from conche.engine.compose import Compose, Configuration
 from conche.engine.health import Waiting
-from conche.env.observe import TRIAL
+from conche.errors import Restored
 from conche.process import run
+from conche.stack import TRIAL
 
 __all__ = ["definition", "remove", "start_and_wait"]
+
+
+PER_CONTAINER = ("ports", "container_name", "restart", "depends_on", "build", "links", "hostname")
+"""What belongs to the container that serves, and would get in its way."""
 
 
 def definition(configuration: Configuration, service: str, present: Collection[str]) -> dict[str, Any]:
     """The Compose document of a trial of one service.
 
-    Published ports, the fixed name, the restart policy and dependencies are left out. Networks and volumes are the
-    project's own where they are `present`; one that is new gets a stand-in, which goes with the trial.
+    What belongs to the one that serves is left out, fixed addresses and aliases too, and the service has another name:
+    nothing that looks for it by name finds the trial. Networks and volumes are the project's own where they are
+    `present`; one that is new gets a stand-in, which goes with the trial.
     """
     rendered: Mapping[str, Any] = copy.deepcopy(dict(configuration.rendered))
     body = rendered["services"][service]
-    for key in ("ports", "container_name", "restart", "depends_on", "build"):
+    for key in PER_CONTAINER:
         body.pop(key, None)
-    document = {"name": configuration.project + TRIAL, "services": {service: body}}
+    if isinstance(body.get("networks"), dict):
+        body["networks"] = dict.fromkeys(body["networks"])
+    document = {"name": configuration.project + TRIAL, "services": {service + TRIAL: body}}
     for kind in ("networks", "volumes"):
         if rendered.get(kind):
             document[kind] = {
@@ -46,7 +54,11 @@ def definition(configuration: Configuration, service: str, present: Collection[s
 
 
 def start_and_wait(compose: Compose, configuration: Configuration, service: str, timeout: float | None) -> Waiting:
-    """Start the trial and wait until it works or has failed."""
+    """Start the trial and wait until it works or has failed.
+
+    Raises:
+        Restored: it cannot be started; the one that serves was not touched.
+    """
     trial = replace(compose, project=compose.project + TRIAL, files=())
     present = networks.names(compose.engine) | set(networks.volumes(compose.engine, configuration.volumes))
     document = json.dumps(definition(configuration, service, present)).encode()
@@ -54,13 +66,18 @@ def start_and_wait(compose: Compose, configuration: Configuration, service: str,
         "docker", "compose", "--file", "-", "--project-name", trial.project, "--progress", "plain",
         "up", "--detach", "--no-build", "--pull", "never",
     )  # fmt: skip
-    run(argv, stdin=document, extra_env=trial.environment(), redact=trial.redact, timeout=120).require(
-        f"starting the new {service} beside the old one"
-    )
+    started = run(argv, stdin=document, extra_env=trial.environment(), redact=trial.redact, timeout=120)
+    if not started.ok:
+        raise Restored(
+            "start-failed",
+            f"The new {service} cannot be started; the one that serves was not touched.",
+            evidence=started.last_lines(6),
+            next_command="invoke env.up    # after correcting it",
+        )
     return health.wait(
         compose.engine,
         lambda: containers.of_project(compose.engine, trial.project),
-        {service: configuration.services[service]},
+        {service + TRIAL: replace(configuration.services[service], ends=False, completes=False)},
         timeout=timeout,
     )
 

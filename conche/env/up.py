@@ -33,16 +33,14 @@ def restart(call: Invocation, name: str, service: str | None, *, timeout: float 
     compose = open_compose(call.stack, name, call.root)
     with locked(call, compose, name) as held:
         seen = observe(call.stack, name, compose)
-        wanted = (
-            [service_of(seen.configuration, service).name] if service else sorted({c.service for c in seen.containers})
-        )
+        wanted = [service_of(seen.configuration, service).name] if service else list(seen.configuration.services)
         plan = Plan(tuple(Step("restart", f"service {one}", "asked for") for one in wanted if seen.of(one)))
         if not len(plan):
             raise Refused("nothing-runs", f"Nothing of {name} is up.", next_command=f"invoke env.up --env {name}")
         if call.dry_run:
             return Outcome(plan=plan)
         _apply(call, compose, seen, plan, timeout, held)
-        return _report(call, name, compose, plan)
+        return _report(call, seen, compose, plan)
 
 
 @contextmanager
@@ -75,7 +73,7 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
         if not len(plan):
             return _nothing_to_do(call, name, seen)
         _apply(call, compose, seen, plan, timeout, held)
-        return _report(call, name, compose, plan)
+        return _report(call, seen, compose, plan)
 
 
 def _nothing_to_do(call: Invocation, name: str, seen: Observed) -> Outcome:
@@ -100,12 +98,13 @@ def _apply(
         ).apply(plan)
 
 
-def _report(call: Invocation, name: str, compose: Compose, plan: Plan) -> Outcome:
+def _report(call: Invocation, before: Observed, compose: Compose, plan: Plan) -> Outcome:
+    name = before.name
     seen = observe(call.stack, name, compose)
     orphans = sorted({c.service for c in seen.containers} - seen.configuration.services.keys())
     return Outcome(
         value=report.as_json(seen, call.environment(name)),
-        changed=True,
+        changed=_state(before) != _state(seen),
         plan=plan,
         tables=[report.table(seen)],
         lines=_urls(call, name),
@@ -113,6 +112,11 @@ def _report(call: Invocation, name: str, compose: Compose, plan: Plan) -> Outcom
             f"service {service} is in no Compose file any more: invoke env.down removes it" for service in orphans
         ],
     )
+
+
+def _state(seen: Observed) -> object:
+    """What a run may have changed: containers, when they started, images, networks."""
+    return [(c.id, c.started_at, c.state) for c in seen.containers], seen.images, seen.missing_networks
 
 
 def _urls(call: Invocation, name: str) -> Sequence[str]:

@@ -6,6 +6,7 @@ further fields of `Stack`.
 """
 
 from conche.stack.model import (
+    TRIAL,
     Base,
     Environment,
     Image,
@@ -19,6 +20,7 @@ from conche.stack.reading import FILE, Problem, StackInvalid, load, parse
 
 __all__ = [
     "FILE",
+    "TRIAL",
     "Base",
     "Environment",
     "Image",

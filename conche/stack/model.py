@@ -14,9 +14,12 @@ from pydantic_core import PydanticCustomError
 from conche.errors import did_you_mean
 from conche.files import write_atomic
 
-__all__ = ["Base", "Environment", "Image", "SecretDeclaration", "Secrets", "Stack", "schema", "write_schema"]
+__all__ = ["TRIAL", "Base", "Environment", "Image", "SecretDeclaration", "Secrets", "Stack", "schema", "write_schema"]
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*([-_][a-z0-9]+)*$", max_length=63)]
+TRIAL = "-trial"
+"""Suffix of the Compose project in which a new container is tried; no environment's project ends with it."""
+
 SecretName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=63)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=63)]
 Repository = Annotated[str, Field(pattern=r"^[a-z0-9]+([._/-][a-z0-9]+)*$")]
@@ -133,6 +136,19 @@ class Stack(_Section):
     )
     secrets: Secrets | None = Field(default=None, description="the encrypted file and the secrets in it")
     environments: Mapping[Name, Environment] = Field(min_length=1, description="environments, by name")
+
+    @model_validator(mode="after")
+    def _projects_differ(self) -> Stack:
+        taken: dict[str, str] = {}
+        for name in self.environments:
+            project = self.project(name)
+            other = taken.setdefault(project, name)
+            if other != name or project.endswith(TRIAL):
+                reason = (
+                    f"environments {other} and {name} share {project}" if other != name else f"{project} is a trial's"
+                )
+                raise PydanticCustomError("project_twice", "another Compose project: {reason}", {"reason": reason})
+        return self
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Stack:

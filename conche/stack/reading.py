@@ -178,6 +178,7 @@ _EXPECTED = {
     "too_short": "got {input}, expected at least {min_length}",
     "absent": "got {input}, expected {message}",
     "port_twice": "expected {message}",
+    "project_twice": "expected {message}",
     "json_invalid": "{message}",
 }
 

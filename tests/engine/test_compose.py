@@ -55,11 +55,11 @@ def test_the_development_files_are_what_the_documents_promise() -> None:
         "fastapi-app-dev": Service(
             name="fastapi-app-dev",
             image="localhost:5000/chocolate-factory:develop",
-            config_hash=configuration.services["fastapi-app-dev"].config_hash,
+            hashes=configuration.services["fastapi-app-dev"].hashes,
             ports=(("127.0.0.1", 8001),),
-            container_name="chocolate_factory_dev",
             healthcheck=Healthcheck(interval=30, timeout=10, retries=3, start_period=40),
             binds=(ROOT / "src/fastapi-app",),
+            user="1000:1000",
         )
     }
     assert configuration.external_networks == ("chocolate-factory_dev-backend",)
@@ -137,3 +137,30 @@ def test_a_docker_with_compose_v1_only_is_told_apart_from_a_bad_file(
 
     assert (refused.value.code, refused.value.status) == ("compose-v2-missing", 9)
     assert "scripts/install-engine" in refused.value.next_command
+
+
+def test_a_range_of_ports_is_every_port_and_udp_is_none_of_them(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("services: {web: {image: x, ports: ['3000-3002:80', '53:53/udp', '9:9']}}")
+
+    found = [port for _, port in compose(tmp_path / "c.yaml").configuration().services["web"].ports]
+
+    assert sorted(found) == [9, 3000, 3001, 3002]
+
+
+def test_a_service_that_names_no_image_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("services: {web: {build: .}}")
+
+    with pytest.raises(Refused, match="web names no image"):
+        compose(tmp_path / "c.yaml").configuration()
+
+
+def test_a_service_that_depends_on_another_has_the_hash_of_being_started_alone_too(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("services: {a: {image: x}, b: {image: y, depends_on: [a]}}")
+    (tmp_path / "alone.yaml").write_text("services: {b: {image: y}}")
+
+    both = compose(tmp_path / "c.yaml").configuration().services
+    (alone,) = compose(tmp_path / "alone.yaml").configuration().services["b"].hashes
+
+    assert list(both) == ["a", "b"]
+    assert (len(both["a"].hashes), len(both["b"].hashes)) == (1, 2)
+    assert alone in both["b"].hashes

@@ -106,3 +106,18 @@ def test_a_docker_context_is_followed_from_the_command_line(small: SmallStack, t
     document = small.json("env.status", DOCKER_CONFIG=str(folder), DOCKER_CONTEXT="here")
 
     assert document["value"][0]["environment"] == "dev"
+
+
+@pytest.mark.engine
+def test_an_engine_is_reached_over_ssh(small: SmallStack, tmp_path: Path) -> None:
+    """The ssh here is a stand-in that starts on this machine what the real one would start on the other."""
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.parent.mkdir()
+    ssh.write_text("#!/bin/sh\nexec env --unset=DOCKER_HOST docker system dial-stdio\n")
+    ssh.chmod(0o755)
+    small.replace("stack.yaml", "    tag: develop", "    tag: develop\n    engine: ssh://deploy@faraway")
+
+    done = small.invoke("env.up", PATH=f"{ssh.parent}:{os.environ['PATH']}")
+
+    assert done.returncode == 0, done.stderr
+    assert small.json("env.health")["value"]["status"] == 200

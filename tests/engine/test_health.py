@@ -16,41 +16,49 @@ RUNNING = Container(
     id="1", name="web", project="p", service="web", state="running", health="none", image="i", image_id="x",
     config_hash="h",
 )  # fmt: skip
-CHECKED = Service("web", "i", "h", healthcheck=Healthcheck(interval=5, timeout=2, retries=3, start_period=10))
-UNCHECKED = Service("web", "i", "h")
+CHECKED = Service(
+    "web", "i", frozenset("h"), healthcheck=Healthcheck(interval=5, timeout=2, retries=3, start_period=10)
+)
+UNCHECKED = Service("web", "i", frozenset("h"))
+ONE_SHOT = replace(UNCHECKED, ends=True)
+AWAITED = replace(UNCHECKED, completes=True)
 KILLED = "was killed for want of memory (OOM)"
 NOWHERE = Engine("unix:///nowhere")
 
 
 @pytest.mark.parametrize(
-    ("changes", "has_healthcheck", "ran_for", "verdict", "reason"),
+    ("changes", "service", "ran_for", "verdict", "reason"),
     [
-        ({"health": "healthy"}, True, 0.0, Verdict.HEALTHY, ""),
-        ({"health": "starting"}, True, 99.0, Verdict.WAITING, ""),
-        ({"health": "unhealthy"}, True, 1.0, Verdict.FAILED, "is unhealthy"),
-        ({}, False, 1.0, Verdict.WAITING, ""),
-        ({}, False, 3.0, Verdict.HEALTHY, ""),
-        ({"state": "created"}, False, 9.0, Verdict.WAITING, ""),
-        ({"state": "exited", "exit_code": 0}, False, 1.0, Verdict.HEALTHY, ""),
-        ({"state": "exited", "exit_code": 3}, False, 1.0, Verdict.FAILED, "exited with 3"),
-        ({"state": "dead", "exit_code": 137}, True, 1.0, Verdict.FAILED, "exited with 137"),
-        ({"state": "restarting", "exit_code": 1}, True, 1.0, Verdict.FAILED, "keeps restarting, exit code 1"),
-        ({"restarts": 1, "health": "healthy"}, True, 1.0, Verdict.FAILED, "keeps restarting"),
-        ({"state": "exited", "exit_code": 137, "oom_killed": True}, True, 1.0, Verdict.FAILED, KILLED),
+        ({"health": "healthy"}, CHECKED, 0.0, Verdict.HEALTHY, ""),
+        ({"health": "starting"}, CHECKED, 99.0, Verdict.WAITING, ""),
+        ({"health": "starting"}, UNCHECKED, 99.0, Verdict.WAITING, ""),
+        ({"health": "unhealthy"}, CHECKED, 1.0, Verdict.FAILED, "is unhealthy"),
+        ({}, UNCHECKED, 1.0, Verdict.WAITING, ""),
+        ({}, UNCHECKED, 3.0, Verdict.HEALTHY, ""),
+        ({}, AWAITED, 9.0, Verdict.WAITING, ""),
+        ({"state": "created"}, UNCHECKED, 9.0, Verdict.WAITING, ""),
+        ({"state": "exited", "exit_code": 0}, UNCHECKED, 1.0, Verdict.FAILED, "exited with 0"),
+        ({"state": "exited", "exit_code": 0}, ONE_SHOT, 1.0, Verdict.HEALTHY, ""),
+        ({"state": "exited", "exit_code": 0}, AWAITED, 1.0, Verdict.HEALTHY, ""),
+        ({"state": "exited", "exit_code": 3}, ONE_SHOT, 1.0, Verdict.FAILED, "exited with 3"),
+        ({"state": "dead", "exit_code": 137}, CHECKED, 1.0, Verdict.FAILED, "exited with 137"),
+        ({"state": "restarting", "exit_code": 1}, CHECKED, 1.0, Verdict.FAILED, "keeps restarting, exit code 1"),
+        ({"restarts": 1, "health": "healthy"}, CHECKED, 1.0, Verdict.FAILED, "keeps restarting"),
+        ({"state": "exited", "exit_code": 137, "oom_killed": True}, CHECKED, 1.0, Verdict.FAILED, KILLED),
     ],
 )
 def test_a_look_at_a_container_gives_one_verdict(
-    changes: dict[str, object], has_healthcheck: bool, ran_for: float, verdict: Verdict, reason: str
+    changes: dict[str, object], service: Service, ran_for: float, verdict: Verdict, reason: str
 ) -> None:
     container = replace(RUNNING, **changes)  # type: ignore[arg-type]
 
-    assert judge(container, has_healthcheck=has_healthcheck, ran_for=ran_for) == (verdict, reason)
+    assert judge(container, service, ran_for=ran_for) == (verdict, reason)
 
 
 def test_restarts_from_before_the_wait_do_not_count() -> None:
     often = replace(RUNNING, restarts=7, health="healthy")
 
-    assert judge(often, has_healthcheck=True, ran_for=0, restarts_before=7) == (Verdict.HEALTHY, "")
+    assert judge(often, CHECKED, ran_for=0, restarts_before=7) == (Verdict.HEALTHY, "")
 
 
 def test_the_deadline_is_the_longest_that_a_healthcheck_allows() -> None:
@@ -90,9 +98,10 @@ def test_waiting_ends_with_the_first_failure() -> None:
     clock = Clock()
     other = replace(RUNNING, id="2", name="db", service="db", state="exited", exit_code=1)
 
-    ended = wait(
-        NOWHERE, lambda: [replace(RUNNING, state="created"), other], {"web": CHECKED}, clock=clock, pause=clock.pause
-    )
+    services = {"web": CHECKED, "db": replace(UNCHECKED, name="db")}
+    pair = [replace(RUNNING, state="created"), other]
+
+    ended = wait(NOWHERE, lambda: pair, services, clock=clock, pause=clock.pause)
 
     assert ended.failed == {"db": "exited with 1"}
     assert clock.now == 0
@@ -120,3 +129,11 @@ def test_a_timeout_of_zero_still_looks_once() -> None:
     )
 
     assert ended.failed == {}
+
+
+def test_a_service_without_a_container_has_failed() -> None:
+    clock = Clock()
+
+    ended = wait(NOWHERE, list, {"web": CHECKED}, clock=clock, pause=clock.pause)
+
+    assert ended.failed == {"web": "has no container"}

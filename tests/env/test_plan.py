@@ -15,8 +15,8 @@ from conche.env.trial import definition
 from conche.outcome import Plan
 
 OWN, THEIRS = "localhost:5000/app:develop", "influxdb:2.7"
-WEB = Service("web", OWN, "hash-web")
-DB = Service("db", THEIRS, "hash-db")
+WEB = Service("web", OWN, frozenset({"hash-web"}))
+DB = Service("db", THEIRS, frozenset({"hash-db"}))
 
 
 def container(service: str, **changes: str) -> Container:
@@ -69,6 +69,7 @@ def test_a_fresh_machine_needs_everything_in_order() -> None:
         ({"state": "created"}, "start", "is created", False),
         ({"health": "unhealthy"}, "restart", "is unhealthy", False),
         ({"health": "starting"}, "await", "is starting", False),
+        ({"state": "paused"}, "restart", "is paused", False),
     ],
 )
 def test_one_difference_gives_one_step(changes: dict[str, str], action: str, cause: str, drifts: bool) -> None:
@@ -120,7 +121,14 @@ def test_down_stops_every_service_and_deletes_only_what_it_is_given() -> None:
 def test_a_trial_has_no_port_no_fixed_name_and_makes_neither_network_nor_volume() -> None:
     rendered = {
         "services": {
-            "web": {"image": OWN, "ports": [1], "container_name": "x", "restart": "always", "volumes": ["kept:/kept"]},
+            "web": {
+                "image": OWN,
+                "ports": [1],
+                "container_name": "x",
+                "restart": "always",
+                "volumes": ["kept:/kept"],
+                "networks": {"inside": {"ipv4_address": "10.0.0.2", "aliases": ["web"]}},
+            },
             "db": {"image": THEIRS},
         },
         "networks": {"outside": {"name": "real-outside", "external": True}, "inside": {"name": "p_inside"}},
@@ -131,7 +139,7 @@ def test_a_trial_has_no_port_no_fixed_name_and_makes_neither_network_nor_volume(
 
     assert definition(configuration, "web", {"real-outside", "p_inside", "real-kept"}) == {
         "name": "p-trial",
-        "services": {"web": {"image": OWN, "volumes": ["kept:/kept"]}},
+        "services": {"web-trial": {"image": OWN, "volumes": ["kept:/kept"], "networks": {"inside": None}}},
         "networks": {
             "outside": {"name": "real-outside", "external": True},
             "inside": {"name": "p_inside", "external": True},
@@ -140,3 +148,13 @@ def test_a_trial_has_no_port_no_fixed_name_and_makes_neither_network_nor_volume(
         "secrets": {"token": {"file": "/x"}},
     }
     assert rendered["services"]["web"]["ports"] == [1]  # type: ignore[index]
+
+
+def test_a_one_shot_that_ended_well_is_done_and_one_that_failed_starts_again() -> None:
+    once = replace(WEB, ends=True)
+    configuration = replace(UP.configuration, services={"web": once, "db": DB})
+    ended = replace(UP, configuration=configuration, containers=(container("db"), container("web", state="exited")))
+    failed = replace(ended, containers=(container("db"), replace(container("web", state="exited"), exit_code=3)))
+
+    assert (steps(plan_up(ended)), is_well(ended)) == ([], True)
+    assert (steps(plan_up(failed)), is_well(failed)) == ([("start", "service web", "is exited")], False)

@@ -157,6 +157,7 @@ def test_logs_show_the_last_lines_of_a_service(small: SmallStack) -> None:
 
     assert "server starts: well" in small.invoke("env.logs", "--service", "web", "--tail", "1").stdout
     assert small.json("env.logs", "--tail", "1")["value"][0].endswith("server starts: well")
+    assert "\x1b" not in small.invoke("env.logs").stdout
 
 
 def test_logs_that_are_followed_end_with_an_interrupt(small: SmallStack) -> None:
@@ -263,3 +264,15 @@ def test_a_bad_stack_file_is_refused_by_every_task(small: SmallStack, task: str)
 
     assert refused.returncode == 2
     assert "Did you mean 'environments'?" in refused.stderr
+
+
+def test_an_environment_whose_engine_does_not_answer_hides_no_other(small: SmallStack) -> None:
+    small.up()
+    text = (small.folder / "stack.yaml").read_text()
+    small.write("stack.yaml", text + "  away:\n    compose: [compose/dev.yaml]\n    engine: unix:///nowhere.sock\n")
+
+    done = small.invoke("env.status")
+
+    assert done.returncode == 1
+    assert "away: No Docker engine answers at unix:///nowhere.sock." in done.stderr
+    assert "healthy" in done.stdout

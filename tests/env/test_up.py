@@ -148,7 +148,7 @@ def test_a_port_taken_by_a_container_is_refused_with_its_name(
     assert f"is taken by container {small.name}-stranger" in refused.stderr
 
 
-def test_a_missing_network_is_made_again(small: SmallStack, engine: Engine) -> None:
+def test_a_network_that_is_there_already_is_used_as_it_is(small: SmallStack, engine: Engine) -> None:
     engine.client.api.create_network(f"{small.name}-outside")
 
     document = small.json("env.up")
@@ -227,7 +227,7 @@ def test_env_restart_starts_the_container_anew(small: SmallStack, engine: Engine
     assert after.id == before.id
     assert after.started_at is not None
     assert before.started_at is not None
-    assert after.started_at >= before.started_at
+    assert after.started_at > before.started_at
 
 
 def test_an_unknown_environment_is_answered_with_the_one_that_was_meant(small: SmallStack) -> None:
@@ -314,3 +314,83 @@ def test_services_start_after_what_they_depend_on(small: SmallStack, engine: Eng
         "waiting until early is healthy",
         "waiting until early, web is healthy",
     ]
+    assert small.json("env.up")["plan"] == []
+    assert small.invoke("env.status").returncode == 0
+
+
+def test_a_successor_that_ends_by_itself_does_not_replace_what_serves(small: SmallStack, engine: Engine) -> None:
+    small.up()
+    (before,) = small.containers(engine)
+    small.replace("compose/dev.yaml", "    restart: unless-stopped", "    command: ['true']")
+
+    failed = small.invoke("env.up")
+
+    assert failed.returncode == 4
+    assert [container.id for container in small.containers(engine)] == [before.id]
+    assert page(small) == "one"
+
+
+def test_a_new_port_that_a_stranger_holds_is_refused_before_anything_changes(small: SmallStack, engine: Engine) -> None:
+    small.up()
+    (before,) = small.containers(engine)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        small.replace("stack.yaml", f"port: {small.port}", f"port: {taken}")
+        refused = small.invoke("env.up")
+
+    assert refused.returncode == 2
+    assert f"Port {taken}, which web publishes, is taken by process" in refused.stderr
+    assert [container.id for container in small.containers(engine)] == [before.id]
+
+
+def test_a_paused_service_goes_on(small: SmallStack, engine: Engine) -> None:
+    small.up()
+    engine.client.api.pause(small.containers(engine)[0].id)
+
+    document = small.json("env.up")
+
+    assert [(step["action"], step["cause"]) for step in document["plan"]] == [("restart", "is paused")]
+    assert page(small) == "one"
+
+
+def test_an_update_with_the_same_image_changes_nothing(small: SmallStack, engine: Engine) -> None:
+    small.up()
+    (before,) = small.containers(engine)
+
+    document = small.json("env.update", "--service", "web", "--build")
+
+    assert document["changed"] is False
+    assert [container.id for container in small.containers(engine)] == [before.id]
+
+
+def test_a_healthcheck_that_hangs_does_not_hang_the_command(small: SmallStack) -> None:
+    small.replace("compose/dev.yaml", '"python3", "-c", "import urllib', '"sleep", "600", "import urllib')
+    small.replace("compose/dev.yaml", "timeout: 2s", "timeout: 1s")
+
+    failed = small.invoke("env.up", "--timeout", "4")
+
+    assert failed.returncode == 4
+    assert "error [start-failed]" in failed.stderr
+
+
+def test_a_restart_leaves_what_is_in_no_file_alone(small: SmallStack, engine: Engine) -> None:
+    small.up()
+    small.replace("compose/dev.yaml", "  web:\n", "  other:\n")
+
+    refused = small.invoke("env.restart")
+
+    assert refused.returncode == 2
+    assert "error [nothing-runs]" in refused.stderr
+
+
+def test_a_secret_of_dotenv_stays_out_of_what_is_said_of_a_crash(small: SmallStack, canary: str) -> None:
+    token = canary[:30]
+    small.write(".env", f"WEB_TOKEN={token}\n")
+    small.replace("docker/server.py", 'sys.exit("the cause of the crash")', 'sys.exit(os.environ["WEB_TOKEN"])')
+    small.behave("crash")
+
+    failed = small.invoke("env.up")
+
+    assert failed.returncode == 4
+    assert "***" in failed.stderr
+    assert token not in failed.stdout + failed.stderr

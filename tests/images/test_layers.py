@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
+import ssl
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -58,20 +60,20 @@ def test_the_image_says_what_it_is_and_runs_without_root(development: SmallStack
 
 
 def test_no_build_secret_is_in_any_layer_or_in_the_history(
-    development: SmallStack, engine: Engine, canary: str
+    development: SmallStack, tmp_path: Path, canary: str
 ) -> None:
-    index = f"http://user:{canary[:20]}@127.0.0.1:1/simple"
-    development.replace("src/fastapi-app/requirements.lock", "annotated-", "# changed, so that pip runs\nannotated-")
-
-    failed = development.invoke("env.up", "--build", PIP_INDEX_URL=index)
-    shown = subprocess.run(
-        ["docker", "history", "--no-trunc", "--format", "{{json .}}", development.image],
-        capture_output=True,
-        text=True,
-        check=True,
+    marker = canary[:30]
+    bundle = tmp_path / "bundle.crt"
+    trusted = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
+    bundle.write_text((Path(trusted).read_text() if trusted else "") + f"\n# {marker}\n")
+    development.replace(
+        "docker/fastapi.Dockerfile", "    && python -m compileall", "    && true && python -m compileall"
     )
 
-    assert failed.returncode == 2
-    assert canary[:20] not in failed.stdout + failed.stderr
-    assert canary[:20] not in shown.stdout
-    assert [json.loads(line) for line in shown.stdout.splitlines()]
+    built = development.invoke("env.up", "--build", SSL_CERT_FILE=str(bundle), PIP_DEFAULT_TIMEOUT="181")
+
+    assert built.returncode == 0, built.stderr
+    saved = tmp_path / "image.tar"
+    subprocess.run(["docker", "image", "save", "--output", str(saved), development.image], check=True)
+    assert marker not in built.stdout + built.stderr
+    assert marker.encode() not in saved.read_bytes()
