@@ -10,9 +10,10 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from conche.errors import ConcheError, NotFound, Unreachable
 from conche.process import run
@@ -41,7 +42,12 @@ class Engine:
     @cached_property
     def address(self) -> str:
         """The URL of the engine, such as unix:///var/run/docker.sock or ssh://deploy@host."""
-        return self._configured or os.environ.get("DOCKER_HOST") or _address_of_context() or LOCAL
+        chosen = self._configured or os.environ.get("DOCKER_HOST")
+        return chosen or (self._context.host if self._context else LOCAL)
+
+    @cached_property
+    def _context(self) -> _Context | None:
+        return _context()
 
     @property
     def is_local(self) -> bool:
@@ -59,7 +65,6 @@ class Engine:
         Raises:
             Unreachable: exit code 9, with the command that gives this machine an engine.
         """
-        from docker.utils import kwargs_from_env
 
         import docker
 
@@ -69,8 +74,22 @@ class Engine:
                 version="auto",
                 timeout=TIMEOUT,
                 use_ssh_client=self.address.startswith("ssh://"),
-                tls=kwargs_from_env().get("tls", False),
+                tls=self._tls(),
             )
+
+    def _tls(self) -> Any:
+        """The certificates for a tcp:// engine: those of DOCKER_CERT_PATH, or of the context whose address is used."""
+        from docker.tls import TLSConfig
+        from docker.utils import kwargs_from_env
+
+        if self._configured or os.environ.get("DOCKER_HOST") or self._context is None:
+            return kwargs_from_env().get("tls", False)
+        folder = self._context.certificates
+        authority, certificate, key = (folder / name for name in ("ca.pem", "cert.pem", "key.pem"))
+        if not authority.is_file():
+            return False
+        pair = (str(certificate), str(key)) if certificate.is_file() else None
+        return TLSConfig(client_cert=pair, ca_cert=str(authority), verify=True)
 
 
 @contextmanager
@@ -117,12 +136,20 @@ def _unreachable(address: str, error: Exception) -> Unreachable:
     )
 
 
-def _address_of_context() -> str | None:
-    """The engine of the Docker context in use, as the CLI tells it; the SDK's `from_env` knows nothing of contexts."""
+@dataclass(frozen=True)
+class _Context:
+    """A Docker context: the engine's address, and the folder of its certificates."""
+
+    host: str
+    certificates: Path
+
+
+def _context() -> _Context | None:
+    """The Docker context in use, as the CLI tells it; the SDK's `from_env` knows nothing of contexts."""
     name = os.environ.get("DOCKER_CONTEXT") or _current_context()
     if not name or name == "default":
         return None
-    answer = run(["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}", name], timeout=30)
+    answer = run(["docker", "context", "inspect", name], timeout=30)
     if not answer.ok:
         raise NotFound(
             "no-such-context",
@@ -131,7 +158,9 @@ def _address_of_context() -> str | None:
             evidence=answer.last_lines(2),
             next_command="docker context ls",
         )
-    return answer.stdout.strip() or None
+    [context] = json.loads(answer.stdout)
+    host = context["Endpoints"].get("docker", {}).get("Host") or LOCAL
+    return _Context(host, Path(context.get("Storage", {}).get("TLSPath") or "") / "docker")
 
 
 def _current_context() -> str | None:

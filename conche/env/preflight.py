@@ -66,7 +66,7 @@ def _files(seen: Observed, plan: Plan, engine: Engine) -> Iterator[ConcheError]:
                 "file-missing",
                 f"{service.name} mounts files that are not there: {', '.join(path.name for path in missing)}.",
                 looked_at=[str(path) for path in missing],
-                next_command=f"write the secret files, mode 600, then: invoke env.up --env {seen.name}"
+                next_command=f"invoke secrets.render\ninvoke env.up --env {seen.name}"
                 if set(missing) <= set(service.secret_files)
                 else "git status",
             )

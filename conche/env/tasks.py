@@ -1,7 +1,5 @@
 """invoke env.*"""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from conche.command import EnvironmentName, Invocation, command

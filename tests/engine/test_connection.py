@@ -15,18 +15,23 @@ from conche.errors import NotFound, Unreachable
 from tests.stacks import SmallStack
 
 
+def write_context(folder: Path, name: str, host: str) -> str:
+    """A context as the CLI stores it; the id of its folders."""
+    identity = hashlib.sha256(name.encode()).hexdigest()
+    meta = folder / "contexts" / "meta" / identity / "meta.json"
+    meta.parent.mkdir(parents=True, exist_ok=True)
+    endpoint = {"Host": host, "SkipTLSVerify": False}
+    meta.write_text(json.dumps({"Name": name, "Metadata": {}, "Endpoints": {"docker": endpoint}}))
+    return identity
+
+
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Docker settings of the test's own, with one context."""
     for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    folder = tmp_path / "contexts" / "meta" / hashlib.sha256(b"faraway").hexdigest()
-    folder.mkdir(parents=True)
-    endpoint = {"Host": "ssh://deploy@faraway", "SkipTLSVerify": False}
-    (folder / "meta.json").write_text(
-        json.dumps({"Name": "faraway", "Metadata": {}, "Endpoints": {"docker": endpoint}})
-    )
+    write_context(tmp_path, "faraway", "ssh://deploy@faraway")
     return tmp_path
 
 
@@ -121,3 +126,16 @@ def test_an_engine_is_reached_over_ssh(small: SmallStack, tmp_path: Path) -> Non
 
     assert done.returncode == 0, done.stderr
     assert small.json("env.health")["value"]["status"] == 200
+
+
+def test_a_context_brings_its_own_certificates(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    identity = write_context(settings, "secured", "tcp://127.0.0.1:1")
+    authority = settings / "contexts" / "tls" / identity / "docker" / "ca.pem"
+    authority.parent.mkdir(parents=True)
+    authority.write_text("certificate")
+    monkeypatch.setenv("DOCKER_CONTEXT", "secured")
+
+    engine = Engine()
+
+    assert engine.address == "tcp://127.0.0.1:1"
+    assert engine._tls().ca_cert == str(authority)
