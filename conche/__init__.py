@@ -24,11 +24,14 @@ def namespace(root: str | Path) -> Collection:
     from conche.doctor import tasks as doctor
     from conche.env import tasks as env
     from conche.images import tasks as images
+    from conche.secrets import tasks as secrets
+    from conche.secrets.recipients import tasks as recipients
 
     folder = Path(root).resolve()
     collection = Collection("conche")
     collection.configure({"conche": {"root": str(folder if folder.is_dir() else folder.parent)}})
     collection.add_task(doctor.doctor)
-    for module, name in ((env, "env"), (images, "images")):
+    for module, name in ((env, "env"), (images, "images"), (secrets, "secrets")):
         collection.add_collection(Collection.from_module(module, name=name))
+    collection.collections["secrets"].add_collection(Collection.from_module(recipients, name="recipients"))
     return collection

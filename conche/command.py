@@ -151,8 +151,14 @@ def _dotted_name(body: Callable[..., Outcome], name: str) -> str:
 
 
 def _options(body: Callable[..., Outcome]) -> dict[str, tuple[Any, str]]:
-    """Type and help text of each option, from the annotations."""
-    hints = typing.get_type_hints(body, include_extras=True)
+    """Type and help text of each option, from the annotations.
+
+    The task files leave out `from __future__ import annotations`: evaluating text again costs each start-up more than
+    everything else that this module does.
+    """
+    hints = body.__annotations__
+    if any(isinstance(hint, str) for hint in hints.values()):
+        hints = typing.get_type_hints(body, include_extras=True)
     options = {}
     for parameter in list(inspect.signature(body).parameters)[1:]:
         kind, text = typing.get_args(hints[parameter])[:2]

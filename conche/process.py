@@ -26,7 +26,7 @@ from typing import IO, NoReturn
 from conche.errors import ConcheError, Interrupted, Unreachable
 from conche.secret import Redactor
 
-__all__ = ["Completed", "ToolFailed", "environment", "replace", "run", "signals_deferred", "signals_raise"]
+__all__ = ["Completed", "ToolFailed", "environment", "interact", "replace", "run", "signals_deferred", "signals_raise"]
 
 PASSED_ON = (
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TERM", "NO_COLOR",
@@ -141,6 +141,14 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
             ) from None
         raise
     return Completed(tuple(argv), child.returncode, redact(_text(kept[0])), redact(_text(kept[1])))
+
+
+def interact(argv: Sequence[str]) -> int:
+    """Run a program on this terminal, such as an editor, with the user's whole environment; its exit code."""
+    program = shutil.which(argv[0])
+    if program is None:
+        raise _missing(argv[0], FileNotFoundError())
+    return subprocess.run([program, *argv[1:]], check=False).returncode
 
 
 def replace(argv: Sequence[str], extra_env: Mapping[str, str] | None = None) -> NoReturn:

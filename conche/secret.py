@@ -9,7 +9,7 @@ import urllib.parse
 from collections.abc import Iterable
 from typing import NoReturn
 
-__all__ = ["MASK", "SECRET_NAME", "Redactor", "Secret"]
+__all__ = ["MASK", "SECRET_NAME", "Redactor", "Secret", "forms"]
 
 MASK = "***"
 
@@ -69,11 +69,11 @@ class Redactor:
 
     def learn(self, secrets: Iterable[Secret]) -> None:
         """Redact these too, from now on."""
-        forms = set(self._forms)
+        known = set(self._forms)
         for secret in secrets:
-            forms.update(_forms(secret.reveal()))
+            known.update(forms(secret.reveal()))
         # The longest first, so that no part of a value stays behind a shorter one.
-        self._forms = sorted(forms, key=len, reverse=True)
+        self._forms = sorted(known, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
         for form in self._forms:
@@ -81,7 +81,7 @@ class Redactor:
         return text
 
 
-def _forms(value: str) -> Iterable[str]:
+def forms(value: str) -> Iterable[str]:
     if len(value) < SHORTEST_REDACTED:
         return ()
     encoded = base64.b64encode(value.encode()).decode()

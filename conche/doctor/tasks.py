@@ -1,7 +1,5 @@
 """invoke doctor"""
 
-from __future__ import annotations
-
 from conche.command import Invocation, command
 from conche.outcome import Outcome
 

@@ -13,8 +13,9 @@ from conche.engine import containers, images, networks
 from conche.engine.compose import Compose, Configuration, Service
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
-from conche.errors import NotFound, did_you_mean
+from conche.errors import ConcheError, NotFound, did_you_mean
 from conche.secret import SECRET_NAME, Redactor, Secret
+from conche.secrets.values import for_environment, variables
 from conche.stack import TRIAL, Environment, Stack
 
 __all__ = ["Observed", "glance", "observe", "open_compose", "service_of"]
@@ -47,13 +48,34 @@ class Observed:
         return tuple(container for container in self.containers if container.service == service)
 
 
-def open_compose(stack: Stack, name: str, root: Path) -> Compose:
-    """The Compose project of an environment, with the variables its files interpolate."""
+def open_compose(stack: Stack, name: str, root: Path, secrets: Mapping[str, Secret] | None = None) -> Compose:
+    """The Compose project of an environment, with the variables its files interpolate.
+
+    Args:
+        secrets: by name, as `conche.secrets.values` gives them; by default those that can be had without a complaint,
+            which is enough to look.
+    """
     environment = stack.environments[name]
     files = tuple(root / file for file in environment.compose)
-    variables = _variables(environment, files, root)
-    secrets = [Secret(value) for variable, value in variables.items() if SECRET_NAME.search(variable)]
-    return Compose(Engine(environment.engine), stack.project(name), files, variables, Redactor(secrets))
+    values = _at_hand(stack, name, root) if secrets is None else secrets
+    shown = _variables(environment, files, root)
+    hidden = variables(stack.secrets, values) if stack.secrets else {}
+    named = [Secret(value) for variable, value in shown.items() if SECRET_NAME.search(variable)]
+    return Compose(
+        Engine(environment.engine),
+        stack.project(name),
+        files,
+        {**shown, **{variable: secret.reveal() for variable, secret in hidden.items()}},
+        Redactor([*named, *values.values()]),
+    )
+
+
+def _at_hand(stack: Stack, name: str, root: Path) -> Mapping[str, Secret]:
+    """An environment's secrets where there is a key for them; else what .env says has to do."""
+    try:
+        return for_environment(stack, root, name, lambda _: None)
+    except ConcheError:
+        return {}
 
 
 def glance(stack: Stack, name: str, compose: Compose) -> Observed | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from conche.engine.compose import Service
 from conche.engine.containers import Container
@@ -12,11 +12,12 @@ from conche.outcome import Plan, Step
 __all__ = ["drift", "plan_down", "plan_up", "works"]
 
 
-def plan_up(seen: Observed, *, build: bool = False, only: str | None = None) -> Plan:
+def plan_up(seen: Observed, *, build: bool = False, only: str | None = None, stale: Collection[str] = ()) -> Plan:
     """The steps that make an environment, or one service of it, what its files say.
 
     Args:
         build: build this repository's images even where they are there.
+        stale: services whose secret files have changed under them.
         only: one service, whose image is fetched anew; what it depends on stays untouched.
     """
     services = {name: service for name, service in seen.configuration.services.items() if only in (None, name)}
@@ -27,7 +28,7 @@ def plan_up(seen: Observed, *, build: bool = False, only: str | None = None) -> 
     ]
     image_steps = _image_steps(seen, services, build=build, refresh=only is not None)
     fresh = {step.name for step in image_steps}
-    return Plan((*steps, *image_steps, *_service_steps(seen, services, fresh)))
+    return Plan((*steps, *image_steps, *_service_steps(seen, services, fresh, stale)))
 
 
 def plan_down(seen: Observed, volumes: tuple[str, ...]) -> Plan:
@@ -73,9 +74,17 @@ def _image_steps(seen: Observed, services: Mapping[str, Service], *, build: bool
     return list(steps.values())
 
 
-def _service_steps(seen: Observed, services: Mapping[str, Service], fresh: set[str]) -> list[Step]:
-    steps = (_service_step(seen, service, fresh) for service in services.values())
-    return [step for step in steps if step is not None]
+def _service_steps(
+    seen: Observed, services: Mapping[str, Service], fresh: set[str], stale: Collection[str]
+) -> list[Step]:
+    steps = []
+    for name, service in services.items():
+        step = _service_step(seen, service, fresh)
+        if (step is None or step.action == "await") and name in stale and seen.of(name):
+            # A running container keeps the file it was started with.
+            step = Step("restart", f"service {name}", "a secret file of it has changed")
+        steps += [step] if step else []
+    return steps
 
 
 def _service_step(  # noqa: PLR0911 - one return for each thing that may be wrong

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from conche.command import Invocation
@@ -13,6 +13,8 @@ from conche.env.plan import plan_up
 from conche.errors import Refused
 from conche.files import lock
 from conche.outcome import Outcome, Plan, Step
+from conche.secret import Secret
+from conche.secrets.values import for_environment
 
 __all__ = ["locked", "restart", "up", "update"]
 
@@ -55,9 +57,12 @@ def locked(call: Invocation, compose: Compose, name: str) -> Iterator[int | None
 
 def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None, only: str | None) -> Outcome:
     call.environment(name)
-    compose = open_compose(call.stack, name, call.root)
+    secrets = for_environment(call.stack, call.root, name, call.output.say)
+    call.output.redact.learn(secrets.values())
+    compose = open_compose(call.stack, name, call.root, secrets)
     with locked(call, compose, name) as held:
-        glimpsed = None if build or only else glance(call.stack, name, compose)
+        stale = _refreshed(call, secrets)
+        glimpsed = None if build or only or stale else glance(call.stack, name, compose)
         if glimpsed and report.is_well(glimpsed):
             return _nothing_to_do(call, name, glimpsed)
         # What only a change needs is imported only for one: finding nothing to do is the commonest run.
@@ -66,7 +71,7 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
         seen = observe(call.stack, name, compose)
         if only is not None:
             service_of(seen.configuration, only)
-        plan = plan_up(seen, build=build, only=only)
+        plan = plan_up(seen, build=build, only=only, stale=stale)
         preflight.check(seen, plan, compose.engine)
         if call.dry_run:
             return Outcome(plan=plan)
@@ -74,6 +79,22 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
             return _nothing_to_do(call, name, seen)
         _apply(call, compose, seen, plan, timeout, held)
         return _report(call, seen, compose, plan)
+
+
+def _refreshed(call: Invocation, secrets: Mapping[str, Secret]) -> set[str]:
+    """Write the secret files that are not what the secrets say; the services whose file has changed under them."""
+    section = call.stack.secrets
+    if section is None or not secrets:
+        return set()
+    from conche.secrets import render
+
+    changed = [(one, one.state) for one in render.files(call.root, section, secrets) if one.state != "same"]
+    if not call.dry_run:
+        for one, state in changed:
+            call.output.say(f"secret file {one.path.name}: {state}")
+            one.write()
+    names = [one.secret for one, state in changed if state == "changed"]
+    return {service for name in names for service in section.declared[name].services}
 
 
 def _nothing_to_do(call: Invocation, name: str, seen: Observed) -> Outcome:

@@ -25,6 +25,10 @@ ALLOWED = {
     "conche.outcome",
     "conche.output",
     "conche.secret",
+    "conche.secrets",
+    "conche.secrets.recipients",
+    "conche.secrets.recipients.tasks",
+    "conche.secrets.tasks",
 }
 """A module joins this list when a task file needs it at import, which it hardly ever does."""
 

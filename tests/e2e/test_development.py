@@ -109,9 +109,12 @@ def test_an_application_that_crashes_at_start_leaves_the_one_that_works(
     assert ask(development, "/health").status_code == 200
 
 
-def test_production_without_its_secrets_is_refused_before_anything_changes(development: SmallStack) -> None:
+def test_production_without_a_key_is_refused_before_anything_changes(development: SmallStack, engine: Engine) -> None:
+    before = [container.id for container in development.containers(engine)]
+
     refused = development.invoke("env.up", "--env", "prod")
 
-    assert refused.returncode == 2
-    assert "influxdb_token.txt" in refused.stderr
-    assert "invoke secrets.render" in refused.stderr
+    assert refused.returncode == 8
+    assert "error [demonstration-key]" in refused.stderr
+    assert "invoke secrets.init" in refused.stderr
+    assert [container.id for container in development.containers(engine)] == before

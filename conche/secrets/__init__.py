@@ -1,0 +1,1 @@
+"""Secrets: SOPS and age, without the ways to lose or leak them."""

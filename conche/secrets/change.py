@@ -1,0 +1,277 @@
+"""secrets.init, encrypt, set, unset, rotate, rotate-value: everything that writes the encrypted file."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from conche.command import Invocation
+from conche.errors import NotFound, Refused, did_you_mean
+from conche.files import write_atomic
+from conche.outcome import Outcome, Plan, Step
+from conche.secret import Secret
+from conche.secrets import dotenv, keys
+from conche.secrets.document import declared_recipients
+from conche.secrets.keys import DEFAULT_FILE, Key
+from conche.secrets.store import Change, Store
+from conche.secrets.values import demonstrates, make, open_store
+
+__all__ = ["asked", "encrypt", "init", "rotate", "rotate_value", "set_value", "unset", "write_recipients"]
+
+IGNORED = (".sops/*", ".sops-tmp-*", ".env*", "!.env.example", "docker/secrets/*")
+"""Lines that .gitignore needs."""
+
+PLACEHOLDER = Secret("your_key_here")
+
+
+def init(call: Invocation, *, generate: bool) -> Outcome:
+    """A key, recipients and values of one's own; takes the demonstration key's place, and nobody else's."""
+    store = open_store(call.stack, call.root)
+    assert call.stack.secrets is not None
+    section = call.stack.secrets
+    if store.file.exists() and not demonstrates(store, section):
+        key = keys.find(call.root)
+        return Outcome(
+            value={"recipients": list(store.document().recipients)},
+            lines=[
+                f"Nothing to do: {store.file.name} has recipients of its own" + ("." if key else "; you have no key.")
+            ],
+        )
+    key_file = call.root / DEFAULT_FILE
+    existing = keys.find(call.root, {}) if key_file.exists() else None
+    plan = Plan(
+        (
+            *([] if existing else [Step("create", f"file {DEFAULT_FILE}", "no age key")]),
+            Step("create", "file .sops.yaml", "recipients of your own"),
+            Step("create", f"file {store.file.name}", "encrypted to your key"),
+        )
+    )
+    if call.dry_run:
+        return Outcome(plan=plan)
+    key = existing or _new_key(key_file)
+    _ignore(call.root)
+    values = {n: make(d.generate) if generate and d.generate else PLACEHOLDER for n, d in section.declared.items()}
+    write_recipients(call.root, store.file, key.public)
+    store.create(values, key.public, key, replace=True)
+    todo = [name for name, value in values.items() if value == PLACEHOLDER and section.declared[name].required]
+    return Outcome(
+        value={"recipients": list(key.public), "key_file": str(key_file), "placeholders": todo},
+        changed=True,
+        plan=plan,
+        lines=[
+            f"Your public key: {', '.join(key.public)}",
+            f"Back up {DEFAULT_FILE} outside this machine now: invoke secrets.backup-key PATH",
+            "A second, offline recipient saves you when this one is lost: invoke secrets.recipients.add age1…",
+            *(f"Next: invoke secrets.set {name}" for name in todo),
+        ],
+    )
+
+
+def encrypt(call: Invocation, file: str, *, merge: bool, replace: bool) -> Outcome:
+    """Import a YAML, JSON or dotenv file; every value stays the text it is written as."""
+    store = open_store(call.stack, call.root)
+    values = _plain(file)
+    if merge and store.file.exists():
+        names = store.change("encrypt --merge", lambda _: Change(put=values))
+    else:
+        recipients = declared_recipients(call.root, store.file)
+        store.create(values, recipients, keys.require(call.root), replace=replace)
+        names = tuple(sorted(values))
+    lines = [f"encrypted: {', '.join(names) or 'nothing new'}"]
+    lines += [f"Next: delete the plaintext: shred -u '{file}'"] if file != "-" else []
+    return Outcome(value={"changed": list(names)}, changed=bool(names), lines=lines)
+
+
+def set_value(
+    call: Invocation, name: str, *, from_file: str | None, generate: bool, raw: bool, kind: str = "set"
+) -> Outcome:
+    """One value, from a prompt, a pipe, a file, or made here; never from the command line."""
+    store = open_store(call.stack, call.root)
+    assert call.stack.secrets is not None
+    declared = call.stack.secrets.declared.get(name)
+    if declared is None:
+        raise NotFound(
+            "secret-not-declared",
+            f"stack.yaml declares no secret {name!r}.{did_you_mean(name, call.stack.secrets.declared)}",
+            next_command="declare it under secrets.declared in stack.yaml",
+        )
+    value = make(declared.generate) if generate else _given(name, from_file, raw)
+    if not value.reveal():
+        raise Refused("value-empty", f"The value for {name} is empty; nothing was written.")
+    if "env" in declared.outputs and dotenv.quote(value.reveal()) is None:
+        raise Refused(
+            "value-not-representable",
+            f"{name} cannot be written to .env so that python-dotenv and Compose read the same.",
+            next_command=f"outputs: [file] for it in stack.yaml, or: invoke secrets.set {name} --generate",
+        )
+    if call.dry_run:
+        return Outcome(plan=Plan((Step("set", f"secret {name}", "asked for"),)))
+    changed = store.change(f"{kind} {name}", lambda _: Change(put={name: value}))
+    lines = [f"{name}: {'changed' if changed else 'had this value already'}"]
+    if changed and declared.services:
+        lines.append(f"Next: invoke secrets.render    # then restart {', '.join(declared.services)}")
+    return Outcome(value={"name": name, "changed": bool(changed)}, changed=bool(changed), lines=lines)
+
+
+def unset(call: Invocation, name: str) -> Outcome:
+    """Remove one secret."""
+    store = open_store(call.stack, call.root)
+    assert call.stack.secrets is not None
+    names = store.document().names
+    if name not in names:
+        raise NotFound("no-such-secret", f"{store.file.name} has no {name!r}.{did_you_mean(name, names)}")
+    declared = call.stack.secrets.declared.get(name)
+    if call.dry_run:
+        return Outcome(plan=Plan((Step("unset", f"secret {name}", "asked for", destroys=True),)))
+    if declared is not None and not call.yes:
+        users = ", ".join(declared.services) or "no service"
+        call.output.confirm(f"{name} is declared in stack.yaml and used by {users}.")
+    store.change(f"unset {name}", lambda _: Change(drop=(name,)))
+    return Outcome(value={"name": name}, changed=True, lines=[f"{name}: removed"])
+
+
+def rotate(call: Invocation, *, identity: bool, finish: bool) -> Outcome:
+    """A new data key; with `identity` a new age key beside the old one, with `finish` the old one goes."""
+    store = open_store(call.stack, call.root)
+    if call.dry_run:
+        return Outcome(plan=Plan((Step("rotate", f"file {store.file.name}", "asked for"),)))
+    if identity:
+        return _new_identity(call, store, finish=finish)
+    store.rotate("rotate")
+    return Outcome(
+        value={"recipients": list(store.document().recipients)},
+        changed=True,
+        lines=["The data key is new. The values are not: change those at their providers with secrets.rotate-value."],
+    )
+
+
+def rotate_value(call: Invocation, name: str, *, from_file: str | None) -> Outcome:
+    """A new value for one secret: made here where it can be, else asked for."""
+    assert call.stack.secrets is not None
+    declared = call.stack.secrets.declared.get(name)
+    made = declared is not None and declared.generate is not None and from_file is None
+    if declared is not None and declared.source and not made:
+        call.output.say(f"{name} comes from: {declared.source}")
+    return set_value(call, name, from_file=from_file, generate=made, raw=False, kind="rotate-value")
+
+
+def write_recipients(root: Path, file: Path, recipients: tuple[str, ...]) -> None:
+    """.sops.yaml for the encrypted file."""
+    pattern = "^" + str(file.relative_to(root)).replace(".", r"\.") + "$"
+    rule = {"path_regex": pattern, "age": list(recipients)}
+    head = "# Who can read the encrypted file; secrets.recipients changes this and the file together.\n"
+    write_atomic(root / ".sops.yaml", (head + yaml.safe_dump({"creation_rules": [rule]}, sort_keys=False)).encode())
+
+
+def _new_identity(call: Invocation, store: Store, *, finish: bool) -> Outcome:
+    """Add, prove, and only then remove: at no moment is there a file that no kept key can read."""
+    key_file = call.root / DEFAULT_FILE
+    old = store.key()
+    if old.source != str(key_file):
+        raise Refused(
+            "key-elsewhere",
+            f"The key in use is from {old.source}; --identity changes {DEFAULT_FILE} only.",
+            next_command=f"put the key into {DEFAULT_FILE} first",
+        )
+    secret, public = keys.generate()
+    new = Key(str(key_file), secret, (public,))
+    kept = store.document().recipients
+    # Both keys are in the file before the first recipient changes, so a kill at any step leaves a usable one.
+    _write_key(key_file, [*old.identities.reveal().splitlines(), secret.reveal()])
+    write_recipients(call.root, store.file, kept)
+    store.rotate("rotate --identity: add", add=public, prove=new)
+    write_recipients(call.root, store.file, (*kept, public))
+    lines = [
+        f"The new public key: {public}",
+        "Update SOPS_AGE_KEY in CI, and your backup: invoke secrets.backup-key PATH",
+    ]
+    if not finish:
+        return Outcome(
+            value={"added": public, "removed": []},
+            changed=True,
+            lines=[*lines, f"The old key still works. Then: invoke secrets.recipients.remove {' '.join(old.public)}"],
+        )
+    for gone in old.public:
+        store.rotate("rotate --identity: remove", remove=gone, prove=new)
+        write_recipients(call.root, store.file, store.document().recipients)
+    _write_key(key_file, [secret.reveal()])
+    return Outcome(value={"added": public, "removed": list(old.public)}, changed=True, lines=lines)
+
+
+def _new_key(file: Path) -> Key:
+    secret, public = keys.generate()
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    _write_key(file, [secret.reveal()])
+    return Key(str(file), secret, (public,))
+
+
+def _write_key(file: Path, identities: list[str]) -> None:
+    lines = [line for one in identities for line in (f"# public key: {keys.public_of(one)}", one)]
+    write_atomic(file, ("\n".join(lines) + "\n").encode(), mode=0o600)
+
+
+def _ignore(root: Path) -> None:
+    file = root / ".gitignore"
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    missing = [line for line in IGNORED if line not in text.splitlines()]
+    if missing:
+        write_atomic(file, (text.rstrip("\n") + "\n" * bool(text) + "\n".join(missing) + "\n").encode())
+
+
+def asked(what: str, *, raw: bool = False) -> Secret:
+    """What a person types twice, or what comes by a pipe; one newline at its end is no part of it unless `raw`."""
+    if sys.stdin.isatty():
+        text = getpass.getpass(f"{what}: ")
+        if text != getpass.getpass(f"{what} again: "):
+            raise Refused("values-differ", "The two values differ; nothing was written.")
+        return Secret(text)
+    text = sys.stdin.read()
+    return Secret(text if raw else text.removesuffix("\n"))
+
+
+def _given(name: str, from_file: str | None, raw: bool) -> Secret:
+    if from_file is None:
+        return asked(name, raw=raw)
+    try:
+        text = Path(from_file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise Refused("file-unreadable", f"{from_file} cannot be read: {error.strerror}.") from error
+    return Secret(text if raw else text.removesuffix("\n"))
+
+
+def _plain(file: str) -> dict[str, Secret]:
+    """The values of a plaintext file, as text: 007 stays 007."""
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused("file-unreadable", f"{file} cannot be read as text.", looked_at=[file]) from error
+    if file.endswith(".json"):
+        loaded = _json(text, file)
+    elif Path(file).name.startswith(".env") or file.endswith(".env"):
+        loaded = {name.lower(): value for name, value in dotenv.parse(text).items()}
+    else:
+        loaded = _yaml(text, file)
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, str) for value in loaded.values()):
+        raise Refused("plaintext-not-flat", f"{file} is not one flat mapping of names to text.")
+    return {str(name): Secret(value) for name, value in loaded.items()}
+
+
+def _json(text: str, file: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise Refused("plaintext-not-flat", f"{file} is not JSON.") from None
+
+
+def _yaml(text: str, file: str) -> Any:
+    try:
+        return yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - BaseLoader makes text of everything
+    except yaml.YAMLError:
+        # The error would repeat the line, and with it a value.
+        raise Refused("plaintext-not-flat", f"{file} is not YAML.") from None

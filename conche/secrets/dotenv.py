@@ -1,0 +1,89 @@
+r"""Values in a .env file, written so that python-dotenv and Compose read the same.
+
+The two agree on less than they look: Compose expands `$` in double quotes and python-dotenv does not; python-dotenv
+turns `\\` into `\` in single quotes and Compose does not; an unquoted value ends where either sees a comment. What is
+left in common is what `quote` uses, and a value outside it is refused rather than delivered wrong. `docker run
+--env-file` and a shell's `source` read other languages: these files are not for them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from io import StringIO
+
+from dotenv import dotenv_values
+
+from conche.errors import Refused
+from conche.secret import Secret
+
+__all__ = ["parse", "quote", "render"]
+
+_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
+_BARE = re.compile(r"[A-Za-z0-9_./:@%+,=~^-]*")
+_NEVER = re.compile(r"[\0\ud800-\udfff]")
+"""No environment holds a NUL, and no UTF-8 a lone surrogate."""
+
+_NOT_SINGLE = re.compile(r"\r|\\(?:[\\']|\Z)")
+_NOT_DOUBLE = re.compile(r'\$|\\(?:"|\Z)')
+_NOT_UNQUOTED = re.compile(r"""[$\r\n]|\s#|\A["'#\s]|\s\Z""")
+_DOUBLE = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r"})
+
+
+def render(values: Mapping[str, Secret], header: Sequence[str] = ()) -> bytes:
+    """A .env file of these values, in their order, below `header` as comments.
+
+    Raises:
+        Refused: some values cannot be written so that both readers agree; all of their names are given.
+    """
+    plain = {name: value.reveal() for name, value in values.items()}
+    quoted = {name: quote(value) for name, value in plain.items()}
+    if wrong := [name for name in values if not _NAME.fullmatch(name)]:
+        raise AssertionError(f"not the names of environment variables: {wrong}")
+    if refused := [name for name, form in quoted.items() if form is None]:
+        raise _not_representable(refused)
+    lines = [*(f"# {line}".rstrip() for line in header), *(f"{name}={form}" for name, form in quoted.items())]
+    text = "".join(f"{line}\n" for line in lines)
+    _compare(plain, parse(text))
+    return text.encode()
+
+
+def quote(value: str) -> str | None:
+    """What stands for this value behind the `=`; None where the two readers agree on no form of it."""
+    if _BARE.fullmatch(value):
+        return value
+    if _NEVER.search(value):
+        return None
+    single = not _NOT_SINGLE.search(value)
+    if single and "'" not in value:
+        return f"'{value}'"
+    if not _NOT_DOUBLE.search(value):
+        return f'"{value.translate(_DOUBLE)}"'
+    if single:
+        return "'{}'".format(value.replace("'", r"\'"))
+    return None if _NOT_UNQUOTED.search(value) else value
+
+
+def parse(text: str) -> dict[str, str]:
+    """The values of a .env file, `$` and all; a name without a `=` has none."""
+    read = dotenv_values(stream=StringIO(text), interpolate=False)
+    return {name: value for name, value in read.items() if value is not None}
+
+
+def _not_representable(names: Sequence[str]) -> Refused:
+    # The names of the secrets are those of the variables in lower case, unless stack.yaml says otherwise.
+    return Refused(
+        "value-not-representable",
+        f"{', '.join(names)} cannot be written to .env so that python-dotenv and Compose read the same.",
+        next_command="\n".join(
+            f"invoke secrets.set {name.lower()} --generate    # or give it `outputs: [file]` in stack.yaml"
+            for name in names
+        ),
+    )
+
+
+def _compare(meant: Mapping[str, str], read: Mapping[str, str]) -> None:
+    """A difference is a bug of ours. What a wrong file is read as may hold parts of values, its names too: say none."""
+    if read != meant:
+        different = [name for name, value in meant.items() if read.get(name) != value]
+        raise AssertionError(f"a .env file is not read back as it was meant: {', '.join(different) or 'more names'}")

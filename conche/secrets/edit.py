@@ -1,0 +1,130 @@
+"""secrets.edit: an editor over the values, in memory only, and never a damaged file afterwards."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from conche.command import Invocation
+from conche.errors import Refused
+from conche.files import private_folder
+from conche.outcome import Outcome
+from conche.process import interact
+from conche.secret import Secret
+from conche.secrets.document import NAME
+from conche.secrets.store import Change, Store
+from conche.secrets.values import open_store
+
+__all__ = ["edit"]
+
+QUIET_VIM = ("-n", "-i", "NONE", "-c", "set noundofile")
+"""No swap file, no viminfo, no undo file: each would hold the values."""
+
+
+def edit(call: Invocation, name: str | None, *, allow_disk: bool) -> Outcome:
+    """Edit all values, or one; what is saved is checked, and only the difference is written."""
+    store = open_store(call.stack, call.root)
+    if not sys.stdin.isatty() and not os.environ.get("EDITOR"):
+        raise Refused(
+            "no-terminal",
+            "An editor needs a terminal.",
+            next_command="invoke secrets.set NAME    # reads standard input",
+        )
+    before = store.read()
+    if name is not None and name not in before:
+        raise Refused(
+            "no-such-secret", f"{store.file.name} has no {name!r}.", next_command=f"invoke secrets.set {name}"
+        )
+    shown = before if name is None else {name: before[name]}
+    with private_folder() as folder:
+        if not allow_disk and not _in_memory(folder):
+            raise Refused(
+                "folder-on-disk",
+                f"{folder.parent} is on a disk, where deleted plaintext can be found again.",
+                next_command="XDG_RUNTIME_DIR=/dev/shm invoke secrets.edit, or add --allow-disk",
+            )
+        file = folder / "secrets.yaml"
+        file.touch(mode=0o600)
+        file.write_text(_written(shown), encoding="utf-8")
+        wanted = _edited(call, file)
+    change = Change(
+        put={n: value for n, value in wanted.items() if shown.get(n) != value},
+        drop=tuple(n for n in shown if n not in wanted),
+    )
+    return _apply(call, store, change, len(shown))
+
+
+def _apply(call: Invocation, store: Store, change: Change, count: int) -> Outcome:
+    assert call.stack.secrets is not None
+    undeclared = sorted(change.put.keys() - call.stack.secrets.declared.keys())
+    if len(change.drop) * 2 > count or undeclared:
+        said = f"{len(change.drop)} of {count} would be removed" if change.drop else ""
+        added = f"{', '.join(undeclared)} is not declared in stack.yaml" if undeclared else ""
+        call.output.confirm("; ".join(part for part in (said, added) if part) + ".")
+    changed = store.change("edit", lambda _: change)
+    return Outcome(
+        value={"changed": list(changed)},
+        changed=bool(changed),
+        lines=[f"changed: {', '.join(changed)}" if changed else "Nothing was changed."],
+    )
+
+
+def _edited(call: Invocation, file: Path) -> dict[str, Secret]:
+    """What the editor has saved, once it is whole; on a terminal it may be mended."""
+    while True:
+        code = interact([*_editor(), str(file)])
+        if code:
+            raise Refused("editor-failed", f"The editor ended with {code}; nothing was written.")
+        try:
+            return _read(file)
+        except Refused as wrong:
+            if not (sys.stdin.isatty() and sys.stderr.isatty()):
+                raise
+            call.output.error(wrong)
+            call.output.confirm("What you saved is kept until you answer. Edit it again?")
+
+
+def _editor() -> list[str]:
+    words = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+    quiet = QUIET_VIM if Path(words[0]).name in ("vi", "vim", "nvim") else ()
+    return [*words, *quiet]
+
+
+def _read(file: Path) -> dict[str, Secret]:
+    text = file.read_text(encoding="utf-8")
+    try:
+        node = yaml.compose(text, Loader=yaml.BaseLoader)
+        loaded = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - BaseLoader makes text of everything
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise Refused("edit-not-yaml", f"Line {mark.line + 1 if mark else '?'} is not YAML.") from None
+    if not isinstance(loaded, dict) or not loaded:
+        raise Refused("edit-empty", "What was saved has no values; to remove one: invoke secrets.unset NAME.")
+    names = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    wrong = [str(n) for n, value in loaded.items() if not isinstance(value, str) or not NAME.fullmatch(str(n))]
+    wrong += sorted({n for n in names if names.count(n) > 1})
+    if wrong:
+        raise Refused("edit-not-flat", f"{', '.join(wrong)}: not a name with one text, or there twice.")
+    return {n: Secret(value) for n, value in loaded.items()}
+
+
+def _written(values: Mapping[str, Secret]) -> str:
+    plain = {n: value.reveal() for n, value in values.items()}
+    return "# Saved, this is checked and encrypted; the file itself is in memory only.\n" + yaml.safe_dump(
+        plain, sort_keys=False, allow_unicode=True, width=4096
+    )
+
+
+def _in_memory(folder: Path) -> bool:
+    """Whether the folder's file system is a tmpfs, by the longest mount point above it (proc(5), mountinfo)."""
+    mounts = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        mounts[before.split()[4]] = after.split()[0]
+    above = [str(path) for path in (folder, *folder.parents) if str(path) in mounts]
+    return bool(above) and mounts[above[0]] in ("tmpfs", "ramfs")

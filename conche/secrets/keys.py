@@ -1,0 +1,152 @@
+"""Age keys: which one is used, and whether it may be.
+
+sops itself takes every key it finds anywhere, so a broken CI key looks fine on a laptop. Here there is an order, and
+exactly one source is handed on: SOPS_AGE_KEY, SOPS_AGE_KEY_FILE, .sops/age-key.txt, ~/.config/sops/age/keys.txt.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from conche.errors import KeyUnusable
+from conche.secret import Secret
+
+__all__ = ["Key", "find", "generate", "looked_at", "public_of", "public_or_none", "require"]
+
+DEFAULT_FILE = Path(".sops/age-key.txt")
+"""Where a checkout keeps its key, relative to stack.yaml."""
+
+PREFIX = "AGE-SECRET-KEY-1"
+
+
+@dataclass(frozen=True)
+class Key:
+    """The identities that will be used.
+
+    Attributes:
+        source: where they were found.
+        identities: one age secret key a line.
+        public: their recipients, age1….
+    """
+
+    source: str
+    identities: Secret = field(repr=False)
+    public: tuple[str, ...]
+
+
+def find(root: Path, environment: Mapping[str, str] | None = None) -> Key | None:
+    """The key to use, or None where there is none at all.
+
+    Raises:
+        KeyUnusable: the first source that is set has a key that is malformed, unreadable, or readable by others.
+    """
+    given = os.environ if environment is None else environment
+    text = given.get("SOPS_AGE_KEY", "")
+    if text.strip():
+        return _key("SOPS_AGE_KEY", text)
+    named = given.get("SOPS_AGE_KEY_FILE", "")
+    if named:
+        return _from_file(Path(named).expanduser(), "SOPS_AGE_KEY_FILE")
+    for place in _default_places(root):
+        if place.exists():
+            return _from_file(place, str(place))
+    return None
+
+
+def require(root: Path, environment: Mapping[str, str] | None = None) -> Key:
+    """The key to use.
+
+    Raises:
+        KeyUnusable: there is none, with where was looked; or the one found cannot be used.
+    """
+    key = find(root, environment)
+    if key is None:
+        raise KeyUnusable(
+            "key-missing",
+            "There is no age key.",
+            looked_at=looked_at(root, environment),
+            next_command=f"copy the key from your backup to {DEFAULT_FILE}, then: chmod 600 {DEFAULT_FILE}\n"
+            "invoke secrets.init    # in a new project",
+        )
+    return key
+
+
+def looked_at(root: Path, environment: Mapping[str, str] | None = None) -> list[str]:
+    """The four places a key is looked for, each with what is there."""
+    given = os.environ if environment is None else environment
+    variables = [f"{name} ({'set' if given.get(name) else 'unset'})" for name in ("SOPS_AGE_KEY", "SOPS_AGE_KEY_FILE")]
+    return variables + [f"{place} ({'there' if place.exists() else 'absent'})" for place in _default_places(root)]
+
+
+def generate() -> tuple[Secret, str]:
+    """A new identity and its recipient."""
+    from pyrage import x25519
+
+    identity = x25519.Identity.generate()
+    return Secret(str(identity)), str(identity.to_public())
+
+
+def public_of(identity: str) -> str:
+    """The recipient of one identity; pyrage's IdentityError where it is none."""
+    from pyrage import x25519
+
+    return str(x25519.Identity.from_str(identity).to_public())
+
+
+def public_or_none(identity: str) -> str:
+    """The same, or an empty string for text that only looks like an identity."""
+    try:
+        return public_of(identity)
+    except Exception:  # noqa: BLE001 - whatever pyrage says of it, it is nobody's
+        return ""
+
+
+def _default_places(root: Path) -> tuple[Path, Path]:
+    return root / DEFAULT_FILE, Path.home() / ".config/sops/age/keys.txt"
+
+
+def _from_file(file: Path, source: str) -> Key:
+    try:
+        seen = file.stat()
+        if not stat.S_ISREG(seen.st_mode):
+            raise KeyUnusable("key-not-a-file", f"{file}, from {source}, is no regular file.", looked_at=[str(file)])
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise KeyUnusable(
+            "key-unreadable",
+            f"The age key {file}, from {source}, cannot be read: {error.strerror}.",
+            looked_at=[str(file)],
+            next_command=f"ls -l '{file}'",
+        ) from error
+    if seen.st_mode & 0o077:
+        raise KeyUnusable(
+            "key-readable-by-others",
+            f"The age key {file} can be read by other users of this machine.",
+            looked_at=[f"{file}, mode {stat.S_IMODE(seen.st_mode):04o}"],
+            next_command=f"chmod 600 '{file}'",
+        )
+    return _key(str(file), text)
+
+
+def _key(source: str, text: str) -> Key:
+    """A key from the text of a variable or file: quotes, CR, blank lines and comments around it do not matter."""
+    stripped = (line.strip().strip("\"'").strip() for line in text.strip().strip("\"'").splitlines())
+    identities = [line for line in stripped if line and not line.startswith("#")]
+    public = []
+    for identity in identities:
+        try:
+            public.append(public_of(identity))
+        except Exception:  # noqa: BLE001 - pyrage's error is shown nowhere: it might repeat what it was given
+            raise KeyUnusable(
+                "key-malformed",
+                f"What {source} holds is no age key.",
+                looked_at=[source],
+                next_command=f"a key is one line that begins with {PREFIX}; copy it again from your backup",
+            ) from None
+    if not identities:
+        raise KeyUnusable("key-malformed", f"{source} holds no age key.", looked_at=[source])
+    return Key(source, Secret("\n".join(identities)), tuple(public))

@@ -1,0 +1,71 @@
+"""secrets.merge: a git merge driver.
+
+Two branches that change different secrets conflict in git on the MAC, and keeping either MAC breaks the file. So the
+three versions are decrypted, merged name by name, and encrypted anew. To switch it on, once in a clone:
+
+    git config merge.sops.driver 'invoke secrets.merge %O %A %B'
+    echo 'secrets.enc.yaml merge=sops' >> .gitattributes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from conche.command import Invocation
+from conche.errors import CheckFailed
+from conche.files import write_atomic
+from conche.outcome import Outcome
+from conche.secret import Secret
+from conche.secrets import document, keys, sops
+from conche.secrets.values import open_store
+
+__all__ = ["merge", "three_way"]
+
+
+def merge(call: Invocation, base: str, ours: str, theirs: str) -> Outcome:
+    """Merge `theirs` into `ours`, both from `base`; `ours` is written only when nothing conflicts.
+
+    Raises:
+        CheckFailed: both sides changed a secret, or the recipients, differently.
+    """
+    store = open_store(call.stack, call.root)
+    key = keys.require(call.root)
+    name = store.file.name
+    contents = [(call.root / side).read_bytes() for side in (base, ours, theirs)]
+    old, mine, other = (document.examine(content, name) for content in contents)
+    values = [sops.decrypt(content, key, name) for content in contents]
+    merged, conflicts = three_way(*values)
+    recipients = {True: other.recipients, False: mine.recipients}[sorted(mine.recipients) == sorted(old.recipients)]
+    sides = {tuple(sorted(one.recipients)) for one in (old, mine, other)}
+    if len(sides) > 2:
+        conflicts.append("the recipients")
+    if conflicts:
+        raise CheckFailed(
+            "merge-conflict",
+            f"Both sides changed {', '.join(conflicts)}. {name} is as it was on this side.",
+            next_command="\n".join(f"invoke secrets.set {one}" for one in conflicts if one in merged),
+        )
+    content = sops.encrypt(merged, recipients, call.root, store.file)
+    if sops.decrypt(content, key, name) != merged:
+        raise AssertionError("the merged file does not decrypt to what was merged")
+    write_atomic(call.root / ours, content)
+    changed = sorted(n for n in merged.keys() | values[1].keys() if merged.get(n) != values[1].get(n))
+    return Outcome(
+        value={"merged": changed}, changed=bool(changed), lines=[f"merged: {', '.join(changed) or 'no secret'}"]
+    )
+
+
+def three_way(
+    base: Mapping[str, Secret], ours: Mapping[str, Secret], theirs: Mapping[str, Secret]
+) -> tuple[dict[str, Secret], list[str]]:
+    """The merged values, and the names that both sides changed differently."""
+    merged: dict[str, Secret] = {}
+    conflicts = []
+    for name in dict.fromkeys((*ours, *theirs, *base)):
+        before, mine, other = base.get(name), ours.get(name), theirs.get(name)
+        chosen = other if mine == before else mine
+        if mine not in (before, other) and other != before:
+            conflicts.append(name)
+        if chosen is not None:
+            merged[name] = chosen
+    return merged, conflicts

@@ -1,0 +1,104 @@
+"""Writing what containers and tools read: .env, and one file a secret in docker/secrets.
+
+Everything is staged in memory first and written by atomic renames. In .env only the marked block is ours: other lines
+stay, unless they assign one of our variables, which would shadow it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from conche.files import write_atomic
+from conche.secret import Secret
+from conche.secrets import dotenv
+from conche.secrets.values import PLACEHOLDERS, variables
+from conche.stack import SecretDeclaration, Secrets
+
+__all__ = ["Rendered", "files", "stage"]
+
+BEGIN = "# --- written by invoke secrets.render: do not edit up to the end mark ---"
+END = "# --- end of what secrets.render writes ---"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One file as it should be.
+
+    Attributes:
+        mode: 0600; 0444 in a folder of 0700 where the owner cannot be given away, so that a container's user reads it.
+        secret: the secret in it; empty for .env.
+    """
+
+    path: Path
+    content: bytes
+    mode: int = 0o600
+    owner: int | None = None
+    secret: str = ""
+
+    @property
+    def state(self) -> str:
+        """created, changed or same: what writing it would do."""
+        if not self.path.exists():
+            return "created"
+        seen = self.path.stat()
+        owned = self.owner is None or seen.st_uid == self.owner
+        same = owned and seen.st_mode & 0o777 == self.mode and self.path.read_bytes() == self.content
+        return "same" if same else "changed"
+
+    def write(self) -> None:
+        """Put it in place; private from its creation."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.secret:
+            self.path.parent.chmod(0o700)
+        write_atomic(self.path, self.content, mode=self.mode, owner=self.owner)
+
+
+def stage(root: Path, section: Secrets, values: Mapping[str, Secret], *, env: bool, files_: bool) -> list[Rendered]:
+    """What should be written for these values; nothing is.
+
+    Raises:
+        Refused: a value cannot stand in .env.
+    """
+    present = {name: value for name, value in values.items() if value.reveal() not in PLACEHOLDERS}
+    staged = [_dotenv(root / ".env", section, present)] if env else []
+    return staged + (files(root, section, present) if files_ else [])
+
+
+def files(root: Path, section: Secrets, values: Mapping[str, Secret]) -> list[Rendered]:
+    """The secret files of these values, without a newline at their end."""
+    folder = root / section.folder
+    return [
+        _file(folder / f"{name}.txt", value, section.declared[name], name)
+        for name, value in values.items()
+        if name in section.declared and "file" in section.declared[name].outputs
+    ]
+
+
+def _file(path: Path, value: Secret, declared: SecretDeclaration, name: str) -> Rendered:
+    content = value.reveal().encode()
+    mine = declared.owner is None or declared.owner == os.getuid()
+    if mine or os.getuid() == 0:
+        return Rendered(path, content, 0o600, None if mine else declared.owner, name)
+    return Rendered(path, content, 0o444, None, name)
+
+
+def _dotenv(path: Path, section: Secrets, values: Mapping[str, Secret]) -> Rendered:
+    named = variables(section, {name: value for name, value in values.items() if name in section.declared})
+    ours = dotenv.render(named)
+    kept = _others(path.read_text(encoding="utf-8"), set(named)) if path.exists() else []
+    head = "".join(f"{line}\n" for line in kept)
+    return Rendered(path, head.encode() + f"{BEGIN}\n".encode() + ours + f"{END}\n".encode())
+
+
+def _others(text: str, names: set[str]) -> list[str]:
+    """The lines of a .env that are not ours."""
+    kept, inside = [], False
+    for line in text.removesuffix("\n").split("\n"):
+        if line in (BEGIN, END):
+            inside = line == BEGIN
+        elif not inside and line.split("=", 1)[0].removeprefix("export ").strip() not in names:
+            kept.append(line)
+    return kept

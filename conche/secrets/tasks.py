@@ -1,0 +1,198 @@
+"""invoke secrets.*"""
+
+from typing import Annotated
+
+from conche.command import Invocation, command
+from conche.outcome import Outcome
+
+Name = Annotated[str, "the secret, as stack.yaml names it"]
+FromFile = Annotated[str | None, "read the value from this file"]
+
+
+@command(changes=True)
+def init(
+    invocation: Invocation,
+    generate: Annotated[bool, "make the values that can be made"] = False,
+) -> Outcome:
+    """Make a key, recipients and a file of your own.
+
+    Takes the demonstration key's place, and nobody else's: a key is never overwritten.
+    """
+    from conche.secrets.change import init
+
+    return init(invocation, generate=generate)
+
+
+@command()
+def encrypt(
+    invocation: Invocation,
+    file: Annotated[str, "YAML, JSON or dotenv file with the values; - for standard input"],
+    merge: Annotated[bool, "keep what is in the encrypted file"] = False,
+    replace: Annotated[bool, "replace the encrypted file"] = False,
+) -> Outcome:
+    """Import plaintext values; all of them stay text."""
+    from conche.secrets.change import encrypt
+
+    return encrypt(invocation, file, merge=merge, replace=replace)
+
+
+@command(changes=True, aliases=("decrypt",))
+def render(
+    invocation: Invocation,
+    check: Annotated[bool, "only tell what is stale; exit code 1"] = False,
+    env_only: Annotated[bool, "only .env"] = False,
+    files_only: Annotated[bool, "only docker/secrets/*.txt"] = False,
+) -> Outcome:
+    """Write .env and docker/secrets/*.txt."""
+    from conche.secrets.deliver import render_all
+
+    return render_all(invocation, check=check, env_only=env_only, files_only=files_only)
+
+
+@command()
+def get(
+    invocation: Invocation,
+    name: Name,
+    show: Annotated[bool, "also on a terminal"] = False,
+    length: Annotated[bool, "its length instead"] = False,
+    fingerprint: Annotated[bool, "a fingerprint, keyed by the age key, instead"] = False,
+) -> Outcome:
+    """One value, into a pipe."""
+    from conche.secrets.show import get
+
+    return get(invocation, name, show=show, length=length, fingerprint=fingerprint)
+
+
+@command(name="set", changes=True)
+def set_(
+    invocation: Invocation,
+    name: Name,
+    from_file: FromFile = None,
+    generate: Annotated[bool, "make a value"] = False,
+    raw: Annotated[bool, "keep a newline at the end"] = False,
+) -> Outcome:
+    """Set one value: asked for, piped in, or made.
+
+    It is never given on the command line, where every user of the machine could read it.
+    """
+    from conche.secrets.change import set_value
+
+    return set_value(invocation, name, from_file=from_file, generate=generate, raw=raw)
+
+
+@command(changes=True, destroys=True)
+def unset(invocation: Invocation, name: Name) -> Outcome:
+    """Remove one secret."""
+    from conche.secrets.change import unset
+
+    return unset(invocation, name)
+
+
+@command(name="list")
+def list_(invocation: Invocation) -> Outcome:
+    """The secrets, what they are for, and which are there."""
+    from conche.secrets.show import list_secrets
+
+    return list_secrets(invocation)
+
+
+@command()
+def check(invocation: Invocation) -> Outcome:
+    """The file against its declaration, the checkout and the key."""
+    from conche.secrets.show import check
+
+    return check(invocation)
+
+
+@command()
+def diff(
+    invocation: Invocation,
+    revision: Annotated[str, "git revision to compare with"] = "HEAD",
+) -> Outcome:
+    """The names that differ from a git revision."""
+    from conche.secrets.show import diff
+
+    return diff(invocation, revision)
+
+
+@command(changes=True)
+def rotate(
+    invocation: Invocation,
+    identity: Annotated[bool, "a new age key too: added, proven, and the old one kept"] = False,
+    finish: Annotated[bool, "with --identity: remove the old key"] = False,
+) -> Outcome:
+    """A new data key, or a new age key."""
+    from conche.secrets.change import rotate
+
+    return rotate(invocation, identity=identity, finish=finish)
+
+
+@command(name="rotate-value", changes=True)
+def rotate_value(invocation: Invocation, name: Name, from_file: FromFile = None) -> Outcome:
+    """A new value for one secret: made, or asked for."""
+    from conche.secrets.change import rotate_value
+
+    return rotate_value(invocation, name, from_file=from_file)
+
+
+@command()
+def run(
+    invocation: Invocation,
+    only: Annotated[str | None, "these secrets, with commas; default: all"] = None,
+) -> Outcome:
+    """Run the command after `--` with the secrets in its environment."""
+    from conche.secrets.deliver import run_with
+
+    return run_with(invocation, only=only)
+
+
+@command()
+def scan(
+    invocation: Invocation,
+    staged: Annotated[bool, "what is staged instead of the checkout, as a pre-commit hook"] = False,
+    history: Annotated[bool, "every git object too, reachable or not"] = False,
+    image: Annotated[list[str], "an image too; may be given again"] = (),  # type: ignore[assignment]
+) -> Outcome:
+    """Look for the real values where they should not be."""
+    from conche.secrets.search import search
+
+    return search(invocation, staged=staged, history=history, image=list(image))
+
+
+@command(name="backup-key", changes=True)
+def backup_key(
+    invocation: Invocation,
+    path: Annotated[str, "the new file, better on another disk"],
+) -> Outcome:
+    """A copy of the key, encrypted to a passphrase."""
+    from conche.secrets.deliver import backup_key
+
+    return backup_key(invocation, path)
+
+
+@command()
+def edit(
+    invocation: Invocation,
+    name: Annotated[str | None, "only this secret"] = None,
+    allow_disk: Annotated[bool, "even where the temporary file is not in memory"] = False,
+) -> Outcome:
+    """Edit the values in your editor.
+
+    The plaintext is in memory only; what is saved is checked, and only the difference is written.
+    """
+    from conche.secrets.edit import edit
+
+    return edit(invocation, name, allow_disk=allow_disk)
+
+
+@command()
+def merge(
+    invocation: Invocation,
+    base: Annotated[str, "the common ancestor, git's %O"],
+    ours: Annotated[str, "this side, git's %A; the result is written here"],
+    theirs: Annotated[str, "the other side, git's %B"],
+) -> Outcome:
+    """Merge two encrypted files: a git merge driver."""
+    from conche.secrets.merging import merge
+
+    return merge(invocation, base, ours, theirs)

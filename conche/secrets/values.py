@@ -1,0 +1,115 @@
+"""The one way for the rest of the toolkit to get secrets: decrypted once, in memory, as `Secret`s.
+
+Without a key an unprotected environment gets values of its own, made once and kept (0600) in the user's state folder; a
+protected one refuses.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets as random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from conche.errors import KeyUnusable, Refused
+from conche.files import lock, write_atomic
+from conche.secret import Secret
+from conche.secrets import keys
+from conche.secrets.store import Store
+from conche.stack import SecretDeclaration, Secrets, Stack
+
+__all__ = ["PLACEHOLDERS", "demonstrates", "for_environment", "make", "open_store", "used_by", "variables"]
+
+PLACEHOLDERS = frozenset({"", "your_key_here", "your_token_here", "changeme", "change_me", "todo", "xxx"})
+"""Values that stand for one that is still to come."""
+
+_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789"
+"""No sign that Compose, dotenv or a shell reads as more than itself, and none that a person mistakes for another."""
+
+
+def open_store(stack: Stack, root: Path) -> Store:
+    """The encrypted file of a stack.
+
+    Raises:
+        Refused: stack.yaml declares no secrets.
+    """
+    if stack.secrets is None:
+        raise Refused(
+            "no-secrets-declared",
+            "stack.yaml has no section `secrets`.",
+            next_command="declare them as docs/reference/stack.md shows",
+        )
+    return Store(root, root / stack.secrets.file)
+
+
+def used_by(section: Secrets, environment: str) -> dict[str, SecretDeclaration]:
+    """The declared secrets that an environment uses."""
+    return {n: d for n, d in section.declared.items() if not d.environments or environment in d.environments}
+
+
+def for_environment(stack: Stack, root: Path, environment: str, say: Callable[[str], None]) -> dict[str, Secret]:
+    """The secrets of an environment, by name; placeholders count as absent.
+
+    Raises:
+        KeyUnusable: exit code 8; a protected environment without a usable key, or with the demonstration key.
+        Refused: a protected environment lacks a secret that it requires.
+    """
+    if stack.secrets is None:
+        return {}
+    wanted = used_by(stack.secrets, environment)
+    protected = stack.environments[environment].protected
+    if not protected and keys.find(root) is None:
+        return _development(stack, environment, wanted, say)
+    store = open_store(stack, root)
+    if protected and demonstrates(store, stack.secrets):
+        raise KeyUnusable(
+            "demonstration-key",
+            f"{store.file.name} is encrypted to the demonstration key, which everybody has; {environment} refuses it.",
+            next_command="invoke secrets.init",
+        )
+    found = {name: value for name, value in store.read().items() if value.reveal() not in PLACEHOLDERS}
+    absent = [name for name, declared in wanted.items() if declared.required and name not in found]
+    if protected and absent:
+        raise Refused(
+            "secrets-incomplete",
+            f"{environment} requires {', '.join(absent)}, which {store.file.name} does not have.",
+            next_command="\n".join(f"invoke secrets.set {name}" for name in absent),
+        )
+    return {name: found[name] for name in wanted if name in found}
+
+
+def variables(section: Secrets, values: Mapping[str, Secret]) -> dict[str, Secret]:
+    """The values that go into the environment, by variable."""
+    declared = section.declared
+    return {declared[n].variable(n): value for n, value in values.items() if "env" in declared[n].outputs}
+
+
+def demonstrates(store: Store, section: Secrets) -> bool:
+    """Whether the demonstration key can read the file."""
+    return bool(set(store.document().recipients) & set(section.demonstration))
+
+
+def make(kind: str | None) -> Secret:
+    """A new random value."""
+    if kind == "password":
+        return Secret("".join(random.choice(_ALPHABET) for _ in range(24)))
+    return Secret(random.token_hex(16 if kind == "hex16" else 32))
+
+
+def _development(
+    stack: Stack, environment: str, wanted: Mapping[str, SecretDeclaration], say: Callable[[str], None]
+) -> dict[str, Secret]:
+    required = {name: declared for name, declared in wanted.items() if declared.required}
+    if not required:
+        return {}
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+    folder = base / "conche" / stack.name
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = folder / f"{environment}.json"
+    with lock(environment, "making development values", folder=folder, wait=10):
+        known = json.loads(file.read_text()) if file.exists() else {}
+        made = {name: known.get(name) or make(declared.generate).reveal() for name, declared in required.items()}
+        write_atomic(file, json.dumps(made, indent=1).encode(), mode=0o600)
+    say(f"no age key: {environment} uses generated development values, kept in {file}")
+    return {name: Secret(value) for name, value in made.items()}

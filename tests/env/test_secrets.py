@@ -1,0 +1,119 @@
+"""Secrets on their way into containers, on the real engine."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from conche.engine.connection import Engine
+from tests.stacks import SmallStack
+
+pytestmark = pytest.mark.engine
+
+DECLARED = """\
+secrets:
+  declared:
+    web_token: {outputs: [env, file], services: [web], owner: 1000}
+    web_extra: {outputs: [file], services: [web], required: false}
+environments:
+"""
+
+
+@pytest.fixture
+def secretive(small: SmallStack) -> SmallStack:
+    """The small stack with two secrets, one of which its container gets as a variable and as a file."""
+    small.replace("stack.yaml", "environments:\n", DECLARED)
+    small.replace(
+        "compose/dev.yaml", "    restart: unless-stopped", "    restart: unless-stopped\n    secrets: [web_token]"
+    )
+    small.write(
+        "compose/dev.yaml",
+        (small.folder / "compose/dev.yaml").read_text()
+        + "secrets:\n  web_token: {file: ../docker/secrets/web_token.txt}\n",
+    )
+    return small
+
+
+def put(stack: SmallStack, value: str) -> None:
+    argv = stack.argv("secrets.set", "web_token")
+    subprocess.run(
+        argv, cwd=stack.folder, env=stack.environment(), input=value, text=True, check=True, capture_output=True
+    )
+
+
+def inside(stack: SmallStack, script: str, user: str = "1000") -> str:
+    argv = ["docker", "exec", "--user", user, f"{stack.name}-web", "sh", "-c", script]
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+def test_a_secret_reaches_the_container_as_a_variable_and_as_a_file_its_user_can_read(
+    secretive: SmallStack, canary: str
+) -> None:
+    assert secretive.invoke("secrets.init").returncode == 0
+    put(secretive, canary)
+
+    done = secretive.invoke("env.up")
+
+    assert done.returncode == 0, done.stderr
+    assert inside(secretive, 'printf %s "$WEB_TOKEN"') == canary
+    assert inside(secretive, "cat /run/secrets/web_token") == canary
+    assert canary not in done.stdout + done.stderr
+    assert secretive.json("env.up")["plan"] == []
+
+
+def test_a_changed_secret_restarts_the_service_that_uses_it_and_nothing_else_does(
+    secretive: SmallStack, engine: Engine
+) -> None:
+    secretive.replace("compose/dev.yaml", "WEB_TOKEN: ${WEB_TOKEN:-}", "OTHER: none")
+    assert secretive.invoke("secrets.init").returncode == 0
+    put(secretive, "before")
+    secretive.up()
+    put(secretive, "after")
+
+    document = secretive.json("env.up")
+
+    assert [(step["action"], step["cause"]) for step in document["plan"]] == [
+        ("restart", "a secret file of it has changed")
+    ]
+    assert inside(secretive, "cat /run/secrets/web_token") == "after"
+    assert secretive.json("env.up")["plan"] == []
+
+
+def test_without_a_key_development_makes_values_of_its_own_and_says_so(secretive: SmallStack) -> None:
+    first = secretive.invoke("env.up")
+    value = inside(secretive, "cat /run/secrets/web_token")
+
+    again = secretive.invoke("env.up")
+
+    assert first.returncode == 0, first.stderr
+    assert "no age key: dev uses generated development values, kept in " in first.stderr
+    assert len(value) == 64
+    assert value not in first.stdout + first.stderr
+    assert "Nothing to do" in again.stdout
+    assert not (secretive.folder / "secrets.enc.yaml").exists()
+
+
+def test_without_a_key_a_protected_environment_refuses(secretive: SmallStack, engine: Engine) -> None:
+    assert secretive.invoke("secrets.init").returncode == 0
+    put(secretive, "value")
+    secretive.replace("stack.yaml", "    tag: develop", "    tag: develop\n    protected: true")
+    (secretive.folder / ".sops/age-key.txt").unlink()
+
+    refused = secretive.invoke("env.up")
+
+    assert refused.returncode == 8
+    assert "error [key-missing]" in refused.stderr
+    assert ".sops/age-key.txt" in refused.stderr
+    assert secretive.containers(engine) == ()
+
+
+def test_a_protected_environment_refuses_without_what_it_requires(secretive: SmallStack) -> None:
+    assert secretive.invoke("secrets.init").returncode == 0
+    secretive.replace("stack.yaml", "    tag: develop", "    tag: develop\n    protected: true")
+
+    refused = secretive.invoke("env.up")
+
+    assert refused.returncode == 2
+    assert "error [secrets-incomplete]" in refused.stderr
+    assert "invoke secrets.set web_token" in refused.stderr

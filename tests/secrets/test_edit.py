@@ -1,0 +1,155 @@
+"""secrets.edit with editors that do what editors do, and secrets.merge through git itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conche.secret import Secret
+from conche.secrets.merging import three_way
+from tests.secrets.checkouts import Checkout
+
+MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    made = Checkout.create(tmp_path / "checkout")
+    made.put("alpha", "one")
+    made.put("beta", "two")
+    made.commit("values")
+    return made
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[str]:
+    """A runtime folder in memory; empty again afterwards."""
+    folder = MEMORY / f"conche-test-{tmp_path.name}-{id(tmp_path)}"
+    folder.mkdir(mode=0o700)
+    yield str(folder)
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir()
+    folder.rmdir()
+
+
+def editor(folder: Path, script: str) -> str:
+    path = folder / "editor"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_only_what_was_edited_is_written(checkout: Checkout, memory: str, tmp_path: Path) -> None:
+    change = editor(tmp_path, "sed -i 's/one/uno $HOME/' \"$1\"")
+
+    done = checkout.invoke("secrets.edit", EDITOR=change, XDG_RUNTIME_DIR=memory)
+
+    assert done.returncode == 0, done.stderr
+    assert "changed: alpha\n" in done.stdout
+    assert (checkout.value("alpha"), checkout.value("beta")) == ("uno $HOME", "two")
+    assert "uno" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("exit 3", "editor-failed"),
+        (': > "$1"', "edit-empty"),
+        ('echo "a: [" > "$1"', "edit-not-yaml"),
+        ('echo "- a" > "$1"', "edit-empty"),
+        ('echo "alpha: {b: c}" > "$1"', "edit-not-flat"),
+        ('printf "alpha: a\\nalpha: b\\n" > "$1"', "edit-not-flat"),
+        ('echo "sops: x" > "$1"', "edit-not-flat"),
+        ('echo "new_one: x" >> "$1"', "confirmation-needed"),
+        ("sed -i '/two/d;/gamma/d' \"$1\"", "confirmation-needed"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_and_the_file_stays(
+    checkout: Checkout, memory: str, tmp_path: Path, script: str, code: str
+) -> None:
+    before = (checkout.folder / "secrets.enc.yaml").read_bytes()
+
+    refused = checkout.invoke("secrets.edit", EDITOR=editor(tmp_path, script), XDG_RUNTIME_DIR=memory)
+
+    assert refused.returncode == 2
+    assert f"[{code}]" in refused.stderr
+    assert (checkout.folder / "secrets.enc.yaml").read_bytes() == before
+
+
+def test_an_editor_that_changes_nothing_changes_nothing(checkout: Checkout, memory: str) -> None:
+    done = checkout.invoke("secrets.edit", EDITOR="true", XDG_RUNTIME_DIR=memory)
+
+    assert (done.returncode, done.stdout) == (0, "Nothing was changed.\n")
+
+
+def test_plaintext_is_not_put_on_a_disk(checkout: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "runtime").mkdir(mode=0o700)
+
+    refused = checkout.invoke("secrets.edit", EDITOR="true", XDG_RUNTIME_DIR=str(tmp_path / "runtime"))
+
+    assert refused.returncode == 2
+    assert "[folder-on-disk]" in refused.stderr
+
+
+def test_git_merges_two_branches_that_changed_different_secrets(checkout: Checkout) -> None:
+    _switch_on(checkout)
+    checkout.git("switch", "--create", "other")
+    checkout.put("beta", "changed there")
+    checkout.commit("there")
+    checkout.git("switch", "main")
+    checkout.put("alpha", "changed here")
+    checkout.commit("here")
+
+    merged = checkout.git("merge", "other", "--no-edit")
+
+    assert merged.returncode == 0, merged.stdout + merged.stderr
+    assert (checkout.value("alpha"), checkout.value("beta")) == ("changed here", "changed there")
+
+
+def test_a_secret_that_both_changed_is_a_conflict_by_name(checkout: Checkout) -> None:
+    _switch_on(checkout)
+    checkout.git("switch", "--create", "other")
+    checkout.put("beta", "changed there")
+    checkout.commit("there")
+    checkout.git("switch", "main")
+    checkout.put("beta", "changed here")
+    checkout.commit("here")
+
+    merged = checkout.git("merge", "other", "--no-edit")
+
+    assert merged.returncode != 0
+    assert "Both sides changed beta" in merged.stdout + merged.stderr
+    assert "changed there" not in merged.stdout + merged.stderr
+    assert checkout.value("beta") == "changed here"
+
+
+def _switch_on(checkout: Checkout) -> None:
+    checkout.git("config", "merge.sops.driver", "invoke secrets.merge %O %A %B")
+    (checkout.folder / ".gitattributes").write_text("secrets.enc.yaml merge=sops\n")
+    checkout.commit("merge driver")
+
+
+@pytest.mark.parametrize(
+    ("base", "ours", "theirs", "merged", "conflicts"),
+    [
+        ({"a": "1"}, {"a": "1"}, {"a": "2"}, {"a": "2"}, []),
+        ({"a": "1"}, {"a": "2"}, {"a": "1"}, {"a": "2"}, []),
+        ({"a": "1"}, {"a": "2"}, {"a": "2"}, {"a": "2"}, []),
+        ({"a": "1"}, {"a": "2"}, {"a": "3"}, {"a": "2"}, ["a"]),
+        ({"a": "1"}, {}, {"a": "1"}, {}, []),
+        ({"a": "1"}, {"a": "1"}, {}, {}, []),
+        ({"a": "1"}, {}, {"a": "2"}, {}, ["a"]),
+        ({}, {"a": "1"}, {"b": "2"}, {"a": "1", "b": "2"}, []),
+        ({}, {"a": "1"}, {"a": "2"}, {"a": "1"}, ["a"]),
+    ],
+)
+def test_three_versions_merge_name_by_name(
+    base: dict[str, str], ours: dict[str, str], theirs: dict[str, str], merged: dict[str, str], conflicts: list[str]
+) -> None:
+    def secret(values: dict[str, str]) -> dict[str, Secret]:
+        return {name: Secret(value) for name, value in values.items()}
+
+    assert three_way(secret(base), secret(ours), secret(theirs)) == (secret(merged), conflicts)
