@@ -14,7 +14,7 @@ from conche.errors import Refused
 from conche.files import lock
 from conche.outcome import Outcome, Plan, Step
 from conche.secret import Secret
-from conche.secrets.values import for_environment
+from conche.secrets.values import for_environment, used_by
 
 __all__ = ["locked", "restart", "up", "update"]
 
@@ -61,7 +61,7 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
     call.output.redact.learn(secrets.values())
     compose = open_compose(call.stack, name, call.root, secrets)
     with locked(call, compose, name) as held:
-        stale = _refreshed(call, secrets)
+        stale = _refreshed(call, name, secrets)
         glimpsed = None if build or only or stale else glance(call.stack, name, compose)
         if glimpsed and report.is_well(glimpsed):
             return _nothing_to_do(call, name, glimpsed)
@@ -81,14 +81,17 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
         return _report(call, seen, compose, plan)
 
 
-def _refreshed(call: Invocation, secrets: Mapping[str, Secret]) -> set[str]:
+def _refreshed(call: Invocation, name: str, secrets: Mapping[str, Secret]) -> set[str]:
     """Write the secret files that are not what the secrets say; the services whose file has changed under them."""
     section = call.stack.secrets
     if section is None or not secrets:
         return set()
     from conche.secrets import render
 
-    changed = [(one, one.state) for one in render.files(call.root, section, secrets) if one.state != "same"]
+    # Compose cannot mount a file that is not there, so what is optional and absent is an empty one.
+    optional = {one: Secret("") for one, declared in used_by(section, name).items() if not declared.required}
+    staged = render.files(call.root, section, {**optional, **secrets})
+    changed = [(one, one.state) for one in staged if one.state != "same"]
     if not call.dry_run:
         for one, state in changed:
             call.output.say(f"secret file {one.path.name}: {state}")

@@ -45,6 +45,12 @@ def init(call: Invocation, *, generate: bool) -> Outcome:
         )
     key_file = call.root / DEFAULT_FILE
     existing = keys.find(call.root, {}) if key_file.exists() else None
+    if existing and set(existing.public) & set(section.demonstration):
+        raise Refused(
+            "demonstration-key-in-place",
+            f"{DEFAULT_FILE} is the demonstration key, which everybody has.",
+            next_command=f"rm {DEFAULT_FILE}\ninvoke secrets.init",
+        )
     plan = Plan(
         (
             *([] if existing else [Step("create", f"file {DEFAULT_FILE}", "no age key")]),
@@ -172,36 +178,40 @@ def write_recipients(root: Path, file: Path, recipients: tuple[str, ...]) -> Non
 def _new_identity(call: Invocation, store: Store, *, finish: bool) -> Outcome:
     """Add, prove, and only then remove: at no moment is there a file that no kept key can read."""
     key_file = call.root / DEFAULT_FILE
-    old = store.key()
-    if old.source != str(key_file):
+    held = store.key()
+    if held.source != str(key_file):
         raise Refused(
             "key-elsewhere",
-            f"The key in use is from {old.source}; --identity changes {DEFAULT_FILE} only.",
+            f"The key in use is from {held.source}; --identity changes {DEFAULT_FILE} only.",
             next_command=f"put the key into {DEFAULT_FILE} first",
         )
-    secret, public = keys.generate()
-    new = Key(str(key_file), secret, (public,))
-    kept = store.document().recipients
-    # Both keys are in the file before the first recipient changes, so a kill at any step leaves a usable one.
-    _write_key(key_file, [*old.identities.reveal().splitlines(), secret.reveal()])
-    write_recipients(call.root, store.file, kept)
-    store.rotate("rotate --identity: add", add=public, prove=new)
-    write_recipients(call.root, store.file, (*kept, public))
-    lines = [
-        f"The new public key: {public}",
-        "Update SOPS_AGE_KEY in CI, and your backup: invoke secrets.backup-key PATH",
-    ]
+    if not (finish and len(held.public) > 1):
+        held = _with_another(call, store, key_file, held)
+    *old, public = held.public
+    lines = [f"The new public key: {public}", "Next: SOPS_AGE_KEY in CI, and invoke secrets.backup-key PATH"]
     if not finish:
-        return Outcome(
-            value={"added": public, "removed": []},
-            changed=True,
-            lines=[*lines, f"The old key still works. Then: invoke secrets.recipients.remove {' '.join(old.public)}"],
+        lines.append(
+            "The old key still works. When the new one is everywhere: invoke secrets.rotate --identity --finish"
         )
-    for gone in old.public:
+        return Outcome(value={"added": public, "removed": []}, changed=True, lines=lines)
+    secret = held.identities.reveal().splitlines()[-1]
+    new = Key(held.source, Secret(secret), (public,))
+    for gone in [one for one in old if one in store.document().recipients]:
         store.rotate("rotate --identity: remove", remove=gone, prove=new)
         write_recipients(call.root, store.file, store.document().recipients)
-    _write_key(key_file, [secret.reveal()])
-    return Outcome(value={"added": public, "removed": list(old.public)}, changed=True, lines=lines)
+    _write_key(key_file, [secret])
+    return Outcome(value={"added": public, "removed": old}, changed=True, lines=lines)
+
+
+def _with_another(call: Invocation, store: Store, key_file: Path, old: Key) -> Key:
+    """The key file with a new identity at its end, which is a recipient and has been seen to decrypt."""
+    secret, public = keys.generate()
+    both = [*old.identities.reveal().splitlines(), secret.reveal()]
+    # Both keys are on the disk before the first recipient changes, so a kill at any step leaves a usable one.
+    _write_key(key_file, both)
+    store.rotate("rotate --identity: add", add=public, prove=Key(old.source, secret, (public,)))
+    write_recipients(call.root, store.file, store.document().recipients)
+    return Key(old.source, Secret("\n".join(both)), (*old.public, public))
 
 
 def _new_key(file: Path) -> Key:

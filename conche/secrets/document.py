@@ -7,7 +7,7 @@ encrypt to it. So they are compared with .sops.yaml before every change.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,9 +129,16 @@ def declared_recipients(root: Path, file: Path) -> tuple[str, ...]:
     return tuple(str(recipient).strip() for recipient in listed)
 
 
-def require_same_recipients(document: Document, declared: Sequence[str], file: str) -> None:
-    """Refuse a file that somebody else's key could read, or the next rotation would let read."""
-    found, wanted = sorted(document.recipients), sorted(declared)
+def require_same_recipients(
+    document: Document, declared: Sequence[str], file: str, moving: Collection[str] = ()
+) -> None:
+    """Refuse a file that somebody else's key could read, or the next rotation would let read.
+
+    Args:
+        moving: recipients that are just coming or going, and may be in one of the two already.
+    """
+    found = sorted(one for one in document.recipients if one not in moving)
+    wanted = sorted(one for one in declared if one not in moving)
     if found == wanted:
         return
     extra = sorted(set(found) - set(wanted)) or [one for one in set(found) if found.count(one) > 1]

@@ -1,7 +1,7 @@
 """secrets.recipients.*: who can read the encrypted file; .sops.yaml and the file change together.
 
 The file is changed first and .sops.yaml after it. A kill between the two is found by the next command, which refuses
-until `recipients.add` or `.remove` is said again: both are then already done in the file and only finish.
+until the same `recipients.add` or `.remove` is said again, and finishes then.
 """
 
 from __future__ import annotations
@@ -47,16 +47,18 @@ def add(call: Invocation, recipient: str) -> Outcome:
     _parsed(recipient)
     store = open_store(call.stack, call.root)
     before = store.document().recipients
-    if recipient in before:
+    declared = document.declared_recipients(call.root, store.file)
+    if recipient in before and recipient in declared:
         return Outcome(
             value={"recipients": list(before)}, lines=[f"Nothing to do: {recipient} is a recipient already."]
         )
     if call.dry_run:
         return Outcome(plan=Plan((Step("add", f"recipient {recipient}", "asked for"),)))
     store.rotate("recipients.add", add=recipient)
-    write_recipients(call.root, store.file, (*before, recipient))
+    after = store.document().recipients
+    write_recipients(call.root, store.file, after)
     return Outcome(
-        value={"recipients": [*before, recipient]},
+        value={"recipients": list(after)},
         changed=True,
         lines=[
             f"{recipient} can read {store.file.name} from this commit on.",
@@ -69,14 +71,15 @@ def remove(call: Invocation, recipient: str, *, force: bool) -> Outcome:
     """Take a key's access away, with a new data key; old commits it can still read."""
     store = open_store(call.stack, call.root)
     before = store.document().recipients
-    if recipient not in before:
+    if recipient not in before and recipient not in document.declared_recipients(call.root, store.file):
         raise NotFound("no-such-recipient", f"{recipient} is no recipient.", looked_at=list(before))
     key = store.key()
-    if len(before) == 1 or (set(key.public) & set(before) == {recipient} and not force):
+    if before == (recipient,) or (set(key.public) & set(before) == {recipient} and not force):
         raise Refused(
             "recipient-needed",
-            f"Without {recipient} " + ("nobody could read the file." if len(before) == 1 else "you could not read it."),
-            next_command="" if len(before) == 1 else f"invoke secrets.recipients.remove {recipient} --force",
+            f"Without {recipient} "
+            + ("nobody could read the file." if before == (recipient,) else "you could not read it."),
+            next_command="" if before == (recipient,) else f"invoke secrets.recipients.remove {recipient} --force",
         )
     if call.dry_run:
         return Outcome(plan=Plan((Step("remove", f"recipient {recipient}", "asked for", destroys=True),)))

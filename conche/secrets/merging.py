@@ -26,32 +26,33 @@ def merge(call: Invocation, base: str, ours: str, theirs: str) -> Outcome:
     """Merge `theirs` into `ours`, both from `base`; `ours` is written only when nothing conflicts.
 
     Raises:
-        CheckFailed: both sides changed a secret, or the recipients, differently.
+        CheckFailed: both sides changed a secret differently.
     """
     store = open_store(call.stack, call.root)
     key = keys.require(call.root)
     name = store.file.name
     contents = [(call.root / side).read_bytes() for side in (base, ours, theirs)]
-    old, mine, other = (document.examine(content, name) for content in contents)
+    _, mine, other = (document.examine(content, name) for content in contents)
     values = [sops.decrypt(content, key, name) for content in contents]
     merged, conflicts = three_way(*values)
-    recipients = {True: other.recipients, False: mine.recipients}[sorted(mine.recipients) == sorted(old.recipients)]
-    sides = {tuple(sorted(one.recipients)) for one in (old, mine, other)}
-    if len(sides) > 2:
-        conflicts.append("the recipients")
     if conflicts:
         raise CheckFailed(
             "merge-conflict",
             f"Both sides changed {', '.join(conflicts)}. {name} is as it was on this side.",
             next_command="\n".join(f"invoke secrets.set {one}" for one in conflicts if one in merged),
         )
-    content = sops.encrypt(merged, recipients, call.root, store.file)
+    content = sops.encrypt(merged, mine.recipients, call.root, store.file)
     if sops.decrypt(content, key, name) != merged:
         raise AssertionError("the merged file does not decrypt to what was merged")
     write_atomic(call.root / ours, content)
     changed = sorted(n for n in merged.keys() | values[1].keys() if merged.get(n) != values[1].get(n))
+    # Recipients are not authenticated, so those of the other side are not taken over by a merge.
+    foreign = sorted({*other.recipients} ^ {*mine.recipients})
     return Outcome(
-        value={"merged": changed}, changed=bool(changed), lines=[f"merged: {', '.join(changed) or 'no secret'}"]
+        value={"merged": changed, "recipients_differ": foreign},
+        changed=bool(changed),
+        lines=[f"merged: {', '.join(changed) or 'no secret'}"],
+        warnings=[f"{one} differs between the sides: invoke secrets.recipients.list" for one in foreign],
     )
 
 

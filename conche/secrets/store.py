@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,7 +113,8 @@ class Store:
             prove: a key that must decrypt the result alone; default is the key in use.
             unread: the key in use is the one removed, so the result cannot be proven by it.
         """
-        with self._held(purpose) as (before, key):
+        # A recipient that comes or goes may already have done so in one of the two files: a kill, or a merge.
+        with self._held(purpose, moving=(add, remove)) as (before, key):
             values = sops.decrypt_file(self.file, key)
             kept = [one for one in before.recipients if one != remove]
             recipients = (*kept, *([add] if add and add not in kept else []))
@@ -146,12 +147,12 @@ class Store:
             write_atomic(self.file, content)
 
     @contextlib.contextmanager
-    def _held(self, purpose: str) -> Iterator[tuple[Document, Key]]:
+    def _held(self, purpose: str, moving: Collection[str] = ()) -> Iterator[tuple[Document, Key]]:
         with lock(self.file.name, purpose, folder=self._lock_folder(), wait=WAIT):
             self._sweep()
             before = self.document()
             declared = document.declared_recipients(self.root, self.file)
-            document.require_same_recipients(before, declared, self.file.name)
+            document.require_same_recipients(before, declared, self.file.name, moving)
             yield before, self._checked(keys.require(self.root), before)
 
     def _replace(
