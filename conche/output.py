@@ -181,6 +181,10 @@ class Output:
         self._table(Table(("#", "action", "subject", "because"), tuple(rows), title="Plan (nothing was changed)"))
 
     def _table(self, table: Table) -> None:
+        if not self._stdout.isatty():
+            # In a file or pipe nothing is coloured or folded, and importing Rich would be most of the work.
+            print(self.redact(_aligned(table)), end="", file=self._stdout, flush=True)
+            return
         from rich import box
         from rich.table import Table as RichTable
 
@@ -209,6 +213,17 @@ class Output:
 
     def _plain(self, console: Console, text: str, style: str = "") -> None:
         console.print(self.redact(text), style=style or None, markup=False, soft_wrap=True)
+
+
+def _aligned(table: Table) -> str:
+    """A table as plain text: the title, then columns as wide as their widest cell, with a rule below their names."""
+    widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
+    rule = tuple("─" * width for width in widths)
+    lines = [
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (table.columns, rule, *table.rows)
+    ]
+    return "\n".join([*([table.title] if table.title else []), *lines]) + "\n"
 
 
 def _coloured(cell: str) -> Text:

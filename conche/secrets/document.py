@@ -80,8 +80,8 @@ def examine(content: bytes, name: str) -> Document:
     metadata = loaded.pop("sops", None)
     if not isinstance(metadata, dict):
         raise _damaged(name, "is NOT ENCRYPTED, or truncated: do not commit it")
-    if not metadata.get("mac") or not metadata.get("lastmodified"):
-        raise _damaged(name, "is truncated: it has no MAC, or no time of its last change")
+    if not _ENCRYPTED.fullmatch(str(metadata.get("mac"))) or not metadata.get("lastmodified"):
+        raise _damaged(name, "is truncated: it has no whole MAC, or no time of its last change")
     return Document(content, _names(name, loaded), _recipients(name, metadata))
 
 

@@ -11,13 +11,16 @@ import os
 import secrets as random
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from conche.errors import KeyUnusable, Refused
 from conche.files import lock, write_atomic
 from conche.secret import Secret
 from conche.secrets import keys
-from conche.secrets.store import Store
 from conche.stack import SecretDeclaration, Secrets, Stack
+
+if TYPE_CHECKING:
+    from conche.secrets.store import Store
 
 __all__ = ["PLACEHOLDERS", "demonstrates", "for_environment", "make", "open_store", "used_by", "variables"]
 
@@ -40,6 +43,8 @@ def open_store(stack: Stack, root: Path) -> Store:
             "stack.yaml has no section `secrets`.",
             next_command="declare them as docs/reference/stack.md shows",
         )
+    from conche.secrets.store import Store
+
     return Store(root, root / stack.secrets.file)
 
 
