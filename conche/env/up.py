@@ -63,7 +63,7 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
     with locked(call, compose, name) as held:
         stale = _refreshed(call, name, secrets)
         glimpsed = None if build or only or stale else glance(call.stack, name, compose)
-        if glimpsed and report.is_well(glimpsed):
+        if glimpsed and report.is_well(glimpsed) and not _outdated(call, compose, glimpsed):
             return _nothing_to_do(call, name, glimpsed)
         # What only a change needs is imported only for one: finding nothing to do is the commonest run.
         from conche.env import preflight
@@ -71,7 +71,7 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
         seen = observe(call.stack, name, compose)
         if only is not None:
             service_of(seen.configuration, only)
-        plan = plan_up(seen, build=build, only=only, stale=stale)
+        plan = plan_up(seen, build=build, only=only, stale=stale | _outdated(call, compose, seen))
         preflight.check(seen, plan, compose.engine)
         if call.dry_run:
             return Outcome(plan=plan)
@@ -98,6 +98,20 @@ def _refreshed(call: Invocation, name: str, secrets: Mapping[str, Secret]) -> se
             one.write()
     names = [one.secret for one, state in changed if state == "changed"]
     return {service for name in names for service in section.declared[name].services}
+
+
+def _outdated(call: Invocation, compose: Compose, seen: Observed) -> set[str]:
+    """Services started before one of their secret files was written: by a command that was killed, or by hand."""
+    section = call.stack.secrets
+    if section is None or not compose.engine.is_local:
+        return set()
+    found = set()
+    for name, declared in section.declared.items():
+        file = call.root / section.folder / f"{name}.txt"
+        written = file.stat().st_mtime if file.exists() else 0.0
+        started = [c for service in declared.services for c in seen.of(service) if c.started_at]
+        found |= {c.service for c in started if c.started_at and c.started_at.timestamp() < written}
+    return found
 
 
 def _nothing_to_do(call: Invocation, name: str, seen: Observed) -> Outcome:

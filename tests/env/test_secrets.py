@@ -117,3 +117,18 @@ def test_a_protected_environment_refuses_without_what_it_requires(secretive: Sma
     assert refused.returncode == 2
     assert "error [secrets-incomplete]" in refused.stderr
     assert "invoke secrets.set web_token" in refused.stderr
+
+
+def test_a_secret_file_written_by_a_command_that_was_killed_is_taken_up_by_the_next(secretive: SmallStack) -> None:
+    secretive.replace("compose/dev.yaml", "WEB_TOKEN: ${WEB_TOKEN:-}", "OTHER: none")
+    assert secretive.invoke("secrets.init").returncode == 0
+    put(secretive, "before")
+    secretive.up()
+    put(secretive, "after")
+    assert secretive.invoke("secrets.render").returncode == 0
+
+    document = secretive.json("env.up")
+
+    assert [step["cause"] for step in document["plan"]] == ["a secret file of it has changed"]
+    assert inside(secretive, "cat /run/secrets/web_token") == "after"
+    assert secretive.json("env.up")["plan"] == []
