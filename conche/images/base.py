@@ -120,10 +120,12 @@ def _require_mmdebstrap() -> None:
     if shutil.which("mmdebstrap"):
         return
     install = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", "mmdebstrap"]
-    argv = install if os.geteuid() == 0 else ["sudo", "--non-interactive", *install]
-    completed = (
-        run(argv, extra_env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=600) if shutil.which(argv[0]) else None
-    )
+    privileged = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
+    completed = None
+    # A new machine may have no lists of packages yet.
+    for argv in (["apt-get", "update", "--quiet"], install):
+        if shutil.which([*privileged, *argv][0]):
+            completed = run([*privileged, *argv], extra_env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=600)
     if completed is None or not completed.ok:
         raise Unreachable(
             "mmdebstrap-missing",
