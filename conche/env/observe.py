@@ -73,7 +73,7 @@ def open_compose(stack: Stack, name: str, root: Path, secrets: Mapping[str, Secr
 def _at_hand(stack: Stack, name: str, root: Path) -> Mapping[str, Secret]:
     """An environment's secrets where there is a key for them; else what .env says has to do."""
     try:
-        return for_environment(stack, root, name, lambda _: None)
+        return for_environment(stack, root, name, lambda _: None, create=False)
     except ConcheError:
         return {}
 

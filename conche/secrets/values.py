@@ -53,8 +53,13 @@ def used_by(section: Secrets, environment: str) -> dict[str, SecretDeclaration]:
     return {n: d for n, d in section.declared.items() if not d.environments or environment in d.environments}
 
 
-def for_environment(stack: Stack, root: Path, environment: str, say: Callable[[str], None]) -> dict[str, Secret]:
+def for_environment(
+    stack: Stack, root: Path, environment: str, say: Callable[[str], None], *, create: bool = True
+) -> dict[str, Secret]:
     """The secrets of an environment, by name; placeholders count as absent.
+
+    Args:
+        create: without a key, make the development values that are not there yet; without it nothing is written.
 
     Raises:
         KeyUnusable: exit code 8; a protected environment without a usable key, or with the demonstration key.
@@ -65,7 +70,7 @@ def for_environment(stack: Stack, root: Path, environment: str, say: Callable[[s
     wanted = used_by(stack.secrets, environment)
     protected = stack.environments[environment].protected
     if not protected and keys.find(root) is None:
-        return _development(stack, environment, wanted, say)
+        return _development(stack, environment, wanted, say, create=create)
     store = open_store(stack, root)
     if protected and demonstrates(store, stack.secrets):
         raise KeyUnusable(
@@ -103,18 +108,41 @@ def make(kind: str | None) -> Secret:
 
 
 def _development(
-    stack: Stack, environment: str, wanted: Mapping[str, SecretDeclaration], say: Callable[[str], None]
+    stack: Stack,
+    environment: str,
+    wanted: Mapping[str, SecretDeclaration],
+    say: Callable[[str], None],
+    *,
+    create: bool,
 ) -> dict[str, Secret]:
     required = {name: declared for name, declared in wanted.items() if declared.required}
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+    file = base / "conche" / stack.name / f"{environment}.json"
     if not required:
         return {}
-    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
-    folder = base / "conche" / stack.name
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = folder / f"{environment}.json"
-    with lock(environment, "making development values", folder=folder, wait=10):
-        known = json.loads(file.read_text()) if file.exists() else {}
-        made = {name: known.get(name) or make(declared.generate).reveal() for name, declared in required.items()}
-        write_atomic(file, json.dumps(made, indent=1).encode(), mode=0o600)
+    if not create:
+        return {name: value for name, value in _kept(file).items() if name in required}
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with lock(environment, "making development values", folder=file.parent, wait=10):
+            known = _kept(file)
+            made = {name: known.get(name) or make(declared.generate) for name, declared in required.items()}
+            content = json.dumps({name: value.reveal() for name, value in made.items()}, indent=1)
+            write_atomic(file, content.encode(), mode=0o600)
+    except OSError as error:
+        raise Refused(
+            "development-values-not-kept",
+            f"The development values of {environment} cannot be kept: {error.strerror}.",
+            looked_at=[str(file)],
+            next_command="set XDG_STATE_HOME to a folder of your own",
+        ) from error
     say(f"no age key: {environment} uses generated development values, kept in {file}")
-    return {name: Secret(value) for name, value in made.items()}
+    return made
+
+
+def _kept(file: Path) -> dict[str, Secret]:
+    """The development values made before; none where the file cannot be read."""
+    try:
+        return {name: Secret(value) for name, value in json.loads(file.read_text()).items()}
+    except (OSError, ValueError):
+        return {}

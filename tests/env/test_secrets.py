@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -132,3 +133,21 @@ def test_a_secret_file_written_by_a_command_that_was_killed_is_taken_up_by_the_n
     assert [step["cause"] for step in document["plan"]] == ["a secret file of it has changed"]
     assert inside(secretive, "cat /run/secrets/web_token") == "after"
     assert secretive.json("env.up")["plan"] == []
+
+
+def test_a_look_makes_no_development_values(secretive: SmallStack, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+
+    looked = secretive.invoke("env.status", XDG_STATE_HOME=str(state))
+
+    assert looked.returncode == 0, looked.stderr
+    assert not state.exists()
+
+
+def test_a_state_folder_that_cannot_be_written_is_said(secretive: SmallStack, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+
+    refused = secretive.invoke("env.up", XDG_STATE_HOME=str(tmp_path / "file"))
+
+    assert refused.returncode == 2
+    assert "error [development-values-not-kept]" in refused.stderr
