@@ -45,7 +45,6 @@ class Applier:
     held: int | None = None
     _undo: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
     _started: set[str] = field(default_factory=set)
-    _replaced: set[str] = field(default_factory=set)
 
     def apply(self, plan: Plan) -> None:
         """Take every step, then see that everything works.
@@ -124,7 +123,6 @@ class Applier:
         self.progress.step(f"replacing {name}")
         self._started.add(name)
         with signals_deferred():
-            self._replaced.add(name)
             completed = self.compose.call(
                 self.compose.up_alone(name),
                 on_line=self.progress.detail,
@@ -145,7 +143,6 @@ class Applier:
     def _restart(self, name: str) -> None:
         self._started.add(name)
         with signals_deferred():
-            self._replaced.add(name)
             for container in self.seen.of(name):
                 containers.restart(self.compose.engine, container)
 

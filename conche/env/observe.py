@@ -174,6 +174,6 @@ def _variables(environment: Environment, files: tuple[Path, ...], root: Path) ->
 def _dotenv(file: Path) -> dict[str, str]:
     if not file.is_file():
         return {}
-    from dotenv import dotenv_values
+    from conche.secrets.dotenv import parse
 
-    return {name: value for name, value in dotenv_values(file, interpolate=False).items() if value is not None}
+    return parse(file.read_text(encoding="utf-8"))
