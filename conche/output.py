@@ -37,23 +37,37 @@ _UNSURE = {"starting", "created", "paused", "optional", "changed", "unknown", "s
 
 
 class Progress:
-    """What a long step says of itself: a live line on a terminal, plain lines elsewhere."""
+    """What a long step says of itself: a live line on a terminal, with a bar where its length is known; else plain lines.
 
-    def __init__(self, output: Output) -> None:
+    Args:
+        shown: Rich's display on a terminal, with one task in it; None elsewhere.
+    """
+
+    def __init__(self, output: Output, shown: Any = None) -> None:
         self._output = output
-        self._status: Any = None
+        self._shown = shown
 
     def step(self, text: str) -> None:
         """A new step begins."""
-        if self._status is not None:
-            self._status.update(self._output.text(text))
-        else:
+        if self._shown is None:
             self._output.say(text)
+        else:
+            self._update(text, None, None)
 
     def detail(self, text: str) -> None:
         """Something passing: shown on a terminal only."""
-        if self._status is not None:
-            self._status.update(self._output.text(text))
+        if self._shown is not None:
+            self._update(text, None, None)
+
+    def amount(self, text: str, done: int, total: int) -> None:
+        """How much of something is through, in any unit: a bar on a terminal, nothing elsewhere."""
+        if self._shown is not None:
+            self._update(text, done, total)
+
+    def _update(self, text: str, done: int | None, total: int | None) -> None:
+        [task] = self._shown.task_ids
+        words = self._output.redact(text)
+        self._shown.update(task, description=words, completed=done or 0, total=total)
 
 
 class Output:
@@ -97,14 +111,14 @@ class Output:
     @contextlib.contextmanager
     def progress(self, text: str) -> Iterator[Progress]:
         """A long step: `text` at once, then what the step says of itself."""
-        progress = Progress(self)
         if not self._stderr.isatty():
+            progress = Progress(self)
             progress.step(text)
             yield progress
             return
-        with self._console(self._stderr).status(self.text(text)) as status:
-            progress._status = status
-            yield progress
+        with _live(self._console(self._stderr)) as shown:
+            shown.add_task(self.redact(text), total=None)
+            yield Progress(self, shown)
 
     def outcome(self, outcome: Outcome, *, dry_run: bool = False) -> None:
         """The answer of a command that has ended well, or the plan of a dry run."""
@@ -213,6 +227,28 @@ class Output:
 
     def _plain(self, console: Console, text: str, style: str = "") -> None:
         console.print(self.redact(text), style=style or None, markup=False, soft_wrap=True)
+
+
+def _live(console: Console) -> Any:
+    """One line with a spinner, and a bar beside it where the length is known; it goes when it ends."""
+    from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task
+    from rich.table import Column
+    from rich.text import Text
+
+    class Words(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(task.description, no_wrap=True, overflow="ellipsis")
+
+    class Bar(BarColumn):
+        def render(self, task: Task) -> Any:
+            return super().render(task) if task.total else Text("")
+
+    class Share(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.percentage:>3.0f} %" if task.total else "")
+
+    words = Words(Column(ratio=1))
+    return Progress(SpinnerColumn(), words, Bar(bar_width=24), Share(), console=console, transient=True, expand=True)
 
 
 def _aligned(table: Table) -> str:

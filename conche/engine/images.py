@@ -1,4 +1,4 @@
-"""Images on an engine: look, pull, build."""
+"""Images on an engine: look, build, tag, remove. Pushing and pulling stand in transfer.py."""
 
 from __future__ import annotations
 
@@ -11,23 +11,31 @@ from conche.engine.connection import Engine, translated
 from conche.errors import Refused, Unreachable
 from conche.process import Completed, run
 
-__all__ = ["Build", "BuildFailed", "Found", "PullFailed", "build", "find", "pull", "references"]
-
-
-NO_NETWORK = (
-    "no such host", "connection refused", "i/o timeout", "network is unreachable", "no route to host",
-    "TLS handshake timeout", "Client.Timeout exceeded", "context deadline exceeded", "server misbehaving",
-    "Temporary failure in name resolution",
-)  # fmt: skip
-"""What the engine says when it reached no registry at all, as against one that answered with no."""
+__all__ = ["Build", "BuildFailed", "Found", "build", "buildkit", "find", "of_repository", "references", "remove", "tag"]
 
 
 @dataclass(frozen=True)
 class Found:
-    """An image that an engine has."""
+    """An image that an engine has.
+
+    Attributes:
+        id: of its configuration.
+        tags: the references it has there, registry/repository:tag.
+        digests: registry/repository@sha256:…, for what was pushed or pulled.
+        size: bytes, unpacked.
+        created: RFC 3339, as the image says.
+        user: whom it runs as; empty for root.
+        layers: digests of the unpacked layers.
+    """
 
     id: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+    size: int = 0
+    created: str = ""
+    user: str = ""
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -36,8 +44,11 @@ class Build:
 
     Attributes:
         reference: the tag it gets.
+        also: further tags.
         secrets: id -> file or variable, mounted during the build and in no layer.
         arguments: build arguments; never secret, they stand in the image's history.
+        fresh: take nothing from the build cache.
+        normalised: let the engine write the files' times anew, which BuildKit 0.13 and later can.
     """
 
     reference: str
@@ -45,19 +56,20 @@ class Build:
     context: Path
     arguments: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, Path] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
+    fresh: bool = False
+    normalised: bool = False
 
     def argv(self) -> tuple[str, ...]:
         """The command that builds it and loads it into the engine."""
         arguments = [part for name, value in self.arguments.items() for part in ("--build-arg", f"{name}={value}")]
         secrets = [part for name, path in self.secrets.items() for part in ("--secret", f"id={name},src={path}")]
+        tags = [part for tag in (self.reference, *self.also) for part in ("--tag", tag)]
+        output = ("--output", "type=image,rewrite-timestamp=true") if self.normalised else ("--load",)
         return (
-            "docker", "buildx", "build", "--progress", "plain", "--load",
-            "--file", str(self.dockerfile), "--tag", self.reference, *arguments, *secrets, str(self.context),
+            "docker", "buildx", "build", "--progress", "plain", *output, *(["--no-cache"] if self.fresh else []),
+            "--file", str(self.dockerfile), *tags, *arguments, *secrets, str(self.context),
         )  # fmt: skip
-
-
-class PullFailed(Unreachable):
-    """No registry answered for a reference, as against one that answered with no."""
 
 
 class BuildFailed(Refused):
@@ -70,10 +82,49 @@ def find(engine: Engine, reference: str) -> Found | None:
 
     with translated(engine.address):
         try:
-            attributes = engine.client.images.get(reference).attrs
+            found = engine.client.api.inspect_image(reference)
         except docker.errors.ImageNotFound:
             return None
-    return Found(attributes["Id"], (attributes["Config"] or {}).get("Labels") or {})
+    config = found["Config"] or {}
+    return Found(
+        id=found["Id"],
+        labels=config.get("Labels") or {},
+        tags=tuple(found.get("RepoTags") or ()),
+        digests=tuple(found.get("RepoDigests") or ()),
+        size=found.get("Size", 0),
+        created=found.get("Created", ""),
+        user=config.get("User", ""),
+        layers=tuple((found.get("RootFS") or {}).get("Layers") or ()),
+    )
+
+
+def of_repository(engine: Engine, name: str) -> tuple[Found, ...]:
+    """The engine's images of one repository, registry included; the newest first."""
+    with translated(engine.address):
+        ids = dict.fromkeys(image["Id"] for image in engine.client.api.images(name=name))
+    found = [find(engine, one) for one in ids]
+    return tuple(sorted((one for one in found if one), key=lambda one: one.created, reverse=True))
+
+
+def tag(engine: Engine, reference: str, name: str, new: str) -> None:
+    """Give an image of the engine another name and tag too."""
+    with translated(engine.address):
+        engine.client.api.tag(reference, name, new, force=True)
+
+
+def remove(engine: Engine, reference: str) -> None:
+    """Remove a reference, and the image with its last one; one that is gone already is fine.
+
+    Raises:
+        EngineRefused: a container uses the image.
+    """
+    import docker.errors
+
+    with translated(engine.address):
+        try:
+            engine.client.api.remove_image(reference)
+        except docker.errors.ImageNotFound:
+            return
 
 
 def references(dockerfile: str, arguments: Mapping[str, str] | None = None) -> tuple[str, ...]:
@@ -92,25 +143,11 @@ def references(dockerfile: str, arguments: Mapping[str, str] | None = None) -> t
     return tuple(found)
 
 
-def pull(engine: Engine, reference: str, on_line: Callable[[str], None] | None = None) -> None:
-    """Pull one image with the CLI, which knows the user's credentials.
-
-    Raises:
-        PullFailed: no registry could be reached for it.
-        Refused: the registry answered, and has no such image or wants a password.
-    """
-    completed = run(["docker", "pull", reference], extra_env=engine.cli_environment(), on_line=on_line, timeout=1800)
-    if completed.ok:
-        return
-    words = completed.stderr + completed.stdout
-    if any(sign in words for sign in NO_NETWORK):
-        raise PullFailed("registry-unreachable", f"{reference} could not be pulled.", evidence=completed.last_lines(4))
-    raise Refused(
-        "image-not-pulled",
-        f"{reference} could not be pulled: its registry, or this engine, says no.",
-        evidence=completed.last_lines(4),
-        next_command="invoke env.up --build    # builds this stack's own images",
-    )
+def buildkit(engine: Engine) -> tuple[int, ...]:
+    """The version of the engine's BuildKit, such as (0, 13); empty where it does not say."""
+    said = run(["docker", "buildx", "inspect"], extra_env=engine.cli_environment(), timeout=30)
+    match = re.search(r"BuildKit(?: version)?:\s*v?(\d+)\.(\d+)", said.stdout, re.IGNORECASE)
+    return (int(match[1]), int(match[2])) if match else ()
 
 
 def build(engine: Engine, wanted: Build, on_line: Callable[[str], None] | None = None) -> None:

@@ -33,6 +33,7 @@ class Applier:
     Args:
         seen: the environment before.
         build: builds one image of stack.yaml; given its name.
+        fetch: gets an image that is not built; given its reference.
         timeout: seconds to wait for health; None for what the healthchecks allow.
         held: descriptor of the environment's lock, for what outlives us.
     """
@@ -41,6 +42,7 @@ class Applier:
     seen: Observed
     progress: Progress
     build: Callable[[str], object]
+    fetch: Callable[[str], object]
     timeout: float | None = None
     held: int | None = None
     _undo: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
@@ -95,7 +97,7 @@ class Applier:
 
     def _pull(self, reference: str) -> None:
         try:
-            images.pull(self.compose.engine, reference, on_line=self.progress.detail)
+            self.fetch(reference)
         except ConcheError as failure:
             if reference not in self.seen.own:
                 raise

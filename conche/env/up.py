@@ -96,8 +96,7 @@ def _refreshed(call: Invocation, name: str, secrets: Mapping[str, Secret]) -> se
         for one, state in changed:
             call.output.say(f"secret file {one.path.name}: {state}")
             one.write()
-    names = [one.secret for one, state in changed if state == "changed"]
-    return {service for name in names for service in section.declared[name].services}
+    return {service for one, state in changed if state == "changed" for service in one.services}
 
 
 def _outdated(call: Invocation, compose: Compose, seen: Observed) -> set[str]:
@@ -106,7 +105,7 @@ def _outdated(call: Invocation, compose: Compose, seen: Observed) -> set[str]:
     if section is None or not compose.engine.is_local:
         return set()
     found = set()
-    for name, declared in section.declared.items():
+    for name, declared in (*section.declared.items(), *section.htpasswd.items()):
         file = call.root / section.folder / f"{name}.txt"
         written = file.stat().st_mtime if file.exists() else 0.0
         started = [c for service in declared.services for c in seen.of(service) if c.started_at]
@@ -124,6 +123,7 @@ def _apply(
 ) -> None:
     from conche.env.apply import Applier
     from conche.images.build import build as build_image
+    from conche.images.fetch import fetch
 
     with call.output.progress(f"{call.output.command} --env {seen.name}") as progress:
         Applier(
@@ -131,6 +131,7 @@ def _apply(
             seen,
             progress,
             build=lambda image: build_image(call.stack, call.root, compose.engine, image, seen.name, progress),
+            fetch=lambda reference: fetch(call.stack, call.root, compose.engine, reference, progress),
             timeout=timeout,
             held=held,
         ).apply(plan)

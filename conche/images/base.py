@@ -5,16 +5,18 @@ An image that is there, or that can be pulled, is never replaced. One that was m
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 
-from conche.engine import images
+from conche.engine import images, transfer
 from conche.engine.connection import Engine
 from conche.errors import Unreachable
 from conche.files import private_folder
+from conche.images.reference import parse
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.process import run
 from conche.stack import Base, Stack
@@ -63,8 +65,9 @@ def provide(engine: Engine, bases: Mapping[str, Base], reference: str, say: Call
         return Origin.PRESENT
     try:
         say(f"pulling {reference}")
-        images.pull(engine, reference)
-    except images.PullFailed as failure:
+        at = parse(reference)
+        transfer.pull(engine, at.name, at.wanted)
+    except transfer.PullFailed as failure:
         if reference not in bases:
             raise Unreachable(
                 "base-unavailable",
@@ -109,7 +112,7 @@ def import_argv(reference: str, wanted: Base, tree: Path) -> tuple[str, ...]:
     return (
         "docker", "import",
         "--change", f"LABEL {LABEL}=debian-{wanted.suite}",
-        "--change", 'CMD ["/bin/sh"]',
+        "--change", f"CMD {json.dumps(list(wanted.command))}",
         "--message", "made by conche from Debian's packages",
         str(tree), reference,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 from conche.engine import images
 from conche.engine.connection import Engine
 from conche.files import private_folder, write_atomic
-from conche.images.base import provide
+from conche.images.fetch import fetch
+from conche.images.reference import parse
 from conche.images.revision import Revision, revision
 from conche.output import Progress
 from conche.stack import Stack
@@ -23,11 +25,19 @@ CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUND
 PIP_VARIABLES = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT")
 """pip's settings that a build needs to reach what the host's pip reaches; they may hold a password."""
 
+NORMALISES = (0, 13)
+"""The first BuildKit that writes files' times anew, so that equal contents have equal digests."""
+
 CA_IN_BUILD = "/etc/ssl/certs/ca-certificates.crt"
 
 
-def build(stack: Stack, root: Path, engine: Engine, image: str, environment: str, progress: Progress) -> str:
-    """Build one image of the stack under its environment's tag.
+def build(
+    stack: Stack, root: Path, engine: Engine, image: str, environment: str, progress: Progress, *, fresh: bool = False
+) -> str:
+    """Build one image of the stack under its environment's tag and its git revision's.
+
+    Args:
+        fresh: take nothing from the build cache.
 
     Returns:
         The reference it has now.
@@ -35,31 +45,44 @@ def build(stack: Stack, root: Path, engine: Engine, image: str, environment: str
     reference = stack.reference(image, environment)
     dockerfile = root / stack.images[image].dockerfile
     for base in images.references(dockerfile.read_text(encoding="utf-8")):
-        provide(engine, stack.bases, base, progress.step)
-    progress.step(f"building {reference}")
+        fetch(stack, root, engine, base, progress, anew=False)
+    at = revision(root)
+    progress.step(f"building {reference}" + (f" from {at.name}" if at.tag else ""))
     with _host_secrets() as secrets:
         wanted = images.Build(
             reference=reference,
             dockerfile=dockerfile,
             context=root / stack.images[image].context,
-            arguments=_arguments(revision(root)),
+            arguments=_arguments(at),
             secrets=secrets,
+            also=(str(parse(reference).tagged(at.tag)),) if at.tag else (),
+            fresh=fresh,
+            normalised=images.buildkit(engine) >= NORMALISES,
         )
         images.build(engine, wanted, on_line=_only_steps(progress))
     return reference
 
 
 def _arguments(at: Revision) -> Mapping[str, str]:
-    return {"REVISION": at.name, "VERSION": at.version, "CREATED": at.created}
+    """BuildKit takes SOURCE_DATE_EPOCH for the image's own times: https://reproducible-builds.org/specs/source-date-epoch/"""
+    return {
+        "REVISION": at.name,
+        "VERSION": at.version,
+        "CREATED": at.created,
+        "SOURCE_DATE_EPOCH": str(at.epoch),
+    }
 
 
 def _only_steps(progress: Progress) -> Callable[[str], None]:
-    """Of BuildKit's plain output, the line that names the step under way."""
+    """Of BuildKit's plain output, the line that names the step under way, such as `[runtime 3/5] RUN …`."""
 
     def show(line: str) -> None:
         _, _, words = line.partition(" ")
         if words.startswith("["):
+            counted = re.match(r"\[[^\]]*?(\d+)/(\d+)\]", words)
             progress.detail(f"building: {words}")
+            if counted:
+                progress.amount(f"building: {words}", int(counted[1]), int(counted[2]))
 
     return show
 

@@ -20,11 +20,23 @@ class Revision:
         name: abbreviated commit, with `-dirty` where the tree differs from it; `unknown` without git.
         version: the nearest tag, or the same as name.
         created: time of the commit, RFC 3339 in UTC: the same tree gives the same image.
+        epoch: the same, in seconds.
     """
 
     name: str
     version: str
     created: str
+    epoch: int = 0
+
+    @property
+    def dirty(self) -> bool:
+        """Whether the tree differs from the commit, or nobody knows which commit it is."""
+        return self.name.endswith("-dirty") or self.name == "unknown"
+
+    @property
+    def tag(self) -> str:
+        """The tag of what is built from it; empty where git says nothing."""
+        return "" if self.name == "unknown" else self.name
 
 
 def revision(root: Path) -> Revision:
@@ -39,7 +51,7 @@ def revision(root: Path) -> Revision:
     commit, seconds = answer.stdout.split()
     version = described.stdout.strip()
     dirty = "-dirty" if version.endswith("-dirty") else ""
-    return Revision(commit + dirty, version, _moment(int(seconds)))
+    return Revision(commit + dirty, version, _moment(int(seconds)), int(seconds))
 
 
 def _moment(seconds: int) -> str:

@@ -36,8 +36,8 @@ def render_all(call: Invocation, *, check: bool, env_only: bool, files_only: boo
     if not check:
         for one in stale:
             one.write()
-    changed = [one.secret for one in stale if one.secret and states[one.path.relative_to(call.root)] == "changed"]
-    services = sorted({service for name in changed for service in section.declared[name].services})
+    changed = [one for one in stale if states[one.path.relative_to(call.root)] == "changed"]
+    services = sorted({service for one in changed for service in one.services})
     rows = tuple((str(path), state) for path, state in states.items())
     lines = [f"Restart, to take it up: {', '.join(services)}"] if services and not check else []
     return Outcome(

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from conche.files import write_atomic
 from conche.secret import Secret
-from conche.secrets import dotenv
+from conche.secrets import dotenv, htpasswd
 from conche.secrets.values import PLACEHOLDERS, variables
-from conche.stack import SecretDeclaration, Secrets
+from conche.stack import Htpasswd, SecretDeclaration, Secrets
 
 __all__ = ["Rendered", "files", "stage"]
 
@@ -29,7 +29,8 @@ class Rendered:
 
     Attributes:
         mode: 0600; 0444 in a folder of 0700 where the owner cannot be given away, so that a container's user reads it.
-        secret: the secret in it; empty for .env.
+        secret: the secret in it, or the password file; empty for .env.
+        services: what has to restart to take it up.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Rendered:
     mode: int = 0o600
     owner: int | None = None
     secret: str = ""
+    services: tuple[str, ...] = ()
 
     @property
     def state(self) -> str:
@@ -68,21 +70,26 @@ def stage(root: Path, section: Secrets, values: Mapping[str, Secret], *, env: bo
 
 
 def files(root: Path, section: Secrets, values: Mapping[str, Secret]) -> list[Rendered]:
-    """The secret files of these values, without a newline at their end."""
+    """The secret files of these values, without a newline at their end, and the password files made of them."""
     folder = root / section.folder
-    return [
-        _file(folder / f"{name}.txt", value, section.declared[name], name)
+    plain = [
+        _file(folder, name, section.declared[name], value.reveal().encode())
         for name, value in values.items()
         if name in section.declared and "file" in section.declared[name].outputs
     ]
+    return plain + [
+        _file(folder, name, wanted, htpasswd.line(folder / f"{name}.txt", values[wanted.user], values[wanted.password]))
+        for name, wanted in section.htpasswd.items()
+        if wanted.user in values and wanted.password in values
+    ]
 
 
-def _file(path: Path, value: Secret, declared: SecretDeclaration, name: str) -> Rendered:
-    content = value.reveal().encode()
+def _file(folder: Path, name: str, declared: SecretDeclaration | Htpasswd, content: bytes) -> Rendered:
+    path = folder / f"{name}.txt"
     mine = declared.owner is None or declared.owner == os.getuid()
     if mine or os.getuid() == 0:
-        return Rendered(path, content, 0o600, None if mine else declared.owner, name)
-    return Rendered(path, content, 0o444, None, name)
+        return Rendered(path, content, 0o600, None if mine else declared.owner, name, declared.services)
+    return Rendered(path, content, 0o444, None, name, declared.services)
 
 
 def _dotenv(path: Path, section: Secrets, values: Mapping[str, Secret]) -> Rendered:

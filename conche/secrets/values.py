@@ -107,6 +107,10 @@ def make(kind: str | None) -> Secret:
     return Secret(random.token_hex(16 if kind == "hex16" else 32))
 
 
+def _first(declared: SecretDeclaration) -> Secret:
+    return make(declared.generate) if declared.development is None else Secret(declared.development)
+
+
 def _development(
     stack: Stack,
     environment: str,
@@ -126,7 +130,7 @@ def _development(
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with lock(environment, "making development values", folder=file.parent, wait=10):
             known = _kept(file)
-            made = {name: known.get(name) or make(declared.generate) for name, declared in required.items()}
+            made = {name: known.get(name) or _first(declared) for name, declared in required.items()}
             content = json.dumps({name: value.reveal() for name, value in made.items()}, indent=1)
             write_atomic(file, content.encode(), mode=0o600)
     except OSError as error:

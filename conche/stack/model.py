@@ -14,7 +14,19 @@ from pydantic_core import PydanticCustomError
 from conche.errors import did_you_mean
 from conche.files import write_atomic
 
-__all__ = ["TRIAL", "Base", "Environment", "Image", "SecretDeclaration", "Secrets", "Stack", "schema", "write_schema"]
+__all__ = [
+    "TRIAL",
+    "Base",
+    "Environment",
+    "Htpasswd",
+    "Image",
+    "Login",
+    "SecretDeclaration",
+    "Secrets",
+    "Stack",
+    "schema",
+    "write_schema",
+]
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*([-_][a-z0-9]+)*$", max_length=63)]
 TRIAL = "-trial"
@@ -74,6 +86,16 @@ class Base(_Section):
 
     suite: Name = Field(description="Debian release, for example bookworm")
     packages: tuple[str, ...] = Field(description="packages it contains beside Debian's essential ones")
+    command: tuple[str, ...] = Field(
+        default=("/bin/sh",), min_length=1, description="what a container of it runs where a service uses it as it is"
+    )
+
+
+class Login(_Section):
+    """Which secrets open the private registry."""
+
+    user: SecretName = Field(description="secret with the user's name")
+    password: SecretName = Field(description="secret with the password")
 
 
 class Environment(_Section):
@@ -108,10 +130,20 @@ class SecretDeclaration(_Section):
         default=None, description="how a value is made by --generate; none where a person gets it elsewhere"
     )
     source: str = Field(default="", description="where a person gets it")
+    development: str | None = Field(
+        default=None, description="value where there is no key, in environments that are not protected; never secret"
+    )
 
     def variable(self, name: str) -> str:
         """The environment variable of the secret `name`."""
         return self.env or name.upper()
+
+
+class Htpasswd(Login):
+    """A password file for a server, made of two secrets: `<secrets.folder>/<name>.txt`, one line, bcrypt."""
+
+    services: tuple[str, ...] = Field(default=(), description="services to restart when it changes")
+    owner: int | None = Field(default=None, ge=0, description="user id that owns the file; default: whoever renders it")
 
 
 class Secrets(_Section):
@@ -123,6 +155,9 @@ class Secrets(_Section):
         default=(), description="age recipients of a key that everybody has; protected environments refuse them"
     )
     declared: Mapping[SecretName, SecretDeclaration] = Field(default_factory=dict, description="the secrets, by name")
+    htpasswd: Mapping[SecretName, Htpasswd] = Field(
+        default_factory=dict, description="password files made of declared secrets, by name"
+    )
 
 
 class Stack(_Section):
@@ -130,6 +165,9 @@ class Stack(_Section):
 
     name: Name = Field(description="name of the stack; prefix of its Compose projects")
     registry: RegistryHost = Field(description="host[:port] of the private registry")
+    login: Login | None = Field(
+        default=None, description="secrets that open the registry; default: what `docker login` has stored"
+    )
     images: Mapping[Name, Image] = Field(default_factory=dict, description="images built from this repository")
     bases: Mapping[str, Base] = Field(
         default_factory=dict, description="base images that images.base can make, by the name a Dockerfile asks for"
@@ -163,6 +201,21 @@ class Stack(_Section):
                     "another port: environments {other} and {name} both publish {port} on one engine",
                     {"other": other, "name": name, "port": environment.port},
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _secrets_declared(self) -> Stack:
+        declared = self.secrets.declared if self.secrets else {}
+        pairs = {"login": self.login} if self.login else {}
+        pairs |= {f"secrets.htpasswd.{n}": p for n, p in (self.secrets.htpasswd if self.secrets else {}).items()}
+        for path, pair in pairs.items():
+            for name in (pair.user, pair.password):
+                if name not in declared:
+                    raise PydanticCustomError(
+                        "secret_undeclared",
+                        "declared secrets in {path}: {name} is none.{hint}",
+                        {"path": path, "name": name, "hint": did_you_mean(name, declared)},
+                    )
         return self
 
     def project(self, environment: str) -> str:

@@ -118,7 +118,7 @@ def test_a_revision_is_the_commit_and_says_when_the_tree_differs(tmp_path: Path)
     dirty = revision(tmp_path)
 
     assert clean.version == "v1.2"
-    assert dirty == Revision(f"{clean.name}-dirty", "v1.2-dirty", clean.created)
+    assert dirty == Revision(f"{clean.name}-dirty", "v1.2-dirty", clean.created, clean.epoch)
 
 
 def test_without_git_history_the_revision_is_unknown(tmp_path: Path) -> None:

@@ -1,0 +1,205 @@
+"""Pushing and pulling, through the engine itself.
+
+Credentials go to the engine in one request's header: into no file, no argv and no environment, and what `docker login`
+has stored is neither used for them nor touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from conche.engine.connection import Engine, translated
+from conche.errors import ConcheError, KeyUnusable, Refused, Unreachable
+from conche.secret import Secret
+
+__all__ = ["Amount", "Credentials", "PullFailed", "Pushed", "pull", "push", "stored"]
+
+STALLED = 300
+"""Seconds without a word from a registry, after which it is given up."""
+
+NO_NETWORK = (
+    "no such host", "connection refused", "i/o timeout", "network is unreachable", "no route to host",
+    "TLS handshake timeout", "Client.Timeout exceeded", "context deadline exceeded", "server misbehaving",
+    "Temporary failure in name resolution", "connection reset by peer", "EOF", "broken pipe",
+)  # fmt: skip
+"""What the engine says when it reached no registry, or lost it, as against one that answered with no."""
+
+DENIED = ("unauthorized", "authentication required", "no basic auth credentials", "denied", "401", "403")
+
+BROKEN = ("received unexpected HTTP status: 5", "500 Internal", "502 Bad", "503 Service", "blob upload", "no space left")
+
+Amount = Callable[[str, int, int], None]
+"""Called with what is going on, the bytes that are through, and all of them as far as is known."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Who one is to a registry."""
+
+    user: str
+    password: Secret = field(repr=False)
+
+    def header(self) -> Mapping[str, str]:
+        """What the engine takes for one request."""
+        return {"username": self.user, "password": self.password.reveal()}
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push has done.
+
+    Attributes:
+        digest: of the manifest, as the registry names it.
+        moved: layers that crossed the wire.
+        known: layers that the registry had already.
+    """
+
+    digest: str
+    moved: int
+    known: int
+
+
+class PullFailed(Unreachable):
+    """No registry answered for a reference, as against one that answered with no."""
+
+
+class _Layers:
+    """What the events say of each layer, added up."""
+
+    def __init__(self, amount: Amount | None, verb: str) -> None:
+        self._amount, self._verb = amount, verb
+        self._bytes: dict[str, tuple[int, int]] = {}
+        self.moved: set[str] = set()
+        self.known: set[str] = set()
+
+    def see(self, event: Mapping[str, Any]) -> None:
+        layer, status = str(event.get("id", "")), str(event.get("status", ""))
+        detail = event.get("progressDetail") or {}
+        if status in ("Pushed", "Pull complete"):
+            self.moved.add(layer)
+        elif status.startswith(("Layer already exists", "Mounted from", "Already exists")):
+            self.known.add(layer)
+        elif detail.get("total") and status in ("Pushing", "Downloading"):
+            # A layer may turn out longer than the engine guessed.
+            current, total = int(detail["current"]), int(detail["total"])
+            self._bytes[layer] = (current, max(current, total))
+            if self._amount is not None:
+                sums = [sum(column) for column in zip(*self._bytes.values(), strict=True)]
+                self._amount(self._verb, sums[0], sums[1])
+
+
+def push(
+    engine: Engine, name: str, tag: str, credentials: Credentials | None = None, amount: Amount | None = None
+) -> Pushed:
+    """Push one tag. Layers first, the manifest last: a push that is cut leaves no half tag, and a second one goes on.
+
+    Args:
+        name: registry and repository.
+        credentials: None for what `docker login` has stored.
+
+    Raises:
+        KeyUnusable: the registry refuses the credentials.
+        Unreachable: it cannot be reached, was lost on the way, or cannot keep what it is given.
+    """
+    layers, digest = _Layers(amount, "pushing"), ""
+    with _patient(engine), translated(engine.address):
+        auth = dict(credentials.header()) if credentials else None
+        for event in engine.client.api.push(name, tag=tag, stream=True, decode=True, auth_config=auth):
+            _raise_said(event, f"{name}:{tag}", "pushed")
+            layers.see(event)
+            digest = (event.get("aux") or {}).get("Digest", digest)
+    return Pushed(digest, len(layers.moved), len(layers.known))
+
+
+def pull(
+    engine: Engine, name: str, wanted: str, credentials: Credentials | None = None, amount: Amount | None = None
+) -> None:
+    """Pull one image.
+
+    Args:
+        name: registry and repository, as the engine shall call it.
+        wanted: a tag or a digest.
+
+    Raises:
+        PullFailed: no registry answered.
+        KeyUnusable: the registry refuses the credentials.
+        Refused: it answered, and has no such image.
+    """
+    import docker.errors
+
+    reference = f"{name}@{wanted}" if wanted.startswith("sha256:") else f"{name}:{wanted}"
+    layers = _Layers(amount, "pulling")
+    with _patient(engine), translated(engine.address):
+        auth = dict(credentials.header()) if credentials else None
+        try:
+            for event in engine.client.api.pull(name, tag=wanted, stream=True, decode=True, auth_config=auth):
+                _raise_said(event, reference, "pulled")
+                layers.see(event)
+        except docker.errors.APIError as error:
+            raise _failure(str(error.explanation or error), reference, "pulled") from error
+
+
+@contextlib.contextmanager
+def _patient(engine: Engine) -> Iterator[None]:
+    """Layers take longer than a request to the engine usually may."""
+    api = engine.client.api
+    before, api.timeout = api.timeout, STALLED
+    try:
+        yield
+    finally:
+        api.timeout = before
+
+
+def _raise_said(event: Mapping[str, Any], reference: str, verb: str) -> None:
+    if "error" in event or "errorDetail" in event:
+        detail = event.get("errorDetail") or {}
+        raise _failure(str(detail.get("message") or event.get("error")), reference, verb)
+
+
+def _failure(words: str, reference: str, verb: str) -> ConcheError:
+    registry = reference.split("/", 1)[0]
+    if any(sign in words for sign in NO_NETWORK):
+        return PullFailed(
+            "registry-unreachable",
+            f"{reference} could not be {verb}: {registry} does not answer, or was lost on the way.",
+            evidence=[words],
+            next_command=f"run it again once {registry} answers: what is there already is not moved twice",
+        )
+    if any(sign in words for sign in BROKEN):
+        return Unreachable(
+            "registry-failed",
+            f"{reference} could not be {verb}: {registry} answered with an error of its own, such as a full disk.",
+            evidence=[words],
+            next_command="invoke env.logs --env git\ndf -h",
+        )
+    if any(sign in words for sign in DENIED) and "repository does not exist" not in words:
+        return KeyUnusable(
+            "registry-denied",
+            f"{registry} refuses the user or password: {reference} was not {verb}.",
+            evidence=[words],
+            next_command="invoke images.login    # tells which user is tried\ninvoke secrets.set registry_password",
+        )
+    return Refused(
+        "image-not-pulled" if verb == "pulled" else "image-not-pushed",
+        f"{reference} could not be {verb}: its registry, or this engine, says no.",
+        evidence=[words],
+        next_command="invoke images.list    # what there is" if verb == "pulled" else "invoke images.build",
+    )
+
+
+def stored(registry: str) -> Credentials | None:
+    """What `docker login` has stored for a registry, in Docker's settings or a credential helper; None for nothing."""
+    import docker.auth
+    import docker.errors
+
+    try:
+        found = docker.auth.load_config().resolve_authconfig(registry)
+    except docker.errors.DockerException:
+        return None
+    if not found or not found.get("Username", found.get("username")):
+        return None
+    lower = {key.lower(): value for key, value in found.items()}
+    return Credentials(lower["username"], Secret(lower["password"]))

@@ -1,0 +1,230 @@
+"""images.build, push, pull, release: from the checkout to the registry and to an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from conche.command import Invocation
+from conche.engine import images, transfer
+from conche.engine.connection import Engine
+from conche.engine.transfer import Credentials, Pushed
+from conche.errors import NotFound, Refused, did_you_mean
+from conche.images.build import build
+from conche.images.login import open_registry
+from conche.images.reference import Reference, parse
+from conche.images.revision import Revision, revision
+from conche.outcome import Outcome, Plan, Step, Table
+from conche.output import Progress
+
+__all__ = ["build_all", "chosen", "pull_all", "push_all", "release"]
+
+
+@dataclass(frozen=True)
+class _Given:
+    """An image of the stack in one environment."""
+
+    name: str
+    reference: Reference
+    revision: str
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The revision's tag first: the environment's means something new only when that is through."""
+        return tuple(dict.fromkeys(tag for tag in (self.revision, self.reference.tag) if tag))
+
+
+def chosen(call: Invocation, environment: str, image: str | None) -> list[str]:
+    """The images that are meant: one, or all of stack.yaml.
+
+    Raises:
+        NotFound: with the ones there are.
+    """
+    call.environment(environment)
+    known = call.stack.images
+    if image is not None and image not in known:
+        raise NotFound(
+            "no-such-image",
+            f"stack.yaml has no image {image!r}.{did_you_mean(image, known)}",
+            looked_at=[f"images: {', '.join(known) or 'none'}"],
+        )
+    if not known:
+        raise Refused("no-images", "stack.yaml builds no image.", next_command="add `images` to stack.yaml")
+    return [image] if image else list(known)
+
+
+def build_all(call: Invocation, environment: str, image: str | None, *, fresh: bool) -> Outcome:
+    """Build images for an environment; each gets the environment's tag and its git revision's."""
+    names, at = chosen(call, environment, image), revision(call.root)
+    engine = _engine(call, environment)
+    plan = _build_plan(call, environment, names, at)
+    if call.dry_run:
+        return Outcome(plan=plan, warnings=_dirt(at))
+    before = {name: images.find(engine, call.stack.reference(name, environment)) for name in names}
+    with call.output.progress(f"building {', '.join(names)} for {environment}") as progress:
+        built = {
+            name: build(call.stack, call.root, engine, name, environment, progress, fresh=fresh) for name in names
+        }
+    found = {name: images.find(engine, reference) for name, reference in built.items()}
+    rows = tuple(
+        (name, reference, at.name, _short(one.id), _size(one.size))
+        for name, reference in built.items()
+        if (one := found[name])
+    )
+    return Outcome(
+        value={name: {"reference": built[name], "revision": at.name, "id": one.id} for name, one in found.items() if one},
+        changed=any(one and (one.id != (old.id if (old := before[name]) else "")) for name, one in found.items()),
+        plan=plan,
+        tables=[Table(("image", "reference", "revision", "id", "size"), rows)],
+        warnings=_dirt(at),
+    )
+
+
+def push_all(call: Invocation, environment: str, image: str | None) -> Outcome:
+    """Push what is built for an environment: the revision's tag, then the environment's."""
+    names = chosen(call, environment, image)
+    engine = _engine(call, environment)
+    given = [_built(call, engine, name, environment) for name in names]
+    plan = Plan(tuple(Step("push", f"image {one.reference.tagged(tag)}", "asked for") for one in given for tag in one.tags))
+    if call.dry_run:
+        return Outcome(plan=plan)
+    registry, known = open_registry(call)
+    registry.check()
+    with call.output.progress(f"pushing to {call.stack.registry}") as progress:
+        pushed = {one.name: _push(engine, one, known, progress) for one in given}
+    rows = tuple(_row(one, pushed[one.name]) for one in given)
+    return Outcome(
+        value={one.name: _as_json(one, pushed[one.name]) for one in given},
+        changed=any(one.moved for one in pushed.values()),
+        plan=plan,
+        tables=[Table(("image", "reference", "digest", "layers moved", "layers there"), rows)],
+    )
+
+
+def pull_all(call: Invocation, environment: str, image: str | None) -> Outcome:
+    """Pull an environment's images from the registry."""
+    names = chosen(call, environment, image)
+    engine = _engine(call, environment)
+    given = [parse(call.stack.reference(name, environment)) for name in names]
+    plan = Plan(tuple(Step("pull", f"image {one}", "asked for") for one in given))
+    if call.dry_run:
+        return Outcome(plan=plan)
+    registry, known = open_registry(call)
+    for one in given:
+        # Asked first: the registry tells which tags there are, the engine only that there is none.
+        registry.manifest(one.repository, one.tag)
+    before = [images.find(engine, str(one)) for one in given]
+    with call.output.progress(f"pulling from {call.stack.registry}") as progress:
+        for one in given:
+            transfer.pull(engine, one.name, one.tag, known, progress.amount)
+    after = [images.find(engine, str(one)) for one in given]
+    states = [
+        "same" if old and new and old.id == new.id else "pulled" for old, new in zip(before, after, strict=True)
+    ]
+    rows = tuple((str(one), state) for one, state in zip(given, states, strict=True))
+    return Outcome(
+        value={str(one): state for one, state in zip(given, states, strict=True)},
+        changed="pulled" in states,
+        plan=plan,
+        tables=[Table(("image", "state"), rows)],
+        lines=[f"Next: invoke env.update --env {environment} --service NAME    # replaces one service by it"],
+    )
+
+
+def release(call: Invocation, environment: str, image: str | None, *, allow_dirty: bool) -> Outcome:
+    """Build and push one image; the answer is its reference by digest, alone on stdout.
+
+    Raises:
+        Refused: a protected environment's image would be built from a tree that is no commit.
+    """
+    names, at = chosen(call, environment, image), revision(call.root)
+    if at.dirty and call.environment(environment).protected and not allow_dirty:
+        raise Refused(
+            "tree-dirty",
+            f"The checkout is no commit ({at.name}), and {environment} is protected.",
+            next_command="git status\ngit commit    # or, knowing what that means: --allow-dirty",
+        )
+    if len(names) > 1:
+        raise Refused(
+            "image-unclear",
+            "The stack builds several images, and a release is of one.",
+            looked_at=[f"images: {', '.join(names)}"],
+            next_command=f"invoke images.release --env {environment} --image {names[0]}",
+        )
+    [name] = names
+    engine = _engine(call, environment)
+    planned = _Given(name, parse(call.stack.reference(name, environment)), at.tag)
+    pushes = (Step("push", f"image {planned.reference.tagged(tag)}", "asked for") for tag in planned.tags)
+    plan = Plan((*_build_plan(call, environment, names, at), *pushes))
+    if call.dry_run:
+        return Outcome(plan=plan, warnings=_dirt(at))
+    registry, known = open_registry(call)
+    registry.check()
+    with call.output.progress(f"releasing {name} for {environment}") as progress:
+        build(call.stack, call.root, engine, name, environment, progress)
+        pushed = _push(engine, planned, known, progress)
+    value = _as_json(planned, pushed)
+    return Outcome(value=value, changed=True, plan=plan, raw=f"{value['image']}\n", warnings=_dirt(at))
+
+
+def _engine(call: Invocation, environment: str) -> Engine:
+    return Engine(call.environment(environment).engine)
+
+
+def _build_plan(call: Invocation, environment: str, names: list[str], at: Revision) -> Plan:
+    cause = f"of {at.name}" if at.tag else "asked for"
+    return Plan(tuple(Step("build", f"image {call.stack.reference(name, environment)}", cause) for name in names))
+
+
+def _built(call: Invocation, engine: Engine, name: str, environment: str) -> _Given:
+    """An image that is on the engine, with the tag of the revision it was built from."""
+    reference = parse(call.stack.reference(name, environment))
+    found = images.find(engine, str(reference))
+    if found is None:
+        raise NotFound(
+            "no-such-image",
+            f"The engine has no {reference}.",
+            looked_at=[engine.address],
+            next_command=f"invoke images.build --env {environment}",
+        )
+    tags = {parse(tag).tag for tag in found.tags if parse(tag).name == reference.name}
+    at = found.labels.get("org.opencontainers.image.revision", "")
+    return _Given(name, reference, at if at in tags else "")
+
+
+def _push(engine: Engine, given: _Given, known: Credentials | None, progress: Progress) -> Pushed:
+    results = []
+    for tag in given.tags:
+        progress.step(f"pushing {given.reference.tagged(tag)}")
+        results.append(transfer.push(engine, given.reference.name, tag, known, progress.amount))
+    progress.step(f"pushed {given.reference.pinned(results[-1].digest)}: {results[0].moved} layers moved")
+    return Pushed(results[-1].digest, results[0].moved, results[0].known)
+
+
+def _row(given: _Given, pushed: Pushed) -> tuple[str, ...]:
+    return given.name, str(given.reference), pushed.digest, str(pushed.moved), str(pushed.known)
+
+
+def _as_json(given: _Given, pushed: Pushed) -> Mapping[str, object]:
+    return {
+        "image": str(given.reference.pinned(pushed.digest)),
+        "reference": str(given.reference),
+        "tags": list(given.tags),
+        "digest": pushed.digest,
+        "layers_moved": pushed.moved,
+        "layers_there": pushed.known,
+    }
+
+
+def _dirt(at: Revision) -> Iterator[str] | list[str]:
+    if not at.tag:
+        return ["git does not say which commit this is: the image has no revision tag"]
+    return [f"the tree differs from its commit: tagged {at.tag}"] if at.dirty else []
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.0f} MB"

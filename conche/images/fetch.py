@@ -1,0 +1,66 @@
+"""Getting an image onto the engine, from wherever it can be had."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from conche.engine import images, transfer
+from conche.engine.connection import Engine
+from conche.errors import ConcheError
+from conche.images.base import Origin, provide
+from conche.images.login import credentials
+from conche.images.reference import Reference, parse
+from conche.output import Progress
+from conche.stack import Stack
+
+__all__ = ["MIRROR", "fetch", "mirrored"]
+
+MIRROR = "mirror"
+"""First part of the names under which images.mirror keeps upstream images in the private registry."""
+
+
+def mirrored(stack: Stack, upstream: Reference) -> Reference:
+    """Where the private registry keeps a copy of an upstream image, such as registry/mirror/docker.io/library/nginx:1."""
+    host = upstream.registry.replace(":", "-").lower()
+    tag = upstream.tag or upstream.digest.removeprefix("sha256:")
+    return Reference(stack.registry, f"{MIRROR}/{host}/{upstream.repository}", tag)
+
+
+def fetch(stack: Stack, root: Path, engine: Engine, reference: str, progress: Progress, *, anew: bool = True) -> None:
+    """Get an image: of this stack's registry from there; any other from its mirror, its own registry, or Debian's packages.
+
+    Args:
+        anew: ask also where the engine has one of that name.
+
+    Raises:
+        Unreachable: it cannot be had.
+        Refused: its registry says no.
+    """
+    if not anew and images.find(engine, reference) is not None:
+        return
+    at = parse(reference)
+    if at.registry == stack.registry:
+        transfer.pull(engine, at.name, at.wanted, credentials(stack, root), progress.amount)
+        return
+    if _from_mirror(stack, root, engine, reference, progress):
+        return
+    if anew and reference not in stack.bases:
+        transfer.pull(engine, at.name, at.wanted, None, progress.amount)
+        return
+    if provide(engine, stack.bases, reference, progress.step) is Origin.PRESENT and anew:
+        with contextlib.suppress(transfer.PullFailed):
+            transfer.pull(engine, at.name, at.wanted, None, progress.amount)
+
+
+def _from_mirror(stack: Stack, root: Path, engine: Engine, reference: str, progress: Progress) -> bool:
+    """Whether the private registry had a copy; where it does not answer, or has none, nothing is lost."""
+    copy = mirrored(stack, parse(reference))
+    try:
+        transfer.pull(engine, copy.name, copy.tag, credentials(stack, root), progress.amount)
+    except ConcheError:
+        return False
+    upstream = parse(reference)
+    images.tag(engine, str(copy), upstream.name, upstream.tag)
+    progress.step(f"{reference} came from the mirror in {stack.registry}")
+    return True

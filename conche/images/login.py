@@ -1,0 +1,110 @@
+"""Who we are to the private registry: from the secrets, for one command, and into no file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conche.command import Invocation
+from conche.engine.connection import Engine
+from conche.engine.transfer import Credentials, stored
+from conche.errors import KeyUnusable, Refused, Unreachable
+from conche.files import private_folder
+from conche.images.registry import Registry
+from conche.outcome import Outcome, Plan, Step
+from conche.process import Completed, run
+from conche.secret import Redactor, Secret
+from conche.secrets import keys
+from conche.secrets.values import PLACEHOLDERS, for_environment, open_store, used_by
+from conche.stack import Stack
+
+__all__ = ["credentials", "login", "open_registry"]
+
+
+def credentials(stack: Stack, root: Path) -> Credentials | None:
+    """The user and password of the private registry: the secrets that `login` in stack.yaml names.
+
+    Without a key they are the development values of an environment that is not protected; where there are none, or no
+    `login`, what `docker login` has stored.
+
+    Raises:
+        KeyUnusable: there is a key, and it cannot be used.
+    """
+    if stack.login is not None:
+        values = _values(stack, root)
+        if stack.login.user in values and stack.login.password in values:
+            return Credentials(values[stack.login.user].reveal(), values[stack.login.password])
+    return stored(stack.registry)
+
+
+def _values(stack: Stack, root: Path) -> dict[str, Secret]:
+    assert stack.secrets is not None
+    assert stack.login is not None
+    if keys.find(root) is not None:
+        found = open_store(stack, root).read()
+        return {name: value for name, value in found.items() if value.reveal() not in PLACEHOLDERS}
+    for name, environment in stack.environments.items():
+        if not environment.protected and stack.login.password in used_by(stack.secrets, name):
+            return for_environment(stack, root, name, lambda _: None, create=False)
+    return {}
+
+
+def open_registry(call: Invocation) -> tuple[Registry, Credentials | None]:
+    """The private registry, and who we are to it; the password is redacted from now on."""
+    known = credentials(call.stack, call.root)
+    if known is not None:
+        call.output.redact.learn([known.password])
+    return Registry(call.stack.registry, known), known
+
+
+def login(call: Invocation, *, persist: bool) -> Outcome:
+    """See that the registry lets us in; with `persist`, let the Docker CLI remember it."""
+    engine, host = Engine(), call.stack.registry
+    registry, known = open_registry(call)
+    if known is None:
+        raise KeyUnusable(
+            "no-registry-login",
+            f"There is no user and password for {host}.",
+            looked_at=["`login` in stack.yaml, and the secrets it names", "what `docker login` has stored"],
+            next_command="invoke secrets.set registry_user\ninvoke secrets.set registry_password",
+        )
+    plan = Plan((Step("store", f"login {known.user}@{host}", "--persist"),) if persist else ())
+    if call.dry_run:
+        return Outcome(plan=plan)
+    registry.check()
+    with private_folder() as folder:
+        # Docker's own settings, with what other registries have stored there, are for --persist alone.
+        own = {} if persist else {"DOCKER_CONFIG": str(folder)}
+        completed = run(
+            ["docker", "login", "--username", known.user, "--password-stdin", host],
+            stdin=known.password.reveal().encode(),
+            extra_env={"DOCKER_HOST": engine.address, **own},
+            redact=Redactor([known.password]),
+            timeout=60,
+        )
+    if not completed.ok:
+        raise _refused(completed, known.user, host)
+    lines = [f"{host} lets {known.user} in, and so does the engine." + ("" if persist else " Nothing was stored.")]
+    if persist:
+        lines.append(f"The Docker CLI remembers it; to make it forget: docker logout {host}")
+    return Outcome(
+        value={"registry": host, "user": known.user, "stored": persist}, changed=persist, plan=plan, lines=lines
+    )
+
+
+def _refused(completed: Completed, user: str, host: str) -> KeyUnusable | Unreachable | Refused:
+    words = completed.stderr
+    if "401" in words or "unauthorized" in words:
+        return KeyUnusable(
+            "registry-denied",
+            f"{host} refuses user {user}.",
+            evidence=completed.last_lines(3),
+            next_command="invoke secrets.set registry_password\ninvoke env.up --env git",
+        )
+    if "daemon" in words:
+        return Unreachable(
+            "registry-unreachable",
+            f"The engine does not reach {host}.",
+            evidence=completed.last_lines(3),
+            next_command="invoke env.up --env git",
+        )
+    return Refused("login-not-stored", "docker login failed.", evidence=completed.last_lines(3))

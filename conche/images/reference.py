@@ -1,0 +1,95 @@
+"""References of images: `registry/repository:tag@digest`, parsed once and never taken apart by string methods.
+
+Source of the grammar: https://pkg.go.dev/github.com/distribution/reference
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from conche.errors import Refused
+
+__all__ = ["Reference", "parse"]
+
+DOCKER_HUB = "docker.io"
+"""The registry of a reference that names none."""
+
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9A-Fa-f:]+\])"
+_REGISTRY = re.compile(rf"{_HOST}(?::[0-9]{{1,5}})?")
+_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One image in one registry.
+
+    Attributes:
+        registry: host[:port].
+        repository: the name below it, lower case.
+        tag: empty where only the digest counts.
+        digest: `sha256:…`; empty where the tag decides.
+    """
+
+    registry: str
+    repository: str
+    tag: str = ""
+    digest: str = ""
+
+    @property
+    def name(self) -> str:
+        """Registry and repository."""
+        return f"{self.registry}/{self.repository}"
+
+    @property
+    def wanted(self) -> str:
+        """What a registry is asked for: the digest, or else the tag."""
+        return self.digest or self.tag
+
+    def tagged(self, tag: str) -> Reference:
+        """The same repository under another tag."""
+        if not _TAG.fullmatch(tag):
+            raise _invalid(tag, "a tag is up to 128 letters, digits, `_`, `.` and `-`, and starts with none of the last two")
+        return replace(self, tag=tag, digest="")
+
+    def pinned(self, digest: str) -> Reference:
+        """The same repository by digest alone."""
+        return replace(self, tag="", digest=digest)
+
+    def __str__(self) -> str:
+        return self.name + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+
+
+def parse(text: str, *, default_tag: str = "latest") -> Reference:
+    """A reference as people write it.
+
+    Raises:
+        Refused: it is none, with what is wrong with it.
+    """
+    rest, at, digest = text.partition("@")
+    if at and not _DIGEST.fullmatch(digest):
+        raise _invalid(text, "a digest is sha256: and 64 lower-case hexadecimal digits")
+    first, slash, below = rest.partition("/")
+    hosted = bool(slash) and (first == "localhost" or any(sign in first for sign in ".:["))
+    registry, path = (first, below) if hosted else (DOCKER_HUB, rest)
+    if not _REGISTRY.fullmatch(registry):
+        raise _invalid(text, f"{registry!r} is no host of a registry")
+    repository, colon, tag = path.partition(":")
+    if colon and not _TAG.fullmatch(tag):
+        raise _invalid(text, f"{tag!r} is no tag")
+    if not _REPOSITORY.fullmatch(repository):
+        hint = "; a repository is in lower case" if repository != repository.lower() else ""
+        raise _invalid(text, f"{repository!r} is no repository{hint}")
+    if registry == DOCKER_HUB and "/" not in repository:
+        repository = f"library/{repository}"
+    return Reference(registry, repository, tag or ("" if digest else default_tag), digest)
+
+
+def _invalid(text: str, why: str) -> Refused:
+    return Refused(
+        "reference-invalid",
+        f"{text!r} names no image: {why}.",
+        next_command="write it as registry/repository:tag or registry/repository@sha256:…",
+    )

@@ -1,0 +1,247 @@
+"""A registry, by its HTTP API: tags, manifests, deletion. No layer ever crosses this client.
+
+Source of the API: https://distribution.github.io/distribution/spec/api/
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from conche.engine.transfer import Credentials
+from conche.errors import KeyUnusable, NotFound, Refused, Unreachable, did_you_mean
+from conche.images.reference import Reference
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["Manifest", "Registry"]
+
+KINDS = (
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.oci.image.index.v1+json",
+)
+"""The kinds of manifest we understand. Without them a registry may answer with one rewritten, of another digest."""
+
+PAGE = 1000
+"""Tags or repositories that are asked for at a time."""
+
+TIMEOUT = 30.0
+"""Seconds for one answer."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest as the registry keeps it, byte for byte.
+
+    Attributes:
+        digest: sha256 of `content`.
+        kind: media type.
+    """
+
+    digest: str
+    kind: str
+    content: bytes
+
+    @property
+    def document(self) -> Mapping[str, Any]:
+        """It, parsed."""
+        parsed: Mapping[str, Any] = json.loads(self.content)
+        return parsed
+
+    @property
+    def size(self) -> int:
+        """Bytes of the compressed layers; 0 for an index, which has none of its own."""
+        return sum(int(layer["size"]) for layer in self.document.get("layers") or ())
+
+
+class Registry:
+    """One registry.
+
+    Args:
+        host: host[:port].
+        credentials: None where it asks for none.
+        secure: https; None for what the engine does by default: http for this machine only.
+    """
+
+    def __init__(self, host: str, credentials: Credentials | None = None, *, secure: bool | None = None) -> None:
+        self.host = host
+        self._credentials = credentials
+        name = host.rsplit(":", 1)[0]
+        here = name in ("localhost", "[::1]") or name.startswith("127.")
+        self._base = f"{'https' if (not here if secure is None else secure) else 'http'}://{host}/v2/"
+        self._here = here
+        self._tokens: dict[str, str] = {}
+
+    def check(self) -> None:
+        """Ask whether it lets us in.
+
+        Raises:
+            KeyUnusable: it refuses the user or password.
+            Unreachable: it does not answer.
+        """
+        self._ask("GET", "")
+
+    def repositories(self) -> tuple[str, ...]:
+        """The names of all repositories."""
+        return tuple(self._listed("_catalog", "repositories"))
+
+    def tags(self, repository: str) -> tuple[str, ...]:
+        """The tags of a repository, sorted; none where there is no such repository."""
+        try:
+            return tuple(sorted(self._listed(f"{repository}/tags/list", "tags")))
+        except NotFound:
+            return ()
+
+    def manifest(self, repository: str, wanted: str) -> Manifest:
+        """The manifest of a tag or digest.
+
+        Raises:
+            NotFound: with the tags there are.
+        """
+        try:
+            answer = self._ask("GET", f"{repository}/manifests/{wanted}", accept=KINDS)
+        except NotFound:
+            raise self._no_tag(repository, wanted) from None
+        content = answer.content
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        if wanted.startswith("sha256:") and digest != wanted:
+            raise Unreachable(
+                "registry-failed",
+                f"{self.host} answers {repository}@{wanted} with other bytes.",
+                looked_at=[f"their digest: {digest}"],
+            )
+        return Manifest(digest, answer.headers.get("Content-Type", KINDS[0]).split(";")[0], content)
+
+    def digest(self, repository: str, tag: str) -> str | None:
+        """What a tag means now; None where there is no such tag."""
+        try:
+            return self.manifest(repository, tag).digest
+        except NotFound:
+            return None
+
+    def configuration(self, repository: str, manifest: Manifest) -> Mapping[str, Any]:
+        """The image's configuration: labels, user, history; empty for an index."""
+        described = manifest.document.get("config")
+        if not described:
+            return {}
+        found: Mapping[str, Any] = self._ask("GET", f"{repository}/blobs/{described['digest']}").json()
+        return found
+
+    def put(self, repository: str, tag: str, manifest: Manifest) -> None:
+        """Let a tag mean this manifest. The registry has its layers already, or refuses."""
+        self._ask("PUT", f"{repository}/manifests/{tag}", content=manifest.content, kind=manifest.kind)
+
+    def delete(self, repository: str, digest: str) -> None:
+        """Remove a manifest, with every tag that means it. Its layers go with the next garbage collection."""
+        with contextlib.suppress(NotFound):
+            self._ask("DELETE", f"{repository}/manifests/{digest}")
+
+    def _no_tag(self, repository: str, wanted: str) -> NotFound:
+        tags = self.tags(repository)
+        return NotFound(
+            "no-such-image",
+            f"{self.host} has no {Reference(self.host, repository)}"
+            f"{'@' if ':' in wanted else ':'}{wanted}.{did_you_mean(wanted, tags)}",
+            looked_at=[f"tags: {', '.join(tags) or 'none'}"],
+            next_command="invoke images.list\ninvoke images.release --env dev    # builds and pushes one",
+        )
+
+    def _listed(self, path: str, key: str) -> Iterator[str]:
+        following = f"{path}?n={PAGE}"
+        while following:
+            answer = self._ask("GET", following)
+            yield from answer.json().get(key) or ()
+            link = re.match(r"<[^>]*?/v2/([^>]+)>", answer.headers.get("Link", ""))
+            following = link[1] if link else ""
+
+    def _ask(
+        self, method: str, path: str, *, content: bytes = b"", kind: str = "", accept: tuple[str, ...] = ()
+    ) -> httpx.Response:
+        headers = [("Content-Type", kind)] if kind else []
+        headers += [("Accept", one) for one in accept]
+        answer = self._sent(method, path, content, [*headers, *self._authorization("")])
+        if answer.status_code == 401 and "bearer" in answer.headers.get("WWW-Authenticate", "").lower():
+            answer = self._sent(method, path, content, [*headers, *self._authorization(self._token(answer))])
+        self._raise_for(answer, f"{method} {path}")
+        return answer
+
+    def _sent(self, method: str, path: str, content: bytes, headers: list[tuple[str, str]]) -> httpx.Response:
+        import httpx
+
+        try:
+            # A proxy does not help on the way to this machine.
+            with httpx.Client(timeout=TIMEOUT, follow_redirects=True, trust_env=not self._here) as client:
+                return client.request(method, self._base + path, content=content, headers=headers)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unreachable(
+                "registry-unreachable",
+                f"The registry {self.host} does not answer.",
+                looked_at=[self._base],
+                evidence=[str(error) or type(error).__name__],
+                next_command="invoke env.up --env git    # where it is this stack's own",
+            ) from error
+
+    def _authorization(self, token: str) -> list[tuple[str, str]]:
+        if token:
+            return [("Authorization", f"Bearer {token}")]
+        if self._credentials is None:
+            return []
+        pair = f"{self._credentials.user}:{self._credentials.password.reveal()}"
+        return [("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}")]
+
+    def _token(self, answer: httpx.Response) -> str:
+        """The token that a registry with a token server wants: https://distribution.github.io/distribution/spec/auth/token/"""
+        import httpx
+
+        asked = dict(re.findall(r'(\w+)="([^"]*)"', answer.headers["WWW-Authenticate"]))
+        realm = asked.pop("realm", "")
+        key = json.dumps(asked, sort_keys=True)
+        if key not in self._tokens:
+            try:
+                found = httpx.get(realm, params=asked, headers=dict(self._authorization("")), timeout=TIMEOUT)
+                said = found.json() if found.is_success else {}
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+                said = {}
+            self._tokens[key] = str(said.get("token") or said.get("access_token") or "")
+        return self._tokens[key]
+
+    def _raise_for(self, answer: httpx.Response, asked: str) -> None:
+        if answer.is_success:
+            return
+        words = [f"{asked}: {answer.status_code} {answer.reason_phrase}", *_said(answer)]
+        if answer.status_code in (401, 403):
+            who = f"user {self._credentials.user}" if self._credentials else "somebody without a password"
+            raise KeyUnusable(
+                "registry-denied",
+                f"{self.host} refuses {who}.",
+                evidence=words,
+                next_command="invoke secrets.set registry_password\ninvoke env.up --env git",
+            )
+        if answer.status_code == 404:
+            raise NotFound("no-such-image", f"{self.host} has no such thing.", evidence=words)
+        if answer.status_code == 405:
+            raise Refused(
+                "registry-keeps",
+                f"{self.host} does not allow deletion.",
+                evidence=words,
+                next_command="set REGISTRY_STORAGE_DELETE_ENABLED=true on it",
+            )
+        raise Unreachable("registry-failed", f"{self.host} answers with an error.", evidence=words)
+
+
+def _said(answer: httpx.Response) -> list[str]:
+    """A registry's own words about what went wrong."""
+    try:
+        errors = answer.json().get("errors") or []
+    except (ValueError, AttributeError):
+        return []
+    return [f"{error.get('code', '')}: {error.get('message', '')}" for error in errors if isinstance(error, dict)]

@@ -1,0 +1,51 @@
+"""A password file for a server such as the registry: one line, `user:bcrypt`.
+
+A bcrypt hash has a random salt, so the same password never gives the same line twice: a line that still fits is kept.
+Source: https://httpd.apache.org/docs/2.4/misc/password_encryptions.html
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conche.errors import Refused
+from conche.secret import Secret
+
+__all__ = ["line"]
+
+ROUNDS = 10
+"""The cost, as a power of two. The registry asks at every request, each of which then takes about 50 ms of its time."""
+
+LONGEST = 72
+"""Bytes of a password that bcrypt looks at."""
+
+
+def line(file: Path, user: Secret, password: Secret) -> bytes:
+    """What should stand in `file`: what stands there already, where it fits this user and password.
+
+    Raises:
+        Refused: the user or the password cannot stand in such a file.
+    """
+    import bcrypt
+
+    name, secret = user.reveal().encode(), password.reveal().encode()
+    if not name or set(name) & set(b":\r\n") or len(secret) > LONGEST:
+        raise Refused(
+            "htpasswd-impossible",
+            f"{file.name} cannot be made: a user has no colon or line break, a password at most {LONGEST} bytes.",
+            next_command="invoke secrets.set the one that is wrong",
+        )
+    kept = file.read_bytes() if file.is_file() else b""
+    if _fits(kept, name, secret):
+        return kept
+    return name + b":" + bcrypt.hashpw(secret, bcrypt.gensalt(ROUNDS)) + b"\n"
+
+
+def _fits(kept: bytes, name: bytes, secret: bytes) -> bool:
+    import bcrypt
+
+    user, _, hashed = kept.rstrip(b"\n").partition(b":")
+    try:
+        return user == name and bcrypt.checkpw(secret, hashed)
+    except ValueError:
+        return False
