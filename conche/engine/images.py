@@ -11,7 +11,7 @@ from conche.engine.connection import Engine, translated
 from conche.errors import Refused, Unreachable
 from conche.process import Completed, run
 
-__all__ = ["Build", "BuildFailed", "Found", "build", "buildkit", "find", "of_repository", "references", "remove", "tag"]
+__all__ = ["Build", "BuildFailed", "Found", "build", "buildkit", "dangling", "find", "of_repository", "references", "remove", "tag"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Build:
         reference: the tag it gets.
         also: further tags.
         secrets: id -> file or variable, mounted during the build and in no layer.
+        labels: of the image, beside the Dockerfile's own.
         arguments: build arguments; never secret, they stand in the image's history.
         fresh: take nothing from the build cache.
         normalised: let the engine write the files' times anew, which BuildKit 0.13 and later can.
@@ -56,6 +57,7 @@ class Build:
     context: Path
     arguments: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, Path] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
     also: tuple[str, ...] = ()
     fresh: bool = False
     normalised: bool = False
@@ -65,10 +67,11 @@ class Build:
         arguments = [part for name, value in self.arguments.items() for part in ("--build-arg", f"{name}={value}")]
         secrets = [part for name, path in self.secrets.items() for part in ("--secret", f"id={name},src={path}")]
         tags = [part for tag in (self.reference, *self.also) for part in ("--tag", tag)]
+        labels = [part for name, value in self.labels.items() for part in ("--label", f"{name}={value}")]
         output = ("--output", "type=image,rewrite-timestamp=true") if self.normalised else ("--load",)
         return (
             "docker", "buildx", "build", "--progress", "plain", *output, *(["--no-cache"] if self.fresh else []),
-            "--file", str(self.dockerfile), *tags, *arguments, *secrets, str(self.context),
+            "--file", str(self.dockerfile), *tags, *labels, *arguments, *secrets, str(self.context),
         )  # fmt: skip
 
 
@@ -104,6 +107,13 @@ def of_repository(engine: Engine, name: str) -> tuple[Found, ...]:
         ids = dict.fromkeys(image["Id"] for image in engine.client.api.images(name=name))
     found = [find(engine, one) for one in ids]
     return tuple(sorted((one for one in found if one), key=lambda one: one.created, reverse=True))
+
+
+def dangling(engine: Engine, label: str) -> tuple[Found, ...]:
+    """Images with this label that have lost their last tag, as a rebuild leaves them."""
+    with translated(engine.address):
+        found = engine.client.api.images(filters={"dangling": True, "label": label})
+    return tuple(image for one in found if (image := find(engine, one["Id"])))
 
 
 def tag(engine: Engine, reference: str, name: str, new: str) -> None:

@@ -10,6 +10,7 @@ from conche.env.observe import Observed
 from conche.env.plan import drift, works
 from conche.outcome import Table
 from conche.stack import Environment
+from conche.units import span
 
 __all__ = ["as_json", "is_well", "table"]
 
@@ -93,8 +94,4 @@ def _said(differences: Mapping[str, str], service: str) -> str:
 def _uptime(container: Container) -> str:
     if container.started_at is None or container.state != "running":
         return ""
-    seconds = int((datetime.now(UTC) - container.started_at).total_seconds())
-    for size, unit, below, lower in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if seconds >= size:
-            return f"{seconds // size} {unit} {seconds % size // below} {lower}"
-    return f"{max(seconds, 0)} s"
+    return span((datetime.now(UTC) - container.started_at).total_seconds())

@@ -17,7 +17,7 @@ from conche.images.revision import Revision, revision
 from conche.output import Progress
 from conche.stack import Stack
 
-__all__ = ["build"]
+__all__ = ["STACK", "build"]
 
 CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Where a host says which authorities it trusts, the most general first."""
@@ -27,6 +27,9 @@ PIP_VARIABLES = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PI
 
 NORMALISES = (0, 13)
 """The first BuildKit that writes files' times anew, so that equal contents have equal digests."""
+
+STACK = "io.conche.stack"
+"""Label with the stack's name: what images.prune may remove once it has lost its last tag."""
 
 CA_IN_BUILD = "/etc/ssl/certs/ca-certificates.crt"
 
@@ -55,6 +58,7 @@ def build(
             context=root / stack.images[image].context,
             arguments=_arguments(at),
             secrets=secrets,
+            labels={STACK: stack.name, **_labels(at)},
             also=(str(parse(reference).tagged(at.tag)),) if at.tag else (),
             fresh=fresh,
             normalised=images.buildkit(engine) >= NORMALISES,
@@ -71,6 +75,12 @@ def _arguments(at: Revision) -> Mapping[str, str]:
         "CREATED": at.created,
         "SOURCE_DATE_EPOCH": str(at.epoch),
     }
+
+
+def _labels(at: Revision) -> Mapping[str, str]:
+    """Source: https://github.com/opencontainers/image-spec/blob/main/annotations.md"""
+    said = {"revision": at.name, "version": at.version, "created": at.created}
+    return {f"org.opencontainers.image.{name}": value for name, value in said.items()}
 
 
 def _only_steps(progress: Progress) -> Callable[[str], None]:

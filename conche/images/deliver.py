@@ -16,6 +16,7 @@ from conche.images.reference import Reference, parse
 from conche.images.revision import Revision, revision
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.output import Progress
+from conche.units import size
 
 __all__ = ["build_all", "chosen", "pull_all", "push_all", "release"]
 
@@ -67,7 +68,7 @@ def build_all(call: Invocation, environment: str, image: str | None, *, fresh: b
         }
     found = {name: images.find(engine, reference) for name, reference in built.items()}
     rows = tuple(
-        (name, reference, at.name, _short(one.id), _size(one.size))
+        (name, reference, at.name, _short(one.id), size(one.size))
         for name, reference in built.items()
         if (one := found[name])
     )
@@ -224,7 +225,3 @@ def _dirt(at: Revision) -> Iterator[str] | list[str]:
 
 def _short(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.0f} MB"

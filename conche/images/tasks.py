@@ -83,3 +83,54 @@ def login(
     from conche.images.login import login
 
     return login(invocation, persist=persist)
+
+
+@command(name="list")
+def list_(invocation: Invocation) -> Outcome:
+    """List this stack's images: in the registry, on the engines, and which environment runs them."""
+    from conche.images.show import list_images
+
+    return list_images(invocation)
+
+
+@command()
+def inspect(
+    invocation: Invocation,
+    env: EnvironmentName = "dev",
+    image: Annotated[str | None, "image of stack.yaml; default: the first"] = None,
+    reference: Annotated[str | None, "any other image, as registry/repository:tag"] = None,
+) -> Outcome:
+    """Show what an image says of itself, and how far a rebuild would give the same bytes."""
+    from conche.images.show import inspect
+
+    return inspect(invocation, env, image, reference)
+
+
+@command(changes=True)
+def promote(
+    invocation: Invocation,
+    from_: Annotated[str, "environment in which the image runs"] = "dev",
+    to: Annotated[str, "environment whose tag it gets"] = "prod",
+    image: ImageName = None,
+    allow_dirty: Annotated[bool, "also what was built from a tree that is no commit"] = False,
+) -> Outcome:
+    """Let one environment's tag mean the very image that runs in another.
+
+    By a manifest put in the registry: nothing is rebuilt, and no layer crosses this machine.
+    """
+    from conche.images.promote import promote
+
+    return promote(invocation, from_, to, image=image, allow_dirty=allow_dirty)
+
+
+@command(changes=True)
+def tag(
+    invocation: Invocation,
+    source: Annotated[str, "tag or digest in the registry"],
+    new: Annotated[str, "tag that it gets too"],
+    image: Annotated[str | None, "image of stack.yaml; default: the first"] = None,
+) -> Outcome:
+    """Give an image in the registry another tag."""
+    from conche.images.promote import retag
+
+    return retag(invocation, source, new, image=image)

@@ -1,0 +1,156 @@
+"""Which images there are, in the registry and on the engines, and which of them run: read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from conche.command import Invocation
+from conche.engine import containers, images
+from conche.engine.connection import Engine
+from conche.engine.images import Found
+from conche.errors import ConcheError, NotFound
+from conche.images.reference import parse
+from conche.images.registry import Manifest, Registry
+from conche.stack import Stack
+
+__all__ = ["REVISION", "Kept", "Observed", "Running", "age", "engines", "observe", "running"]
+
+REVISION = "org.opencontainers.image.revision"
+"""Label with the git revision. Source: https://github.com/opencontainers/image-spec/blob/main/annotations.md"""
+
+CREATED = "org.opencontainers.image.created"
+
+AT_ONCE = 8
+"""Questions that a registry gets at a time."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One tag of a repository in the registry.
+
+    Attributes:
+        digest: of its manifest.
+        size: bytes of its compressed layers.
+        created: RFC 3339; empty where the image does not say.
+    """
+
+    repository: str
+    tag: str
+    digest: str
+    size: int
+    created: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class Running:
+    """An image of this stack that a container of an environment was made from.
+
+    Attributes:
+        digests: its manifests' digests, as far as the engine knows them.
+    """
+
+    environment: str
+    service: str
+    repository: str
+    id: str
+    digests: frozenset[str]
+    revision: str
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What is where.
+
+    Attributes:
+        kept: the registry's tags; empty where it could not be asked.
+        local: engine address -> its images of this stack's repositories.
+        problems: what could not be asked, in words.
+    """
+
+    kept: tuple[Kept, ...]
+    local: Mapping[str, tuple[Found, ...]]
+    running: tuple[Running, ...]
+    problems: tuple[ConcheError, ...] = ()
+
+
+def observe(stack: Stack, registry: Registry) -> Observed:
+    """Ask the registry, the engines, and the environments."""
+    problems: list[ConcheError] = []
+    kept: list[Kept] = []
+    repositories = sorted({image.repository for image in stack.images.values()})
+    try:
+        for repository in repositories:
+            kept += _kept(registry, repository)
+    except ConcheError as error:
+        problems.append(error)
+    local: dict[str, tuple[Found, ...]] = {}
+    found: list[Running] = []
+    for engine, names in engines(stack):
+        try:
+            local[engine.address] = tuple(
+                one for name in repositories for one in images.of_repository(engine, f"{stack.registry}/{name}")
+            )
+            found += [one for name in names for one in running(stack, engine, name)]
+        except ConcheError as error:
+            problems.append(error)
+    return Observed(tuple(kept), local, tuple(found), tuple(problems))
+
+
+def engines(stack: Stack) -> list[tuple[Engine, list[str]]]:
+    """Each engine once, with the environments on it."""
+    grouped: dict[str | None, list[str]] = {}
+    for name, environment in stack.environments.items():
+        grouped.setdefault(environment.engine, []).append(name)
+    return [(Engine(address), names) for address, names in grouped.items()]
+
+
+def running(stack: Stack, engine: Engine, environment: str) -> list[Running]:
+    """The images of this stack that an environment's containers were made from, of any state."""
+    names = {f"{stack.registry}/{image.repository}": image.repository for image in stack.images.values()}
+    found = []
+    for container in containers.of_project(engine, stack.project(environment)):
+        image = images.find(engine, container.image_id)
+        origin = {parse(text).name for text in (container.image, *(image.tags + image.digests if image else ()))}
+        for name in origin & names.keys():
+            digests = frozenset(parse(text).digest for text in (image.digests if image else ()) if parse(text).name == name)
+            found.append(
+                Running(environment, container.service, names[name], container.image_id, digests, container.revision)
+            )
+    return found
+
+
+def age(created: str, now: datetime) -> float | None:
+    """Seconds since an RFC 3339 moment; None where it says nothing or the epoch, as reproducible builds do."""
+    try:
+        moment = datetime.fromisoformat(created[:19]).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return (now - moment).total_seconds() if moment.year > 1970 else None
+
+
+def _kept(registry: Registry, repository: str) -> Iterable[Kept]:
+    """Every tag; the configuration, which tells age and revision, is read once for each digest."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        tags = registry.tags(repository)
+        manifests = dict(zip(tags, pool.map(lambda tag: _manifest(registry, repository, tag), tags), strict=True))
+        distinct = {manifest.digest: manifest for manifest in manifests.values() if manifest}
+        read = pool.map(lambda manifest: registry.configuration(repository, manifest), distinct.values())
+        configurations = dict(zip(distinct, read, strict=True))
+    for tag, manifest in manifests.items():
+        if manifest is not None:
+            configuration = configurations[manifest.digest]
+            labels = (configuration.get("config") or {}).get("Labels") or {}
+            created = labels.get(CREATED) or configuration.get("created", "")
+            yield Kept(repository, tag, manifest.digest, manifest.size, created, labels.get(REVISION, ""))
+
+
+def _manifest(registry: Registry, repository: str, tag: str) -> Manifest | None:
+    """What a tag means; None for one that went while we asked."""
+    try:
+        return registry.manifest(repository, tag)
+    except NotFound:
+        return None

@@ -1,0 +1,165 @@
+"""images.promote, images.tag: a tag means another manifest, in the registry alone. No layer moves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from conche.command import Invocation
+from conche.engine.connection import Engine
+from conche.errors import NotFound, Refused
+from conche.images.deliver import chosen
+from conche.images.login import open_registry
+from conche.images.observe import Running, running
+from conche.images.reference import Reference
+from conche.images.registry import Manifest, Registry
+from conche.outcome import Outcome, Plan, Step, Table
+
+__all__ = ["promote", "retag"]
+
+
+@dataclass(frozen=True)
+class _Move:
+    """A tag that shall mean a manifest.
+
+    Attributes:
+        before: the digest it meant when the plan was made.
+    """
+
+    target: Reference
+    manifest: Manifest
+    before: str | None
+    cause: str
+
+    def step(self) -> Step:
+        undo = f"tag image {self.target.repository}@{self.before} as {self.target.tag}" if self.before else ""
+        return Step("tag", f"image {self.target.pinned(self.manifest.digest)} as {self.target.tag}", self.cause, undo=undo)
+
+
+def promote(call: Invocation, source: str, destination: str, *, image: str | None, allow_dirty: bool) -> Outcome:
+    """Let the destination's tag mean the very image that runs in the source environment.
+
+    Raises:
+        Refused: nothing runs there, it was never pushed, or it was built from a tree that is no commit.
+    """
+    names = chosen(call, source, image)
+    call.environment(destination)
+    if source == destination:
+        raise Refused("same-environment", f"{source} cannot be promoted to itself.")
+    registry, _ = open_registry(call)
+    runs = running(call.stack, Engine(call.environment(source).engine), source)
+    moves = [_promotion(call, registry, name, source, destination, runs, allow_dirty=allow_dirty) for name in names]
+    return _carried_out(call, registry, moves, f"invoke env.deploy --env {destination}")
+
+
+def retag(call: Invocation, source: str, new: str, *, image: str | None) -> Outcome:
+    """Give what a tag or digest means in the registry another tag."""
+    name = chosen(call, next(iter(call.stack.environments)), image)[0]
+    registry, _ = open_registry(call)
+    repository = call.stack.images[name].repository
+    manifest = registry.manifest(repository, source)
+    target = Reference(call.stack.registry, repository).tagged(new)
+    move = _Move(target, manifest, registry.digest(repository, new), "asked for")
+    return _carried_out(call, registry, [move], "")
+
+
+def _promotion(
+    call: Invocation,
+    registry: Registry,
+    name: str,
+    source: str,
+    destination: str,
+    runs: Sequence[Running],
+    *,
+    allow_dirty: bool,
+) -> _Move:
+    repository = call.stack.images[name].repository
+    here = [one for one in runs if one.repository == repository]
+    if not here:
+        raise Refused(
+            "nothing-runs",
+            f"No container of {source} runs {repository}: there is nothing that has shown that it works.",
+            next_command=f"invoke env.up --env {source}\n"
+            f"invoke images.tag {call.environment(source).tag} {call.environment(destination).tag}    # without proof",
+        )
+    manifest = _pushed(registry, repository, here, source)
+    revisions = {one.revision for one in here}
+    if any(revision.endswith("-dirty") for revision in revisions) and not allow_dirty:
+        raise Refused(
+            "tree-dirty",
+            f"What runs in {source} was built from a tree that is no commit ({', '.join(sorted(revisions))}).",
+            next_command=f"invoke images.release --env {source}    # from a commit\n"
+            f"invoke {call.output.command} --from {source} --to {destination} --allow-dirty",
+        )
+    target = Reference(call.stack.registry, repository, call.environment(destination).tag)
+    services = ", ".join(sorted({one.service for one in here}))
+    return _Move(target, manifest, registry.digest(repository, target.tag), f"runs in {source} as {services}")
+
+
+def _pushed(registry: Registry, repository: str, runs: Sequence[Running], source: str) -> Manifest:
+    """The manifest of what runs; all its containers have to run the same."""
+    if len({one.id for one in runs}) > 1:
+        raise Refused(
+            "several-images-run",
+            f"{source} runs several images of {repository}; which one is meant?",
+            looked_at=[f"{one.service}: {one.revision or one.id}" for one in runs],
+            next_command=f"invoke env.up --env {source}",
+        )
+    for digest in sorted(runs[0].digests):
+        try:
+            return registry.manifest(repository, digest)
+        except NotFound:
+            continue
+    raise Refused(
+        "image-not-pushed",
+        f"What runs in {source} is not in the registry.",
+        looked_at=[f"{repository}, revision {runs[0].revision or 'unknown'}"],
+        next_command=f"invoke images.push --env {source}",
+    )
+
+
+def _carried_out(call: Invocation, registry: Registry, moves: Sequence[_Move], following: str) -> Outcome:
+    wanted = [move for move in moves if move.before != move.manifest.digest]
+    plan = Plan(tuple(move.step() for move in wanted))
+    if not call.dry_run:
+        for move in wanted:
+            _take(registry, move)
+    rows = tuple((str(move.target), move.manifest.digest, move.before or "none") for move in moves)
+    next_line = [f"Next: {following}"] if following and wanted and not call.dry_run else []
+    return Outcome(
+        value=[
+            {
+                "reference": str(move.target),
+                "image": str(move.target.pinned(move.manifest.digest)),
+                "digest": move.manifest.digest,
+                "before": move.before,
+            }
+            for move in moves
+        ],
+        changed=bool(wanted) and not call.dry_run,
+        plan=plan,
+        tables=[] if call.dry_run else [Table(("reference", "digest", "before"), rows)],
+        lines=next_line if wanted else ["Nothing to do: it is that image already."],
+    )
+
+
+def _take(registry: Registry, move: _Move) -> None:
+    """Put the manifest under the tag, unless somebody else has moved the tag meanwhile; then see that it is there."""
+    repository, tag = move.target.repository, move.target.tag
+    now = registry.digest(repository, tag)
+    if now not in (move.before, move.manifest.digest):
+        raise Refused(
+            "tag-moved",
+            f"Somebody has moved {move.target} since this began; it was left as it is.",
+            looked_at=[f"was {move.before or 'not there'}", f"is {now}"],
+            next_command="invoke images.list",
+        )
+    registry.put(repository, tag, move.manifest)
+    after = registry.digest(repository, tag)
+    if after != move.manifest.digest:
+        raise Refused(
+            "tag-moved",
+            f"{move.target} means something else than what was just put there.",
+            looked_at=[f"put {move.manifest.digest}", f"is {after}"],
+            next_command="invoke images.list",
+        )
