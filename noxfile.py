@@ -69,6 +69,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def images(session: nox.Session) -> None:
+    """Build every image of the stack, for -- ENV or dev."""
+    session.run("hadolint", *(str(path) for path in sorted(Path("docker").glob("*.Dockerfile"))))
+    session.run("invoke", "images.build", "--env", *(session.posargs or ["dev"]))
+
+
+@nox.session
 def layers(session: nox.Session) -> None:
     """What a code-only change moves: rebuild the image and count the layers that differ."""
     session.run("pytest", "tests/images/test_layers.py", *session.posargs)

@@ -37,7 +37,7 @@ _UNSURE = {"starting", "created", "paused", "optional", "changed", "unknown", "s
 
 
 class Progress:
-    """What a long step says of itself: a live line on a terminal, with a bar where its length is known; else plain lines.
+    """What a long step says of itself: a live line on a terminal, with a bar if its length is known; else plain lines.
 
     Args:
         shown: Rich's display on a terminal, with one task in it; None elsewhere.

@@ -21,7 +21,9 @@ RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt,required
 
 FROM ${PYTHON_IMAGE} AS runtime
 # Group 1000 may write models; in development the container runs as the owner of the checkout, in that group.
-RUN groupadd --gid 1000 app \
+# The epoch keeps today's date out of /etc/shadow: the same tree gives the same contents tomorrow.
+RUN export SOURCE_DATE_EPOCH=0 \
+    && groupadd --gid 1000 app \
     && useradd --uid 1000 --gid app --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin app \
     && install --directory --owner=app --group=app --mode=2775 /models
 COPY --from=dependencies /opt/venv /opt/venv

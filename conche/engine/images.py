@@ -11,7 +11,23 @@ from conche.engine.connection import Engine, translated
 from conche.errors import Refused, Unreachable
 from conche.process import Completed, run
 
-__all__ = ["Build", "BuildFailed", "Found", "build", "buildkit", "dangling", "find", "of_repository", "references", "remove", "tag"]
+__all__ = [
+    "Build",
+    "BuildFailed",
+    "Found",
+    "build",
+    "buildkit",
+    "dangling",
+    "find",
+    "of_repository",
+    "references",
+    "remove",
+    "tag",
+]
+
+
+NORMALISES = 26
+"""The first engine whose BuildKit writes files' times anew."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +65,7 @@ class Build:
         labels: of the image, beside the Dockerfile's own.
         arguments: build arguments; never secret, they stand in the image's history.
         fresh: take nothing from the build cache.
-        normalised: let the engine write the files' times anew, which BuildKit 0.13 and later can.
+        archive: write the image to this file first, with the files' times written anew, and load it from there.
     """
 
     reference: str
@@ -60,7 +76,7 @@ class Build:
     labels: Mapping[str, str] = field(default_factory=dict)
     also: tuple[str, ...] = ()
     fresh: bool = False
-    normalised: bool = False
+    archive: Path | None = None
 
     def argv(self) -> tuple[str, ...]:
         """The command that builds it and loads it into the engine."""
@@ -68,7 +84,8 @@ class Build:
         secrets = [part for name, path in self.secrets.items() for part in ("--secret", f"id={name},src={path}")]
         tags = [part for tag in (self.reference, *self.also) for part in ("--tag", tag)]
         labels = [part for name, value in self.labels.items() for part in ("--label", f"{name}={value}")]
-        output = ("--output", "type=image,rewrite-timestamp=true") if self.normalised else ("--load",)
+        anew = f"type=docker,dest={self.archive},rewrite-timestamp=true"
+        output = ("--output", anew, "--provenance=false") if self.archive else ("--load",)
         return (
             "docker", "buildx", "build", "--progress", "plain", *output, *(["--no-cache"] if self.fresh else []),
             "--file", str(self.dockerfile), *tags, *labels, *arguments, *secrets, str(self.context),
@@ -85,7 +102,7 @@ def find(engine: Engine, reference: str) -> Found | None:
 
     with translated(engine.address):
         try:
-            found = engine.client.api.inspect_image(reference)
+            found = engine.client.images.get(reference).attrs
         except docker.errors.ImageNotFound:
             return None
     config = found["Config"] or {}
@@ -153,11 +170,21 @@ def references(dockerfile: str, arguments: Mapping[str, str] | None = None) -> t
     return tuple(found)
 
 
-def buildkit(engine: Engine) -> tuple[int, ...]:
-    """The version of the engine's BuildKit, such as (0, 13); empty where it does not say."""
-    said = run(["docker", "buildx", "inspect"], extra_env=engine.cli_environment(), timeout=30)
-    match = re.search(r"BuildKit(?: version)?:\s*v?(\d+)\.(\d+)", said.stdout, re.IGNORECASE)
-    return (int(match[1]), int(match[2])) if match else ()
+def normalises(engine: Engine) -> tuple[bool, str]:
+    """Whether this engine can write the files' times of an image anew, so that equal contents have equal digests.
+
+    BuildKit can since 0.13, which is in engine 26; but the older kind of image store leaves the times as they are.
+
+    Returns:
+        Whether it can, and what it is, in words.
+    """
+    with translated(engine.address):
+        info = engine.client.info()
+    version = str(info["ServerVersion"])
+    store = any("io.containerd.snapshotter" in str(value) for value in info.get("DriverStatus") or ())
+    said = f"engine {version} with {'containerd' if store else 'the older'} image store"
+    major = re.match(r"\d+", version)
+    return store and major is not None and int(major[0]) >= NORMALISES, said
 
 
 def build(engine: Engine, wanted: Build, on_line: Callable[[str], None] | None = None) -> None:
@@ -174,6 +201,9 @@ def build(engine: Engine, wanted: Build, on_line: Callable[[str], None] | None =
     )
     if not completed.ok:
         raise _build_failed(wanted, completed)
+    if wanted.archive is not None:
+        argv = ["docker", "image", "load", "--quiet", "--input", str(wanted.archive)]
+        run(argv, extra_env=engine.cli_environment(), timeout=1800).require(f"Loading {wanted.reference}")
 
 
 def _build_failed(wanted: Build, completed: Completed) -> Unreachable | BuildFailed:

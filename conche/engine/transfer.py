@@ -29,7 +29,14 @@ NO_NETWORK = (
 
 DENIED = ("unauthorized", "authentication required", "no basic auth credentials", "denied", "401", "403")
 
-BROKEN = ("received unexpected HTTP status: 5", "500 Internal", "502 Bad", "503 Service", "blob upload", "no space left")
+BROKEN = (
+    "received unexpected HTTP status: 5",
+    "500 Internal",
+    "502 Bad",
+    "503 Service",
+    "blob upload",
+    "no space left",
+)
 
 Amount = Callable[[str, int, int], None]
 """Called with what is going on, the bytes that are through, and all of them as far as is known."""

@@ -105,10 +105,12 @@ def _outdated(call: Invocation, compose: Compose, seen: Observed) -> set[str]:
     if section is None or not compose.engine.is_local:
         return set()
     found = set()
-    for name, declared in (*section.declared.items(), *section.htpasswd.items()):
+    users = {name: one.services for name, one in section.declared.items()}
+    users |= {name: one.services for name, one in section.htpasswd.items()}
+    for name, services in users.items():
         file = call.root / section.folder / f"{name}.txt"
         written = file.stat().st_mtime if file.exists() else 0.0
-        started = [c for service in declared.services for c in seen.of(service) if c.started_at]
+        started = [c for service in services for c in seen.of(service) if c.started_at]
         found |= {c.service for c in started if c.started_at and c.started_at.timestamp() < written}
     return found
 

@@ -38,30 +38,38 @@ class Origin(Enum):
     MADE = "made from Debian's packages"
 
 
-def base(stack: Stack, engine: Engine, say: Callable[[str], None], *, dry_run: bool) -> Outcome:
-    """Provide every base image of stack.yaml."""
+def base(stack: Stack, engine: Engine, say: Callable[[str], None], *, dry_run: bool, renew: bool = False) -> Outcome:
+    """Provide every base image of stack.yaml; with `renew` also those that are there, for their security updates."""
     missing = [reference for reference in stack.bases if images.find(engine, reference) is None]
     cause = "not on the engine; made from Debian's packages if no registry answers"
-    plan = Plan(tuple(Step("pull", f"image {reference}", cause) for reference in missing))
+    wanted = list(stack.bases) if renew else missing
+    plan = Plan(tuple(Step("pull", f"image {one}", cause if one in missing else "--renew") for one in wanted))
     if dry_run:
         return Outcome(plan=plan)
-    origins = {reference: provide(engine, stack.bases, reference, say) for reference in stack.bases}
+    before = {reference: images.find(engine, reference) for reference in stack.bases}
+    origins = {reference: provide(engine, stack.bases, reference, say, anew=renew) for reference in stack.bases}
+    after = {reference: images.find(engine, reference) for reference in stack.bases}
     rows = tuple((reference, origin.value) for reference, origin in origins.items())
     return Outcome(
         value={reference: origin.name.lower() for reference, origin in origins.items()},
-        changed=bool(missing),
+        changed=before != after,
         plan=plan,
         tables=[Table(("base image", "origin"), rows)],
     )
 
 
-def provide(engine: Engine, bases: Mapping[str, Base], reference: str, say: Callable[[str], None]) -> Origin:
+def provide(
+    engine: Engine, bases: Mapping[str, Base], reference: str, say: Callable[[str], None], *, anew: bool = False
+) -> Origin:
     """See that the engine has this image.
+
+    Args:
+        anew: also where it has one already.
 
     Raises:
         Unreachable: it can neither be pulled nor made.
     """
-    if images.find(engine, reference) is not None:
+    if not anew and images.find(engine, reference) is not None:
         return Origin.PRESENT
     try:
         say(f"pulling {reference}")

@@ -25,22 +25,28 @@ CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUND
 PIP_VARIABLES = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT")
 """pip's settings that a build needs to reach what the host's pip reaches; they may hold a password."""
 
-NORMALISES = (0, 13)
-"""The first BuildKit that writes files' times anew, so that equal contents have equal digests."""
-
 STACK = "io.conche.stack"
 """Label with the stack's name: what images.prune may remove once it has lost its last tag."""
 
 CA_IN_BUILD = "/etc/ssl/certs/ca-certificates.crt"
 
 
-def build(
-    stack: Stack, root: Path, engine: Engine, image: str, environment: str, progress: Progress, *, fresh: bool = False
+def build(  # noqa: PLR0913 - every option is named
+    stack: Stack,
+    root: Path,
+    engine: Engine,
+    image: str,
+    environment: str,
+    progress: Progress,
+    *,
+    fresh: bool = False,
+    reproducible: bool = False,
 ) -> str:
     """Build one image of the stack under its environment's tag and its git revision's.
 
     Args:
         fresh: take nothing from the build cache.
+        reproducible: let the engine write the files' times anew, where it can; that takes some seconds.
 
     Returns:
         The reference it has now.
@@ -51,7 +57,8 @@ def build(
         fetch(stack, root, engine, base, progress, anew=False)
     at = revision(root)
     progress.step(f"building {reference}" + (f" from {at.name}" if at.tag else ""))
-    with _host_secrets() as secrets:
+    anew = reproducible and images.normalises(engine)[0]
+    with _host_secrets() as secrets, private_folder(large=True) as folder:
         wanted = images.Build(
             reference=reference,
             dockerfile=dockerfile,
@@ -61,7 +68,7 @@ def build(
             labels={STACK: stack.name, **_labels(at)},
             also=(str(parse(reference).tagged(at.tag)),) if at.tag else (),
             fresh=fresh,
-            normalised=images.buildkit(engine) >= NORMALISES,
+            archive=folder / "image.tar" if anew else None,
         )
         images.build(engine, wanted, on_line=_only_steps(progress))
     return reference

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from conche.command import Invocation
@@ -63,9 +63,7 @@ def build_all(call: Invocation, environment: str, image: str | None, *, fresh: b
         return Outcome(plan=plan, warnings=_dirt(at))
     before = {name: images.find(engine, call.stack.reference(name, environment)) for name in names}
     with call.output.progress(f"building {', '.join(names)} for {environment}") as progress:
-        built = {
-            name: build(call.stack, call.root, engine, name, environment, progress, fresh=fresh) for name in names
-        }
+        built = {name: build(call.stack, call.root, engine, name, environment, progress, fresh=fresh) for name in names}
     found = {name: images.find(engine, reference) for name, reference in built.items()}
     rows = tuple(
         (name, reference, at.name, _short(one.id), size(one.size))
@@ -73,7 +71,9 @@ def build_all(call: Invocation, environment: str, image: str | None, *, fresh: b
         if (one := found[name])
     )
     return Outcome(
-        value={name: {"reference": built[name], "revision": at.name, "id": one.id} for name, one in found.items() if one},
+        value={
+            name: {"reference": built[name], "revision": at.name, "id": one.id} for name, one in found.items() if one
+        },
         changed=any(one and (one.id != (old.id if (old := before[name]) else "")) for name, one in found.items()),
         plan=plan,
         tables=[Table(("image", "reference", "revision", "id", "size"), rows)],
@@ -86,7 +86,9 @@ def push_all(call: Invocation, environment: str, image: str | None) -> Outcome:
     names = chosen(call, environment, image)
     engine = _engine(call, environment)
     given = [_built(call, engine, name, environment) for name in names]
-    plan = Plan(tuple(Step("push", f"image {one.reference.tagged(tag)}", "asked for") for one in given for tag in one.tags))
+    plan = Plan(
+        tuple(Step("push", f"image {one.reference.tagged(tag)}", "asked for") for one in given for tag in one.tags)
+    )
     if call.dry_run:
         return Outcome(plan=plan)
     registry, known = open_registry(call)
@@ -119,9 +121,7 @@ def pull_all(call: Invocation, environment: str, image: str | None) -> Outcome:
         for one in given:
             transfer.pull(engine, one.name, one.tag, known, progress.amount)
     after = [images.find(engine, str(one)) for one in given]
-    states = [
-        "same" if old and new and old.id == new.id else "pulled" for old, new in zip(before, after, strict=True)
-    ]
+    states = ["same" if old and new and old.id == new.id else "pulled" for old, new in zip(before, after, strict=True)]
     rows = tuple((str(one), state) for one, state in zip(given, states, strict=True))
     return Outcome(
         value={str(one): state for one, state in zip(given, states, strict=True)},
@@ -162,7 +162,7 @@ def release(call: Invocation, environment: str, image: str | None, *, allow_dirt
     registry, known = open_registry(call)
     registry.check()
     with call.output.progress(f"releasing {name} for {environment}") as progress:
-        build(call.stack, call.root, engine, name, environment, progress)
+        build(call.stack, call.root, engine, name, environment, progress, reproducible=True)
         pushed = _push(engine, planned, known, progress)
     value = _as_json(planned, pushed)
     return Outcome(value=value, changed=True, plan=plan, raw=f"{value['image']}\n", warnings=_dirt(at))
@@ -217,7 +217,7 @@ def _as_json(given: _Given, pushed: Pushed) -> Mapping[str, object]:
     }
 
 
-def _dirt(at: Revision) -> Iterator[str] | list[str]:
+def _dirt(at: Revision) -> list[str]:
     if not at.tag:
         return ["git does not say which commit this is: the image has no revision tag"]
     return [f"the tree differs from its commit: tagged {at.tag}"] if at.dirty else []

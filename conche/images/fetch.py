@@ -21,14 +21,14 @@ MIRROR = "mirror"
 
 
 def mirrored(stack: Stack, upstream: Reference) -> Reference:
-    """Where the private registry keeps a copy of an upstream image, such as registry/mirror/docker.io/library/nginx:1."""
+    """Where the private registry keeps a copy of an upstream image: HOST/mirror/docker.io/library/nginx:1.27."""
     host = upstream.registry.replace(":", "-").lower()
     tag = upstream.tag or upstream.digest.removeprefix("sha256:")
     return Reference(stack.registry, f"{MIRROR}/{host}/{upstream.repository}", tag)
 
 
 def fetch(stack: Stack, root: Path, engine: Engine, reference: str, progress: Progress, *, anew: bool = True) -> None:
-    """Get an image: of this stack's registry from there; any other from its mirror, its own registry, or Debian's packages.
+    """Get an image: this stack's own from its registry; any other from the mirror, upstream, or Debian's packages.
 
     Args:
         anew: ask also where the engine has one of that name.

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from conche.command import Invocation
 from conche.engine import containers, images
 from conche.engine.connection import Engine
 from conche.engine.images import Found
@@ -116,7 +115,9 @@ def running(stack: Stack, engine: Engine, environment: str) -> list[Running]:
         image = images.find(engine, container.image_id)
         origin = {parse(text).name for text in (container.image, *(image.tags + image.digests if image else ()))}
         for name in origin & names.keys():
-            digests = frozenset(parse(text).digest for text in (image.digests if image else ()) if parse(text).name == name)
+            digests = frozenset(
+                parse(text).digest for text in (image.digests if image else ()) if parse(text).name == name
+            )
             found.append(
                 Running(environment, container.service, names[name], container.image_id, digests, container.revision)
             )

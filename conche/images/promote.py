@@ -33,7 +33,9 @@ class _Move:
 
     def step(self) -> Step:
         undo = f"tag image {self.target.repository}@{self.before} as {self.target.tag}" if self.before else ""
-        return Step("tag", f"image {self.target.pinned(self.manifest.digest)} as {self.target.tag}", self.cause, undo=undo)
+        return Step(
+            "tag", f"image {self.target.pinned(self.manifest.digest)} as {self.target.tag}", self.cause, undo=undo
+        )
 
 
 def promote(call: Invocation, source: str, destination: str, *, image: str | None, allow_dirty: bool) -> Outcome:

@@ -51,7 +51,9 @@ class Reference:
     def tagged(self, tag: str) -> Reference:
         """The same repository under another tag."""
         if not _TAG.fullmatch(tag):
-            raise _invalid(tag, "a tag is up to 128 letters, digits, `_`, `.` and `-`, and starts with none of the last two")
+            raise _invalid(
+                tag, "a tag is up to 128 letters, digits, `_`, `.` and `-`, and starts with none of the last two"
+            )
         return replace(self, tag=tag, digest="")
 
     def pinned(self, digest: str) -> Reference:

@@ -10,7 +10,6 @@ from conche.engine import images
 from conche.engine.connection import Engine
 from conche.errors import NotFound
 from conche.images.base import LABEL as MADE
-from conche.images.build import NORMALISES
 from conche.images.login import open_registry
 from conche.images.observe import CREATED, REVISION, Kept, Observed, age, observe
 from conche.images.reference import Reference, parse
@@ -134,7 +133,7 @@ def inspect(call: Invocation, environment: str, image: str | None, reference: st
             "layers": (configuration.get("rootfs") or {}).get("diff_ids") or [],
             "labels": said.get("Labels") or {},
         }
-    value["reproducible"] = _reproducible(images.buildkit(engine))
+    value["reproducible"] = _reproducible(engine)
     return Outcome(value=value, tables=[_table(value)])
 
 
@@ -146,11 +145,11 @@ def _meant(call: Invocation, environment: str, image: str | None, reference: str
     return parse(call.stack.reference(chosen(call, environment, image)[0], environment))
 
 
-def _reproducible(version: tuple[int, ...]) -> str:
-    said = ".".join(map(str, version)) or "of unknown version"
-    if version >= NORMALISES:
-        return f"equal digests: the engine's BuildKit {said} writes the files' times anew"
-    return f"equal contents only: the engine's BuildKit {said} keeps the files' times; from 0.13 on digests are equal too"
+def _reproducible(engine: Engine) -> str:
+    can, said = images.normalises(engine)
+    if can:
+        return f"equal digests: {said} writes the files' times anew"
+    return f"equal contents only: {said} keeps the files' times; engine 26 with containerd's image store does better"
 
 
 def _table(value: Mapping[str, object]) -> Table:

@@ -9,7 +9,10 @@ ImageName = Annotated[str | None, "image of stack.yaml; default: all"]
 
 
 @command(changes=True)
-def base(invocation: Invocation) -> Outcome:
+def base(
+    invocation: Invocation,
+    renew: Annotated[bool, "also those that are there, for their security updates"] = False,
+) -> Outcome:
     """Provide the base images.
 
     They are pulled, or made from Debian's packages where no registry answers.
@@ -17,7 +20,7 @@ def base(invocation: Invocation) -> Outcome:
     from conche.engine.connection import Engine
     from conche.images.base import base
 
-    return base(invocation.stack, Engine(), invocation.output.say, dry_run=invocation.dry_run)
+    return base(invocation.stack, Engine(), invocation.output.say, dry_run=invocation.dry_run, renew=renew)
 
 
 @command(changes=True)
@@ -134,3 +137,59 @@ def tag(
     from conche.images.promote import retag
 
     return retag(invocation, source, new, image=image)
+
+
+@command(changes=True, destroys=True)
+def prune(
+    invocation: Invocation,
+    keep: Annotated[int, "how many of the newest stay in each place"] = 10,
+    collect: Annotated[bool, "then free the registry's disk; it is down meanwhile"] = False,
+) -> Outcome:
+    """Delete images that nothing needs, in the registry and on the engines.
+
+    What an environment runs or means, what a rollback may need, and tags given by hand stay; the plan says why.
+    """
+    from conche.images.prune import prune
+
+    return prune(invocation, keep=keep, needed={}, collecting=collect)
+
+
+@command(changes=True)
+def mirror(invocation: Invocation) -> Outcome:
+    """Copy the upstream images that the stack needs into the private registry.
+
+    Where there is a copy it is used: a restart then depends on nobody's rate limit.
+    """
+    from conche.images.mirror import mirror
+
+    return mirror(invocation)
+
+
+@command(changes=True)
+def save(
+    invocation: Invocation,
+    to: Annotated[str, "file to write"],
+    env: EnvironmentName = "dev",
+    image: ImageName = None,
+    force: Annotated[bool, "replace a file that is there"] = False,
+) -> Outcome:
+    """Write an environment's images to a file, for a host without any registry."""
+    from conche.images.archive import save
+
+    return save(invocation, env, image, to, force=force)
+
+
+@command(changes=True)
+def load(invocation: Invocation, file: Annotated[str, "file that images.save has written"]) -> Outcome:
+    """Load images from a file; one that was damaged on its way is refused."""
+    from conche.images.archive import load
+
+    return load(invocation, file)
+
+
+@command()
+def check(invocation: Invocation, env: EnvironmentName = "dev", image: ImageName = None) -> Outcome:
+    """Check labels, user, secrets in layers, size and the age of the base; exit code 1 on a finding."""
+    from conche.images.check import check
+
+    return check(invocation, env, image)

@@ -1,0 +1,252 @@
+"""The lock of an environment, kept in its engine: a laptop, a cron job and a CI runner exclude one another.
+
+A container's name is unique in an engine, so creating one is atomic. This one reads its standard input, on which we
+hold the other end: when we die, however we die, the engine sees its end, and the container goes, with its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from conche.engine.connection import Engine, translated
+from conche.errors import Locked, NotRestored
+from conche.units import span
+
+__all__ = ["Held", "Holder", "hold", "holder"]
+
+LABEL = "io.conche.lock"
+
+PAUSE = 0.2
+"""Seconds between two tries."""
+
+UNSTARTED = 30.0
+"""Seconds after which a lock that was created and never started belongs to nobody: its maker died in between."""
+
+READER = ["cat"]
+"""What runs in it. Every image with a shell has it."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock: who, where, since when, for what."""
+
+    who: str
+    where: str
+    process: str
+    purpose: str
+    since: str
+
+    def __str__(self) -> str:
+        held = (datetime.now(UTC) - datetime.fromisoformat(self.since)).total_seconds() if self.since else 0.0
+        return f"{self.who} on {self.where} (process {self.process}), for {span(held)}: {self.purpose}"
+
+
+@dataclass(frozen=True)
+class Held:
+    """A lock that we hold."""
+
+    engine: Engine
+    container: str
+
+    def verify(self) -> None:
+        """See that it is still ours, before a step that must not be taken twice.
+
+        Raises:
+            NotRestored: somebody has removed it, or the engine has been restarted.
+        """
+        import docker.errors
+
+        with translated(self.engine.address):
+            try:
+                state = self.engine.client.api.inspect_container(self.container)["State"]["Status"]
+            except docker.errors.NotFound:
+                state = "gone"
+        if state != "running":
+            raise NotRestored(
+                "lock-lost",
+                "The lock was lost while we held it: its container was removed, or the engine restarted.",
+                looked_at=[f"container {self.container[:12]} is {state}"],
+                next_command="invoke env.status\ninvoke env.recover",
+            )
+
+
+def name_of(project: str) -> str:
+    """The container that is a project's lock."""
+    return f"{project}-lock"
+
+
+def holder(engine: Engine, project: str) -> Holder | None:
+    """Who holds a project's lock now, if anybody does."""
+    found = _inspect(engine, name_of(project))
+    return _holder(found) if found is not None and found["State"]["Status"] == "running" else None
+
+
+@contextlib.contextmanager
+def hold(
+    engine: Engine,
+    project: str,
+    purpose: str,
+    images: Sequence[str],
+    *,
+    wait: float = 0.0,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+    say: Callable[[str], None] = lambda _: None,
+) -> Iterator[Held | None]:
+    """Exclude every other client of this engine from a project.
+
+    Args:
+        purpose: what for, such as `invoke env.deploy --env prod`.
+        images: images to make the container from, the first one that works; they have to be on the engine.
+        wait: seconds to wait for a holder.
+        say: told, once, who is waited for.
+
+    Returns:
+        The lock; None where none of the images can be used, and only the machine's own lock protects.
+
+    Raises:
+        Locked: exit code 7, with the holder.
+    """
+    container = _taken(engine, project, purpose, images, clock() + wait, clock, pause, say)
+    if container is None:
+        yield None
+        return
+    identity, connection = container
+    try:
+        yield Held(engine, identity)
+    finally:
+        with contextlib.suppress(OSError):
+            connection.close()
+        _removed(engine, identity, clock, pause)
+
+
+def _taken(
+    engine: Engine,
+    project: str,
+    purpose: str,
+    images: Sequence[str],
+    deadline: float,
+    clock: Callable[[], float],
+    pause: Callable[[float], None],
+    say: Callable[[str], None],
+) -> tuple[str, Any] | None:
+    import docker.errors
+
+    told = False
+    candidates = list(images)
+    while candidates:
+        try:
+            return _created(engine, project, purpose, candidates[0])
+        except docker.errors.APIError as error:
+            if error.status_code != 409:
+                # Not on the engine, or without the program: another image may do.
+                candidates.pop(0)
+                continue
+        found = _inspect(engine, name_of(project))
+        if found is None or _abandoned(engine, found):
+            continue
+        if clock() >= deadline:
+            raise Locked(
+                "environment-locked",
+                f"{project} is locked by {_holder(found)}.",
+                next_command="wait for it to end, or let this command wait: --lock-wait 600",
+            )
+        if not told:
+            say(f"waiting for {_holder(found)}")
+            told = True
+        pause(PAUSE)
+    return None
+
+
+def _created(engine: Engine, project: str, purpose: str, image: str) -> tuple[str, Any]:
+    """A running lock, by its container's id, and our end of its input."""
+    import docker.errors
+
+    labels = {
+        LABEL: project,
+        f"{LABEL}.who": _user(),
+        f"{LABEL}.where": socket.gethostname(),
+        f"{LABEL}.process": str(os.getpid()),
+        f"{LABEL}.purpose": purpose,
+        f"{LABEL}.since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    api = engine.client.api
+    created: dict[str, Any] = api.create_container(
+        image,
+        entrypoint=READER,
+        command=[],
+        name=name_of(project),
+        stdin_open=True,
+        labels=labels,
+        user="65534:65534",
+        healthcheck={"test": ["NONE"]},
+        host_config=api.create_host_config(auto_remove=True, network_mode="none", restart_policy=None),
+    )
+    identity = str(created["Id"])
+    try:
+        connection = api.attach_socket(identity, params={"stdin": 1, "stream": 1})
+        api.start(identity)
+    except BaseException:
+        with contextlib.suppress(docker.errors.APIError):
+            api.remove_container(identity, force=True)
+        raise
+    return identity, connection
+
+
+def _abandoned(engine: Engine, found: dict[str, Any]) -> bool:
+    """Whether nobody holds it, because its maker died before it was started; it is removed then."""
+    import docker.errors
+
+    if found["State"]["Status"] != "created":
+        return False
+    created = datetime.fromisoformat(found["Created"][:19]).replace(tzinfo=UTC)
+    if (datetime.now(UTC) - created).total_seconds() < UNSTARTED:
+        return False
+    with contextlib.suppress(docker.errors.APIError):
+        engine.client.api.remove_container(found["Id"], force=True)
+    return True
+
+
+def _removed(engine: Engine, identity: str, clock: Callable[[], float], pause: Callable[[float], None]) -> None:
+    """Remove it ourselves, and see it gone: the next command shall not meet its name."""
+    import docker.errors
+
+    deadline = clock() + 10
+    with translated(engine.address):
+        while clock() < deadline:
+            with contextlib.suppress(docker.errors.APIError):
+                engine.client.api.remove_container(identity, force=True)
+            if _inspect(engine, identity) is None:
+                return
+            pause(PAUSE / 4)
+
+
+def _inspect(engine: Engine, name: str) -> dict[str, Any] | None:
+    import docker.errors
+
+    with translated(engine.address):
+        try:
+            found: dict[str, Any] = engine.client.api.inspect_container(name)
+        except docker.errors.NotFound:
+            return None
+    return found
+
+
+def _holder(found: dict[str, Any]) -> Holder:
+    labels = found["Config"].get("Labels") or {}
+    return Holder(*(labels.get(f"{LABEL}.{one}", "") for one in ("who", "where", "process", "purpose", "since")))
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

@@ -1,0 +1,104 @@
+"""images.save, images.load: an environment's images as one file, for hosts without any registry."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from conche.command import Invocation
+from conche.engine import images
+from conche.engine.connection import Engine
+from conche.errors import NotFound, Refused
+from conche.files import write_atomic
+from conche.images.deliver import chosen
+from conche.outcome import Outcome, Plan, Step, Table
+from conche.process import run
+from conche.units import size
+
+__all__ = ["load", "save"]
+
+
+def save(call: Invocation, environment: str, image: str | None, to: str, *, force: bool) -> Outcome:
+    """Write images to a file, whole or not at all, with a file beside it that holds its sha256."""
+    engine = Engine(call.environment(environment).engine)
+    references = [call.stack.reference(name, environment) for name in chosen(call, environment, image)]
+    missing = [one for one in references if images.find(engine, one) is None]
+    if missing:
+        raise NotFound(
+            "no-such-image",
+            f"The engine has no {', '.join(missing)}.",
+            looked_at=[engine.address],
+            next_command=f"invoke images.pull --env {environment}\ninvoke images.build --env {environment}",
+        )
+    target = Path(to).expanduser().absolute()
+    if target.exists() and not force:
+        raise Refused("file-exists", f"{target} is there already; nothing was written.", next_command="--force")
+    if not target.parent.is_dir():
+        raise NotFound("no-such-folder", f"There is no folder {target.parent}.")
+    plan = Plan((Step("write", f"file {target}", f"images {', '.join(references)}"),))
+    if call.dry_run:
+        return Outcome(plan=plan)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        with call.output.progress(f"saving {', '.join(references)}"):
+            argv = ["docker", "image", "save", "--output", str(partial), *references]
+            run(argv, extra_env=engine.cli_environment(), timeout=3600).require("saving images")
+            digest = _digest(partial)
+        write_atomic(_sidecar(target), f"{digest}  {target.name}\n".encode())
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    written = target.stat().st_size
+    return Outcome(
+        value={"file": str(target), "images": references, "size": written, "sha256": digest},
+        changed=True,
+        plan=plan,
+        tables=[Table(("file", "size", "sha256"), ((str(target), size(written), digest),))],
+        lines=[f"On the other host: invoke images.load '{target.name}'    # with {_sidecar(target).name} beside it"],
+    )
+
+
+def load(call: Invocation, file: str) -> Outcome:
+    """Load images from a file that images.save has written; a file that differs from its sha256 is refused."""
+    source = Path(file).expanduser().absolute()
+    if not source.is_file():
+        raise NotFound("no-such-file", f"There is no file {source}.")
+    plan = Plan((Step("load", f"file {source}", "asked for"),))
+    sidecar = _sidecar(source)
+    known = sidecar.read_text().split()[:1] if sidecar.is_file() else []
+    if known and known != [_digest(source)]:
+        raise Refused(
+            "archive-damaged",
+            f"{source.name} is not what was saved: its sha256 differs from {sidecar.name}. Nothing was loaded.",
+            next_command="copy it again",
+        )
+    if call.dry_run:
+        return Outcome(plan=plan)
+    engine = Engine()
+    with call.output.progress(f"loading {source.name}"):
+        done = run(
+            ["docker", "image", "load", "--input", str(source)], extra_env=engine.cli_environment(), timeout=3600
+        )
+    if not done.ok:
+        raise Refused(
+            "archive-damaged", f"The engine cannot read {source.name}.", evidence=done.last_lines(3),
+            next_command="copy it again",
+        )  # fmt: skip
+    loaded = [line.partition(": ")[2] for line in done.stdout.splitlines() if line.startswith("Loaded image")]
+    return Outcome(
+        value={"file": str(source), "images": loaded},
+        changed=True,
+        plan=plan,
+        tables=[Table(("image",), tuple((one,) for one in loaded))],
+        warnings=[] if known else [f"there is no {sidecar.name}: nothing was compared"],
+    )
+
+
+def _sidecar(archive: Path) -> Path:
+    return archive.with_name(f"{archive.name}.sha256")
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,134 @@
+"""images.check: is an image fit for an environment? Findings end with exit code 1."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from conche.command import Invocation
+from conche.engine import images
+from conche.engine.connection import Engine
+from conche.engine.images import Found
+from conche.errors import ConcheError, NotFound
+from conche.images.deliver import chosen
+from conche.images.login import open_registry
+from conche.images.observe import CREATED, REVISION, age, observe
+from conche.images.reference import parse
+from conche.outcome import Outcome, Table
+from conche.secrets import keys
+from conche.secrets.values import open_store
+from conche.units import size, span
+
+__all__ = ["check"]
+
+LABELS = (CREATED, REVISION, "org.opencontainers.image.version")
+
+GROWTH = 1.25
+"""How much larger than the last one an image may be."""
+
+BASE_AGE = 90 * 86400.0
+"""Seconds after which a base image has missed too many security updates."""
+
+
+@dataclass(frozen=True)
+class _Finding:
+    check: str
+    state: str
+    words: str
+
+
+def check(call: Invocation, environment: str, image: str | None) -> Outcome:
+    """Labels, user, secrets in layers and history, size against the last, age of the base."""
+    engine = Engine(call.environment(environment).engine)
+    findings: dict[str, list[_Finding]] = {}
+    for name in chosen(call, environment, image):
+        reference = call.stack.reference(name, environment)
+        found = images.find(engine, reference)
+        if found is None:
+            raise NotFound(
+                "no-such-image",
+                f"The engine has no {reference}.",
+                looked_at=[engine.address],
+                next_command=f"invoke images.build --env {environment}\ninvoke images.pull --env {environment}",
+            )
+        with call.output.progress(f"checking {reference}"):
+            findings[reference] = [
+                _labels(found),
+                _user(found),
+                _secrets(call, engine, reference),
+                _size(call, found, reference),
+                *_bases(call, engine, name),
+            ]
+    rows = tuple((ref, one.check, one.state, one.words) for ref, several in findings.items() for one in several)
+    return Outcome(
+        value={
+            ref: [{"check": o.check, "state": o.state, "said": o.words} for o in several]
+            for ref, several in findings.items()
+        },
+        tables=[Table(("image", "check", "state", "what was seen"), rows)],
+        exit_code=1 if any(one.state == "failed" for several in findings.values() for one in several) else 0,
+    )
+
+
+def _labels(found: Found) -> _Finding:
+    missing = [name for name in LABELS if not found.labels.get(name)]
+    if missing:
+        return _Finding("labels", "failed", f"lacks {', '.join(missing)}")
+    at = found.labels[REVISION]
+    state = "failed" if at == "unknown" else "unknown" if at.endswith("-dirty") else "ok"
+    return _Finding("labels", state, f"revision {at}" + (", a tree that is no commit" if at.endswith("-dirty") else ""))
+
+
+def _user(found: Found) -> _Finding:
+    root = re.split(r"[:]", found.user)[0] in ("", "0", "root")
+    return _Finding("user", "failed" if root else "ok", f"runs as {found.user or 'root'}")
+
+
+def _secrets(call: Invocation, engine: Engine, reference: str) -> _Finding:
+    """Without a key there is nothing to look for, which is said and is no finding."""
+    if call.stack.secrets is None or keys.find(call.root) is None:
+        return _Finding("secrets", "unknown", "no key, so nothing to look for: invoke secrets.init")
+    from conche.secrets.scan import Needles
+    from conche.secrets.scan_image import scan_image
+
+    values = open_store(call.stack, call.root).read()
+    hits = scan_image(engine, reference, Needles(values))
+    if hits:
+        return _Finding("secrets", "failed", "; ".join(f"{hit.name} in {hit.place}" for hit in hits))
+    return _Finding("secrets", "ok", f"none of {len(values)} values in any layer or in the history")
+
+
+def _size(call: Invocation, found: Found, reference: str) -> _Finding:
+    """Against the newest other image of its repository that the engine or the registry has."""
+    now = size(found.size)
+    try:
+        seen = observe(call.stack, open_registry(call)[0])
+    except ConcheError as error:
+        return _Finding("size", "unknown", f"{now}; {error.message}")
+    name = parse(reference).name
+    others = [
+        image
+        for several in seen.local.values()
+        for image in several
+        if image.id != found.id and any(parse(text).name == name for text in image.tags + image.digests)
+    ]
+    if not others:
+        return _Finding("size", "ok", f"{now}; there is no other to compare with")
+    last = max(others, key=lambda image: image.created)
+    grown = found.size > GROWTH * last.size
+    return _Finding("size", "failed" if grown else "ok", f"{now}; the last one: {size(last.size)}")
+
+
+def _bases(call: Invocation, engine: Engine, name: str) -> Iterator[_Finding]:
+    dockerfile = call.root / call.stack.images[name].dockerfile
+    for reference in images.references(dockerfile.read_text(encoding="utf-8")):
+        base = images.find(engine, reference)
+        old = age(base.created, datetime.now(UTC)) if base else None
+        if old is None:
+            yield _Finding("base", "unknown", f"{reference}: its age is not known")
+        else:
+            state = "failed" if old > BASE_AGE else "ok"
+            hint = "; renew it: invoke images.base --renew" if old > BASE_AGE else ""
+            yield _Finding("base", state, f"{reference}: {span(old)} old{hint}")

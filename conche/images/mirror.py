@@ -1,0 +1,103 @@
+"""images.mirror: upstream images kept in the private registry, so that a restart depends on nobody's rate limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from conche.command import Invocation
+from conche.engine import images, transfer
+from conche.engine.connection import Engine
+from conche.engine.transfer import Credentials
+from conche.errors import ConcheError, NotFound, Partial
+from conche.images.fetch import fetch, mirrored
+from conche.images.login import open_registry
+from conche.images.reference import parse
+from conche.images.registry import Registry
+from conche.outcome import Outcome, Plan, Step, Table
+from conche.output import Progress
+from conche.stack import Stack
+
+__all__ = ["mirror", "upstream"]
+
+
+def upstream(stack: Stack, root: Path) -> tuple[str, ...]:
+    """The images of other people that the Compose files and Dockerfiles name; not those named by a variable."""
+    return tuple(dict.fromkeys(sorted(_named(stack, root))))
+
+
+def _named(stack: Stack, root: Path) -> Iterator[str]:
+    for image in stack.images.values():
+        yield from images.references((root / image.dockerfile).read_text(encoding="utf-8"))
+    for environment in stack.environments.values():
+        for file in environment.compose:
+            document = yaml.safe_load((root / file).read_text(encoding="utf-8")) or {}
+            for service in (document.get("services") or {}).values():
+                named = str((service or {}).get("image") or "")
+                if named and "$" not in named and parse(named).registry != stack.registry:
+                    yield named
+
+
+def mirror(call: Invocation) -> Outcome:
+    """Copy every upstream image that this stack needs into the private registry, by way of the engine."""
+    engine = Engine()
+    registry, known = open_registry(call)
+    registry.check()
+    wanted = upstream(call.stack, call.root)
+    plan = Plan(
+        tuple(Step("copy", f"image {one} to {mirrored(call.stack, parse(one))}", "asked for") for one in wanted)
+    )
+    if call.dry_run:
+        return Outcome(plan=plan)
+    states: dict[str, str] = {}
+    failures: dict[str, ConcheError] = {}
+    with call.output.progress(f"mirroring into {call.stack.registry}") as progress:
+        for one in wanted:
+            try:
+                states[one] = _copy(call, engine, registry, known, one, progress)
+            except ConcheError as error:
+                failures[one] = error
+                progress.step(f"{one}: {error.message}")
+    if failures:
+        raise Partial(
+            "mirror-incomplete",
+            f"{len(failures)} of {len(wanted)} images were not copied; {len(states)} are in {call.stack.registry}.",
+            looked_at=[f"{one}: {error.message}" for one, error in failures.items()],
+            evidence=[words for error in failures.values() for words in error.evidence],
+            next_command="invoke images.mirror    # goes on where it was",
+        )
+    rows = tuple((one, str(mirrored(call.stack, parse(one))), state) for one, state in states.items())
+    return Outcome(
+        value={one: {"mirror": copy, "state": state} for one, copy, state in rows},
+        changed="copied" in states.values(),
+        plan=plan,
+        tables=[Table(("image", "mirror", "state"), rows)],
+    )
+
+
+def _copy(
+    call: Invocation, engine: Engine, registry: Registry, known: Credentials | None, one: str, progress: Progress
+) -> str:
+    copy = mirrored(call.stack, parse(one))
+    fetch(call.stack, call.root, engine, one, progress, anew=False)
+    if _has(registry, copy.repository, copy.tag, engine, one):
+        return "same"
+    progress.step(f"copying {one}")
+    images.tag(engine, one, copy.name, copy.tag)
+    try:
+        transfer.push(engine, copy.name, copy.tag, known, progress.amount)
+    finally:
+        images.remove(engine, str(copy))
+    return "copied"
+
+
+def _has(registry: Registry, repository: str, tag: str, engine: Engine, reference: str) -> bool:
+    """Whether the registry's copy is the engine's image, by the digest of its configuration."""
+    found = images.find(engine, reference)
+    try:
+        manifest = registry.manifest(repository, tag)
+    except NotFound:
+        return False
+    return found is not None and (manifest.document.get("config") or {}).get("digest") == found.id
