@@ -31,7 +31,7 @@ STACK = "io.conche.stack"
 CA_IN_BUILD = "/etc/ssl/certs/ca-certificates.crt"
 
 
-def build(  # noqa: PLR0913 - every option is named
+def build(
     stack: Stack,
     root: Path,
     engine: Engine,
