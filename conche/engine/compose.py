@@ -100,6 +100,7 @@ class Compose:
     Args:
         files: Compose files, absolute.
         variables: what the files interpolate; handed on in the environment, never in argv.
+        document: a rendered document instead of files; handed on over standard input.
     """
 
     engine: Engine
@@ -107,15 +108,26 @@ class Compose:
     files: tuple[Path, ...]
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     redact: Redactor = field(default_factory=Redactor, repr=False)
+    document: bytes = field(default=b"", repr=False)
 
     def argv(self, *words: str) -> tuple[str, ...]:
         """`docker compose` for this project, with `words`."""
-        files = [part for file in self.files for part in ("--file", str(file))]
+        files = [part for file in self.files for part in ("--file", str(file))] or ["--file", "-"]
         return ("docker", "compose", *files, "--project-name", self.project, *words)
 
     def up_alone(self, service: str) -> tuple[str, ...]:
         """Create, start or recreate one service; Compose neither builds nor pulls, and leaves the others alone."""
         return self.argv("--progress", "plain", "up", "--detach", "--no-build", "--pull", "never", "--no-deps", service)
+
+    def up_beside(self, service: str, count: int) -> tuple[str, ...]:
+        """Have `count` containers of a service, old ones left as they are and new ones made as the document says."""
+        scale = ("--no-recreate", "--scale", f"{service}={count}")
+        return (*self.up_alone(service)[:-1], *scale, service)
+
+    def run_once(self, service: str, name: str, command: Sequence[str]) -> tuple[str, ...]:
+        """Run one command in a container of its own, made as a service is, that goes when it ends."""
+        words = ("run", "--rm", "--no-deps", "-T", "--name", name, "--entrypoint", command[0], service, *command[1:])
+        return self.argv("--progress", "plain", *words)
 
     def down(self, *, volumes: bool) -> tuple[str, ...]:
         """Stop and remove containers and networks; with `volumes` their data too."""
@@ -137,6 +149,7 @@ class Compose:
         """Run one of the argv above."""
         return run(
             argv,
+            stdin=self.document,
             extra_env=self.environment(),
             redact=self.redact,
             on_line=on_line,

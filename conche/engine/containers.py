@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,11 +18,13 @@ __all__ = [
     "asked",
     "last_lines",
     "of_project",
+    "one_off",
     "passes_healthcheck",
     "publishing",
     "read",
     "remove",
     "restart",
+    "start",
     "stop",
 ]
 
@@ -66,14 +68,23 @@ class Container:
     healthcheck: tuple[str, ...] = ()
     healthcheck_timeout: float = 30.0
     stop_timeout: int = 10
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def of_project(engine: Engine, project: str) -> tuple[Container, ...]:
     """The containers of a Compose project, running or not, by service; one-off containers are left out."""
+    return _labelled(engine, project, oneoff=False)
+
+
+def one_off(engine: Engine, project: str) -> tuple[Container, ...]:
+    """The containers that `compose run` has made in a project."""
+    return _labelled(engine, project, oneoff=True)
+
+
+def _labelled(engine: Engine, project: str, *, oneoff: bool) -> tuple[Container, ...]:
+    labels = [f"{LABEL}.project={project}", f"{LABEL}.oneoff={oneoff}"]
     with translated(engine.address):
-        found = engine.client.api.containers(
-            all=True, filters={"label": [f"{LABEL}.project={project}", f"{LABEL}.oneoff=False"]}
-        )
+        found = engine.client.api.containers(all=True, filters={"label": labels})
     containers = [read(engine, container["Id"]) for container in found]
     return tuple(sorted((c for c in containers if c), key=lambda container: (container.service, container.name)))
 
@@ -115,6 +126,7 @@ def parse(attributes: Mapping[str, Any]) -> Container:
         healthcheck=_healthcheck((config.get("Healthcheck") or {}).get("Test") or []),
         healthcheck_timeout=((config.get("Healthcheck") or {}).get("Timeout") or 30e9) / 1e9,
         stop_timeout=config.get("StopTimeout") or 10,
+        labels=labels,
     )
 
 
@@ -155,6 +167,12 @@ def stop(engine: Engine, container_id: str) -> None:
     """Stop a container within its own grace; it stays, and can be started again."""
     with translated(engine.address):
         engine.client.api.stop(container_id)
+
+
+def start(engine: Engine, container_id: str) -> None:
+    """Start a container that was stopped."""
+    with translated(engine.address):
+        engine.client.api.start(container_id)
 
 
 def restart(engine: Engine, container: Container) -> None:

@@ -142,3 +142,89 @@ def networks(
     from conche.env.status import list_networks
 
     return list_networks(invocation, env, create=create)
+
+
+LockWait = Annotated[float, "seconds to wait for somebody else's command"]
+
+
+@command(changes=True)
+def deploy(
+    invocation: Invocation,
+    env: EnvironmentName = "dev",
+    image: Annotated[str | None, "registry/repository:tag or @sha256:…; default: the environment's tag"] = None,
+    tag: Annotated[str | None, "tag of this stack's images, instead of the environment's"] = None,
+    local: Annotated[bool, "what the engine has under that name, without asking the registry"] = False,
+    force: Annotated[bool, "also where nothing changes"] = False,
+    allow_dirty: Annotated[bool, "a protected environment also from a tree that is no commit"] = False,
+    lock_wait: LockWait = 0.0,
+    timeout: Timeout = None,
+) -> Outcome:
+    """Deploy a release; whatever happens, the version that worked keeps serving.
+
+    New containers start beside the old ones, have to be healthy, and to answer through the edge; then the edge
+    switches, requests under way end, the new ones are watched, and the old ones go. A failure takes all of it back.
+    """
+    from conche.env.deploy.prepare import Wanted
+    from conche.env.deploy.release import Options, deploy
+
+    return deploy(invocation, env, Wanted(image, tag, local), Options(force, allow_dirty, lock_wait, timeout))
+
+
+@command(changes=True)
+def rollback(
+    invocation: Invocation,
+    env: EnvironmentName = "dev",
+    to: Annotated[str | None, "release, such as r7; default: the last good one before this"] = None,
+    lock_wait: LockWait = 0.0,
+    timeout: Timeout = None,
+) -> Outcome:
+    """Go back to an earlier release: its images and its environment of then, as a release of its own."""
+    from conche.env.deploy.release import Options, rollback
+
+    return rollback(invocation, env, to, Options(lock_wait=lock_wait, timeout=timeout))
+
+
+@command()
+def history(
+    invocation: Invocation,
+    env: EnvironmentName = "dev",
+    show: Annotated[str | None, "one release, such as r7, with its evidence"] = None,
+) -> Outcome:
+    """List the releases of an environment: how each ended, who, when, which image."""
+    from conche.env.deploy.history import history
+
+    return history(invocation, env, show=show)
+
+
+@command(changes=True)
+def recover(invocation: Invocation, env: EnvironmentName = "dev") -> Outcome:
+    """Settle a release that was killed: finish it where it serves already, else take it back."""
+    from conche.env.deploy.history import recover
+
+    return recover(invocation, env)
+
+
+@command(changes=True)
+def freeze(
+    invocation: Invocation,
+    env: EnvironmentName = "dev",
+    reason: Annotated[str | None, "why; shown to whoever tries to deploy"] = None,
+    off: Annotated[bool, "allow deploys again"] = False,
+) -> Outcome:
+    """Refuse every deploy to an environment, for a reason, until it is thawed."""
+    from conche.env.deploy.history import freeze
+
+    return freeze(invocation, env, reason=reason, off=off)
+
+
+@command(changes=True)
+def maintenance(
+    invocation: Invocation,
+    env: EnvironmentName = "prod",
+    on: Annotated[bool, "show the maintenance page"] = False,
+    off: Annotated[bool, "serve again"] = False,
+) -> Outcome:
+    """Let the edge answer every request with a maintenance page, or serve again."""
+    from conche.env.deploy.history import maintenance
+
+    return maintenance(invocation, env, on=on, off=off)

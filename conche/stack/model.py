@@ -17,10 +17,13 @@ from conche.files import write_atomic
 __all__ = [
     "TRIAL",
     "Base",
+    "Deploy",
     "Environment",
+    "Hook",
     "Htpasswd",
     "Image",
     "Login",
+    "Probe",
     "SecretDeclaration",
     "Secrets",
     "Stack",
@@ -98,6 +101,57 @@ class Login(_Section):
     password: SecretName = Field(description="secret with the password")
 
 
+class Probe(_Section):
+    """How a new version is asked, through the edge, whether it is the new version."""
+
+    path: str = Field(default="/", pattern=r"^/[^\s]*$", description="path that answers 2xx")
+    field: str = Field(
+        default="",
+        description="field of the JSON answer that must be the release's id, given to containers as CONCHE_RELEASE;"
+        " default: any 2xx will do",
+    )
+    times: int = Field(default=3, ge=1, description="how often in a row it has to answer so")
+
+
+class Hook(_Section):
+    """A command that is run on this machine at some point of a deploy."""
+
+    command: tuple[str, ...] = Field(min_length=1, description="the program and its arguments")
+    timeout: float = Field(default=60.0, gt=0, description="seconds it may take")
+
+
+class Deploy(_Section):
+    """How releases reach an environment."""
+
+    edge: str | None = Field(
+        default=None, description="service that is the proxy in front; none: containers are replaced"
+    )
+    serves: str | None = Field(default=None, description="service that the edge sends requests to")
+    port: Port = Field(default=8000, description="port on which that service listens")
+    template: FilePath | None = Field(
+        default=None, description="configuration of the edge, instead of the built-in one"
+    )
+    probe: Probe = Field(default_factory=Probe, description="how a new version is asked who it is")
+    release_command: tuple[str, ...] = Field(
+        default=(), description="command run once from the new image before anything is switched, such as a migration"
+    )
+    overlay: tuple[FilePath, ...] = Field(default=(), description="further Compose files, for deploys alone")
+    drain: float = Field(default=30.0, ge=0, description="seconds that requests under way are given to end")
+    observe: float = Field(
+        default=10.0, ge=0, description="seconds that a new version is watched before the old one goes"
+    )
+    keep: int = Field(default=10, ge=2, description="how many releases are remembered")
+    hooks: Mapping[Literal["pre-deploy", "post-deploy", "on-failure", "on-rollback"], Hook] = Field(
+        default_factory=dict, description="commands run on this machine"
+    )
+
+    @model_validator(mode="after")
+    def _edge_serves(self) -> Deploy:
+        if (self.edge is None) != (self.serves is None):
+            raise PydanticCustomError("edge_alone", "`edge` and `serves` together, or neither")
+        return self
+
+
 class Environment(_Section):
     """A set of services that run together: dev, prod, git."""
 
@@ -113,6 +167,7 @@ class Environment(_Section):
         default=None,
         description="address of the Docker engine, for example ssh://deploy@host; default: the current one",
     )
+    deploy: Deploy = Field(default_factory=Deploy, description="how releases reach this environment")
 
 
 class SecretDeclaration(_Section):

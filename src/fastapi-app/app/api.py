@@ -84,6 +84,7 @@ async def version(services: Wired) -> dict[str, str]:
         "version": settings.app_version,
         "git_revision": settings.git_revision,
         "image_digest": settings.image_digest,
+        "release": settings.conche_release,
         "environment": settings.environment,
         "python_version": platform.python_version(),
     }

@@ -48,6 +48,7 @@ class Settings(BaseModel):
     app_version: str = __version__
     git_revision: str = "unknown"
     image_digest: str = "unknown"
+    conche_release: str = "unknown"
 
     influxdb_url: Address | None = None
     influxdb_org: str = "chocolate_factory"

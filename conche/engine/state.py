@@ -1,0 +1,144 @@
+"""Files that an environment keeps in its own engine, so that every client of that engine sees the same.
+
+They lie in a named volume. A container that was created and never started gives access to it: nothing has to run, and
+it works over ssh as well.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from conche.engine.connection import Engine, translated
+from conche.errors import Unreachable
+
+__all__ = ["State", "volume_name"]
+
+FOLDER = "/state"
+
+LABEL = "io.conche.state"
+
+
+def volume_name(project: str) -> str:
+    """The volume with a project's state."""
+    return f"{project}-state"
+
+
+class State:
+    """The state of one Compose project.
+
+    Args:
+        images: images to make the container from, the first that the engine has; it is never started.
+    """
+
+    def __init__(self, engine: Engine, project: str, images: Sequence[str]) -> None:
+        self._engine, self._project, self._images = engine, project, images
+
+    def read(self) -> dict[str, bytes]:
+        """Every file, by its path below the state folder; empty where nothing was ever kept."""
+        import docker.errors
+
+        api = self._engine.client.api
+        with translated(self._engine.address):
+            if not self._exists():
+                return {}
+            container = self._container()
+            try:
+                stream, _ = api.get_archive(container, FOLDER)
+                packed = b"".join(stream)
+            except docker.errors.NotFound:
+                return {}
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            return {
+                member.name.partition("/")[2]: stream.read()
+                for member in archive
+                if member.isfile() and (stream := archive.extractfile(member)) is not None
+            }
+
+    def write(self, files: Mapping[str, bytes]) -> None:
+        """Put files there (0600, root's); existing ones are replaced, others stay."""
+        with translated(self._engine.address):
+            if not self._engine.client.api.put_archive(self._container(), FOLDER, packed(files)):
+                raise Unreachable("state-not-kept", f"The engine did not keep the state of {self._project}.")
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove files or folders; this runs a container for a moment."""
+        argv = ["rm", "-rf", "--", *(f"{FOLDER}/{path}" for path in paths)]
+        api = self._engine.client.api
+        with translated(self._engine.address):
+            config = self._host_config()
+            made = api.create_container(self._image(), entrypoint=argv, command=[], user="0:0", host_config=config)
+            try:
+                api.start(made["Id"])
+                api.wait(made["Id"])
+            finally:
+                api.remove_container(made["Id"], force=True)
+
+    def _exists(self) -> bool:
+        volumes = self._engine.client.api.volumes(filters={"name": volume_name(self._project)}).get("Volumes") or []
+        return any(volume["Name"] == volume_name(self._project) for volume in volumes)
+
+    def _container(self) -> str:
+        import docker.errors
+
+        api, name = self._engine.client.api, volume_name(self._project)
+        try:
+            return str(api.inspect_container(name)["Id"])
+        except docker.errors.NotFound:
+            pass
+        try:
+            made: dict[str, Any] = api.create_container(
+                self._image(),
+                entrypoint=["true"],
+                name=name,
+                labels={LABEL: self._project},
+                host_config=self._host_config(),
+            )
+        except docker.errors.APIError as error:
+            if error.status_code != 409:  # somebody else has just made it
+                raise
+            return str(api.inspect_container(name)["Id"])
+        return str(made["Id"])
+
+    def _image(self) -> str:
+        from conche.engine import images
+
+        for reference in self._images:
+            if images.find(self._engine, reference) is not None:
+                return reference
+        raise Unreachable(
+            "no-image-for-state",
+            f"The engine has no image yet from which the state of {self._project} can be reached.",
+            looked_at=list(self._images),
+            next_command="invoke images.base",
+        )
+
+    def _host_config(self) -> Any:
+        return self._engine.client.api.create_host_config(
+            binds={volume_name(self._project): {"bind": FOLDER, "mode": "rw"}}, network_mode="none"
+        )
+
+
+def packed(files: Mapping[str, bytes], mode: int = 0o600) -> bytes:
+    """Files as the tar archive that the engine takes, with the folders they stand in."""
+    buffer = io.BytesIO()
+    now = int(time.time())
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        folders = sorted({part for path in files for part in _parents(path)})
+        for folder in folders:
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o700 if mode == 0o600 else 0o755, now
+            archive.addfile(entry)
+        for path, content in files.items():
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode, entry.mtime = len(content), mode, now
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _parents(path: str) -> Iterable[str]:
+    parts = path.split("/")[:-1]
+    return ("/".join(parts[: count + 1]) for count in range(len(parts)))

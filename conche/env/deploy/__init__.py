@@ -1,0 +1,1 @@
+"""Releases: deploy, roll back, remember. One rule: whatever happens, the version that worked keeps serving."""

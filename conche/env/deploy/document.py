@@ -1,0 +1,127 @@
+"""From what the Compose files say to what a release is made of: pure, and the same again for the same input.
+
+Images are pinned by digest. Secret files of the checkout become values that Compose copies into the containers: a
+release must not depend on a folder that a CI runner removes. What an edge serves gets the release's id as label,
+variable and network alias; the rest keeps its definition from release to release, so that it is not replaced for nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from conche.errors import Refused
+
+__all__ = ["RELEASE", "SECRETS", "Document", "alias", "definition", "make"]
+
+RELEASE = "io.conche.release"
+"""Label of the containers of a release."""
+
+SECRETS = "io.conche.secrets"
+"""Label with a fingerprint of the secrets that a service is given, so that another secret is another definition."""
+
+VARIABLE = "CONCHE_SECRET_"
+
+
+@dataclass(frozen=True)
+class Document:
+    """A release's Compose document, with what it interpolates.
+
+    Attributes:
+        variables: values for Compose's environment; secret.
+    """
+
+    body: Mapping[str, Any] = field(repr=False)
+    variables: Mapping[str, str] = field(repr=False, default_factory=dict)
+
+    def content(self) -> bytes:
+        """As Compose reads it."""
+        return json.dumps(self.body).encode()
+
+
+def alias(service: str, release: str) -> str:
+    """The name under which the edge finds the containers of a release."""
+    return f"{service}-{release}"
+
+
+def make(
+    rendered: Mapping[str, Any],
+    *,
+    release: str,
+    pins: Mapping[str, str],
+    files: Mapping[str, bytes],
+    owners: Mapping[str, int],
+    marks: Mapping[str, str],
+    serves: str | None,
+    replicas: Mapping[str, int],
+) -> Document:
+    """The document of a release.
+
+    Args:
+        rendered: Compose's own rendering of the files, with interpolated values.
+        pins: image reference -> the same by digest.
+        files: key of a secret -> content of its file.
+        owners: key of a secret -> user id that owns it in the container.
+        marks: service -> fingerprint of its secrets.
+        serves: the service behind the edge.
+        replicas: service -> containers, where other than the files say.
+    """
+    body = copy.deepcopy(dict(rendered))
+    for name, service in body["services"].items():
+        service["image"] = pins.get(service["image"], service["image"])
+        service.pop("build", None)
+        if name in replicas:
+            service.setdefault("deploy", {})["replicas"] = replicas[name]
+        if name in marks:
+            service.setdefault("labels", {})[SECRETS] = marks[name]
+        for given in service.get("secrets") or []:
+            key = given["source"]
+            given.update({"uid": str(owners[key]), "mode": "0400"} if key in owners else {"mode": "0444"})
+    variables = {}
+    for key, secret in (body.get("secrets") or {}).items():
+        if key in files:
+            secret.pop("file", None)
+            secret["environment"] = VARIABLE + key.upper().replace("-", "_")
+            variables[secret["environment"]] = _text(key, files[key])
+    if serves is not None:
+        _mark(body["services"][serves], serves, release)
+    return Document(body, variables)
+
+
+def definition(body: Mapping[str, Any], service: str) -> str:
+    """A digest of a service's definition, without what changes with every release."""
+    said = copy.deepcopy(dict(body["services"][service]))
+    said.get("labels", {}).pop(RELEASE, None)
+    if isinstance(said.get("environment"), dict):
+        said["environment"].pop("CONCHE_RELEASE", None)
+    for network in (said.get("networks") or {}).values():
+        if network:
+            network.pop("aliases", None)
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _mark(service: dict[str, Any], name: str, release: str) -> None:
+    service.setdefault("labels", {})[RELEASE] = release
+    environment = service.setdefault("environment", {})
+    environment["CONCHE_RELEASE"] = release
+    for key, network in (service.get("networks") or {}).items():
+        told = network or {}
+        service["networks"][key] = {**told, "aliases": [*(told.get("aliases") or []), alias(name, release)]}
+
+
+def _text(key: str, content: bytes) -> str:
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text or len(content) > 120_000:
+        raise Refused(
+            "secret-not-text",
+            f"The secret file {key} cannot be handed to a release: it is no text, or longer than 120 kB.",
+            next_command="mount it from a volume instead",
+        )
+    return text

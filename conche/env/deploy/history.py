@@ -1,0 +1,190 @@
+"""env.history, env.recover, env.freeze, env.maintenance, env.scale."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+
+from conche.command import Invocation
+from conche.engine import lock
+from conche.engine.connection import Engine
+from conche.env.deploy.look import Look
+from conche.env.deploy.records import Entry, Records
+from conche.env.deploy.recover import plan_recovery, settle
+from conche.env.deploy.release import edge_configuration, locked, open_records
+from conche.env.observe import open_compose
+from conche.errors import NotFound, Refused
+from conche.outcome import Outcome, Plan, Step, Table
+from conche.units import span
+
+__all__ = ["freeze", "history", "maintenance", "recover"]
+
+
+def history(call: Invocation, name: str, *, show: str | None) -> Outcome:
+    """The releases of an environment, the newest first; or one of them, with its evidence."""
+    engine = Engine(call.environment(name).engine)
+    records = open_records(call, engine, name)
+    current, frozen, holder = records.current, records.frozen(), lock.holder(engine, call.stack.project(name))
+    if show is not None:
+        return _one(records, name, show)
+    entries = list(reversed(records.entries))
+    rows = tuple(_row(entry, current.number if current else -1) for entry in entries)
+    lines = [f"frozen by {frozen['who']} since {frozen['since']}: {frozen['reason']}"] if frozen else []
+    lines += [f"locked by {holder}"] if holder else []
+    if not rows:
+        lines.append(f"Nothing was deployed yet. Next: invoke env.deploy --env {name}")
+    if records.unfinished is not None and holder is None:
+        lines.append(f"{records.unfinished.id} was interrupted. Next: invoke env.recover --env {name}")
+    columns = ("release", "result", "when", "took", "who", "image", "revision", "cause")
+    return Outcome(
+        value={
+            "environment": name,
+            "current": current.id if current else None,
+            "frozen": dict(frozen) if frozen else None,
+            "lock": asdict(holder) if holder else None,
+            "releases": [_as_json(entry) for entry in entries],
+        },
+        tables=[Table(columns, rows, title=f"Releases of {name}")] if rows else [],
+        lines=lines,
+    )
+
+
+def _as_json(entry: Entry) -> dict[str, object]:
+    record = asdict(entry.record) if entry.record else {"number": entry.number}
+    return {
+        "id": f"r{entry.number}",
+        "result": entry.result.value,
+        **record,
+        "ending": asdict(entry.ending) if entry.ending else None,
+    }
+
+
+def _row(entry: Entry, current: int) -> tuple[str, ...]:
+    record, ending = entry.record, entry.ending
+    if record is None:
+        return f"r{entry.number}", "damaged", "", "", "", "", "", "its record is not what was written"
+    asked = f"{record.id} again" if False else record.asked
+    mark = " (serves)" if record.number == current else ""
+    return (
+        record.id + mark,
+        entry.result.value,
+        record.started[:19].replace("T", " "),
+        span(ending.seconds) if ending else "",
+        f"{record.who}@{record.where}",
+        f"as r{record.of}" if record.of else asked.rpartition("/")[2],
+        record.revision,
+        ending.cause if ending else "",
+    )
+
+
+def _one(records: Records, name: str, show: str) -> Outcome:
+    wanted = show.removeprefix("r")
+    entry = next((one for one in records.entries if str(one.number) == wanted), None)
+    if entry is None:
+        raise NotFound(
+            "no-such-release",
+            f"{name} has no release {show}.",
+            looked_at=[", ".join(f"r{one.number}" for one in records.entries) or "there is none at all"],
+            next_command=f"invoke env.history --env {name}",
+        )
+    said = _as_json(entry)
+    rows = [
+        (key, str(value)) for key, value in said.items() if key not in ("services", "ending", "fingerprints", "files")
+    ]
+    services = entry.record.services if entry.record else {}
+    rows += [(f"image of {service}", placed.image) for service, placed in services.items()]
+    if entry.ending:
+        rows += [("ended", entry.ending.ended), ("cause", entry.ending.cause or "-")]
+    evidence = list(entry.ending.evidence) if entry.ending else []
+    return Outcome(value=said, tables=[Table(("what", "value"), tuple(rows), title=f"{name} {show}")], lines=evidence)
+
+
+def recover(call: Invocation, name: str) -> Outcome:
+    """Settle a release that was killed: finished where it serves already, else taken back; leftovers go."""
+    environment = call.environment(name)
+    compose = open_compose(call.stack, name, call.root)
+    compose = replace(compose, files=(*compose.files, *(call.root / one for one in environment.deploy.overlay)))
+    engine = compose.engine
+    records = open_records(call, engine, name)
+    with locked(call, engine, name, _readers(call, engine, name)):
+        look = Look(name, compose, environment.deploy, compose.configuration().rendered)
+        plan, serves = plan_recovery(records, look)
+        if not call.dry_run:
+            settle(call, records, compose, environment.deploy, name)
+    rows = tuple((step.action, step.subject, step.cause) for step in plan)
+    said = f"{serves.id} serves." if serves else "Nothing serves."
+    return Outcome(
+        value={"environment": name, "release": serves.id if serves else None},
+        changed=len(plan) > 0 and not call.dry_run,
+        plan=plan,
+        tables=[Table(("action", "what", "because"), rows)] if rows and not call.dry_run else [],
+        lines=[] if call.dry_run else [f"Nothing to recover. {said}" if not len(plan) else said],
+    )
+
+
+def freeze(call: Invocation, name: str, *, reason: str | None, off: bool) -> Outcome:
+    """Refuse every deploy from now on, for a reason, until it is thawed."""
+    engine = Engine(call.environment(name).engine)
+    records = open_records(call, engine, name)
+    if not off and not reason:
+        raise Refused(
+            "reason-missing", "A freeze wants a reason: whoever meets it has to know.",
+            next_command=f"invoke env.freeze --env {name} --reason '…'",
+        )  # fmt: skip
+    frozen = records.frozen()
+    if off and not frozen:
+        return Outcome(value={"environment": name, "frozen": None}, lines=[f"Nothing to do: {name} is not frozen."])
+    plan = Plan((Step("thaw" if off else "freeze", f"environment {name}", reason or "asked for"),))
+    if call.dry_run:
+        return Outcome(plan=plan)
+    said = (
+        {} if off else {"who": _user(), "since": datetime.now(UTC).isoformat(timespec="seconds"), "reason": str(reason)}
+    )
+    records.freeze(said)
+    words = f"{name} can be deployed again." if off else f"{name} is frozen: {reason}"
+    return Outcome(value={"environment": name, "frozen": said or None}, changed=True, plan=plan, lines=[words])
+
+
+def maintenance(call: Invocation, name: str, *, on: bool, off: bool) -> Outcome:
+    """Answer every request with the maintenance page, or serve again."""
+    if on == off:
+        raise Refused("options-exclude-each-other", "Exactly one of --on and --off is meant.")
+    deploy = call.environment(name).deploy
+    if deploy.edge is None:
+        raise Refused("no-edge", f"{name} has no edge in stack.yaml, which could show a page.")
+    compose = open_compose(call.stack, name, call.root)
+    plan = Plan((Step("switch", f"edge to {'the maintenance page' if on else 'the release'}", "asked for"),))
+    if call.dry_run:
+        return Outcome(plan=plan)
+    with locked(call, compose.engine, name, _readers(call, compose.engine, name)):
+        records = open_records(call, compose.engine, name)
+        current = records.current
+        if current is None:
+            raise Refused(
+                "nothing-runs", f"Nothing was deployed to {name} yet.", next_command=f"invoke env.deploy --env {name}"
+            )
+        look = Look(name, compose, deploy, compose.configuration().rendered)
+        wanted = edge_configuration(call, look, current.id, maintenance=on)
+        edge = look.edge()
+        edge.place(wanted)
+        edge.prove(wanted)
+        edge.switch(wanted)
+    words = f"{name} shows the maintenance page." if on else f"{name} serves {current.id}."
+    return Outcome(value={"environment": name, "maintenance": on}, changed=True, plan=plan, lines=[words])
+
+
+def _readers(call: Invocation, engine: Engine, name: str) -> list[str]:
+    from conche.engine import containers
+    from conche.env.deploy.prepare import reader_images
+
+    running = [one.image_id for one in containers.of_project(engine, call.stack.project(name))]
+    return [*running, *reader_images(call.stack)]
+
+
+def _user() -> str:
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (KeyError, OSError):
+        return socket.gethostname()

@@ -1,0 +1,72 @@
+"""What a Compose file must say, or not say, before a release of it can stand beside another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from conche.engine.compose import Configuration
+from conche.errors import Refused
+from conche.stack import Deploy
+
+__all__ = ["check"]
+
+
+def check(configuration: Configuration, deploy: Deploy, root: Path, own: Mapping[str, str], *, protected: bool) -> None:
+    """Refuse files that cannot be deployed without losing requests, with every reason at once.
+
+    Args:
+        own: image references of this stack's own images.
+        protected: bind mounts of the checkout are refused too.
+    """
+    problems = list(_problems(configuration, deploy, root, own, protected=protected))
+    if problems:
+        raise Refused(
+            "not-deployable",
+            f"The Compose files of {configuration.project} cannot be deployed as they are.",
+            evidence=problems,
+            next_command="correct them, then: invoke env.deploy --dry-run",
+        )
+
+
+def _problems(
+    configuration: Configuration, deploy: Deploy, root: Path, own: Mapping[str, str], *, protected: bool
+) -> Iterator[str]:
+    bodies: Mapping[str, Any] = configuration.rendered["services"]
+    for name in (deploy.edge, deploy.serves):
+        if name is not None and name not in bodies:
+            yield f"deploy in stack.yaml names the service {name}, which is in no Compose file"
+            return
+    if deploy.edge is not None and deploy.serves is not None:
+        yield from _beside(bodies[deploy.serves], deploy.serves, configuration)
+        yield from _reaches(bodies[deploy.edge], bodies[deploy.serves], deploy)
+    if protected:
+        for name, body in bodies.items():
+            for mount in body.get("volumes") or []:
+                if mount["type"] == "bind" and body["image"] in own and Path(mount["source"]).is_relative_to(root):
+                    yield f"{name} mounts {mount['source']} of this checkout: a release is what is in its image"
+
+
+def _beside(body: Mapping[str, Any], name: str, configuration: Configuration) -> Iterator[str]:
+    if body.get("container_name"):
+        yield f"{name} has a container_name: two releases could not stand beside each other"
+    if body.get("ports"):
+        yield f"{name} publishes a port: only the edge may"
+    if body.get("network_mode"):
+        yield f"{name} has a network_mode: the edge could not reach it by name"
+    service = configuration.services[name]
+    if service.healthcheck is None:
+        yield f"{name} has no healthcheck: nobody would know whether a new release works"
+    if service.ends or service.completes:
+        yield f"{name} is a one-shot: an edge can only serve what goes on running"
+
+
+def _reaches(edge: Mapping[str, Any], served: Mapping[str, Any], deploy: Deploy) -> Iterator[str]:
+    shared = set(edge.get("networks") or {}) & set(served.get("networks") or {})
+    if not shared:
+        yield f"{deploy.edge} and {deploy.serves} share no network"
+    if not edge.get("ports"):
+        yield f"{deploy.edge} publishes no port: nobody could reach it"
+    if not any(mount.get("target") == "/etc/conche/edge" for mount in edge.get("volumes") or []):
+        yield f"{deploy.edge} has no volume at /etc/conche/edge, where its configuration stands"

@@ -1,0 +1,167 @@
+"""Pure: from what runs and what a release is to be, to the steps of a deploy, each with its cause and its undo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from conche.engine.compose import Configuration, Service
+from conche.engine.containers import Container
+from conche.env.deploy.records import Record
+from conche.outcome import Plan, Step, Table
+from conche.stack import Deploy
+
+__all__ = ["Change", "changes", "plan_release", "table"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of one service.
+
+    Attributes:
+        strategy: beside (new containers beside the old ones, then the edge switches), replace (tried beside the old one,
+            then replaced), recreate (stopped first), create, start, or keep.
+        cause: why; empty for keep.
+        downtime: what its users notice, in words.
+    """
+
+    service: str
+    strategy: str
+    cause: str
+    downtime: str
+
+
+def changes(
+    configuration: Configuration,
+    containers: Sequence[Container],
+    current: Record | None,
+    definitions: Mapping[str, str],
+    deploy: Deploy,
+    own: Mapping[str, str],
+    *,
+    forced: bool,
+) -> tuple[Change, ...]:
+    """What becomes of each service.
+
+    Args:
+        definitions: service -> digest of its definition, as `document.definition` gives it.
+        own: image references, pinned, of this stack's own images.
+    """
+    found = [
+        _change(
+            service, [one for one in containers if one.service == name], current, definitions[name], deploy, own, forced
+        )
+        for name, service in configuration.services.items()
+    ]
+    if any(change.strategy != "keep" for change in found) and deploy.serves is not None:
+        # A release is one thing: whatever changes, what the edge serves carries its id.
+        found = [
+            Change(deploy.serves, "beside", change.cause or "another service changes", "none")
+            if change.service == deploy.serves
+            else change
+            for change in found
+        ]
+    return tuple(found)
+
+
+def _change(
+    service: Service,
+    found: Sequence[Container],
+    current: Record | None,
+    definition: str,
+    deploy: Deploy,
+    own: Mapping[str, str],
+    forced: bool,
+) -> Change:
+    name = service.name
+    cause = _cause(service, found, current, definition)
+    if name == deploy.serves:
+        cause = cause or ("asked for" if forced else "")
+        return Change(name, "beside" if cause else "keep", cause, "none")
+    if not found:
+        return Change(name, "create", "has no container", "none: it does not run yet")
+    tries = service.image in own and service.tries and not (service.ends or service.completes)
+    if deploy.edge is None and tries:
+        cause = cause or ("asked for" if forced else "")
+        return Change(name, "replace" if cause else "keep", cause, "seconds, once its successor is known to work")
+    if any(container.config_hash not in service.hashes for container in found):
+        return Change(name, "recreate", cause or "its definition changed", _downtime(service))
+    if any(container.state not in ("running",) for container in found) and not (service.ends or service.completes):
+        return Change(name, "start", f"is {found[0].state}", "none: it does not run now")
+    return Change(name, "keep", "", "none")
+
+
+def _cause(service: Service, found: Sequence[Container], current: Record | None, definition: str) -> str:
+    placed = current.services.get(service.name) if current else None
+    if placed is None:
+        return "was never deployed"
+    if placed.image != service.image:
+        return "its image changed"
+    if placed.definition != definition:
+        return "its definition changed"
+    if not found:
+        return "has no container"
+    ill = [one for one in found if one.state != "running" or one.health == "unhealthy"]
+    return f"is {ill[0].health if ill[0].state == 'running' else ill[0].state}" if ill else ""
+
+
+def _downtime(service: Service) -> str:
+    limit = service.healthcheck.deadline if service.healthcheck else 30.0
+    return f"it stops first; at most {limit:.0f} s until it is healthy"
+
+
+def plan_release(
+    release: str, found: Sequence[Change], deploy: Deploy, current: Record | None, counts: Mapping[str, int]
+) -> Plan:
+    """The steps of a release; none where nothing changes.
+
+    Args:
+        counts: service -> containers that it shall have.
+    """
+    if all(change.strategy == "keep" for change in found):
+        return Plan()
+    return Plan(tuple(_steps(release, found, deploy, current, counts)))
+
+
+def _steps(
+    release: str, found: Sequence[Change], deploy: Deploy, current: Record | None, counts: Mapping[str, int]
+) -> Iterator[Step]:
+    before = current.id if current else "nothing"
+    yield Step("record", f"release {release}", "before anything is changed")
+    if deploy.release_command:
+        yield Step("run", "release-command", "deploy.release_command in stack.yaml")
+    for change in found:
+        if change.service not in (deploy.serves, deploy.edge) and change.strategy != "keep":
+            yield _single(change)
+    for change in found:
+        if change.service == deploy.edge and change.strategy != "keep":
+            yield _single(change)
+    if deploy.serves is not None:
+        served = deploy.serves
+        cause = next(change.cause for change in found if change.service == served)
+        count = counts.get(served, 1)
+        yield Step("start", f"release {release} of {served}", f"{cause}; {count} beside {before}", undo="remove them")
+        yield Step("await", f"release {release} of {served}", "every one has to be healthy")
+        yield Step("probe", f"release {release} of {served}", "through the edge's private entry")
+        yield Step("switch", f"edge to {release}", f"from {before}", undo=f"switch edge to {before}")
+        yield Step("drain", f"edge from {before}", "requests under way end where they began")
+        yield Step("watch", f"release {release} of {served}", f"for {deploy.observe:g} s, with its users")
+        if current is not None:
+            yield Step("stop", f"release {before} of {served}", "nobody uses it any more", undo="start it again")
+    yield Step("commit", f"release {release}", "it serves")
+    if deploy.serves is not None and current is not None:
+        yield Step("remove", f"release {before} of {deploy.serves}", "it was replaced")
+
+
+def _single(change: Change) -> Step:
+    undo = "remove it" if change.strategy == "create" else "as it was before"
+    return Step(change.strategy, f"service {change.service}", f"{change.cause}; downtime: {change.downtime}", undo=undo)
+
+
+def table(found: Sequence[Change], configuration: Configuration, title: str) -> Table:
+    """The services, what becomes of each, and what its users notice."""
+    rows = tuple(
+        (one.service, one.strategy, configuration.services[one.service].image, one.cause or "-", one.downtime)
+        for one in found
+    )
+    return Table(("service", "strategy", "image", "because", "downtime"), rows, title=title)

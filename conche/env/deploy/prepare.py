@@ -1,0 +1,278 @@
+"""What a release is to be: files, secrets and images, looked up before any lock is taken and anything is changed."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from conche.command import Invocation
+from conche.engine import images
+from conche.engine.compose import Compose, Configuration
+from conche.engine.connection import Engine
+from conche.engine.images import Found
+from conche.env.deploy import lint
+from conche.env.deploy.document import Document, definition, make
+from conche.env.deploy.records import Placed, Record
+from conche.env.observe import open_compose
+from conche.errors import NotFound, Refused
+from conche.images.login import open_registry
+from conche.images.observe import REVISION
+from conche.images.reference import Reference, parse
+from conche.images.revision import Revision, revision
+from conche.secret import Secret
+from conche.secrets.seal import fingerprint
+from conche.secrets.values import for_environment, used_by, variables
+from conche.stack import Deploy, Stack
+
+__all__ = ["Prepared", "Wanted", "prepare", "reader_images"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which image is asked for.
+
+    Attributes:
+        reference: one image, by tag or digest.
+        tag: of all own images; default: the environment's.
+        local: what the engine has under that name, without asking a registry.
+    """
+
+    reference: str | None = None
+    tag: str | None = None
+    local: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a release is made of but its number.
+
+    Attributes:
+        configuration: what the checkout's files say.
+        pins: image reference in the files -> by digest.
+        found: pinned reference -> the image on the engine; missing where it is still to be pulled.
+        files: key of a Compose secret -> content.
+        owners: key of a Compose secret -> user id.
+    """
+
+    name: str
+    deploy: Deploy
+    compose: Compose
+    configuration: Configuration
+    pins: Mapping[str, str]
+    found: Mapping[str, Found]
+    files: Mapping[str, bytes] = field(repr=False)
+    owners: Mapping[str, int]
+    marks: Mapping[str, str]
+    fingerprints: Mapping[str, str]
+    asked: str
+    revision: Revision
+
+    @property
+    def engine(self) -> Engine:
+        return self.compose.engine
+
+    def document(self, release: str, replicas: Mapping[str, int]) -> Document:
+        """The Compose document of this as the release of that id."""
+        return make(
+            self.configuration.rendered,
+            release=release,
+            pins=self.pins,
+            files=self.files,
+            owners=self.owners,
+            marks=self.marks,
+            serves=self.deploy.serves,
+            replicas=replicas,
+        )
+
+    def record(
+        self, number: int, document: Document, configuration: Configuration, *, kind: str, of: int | None = None
+    ) -> Record:
+        """The record of this as a release.
+
+        Args:
+            configuration: of the document, with Compose's hashes.
+        """
+        return Record(
+            number=number,
+            environment=self.name,
+            kind=kind,
+            started=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            who=os.environ.get("GITHUB_ACTOR") or _user(),
+            where=socket.gethostname(),
+            asked=self.asked,
+            revision=self.revision.name,
+            dirty=self.revision.dirty,
+            services={
+                name: Placed(
+                    service.image,
+                    self.found[service.image].id if service.image in self.found else "",
+                    self.found[service.image].labels.get(REVISION, "") if service.image in self.found else "",
+                    definition(document.body, name),
+                    tuple(sorted(service.hashes)),
+                )
+                for name, service in configuration.services.items()
+            },
+            files={name: min(service.hashes) for name, service in self.configuration.services.items()},
+            fingerprints=self.fingerprints,
+            of=of,
+        )
+
+
+def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -> Prepared:
+    """Look up everything that a release is made of.
+
+    Raises:
+        Refused: it cannot be deployed: the files, the tree, the image.
+        KeyUnusable: the secrets cannot be read.
+    """
+    environment = call.environment(name)
+    at = revision(call.root)
+    if environment.protected and at.dirty and not allow_dirty:
+        raise Refused(
+            "tree-dirty",
+            f"The checkout is no commit ({at.name}), and {name} is protected.",
+            next_command=f"git status\ngit commit    # or, knowing what that means:\n"
+            f"invoke {call.output.command} --env {name} --allow-dirty",
+        )
+    secrets = for_environment(call.stack, call.root, name, call.output.say, create=not call.dry_run)
+    call.output.redact.learn(secrets.values())
+    deploy = environment.deploy
+    compose = open_compose(call.stack, name, call.root, secrets)
+    compose = replace(compose, files=(*compose.files, *(call.root / file for file in deploy.overlay)))
+    configuration = compose.configuration()
+    own = {
+        one.image: image for one in configuration.services.values() if (image := call.stack.image_of(one.image, name))
+    }
+    lint.check(configuration, deploy, call.root, own, protected=environment.protected)
+    pins, asked = _pins(call, name, configuration, own, wanted)
+    files, owners = _secret_files(call, name, configuration, secrets)
+    prints = {key: fingerprint(call.stack, call.root, value) for key, value in secrets.items()}
+    for key, content in files.items():
+        prints.setdefault(key, fingerprint(call.stack, call.root, Secret(content.decode(errors="replace"))))
+    found = {pin: image for pin in pins.values() if (image := images.find(compose.engine, pin))}
+    return Prepared(
+        name, deploy, compose, configuration, pins, found, files, owners,
+        _marks(configuration, prints), {**prints, **_fingerprints(call, secrets)}, asked, at,
+    )  # fmt: skip
+
+
+def reader_images(stack: Stack, configuration: Configuration | None = None, pins: Sequence[str] = ()) -> list[str]:
+    """Images from which the lock's and the state's containers can be made, the likeliest first."""
+    services = configuration.services.values() if configuration else ()
+    return list(dict.fromkeys([*pins, *(service.image for service in services), *stack.bases]))
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _pins(
+    call: Invocation, name: str, configuration: Configuration, own: Mapping[str, str], wanted: Wanted
+) -> tuple[dict[str, str], str]:
+    """Each image by digest, and what was asked for."""
+    engine = Engine(call.environment(name).engine)
+    explicit = parse(wanted.reference) if wanted.reference else None
+    if explicit is not None and explicit.name not in {parse(one).name for one in own}:
+        raise NotFound(
+            "no-such-image",
+            f"No service of {name} runs {explicit.name}.",
+            looked_at=sorted(own) or ["no service of it runs an image of this stack"],
+        )
+    pins, asked = {}, []
+    for reference in dict.fromkeys(service.image for service in configuration.services.values()):
+        if reference not in own:
+            pins[reference] = _known(engine, reference)
+            continue
+        at = parse(reference)
+        if explicit is not None and explicit.name == at.name:
+            at = explicit
+        elif wanted.tag:
+            at = at.tagged(wanted.tag)
+        asked.append(str(at))
+        pins[reference] = _local(engine, at) if wanted.local else _pinned(call, at)
+    return pins, ", ".join(asked)
+
+
+def _pinned(call: Invocation, at: Reference) -> str:
+    registry, _ = open_registry(call)
+    return str(at.pinned(registry.manifest(at.repository, at.wanted).digest))
+
+
+def _local(engine: Engine, at: Reference) -> str:
+    found = images.find(engine, str(at))
+    if found is None:
+        raise NotFound(
+            "no-such-image",
+            f"The engine has no {at}.",
+            looked_at=[engine.address],
+            next_command="invoke images.build\ninvoke images.load FILE",
+        )
+    return next((text for text in found.digests if parse(text).name == at.name), found.id)
+
+
+def _known(engine: Engine, reference: str) -> str:
+    """Somebody else's image by digest, where the engine knows one: a tag may mean another tomorrow."""
+    found = images.find(engine, reference)
+    if found is None or "@" in reference:
+        return reference
+    return next((text for text in found.digests if parse(text).name == parse(reference).name), reference)
+
+
+def _secret_files(
+    call: Invocation, name: str, configuration: Configuration, secrets: Mapping[str, Secret]
+) -> tuple[dict[str, bytes], dict[str, int]]:
+    """The content of each secret file that the Compose files name: from the secrets, or else from the file."""
+    section = call.stack.secrets
+    staged: dict[str, bytes] = {}
+    if section is not None:
+        from conche.secrets import render
+
+        optional = {one: Secret("") for one, said in used_by(section, name).items() if not said.required}
+        staged = {str(one.path): one.content for one in render.files(call.root, section, {**optional, **secrets})}
+    contents, owners = {}, {}
+    for key, said in (configuration.rendered.get("secrets") or {}).items():
+        path = str(said.get("file", ""))
+        if not path:
+            continue
+        contents[key] = staged[path] if path in staged else _read(path, key)
+        declared = section.declared.get(key) if section else None
+        if declared is not None and declared.owner is not None:
+            owners[key] = declared.owner
+    return contents, owners
+
+
+def _read(path: str, key: str) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except OSError as error:
+        raise Refused(
+            "file-missing",
+            f"The file of the secret {key} cannot be read: {error.strerror}.",
+            looked_at=[path],
+            next_command="invoke secrets.render",
+        ) from error
+
+
+def _marks(configuration: Configuration, prints: Mapping[str, str]) -> dict[str, str]:
+    """Service -> fingerprint of its secret files together."""
+    marks = {}
+    for name, body in configuration.rendered["services"].items():
+        used = [prints[given["source"]] for given in body.get("secrets") or [] if given["source"] in prints]
+        if used:
+            marks[name] = "-".join(used)
+    return marks
+
+
+def _fingerprints(call: Invocation, secrets: Mapping[str, Secret]) -> dict[str, str]:
+    if call.stack.secrets is None:
+        return {}
+    named = variables(call.stack.secrets, secrets)
+    return {variable: fingerprint(call.stack, call.root, value) for variable, value in named.items()}

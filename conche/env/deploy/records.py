@@ -1,0 +1,219 @@
+"""Release records: what was deployed, when, by whom, and how it ended; kept in the environment's engine.
+
+A record is written before anything is changed, and never again; how the release ended stands in a second file. Both
+carry a digest of themselves, so that one that was damaged is known, shown as such, and never used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+from conche.engine.state import State
+
+__all__ = ["Ending", "Entry", "Placed", "Record", "Records", "Result"]
+
+
+class Result(Enum):
+    """How a release ended."""
+
+    SUCCEEDED = "succeeded"
+    RESTORED = "restored"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    RUNNING = "running"
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A service as a release has it.
+
+    Attributes:
+        image: reference, by digest where it has one.
+        image_id: what that was on the engine.
+        definition: sha256 of what the Compose document says of it, without what changes with every release.
+        hashes: Compose's own hashes of it, which its containers carry.
+    """
+
+    image: str
+    image_id: str
+    revision: str
+    definition: str
+    hashes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A release, as it was meant.
+
+    Attributes:
+        number: counts up in each environment; a clock that goes back changes no order.
+        kind: deploy, rollback or scale.
+        started: RFC 3339, UTC.
+        asked: the image that was asked for, as it was said.
+        revision: of the checkout it was deployed from, and whether that was a commit.
+        files: service -> Compose's hash of what the checkout's files say, by which it is seen that they have changed.
+        fingerprints: variable or secret -> fingerprint of its value.
+        of: the release that a rollback goes back to.
+    """
+
+    number: int
+    environment: str
+    kind: str
+    started: str
+    who: str
+    where: str
+    asked: str
+    revision: str
+    dirty: bool
+    services: Mapping[str, Placed]
+    files: Mapping[str, str] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    of: int | None = None
+
+    @property
+    def id(self) -> str:
+        """What it is called: r1, r2, …"""
+        return f"r{self.number}"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a release ended.
+
+    Attributes:
+        seconds: it took.
+        cause: the first error, in words; empty for success.
+        evidence: last lines, health log, exit codes; redacted.
+    """
+
+    result: str
+    ended: str
+    seconds: float
+    cause: str = ""
+    evidence: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record with its ending, if it has one; None for a record that cannot be read."""
+
+    number: int
+    record: Record | None
+    ending: Ending | None
+
+    @property
+    def result(self) -> Result:
+        if self.record is None:
+            return Result.DAMAGED
+        return Result(self.ending.result) if self.ending else Result.RUNNING
+
+
+class Records:
+    """The records of one environment, oldest first, read once."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._files = state.read()
+        self.entries = tuple(self._entries())
+
+    @property
+    def current(self) -> Record | None:
+        """The release that serves, or should."""
+        good = [e.record for e in self.entries if e.result is Result.SUCCEEDED]
+        return good[-1] if good else None
+
+    @property
+    def unfinished(self) -> Record | None:
+        """The release that has no ending: it runs just now, or was killed."""
+        open_ = [e.record for e in self.entries if e.result is Result.RUNNING]
+        return open_[-1] if open_ else None
+
+    @property
+    def following(self) -> int:
+        """The number of the next release."""
+        return max((entry.number for entry in self.entries), default=0) + 1
+
+    def sealed(self, record: Record) -> bytes | None:
+        """The encrypted document and environment of a release; None where it is gone."""
+        return self._files.get(f"releases/{record.id}/document.age")
+
+    def begin(self, record: Record, sealed: bytes) -> None:
+        """Keep a record, before anything is changed."""
+        content = {"record.json": _signed(asdict(record)), "document.age": sealed}
+        self._state.write({f"releases/{record.id}/{name}": text for name, text in content.items()})
+
+    def end(self, record: Record, ending: Ending) -> None:
+        """Keep how it ended."""
+        self._state.write({f"releases/{record.id}/ending.json": _signed(asdict(ending))})
+
+    def frozen(self) -> Mapping[str, str] | None:
+        """Who has frozen the environment, since when and why; None where it is not."""
+        said = self._files.get("frozen.json")
+        parsed = json.loads(said) if said else {}
+        return parsed or None
+
+    def freeze(self, said: Mapping[str, str]) -> None:
+        """Freeze the environment; with nothing said, thaw it."""
+        self._state.write({"frozen.json": json.dumps(dict(said)).encode()})
+
+    def replicas(self) -> Mapping[str, int]:
+        """Service -> how many containers env.scale wants of it."""
+        said = self._files.get("scale.json")
+        parsed: dict[str, int] = json.loads(said) if said else {}
+        return parsed
+
+    def scale(self, replicas: Mapping[str, int]) -> None:
+        """Keep how many containers are wanted."""
+        self._state.write({"scale.json": json.dumps(dict(replicas)).encode()})
+
+    def forget(self, keep: int) -> None:
+        """Forget all but the newest `keep`, and what serves."""
+        current = self.current
+        old = [entry for entry in self.entries[:-keep] if current is None or entry.number != current.number]
+        if old:
+            self._state.remove(f"releases/r{entry.number}" for entry in old)
+
+    def _entries(self) -> list[Entry]:
+        numbers = {
+            int(name[1:])
+            for path in self._files
+            if path.startswith("releases/r") and (name := path.split("/")[1])[1:].isdigit()
+        }
+        return [self._entry(number) for number in sorted(numbers)]
+
+    def _entry(self, number: int) -> Entry:
+        said = _verified(self._files.get(f"releases/r{number}/record.json"))
+        ended = _verified(self._files.get(f"releases/r{number}/ending.json"))
+        try:
+            record = (
+                Record(**{**said, "services": {n: _placed(p) for n, p in said["services"].items()}}) if said else None
+            )
+            return Entry(number, record, Ending(**ended) if ended else None)
+        except (TypeError, KeyError):
+            return Entry(number, None, None)
+
+
+def _placed(said: Mapping[str, Any]) -> Placed:
+    return Placed(**{**said, "hashes": tuple(said["hashes"])})
+
+
+def _signed(content: Mapping[str, Any]) -> bytes:
+    text = json.dumps(content, sort_keys=True)
+    return json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "content": content}, indent=1).encode()
+
+
+def _verified(said: bytes | None) -> dict[str, Any] | None:
+    """What was signed; None where it is not there, or not what was written."""
+    try:
+        document = json.loads(said or b"")
+        content: dict[str, Any] = document["content"]
+        text = json.dumps(content, sort_keys=True)
+        return content if hashlib.sha256(text.encode()).hexdigest() == document["sha256"] else None
+    except (ValueError, KeyError, TypeError):
+        return None

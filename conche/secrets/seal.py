@@ -1,0 +1,82 @@
+"""Sealing what is kept outside the checkout, such as a release's environment: age, to the recipients of the secrets.
+
+Where there is no key, which only unprotected environments may have, a key of this user's own does, in the state folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from pathlib import Path
+
+from conche.errors import KeyUnusable
+from conche.files import write_atomic
+from conche.secret import Secret
+from conche.secrets import keys
+from conche.secrets.values import open_store
+from conche.stack import Stack
+
+__all__ = ["fingerprint", "seal", "unseal"]
+
+
+def seal(stack: Stack, root: Path, content: bytes) -> bytes:
+    """Encrypt to everybody who can read the secrets."""
+    import pyrage
+
+    if stack.secrets is not None and keys.find(root) is not None:
+        recipients = open_store(stack, root).document().recipients
+    else:
+        recipients = (str(pyrage.x25519.Identity.from_str(_own(stack).reveal()).to_public()),)
+    sealed: bytes = pyrage.encrypt(content, [pyrage.x25519.Recipient.from_str(one) for one in recipients])
+    return sealed
+
+
+def unseal(stack: Stack, root: Path, sealed: bytes) -> bytes:
+    """Decrypt what `seal` has made.
+
+    Raises:
+        KeyUnusable: neither the key nor this user's own opens it.
+    """
+    import pyrage
+
+    key = keys.find(root)
+    lines = key.identities.reveal().splitlines() if key else []
+    if _own_file(stack).is_file():
+        lines.append(_own(stack).reveal())
+    identities = [pyrage.x25519.Identity.from_str(line) for line in lines if line.startswith(keys.PREFIX)]
+    try:
+        opened: bytes = pyrage.decrypt(sealed, identities)
+    except pyrage.DecryptError as error:
+        raise KeyUnusable(
+            "seal-not-opened",
+            "What a release has kept cannot be decrypted with the keys that are here.",
+            looked_at=[key.source if key else "no age key", str(_own_file(stack))],
+            evidence=[str(error)],
+            next_command="invoke secrets.recipients.list    # who could",
+        ) from error
+    return opened
+
+
+def fingerprint(stack: Stack, root: Path, value: Secret) -> str:
+    """Twelve hexadecimal digits by which two values can be told apart, and from which none can be guessed."""
+    key = keys.find(root)
+    secret = key.identities if key else _own(stack)
+    return hmac.new(hashlib.sha256(secret.reveal().encode()).digest(), value.reveal().encode(), "sha256").hexdigest()[
+        :12
+    ]
+
+
+def _own_file(stack: Stack) -> Path:
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+    return base / "conche" / stack.name / "releases.age-key"
+
+
+def _own(stack: Stack) -> Secret:
+    import pyrage
+
+    file = _own_file(stack)
+    if not file.is_file():
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomic(file, f"{pyrage.x25519.Identity.generate()}\n".encode(), mode=0o600)
+    return Secret(file.read_text().strip())
