@@ -2,7 +2,7 @@
 
 Images are pinned by digest. Secret files of the checkout become values that Compose copies into the containers: a
 release must not depend on a folder that a CI runner removes. What an edge serves gets the release's id as label,
-variable and network alias; the rest keeps its definition from release to release, so that it is not replaced for nothing.
+variable and network alias; the rest keeps its definition from release to release, and is not replaced for nothing.
 """
 
 from __future__ import annotations

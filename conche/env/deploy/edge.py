@@ -179,7 +179,7 @@ class Edge:
             self.pause(PAUSE)
 
     def sweep(self, keep: Configuration) -> None:
-        """Remove configurations that do not count any more; one that is still used by an old worker is in its memory."""
+        """Remove configurations that do not count any more; old workers have theirs in memory."""
         names = self._exec("ls", FOLDER).stdout.split()
         old = [
             f"{FOLDER}/{name}"

@@ -65,7 +65,6 @@ def _row(entry: Entry, current: int) -> tuple[str, ...]:
     record, ending = entry.record, entry.ending
     if record is None:
         return f"r{entry.number}", "damaged", "", "", "", "", "", "its record is not what was written"
-    asked = f"{record.id} again" if False else record.asked
     mark = " (serves)" if record.number == current else ""
     return (
         record.id + mark,
@@ -73,7 +72,7 @@ def _row(entry: Entry, current: int) -> tuple[str, ...]:
         record.started[:19].replace("T", " "),
         span(ending.seconds) if ending else "",
         f"{record.who}@{record.where}",
-        f"as r{record.of}" if record.of else asked.rpartition("/")[2],
+        f"as r{record.of}" if record.of else record.asked.rpartition("/")[2],
         record.revision,
         ending.cause if ending else "",
     )

@@ -17,7 +17,7 @@ from conche.env.deploy.document import alias
 from conche.env.deploy.edge import Configuration as EdgeConfiguration
 from conche.env.deploy.look import Look
 from conche.env.evidence import evidence
-from conche.errors import NotRestored, Refused, Restored, Told
+from conche.errors import Interrupted, NotRestored, Refused, Restored, Told
 from conche.outcome import Plan, Step
 from conche.output import Progress
 from conche.process import Completed, signals_deferred
@@ -63,9 +63,16 @@ class Pipeline:
     timeout: float | None = None
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
+    recorded: bool = False
     committed: bool = False
     switched_after: float = 0.0
     _undo: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
+
+    @property
+    def served(self) -> str:
+        """The service behind the edge."""
+        assert self.deploy.serves is not None
+        return self.deploy.serves
 
     def carry_out(self, plan: Plan) -> None:
         """Take every step.
@@ -91,38 +98,33 @@ class Pipeline:
             raise self._told(error, problems) from error
 
     def _take(self, step: Step) -> None:
-        served = self.deploy.serves or ""
-        match step.action, step.kind:
-            case "record", "release":
-                self.begin()
-            case "run", "release-command":
-                self._run_release_command()
-            case "create" | "start" | "recreate", "service":
-                self._single(step.name, step.action)
-            case "replace", "service":
-                self._replace(step.name)
-            case "start", "release":
-                self._start_beside(served)
-            case "await", "release":
-                self._await_new(served)
-            case "probe", "release":
-                self._probe_new(served)
-            case "switch", "edge":
-                self._switch()
-            case "drain", "edge":
-                self._drain()
-            case "watch", "release":
-                self._watch(served)
-            case "stop", "release":
-                self._stop_old(served)
-            case "commit", "release":
-                with signals_deferred():
-                    self.commit()
-                    self.committed = True
-            case "remove", "release":
-                self._remove_old(served)
-            case _:
-                raise AssertionError(f"no way to {step}")
+        if step.kind == "service":
+            (self._replace if step.action == "replace" else self._single)(step)
+            return
+        take: Mapping[str, Callable[[], None]] = {
+            "record": self._record,
+            "run": self._run_release_command,
+            "start": self._start_beside,
+            "await": self._await_new,
+            "probe": self._probe_new,
+            "switch": self._switch,
+            "drain": self._drain,
+            "watch": self._watch,
+            "stop": self._stop_old,
+            "commit": self._commit,
+            "remove": self._remove_old,
+        }
+        take[step.action]()
+
+    def _record(self) -> None:
+        with signals_deferred():
+            self.begin()
+            self.recorded = True
+
+    def _commit(self) -> None:
+        with signals_deferred():
+            self.commit()
+            self.committed = True
 
     def _run_release_command(self) -> None:
         service = self.deploy.serves or next(iter(self.configuration.services))
@@ -138,8 +140,9 @@ class Pipeline:
                 next_command="what it has changed by itself, such as a database's tables, is for you to look at",
             )
 
-    def _single(self, name: str, action: str) -> None:
-        if action == "create":
+    def _single(self, step: Step) -> None:
+        name = step.name
+        if step.action == "create":
             self._undo.append((f"remove {name}", lambda: self._each(name, containers.remove)))
         elif self.previous is not None:
             self._undo.append((f"bring {name} back as it was", lambda: self._as_before(name)))
@@ -159,8 +162,9 @@ class Pipeline:
         edge.begin(self.configure(self.before))
         self._checked(self._up(name), name)
 
-    def _replace(self, name: str) -> None:
+    def _replace(self, step: Step) -> None:
         """Without an edge: the successor is tried beside, then takes the place."""
+        name = step.name
         if self.look.of(name):
             self._undo.append((f"remove the trial of {name}", lambda: trial.remove(self.compose)))
             waiting = trial.start_and_wait(self.compose, self.configuration, name, self.timeout)
@@ -173,17 +177,18 @@ class Pipeline:
             self._checked(self._up(name), name)
         self._wait({name: [c.id for c in self.look.of(name)]})
 
-    def _start_beside(self, served: str) -> None:
+    def _start_beside(self) -> None:
+        served = self.served
         self._undo.append((f"remove {self.release}", lambda: self._remove_release(served, self.release)))
         there = len(self.look.of(served))
         argv = self.compose.up_beside(served, there + self.counts.get(served, 1))
         self._checked(self.compose.call(argv, on_line=self.progress.detail), served)
 
-    def _await_new(self, served: str) -> None:
-        self._wait({served: [c.id for c in self.look.of_release(served, self.release)]})
+    def _await_new(self) -> None:
+        self._wait({self.served: [c.id for c in self.look.of_release(self.served, self.release)]})
 
-    def _probe_new(self, served: str) -> None:
-        candidate = f"{alias(served, self.release)}:{self.deploy.port}"
+    def _probe_new(self) -> None:
+        candidate = f"{alias(self.served, self.release)}:{self.deploy.port}"
         self._probed(candidate, "The new release is healthy, but not through the edge; nothing was switched.")
 
     def _probed(self, candidate: str, said: str) -> None:
@@ -227,8 +232,8 @@ class Pipeline:
         if not self.look.edge().drained(self.deploy.drain):
             self.progress.step(f"some requests take longer than {self.deploy.drain:g} s; they are not waited for")
 
-    def _watch(self, served: str) -> None:
-        deadline = self.clock() + self.deploy.observe
+    def _watch(self) -> None:
+        served, deadline = self.served, self.clock() + self.deploy.observe
         restarts = {c.id: c.restarts for c in self.look.of_release(served, self.release)}
         while True:
             seen = self.look.of_release(served, self.release)
@@ -245,13 +250,15 @@ class Pipeline:
                 return
             self.pause(PAUSE)
 
-    def _stop_old(self, served: str) -> None:
+    def _stop_old(self) -> None:
+        served = self.served
         old = [one for one in self.look.of(served) if one.id not in self._new_ids(served)]
         self._undo.append((f"start {self.before} again", lambda: self._start_again(served, old)))
         for one in old:
             containers.stop(self.compose.engine, one.id)
 
-    def _remove_old(self, served: str) -> None:
+    def _remove_old(self) -> None:
+        served = self.served
         new = self._new_ids(served)
         for one in self.look.of(served):
             if one.id not in new:
@@ -320,7 +327,7 @@ class Pipeline:
             self.progress.step(f"unwinding: {description}")
             try:
                 undo()
-            except (Exception, Told) as error:  # noqa: BLE001 - one that fails must not keep the others from being taken back
+            except (Exception, Told) as error:  # noqa: BLE001 - one that fails must not keep the others from it
                 problems.append(f"could not {description}: {error}")
         return problems
 
@@ -371,7 +378,7 @@ class Pipeline:
                 evidence=[*problems, *error.evidence],
                 next_command=self._by_hand(),
             )
-        if isinstance(error, Restored | Refused) or error.exit_code > 100 or not self._undo:
+        if isinstance(error, Restored | Refused | Interrupted) or not self._undo:
             return error
         return Restored(
             error.code,

@@ -19,8 +19,8 @@ class Change:
     """What becomes of one service.
 
     Attributes:
-        strategy: beside (new containers beside the old ones, then the edge switches), replace (tried beside the old one,
-            then replaced), recreate (stopped first), create, start, or keep.
+        strategy: beside (new containers beside the old ones, then the edge switches), replace (tried beside the old
+            one, then replaced), recreate (stopped first), create, start, or keep.
         cause: why; empty for keep.
         downtime: what its users notice, in words.
     """

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from conche.command import Invocation
 from conche.engine import images
@@ -153,7 +154,7 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
     prints = {key: fingerprint(call.stack, call.root, value) for key, value in secrets.items()}
     for key, content in files.items():
         prints.setdefault(key, fingerprint(call.stack, call.root, Secret(content.decode(errors="replace"))))
-    found = {pin: image for pin in pins.values() if (image := images.find(compose.engine, pin))}
+    found = {pin: there for pin in pins.values() if (there := images.find(compose.engine, pin))}
     return Prepared(
         name, deploy, compose, configuration, pins, found, files, owners,
         _marks(configuration, prints), {**prints, **_fingerprints(call, secrets)}, asked, at,
@@ -185,7 +186,8 @@ def _pins(
             f"No service of {name} runs {explicit.name}.",
             looked_at=sorted(own) or ["no service of it runs an image of this stack"],
         )
-    pins, asked = {}, []
+    pins: dict[str, str] = {}
+    asked: list[str] = []
     for reference in dict.fromkeys(service.image for service in configuration.services.values()):
         if reference not in own:
             pins[reference] = _known(engine, reference)
@@ -250,8 +252,7 @@ def _secret_files(
 
 def _read(path: str, key: str) -> bytes:
     try:
-        with open(path, "rb") as stream:
-            return stream.read()
+        return Path(path).read_bytes()
     except OSError as error:
         raise Refused(
             "file-missing",

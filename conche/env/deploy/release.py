@@ -24,7 +24,7 @@ from conche.env.deploy.plan import Change, changes, plan_release, table
 from conche.env.deploy.prepare import Prepared, Wanted, prepare, reader_images
 from conche.env.deploy.records import Ending, Record, Records, Result
 from conche.env.deploy.recover import settle
-from conche.errors import ConcheError, KeyUnusable, NotFound, NotRestored, Refused, Told, Unreachable
+from conche.errors import ConcheError, Interrupted, KeyUnusable, NotFound, NotRestored, Refused, Told, Unreachable
 from conche.files import lock as file_lock
 from conche.images.fetch import fetch
 from conche.outcome import Outcome, Plan
@@ -32,6 +32,7 @@ from conche.output import Progress
 from conche.secret import Redactor, Secret
 from conche.secrets.seal import seal, unseal
 from conche.stack import Deploy
+from conche.units import size
 
 __all__ = ["Options", "deploy", "locked", "open_records", "rollback"]
 
@@ -78,7 +79,7 @@ def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Out
         _disk(prepared.engine)
         prepared = _pulled(call, prepared)
     with locked(call, prepared.engine, name, _readers(call, prepared), options.lock_wait) as held:
-        records = _settled(call, prepared, held)
+        records = _settled(call, prepared)
         number = records.following
         document = prepared.document(f"r{number}", records.replicas())
         compose = _compose(prepared.compose, document)
@@ -107,9 +108,10 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
         opened = json.loads(unseal(call.stack, call.root, sealed))
         call.output.redact.learn(Secret(value) for value in opened["variables"].values())
         base = Compose(engine, call.stack.project(name), (), {}, call.output.redact)
-        records = _recovered(call, records, base, environment.deploy, name)
+        kept = Document(opened["body"], opened["variables"])
+        records = _recovered(call, records, _compose(base, kept), environment.deploy, name)
         number = records.following
-        document = _renumbered(Document(opened["body"], opened["variables"]), environment.deploy.serves, goal, number)
+        document = _renumbered(kept, environment.deploy.serves, goal, number)
         compose = _compose(base, document)
         configuration = compose.configuration()
         record = replace(
@@ -160,7 +162,7 @@ def _readers(call: Invocation, prepared: Prepared) -> list[str]:
     return reader_images(call.stack, prepared.configuration, [*prepared.found])
 
 
-def _settled(call: Invocation, prepared: Prepared, held: Held | None) -> Records:
+def _settled(call: Invocation, prepared: Prepared) -> Records:
     """The records, once what an interrupted release has left is settled.
 
     Raises:
@@ -257,9 +259,9 @@ def _carry_out(
         pipeline.carry_out(ready.plan)
     except Told as error:
         result = Result.FAILED if isinstance(error, NotRestored) else Result.RESTORED
-        if error.exit_code > 100 and not pipeline.committed:
+        if isinstance(error, Interrupted):
             result = Result.INTERRUPTED
-        if not pipeline.committed:
+        if pipeline.recorded and not pipeline.committed:
             _ended(records, ready.record, result, begun, error)
             for warning in hooks.run_after(call, deploy, ready.record, result):
                 call.output.say(f"warning: {warning}")
@@ -405,7 +407,7 @@ def _disk(engine: Engine) -> None:
     if free is not None and free < host.MIN_FREE["pull"]:
         raise Unreachable(
             "disk-full",
-            f"The engine's disk has {free / 1024**2:.0f} MiB free; {host.MIN_FREE['pull'] / 1024**2:.0f} MiB are wanted.",
+            f"The engine's disk has {size(free)} free; {size(host.MIN_FREE['pull'])} are wanted.",
             next_command="invoke images.prune\ndocker system df",
         )
 
