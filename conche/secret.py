@@ -75,6 +75,10 @@ class Redactor:
         # The longest first, so that no part of a value stays behind a shorter one.
         self._forms = sorted(known, key=len, reverse=True)
 
+    def adopt(self, other: Redactor) -> None:
+        """Redact what another one does, too."""
+        self._forms = sorted({*self._forms, *other._forms}, key=len, reverse=True)
+
     def __call__(self, text: str) -> str:
         for form in self._forms:
             text = text.replace(form, MASK)

@@ -119,6 +119,11 @@ class Compose:
         """Create, start or recreate one service; Compose neither builds nor pulls, and leaves the others alone."""
         return self.argv("--progress", "plain", "up", "--detach", "--no-build", "--pull", "never", "--no-deps", service)
 
+    def create_alone(self, service: str) -> tuple[str, ...]:
+        """Create one service's container, and do not start it."""
+        words = [word for word in self.up_alone(service)[:-1] if word != "--detach"]
+        return (*words, "--no-start", service)
+
     def up_beside(self, service: str, count: int) -> tuple[str, ...]:
         """Have `count` containers of a service, old ones left as they are and new ones made as the document says."""
         scale = ("--no-recreate", "--scale", f"{service}={count}")

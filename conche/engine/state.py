@@ -15,7 +15,7 @@ from typing import Any
 from conche.engine.connection import Engine, translated
 from conche.errors import Unreachable
 
-__all__ = ["State", "volume_name"]
+__all__ = ["State", "kept", "volume_name"]
 
 FOLDER = "/state"
 
@@ -25,6 +25,13 @@ LABEL = "io.conche.state"
 def volume_name(project: str) -> str:
     """The volume with a project's state."""
     return f"{project}-state"
+
+
+def kept(engine: Engine, project: str) -> bool:
+    """Whether anything was ever kept for a project."""
+    with translated(engine.address):
+        volumes = engine.client.api.volumes(filters={"name": volume_name(project)}).get("Volumes") or []
+    return any(volume["Name"] == volume_name(project) for volume in volumes)
 
 
 class State:
@@ -43,7 +50,7 @@ class State:
 
         api = self._engine.client.api
         with translated(self._engine.address):
-            if not self._exists():
+            if not kept(self._engine, self._project):
                 return {}
             container = self._container()
             try:
@@ -76,10 +83,6 @@ class State:
                 api.wait(made["Id"])
             finally:
                 api.remove_container(made["Id"], force=True)
-
-    def _exists(self) -> bool:
-        volumes = self._engine.client.api.volumes(filters={"name": volume_name(self._project)}).get("Volumes") or []
-        return any(volume["Name"] == volume_name(self._project) for volume in volumes)
 
     def _container(self) -> str:
         import docker.errors

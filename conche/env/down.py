@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from conche.command import Invocation
 from conche.engine import containers, networks
+from conche.env.locking import locked
 from conche.env.observe import observe, open_compose
 from conche.env.plan import plan_down
-from conche.env.up import locked
 from conche.errors import Refused
 from conche.outcome import Outcome, Table
 
@@ -17,7 +17,7 @@ def down(call: Invocation, name: str, *, volumes: bool, confirm: str | None) -> 
     """Stop and remove an environment's containers, and with `volumes` its data."""
     environment = call.environment(name)
     compose = open_compose(call.stack, name, call.root)
-    with locked(call, compose, name):
+    with locked(call, compose.engine, name):
         seen = observe(call.stack, name, compose)
         doomed = networks.volumes(compose.engine, seen.configuration.volumes) if volumes else ()
         plan = plan_down(seen, doomed)

@@ -18,7 +18,7 @@ from conche.secret import SECRET_NAME, Redactor, Secret
 from conche.secrets.values import for_environment, variables
 from conche.stack import TRIAL, Environment, Stack
 
-__all__ = ["Observed", "glance", "observe", "open_compose", "service_of"]
+__all__ = ["Observed", "glance", "look", "observe", "open_compose", "service_of"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,9 @@ class Observed:
         missing_networks: external networks that are not on the engine.
         leftovers: containers of an interrupted trial.
         own: reference -> image of stack.yaml, for the images this repository builds.
+        release: the release that serves, where the environment is run by releases; empty elsewhere.
+        changed: services whose files say something else than that release.
+        interrupted: a release that was killed.
     """
 
     name: str
@@ -42,6 +45,9 @@ class Observed:
     missing_networks: tuple[str, ...]
     leftovers: tuple[Container, ...]
     own: Mapping[str, str]
+    release: str = ""
+    changed: tuple[str, ...] = ()
+    interrupted: str = ""
 
     def of(self, service: str) -> tuple[Container, ...]:
         """The containers of one service."""
@@ -85,7 +91,7 @@ def glance(stack: Stack, name: str, compose: Compose) -> Observed | None:
     """
     with ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(compose.hashes)
-        found, leftovers = _containers(compose)
+        found, leftovers = look(compose)
         hashes = hashing.result()
     if leftovers or sorted((c.service, c.config_hash) for c in found) != sorted(hashes.items()):
         return None
@@ -103,12 +109,13 @@ def observe(stack: Stack, name: str, compose: Compose) -> Observed:
     with ThreadPoolExecutor(1) as pool:
         # Compose renders in processes of its own meanwhile; importing and asking the SDK takes as long.
         rendering = pool.submit(compose.configuration)
-        found, leftovers = _containers(compose)
+        found, leftovers = look(compose)
         configuration = rendering.result()
     return _observed(stack, name, compose, configuration, found, leftovers)
 
 
-def _containers(compose: Compose) -> tuple[tuple[Container, ...], tuple[Container, ...]]:
+def look(compose: Compose) -> tuple[tuple[Container, ...], tuple[Container, ...]]:
+    """The containers of a project, and what an interrupted trial has left."""
     found = containers.of_project(compose.engine, compose.project)
     asked = tuple(containers.asked(compose.engine, container) for container in found)
     return asked, containers.of_project(compose.engine, compose.project + TRIAL)

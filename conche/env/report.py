@@ -12,7 +12,7 @@ from conche.outcome import Table
 from conche.stack import Environment
 from conche.units import span
 
-__all__ = ["as_json", "is_well", "table"]
+__all__ = ["as_json", "is_well", "remarks", "table"]
 
 COLUMNS = ("service", "state", "health", "image", "revision", "ports", "uptime", "drift")
 
@@ -29,6 +29,9 @@ def as_json(seen: Observed, environment: Environment) -> dict[str, object]:
         + [_absent(name, differences) for name in _missing(seen)],
         "missing_networks": list(seen.missing_networks),
         "leftovers": [container.name for container in seen.leftovers],
+        "release": seen.release or None,
+        "changed_since_release": list(seen.changed),
+        "interrupted": seen.interrupted or None,
     }
 
 
@@ -40,7 +43,20 @@ def table(seen: Observed) -> Table:
         (name, "absent", "none", seen.configuration.services[name].image, "", "", "", _said(differences, name))
         for name in _missing(seen)
     ]
-    return Table(COLUMNS, tuple(rows), title=f"{seen.name} ({seen.configuration.project})")
+    release = f", release {seen.release}" if seen.release else ""
+    return Table(COLUMNS, tuple(rows), title=f"{seen.name} ({seen.configuration.project}{release})")
+
+
+def remarks(seen: Observed) -> list[str]:
+    """What a release has left to say: changed files, leftovers, an interruption."""
+    name = seen.name
+    said = [f"{seen.interrupted} was interrupted. Next: invoke env.recover --env {name}"] if seen.interrupted else []
+    if seen.release and seen.leftovers:
+        names = ", ".join(container.name for container in seen.leftovers)
+        said.append(f"left over from earlier releases: {names}. Next: invoke env.recover --env {name}")
+    if seen.changed:
+        said.append(f"changed since {seen.release}: {', '.join(seen.changed)}. Next: invoke env.deploy --env {name}")
+    return said
 
 
 def is_well(seen: Observed) -> bool:

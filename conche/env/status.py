@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 from conche.command import Invocation
-from conche.engine import networks
+from conche.engine import networks, state
 from conche.env import report
+from conche.env.deploy.view import look_at_release
 from conche.env.observe import Observed, glance, observe, open_compose
 from conche.errors import CheckFailed, ConcheError, Refused
 from conche.outcome import Outcome, Plan, Step, Table
@@ -43,7 +44,8 @@ def status(call: Invocation, name: str | None) -> Outcome:
         + [{"environment": one, "error": error.as_json()} for one, error in unreachable],
         warnings=[f"{one}: {error.message}" for one, error in unreachable],
         tables=[report.table(one) for one in seen if one.containers or name],
-        lines=[f"{one.name}: stopped, no containers" for one in seen if not (one.containers or name)],
+        lines=[f"{one.name}: stopped, no containers" for one in seen if not (one.containers or name)]
+        + [words for one in seen for words in report.remarks(one)],
         exit_code=1 if ill or unreachable else 0,
     )
 
@@ -51,7 +53,8 @@ def status(call: Invocation, name: str | None) -> Outcome:
 def _look(call: Invocation, name: str) -> Observed | ConcheError:
     try:
         compose = open_compose(call.stack, name, call.root)
-        return glance(call.stack, name, compose) or observe(call.stack, name, compose)
+        released = look_at_release(call, name, compose) if state.kept(compose.engine, compose.project) else None
+        return released or glance(call.stack, name, compose) or observe(call.stack, name, compose)
     except ConcheError as error:
         return error
 

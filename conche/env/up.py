@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from conche.command import Invocation
 from conche.engine.compose import Compose
 from conche.env import report
+from conche.env.locking import everywhere, here
 from conche.env.observe import Observed, glance, observe, open_compose, service_of
 from conche.env.plan import plan_up
 from conche.errors import Refused
-from conche.files import lock
 from conche.outcome import Outcome, Plan, Step
 from conche.secret import Secret
 from conche.secrets.values import for_environment, used_by
 
-__all__ = ["locked", "restart", "up", "update"]
+__all__ = ["apply", "nothing_to_do", "reported", "restart", "up", "update"]
 
 
 def up(call: Invocation, name: str, *, build: bool, timeout: float | None) -> Outcome:
@@ -33,7 +32,7 @@ def restart(call: Invocation, name: str, service: str | None, *, timeout: float 
     """Restart the containers of an environment, and wait until they work."""
     call.environment(name)
     compose = open_compose(call.stack, name, call.root)
-    with locked(call, compose, name) as held:
+    with here(call, name) as held:
         seen = observe(call.stack, name, compose)
         wanted = [service_of(seen.configuration, service).name] if service else list(seen.configuration.services)
         plan = Plan(tuple(Step("restart", f"service {one}", "asked for") for one in wanted if seen.of(one)))
@@ -41,30 +40,24 @@ def restart(call: Invocation, name: str, service: str | None, *, timeout: float 
             raise Refused("nothing-runs", f"Nothing of {name} is up.", next_command=f"invoke env.up --env {name}")
         if call.dry_run:
             return Outcome(plan=plan)
-        _apply(call, compose, seen, plan, timeout, held)
-        return _report(call, seen, compose, plan)
-
-
-@contextmanager
-def locked(call: Invocation, compose: Compose, name: str) -> Iterator[int | None]:
-    """Hold the environment from the first look to the last; a dry run only looks, and needs no lock."""
-    if call.dry_run:
-        yield None
-        return
-    with lock(compose.project, f"invoke {call.output.command} --env {name}") as held:
-        yield held
+        with everywhere(call, compose.engine, name):
+            apply(call, compose, seen, plan, timeout, held)
+        return reported(call, seen, compose, plan)
 
 
 def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None, only: str | None) -> Outcome:
-    call.environment(name)
+    if call.environment(name).deploy.edge is not None:
+        from conche.env.deploy.up import up_released
+
+        return up_released(call, name, build=build, timeout=timeout, only=only)
     secrets = for_environment(call.stack, call.root, name, call.output.say)
     call.output.redact.learn(secrets.values())
     compose = open_compose(call.stack, name, call.root, secrets)
-    with locked(call, compose, name) as held:
+    with here(call, name) as held:
         stale = _refreshed(call, name, secrets)
         glimpsed = None if build or only or stale else glance(call.stack, name, compose)
         if glimpsed and report.is_well(glimpsed) and not _outdated(call, compose, glimpsed):
-            return _nothing_to_do(call, name, glimpsed)
+            return nothing_to_do(call, name, glimpsed)
         # What only a change needs is imported only for one: finding nothing to do is the commonest run.
         from conche.env import preflight
 
@@ -76,9 +69,13 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
         if call.dry_run:
             return Outcome(plan=plan)
         if not len(plan):
-            return _nothing_to_do(call, name, seen)
-        _apply(call, compose, seen, plan, timeout, held)
-        return _report(call, seen, compose, plan)
+            return nothing_to_do(call, name, seen)
+        with everywhere(call, compose.engine, name):
+            # Somebody else may have been at work until just now.
+            seen = observe(call.stack, name, compose)
+            plan = plan_up(seen, build=build, only=only, stale=stale | _outdated(call, compose, seen))
+            apply(call, compose, seen, plan, timeout, held)
+        return reported(call, seen, compose, plan)
 
 
 def _refreshed(call: Invocation, name: str, secrets: Mapping[str, Secret]) -> set[str]:
@@ -115,14 +112,16 @@ def _outdated(call: Invocation, compose: Compose, seen: Observed) -> set[str]:
     return found
 
 
-def _nothing_to_do(call: Invocation, name: str, seen: Observed) -> Outcome:
+def nothing_to_do(call: Invocation, name: str, seen: Observed) -> Outcome:
+    """What is said of an environment that is as it should be."""
     lines = ("Nothing to do: it is up and healthy.", *_urls(call, name))
     return Outcome(value=report.as_json(seen, call.environment(name)), tables=[report.table(seen)], lines=lines)
 
 
-def _apply(
+def apply(
     call: Invocation, compose: Compose, seen: Observed, plan: Plan, timeout: float | None, held: int | None
 ) -> None:
+    """Take the steps of a plan, with a live line of what goes on."""
     from conche.env.apply import Applier
     from conche.images.build import build as build_image
     from conche.images.fetch import fetch
@@ -139,7 +138,8 @@ def _apply(
         ).apply(plan)
 
 
-def _report(call: Invocation, before: Observed, compose: Compose, plan: Plan) -> Outcome:
+def reported(call: Invocation, before: Observed, compose: Compose, plan: Plan) -> Outcome:
+    """What is said of an environment that was changed."""
     name = before.name
     seen = observe(call.stack, name, compose)
     orphans = sorted({c.service for c in seen.containers} - seen.configuration.services.keys())

@@ -16,7 +16,7 @@ from typing import Any
 
 from conche.errors import Refused
 
-__all__ = ["RELEASE", "SECRETS", "Document", "alias", "definition", "make"]
+__all__ = ["RELEASE", "SECRETS", "Document", "alias", "definition", "make", "shape"]
 
 RELEASE = "io.conche.release"
 """Label of the containers of a release."""
@@ -102,6 +102,12 @@ def definition(body: Mapping[str, Any], service: str) -> str:
         if network:
             network.pop("aliases", None)
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def shape(rendered: Mapping[str, Any], service: str, root: str) -> str:
+    """A digest of what the files say of a service, the same in every checkout and before and after a release."""
+    said = json.dumps(rendered["services"][service], sort_keys=True)
+    return hashlib.sha256(said.replace(json.dumps(root)[1:-1], ".").encode()).hexdigest()[:16]
 
 
 def _mark(service: dict[str, Any], name: str, release: str) -> None:

@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 
 from conche.command import Invocation
 from conche.engine import lock
+from conche.engine.compose import Compose
 from conche.engine.connection import Engine
 from conche.env.deploy.look import Look
 from conche.env.deploy.records import Entry, Records
 from conche.env.deploy.recover import plan_recovery, settle
-from conche.env.deploy.release import edge_configuration, locked, open_records
+from conche.env.deploy.view import open_records
+from conche.env.locking import locked
 from conche.env.observe import open_compose
 from conche.errors import NotFound, Refused
 from conche.outcome import Outcome, Plan, Step, Table
@@ -25,7 +27,7 @@ __all__ = ["freeze", "history", "maintenance", "recover"]
 def history(call: Invocation, name: str, *, show: str | None) -> Outcome:
     """The releases of an environment, the newest first; or one of them, with its evidence."""
     engine = Engine(call.environment(name).engine)
-    records = open_records(call, engine, name)
+    records = open_records(call, Compose(engine, call.stack.project(name), ()))
     current, frozen, holder = records.current, records.frozen(), lock.holder(engine, call.stack.project(name))
     if show is not None:
         return _one(records, name, show)
@@ -106,8 +108,8 @@ def recover(call: Invocation, name: str) -> Outcome:
     compose = open_compose(call.stack, name, call.root)
     compose = replace(compose, files=(*compose.files, *(call.root / one for one in environment.deploy.overlay)))
     engine = compose.engine
-    records = open_records(call, engine, name)
-    with locked(call, engine, name, _readers(call, engine, name)):
+    records = open_records(call, compose)
+    with locked(call, engine, name):
         look = Look(name, compose, environment.deploy, compose.configuration().rendered)
         plan, serves = plan_recovery(records, look)
         if not call.dry_run:
@@ -126,7 +128,7 @@ def recover(call: Invocation, name: str) -> Outcome:
 def freeze(call: Invocation, name: str, *, reason: str | None, off: bool) -> Outcome:
     """Refuse every deploy from now on, for a reason, until it is thawed."""
     engine = Engine(call.environment(name).engine)
-    records = open_records(call, engine, name)
+    records = open_records(call, Compose(engine, call.stack.project(name), ()))
     if not off and not reason:
         raise Refused(
             "reason-missing", "A freeze wants a reason: whoever meets it has to know.",
@@ -157,29 +159,21 @@ def maintenance(call: Invocation, name: str, *, on: bool, off: bool) -> Outcome:
     plan = Plan((Step("switch", f"edge to {'the maintenance page' if on else 'the release'}", "asked for"),))
     if call.dry_run:
         return Outcome(plan=plan)
-    with locked(call, compose.engine, name, _readers(call, compose.engine, name)):
-        records = open_records(call, compose.engine, name)
+    with locked(call, compose.engine, name):
+        records = open_records(call, compose)
         current = records.current
         if current is None:
             raise Refused(
                 "nothing-runs", f"Nothing was deployed to {name} yet.", next_command=f"invoke env.deploy --env {name}"
             )
         look = Look(name, compose, deploy, compose.configuration().rendered)
-        wanted = edge_configuration(call, look, current.id, maintenance=on)
+        wanted = look.edge_configuration(call.root, current.id, maintenance=on)
         edge = look.edge()
         edge.place(wanted)
         edge.prove(wanted)
         edge.switch(wanted)
     words = f"{name} shows the maintenance page." if on else f"{name} serves {current.id}."
     return Outcome(value={"environment": name, "maintenance": on}, changed=True, plan=plan, lines=[words])
-
-
-def _readers(call: Invocation, engine: Engine, name: str) -> list[str]:
-    from conche.engine import containers
-    from conche.env.deploy.prepare import reader_images
-
-    running = [one.image_id for one in containers.of_project(engine, call.stack.project(name))]
-    return [*running, *reader_images(call.stack)]
 
 
 def _user() -> str:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from conche.engine import containers
 from conche.engine.compose import Compose
 from conche.engine.containers import Container
-from conche.env.deploy.document import RELEASE
-from conche.env.deploy.edge import Edge, listening
+from conche.env.deploy import edge as edges
+from conche.env.deploy.document import RELEASE, alias
 from conche.errors import NotFound
 from conche.stack import Deploy
 
-__all__ = ["Look"]
+__all__ = ["NOTHING", "Look"]
+
+NOTHING = "nothing"
+"""What serves before the first release."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Look:
         """Containers of a service that belong to none of these releases."""
         return tuple(one for one in self.of(service) if one.labels.get(RELEASE) not in keep)
 
-    def edge(self) -> Edge:
+    def edge(self) -> edges.Edge:
         """The edge.
 
         Raises:
@@ -63,7 +67,21 @@ class Look:
                 next_command=f"invoke env.deploy --env {self.name}",
             )
         ports = self.rendered["services"][self.deploy.edge].get("ports") or []
-        return Edge(self.compose.engine, found[0].id, listening(ports))
+        return edges.Edge(self.compose.engine, found[0].id, edges.listening(ports))
+
+    def edge_configuration(self, root: Path, release: str, *, maintenance: bool | None = None) -> edges.Configuration:
+        """The edge's configuration that sends requests to a release; before there is one, everything is maintenance."""
+        deploy = self.deploy
+        assert deploy.edge is not None
+        assert deploy.serves is not None
+        return edges.configure(
+            root / deploy.template if deploy.template else None,
+            release=release,
+            upstream=f"{alias(deploy.serves, release)}:{deploy.port}",
+            listen=edges.listening(self.rendered["services"][deploy.edge].get("ports") or []),
+            drain=deploy.drain,
+            maintenance=release == NOTHING if maintenance is None else maintenance,
+        )
 
     def reports(self, body: str, release: str) -> bool:
         """Whether an answer says that it comes from this release; any does where stack.yaml names no field."""

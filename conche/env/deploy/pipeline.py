@@ -15,7 +15,7 @@ from conche.engine.lock import Held
 from conche.env import trial
 from conche.env.deploy.document import alias
 from conche.env.deploy.edge import Configuration as EdgeConfiguration
-from conche.env.deploy.look import Look
+from conche.env.deploy.look import NOTHING, Look
 from conche.env.evidence import evidence
 from conche.errors import Interrupted, NotRestored, Refused, Restored, Told
 from conche.outcome import Plan, Step
@@ -154,10 +154,7 @@ class Pipeline:
 
     def _bring_edge(self, name: str) -> None:
         """An edge that is new starts with a configuration; until a release serves, it says it is in maintenance."""
-        argv = self.compose.up_alone(name)
-        created = (*argv[:-1], "--no-start", name)
-        created = tuple(word for word in created if word != "--detach")
-        self._checked(self.compose.call(created, on_line=self.progress.detail), name)
+        self._checked(self.compose.call(self.compose.create_alone(name), on_line=self.progress.detail), name)
         edge = self.look.edge()
         edge.begin(self.configure(self.before))
         self._checked(self._up(name), name)
@@ -341,7 +338,7 @@ class Pipeline:
 
     def _not_serving(self) -> list[str]:
         """Whether what served before does not serve now; empty where it does, or where nothing served."""
-        if self.before == "nothing" or self.deploy.serves is None:
+        if self.before == NOTHING or self.deploy.serves is None:
             return self._not_running()
         try:
             old = [one.id for one in self.look.of_release(self.deploy.serves, self.before)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
 from conche.engine.images import Found
 from conche.env.deploy import lint
-from conche.env.deploy.document import Document, definition, make
+from conche.env.deploy.document import Document, definition, make, shape
 from conche.env.deploy.records import Placed, Record
 from conche.env.observe import open_compose
 from conche.errors import NotFound, Refused
@@ -27,9 +27,9 @@ from conche.images.revision import Revision, revision
 from conche.secret import Secret
 from conche.secrets.seal import fingerprint
 from conche.secrets.values import for_environment, used_by, variables
-from conche.stack import Deploy, Stack
+from conche.stack import Deploy
 
-__all__ = ["Prepared", "Wanted", "prepare", "reader_images"]
+__all__ = ["Prepared", "Wanted", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class Prepared:
     fingerprints: Mapping[str, str]
     asked: str
     revision: Revision
+    root: str
 
     @property
     def engine(self) -> Engine:
@@ -117,7 +118,7 @@ class Prepared:
                 )
                 for name, service in configuration.services.items()
             },
-            files={name: min(service.hashes) for name, service in self.configuration.services.items()},
+            files={name: shape(self.configuration.rendered, name, self.root) for name in self.configuration.services},
             fingerprints=self.fingerprints,
             of=of,
         )
@@ -157,14 +158,8 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
     found = {pin: there for pin in pins.values() if (there := images.find(compose.engine, pin))}
     return Prepared(
         name, deploy, compose, configuration, pins, found, files, owners,
-        _marks(configuration, prints), {**prints, **_fingerprints(call, secrets)}, asked, at,
+        _marks(configuration, prints), {**prints, **_fingerprints(call, secrets)}, asked, at, str(call.root),
     )  # fmt: skip
-
-
-def reader_images(stack: Stack, configuration: Configuration | None = None, pins: Sequence[str] = ()) -> list[str]:
-    """Images from which the lock's and the state's containers can be made, the likeliest first."""
-    services = configuration.services.values() if configuration else ()
-    return list(dict.fromkeys([*pins, *(service.image for service in services), *stack.bases]))
 
 
 def _user() -> str:

@@ -57,7 +57,7 @@ class Record:
         started: RFC 3339, UTC.
         asked: the image that was asked for, as it was said.
         revision: of the checkout it was deployed from, and whether that was a commit.
-        files: service -> Compose's hash of what the checkout's files say, by which it is seen that they have changed.
+        files: service -> digest of what the checkout's files say, by which it is seen that they have changed.
         fingerprints: variable or secret -> fingerprint of its value.
         of: the release that a rollback goes back to.
     """

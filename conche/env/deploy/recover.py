@@ -11,8 +11,9 @@ from conche.engine.compose import Compose, Service
 from conche.engine.containers import Container
 from conche.env import trial
 from conche.env.deploy.document import RELEASE
-from conche.env.deploy.look import Look
+from conche.env.deploy.look import NOTHING, Look
 from conche.env.deploy.records import Ending, Record, Records, Result
+from conche.env.deploy.view import open_records
 from conche.errors import ConcheError
 from conche.outcome import Plan, Step
 from conche.stack import Deploy
@@ -47,8 +48,6 @@ def plan_recovery(records: Records, look: Look) -> tuple[Plan, Record | None]:
 
 def settle(call: Invocation, records: Records, compose: Compose, deploy: Deploy, name: str) -> Records:
     """Settle what was left, and say so; the records, read anew."""
-    from conche.env.deploy.release import edge_configuration, open_records
-
     rendered = compose.configuration().rendered if deploy.edge else {}
     look = Look(name, compose, deploy, rendered)
     plan, serves = plan_recovery(records, look)
@@ -60,7 +59,7 @@ def settle(call: Invocation, records: Records, compose: Compose, deploy: Deploy,
     if deploy.edge is not None and look.of(deploy.edge):
         # Running containers first: the edge is only sent back to what answers.
         _start(look, plan)
-        wanted = edge_configuration(call, look, serves.id if serves else "nothing")
+        wanted = look.edge_configuration(call.root, serves.id if serves else NOTHING)
         edge = look.edge()
         if edge.serving() not in ("", wanted.release) or unfinished is not None:
             edge.place(wanted)
@@ -71,7 +70,7 @@ def settle(call: Invocation, records: Records, compose: Compose, deploy: Deploy,
     if unfinished is not None:
         finished = serves is not None and serves.number == unfinished.number
         records.end(unfinished, _ending(Result.SUCCEEDED if finished else Result.INTERRUPTED))
-    return open_records(call, compose.engine, name)
+    return open_records(call, compose)
 
 
 def _start(look: Look, plan: Plan) -> None:

@@ -4,37 +4,35 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from conche.command import Invocation
-from conche.engine import containers, host, lock
+from conche.engine import containers, host
 from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
 from conche.engine.lock import Held
-from conche.engine.state import State
-from conche.env.deploy import edge as edges
 from conche.env.deploy import hooks
 from conche.env.deploy.document import Document, alias, definition
-from conche.env.deploy.look import Look
+from conche.env.deploy.look import NOTHING, Look
 from conche.env.deploy.pipeline import Pipeline
 from conche.env.deploy.plan import Change, changes, plan_release, table
-from conche.env.deploy.prepare import Prepared, Wanted, prepare, reader_images
+from conche.env.deploy.prepare import Prepared, Wanted, prepare
 from conche.env.deploy.records import Ending, Record, Records, Result
 from conche.env.deploy.recover import settle
+from conche.env.deploy.view import compose_of, open_records, opened
+from conche.env.locking import locked
 from conche.errors import ConcheError, Interrupted, KeyUnusable, NotFound, NotRestored, Refused, Told, Unreachable
-from conche.files import lock as file_lock
 from conche.images.fetch import fetch
 from conche.outcome import Outcome, Plan
 from conche.output import Progress
-from conche.secret import Redactor, Secret
-from conche.secrets.seal import seal, unseal
+from conche.secret import Secret
+from conche.secrets.seal import seal
 from conche.stack import Deploy
 from conche.units import size
 
-__all__ = ["Options", "deploy", "locked", "open_records", "rollback"]
+__all__ = ["Options", "deploy", "rollback"]
 
 
 @dataclass(frozen=True)
@@ -78,11 +76,11 @@ def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Out
     if not call.dry_run:
         _disk(prepared.engine)
         prepared = _pulled(call, prepared)
-    with locked(call, prepared.engine, name, _readers(call, prepared), options.lock_wait) as held:
+    with locked(call, prepared.engine, name, tuple(prepared.found), options.lock_wait) as held:
         records = _settled(call, prepared)
         number = records.following
         document = prepared.document(f"r{number}", records.replicas())
-        compose = _compose(prepared.compose, document)
+        compose = compose_of(prepared.compose, document)
         configuration = compose.configuration()
         record = prepared.record(number, document, configuration, kind="deploy")
         own = {pin: "" for reference, pin in prepared.pins.items() if call.stack.image_of(reference, name)}
@@ -99,20 +97,18 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
     begun = time.monotonic()
     environment = call.environment(name)
     engine = Engine(environment.engine)
-    with locked(call, engine, name, reader_images(call.stack), options.lock_wait) as held:
-        records = open_records(call, engine, name)
-        goal = _goal(records, engine, name, to)
-        sealed = records.sealed(goal)
-        if sealed is None:
-            raise NotFound("release-incomplete", f"The document of {goal.id} is gone.", next_command=_listing(name))
-        opened = json.loads(unseal(call.stack, call.root, sealed))
-        call.output.redact.learn(Secret(value) for value in opened["variables"].values())
+    with locked(call, engine, name, (), options.lock_wait) as held:
         base = Compose(engine, call.stack.project(name), (), {}, call.output.redact)
-        kept = Document(opened["body"], opened["variables"])
-        records = _recovered(call, records, _compose(base, kept), environment.deploy, name)
+        records = open_records(call, base)
+        goal = _goal(records, engine, name, to)
+        kept = opened(call, records, goal)
+        if kept is None:
+            raise NotFound("release-incomplete", f"The document of {goal.id} is gone.", next_command=_listing(name))
+        call.output.redact.learn(Secret(value) for value in kept.variables.values())
+        records = _recovered(call, records, compose_of(base, kept), environment.deploy, name)
         number = records.following
         document = _renumbered(kept, environment.deploy.serves, goal, number)
-        compose = _compose(base, document)
+        compose = compose_of(base, document)
         configuration = compose.configuration()
         record = replace(
             goal,
@@ -132,43 +128,13 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
         return _released(call, records, ready, environment.deploy, held, options, begun)
 
 
-@contextmanager
-def locked(
-    call: Invocation, engine: Engine, name: str, readers: Sequence[str], wait: float = 0.0
-) -> Iterator[Held | None]:
-    """Hold the environment against every other command, on this machine and on any other; a dry run only looks."""
-    if call.dry_run:
-        yield None
-        return
-    project, purpose = call.stack.project(name), f"invoke {call.output.command} --env {name}"
-    with (
-        file_lock(project, purpose, wait=wait),
-        lock.hold(engine, project, purpose, readers, wait=wait, say=call.output.say) as held,
-    ):
-        yield held
-
-
-def open_records(call: Invocation, engine: Engine, name: str, readers: Sequence[str] = ()) -> Records:
-    """The releases of an environment."""
-    images = [*readers, *_of_containers(engine, call.stack.project(name)), *reader_images(call.stack)]
-    return Records(State(engine, call.stack.project(name), images))
-
-
-def _of_containers(engine: Engine, project: str) -> list[str]:
-    return [one.image_id for one in containers.of_project(engine, project)]
-
-
-def _readers(call: Invocation, prepared: Prepared) -> list[str]:
-    return reader_images(call.stack, prepared.configuration, [*prepared.found])
-
-
 def _settled(call: Invocation, prepared: Prepared) -> Records:
     """The records, once what an interrupted release has left is settled.
 
     Raises:
         Refused: the environment is frozen.
     """
-    records = open_records(call, prepared.engine, prepared.name, [*prepared.found])
+    records = open_records(call, prepared.compose, tuple(prepared.found))
     return _recovered(call, records, prepared.compose, prepared.deploy, prepared.name)
 
 
@@ -296,13 +262,13 @@ def _pipeline(
     bundle = json.dumps({"body": ready.document.body, "variables": ready.document.variables}).encode()
     return Pipeline(
         release=record.id,
-        before=current.id if current else "nothing",
+        before=current.id if current else NOTHING,
         compose=ready.compose,
         configuration=ready.configuration,
         previous=_previous(call, records, ready.compose),
         deploy=deploy,
         look=look,
-        configure=lambda release: edge_configuration(call, look, release),
+        configure=lambda release: look.edge_configuration(call.root, release),
         begin=lambda: records.begin(record, seal(call.stack, call.root, bundle)),
         commit=lambda: records.end(record, _ending(Result.SUCCEEDED, begun)),
         counts=ready.counts,
@@ -312,46 +278,14 @@ def _pipeline(
     )
 
 
-def edge_configuration(
-    call: Invocation, look: Look, release: str, *, maintenance: bool | None = None
-) -> edges.Configuration:
-    """The edge's configuration that sends requests to a release; before there is one, everything is maintenance."""
-    deploy = look.deploy
-    assert deploy.edge is not None
-    assert deploy.serves is not None
-    return edges.configure(
-        call.root / deploy.template if deploy.template else None,
-        release=release,
-        upstream=f"{alias(deploy.serves, release)}:{deploy.port}",
-        listen=edges.listening(look.rendered["services"][deploy.edge].get("ports") or []),
-        drain=deploy.drain,
-        maintenance=release == "nothing" if maintenance is None else maintenance,
-    )
-
-
 def _previous(call: Invocation, records: Records, like: Compose) -> Compose | None:
     """The Compose of the release that serves, by which its services can be brought back."""
     current = records.current
-    sealed = records.sealed(current) if current else None
-    if sealed is None:
-        return None
     try:
-        opened = json.loads(unseal(call.stack, call.root, sealed))
+        document = opened(call, records, current) if current else None
     except KeyUnusable:
         return None
-    return _compose(like, Document(opened["body"], opened["variables"]))
-
-
-def _compose(like: Compose, document: Document) -> Compose:
-    redact = Redactor()
-    redact.learn(Secret(value) for value in document.variables.values())
-    return replace(
-        like,
-        files=(),
-        document=document.content(),
-        variables={**like.variables, **document.variables},
-        redact=lambda text: redact(like.redact(text)),  # type: ignore[arg-type]
-    )
+    return compose_of(like, document) if document else None
 
 
 def _renumbered(document: Document, serves: str | None, goal: Record, number: int) -> Document:

@@ -1,0 +1,68 @@
+"""env.up where an edge stands in front: what the current release has is brought up; without one it is deployed."""
+
+from __future__ import annotations
+
+from conche.command import Invocation
+from conche.engine.compose import Compose
+from conche.env import preflight, report
+from conche.env.deploy.look import Look
+from conche.env.deploy.prepare import Wanted
+from conche.env.deploy.recover import settle
+from conche.env.deploy.release import Options, deploy
+from conche.env.deploy.view import compose_of, look_at_release, open_records, opened
+from conche.env.locking import everywhere, here
+from conche.env.observe import observe, open_compose
+from conche.env.plan import plan_up
+from conche.env.up import apply, nothing_to_do, reported
+from conche.errors import Refused
+from conche.outcome import Outcome
+
+__all__ = ["up_released"]
+
+
+def up_released(call: Invocation, name: str, *, build: bool, timeout: float | None, only: str | None) -> Outcome:
+    """Bring up what the current release is made of; where there is none, or a new image is asked for, deploy.
+
+    Raises:
+        Refused: a build is asked for, which an environment with releases gets by images.release.
+    """
+    if build:
+        raise Refused(
+            "release-managed",
+            f"{name} is run by releases: an image is built and pushed first, and then deployed.",
+            next_command=f"invoke images.release --env {name}\ninvoke env.deploy --env {name}",
+        )
+    files = open_compose(call.stack, name, call.root)
+    records = open_records(call, files)
+    current = records.current
+    document = opened(call, records, current) if current else None
+    if only is not None or current is None or document is None:
+        return deploy(call, name, Wanted(), Options(timeout=timeout))
+    compose = compose_of(files, document)
+    environment = call.environment(name)
+    with here(call, name) as held:
+        released = look_at_release(call, name, files)
+        if released is not None and report.is_well(released) and not released.leftovers and not released.interrupted:
+            return nothing_to_do(call, name, released)
+        seen = observe(call.stack, name, compose)
+        plan = plan_up(seen)
+        preflight.check(seen, plan, compose.engine)
+        if call.dry_run:
+            return Outcome(plan=plan)
+        with everywhere(call, compose.engine, name):
+            settle(call, records, compose, environment.deploy, name)
+            _see_edge(call, Look(name, compose, environment.deploy, document.body), current.id)
+            seen = observe(call.stack, name, compose)
+            plan = plan_up(seen)
+            apply(call, compose, seen, plan, timeout, held)
+        return reported(call, seen, compose, plan)
+
+
+def _see_edge(call: Invocation, look: Look, release: str) -> None:
+    """See that an edge that is to be made will find its configuration."""
+    assert look.deploy.edge is not None
+    if look.of(look.deploy.edge):
+        return
+    compose: Compose = look.compose
+    compose.call(compose.create_alone(look.deploy.edge)).require("creating the edge")
+    look.edge().begin(look.edge_configuration(call.root, release))

@@ -1,0 +1,98 @@
+"""An environment that is run by releases, as env.status and env.up see it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from conche.command import Invocation
+from conche.engine import images, lock
+from conche.engine.compose import Compose, Configuration, Service
+from conche.engine.state import State
+from conche.env.deploy.document import RELEASE, Document, shape
+from conche.env.deploy.records import Record, Records
+from conche.env.locking import readers
+from conche.env.observe import Observed
+from conche.secret import Redactor, Secret
+from conche.secrets import keys
+from conche.secrets.seal import unseal
+
+__all__ = ["compose_of", "look_at_release", "open_records", "opened"]
+
+
+def open_records(call: Invocation, compose: Compose, also: tuple[str, ...] = ()) -> Records:
+    """The releases of an environment.
+
+    Args:
+        also: images through which the state may be reached, before those that run.
+    """
+    engine = compose.engine
+    return Records(State(engine, compose.project, [*also, *readers(call.stack, engine, compose.project)]))
+
+
+def opened(call: Invocation, records: Records, record: Record) -> Document | None:
+    """A release's document; None where it is gone.
+
+    Raises:
+        KeyUnusable: there is no key for it.
+    """
+    sealed = records.sealed(record)
+    if sealed is None:
+        return None
+    said = json.loads(unseal(call.stack, call.root, sealed))
+    return Document(said["body"], said["variables"])
+
+
+def compose_of(like: Compose, document: Document) -> Compose:
+    """The Compose of a release's document, on the same engine and project."""
+    redact = Redactor([Secret(value) for value in document.variables.values()])
+    redact.adopt(like.redact)
+    variables = {**like.variables, **document.variables}
+    return replace(like, files=(), document=document.content(), variables=variables, redact=redact)
+
+
+def look_at_release(call: Invocation, name: str, compose: Compose) -> Observed | None:
+    """An environment as its current release has it; None where there is none, or none runs.
+
+    The record says which hashes its containers carry, so neither a key nor the release's document is needed.
+    """
+    environment = call.stack.environments[name]
+    records = open_records(call, compose)
+    record = records.current
+    if record is None:
+        return None
+    serves = environment.deploy.serves
+    services = {one: Service(one, said.image, frozenset(said.hashes)) for one, said in record.services.items()}
+    from conche.env.observe import look
+
+    found, leftovers = look(compose)
+    hashes = {one for said in record.services.values() for one in said.hashes}
+    if serves is None and any(container.config_hash not in hashes for container in found):
+        return None  # brought up from the files since, as development does
+    foreign = [c for c in found if serves is not None and c.service == serves and c.labels.get(RELEASE) != record.id]
+    there = {said.image: images.find(compose.engine, said.image) for said in record.services.values()}
+    unfinished = records.unfinished
+    running = lock.holder(compose.engine, compose.project)
+    return Observed(
+        name=name,
+        configuration=Configuration(compose.project, services, (), ()),
+        containers=tuple(one for one in found if one not in foreign),
+        images={reference: image.id if image else None for reference, image in there.items()},
+        missing_networks=(),
+        leftovers=(*leftovers, *foreign),
+        own={},
+        release=record.id,
+        changed=_changed(call, compose, record),
+        interrupted=unfinished.id if unfinished is not None and running is None else "",
+    )
+
+
+def _changed(call: Invocation, compose: Compose, record: Record) -> tuple[str, ...]:
+    """Services of which the files say something else now; without a key nobody can tell."""
+    if call.stack.secrets is not None and keys.find(call.root) is None:
+        return ()
+    overlay = call.stack.environments[record.environment].deploy.overlay
+    files = replace(compose, files=(*compose.files, *(call.root / file for file in overlay)))
+    rendered = files.configuration().rendered
+    now = {name: shape(rendered, name, str(call.root)) for name in rendered["services"]}
+    return tuple(sorted(name for name in now.keys() | record.files.keys() if now.get(name) != record.files.get(name)))
