@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from conche.engine.containers import Container
 from conche.env.observe import Observed
 from conche.env.plan import drift, works
+from conche.images.reference import short
 from conche.outcome import Table
 from conche.stack import Environment
 from conche.units import span
@@ -95,7 +96,7 @@ def _row(container: Container, differences: Mapping[str, str]) -> tuple[str, ...
         container.service,
         container.state,
         container.health,
-        container.image,
+        short(container.image),
         container.revision or "unknown",
         ", ".join(port.removesuffix("/tcp") for port in container.ports),
         _uptime(container),

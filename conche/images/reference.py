@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from conche.errors import Refused
 
-__all__ = ["Reference", "parse"]
+__all__ = ["Reference", "parse", "short"]
 
 DOCKER_HUB = "docker.io"
 """The registry of a reference that names none."""
@@ -95,3 +95,11 @@ def _invalid(text: str, why: str) -> Refused:
         f"{text!r} names no image: {why}.",
         next_command="write it as registry/repository:tag or registry/repository@sha256:…",
     )
+
+
+def short(text: str) -> str:
+    """A reference or image id as tables show it: a digest by its first twelve digits, and without the registry."""
+    name, at, digest = text.rpartition("@")
+    if not at:
+        return text[7:19] if text.startswith("sha256:") else text
+    return f"{name.partition('/')[2] or name}@{digest[7:19]}"

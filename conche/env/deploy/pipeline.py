@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from conche.engine import containers, health
+from conche.engine import containers, health, networks
 from conche.engine.compose import Compose, Configuration
 from conche.engine.containers import Container
 from conche.engine.health import Waiting
@@ -101,6 +101,9 @@ class Pipeline:
         if step.kind == "service":
             (self._replace if step.action == "replace" else self._single)(step)
             return
+        if step.kind == "network":
+            self._create_network(step.name)
+            return
         take: Mapping[str, Callable[[], None]] = {
             "record": self._record,
             "run": self._run_release_command,
@@ -115,6 +118,11 @@ class Pipeline:
             "remove": self._remove_old,
         }
         take[step.action]()
+
+    def _create_network(self, name: str) -> None:
+        self._undo.append((f"remove network {name}", lambda: networks.remove(self.compose.engine, name)))
+        with signals_deferred():
+            networks.create(self.compose.engine, name)
 
     def _record(self) -> None:
         with signals_deferred():

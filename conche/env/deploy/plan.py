@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from conche.engine.compose import Configuration, Service
 from conche.engine.containers import Container
 from conche.env.deploy.records import Record
+from conche.images.reference import short
 from conche.outcome import Plan, Step, Table
 from conche.stack import Deploy
 
@@ -82,8 +83,10 @@ def _change(
         return Change(name, "create", "has no container", "none: it does not run yet")
     tries = service.image in own and service.tries and not (service.ends or service.completes)
     if deploy.edge is None and tries:
-        cause = cause or ("asked for" if forced else "")
-        return Change(name, "replace" if cause else "keep", cause, "seconds, once its successor is known to work")
+        other = any(container.config_hash not in service.hashes for container in found)
+        cause = cause or ("runs from other files" if other else "asked for" if forced else "")
+        downtime = "seconds, once its successor is known to work" if cause else "none"
+        return Change(name, "replace" if cause else "keep", cause, downtime)
     if any(container.config_hash not in service.hashes for container in found):
         return Change(name, "recreate", cause or "its definition changed", _downtime(service))
     if any(container.state not in ("running",) for container in found) and not (service.ends or service.completes):
@@ -111,16 +114,24 @@ def _downtime(service: Service) -> str:
 
 
 def plan_release(
-    release: str, found: Sequence[Change], deploy: Deploy, current: Record | None, counts: Mapping[str, int]
+    release: str,
+    found: Sequence[Change],
+    deploy: Deploy,
+    current: Record | None,
+    counts: Mapping[str, int],
+    networks: Sequence[str] = (),
 ) -> Plan:
     """The steps of a release; none where nothing changes.
 
     Args:
         counts: service -> containers that it shall have.
+        networks: external networks that are missing.
     """
     if all(change.strategy == "keep" for change in found):
         return Plan()
-    return Plan(tuple(_steps(release, found, deploy, current, counts)))
+    record, *others = _steps(release, found, deploy, current, counts)
+    made = [Step("create", f"network {name}", "no such network on the engine", undo="remove it") for name in networks]
+    return Plan((record, *made, *others))
 
 
 def _steps(
@@ -161,7 +172,7 @@ def _single(change: Change) -> Step:
 def table(found: Sequence[Change], configuration: Configuration, title: str) -> Table:
     """The services, what becomes of each, and what its users notice."""
     rows = tuple(
-        (one.service, one.strategy, configuration.services[one.service].image, one.cause or "-", one.downtime)
+        (one.service, one.strategy, short(configuration.services[one.service].image), one.cause or "-", one.downtime)
         for one in found
     )
     return Table(("service", "strategy", "image", "because", "downtime"), rows, title=title)

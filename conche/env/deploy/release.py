@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from conche.command import Invocation
-from conche.engine import containers, host
+from conche.engine import containers, host, networks
 from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
 from conche.engine.lock import Held
@@ -169,7 +169,9 @@ def _ready(
         name: int((body.get("deploy") or {}).get("replicas") or body.get("scale") or 1)
         for name, body in document.body["services"].items()
     }
-    plan = plan_release(record.id, found, deploy, records.current, counts)
+    there = networks.names(compose.engine) if configuration.external_networks else frozenset()
+    missing = [one for one in configuration.external_networks if one not in there]
+    plan = plan_release(record.id, found, deploy, records.current, counts, missing)
     return Release(record, document, compose, configuration, found, plan, counts)
 
 
