@@ -33,11 +33,12 @@ class Engine:
     """A Docker engine, by address; nothing is connected before `client` is asked for.
 
     Args:
-        address: `engine:` of an environment, or None for the engine that the Docker CLI would use.
+        address: `engine:` of an environment, or None for the engine that the Docker CLI would use. `swarm` and a
+            prefix `swarm+` say what runs there, not where.
     """
 
     def __init__(self, address: str | None = None) -> None:
-        self._configured = address
+        self._configured = (address or "").removeprefix("swarm").removeprefix("+") or None
 
     @cached_property
     def address(self) -> str:

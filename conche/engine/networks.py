@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from conche.engine.connection import Engine, translated
 
-__all__ = ["create", "members", "names", "remove", "remove_of_project", "volumes"]
+__all__ = ["create", "members", "names", "overlays", "remove", "remove_of_project", "volumes"]
 
 MADE_BY = {"io.conche.made-by": "conche"}
 """Label of a network that was made here."""
@@ -16,6 +16,12 @@ def names(engine: Engine) -> frozenset[str]:
     """The names of all networks."""
     with translated(engine.address):
         return frozenset(network["Name"] for network in engine.client.api.networks())
+
+
+def overlays(engine: Engine) -> frozenset[str]:
+    """The names of a swarm's networks."""
+    with translated(engine.address):
+        return frozenset(network["Name"] for network in engine.client.api.networks(filters={"driver": "overlay"}))
 
 
 def members(engine: Engine, name: str) -> tuple[str, ...]:

@@ -17,6 +17,13 @@ def down(call: Invocation, name: str, *, volumes: bool, confirm: str | None) -> 
     """Stop and remove an environment's containers, and with `volumes` its data."""
     environment = call.environment(name)
     compose = open_compose(call.stack, name, call.root)
+    if environment.swarm:
+        from conche.env.deploy.swarm_view import down_swarm
+
+        if environment.protected and not call.dry_run:
+            _ask(call, name, (), protected=True, confirmed=confirm)
+        with locked(call, compose.engine, name):
+            return down_swarm(call, name, compose)
     with locked(call, compose.engine, name):
         seen = observe(call.stack, name, compose)
         doomed = networks.volumes(compose.engine, seen.configuration.volumes) if volumes else ()

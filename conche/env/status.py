@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from conche.command import Invocation
 from conche.engine import networks, state
 from conche.env import report
+from conche.env.deploy.swarm_view import SwarmObserved, look_at_swarm
 from conche.env.deploy.view import look_at_release
 from conche.env.observe import Observed, glance, observe, open_compose
 from conche.errors import CheckFailed, ConcheError, Refused
@@ -36,23 +37,30 @@ def status(call: Invocation, name: str | None) -> Outcome:
         looked = list(pool.map(lambda one: _look(call, one), names))
     unreachable = [(one, found) for one, found in zip(names, looked, strict=True) if isinstance(found, ConcheError)]
     seen = [found for found in looked if isinstance(found, Observed)]
-    if not seen:
+    swarmed = [found for found in looked if isinstance(found, SwarmObserved)]
+    if not (seen or swarmed):
         raise unreachable[0][1]
-    ill = [one for one in seen if not report.is_well(one) and (name or one.containers)]
+    ill = [one.name for one in seen if not report.is_well(one) and (name or one.containers)]
+    ill += [one.name for one in swarmed if not one.well and (name or one.services)]
     return Outcome(
         value=[report.as_json(one, call.environment(one.name)) for one in seen]
+        + [one.as_json() for one in swarmed]
         + [{"environment": one, "error": error.as_json()} for one, error in unreachable],
         warnings=[f"{one}: {error.message}" for one, error in unreachable],
-        tables=[report.table(one) for one in seen if one.containers or name],
+        tables=[report.table(one) for one in seen if one.containers or name]
+        + [one.table() for one in swarmed if one.services or name],
         lines=[f"{one.name}: stopped, no containers" for one in seen if not (one.containers or name)]
+        + [f"{one.name}: stopped, no services" for one in swarmed if not (one.services or name)]
         + [words for one in seen for words in report.remarks(one)],
         exit_code=1 if ill or unreachable else 0,
     )
 
 
-def _look(call: Invocation, name: str) -> Observed | ConcheError:
+def _look(call: Invocation, name: str) -> Observed | SwarmObserved | ConcheError:
     try:
         compose = open_compose(call.stack, name, call.root)
+        if call.stack.environments[name].swarm:
+            return look_at_swarm(call, name, compose)
         released = look_at_release(call, name, compose) if state.kept(compose.engine, compose.project) else None
         return released or glance(call.stack, name, compose) or observe(call.stack, name, compose)
     except ConcheError as error:

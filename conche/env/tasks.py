@@ -228,3 +228,16 @@ def maintenance(
     from conche.env.deploy.history import maintenance
 
     return maintenance(invocation, env, on=on, off=off)
+
+
+@command(changes=True)
+def scale(
+    invocation: Invocation,
+    service: Annotated[str, "service of the environment"],
+    replicas: Annotated[int, "how many containers of it"],
+    env: EnvironmentName = "prod",
+) -> Outcome:
+    """Have so many containers of a service, now and in the next releases."""
+    from conche.env.deploy.scale import scale
+
+    return scale(invocation, env, service, replicas)

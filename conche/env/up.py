@@ -46,7 +46,7 @@ def restart(call: Invocation, name: str, service: str | None, *, timeout: float 
 
 
 def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None, only: str | None) -> Outcome:
-    if call.environment(name).deploy.edge is not None:
+    if call.environment(name).deploy.edge is not None or call.environment(name).swarm:
         from conche.env.deploy.up import up_released
 
         return up_released(call, name, build=build, timeout=timeout, only=only)

@@ -42,7 +42,7 @@ RegistryHost = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$")]
 Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
-EngineAddress = Annotated[str, Field(pattern=r"^(ssh|tcp|unix|npipe)://[^\s]+$")]
+EngineAddress = Annotated[str, Field(pattern=r"^(swarm|(swarm\+)?(ssh|tcp|unix|npipe)://[^\s]+)$")]
 
 
 def _present(kind: Literal["file", "folder"]) -> AfterValidator:
@@ -165,9 +165,15 @@ class Environment(_Section):
     protected: bool = Field(default=False, description="destructive tasks want the environment's name typed")
     engine: EngineAddress | None = Field(
         default=None,
-        description="address of the Docker engine, for example ssh://deploy@host; default: the current one",
+        description="address of the Docker engine, for example ssh://deploy@host; default: the current one."
+        " `swarm`, or swarm+ssh://…: its swarm",
     )
     deploy: Deploy = Field(default_factory=Deploy, description="how releases reach this environment")
+
+    @property
+    def swarm(self) -> bool:
+        """Whether its services run on Docker Swarm."""
+        return (self.engine or "").startswith("swarm")
 
 
 class SecretDeclaration(_Section):

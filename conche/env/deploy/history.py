@@ -14,6 +14,7 @@ from conche.engine.connection import Engine
 from conche.env.deploy.look import Look
 from conche.env.deploy.records import Entry, Records
 from conche.env.deploy.recover import plan_recovery, settle
+from conche.env.deploy.swarm import settle_swarm
 from conche.env.deploy.view import open_records
 from conche.env.locking import locked
 from conche.env.observe import open_compose
@@ -109,6 +110,8 @@ def recover(call: Invocation, name: str) -> Outcome:
     compose = replace(compose, files=(*compose.files, *(call.root / one for one in environment.deploy.overlay)))
     engine = compose.engine
     records = open_records(call, compose)
+    if environment.swarm:
+        return _recover_swarm(call, records, compose, name)
     with locked(call, engine, name):
         look = Look(name, compose, environment.deploy, compose.configuration().rendered)
         plan, serves = plan_recovery(records, look)
@@ -122,6 +125,22 @@ def recover(call: Invocation, name: str) -> Outcome:
         plan=plan,
         tables=[Table(("action", "what", "because"), rows)] if rows and not call.dry_run else [],
         lines=[] if call.dry_run else [f"Nothing to recover. {said}" if not len(plan) else said],
+    )
+
+
+def _recover_swarm(call: Invocation, records: Records, compose: Compose, name: str) -> Outcome:
+    unfinished = records.unfinished
+    steps = (Step("settle", f"release {unfinished.id}", "it was interrupted"),) if unfinished else ()
+    if unfinished is not None and not call.dry_run:
+        with locked(call, compose.engine, name):
+            records = settle_swarm(call, records, compose, call.environment(name).deploy, name)
+    current = records.current
+    said = f"{current.id} serves." if current else "Nothing serves."
+    return Outcome(
+        value={"environment": name, "release": current.id if current else None},
+        changed=bool(steps) and not call.dry_run,
+        plan=Plan(steps),
+        lines=[] if call.dry_run else [said if steps else f"Nothing to recover. {said}"],
     )
 
 

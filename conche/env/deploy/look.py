@@ -66,8 +66,11 @@ class Look:
                 f"The edge of {self.name} has no container.",
                 next_command=f"invoke env.deploy --env {self.name}",
             )
-        ports = self.rendered["services"][self.deploy.edge].get("ports") or []
-        return edges.Edge(self.compose.engine, found[0].id, edges.listening(ports))
+        return edges.Edge(self.compose.engine, found[0].id, self.listening())
+
+    def listening(self) -> int:
+        """The port on which the edge listens in its container."""
+        return edges.listening(self.rendered["services"][self.deploy.edge].get("ports") or [])
 
     def edge_configuration(self, root: Path, release: str, *, maintenance: bool | None = None) -> edges.Configuration:
         """The edge's configuration that sends requests to a release; before there is one, everything is maintenance."""
@@ -78,7 +81,7 @@ class Look:
             root / deploy.template if deploy.template else None,
             release=release,
             upstream=f"{alias(deploy.serves, release)}:{deploy.port}",
-            listen=edges.listening(self.rendered["services"][deploy.edge].get("ports") or []),
+            listen=self.listening(),
             drain=deploy.drain,
             maintenance=release == NOTHING if maintenance is None else maintenance,
         )

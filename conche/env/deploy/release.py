@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from conche.command import Invocation
-from conche.engine import containers, host, networks
+from conche.engine import containers, host, networks, swarm
 from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
 from conche.engine.lock import Held
@@ -21,6 +21,7 @@ from conche.env.deploy.plan import Change, changes, plan_release, table
 from conche.env.deploy.prepare import Prepared, Wanted, prepare
 from conche.env.deploy.records import Ending, Record, Records, Result
 from conche.env.deploy.recover import settle
+from conche.env.deploy.swarm import SwarmPipeline, open_swarm, plan_swarm, settle_swarm, swarm_changes
 from conche.env.deploy.view import compose_of, open_records, opened
 from conche.env.locking import locked
 from conche.errors import ConcheError, Interrupted, KeyUnusable, NotFound, NotRestored, Refused, Told, Unreachable
@@ -84,7 +85,10 @@ def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Out
         configuration = compose.configuration()
         record = prepared.record(number, document, configuration, kind="deploy")
         own = {pin: "" for reference, pin in prepared.pins.items() if call.stack.image_of(reference, name)}
-        ready = _ready(prepared.deploy, records, record, document, compose, configuration, own, force=options.force)
+        ready = _ready(
+            prepared.deploy, records, record, document, compose, configuration, own,
+            force=options.force, swarmed=call.environment(name).swarm,
+        )  # fmt: skip
         return _released(call, records, ready, prepared.deploy, held, options, begun)
 
 
@@ -124,7 +128,10 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
             },
         )
         own = {placed.image: "" for placed in goal.services.values()}
-        ready = _ready(environment.deploy, records, record, document, compose, configuration, own, force=True)
+        ready = _ready(
+            environment.deploy, records, record, document, compose, configuration, own,
+            force=True, swarmed=environment.swarm,
+        )  # fmt: skip
         return _released(call, records, ready, environment.deploy, held, options, begun)
 
 
@@ -148,10 +155,12 @@ def _recovered(call: Invocation, records: Records, compose: Compose, deploy: Dep
         )
     if call.dry_run:
         return records
+    if call.environment(name).swarm:
+        return settle_swarm(call, records, compose, deploy, name)
     return settle(call, records, compose, deploy, name)
 
 
-def _ready(
+def _ready(  # noqa: PLR0913 - every part is named
     deploy: Deploy,
     records: Records,
     record: Record,
@@ -161,7 +170,13 @@ def _ready(
     own: Mapping[str, str],
     *,
     force: bool,
+    swarmed: bool,
 ) -> Release:
+    if swarmed:
+        running = swarm.services(compose.engine, compose.project)
+        found = swarm_changes(running, record, records.current, forced=force)
+        plan = plan_swarm(record.id, found, deploy, records.current)
+        return Release(record, document, compose, configuration, found, plan, {})
     seen = containers.of_project(compose.engine, compose.project)
     definitions = {name: definition(document.body, name) for name in configuration.services}
     found = changes(configuration, seen, records.current, definitions, deploy, own, forced=force)
@@ -221,7 +236,7 @@ def _released(
 
 
 def _carry_out(
-    call: Invocation, records: Records, ready: Release, deploy: Deploy, pipeline: Pipeline, begun: float
+    call: Invocation, records: Records, ready: Release, deploy: Deploy, pipeline: Pipeline | SwarmPipeline, begun: float
 ) -> None:
     try:
         pipeline.carry_out(ready.plan)
@@ -258,10 +273,19 @@ def _pipeline(
     held: Held | None,
     options: Options,
     begun: float,
-) -> Pipeline:
+) -> Pipeline | SwarmPipeline:
     current, record = records.current, ready.record
     look = Look(record.environment, ready.compose, deploy, ready.document.body)
     bundle = json.dumps({"body": ready.document.body, "variables": ready.document.variables}).encode()
+
+    def begin() -> None:
+        records.begin(record, seal(call.stack, call.root, bundle))
+
+    def commit() -> None:
+        records.end(record, _ending(Result.SUCCEEDED, begun))
+
+    if call.environment(record.environment).swarm:
+        return open_swarm(call, records, ready, deploy, begin, commit)
     return Pipeline(
         release=record.id,
         before=current.id if current else NOTHING,
@@ -271,8 +295,8 @@ def _pipeline(
         deploy=deploy,
         look=look,
         configure=lambda release: look.edge_configuration(call.root, release),
-        begin=lambda: records.begin(record, seal(call.stack, call.root, bundle)),
-        commit=lambda: records.end(record, _ending(Result.SUCCEEDED, begun)),
+        begin=begin,
+        commit=commit,
         counts=ready.counts,
         progress=Progress(call.output),
         lock=held,

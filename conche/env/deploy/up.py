@@ -36,7 +36,7 @@ def up_released(call: Invocation, name: str, *, build: bool, timeout: float | No
     records = open_records(call, files)
     current = records.current
     document = opened(call, records, current) if current else None
-    if only is not None or current is None or document is None:
+    if only is not None or current is None or document is None or call.environment(name).swarm:
         return deploy(call, name, Wanted(), Options(timeout=timeout))
     compose = compose_of(files, document)
     environment = call.environment(name)

@@ -1,0 +1,110 @@
+"""env.scale: how many containers of a service run; kept in the engine, so that the next release has as many."""
+
+from __future__ import annotations
+
+from conche.command import Invocation
+from conche.engine import containers, health, swarm
+from conche.engine.compose import Compose
+from conche.env.deploy.document import RELEASE
+from conche.env.deploy.look import Look
+from conche.env.deploy.view import compose_of, open_records, opened
+from conche.env.locking import locked
+from conche.env.observe import open_compose, service_of
+from conche.errors import NotFound, Refused, Restored
+from conche.outcome import Outcome, Plan, Step, Table
+
+__all__ = ["scale"]
+
+
+def scale(call: Invocation, name: str, service: str, replicas: int) -> Outcome:
+    """Have so many containers of a service; new ones have to become healthy, or they go again.
+
+    Raises:
+        Refused: nothing was deployed yet, or the service cannot stand beside itself.
+        Restored: the new ones do not become healthy.
+    """
+    environment = call.environment(name)
+    files = open_compose(call.stack, name, call.root)
+    if replicas < 1:
+        raise Refused(
+            "too-few-replicas", "--replicas 0 would stop the service.", next_command=f"invoke env.down --env {name}"
+        )
+    with locked(call, files.engine, name):
+        records = open_records(call, files)
+        current = records.current
+        document = opened(call, records, current) if current else None
+        if current is None or document is None:
+            raise Refused(
+                "nothing-runs", f"Nothing was deployed to {name} yet.", next_command=f"invoke env.deploy --env {name}"
+            )
+        compose = compose_of(files, document)
+        body = document.body["services"].get(service)
+        if body is None:
+            service_of(compose.configuration(), service)
+            raise NotFound("no-such-service", f"{current.id} has no service {service!r}.")
+        if not environment.swarm and (body.get("container_name") or body.get("ports")):
+            raise Refused(
+                "service-not-scalable",
+                f"{service} has a fixed name or publishes a port: a second one could not stand beside it.",
+                next_command="put it behind the edge, as `deploy.serves` in stack.yaml",
+            )
+        look = Look(name, compose, environment.deploy, document.body)
+        before = _count(look, service, swarmed=environment.swarm)
+        plan = Plan(
+            (Step("scale", f"service {service}", f"from {before} to {replicas}"),) if before != replicas else ()
+        )
+        if not call.dry_run and len(plan):
+            with call.output.progress(f"scaling {service} from {before} to {replicas}"):
+                if environment.swarm:
+                    swarm.replicate(compose.engine, f"{compose.project}_{service}", replicas)
+                else:
+                    _scale(compose, look, service, current.id, replicas)
+                records.scale({**records.replicas(), service: replicas})
+    return Outcome(
+        value={"environment": name, "service": service, "before": before, "replicas": replicas},
+        changed=len(plan) > 0 and not call.dry_run,
+        plan=plan,
+        tables=[] if call.dry_run else [Table(("service", "before", "now"), ((service, str(before), str(replicas)),))],
+        lines=[] if len(plan) else [f"Nothing to do: {before} run."],
+    )
+
+
+def _count(look: Look, service: str, *, swarmed: bool) -> int:
+    if swarmed:
+        found = [one for one in swarm.services(look.compose.engine, look.compose.project) if one.name == service]
+        return found[0].wanted if found else 0
+    return len(look.of(service))
+
+
+def _scale(compose: Compose, look: Look, service: str, release: str, replicas: int) -> None:
+    before = {one.id for one in look.of(service)}
+    if replicas > len(before):
+        compose.call(compose.up_beside(service, replicas)).require(f"scaling {service}")
+        _await(compose, look, service, before)
+        return
+    # The youngest go: connections that have lasted longest stay.
+    surplus = sorted(look.of(service), key=lambda one: (one.labels.get(RELEASE) == release, str(one.started_at)))[
+        replicas:
+    ]
+    for one in surplus:
+        containers.stop(compose.engine, one.id)
+        containers.remove(compose.engine, one.id)
+
+
+def _await(compose: Compose, look: Look, service: str, before: set[str]) -> None:
+    definition = compose.configuration().services[service]
+    waiting = health.wait(
+        compose.engine,
+        lambda: [one for one in look.of(service) if one.id not in before],
+        {service: definition},
+    )
+    if waiting.failed:
+        for one in look.of(service):
+            if one.id not in before:
+                containers.remove(compose.engine, one.id)
+        raise Restored(
+            "scale-failed",
+            f"The new containers of {service} do not become healthy; those that ran before still do.",
+            evidence=[f"{one} {why}" for one, why in waiting.failed.items()],
+            next_command=f"invoke env.logs --env {look.name}",
+        )
