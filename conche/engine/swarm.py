@@ -18,7 +18,18 @@ from conche.engine.connection import Engine, translated
 from conche.errors import Unreachable
 from conche.process import Completed, run
 
-__all__ = ["Replicated", "deploy", "provide", "remove", "replicate", "require", "services", "sweep", "wait_gone"]
+__all__ = [
+    "Replicated",
+    "deploy",
+    "provide",
+    "remove",
+    "replicate",
+    "require",
+    "services",
+    "sweep",
+    "wait_gone",
+    "wait_settled",
+]
 
 STACK = "com.docker.stack.namespace"
 """Label with which Docker marks what belongs to a stack."""
@@ -147,6 +158,18 @@ def wait_gone(engine: Engine, stack: str, seconds: float, pause: Callable[[float
         with translated(engine.address):
             if not engine.client.api.containers(filters={"label": f"{STACK}={stack}"}):
                 return True
+        pause(0.3)
+    return False
+
+
+def wait_settled(
+    engine: Engine, stack: str, service: str, seconds: float, pause: Callable[[float], None] = time.sleep
+) -> bool:
+    """Wait until a service has as many tasks as are wanted; whether that came in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if any(one.settled for one in services(engine, stack) if one.name == service):
+            return True
         pause(0.3)
     return False
 

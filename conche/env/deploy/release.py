@@ -22,9 +22,9 @@ from conche.env.deploy.prepare import Prepared, Wanted, prepare
 from conche.env.deploy.records import Ending, Record, Records, Result
 from conche.env.deploy.recover import settle
 from conche.env.deploy.swarm import SwarmPipeline, open_swarm, plan_swarm, settle_swarm, swarm_changes
-from conche.env.deploy.view import compose_of, open_records, opened
+from conche.env.deploy.view import compose_of, open_records, opened, opened_if_possible
 from conche.env.locking import locked
-from conche.errors import ConcheError, Interrupted, KeyUnusable, NotFound, NotRestored, Refused, Told, Unreachable
+from conche.errors import ConcheError, Interrupted, NotFound, NotRestored, Refused, Told, Unreachable
 from conche.images.fetch import fetch
 from conche.outcome import Outcome, Plan
 from conche.output import Progress
@@ -306,11 +306,7 @@ def _pipeline(
 
 def _previous(call: Invocation, records: Records, like: Compose) -> Compose | None:
     """The Compose of the release that serves, by which its services can be brought back."""
-    current = records.current
-    try:
-        document = opened(call, records, current) if current else None
-    except KeyUnusable:
-        return None
+    document = opened_if_possible(call, records, records.current)
     return compose_of(like, document) if document else None
 
 

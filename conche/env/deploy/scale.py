@@ -15,6 +15,9 @@ from conche.outcome import Outcome, Plan, Step, Table
 
 __all__ = ["scale"]
 
+SETTLING = 120.0
+"""Seconds within which a swarm has to have as many as are wanted."""
+
 
 def scale(call: Invocation, name: str, service: str, replicas: int) -> Outcome:
     """Have so many containers of a service; new ones have to become healthy, or they go again.
@@ -56,7 +59,7 @@ def scale(call: Invocation, name: str, service: str, replicas: int) -> Outcome:
         if not call.dry_run and len(plan):
             with call.output.progress(f"scaling {service} from {before} to {replicas}"):
                 if environment.swarm:
-                    swarm.replicate(compose.engine, f"{compose.project}_{service}", replicas)
+                    _scale_swarm(compose, service, before, replicas)
                 else:
                     _scale(compose, look, service, current.id, replicas)
                 records.scale({**records.replicas(), service: replicas})
@@ -74,6 +77,19 @@ def _count(look: Look, service: str, *, swarmed: bool) -> int:
         found = [one for one in swarm.services(look.compose.engine, look.compose.project) if one.name == service]
         return found[0].wanted if found else 0
     return len(look.of(service))
+
+
+def _scale_swarm(compose: Compose, service: str, before: int, replicas: int) -> None:
+    name = f"{compose.project}_{service}"
+    swarm.replicate(compose.engine, name, replicas)
+    if swarm.wait_settled(compose.engine, compose.project, service, SETTLING):
+        return
+    swarm.replicate(compose.engine, name, before)
+    raise Restored(
+        "scale-failed",
+        f"{service} does not reach {replicas} within {SETTLING:g} s; it has {before} again.",
+        next_command=f"docker service ps --no-trunc {name}",
+    )
 
 
 def _scale(compose: Compose, look: Look, service: str, release: str, replicas: int) -> None:

@@ -23,7 +23,7 @@ from conche.env.deploy.document import Document
 from conche.env.deploy.look import Look
 from conche.env.deploy.plan import Change
 from conche.env.deploy.records import Ending, Record, Records, Result
-from conche.env.deploy.view import open_records, opened
+from conche.env.deploy.view import open_records, opened_if_possible
 from conche.errors import Interrupted, NotRestored, Refused, Restored, Told
 from conche.files import private_folder, write_atomic
 from conche.images.login import credentials
@@ -434,7 +434,7 @@ def open_swarm(
     engine, stack = ready.compose.engine, ready.compose.project
     swarm.require(engine)
     current = records.current
-    kept = opened(call, records, current) if current else None
+    kept = opened_if_possible(call, records, current)
     look = Look(ready.record.environment, ready.compose, deploy, ready.document.body)
     known = credentials(call.stack, call.root)
     return SwarmPipeline(
@@ -480,7 +480,7 @@ def settle_swarm(call: Invocation, records: Records, compose: Compose, deploy: D
         seen[one].settled and seen[one].image == placed.image for one, placed in unfinished.services.items()
     )
     current = records.current
-    kept = opened(call, records, current) if current else None
+    kept = opened_if_possible(call, records, current)
     if not finished and kept is not None and current is not None:
         look = Look(name, compose, deploy, kept.body)
         sent = _sent(call, look, kept)

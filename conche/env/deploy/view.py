@@ -13,11 +13,12 @@ from conche.env.deploy.document import RELEASE, Document, shape
 from conche.env.deploy.records import Record, Records
 from conche.env.locking import readers
 from conche.env.observe import Observed
+from conche.errors import KeyUnusable
 from conche.secret import Redactor, Secret
 from conche.secrets import keys
 from conche.secrets.seal import unseal
 
-__all__ = ["compose_of", "look_at_release", "open_records", "opened"]
+__all__ = ["compose_of", "look_at_release", "open_records", "opened", "opened_if_possible"]
 
 
 def open_records(call: Invocation, compose: Compose, also: tuple[str, ...] = ()) -> Records:
@@ -41,6 +42,14 @@ def opened(call: Invocation, records: Records, record: Record) -> Document | Non
         return None
     said = json.loads(unseal(call.stack, call.root, sealed))
     return Document(said["body"], said["variables"])
+
+
+def opened_if_possible(call: Invocation, records: Records, record: Record | None) -> Document | None:
+    """The same; None also where there is no key for it: a new release must not depend on an old key."""
+    try:
+        return opened(call, records, record) if record is not None else None
+    except KeyUnusable:
+        return None
 
 
 def compose_of(like: Compose, document: Document) -> Compose:

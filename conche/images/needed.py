@@ -1,0 +1,56 @@
+"""Images that a rollback may need: those of the releases that the environments' engines remember."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from conche.engine import containers, state
+from conche.images.observe import engines
+from conche.images.reference import parse
+from conche.stack import Stack
+
+__all__ = ["needed"]
+
+
+def needed(stack: Stack) -> dict[str, str]:
+    """Digest or image id -> why it must stay, of every good release of every environment.
+
+    Raises:
+        Unreachable: an engine cannot be asked, so nobody knows.
+    """
+    found: dict[str, str] = {}
+    for engine, names in engines(stack):
+        for name in names:
+            project = stack.project(name)
+            running = [one.image_id for one in containers.of_project(engine, project)]
+            files = state.State(engine, project, [*running, *stack.bases]).read()
+            for path in sorted(files):
+                if path.endswith("/record.json") and _succeeded(files, path):
+                    found.update(_of(files[path], name))
+    return found
+
+
+def _succeeded(files: Mapping[str, bytes], path: str) -> bool:
+    """A release that has not ended yet may need its images, too."""
+    ending = files.get(path.replace("record.json", "ending.json"))
+    return ending is None or _content(ending).get("result") == "succeeded"
+
+
+def _of(record: bytes, environment: str) -> dict[str, str]:
+    said = _content(record)
+    why = f"release r{said.get('number', '?')} of {environment}"
+    services = said.get("services") or {}
+    identities = {str(placed.get("image_id", "")) for placed in services.values()}
+    identities |= {parse(str(p["image"])).digest for p in services.values() if "@" in str(p.get("image", ""))}
+    return {identity: why for identity in identities if identity}
+
+
+def _content(text: bytes) -> dict[str, Any]:
+    """What a signed file says; one that was damaged says nothing."""
+    try:
+        said: dict[str, Any] = json.loads(text)["content"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return said

@@ -1,0 +1,192 @@
+"""The same files on a swarm: converged, compared, and the whole stack back on a failure."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conche.engine import swarm
+from conche.engine.connection import Engine
+from conche.env.deploy.document import Document
+from conche.env.deploy.swarm import to_stack
+from conche.errors import Refused
+from conche.images.base import provide
+from conche.stack import Deploy, load
+from tests.edged import EdgedStack
+from tests.stacks import free_port
+
+
+@pytest.fixture(scope="module")
+def swarming(engine: Engine) -> Iterator[Engine]:
+    """The engine, as the manager of a swarm of one; it leaves it afterwards if it was in none before."""
+    was = (engine.client.info().get("Swarm") or {}).get("ControlAvailable")
+    if not was:
+        engine.client.swarm.init(advertise_addr="127.0.0.1")
+    yield engine
+    if not was:
+        engine.client.swarm.leave(force=True)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, swarming: Engine, base_image: str) -> Iterator[EdgedStack]:
+    made = EdgedStack.create(tmp_path_factory.mktemp("swarm") / "checkout", free_port())
+    provide(swarming, load(made.folder).bases, "nginx:1.27", lambda _: None)
+    made.replace("stack.yaml", "    deploy:\n", "    engine: swarm\n    deploy:\n")
+    made.replace("compose/prod.yaml", f"    container_name: {made.name}-store\n", "    secrets: [kept]\n")
+    made.replace("compose/prod.yaml", "volumes:\n  edge:", "secrets:\n  kept: {file: ../kept.txt}\nvolumes:\n  edge:")
+    made.write("kept.txt", "swarm-canary-one")
+    for version, how in (("one", "well"), ("two", "well"), ("bad", "crash"), ("wrong", "wrong")):
+        made.version(version, how)
+    yield made
+    swarm.remove(swarming, made.project)
+    assert swarm.wait_gone(swarming, made.project, 60)
+    swarm.sweep(swarming, made.project, frozenset())
+    made.remove_all(swarming)
+
+
+def image(stack: EdgedStack, version: str) -> str:
+    return f"localhost:5000/{stack.name}:{version}"
+
+
+def deployed(stack: EdgedStack, version: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return stack.deploy(image(stack, version), *words)
+
+
+def answer(stack: EdgedStack) -> Any:
+    with urllib.request.urlopen(f"http://127.0.0.1:{stack.port}/", timeout=10) as said:
+        return json.loads(said.read())
+
+
+def test_a_document_becomes_what_swarm_takes() -> None:
+    rendered = {
+        "name": "x",
+        "services": {
+            "web": {
+                "image": "a",
+                "networks": {"in": None},
+                "depends_on": {},
+                "container_name": "c",
+                "deploy": {"replicas": 2},
+            },
+            "db": {"image": "b", "volumes": [{"type": "volume", "source": "v", "target": "/d", "volume": {}}]},
+        },
+        "networks": {"in": {"name": "x_in"}},
+        "volumes": {"v": {"name": "kept"}, "unused": {"name": "u"}},
+        "secrets": {"s": {"environment": "CONCHE_SECRET_S"}},
+    }
+
+    sent = to_stack(Document(rendered, {"CONCHE_SECRET_S": "value"}), Deploy(), None)
+
+    services: Any = sent.body["services"]
+    assert sent.secrets == {"s": b"value"}
+    assert sent.body["volumes"] == {"v": {"name": "kept"}}
+    assert services["web"].keys() == {"image", "networks", "deploy"}
+    assert services["web"]["deploy"]["replicas"] == 2
+    assert services["web"]["deploy"]["update_config"]["order"] == "start-first"
+    assert services["db"]["deploy"]["update_config"] == {
+        "order": "stop-first", "monitor": "10s", "parallelism": 1, "failure_action": "rollback",
+    }  # fmt: skip
+    assert json.loads(sent.content({"s": "x_s-1"}))["secrets"] == {"s": {"external": True, "name": "x_s-1"}}
+
+
+def test_an_external_network_that_is_no_overlay_is_refused() -> None:
+    rendered = {"services": {"web": {"image": "a"}}, "networks": {"out": {"external": True, "name": "bridge-one"}}}
+
+    with pytest.raises(Refused, match="out") as refused:
+        to_stack(Document(rendered), Deploy(), None)
+
+    assert refused.value.code == "network-not-swarm"
+    assert to_stack(Document(rendered), Deploy(), None, {"bridge-one"}).body["networks"] == {
+        "out": {"external": True, "name": "bridge-one"}
+    }
+
+
+@pytest.mark.engine
+def test_an_engine_without_a_swarm_is_said() -> None:
+    class Alone:
+        address = "unix:///nowhere"
+
+        class client:  # noqa: N801 - stands for an attribute
+            @staticmethod
+            def info() -> dict[str, object]:
+                return {"Swarm": {"LocalNodeState": "inactive"}}
+
+    with pytest.raises(BaseException, match="no manager of a swarm") as refused:
+        swarm.require(Alone())  # type: ignore[arg-type]
+
+    assert getattr(refused.value, "code", "") == "no-swarm"
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(300)
+def test_a_life_on_a_swarm(stack: EdgedStack, swarming: Engine) -> None:
+    first = deployed(stack, "one")
+    assert first.returncode == 0, first.stderr
+    assert answer(stack)["version"] == "one"
+
+    assert deployed(stack, "two").returncode == 0
+    assert answer(stack)["version"] == "two"
+    assert "Nothing to do" in deployed(stack, "two").stdout
+
+    for version, words in (("bad", "rolled the update back"), ("wrong", "does not answer its users")):
+        failed = deployed(stack, version)
+        assert (failed.returncode, words in failed.stderr) == (4, True), failed.stderr
+        assert answer(stack)["version"] == "two"
+
+    back = stack.invoke("env.rollback", "--env", "prod")
+    assert back.returncode == 0, back.stderr
+    assert answer(stack)["version"] == "one"
+
+    assert stack.invoke("env.scale", "web", "2", "--env", "prod").returncode == 0
+    assert {one.name: one.wanted for one in swarm.services(swarming, stack.project)}["web"] == 2
+    status = json.loads(stack.invoke("env.status", "--env", "prod", "--json").stdout)
+    assert (status["value"][0]["healthy"], status["value"][0]["release"]) == (True, "r5")
+    assert [one["result"] for one in stack.history()["releases"]] == [
+        "succeeded", "restored", "restored", "succeeded", "succeeded",
+    ]  # fmt: skip
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(300)
+def test_another_secret_is_another_swarm_secret_and_the_old_one_goes(stack: EdgedStack, swarming: Engine) -> None:
+    stack.write("kept.txt", "swarm-canary-two")
+
+    done = deployed(stack, "two")
+
+    assert done.returncode == 0, done.stderr
+    names = [one.name for one in swarming.client.secrets.list() if one.name.startswith(stack.project)]
+    assert len(names) == 1
+    assert "swarm-canary" not in done.stdout + done.stderr
+    [store] = [one for one in swarming.client.containers.list() if f"{stack.project}_store." in str(one.name)]
+    assert store.exec_run(["cat", "/run/secrets/kept"]).output == b"swarm-canary-two"
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("until", ["record", "update", "await", "commit"])
+def test_a_killed_release_is_settled_by_the_next_command(stack: EdgedStack, until: str, tmp_path: Path) -> None:
+    serving = answer(stack)["version"]
+    other = "one" if serving == "two" else "two"
+    argv = stack.argv("env.deploy", "--env", "prod", "--image", image(stack, other), "--local")
+    with subprocess.Popen(
+        argv, cwd=stack.folder, env=stack.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True,
+    ) as running:  # fmt: skip
+        assert running.stderr is not None
+        assert any(line.startswith(until) for line in running.stderr)
+        running.send_signal(signal.SIGKILL)
+
+    recovered = stack.invoke("env.recover", "--env", "prod")
+
+    assert recovered.returncode == 0, recovered.stderr
+    assert answer(stack)["version"] in (serving, other)
+    assert stack.history()["releases"][0]["result"] in ("interrupted", "succeeded", "damaged")
+    assert deployed(stack, other, "--force").returncode == 0
+    assert answer(stack)["version"] == other
