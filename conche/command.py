@@ -135,7 +135,7 @@ class _Task(Task[Any]):
         return self
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Any]:
-        """The arguments, of each of which a flat copy is as good as a deep one."""
+        """The arguments, each a copy of which is as good as a deep one: what they hold is not changed but replaced."""
         arguments: list[Any] = super().get_arguments(ignore_unknown_help)
         for argument in arguments:
             argument.__class__ = _Argument
@@ -144,11 +144,7 @@ class _Task(Task[Any]):
 
 class _Argument(Argument):
     def __deepcopy__(self, memo: dict[int, Any]) -> _Argument:
-        copied = copy.copy(self)
-        if isinstance(copied._value, list):
-            # Values are appended to it, and the next call of the task has a list of its own.
-            copied._value = copied.raw_value = [*copied._value]
-        return copied
+        return copy.copy(self)
 
 
 def _guarded(invocation: Invocation, body: Callable[[], Outcome]) -> Outcome:
