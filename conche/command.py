@@ -7,10 +7,12 @@ than Invoke itself is imported here, so `invoke --list`, `--help` and completion
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import inspect
 import os
+import re
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -149,8 +151,12 @@ class _Argument(Argument):
 
 def _guarded(invocation: Invocation, body: Callable[[], Outcome]) -> Outcome:
     """Run a body, print what came of it, and end with the right exit code."""
+    from conche.files import sweep
     from conche.process import signals_raise
 
+    # What a killed command has left does not wait for the next one that would write there. Never a reason to fail.
+    with contextlib.suppress(OSError):
+        sweep()
     output = invocation.output
     try:
         with signals_raise():
@@ -223,10 +229,13 @@ def _refuse_eaten_options(body: Callable[..., Outcome], given: dict[str, Any], d
     """Invoke takes `--help`, and any option it does not know, for a positional argument that is still missing."""
     for parameter in inspect.signature(body).parameters.values():
         value = given.get(parameter.name)
-        if parameter.default is inspect.Parameter.empty and isinstance(value, str) and value.startswith("-"):
+        # A dash by itself means standard input, as everywhere.
+        if parameter.default is inspect.Parameter.empty and isinstance(value, str) and re.match("-.", value):
+            # What does not look like an option may be a value that was pasted here.
+            said = repr(value) if re.fullmatch("--?[a-z][a-z-]*|-.", value) else "what begins with a dash"
             raise Refused(
                 "argument-missing",
-                f"{dotted} needs {parameter.name.replace('_', '-')} before {value!r}.",
+                f"{dotted} needs {parameter.name.replace('_', '-')} before {said}.",
                 next_command=f"invoke --help {dotted}",
             )
 

@@ -23,10 +23,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NoReturn
 
-from conche.errors import ConcheError, Interrupted, Unreachable
+from conche.errors import ConcheError, Interrupted, Refused, Unreachable
 from conche.secret import Redactor
 
-__all__ = ["Completed", "ToolFailed", "environment", "interact", "replace", "run", "signals_deferred", "signals_raise"]
+__all__ = [
+    "Completed",
+    "ToolFailed",
+    "environment",
+    "interact",
+    "removed_at_death",
+    "replace",
+    "run",
+    "signals_deferred",
+    "signals_raise",
+]
 
 PASSED_ON = (
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TERM", "NO_COLOR",
@@ -148,7 +158,32 @@ def interact(argv: Sequence[str]) -> int:
     program = shutil.which(argv[0])
     if program is None:
         raise _missing(argv[0], FileNotFoundError())
-    return subprocess.run([program, *argv[1:]], check=False).returncode
+    # It ends with us, who would have read what it writes, and does not fight a shell for the terminal.
+    return subprocess.run([*_dying_with_parent(), program, *argv[1:]], check=False).returncode
+
+
+@contextlib.contextmanager
+def removed_at_death(folder: Path) -> Iterator[None]:
+    """Inside, a child watches us: whatever ends us, kill -9 too, it removes the folder.
+
+    It reads from a pipe of which nobody else has the other end, in a session of its own, which no key of the terminal
+    and no signal to our group reaches.
+    """
+    script = 'cat >/dev/null; rm -rf -- "$1" || { sleep 1; rm -rf -- "$1"; }'
+    watcher = subprocess.Popen(
+        ["/bin/sh", "-c", script, "sh", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+        start_new_session=True,
+    )
+    assert watcher.stdin is not None
+    try:
+        yield
+    finally:
+        watcher.stdin.close()
+        watcher.wait()
 
 
 def replace(argv: Sequence[str], extra_env: Mapping[str, str] | None = None) -> NoReturn:
@@ -159,6 +194,10 @@ def replace(argv: Sequence[str], extra_env: Mapping[str, str] | None = None) -> 
         os.execvpe(argv[0], list(argv), environment(extra_env))  # noqa: S606 - argv is data, no shell
     except (FileNotFoundError, PermissionError) as error:
         raise _missing(argv[0], error) from None
+    except OSError as error:
+        if error.errno == errno.E2BIG:
+            raise _too_long(argv[0]) from None
+        raise
 
 
 @contextlib.contextmanager
@@ -221,16 +260,21 @@ def _start(
         raise _missing(
             argv[0], PermissionError(errno.EACCES, "no execute permission") if there else FileNotFoundError()
         )
-    return subprocess.Popen(
-        [*([] if outlives else _dying_with_parent()), program, *argv[1:]],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(extra_env),
-        cwd=cwd,
-        start_new_session=True,
-        pass_fds=tuple(keep_open),
-    )
+    try:
+        return subprocess.Popen(
+            [*([] if outlives else _dying_with_parent()), program, *argv[1:]],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(extra_env),
+            cwd=cwd,
+            start_new_session=True,
+            pass_fds=tuple(keep_open),
+        )
+    except OSError as error:
+        if error.errno == errno.E2BIG:
+            raise _too_long(argv[0]) from None
+        raise
 
 
 @functools.cache
@@ -241,6 +285,15 @@ def _dying_with_parent() -> tuple[str, ...]:
     """
     setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
     return (setpriv, "--pdeathsig", "TERM", "--") if setpriv else ()
+
+
+def _too_long(program: str) -> Refused:
+    return Refused(
+        "environment-too-long",
+        f"{program} cannot be started: its environment is longer than the kernel takes.",
+        looked_at=["128 KiB for one variable; for all of them together a quarter of `ulimit -s` (execve(2))"],
+        next_command="give long secrets `outputs: [file]` in stack.yaml\nenv | wc -c",
+    )
 
 
 def _missing(program: str, error: OSError) -> Unreachable:

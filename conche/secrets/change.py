@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from conche.command import Invocation
-from conche.errors import NotFound, Refused, did_you_mean
+from conche.errors import NotFound, Refused
 from conche.files import write_atomic
 from conche.outcome import Outcome, Plan, Step
 from conche.secret import Secret
@@ -20,11 +20,12 @@ from conche.secrets import dotenv, keys
 from conche.secrets.document import declared_recipients
 from conche.secrets.keys import DEFAULT_FILE, Key
 from conche.secrets.store import Change, Store
-from conche.secrets.values import demonstrates, make, open_store
+from conche.secrets.values import called, demonstrates, make, open_store, require_holdable
+from conche.stack import Secrets
 
 __all__ = ["asked", "encrypt", "init", "rotate", "rotate_value", "set_value", "unset", "write_recipients"]
 
-IGNORED = (".sops/*", ".sops-tmp-*", ".secrets.enc.yaml.*", ".env*", "!.env.example", "docker/secrets/*")
+IGNORED = (".sops/*", ".sops-tmp-*", ".secrets.enc.yaml.*", ".env*", "..env.*", "!.env.example", "docker/secrets/*")
 """Lines that .gitignore needs."""
 
 PLACEHOLDER = Secret("your_key_here")
@@ -44,24 +45,19 @@ def init(call: Invocation, *, generate: bool) -> Outcome:
             ],
         )
     key_file = call.root / DEFAULT_FILE
-    existing = keys.find(call.root, {}) if key_file.exists() else None
-    if existing and set(existing.public) & set(section.demonstration):
-        raise Refused(
-            "demonstration-key-in-place",
-            f"{DEFAULT_FILE} is the demonstration key, which everybody has.",
-            next_command=f"rm {DEFAULT_FILE}\ninvoke secrets.init",
-        )
+    existing = _own(keys.find(call.root, {}) if key_file.exists() else None, section)
     plan = Plan(
         (
-            *([] if existing else [Step("create", f"file {DEFAULT_FILE}", "no age key")]),
+            *([] if existing else [Step("create", f"file {DEFAULT_FILE}", "no age key of your own")]),
             Step("create", "file .sops.yaml", "recipients of your own"),
             Step("create", f"file {store.file.name}", "encrypted to your key"),
         )
     )
     if call.dry_run:
         return Outcome(plan=plan)
-    key = existing or _new_key(key_file)
+    # Before there is a key that git could take.
     _ignore(call.root)
+    key = existing or _new_key(key_file)
     values = {n: make(d.generate) if generate and d.generate else PLACEHOLDER for n, d in section.declared.items()}
     write_recipients(call.root, store.file, key.public)
     store.create(values, key.public, key, replace=True)
@@ -76,6 +72,20 @@ def init(call: Invocation, *, generate: bool) -> Outcome:
             "A second, offline recipient saves you when this one is lost: invoke secrets.recipients.add age1…",
             *(f"Next: invoke secrets.set {name}" for name in todo),
         ],
+    )
+
+
+def _own(found: Key | None, section: Secrets) -> Key | None:
+    """The key in place, unless it is the demonstration key, which nobody loses."""
+    everybodys = set(section.demonstration)
+    if found is None or not everybodys & set(found.public):
+        return found
+    if everybodys >= set(found.public):
+        return None
+    raise Refused(
+        "demonstration-key-in-place",
+        f"{DEFAULT_FILE} has the demonstration key, which everybody has, beside others.",
+        next_command=f"remove it from {DEFAULT_FILE}\ninvoke secrets.init",
     )
 
 
@@ -104,20 +114,23 @@ def set_value(
     if declared is None:
         raise NotFound(
             "secret-not-declared",
-            f"stack.yaml declares no secret {name!r}.{did_you_mean(name, call.stack.secrets.declared)}",
-            next_command="declare it under secrets.declared in stack.yaml",
+            f"stack.yaml declares no secret {called(name, call.stack.secrets.declared)}",
+            next_command="invoke secrets.list\ndeclare it under secrets.declared in stack.yaml",
         )
+    # Nobody types a value twice to hear then that there is no key.
+    store.require_writable()
+    if call.dry_run:
+        return Outcome(plan=Plan((Step(kind, f"secret {name}", "asked for"),)))
     value = make(declared.generate) if generate else _given(name, from_file, raw)
     if not value.reveal():
         raise Refused("value-empty", f"The value for {name} is empty; nothing was written.")
+    require_holdable(name, declared, value)
     if "env" in declared.outputs and dotenv.quote(value.reveal()) is None:
         raise Refused(
             "value-not-representable",
             f"{name} cannot be written to .env so that python-dotenv and Compose read the same.",
             next_command=f"outputs: [file] for it in stack.yaml, or: invoke secrets.set {name} --generate",
         )
-    if call.dry_run:
-        return Outcome(plan=Plan((Step("set", f"secret {name}", "asked for"),)))
     changed = store.change(f"{kind} {name}", lambda _: Change(put={name: value}))
     lines = [f"{name}: {'changed' if changed else 'had this value already'}"]
     if changed and declared.services:
@@ -131,8 +144,13 @@ def unset(call: Invocation, name: str) -> Outcome:
     assert call.stack.secrets is not None
     names = store.document().names
     if name not in names:
-        raise NotFound("no-such-secret", f"{store.file.name} has no {name!r}.{did_you_mean(name, names)}")
+        raise NotFound(
+            "no-such-secret",
+            f"{store.file.name} has no secret {called(name, names)}",
+            next_command="invoke secrets.list",
+        )
     declared = call.stack.secrets.declared.get(name)
+    store.require_writable()
     if call.dry_run:
         return Outcome(plan=Plan((Step("unset", f"secret {name}", "asked for", destroys=True),)))
     if declared is not None and not call.yes:
@@ -145,6 +163,8 @@ def unset(call: Invocation, name: str) -> Outcome:
 def rotate(call: Invocation, *, identity: bool, finish: bool) -> Outcome:
     """A new data key; with `identity` a new age key beside the old one, with `finish` the old one goes."""
     store = open_store(call.stack, call.root)
+    # What an identity of ours is in one of the two lists only was left so by a kill, and is put right now.
+    store.require_writable(moving=store.key().public if identity else ())
     if call.dry_run:
         return Outcome(plan=Plan((Step("rotate", f"file {store.file.name}", "asked for"),)))
     if identity:
@@ -185,7 +205,7 @@ def _new_identity(call: Invocation, store: Store, *, finish: bool) -> Outcome:
             f"The key in use is from {held.source}; --identity changes {DEFAULT_FILE} only.",
             next_command=f"put the key into {DEFAULT_FILE} first",
         )
-    if not (finish and len(held.public) > 1):
+    if not (finish and len(held.public) > 1 and held.public[-1] in _everywhere(call, store)):
         held = _with_another(call, store, key_file, held)
     *old, public = held.public
     lines = [f"The new public key: {public}", "Next: SOPS_AGE_KEY in CI, and invoke secrets.backup-key PATH"]
@@ -196,22 +216,34 @@ def _new_identity(call: Invocation, store: Store, *, finish: bool) -> Outcome:
         return Outcome(value={"added": public, "removed": []}, changed=True, lines=lines)
     secret = held.identities.reveal().splitlines()[-1]
     new = Key(held.source, Secret(secret), (public,))
-    for gone in [one for one in old if one in store.document().recipients]:
+    somewhere = {*store.document().recipients, *declared_recipients(call.root, store.file)}
+    for gone in [one for one in old if one in somewhere]:
         store.rotate("rotate --identity: remove", remove=gone, prove=new)
         write_recipients(call.root, store.file, store.document().recipients)
     _write_key(key_file, [secret])
     return Outcome(value={"added": public, "removed": old}, changed=True, lines=lines)
 
 
+def _everywhere(call: Invocation, store: Store) -> set[str]:
+    """The recipients that the file and .sops.yaml agree on."""
+    return {*store.document().recipients} & {*declared_recipients(call.root, store.file)}
+
+
 def _with_another(call: Invocation, store: Store, key_file: Path, old: Key) -> Key:
-    """The key file with a new identity at its end, which is a recipient and has been seen to decrypt."""
-    secret, public = keys.generate()
-    both = [*old.identities.reveal().splitlines(), secret.reveal()]
+    """The key file with a new identity at its end, which is a recipient and has been seen to decrypt.
+
+    An identity that a killed command has put there, and made a recipient in the file only, is that new one.
+    """
+    *_, last = old.identities.reveal().splitlines()
+    found = store.document().recipients
+    begun = len(old.public) > 1 and old.public[-1] in found and old.public[-1] not in _everywhere(call, store)
+    secret, public = (Secret(last), old.public[-1]) if begun else keys.generate()
+    both = [*old.identities.reveal().splitlines(), *([] if begun else [secret.reveal()])]
     # Both keys are on the disk before the first recipient changes, so a kill at any step leaves a usable one.
     _write_key(key_file, both)
     store.rotate("rotate --identity: add", add=public, prove=Key(old.source, secret, (public,)))
     write_recipients(call.root, store.file, store.document().recipients)
-    return Key(old.source, Secret("\n".join(both)), (*old.public, public))
+    return Key(old.source, Secret("\n".join(both)), tuple(dict.fromkeys((*old.public, public))))
 
 
 def _new_key(file: Path) -> Key:
@@ -241,26 +273,44 @@ def asked(what: str, *, raw: bool = False) -> Secret:
         if text != getpass.getpass(f"{what} again: "):
             raise Refused("values-differ", "The two values differ; nothing was written.")
         return Secret(text)
-    text = sys.stdin.read()
+    text = _as_text(sys.stdin.buffer.read(), "standard input")
     return Secret(text if raw else text.removesuffix("\n"))
+
+
+def _as_text(content: bytes, source: str) -> str:
+    """A secret is text, whatever the locale says of the stream it comes from."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise Refused(
+            "value-not-text",
+            f"What {source} holds is no UTF-8 text; nothing was written.",
+            next_command="base64 it, and let its reader decode it",
+        ) from None
 
 
 def _given(name: str, from_file: str | None, raw: bool) -> Secret:
     if from_file is None:
         return asked(name, raw=raw)
     try:
-        text = Path(from_file).read_text(encoding="utf-8")
+        text = _as_text(Path(from_file).expanduser().read_bytes(), "the file")
     except OSError as error:
-        raise Refused("file-unreadable", f"{from_file} cannot be read: {error.strerror}.") from error
+        raise Refused(
+            "file-unreadable",
+            f"The file cannot be read: {error.strerror}.",
+            looked_at=["--from-file takes the name of a file, not a value"],
+            next_command=f"invoke secrets.set {name}    # reads standard input",
+        ) from error
     return Secret(text if raw else text.removesuffix("\n"))
 
 
 def _plain(file: str) -> dict[str, Secret]:
     """The values of a plaintext file, as text: 007 stays 007."""
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused("file-unreadable", f"{file} cannot be read as text.", looked_at=[file]) from error
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise Refused("file-unreadable", f"{file} cannot be read: {error.strerror}.", looked_at=[file]) from error
+    text = _as_text(content, file)
     if file.endswith(".json"):
         loaded = _json(text, file)
     elif Path(file).name.startswith(".env") or file.endswith(".env"):

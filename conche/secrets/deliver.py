@@ -12,7 +12,7 @@ from conche.files import write_atomic
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.process import replace
 from conche.secrets import keys, render
-from conche.secrets.values import open_store, variables
+from conche.secrets.values import called, open_store, variables
 
 __all__ = ["backup_key", "render_all", "run_with"]
 
@@ -30,23 +30,29 @@ def render_all(call: Invocation, *, check: bool, env_only: bool, files_only: boo
     staged = render.stage(call.root, section, store.read(), env=not files_only, files_=not env_only)
     states = {one.path.relative_to(call.root): one.state for one in staged}
     stale = [one for one in staged if one.state != "same"]
-    plan = Plan(tuple(Step("write", f"file {one.path.relative_to(call.root)}", one.state) for one in stale))
+    gone = [] if env_only else render.left_over(call.root, section, staged)
+    states |= {path.relative_to(call.root): "left over" if check or call.dry_run else "removed" for path in gone}
+    plan = Plan(
+        (
+            *(Step("write", f"file {one.path.relative_to(call.root)}", one.state) for one in stale),
+            *(Step("remove", f"file {path.relative_to(call.root)}", "no secret has it any more") for path in gone),
+        )
+    )
     if call.dry_run:
         return Outcome(plan=plan)
     if not check:
-        for one in stale:
-            one.write()
+        render.write(call.root, section, staged, gone)
     changed = [one for one in stale if states[one.path.relative_to(call.root)] == "changed"]
     services = sorted({service for one in changed for service in one.services})
     rows = tuple((str(path), state) for path, state in states.items())
     lines = [f"Restart, to take it up: {', '.join(services)}"] if services and not check else []
     return Outcome(
         value={"files": {str(path): state for path, state in states.items()}, "restart": services},
-        changed=bool(stale) and not check,
+        changed=bool(stale or gone) and not check,
         plan=plan,
         tables=[Table(("file", "state"), rows)],
-        lines=lines + (["Next: invoke secrets.render"] if check and stale else []),
-        exit_code=1 if check and stale else 0,
+        lines=lines + (["Next: invoke secrets.render"] if check and (stale or gone) else []),
+        exit_code=1 if check and (stale or gone) else 0,
     )
 
 
@@ -60,7 +66,8 @@ def run_with(call: Invocation, *, only: str | None) -> Outcome:
     wanted = [name.strip() for name in only.split(",")] if only else list(values)
     unknown = [name for name in wanted if name not in values]
     if unknown:
-        raise NotFound("no-such-secret", f"There is no {', '.join(unknown)}.", next_command="invoke secrets.list")
+        said = called(unknown[0], values)
+        raise NotFound("no-such-secret", f"There is no secret {said}", next_command="invoke secrets.list")
     named = variables(call.stack.secrets, {name: values[name] for name in wanted})
     wrong = [name for name in named if name in NEVER_SET or name.startswith("LD_")]
     if wrong:
@@ -83,11 +90,11 @@ def backup_key(call: Invocation, path: str) -> Outcome:
     target = Path(path).expanduser()
     if target.exists():
         raise Refused("file-exists", f"{target} is there already; nothing was written.")
+    if call.dry_run:
+        return Outcome(plan=Plan((Step("write", f"file {target}", "asked for"),)))
     secret = asked("passphrase")
     if len(secret) < 12:
         raise Refused("passphrase-short", "A passphrase of less than 12 characters protects little.")
-    if call.dry_run:
-        return Outcome(plan=Plan((Step("write", f"file {target}", "asked for"),)))
     write_atomic(target, passphrase.encrypt(key.identities.reveal().encode(), secret.reveal()), mode=0o600)
     return Outcome(
         value={"file": str(target), "public": list(key.public)},

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -14,13 +16,18 @@ from conche.command import Invocation
 from conche.errors import Refused
 from conche.files import private_folder
 from conche.outcome import Outcome
-from conche.process import interact
+from conche.process import interact, removed_at_death
 from conche.secret import Secret
 from conche.secrets.document import NAME
 from conche.secrets.store import Change, Store
-from conche.secrets.values import open_store
+from conche.secrets.values import called, open_store
 
 __all__ = ["edit"]
+
+AT_ONCE = 2.0
+"""Seconds in which nobody has edited anything."""
+
+HINT = 'If the editor is still open, it does not wait, and has nothing to save to: EDITOR="code --wait", for example.'
 
 QUIET_VIM = ("-n", "-i", "NONE", "-c", "set noundofile")
 """No swap file, no viminfo, no undo file: each would hold the values."""
@@ -38,10 +45,12 @@ def edit(call: Invocation, name: str | None, *, allow_disk: bool) -> Outcome:
     before = store.read()
     if name is not None and name not in before:
         raise Refused(
-            "no-such-secret", f"{store.file.name} has no {name!r}.", next_command=f"invoke secrets.set {name}"
+            "no-such-secret",
+            f"{store.file.name} has no secret {called(name, before)}",
+            next_command="invoke secrets.list",
         )
     shown = before if name is None else {name: before[name]}
-    with private_folder() as folder:
+    with private_folder() as folder, removed_at_death(folder):
         if not allow_disk and not _in_memory(folder):
             raise Refused(
                 "folder-on-disk",
@@ -51,12 +60,15 @@ def edit(call: Invocation, name: str | None, *, allow_disk: bool) -> Outcome:
         file = folder / "secrets.yaml"
         file.touch(mode=0o600)
         file.write_text(_written(shown), encoding="utf-8")
+        begun = time.monotonic()
         wanted = _edited(call, file)
+        at_once = time.monotonic() - begun < AT_ONCE
     change = Change(
         put={n: value for n, value in wanted.items() if shown.get(n) != value},
         drop=tuple(n for n in shown if n not in wanted),
     )
-    return _apply(call, store, change, len(shown))
+    outcome = _apply(call, store, change, len(shown))
+    return replace(outcome, lines=[*outcome.lines, HINT]) if at_once and not outcome.changed else outcome
 
 
 def _apply(call: Invocation, store: Store, change: Change, count: int) -> Outcome:
@@ -96,28 +108,42 @@ def _editor() -> list[str]:
 
 
 def _read(file: Path) -> dict[str, Secret]:
-    text = file.read_text(encoding="utf-8")
     try:
+        text = file.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.BaseLoader)
         loaded = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - BaseLoader makes text of everything
+    except UnicodeDecodeError:
+        raise Refused("edit-not-yaml", "What was saved is no UTF-8 text.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise Refused("edit-not-yaml", f"Line {mark.line + 1 if mark else '?'} is not YAML.") from None
-    if not isinstance(loaded, dict) or not loaded:
+    if not isinstance(node, yaml.MappingNode) or not isinstance(loaded, dict) or not loaded:
         raise Refused("edit-empty", "What was saved has no values; to remove one: invoke secrets.unset NAME.")
-    names = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-    wrong = [str(n) for n, value in loaded.items() if not isinstance(value, str) or not NAME.fullmatch(str(n))]
-    wrong += sorted({n for n in names if names.count(n) > 1})
+    names = [str(key.value) for key, _ in node.value]
+    # By their lines: where a name belongs there may be a value by now.
+    wrong = [
+        str(key.start_mark.line + 1)
+        for key, value in node.value
+        if not isinstance(value, yaml.ScalarNode) or not NAME.fullmatch(str(key.value)) or names.count(key.value) > 1
+    ]
     if wrong:
-        raise Refused("edit-not-flat", f"{', '.join(wrong)}: not a name with one text, or there twice.")
+        raise Refused(
+            "edit-not-flat", f"Line {', '.join(wrong)}: not a name with one text, or a name that stands twice."
+        )
     return {n: Secret(value) for n, value in loaded.items()}
 
 
 def _written(values: Mapping[str, Secret]) -> str:
-    plain = {n: value.reveal() for n, value in values.items()}
-    return "# Saved, this is checked and encrypted; the file itself is in memory only.\n" + yaml.safe_dump(
-        plain, sort_keys=False, allow_unicode=True, width=4096
-    )
+    lines = "".join(_line(name, value.reveal()) for name, value in values.items())
+    return "# Saved, this is checked and encrypted; the file itself is in memory only.\n" + lines
+
+
+def _line(name: str, value: str) -> str:
+    """One value as YAML, in letters where those are read back as they were: YAML folds rare line breaks such as NEL."""
+    text = str(yaml.safe_dump({name: value}, allow_unicode=True, width=4096))
+    if yaml.load(text, Loader=yaml.BaseLoader) == {name: value}:  # noqa: S506 - BaseLoader makes text of everything
+        return text
+    return str(yaml.safe_dump({name: value}, default_style='"', width=4096))
 
 
 def _in_memory(folder: Path) -> bool:

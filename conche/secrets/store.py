@@ -69,6 +69,14 @@ class Store:
         """The key to use. `KeyUnusable` where there is none, or it is no recipient of the file."""
         return self._checked(keys.require(self.root), self.document())
 
+    def require_writable(self, moving: Collection[str] = ()) -> None:
+        """Refuse what a change would refuse, before anybody is asked for a value: `KeyUnusable`.
+
+        Args:
+            moving: recipients that may be in only one of the file and .sops.yaml.
+        """
+        self._required(moving)
+
     def read(self) -> dict[str, Secret]:
         """Every secret, by one call of sops."""
         self.key()
@@ -150,10 +158,13 @@ class Store:
     def _held(self, purpose: str, moving: Collection[str] = ()) -> Iterator[tuple[Document, Key]]:
         with lock(self.file.name, purpose, folder=self._lock_folder(), wait=WAIT):
             self._sweep()
-            before = self.document()
-            declared = document.declared_recipients(self.root, self.file)
-            document.require_same_recipients(before, declared, self.file.name, moving)
-            yield before, self._checked(keys.require(self.root), before)
+            yield self._required(moving)
+
+    def _required(self, moving: Collection[str]) -> tuple[Document, Key]:
+        before = self.document()
+        declared = document.declared_recipients(self.root, self.file)
+        document.require_same_recipients(before, declared, self.file.name, moving)
+        return before, self._checked(keys.require(self.root), before)
 
     def _replace(
         self,
@@ -209,12 +220,13 @@ class Store:
 
 
 def _check_names(values: Mapping[str, Secret]) -> None:
-    wrong = [name for name in values if not document.NAME.fullmatch(name)]
+    wrong = [str(number) for number, name in enumerate(values, 1) if not document.NAME.fullmatch(name)]
     if wrong:
+        # Not repeated: in a file that is not what it should be, a value stands where a name belongs.
         raise Refused(
             "secret-name-unusable",
-            f"{', '.join(map(repr, wrong))} cannot be the name of a secret.",
-            looked_at=["lower-case letters, digits and _; not sops…, not …_unencrypted"],
+            f"Of {len(values)} names these cannot be names of secrets: number {', '.join(wrong)}.",
+            looked_at=["a name has lower-case letters, digits and _; it is not sops…, not …_unencrypted"],
         )
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import os
 import secrets as random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conche.errors import KeyUnusable, Refused
+from conche.errors import KeyUnusable, Refused, did_you_mean
 from conche.files import lock, write_atomic
 from conche.secret import Secret
 from conche.secrets import keys
@@ -22,10 +22,24 @@ from conche.stack import SecretDeclaration, Secrets, Stack
 if TYPE_CHECKING:
     from conche.secrets.store import Store
 
-__all__ = ["PLACEHOLDERS", "demonstrates", "for_environment", "make", "open_store", "used_by", "variables"]
+__all__ = [
+    "PLACEHOLDERS",
+    "called",
+    "demonstrates",
+    "for_environment",
+    "make",
+    "open_store",
+    "opened",
+    "require_holdable",
+    "used_by",
+    "variables",
+]
 
 PLACEHOLDERS = frozenset({"", "your_key_here", "your_token_here", "changeme", "change_me", "todo", "xxx"})
 """Values that stand for one that is still to come."""
+
+LONGEST_VARIABLE = 32 * 4096
+"""Bytes of one variable with its name, `=` and a NUL, beyond which Linux starts no program (execve(2))."""
 
 _ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789"
 """No sign that Compose, dotenv or a shell reads as more than itself, and none that a person mistakes for another."""
@@ -46,6 +60,22 @@ def open_store(stack: Stack, root: Path) -> Store:
     from conche.secrets.store import Store
 
     return Store(root, root / stack.secrets.file)
+
+
+def opened(stack: Stack, root: Path) -> tuple[Secrets, Store]:
+    """What the stack declares, and its encrypted file; `Refused` like `open_store`."""
+    store = open_store(stack, root)
+    assert stack.secrets is not None
+    return stack.secrets, store
+
+
+def called(name: str, known: Iterable[str]) -> str:
+    """How an unknown name is spoken of: as it was typed only where it is a slip of a known one.
+
+    A person pastes the value where the name belongs, and an error is kept in logs.
+    """
+    meant = did_you_mean(name, known)
+    return f"{name!r}.{meant}" if meant else "of that name."
 
 
 def used_by(section: Secrets, environment: str) -> dict[str, SecretDeclaration]:
@@ -90,9 +120,30 @@ def for_environment(
 
 
 def variables(section: Secrets, values: Mapping[str, Secret]) -> dict[str, Secret]:
-    """The values that go into the environment, by variable."""
+    """The values that go into the environment, by variable.
+
+    Raises:
+        Refused: an environment cannot hold a value.
+    """
     declared = section.declared
+    for name, value in values.items():
+        require_holdable(name, declared[name], value)
     return {declared[n].variable(n): value for n, value in values.items() if "env" in declared[n].outputs}
+
+
+def require_holdable(name: str, declared: SecretDeclaration, value: Secret) -> None:
+    """Refuse a value that is meant for the environment, and that no process could be started with."""
+    if "env" not in declared.outputs:
+        return
+    size = len(f"{declared.variable(name)}={value.reveal()}".encode()) + 1
+    if size > LONGEST_VARIABLE or "\0" in value.reveal():
+        why = "has a NUL byte in it" if "\0" in value.reveal() else f"takes {size} bytes of {LONGEST_VARIABLE}"
+        raise Refused(
+            "value-not-for-environment",
+            f"{name} cannot be an environment variable: it {why}. Nothing was changed.",
+            looked_at=[f"secrets.declared.{name}.outputs in stack.yaml: {', '.join(declared.outputs)}"],
+            next_command=f"give {name} `outputs: [file]` in stack.yaml, and read /run/secrets/{name} in its services",
+        )
 
 
 def demonstrates(store: Store, section: Secrets) -> bool:

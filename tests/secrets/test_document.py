@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import pytest
 import yaml
 
@@ -25,7 +28,7 @@ def test_names_and_recipients_come_in_the_order_of_the_file() -> None:
 
     found = document.examine(content, "secrets.enc.yaml")
 
-    assert found == document.Document(content, ("zebra", "ant", "empty"), PEOPLE)
+    assert found == document.Document(content, ("zebra", "ant", "empty"), PEOPLE, datetime(2026, 1, 1, tzinfo=UTC))
 
 
 @pytest.mark.parametrize(
@@ -48,8 +51,8 @@ def test_names_and_recipients_come_in_the_order_of_the_file() -> None:
         (written({"token": ENCRYPTED.replace("str", "int")}), "not as text"),
         (written({"deep": {"inner": ENCRYPTED}}), "is not flat: deep is a dict"),
         (written({"deep": [ENCRYPTED]}), "is not flat: deep is a list"),
-        (written({"Token": ENCRYPTED}), "has the name 'Token'"),
-        (written({"token_unencrypted": "x"}), "has the name"),
+        (written({"Token": ENCRYPTED}), "has a name, number 1"),
+        (written({"token_unencrypted": "x"}), "has a name, number 1"),
         (written({"token": ENCRYPTED}, mac=ENCRYPTED[:-9]), "is truncated"),
         (written({"token": ENCRYPTED}, lastmodified=""), "is truncated"),
         (written({"token": ENCRYPTED}, age="text"), "recipients that cannot be read"),
@@ -86,7 +89,7 @@ def test_recipients_that_differ_are_named(declared: tuple[str, ...], said: str) 
 
 def test_recipients_may_stand_in_another_order_and_not_twice() -> None:
     found = document.examine(written({}), "secrets.enc.yaml")
-    twice = document.Document(found.content, found.names, (*PEOPLE, PEOPLE[0]))
+    twice = replace(found, recipients=(*PEOPLE, PEOPLE[0]))
 
     document.require_same_recipients(found, PEOPLE[::-1], "secrets.enc.yaml")
     with pytest.raises(KeyUnusable, match=f"lists {PEOPLE[0]}"):

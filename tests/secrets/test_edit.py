@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import select
+import shlex
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from conche.secret import Secret
+from conche.secrets import edit
 from conche.secrets.merging import three_way
 from tests.secrets.checkouts import Checkout
 
@@ -79,10 +88,43 @@ def test_what_cannot_be_written_is_refused_and_the_file_stays(
     assert (checkout.folder / "secrets.enc.yaml").read_bytes() == before
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.from_regex("[a-r][a-z0-9]{0,5}", fullmatch=True), st.text(), min_size=1, max_size=3))
+@example({"a": "\x85", "b": "\u2028\u2029", "c": "\r\n", "d": "'\"$ # : - |", "e": "0x1f", "f": " x ", "g": "\ufeff"})
+def test_a_value_that_nobody_touches_comes_back_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, str]
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "edited.yaml"
+    secrets = {name: Secret(value) for name, value in values.items()}
+
+    file.write_text(edit._written(secrets), encoding="utf-8")
+
+    assert edit._read(file) == secrets
+
+
 def test_an_editor_that_changes_nothing_changes_nothing(checkout: Checkout, memory: str) -> None:
     done = checkout.invoke("secrets.edit", EDITOR="true", XDG_RUNTIME_DIR=memory)
 
-    assert (done.returncode, done.stdout) == (0, "Nothing was changed.\n")
+    assert done.returncode == 0
+    said, hint = done.stdout.splitlines()
+    assert said == "Nothing was changed."
+    assert 'EDITOR="code --wait"' in hint
+
+
+def test_an_editor_that_does_not_wait_finds_no_file_and_changes_nothing(
+    checkout: Checkout, memory: str, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "gate")
+    os.mkfifo(tmp_path / "result")
+    later = f"read -r _ < '{tmp_path}/gate'; (echo 'alpha: late' > \"$1\") 2>/dev/null; echo $? > '{tmp_path}/result'"
+    leaving = editor(tmp_path, f'sh -c {shlex.quote(later)} sh "$1" </dev/null >/dev/null 2>&1 &')
+
+    done = checkout.invoke("secrets.edit", EDITOR=leaving, XDG_RUNTIME_DIR=memory)
+
+    assert "code --wait" in done.stdout
+    (tmp_path / "gate").write_text("go\n")
+    assert (tmp_path / "result").read_text() != "0\n"
+    assert checkout.value("alpha") == "one"
 
 
 def test_plaintext_is_not_put_on_a_disk(checkout: Checkout, tmp_path: Path) -> None:
@@ -92,6 +134,43 @@ def test_plaintext_is_not_put_on_a_disk(checkout: Checkout, tmp_path: Path) -> N
 
     assert refused.returncode == 2
     assert "[folder-on-disk]" in refused.stderr
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["command", "group"])
+def test_a_kill_while_the_editor_is_open_leaves_no_plaintext(
+    checkout: Checkout, memory: str, tmp_path: Path, group: bool
+) -> None:
+    os.mkfifo(tmp_path / "opened")
+    waiting = editor(tmp_path, f'echo "$$ $1" > "{tmp_path}/opened"; exec tail -f /dev/null')
+    with subprocess.Popen(
+        [sys.executable, "-m", "invoke", "secrets.edit"],
+        cwd=checkout.folder,
+        env=checkout.environment(EDITOR=waiting, XDG_RUNTIME_DIR=memory),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as command:
+        process, _, file = (tmp_path / "opened").read_text().strip().partition(" ")
+        assert "one" in Path(file).read_text()
+        children = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()
+        ending = [os.pidfd_open(int(child)) for child in children]
+        assert process in children
+
+        (os.killpg if group else os.kill)(command.pid, signal.SIGKILL)
+
+    for child in ending:
+        assert select.select([child], [], [], 30)[0], "the editor or the watcher goes on"
+        os.close(child)
+    assert not Path(file).parent.exists()
+
+
+def test_what_even_the_watcher_could_not_remove_is_removed_by_any_next_command(checkout: Checkout, memory: str) -> None:
+    left = Path(memory) / "conche/conche-private-left"
+    left.mkdir(parents=True)
+    (left / "secrets.yaml").write_text("plain")
+
+    checkout.invoke("env.config", XDG_RUNTIME_DIR=memory)
+
+    assert not left.exists()
 
 
 def test_git_merges_two_branches_that_changed_different_secrets(checkout: Checkout) -> None:
