@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,9 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "namespace"]
 
 __version__ = "0.1.0"
+
+COLLECT_AFTER = 100_000
+"""Objects made and not freed before Python looks for cycles; its own default of 700 is for nobody in particular."""
 
 
 def namespace(root: str | Path) -> Collection:
@@ -27,6 +32,9 @@ def namespace(root: str | Path) -> Collection:
     from conche.secrets import tasks as secrets
     from conche.secrets.recipients import tasks as recipients
 
+    # A command is a short process: looking for garbage among imported modules, now and at its end, took 40 ms of 230.
+    gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
+    atexit.register(gc.freeze)
     folder = Path(root).resolve()
     collection = Collection("conche")
     collection.configure({"conche": {"root": str(folder if folder.is_dir() else folder.parent)}})

@@ -1,30 +1,27 @@
-"""secrets.list, get, check, diff: looks that change nothing. Values are shown only where somebody asks for one."""
+"""secrets.list, get, diff: looks that change nothing. Values are shown only where somebody asks for one."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import stat
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 
 from conche.command import Invocation
-from conche.errors import ConcheError, KeyUnusable, NotFound, Refused, did_you_mean
+from conche.errors import NotFound, Refused, did_you_mean
 from conche.outcome import Outcome, Table
 from conche.process import run
 from conche.secret import Secret
-from conche.secrets import document, dotenv, keys, render, sops
+from conche.secrets import document, keys, sops
 from conche.secrets.store import Store
-from conche.secrets.values import PLACEHOLDERS, demonstrates, open_store
-from conche.stack import Secrets
+from conche.secrets.values import PLACEHOLDERS, opened
 
-__all__ = ["check", "diff", "get", "list_secrets"]
+__all__ = ["diff", "get", "list_secrets"]
 
 
 def list_secrets(call: Invocation) -> Outcome:
     """The declared and the stored secrets; names need no key, lengths do."""
-    section, store = _opened(call)
+    section, store = opened(call.stack, call.root)
     stored = store.document().names
     values = store.read() if keys.find(call.root) else None
     rows = []
@@ -60,7 +57,7 @@ def list_secrets(call: Invocation) -> Outcome:
 
 def get(call: Invocation, name: str, *, show: bool, length: bool, fingerprint: bool) -> Outcome:
     """One value: into a pipe as it is, on a terminal only with `show`."""
-    _, store = _opened(call)
+    _, store = opened(call.stack, call.root)
     values = store.read()
     if name not in values:
         raise NotFound(
@@ -87,7 +84,7 @@ def get(call: Invocation, name: str, *, show: bool, length: bool, fingerprint: b
 
 def diff(call: Invocation, revision: str) -> Outcome:
     """The names that differ from a git revision: + new, - gone, ~ another value."""
-    _, store = _opened(call)
+    _, store = opened(call.stack, call.root)
     key = keys.require(call.root)
     name = store.file.name
     shown = run(["git", "-C", str(call.root), "show", f"{revision}:{name}"], timeout=60)
@@ -105,103 +102,6 @@ def diff(call: Invocation, revision: str) -> Outcome:
         tables=[Table(("", "name"), rows)] if rows else [],
         lines=[] if rows else [f"No difference to {revision}."],
     )
-
-
-def check(call: Invocation) -> Outcome:
-    """The file against its declaration and the checkout; without a key what can be seen without one."""
-    section, store = _opened(call)
-    found = [*_without_key(call, section, store)]
-    key = keys.find(call.root)
-    if key is not None and not any(problem.fatal for problem in found):
-        found += _with_key(call, section, store)
-    rows = tuple((problem.kind, problem.what, problem.next_command) for problem in found)
-    said = "with" if key else "without a key, so not what is in it"
-    return Outcome(
-        value=[asdict(problem) for problem in found],
-        tables=[Table(("kind", "found", "next"), rows)] if rows else [],
-        lines=[f"{store.file.name} looked at {said}: {len(found)} found."],
-        exit_code=1 if found else 0,
-    )
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that `secrets.check` found; `fatal` when nothing can be decrypted."""
-
-    kind: str
-    what: str
-    next_command: str
-    fatal: bool = False
-
-
-def _without_key(call: Invocation, section: Secrets, store: Store) -> Iterator[Problem]:
-    try:
-        found = store.document()
-        document.require_same_recipients(found, document.declared_recipients(call.root, store.file), store.file.name)
-    except ConcheError as error:
-        yield Problem(error.code, error.message, error.next_command.split("\n")[0], fatal=True)
-        return
-    if demonstrates(store, section):
-        yield Problem("demonstration-key", "everybody can decrypt the file", "invoke secrets.init")
-    for name in section.declared.keys() - set(found.names):
-        if section.declared[name].required:
-            yield Problem("missing", f"{name} is declared and not there", f"invoke secrets.set {name}")
-    for name in sorted(set(found.names) - section.declared.keys()):
-        yield Problem("undeclared", f"{name} is in the file and not in stack.yaml", f"invoke secrets.unset {name}")
-    yield from _tracked(call, section)
-    yield from _loose(call, section)
-
-
-def _tracked(call: Invocation, section: Secrets) -> Iterator[Problem]:
-    """Plaintext that git tracks, or would."""
-    private = [".env", str(keys.DEFAULT_FILE), *(str(section.folder / f"{name}.txt") for name in section.declared)]
-    listed = run(["git", "-C", str(call.root), "ls-files", "-z", "--", *private], timeout=60)
-    for path in filter(None, listed.stdout.split("\0")) if listed.ok else ():
-        yield Problem("tracked", f"git tracks {path}", f"git rm --cached '{path}'")
-    there = [path for path in private if (call.root / path).exists()]
-    if there and listed.ok:
-        ignored = run(["git", "-C", str(call.root), "check-ignore", "--no-index", *there], timeout=60)
-        for path in sorted(set(there) - set(ignored.stdout.splitlines())):
-            yield Problem("not-ignored", f"git does not ignore {path}", f"echo '/{path}' >> .gitignore")
-
-
-def _loose(call: Invocation, section: Secrets) -> Iterator[Problem]:
-    for path in (call.root / ".env", call.root / keys.DEFAULT_FILE):
-        if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
-            yield Problem("mode", f"{path.name} can be read by others", f"chmod 600 '{path}'")
-    folder = call.root / section.folder
-    if folder.exists() and stat.S_IMODE(folder.stat().st_mode) & 0o077 and any(folder.glob("*.txt")):
-        yield Problem("mode", f"{section.folder} can be entered by others", f"chmod 700 '{folder}'")
-
-
-def _with_key(call: Invocation, section: Secrets, store: Store) -> Iterator[Problem]:
-    try:
-        values = store.read()
-    except KeyUnusable as error:
-        yield Problem(error.code, error.message, error.next_command.split("\n")[0], fatal=True)
-        return
-    for name, declared in section.declared.items():
-        value = values.get(name)
-        if value is not None and value.reveal() in PLACEHOLDERS and declared.required:
-            yield Problem("placeholder", f"{name} still has a placeholder", f"invoke secrets.set {name}")
-        if value is not None and "env" in declared.outputs and dotenv.quote(value.reveal()) is None:
-            yield Problem("not-representable", f"{name} cannot stand in .env", f"invoke secrets.set {name} --generate")
-    yield from _stale(call, section, values)
-
-
-def _stale(call: Invocation, section: Secrets, values: Mapping[str, Secret]) -> Iterator[Problem]:
-    """Rendered files that are there and not what they should be."""
-    writable = {n: v for n, v in values.items() if dotenv.quote(v.reveal()) is not None or n not in section.declared}
-    for staged in render.stage(call.root, section, writable, env=True, files_=True):
-        if staged.state == "changed":
-            name = staged.path.relative_to(call.root)
-            yield Problem("stale", f"{name} is not what the secrets say", "invoke secrets.render")
-
-
-def _opened(call: Invocation) -> tuple[Secrets, Store]:
-    store = open_store(call.stack, call.root)
-    assert call.stack.secrets is not None
-    return call.stack.secrets, store
 
 
 def _state(name: str, stored: tuple[str, ...], values: Mapping[str, Secret] | None) -> str:

@@ -99,7 +99,7 @@ def list_(invocation: Invocation) -> Outcome:
 @command()
 def check(invocation: Invocation) -> Outcome:
     """The file against its declaration, the checkout and the key."""
-    from conche.secrets.show import check
+    from conche.secrets.checking import check
 
     return check(invocation)
 

@@ -22,7 +22,7 @@ from conche.stack import SecretDeclaration, Secrets, Stack
 if TYPE_CHECKING:
     from conche.secrets.store import Store
 
-__all__ = ["PLACEHOLDERS", "demonstrates", "for_environment", "make", "open_store", "used_by", "variables"]
+__all__ = ["PLACEHOLDERS", "demonstrates", "for_environment", "make", "open_store", "opened", "used_by", "variables"]
 
 PLACEHOLDERS = frozenset({"", "your_key_here", "your_token_here", "changeme", "change_me", "todo", "xxx"})
 """Values that stand for one that is still to come."""
@@ -46,6 +46,13 @@ def open_store(stack: Stack, root: Path) -> Store:
     from conche.secrets.store import Store
 
     return Store(root, root / stack.secrets.file)
+
+
+def opened(stack: Stack, root: Path) -> tuple[Secrets, Store]:
+    """What the stack declares, and its encrypted file; `Refused` like `open_store`."""
+    store = open_store(stack, root)
+    assert stack.secrets is not None
+    return stack.secrets, store
 
 
 def used_by(section: Secrets, environment: str) -> dict[str, SecretDeclaration]:
