@@ -11,6 +11,7 @@ import copy
 import functools
 import inspect
 import os
+import re
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -224,9 +225,11 @@ def _refuse_eaten_options(body: Callable[..., Outcome], given: dict[str, Any], d
     for parameter in inspect.signature(body).parameters.values():
         value = given.get(parameter.name)
         if parameter.default is inspect.Parameter.empty and isinstance(value, str) and value.startswith("-"):
+            # What does not look like an option may be a value that was pasted here.
+            said = repr(value) if re.fullmatch("--?[a-z][a-z-]*", value) else "what begins with a dash"
             raise Refused(
                 "argument-missing",
-                f"{dotted} needs {parameter.name.replace('_', '-')} before {value!r}.",
+                f"{dotted} needs {parameter.name.replace('_', '-')} before {said}.",
                 next_command=f"invoke --help {dotted}",
             )
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from conche.command import Invocation
-from conche.errors import NotFound, Refused, did_you_mean
+from conche.errors import NotFound, Refused
 from conche.files import write_atomic
 from conche.outcome import Outcome, Plan, Step
 from conche.secret import Secret
@@ -20,7 +20,7 @@ from conche.secrets import dotenv, keys
 from conche.secrets.document import declared_recipients
 from conche.secrets.keys import DEFAULT_FILE, Key
 from conche.secrets.store import Change, Store
-from conche.secrets.values import demonstrates, make, open_store
+from conche.secrets.values import called, demonstrates, make, open_store
 
 __all__ = ["asked", "encrypt", "init", "rotate", "rotate_value", "set_value", "unset", "write_recipients"]
 
@@ -104,9 +104,13 @@ def set_value(
     if declared is None:
         raise NotFound(
             "secret-not-declared",
-            f"stack.yaml declares no secret {name!r}.{did_you_mean(name, call.stack.secrets.declared)}",
-            next_command="declare it under secrets.declared in stack.yaml",
+            f"stack.yaml declares no secret {called(name, call.stack.secrets.declared)}",
+            next_command="invoke secrets.list\ndeclare it under secrets.declared in stack.yaml",
         )
+    # Nobody types a value twice to hear then that there is no key.
+    store.require_writable()
+    if call.dry_run:
+        return Outcome(plan=Plan((Step(kind, f"secret {name}", "asked for"),)))
     value = make(declared.generate) if generate else _given(name, from_file, raw)
     if not value.reveal():
         raise Refused("value-empty", f"The value for {name} is empty; nothing was written.")
@@ -116,8 +120,6 @@ def set_value(
             f"{name} cannot be written to .env so that python-dotenv and Compose read the same.",
             next_command=f"outputs: [file] for it in stack.yaml, or: invoke secrets.set {name} --generate",
         )
-    if call.dry_run:
-        return Outcome(plan=Plan((Step("set", f"secret {name}", "asked for"),)))
     changed = store.change(f"{kind} {name}", lambda _: Change(put={name: value}))
     lines = [f"{name}: {'changed' if changed else 'had this value already'}"]
     if changed and declared.services:
@@ -131,8 +133,9 @@ def unset(call: Invocation, name: str) -> Outcome:
     assert call.stack.secrets is not None
     names = store.document().names
     if name not in names:
-        raise NotFound("no-such-secret", f"{store.file.name} has no {name!r}.{did_you_mean(name, names)}")
+        raise NotFound("no-such-secret", f"{store.file.name} has no secret {called(name, names)}", next_command="invoke secrets.list")
     declared = call.stack.secrets.declared.get(name)
+    store.require_writable()
     if call.dry_run:
         return Outcome(plan=Plan((Step("unset", f"secret {name}", "asked for", destroys=True),)))
     if declared is not None and not call.yes:
@@ -145,6 +148,7 @@ def unset(call: Invocation, name: str) -> Outcome:
 def rotate(call: Invocation, *, identity: bool, finish: bool) -> Outcome:
     """A new data key; with `identity` a new age key beside the old one, with `finish` the old one goes."""
     store = open_store(call.stack, call.root)
+    store.require_writable()
     if call.dry_run:
         return Outcome(plan=Plan((Step("rotate", f"file {store.file.name}", "asked for"),)))
     if identity:

@@ -12,7 +12,7 @@ from conche.files import write_atomic
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.process import replace
 from conche.secrets import keys, render
-from conche.secrets.values import open_store, variables
+from conche.secrets.values import called, open_store, variables
 
 __all__ = ["backup_key", "render_all", "run_with"]
 
@@ -60,7 +60,8 @@ def run_with(call: Invocation, *, only: str | None) -> Outcome:
     wanted = [name.strip() for name in only.split(",")] if only else list(values)
     unknown = [name for name in wanted if name not in values]
     if unknown:
-        raise NotFound("no-such-secret", f"There is no {', '.join(unknown)}.", next_command="invoke secrets.list")
+        said = called(unknown[0], values)
+        raise NotFound("no-such-secret", f"There is no secret {said}", next_command="invoke secrets.list")
     named = variables(call.stack.secrets, {name: values[name] for name in wanted})
     wrong = [name for name in named if name in NEVER_SET or name.startswith("LD_")]
     if wrong:
@@ -83,11 +84,11 @@ def backup_key(call: Invocation, path: str) -> Outcome:
     target = Path(path).expanduser()
     if target.exists():
         raise Refused("file-exists", f"{target} is there already; nothing was written.")
+    if call.dry_run:
+        return Outcome(plan=Plan((Step("write", f"file {target}", "asked for"),)))
     secret = asked("passphrase")
     if len(secret) < 12:
         raise Refused("passphrase-short", "A passphrase of less than 12 characters protects little.")
-    if call.dry_run:
-        return Outcome(plan=Plan((Step("write", f"file {target}", "asked for"),)))
     write_atomic(target, passphrase.encrypt(key.identities.reveal().encode(), secret.reveal()), mode=0o600)
     return Outcome(
         value={"file": str(target), "public": list(key.public)},

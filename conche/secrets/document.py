@@ -133,7 +133,11 @@ def declared_recipients(root: Path, file: Path) -> tuple[str, ...]:
     except (StopIteration, KeyError):
         raise _config(config, f"has no rule with age recipients for {file.name}") from None
     listed = recipients.split(",") if isinstance(recipients, str) else recipients
-    return tuple(str(recipient).strip() for recipient in listed)
+    # sops takes a comma at the end too.
+    named = tuple(filter(None, (str(recipient or "").strip() for recipient in listed)))
+    if not named:
+        raise _config(config, f"names no age recipient for {file.name}")
+    return named
 
 
 def require_same_recipients(

@@ -18,7 +18,7 @@ from conche.process import interact
 from conche.secret import Secret
 from conche.secrets.document import NAME
 from conche.secrets.store import Change, Store
-from conche.secrets.values import open_store
+from conche.secrets.values import called, open_store
 
 __all__ = ["edit"]
 
@@ -38,7 +38,7 @@ def edit(call: Invocation, name: str | None, *, allow_disk: bool) -> Outcome:
     before = store.read()
     if name is not None and name not in before:
         raise Refused(
-            "no-such-secret", f"{store.file.name} has no {name!r}.", next_command=f"invoke secrets.set {name}"
+            "no-such-secret", f"{store.file.name} has no secret {called(name, before)}", next_command="invoke secrets.list"
         )
     shown = before if name is None else {name: before[name]}
     with private_folder() as folder:

@@ -15,12 +15,13 @@ from pathlib import Path
 from conche.errors import KeyUnusable
 from conche.secret import Secret
 
-__all__ = ["Key", "find", "generate", "looked_at", "public_of", "public_or_none", "require"]
+__all__ = ["PREFIX", "Key", "find", "generate", "looked_at", "public_of", "public_or_none", "require"]
 
 DEFAULT_FILE = Path(".sops/age-key.txt")
 """Where a checkout keeps its key, relative to stack.yaml."""
 
 PREFIX = "AGE-SECRET-KEY-1"
+"""What every private key of age begins with."""
 
 
 @dataclass(frozen=True)

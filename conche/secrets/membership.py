@@ -72,7 +72,7 @@ def remove(call: Invocation, recipient: str, *, force: bool) -> Outcome:
     store = open_store(call.stack, call.root)
     before = store.document().recipients
     if recipient not in before and recipient not in document.declared_recipients(call.root, store.file):
-        raise NotFound("no-such-recipient", f"{recipient} is no recipient.", looked_at=list(before))
+        raise NotFound("no-such-recipient", "That is none of the recipients.", looked_at=list(before))
     key = store.key()
     if before == (recipient,) or (set(key.public) & set(before) == {recipient} and not force):
         raise Refused(
@@ -104,8 +104,10 @@ def _parsed(recipient: str) -> None:
     try:
         x25519.Recipient.from_str(recipient)
     except Exception:  # noqa: BLE001 - pyrage has one error a kind of key
+        private = recipient.strip().upper().startswith(keys.PREFIX)
         raise Refused(
             "recipient-malformed",
-            f"{recipient!r} is no age recipient.",
+            "That is a private key, and nobody may see it." if private else "That is no age recipient.",
             looked_at=["a recipient begins with age1 and is what age-keygen calls the public key"],
+            next_command="ask its holder to run: age-keygen -y .sops/age-key.txt",
         ) from None

@@ -8,13 +8,12 @@ import sys
 from collections.abc import Mapping
 
 from conche.command import Invocation
-from conche.errors import NotFound, Refused, did_you_mean
+from conche.errors import KeyUnusable, NotFound, Refused
 from conche.outcome import Outcome, Table
 from conche.process import run
 from conche.secret import Secret
 from conche.secrets import document, keys, sops
-from conche.secrets.store import Store
-from conche.secrets.values import PLACEHOLDERS, opened
+from conche.secrets.values import PLACEHOLDERS, called, opened
 
 __all__ = ["diff", "get", "list_secrets"]
 
@@ -62,8 +61,8 @@ def get(call: Invocation, name: str, *, show: bool, length: bool, fingerprint: b
     if name not in values:
         raise NotFound(
             "no-such-secret",
-            f"{store.file.name} has no {name!r}.{did_you_mean(name, values)}",
-            next_command=f"invoke secrets.list\ninvoke secrets.set {name}",
+            f"{store.file.name} has no secret {called(name, values)}",
+            next_command="invoke secrets.list",
         )
     value = values[name]
     if length:
@@ -87,13 +86,23 @@ def diff(call: Invocation, revision: str) -> Outcome:
     _, store = opened(call.stack, call.root)
     key = keys.require(call.root)
     name = store.file.name
-    shown = run(["git", "-C", str(call.root), "show", f"{revision}:{name}"], timeout=60)
+    now = store.read()
+    shown = run(["git", "-C", str(call.root), "show", "--end-of-options", f"{revision}:{name}"], timeout=60)
     if not shown.ok:
         raise NotFound("no-such-revision", f"git has no {name} at {revision!r}.", evidence=shown.last_lines(2))
-    before, now = sops.decrypt(shown.stdout.encode(), key, name), store.read()
+    try:
+        old = document.examine(shown.stdout.encode(), name).recipients
+        before = sops.decrypt(shown.stdout.encode(), key, name)
+    except KeyUnusable as error:
+        raise KeyUnusable(
+            "revision-unreadable",
+            f"{name} of {revision} cannot be read with your key: it is older than your access, or damaged.",
+            looked_at=[f"key {', '.join(key.public)}", f"{revision}:{name}"],
+            next_command=f"git log --oneline -- {name}\ninvoke secrets.diff --revision ANOTHER",
+            evidence=[error.message],
+        ) from error
     marks = {n: _mark(before.get(n), now.get(n)) for n in dict.fromkeys((*before, *now))}
     changed = {name: mark for name, mark in marks.items() if mark}
-    old = document.examine(shown.stdout.encode(), name).recipients
     new = store.document().recipients
     recipients = {one: "+" if one in new else "-" for one in sorted({*old} ^ {*new})}
     rows = tuple((mark, one) for one, mark in (*changed.items(), *recipients.items()))

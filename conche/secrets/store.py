@@ -69,6 +69,10 @@ class Store:
         """The key to use. `KeyUnusable` where there is none, or it is no recipient of the file."""
         return self._checked(keys.require(self.root), self.document())
 
+    def require_writable(self) -> None:
+        """Refuse what a change would refuse, before anybody is asked for a value: `KeyUnusable`."""
+        self._required(())
+
     def read(self) -> dict[str, Secret]:
         """Every secret, by one call of sops."""
         self.key()
@@ -150,10 +154,13 @@ class Store:
     def _held(self, purpose: str, moving: Collection[str] = ()) -> Iterator[tuple[Document, Key]]:
         with lock(self.file.name, purpose, folder=self._lock_folder(), wait=WAIT):
             self._sweep()
-            before = self.document()
-            declared = document.declared_recipients(self.root, self.file)
-            document.require_same_recipients(before, declared, self.file.name, moving)
-            yield before, self._checked(keys.require(self.root), before)
+            yield self._required(moving)
+
+    def _required(self, moving: Collection[str]) -> tuple[Document, Key]:
+        before = self.document()
+        declared = document.declared_recipients(self.root, self.file)
+        document.require_same_recipients(before, declared, self.file.name, moving)
+        return before, self._checked(keys.require(self.root), before)
 
     def _replace(
         self,

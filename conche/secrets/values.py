@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import os
 import secrets as random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conche.errors import KeyUnusable, Refused
+from conche.errors import KeyUnusable, Refused, did_you_mean
 from conche.files import lock, write_atomic
 from conche.secret import Secret
 from conche.secrets import keys
@@ -22,7 +22,7 @@ from conche.stack import SecretDeclaration, Secrets, Stack
 if TYPE_CHECKING:
     from conche.secrets.store import Store
 
-__all__ = ["PLACEHOLDERS", "demonstrates", "for_environment", "make", "open_store", "opened", "used_by", "variables"]
+__all__ = ["PLACEHOLDERS", "called", "demonstrates", "for_environment", "make", "open_store", "opened", "used_by", "variables"]
 
 PLACEHOLDERS = frozenset({"", "your_key_here", "your_token_here", "changeme", "change_me", "todo", "xxx"})
 """Values that stand for one that is still to come."""
@@ -53,6 +53,15 @@ def opened(stack: Stack, root: Path) -> tuple[Secrets, Store]:
     store = open_store(stack, root)
     assert stack.secrets is not None
     return stack.secrets, store
+
+
+def called(name: str, known: Iterable[str]) -> str:
+    """How an unknown name is spoken of: as it was typed only where it is a slip of a known one.
+
+    A person pastes the value where the name belongs, and an error is kept in logs.
+    """
+    meant = did_you_mean(name, known)
+    return f"{name!r}.{meant}" if meant else "of that name."
 
 
 def used_by(section: Secrets, environment: str) -> dict[str, SecretDeclaration]:
