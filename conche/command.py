@@ -7,6 +7,7 @@ than Invoke itself is imported here, so `invoke --list`, `--help` and completion
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -150,8 +151,12 @@ class _Argument(Argument):
 
 def _guarded(invocation: Invocation, body: Callable[[], Outcome]) -> Outcome:
     """Run a body, print what came of it, and end with the right exit code."""
+    from conche.files import sweep
     from conche.process import signals_raise
 
+    # What a killed command has left does not wait for the next one that would write there. Never a reason to fail.
+    with contextlib.suppress(OSError):
+        sweep()
     output = invocation.output
     try:
         with signals_raise():
@@ -226,7 +231,7 @@ def _refuse_eaten_options(body: Callable[..., Outcome], given: dict[str, Any], d
         value = given.get(parameter.name)
         if parameter.default is inspect.Parameter.empty and isinstance(value, str) and value.startswith("-"):
             # What does not look like an option may be a value that was pasted here.
-            said = repr(value) if re.fullmatch("--?[a-z][a-z-]*", value) else "what begins with a dash"
+            said = repr(value) if re.fullmatch("--?[a-z][a-z-]*|-.", value) else "what begins with a dash"
             raise Refused(
                 "argument-missing",
                 f"{dotted} needs {parameter.name.replace('_', '-')} before {said}.",

@@ -13,8 +13,11 @@ from pathlib import Path
 
 from conche.errors import Locked
 
-__all__ = ["lock", "private_folder", "runtime_folder", "write_atomic"]
+__all__ = ["lock", "private_folder", "runtime_folder", "sweep", "write_atomic"]
 
+
+PREFIX = "conche-private-"
+"""What the name of every private folder begins with."""
 
 PAUSE = 0.02
 """Seconds between two tries to take a lock."""
@@ -61,11 +64,15 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def runtime_folder() -> Path:
-    """A folder of this user (0700) that no reboot keeps: `$XDG_RUNTIME_DIR/conche`, or one under the temp folder."""
+def _runtime_path() -> Path:
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     usable = bool(base) and os.access(base, os.W_OK)
-    folder = Path(base) / "conche" if usable else Path(tempfile.gettempdir()) / f"conche-{os.getuid()}"
+    return Path(base) / "conche" if usable else Path(tempfile.gettempdir()) / f"conche-{os.getuid()}"
+
+
+def runtime_folder() -> Path:
+    """A folder of this user (0700) that no reboot keeps: `$XDG_RUNTIME_DIR/conche`, or one under the temp folder."""
+    folder = _runtime_path()
     folder.mkdir(mode=0o700, exist_ok=True)
     owner = folder.stat().st_uid
     if owner != os.getuid() or folder.is_symlink():
@@ -85,22 +92,44 @@ def private_folder(*, large: bool = False) -> Iterator[Path]:
         large: on the temp folder's disk, for what may not fit a memory file system.
     """
     base = Path(tempfile.gettempdir()) if large else runtime_folder()
-    _sweep(base)
-    folder = Path(tempfile.mkdtemp(dir=base, prefix=f"conche-{os.getpid()}-"))
+    sweep(base)
+    folder, held = _held_folder(base)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
 
 
-def _sweep(base: Path) -> None:
-    """Remove this user's private folders whose maker is dead."""
-    for folder in base.glob("conche-*-*"):
-        maker = folder.name.split("-")[1]
+def _held_folder(base: Path) -> tuple[Path, int]:
+    """A new folder, and the descriptor that holds its lock: whoever sees it free knows that its maker is dead.
+
+    The kernel lets go of the lock. A process id would not tell: the maker may live in a container that shares the
+    base, where ids count differently, or its id may have gone to another process.
+    """
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=base, prefix=PREFIX))
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # A sweep may have come between the making and the locking.
+            if os.fstat(descriptor).st_nlink:
+                return folder, descriptor
+            os.close(descriptor)
+
+
+def sweep(base: Path | None = None) -> None:
+    """Remove this user's private folders whose maker is dead, in `base` or in the runtime folder."""
+    for folder in (base or _runtime_path()).glob(f"{PREFIX}*"):
         # In a shared temp folder anybody can make a folder of any name.
-        with contextlib.suppress(OSError, OverflowError, ValueError):
-            if maker.isdigit() and not _alive(int(maker)) and folder.lstat().st_uid == os.getuid():
-                shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if os.fstat(descriptor).st_uid == os.getuid():
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def _alive(process: int) -> bool:
@@ -111,6 +140,14 @@ def _alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _counted_in() -> str:
+    """Where our process ids count: containers that share a folder with us have others (pid_namespaces(7))."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
 
 
 def _lock_folder() -> Path:
@@ -146,7 +183,7 @@ def lock(name: str, purpose: str, *, folder: Path | None = None, wait: float = 0
     try:
         _take(descriptor, name, time.monotonic() + wait)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()} {purpose}".encode(), 0)
+        os.pwrite(descriptor, f"{os.getpid()} {_counted_in()} {purpose}".encode(), 0)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -157,12 +194,15 @@ def _take(descriptor: int, name: str, deadline: float) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            process, _, purpose = os.pread(descriptor, 1000, 0).decode().partition(" ")
-            dead = process.isdigit() and not _alive(int(process))
+            process, _, rest = os.pread(descriptor, 1000, 0).decode().partition(" ")
+            where, _, purpose = rest.partition(" ")
+            elsewhere = bool(where) and where != _counted_in()
+            dead = process.isdigit() and not elsewhere and not _alive(int(process))
             if not dead and time.monotonic() >= deadline:
                 raise Locked(
                     "already-running",
-                    f"{name} is locked by process {process or 'unknown'}: {purpose or 'just starting'}.",
+                    f"{name} is locked by process {process or 'unknown'}{' of another container' * elsewhere}:"
+                    f" {purpose or 'just starting'}.",
                     next_command="wait for it to end, and try again",
                 ) from None
             time.sleep(PAUSE)

@@ -26,7 +26,17 @@ from typing import IO, NoReturn
 from conche.errors import ConcheError, Interrupted, Unreachable
 from conche.secret import Redactor
 
-__all__ = ["Completed", "ToolFailed", "environment", "interact", "replace", "run", "signals_deferred", "signals_raise"]
+__all__ = [
+    "Completed",
+    "ToolFailed",
+    "environment",
+    "interact",
+    "removed_at_death",
+    "replace",
+    "run",
+    "signals_deferred",
+    "signals_raise",
+]
 
 PASSED_ON = (
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TERM", "NO_COLOR",
@@ -148,7 +158,32 @@ def interact(argv: Sequence[str]) -> int:
     program = shutil.which(argv[0])
     if program is None:
         raise _missing(argv[0], FileNotFoundError())
-    return subprocess.run([program, *argv[1:]], check=False).returncode
+    # It ends with us, who would have read what it writes, and does not fight a shell for the terminal.
+    return subprocess.run([*_dying_with_parent(), program, *argv[1:]], check=False).returncode
+
+
+@contextlib.contextmanager
+def removed_at_death(folder: Path) -> Iterator[None]:
+    """Inside, a child watches us: whatever ends us, kill -9 too, it removes the folder.
+
+    It reads from a pipe of which nobody else has the other end, in a session of its own, which no key of the terminal
+    and no signal to our group reaches.
+    """
+    script = 'cat >/dev/null; rm -rf -- "$1" || { sleep 1; rm -rf -- "$1"; }'
+    watcher = subprocess.Popen(
+        ["/bin/sh", "-c", script, "sh", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+        start_new_session=True,
+    )
+    assert watcher.stdin is not None
+    try:
+        yield
+    finally:
+        watcher.stdin.close()
+        watcher.wait()
 
 
 def replace(argv: Sequence[str], extra_env: Mapping[str, str] | None = None) -> NoReturn:

@@ -133,7 +133,11 @@ def unset(call: Invocation, name: str) -> Outcome:
     assert call.stack.secrets is not None
     names = store.document().names
     if name not in names:
-        raise NotFound("no-such-secret", f"{store.file.name} has no secret {called(name, names)}", next_command="invoke secrets.list")
+        raise NotFound(
+            "no-such-secret",
+            f"{store.file.name} has no secret {called(name, names)}",
+            next_command="invoke secrets.list",
+        )
     declared = call.stack.secrets.declared.get(name)
     store.require_writable()
     if call.dry_run:

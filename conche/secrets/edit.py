@@ -14,7 +14,7 @@ from conche.command import Invocation
 from conche.errors import Refused
 from conche.files import private_folder
 from conche.outcome import Outcome
-from conche.process import interact
+from conche.process import interact, removed_at_death
 from conche.secret import Secret
 from conche.secrets.document import NAME
 from conche.secrets.store import Change, Store
@@ -38,10 +38,12 @@ def edit(call: Invocation, name: str | None, *, allow_disk: bool) -> Outcome:
     before = store.read()
     if name is not None and name not in before:
         raise Refused(
-            "no-such-secret", f"{store.file.name} has no secret {called(name, before)}", next_command="invoke secrets.list"
+            "no-such-secret",
+            f"{store.file.name} has no secret {called(name, before)}",
+            next_command="invoke secrets.list",
         )
     shown = before if name is None else {name: before[name]}
-    with private_folder() as folder:
+    with private_folder() as folder, removed_at_death(folder):
         if not allow_disk and not _in_memory(folder):
             raise Refused(
                 "folder-on-disk",

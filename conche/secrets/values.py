@@ -22,7 +22,17 @@ from conche.stack import SecretDeclaration, Secrets, Stack
 if TYPE_CHECKING:
     from conche.secrets.store import Store
 
-__all__ = ["PLACEHOLDERS", "called", "demonstrates", "for_environment", "make", "open_store", "opened", "used_by", "variables"]
+__all__ = [
+    "PLACEHOLDERS",
+    "called",
+    "demonstrates",
+    "for_environment",
+    "make",
+    "open_store",
+    "opened",
+    "used_by",
+    "variables",
+]
 
 PLACEHOLDERS = frozenset({"", "your_key_here", "your_token_here", "changeme", "change_me", "todo", "xxx"})
 """Values that stand for one that is still to come."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,6 +97,43 @@ def test_plaintext_is_not_put_on_a_disk(checkout: Checkout, tmp_path: Path) -> N
 
     assert refused.returncode == 2
     assert "[folder-on-disk]" in refused.stderr
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["command", "group"])
+def test_a_kill_while_the_editor_is_open_leaves_no_plaintext(
+    checkout: Checkout, memory: str, tmp_path: Path, group: bool
+) -> None:
+    os.mkfifo(tmp_path / "opened")
+    waiting = editor(tmp_path, f'echo "$$ $1" > "{tmp_path}/opened"; exec tail -f /dev/null')
+    with subprocess.Popen(
+        [sys.executable, "-m", "invoke", "secrets.edit"],
+        cwd=checkout.folder,
+        env=checkout.environment(EDITOR=waiting, XDG_RUNTIME_DIR=memory),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as command:
+        process, _, file = (tmp_path / "opened").read_text().strip().partition(" ")
+        assert "one" in Path(file).read_text()
+        children = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()
+        ending = [os.pidfd_open(int(child)) for child in children]
+        assert process in children
+
+        (os.killpg if group else os.kill)(command.pid, signal.SIGKILL)
+
+    for child in ending:
+        assert select.select([child], [], [], 30)[0], "the editor or the watcher goes on"
+        os.close(child)
+    assert not Path(file).parent.exists()
+
+
+def test_what_even_the_watcher_could_not_remove_is_removed_by_any_next_command(checkout: Checkout, memory: str) -> None:
+    left = Path(memory) / "conche/conche-private-left"
+    left.mkdir(parents=True)
+    (left / "secrets.yaml").write_text("plain")
+
+    checkout.invoke("env.config", XDG_RUNTIME_DIR=memory)
+
+    assert not left.exists()
 
 
 def test_git_merges_two_branches_that_changed_different_secrets(checkout: Checkout) -> None:
