@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NoReturn
 
-from conche.errors import ConcheError, Interrupted, Unreachable
+from conche.errors import ConcheError, Interrupted, Refused, Unreachable
 from conche.secret import Redactor
 
 __all__ = [
@@ -194,6 +194,10 @@ def replace(argv: Sequence[str], extra_env: Mapping[str, str] | None = None) -> 
         os.execvpe(argv[0], list(argv), environment(extra_env))  # noqa: S606 - argv is data, no shell
     except (FileNotFoundError, PermissionError) as error:
         raise _missing(argv[0], error) from None
+    except OSError as error:
+        if error.errno == errno.E2BIG:
+            raise _too_long(argv[0]) from None
+        raise
 
 
 @contextlib.contextmanager
@@ -256,16 +260,21 @@ def _start(
         raise _missing(
             argv[0], PermissionError(errno.EACCES, "no execute permission") if there else FileNotFoundError()
         )
-    return subprocess.Popen(
-        [*([] if outlives else _dying_with_parent()), program, *argv[1:]],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(extra_env),
-        cwd=cwd,
-        start_new_session=True,
-        pass_fds=tuple(keep_open),
-    )
+    try:
+        return subprocess.Popen(
+            [*([] if outlives else _dying_with_parent()), program, *argv[1:]],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(extra_env),
+            cwd=cwd,
+            start_new_session=True,
+            pass_fds=tuple(keep_open),
+        )
+    except OSError as error:
+        if error.errno == errno.E2BIG:
+            raise _too_long(argv[0]) from None
+        raise
 
 
 @functools.cache
@@ -276,6 +285,15 @@ def _dying_with_parent() -> tuple[str, ...]:
     """
     setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
     return (setpriv, "--pdeathsig", "TERM", "--") if setpriv else ()
+
+
+def _too_long(program: str) -> Refused:
+    return Refused(
+        "environment-too-long",
+        f"{program} cannot be started: its environment is longer than the kernel takes.",
+        looked_at=["128 KiB for one variable; for all of them together a quarter of `ulimit -s` (execve(2))"],
+        next_command="give long secrets `outputs: [file]` in stack.yaml\nenv | wc -c",
+    )
 
 
 def _missing(program: str, error: OSError) -> Unreachable:

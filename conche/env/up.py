@@ -86,13 +86,13 @@ def _refreshed(call: Invocation, name: str, secrets: Mapping[str, Secret]) -> se
     from conche.secrets import render
 
     # Compose cannot mount a file that is not there, so what is optional and absent is an empty one.
-    optional = {one: Secret("") for one, declared in used_by(section, name).items() if not declared.required}
+    optional = render.emptied(call.root, section, used_by(section, name))
     staged = render.files(call.root, section, {**optional, **secrets})
     changed = [(one, one.state) for one in staged if one.state != "same"]
-    if not call.dry_run:
+    if changed and not call.dry_run:
         for one, state in changed:
             call.output.say(f"secret file {one.path.name}: {state}")
-            one.write()
+        render.write(call.root, section, [one for one, _ in changed])
     return {service for one, state in changed if state == "changed" for service in one.services}
 
 

@@ -20,11 +20,11 @@ from conche.secrets import dotenv, keys
 from conche.secrets.document import declared_recipients
 from conche.secrets.keys import DEFAULT_FILE, Key
 from conche.secrets.store import Change, Store
-from conche.secrets.values import called, demonstrates, make, open_store
+from conche.secrets.values import called, demonstrates, make, open_store, require_holdable
 
 __all__ = ["asked", "encrypt", "init", "rotate", "rotate_value", "set_value", "unset", "write_recipients"]
 
-IGNORED = (".sops/*", ".sops-tmp-*", ".secrets.enc.yaml.*", ".env*", "!.env.example", "docker/secrets/*")
+IGNORED = (".sops/*", ".sops-tmp-*", ".secrets.enc.yaml.*", ".env*", "..env.*", "!.env.example", "docker/secrets/*")
 """Lines that .gitignore needs."""
 
 PLACEHOLDER = Secret("your_key_here")
@@ -114,6 +114,7 @@ def set_value(
     value = make(declared.generate) if generate else _given(name, from_file, raw)
     if not value.reveal():
         raise Refused("value-empty", f"The value for {name} is empty; nothing was written.")
+    require_holdable(name, declared, value)
     if "env" in declared.outputs and dotenv.quote(value.reveal()) is None:
         raise Refused(
             "value-not-representable",
@@ -249,26 +250,44 @@ def asked(what: str, *, raw: bool = False) -> Secret:
         if text != getpass.getpass(f"{what} again: "):
             raise Refused("values-differ", "The two values differ; nothing was written.")
         return Secret(text)
-    text = sys.stdin.read()
+    text = _as_text(sys.stdin.buffer.read(), "standard input")
     return Secret(text if raw else text.removesuffix("\n"))
+
+
+def _as_text(content: bytes, source: str) -> str:
+    """A secret is text, whatever the locale says of the stream it comes from."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise Refused(
+            "value-not-text",
+            f"What {source} holds is no UTF-8 text; nothing was written.",
+            next_command="base64 it, and let its reader decode it",
+        ) from None
 
 
 def _given(name: str, from_file: str | None, raw: bool) -> Secret:
     if from_file is None:
         return asked(name, raw=raw)
     try:
-        text = Path(from_file).read_text(encoding="utf-8")
+        text = _as_text(Path(from_file).expanduser().read_bytes(), "the file")
     except OSError as error:
-        raise Refused("file-unreadable", f"{from_file} cannot be read: {error.strerror}.") from error
+        raise Refused(
+            "file-unreadable",
+            f"The file cannot be read: {error.strerror}.",
+            looked_at=["--from-file takes the name of a file, not a value"],
+            next_command=f"invoke secrets.set {name}    # reads standard input",
+        ) from error
     return Secret(text if raw else text.removesuffix("\n"))
 
 
 def _plain(file: str) -> dict[str, Secret]:
     """The values of a plaintext file, as text: 007 stays 007."""
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused("file-unreadable", f"{file} cannot be read as text.", looked_at=[file]) from error
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise Refused("file-unreadable", f"{file} cannot be read: {error.strerror}.", looked_at=[file]) from error
+    text = _as_text(content, file)
     if file.endswith(".json"):
         loaded = _json(text, file)
     elif Path(file).name.startswith(".env") or file.endswith(".env"):

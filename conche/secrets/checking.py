@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from conche.command import Invocation
-from conche.errors import ConcheError, KeyUnusable
+from conche.errors import ConcheError, KeyUnusable, Refused
 from conche.outcome import Outcome, Table
 from conche.process import run
 from conche.secret import Secret
 from conche.secrets import document, dotenv, keys, render
 from conche.secrets.store import Store
-from conche.secrets.values import PLACEHOLDERS, demonstrates, opened
-from conche.stack import Secrets
+from conche.secrets.values import PLACEHOLDERS, demonstrates, opened, require_holdable
+from conche.stack import SecretDeclaration, Secrets
 
 __all__ = ["check"]
 
@@ -96,15 +96,32 @@ def _with_key(call: Invocation, section: Secrets, store: Store) -> Iterator[Prob
         value = values.get(name)
         if value is not None and value.reveal() in PLACEHOLDERS and declared.required:
             yield Problem("placeholder", f"{name} still has a placeholder", f"invoke secrets.set {name}")
-        if value is not None and "env" in declared.outputs and dotenv.quote(value.reveal()) is None:
+        if value is not None and not _deliverable(name, declared, value):
             yield Problem("not-representable", f"{name} cannot stand in .env", f"invoke secrets.set {name} --generate")
     yield from _stale(call, section, values)
 
 
+def _deliverable(name: str, declared: SecretDeclaration, value: Secret) -> bool:
+    try:
+        require_holdable(name, declared, value)
+    except Refused:
+        return False
+    return "env" not in declared.outputs or dotenv.quote(value.reveal()) is not None
+
+
 def _stale(call: Invocation, section: Secrets, values: Mapping[str, Secret]) -> Iterator[Problem]:
     """Rendered files that are there and not what they should be."""
-    writable = {n: v for n, v in values.items() if dotenv.quote(v.reveal()) is not None or n not in section.declared}
-    for staged in render.stage(call.root, section, writable, env=True, files_=True):
-        if staged.state == "changed":
-            name = staged.path.relative_to(call.root)
+    declared = section.declared
+    writable = {n: v for n, v in values.items() if n not in declared or _deliverable(n, declared[n], v)}
+    staged = render.stage(call.root, section, writable, env=True, files_=True)
+    for one in staged:
+        if one.state == "changed":
+            name = one.path.relative_to(call.root)
             yield Problem("stale", f"{name} is not what the secrets say", "invoke secrets.render")
+    ours = render.left_over(call.root, section, staged)
+    for path in ours:
+        yield Problem("left-over", f"{path.name} is of no secret any more", "invoke secrets.render")
+    known = {one.path for one in staged} | set(ours)
+    for path in (call.root / section.folder / f"{name}.txt" for name in (*section.declared, *section.htpasswd)):
+        if path not in known and path.exists() and path.stat().st_size:
+            yield Problem("left-over", f"{path.name} has a value that the secrets have not", f"rm '{path}'")

@@ -30,23 +30,29 @@ def render_all(call: Invocation, *, check: bool, env_only: bool, files_only: boo
     staged = render.stage(call.root, section, store.read(), env=not files_only, files_=not env_only)
     states = {one.path.relative_to(call.root): one.state for one in staged}
     stale = [one for one in staged if one.state != "same"]
-    plan = Plan(tuple(Step("write", f"file {one.path.relative_to(call.root)}", one.state) for one in stale))
+    gone = [] if env_only else render.left_over(call.root, section, staged)
+    states |= {path.relative_to(call.root): "left over" if check or call.dry_run else "removed" for path in gone}
+    plan = Plan(
+        (
+            *(Step("write", f"file {one.path.relative_to(call.root)}", one.state) for one in stale),
+            *(Step("remove", f"file {path.relative_to(call.root)}", "no secret has it any more") for path in gone),
+        )
+    )
     if call.dry_run:
         return Outcome(plan=plan)
     if not check:
-        for one in stale:
-            one.write()
+        render.write(call.root, section, staged, gone)
     changed = [one for one in stale if states[one.path.relative_to(call.root)] == "changed"]
     services = sorted({service for one in changed for service in one.services})
     rows = tuple((str(path), state) for path, state in states.items())
     lines = [f"Restart, to take it up: {', '.join(services)}"] if services and not check else []
     return Outcome(
         value={"files": {str(path): state for path, state in states.items()}, "restart": services},
-        changed=bool(stale) and not check,
+        changed=bool(stale or gone) and not check,
         plan=plan,
         tables=[Table(("file", "state"), rows)],
-        lines=lines + (["Next: invoke secrets.render"] if check and stale else []),
-        exit_code=1 if check and stale else 0,
+        lines=lines + (["Next: invoke secrets.render"] if check and (stale or gone) else []),
+        exit_code=1 if check and (stale or gone) else 0,
     )
 
 

@@ -98,10 +98,12 @@ def _editor() -> list[str]:
 
 
 def _read(file: Path) -> dict[str, Secret]:
-    text = file.read_text(encoding="utf-8")
     try:
+        text = file.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.BaseLoader)
         loaded = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - BaseLoader makes text of everything
+    except UnicodeDecodeError:
+        raise Refused("edit-not-yaml", "What was saved is no UTF-8 text.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise Refused("edit-not-yaml", f"Line {mark.line + 1 if mark else '?'} is not YAML.") from None

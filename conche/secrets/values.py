@@ -30,12 +30,16 @@ __all__ = [
     "make",
     "open_store",
     "opened",
+    "require_holdable",
     "used_by",
     "variables",
 ]
 
 PLACEHOLDERS = frozenset({"", "your_key_here", "your_token_here", "changeme", "change_me", "todo", "xxx"})
 """Values that stand for one that is still to come."""
+
+LONGEST_VARIABLE = 32 * 4096
+"""Bytes of one variable with its name, `=` and a NUL, beyond which Linux starts no program (execve(2))."""
 
 _ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789"
 """No sign that Compose, dotenv or a shell reads as more than itself, and none that a person mistakes for another."""
@@ -116,9 +120,30 @@ def for_environment(
 
 
 def variables(section: Secrets, values: Mapping[str, Secret]) -> dict[str, Secret]:
-    """The values that go into the environment, by variable."""
+    """The values that go into the environment, by variable.
+
+    Raises:
+        Refused: an environment cannot hold a value.
+    """
     declared = section.declared
+    for name, value in values.items():
+        require_holdable(name, declared[name], value)
     return {declared[n].variable(n): value for n, value in values.items() if "env" in declared[n].outputs}
+
+
+def require_holdable(name: str, declared: SecretDeclaration, value: Secret) -> None:
+    """Refuse a value that is meant for the environment, and that no process could be started with."""
+    if "env" not in declared.outputs:
+        return
+    size = len(f"{declared.variable(name)}={value.reveal()}".encode()) + 1
+    if size > LONGEST_VARIABLE or "\0" in value.reveal():
+        why = "has a NUL byte in it" if "\0" in value.reveal() else f"takes {size} bytes of {LONGEST_VARIABLE}"
+        raise Refused(
+            "value-not-for-environment",
+            f"{name} cannot be an environment variable: it {why}. Nothing was changed.",
+            looked_at=[f"secrets.declared.{name}.outputs in stack.yaml: {', '.join(declared.outputs)}"],
+            next_command=f"give {name} `outputs: [file]` in stack.yaml, and read /run/secrets/{name} in its services",
+        )
 
 
 def demonstrates(store: Store, section: Secrets) -> bool:
