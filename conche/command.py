@@ -229,7 +229,8 @@ def _refuse_eaten_options(body: Callable[..., Outcome], given: dict[str, Any], d
     """Invoke takes `--help`, and any option it does not know, for a positional argument that is still missing."""
     for parameter in inspect.signature(body).parameters.values():
         value = given.get(parameter.name)
-        if parameter.default is inspect.Parameter.empty and isinstance(value, str) and value.startswith("-"):
+        # A dash by itself means standard input, as everywhere.
+        if parameter.default is inspect.Parameter.empty and isinstance(value, str) and re.match("-.", value):
             # What does not look like an option may be a value that was pasted here.
             said = repr(value) if re.fullmatch("--?[a-z][a-z-]*|-.", value) else "what begins with a dash"
             raise Refused(

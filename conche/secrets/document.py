@@ -132,8 +132,9 @@ def declared_recipients(root: Path, file: Path) -> tuple[str, ...]:
         raise _config(config, "is broken") from error
     except (StopIteration, KeyError):
         raise _config(config, f"has no rule with age recipients for {file.name}") from None
-    listed = recipients.split(",") if isinstance(recipients, str) else recipients
     # sops takes a comma at the end too.
+    listed = recipients.split(",") if isinstance(recipients, str) else recipients
+    listed = listed if isinstance(listed, list) else []
     named = tuple(filter(None, (str(recipient or "").strip() for recipient in listed)))
     if not named:
         raise _config(config, f"names no age recipient for {file.name}")
