@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,9 +14,11 @@ from conche.process import run
 
 __all__ = [
     "LABEL",
+    "STREAMS",
     "Container",
     "asked",
     "last_lines",
+    "logged",
     "of_project",
     "one_off",
     "passes_healthcheck",
@@ -30,6 +32,8 @@ __all__ = [
 
 LABEL = "com.docker.compose"
 """Prefix of the labels that Compose puts on what it makes."""
+
+STREAMS = ("stdout", "stderr")
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,14 @@ def last_lines(engine: Engine, container_id: str, count: int = 20) -> tuple[str,
     with translated(engine.address):
         log: bytes = engine.client.api.logs(container_id, tail=count)
     return tuple(log.decode(errors="replace").splitlines())
+
+
+def logged(engine: Engine, container_id: str, stream: str) -> Iterator[bytes]:
+    """What a container has written to one of `STREAMS`, from its start, in pieces that end anywhere."""
+    with translated(engine.address):
+        yield from engine.client.api.logs(
+            container_id, stdout=stream == "stdout", stderr=stream == "stderr", stream=True, follow=False
+        )
 
 
 def passes_healthcheck(engine: Engine, container: Container) -> bool:

@@ -1,4 +1,4 @@
-"""Where the real values of the secrets stand in the open: files, the index, git's history, images.
+"""Where the real values of the secrets stand in the open: files, the index, git's history, images, logs.
 
 A finding names the secret and the place, never the text. What is compressed inside a file, such as an archive that
 somebody committed, is not opened.
@@ -68,8 +68,8 @@ class Finding:
     Attributes:
         name: of the secret, `AGE_KEY` or `UNREADABLE`.
         place: `path:line`; `commit:path` of the commit that brought it, or `blob ID` where no branch and no tag has
-            it; `reference layer N path` or `reference config.Env[N]`.
-        kind: `worktree`, `index`, `history` or `image`.
+            it; `reference layer N path` or `reference config.Env[N]`; `environment service container stream:line`.
+        kind: `worktree`, `index`, `history`, `image` or `log`.
         line: in the file or blob, from 1; 0 where the place has no lines.
     """
 

@@ -10,12 +10,13 @@ from conche.outcome import Outcome, Table
 from conche.secrets import keys
 from conche.secrets.scan import Finding, Needles, scan_history, scan_index, scan_worktree
 from conche.secrets.scan_image import scan_image
+from conche.secrets.scan_logs import scan_container_logs, scan_log_files
 from conche.secrets.values import PLACEHOLDERS, open_store
 
 __all__ = ["search"]
 
 
-def search(call: Invocation, *, staged: bool, history: bool, image: list[str]) -> Outcome:
+def search(call: Invocation, *, staged: bool, history: bool, image: list[str], logs: bool) -> Outcome:
     """Look for every value, and for age keys; says where and which, never what. Exit code 1 when something is found."""
     store = open_store(call.stack, call.root)
     section = call.stack.secrets
@@ -32,6 +33,9 @@ def search(call: Invocation, *, staged: bool, history: bool, image: list[str]) -
         found += scan_history(call.root, needles)
     for reference in image:
         found += scan_image(Engine(), reference, needles)
+    if logs:
+        found += scan_log_files(call.root, needles)
+        found += scan_container_logs(call.stack, needles)
     rows = tuple((one.kind, one.place, one.name) for one in found)
     known = "" if values else ", without a key: age keys only"
     lines = [f"{len(real)} secrets looked for{known}; {len(found)} found."]

@@ -152,11 +152,12 @@ def scan(
     staged: Annotated[bool, "what is staged instead of the checkout, as a pre-commit hook"] = False,
     history: Annotated[bool, "every git object too, reachable or not"] = False,
     image: Annotated[list[str], "an image too; may be given again"] = (),  # type: ignore[assignment]
+    logs: Annotated[bool, "the containers' logs of every environment, and the files below logs/, too"] = False,
 ) -> Outcome:
     """Look for the real values where they should not be."""
     from conche.secrets.search import search
 
-    return search(invocation, staged=staged, history=history, image=list(image))
+    return search(invocation, staged=staged, history=history, image=list(image), logs=logs)
 
 
 @command(name="backup-key", changes=True)

@@ -1,0 +1,99 @@
+"""The search of logs: what the containers of every environment have written, and the files below logs/."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, cast
+
+from conche.engine import containers
+from conche.engine.connection import Engine
+from conche.errors import ConcheError
+from conche.secrets.scan import UNREADABLE, Finding, Needles, folded, shown
+from conche.stack import TRIAL, Stack
+
+__all__ = ["FOLDER", "scan_container_logs", "scan_log_files"]
+
+FOLDER = "logs"
+"""Where log files stand in a checkout; git ignores it, so that the search of the checkout passes it over."""
+
+
+def scan_container_logs(stack: Stack, needles: Needles) -> tuple[Finding, ...]:
+    """The logs of the containers of every environment, running or not, tried or run once, as far as engines keep them.
+
+    stdout and stderr are searched apart, because one may be written in the middle of a value on the other; a finding
+    has the line of its own stream. What cannot be asked is reported as `UNREADABLE`.
+    """
+    found: list[Finding] = []
+    for name, environment in stack.environments.items():
+        engine = Engine(environment.engine)
+        try:
+            for project in (stack.project(name), stack.project(name) + TRIAL):
+                for container in (*containers.of_project(engine, project), *containers.one_off(engine, project)):
+                    found += _of_container(engine, container, f"{name} {container.service}", needles)
+        except ConcheError:
+            found.append(Finding(UNREADABLE, f"{name} at {engine.address}", "log"))
+    return folded(found)
+
+
+def _of_container(engine: Engine, container: containers.Container, service: str, needles: Needles) -> Iterator[Finding]:
+    for stream in containers.STREAMS:
+        place = f"{service} {container.name} {stream}"
+        try:
+            written = _Joined(containers.logged(engine, container.id, stream))
+            for hit in needles.hits(io.BufferedReader(written)):
+                yield Finding(hit.name, f"{place}:{hit.line}", "log", hit.line)
+        except ConcheError:
+            # A logging driver such as syslog keeps nothing that could be read here.
+            yield Finding(UNREADABLE, place, "log")
+
+
+def scan_log_files(root: Path, needles: Needles) -> tuple[Finding, ...]:
+    """The files below logs/, also those that were rotated and compressed with gzip; links are not followed."""
+    found: list[Finding] = []
+    for path in sorted((root / FOLDER).rglob("*")):
+        if path.is_symlink() or not path.is_file():
+            continue
+        place = shown(needles, str(path.relative_to(root)))
+        try:
+            with _opened(path) as stream:
+                hits = list(needles.hits(stream))
+        except (OSError, EOFError, zlib.error):
+            found.append(Finding(UNREADABLE, place, "log"))
+            continue
+        found += [Finding(hit.name, f"{place}:{hit.line}", "log", hit.line) for hit in hits]
+    return folded(found)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    with path.open("rb") as plain:
+        compressed = plain.read(2) == b"\x1f\x8b"
+        plain.seek(0)
+        yield cast(IO[bytes], gzip.GzipFile(fileobj=plain)) if compressed else plain
+
+
+class _Joined(io.RawIOBase):
+    """Pieces of bytes, as they come, as one stream."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._rest = piece
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
