@@ -93,9 +93,9 @@ def examine(content: bytes, name: str) -> Document:
 
 
 def _names(file: str, values: dict[str, Any]) -> tuple[str, ...]:
-    for name, value in values.items():
+    for number, (name, value) in enumerate(values.items(), 1):
         if not NAME.fullmatch(str(name)):
-            raise _damaged(file, f"has the name {name!r}, which sops or a shell would mishandle")
+            raise _damaged(file, f"has a name, number {number}, that sops or a shell would mishandle")
         if isinstance(value, (dict, list)):
             raise _damaged(file, f"is not flat: {name} is a {type(value).__name__}")
         # sops leaves an empty string empty.

@@ -107,13 +107,19 @@ def _read(file: Path) -> dict[str, Secret]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise Refused("edit-not-yaml", f"Line {mark.line + 1 if mark else '?'} is not YAML.") from None
-    if not isinstance(loaded, dict) or not loaded:
+    if not isinstance(node, yaml.MappingNode) or not isinstance(loaded, dict) or not loaded:
         raise Refused("edit-empty", "What was saved has no values; to remove one: invoke secrets.unset NAME.")
-    names = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-    wrong = [str(n) for n, value in loaded.items() if not isinstance(value, str) or not NAME.fullmatch(str(n))]
-    wrong += sorted({n for n in names if names.count(n) > 1})
+    names = [str(key.value) for key, _ in node.value]
+    # By their lines: where a name belongs there may be a value by now.
+    wrong = [
+        str(key.start_mark.line + 1)
+        for key, value in node.value
+        if not isinstance(value, yaml.ScalarNode) or not NAME.fullmatch(str(key.value)) or names.count(key.value) > 1
+    ]
     if wrong:
-        raise Refused("edit-not-flat", f"{', '.join(wrong)}: not a name with one text, or there twice.")
+        raise Refused(
+            "edit-not-flat", f"Line {', '.join(wrong)}: not a name with one text, or a name that stands twice."
+        )
     return {n: Secret(value) for n, value in loaded.items()}
 
 

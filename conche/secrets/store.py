@@ -216,12 +216,13 @@ class Store:
 
 
 def _check_names(values: Mapping[str, Secret]) -> None:
-    wrong = [name for name in values if not document.NAME.fullmatch(name)]
+    wrong = [str(number) for number, name in enumerate(values, 1) if not document.NAME.fullmatch(name)]
     if wrong:
+        # Not repeated: in a file that is not what it should be, a value stands where a name belongs.
         raise Refused(
             "secret-name-unusable",
-            f"{', '.join(map(repr, wrong))} cannot be the name of a secret.",
-            looked_at=["lower-case letters, digits and _; not sops…, not …_unencrypted"],
+            f"Of {len(values)} names these cannot be names of secrets: number {', '.join(wrong)}.",
+            looked_at=["a name has lower-case letters, digits and _; it is not sops…, not …_unencrypted"],
         )
 
 
