@@ -89,13 +89,14 @@ def forms(value: str) -> Iterable[str]:
     if len(value) < SHORTEST_REDACTED:
         return ()
     encoded = base64.b64encode(value.encode()).decode()
+    doubled = value.replace("$", "$$")
     return {
         value,
+        doubled,
         encoded,
         encoded.rstrip("="),
         urllib.parse.quote(value, safe=""),
-        json.dumps(value)[1:-1],
-        json.dumps(value, ensure_ascii=False)[1:-1],
+        # What Compose renders is both: in JSON, and with each `$` doubled.
+        *(json.dumps(one, ensure_ascii=ascii_)[1:-1] for one in (value, doubled) for ascii_ in (True, False)),
         *(line for line in value.splitlines() if len(line) >= SHORTEST_REDACTED),
-        value.replace("$", "$$"),
     }
