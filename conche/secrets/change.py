@@ -21,6 +21,7 @@ from conche.secrets.document import declared_recipients
 from conche.secrets.keys import DEFAULT_FILE, Key
 from conche.secrets.store import Change, Store
 from conche.secrets.values import called, demonstrates, make, open_store, require_holdable
+from conche.stack import Secrets
 
 __all__ = ["asked", "encrypt", "init", "rotate", "rotate_value", "set_value", "unset", "write_recipients"]
 
@@ -44,24 +45,19 @@ def init(call: Invocation, *, generate: bool) -> Outcome:
             ],
         )
     key_file = call.root / DEFAULT_FILE
-    existing = keys.find(call.root, {}) if key_file.exists() else None
-    if existing and set(existing.public) & set(section.demonstration):
-        raise Refused(
-            "demonstration-key-in-place",
-            f"{DEFAULT_FILE} is the demonstration key, which everybody has.",
-            next_command=f"rm {DEFAULT_FILE}\ninvoke secrets.init",
-        )
+    existing = _own(keys.find(call.root, {}) if key_file.exists() else None, section)
     plan = Plan(
         (
-            *([] if existing else [Step("create", f"file {DEFAULT_FILE}", "no age key")]),
+            *([] if existing else [Step("create", f"file {DEFAULT_FILE}", "no age key of your own")]),
             Step("create", "file .sops.yaml", "recipients of your own"),
             Step("create", f"file {store.file.name}", "encrypted to your key"),
         )
     )
     if call.dry_run:
         return Outcome(plan=plan)
-    key = existing or _new_key(key_file)
+    # Before there is a key that git could take.
     _ignore(call.root)
+    key = existing or _new_key(key_file)
     values = {n: make(d.generate) if generate and d.generate else PLACEHOLDER for n, d in section.declared.items()}
     write_recipients(call.root, store.file, key.public)
     store.create(values, key.public, key, replace=True)
@@ -76,6 +72,20 @@ def init(call: Invocation, *, generate: bool) -> Outcome:
             "A second, offline recipient saves you when this one is lost: invoke secrets.recipients.add age1…",
             *(f"Next: invoke secrets.set {name}" for name in todo),
         ],
+    )
+
+
+def _own(found: Key | None, section: Secrets) -> Key | None:
+    """The key in place, unless it is the demonstration key, which nobody loses."""
+    everybodys = set(section.demonstration)
+    if found is None or not everybodys & set(found.public):
+        return found
+    if everybodys >= set(found.public):
+        return None
+    raise Refused(
+        "demonstration-key-in-place",
+        f"{DEFAULT_FILE} has the demonstration key, which everybody has, beside others.",
+        next_command=f"remove it from {DEFAULT_FILE}\ninvoke secrets.init",
     )
 
 

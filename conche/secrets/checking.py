@@ -12,6 +12,7 @@ from conche.outcome import Outcome, Table
 from conche.process import run
 from conche.secret import Secret
 from conche.secrets import document, dotenv, keys, render
+from conche.secrets.document import Document
 from conche.secrets.store import Store
 from conche.secrets.values import PLACEHOLDERS, demonstrates, opened, require_holdable
 from conche.stack import SecretDeclaration, Secrets
@@ -60,8 +61,25 @@ def _without_key(call: Invocation, section: Secrets, store: Store) -> Iterator[P
             yield Problem("missing", f"{name} is declared and not there", f"invoke secrets.set {name}")
     for name in sorted(set(found.names) - section.declared.keys()):
         yield Problem("undeclared", f"{name} is in the file and not in stack.yaml", f"invoke secrets.unset {name}")
+    yield from _rolled_back(call, found, store)
     yield from _tracked(call, section)
     yield from _loose(call, section)
+
+
+def _rolled_back(call: Invocation, found: Document, store: Store) -> Iterator[Problem]:
+    """A whole file of an earlier time is valid in itself: only something outside it, here git, tells that it is old."""
+    name = store.file.name
+    shown = run(["git", "-C", str(call.root), "show", f"HEAD:./{name}"], timeout=60)
+    try:
+        committed = document.examine(shown.stdout.encode(), name) if shown.ok else None
+    except KeyUnusable:
+        return
+    if committed is not None and committed.content != found.content and found.modified < committed.modified:
+        yield Problem(
+            "rolled-back",
+            f"{name} was last changed at {found.modified:%Y-%m-%d %H:%M:%S}, before the one that is committed",
+            f"invoke secrets.diff; git checkout HEAD -- {name}",
+        )
 
 
 def _tracked(call: Invocation, section: Secrets) -> Iterator[Problem]:

