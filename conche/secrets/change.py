@@ -163,7 +163,8 @@ def unset(call: Invocation, name: str) -> Outcome:
 def rotate(call: Invocation, *, identity: bool, finish: bool) -> Outcome:
     """A new data key; with `identity` a new age key beside the old one, with `finish` the old one goes."""
     store = open_store(call.stack, call.root)
-    store.require_writable()
+    # What an identity of ours is in one of the two lists only was left so by a kill, and is put right now.
+    store.require_writable(moving=store.key().public if identity else ())
     if call.dry_run:
         return Outcome(plan=Plan((Step("rotate", f"file {store.file.name}", "asked for"),)))
     if identity:
@@ -204,7 +205,7 @@ def _new_identity(call: Invocation, store: Store, *, finish: bool) -> Outcome:
             f"The key in use is from {held.source}; --identity changes {DEFAULT_FILE} only.",
             next_command=f"put the key into {DEFAULT_FILE} first",
         )
-    if not (finish and len(held.public) > 1):
+    if not (finish and len(held.public) > 1 and held.public[-1] in _everywhere(call, store)):
         held = _with_another(call, store, key_file, held)
     *old, public = held.public
     lines = [f"The new public key: {public}", "Next: SOPS_AGE_KEY in CI, and invoke secrets.backup-key PATH"]
@@ -215,22 +216,34 @@ def _new_identity(call: Invocation, store: Store, *, finish: bool) -> Outcome:
         return Outcome(value={"added": public, "removed": []}, changed=True, lines=lines)
     secret = held.identities.reveal().splitlines()[-1]
     new = Key(held.source, Secret(secret), (public,))
-    for gone in [one for one in old if one in store.document().recipients]:
+    somewhere = {*store.document().recipients, *declared_recipients(call.root, store.file)}
+    for gone in [one for one in old if one in somewhere]:
         store.rotate("rotate --identity: remove", remove=gone, prove=new)
         write_recipients(call.root, store.file, store.document().recipients)
     _write_key(key_file, [secret])
     return Outcome(value={"added": public, "removed": old}, changed=True, lines=lines)
 
 
+def _everywhere(call: Invocation, store: Store) -> set[str]:
+    """The recipients that the file and .sops.yaml agree on."""
+    return {*store.document().recipients} & {*declared_recipients(call.root, store.file)}
+
+
 def _with_another(call: Invocation, store: Store, key_file: Path, old: Key) -> Key:
-    """The key file with a new identity at its end, which is a recipient and has been seen to decrypt."""
-    secret, public = keys.generate()
-    both = [*old.identities.reveal().splitlines(), secret.reveal()]
+    """The key file with a new identity at its end, which is a recipient and has been seen to decrypt.
+
+    An identity that a killed command has put there, and made a recipient in the file only, is that new one.
+    """
+    *_, last = old.identities.reveal().splitlines()
+    found = store.document().recipients
+    begun = len(old.public) > 1 and old.public[-1] in found and old.public[-1] not in _everywhere(call, store)
+    secret, public = (Secret(last), old.public[-1]) if begun else keys.generate()
+    both = [*old.identities.reveal().splitlines(), *([] if begun else [secret.reveal()])]
     # Both keys are on the disk before the first recipient changes, so a kill at any step leaves a usable one.
     _write_key(key_file, both)
     store.rotate("rotate --identity: add", add=public, prove=Key(old.source, secret, (public,)))
     write_recipients(call.root, store.file, store.document().recipients)
-    return Key(old.source, Secret("\n".join(both)), (*old.public, public))
+    return Key(old.source, Secret("\n".join(both)), tuple(dict.fromkeys((*old.public, public))))
 
 
 def _new_key(file: Path) -> Key:

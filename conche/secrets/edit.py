@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -21,6 +23,11 @@ from conche.secrets.store import Change, Store
 from conche.secrets.values import called, open_store
 
 __all__ = ["edit"]
+
+AT_ONCE = 2.0
+"""Seconds in which nobody has edited anything."""
+
+HINT = 'If the editor is still open, it does not wait, and has nothing to save to: EDITOR="code --wait", for example.'
 
 QUIET_VIM = ("-n", "-i", "NONE", "-c", "set noundofile")
 """No swap file, no viminfo, no undo file: each would hold the values."""
@@ -53,12 +60,15 @@ def edit(call: Invocation, name: str | None, *, allow_disk: bool) -> Outcome:
         file = folder / "secrets.yaml"
         file.touch(mode=0o600)
         file.write_text(_written(shown), encoding="utf-8")
+        begun = time.monotonic()
         wanted = _edited(call, file)
+        at_once = time.monotonic() - begun < AT_ONCE
     change = Change(
         put={n: value for n, value in wanted.items() if shown.get(n) != value},
         drop=tuple(n for n in shown if n not in wanted),
     )
-    return _apply(call, store, change, len(shown))
+    outcome = _apply(call, store, change, len(shown))
+    return replace(outcome, lines=[*outcome.lines, HINT]) if at_once and not outcome.changed else outcome
 
 
 def _apply(call: Invocation, store: Store, change: Change, count: int) -> Outcome:

@@ -69,9 +69,13 @@ class Store:
         """The key to use. `KeyUnusable` where there is none, or it is no recipient of the file."""
         return self._checked(keys.require(self.root), self.document())
 
-    def require_writable(self) -> None:
-        """Refuse what a change would refuse, before anybody is asked for a value: `KeyUnusable`."""
-        self._required(())
+    def require_writable(self, moving: Collection[str] = ()) -> None:
+        """Refuse what a change would refuse, before anybody is asked for a value: `KeyUnusable`.
+
+        Args:
+            moving: recipients that may be in only one of the file and .sops.yaml.
+        """
+        self._required(moving)
 
     def read(self) -> dict[str, Secret]:
         """Every secret, by one call of sops."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -87,7 +88,26 @@ def test_what_cannot_be_written_is_refused_and_the_file_stays(
 def test_an_editor_that_changes_nothing_changes_nothing(checkout: Checkout, memory: str) -> None:
     done = checkout.invoke("secrets.edit", EDITOR="true", XDG_RUNTIME_DIR=memory)
 
-    assert (done.returncode, done.stdout) == (0, "Nothing was changed.\n")
+    assert done.returncode == 0
+    said, hint = done.stdout.splitlines()
+    assert said == "Nothing was changed."
+    assert 'EDITOR="code --wait"' in hint
+
+
+def test_an_editor_that_does_not_wait_finds_no_file_and_changes_nothing(
+    checkout: Checkout, memory: str, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "gate")
+    os.mkfifo(tmp_path / "result")
+    later = f"read -r _ < '{tmp_path}/gate'; (echo 'alpha: late' > \"$1\") 2>/dev/null; echo $? > '{tmp_path}/result'"
+    leaving = editor(tmp_path, f'sh -c {shlex.quote(later)} sh "$1" </dev/null >/dev/null 2>&1 &')
+
+    done = checkout.invoke("secrets.edit", EDITOR=leaving, XDG_RUNTIME_DIR=memory)
+
+    assert "code --wait" in done.stdout
+    (tmp_path / "gate").write_text("go\n")
+    assert (tmp_path / "result").read_text() != "0\n"
+    assert checkout.value("alpha") == "one"
 
 
 def test_plaintext_is_not_put_on_a_disk(checkout: Checkout, tmp_path: Path) -> None:

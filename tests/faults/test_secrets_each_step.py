@@ -1,0 +1,116 @@
+"""secrets: each mutating task, killed before each of its steps, loses nothing and is finished by saying it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from conche.secrets import keys
+from tests.secrets.declared import Checkout
+from tests.stacks import SmallStack
+
+KILLER = """\
+import os, signal, sys
+step = int(os.environ.pop("KILL_BEFORE"))
+seen = 0
+
+def hook(event, arguments):
+    global seen
+    # Starts of programs, and whatever gives a file its name, makes a folder, or takes one of them away.
+    if event not in ("subprocess.Popen", "os.rename", "os.remove", "os.mkdir", "os.rmdir"):
+        return
+    seen += 1
+    if seen == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(hook)
+"""
+
+PUBLIC = keys.generate()[1]
+
+TASKS = {
+    "init": ("init",),
+    "encrypt": ("encrypt", "{given}", "--replace"),
+    "encrypt merge": ("encrypt", "{given}", "--merge"),
+    "render": ("render",),
+    "set": ("set", "optional"),
+    "unset": ("unset", "renamed", "--yes"),
+    "rotate": ("rotate",),
+    "identity": ("rotate", "--identity"),
+    "finish": ("rotate", "--identity", "--finish"),
+    "add": ("recipients.add", PUBLIC),
+    "remove": ("recipients.remove", "{other}"),
+    "edit": ("edit", "--allow-disk"),
+    "rotate-value": ("rotate-value", "db_password"),
+}
+
+
+@pytest.fixture(scope="module")
+def prepared(template: Checkout, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, str]:
+    """A checkout with something for each task to do, and the recipient that may be removed."""
+    folder = tmp_path_factory.mktemp("prepared") / "my checkout"
+    shutil.copytree(template.folder, folder)
+    made = Checkout(SmallStack(folder, template.small.name, template.small.port))
+    other = keys.generate()[1]
+    made.ok("secrets.recipients.add", other)
+    made.ok("secrets.set", "renamed", stdin="the-value-of-renamed")
+    (folder.parent / "given.json").write_text(json.dumps({"api_key": "the-value-of-api-key", "optional": "imported"}))
+    (folder.parent / "editor").write_text("#!/bin/sh\nsed -i 's/^optional: .*/optional: edited/' \"$1\"\n")
+    (folder.parent / "editor").chmod(0o755)
+    (folder.parent / "hook").mkdir()
+    (folder.parent / "hook/sitecustomize.py").write_text(KILLER)
+    return made, other
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", TASKS)
+def test_killed_before_each_step_it_loses_nothing_and_is_finished_by_the_same_command(
+    prepared: tuple[Checkout, str], tmp_path: Path, name: str
+) -> None:
+    source, other = prepared
+    given = source.folder.parent / "given.json"
+    task, *rest = (word.format(given=given, other=other) for word in TASKS[name])
+    killed = 0
+    for step in range(1, 1000):
+        checkout = Checkout(SmallStack(tmp_path / str(step) / "my checkout", source.small.name, source.small.port))
+        shutil.copytree(source.folder, checkout.folder)
+        if name == "init":
+            for path in (checkout.encrypted, checkout.key_file, checkout.folder / ".sops.yaml"):
+                path.unlink()
+        editor = {"EDITOR": str(source.folder.parent / "editor")}
+        hook = os.pathsep.join((str(source.folder.parent / "hook"), checkout.environment({})["PYTHONPATH"]))
+
+        ended = checkout.call(f"secrets.{task}", *rest, stdin="new", PYTHONPATH=hook, KILL_BEFORE=str(step), **editor)
+        if ended.returncode != -signal.SIGKILL:
+            assert ended.returncode == 0, ended.stderr
+            break
+        killed += 1
+
+        if name != "init":
+            assert checkout.ok("secrets.get", "api_key") == "the-value-of-api-key", f"step {step}"
+        again = checkout.call(f"secrets.{task}", *rest, stdin="new", **editor)
+        # What was done to its end before the kill is said to be done, or to be gone.
+        assert again.returncode == 0 or (name in ("unset", "remove") and again.returncode == 6), again.stderr
+        afterwards(checkout, name)
+        shutil.rmtree(checkout.folder.parent)
+
+    assert killed > 3, "the hook saw no step"
+
+
+def afterwards(checkout: Checkout, name: str) -> None:
+    """The next change works, the two lists of recipients agree, and nothing lies around."""
+    checkout.ok("secrets.set", "shared_token", stdin="afterwards")
+    checkout.ok("secrets.recipients.list")
+    assert checkout.ok("secrets.get", "shared_token") == "afterwards"
+    identities = [line for line in checkout.key_file.read_text().splitlines() if not line.startswith("#")]
+    if name == "finish":
+        assert len(identities) == 1
+    left = [path.name for path in checkout.folder.rglob(".*") if path.name.startswith((".sops-tmp-", ".secrets.enc"))]
+    assert left == []
+    runtime = Path(os.environ["XDG_RUNTIME_DIR"]) / "conche"
+    assert [path for path in runtime.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
