@@ -27,6 +27,7 @@ FORMS: dict[str, Callable[[str], str]] = {
     "JSON": lambda value: json.dumps(value)[1:-1],
     "JSON with letters kept": lambda value: json.dumps(value, ensure_ascii=False)[1:-1],
     "Compose": lambda value: value.replace("$", "$$"),
+    "Compose in JSON": lambda value: json.dumps(value.replace("$", "$$"))[1:-1],
 }
 
 # A value made of asterisks cannot be told from its mask.
