@@ -134,10 +134,16 @@ def _read(file: Path) -> dict[str, Secret]:
 
 
 def _written(values: Mapping[str, Secret]) -> str:
-    plain = {n: value.reveal() for n, value in values.items()}
-    return "# Saved, this is checked and encrypted; the file itself is in memory only.\n" + yaml.safe_dump(
-        plain, sort_keys=False, allow_unicode=True, width=4096
-    )
+    lines = "".join(_line(name, value.reveal()) for name, value in values.items())
+    return "# Saved, this is checked and encrypted; the file itself is in memory only.\n" + lines
+
+
+def _line(name: str, value: str) -> str:
+    """One value as YAML, in letters where those are read back as they were: YAML folds rare line breaks such as NEL."""
+    text = str(yaml.safe_dump({name: value}, allow_unicode=True, width=4096))
+    if yaml.load(text, Loader=yaml.BaseLoader) == {name: value}:  # noqa: S506 - BaseLoader makes text of everything
+        return text
+    return str(yaml.safe_dump({name: value}, default_style='"', width=4096))
 
 
 def _in_memory(folder: Path) -> bool:

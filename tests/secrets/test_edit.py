@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from conche.secret import Secret
+from conche.secrets import edit
 from conche.secrets.merging import three_way
 from tests.secrets.checkouts import Checkout
 
@@ -83,6 +86,20 @@ def test_what_cannot_be_written_is_refused_and_the_file_stays(
     assert refused.returncode == 2
     assert f"[{code}]" in refused.stderr
     assert (checkout.folder / "secrets.enc.yaml").read_bytes() == before
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.from_regex("[a-r][a-z0-9]{0,5}", fullmatch=True), st.text(), min_size=1, max_size=3))
+@example({"a": "\x85", "b": "\u2028\u2029", "c": "\r\n", "d": "'\"$ # : - |", "e": "0x1f", "f": " x ", "g": "\ufeff"})
+def test_a_value_that_nobody_touches_comes_back_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, str]
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "edited.yaml"
+    secrets = {name: Secret(value) for name, value in values.items()}
+
+    file.write_text(edit._written(secrets), encoding="utf-8")
+
+    assert edit._read(file) == secrets
 
 
 def test_an_editor_that_changes_nothing_changes_nothing(checkout: Checkout, memory: str) -> None:
