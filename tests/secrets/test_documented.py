@@ -23,6 +23,8 @@ DEMONSTRATE = "install -m 600 -D tests/data/demonstration-age-key.txt .sops/age-
 DECRYPT = "SOPS_AGE_KEY_FILE=.sops/age-key.txt sops --decrypt secrets.enc.yaml"
 EDIT = "SOPS_AGE_KEY_FILE=.sops/age-key.txt sops secrets.enc.yaml"
 
+COMMIT = "git add --all && git -c user.name=n -c user.email=e@x commit --quiet --message"
+
 NAMES = [
     "aemet_api_key", "anthropic_api_key", "influxdb_admin_password", "influxdb_token_dev", "influxdb_token",
     "openweathermap_api_key", "ree_api_token", "registry_password", "registry_user", "runner_token_dev",
@@ -82,7 +84,9 @@ def test_the_demonstration_key_is_told_and_gives_way_to_ones_own(clone: Path) ->
     told = shell(clone, "invoke secrets.check --json")
     assert told.returncode == 1
     assert "demonstration-key" in {row["kind"] for row in json.loads(told.stdout)["value"]}
-    assert shell(clone, "invoke env.up --env prod --dry-run").returncode == 8
+    works(clone, f"{COMMIT} first")
+    refused = shell(clone, "invoke env.up --env prod --dry-run")
+    assert (refused.returncode, "[demonstration-key]" in refused.stderr) == (8, True), refused.stderr
 
     works(clone, "invoke secrets.init --generate")
 
@@ -130,7 +134,7 @@ def test_the_old_scripts_render(clone: Path) -> None:
 
 def test_a_life_of_secrets(clone: Path, canary: str) -> None:
     """What the how-to does from the first day on, in its order."""
-    works(clone, "git add --all && git -c user.name=n -c user.email=e@x commit --quiet --message first")
+    works(clone, f"{COMMIT} first")
     works(clone, "invoke secrets.init --generate")
     works(clone, "invoke secrets.set registry_user", stdin="admin")
     works(clone, "invoke secrets.set registry_password", stdin=canary)
@@ -152,7 +156,6 @@ def test_a_life_of_secrets(clone: Path, canary: str) -> None:
 
 
 def test_an_older_file_put_back_is_told_by_check_where_git_knows_a_newer_one(clone: Path) -> None:
-    commit = "git add --all && git -c user.name=n -c user.email=e@x commit --quiet --message"
     works(clone, "invoke secrets.init --generate")
     works(clone, "invoke secrets.set registry_user", stdin="admin")
     older = (clone / "secrets.enc.yaml").read_text()
@@ -160,7 +163,7 @@ def test_an_older_file_put_back_is_told_by_check_where_git_knows_a_newer_one(clo
     # looks at no MAC.
     older = re.sub(r'lastmodified: "20\d\d', 'lastmodified: "2020', older)
     works(clone, "invoke secrets.set registry_user", stdin="root")
-    works(clone, f"{commit} values")
+    works(clone, f"{COMMIT} values")
     works(clone, "invoke secrets.check")
 
     (clone / "secrets.enc.yaml").write_text(older)
