@@ -420,3 +420,15 @@ def test_other_threads_leave_the_signals_alone(guard: object) -> None:
     thread.join()
 
     assert seen == [before]
+
+
+@pytest.mark.parametrize("call", ["run(['true'], extra_env=long)", "replace(['true'], long)"])
+def test_an_environment_longer_than_the_kernel_takes_is_told_without_its_content(call: str) -> None:
+    names = "from conche.errors import Refused\nfrom conche.process import *\nlong = {'LONG': 'canary' * 40_000}\n"
+    code = f"{names}try:\n    {call}\nexcept Refused as error:\n    print(error.code, error)"
+    argv = [sys.executable, "-c", code]
+
+    done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+    assert done.stdout.startswith("environment-too-long true cannot be started"), done.stderr
+    assert "canary" not in done.stdout + done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -151,3 +152,24 @@ def test_a_state_folder_that_cannot_be_written_is_said(secretive: SmallStack, tm
 
     assert refused.returncode == 2
     assert "error [development-values-not-kept]" in refused.stderr
+
+
+def test_a_value_too_long_for_an_environment_stops_before_anything_is_changed_and_is_fine_in_a_file(
+    secretive: SmallStack, engine: Engine, tmp_path: Path
+) -> None:
+    value = "0123456789abcdef" * (1 << 16)
+    (tmp_path / "given.json").write_text(json.dumps({"web_token": value}))
+    assert secretive.invoke("secrets.init").returncode == 0
+    assert secretive.invoke("secrets.encrypt", str(tmp_path / "given.json"), "--merge").returncode == 0
+
+    refused = secretive.invoke("env.up")
+
+    assert refused.returncode == 2
+    assert "error [value-not-for-environment]" in refused.stderr
+    assert "give web_token `outputs: [file]` in stack.yaml" in refused.stderr
+    assert secretive.containers(engine) == ()
+    assert not (secretive.folder / "docker/secrets").exists()
+
+    secretive.replace("stack.yaml", "web_token: {outputs: [env, file]", "web_token: {outputs: [file]")
+    secretive.up()
+    assert inside(secretive, "cat /run/secrets/web_token") == value
