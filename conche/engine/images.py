@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -222,7 +223,9 @@ def _build_failed(wanted: Build, completed: Completed) -> Unreachable | BuildFai
         "build-failed",
         f"{wanted.dockerfile.name} does not build.",
         evidence=_failing_step(words.splitlines()),
-        next_command=f"docker build --progress=plain -f {wanted.dockerfile} {wanted.context}",
+        next_command=shlex.join(
+            ["docker", "build", "--progress=plain", "--file", str(wanted.dockerfile), str(wanted.context)]
+        ),
     )
 
 

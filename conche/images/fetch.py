@@ -22,9 +22,8 @@ MIRROR = "mirror"
 
 def mirrored(stack: Stack, upstream: Reference) -> Reference:
     """Where the private registry keeps a copy of an upstream image: HOST/mirror/docker.io/library/nginx:1.27."""
-    host = upstream.registry.replace(":", "-").lower()
-    tag = upstream.tag or upstream.digest.removeprefix("sha256:")
-    return Reference(stack.registry, f"{MIRROR}/{host}/{upstream.repository}", tag)
+    host = upstream.registry.strip("[]").replace("::", "-").replace(":", "-").lower()
+    return Reference(stack.registry, f"{MIRROR}/{host}/{upstream.repository}", upstream.tag)
 
 
 def fetch(stack: Stack, root: Path, engine: Engine, reference: str, progress: Progress, *, anew: bool = True) -> None:
@@ -55,12 +54,15 @@ def fetch(stack: Stack, root: Path, engine: Engine, reference: str, progress: Pr
 
 def _from_mirror(stack: Stack, root: Path, engine: Engine, reference: str, progress: Progress) -> bool:
     """Whether the private registry had a copy; where it does not answer, or has none, nothing is lost."""
-    copy = mirrored(stack, parse(reference))
+    upstream = parse(reference)
+    if upstream.digest:  # an engine has no way to give an image a name by digest but to pull it under that name
+        return False
+    copy = mirrored(stack, upstream)
     try:
         transfer.pull(engine, copy.name, copy.tag, credentials(stack, root), progress.amount)
     except ConcheError:
         return False
-    upstream = parse(reference)
     images.tag(engine, str(copy), upstream.name, upstream.tag)
+    images.remove(engine, str(copy))
     progress.step(f"{reference} came from the mirror in {stack.registry}")
     return True

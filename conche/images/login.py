@@ -9,7 +9,7 @@ from conche.engine.connection import Engine
 from conche.engine.transfer import Credentials, stored
 from conche.errors import KeyUnusable, Refused, Unreachable
 from conche.files import private_folder
-from conche.images.registry import Registry
+from conche.images.registry import Registry, is_here
 from conche.outcome import Outcome, Plan, Step
 from conche.process import Completed, run
 from conche.secret import Redactor, Secret
@@ -17,7 +17,7 @@ from conche.secrets import keys
 from conche.secrets.values import PLACEHOLDERS, for_environment, open_store, used_by
 from conche.stack import Stack
 
-__all__ = ["credentials", "login", "open_registry"]
+__all__ = ["credentials", "login", "open_registry", "two_sides"]
 
 
 def credentials(stack: Stack, root: Path) -> Credentials | None:
@@ -48,12 +48,26 @@ def _values(stack: Stack, root: Path) -> dict[str, Secret]:
     return {}
 
 
-def open_registry(call: Invocation) -> tuple[Registry, Credentials | None]:
-    """The private registry, and who we are to it; the password is redacted from now on."""
+def open_registry(call: Invocation, engine: Engine | None = None) -> tuple[Registry, Credentials | None]:
+    """The private registry, and who we are to it; the password is redacted from now on.
+
+    Args:
+        engine: which pushes to it or pulls from it.
+    """
     known = credentials(call.stack, call.root)
     if known is not None:
         call.output.redact.learn([known.password])
-    return Registry(call.stack.registry, known), known
+    return Registry(call.stack.registry, known, note=two_sides(call.stack, engine)), known
+
+
+def two_sides(stack: Stack, engine: Engine | None) -> str:
+    """What to know where a host such as `localhost` means one registry to us and another to an engine elsewhere."""
+    if engine is None or engine.is_local or not is_here(stack.registry):
+        return ""
+    return (
+        f"{stack.registry} means a registry on its own machine to the engine at {engine.address}, and one on this "
+        "machine to us: they are the same only through a tunnel, such as ssh -L"
+    )
 
 
 def login(call: Invocation, *, persist: bool) -> Outcome:
@@ -93,7 +107,7 @@ def login(call: Invocation, *, persist: bool) -> Outcome:
 
 def _refused(completed: Completed, user: str, host: str) -> KeyUnusable | Unreachable | Refused:
     words = completed.stderr
-    if "401" in words or "unauthorized" in words:
+    if "unauthorized" in words or "401 Unauthorized" in words:
         return KeyUnusable(
             "registry-denied",
             f"{host} refuses user {user}.",

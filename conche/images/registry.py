@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from conche.engine.transfer import Credentials
@@ -21,7 +22,7 @@ from conche.images.reference import Reference
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Manifest", "Registry"]
+__all__ = ["Manifest", "Registry", "is_here"]
 
 KINDS = (
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -32,7 +33,7 @@ KINDS = (
 """The kinds of manifest we understand. Without them a registry may answer with one rewritten, of another digest."""
 
 PAGE = 1000
-"""Tags or repositories that are asked for at a time."""
+"""Tags that are asked for at a time."""
 
 TIMEOUT = 30.0
 """Seconds for one answer."""
@@ -51,16 +52,31 @@ class Manifest:
     kind: str
     content: bytes
 
-    @property
+    @cached_property
     def document(self) -> Mapping[str, Any]:
-        """It, parsed."""
-        parsed: Mapping[str, Any] = json.loads(self.content)
-        return parsed
+        """It, parsed; empty where it is no JSON object."""
+        try:
+            parsed = json.loads(self.content)
+        except ValueError:
+            return {}
+        return parsed if isinstance(parsed, dict) else {}
+
+    @property
+    def names(self) -> frozenset[str]:
+        """By what an engine may call the image: its configuration's digest, or with the newer image store its own."""
+        described = (self.document.get("config") or {}).get("digest")
+        return frozenset(one for one in (described, self.digest) if one)
 
     @property
     def size(self) -> int:
         """Bytes of the compressed layers; 0 for an index, which has none of its own."""
         return sum(int(layer["size"]) for layer in self.document.get("layers") or ())
+
+
+def is_here(host: str) -> bool:
+    """Whether a registry's host means the machine of whoever asks: this one for us, its own for an engine."""
+    name = host.rsplit(":", 1)[0]
+    return name == "localhost" or name.startswith("127.")
 
 
 class Registry:
@@ -69,16 +85,19 @@ class Registry:
     Args:
         host: host[:port].
         credentials: None where it asks for none.
-        secure: https; None for what the engine does by default: http for this machine only.
+        patience: seconds for one answer.
+        note: what to say too where it does not answer.
     """
 
-    def __init__(self, host: str, credentials: Credentials | None = None, *, secure: bool | None = None) -> None:
+    def __init__(
+        self, host: str, credentials: Credentials | None = None, *, patience: float = TIMEOUT, note: str = ""
+    ) -> None:
         self.host = host
         self._credentials = credentials
-        name = host.rsplit(":", 1)[0]
-        here = name in ("localhost", "[::1]") or name.startswith("127.")
-        self._base = f"{'https' if (not here if secure is None else secure) else 'http'}://{host}/v2/"
-        self._here = here
+        self._patience = patience
+        self._note = note
+        # As engines do: https everywhere but on this machine.
+        self._base = f"{'http' if is_here(host) else 'https'}://{host}/v2/"
         self._tokens: dict[str, str] = {}
 
     def check(self) -> None:
@@ -88,11 +107,9 @@ class Registry:
             KeyUnusable: it refuses the user or password.
             Unreachable: it does not answer.
         """
-        self._ask("GET", "")
-
-    def repositories(self) -> tuple[str, ...]:
-        """The names of all repositories."""
-        return tuple(self._listed("_catalog", "repositories"))
+        answer = self._ask("GET", "")
+        if "html" in answer.headers.get("Content-Type", ""):
+            raise self._no_registry(answer)
 
     def tags(self, repository: str) -> tuple[str, ...]:
         """The tags of a repository, sorted; none where there is no such repository."""
@@ -133,8 +150,7 @@ class Registry:
         described = manifest.document.get("config")
         if not described:
             return {}
-        found: Mapping[str, Any] = self._ask("GET", f"{repository}/blobs/{described['digest']}").json()
-        return found
+        return self._json(self._ask("GET", f"{repository}/blobs/{described['digest']}"))
 
     def put(self, repository: str, tag: str, manifest: Manifest) -> None:
         """Let a tag mean this manifest. The registry has its layers already, or refuses."""
@@ -159,7 +175,7 @@ class Registry:
         following = f"{path}?n={PAGE}"
         while following:
             answer = self._ask("GET", following)
-            yield from answer.json().get(key) or ()
+            yield from self._json(answer).get(key) or ()
             link = re.match(r"<[^>]*?/v2/([^>]+)>", answer.headers.get("Link", ""))
             following = link[1] if link else ""
 
@@ -174,18 +190,23 @@ class Registry:
         self._raise_for(answer, f"{method} {path}")
         return answer
 
+    @cached_property
+    def _client(self) -> httpx.Client:
+        import httpx
+
+        # A proxy does not help on the way to this machine.
+        return httpx.Client(timeout=self._patience, follow_redirects=True, trust_env=not is_here(self.host))
+
     def _sent(self, method: str, path: str, content: bytes, headers: list[tuple[str, str]]) -> httpx.Response:
         import httpx
 
         try:
-            # A proxy does not help on the way to this machine.
-            with httpx.Client(timeout=TIMEOUT, follow_redirects=True, trust_env=not self._here) as client:
-                return client.request(method, self._base + path, content=content, headers=headers)
+            return self._client.request(method, self._base + path, content=content, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unreachable(
                 "registry-unreachable",
                 f"The registry {self.host} does not answer.",
-                looked_at=[self._base],
+                looked_at=[self._base, *([self._note] if self._note else [])],
                 evidence=[str(error) or type(error).__name__],
                 next_command="invoke env.up --env git    # where it is this stack's own",
             ) from error
@@ -207,7 +228,7 @@ class Registry:
         key = json.dumps(asked, sort_keys=True)
         if key not in self._tokens:
             try:
-                found = httpx.get(realm, params=asked, headers=dict(self._authorization("")), timeout=TIMEOUT)
+                found = self._client.get(realm, params=asked, headers=dict(self._authorization("")))
                 said = found.json() if found.is_success else {}
             except (httpx.HTTPError, httpx.InvalidURL, ValueError):
                 said = {}
@@ -231,11 +252,29 @@ class Registry:
         if answer.status_code == 405:
             raise Refused(
                 "registry-keeps",
-                f"{self.host} does not allow deletion.",
+                f"{self.host} does not allow {'deletion' if asked.startswith('DELETE') else 'changes'}.",
                 evidence=words,
-                next_command="set REGISTRY_STORAGE_DELETE_ENABLED=true on it",
+                next_command="set REGISTRY_STORAGE_DELETE_ENABLED=true on it    # and no read-only mode",
             )
         raise Unreachable("registry-failed", f"{self.host} answers with an error.", evidence=words)
+
+    def _json(self, answer: httpx.Response) -> Mapping[str, Any]:
+        """An answer's object. On a registry's port there may be something else, which answers with a page."""
+        try:
+            found = answer.json()
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise self._no_registry(answer)
+        return found
+
+    def _no_registry(self, answer: httpx.Response) -> Unreachable:
+        return Unreachable(
+            "registry-failed",
+            f"{self.host} answers, but not as a registry does.",
+            looked_at=[str(answer.url)],
+            next_command=f"curl --include {self._base}    # what is it?",
+        )
 
 
 def _said(answer: httpx.Response) -> list[str]:

@@ -181,11 +181,15 @@ def save(
 
 
 @command(changes=True)
-def load(invocation: Invocation, file: Annotated[str, "file that images.save has written"]) -> Outcome:
+def load(
+    invocation: Invocation,
+    file: Annotated[str, "file that images.save has written"],
+    env: Annotated[str | None, "environment whose engine gets them; default: the engine in use"] = None,
+) -> Outcome:
     """Load images from a file; one that was damaged on its way is refused."""
     from conche.images.archive import load
 
-    return load(invocation, file)
+    return load(invocation, file, env)
 
 
 @command()
