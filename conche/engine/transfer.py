@@ -245,8 +245,8 @@ def stored(registry: str) -> Credentials | None:
 
     try:
         found = docker.auth.load_config().resolve_authconfig(registry)
-    except docker.errors.DockerException:
-        return None
+    except (docker.errors.DockerException, ValueError, TypeError, AttributeError):
+        return None  # settings that nobody can read are no login
     lower = {key.lower(): value for key, value in (found or {}).items()}
     # A token of a credential helper is no password.
     if not lower.get("username") or not lower.get("password"):

@@ -7,13 +7,12 @@ Source: https://distribution.github.io/distribution/about/garbage-collection/
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from conche.engine import containers, oneoff
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
-from conche.errors import Refused, Unreachable
+from conche.errors import Refused
 from conche.images.registry import Registry, is_here
 from conche.output import Progress
 from conche.process import signals_deferred
@@ -31,9 +30,6 @@ COLLECT = (
 
 STARTING = 30.0
 """Seconds that the registry has for its first answer."""
-
-PAUSE = 0.1
-"""Seconds between two questions."""
 
 
 def collect(registry: Registry, progress: Progress) -> None:
@@ -53,7 +49,7 @@ def collect(registry: Registry, progress: Progress) -> None:
     finally:
         with signals_deferred():
             _restore(engine, found.id, made)
-    _wait_for(registry)
+    registry.wait(STARTING)
     progress.step("the registry runs again")
     done.require("the registry's garbage collection")
 
@@ -64,7 +60,7 @@ def resume(registry: Registry, say: Callable[[str], None]) -> None:
     for made, collected in oneoff.left(engine, LABEL).items():
         say("an earlier garbage collection was interrupted: seeing that the registry runs")
         _restore(engine, collected, made)
-        _wait_for(registry)
+        registry.wait(STARTING)
 
 
 def _restore(engine: Engine, registry: str, made: str) -> None:
@@ -86,16 +82,3 @@ def _container(engine: Engine, host: str) -> Container:
             looked_at=[engine.address],
         )
     return found
-
-
-def _wait_for(registry: Registry) -> None:
-    deadline = time.monotonic() + STARTING
-    while True:
-        try:
-            registry.check()
-        except Unreachable:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(PAUSE)
-        else:
-            return

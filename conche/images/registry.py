@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +38,9 @@ PAGE = 1000
 
 TIMEOUT = 30.0
 """Seconds for one answer."""
+
+PAUSE = 0.1
+"""Seconds between two questions to a registry that starts."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,23 @@ class Registry:
         answer = self._ask("GET", "")
         if "html" in answer.headers.get("Content-Type", ""):
             raise self._no_registry(answer)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until one that has just been started answers.
+
+        Raises:
+            Unreachable: it does not within this time.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                self.check()
+            except Unreachable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(PAUSE)
+            else:
+                return
 
     def tags(self, repository: str) -> tuple[str, ...]:
         """The tags of a repository, sorted; none where there is no such repository."""

@@ -1,0 +1,48 @@
+"""A registry of our own, and stacks that use it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conche.engine.connection import Engine
+from conche.images.base import provide
+from conche.stack import load
+from tests.images.registries import PrivateRegistry, Shop, serving
+from tests.stacks import ROOT
+
+REGISTRY_IMAGE = "registry:2.8"
+
+
+@pytest.fixture(scope="session")
+def registry_image(engine: Engine) -> str:
+    """Debian's registry, made as the git environment makes it where it cannot be pulled."""
+    provide(engine, load(ROOT).bases, REGISTRY_IMAGE, lambda _: None)
+    return REGISTRY_IMAGE
+
+
+@pytest.fixture(scope="session")
+def shared_registry(
+    engine: Engine, registry_image: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PrivateRegistry]:
+    with serving(engine, registry_image, tmp_path_factory.mktemp("registry")) as registry:
+        yield registry
+
+
+@pytest.fixture
+def registry(shared_registry: PrivateRegistry) -> Iterator[PrivateRegistry]:
+    """A registry that runs, behind a wire that does nothing yet."""
+    shared_registry.wire.reset()
+    yield shared_registry
+    shared_registry.wire.reset()
+
+
+@pytest.fixture
+def shop(tmp_path: Path, engine: Engine, base_image: str, registry: PrivateRegistry) -> Iterator[Shop]:
+    """A stack whose images go to the registry; everything it made is removed afterwards."""
+    shop = Shop.open(tmp_path / "shop", registry, Path(os.environ["XDG_STATE_HOME"]))
+    yield shop
+    shop.remove_all(engine)
