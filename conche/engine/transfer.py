@@ -166,7 +166,7 @@ def pull(
 def _patient(engine: Engine, reference: str, verb: str, patience: float) -> Iterator[None]:
     """Layers take longer than a request to the engine usually may; what goes wrong is the registry's more often."""
     import docker.errors
-    import requests.exceptions
+    import urllib3.exceptions
 
     api = engine.client.api
     before = api.timeout
@@ -177,11 +177,8 @@ def _patient(engine: Engine, reference: str, verb: str, patience: float) -> Iter
                 yield
             except docker.errors.APIError as error:
                 raise _failure(str(error.explanation or error), reference, verb) from error
-            except requests.exceptions.RequestException as error:
-                if "timed out" not in str(error):
-                    raise
-                words = f"no word from it for {patience:g} s"
-                raise _lost(words, reference, verb) from error
+            except urllib3.exceptions.ReadTimeoutError as error:
+                raise _lost(f"no word from it for {patience:g} s", reference, verb) from error
     finally:
         api.timeout = before
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from conche.command import Invocation
@@ -85,6 +86,7 @@ def login(call: Invocation, *, persist: bool) -> Outcome:
     if call.dry_run:
         return Outcome(plan=plan)
     registry.check()
+    closed = _closed() if persist else None
     with private_folder() as folder:
         # Docker's own settings, with what other registries have stored there, are for --persist alone.
         own = {} if persist else {"DOCKER_CONFIG": str(folder)}
@@ -100,9 +102,20 @@ def login(call: Invocation, *, persist: bool) -> Outcome:
     lines = [f"{host} lets {known.user} in, and so does the engine." + ("" if persist else " Nothing was stored.")]
     if persist:
         lines.append(f"The Docker CLI remembers it; to make it forget: docker logout {host}")
+    if closed is not None:
+        lines.append(f"{closed} could be read by others, and no longer can (mode 0600).")
     return Outcome(
         value={"registry": host, "user": known.user, "stored": persist}, changed=persist, plan=plan, lines=lines
     )
+
+
+def _closed() -> Path | None:
+    """Docker's settings, if others could read them: the CLI would write the password into them as they are."""
+    file = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+    if not file.is_file() or not file.stat().st_mode & 0o077:
+        return None
+    file.chmod(0o600)
+    return file
 
 
 def _refused(completed: Completed, user: str, host: str) -> KeyUnusable | Unreachable | Refused:

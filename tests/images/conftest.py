@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,17 @@ def shop(tmp_path: Path, engine: Engine, base_image: str, registry: PrivateRegis
     shop = Shop.open(tmp_path / "shop", registry, Path(os.environ["XDG_STATE_HOME"]))
     yield shop
     shop.remove_all(engine)
+
+
+@pytest.fixture
+def argv_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
+    """Every command line of the docker CLI from now on: a program in front of it writes them down."""
+    docker = shutil.which("docker")
+    assert docker is not None
+    log, folder = tmp_path / "argv.log", tmp_path / "in-front"
+    folder.mkdir()
+    wrapper = folder / "docker"
+    wrapper.write_text(f'#!/bin/sh\necho "docker $*" >>"{log}"\nexec "{docker}" "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", os.pathsep.join((str(folder), os.environ["PATH"])))
+    return log.read_text
