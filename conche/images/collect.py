@@ -17,7 +17,7 @@ from conche.images.registry import Registry, is_here
 from conche.output import Progress
 from conche.process import signals_deferred
 
-__all__ = ["collect", "resume"]
+__all__ = ["collect", "located", "resume"]
 
 LABEL = "io.conche.collects"
 """Of the container that collects: the registry's container, by id."""
@@ -40,7 +40,7 @@ def collect(registry: Registry, progress: Progress) -> None:
         ToolFailed: the collection failed; the registry runs again.
     """
     engine = Engine()
-    found = _container(engine, registry.host)
+    found = located(registry.host)
     made = oneoff.beside(engine, found.id, ["/bin/sh", "-c", COLLECT], {LABEL: found.id})
     try:
         progress.step("stopping the registry for its garbage collection")
@@ -72,7 +72,13 @@ def _restore(engine: Engine, registry: str, made: str) -> None:
     containers.remove(engine, made)
 
 
-def _container(engine: Engine, host: str) -> Container:
+def located(host: str) -> Container:
+    """The container of a registry that this engine runs.
+
+    Raises:
+        Refused: it runs somewhere else.
+    """
+    engine = Engine()
     port = host.rpartition(":")[2]
     found = containers.publishing(engine, int(port)) if is_here(host) and port.isdigit() else None
     if found is None:

@@ -17,7 +17,7 @@ from conche.engine import images, lock
 from conche.engine.connection import Engine
 from conche.engine.images import Found
 from conche.errors import ConcheError, Partial, Refused
-from conche.images.collect import collect, resume
+from conche.images.collect import collect, located, resume
 from conche.images.login import open_registry
 from conche.images.observe import Kept, Observed, digests, engines, observe
 from conche.images.reference import parse
@@ -164,6 +164,8 @@ def prune(call: Invocation, *, keep: int, needed: Mapping[str, str], collecting:
         if not call.dry_run:
             _lock_all(call, held)
             resume(registry, call.output.say)
+        if collecting:
+            located(registry.host)
         seen = observe(call.stack, registry)
         if seen.problems:
             raise seen.problems[0]

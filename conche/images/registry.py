@@ -146,9 +146,12 @@ class Registry:
             NotFound: with the tags there are.
         """
         try:
-            answer = self._ask("GET", f"{repository}/manifests/{wanted}", accept=KINDS)
+            return self._manifest(repository, wanted)
         except NotFound:
             raise self._no_tag(repository, wanted) from None
+
+    def _manifest(self, repository: str, wanted: str) -> Manifest:
+        answer = self._ask("GET", f"{repository}/manifests/{wanted}", accept=KINDS)
         content = answer.content
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         if wanted.startswith("sha256:") and digest != wanted:
@@ -159,10 +162,10 @@ class Registry:
             )
         return Manifest(digest, answer.headers.get("Content-Type", KINDS[0]).split(";")[0], content)
 
-    def digest(self, repository: str, tag: str) -> str | None:
-        """What a tag means now; None where there is no such tag."""
+    def digest(self, repository: str, wanted: str) -> str | None:
+        """What a tag means now, or a digest that is there; None where there is no such manifest."""
         try:
-            return self.manifest(repository, tag).digest
+            return self._manifest(repository, wanted).digest
         except NotFound:
             return None
 

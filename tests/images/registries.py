@@ -223,22 +223,24 @@ class Shop(SmallStack):
         file.touch(mode=0o600)
         file.write_text(f'{{"registry_user": "{USER}", "registry_password": "{password}"}}')
 
-    def layered(self, content: bytes) -> None:
-        """Images of two layers of nothing but bytes: small, and large with this content."""
+    def layered(self, content: bytes, *, date: str = "") -> str:
+        """Commit an image of two layers of nothing but bytes: small, and large with this content."""
         self.write("docker/web.Dockerfile", LAYERED)
         self.write("docker/small", uuid.uuid4().hex)
         (self.folder / "docker/large").write_bytes(content)
-        self.commit("layered")
+        return self.commit("layered", date=date)
 
-    def git(self, *words: str) -> str:
+    def git(self, *words: str, **extra: str) -> str:
         identity = ["-c", "user.name=n", "-c", "user.email=e@x", "-c", "commit.gpgsign=false"]
         argv = ["git", "-C", str(self.folder), *identity, *words]
-        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+        environment = self.environment(**extra)
+        return subprocess.run(argv, check=True, capture_output=True, text=True, env=environment).stdout.strip()
 
-    def commit(self, message: str) -> str:
-        """Commit everything; the abbreviated commit, which is a tag too."""
+    def commit(self, message: str, *, date: str = "") -> str:
+        """Commit everything, on a date if one is given; the abbreviated commit, which is a tag too."""
         self.git("add", "--all")
-        self.git("commit", "--quiet", "--allow-empty", "--message", message)
+        extra = {"GIT_COMMITTER_DATE": date} if date else {}
+        self.git("commit", "--quiet", "--allow-empty", "--message", message, **extra)
         return self.git("log", "-1", "--format=%h")
 
     @property
