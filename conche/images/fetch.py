@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 
 from conche.engine import images, transfer
@@ -22,7 +23,8 @@ MIRROR = "mirror"
 
 def mirrored(stack: Stack, upstream: Reference) -> Reference:
     """Where the private registry keeps a copy of an upstream image: HOST/mirror/docker.io/library/nginx:1.27."""
-    host = upstream.registry.strip("[]").replace("::", "-").replace(":", "-").lower()
+    # A repository's name has no colons and brackets, as ports and addresses have.
+    host = re.sub(r"[^a-z0-9.]+", "-", upstream.registry.lower()).strip("-")
     return Reference(stack.registry, f"{MIRROR}/{host}/{upstream.repository}", upstream.tag)
 
 
