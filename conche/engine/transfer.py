@@ -14,6 +14,7 @@ from typing import Any
 from conche.engine.connection import Engine, translated
 from conche.errors import ConcheError, KeyUnusable, Refused, Unreachable
 from conche.secret import Secret
+from conche.units import size
 
 __all__ = ["Amount", "Credentials", "PullFailed", "Pushed", "pull", "push", "stored"]
 
@@ -74,8 +75,8 @@ class PullFailed(Unreachable):
 class _Layers:
     """What the events say of each layer, added up."""
 
-    def __init__(self, amount: Amount | None, verb: str) -> None:
-        self._amount, self._verb = amount, verb
+    def __init__(self, amount: Amount | None, what: str) -> None:
+        self._amount, self._what = amount, what
         self._bytes: dict[str, tuple[int, int]] = {}
         self.moved: set[str] = set()
         self.known: set[str] = set()
@@ -87,19 +88,19 @@ class _Layers:
             self.moved.add(layer)
         elif status.startswith("Retrying"):
             # The engine tries five times, and waits longer each time.
-            self._tell(f"{self._verb}: the registry was lost. {status}")
+            self._tell(f"{self._what}: the registry was lost. {status}")
         elif status.startswith(("Layer already exists", "Mounted from", "Already exists")):
             self.known.add(layer)
         elif detail.get("total") and status in ("Pushing", "Downloading"):
             # A layer may turn out longer than the engine guessed.
             current, total = int(detail["current"]), int(detail["total"])
             self._bytes[layer] = (current, max(current, total))
-            self._tell(self._verb)
+            self._tell("")
 
     def _tell(self, words: str) -> None:
         if self._amount is not None:
             done, total = (sum(column) for column in zip((0, 0), *self._bytes.values(), strict=True))
-            self._amount(words, done, total)
+            self._amount(words or f"{self._what}: {size(done)} of {size(total)}", done, total)
 
 
 def push(
@@ -122,7 +123,7 @@ def push(
         KeyUnusable: the registry refuses the credentials.
         Unreachable: it cannot be reached, was lost on the way, or cannot keep what it is given.
     """
-    layers, digest, reference = _Layers(amount, "pushing"), "", f"{name}:{tag}"
+    layers, digest, reference = _Layers(amount, f"pushing {name}:{tag}"), "", f"{name}:{tag}"
     with _patient(engine, reference, "pushed", patience):
         auth = dict(credentials.header()) if credentials else None
         for event in engine.client.api.push(name, tag=tag, stream=True, decode=True, auth_config=auth):
@@ -154,7 +155,7 @@ def pull(
         Refused: it answered, and has no such image.
     """
     reference = f"{name}@{wanted}" if wanted.startswith("sha256:") else f"{name}:{wanted}"
-    layers = _Layers(amount, "pulling")
+    layers = _Layers(amount, f"pulling {reference}")
     with _patient(engine, reference, "pulled", patience):
         auth = dict(credentials.header()) if credentials else None
         for event in engine.client.api.pull(name, tag=wanted, stream=True, decode=True, auth_config=auth):
@@ -216,12 +217,12 @@ def _failure(said: str, reference: str, verb: str) -> ConcheError:
             evidence=[said],
             next_command="invoke images.login    # tells which user is tried\ninvoke secrets.set registry_password",
         )
-    return Refused(
-        "image-not-pulled" if verb == "pulled" else "image-not-pushed",
-        f"{reference} could not be {verb}: its registry, or this engine, says no.",
-        evidence=[said],
-        next_command="invoke images.list    # what there is" if verb == "pulled" else "invoke images.build",
-    )
+    how = f"{reference} could not be {verb}: its registry, or this engine, says no."
+    if verb == "pulled":
+        return Refused(
+            "image-not-pulled", how, evidence=[said], next_command="invoke images.list    # what there is"
+        )
+    return Refused("image-not-pushed", how, evidence=[said], next_command="invoke images.build")
 
 
 def _lost(said: str, reference: str, verb: str) -> Unreachable:

@@ -95,9 +95,10 @@ def _only_steps(progress: Progress) -> Callable[[str], None]:
         _, _, words = line.partition(" ")
         if words.startswith("["):
             counted = re.match(r"\[[^\]]*?(\d+)/(\d+)\]", words)
-            progress.detail(f"building: {words}")
             if counted:
                 progress.amount(f"building: {words}", int(counted[1]), int(counted[2]))
+            else:
+                progress.detail(f"building: {words}")
 
     return show
 

@@ -51,7 +51,7 @@ def promote(call: Invocation, source: str, destination: str, *, image: str | Non
     registry, _ = open_registry(call)
     runs = running(call.stack, Engine(call.environment(source).engine), source)
     moves = [_promotion(call, registry, name, source, destination, runs, allow_dirty=allow_dirty) for name in names]
-    return _carried_out(call, registry, moves, f"invoke env.update --env {destination} --service NAME")
+    return _carried_out(call, registry, moves, f"invoke env.deploy --env {destination}")
 
 
 def retag(call: Invocation, source: str, new: str, *, image: str | None) -> Outcome:

@@ -22,6 +22,7 @@ from conche.images.login import open_registry
 from conche.images.observe import Kept, Observed, digests, engines, observe
 from conche.images.reference import parse
 from conche.images.registry import Registry
+from conche.images.released import readers, released
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.stack import Stack
 
@@ -149,7 +150,7 @@ def _why(
     return f"one of the {keep} newest" if any(identity in newest for identity in identities) else ""
 
 
-def prune(call: Invocation, *, keep: int, needed: Mapping[str, str], collecting: bool) -> Outcome:
+def prune(call: Invocation, *, keep: int, collecting: bool) -> Outcome:
     """Delete what nothing needs any more, in the registry and on the engines.
 
     Raises:
@@ -169,7 +170,7 @@ def prune(call: Invocation, *, keep: int, needed: Mapping[str, str], collecting:
         seen = observe(call.stack, registry)
         if seen.problems:
             raise seen.problems[0]
-        decisions = decide(call.stack, seen, needed, keep)
+        decisions = decide(call.stack, seen, released(call.stack), keep)
         doomed = [one for one in decisions if one.goes]
         plan = Plan(tuple(_steps(doomed, collecting=collecting)))
         if not call.dry_run and len(plan):
@@ -195,13 +196,7 @@ def _lock_all(call: Invocation, held: contextlib.ExitStack) -> None:
         for name in names:
             project = call.stack.project(name)
             held.enter_context(files.lock(project, purpose))
-            held.enter_context(lock.hold(engine, project, purpose, _readers(call.stack, engine)))
-
-
-def _readers(stack: Stack, engine: Engine) -> list[str]:
-    """Images that a lock can be made from; not one that is about to be deleted, if there is any other."""
-    own = {f"{stack.registry}/{image.repository}" for image in stack.images.values()}
-    return [*stack.bases, *(tag for name in own for image in images.of_repository(engine, name) for tag in image.tags)]
+            held.enter_context(lock.hold(engine, project, purpose, readers(call.stack, engine)))
 
 
 def _steps(doomed: Sequence[Decision], *, collecting: bool) -> Iterator[Step]:

@@ -149,10 +149,9 @@ def prune(
 
     What an environment runs or means, what a rollback may need, and tags given by hand stay; the plan says why.
     """
-    from conche.images.needed import needed
     from conche.images.prune import prune
 
-    return prune(invocation, keep=keep, needed=needed(invocation.stack), collecting=collect)
+    return prune(invocation, keep=keep, collecting=collect)
 
 
 @command(changes=True)

@@ -51,7 +51,7 @@ def test_only_a_pull_that_reached_nobody_lets_a_base_be_made() -> None:
 
 def test_layers_are_counted_and_their_bytes_added_up() -> None:
     amounts: list[tuple[str, int, int]] = []
-    layers = _Layers(lambda *amount: amounts.append(amount), "pushing")
+    layers = _Layers(lambda *amount: amounts.append(amount), "pushing a:b")
 
     for event in (
         {"id": "a", "status": "Preparing"},
@@ -67,10 +67,10 @@ def test_layers_are_counted_and_their_bytes_added_up() -> None:
 
     assert (layers.moved, layers.known) == ({"a"}, {"b", "d"})
     assert amounts == [
-        ("pushing", 10, 100),
-        ("pushing", 15, 150),
-        ("pushing", 125, 170),
-        ("pushing: the registry was lost. Retrying in 5 seconds", 125, 170),
+        ("pushing a:b: 10 B of 100 B", 10, 100),
+        ("pushing a:b: 15 B of 150 B", 15, 150),
+        ("pushing a:b: 125 B of 170 B", 125, 170),
+        ("pushing a:b: the registry was lost. Retrying in 5 seconds", 125, 170),
     ]
 
 

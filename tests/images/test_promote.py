@@ -47,7 +47,7 @@ def test_the_image_that_runs_is_promoted_and_no_layer_moves(runs: Shop) -> None:
     wire = runs.registry.wire
     assert done.returncode == 0, done.stderr
     assert runs.digest("production") == runs.digest("develop")
-    assert "Next: invoke env.update --env prod" in done.stdout
+    assert "Next: invoke env.deploy --env prod" in done.stdout
     assert {said.split("/manifests/")[0] for said in wire.requests} == {
         f"GET /v2/{runs.name}",
         f"PUT /v2/{runs.name}",

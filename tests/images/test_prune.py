@@ -14,6 +14,7 @@ import pytest
 from conche.engine import images, lock
 from conche.engine.connection import Engine
 from conche.engine.images import Found
+from conche.engine.state import State
 from conche.images.observe import Kept, Observed, Running
 from conche.images.prune import Decision, decide
 from conche.stack import Stack, parse
@@ -170,6 +171,19 @@ def test_what_a_container_runs_stays_in_the_registry(shop: Shop) -> None:
     assert reasons[proven.rpartition("@")[2]] == "runs in dev"
     assert len(reasons) == 2
     assert len([one for one in done["value"]["deleted"] if one["where"] == "registry"]) == 1
+
+
+def test_what_a_rollback_may_need_stays(old: Shop, engine: Engine, base_image: str) -> None:
+    _, second, third, _ = revisions(old)
+    image = f"{old.registry.host}/{old.name}@{old.digest(second)}"
+    state = State(engine, f"{old.name}-prod", [base_image])
+    state.write({"releases/r7/record.json": json.dumps({"services": {"web": {"image": image}}}).encode()})
+
+    done = old.json(*PRUNE)
+
+    stays = {tuple(one["tags"]): one["stays"] for one in done["value"]["kept"] if one["where"] == "registry"}
+    assert stays[(second,)] == "release r7 of prod"
+    assert (second in old.tags(), third in old.tags()) == (True, False)
 
 
 def test_nobody_asked_means_nothing_deleted(old: Shop) -> None:

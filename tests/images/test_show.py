@@ -49,8 +49,6 @@ def test_an_image_is_described_wherever_it_is(shop: Shop, engine: Engine) -> Non
     reference = shop.release()
     local = shop.json("images.inspect")["value"]
     shop.remove_all(engine)
-    api = engine.client.api
-    api.remove_image(reference, force=True)
 
     remote = shop.json("images.inspect")["value"]
 
