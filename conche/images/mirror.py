@@ -39,7 +39,7 @@ def _named(stack: Stack, root: Path) -> Iterator[str]:
         found = images.references((root / image.dockerfile).read_text(encoding="utf-8"))
         yield from (one for one in found if _is_upstream(stack, one))
     for environment in stack.environments.values():
-        for file in environment.compose:
+        for file in (*environment.compose, *(environment.deploy.overlay if environment.deploy else ())):
             for service in _services(root / file):
                 named = str(service.get("image") or "")
                 if _is_upstream(stack, named):
