@@ -104,9 +104,7 @@ def test_no_build_secret_is_in_any_layer_or_in_the_history(
     bundle = tmp_path / "bundle.crt"
     trusted = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
     bundle.write_text((Path(trusted).read_text() if trusted else "") + f"\n# {marker}\n")
-    development.replace(
-        "docker/fastapi.Dockerfile", "    && python -m compileall", "    && true && python -m compileall"
-    )
+    development.replace("docker/fastapi.Dockerfile", "    && PYTHONHASHSEED=0", "    && true && PYTHONHASHSEED=0")
 
     built = development.invoke("env.up", "--build", SSL_CERT_FILE=str(bundle), PIP_DEFAULT_TIMEOUT="181")
 
