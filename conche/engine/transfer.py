@@ -219,9 +219,7 @@ def _failure(said: str, reference: str, verb: str) -> ConcheError:
         )
     how = f"{reference} could not be {verb}: its registry, or this engine, says no."
     if verb == "pulled":
-        return Refused(
-            "image-not-pulled", how, evidence=[said], next_command="invoke images.list    # what there is"
-        )
+        return Refused("image-not-pulled", how, evidence=[said], next_command="invoke images.list    # what there is")
     return Refused("image-not-pushed", how, evidence=[said], next_command="invoke images.build")
 
 

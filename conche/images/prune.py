@@ -19,10 +19,10 @@ from conche.engine.images import Found
 from conche.errors import ConcheError, Partial, Refused
 from conche.images.collect import collect, located, resume
 from conche.images.login import open_registry
+from conche.images.needed import needed
 from conche.images.observe import Kept, Observed, digests, engines, observe
 from conche.images.reference import parse
 from conche.images.registry import Registry
-from conche.images.released import readers, released
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.stack import Stack
 
@@ -63,14 +63,14 @@ class Decision:
         return Step("delete", f"image {self.name} ({_place(self.where)})", self.because, destroys=True)
 
 
-def decide(stack: Stack, seen: Observed, needed: Mapping[str, str], keep: int) -> list[Decision]:
+def decide(stack: Stack, seen: Observed, wanted: Mapping[str, str], keep: int) -> list[Decision]:
     """Judge every image of the registry and of the engines.
 
     Args:
-        needed: digest or image id -> why it must stay, such as the releases that a rollback may need.
+        wanted: digest or image id -> why it must stay, such as the releases that a rollback may need.
         keep: how many of the newest to keep in each repository, in each place.
     """
-    reasons = {**needed}
+    reasons = {**wanted}
     for run in seen.running:
         for identity in (run.id, *run.digests):
             reasons.setdefault(identity, f"runs in {run.environment}")
@@ -170,7 +170,7 @@ def prune(call: Invocation, *, keep: int, collecting: bool) -> Outcome:
         seen = observe(call.stack, registry)
         if seen.problems:
             raise seen.problems[0]
-        decisions = decide(call.stack, seen, released(call.stack), keep)
+        decisions = decide(call.stack, seen, needed(call.stack), keep)
         doomed = [one for one in decisions if one.goes]
         plan = Plan(tuple(_steps(doomed, collecting=collecting)))
         if not call.dry_run and len(plan):
@@ -196,7 +196,13 @@ def _lock_all(call: Invocation, held: contextlib.ExitStack) -> None:
         for name in names:
             project = call.stack.project(name)
             held.enter_context(files.lock(project, purpose))
-            held.enter_context(lock.hold(engine, project, purpose, readers(call.stack, engine)))
+            held.enter_context(lock.hold(engine, project, purpose, _readers(call.stack, engine)))
+
+
+def _readers(stack: Stack, engine: Engine) -> list[str]:
+    """Images that a lock can be made from, the bases first: they are not deleted."""
+    own = [f"{stack.registry}/{image.repository}" for image in stack.images.values()]
+    return [*stack.bases, *(tag for name in own for image in images.of_repository(engine, name) for tag in image.tags)]
 
 
 def _steps(doomed: Sequence[Decision], *, collecting: bool) -> Iterator[Step]:

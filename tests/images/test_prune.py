@@ -177,7 +177,8 @@ def test_what_a_rollback_may_need_stays(old: Shop, engine: Engine, base_image: s
     _, second, third, _ = revisions(old)
     image = f"{old.registry.host}/{old.name}@{old.digest(second)}"
     state = State(engine, f"{old.name}-prod", [base_image])
-    state.write({"releases/r7/record.json": json.dumps({"services": {"web": {"image": image}}}).encode()})
+    record = {"content": {"number": 7, "services": {"web": {"image": image, "image_id": ""}}}}
+    state.write({"releases/r7/record.json": json.dumps(record).encode()})
 
     done = old.json(*PRUNE)
 
