@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import subprocess
 
 import pytest
 
@@ -208,3 +210,54 @@ def test_a_base_that_can_neither_be_pulled_nor_made_is_said(shop: Shop) -> None:
     assert done.returncode == 9
     assert "error [base-unavailable]: registry.invalid/base:1" in done.stderr
     assert "under `bases`" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "step", ["POST", "PATCH", "PUT /v2/{name}/blobs", "PUT /v2/{name}/manifests/{revision}", "PUT {develop}"]
+)
+def test_after_a_kill_no_tag_is_half_and_the_next_release_ends_it(shop: Shop, step: str) -> None:
+    revision = shop.layered(os.urandom(1 << 16))
+    develop = f"/v2/{shop.name}/manifests/develop"
+    begin = step.format(name=shop.name, revision=revision, develop=develop)
+    killed: list[subprocess.Popen[bytes]] = []
+
+    def kill(said: str) -> None:
+        if said.startswith(begin):
+            killed[0].send_signal(signal.SIGKILL)
+
+    shop.registry.wire.watch = kill
+    argv, quiet = shop.argv("images.release"), subprocess.DEVNULL
+    with subprocess.Popen(argv, cwd=shop.folder, env=shop.environment(), stdout=quiet, stderr=quiet) as process:
+        killed.append(process)
+    between = {tag: shop.digest(tag) for tag in shop.tags()}
+    shop.registry.wire.reset()
+
+    reference = shop.release()
+
+    assert process.returncode == -signal.SIGKILL
+    # The engine may have ended what it was told; what it has not, is not there.
+    assert set(between.values()) <= {reference.rpartition("@")[2]}
+    assert shop.tags() == tuple(sorted((revision, "develop")))
+    assert shop.invoke("images.pull").returncode == 0
+
+
+def test_an_interrupted_push_says_so_and_leaves_no_tag(shop: Shop) -> None:
+    shop.layered(os.urandom(1 << 16))
+    running: list[subprocess.Popen[str]] = []
+
+    def interrupt(said: str) -> None:
+        if said.startswith("POST"):
+            running[0].send_signal(signal.SIGINT)
+
+    shop.registry.wire.watch = interrupt
+    argv, piped = shop.argv("images.release"), subprocess.PIPE
+    with subprocess.Popen(
+        argv, cwd=shop.folder, env=shop.environment(), stderr=piped, stdout=piped, text=True
+    ) as process:
+        running.append(process)
+        said = process.communicate()[1]
+
+    assert process.returncode == 130
+    assert "Interrupted by SIGINT" in said
+    assert "Traceback" not in said
+    assert "develop" not in shop.tags()
