@@ -66,8 +66,8 @@ class Progress:
 
     def _update(self, text: str, done: int | None, total: int | None) -> None:
         [task] = self._shown.tasks
-        # Rich's update() takes a total of None for "as before".
-        task.total = total
+        # Rich's update() takes a total of None for "as before", and a task that once was through stays so.
+        task.total, task.finished_time = total, None
         self._shown.update(task.id, description=self._output.redact(text), completed=done or 0)
 
 

@@ -235,4 +235,5 @@ def _failing_step(lines: Sequence[str]) -> tuple[str, ...]:
     if not errors:
         return tuple(lines[-15:])
     step = lines[errors[-1]].split(" ", 1)[0] + " "
-    return tuple(line for line in lines if line.startswith(step))[-15:]
+    said = [line for line in lines if line.startswith(step)]
+    return tuple(said if len(said) <= 15 else [said[0], *said[-14:]])

@@ -96,7 +96,7 @@ def _only_steps(progress: Progress) -> Callable[[str], None]:
         if words.startswith("["):
             counted = re.match(r"\[[^\]]*?(\d+)/(\d+)\]", words)
             if counted:
-                progress.amount(f"building: {words}", int(counted[1]), int(counted[2]))
+                progress.amount(f"building: {words}", int(counted[1]) - 1, int(counted[2]))
             else:
                 progress.detail(f"building: {words}")
 
