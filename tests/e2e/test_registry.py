@@ -34,6 +34,8 @@ def factory(tmp_path: Path, engine: Engine, base_image: str) -> Iterator[tuple[S
         )
         text = text.replace("chocolate_factory", stack.name).replace("8001", str(stack.port))
         stack.write(file, text.replace("port: 5000", f"port: {host.rpartition(':')[2]}"))
+    # Of a tree that was never built: a cache that has a step twice takes the one or the other for an old tree.
+    stack.write("src/fastapi-app/app/marker.py", f"# {stack.name}\n")
     subprocess.run(["git", "init", "--quiet"], cwd=stack.folder, check=True)
     commit(stack)
     yield stack, host
