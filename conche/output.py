@@ -65,9 +65,10 @@ class Progress:
             self._update(text, done, total)
 
     def _update(self, text: str, done: int | None, total: int | None) -> None:
-        [task] = self._shown.task_ids
-        words = self._output.redact(text)
-        self._shown.update(task, description=words, completed=done or 0, total=total)
+        [task] = self._shown.tasks
+        # Rich's update() takes a total of None for "as before", and a task that once was through stays so.
+        task.total, task.finished_time = total, None
+        self._shown.update(task.id, description=self._output.redact(text), completed=done or 0)
 
 
 class Output:
@@ -93,10 +94,14 @@ class Output:
         self._stdin = stdin or sys.stdin
         self._stdout = stdout or sys.stdout
         self._stderr = stderr or sys.stderr
+        self._shown: Any = None
 
     def say(self, text: str) -> None:
-        """One line of progress on stderr."""
-        print(self.redact(text), file=self._stderr, flush=True)
+        """One line of progress on stderr; above the live line, where there is one."""
+        if self._shown is None:
+            print(self.redact(text), file=self._stderr, flush=True)
+        else:
+            self._shown.console.print(self.text(text), soft_wrap=True)
 
     def line(self, text: str) -> None:
         """One line of a stream that is itself the answer, such as a log that is followed."""
@@ -118,7 +123,11 @@ class Output:
             return
         with _live(self._console(self._stderr)) as shown:
             shown.add_task(self.redact(text), total=None)
-            yield Progress(self, shown)
+            self._shown = shown
+            try:
+                yield Progress(self, shown)
+            finally:
+                self._shown = None
 
     def outcome(self, outcome: Outcome, *, dry_run: bool = False) -> None:
         """The answer of a command that has ended well, or the plan of a dry run."""

@@ -11,13 +11,14 @@ ENV PATH=/opt/venv/bin:$PATH \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_COMPILE=1
 COPY src/fastapi-app/requirements.lock /tmp/requirements.lock
+# Byte code by hash and from one hash seed, pip's own too (-f): with times or random sets in it no two builds are equal.
 # The secrets `ca` and `pip` hand on the host's CA bundle and pip configuration, where there are any; a secret
 # mount leaves nothing in the image.
 RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt,required=false \
     --mount=type=secret,id=pip,target=/etc/pip.conf,required=false \
     --mount=type=cache,target=/root/.cache/pip \
     pip install --require-hashes --requirement /tmp/requirements.lock \
-    && python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib
+    && PYTHONHASHSEED=0 python -m compileall -q -f --invalidation-mode unchecked-hash /opt/venv/lib
 
 FROM ${PYTHON_IMAGE} AS runtime
 # Group 1000 may write models; in development the container runs as the owner of the checkout, in that group.

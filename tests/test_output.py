@@ -312,6 +312,33 @@ def test_progress_on_a_terminal_takes_words_as_they_are(at_terminal: Terminal) -
     assert "working [/bin/sh] :cat:" in at_terminal(work)
 
 
+def test_a_bar_shows_what_is_through_and_goes_when_its_length_is_not_known(at_terminal: Terminal) -> None:
+    def through(output: Output) -> None:
+        with output.progress("pushing") as progress:
+            progress.amount("pushing layers", 1, 4)
+
+    def after(output: Output) -> None:
+        with output.progress("pushing") as progress:
+            progress.amount("pushing layers", 1, 4)
+            progress.step("the next step")
+
+    assert "25 %" in at_terminal(through)
+    last = at_terminal(after).rpartition("the next step")[2]
+    assert "%" not in last
+    assert "━" not in last
+
+
+def test_a_line_that_is_said_meanwhile_stands_by_itself(at_terminal: Terminal) -> None:
+    def work(output: Output) -> None:
+        with output.progress("pushing") as progress:
+            progress.amount("pushing layers", 1, 4)
+            output.say("said [/meanwhile] :cat:")
+
+    lines = [line.rpartition("\x1b[2K")[2] for line in at_terminal(work).splitlines()]
+
+    assert "said [/meanwhile] :cat:" in [line.strip() for line in lines]
+
+
 @pytest.mark.parametrize("unwanted", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_a_terminal_that_wants_no_colour_gets_none(
     unwanted: dict[str, str], at_terminal: Terminal, monkeypatch: pytest.MonkeyPatch

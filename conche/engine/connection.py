@@ -98,6 +98,7 @@ def translated(address: str) -> Iterator[None]:
     """Inside, what the Docker SDK raises for an engine that does not answer becomes `Unreachable`."""
     import docker.errors
     import requests.exceptions
+    import urllib3.exceptions
 
     try:
         yield
@@ -107,7 +108,12 @@ def translated(address: str) -> Iterator[None]:
         raise EngineRefused(
             "engine-refused", "The engine refused a request.", evidence=[str(error.explanation or error)]
         ) from error
-    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+    # A stream that breaks off raises what lies below requests.
+    except (
+        docker.errors.DockerException,
+        requests.exceptions.RequestException,
+        urllib3.exceptions.HTTPError,
+    ) as error:
         raise _unreachable(address, error) from error
 
 

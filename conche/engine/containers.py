@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ __all__ = [
     "STREAMS",
     "Container",
     "asked",
+    "end",
     "last_lines",
     "logged",
     "of_project",
@@ -28,6 +30,7 @@ __all__ = [
     "restart",
     "start",
     "stop",
+    "users",
 ]
 
 LABEL = "com.docker.compose"
@@ -187,6 +190,18 @@ def start(engine: Engine, container_id: str) -> None:
         engine.client.api.start(container_id)
 
 
+def end(engine: Engine, container_id: str) -> None:
+    """End a container at once; it stays. One that does not run, or is gone, is fine."""
+    import docker.errors
+
+    with translated(engine.address), contextlib.suppress(docker.errors.NotFound):
+        try:
+            engine.client.api.kill(container_id)
+        except docker.errors.APIError as error:
+            if error.status_code != 409:
+                raise
+
+
 def restart(engine: Engine, container: Container) -> None:
     """Stop a container within its own grace, and start it."""
     with translated(engine.address):
@@ -204,6 +219,13 @@ def publishing(engine: Engine, port: int) -> Container | None:
     with translated(engine.address):
         found = engine.client.api.containers(filters={"publish": f"{port}/tcp"})
     return read(engine, found[0]["Id"]) if found else None
+
+
+def users(engine: Engine) -> dict[str, str]:
+    """Image id -> the name of a container that was made from it; of any state, and whoever's it is."""
+    with translated(engine.address):
+        found = engine.client.api.containers(all=True)
+    return {one["ImageID"]: one["Names"][0].lstrip("/") for one in found if one["Names"]}
 
 
 def _healthcheck(test: Sequence[str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -222,7 +223,9 @@ def _build_failed(wanted: Build, completed: Completed) -> Unreachable | BuildFai
         "build-failed",
         f"{wanted.dockerfile.name} does not build.",
         evidence=_failing_step(words.splitlines()),
-        next_command=f"docker build --progress=plain -f {wanted.dockerfile} {wanted.context}",
+        next_command=shlex.join(
+            ["docker", "build", "--progress=plain", "--file", str(wanted.dockerfile), str(wanted.context)]
+        ),
     )
 
 
@@ -232,4 +235,5 @@ def _failing_step(lines: Sequence[str]) -> tuple[str, ...]:
     if not errors:
         return tuple(lines[-15:])
     step = lines[errors[-1]].split(" ", 1)[0] + " "
-    return tuple(line for line in lines if line.startswith(step))[-15:]
+    said = [line for line in lines if line.startswith(step)]
+    return tuple(said if len(said) <= 15 else [said[0], *said[-14:]])

@@ -27,6 +27,12 @@ LABEL = "io.conche.lock"
 PAUSE = 0.2
 """Seconds between two tries."""
 
+ENDED = ("exited", "dead", "removing")
+"""States of a lock whose holder is gone; the engine is about to remove it."""
+
+ENDING = 10.0
+"""Seconds that the engine may take for that."""
+
 UNSTARTED = 30.0
 """Seconds after which a lock that was created and never started belongs to nobody: its maker died in between."""
 
@@ -141,10 +147,12 @@ def _taken(
     import docker.errors
 
     told = False
+    patience = clock() + ENDING
     candidates = list(images)
     while candidates:
         try:
-            return _created(engine, project, purpose, candidates[0])
+            with _unreachable_translated(engine):
+                return _created(engine, project, purpose, candidates[0])
         except docker.errors.APIError as error:
             if error.status_code != 409:
                 # Not on the engine, or without the program: another image may do.
@@ -152,6 +160,9 @@ def _taken(
                 continue
         found = _inspect(engine, name_of(project))
         if found is None or _abandoned(engine, found):
+            continue
+        if found["State"]["Status"] in ENDED and clock() < max(patience, deadline):
+            pause(PAUSE / 4)
             continue
         if clock() >= deadline:
             raise Locked(
@@ -207,12 +218,20 @@ def _abandoned(engine: Engine, found: dict[str, Any]) -> bool:
 
     if found["State"]["Status"] != "created":
         return False
-    created = datetime.fromisoformat(found["Created"][:19]).replace(tzinfo=UTC)
-    if (datetime.now(UTC) - created).total_seconds() < UNSTARTED:
-        return False
-    with contextlib.suppress(docker.errors.APIError):
-        engine.client.api.remove_container(found["Id"], force=True)
+    with translated(engine.address):
+        # The engine's own clock: ours may be wrong, or in another place.
+        age = _moment(engine.client.info()["SystemTime"]) - _moment(found["Created"])
+        if age.total_seconds() < UNSTARTED:
+            return False
+        with contextlib.suppress(docker.errors.APIError):
+            engine.client.api.remove_container(found["Id"], force=True)
     return True
+
+
+def _moment(text: str) -> datetime:
+    """RFC 3339 as engines write it: nanoseconds, and any offset."""
+    whole, offset = text[:19], text[19:].lstrip(".0123456789")
+    return datetime.fromisoformat(whole + (offset or "Z"))
 
 
 def _removed(engine: Engine, identity: str, clock: Callable[[], float], pause: Callable[[float], None]) -> None:
@@ -227,6 +246,21 @@ def _removed(engine: Engine, identity: str, clock: Callable[[], float], pause: C
             if _inspect(engine, identity) is None:
                 return
             pause(PAUSE / 4)
+
+
+@contextlib.contextmanager
+def _unreachable_translated(engine: Engine) -> Iterator[None]:
+    """An engine that does not answer is told as everywhere; what it answers is for the caller to judge."""
+    import docker.errors
+
+    answered: docker.errors.APIError | None = None
+    with translated(engine.address):
+        try:
+            yield
+        except docker.errors.APIError as error:
+            answered = error
+    if answered is not None:
+        raise answered
 
 
 def _inspect(engine: Engine, name: str) -> dict[str, Any] | None:

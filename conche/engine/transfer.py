@@ -14,11 +14,14 @@ from typing import Any
 from conche.engine.connection import Engine, translated
 from conche.errors import ConcheError, KeyUnusable, Refused, Unreachable
 from conche.secret import Secret
+from conche.units import size
 
 __all__ = ["Amount", "Credentials", "PullFailed", "Pushed", "pull", "push", "stored"]
 
 STALLED = 300
 """Seconds without a word from a registry, after which it is given up."""
+
+FULL = "no space left on device"
 
 NO_NETWORK = (
     "no such host", "connection refused", "i/o timeout", "network is unreachable", "no route to host",
@@ -27,16 +30,12 @@ NO_NETWORK = (
 )  # fmt: skip
 """What the engine says when it reached no registry, or lost it, as against one that answered with no."""
 
-DENIED = ("unauthorized", "authentication required", "no basic auth credentials", "denied", "401", "403")
+DENIED = (
+    "unauthorized", "authentication required", "no basic auth credentials", "denied", "401 Unauthorized",
+    "403 Forbidden",
+)  # fmt: skip
 
-BROKEN = (
-    "received unexpected HTTP status: 5",
-    "500 Internal",
-    "502 Bad",
-    "503 Service",
-    "blob upload",
-    "no space left",
-)
+BROKEN = ("received unexpected HTTP status: 5", "500 Internal", "502 Bad", "503 Service", "blob upload", FULL)
 
 Amount = Callable[[str, int, int], None]
 """Called with what is going on, the bytes that are through, and all of them as far as is known."""
@@ -70,14 +69,14 @@ class Pushed:
 
 
 class PullFailed(Unreachable):
-    """No registry answered for a reference, as against one that answered with no."""
+    """No registry answered for a reference, or it was lost on the way, as against one that answered with no."""
 
 
 class _Layers:
     """What the events say of each layer, added up."""
 
-    def __init__(self, amount: Amount | None, verb: str) -> None:
-        self._amount, self._verb = amount, verb
+    def __init__(self, amount: Amount | None, what: str) -> None:
+        self._amount, self._what = amount, what
         self._bytes: dict[str, tuple[int, int]] = {}
         self.moved: set[str] = set()
         self.known: set[str] = set()
@@ -87,75 +86,100 @@ class _Layers:
         detail = event.get("progressDetail") or {}
         if status in ("Pushed", "Pull complete"):
             self.moved.add(layer)
+        elif status.startswith("Retrying"):
+            # The engine tries five times, and waits longer each time.
+            self._tell(f"{self._what}: the registry was lost. {status}")
         elif status.startswith(("Layer already exists", "Mounted from", "Already exists")):
             self.known.add(layer)
         elif detail.get("total") and status in ("Pushing", "Downloading"):
             # A layer may turn out longer than the engine guessed.
             current, total = int(detail["current"]), int(detail["total"])
             self._bytes[layer] = (current, max(current, total))
-            if self._amount is not None:
-                sums = [sum(column) for column in zip(*self._bytes.values(), strict=True)]
-                self._amount(self._verb, sums[0], sums[1])
+            self._tell("")
+
+    def _tell(self, words: str) -> None:
+        if self._amount is not None:
+            done, total = (sum(column) for column in zip((0, 0), *self._bytes.values(), strict=True))
+            self._amount(words or f"{self._what}: {size(done)} of {size(total)}", done, total)
 
 
 def push(
-    engine: Engine, name: str, tag: str, credentials: Credentials | None = None, amount: Amount | None = None
+    engine: Engine,
+    name: str,
+    tag: str,
+    credentials: Credentials | None = None,
+    amount: Amount | None = None,
+    *,
+    patience: float = STALLED,
 ) -> Pushed:
     """Push one tag. Layers first, the manifest last: a push that is cut leaves no half tag, and a second one goes on.
 
     Args:
         name: registry and repository.
         credentials: None for what `docker login` has stored.
+        patience: seconds without a word, after which it is given up.
 
     Raises:
         KeyUnusable: the registry refuses the credentials.
         Unreachable: it cannot be reached, was lost on the way, or cannot keep what it is given.
     """
-    layers, digest = _Layers(amount, "pushing"), ""
-    with _patient(engine), translated(engine.address):
+    layers, digest, reference = _Layers(amount, f"pushing {name}:{tag}"), "", f"{name}:{tag}"
+    with _patient(engine, reference, "pushed", patience):
         auth = dict(credentials.header()) if credentials else None
         for event in engine.client.api.push(name, tag=tag, stream=True, decode=True, auth_config=auth):
-            _raise_said(event, f"{name}:{tag}", "pushed")
+            _raise_said(event, reference, "pushed")
             layers.see(event)
             digest = (event.get("aux") or {}).get("Digest", digest)
     return Pushed(digest, len(layers.moved), len(layers.known))
 
 
 def pull(
-    engine: Engine, name: str, wanted: str, credentials: Credentials | None = None, amount: Amount | None = None
+    engine: Engine,
+    name: str,
+    wanted: str,
+    credentials: Credentials | None = None,
+    amount: Amount | None = None,
+    *,
+    patience: float = STALLED,
 ) -> None:
     """Pull one image.
 
     Args:
         name: registry and repository, as the engine shall call it.
         wanted: a tag or a digest.
+        patience: seconds without a word, after which it is given up.
 
     Raises:
         PullFailed: no registry answered.
         KeyUnusable: the registry refuses the credentials.
         Refused: it answered, and has no such image.
     """
-    import docker.errors
-
     reference = f"{name}@{wanted}" if wanted.startswith("sha256:") else f"{name}:{wanted}"
-    layers = _Layers(amount, "pulling")
-    with _patient(engine), translated(engine.address):
+    layers = _Layers(amount, f"pulling {reference}")
+    with _patient(engine, reference, "pulled", patience):
         auth = dict(credentials.header()) if credentials else None
-        try:
-            for event in engine.client.api.pull(name, tag=wanted, stream=True, decode=True, auth_config=auth):
-                _raise_said(event, reference, "pulled")
-                layers.see(event)
-        except docker.errors.APIError as error:
-            raise _failure(str(error.explanation or error), reference, "pulled") from error
+        for event in engine.client.api.pull(name, tag=wanted, stream=True, decode=True, auth_config=auth):
+            _raise_said(event, reference, "pulled")
+            layers.see(event)
 
 
 @contextlib.contextmanager
-def _patient(engine: Engine) -> Iterator[None]:
-    """Layers take longer than a request to the engine usually may."""
+def _patient(engine: Engine, reference: str, verb: str, patience: float) -> Iterator[None]:
+    """Layers take longer than a request to the engine usually may; what goes wrong is the registry's more often."""
+    import docker.errors
+    import urllib3.exceptions
+
     api = engine.client.api
-    before, api.timeout = api.timeout, STALLED
+    before = api.timeout
+    api.timeout = patience  # type: ignore[assignment]  # requests takes fractions too
     try:
-        yield
+        with translated(engine.address):
+            try:
+                yield
+            except docker.errors.APIError as error:
+                raise _failure(str(error.explanation or error), reference, verb) from error
+            except urllib3.exceptions.ReadTimeoutError as error:
+                raise _lost(f"no word from it for {patience:g} s", reference, verb) from error
     finally:
         api.timeout = before
 
@@ -166,34 +190,47 @@ def _raise_said(event: Mapping[str, Any], reference: str, verb: str) -> None:
         raise _failure(str(detail.get("message") or event.get("error")), reference, verb)
 
 
-def _failure(words: str, reference: str, verb: str) -> ConcheError:
+def _failure(said: str, reference: str, verb: str) -> ConcheError:
     registry = reference.split("/", 1)[0]
-    if any(sign in words for sign in NO_NETWORK):
-        return PullFailed(
-            "registry-unreachable",
-            f"{reference} could not be {verb}: {registry} does not answer, or was lost on the way.",
-            evidence=[words],
-            next_command=f"run it again once {registry} answers: what is there already is not moved twice",
+    # A host's port or a repository's name must not pass for a status.
+    words = said.replace(reference, "…").replace(registry, "…")
+    if verb == "pulled" and FULL in words:
+        return Unreachable(
+            "disk-full",
+            f"{reference} could not be pulled: the engine's disk is full.",
+            evidence=[said],
+            next_command="docker system df\ninvoke images.prune",
         )
+    if any(sign in words for sign in NO_NETWORK):
+        return _lost(said, reference, verb)
     if any(sign in words for sign in BROKEN):
         return Unreachable(
             "registry-failed",
             f"{reference} could not be {verb}: {registry} answered with an error of its own, such as a full disk.",
-            evidence=[words],
+            evidence=[said],
             next_command="invoke env.logs --env git\ndf -h",
         )
     if any(sign in words for sign in DENIED) and "repository does not exist" not in words:
         return KeyUnusable(
             "registry-denied",
             f"{registry} refuses the user or password: {reference} was not {verb}.",
-            evidence=[words],
+            evidence=[said],
             next_command="invoke images.login    # tells which user is tried\ninvoke secrets.set registry_password",
         )
-    return Refused(
-        "image-not-pulled" if verb == "pulled" else "image-not-pushed",
-        f"{reference} could not be {verb}: its registry, or this engine, says no.",
-        evidence=[words],
-        next_command="invoke images.list    # what there is" if verb == "pulled" else "invoke images.build",
+    how = f"{reference} could not be {verb}: its registry, or this engine, says no."
+    if verb == "pulled":
+        return Refused("image-not-pulled", how, evidence=[said], next_command="invoke images.list    # what there is")
+    return Refused("image-not-pushed", how, evidence=[said], next_command="invoke images.build")
+
+
+def _lost(said: str, reference: str, verb: str) -> Unreachable:
+    registry = reference.split("/", 1)[0]
+    kind = PullFailed if verb == "pulled" else Unreachable
+    return kind(
+        "registry-unreachable",
+        f"{reference} could not be {verb}: {registry} does not answer, or was lost on the way.",
+        evidence=[said],
+        next_command=f"run it again once {registry} answers: what is there already is not moved twice",
     )
 
 
@@ -204,9 +241,10 @@ def stored(registry: str) -> Credentials | None:
 
     try:
         found = docker.auth.load_config().resolve_authconfig(registry)
-    except docker.errors.DockerException:
+    except (docker.errors.DockerException, ValueError, TypeError, AttributeError):
+        return None  # settings that nobody can read are no login
+    lower = {key.lower(): value for key, value in (found or {}).items()}
+    # A token of a credential helper is no password.
+    if not lower.get("username") or not lower.get("password"):
         return None
-    if not found or not found.get("Username", found.get("username")):
-        return None
-    lower = {key.lower(): value for key, value in found.items()}
     return Credentials(lower["username"], Secret(lower["password"]))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from conche.command import Invocation
 from conche.engine import images
-from conche.engine.connection import Engine
-from conche.errors import NotFound, Refused
+from conche.engine.connection import Engine, translated
+from conche.errors import NotFound, Refused, Unreachable
 from conche.files import write_atomic
 from conche.images.deliver import chosen
 from conche.outcome import Outcome, Plan, Step, Table
@@ -39,16 +42,8 @@ def save(call: Invocation, environment: str, image: str | None, to: str, *, forc
     plan = Plan((Step("write", f"file {target}", f"images {', '.join(references)}"),))
     if call.dry_run:
         return Outcome(plan=plan)
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        with call.output.progress(f"saving {', '.join(references)}"):
-            argv = ["docker", "image", "save", "--output", str(partial), *references]
-            run(argv, extra_env=engine.cli_environment(), timeout=3600).require("saving images")
-            digest = _digest(partial)
-        write_atomic(_sidecar(target), f"{digest}  {target.name}\n".encode())
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with call.output.progress(f"saving {', '.join(references)}"):
+        digest = _saved(engine, references, target)
     written = target.stat().st_size
     return Outcome(
         value={"file": str(target), "images": references, "size": written, "sha256": digest},
@@ -59,14 +54,38 @@ def save(call: Invocation, environment: str, image: str | None, to: str, *, forc
     )
 
 
-def load(call: Invocation, file: str) -> Outcome:
+def _saved(engine: Engine, references: Sequence[str], target: Path) -> str:
+    """Write the file in a folder beside it, which is swept when a kill has left it; its sha256."""
+    folder = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(mode=0o700)
+        argv = ["docker", "image", "save", "--output", str(folder / "images.tar"), *references]
+        done = run(argv, extra_env=engine.cli_environment(), timeout=3600)
+        if not done.ok and "no space left" in done.stderr:
+            raise Unreachable(
+                "disk-full", f"The disk of {target.parent} is full; {target.name} was not written.",
+                evidence=done.last_lines(3), next_command=f"df -h {shlex.quote(str(target.parent))}",
+            )  # fmt: skip
+        done.require("saving images")
+        digest = _digest(folder / "images.tar")
+        # First what it is compared with: a kill in between leaves a pair that images.load refuses.
+        write_atomic(_sidecar(target), f"{digest}  {target.name}\n".encode())
+        os.replace(folder / "images.tar", target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return digest
+
+
+def load(call: Invocation, file: str, environment: str | None) -> Outcome:
     """Load images from a file that images.save has written; a file that differs from its sha256 is refused."""
     source = Path(file).expanduser().absolute()
     if not source.is_file():
         raise NotFound("no-such-file", f"There is no file {source}.")
+    engine = Engine(call.environment(environment).engine if environment else None)
     plan = Plan((Step("load", f"file {source}", "asked for"),))
     sidecar = _sidecar(source)
-    known = sidecar.read_text().split()[:1] if sidecar.is_file() else []
+    known = sidecar.read_text(errors="replace").split()[:1] if sidecar.is_file() else []
     if known and known != [_digest(source)]:
         raise Refused(
             "archive-damaged",
@@ -75,7 +94,8 @@ def load(call: Invocation, file: str) -> Outcome:
         )
     if call.dry_run:
         return Outcome(plan=plan)
-    engine = Engine()
+    with translated(engine.address):
+        engine.client.ping()
     with call.output.progress(f"loading {source.name}"):
         done = run(
             ["docker", "image", "load", "--input", str(source)], extra_env=engine.cli_environment(), timeout=3600

@@ -12,21 +12,19 @@ from conche.engine import images
 from conche.engine.connection import Engine
 from conche.files import private_folder, write_atomic
 from conche.images.fetch import fetch
+from conche.images.observe import STACK
 from conche.images.reference import parse
 from conche.images.revision import Revision, revision
 from conche.output import Progress
 from conche.stack import Stack
 
-__all__ = ["STACK", "build"]
+__all__ = ["build"]
 
 CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Where a host says which authorities it trusts, the most general first."""
 
 PIP_VARIABLES = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT")
 """pip's settings that a build needs to reach what the host's pip reaches; they may hold a password."""
-
-STACK = "io.conche.stack"
-"""Label with the stack's name: what images.prune may remove once it has lost its last tag."""
 
 CA_IN_BUILD = "/etc/ssl/certs/ca-certificates.crt"
 
@@ -97,9 +95,10 @@ def _only_steps(progress: Progress) -> Callable[[str], None]:
         _, _, words = line.partition(" ")
         if words.startswith("["):
             counted = re.match(r"\[[^\]]*?(\d+)/(\d+)\]", words)
-            progress.detail(f"building: {words}")
             if counted:
-                progress.amount(f"building: {words}", int(counted[1]), int(counted[2]))
+                progress.amount(f"building: {words}", int(counted[1]) - 1, int(counted[2]))
+            else:
+                progress.detail(f"building: {words}")
 
     return show
 

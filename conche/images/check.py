@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,10 +10,9 @@ from conche.command import Invocation
 from conche.engine import images
 from conche.engine.connection import Engine
 from conche.engine.images import Found
-from conche.errors import ConcheError, NotFound
+from conche.errors import NotFound
 from conche.images.deliver import chosen
-from conche.images.login import open_registry
-from conche.images.observe import CREATED, REVISION, age, observe
+from conche.images.observe import CREATED, REVISION, age
 from conche.images.reference import parse
 from conche.outcome import Outcome, Table
 from conche.secrets import keys
@@ -58,7 +56,7 @@ def check(call: Invocation, environment: str, image: str | None) -> Outcome:
                 _labels(found),
                 _user(found),
                 _secrets(call, engine, reference),
-                _size(call, found, reference),
+                _size(engine, found, reference),
                 *_bases(call, engine, name),
             ]
     rows = tuple((ref, one.check, one.state, one.words) for ref, several in findings.items() for one in several)
@@ -82,7 +80,7 @@ def _labels(found: Found) -> _Finding:
 
 
 def _user(found: Found) -> _Finding:
-    root = re.split(r"[:]", found.user)[0] in ("", "0", "root")
+    root = found.user.partition(":")[0] in ("", "0", "root")
     return _Finding("user", "failed" if root else "ok", f"runs as {found.user or 'root'}")
 
 
@@ -100,25 +98,15 @@ def _secrets(call: Invocation, engine: Engine, reference: str) -> _Finding:
     return _Finding("secrets", "ok", f"none of {len(values)} values in any layer or in the history")
 
 
-def _size(call: Invocation, found: Found, reference: str) -> _Finding:
-    """Against the newest other image of its repository that the engine or the registry has."""
+def _size(engine: Engine, found: Found, reference: str) -> _Finding:
+    """Against the newest other image of its repository on the engine; a registry's sizes are compressed ones."""
     now = size(found.size)
-    try:
-        seen = observe(call.stack, open_registry(call)[0])
-    except ConcheError as error:
-        return _Finding("size", "unknown", f"{now}; {error.message}")
-    name = parse(reference).name
-    others = [
-        image
-        for several in seen.local.values()
-        for image in several
-        if image.id != found.id and any(parse(text).name == name for text in image.tags + image.digests)
-    ]
-    if not others:
-        return _Finding("size", "ok", f"{now}; there is no other to compare with")
-    last = max(others, key=lambda image: image.created)
+    last = next((one for one in images.of_repository(engine, parse(reference).name) if one.id != found.id), None)
+    if last is None:
+        return _Finding("size", "unknown", f"{now}; the engine has no other to compare with")
     grown = found.size > GROWTH * last.size
-    return _Finding("size", "failed" if grown else "ok", f"{now}; the last one: {size(last.size)}")
+    said = f"{now}; the last one, {last.labels.get(REVISION) or last.id[7:19]}: {size(last.size)}"
+    return _Finding("size", "failed" if grown else "ok", said)
 
 
 def _bases(call: Invocation, engine: Engine, name: str) -> Iterator[_Finding]:

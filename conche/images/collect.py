@@ -1,19 +1,26 @@
 """The registry's garbage collection: layers that no manifest names any more leave its disk.
 
-It must not run beside uploads, whose layers no manifest names yet, so the registry is stopped meanwhile.
+It must not run beside uploads, whose layers no manifest names yet, so the registry is stopped meanwhile. A container
+that stands beside it, made before it is stopped and removed after it runs again, tells the next command of a kill.
 Source: https://distribution.github.io/distribution/about/garbage-collection/
 """
 
 from __future__ import annotations
 
-from conche.engine import containers
-from conche.engine.connection import Engine, translated
-from conche.errors import Refused
-from conche.output import Progress
-from conche.process import run, signals_deferred
-from conche.stack import Stack
+from collections.abc import Callable
 
-__all__ = ["collect"]
+from conche.engine import containers, oneoff
+from conche.engine.connection import Engine
+from conche.engine.containers import Container
+from conche.errors import Refused
+from conche.images.registry import Registry, is_here
+from conche.output import Progress
+from conche.process import signals_deferred
+
+__all__ = ["collect", "located", "resume"]
+
+LABEL = "io.conche.collects"
+"""Of the container that collects: the registry's container, by id."""
 
 COLLECT = (
     'exec "$(command -v registry || command -v docker-registry)" garbage-collect '
@@ -21,8 +28,11 @@ COLLECT = (
 )
 """The official image calls the program `registry`, Debian `docker-registry`."""
 
+STARTING = 30.0
+"""Seconds that the registry has for its first answer."""
 
-def collect(stack: Stack, progress: Progress) -> None:
+
+def collect(registry: Registry, progress: Progress) -> None:
     """Stop the registry, collect with its own image, settings and volumes, and start it again, whatever happens.
 
     Raises:
@@ -30,29 +40,51 @@ def collect(stack: Stack, progress: Progress) -> None:
         ToolFailed: the collection failed; the registry runs again.
     """
     engine = Engine()
-    port = stack.registry.rpartition(":")[2]
-    found = containers.publishing(engine, int(port)) if port.isdigit() else None
+    found = located(registry.host)
+    made = oneoff.beside(engine, found.id, ["/bin/sh", "-c", COLLECT], {LABEL: found.id})
+    try:
+        progress.step("stopping the registry for its garbage collection")
+        containers.stop(engine, found.id)
+        done = oneoff.run(engine, made, progress.detail)
+    finally:
+        with signals_deferred():
+            _restore(engine, found.id, made)
+    registry.wait(STARTING)
+    progress.step("the registry runs again")
+    done.require("the registry's garbage collection")
+
+
+def resume(registry: Registry, say: Callable[[str], None]) -> None:
+    """Start a registry that a killed collection has left stopped."""
+    engine = Engine()
+    for made, collected in oneoff.left(engine, LABEL).items():
+        say("an earlier garbage collection was interrupted: seeing that the registry runs")
+        _restore(engine, collected, made)
+        registry.wait(STARTING)
+
+
+def _restore(engine: Engine, registry: str, made: str) -> None:
+    """Start the registry; first ends what collects, which would take a layer that is uploaded meanwhile for garbage."""
+    containers.end(engine, made)
+    found = containers.read(engine, registry)
+    if found is not None and found.state != "running":
+        containers.restart(engine, found)
+    containers.remove(engine, made)
+
+
+def located(host: str) -> Container:
+    """The container of a registry that this engine runs.
+
+    Raises:
+        Refused: it runs somewhere else.
+    """
+    engine = Engine()
+    port = host.rpartition(":")[2]
+    found = containers.publishing(engine, int(port)) if is_here(host) and port.isdigit() else None
     if found is None:
         raise Refused(
             "registry-not-here",
-            f"{stack.registry} is no container of this engine, so its garbage is somebody else's to collect.",
+            f"{host} is no container of this engine, so its garbage is somebody else's to collect.",
             looked_at=[engine.address],
         )
-    with translated(engine.address):
-        variables = dict(line.split("=", 1) for line in engine.client.api.inspect_container(found.id)["Config"]["Env"])
-    argv = ["docker", "run", "--rm", "--network", "none", "--volumes-from", found.id, "--entrypoint", "/bin/sh"]
-    argv += [part for name in variables for part in ("--env", name)]
-    progress.step("stopping the registry for its garbage collection")
-    try:
-        containers.stop(engine, found.id)
-        done = run(
-            [*argv, found.image_id, "-c", COLLECT],
-            extra_env={**engine.cli_environment(), **variables},
-            on_line=progress.detail,
-            timeout=3600,
-        )
-    finally:
-        with signals_deferred():
-            containers.restart(engine, found)
-    progress.step("the registry runs again")
-    done.require("the registry's garbage collection")
+    return found

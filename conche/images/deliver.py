@@ -9,10 +9,11 @@ from conche.command import Invocation
 from conche.engine import images, transfer
 from conche.engine.connection import Engine
 from conche.engine.transfer import Credentials, Pushed
-from conche.errors import NotFound, Refused, did_you_mean
+from conche.errors import NotFound, Refused, Unreachable, did_you_mean
 from conche.images.build import build
-from conche.images.login import open_registry
+from conche.images.login import open_registry, two_sides
 from conche.images.reference import Reference, parse
+from conche.images.registry import Registry
 from conche.images.revision import Revision, revision
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.output import Progress
@@ -63,7 +64,10 @@ def build_all(call: Invocation, environment: str, image: str | None, *, fresh: b
         return Outcome(plan=plan, warnings=_dirt(at))
     before = {name: images.find(engine, call.stack.reference(name, environment)) for name in names}
     with call.output.progress(f"building {', '.join(names)} for {environment}") as progress:
-        built = {name: build(call.stack, call.root, engine, name, environment, progress, fresh=fresh) for name in names}
+        built = {
+            name: build(call.stack, call.root, engine, name, environment, progress, fresh=fresh, reproducible=True)
+            for name in names
+        }
     found = {name: images.find(engine, reference) for name, reference in built.items()}
     rows = tuple(
         (name, reference, at.name, _short(one.id), size(one.size))
@@ -91,16 +95,18 @@ def push_all(call: Invocation, environment: str, image: str | None) -> Outcome:
     )
     if call.dry_run:
         return Outcome(plan=plan)
-    registry, known = open_registry(call)
+    registry, known = open_registry(call, engine)
     registry.check()
+    before = {one.name: _meanings(registry, one) for one in given}
     with call.output.progress(f"pushing to {call.stack.registry}") as progress:
-        pushed = {one.name: _push(engine, one, known, progress) for one in given}
+        pushed = {one.name: _push(engine, registry, one, known, progress) for one in given}
     rows = tuple(_row(one, pushed[one.name]) for one in given)
     return Outcome(
         value={one.name: _as_json(one, pushed[one.name]) for one in given},
-        changed=any(one.moved for one in pushed.values()),
+        changed=any(before[one.name] != _meanings(registry, one) for one in given),
         plan=plan,
         tables=[Table(("image", "reference", "digest", "layers moved", "layers there"), rows)],
+        warnings=_sides(call, engine),
     )
 
 
@@ -112,14 +118,15 @@ def pull_all(call: Invocation, environment: str, image: str | None) -> Outcome:
     plan = Plan(tuple(Step("pull", f"image {one}", "asked for") for one in given))
     if call.dry_run:
         return Outcome(plan=plan)
-    registry, known = open_registry(call)
-    for one in given:
-        # Asked first: the registry tells which tags there are, the engine only that there is none.
-        registry.manifest(one.repository, one.tag)
+    registry, known = open_registry(call, engine)
+    # Asked first: the registry tells which tags there are, the engine only that there is none.
+    meant = [registry.manifest(one.repository, one.tag) for one in given]
     before = [images.find(engine, str(one)) for one in given]
     with call.output.progress(f"pulling from {call.stack.registry}") as progress:
-        for one in given:
+        for one, manifest in zip(given, meant, strict=True):
+            progress.step(f"pulling {one}")
             transfer.pull(engine, one.name, one.tag, known, progress.amount)
+            _see_pulled(engine, registry, one, manifest.digest)
     after = [images.find(engine, str(one)) for one in given]
     states = ["same" if old and new and old.id == new.id else "pulled" for old, new in zip(before, after, strict=True)]
     rows = tuple((str(one), state) for one, state in zip(given, states, strict=True))
@@ -129,6 +136,7 @@ def pull_all(call: Invocation, environment: str, image: str | None) -> Outcome:
         plan=plan,
         tables=[Table(("image", "state"), rows)],
         lines=[f"Next: invoke env.update --env {environment} --service NAME    # replaces one service by it"],
+        warnings=_sides(call, engine),
     )
 
 
@@ -159,13 +167,20 @@ def release(call: Invocation, environment: str, image: str | None, *, allow_dirt
     plan = Plan((*_build_plan(call, environment, names, at), *pushes))
     if call.dry_run:
         return Outcome(plan=plan, warnings=_dirt(at))
-    registry, known = open_registry(call)
+    registry, known = open_registry(call, engine)
     registry.check()
+    before = _meanings(registry, planned)
     with call.output.progress(f"releasing {name} for {environment}") as progress:
         build(call.stack, call.root, engine, name, environment, progress, reproducible=True)
-        pushed = _push(engine, planned, known, progress)
+        pushed = _push(engine, registry, planned, known, progress)
     value = _as_json(planned, pushed)
-    return Outcome(value=value, changed=True, plan=plan, raw=f"{value['image']}\n", warnings=_dirt(at))
+    return Outcome(
+        value=value,
+        changed=before != _meanings(registry, planned),
+        plan=plan,
+        raw=f"{value['image']}\n",
+        warnings=_dirt(at) + _sides(call, engine),
+    )
 
 
 def _engine(call: Invocation, environment: str) -> Engine:
@@ -193,13 +208,44 @@ def _built(call: Invocation, engine: Engine, name: str, environment: str) -> _Gi
     return _Given(name, reference, at if at in tags else "")
 
 
-def _push(engine: Engine, given: _Given, known: Credentials | None, progress: Progress) -> Pushed:
+def _meanings(registry: Registry, given: _Given) -> list[str | None]:
+    return [registry.digest(given.reference.repository, tag) for tag in given.tags]
+
+
+def _push(engine: Engine, registry: Registry, given: _Given, known: Credentials | None, progress: Progress) -> Pushed:
+    """Push every tag; then see that the registry, as we see it, has what the engine has pushed."""
     results = []
     for tag in given.tags:
         progress.step(f"pushing {given.reference.tagged(tag)}")
         results.append(transfer.push(engine, given.reference.name, tag, known, progress.amount))
+    if registry.digest(given.reference.repository, results[-1].digest) is None:
+        raise _differs(
+            engine, registry, f"does not have {given.reference.pinned(results[-1].digest)}, which was pushed"
+        )
     progress.step(f"pushed {given.reference.pinned(results[-1].digest)}: {results[0].moved} layers moved")
     return Pushed(results[-1].digest, results[0].moved, results[0].known)
+
+
+def _see_pulled(engine: Engine, registry: Registry, one: Reference, meant: str) -> None:
+    """See that what the engine has now is what the registry, as we see it, means by the tag; it may have moved."""
+    found = images.find(engine, str(one))
+    here = {parse(text).digest for text in (found.digests if found else ()) if parse(text).name == one.name}
+    if meant not in here and registry.digest(one.repository, one.tag) not in here:
+        raise _differs(engine, registry, f"means something else by {one} than what was pulled")
+
+
+def _differs(engine: Engine, registry: Registry, how: str) -> Unreachable:
+    return Unreachable(
+        "registry-differs",
+        f"{registry.host}, as this machine reaches it, {how}: the engine reaches another registry by that name.",
+        looked_at=[engine.address],
+        next_command="give `registry` in stack.yaml a name that means the same everywhere",
+    )
+
+
+def _sides(call: Invocation, engine: Engine) -> list[str]:
+    said = two_sides(call.stack, engine)
+    return [said] if said else []
 
 
 def _row(given: _Given, pushed: Pushed) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 
 from conche.engine import images, transfer
@@ -22,9 +23,9 @@ MIRROR = "mirror"
 
 def mirrored(stack: Stack, upstream: Reference) -> Reference:
     """Where the private registry keeps a copy of an upstream image: HOST/mirror/docker.io/library/nginx:1.27."""
-    host = upstream.registry.replace(":", "-").lower()
-    tag = upstream.tag or upstream.digest.removeprefix("sha256:")
-    return Reference(stack.registry, f"{MIRROR}/{host}/{upstream.repository}", tag)
+    # A repository's name has no colons and brackets, as ports and addresses have.
+    host = re.sub(r"[^a-z0-9.]+", "-", upstream.registry.lower()).strip("-")
+    return Reference(stack.registry, f"{MIRROR}/{host}/{upstream.repository}", upstream.tag)
 
 
 def fetch(stack: Stack, root: Path, engine: Engine, reference: str, progress: Progress, *, anew: bool = True) -> None:
@@ -55,12 +56,15 @@ def fetch(stack: Stack, root: Path, engine: Engine, reference: str, progress: Pr
 
 def _from_mirror(stack: Stack, root: Path, engine: Engine, reference: str, progress: Progress) -> bool:
     """Whether the private registry had a copy; where it does not answer, or has none, nothing is lost."""
-    copy = mirrored(stack, parse(reference))
+    upstream = parse(reference)
+    if upstream.digest:  # an engine has no way to give an image a name by digest but to pull it under that name
+        return False
+    copy = mirrored(stack, upstream)
     try:
         transfer.pull(engine, copy.name, copy.tag, credentials(stack, root), progress.amount)
     except ConcheError:
         return False
-    upstream = parse(reference)
     images.tag(engine, str(copy), upstream.name, upstream.tag)
+    images.remove(engine, str(copy))
     progress.step(f"{reference} came from the mirror in {stack.registry}")
     return True

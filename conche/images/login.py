@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from conche.command import Invocation
@@ -9,7 +10,7 @@ from conche.engine.connection import Engine
 from conche.engine.transfer import Credentials, stored
 from conche.errors import KeyUnusable, Refused, Unreachable
 from conche.files import private_folder
-from conche.images.registry import Registry
+from conche.images.registry import Registry, is_here
 from conche.outcome import Outcome, Plan, Step
 from conche.process import Completed, run
 from conche.secret import Redactor, Secret
@@ -17,7 +18,7 @@ from conche.secrets import keys
 from conche.secrets.values import PLACEHOLDERS, for_environment, open_store, used_by
 from conche.stack import Stack
 
-__all__ = ["credentials", "login", "open_registry"]
+__all__ = ["credentials", "login", "open_registry", "two_sides"]
 
 
 def credentials(stack: Stack, root: Path) -> Credentials | None:
@@ -48,12 +49,26 @@ def _values(stack: Stack, root: Path) -> dict[str, Secret]:
     return {}
 
 
-def open_registry(call: Invocation) -> tuple[Registry, Credentials | None]:
-    """The private registry, and who we are to it; the password is redacted from now on."""
+def open_registry(call: Invocation, engine: Engine | None = None) -> tuple[Registry, Credentials | None]:
+    """The private registry, and who we are to it; the password is redacted from now on.
+
+    Args:
+        engine: which pushes to it or pulls from it.
+    """
     known = credentials(call.stack, call.root)
     if known is not None:
         call.output.redact.learn([known.password])
-    return Registry(call.stack.registry, known), known
+    return Registry(call.stack.registry, known, note=two_sides(call.stack, engine)), known
+
+
+def two_sides(stack: Stack, engine: Engine | None) -> str:
+    """What to know where a host such as `localhost` means one registry to us and another to an engine elsewhere."""
+    if engine is None or engine.is_local or not is_here(stack.registry):
+        return ""
+    return (
+        f"{stack.registry} means a registry on its own machine to the engine at {engine.address}, and one on this "
+        "machine to us: they are the same only through a tunnel, such as ssh -L"
+    )
 
 
 def login(call: Invocation, *, persist: bool) -> Outcome:
@@ -71,6 +86,7 @@ def login(call: Invocation, *, persist: bool) -> Outcome:
     if call.dry_run:
         return Outcome(plan=plan)
     registry.check()
+    closed = _closed() if persist else None
     with private_folder() as folder:
         # Docker's own settings, with what other registries have stored there, are for --persist alone.
         own = {} if persist else {"DOCKER_CONFIG": str(folder)}
@@ -86,14 +102,25 @@ def login(call: Invocation, *, persist: bool) -> Outcome:
     lines = [f"{host} lets {known.user} in, and so does the engine." + ("" if persist else " Nothing was stored.")]
     if persist:
         lines.append(f"The Docker CLI remembers it; to make it forget: docker logout {host}")
+    if closed is not None:
+        lines.append(f"{closed} could be read by others, and no longer can (mode 0600).")
     return Outcome(
         value={"registry": host, "user": known.user, "stored": persist}, changed=persist, plan=plan, lines=lines
     )
 
 
+def _closed() -> Path | None:
+    """Docker's settings, if others could read them: the CLI would write the password into them as they are."""
+    file = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+    if not file.is_file() or not file.stat().st_mode & 0o077:
+        return None
+    file.chmod(0o600)
+    return file
+
+
 def _refused(completed: Completed, user: str, host: str) -> KeyUnusable | Unreachable | Refused:
     words = completed.stderr
-    if "401" in words or "unauthorized" in words:
+    if "unauthorized" in words or "401 Unauthorized" in words:
         return KeyUnusable(
             "registry-denied",
             f"{host} refuses user {user}.",

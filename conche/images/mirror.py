@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import yaml
@@ -11,7 +11,7 @@ from conche.command import Invocation
 from conche.engine import images, transfer
 from conche.engine.connection import Engine
 from conche.engine.transfer import Credentials
-from conche.errors import ConcheError, NotFound, Partial
+from conche.errors import ConcheError, NotFound, Partial, Refused
 from conche.images.fetch import fetch, mirrored
 from conche.images.login import open_registry
 from conche.images.reference import parse
@@ -23,21 +23,45 @@ from conche.stack import Stack
 __all__ = ["mirror", "upstream"]
 
 
-def upstream(stack: Stack, root: Path) -> tuple[str, ...]:
-    """The images of other people that the Compose files and Dockerfiles name; not those named by a variable."""
-    return tuple(dict.fromkeys(sorted(_named(stack, root))))
+def upstream(stack: Stack, root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The images of other people that the Compose files and Dockerfiles name; not those named by a variable.
+
+    Returns:
+        Those that can be mirrored, and those that cannot: an engine pulls what is pinned under its own name only.
+    """
+    named = sorted(set(_named(stack, root)))
+    pinned = tuple(one for one in named if parse(one).digest)
+    return tuple(one for one in named if one not in pinned), pinned
 
 
 def _named(stack: Stack, root: Path) -> Iterator[str]:
     for image in stack.images.values():
-        yield from images.references((root / image.dockerfile).read_text(encoding="utf-8"))
+        found = images.references((root / image.dockerfile).read_text(encoding="utf-8"))
+        yield from (one for one in found if _is_upstream(stack, one))
     for environment in stack.environments.values():
-        for file in environment.compose:
-            document = yaml.safe_load((root / file).read_text(encoding="utf-8")) or {}
-            for service in (document.get("services") or {}).values():
-                named = str((service or {}).get("image") or "")
-                if named and "$" not in named and parse(named).registry != stack.registry:
+        for file in (*environment.compose, *(environment.deploy.overlay if environment.deploy else ())):
+            for service in _services(root / file):
+                named = str(service.get("image") or "")
+                if _is_upstream(stack, named):
                     yield named
+
+
+def _is_upstream(stack: Stack, named: str) -> bool:
+    return bool(named) and "$" not in named and parse(named).registry != stack.registry
+
+
+def _services(file: Path) -> Iterator[Mapping[str, object]]:
+    try:
+        services = yaml.safe_load(file.read_text(encoding="utf-8"))["services"].values()
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise Refused(
+            "compose-file-invalid",
+            f"{file.name} cannot be read.",
+            looked_at=[str(file)],
+            evidence=str(error).splitlines()[-3:],
+            next_command="docker compose --file FILE config --quiet    # tells more",
+        ) from error
+    yield from (service for service in services if isinstance(service, dict))
 
 
 def mirror(call: Invocation) -> Outcome:
@@ -45,12 +69,13 @@ def mirror(call: Invocation) -> Outcome:
     engine = Engine()
     registry, known = open_registry(call)
     registry.check()
-    wanted = upstream(call.stack, call.root)
+    wanted, pinned = upstream(call.stack, call.root)
+    warnings = [f"{one} is not mirrored: what is pinned by digest is pulled under its own name only" for one in pinned]
     plan = Plan(
         tuple(Step("copy", f"image {one} to {mirrored(call.stack, parse(one))}", "asked for") for one in wanted)
     )
     if call.dry_run:
-        return Outcome(plan=plan)
+        return Outcome(plan=plan, warnings=warnings)
     states: dict[str, str] = {}
     failures: dict[str, ConcheError] = {}
     with call.output.progress(f"mirroring into {call.stack.registry}") as progress:
@@ -74,6 +99,7 @@ def mirror(call: Invocation) -> Outcome:
         changed="copied" in states.values(),
         plan=plan,
         tables=[Table(("image", "mirror", "state"), rows)],
+        warnings=warnings,
     )
 
 
@@ -94,10 +120,10 @@ def _copy(
 
 
 def _has(registry: Registry, repository: str, tag: str, engine: Engine, reference: str) -> bool:
-    """Whether the registry's copy is the engine's image, by the digest of its configuration."""
+    """Whether the registry's copy is the engine's image."""
     found = images.find(engine, reference)
     try:
         manifest = registry.manifest(repository, tag)
     except NotFound:
         return False
-    return found is not None and (manifest.document.get("config") or {}).get("digest") == found.id
+    return found is not None and found.id in manifest.names

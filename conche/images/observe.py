@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from conche.engine import containers, images
@@ -15,10 +15,25 @@ from conche.images.reference import parse
 from conche.images.registry import Manifest, Registry
 from conche.stack import Stack
 
-__all__ = ["REVISION", "Kept", "Observed", "Running", "age", "engines", "observe", "running"]
+__all__ = [
+    "CREATED",
+    "REVISION",
+    "STACK",
+    "Kept",
+    "Observed",
+    "Running",
+    "age",
+    "digests",
+    "engines",
+    "observe",
+    "running",
+]
 
 REVISION = "org.opencontainers.image.revision"
 """Label with the git revision. Source: https://github.com/opencontainers/image-spec/blob/main/annotations.md"""
+
+STACK = "io.conche.stack"
+"""Label with the stack's name: what images.prune may remove once it has lost its last tag."""
 
 CREATED = "org.opencontainers.image.created"
 
@@ -50,6 +65,8 @@ class Running:
 
     Attributes:
         digests: its manifests' digests, as far as the engine knows them.
+        state: of the container: running, exited…
+        health: of the container: healthy, unhealthy, starting, or none.
     """
 
     environment: str
@@ -58,6 +75,8 @@ class Running:
     id: str
     digests: frozenset[str]
     revision: str
+    state: str = "running"
+    health: str = "none"
 
 
 @dataclass(frozen=True)
@@ -67,6 +86,8 @@ class Observed:
     Attributes:
         kept: the registry's tags; empty where it could not be asked.
         local: engine address -> its images of this stack's repositories.
+        loose: engine address -> images of this stack that have lost their last tag.
+        used: engine address -> image id -> a container that was made from it, whoever's that is.
         problems: what could not be asked, in words.
     """
 
@@ -74,6 +95,8 @@ class Observed:
     local: Mapping[str, tuple[Found, ...]]
     running: tuple[Running, ...]
     problems: tuple[ConcheError, ...] = ()
+    loose: Mapping[str, tuple[Found, ...]] = field(default_factory=dict)
+    used: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def observe(stack: Stack, registry: Registry) -> Observed:
@@ -87,31 +110,37 @@ def observe(stack: Stack, registry: Registry) -> Observed:
     except ConcheError as error:
         problems.append(error)
     local: dict[str, tuple[Found, ...]] = {}
+    loose: dict[str, tuple[Found, ...]] = {}
+    used: dict[str, Mapping[str, str]] = {}
     found: list[Running] = []
     for engine, names in engines(stack):
         try:
+            used[engine.address] = containers.users(engine)
+            loose[engine.address] = images.dangling(engine, f"{STACK}={stack.name}")
             local[engine.address] = tuple(
                 one for name in repositories for one in images.of_repository(engine, f"{stack.registry}/{name}")
             )
             found += [one for name in names for one in running(stack, engine, name)]
         except ConcheError as error:
             problems.append(error)
-    return Observed(tuple(kept), local, tuple(found), tuple(problems))
+    return Observed(tuple(kept), local, tuple(found), tuple(problems), loose, used)
 
 
 def engines(stack: Stack) -> list[tuple[Engine, list[str]]]:
     """Each engine once, with the environments on it."""
-    grouped: dict[str | None, list[str]] = {}
+    grouped: dict[str, tuple[Engine, list[str]]] = {}
     for name, environment in stack.environments.items():
-        grouped.setdefault(environment.engine, []).append(name)
-    return [(Engine(address), names) for address, names in grouped.items()]
+        engine = Engine(environment.engine)
+        grouped.setdefault(engine.address, (engine, []))[1].append(name)
+    return list(grouped.values())
 
 
 def running(stack: Stack, engine: Engine, environment: str) -> list[Running]:
     """The images of this stack that an environment's containers were made from, of any state."""
     names = {f"{stack.registry}/{image.repository}": image.repository for image in stack.images.values()}
     found = []
-    for container in containers.of_project(engine, stack.project(environment)):
+    for one in containers.of_project(engine, stack.project(environment)):
+        container = containers.asked(engine, one)
         image = images.find(engine, container.image_id)
         origin = {parse(text).name for text in (container.image, *(image.tags + image.digests if image else ()))}
         for name in origin & names.keys():
@@ -119,8 +148,11 @@ def running(stack: Stack, engine: Engine, environment: str) -> list[Running]:
                 parse(text).digest for text in (image.digests if image else ()) if parse(text).name == name
             )
             found.append(
-                Running(environment, container.service, names[name], container.image_id, digests, container.revision)
-            )
+                Running(
+                    environment, container.service, names[name], container.image_id, digests, container.revision,
+                    container.state, container.health,
+                )
+            )  # fmt: skip
     return found
 
 
@@ -133,25 +165,35 @@ def age(created: str, now: datetime) -> float | None:
     return (now - moment).total_seconds() if moment.year > 1970 else None
 
 
+def digests(registry: Registry, repository: str) -> dict[str, str]:
+    """What each tag of a repository means now, by the digest of its manifest."""
+    return {tag: manifest.digest for tag, manifest in _manifests(registry, repository).items()}
+
+
 def _kept(registry: Registry, repository: str) -> Iterable[Kept]:
     """Every tag; the configuration, which tells age and revision, is read once for each digest."""
+    manifests = _manifests(registry, repository)
+    distinct = {manifest.digest: manifest for manifest in manifests.values()}
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        tags = registry.tags(repository)
-        manifests = dict(zip(tags, pool.map(lambda tag: _manifest(registry, repository, tag), tags), strict=True))
-        distinct = {manifest.digest: manifest for manifest in manifests.values() if manifest}
         read = pool.map(lambda manifest: registry.configuration(repository, manifest), distinct.values())
         configurations = dict(zip(distinct, read, strict=True))
     for tag, manifest in manifests.items():
-        if manifest is not None:
-            configuration = configurations[manifest.digest]
-            labels = (configuration.get("config") or {}).get("Labels") or {}
-            created = labels.get(CREATED) or configuration.get("created", "")
-            yield Kept(repository, tag, manifest.digest, manifest.size, created, labels.get(REVISION, ""))
+        configuration = configurations[manifest.digest]
+        labels = (configuration.get("config") or {}).get("Labels") or {}
+        created = labels.get(CREATED) or configuration.get("created", "")
+        yield Kept(repository, tag, manifest.digest, manifest.size, created, labels.get(REVISION, ""))
 
 
-def _manifest(registry: Registry, repository: str, tag: str) -> Manifest | None:
-    """What a tag means; None for one that went while we asked."""
-    try:
-        return registry.manifest(repository, tag)
-    except NotFound:
-        return None
+def _manifests(registry: Registry, repository: str) -> dict[str, Manifest]:
+    """What each tag means; without those that went while we asked."""
+
+    def ask(tag: str) -> Manifest | None:
+        try:
+            return registry.manifest(repository, tag)
+        except NotFound:
+            return None
+
+    tags = registry.tags(repository)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = zip(tags, pool.map(ask, tags), strict=True)
+        return {tag: manifest for tag, manifest in found if manifest is not None}

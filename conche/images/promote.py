@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from conche.command import Invocation
 from conche.engine.connection import Engine
-from conche.errors import NotFound, Refused
+from conche.errors import ConcheError, NotFound, Partial, Refused
 from conche.images.deliver import chosen
 from conche.images.login import open_registry
 from conche.images.observe import Running, running
@@ -57,11 +57,11 @@ def promote(call: Invocation, source: str, destination: str, *, image: str | Non
 def retag(call: Invocation, source: str, new: str, *, image: str | None) -> Outcome:
     """Give what a tag or digest means in the registry another tag."""
     name = chosen(call, next(iter(call.stack.environments)), image)[0]
-    registry, _ = open_registry(call)
     repository = call.stack.images[name].repository
-    manifest = registry.manifest(repository, source)
-    target = Reference(call.stack.registry, repository).tagged(new)
-    move = _Move(target, manifest, registry.digest(repository, new), "asked for")
+    bare = Reference(call.stack.registry, repository)
+    wanted, target = bare.at(source).wanted, bare.tagged(new)
+    registry, _ = open_registry(call)
+    move = _Move(target, registry.manifest(repository, wanted), registry.digest(repository, new), "asked for")
     return _carried_out(call, registry, [move], "")
 
 
@@ -83,6 +83,14 @@ def _promotion(
             f"No container of {source} runs {repository}: there is nothing that has shown that it works.",
             next_command=f"invoke env.up --env {source}\n"
             f"invoke images.tag {call.environment(source).tag} {call.environment(destination).tag}    # without proof",
+        )
+    sick = [one for one in here if one.state != "running" or one.health not in ("healthy", "none")]
+    if sick:
+        raise Refused(
+            "not-healthy",
+            f"What runs in {source} has not shown that it works.",
+            looked_at=[f"{one.service}: {one.state}, {one.health}" for one in sick],
+            next_command=f"invoke env.status --env {source}\ninvoke env.up --env {source}",
         )
     manifest = _pushed(registry, repository, here, source)
     revisions = {one.revision for one in here}
@@ -124,8 +132,7 @@ def _carried_out(call: Invocation, registry: Registry, moves: Sequence[_Move], f
     wanted = [move for move in moves if move.before != move.manifest.digest]
     plan = Plan(tuple(move.step() for move in wanted))
     if not call.dry_run:
-        for move in wanted:
-            _take(registry, move)
+        _take_all(registry, wanted)
     rows = tuple((str(move.target), move.manifest.digest, move.before or "none") for move in moves)
     next_line = [f"Next: {following}"] if following and wanted and not call.dry_run else []
     return Outcome(
@@ -145,23 +152,50 @@ def _carried_out(call: Invocation, registry: Registry, moves: Sequence[_Move], f
     )
 
 
-def _take(registry: Registry, move: _Move) -> None:
-    """Put the manifest under the tag, unless somebody else has moved the tag meanwhile; then see that it is there."""
-    repository, tag = move.target.repository, move.target.tag
-    now = registry.digest(repository, tag)
+def _take_all(registry: Registry, moves: Sequence[_Move]) -> None:
+    """Every tag, or none where one has been moved since the plan was made.
+
+    Raises:
+        Partial: with what was moved, where a later one failed.
+    """
+    for move in moves:
+        _refuse_moved(registry, move)
+    for number, move in enumerate(moves):
+        try:
+            _take(registry, move)
+        except ConcheError as error:
+            if not number:
+                raise
+            raise Partial(
+                "promoted-in-part",
+                f"{number} of {len(moves)} tags were moved; then: {error.message}",
+                looked_at=[f"moved: {one.target}" for one in moves[:number]] + [*error.looked_at],
+                evidence=error.evidence,
+                next_command="the same command again: what is moved already stays",
+            ) from error
+
+
+def _refuse_moved(registry: Registry, move: _Move) -> None:
+    now = registry.digest(move.target.repository, move.target.tag)
     if now not in (move.before, move.manifest.digest):
         raise Refused(
             "tag-moved",
             f"Somebody has moved {move.target} since this began; it was left as it is.",
-            looked_at=[f"was {move.before or 'not there'}", f"is {now}"],
+            looked_at=[f"was {move.before or 'not there'}", f"is {now or 'gone'}"],
             next_command="invoke images.list",
         )
+
+
+def _take(registry: Registry, move: _Move) -> None:
+    """Put the manifest under the tag, unless somebody else has moved the tag meanwhile; then see that it is there."""
+    _refuse_moved(registry, move)
+    repository, tag = move.target.repository, move.target.tag
     registry.put(repository, tag, move.manifest)
     after = registry.digest(repository, tag)
     if after != move.manifest.digest:
         raise Refused(
             "tag-moved",
-            f"{move.target} means something else than what was just put there.",
-            looked_at=[f"put {move.manifest.digest}", f"is {after}"],
+            f"{move.target} means something else than what was just put there: somebody moves it too.",
+            looked_at=[f"put {move.manifest.digest}", f"is {after or 'gone'}"],
             next_command="invoke images.list",
         )

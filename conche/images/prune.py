@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
+from conche import files
 from conche.command import Invocation
 from conche.engine import images, lock
-from conche.engine.connection import Engine, EngineRefused
+from conche.engine.connection import Engine
 from conche.engine.images import Found
-from conche.errors import Refused
-from conche.images.build import STACK
-from conche.images.collect import collect
+from conche.errors import ConcheError, Partial, Refused
+from conche.images.collect import collect, located, resume
 from conche.images.login import open_registry
-from conche.images.observe import Kept, Observed, engines, observe
+from conche.images.needed import needed
+from conche.images.observe import Kept, Observed, digests, engines, observe
 from conche.images.reference import parse
 from conche.images.registry import Registry
 from conche.outcome import Outcome, Plan, Step, Table
@@ -39,6 +40,7 @@ class Decision:
         where: `registry`, or an engine's address.
         digest: of the manifest in the registry; the image's id on an engine.
         stays: why it is kept; empty where it goes.
+        because: why it goes, if it does.
     """
 
     where: str
@@ -46,33 +48,38 @@ class Decision:
     digest: str
     tags: tuple[str, ...]
     stays: str
+    because: str
 
     @property
     def goes(self) -> bool:
         return not self.stays
 
-    def step(self, keep: int) -> Step:
-        names = ", ".join(self.tags) or self.digest[:19]
-        cause = f"none of the {keep} newest; no environment runs it"
-        place = "registry" if self.where == "registry" else "engine"
-        return Step("delete", f"image {self.repository}:{names} ({place})", cause, destroys=True)
+    @property
+    def name(self) -> str:
+        """How people call it."""
+        return f"{self.repository}:{', '.join(self.tags)}" if self.tags else f"{self.repository}@{self.digest[:19]}"
+
+    def step(self) -> Step:
+        return Step("delete", f"image {self.name} ({_place(self.where)})", self.because, destroys=True)
 
 
-def decide(stack: Stack, seen: Observed, needed: Mapping[str, str], keep: int) -> list[Decision]:
+def decide(stack: Stack, seen: Observed, wanted: Mapping[str, str], keep: int) -> list[Decision]:
     """Judge every image of the registry and of the engines.
 
     Args:
-        needed: digest or image id -> why it must stay, such as the releases that a rollback may need.
+        wanted: digest or image id -> why it must stay, such as the releases that a rollback may need.
         keep: how many of the newest to keep in each repository, in each place.
     """
-    reasons = {**needed}
+    reasons = {**wanted}
     for run in seen.running:
         for identity in (run.id, *run.digests):
             reasons.setdefault(identity, f"runs in {run.environment}")
     own = {environment.tag: name for name, environment in stack.environments.items()}
     decisions = [*_in_registry(seen.kept, own, reasons, keep)]
     for address, found in seen.local.items():
-        decisions += _on_engine(stack, address, found, own, reasons, keep)
+        here = {**{one: f"container {name} uses it" for one, name in seen.used[address].items()}, **reasons}
+        decisions += _on_engine(stack, address, found, own, here, keep)
+        decisions += _loose(stack, address, seen.loose[address], here)
     return decisions
 
 
@@ -87,7 +94,8 @@ def _in_registry(
         newest = sorted(groups, key=lambda digest: (groups[digest][0].created, digest), reverse=True)[:keep]
         for digest, group in groups.items():
             tags = tuple(one.tag for one in group)
-            yield Decision("registry", repository, digest, tags, _why(tags, (digest,), own, reasons, newest, keep))
+            stays = _why(tags, (digest,), own, reasons, newest, keep)
+            yield Decision("registry", repository, digest, tags, stays, _unneeded(keep))
 
 
 def _on_engine(
@@ -98,14 +106,27 @@ def _on_engine(
     reasons: Mapping[str, str],
     keep: int,
 ) -> Iterator[Decision]:
-    names = {f"{stack.registry}/{image.repository}" for image in stack.images.values()}
-    newest = [image.id for image in found if image.tags][:keep]
+    for repository in sorted({image.repository for image in stack.images.values()}):
+        name = f"{stack.registry}/{repository}"
+        here = [one for one in found if any(parse(text).name == name for text in (*one.tags, *one.digests))]
+        newest = [image.id for image in here if image.tags][:keep]
+        for image in here:
+            tags = tuple(parse(tag).tag for tag in image.tags if parse(tag).name == name)
+            known = tuple(parse(text).digest for text in image.digests)
+            stays = _why(tags, (image.id, *known), own, reasons, newest, keep)
+            yield Decision(address, repository, image.id, tags, stays, _unneeded(keep))
+
+
+def _loose(stack: Stack, address: str, found: Sequence[Found], reasons: Mapping[str, str]) -> Iterator[Decision]:
+    """What a rebuild has left without a tag, and no registry knows."""
     for image in found:
-        tags = tuple(parse(tag).tag for tag in image.tags if parse(tag).name in names)
-        digests = tuple(parse(text).digest for text in image.digests)
-        repository = next((parse(text).repository for text in (*image.tags, *image.digests)), "")
-        stays = _why(tags, (image.id, *digests), own, reasons, newest, keep)
-        yield Decision(address, repository, image.id, tags, stays)
+        if not image.digests:
+            because = "a rebuild has left it without a tag"
+            yield Decision(address, stack.name, image.id, (), reasons.get(image.id, ""), because)
+
+
+def _unneeded(keep: int) -> str:
+    return f"not one of the {keep} newest; no environment runs it"
 
 
 def _why(
@@ -129,12 +150,13 @@ def _why(
     return f"one of the {keep} newest" if any(identity in newest for identity in identities) else ""
 
 
-def prune(call: Invocation, *, keep: int, needed: Mapping[str, str], collecting: bool) -> Outcome:
+def prune(call: Invocation, *, keep: int, collecting: bool) -> Outcome:
     """Delete what nothing needs any more, in the registry and on the engines.
 
     Raises:
         Refused: not everything could be asked, so nobody knows what is needed.
         Locked: an environment is being changed.
+        Partial: some could not be deleted, with the reason of each; the others are.
     """
     if keep < 1:
         raise Refused("keep-too-few", "--keep 0 would leave nothing to go back to.", next_command="--keep 1 or more")
@@ -142,22 +164,24 @@ def prune(call: Invocation, *, keep: int, needed: Mapping[str, str], collecting:
     with contextlib.ExitStack() as held:
         if not call.dry_run:
             _lock_all(call, held)
+            resume(registry, call.output.say)
+        if collecting:
+            located(registry.host)
         seen = observe(call.stack, registry)
         if seen.problems:
             raise seen.problems[0]
-        decisions = decide(call.stack, seen, needed, keep)
+        decisions = decide(call.stack, seen, needed(call.stack), keep)
         doomed = [one for one in decisions if one.goes]
-        loose = [(engine, image) for engine, _ in engines(call.stack) for image in _loose(call.stack, engine, needed)]
-        plan = Plan(tuple(_steps(doomed, loose, keep, collecting=collecting)))
+        plan = Plan(tuple(_steps(doomed, collecting=collecting)))
         if not call.dry_run and len(plan):
             if not call.yes:
                 call.output.confirm(f"{len(plan)} images or tags will be deleted.")
-            _carry_out(call, registry, doomed, loose, collecting=collecting)
-    rows = tuple(
-        (one.repository, ", ".join(one.tags), _place(one.where), one.stays) for one in decisions if not one.goes
-    )
+            _carry_out(call, registry, doomed, collecting=collecting)
+    kept = [one for one in decisions if not one.goes]
+    rows = tuple((one.repository, ", ".join(one.tags), _place(one.where), one.stays) for one in kept)
+    deleted = [] if call.dry_run else doomed
     return Outcome(
-        value={"deleted" if not call.dry_run else "doomed": [str(step) for step in plan], "kept": len(rows)},
+        value={"deleted": [asdict(one) for one in deleted], "kept": [asdict(one) for one in kept]},
         changed=len(plan) > 0 and not call.dry_run,
         plan=plan,
         tables=[Table(("image", "tags", "where", "stays because"), rows, title="What stays")] if rows else [],
@@ -166,81 +190,69 @@ def prune(call: Invocation, *, keep: int, needed: Mapping[str, str], collecting:
 
 
 def _lock_all(call: Invocation, held: contextlib.ExitStack) -> None:
-    """Nothing is deployed while we decide what no deploy needs."""
+    """Nothing is deployed while we decide what no deploy needs: neither from this machine nor from another."""
+    purpose = f"invoke {call.output.command}"
     for engine, names in engines(call.stack):
         for name in names:
-            purpose = f"invoke {call.output.command}"
-            held.enter_context(lock.hold(engine, call.stack.project(name), purpose, _readers(call.stack, engine)))
+            project = call.stack.project(name)
+            held.enter_context(files.lock(project, purpose))
+            held.enter_context(lock.hold(engine, project, purpose, _readers(call.stack, engine)))
 
 
 def _readers(stack: Stack, engine: Engine) -> list[str]:
-    return [*stack.bases, *(tag for image in _any(stack, engine) for tag in image.tags)]
+    """Images that a lock can be made from, the bases first: they are not deleted."""
+    own = [f"{stack.registry}/{image.repository}" for image in stack.images.values()]
+    return [*stack.bases, *(tag for name in own for image in images.of_repository(engine, name) for tag in image.tags)]
 
 
-def _any(stack: Stack, engine: Engine) -> Iterable[Found]:
-    return (
-        found
-        for image in stack.images.values()
-        for found in images.of_repository(engine, f"{stack.registry}/{image.repository}")
-    )
-
-
-def _loose(stack: Stack, engine: Engine, needed: Mapping[str, str]) -> list[Found]:
-    """Images of this stack that a rebuild has left without a tag, and that no registry knows."""
-    found = images.dangling(engine, f"{STACK}={stack.name}")
-    return [image for image in found if not image.digests and image.id not in needed]
-
-
-def _steps(
-    doomed: Sequence[Decision], loose: Sequence[tuple[Engine, Found]], keep: int, *, collecting: bool
-) -> Iterator[Step]:
-    yield from (one.step(keep) for one in doomed)
-    for _, image in loose:
-        yield Step("delete", f"image {image.id[:19]} (engine)", "a rebuild has left it without a tag", destroys=True)
+def _steps(doomed: Sequence[Decision], *, collecting: bool) -> Iterator[Step]:
+    yield from (one.step() for one in doomed)
     if collecting:
         yield Step("collect", "registry garbage", "--collect; the registry is down meanwhile")
 
 
-def _carry_out(
-    call: Invocation,
-    registry: Registry,
-    doomed: Sequence[Decision],
-    loose: Sequence[tuple[Engine, Found]],
-    *,
-    collecting: bool,
-) -> None:
+def _carry_out(call: Invocation, registry: Registry, doomed: Sequence[Decision], *, collecting: bool) -> None:
+    """Delete one after the other; one that cannot be deleted does not keep the others."""
     places = {engine.address: engine for engine, _ in engines(call.stack)}
+    left: list[ConcheError] = []
     with call.output.progress("pruning images") as progress:
-        for one in doomed:
-            progress.step(f"deleting {one.repository}:{', '.join(one.tags) or one.digest[:19]}")
-            if one.where == "registry":
-                _refuse_moved(registry, one)
-                registry.delete(one.repository, one.digest)
-            else:
-                _remove(call.stack, places[one.where], one)
-        for engine, image in loose:
-            with contextlib.suppress(EngineRefused):  # a container of somebody else uses it
-                images.remove(engine, image.id)
+        for number, one in enumerate(doomed):
+            progress.step(f"deleting {one.name}")
+            progress.amount(f"deleting {one.name}", number, len(doomed))
+            try:
+                if one.where == "registry":
+                    _refuse_moved(registry, one)
+                    registry.delete(one.repository, one.digest)
+                else:
+                    _remove(call.stack, places[one.where], one)
+            except ConcheError as error:
+                left.append(error)
+                progress.step(f"{one.name} stays: {error.message}")
         if collecting:
-            collect(call.stack, progress)
+            collect(registry, progress)
+    if left:
+        raise Partial(
+            "prune-incomplete",
+            f"{len(left)} of {len(doomed)} images were not deleted; the others are.",
+            looked_at=[error.message for error in left],
+            evidence=[words for error in left for words in error.evidence],
+            next_command="invoke images.prune --dry-run",
+        )
 
 
 def _remove(stack: Stack, engine: Engine, one: Decision) -> None:
     """An image of an engine goes with its last tag; one without tags by its id."""
-    names = [f"{stack.registry}/{one.repository}:{tag}" for tag in one.tags] or [one.digest]
-    for name in names:
-        with contextlib.suppress(EngineRefused):  # a container of somebody else uses it
-            images.remove(engine, name)
+    for name in [f"{stack.registry}/{one.repository}:{tag}" for tag in one.tags] or [one.digest]:
+        images.remove(engine, name)
 
 
 def _refuse_moved(registry: Registry, one: Decision) -> None:
     """A tag that was given to this manifest since the plan was made is somebody's, and would go with it."""
-    now = [tag for tag in registry.tags(one.repository) if registry.digest(one.repository, tag) == one.digest]
-    if set(now) - set(one.tags):
+    now = {tag for tag, digest in digests(registry, one.repository).items() if digest == one.digest}
+    if now - set(one.tags):
         raise Refused(
             "tag-moved",
-            f"{one.repository} got the tag {', '.join(sorted(set(now) - set(one.tags)))} since this began.",
-            looked_at=[one.digest],
+            f"{one.name} got the tag {', '.join(sorted(now - set(one.tags)))} since this began.",
             next_command="invoke images.prune --dry-run",
         )
 

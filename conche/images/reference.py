@@ -15,6 +15,9 @@ __all__ = ["Reference", "parse", "short"]
 DOCKER_HUB = "docker.io"
 """The registry of a reference that names none."""
 
+LONGEST = 255
+"""Characters of registry and repository together."""
+
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9A-Fa-f:]+\])"
 _REGISTRY = re.compile(rf"{_HOST}(?::[0-9]{{1,5}})?")
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*")
@@ -56,6 +59,10 @@ class Reference:
             )
         return replace(self, tag=tag, digest="")
 
+    def at(self, wanted: str) -> Reference:
+        """The same repository by a digest or a tag."""
+        return self.pinned(wanted) if _DIGEST.fullmatch(wanted) else self.tagged(wanted)
+
     def pinned(self, digest: str) -> Reference:
         """The same repository by digest alone."""
         return replace(self, tag="", digest=digest)
@@ -76,6 +83,8 @@ def parse(text: str, *, default_tag: str = "latest") -> Reference:
     first, slash, below = rest.partition("/")
     hosted = bool(slash) and (first == "localhost" or any(sign in first for sign in ".:["))
     registry, path = (first, below) if hosted else (DOCKER_HUB, rest)
+    if registry == f"index.{DOCKER_HUB}":
+        registry = DOCKER_HUB
     if not _REGISTRY.fullmatch(registry):
         raise _invalid(text, f"{registry!r} is no host of a registry")
     repository, colon, tag = path.partition(":")
@@ -84,6 +93,8 @@ def parse(text: str, *, default_tag: str = "latest") -> Reference:
     if not _REPOSITORY.fullmatch(repository):
         hint = "; a repository is in lower case" if repository != repository.lower() else ""
         raise _invalid(text, f"{repository!r} is no repository{hint}")
+    if len(registry) + 1 + len(repository) > LONGEST:
+        raise _invalid(text, f"registry and repository have more than {LONGEST} characters")
     if registry == DOCKER_HUB and "/" not in repository:
         repository = f"library/{repository}"
     return Reference(registry, repository, tag or ("" if digest else default_tag), digest)

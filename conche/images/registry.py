@@ -10,8 +10,10 @@ import contextlib
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from conche.engine.transfer import Credentials
@@ -21,7 +23,7 @@ from conche.images.reference import Reference
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Manifest", "Registry"]
+__all__ = ["Manifest", "Registry", "is_here"]
 
 KINDS = (
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -32,10 +34,13 @@ KINDS = (
 """The kinds of manifest we understand. Without them a registry may answer with one rewritten, of another digest."""
 
 PAGE = 1000
-"""Tags or repositories that are asked for at a time."""
+"""Tags that are asked for at a time."""
 
 TIMEOUT = 30.0
 """Seconds for one answer."""
+
+PAUSE = 0.1
+"""Seconds between two questions to a registry that starts."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +56,31 @@ class Manifest:
     kind: str
     content: bytes
 
-    @property
+    @cached_property
     def document(self) -> Mapping[str, Any]:
-        """It, parsed."""
-        parsed: Mapping[str, Any] = json.loads(self.content)
-        return parsed
+        """It, parsed; empty where it is no JSON object."""
+        try:
+            parsed = json.loads(self.content)
+        except ValueError:
+            return {}
+        return parsed if isinstance(parsed, dict) else {}
+
+    @property
+    def names(self) -> frozenset[str]:
+        """By what an engine may call the image: its configuration's digest, or with the newer image store its own."""
+        described = (self.document.get("config") or {}).get("digest")
+        return frozenset(one for one in (described, self.digest) if one)
 
     @property
     def size(self) -> int:
         """Bytes of the compressed layers; 0 for an index, which has none of its own."""
         return sum(int(layer["size"]) for layer in self.document.get("layers") or ())
+
+
+def is_here(host: str) -> bool:
+    """Whether a registry's host means the machine of whoever asks: this one for us, its own for an engine."""
+    name = host.rsplit(":", 1)[0]
+    return name == "localhost" or name.startswith("127.")
 
 
 class Registry:
@@ -69,16 +89,19 @@ class Registry:
     Args:
         host: host[:port].
         credentials: None where it asks for none.
-        secure: https; None for what the engine does by default: http for this machine only.
+        patience: seconds for one answer.
+        note: what to say too where it does not answer.
     """
 
-    def __init__(self, host: str, credentials: Credentials | None = None, *, secure: bool | None = None) -> None:
+    def __init__(
+        self, host: str, credentials: Credentials | None = None, *, patience: float = TIMEOUT, note: str = ""
+    ) -> None:
         self.host = host
         self._credentials = credentials
-        name = host.rsplit(":", 1)[0]
-        here = name in ("localhost", "[::1]") or name.startswith("127.")
-        self._base = f"{'https' if (not here if secure is None else secure) else 'http'}://{host}/v2/"
-        self._here = here
+        self._patience = patience
+        self._note = note
+        # As engines do: https everywhere but on this machine.
+        self._base = f"{'http' if is_here(host) else 'https'}://{host}/v2/"
         self._tokens: dict[str, str] = {}
 
     def check(self) -> None:
@@ -88,11 +111,26 @@ class Registry:
             KeyUnusable: it refuses the user or password.
             Unreachable: it does not answer.
         """
-        self._ask("GET", "")
+        answer = self._ask("GET", "")
+        if "html" in answer.headers.get("Content-Type", ""):
+            raise self._no_registry(answer)
 
-    def repositories(self) -> tuple[str, ...]:
-        """The names of all repositories."""
-        return tuple(self._listed("_catalog", "repositories"))
+    def wait(self, seconds: float) -> None:
+        """Wait until one that has just been started answers.
+
+        Raises:
+            Unreachable: it does not within this time.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                self.check()
+            except Unreachable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(PAUSE)
+            else:
+                return
 
     def tags(self, repository: str) -> tuple[str, ...]:
         """The tags of a repository, sorted; none where there is no such repository."""
@@ -108,9 +146,12 @@ class Registry:
             NotFound: with the tags there are.
         """
         try:
-            answer = self._ask("GET", f"{repository}/manifests/{wanted}", accept=KINDS)
+            return self._manifest(repository, wanted)
         except NotFound:
             raise self._no_tag(repository, wanted) from None
+
+    def _manifest(self, repository: str, wanted: str) -> Manifest:
+        answer = self._ask("GET", f"{repository}/manifests/{wanted}", accept=KINDS)
         content = answer.content
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         if wanted.startswith("sha256:") and digest != wanted:
@@ -121,10 +162,10 @@ class Registry:
             )
         return Manifest(digest, answer.headers.get("Content-Type", KINDS[0]).split(";")[0], content)
 
-    def digest(self, repository: str, tag: str) -> str | None:
-        """What a tag means now; None where there is no such tag."""
+    def digest(self, repository: str, wanted: str) -> str | None:
+        """What a tag means now, or a digest that is there; None where there is no such manifest."""
         try:
-            return self.manifest(repository, tag).digest
+            return self._manifest(repository, wanted).digest
         except NotFound:
             return None
 
@@ -133,8 +174,7 @@ class Registry:
         described = manifest.document.get("config")
         if not described:
             return {}
-        found: Mapping[str, Any] = self._ask("GET", f"{repository}/blobs/{described['digest']}").json()
-        return found
+        return self._json(self._ask("GET", f"{repository}/blobs/{described['digest']}"))
 
     def put(self, repository: str, tag: str, manifest: Manifest) -> None:
         """Let a tag mean this manifest. The registry has its layers already, or refuses."""
@@ -159,7 +199,7 @@ class Registry:
         following = f"{path}?n={PAGE}"
         while following:
             answer = self._ask("GET", following)
-            yield from answer.json().get(key) or ()
+            yield from self._json(answer).get(key) or ()
             link = re.match(r"<[^>]*?/v2/([^>]+)>", answer.headers.get("Link", ""))
             following = link[1] if link else ""
 
@@ -174,18 +214,23 @@ class Registry:
         self._raise_for(answer, f"{method} {path}")
         return answer
 
+    @cached_property
+    def _client(self) -> httpx.Client:
+        import httpx
+
+        # A proxy does not help on the way to this machine.
+        return httpx.Client(timeout=self._patience, follow_redirects=True, trust_env=not is_here(self.host))
+
     def _sent(self, method: str, path: str, content: bytes, headers: list[tuple[str, str]]) -> httpx.Response:
         import httpx
 
         try:
-            # A proxy does not help on the way to this machine.
-            with httpx.Client(timeout=TIMEOUT, follow_redirects=True, trust_env=not self._here) as client:
-                return client.request(method, self._base + path, content=content, headers=headers)
+            return self._client.request(method, self._base + path, content=content, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unreachable(
                 "registry-unreachable",
                 f"The registry {self.host} does not answer.",
-                looked_at=[self._base],
+                looked_at=[self._base, *([self._note] if self._note else [])],
                 evidence=[str(error) or type(error).__name__],
                 next_command="invoke env.up --env git    # where it is this stack's own",
             ) from error
@@ -207,7 +252,7 @@ class Registry:
         key = json.dumps(asked, sort_keys=True)
         if key not in self._tokens:
             try:
-                found = httpx.get(realm, params=asked, headers=dict(self._authorization("")), timeout=TIMEOUT)
+                found = self._client.get(realm, params=asked, headers=dict(self._authorization("")))
                 said = found.json() if found.is_success else {}
             except (httpx.HTTPError, httpx.InvalidURL, ValueError):
                 said = {}
@@ -231,11 +276,29 @@ class Registry:
         if answer.status_code == 405:
             raise Refused(
                 "registry-keeps",
-                f"{self.host} does not allow deletion.",
+                f"{self.host} does not allow {'deletion' if asked.startswith('DELETE') else 'changes'}.",
                 evidence=words,
-                next_command="set REGISTRY_STORAGE_DELETE_ENABLED=true on it",
+                next_command="set REGISTRY_STORAGE_DELETE_ENABLED=true on it    # and no read-only mode",
             )
         raise Unreachable("registry-failed", f"{self.host} answers with an error.", evidence=words)
+
+    def _json(self, answer: httpx.Response) -> Mapping[str, Any]:
+        """An answer's object. On a registry's port there may be something else, which answers with a page."""
+        try:
+            found = answer.json()
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise self._no_registry(answer)
+        return found
+
+    def _no_registry(self, answer: httpx.Response) -> Unreachable:
+        return Unreachable(
+            "registry-failed",
+            f"{self.host} answers, but not as a registry does.",
+            looked_at=[str(answer.url)],
+            next_command=f"curl --include {self._base}    # what is it?",
+        )
 
 
 def _said(answer: httpx.Response) -> list[str]:

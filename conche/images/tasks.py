@@ -149,10 +149,9 @@ def prune(
 
     What an environment runs or means, what a rollback may need, and tags given by hand stay; the plan says why.
     """
-    from conche.images.needed import needed
     from conche.images.prune import prune
 
-    return prune(invocation, keep=keep, needed=needed(invocation.stack), collecting=collect)
+    return prune(invocation, keep=keep, collecting=collect)
 
 
 @command(changes=True)
@@ -181,11 +180,15 @@ def save(
 
 
 @command(changes=True)
-def load(invocation: Invocation, file: Annotated[str, "file that images.save has written"]) -> Outcome:
+def load(
+    invocation: Invocation,
+    file: Annotated[str, "file that images.save has written"],
+    env: Annotated[str | None, "environment whose engine gets them; default: the engine in use"] = None,
+) -> Outcome:
     """Load images from a file; one that was damaged on its way is refused."""
     from conche.images.archive import load
 
-    return load(invocation, file)
+    return load(invocation, file, env)
 
 
 @command()

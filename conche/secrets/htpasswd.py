@@ -29,11 +29,11 @@ def line(file: Path, user: Secret, password: Secret) -> bytes:
     import bcrypt
 
     name, secret = user.reveal().encode(), password.reveal().encode()
-    if not name or set(name) & set(b":\r\n") or len(secret) > LONGEST:
+    if not name or set(name) & set(b":\r\n") or b"\0" in secret or not 0 < len(secret) <= LONGEST:
         raise Refused(
             "htpasswd-impossible",
-            f"{file.name} cannot be made: a user has no colon or line break, a password at most {LONGEST} bytes.",
-            next_command="invoke secrets.set the one that is wrong",
+            f"{file.name} cannot be made: a user has no colon or line break, a password 1 to {LONGEST} bytes.",
+            next_command="invoke secrets.set NAME    # of the one that is wrong\ninvoke secrets.list",
         )
     kept = file.read_bytes() if file.is_file() else b""
     if _fits(kept, name, secret):

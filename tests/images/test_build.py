@@ -101,6 +101,17 @@ def test_a_failed_build_shows_the_failing_step_and_not_the_wall_before_it() -> N
     assert error.evidence == ("#5 [2/2] RUN make", "#5 0.1 why", "#5 ERROR: exit code: 3")
 
 
+def test_of_a_long_step_its_name_and_its_last_lines_are_shown() -> None:
+    step = (
+        "#5 [2/2] RUN make\n" + "".join(f"#5 0.1 line {number}\n" for number in range(500)) + "#5 ERROR: exit code: 3\n"
+    )
+
+    error = _build_failed(Build("r:t", Path("x.Dockerfile"), Path()), Completed(("docker",), 1, "", step))
+
+    assert len(error.evidence) == 15
+    assert (error.evidence[0], error.evidence[-2]) == ("#5 [2/2] RUN make", "#5 0.1 line 499")
+
+
 def git(folder: Path, *words: str) -> None:
     identity = ["-c", "user.name=n", "-c", "user.email=e@x", "-c", "commit.gpgsign=false"]
     subprocess.run(["git", "-C", str(folder), *identity, *words], check=True, capture_output=True)
