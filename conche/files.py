@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from conche.errors import Locked
 
-__all__ = ["lock", "private_folder", "runtime_folder", "sweep", "write_atomic"]
+__all__ = ["exchange", "lock", "private_folder", "runtime_folder", "sweep", "sync_folder", "write_atomic"]
 
 
 PREFIX = "conche-private-"
@@ -45,7 +46,7 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o644, owner: int | 
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return True
 
 
@@ -56,12 +57,35 @@ def _holds(path: Path, content: bytes, mode: int) -> bool:
         return False
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Put a folder's names on disk: a rename in it then survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def exchange(first: Path, second: Path) -> None:
+    """Swap two files or folders, at once where the kernel and the file system can (`RENAME_EXCHANGE`, renameat2(2)).
+
+    Where they cannot it takes three renames, and `first` is missing for a moment.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    renameat2 = getattr(libc, "renameat2", None)
+    if renameat2 is not None:
+        at_cwd, rename_exchange = -100, 2
+        if renameat2(at_cwd, os.fsencode(first), at_cwd, os.fsencode(second), rename_exchange) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(number, os.strerror(number), str(first), None, str(second))
+    aside = second.with_name(second.name + ".exchanged")
+    os.replace(first, aside)
+    os.replace(second, first)
+    os.replace(aside, second)
 
 
 def _runtime_path() -> Path:
