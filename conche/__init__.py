@@ -29,6 +29,7 @@ def namespace(root: str | Path) -> Collection:
     from conche.backup import tasks as backup
     from conche.doctor import tasks as doctor
     from conche.env import tasks as env
+    from conche.env.influx import tasks as influx
     from conche.images import tasks as images
     from conche.secrets import tasks as secrets
     from conche.secrets.recipients import tasks as recipients
@@ -43,4 +44,5 @@ def namespace(root: str | Path) -> Collection:
     for module, name in ((backup, "backup"), (env, "env"), (images, "images"), (secrets, "secrets")):
         collection.add_collection(Collection.from_module(module, name=name))
     collection.collections["secrets"].add_collection(Collection.from_module(recipients, name="recipients"))
+    collection.collections["env"].add_collection(Collection.from_module(influx, name="influx"))
     return collection

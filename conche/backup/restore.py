@@ -14,7 +14,7 @@ from conche.backup.legacy import described
 from conche.backup.manifest import ComponentRecord, human_size
 from conche.backup.show import list_backups
 from conche.backup.site import Site, open_site
-from conche.backup.staging import Source, stage, unpack
+from conche.backup.staging import Source, stage, unpack, volumes_of
 from conche.backup.target import Found
 from conche.backup.verify import check
 from conche.command import Invocation
@@ -166,11 +166,11 @@ def _in_place(site: Site, found: Found, sources: Sequence[Source]) -> Outcome:
     staging = site.own / f"restore-{number}"
     journal = Journal(number)
     warnings: list[str] = []
-    held = [one for one in sources if one.record.driver not in online.DRIVERS]
-    asked = [one for one in sources if one.record.driver in online.DRIVERS]
+    asked = [one for one in sources if online.is_online(one)]
+    held = [one for one in sources if one not in asked]
     users = _users(site, held)
     plan = _plan(found, sources, users)
-    journal.swaps = _swaps(site, held)
+    journal.swaps = [swap for one in held for swap in volumes_of(one).values()]
     journal.write(site.own)
     try:
         for source in held:
@@ -271,23 +271,12 @@ def _users(site: Site, sources: Iterable[Source]) -> Stopping:
             continue
         address = site.stack.environments[component.environment].engine
         engine = Engine(address)
-        using = list(volumes.using(engine, component.volume)) if component.volume else []
+        using = [one for swap in volumes_of(source).values() for one in volumes.using(engine, swap.volume)]
         if component.services:
             project = containers.of_project(engine, site.stack.project(component.environment))
             using += [one for one in project if one.service in component.services]
         found |= {one.id: (address, engine, one) for one in using if one.state in ("running", "paused", "restarting")}
     return found
-
-
-def _swaps(site: Site, sources: Iterable[Source]) -> list:  # type: ignore[type-arg]
-    from conche.backup.exchange import Swap
-
-    made = []
-    for source in sources:
-        component = site.section.components.get(source.name)
-        if source.record.driver == "volume" and component and component.volume and component.environment:
-            made.append(Swap(site.stack.environments[component.environment].engine, component.volume))
-    return made
 
 
 def _number() -> str:
@@ -307,6 +296,6 @@ def _outcome(
         lines=[
             f"{', '.join(names)}: restored from {found.name}",
             f"The old data are kept until the next good backup: {kept}"
-            + (" and, in volumes, .pre-restore-" + number if any(s.record.driver == "volume" for s in sources) else ""),
+            + (" and, in volumes, .pre-restore-" + number if any(map(volumes_of, sources)) else ""),
         ],
     )

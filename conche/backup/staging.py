@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
 from conche.backup import sealing
+from conche.backup.drivers import influxdb
 from conche.backup.drivers.keyring import KEY
 from conche.backup.entries import Reading
 from conche.backup.exchange import Pair, Swap
 from conche.backup.extract import BLOCK, Limits, extract, inflated
+from conche.backup.influx import CONFIG, DATA
 from conche.backup.manifest import Artifact, ComponentRecord
 from conche.backup.site import Site
 from conche.engine import volumes
 from conche.errors import KeyUnusable
 from conche.secrets import keys
 
-__all__ = ["Source", "Staged", "stage", "unpack"]
+__all__ = ["Source", "Staged", "blocks", "stage", "unpack", "volumes_of"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,6 @@ class Staged:
     """
 
     pairs: list[Pair] = field(default_factory=list)
-    swaps: list[Swap] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -75,8 +76,9 @@ def unpack(source: Source, into: Path) -> None:
 def stage(source: Source, staging: Path, number: str) -> Staged:
     """Unpack a component next to the place it goes to."""
     into = staging / source.name
-    if source.record.driver == "volume":
-        return _staged_in_volume(source, number)
+    if in_volumes := volumes_of(source):
+        _stage_in_volumes(source, in_volumes, number)
+        return Staged()
     staged = Staged()
     unpack(source, into)
     root = source.site.root
@@ -164,21 +166,36 @@ def _staged_key(source: Source, into: Path, staged: Staged) -> list[Path]:
     return [keys.DEFAULT_FILE]
 
 
-def _staged_in_volume(source: Source, number: str) -> Staged:
-    component = source.site.section.components[source.name]
-    assert component.volume is not None
-    assert component.environment is not None
-    engine = source.site.engine(component)
+def volumes_of(source: Source) -> dict[str, Swap]:
+    """The volumes whose content a component exchanges, by the file in the backup that has it."""
+    component = source.site.section.components.get(source.name)
+    if component is None or component.environment is None:
+        return {}
     address = source.site.stack.environments[component.environment].engine
-    with volumes.mounted(engine, component.volume, writable=True) as helper:
-        volumes.put(engine, helper, volumes.MOUNTED, [_folder_alone(f".restore-{number}")])
-        inside = f"{volumes.MOUNTED}/.restore-{number}"
-        for artifact in source.record.artifacts:
-            if artifact.members:
-                volumes.put(engine, helper, inside, _blocks(source.file(artifact)))
-        if component.unpacked:
-            volumes.put(engine, helper, inside, _packed(source))
-    return Staged(swaps=[Swap(address, component.volume)])
+    if source.record.driver == "volume" and component.volume:
+        return {f"{source.name}.tar.gz": Swap(address, component.volume)}
+    if source.record.driver != "influxdb" or source.record.facts.get("form") != "cold":
+        return {}
+    engine, container = source.site.engine(component), influxdb.find(source.site, component)
+    found = {
+        influxdb.DATA_FILE: volumes.at(engine, container.id, DATA),
+        influxdb.CONFIG_FILE: volumes.at(engine, container.id, CONFIG),
+    }
+    return {file: Swap(address, volume) for file, volume in found.items() if volume}
+
+
+def _stage_in_volumes(source: Source, wanted: Mapping[str, Swap], number: str) -> None:
+    component = source.site.section.components[source.name]
+    for file, swap in wanted.items():
+        engine = source.site.engine(component)
+        with volumes.mounted(engine, swap.volume, writable=True) as helper:
+            volumes.put(engine, helper, volumes.MOUNTED, [_folder_alone(f".restore-{number}")])
+            inside = f"{volumes.MOUNTED}/.restore-{number}"
+            for artifact in source.record.artifacts:
+                if artifact.members and Path(artifact.path).name == file:
+                    volumes.put(engine, helper, inside, blocks(source.file(artifact)))
+            if component.unpacked:
+                volumes.put(engine, helper, inside, _packed(source))
 
 
 def _folder_alone(name: str) -> bytes:
@@ -190,7 +207,8 @@ def _folder_alone(name: str) -> bytes:
     return stream.getvalue()
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
+def blocks(path: Path) -> Iterator[bytes]:
+    """What a gzip file unpacks to."""
     with inflated(path) as content:
         while block := content.read(BLOCK):
             yield block

@@ -18,7 +18,7 @@ from conche.engine.containers import Container
 from conche.errors import NotFound, Refused, Unreachable
 from conche.process import run
 
-__all__ = ["MOUNTED", "clear_helpers", "exists", "mounted", "opened", "put", "run_beside", "using"]
+__all__ = ["MOUNTED", "at", "clear_helpers", "exists", "mounted", "opened", "put", "run_beside", "using"]
 
 MOUNTED = "/conche-volume"
 """Where a volume is mounted in the containers that are made here."""
@@ -69,6 +69,13 @@ def using(engine: Engine, volume: str) -> tuple[Container, ...]:
         and any(volume in (mount.get("Name"), mount.get("Source")) for mount in one.get("Mounts") or [])
     ]
     return tuple(found for one in ids if (found := containers.read(engine, one)))
+
+
+def at(engine: Engine, container_id: str, path: str) -> str | None:
+    """The volume or folder that is mounted at a path of a container."""
+    with translated(engine.address):
+        mounts = engine.client.api.inspect_container(container_id)["Mounts"]
+    return next((mount.get("Name") or mount["Source"] for mount in mounts if mount["Destination"] == path), None)
 
 
 @contextlib.contextmanager

@@ -192,7 +192,8 @@ def test_plain_files_of_a_volume_keep_links_and_owner(running: SmallStack, engin
     running.replace("stack.yaml", "environment: dev}", "environment: dev, unpacked: true}")
     inside(
         running,
-        "rm -r /kept/* /kept/.hidden; mkdir /kept/latest; echo m > /kept/m.pkl; ln -s ../m.pkl /kept/latest/m; chown -R 1000:1000 /kept/latest /kept/m.pkl; echo j > /kept/journal; chown 1000 /kept/journal",
+        "rm -r /kept/* /kept/.hidden; mkdir /kept/latest; echo m > /kept/m.pkl; ln -s ../m.pkl /kept/latest/m;"
+        "chown -R 1000:1000 /kept/latest /kept/m.pkl; echo j > /kept/journal; chown 1000 /kept/journal",
     )
     folder = backup(running)
     before = inside(running, "cd /kept; find . ! -path . -printf '%p %y %m %U %l\\n' | sort")
