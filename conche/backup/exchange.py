@@ -270,6 +270,8 @@ def recover(site: Site) -> None:
         site.say("a killed restore is " + ("finished" if journal.done else "taken back"))
         if not journal.done:
             journal.back()
+        for swap in journal.swaps:
+            volumes.clear_helpers(Engine(swap.engine), swap.volume)
         journal.start()
         journal.close(site.own)
     for left in site.own.glob("restore-*"):

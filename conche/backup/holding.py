@@ -10,7 +10,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from conche.process import signals_deferred
 if TYPE_CHECKING:
     from conche.backup.site import Site
 
-__all__ = ["Waited", "held", "recover"]
+__all__ = ["Waited", "held", "noted", "recover"]
 
 NOTE = "waiting.json"
 
@@ -38,14 +38,17 @@ class Waited:
 
 @dataclass(frozen=True)
 class _Note:
+    """What to do after a kill: let these containers go on, and remove the helpers of these volumes."""
+
     engine: str | None
-    action: str
-    ids: tuple[str, ...]
+    volumes: tuple[str, ...] = ()
+    action: str = "unpause"
+    ids: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
 def held(store: Path, engine: Engine, address: str | None, users: Sequence[Container], how: str) -> Iterator[Waited]:
-    """Inside, those of the containers that ran are paused or stopped; `live` leaves them alone.
+    """Inside, those of the containers that ran are paused or stopped; `live` leaves them alone. Stands inside `noted`.
 
     Args:
         store: folder for the note.
@@ -59,8 +62,9 @@ def held(store: Path, engine: Engine, address: str | None, users: Sequence[Conta
         yield waited
         return
     action = "unpause" if how == "pause" else "start"
-    note = _Note(address, action, tuple(one.id for one in running))
-    write_atomic(store / NOTE, json.dumps(asdict(note)).encode(), mode=0o600)
+    before = _read(store)
+    note = _Note(address, before.volumes if before else (), action, tuple(one.id for one in running))
+    _write(store, note)
     begun = time.monotonic()
     try:
         for one in running:
@@ -69,29 +73,46 @@ def held(store: Path, engine: Engine, address: str | None, users: Sequence[Conta
     finally:
         with signals_deferred():
             _go_on(engine, note)
-            (store / NOTE).unlink()
+            _write(store, replace(note, ids=()))
         verb = "paused" if how == "pause" else "stopped"
         waited.words = f"{verb} for {time.monotonic() - begun:.1f} s: {', '.join(one.name for one in running)}"
+
+
+@contextlib.contextmanager
+def noted(store: Path, address: str | None, *volumes: str) -> Iterator[None]:
+    """Inside, helpers are made for these volumes: after a kill the next command removes them."""
+    _write(store, _Note(address, volumes))
+    try:
+        yield
+    finally:
+        (store / NOTE).unlink()
+
+
+def _write(store: Path, note: _Note) -> None:
+    write_atomic(store / NOTE, json.dumps(asdict(note)).encode(), mode=0o600)
 
 
 def recover(site: Site) -> None:
     """Let containers go on that a killed command has left waiting, and remove its helpers."""
     from conche.engine.volumes import clear_helpers
 
-    file = site.target.store / NOTE
-    if not file.exists():
-        return
+    note = _read(site.target.store)
+    if note is not None:
+        engine = Engine(note.engine)
+        if note.ids:
+            site.say(f"a killed command left containers waiting: {note.action}")
+        _go_on(engine, note)
+        for volume in note.volumes:
+            clear_helpers(engine, volume)
+    (site.target.store / NOTE).unlink(missing_ok=True)
+
+
+def _read(store: Path) -> _Note | None:
     try:
-        content = json.loads(file.read_text())
-        note = _Note(content["engine"], content["action"], tuple(content["ids"]))
-    except (ValueError, KeyError, TypeError):
-        file.unlink()
-        return
-    engine = Engine(note.engine)
-    site.say(f"a killed command left containers waiting: {note.action}")
-    _go_on(engine, note)
-    clear_helpers(engine)
-    file.unlink()
+        content = json.loads((store / NOTE).read_text())
+        return _Note(content["engine"], tuple(content["volumes"]), content["action"], tuple(content["ids"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _go_on(engine: Engine, note: _Note) -> None:

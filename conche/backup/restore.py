@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from conche.backup import online
+from conche.backup import online, sync
 from conche.backup.exchange import Journal, Stopped
 from conche.backup.legacy import described
 from conche.backup.manifest import ComponentRecord, human_size
@@ -22,7 +22,7 @@ from conche.engine import containers, health, volumes
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.errors import CheckFailed, ConcheError, NotFound, NotRestored, Refused, Restored, Told, did_you_mean
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Outcome, Plan, Step, Table
 from conche.process import signals_deferred
 
 __all__ = ["restore"]
@@ -38,14 +38,18 @@ def restore(
     component: Sequence[str],
     target: str | None,
     force: bool,
+    source: str | None,
     recovery_key: str | None,
 ) -> Outcome:
     """Restore a backup, some of its components, or into a new folder; without a name list what there is."""
+    if source not in (None, "offsite"):
+        raise Refused("no-such-source", f"--from takes offsite, not {source!r}.")
     if name is None:
-        listed = list_backups(call)
-        return replace(listed, lines=[*listed.lines, "Restore one: invoke backup.restore NAME"])
+        return _offered(call, offsite=source is not None)
     site = open_site(call)
-    found = site.target.find(name)
+    if source and call.dry_run:
+        return Outcome(plan=Plan((Step("fetch", f"backup {name}", "from the repository, then as without --from"),)))
+    found = sync.fetch(call, site, name) if source else site.target.find(name)
     recovery = _recovery(recovery_key)
     records = _chosen(found, described(site, found).components, component)
     sources = [Source(site, found.folder, one, record, recovery) for one, record in records.items()]
@@ -57,6 +61,20 @@ def restore(
         return Outcome(plan=_plan(found, sources, _users(site, sources)))
     with site.locked(f"invoke backup.restore {found.name}", wait=10):
         return _in_place(site, found, sources)
+
+
+def _offered(call: Invocation, *, offsite: bool) -> Outcome:
+    """What there is to restore."""
+    if not offsite:
+        listed = list_backups(call)
+        return replace(listed, lines=[*listed.lines, "Restore one: invoke backup.restore NAME"])
+    repository, _ = sync.opened(call, open_site(call))
+    there = sorted(repository.snapshots())
+    return Outcome(
+        value=there,
+        tables=[Table(("backup",), tuple((one,) for one in there), title=repository.address)],
+        lines=["Restore one: invoke backup.restore NAME --from offsite"],
+    )
 
 
 def _chosen(found: Found, records: Mapping[str, ComponentRecord], wanted: Sequence[str]) -> dict[str, ComponentRecord]:

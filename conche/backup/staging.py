@@ -19,10 +19,11 @@ from conche.backup.influx import CONFIG, DATA
 from conche.backup.manifest import Artifact, ComponentRecord
 from conche.backup.site import Site
 from conche.engine import volumes
+from conche.engine.connection import Engine
 from conche.errors import KeyUnusable
 from conche.secrets import keys
 
-__all__ = ["Source", "Staged", "blocks", "stage", "unpack", "volumes_of"]
+__all__ = ["Source", "Staged", "blocks", "fill_volume", "stage", "unpack", "volumes_of"]
 
 
 @dataclass(frozen=True)
@@ -185,17 +186,25 @@ def volumes_of(source: Source) -> dict[str, Swap]:
 
 
 def _stage_in_volumes(source: Source, wanted: Mapping[str, Swap], number: str) -> None:
-    component = source.site.section.components[source.name]
+    engine = source.site.engine(source.site.section.components[source.name])
     for file, swap in wanted.items():
-        engine = source.site.engine(component)
         with volumes.mounted(engine, swap.volume, writable=True) as helper:
             volumes.put(engine, helper, volumes.MOUNTED, [_folder_alone(f".restore-{number}")])
-            inside = f"{volumes.MOUNTED}/.restore-{number}"
-            for artifact in source.record.artifacts:
-                if artifact.members and Path(artifact.path).name == file:
-                    volumes.put(engine, helper, inside, blocks(source.file(artifact)))
-            if component.unpacked:
-                volumes.put(engine, helper, inside, _packed(source))
+            _fill(source, engine, helper, f"{volumes.MOUNTED}/.restore-{number}", file)
+
+
+def fill_volume(source: Source, engine: Engine, volume: str) -> None:
+    """Put a volume component into another, empty volume."""
+    with volumes.mounted(engine, volume, writable=True) as helper:
+        _fill(source, engine, helper, volumes.MOUNTED, f"{source.name}.tar.gz")
+
+
+def _fill(source: Source, engine: Engine, helper: str, folder: str, file: str) -> None:
+    for artifact in source.record.artifacts:
+        if artifact.members and Path(artifact.path).name == file:
+            volumes.put(engine, helper, folder, blocks(source.file(artifact)))
+    if not any(artifact.members for artifact in source.record.artifacts):
+        volumes.put(engine, helper, folder, _packed(source))
 
 
 def _folder_alone(name: str) -> bytes:

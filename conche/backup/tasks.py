@@ -6,6 +6,7 @@ from conche.command import Invocation, command
 from conche.outcome import Outcome
 
 Name = Annotated[str, "the backup, or latest"]
+Log = Annotated[str | None, "write what is said to the end of this file; it is rotated"]
 Kind = Annotated[str, "daily, weekly or monthly"]
 
 
@@ -15,14 +16,16 @@ def create(
     kind: Kind = "daily",
     plain_key: Annotated[bool, "store the age key unencrypted"] = False,
     wait: Annotated[float, "seconds to wait for another backup command to end"] = 0.0,
+    log: Log = None,
 ) -> Outcome:
     """Make a backup, verify it, prune.
 
     It is built aside and appears when it is whole. Exit code 3: it is kept, but something is missing from it.
     """
     from conche.backup.create import create
+    from conche.backup.logfile import logged
 
-    return create(invocation, kind, plain_key=plain_key, wait=wait)
+    return logged(log, lambda: create(invocation, kind, plain_key=plain_key, wait=wait))
 
 
 @command(name="list")
@@ -67,11 +70,13 @@ def verify(
     name: Annotated[str | None, "one backup, or latest; default: all"] = None,
     all: Annotated[bool, "every backup"] = False,
     deep: Annotated[bool, "also unpack every archive, to nowhere"] = False,
+    log: Log = None,
 ) -> Outcome:
     """Compare every file with the manifest."""
+    from conche.backup.logfile import logged
     from conche.backup.verify import verify
 
-    return verify(invocation, name, every=all, deep=deep)
+    return logged(log, lambda: verify(invocation, name, every=all, deep=deep))
 
 
 @command(changes=True, destroys=True, bare="name")
@@ -81,6 +86,7 @@ def restore(
     component: Annotated[list[str], "only this component; may be given again"] = (),  # type: ignore[assignment]
     target: Annotated[str | None, "unpack into this new folder, and touch nothing else"] = None,
     force: Annotated[bool, "do not ask"] = False,
+    from_: Annotated[str | None, "offsite: fetch it from the repository of backup.sync first"] = None,
     recovery_key: Annotated[str | None, "file with the key that opens the age key of the backup"] = None,
 ) -> Outcome:
     """Bring a backup back.
@@ -90,7 +96,9 @@ def restore(
     """
     from conche.backup.restore import restore
 
-    return restore(invocation, name, component=component, target=target, force=force, recovery_key=recovery_key)
+    return restore(
+        invocation, name, component=component, target=target, force=force, source=from_, recovery_key=recovery_key
+    )
 
 
 @command(changes=True)
@@ -99,6 +107,53 @@ def prune(invocation: Invocation) -> Outcome:
     from conche.backup.prune import prune
 
     return prune(invocation)
+
+
+@command(bare="name")
+def drill(
+    invocation: Invocation,
+    name: Annotated[str | None, "the backup; default: the newest"] = None,
+    log: Log = None,
+) -> Outcome:
+    """Restore on trial, into scratch places.
+
+    Archives are unpacked, buckets restored under other names, copies of services started; all of it is removed again.
+    """
+    from conche.backup.drill import drill
+    from conche.backup.logfile import logged
+
+    return logged(log, lambda: drill(invocation, name))
+
+
+@command(changes=True)
+def sync(invocation: Invocation, log: Log = None) -> Outcome:
+    """Send backups to the restic repository elsewhere."""
+    from conche.backup.logfile import logged
+    from conche.backup.sync import sync
+
+    return logged(log, lambda: sync(invocation))
+
+
+@command()
+def report(
+    invocation: Invocation,
+    output: Annotated[str | None, "the file; default: report.html beside the backups"] = None,
+) -> Outcome:
+    """One HTML page: sizes, verify and drill results, next runs."""
+    from conche.backup.report import report
+
+    return report(invocation, output)
+
+
+@command(changes=True)
+def cron(
+    invocation: Invocation,
+    action: Annotated[str, "install, status or uninstall"],
+) -> Outcome:
+    """The schedule: install, status, uninstall."""
+    from conche.backup.cron import cron
+
+    return cron(invocation, action)
 
 
 @command(name="recovery-key", changes=True)

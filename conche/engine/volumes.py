@@ -18,12 +18,14 @@ from conche.engine.containers import Container
 from conche.errors import NotFound, Refused, Unreachable
 from conche.process import run
 
-__all__ = ["MOUNTED", "at", "clear_helpers", "exists", "mounted", "opened", "put", "run_beside", "using"]
+__all__ = ["LABEL", "MOUNTED", "at", "clear_helpers", "exists", "mounted", "opened", "put", "run_beside", "using"]
 
 MOUNTED = "/conche-volume"
 """Where a volume is mounted in the containers that are made here."""
 
-LABEL = {"io.conche.made-by": "conche-backup"}
+LABEL = "io.conche.helper-of"
+"""Label of what is made here for a while, with the volume it is made for."""
+
 CHUNK = 1 << 20
 
 
@@ -65,7 +67,7 @@ def using(engine: Engine, volume: str) -> tuple[Container, ...]:
     ids = [
         one["Id"]
         for one in listed
-        if (one.get("Labels") or {}).get("io.conche.made-by") != LABEL["io.conche.made-by"]
+        if LABEL not in (one.get("Labels") or {})
         and any(volume in (mount.get("Name"), mount.get("Source")) for mount in one.get("Mounts") or [])
     ]
     return tuple(found for one in ids if (found := containers.read(engine, one)))
@@ -85,7 +87,10 @@ def mounted(engine: Engine, volume: str, *, writable: bool = False) -> Iterator[
     with translated(engine.address):
         api = engine.client.api
         made = api.create_container(
-            _any_image(engine, volume), ["true"], labels=LABEL, host_config=api.create_host_config(binds=[mount])
+            _any_image(engine, volume),
+            ["true"],
+            labels={LABEL: volume},
+            host_config=api.create_host_config(binds=[mount]),
         )
     try:
         yield made["Id"]
@@ -93,11 +98,14 @@ def mounted(engine: Engine, volume: str, *, writable: bool = False) -> Iterator[
         containers.remove(engine, made["Id"])
 
 
-def clear_helpers(engine: Engine) -> None:
-    """Remove what an interrupted command has left of `mounted` and `run_beside`."""
+def clear_helpers(engine: Engine, volume: str) -> None:
+    """Remove what an interrupted command has made for a volume: containers, and a drill's volume."""
+    wanted = {"label": [f"{LABEL}={volume}"]}
     with translated(engine.address):
-        for one in engine.client.api.containers(all=True, filters={"label": [f"{k}={v}" for k, v in LABEL.items()]}):
+        for one in engine.client.api.containers(all=True, filters=wanted):
             containers.remove(engine, one["Id"])
+        for one in engine.client.api.volumes(filters=wanted).get("Volumes") or []:
+            engine.client.api.remove_volume(one["Name"], force=True)
 
 
 @contextlib.contextmanager
@@ -136,7 +144,7 @@ def run_beside(engine: Engine, volume: str, script: str, arguments: Sequence[str
     """
     argv = [
         "docker", "run", "--rm", "--network", "none", "--user", "0:0", "--entrypoint", "/bin/sh",
-        *(part for name, value in LABEL.items() for part in ("--label", f"{name}={value}")),
+        "--label", f"{LABEL}={volume}",
         "--volume", f"{volume}:{MOUNTED}", "--workdir", MOUNTED, "--pull", "never",
     ]  # fmt: skip
     said: tuple[str, ...] = ()

@@ -34,7 +34,7 @@ _MAY: Mapping[str, tuple[str, ...]] = {
     "archive": ("optional", "exclude", "services", "environment"),
     "files": ("optional", "exclude", "services", "environment"),
     "logs": ("days",),
-    "volume": ("exclude", "consistency", "unpacked", "services"),
+    "volume": ("exclude", "consistency", "drill", "unpacked", "services"),
     "influxdb": ("buckets", "token_file"),
     "command": ("file",),
     "secrets": (),
@@ -66,6 +66,9 @@ class Component(Section):
         default="pause", description="what happens to containers that use the volume while it is read"
     )
     unpacked: bool = Field(default=False, description="volume: plain files in the backup instead of one archive")
+    drill: bool = Field(
+        default=False, description="volume: in a drill, also start a copy of the service on the restored data"
+    )
     days: int = Field(default=7, ge=1, description="logs: files changed within this many days")
     buckets: tuple[str, ...] = Field(default=(), description="influxdb: buckets that a backup must have data of")
     token_file: str = Field(

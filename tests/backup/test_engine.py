@@ -118,7 +118,7 @@ def test_a_kill_while_paused_is_healed_by_the_next_command(running: SmallStack, 
     assert paused == ["paused"]
     assert "left containers waiting" in healed.stderr
     assert [c.state for c in running.containers(engine)] == ["running"]
-    assert engine.client.api.containers(all=True, filters={"label": "io.conche.made-by=conche-backup"}) == []
+    assert engine.client.api.containers(all=True, filters={"label": f"io.conche.helper-of={running.name}-kept"}) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -32,7 +32,9 @@ def dump(task: Dumping) -> ComponentRecord:
         return task.record(reading=reading)
     address = task.site.stack.environments[component.environment].engine
     users = volumes.using(engine, component.volume)
+    # The helper is made while its note is there, and before anything waits: making it takes as long as a small volume.
     with (
+        holding.noted(task.site.target.store, address, component.volume),
         volumes.mounted(engine, component.volume) as helper,
         holding.held(task.site.target.store, engine, address, users, component.consistency) as waited,
     ):
