@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import os
 import tarfile
 import zlib
@@ -97,7 +98,11 @@ def walk(path: Path, limits: Limits, visit: Callable[[TarInfo, IO[bytes] | None]
     """
     walked = Walked()
     try:
-        with inflated(path) as raw, tarfile.open(fileobj=raw, mode="r|", errorlevel=2) as archive:
+        with (
+            inflated(path) as raw,
+            io.BufferedReader(_Watched(raw), BLOCK) as stream,
+            tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive,
+        ):
             for info in archive:
                 archive.members = []  # type: ignore[attr-defined]  # it would keep every one
                 info.name = info.name.removeprefix("./")
@@ -106,10 +111,10 @@ def walk(path: Path, limits: Limits, visit: Callable[[TarInfo, IO[bytes] | None]
                 _admit(info, walked, limits)
                 if visit is not None and not info.issym():
                     visit(info, archive.extractfile(info) if info.isreg() else None)
-            # tarfile takes a broken header in the middle for the end.
-            while block := raw.read(BLOCK):
-                if block.strip(b"\0"):
-                    raise Refuses("something stands after its end, or a header in it is broken")
+            watched = stream.raw
+            assert isinstance(watched, _Watched)
+            if watched.has_more_than_zeros(archive.offset):
+                raise Refuses("something stands after its end, or a header in it is broken")
         for name, info in walked.links.items():
             _admit_link(name, info, walked)
         if limits.exact and (walked.members, walked.content) != (limits.members, limits.content):
@@ -139,6 +144,36 @@ def extract(path: Path, into: Path, limits: Limits) -> Walked:
     finally:
         os.close(descriptor)
     return walked
+
+
+class _Watched(io.RawIOBase):
+    """A stream that remembers the end of what was read of it.
+
+    tarfile takes a broken header in the middle for the end, and has read on by then.
+    """
+
+    KEPT = 4 * BLOCK
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._tail, self._read = stream, bytearray(), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self._stream.read(len(buffer))
+        buffer[: len(block)] = block
+        self._read += len(block)
+        self._tail += block
+        if len(self._tail) > self.KEPT:
+            del self._tail[: -self.KEPT // 2]
+        return len(block)
+
+    def has_more_than_zeros(self, place: int) -> bool:
+        """Whether anything but zeros stands from this place on; reads to the end."""
+        if self._tail[max(0, len(self._tail) - (self._read - place)) :].strip(b"\0"):
+            return True
+        return any(block.strip(b"\0") for block in iter(lambda: self._stream.read(BLOCK), b""))
 
 
 def _admit(info: TarInfo, walked: Walked, limits: Limits) -> None:

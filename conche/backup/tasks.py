@@ -48,7 +48,7 @@ def show(invocation: Invocation, name: Name) -> Outcome:
 def diff(
     invocation: Invocation,
     first: Annotated[str, "the older backup"],
-    second: Annotated[str, "the newer one"] = "latest",
+    second: Annotated[str, "the newer one, or latest"],
 ) -> Outcome:
     """What differs between two backups."""
     from conche.backup.show import diff
