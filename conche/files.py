@@ -206,8 +206,10 @@ def lock(name: str, purpose: str, *, folder: Path | None = None, wait: float = 0
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _take(descriptor, name, time.monotonic() + wait)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()} {_counted_in()} {purpose}".encode(), 0)
+        # Who holds it is only told to others; on a full disk they have to do without.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()} {_counted_in()} {purpose}".encode(), 0)
         yield descriptor
     finally:
         os.close(descriptor)

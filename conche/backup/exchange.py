@@ -276,6 +276,8 @@ def recover(site: Site) -> None:
         journal.close(site.own)
     for left in site.own.glob("restore-*"):
         shutil.rmtree(left, ignore_errors=True)
+    for half in site.own.glob(".*.json.????????"):
+        half.unlink(missing_ok=True)
 
 
 def forget(site: Site) -> None:

@@ -15,7 +15,7 @@ from conche.backup.manifest import ComponentRecord, human_size
 from conche.backup.show import list_backups
 from conche.backup.site import Site, open_site
 from conche.backup.staging import Source, stage, unpack, volumes_of
-from conche.backup.target import Found
+from conche.backup.target import Found, unwritable
 from conche.backup.verify import check
 from conche.command import Invocation
 from conche.engine import containers, health, volumes
@@ -59,8 +59,11 @@ def restore(
         call.output.confirm(f"{', '.join(records)} will be replaced by {found.name}.", option="--force")
     if call.dry_run:
         return Outcome(plan=_plan(found, sources, _users(site, sources)))
-    with site.locked(f"invoke backup.restore {found.name}", wait=10):
-        return _in_place(site, found, sources)
+    try:
+        with site.locked(f"invoke backup.restore {found.name}", wait=10):
+            return _in_place(site, found, sources)
+    except OSError as error:
+        raise unwritable(site.own, error) from error
 
 
 def _offered(call: Invocation, *, offsite: bool) -> Outcome:
@@ -204,10 +207,13 @@ def _in_place(site: Site, found: Found, sources: Sequence[Source]) -> Outcome:
     except BaseException as error:
         _take_back(site, journal, users, error)
         raise
-    journal.done = True
-    with signals_deferred():
-        journal.write(site.own)
-        journal.close(site.own)
+    try:
+        with signals_deferred():
+            journal.done = True
+            journal.write(site.own)
+            journal.close(site.own)
+    except OSError as error:
+        warnings.append(f"the old data could not be put aside yet ({error.strerror}): the next backup command does it")
     return _outcome(site, found, sources, plan, number, warnings)
 
 

@@ -127,11 +127,14 @@ class Target:
         try:
             for folder in (self.folder, self.store, *(self.folder / kind for kind in KINDS)):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            held = lock("backup", purpose, folder=self.store, wait=wait)
+            descriptor = held.__enter__()
         except OSError as error:
             raise unwritable(self.folder, error) from error
-        with lock("backup", purpose, folder=self.store, wait=wait) as held:
+        with contextlib.ExitStack() as stack:
+            stack.push(held)
             self.sweep()
-            yield held
+            yield descriptor
 
     def sweep(self) -> None:
         """Remove unfinished and half-deleted backups; only the holder of the lock may."""
@@ -161,11 +164,15 @@ class Target:
 
     def discard(self, one: Found) -> None:
         """Delete a backup: out of sight first."""
-        place = Path(tempfile.mkdtemp(prefix=TRASH, dir=self.store))
-        os.replace(one.folder, place / one.name)
-        sync_folder(one.folder.parent)
-        self._record_file(one.name).unlink(missing_ok=True)
-        shutil.rmtree(place)
+        # No folder is made for it: on a full disk that could not be done.
+        place = self.store / f"{TRASH}{one.name}"
+        try:
+            os.replace(one.folder, place)
+            sync_folder(one.folder.parent)
+            self._record_file(one.name).unlink(missing_ok=True)
+            shutil.rmtree(place)
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
 
     @property
     def records(self) -> Path:
@@ -183,12 +190,15 @@ class Target:
 
     def note(self, one: Found, record: Record) -> None:
         """Keep what is known of a backup."""
-        self.records.mkdir(mode=0o700, exist_ok=True)
         content = {
             "manifest": _digest_of(one),
             **{name: value.isoformat() for name in ("verified", "drilled") if (value := getattr(record, name))},
         }
-        write_atomic(self._record_file(one.name), json.dumps(content).encode(), mode=0o600)
+        try:
+            self.records.mkdir(mode=0o700, exist_ok=True)
+            write_atomic(self._record_file(one.name), json.dumps(content).encode(), mode=0o600)
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
 
     def free_name(self, kind: Kind, moment: datetime) -> str:
         """The name of a backup that begins now; numbered where that second was there before."""
@@ -220,13 +230,13 @@ def unwritable(folder: Path, error: OSError) -> Refused:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Refused(
             "target-full",
-            f"The disk of the backups is full: {error.strerror}. What was begun has been removed.",
+            f"The disk is full: {error.strerror}. What was begun has been removed.",
             looked_at=[str(folder)],
             next_command="invoke backup.prune --dry-run    # what could go\ndf -h " + str(folder),
         )
     return Refused(
         "target-unwritable",
-        f"The folder of the backups cannot be written: {error.strerror}.",
+        f"{folder} cannot be written: {error.strerror}.",
         looked_at=[str(error.filename or folder)],
         next_command=f"mkdir -p {folder} && ls -ld {folder}",
     )
