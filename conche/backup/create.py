@@ -14,7 +14,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import conche
 from conche.backup import manifest, reporting, sealing
 from conche.backup.drivers import Dumping, dump
 from conche.backup.manifest import Artifact, ComponentRecord, Manifest, Omission, human_size
@@ -193,9 +192,14 @@ def _described(site: Site, kind: Kind, name: str, begun: datetime, records: dict
         complete=not any(record.harm for record in records.values()),
         revision=git.stdout.strip() if git.ok else "",
         images=_images(site),
-        tools={"conche": conche.__version__, "isal": isal.__version__, "python": sys.version.split()[0]},
+        tools={"conche": _version(), "isal": isal.__version__, "python": sys.version.split()[0]},
         components=records,
     )
+
+
+def _version() -> str:
+    # Imported by name it would bring in every namespace, this one's users among them.
+    return str(vars(sys.modules["conche"])["__version__"])
 
 
 def _images(site: Site) -> dict[str, str]:
