@@ -42,6 +42,8 @@ class Shim:
                 return function(*words, **options)
             if name == "write" and words[0] in (1, 2):
                 return function(*words, **options)
+            if self.fault == "no-links" and name == "link":
+                raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(words[0]))
             self.count += 1
             mine = self.count
             number = getattr(errno, self.fault, None) if name != "process" else None
