@@ -31,7 +31,7 @@ from conche.stack import KINDS, Kind
 
 __all__ = ["create"]
 
-RESERVE = 64 << 20
+RESERVE = 8 << 20
 """Bytes that stay free beside a backup."""
 
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from conche.backup import online, sync
+from conche.backup.drivers.keyring import KEY
 from conche.backup.exchange import Journal, Stopped
 from conche.backup.legacy import described
 from conche.backup.manifest import ComponentRecord, human_size
 from conche.backup.show import list_backups
 from conche.backup.site import Site, open_site
-from conche.backup.staging import Source, stage, unpack, volumes_of
+from conche.backup.staging import Source, opened_key, stage, unpack, volumes_of
 from conche.backup.target import Found, unwritable
 from conche.backup.verify import check
 from conche.command import Invocation
@@ -59,6 +60,7 @@ def restore(
         call.output.confirm(f"{', '.join(records)} will be replaced by {found.name}.", option="--force")
     if call.dry_run:
         return Outcome(plan=_plan(found, sources, _users(site, sources)))
+    _require_key(found, sources)
     try:
         with site.locked(f"invoke backup.restore {found.name}", wait=10):
             return _in_place(site, found, sources)
@@ -116,6 +118,15 @@ def _require_whole(found: Found, sources: Sequence[Source]) -> None:
                 evidence=[str(one) for one in damage],
                 next_command="invoke backup.list    # restore another one\ninvoke backup.verify --all",
             )
+
+
+def _require_key(found: Found, sources: Sequence[Source]) -> None:
+    """Refuse before anything is touched where the age key in the backup is needed and cannot be opened."""
+    for source in sources:
+        for artifact in source.record.artifacts:
+            if source.record.driver == "secrets" and artifact.path.endswith(f"/{KEY}"):
+                _require_whole(found, [source])
+                opened_key(source, artifact)
 
 
 def _require_space(folder: Path, sources: Sequence[Source]) -> None:

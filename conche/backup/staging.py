@@ -23,7 +23,7 @@ from conche.engine.connection import Engine
 from conche.errors import KeyUnusable
 from conche.secrets import keys
 
-__all__ = ["Source", "Staged", "blocks", "fill_volume", "stage", "unpack", "volumes_of"]
+__all__ = ["Source", "Staged", "blocks", "fill_volume", "opened_key", "stage", "unpack", "volumes_of"]
 
 
 @dataclass(frozen=True)
@@ -144,21 +144,30 @@ def _inflate(archive: Path, place: Path) -> None:
             stream.write(block)
 
 
+def opened_key(source: Source, sealed: Artifact) -> bytes | None:
+    """The age key of a backup; None where it cannot be opened and need not be, since there is one already.
+
+    Raises:
+        KeyUnusable: it cannot be opened, and is needed.
+    """
+    try:
+        return sealing.open_sealed(source.file(sealed).read_bytes(), source.recovery)
+    except KeyUnusable:
+        if source.recovery is None and (source.site.root / keys.DEFAULT_FILE).exists():
+            return None
+        raise
+
+
 def _staged_key(source: Source, into: Path, staged: Staged) -> list[Path]:
     """The age key, opened, unless a key that can be used is there already."""
     sealed = next((one for one in source.record.artifacts if one.path.endswith(f"/{KEY}")), None)
     if sealed is None:
         staged.warnings.append("this backup holds no age key")
         return []
-    content = source.file(sealed).read_bytes()
-    live = source.site.root / keys.DEFAULT_FILE
-    try:
-        opened = sealing.open_sealed(content, source.recovery)
-    except KeyUnusable:
-        if source.recovery is None and live.exists():
-            staged.warnings.append(f"{keys.DEFAULT_FILE} stays as it is: the one in the backup is encrypted")
-            return []
-        raise
+    opened = opened_key(source, sealed)
+    if opened is None:
+        staged.warnings.append(f"{keys.DEFAULT_FILE} stays as it is: the one in the backup is encrypted")
+        return []
     place = into / keys.DEFAULT_FILE
     place.parent.mkdir(mode=0o700, parents=True)
     (source.site.root / keys.DEFAULT_FILE).parent.mkdir(mode=0o700, exist_ok=True)
