@@ -22,6 +22,7 @@ from tarfile import TarInfo
 from typing import BinaryIO
 
 from conche.backup.entries import BLOCK
+from conche.files import begin_writeback
 
 __all__ = ["Archive", "ArchiveWriter", "Compressor", "compressing"]
 
@@ -32,6 +33,9 @@ LARGE = 32 * 1024
 """Bytes of a file that gets a gzip member of its own."""
 
 IN_FLIGHT = 6
+WRITEBACK = 16 << 20
+"""Bytes after which the disk is set to work: waiting for it only at the end would take as long again."""
+
 ZEROS = bytes(BLOCK)
 GZIP = 31
 """zlib's number for a window of 32 KiB and a gzip header."""
@@ -63,6 +67,7 @@ class Compressor:
         self._buffer = bytearray()
         self._hash = hashlib.sha256()
         self._pieces: list[int] = []
+        self._unwritten = 0
 
     def write(self, content: bytes) -> None:
         """More content; a member ends after each `BLOCK` bytes at the latest."""
@@ -95,13 +100,13 @@ class Compressor:
         self._stream.truncate()
 
     def finish(self) -> tuple[int, str, tuple[int, ...]]:
-        """End it: size, sha256 and pieces of what was written; it is on disk."""
+        """End it: size, sha256 and pieces of what was written."""
         self.cut()
         if not self._pieces and not self._pending:
             self._pending.append(self._pool.submit(_compress, b""))
         self._drain()
         self._stream.flush()
-        os.fsync(self._stream.fileno())
+        begin_writeback(self._stream.fileno())
         return self._stream.tell(), self._hash.hexdigest(), tuple(self._pieces)
 
     def _drain(self) -> None:
@@ -113,6 +118,10 @@ class Compressor:
         self._stream.write(compressed)
         self._hash.update(compressed)
         self._pieces.append(len(compressed))
+        self._unwritten += len(compressed)
+        if self._unwritten > WRITEBACK:
+            self._unwritten = 0
+            begin_writeback(self._stream.fileno())
 
 
 class ArchiveWriter:

@@ -13,6 +13,7 @@ import io
 import os
 import tarfile
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -67,12 +68,13 @@ def inflated(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         CheckFailed: it is no gzip file, or damaged.
     """
-    from isal import igzip, isal_zlib
+    from isal import igzip_threaded, isal_zlib
 
     broken: Any = (EOFError, zlib.error, isal_zlib.error, gzip.BadGzipFile)
-    unpack: Any = igzip.open
+    unpack: Any = igzip_threaded.open
     try:
-        with path.open("rb") as raw, unpack(raw, "rb") as stream:
+        # One thread of its own: unpacking goes on while what came of it is written.
+        with unpack(path, "rb", threads=1, block_size=BLOCK) as stream:
             yield stream
     except broken as error:
         raise damaged(path, str(error)) from error
@@ -101,7 +103,7 @@ def walk(path: Path, limits: Limits, visit: Callable[[TarInfo, IO[bytes] | None]
         with (
             inflated(path) as raw,
             io.BufferedReader(_Watched(raw), BLOCK) as stream,
-            tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive,
+            tarfile.open(fileobj=stream, mode="r|", bufsize=BLOCK, errorlevel=2) as archive,
         ):
             for info in archive:
                 archive.members = []  # type: ignore[attr-defined]  # it would keep every one
@@ -152,10 +154,11 @@ class _Watched(io.RawIOBase):
     tarfile takes a broken header in the middle for the end, and has read on by then.
     """
 
-    KEPT = 4 * BLOCK
+    KEPT = 4
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self._stream, self._tail, self._read = stream, bytearray(), 0
+        self._stream, self._read = stream, 0
+        self._tail: deque[bytes] = deque(maxlen=self.KEPT)
 
     def readable(self) -> bool:
         return True
@@ -164,14 +167,13 @@ class _Watched(io.RawIOBase):
         block = self._stream.read(len(buffer))
         buffer[: len(block)] = block
         self._read += len(block)
-        self._tail += block
-        if len(self._tail) > self.KEPT:
-            del self._tail[: -self.KEPT // 2]
+        self._tail.append(block)
         return len(block)
 
     def has_more_than_zeros(self, place: int) -> bool:
         """Whether anything but zeros stands from this place on; reads to the end."""
-        if self._tail[max(0, len(self._tail) - (self._read - place)) :].strip(b"\0"):
+        tail = b"".join(self._tail)
+        if tail[max(0, len(tail) - (self._read - place)) :].strip(b"\0"):
             return True
         return any(block.strip(b"\0") for block in iter(lambda: self._stream.read(BLOCK), b""))
 

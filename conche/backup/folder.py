@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tarfile import TarInfo
 
+from conche.files import begin_writeback
+
 __all__ = ["FolderWriter", "Stored"]
 
 
@@ -71,7 +73,7 @@ class FolderWriter:
 
 
 def _written(path: Path, blocks: Iterable[bytes]) -> str:
-    """Write a new file (0600), on disk when this returns; its sha256."""
+    """Write a new file (0600); its sha256."""
     digest = hashlib.sha256()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
@@ -79,5 +81,5 @@ def _written(path: Path, blocks: Iterable[bytes]) -> str:
             digest.update(block)
             stream.write(block)
         stream.flush()
-        os.fsync(stream.fileno())
+        begin_writeback(stream.fileno())
     return digest.hexdigest()

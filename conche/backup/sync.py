@@ -260,8 +260,6 @@ def _put_together(folder: Path, built: Path, known: Manifest) -> None:
             for part in parts:
                 with part.open("rb") as content:
                     shutil.copyfileobj(content, stream, BLOCK)
-            stream.flush()
-            os.fsync(stream.fileno())
     for record in known.components.values():
         for link in record.links:
             place = built / link.path

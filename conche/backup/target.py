@@ -21,7 +21,7 @@ from pathlib import Path
 from conche.backup import manifest
 from conche.backup.manifest import Manifest
 from conche.errors import CheckFailed, NotFound, Refused, did_you_mean
-from conche.files import lock, sync_folder, write_atomic
+from conche.files import lock, sync_file, sync_folder, write_atomic
 from conche.stack import KINDS, Kind
 
 __all__ = ["Found", "Record", "Target", "name_of"]
@@ -155,7 +155,10 @@ class Target:
     def publish(self, built: Path, kind: Kind, name: str) -> Path:
         """Make a finished backup visible, on disk when this returns."""
         place = self.folder / kind / name
-        for folder, _, _ in os.walk(built, topdown=False):
+        for folder, _, files in os.walk(built, topdown=False):
+            for file in files:
+                if not (Path(folder) / file).is_symlink():
+                    sync_file(Path(folder) / file)
             sync_folder(Path(folder))
         built.chmod(0o700)
         os.replace(built, place)

@@ -71,7 +71,7 @@ def test_a_full_disk_leaves_the_old_ones_and_lets_prune_make_room(checkout: Chec
 @ROOT_ONLY
 def test_a_disk_without_inodes_is_a_full_disk(checkout: Checkout, small_disk: Path) -> None:
     checkout.create_backup()
-    for number in range(150):
+    for number in range(250):
         (checkout.folder / f"models/{number}.pkl").write_text(str(number))
 
     refused = checkout.invoke("backup.create")
