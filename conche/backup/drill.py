@@ -57,7 +57,7 @@ def drill(call: Invocation, name: str | None) -> Outcome:
 @contextlib.contextmanager
 def _scratch(site: Site) -> Iterator[Path]:
     """A folder for unpacked data, on the disk where a restore would need the room too."""
-    site.own.mkdir(mode=0o700, exist_ok=True)
+    site.make_own()
     folder = site.own / f"restore-drill-{uuid.uuid4().hex}"
     folder.mkdir(mode=0o700)
     try:

@@ -276,7 +276,7 @@ def recover(site: Site) -> None:
         journal.close(site.own)
     for left in site.own.glob("restore-*"):
         shutil.rmtree(left, ignore_errors=True)
-    for half in site.own.glob(".*.json.????????"):
+    for half in [*site.own.glob(".*.json.????????"), *site.own.glob("..gitignore.????????")]:
         half.unlink(missing_ok=True)
 
 

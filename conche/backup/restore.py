@@ -193,7 +193,7 @@ def _plan(found: Found, sources: Sequence[Source], users: Stopping) -> Plan:
 def _in_place(site: Site, found: Found, sources: Sequence[Source]) -> Outcome:
     _require_whole(found, sources)
     _require_space(site.root, sources)
-    site.own.mkdir(mode=0o700, exist_ok=True)
+    site.make_own()
     number = _number()
     staging = site.own / f"restore-{number}"
     journal = Journal(number)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from conche.backup.target import Target
 from conche.command import Invocation
 from conche.errors import Refused
+from conche.files import write_atomic
 from conche.stack import Backup, Component, Stack
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ class Site:
     def own(self) -> Path:
         """The checkout's folder for restores."""
         return self.root / OWN
+
+    def make_own(self) -> None:
+        """Make that folder: private, and nothing that git would track."""
+        self.own.mkdir(mode=0o700, exist_ok=True)
+        write_atomic(self.own / ".gitignore", b"*\n")
 
     def engine(self, component: Component) -> Engine:
         """The engine of a component's environment."""
