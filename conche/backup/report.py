@@ -27,7 +27,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
 h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 table { border-collapse: collapse; width: 100%; display: block; overflow-x: auto; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
-td.number { text-align: right; } .good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; }
+.why { display: inline-block; max-width: 24rem; white-space: normal; font-size: .85em; }
+.good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; }
 svg { width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: currentColor; }
 .size { fill: var(--bar); } .new { fill: var(--new); } .axis { stroke: var(--line); }
 .key { display: inline-block; width: .8em; height: .8em; margin: 0 .3em 0 1em; }
@@ -61,7 +62,7 @@ def page(call: Invocation, site: Site, now: datetime) -> str:
 </head>
 <body>
 <h1>{title}</h1>
-<p>{html.escape(str(site.target.folder))}, {len(backups)} backups, {human_size(sum(costs))} on disk;
+<p>{html.escape(str(site.target.folder))}, {_count(len(backups))}, {human_size(sum(costs))} on disk;
 as of {now.astimezone():%Y-%m-%d %H:%M %Z}</p>
 <h2>State</h2>
 {_state(call)}
@@ -121,16 +122,16 @@ def _table(site: Site, backups: Sequence[Found], costs: Sequence[int]) -> str:
         rows.append(
             [
                 html.escape(one.name),
+                _marked(state) + (f'<br><span class="why">{harm}</span>' if harm else ""),
                 f"{one.created.astimezone():%Y-%m-%d %H:%M}",
                 human_size(one.size),
                 human_size(cost),
                 f"{known.seconds:g} s" if known else "",
                 _moment(record.verified),
                 _moment(record.drilled),
-                _marked(state) + (f"<br>{harm}" if harm else ""),
             ]
         )
-    return _rows(("backup", "made", "size", "new", "took", "verified", "drilled", "state"), rows)
+    return _rows(("backup", "state", "made", "size", "new", "took", "verified", "drilled"), rows)
 
 
 def _runs(site: Site, now: datetime) -> str:
@@ -142,6 +143,10 @@ def _rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _count(number: int) -> str:
+    return "one backup" if number == 1 else f"{number} backups"
 
 
 def _marked(word: str) -> str:

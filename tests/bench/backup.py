@@ -1,6 +1,6 @@
 """Backups against the documented script (tar czf and cp) and restic, on the same generated data, in the same run.
 
-What it must reach stands beside each figure; exit code 1 when one does not. Source of the limits: issue of the backups.
+What it must reach stands beside each figure; exit code 1 when one does not.
 """
 
 from __future__ import annotations
@@ -84,15 +84,16 @@ class Bench:
             sys.exit(f"{argv}: {done.stdout}{done.stderr}")
         return done
 
-    def seconds(self, *argv: str, before: Callable[[], object] = lambda: None) -> float:
-        """The median of a few runs."""
-        taken = []
+    def in_turn(self, *rivals: tuple[Sequence[str], Callable[[], object]]) -> list[float]:
+        """The median seconds of each, run in turn: A B A B …; what stands beside a command is done before it."""
+        taken: list[list[float]] = [[] for _ in rivals]
         for _ in range(self.runs):
-            before()
-            begun = time.perf_counter()
-            self.run(*argv)
-            taken.append(time.perf_counter() - begun)
-        return statistics.median(taken)
+            for place, (argv, before) in enumerate(rivals):
+                before()
+                begun = time.perf_counter()
+                self.run(*argv)
+                taken[place].append(time.perf_counter() - begun)
+        return [statistics.median(column) for column in taken]
 
     def peak(self, *argv: str) -> float:
         """MB that the largest of a command's processes had at its largest."""
@@ -175,8 +176,8 @@ def change(folder: Path, day: int) -> None:
             stream.write(source.randbytes(size // 100))
 
 
-def prepare(folder: Path, scale: float) -> tuple[Bench, int]:
-    bench = Bench(folder, 3)
+def prepare(folder: Path, scale: float, runs: int) -> tuple[Bench, int]:
+    bench = Bench(folder, runs)
     bench.checkout.mkdir()
     written = generate(bench.checkout, scale)
     (bench.checkout / "stack.yaml").write_text(STACK.replace("RECIPIENT", new_key()[1]))
@@ -202,11 +203,14 @@ def speed(bench: Bench, size: int) -> None:
         shutil.rmtree(repository, ignore_errors=True)
         bench.run(*restic, "init")
 
-    create = bench.seconds(*INVOKE, "backup.create", before=lambda: shutil.rmtree(target, ignore_errors=True))
-    by_script = bench.seconds(
-        "bash", "script.sh", str(script), before=lambda: shutil.rmtree(script, ignore_errors=True)
+    def without(folder: Path) -> Callable[[], None]:
+        return lambda: shutil.rmtree(folder, ignore_errors=True)
+
+    create, by_script, by_restic = bench.in_turn(
+        ((*INVOKE, "backup.create"), without(target)),
+        (("bash", "script.sh", str(script)), without(script)),
+        ((*restic, "backup", *sources(bench)), no_repository),
     )
-    by_restic = bench.seconds(*restic, "backup", *sources(bench), before=no_repository)
     bench.note(f"create: {create:.2f} s; script {by_script:.2f} s; restic, first {by_restic:.2f} s")
     bench.say("create, times faster than the script", by_script / create, "", 8, at_least=True)
     bench.say("create, times faster than restic's first", by_restic / create, "", 2, at_least=True)
@@ -214,18 +218,18 @@ def speed(bench: Bench, size: int) -> None:
     shutil.rmtree(target)
     bench.run(*INVOKE, "backup.create")
 
-    verify = bench.seconds(*INVOKE, "backup.verify", "latest")
-    checked = bench.seconds(*restic, "check", "--read-data")
+    verify, checked = bench.in_turn(
+        ((*INVOKE, "backup.verify", "latest"), nothing), ((*restic, "check", "--read-data"), nothing)
+    )
     bench.note(f"verify: {verify:.2f} s; restic check --read-data {checked:.2f} s")
     bench.say("verify", verify / (size / 1e9), " s/GB", 1.5)
     bench.say("verify, times faster than restic check --read-data", checked / verify, "", 2, at_least=True)
 
-    def nothing_there() -> None:
-        shutil.rmtree(out, ignore_errors=True)
-
-    restore = bench.seconds(*INVOKE, "backup.restore", "latest", "--target", str(out), before=nothing_there)
-    restored = bench.seconds(*restic, "restore", "latest", "--target", str(out), before=nothing_there)
-    nothing_there()
+    restore, restored = bench.in_turn(
+        ((*INVOKE, "backup.restore", "latest", "--target", str(out)), without(out)),
+        ((*restic, "restore", "latest", "--target", str(out)), without(out)),
+    )
+    shutil.rmtree(out, ignore_errors=True)
     bench.note(f"restore on tmpfs: {restore:.2f} s; restic {restored:.2f} s")
     bench.say("restore on tmpfs, as a part of restic's time", restore / restored, "", 1)
 
@@ -267,6 +271,10 @@ def offsite(bench: Bench) -> None:
     bench.say("off-site, as a multiple of restic's own size", ours / theirs, "", 1.3)
 
 
+def nothing() -> None:
+    """Nothing is to be done before."""
+
+
 def disk(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
@@ -275,6 +283,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="1 is 1 GB")
     parser.add_argument("--only", choices=["speed", "flips", "offsite"])
+    parser.add_argument("--runs", type=int, default=3)
     chosen = parser.parse_args(words)
     if shutil.which("restic") is None:
         sys.exit("restic is not installed: apt-get install restic")
@@ -287,7 +296,7 @@ def main(words: Sequence[str] | None = None) -> int:
     for name, (scale, measure) in parts.items():
         if chosen.only in (None, name):
             with tempfile.TemporaryDirectory() as folder:
-                bench, size = prepare(Path(folder), scale)
+                bench, size = prepare(Path(folder), scale, chosen.runs)
                 bench.note(f"--- {name}: {size / MB:.0f} MB")
                 measure(bench, size)
                 missed += bench.missed
