@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import io
 import os
 import tarfile
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tarfile import TarInfo
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from conche.errors import CheckFailed
 
@@ -100,23 +98,21 @@ def walk(path: Path, limits: Limits, visit: Callable[[TarInfo, IO[bytes] | None]
     """
     walked = Walked()
     try:
-        with (
-            inflated(path) as raw,
-            io.BufferedReader(_Watched(raw), BLOCK) as stream,
-            tarfile.open(fileobj=stream, mode="r|", bufsize=BLOCK, errorlevel=2) as archive,
-        ):
-            for info in archive:
-                archive.members = []  # type: ignore[attr-defined]  # it would keep every one
-                info.name = info.name.removeprefix("./")
-                if info.name in ("", ".") and info.isdir():
-                    continue
-                _admit(info, walked, limits)
-                if visit is not None and not info.issym():
-                    visit(info, archive.extractfile(info) if info.isreg() else None)
-            watched = stream.raw
-            assert isinstance(watched, _Watched)
-            if watched.has_more_than_zeros(archive.offset):
-                raise Refuses("something stands after its end, or a header in it is broken")
+        with inflated(path) as raw:
+            stream = _Forward(raw)
+            # Opened as a file, so that it is not read by tarfile's stream, and never sought back.
+            with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:", errorlevel=2) as archive:
+                for info in archive:
+                    archive.members = []  # type: ignore[attr-defined]  # it would keep every one
+                    info.name = info.name.removeprefix("./")
+                    if info.name in ("", ".") and info.isdir():
+                        continue
+                    _admit(info, walked, limits)
+                    if visit is not None and not info.issym():
+                        visit(info, archive.extractfile(info) if info.isreg() else None)
+                # tarfile takes a broken header in the middle for the end.
+                if stream.has_more_than_zeros(archive.offset):
+                    raise Refuses("something stands after its end, or a header in it is broken")
         for name, info in walked.links.items():
             _admit_link(name, info, walked)
         if limits.exact and (walked.members, walked.content) != (limits.members, limits.content):
@@ -148,34 +144,52 @@ def extract(path: Path, into: Path, limits: Limits) -> Walked:
     return walked
 
 
-class _Watched(io.RawIOBase):
-    """A stream that remembers the end of what was read of it.
+class _Forward:
+    """A stream as tarfile wants a file: it can go back by as much as a header, and forward by reading.
 
-    tarfile takes a broken header in the middle for the end, and has read on by then.
+    tarfile's own reading of streams copies what it has not used yet at every header.
     """
 
-    KEPT = 4
+    KEPT = 2 * tarfile.BLOCKSIZE
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self._stream, self._read = stream, 0
-        self._tail: deque[bytes] = deque(maxlen=self.KEPT)
+        self._stream, self._block, self._start, self._at = stream, b"", 0, 0
 
-    def readable(self) -> bool:
-        return True
+    def tell(self) -> int:
+        return self._start + self._at
 
-    def readinto(self, buffer: Any) -> int:
-        block = self._stream.read(len(buffer))
-        buffer[: len(block)] = block
-        self._read += len(block)
-        self._tail.append(block)
-        return len(block)
+    def seek(self, place: int) -> int:
+        if place < self._start:
+            raise Refuses("a header in it leads back")
+        while place > self._start + len(self._block) and self._more():
+            pass
+        self._at = min(place - self._start, len(self._block))
+        return self.tell()
+
+    def read(self, size: int) -> bytes:
+        parts, left = [], size
+        while left > 0:
+            if self._at == len(self._block) and not self._more():
+                break
+            part = self._block[self._at : self._at + left]
+            parts.append(part)
+            self._at += len(part)
+            left -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def has_more_than_zeros(self, place: int) -> bool:
         """Whether anything but zeros stands from this place on; reads to the end."""
-        tail = b"".join(self._tail)
-        if tail[max(0, len(tail) - (self._read - place)) :].strip(b"\0"):
-            return True
-        return any(block.strip(b"\0") for block in iter(lambda: self._stream.read(BLOCK), b""))
+        self.seek(place)
+        return any(block.strip(b"\0") for block in iter(lambda: self.read(BLOCK), b""))
+
+    def _more(self) -> bool:
+        """The next block, with the end of the last one before it; the place stays where it is."""
+        block = self._stream.read(BLOCK)
+        kept = self._block[-self.KEPT :]
+        self._start += len(self._block) - len(kept)
+        self._at += len(kept) - len(self._block)
+        self._block = kept + block
+        return bool(block)
 
 
 def _admit(info: TarInfo, walked: Walked, limits: Limits) -> None:

@@ -119,7 +119,7 @@ def opened(engine: Engine, container_id: str, path: str) -> Iterator[tarfile.Tar
         chunks, _ = engine.client.api.get_archive(container_id, path, chunk_size=CHUNK)
         stream = io.BufferedReader(Stream(iter(chunks)), CHUNK)
         try:
-            with tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK, errorlevel=2) as archive:
+            with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
                 yield archive
         except tarfile.TarError as error:
             raise Unreachable(
