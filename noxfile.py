@@ -66,6 +66,7 @@ def e2e(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Speed, as ratios against named rivals in the same run."""
     session.run("python", "tests/bench/bench.py", *session.posargs)
+    session.run("python", "tests/bench/backup.py", env={"PYTHONPATH": "."})
 
 
 @nox.session

@@ -26,8 +26,10 @@ def namespace(root: str | Path) -> Collection:
     """
     from invoke import Collection
 
+    from conche.backup import tasks as backup
     from conche.doctor import tasks as doctor
     from conche.env import tasks as env
+    from conche.env.influx import tasks as influx
     from conche.images import tasks as images
     from conche.secrets import tasks as secrets
     from conche.secrets.recipients import tasks as recipients
@@ -39,7 +41,8 @@ def namespace(root: str | Path) -> Collection:
     collection = Collection("conche")
     collection.configure({"conche": {"root": str(folder if folder.is_dir() else folder.parent)}})
     collection.add_task(doctor.doctor)
-    for module, name in ((env, "env"), (images, "images"), (secrets, "secrets")):
+    for module, name in ((backup, "backup"), (env, "env"), (images, "images"), (secrets, "secrets")):
         collection.add_collection(Collection.from_module(module, name=name))
     collection.collections["secrets"].add_collection(Collection.from_module(recipients, name="recipients"))
+    collection.collections["env"].add_collection(Collection.from_module(influx, name="influx"))
     return collection

@@ -83,7 +83,7 @@ class Invocation:
 
 
 def command(
-    *, changes: bool = False, destroys: bool = False, name: str = "", aliases: Sequence[str] = ()
+    *, changes: bool = False, destroys: bool = False, name: str = "", aliases: Sequence[str] = (), bare: str = ""
 ) -> Callable[[Callable[..., Outcome]], Task[Any]]:
     """Make a task of a function `(invocation, options…) -> Outcome`.
 
@@ -92,6 +92,7 @@ def command(
         destroys: it can delete data, so it takes `--yes`.
         name: its name on the command line, where that is no Python name.
         aliases: other names for it.
+        bare: an option that may also stand without its `--name`, as `daily` in `invoke backup.create daily`.
 
     An option's annotation is `Annotated[type, "help text"]`; types are str, int, float, bool, list[str], and these or
     None. An option without a default is positional.
@@ -117,6 +118,7 @@ def command(
         _present(run, options, switches)
         return _Task(
             run,
+            bare=bare,
             name=name or body.__name__.rstrip("_"),
             aliases=aliases,
             iterable=[option for option, (kind, _) in options.items() if kind == list[str]],
@@ -127,11 +129,18 @@ def command(
 
 
 class _Task(Task[Any]):
-    """A task that Invoke may copy as often as it likes.
+    """A task that Invoke may copy as often as it likes, and with an option that may stand bare.
 
-    It copies every task and argument deeply, twice, before it does anything, though none of them ever changes: with as
-    many tasks as there are here that would be half of the time of `invoke --list`.
+    Invoke copies every task and argument deeply, twice, before it does anything, though none of them ever changes: with
+    as many tasks as there are here that would be half of the time of `invoke --list`.
+
+    To Invoke an argument is an option with a default, or positional and required. So which of the two `bare` is this
+    time is read from the command line.
     """
+
+    def __init__(self, *words: Any, bare: str, **options: Any) -> None:
+        super().__init__(*words, **options)
+        self._bare = bare
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Task:
         return self
@@ -141,7 +150,28 @@ class _Task(Task[Any]):
         arguments: list[Any] = super().get_arguments(ignore_unknown_help)
         for argument in arguments:
             argument.__class__ = _Argument
+            if argument.name == self._bare and self._stands_bare(arguments):
+                argument.positional, argument.default = True, None
         return arguments
+
+    def _stands_bare(self, arguments: Sequence[Argument]) -> bool:
+        """Whether a word follows the task's name that is no option, no option's value and no other task."""
+        valued = {flag for argument in arguments if argument.takes_value for flag in _flags(argument)}
+        words = iter(sys.argv[1:])
+        if not any(word.rpartition(".")[2] in (self.name, *self.aliases) for word in words):
+            return False
+        for word in words:
+            if not word.startswith("-"):
+                return "." not in word
+            if word == "--":
+                return False
+            if word in valued:
+                next(words, None)
+        return False
+
+
+def _flags(argument: Argument) -> list[str]:
+    return [("-" if len(name) == 1 else "--") + name.replace("_", "-") for name in argument.names]
 
 
 class _Argument(Argument):

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NoReturn
@@ -102,7 +102,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 def run(  # noqa: PLR0913 - the one spawner, and every option is named
     argv: Sequence[str],
     *,
-    stdin: bytes = b"",
+    stdin: bytes | Iterable[bytes] = b"",
     extra_env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float | None = None,
@@ -115,7 +115,7 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
 
     Args:
         argv: the program and its arguments; never a secret.
-        stdin: what it reads.
+        stdin: what it reads; in blocks where it is more than fits in memory.
         extra_env: names added to the allow-list's.
         timeout: seconds, after which the program is ended and `Unreachable` is raised.
         redact: applied to everything it says, before anybody sees it.
@@ -310,7 +310,7 @@ _Said = queue.SimpleQueue[tuple[int, bytes]]
 """Lines with the number of their stream, 0 for stdout; an empty one is the stream's end."""
 
 
-def _listen(child: subprocess.Popen[bytes], stdin: bytes) -> tuple[_Said, list[threading.Thread]]:
+def _listen(child: subprocess.Popen[bytes], stdin: bytes | Iterable[bytes]) -> tuple[_Said, list[threading.Thread]]:
     """Feed the child and collect what it says, each stream in a thread of its own, which also closes it."""
     said: _Said = queue.SimpleQueue()
 
@@ -323,7 +323,8 @@ def _listen(child: subprocess.Popen[bytes], stdin: bytes) -> tuple[_Said, list[t
     def feed(stream: IO[bytes]) -> None:
         # A child need not read what it is given: BrokenPipeError, from the write or from the close that flushes it.
         with contextlib.suppress(BrokenPipeError), stream:
-            stream.write(stdin)
+            for block in [stdin] if isinstance(stdin, bytes) else stdin:
+                stream.write(block)
 
     assert child.stdin is not None
     assert child.stdout is not None

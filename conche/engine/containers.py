@@ -4,32 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from conche.engine.connection import Engine, translated
+from conche.engine.connection import Engine, EngineRefused, translated
 from conche.errors import Unreachable
 from conche.process import run
+
+if TYPE_CHECKING:
+    from conche.engine.compose import Service
 
 __all__ = [
     "LABEL",
     "STREAMS",
     "Container",
     "asked",
+    "definition",
     "end",
     "last_lines",
     "logged",
     "of_project",
     "one_off",
+    "output",
     "passes_healthcheck",
+    "pause",
     "publishing",
     "read",
     "remove",
     "restart",
     "start",
     "stop",
+    "unpause",
     "users",
 ]
 
@@ -185,7 +193,7 @@ def stop(engine: Engine, container_id: str) -> None:
 
 
 def start(engine: Engine, container_id: str) -> None:
-    """Start a container that was stopped."""
+    """Start a container that is stopped; one that runs already is fine."""
     with translated(engine.address):
         engine.client.api.start(container_id)
 
@@ -200,6 +208,59 @@ def end(engine: Engine, container_id: str) -> None:
         except docker.errors.APIError as error:
             if error.status_code != 409:
                 raise
+
+
+def pause(engine: Engine, container_id: str) -> None:
+    """Freeze every process of a container."""
+    with translated(engine.address):
+        engine.client.api.pause(container_id)
+
+
+def unpause(engine: Engine, container_id: str) -> None:
+    """Let a paused container go on."""
+    with translated(engine.address):
+        engine.client.api.unpause(container_id)
+
+
+def output(engine: Engine, container_id: str, argv: Sequence[str]) -> Iterator[bytes]:
+    """Run a program in a container; what it writes to stdout, block by block, as it is asked for.
+
+    Raises:
+        EngineRefused: it ended with another exit code than 0; what it wrote is not to be trusted then.
+    """
+    said = deque[bytes](maxlen=20)
+    with translated(engine.address):
+        api = engine.client.api
+        begun = api.exec_create(container_id, list(argv))["Id"]
+        for out, err in api.exec_start(begun, stream=True, demux=True):
+            if out:
+                yield out
+            if err:
+                said.append(err)
+        code = api.exec_inspect(begun)["ExitCode"]
+    if code != 0:
+        raise EngineRefused(
+            "dump-failed",
+            f"{argv[0]} in the container ended with {code}.",
+            evidence=b"".join(said).decode(errors="replace").splitlines()[-10:],
+        )
+
+
+def definition(engine: Engine, container: Container) -> Service:
+    """A container's service as far as its health is concerned, from the container itself."""
+    from conche.engine.compose import Healthcheck, Service
+
+    with translated(engine.address):
+        config = engine.client.api.inspect_container(container.id)["Config"]
+    body = config.get("Healthcheck") or {}
+    checked = Healthcheck(
+        interval=(body.get("Interval") or 30e9) / 1e9,
+        timeout=(body.get("Timeout") or 30e9) / 1e9,
+        retries=body.get("Retries") or 3,
+        start_period=(body.get("StartPeriod") or 0) / 1e9,
+    )
+    has = bool(container.healthcheck)
+    return Service(container.service, container.image, frozenset(), healthcheck=checked if has else None)
 
 
 def restart(engine: Engine, container: Container) -> None:

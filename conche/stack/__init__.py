@@ -5,6 +5,7 @@ what was expected and, where one is close, the word that was probably meant. Sec
 further fields of `Stack`.
 """
 
+from conche.stack.backup import KINDS, Backup, Component, Kind, Notifications, Offsite, Retention
 from conche.stack.model import (
     TRIAL,
     Base,
@@ -25,16 +26,23 @@ from conche.stack.reading import FILE, Problem, StackInvalid, load, parse
 
 __all__ = [
     "FILE",
+    "KINDS",
     "TRIAL",
+    "Backup",
     "Base",
+    "Component",
     "Deploy",
     "Environment",
     "Hook",
     "Htpasswd",
     "Image",
+    "Kind",
     "Login",
+    "Notifications",
+    "Offsite",
     "Probe",
     "Problem",
+    "Retention",
     "SecretDeclaration",
     "Secrets",
     "Stack",

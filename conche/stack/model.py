@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from conche.errors import did_you_mean
 from conche.files import write_atomic
+from conche.stack.backup import Backup, Notifications
+from conche.stack.section import Name, SecretName, Section, VariableName
 
 __all__ = [
     "TRIAL",
@@ -31,12 +33,9 @@ __all__ = [
     "write_schema",
 ]
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*([-_][a-z0-9]+)*$", max_length=63)]
 TRIAL = "-trial"
 """Suffix of the Compose project in which a new container is tried; no environment's project ends with it."""
 
-SecretName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=63)]
-VariableName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=63)]
 Repository = Annotated[str, Field(pattern=r"^[a-z0-9]+([._/-][a-z0-9]+)*$")]
 RegistryHost = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$")]
 Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
@@ -72,11 +71,7 @@ FilePath = Annotated[Path, _present("file")]
 FolderPath = Annotated[Path, _present("folder")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Image(_Section):
+class Image(Section):
     """An image this repository builds."""
 
     dockerfile: FilePath = Field(description="Dockerfile, relative to stack.yaml")
@@ -84,7 +79,7 @@ class Image(_Section):
     repository: Repository = Field(description="name in the registry, without host and tag")
 
 
-class Base(_Section):
+class Base(Section):
     """How a base image is made from Debian's packages on a host that can pull it from nowhere."""
 
     suite: Name = Field(description="Debian release, for example bookworm")
@@ -94,14 +89,14 @@ class Base(_Section):
     )
 
 
-class Login(_Section):
+class Login(Section):
     """Which secrets open the private registry."""
 
     user: SecretName = Field(description="secret with the user's name")
     password: SecretName = Field(description="secret with the password")
 
 
-class Probe(_Section):
+class Probe(Section):
     """How a new version is asked, through the edge, whether it is the new version."""
 
     path: str = Field(default="/", pattern=r"^/[^\s]*$", description="path that answers 2xx")
@@ -113,14 +108,14 @@ class Probe(_Section):
     times: int = Field(default=3, ge=1, description="how often in a row it has to answer so")
 
 
-class Hook(_Section):
+class Hook(Section):
     """A command that is run on this machine at some point of a deploy."""
 
     command: tuple[str, ...] = Field(min_length=1, description="the program and its arguments")
     timeout: float = Field(default=60.0, gt=0, description="seconds it may take")
 
 
-class Deploy(_Section):
+class Deploy(Section):
     """How releases reach an environment."""
 
     edge: str | None = Field(
@@ -152,7 +147,7 @@ class Deploy(_Section):
         return self
 
 
-class Environment(_Section):
+class Environment(Section):
     """A set of services that run together: dev, prod, git."""
 
     compose: tuple[FilePath, ...] = Field(min_length=1, description="Compose files, in the order Compose merges them")
@@ -176,7 +171,7 @@ class Environment(_Section):
         return (self.engine or "").startswith("swarm")
 
 
-class SecretDeclaration(_Section):
+class SecretDeclaration(Section):
     """One secret: where its value goes, who uses it, and where it comes from."""
 
     env: VariableName | None = Field(default=None, description="environment variable; default: the name in upper case")
@@ -207,7 +202,7 @@ class Htpasswd(Login):
     owner: int | None = Field(default=None, ge=0, description="user id that owns the file; default: whoever renders it")
 
 
-class Secrets(_Section):
+class Secrets(Section):
     """The encrypted file and what is in it."""
 
     file: Path = Field(default=Path("secrets.enc.yaml"), description="the encrypted file")
@@ -221,7 +216,7 @@ class Secrets(_Section):
     )
 
 
-class Stack(_Section):
+class Stack(Section):
     """What stack.yaml says."""
 
     name: Name = Field(description="name of the stack; prefix of its Compose projects")
@@ -234,6 +229,8 @@ class Stack(_Section):
         default_factory=dict, description="base images that images.base can make, by the name a Dockerfile asks for"
     )
     secrets: Secrets | None = Field(default=None, description="the encrypted file and the secrets in it")
+    backup: Backup | None = Field(default=None, description="what is backed up, where to, and how long it is kept")
+    notifications: Notifications | None = Field(default=None, description="who is told how a command ended")
     environments: Mapping[Name, Environment] = Field(min_length=1, description="environments, by name")
 
     @model_validator(mode="after")
@@ -277,6 +274,17 @@ class Stack(_Section):
                         "declared secrets in {path}: {name} is none.{hint}",
                         {"path": path, "name": name, "hint": did_you_mean(name, declared)},
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _backup_names_what_there_is(self) -> Stack:
+        for name, component in (self.backup.components if self.backup else {}).items():
+            if component.environment is not None and component.environment not in self.environments:
+                raise PydanticCustomError(
+                    "no_such_environment",
+                    "an environment of this file in backup.components.{name}.{hint}",
+                    {"name": name, "hint": did_you_mean(component.environment, self.environments)},
+                )
         return self
 
     def project(self, environment: str) -> str:

@@ -179,6 +179,8 @@ _EXPECTED = {
     "absent": "got {input}, expected {message}",
     "port_twice": "expected {message}",
     "project_twice": "expected {message}",
+    "driver_fields": "expected {message}",
+    "no_such_environment": "expected {message}",
     "json_invalid": "{message}",
 }
 

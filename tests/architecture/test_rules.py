@@ -26,6 +26,7 @@ NAMESPACE = conche.namespace(ROOT)
 ERRORS = {name for name in errors.__all__ if name[0].isupper()} | {
     "BuildFailed",
     "EngineRefused",
+    "InfluxFailed",
     "PullFailed",
     "StackInvalid",
     ToolFailed.__name__,

@@ -14,10 +14,14 @@ HEAVY = {"docker", "requests", "pydantic", "rich", "httpx", "psutil", "dotenv"}
 
 ALLOWED = {
     "conche",
+    "conche.backup",
+    "conche.backup.tasks",
     "conche.command",
     "conche.doctor",
     "conche.doctor.tasks",
     "conche.env",
+    "conche.env.influx",
+    "conche.env.influx.tasks",
     "conche.env.tasks",
     "conche.errors",
     "conche.images",

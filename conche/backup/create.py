@@ -1,0 +1,277 @@
+"""backup.create: observe, dump aside, publish by one rename, verify, prune."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import filecmp
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from conche.backup import manifest, reporting, sealing
+from conche.backup.drivers import Dumping, dump
+from conche.backup.manifest import Artifact, ComponentRecord, Manifest, Omission, human_size
+from conche.backup.prune import prune_after
+from conche.backup.site import Site, open_site
+from conche.backup.target import Found, Record, name_of, unwritable
+from conche.backup.verify import check
+from conche.command import Invocation
+from conche.errors import CheckFailed, ConcheError, Refused, Restored, did_you_mean
+from conche.files import write_atomic
+from conche.outcome import Outcome, Plan, Step
+from conche.process import run
+from conche.secrets import keys
+from conche.stack import KINDS, Kind
+
+__all__ = ["create"]
+
+RESERVE = 8 << 20
+"""Bytes that stay free beside a backup."""
+
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def create(call: Invocation, kind: str, *, plain_key: bool, wait: float) -> Outcome:
+    """Make a backup, verify it, and delete what retention does not keep."""
+    chosen = _kind(kind)
+    site = open_site(call)
+    sealing.check_recipients(site, keys.find(call.root), plain_key=plain_key)
+    plan = _plan(site, chosen)
+    if call.dry_run:
+        return Outcome(plan=plan)
+    with reporting.reported(call, site, f"backup.create {kind}") as told:
+        try:
+            with site.locked(f"invoke backup.create {kind}", wait=wait):
+                outcome = _created(site, chosen, plain_key=plain_key, plan=plan)
+        except OSError as error:
+            raise unwritable(site.target.folder, error) from error
+        told(outcome)
+        return outcome
+
+
+def _created(site: Site, kind: Kind, *, plain_key: bool, plan: Plan) -> Outcome:
+    previous = site.target.backups()
+    _require_space(site, previous)
+    with site.target.building() as folder:
+        begun, clock = datetime.now(UTC), time.monotonic()
+        name = site.target.free_name(kind, begun)
+        records = {one: _dumped(site, one, folder, plain_key=plain_key) for one in site.section.components}
+        _refuse_nothing(records)
+        warnings, linked = _linked(folder, records, previous)
+        made = _described(site, kind, name, begun, records)
+        made = made.model_copy(update={"seconds": round(time.monotonic() - clock, 2)})
+        _write_manifest(folder, made)
+        _prove(folder)
+        place = site.target.publish(folder, kind, name)
+    found = Found(place, kind, begun.replace(microsecond=0))
+    site.target.note(found, Record(verified=datetime.now(UTC)))
+    pruned = prune_after(site, found)
+    if made.complete:
+        _forget_old_data(site)
+    return _outcome(made, place, linked, plan, [*warnings, *pruned])
+
+
+def _kind(word: str) -> Kind:
+    for kind in KINDS:
+        if kind == word:
+            return kind
+    raise Refused(
+        "no-such-kind",
+        f"A backup is daily, weekly or monthly, not {word!r}.{did_you_mean(word, KINDS)}",
+        next_command="invoke backup.create daily",
+    )
+
+
+def _plan(site: Site, kind: Kind) -> Plan:
+    name = name_of(site.stack.name, kind, datetime.now(UTC))
+    steps = [
+        Step("dump", f"component {name}", f"driver {component.driver}")
+        for name, component in site.section.components.items()
+    ]
+    return Plan((*steps, Step("create", f"backup {name}", "every component is dumped", undo="nothing is left")))
+
+
+def _require_space(site: Site, previous: list[Found]) -> None:
+    if not previous:
+        return
+    needed = int(previous[0].size * 1.1) + RESERVE
+    free = shutil.disk_usage(site.target.folder).free
+    if free < needed:
+        raise Refused(
+            "target-full",
+            f"The next backup needs about {human_size(needed)}; {human_size(free)} are free.",
+            looked_at=[str(site.target.folder)],
+            next_command="invoke backup.prune --dry-run    # what could go",
+        )
+
+
+def _dumped(site: Site, name: str, folder: Path, *, plain_key: bool) -> ComponentRecord:
+    """One component; one that fails is taken back, and the backup goes on without it."""
+    component = site.section.components[name]
+    into = folder / name
+    into.mkdir(mode=0o700)
+    site.say(f"{name}: {component.driver}")
+    try:
+        record = dump(Dumping(site, name, component, into, plain_key))
+    except ConcheError as error:
+        shutil.rmtree(into)
+        omission = Omission(name=name, why=f"failed: {error.message}", harmful=component.required)
+        site.say(f"{name}: {error.message}")
+        for line in error.evidence:
+            site.say(f"  | {line}")
+        return ComponentRecord(driver=component.driver, absent=True, left_out=(omission,))
+    for inside, _, _ in os.walk(into, topdown=False):
+        with contextlib.suppress(OSError):  # a folder with something in it stays
+            Path(inside).rmdir()
+    if record.absent and component.required and not record.harm:
+        omission = Omission(name=name, why="is empty: nothing was found", harmful=True)
+        return record.model_copy(update={"left_out": (*record.left_out, omission)})
+    return record
+
+
+def _refuse_nothing(records: dict[str, ComponentRecord]) -> None:
+    if all(record.absent for record in records.values()):
+        raise Restored(
+            "backup-empty",
+            "No component could be dumped; no backup was made, and the earlier ones are as they were.",
+            evidence=[words for record in records.values() for words in record.harm],
+            next_command="invoke backup.create daily --dry-run",
+        )
+
+
+def _linked(folder: Path, records: dict[str, ComponentRecord], previous: list[Found]) -> tuple[list[str], int]:
+    """Make what an earlier backup has too a hard link to it; warnings, and the bytes that were saved."""
+    wanted = {one.sha256: one for record in records.values() for one in record.artifacts if one.size}
+    warnings, saved = [], 0
+    for path, twin in _twins(wanted, previous):
+        ours = folder / path.path
+        # The earlier file may have rotted: then the new one stays, and the old one is told.
+        if not filecmp.cmp(ours, twin, shallow=False):
+            warnings.append(f"{twin} is damaged; run: invoke backup.verify --all")
+            continue
+        aside = ours.with_name(f".{ours.name}.link")
+        try:
+            os.link(twin, aside)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            return [*warnings, "this file system has no hard links: what did not change is stored again"], saved
+        os.replace(aside, ours)
+        saved += path.size
+    return warnings, saved
+
+
+def _twins(wanted: dict[str, Artifact], previous: list[Found]) -> Iterator[tuple[Artifact, Path]]:
+    """Each artifact that the newest backups that can be read have too, with its file there."""
+    seen: set[str] = set()
+    for one in previous[:3]:
+        for artifact in one.manifest.artifacts() if one.manifest else ():
+            ours = wanted.get(artifact.sha256)
+            file = one.folder / artifact.path
+            if ours and ours.sha256 not in seen and ours.size == artifact.size and file.is_file():
+                seen.add(ours.sha256)
+                yield ours, file
+
+
+def _described(site: Site, kind: Kind, name: str, begun: datetime, records: dict[str, ComponentRecord]) -> Manifest:
+    git = run(["git", "-C", str(site.root), "describe", "--always", "--abbrev=40", "--dirty"], timeout=30)
+    import isal
+
+    return Manifest(
+        name=name,
+        stack=site.stack.name,
+        kind=kind,
+        created=begun.replace(microsecond=0),
+        seconds=0.0,
+        complete=not any(record.harm for record in records.values()),
+        revision=git.stdout.strip() if git.ok else "",
+        images=_images(site),
+        tools={"conche": _version(), "isal": isal.__version__, "python": sys.version.split()[0]},
+        components=records,
+    )
+
+
+def _version() -> str:
+    # Imported by name it would bring in every namespace, this one's users among them.
+    return str(vars(sys.modules["conche"])["__version__"])
+
+
+def _images(site: Site) -> dict[str, str]:
+    """What runs in the environments of the components, by service."""
+    from conche.engine import containers
+    from conche.engine.connection import Engine
+
+    names = {c.environment for c in site.section.components.values() if c.environment}
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        with contextlib.suppress(ConcheError):
+            engine = Engine(site.stack.environments[name].engine)
+            for one in containers.of_project(engine, site.stack.project(name)):
+                found[f"{name}/{one.service}"] = f"{one.image} {one.image_id}"
+    return found
+
+
+def _write_manifest(folder: Path, made: Manifest) -> None:
+    import hashlib
+
+    text = manifest.text(made).encode()
+    digest = hashlib.sha256(text).hexdigest()
+    described = made.model_copy(update={"text": Artifact(path=manifest.TEXT, size=len(text), sha256=digest)})
+    write_atomic(folder / manifest.TEXT, text, mode=0o600)
+    write_atomic(folder / manifest.FILE, described.render(), mode=0o600)
+
+
+def _prove(folder: Path) -> None:
+    """Read everything again before anybody may see it.
+
+    Raises:
+        CheckFailed: something reads otherwise than it was written.
+    """
+    damage = check(folder, manifest.read(folder))
+    if damage:
+        raise CheckFailed(
+            "backup-damaged-at-once",
+            "The backup reads otherwise than it was written, and was removed; the disk is not to be trusted.",
+            evidence=[str(one) for one in damage],
+            looked_at=[str(folder.parent)],
+            next_command="invoke backup.verify --all",
+        )
+
+
+def _forget_old_data(site: Site) -> None:
+    """What restores have put aside is kept until the next good backup: this one."""
+    from conche.backup.exchange import forget
+
+    forget(site)
+
+
+def _outcome(made: Manifest, place: Path, linked: int, plan: Plan, warnings: list[str]) -> Outcome:
+    value = {
+        "name": made.name,
+        "folder": str(place),
+        "complete": made.complete,
+        "size": made.size,
+        "new": made.size - linked,
+        "seconds": made.seconds,
+        "missing": list(made.harm),
+        "verified": True,
+    }
+    said = (
+        f"{place}: {human_size(made.size)}, {human_size(made.size - linked)} of it new, in {made.seconds:g} s, verified"
+    )
+    lines = [said, *([] if made.complete else ["DEGRADED:", *(f"  {words}" for words in made.harm)])]
+    done = replace(plan.steps[-1], subject=f"backup {made.name}")
+    return Outcome(
+        value=value,
+        changed=True,
+        plan=Plan((*plan.steps[:-1], done)),
+        lines=lines,
+        warnings=warnings,
+        exit_code=0 if made.complete else 3,
+    )

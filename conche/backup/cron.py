@@ -1,0 +1,212 @@
+"""backup.cron: the schedule, as a marked block of the user's crontab; systemd's timers where there is no cron.
+
+Every line stands by itself: absolute paths, its own PATH, its own log. Other lines of the crontab are not touched.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from conche.backup.site import Site, open_site
+from conche.command import Invocation
+from conche.errors import Refused, Unreachable, did_you_mean
+from conche.outcome import Outcome, Plan, Step, Table
+from conche.process import run
+from conche.stack import KINDS
+
+__all__ = ["Entry", "block", "cron", "entries", "next_runs", "without_block"]
+
+ACTIONS = ("install", "status", "uninstall")
+WAIT = 7200
+"""Seconds that a scheduled command waits for another one: on a Sunday three may follow each other closely."""
+
+DRILL = "30 5 * * 0"
+SYNC = "30 4 * * *"
+REBOOT = "@reboot"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the schedule.
+
+    Attributes:
+        name: of the entry and of its log.
+        when: five cron fields, or @reboot.
+        words: the task and its arguments.
+    """
+
+    name: str
+    when: str
+    words: tuple[str, ...]
+
+
+def entries(site: Site) -> list[Entry]:
+    """What is to run, and when."""
+    made = [Entry(kind, site.section.at(kind), ("backup.create", kind, "--wait", str(WAIT))) for kind in KINDS]
+    if site.section.offsite:
+        made.append(Entry("sync", SYNC, ("backup.sync",)))
+    made.append(Entry("drill", DRILL, ("backup.drill",)))
+    # Lets containers go on that a power cut found waiting.
+    made.append(Entry("reboot", REBOOT, ("backup.verify", "latest")))
+    return made
+
+
+def block(site: Site) -> list[str]:
+    """The lines of the crontab, with their marks."""
+    begin, end = _marks(site)
+    return [begin, *(_line(site, entry) for entry in entries(site)), end]
+
+
+def without_block(site: Site, lines: Sequence[str]) -> list[str]:
+    """The other lines of a crontab; an end that is missing is put after the last line that is ours."""
+    begin, end = _marks(site)
+    kept, inside = [], False
+    for line in lines:
+        if line == begin:
+            inside = True
+        elif inside and line == end:
+            inside = False
+        elif inside and f"# {_tag(site)} " in line:
+            continue
+        else:
+            inside = False
+            kept.append(line)
+    return kept
+
+
+def next_runs(site: Site, now: datetime) -> list[tuple[str, datetime]]:
+    """The next time of each entry, by the local clock."""
+    from croniter import croniter
+
+    return sorted(
+        ((entry.name, croniter(entry.when, now).get_next(datetime)) for entry in entries(site) if entry.when != REBOOT),
+        key=lambda pair: pair[1],
+    )
+
+
+def cron(call: Invocation, action: str) -> Outcome:
+    """Install, show or remove the schedule."""
+    if action not in ACTIONS:
+        raise Refused(
+            "no-such-action",
+            f"backup.cron takes install, status or uninstall, not {action!r}.{did_you_mean(action, ACTIONS)}",
+            next_command="invoke backup.cron status",
+        )
+    site = open_site(call)
+    _check_schedule(site)
+    from conche.backup import timers
+
+    if timers.instead_of_cron():
+        return timers.manage(call, site, action)
+    if action == "status":
+        return _status(site)
+    before = _crontab()
+    wanted = without_block(site, before) + (block(site) if action == "install" else [])
+    plan = _plan(before, wanted, action)
+    if call.dry_run or not len(plan):
+        lines = [] if len(plan) else ["Nothing to do."]
+        return Outcome(plan=plan, lines=[*lines, *(block(site) if call.dry_run and action == "install" else [])])
+    if action == "install":
+        (site.root / "logs").mkdir(exist_ok=True)
+    _write(wanted)
+    if _crontab() != wanted:
+        raise Unreachable(
+            "crontab-not-kept", "crontab took the schedule and shows another one.", next_command="crontab -l"
+        )
+    if action == "uninstall":
+        return Outcome(value={"installed": False}, changed=True, plan=plan, lines=["The schedule is gone."])
+    shown = _status(site)
+    return Outcome(value=shown.value, changed=True, plan=plan, tables=shown.tables, warnings=shown.warnings)
+
+
+def _plan(before: list[str], wanted: list[str], action: str) -> Plan:
+    if before == wanted:
+        return Plan()
+    return Plan((Step(action, "schedule of the backups", "asked for", undo="the other action"),))
+
+
+def _status(site: Site) -> Outcome:
+    lines, wanted = _crontab(), block(site)
+    installed = [line for line in lines if line in wanted[1:-1]]
+    current = len(installed) == len(wanted) - 2
+    runs = next_runs(site, datetime.now().astimezone())
+    rows = tuple((name, f"{when:%a %Y-%m-%d %H:%M}", f"logs/backup-{name}.log") for name, when in runs)
+    state = "installed" if current else ("outdated" if any(_tag(site) in line for line in lines) else "not installed")
+    warnings = [] if _daemon_runs() else ["no cron daemon runs on this machine: nothing will happen"]
+    return Outcome(
+        value={"state": state, "next": {name: when.isoformat() for name, when in runs}, "daemon": not warnings},
+        tables=[Table(("entry", "next run", "log"), rows, title=f"schedule of {site.stack.name}: {state}")],
+        lines=[] if current else ["Next: invoke backup.cron install"],
+        warnings=warnings,
+        exit_code=0 if current else 1,
+    )
+
+
+def _check_schedule(site: Site) -> None:
+    from croniter import croniter
+
+    for kind in KINDS:
+        if not croniter.is_valid(site.section.at(kind)):
+            raise Refused(
+                "schedule-invalid",
+                f"backup.schedule.{kind} is {site.section.at(kind)!r}, which cron does not understand.",
+                next_command="five fields: minute hour day month weekday, such as 0 2 * * *",
+            )
+
+
+def _crontab() -> list[str]:
+    listed = run(["crontab", "-l"], timeout=30)
+    if not listed.ok and "no crontab" not in listed.stderr:
+        listed.require("reading the crontab")
+    return listed.stdout.splitlines() if listed.ok else []
+
+
+def _write(lines: Sequence[str]) -> None:
+    run(["crontab", "-"], stdin="".join(f"{line}\n" for line in lines).encode(), timeout=30).require(
+        "writing the crontab"
+    )
+
+
+def _line(site: Site, entry: Entry) -> str:
+    root = site.root
+    log = str(root / "logs" / f"backup-{entry.name}.log")
+    words = " ".join(shlex.quote(word) for word in (*command(), *entry.words, "--log", log))
+    line = f"cd {shlex.quote(str(root))} && PATH={shlex.quote(_path())} {words}"
+    # To cron a bare % ends the command.
+    return f"{entry.when} {line.replace('%', chr(92) + '%')} # {_tag(site)} {entry.name}"
+
+
+def command() -> tuple[str, ...]:
+    """This very invoke, by absolute paths."""
+    return (sys.executable, "-m", "invoke")
+
+
+def _path() -> str:
+    return f"{Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def _tag(site: Site) -> str:
+    return site.stack.name.upper().replace("-", "_")
+
+
+def _marks(site: Site) -> tuple[str, str]:
+    return (
+        f"# {_tag(site)} backups: begin of what invoke backup.cron writes",
+        f"# {_tag(site)} backups: end",
+    )
+
+
+def _daemon_runs() -> bool:
+    return any(name in ("cron", "crond", "cronie", "fcron") for name in _process_names())
+
+
+def _process_names() -> Iterator[str]:
+    import psutil
+
+    for process in psutil.process_iter(["name"]):
+        yield process.info["name"] or ""

@@ -1,0 +1,183 @@
+"""backup.drill: a restore on trial. Nothing that serves is touched, and nothing is left but the result."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from conche.backup import holding, reporting
+from conche.backup.drivers import influxdb
+from conche.backup.influx import BEGINNING
+from conche.backup.legacy import described
+from conche.backup.online import put_dump
+from conche.backup.site import Site, open_site
+from conche.backup.staging import Source, fill_volume, unpack
+from conche.backup.target import Found
+from conche.backup.verify import check
+from conche.command import Invocation
+from conche.engine import containers, copies, health, volumes
+from conche.engine.connection import Engine
+from conche.errors import CheckFailed, ConcheError
+from conche.outcome import Outcome, Table
+
+__all__ = ["drill"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of restoring one component on trial."""
+
+    component: str
+    well: bool
+    said: str
+
+
+def drill(call: Invocation, name: str | None) -> Outcome:
+    """Restore a backup, by default the newest, into scratch places; see that it works, and record it."""
+    site = open_site(call)
+    with reporting.reported(call, site, "backup.drill") as told:
+        with site.locked("invoke backup.drill", wait=60):
+            found = site.target.find(name or "latest")
+            with _scratch(site) as folder:
+                results = list(_results(site, found, folder))
+            well = all(result.well for result in results)
+            if well and found.manifest is not None:
+                now = datetime.now(UTC)
+                site.target.note(found, replace(site.target.record(found), verified=now, drilled=now))
+        outcome = _outcome(found, results)
+        told(outcome)
+        return outcome
+
+
+@contextlib.contextmanager
+def _scratch(site: Site) -> Iterator[Path]:
+    """A folder for unpacked data, on the disk where a restore would need the room too."""
+    site.make_own()
+    folder = site.own / f"restore-drill-{uuid.uuid4().hex}"
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _results(site: Site, found: Found, folder: Path) -> Iterator[Result]:
+    known = described(site, found)
+    damage = check(found.folder, known) if found.manifest else []
+    yield Result("all files", not damage, "; ".join(map(str, damage)) or "as the manifest says")
+    for name, record in known.components.items():
+        if record.absent or damage:
+            continue
+        site.say(f"drilling {name}")
+        source = Source(site, found.folder, name, record)
+        yield _tried(name, lambda s=source: _unpacked(s, folder))  # type: ignore[misc]
+        component = site.section.components.get(name)
+        if component is None or component.environment is None:
+            continue
+        if record.facts.get("form") == "online":
+            yield _tried(f"{name}, in scratch buckets", lambda s=source, f=found: _in_buckets(s, f))  # type: ignore[misc]
+        if component.drill and component.volume:
+            yield _tried(f"{name}, served by a copy", lambda s=source: _served(s))  # type: ignore[misc]
+
+
+def _tried(name: str, work: Callable[[], str]) -> Result:
+    try:
+        return Result(name, well=True, said=work())
+    except ConcheError as error:
+        return Result(name, well=False, said=" ".join([error.message, *error.evidence[-2:]]))
+
+
+def _unpacked(source: Source, folder: Path) -> str:
+    into = folder / source.name
+    unpack(source, into)
+    files = sum(1 for path in into.rglob("*") if path.is_file() and not path.is_symlink())
+    shutil.rmtree(into)
+    return f"unpacks to {files} files"
+
+
+def _in_buckets(source: Source, found: Found) -> str:
+    """Each bucket under another name; no more values than the live one has up to the moment of the backup."""
+    component = source.site.section.components[source.name]
+    influx = influxdb.opened(source.site, component)
+    number = uuid.uuid4().hex[:8]
+    archive = next(source.file(one) for one in source.record.artifacts if one.path.endswith(influxdb.DATA_FILE))
+    said = []
+    with put_dump(influx, archive) as folder:
+        for bucket in component.buckets or influx.buckets():
+            scratch = f"{bucket}_drill_{number}"
+            try:
+                influx.restore_bucket(folder, bucket, scratch)
+                restored = sum(influx.counts(scratch, BEGINNING, found.created).values())
+            finally:
+                if scratch in influx.buckets():
+                    influx.delete_bucket(scratch)
+            live = sum(influx.counts(bucket, BEGINNING, found.created).values())
+            if live and not restored:
+                raise CheckFailed(
+                    "drill-lost-data", f"{bucket} restores to nothing; the live bucket has {live} values."
+                )
+            said.append(f"{bucket}: {restored} values, live {live}")
+    return "; ".join(said)
+
+
+def _served(source: Source) -> str:
+    """A copy of the service on a scratch volume, until it is healthy."""
+    component = source.site.section.components[source.name]
+    assert component.volume is not None
+    assert component.environment is not None
+    engine = source.site.engine(component)
+    users = [one for one in volumes.using(engine, component.volume) if one.state in ("running", "paused")]
+    if not users:
+        raise CheckFailed("drill-without-service", f"No running container uses {component.volume} to be copied.")
+    project = f"{source.site.stack.project(component.environment)}-drill"
+    scratch = f"{project}-{uuid.uuid4().hex[:8]}"
+    address = source.site.stack.environments[component.environment].engine
+    copy = ""
+    with holding.noted(source.site.target.store, address, component.volume, scratch):
+        try:
+            copies.create_volume(engine, scratch, component.volume)
+            fill_volume(source, engine, scratch)
+            copy = copies.start_copy(engine, users[0], component.volume, scratch, project)
+            return _healthy(engine, copy)
+        finally:
+            if copy:
+                containers.remove(engine, copy)
+            copies.remove_volume(engine, scratch)
+
+
+def _healthy(engine: Engine, copy: str) -> str:
+    seen = containers.read(engine, copy)
+    assert seen is not None
+    service = containers.definition(engine, seen)
+    begun = datetime.now(UTC)
+    waiting = health.wait(
+        engine, lambda: [one for one in [containers.read(engine, copy)] if one], {seen.service: service}
+    )
+    if waiting.failed:
+        raise CheckFailed(
+            "drill-unhealthy",
+            f"The copy {next(iter(waiting.failed.values()))} on the restored data.",
+            evidence=containers.last_lines(engine, copy, 5),
+        )
+    return f"{seen.service} is healthy on it after {(datetime.now(UTC) - begun).total_seconds():.1f} s"
+
+
+def _outcome(found: Found, results: list[Result]) -> Outcome:
+    rows = tuple((one.component, "ok" if one.well else "FAILED", one.said) for one in results)
+    failed = [one for one in results if not one.well]
+    return Outcome(
+        value={
+            "backup": found.name,
+            "well": not failed,
+            "results": [{"component": one.component, "well": one.well, "said": one.said} for one in results],
+        },
+        changed=True,
+        tables=[Table(("component", "state", "what was seen"), rows, title=f"drill of {found.name}")],
+        lines=[f"{one.component}: {one.said}" for one in failed],
+        exit_code=1 if failed else 0,
+    )

@@ -1,0 +1,95 @@
+"""One module a driver: how one kind of component is dumped."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from conche.backup.archive import Archive
+from conche.backup.entries import Reading
+from conche.backup.folder import Stored
+from conche.backup.manifest import Artifact, ComponentRecord, Link, Omission
+from conche.backup.site import Site
+from conche.stack import Component
+
+__all__ = ["Dumping", "dump", "printable"]
+
+MODULES = {
+    "archive": "local", "files": "local", "logs": "local", "secrets": "keyring",
+    "volume": "volume", "influxdb": "influxdb", "command": "command",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Dumping:
+    """One component that is being dumped.
+
+    Attributes:
+        folder: where its artifacts go; empty.
+        plain_key: the age key is stored as it is, on demand.
+    """
+
+    site: Site
+    name: str
+    component: Component
+    folder: Path
+    plain_key: bool = False
+
+    def artifact(self, file: str, archive: Archive) -> Artifact:
+        """An archive as the manifest has it."""
+        return Artifact(
+            path=f"{self.name}/{file}",
+            size=archive.size,
+            sha256=archive.sha256,
+            members=archive.members,
+            content=archive.content,
+            pieces=" ".join(map(str, archive.pieces)),
+        )
+
+    def stored(self, files: list[Stored]) -> tuple[tuple[Artifact, ...], tuple[Link, ...]]:
+        """Plain files and links as the manifest has them."""
+        artifacts = [
+            Artifact(path=f"{self.name}/{one.name}", size=one.size, sha256=one.sha256, mode=one.mode)
+            for one in files
+            if not one.link
+        ]
+        links = [Link(path=f"{self.name}/{one.name}", target=one.link) for one in files if one.link]
+        return tuple(artifacts), tuple(links)
+
+    def record(
+        self,
+        *,
+        artifacts: tuple[Artifact, ...] = (),
+        links: tuple[Link, ...] = (),
+        consistency: str = "",
+        reading: Reading | None = None,
+        facts: dict[str, str] | None = None,
+    ) -> ComponentRecord:
+        """What is said of the component in the manifest."""
+        left_out = reading.left_out if reading else []
+        return ComponentRecord(
+            driver=self.component.driver,
+            consistency=consistency,
+            absent=not artifacts and not links,
+            artifacts=artifacts,
+            links=links,
+            left_out=tuple(Omission(name=printable(one.name), why=one.why, harmful=one.harmful) for one in left_out),
+            facts=facts or {},
+        )
+
+
+def dump(task: Dumping) -> ComponentRecord:
+    """Dump one component into its folder."""
+    begun = time.monotonic()
+    module = importlib.import_module(f"{__name__}.{MODULES[task.component.driver]}")
+    work: Callable[[Dumping], ComponentRecord] = module.dump
+    record = work(task)
+    return record.model_copy(update={"seconds": round(time.monotonic() - begun, 2)})
+
+
+def printable(name: str) -> str:
+    """A file name as text that any program can read."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")

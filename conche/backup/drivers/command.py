@@ -1,0 +1,57 @@
+"""command: any program in a container that dumps to stdout and restores from stdin, such as pg_dump."""
+
+from __future__ import annotations
+
+from conche.backup.archive import Archive, compressing
+from conche.backup.drivers import Dumping
+from conche.backup.entries import Reading
+from conche.backup.manifest import ComponentRecord
+from conche.backup.site import Site
+from conche.engine import containers
+from conche.engine.containers import Container
+from conche.errors import NotFound
+from conche.stack import Component
+
+__all__ = ["dump", "dump_name", "serving"]
+
+
+def dump(task: Dumping) -> ComponentRecord:
+    """Store what the program writes; its exit code must be 0."""
+    component = task.component
+    container = serving(task.site, component)
+    file = dump_name(task.name, component)
+    size = 0
+    with compressing(task.folder / file) as compressor:
+        for block in containers.output(task.site.engine(component), container.id, component.dump):
+            compressor.write(block)
+            size += len(block)
+        compressed, digest, pieces = compressor.finish()
+    reading = Reading()
+    if size == 0:
+        reading.leave_out(file, "is empty: the program wrote nothing", harmful=True)
+    made = task.artifact(file, Archive(compressed, digest, 0, size, pieces))
+    return task.record(artifacts=(made,), reading=reading, consistency=f"as {component.dump[0]} dumps it")
+
+
+def dump_name(name: str, component: Component) -> str:
+    """The file of the dump."""
+    return f"{component.file or name + '.dump'}.gz"
+
+
+def serving(site: Site, component: Component) -> Container:
+    """The running container of a component's service.
+
+    Raises:
+        NotFound: there is none.
+    """
+    assert component.environment is not None
+    engine, project = site.engine(component), site.stack.project(component.environment)
+    for one in containers.of_project(engine, project):
+        if one.service == component.service and one.state == "running":
+            return one
+    raise NotFound(
+        "service-not-running",
+        f"{component.service} does not run in {component.environment}, so it cannot be dumped or restored.",
+        looked_at=[f"project {project} on {engine.address}"],
+        next_command=f"invoke env.up --env {component.environment}",
+    )

@@ -1,0 +1,122 @@
+"""archive, files and logs: folders and files of the checkout."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tarfile import TarInfo
+
+from conche.backup.archive import ArchiveWriter, compressing
+from conche.backup.drivers import Dumping
+from conche.backup.entries import Entry, Reading, local_entries
+from conche.backup.folder import FolderWriter
+from conche.backup.manifest import Artifact, ComponentRecord
+from conche.backup.storing import store
+
+__all__ = ["archive_name", "dump"]
+
+DAY = 86_400.0
+CONSISTENCY = "as read, file by file"
+
+
+def dump(task: Dumping) -> ComponentRecord:
+    """Dump the component's folders, each to an archive, or its files, each to a file."""
+    component = task.component
+    reading = Reading(exclude=(*task.site.never(), *component.exclude), grows=component.driver == "logs")
+    if component.driver == "archive":
+        made = {path: one for path in component.paths if (one := _archive(task, path.rstrip("/"), reading))}
+        facts = {Path(one.path).name: path for path, one in made.items()}
+        return task.record(artifacts=tuple(made.values()), reading=reading, consistency=CONSISTENCY, facts=facts)
+    writer, base = FolderWriter(task.folder), _base(task)
+    names = sorted({name for pattern in component.paths for name in _matching(task, pattern, reading)})
+    for name in names:
+        entries = _printable(local_entries(task.site.root, name, reading), reading)
+        store(_below(base, entries), writer, reading)
+    artifacts, links = task.stored(writer.stored)
+    whole = base and all(path.rstrip("/") == base for path in component.paths)
+    facts = {"folder": base, "whole": "yes"} if whole else {"folder": base}
+    return task.record(artifacts=artifacts, links=links, reading=reading, consistency=CONSISTENCY, facts=facts)
+
+
+def archive_name(path: str, paths: tuple[str, ...]) -> str:
+    """`src` is src.tar.gz and `.claude` claude.tar.gz; the whole path where two folders have the same name."""
+    alike = [one for one in paths if Path(one).name.lstrip(".") == Path(path).name.lstrip(".")]
+    name = Path(path).name if len(alike) == 1 else "-".join(Path(path).parts)
+    return f"{name.lstrip('.')}.tar.gz"
+
+
+def _base(task: Dumping) -> str:
+    """The folder that all of the component's paths are in; files are stored by their names below it."""
+    folders = []
+    for pattern in task.component.paths:
+        parts = Path(pattern).parts
+        fixed = next((place for place, part in enumerate(parts) if set(part) & set("*?[")), None)
+        if fixed is None:
+            fixed = len(parts) if (task.site.root / pattern).is_dir() else len(parts) - 1
+        folders.append("/".join(parts[:fixed]))
+    return os.path.commonpath(folders) if all(folders) else ""
+
+
+def _below(base: str, entries: Iterator[Entry]) -> Iterator[Entry]:
+    for entry in entries:
+        entry.info.name = entry.info.name.removeprefix(base).lstrip("/")
+        if entry.read is None:
+            yield entry
+            continue
+        yield Entry(entry.info, _renamed(entry, entry.info.name))
+
+
+def _renamed(entry: Entry, name: str) -> Callable[[], tuple[TarInfo, Iterator[bytes]]]:
+    assert entry.read is not None
+    read = entry.read
+
+    def renamed() -> tuple[TarInfo, Iterator[bytes]]:
+        info, blocks = read()
+        info.name = name
+        return info, blocks
+
+    return renamed
+
+
+def _archive(task: Dumping, path: str, reading: Reading) -> Artifact | None:
+    if not (task.site.root / path).is_dir():
+        _absent(task, path, reading)
+        return None
+    file = archive_name(path, task.component.paths)
+    with compressing(task.folder / file) as compressor:
+        writer = ArchiveWriter(compressor)
+        store(local_entries(task.site.root, path, reading), writer, reading)
+        return task.artifact(file, writer.finish())
+
+
+def _matching(task: Dumping, pattern: str, reading: Reading) -> Iterator[str]:
+    """The files and links that a pattern means; a folder means everything below it."""
+    root, found = task.site.root, False
+    oldest = time.time() - task.component.days * DAY if task.component.driver == "logs" else 0.0
+    for path in root.glob(pattern):
+        name = str(path.relative_to(root))
+        parents = ["/".join(path.relative_to(root).parts[:count]) for count in range(1, name.count("/") + 2)]
+        if any(reading.excludes(parent) for parent in parents) or path.lstat().st_mtime < oldest:
+            continue
+        found = True
+        yield name
+    if not found and task.component.driver == "files" and not any(sign in pattern for sign in "*?["):
+        _absent(task, pattern, reading)
+
+
+def _absent(task: Dumping, path: str, reading: Reading) -> None:
+    needed = task.component.required and path not in task.component.optional
+    reading.leave_out(path, "is not there", harmful=needed)
+
+
+def _printable(entries: Iterator[Entry], reading: Reading) -> Iterator[Entry]:
+    """A manifest lists these files by name, and JSON has no other names than Unicode's."""
+    for entry in entries:
+        try:
+            entry.info.name.encode()
+        except UnicodeEncodeError:
+            reading.leave_out(entry.info.name, "has a name that is no UTF-8; an archive takes it", harmful=True)
+        else:
+            yield entry

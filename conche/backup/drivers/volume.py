@@ -1,0 +1,71 @@
+"""volume: a named volume or a folder of the engine's host, through the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from tarfile import TarFile
+
+from conche.backup import holding
+from conche.backup.archive import ArchiveWriter, compressing
+from conche.backup.drivers import Dumping
+from conche.backup.entries import Entry, Reading, tar_entries
+from conche.backup.folder import FolderWriter
+from conche.backup.manifest import ComponentRecord
+from conche.backup.storing import Writer, store
+from conche.engine import volumes
+from conche.engine.connection import Engine
+
+__all__ = ["ASIDE", "dump", "read_into"]
+
+ASIDE = (".restore-*", ".pre-restore-*")
+"""What a restore leaves in a volume; never part of a backup."""
+
+
+def dump(task: Dumping) -> ComponentRecord:
+    """Dump the volume while the containers that use it are paused, stopped, or go on."""
+    component, engine = task.component, task.site.engine(task.component)
+    assert component.volume is not None
+    assert component.environment is not None
+    reading = Reading(exclude=(*ASIDE, *component.exclude), searched=False)
+    if not volumes.exists(engine, component.volume):
+        reading.leave_out(component.volume, "is no volume of the engine", harmful=component.required)
+        return task.record(reading=reading)
+    address = task.site.stack.environments[component.environment].engine
+    users = volumes.using(engine, component.volume)
+    # The helper is made while its note is there, and before anything waits: making it takes as long as a small volume.
+    with (
+        holding.noted(task.site.target.store, address, component.volume),
+        volumes.mounted(engine, component.volume) as helper,
+        holding.held(task.site.target.store, engine, address, users, component.consistency) as waited,
+    ):
+        if component.unpacked:
+            folder = FolderWriter(task.folder)
+            read_into(folder, engine, helper, volumes.MOUNTED, reading)
+        else:
+            file = f"{task.name}.tar.gz"
+            with compressing(task.folder / file) as compressor:
+                writer = ArchiveWriter(compressor)
+                read_into(writer, engine, helper, volumes.MOUNTED, reading)
+                made = task.artifact(file, writer.finish())
+    if component.unpacked:
+        artifacts, links = task.stored(folder.stored)
+        facts = {"owner": folder.owner}
+        return task.record(artifacts=artifacts, links=links, reading=reading, consistency=waited.words, facts=facts)
+    return task.record(artifacts=(made,), reading=reading, consistency=waited.words)
+
+
+def read_into(writer: Writer, engine: Engine, container: str, path: str, reading: Reading) -> None:
+    """Write what stands below a path of a container, by names relative to it."""
+    last = path.rstrip("/").rpartition("/")[2]
+    with volumes.opened(engine, container, path) as stream:
+        store(tar_entries(stream, last, reading), writer, reading)
+    for name in reading.second_names:
+        with volumes.opened(engine, container, f"{path}/{name}") as stream:
+            store(_alone(stream, name), writer, reading)
+
+
+def _alone(stream: TarFile, name: str) -> Iterator[Entry]:
+    """One file that was asked for by itself."""
+    for entry in tar_entries(stream, "", Reading()):
+        entry.info.name = name
+        yield entry

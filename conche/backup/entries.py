@@ -1,0 +1,230 @@
+"""What is read, before it is known where it goes: entries of a folder here, or of a tar stream from an engine.
+
+A file that is rewritten while it is read gives bytes that never were its content. So it is looked at before and after:
+a small one is read whole first, a large one raises `Changed` at its end, and whoever stores it takes back what it has
+written and reads again.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import stat
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from io import FileIO
+from pathlib import Path
+from tarfile import TarInfo
+
+__all__ = ["BLOCK", "Changed", "Entry", "HoldsKey", "LeftOut", "Reading", "Unreadable", "local_entries", "tar_entries"]
+
+BLOCK = 1 << 20
+"""Bytes of one read; a file of at most this is read whole before a byte of it is stored."""
+
+AGE_KEY = re.compile(rb"AGE-SECRET-KEY-1[0-9A-Z]{58}")
+KEY_LENGTH = 74
+
+NEVER = (".env", ".env.*", ".sops", ".git", ".backup", ".venv", ".nox", "__pycache__", "node_modules", "*.pyc")
+"""Names that no local component takes: secrets, and what is made anew from something else."""
+ALWAYS = (".env.example",)
+
+
+class Changed(Exception):
+    """A file was rewritten, cut or replaced while it was read."""
+
+
+class Unreadable(Exception):
+    """A file cannot be read; the error of what it is written to is another one."""
+
+
+class HoldsKey(Exception):
+    """A file holds a private age key."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What is not in the backup.
+
+    Attributes:
+        why: one or two words, such as `is a socket`.
+        harmful: somebody will miss it, so that the backup is degraded.
+    """
+
+    name: str
+    why: str
+    harmful: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file, folder or symbolic link.
+
+    Attributes:
+        info: name relative to what is backed up, kind, mode, owner and time.
+        read: for a file, its header as it is now and its blocks.
+    """
+
+    info: TarInfo
+    read: Callable[[], tuple[TarInfo, Iterator[bytes]]] | None = None
+
+
+@dataclass
+class Reading:
+    """What came of reading a component's sources.
+
+    Attributes:
+        grows: files may grow while they are read, and are taken as far as they went at first: logs.
+        searched: contents are searched for private keys.
+        second_names: files that the stream has only as hard links to others; each is to be asked for by itself.
+    """
+
+    exclude: Sequence[str] = ()
+    grows: bool = False
+    searched: bool = True
+    left_out: list[LeftOut] = field(default_factory=list)
+    second_names: list[str] = field(default_factory=list)
+
+    def leave_out(self, name: str, why: str, *, harmful: bool = False) -> None:
+        """Note that something is not in the backup."""
+        self.left_out.append(LeftOut(name, why, harmful))
+
+    def excludes(self, name: str) -> bool:
+        """Whether a name, or the path that ends with it, is left out by the rules."""
+        last = name.rpartition("/")[2]
+        if last in ALWAYS:
+            return False
+        return any(fnmatch.fnmatch(last, rule) or fnmatch.fnmatch(name, rule) for rule in (*NEVER, *self.exclude))
+
+    def excludes_own(self, name: str) -> bool:
+        """Whether the component's own rules leave out a path: itself, or a folder that it stands in."""
+        parts = name.split("/")
+        return any(
+            fnmatch.fnmatch(part, rule) or fnmatch.fnmatch("/".join(parts[: place + 1]), rule)
+            for rule in self.exclude
+            for place, part in enumerate(parts)
+        )
+
+
+def local_entries(root: Path, name: str, reading: Reading) -> Iterator[Entry]:
+    """A file or folder of `root` and everything below it, in an order that is always the same.
+
+    What is neither file, folder nor link is left out, and so is what cannot be read: that is said in `reading`.
+    """
+    path = root / name
+    try:
+        seen = path.lstat()
+    except OSError as error:
+        reading.leave_out(name, _why(error), harmful=True)
+        return
+    info = _info(name, seen)
+    if stat.S_ISLNK(seen.st_mode):
+        info.type, info.linkname = tarfile.SYMTYPE, str(path.readlink())
+        yield Entry(info)
+    elif stat.S_ISREG(seen.st_mode):
+        info.size = seen.st_size
+        yield Entry(info, lambda: _read(path, name, reading))
+    elif stat.S_ISDIR(seen.st_mode):
+        try:
+            below = sorted(entry.name for entry in os.scandir(path))
+        except OSError as error:
+            reading.leave_out(name, _why(error), harmful=True)
+            return
+        info.type = tarfile.DIRTYPE
+        yield Entry(info)
+        for child in below:
+            if not reading.excludes(f"{name}/{child}"):
+                yield from local_entries(root, f"{name}/{child}", reading)
+    else:
+        reading.leave_out(name, "is a " + _kind(seen.st_mode))
+
+
+def tar_entries(stream: tarfile.TarFile, prefix: str, reading: Reading) -> Iterator[Entry]:
+    """The entries of a tar stream below the folder `prefix`, with that folder taken off their names."""
+    for info in stream:
+        stream.members = []  # type: ignore[attr-defined]  # it would keep every one
+        below = info.name.strip("/").removeprefix(prefix).strip("/")
+        if not below or reading.excludes_own(below):
+            continue
+        if info.islnk():
+            reading.second_names.append(below)
+            continue
+        if not (info.isreg() or info.isdir() or info.issym()):
+            reading.leave_out(below, "is no file, folder or link")
+            continue
+        info.name = below
+        yield Entry(info, _streamed(stream, info) if info.isreg() else None)
+
+
+def _streamed(stream: tarfile.TarFile, info: TarInfo) -> Callable[[], tuple[TarInfo, Iterator[bytes]]]:
+    def read() -> tuple[TarInfo, Iterator[bytes]]:
+        content = stream.extractfile(info)
+        assert content is not None
+        return info, iter(lambda: content.read(BLOCK), b"")
+
+    return read
+
+
+def _read(path: Path, name: str, reading: Reading) -> tuple[TarInfo, Iterator[bytes]]:
+    """A file's header as it is now, and its blocks; the iterator closes the file."""
+    # A FIFO that has taken the file's place meanwhile would otherwise be waited for.
+    try:
+        stream = FileIO(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as error:
+        raise Unreadable(_why(error)) from error
+    try:
+        before = os.fstat(stream.fileno())
+        if not stat.S_ISREG(before.st_mode):
+            raise Changed(name)
+        info = _info(name, before)
+        info.size = before.st_size
+        blocks = _blocks(stream, before, name, reading)
+        return info, (blocks if before.st_size > BLOCK else iter(list(blocks)))
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _blocks(stream: FileIO, before: os.stat_result, name: str, reading: Reading) -> Iterator[bytes]:
+    with stream:
+        left, tail = before.st_size, b""
+        while left:
+            try:
+                block = stream.read(min(BLOCK, left))
+            except OSError as error:
+                raise Unreadable(_why(error)) from error
+            if not block:
+                raise Changed(name)
+            if reading.searched and _holds_key(tail, block):
+                raise HoldsKey(name)
+            tail = block[-KEY_LENGTH:]
+            left -= len(block)
+            yield block
+        after = os.fstat(stream.fileno())
+        same = (after.st_mtime_ns, after.st_size) == (before.st_mtime_ns, before.st_size)
+        if not same and not (reading.grows and after.st_size > before.st_size):
+            raise Changed(name)
+
+
+def _holds_key(tail: bytes, block: bytes) -> bool:
+    if tail and AGE_KEY.search(tail + block[:KEY_LENGTH]):
+        return True
+    return b"AGE-SECRET-KEY-1" in block and AGE_KEY.search(block) is not None
+
+
+def _info(name: str, seen: os.stat_result) -> TarInfo:
+    info = TarInfo(name)
+    info.mode = stat.S_IMODE(seen.st_mode)
+    info.uid, info.gid = seen.st_uid, seen.st_gid
+    info.mtime = int(seen.st_mtime)
+    return info
+
+
+def _why(error: OSError) -> str:
+    return f"cannot be read: {error.strerror}"
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+    return kinds.get(stat.S_IFMT(mode), "special file")

@@ -1,0 +1,338 @@
+"""Our own strict reading of archives.
+
+The filters of Python's tarfile are no defence: CVE-2025-4517 and its relatives got round them, and so did
+CVE-2026-11940. Here only files, folders and symbolic links exist; everything is opened below a descriptor of the
+folder above it, without following links; links are made last, relative, and can lead nowhere but inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tarfile import TarInfo
+from typing import IO, Any, cast
+
+from conche.errors import CheckFailed
+
+__all__ = ["Limits", "Refuses", "Walked", "extract", "inflated", "walk"]
+
+BLOCK = 1 << 20
+PAGE = 4096
+ZEROS = bytes(PAGE)
+DEEPEST = 200
+LONGEST = 4096
+
+
+class Refuses(Exception):
+    """An archive is not taken, and why."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may hold at most.
+
+    Attributes:
+        members: entries.
+        content: bytes of all files, unpacked.
+        exact: it has to be exactly as much, as the manifest knows.
+    """
+
+    members: int = 5_000_000
+    content: int = 1 << 44
+    exact: bool = False
+
+
+@dataclass
+class Walked:
+    """What an archive held."""
+
+    members: int = 0
+    content: int = 0
+    names: set[bytes] = field(default_factory=set)
+    links: dict[bytes, TarInfo] = field(default_factory=dict)
+
+
+@contextmanager
+def inflated(path: Path) -> Iterator[IO[bytes]]:
+    """The content of a gzip file, as a stream.
+
+    Raises:
+        CheckFailed: it is no gzip file, or damaged.
+    """
+    from isal import igzip_threaded, isal_zlib
+
+    broken: Any = (EOFError, zlib.error, isal_zlib.error, gzip.BadGzipFile)
+    unpack: Any = igzip_threaded.open
+    try:
+        # One thread of its own: unpacking goes on while what came of it is written.
+        with unpack(path, "rb", threads=1, block_size=BLOCK) as stream:
+            yield stream
+    except broken as error:
+        raise damaged(path, str(error)) from error
+
+
+def damaged(path: Path, why: str) -> CheckFailed:
+    """The error for an archive that cannot be used."""
+    return CheckFailed(
+        "archive-refused",
+        f"{path.name} is not taken: {why}.",
+        looked_at=[str(path)],
+        next_command="invoke backup.list    # another backup",
+    )
+
+
+def walk(path: Path, limits: Limits, visit: Callable[[TarInfo, IO[bytes] | None], None] | None = None) -> Walked:
+    """Go through a tar.gz; `visit` gets every entry but the links, once it has been found harmless.
+
+    Names that begin with `./`, as tar writes them by hand, are taken without it.
+
+    Raises:
+        CheckFailed: the archive is damaged, holds what no backup holds, or more or less than its limits.
+    """
+    walked = Walked()
+    try:
+        with inflated(path) as raw:
+            stream = _Forward(raw)
+            # Opened as a file, so that it is not read by tarfile's stream, and never sought back.
+            with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:", errorlevel=2) as archive:
+                for info in archive:
+                    archive.members = []  # type: ignore[attr-defined]  # it would keep every one
+                    info.name = info.name.removeprefix("./")
+                    if info.name in ("", ".") and info.isdir():
+                        continue
+                    _admit(info, walked, limits)
+                    if visit is not None and not info.issym():
+                        visit(info, archive.extractfile(info) if info.isreg() else None)
+                # tarfile takes a broken header in the middle for the end.
+                if stream.has_more_than_zeros(archive.offset):
+                    raise Refuses("something stands after its end, or a header in it is broken")
+        for name, info in walked.links.items():
+            _admit_link(name, info, walked)
+        if limits.exact and (walked.members, walked.content) != (limits.members, limits.content):
+            raise Refuses(f"it holds {walked.members} entries with {walked.content} bytes, its manifest says otherwise")
+    except (Refuses, tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+        raise damaged(path, str(error) or type(error).__name__) from error
+    return walked
+
+
+def extract(path: Path, into: Path, limits: Limits) -> Walked:
+    """Unpack a tar.gz into an existing folder. What was unpacked stays when it fails: the folder is the caller's."""
+    descriptor = os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        folders = _Folders(descriptor)
+        try:
+            walked = walk(path, limits, lambda info, content: _unpack(info, content, folders))
+            for name, info in walked.links.items():
+                above, last = folders.above(name)
+                os.symlink(os.fsencode(info.linkname), last, dir_fd=above)
+            folders.finish()
+        finally:
+            folders.close()
+    except OSError as error:
+        if error.errno in (17, 20, 40):  # EEXIST, ENOTDIR, ELOOP
+            raise damaged(path, f"two of its entries are in each other's way: {error.strerror}") from error
+        raise
+    finally:
+        os.close(descriptor)
+    return walked
+
+
+class _Forward:
+    """A stream as tarfile wants a file: it can go back by as much as a header, and forward by reading.
+
+    tarfile's own reading of streams copies what it has not used yet at every header.
+    """
+
+    KEPT = 2 * tarfile.BLOCKSIZE
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._block, self._start, self._at = stream, b"", 0, 0
+
+    def tell(self) -> int:
+        return self._start + self._at
+
+    def seek(self, place: int) -> int:
+        if place < self._start:
+            raise Refuses("a header in it leads back")
+        while place > self._start + len(self._block) and self._more():
+            pass
+        self._at = min(place - self._start, len(self._block))
+        return self.tell()
+
+    def read(self, size: int) -> bytes:
+        parts, left = [], size
+        while left > 0:
+            if self._at == len(self._block) and not self._more():
+                break
+            part = self._block[self._at : self._at + left]
+            parts.append(part)
+            self._at += len(part)
+            left -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def has_more_than_zeros(self, place: int) -> bool:
+        """Whether anything but zeros stands from this place on; reads to the end."""
+        self.seek(place)
+        return any(block.strip(b"\0") for block in iter(lambda: self.read(BLOCK), b""))
+
+    def _more(self) -> bool:
+        """The next block, with the end of the last one before it; the place stays where it is."""
+        block = self._stream.read(BLOCK)
+        kept = self._block[-self.KEPT :]
+        self._start += len(self._block) - len(kept)
+        self._at += len(kept) - len(self._block)
+        self._block = kept + block
+        return bool(block)
+
+
+def _admit(info: TarInfo, walked: Walked, limits: Limits) -> None:
+    name = os.fsencode(info.name)
+    parts = name.split(b"/")
+    shown = info.name.encode(errors="backslashreplace").decode()
+    if not (info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.isdir() or info.issym()):
+        raise Refuses(f"{shown} is no file, folder or symbolic link")
+    if info.sparse is not None or "GNU.sparse.map" in info.pax_headers:
+        raise Refuses(f"{shown} is stored as a sparse file")
+    if name.startswith(b"/") or b"\0" in name or any(part in (b"", b".", b"..") for part in parts):
+        raise Refuses(f"{shown} does not stay inside")
+    if len(name) > LONGEST or len(parts) > DEEPEST:
+        raise Refuses(f"{shown[:60]}… is too long a path")
+    if name in walked.names:
+        raise Refuses(f"{shown} stands twice")
+    if info.size < 0 or (info.size and not info.isreg()):
+        raise Refuses(f"{shown} has an impossible size")
+    walked.names.add(name)
+    walked.members += 1
+    walked.content += info.size
+    if walked.members > limits.members or walked.content > limits.content:
+        raise Refuses("it holds more than it may")
+    if info.issym():
+        walked.links[name] = info
+
+
+def _admit_link(name: bytes, info: TarInfo, walked: Walked) -> None:
+    """A link leads inside: it goes up only at its beginning, and not further than the top.
+
+    No entry stands below a link, so the folder that a link is in is a real one; after its leading `..` a target only
+    goes down, through folders, or through other links, which themselves lead inside.
+    """
+    target = os.fsencode(info.linkname)
+    shown = info.name.encode(errors="backslashreplace").decode()
+    parts = [part for part in target.split(b"/") if part not in (b"", b".")]
+    ups = next((place for place, part in enumerate(parts) if part != b".."), len(parts))
+    if not target or target.startswith(b"/") or b"\0" in target or b".." in parts[ups:] or ups > name.count(b"/"):
+        raise Refuses(f"the link {shown} leads outside")
+    if any(above in walked.links for above in _above(name)):
+        raise Refuses(f"{shown} stands below a link")
+
+
+def _above(name: bytes) -> Iterator[bytes]:
+    while b"/" in name:
+        name = name.rpartition(b"/")[0]
+        yield name
+
+
+class _Folders:
+    """The folders below a descriptor, opened one below the other and never through a link."""
+
+    def __init__(self, top: int) -> None:
+        self._top = top
+        self._open: list[tuple[bytes, int]] = []
+        self._infos: list[tuple[bytes, TarInfo]] = []
+
+    def above(self, name: bytes) -> tuple[int, bytes]:
+        """The descriptor of the folder in which `name` stands, made where it is missing, and its last part."""
+        *parents, last = name.split(b"/")
+        kept = 0
+        while kept < min(len(parents), len(self._open)) and self._open[kept][0] == parents[kept]:
+            kept += 1
+        self._close(kept)
+        for part in parents[kept:]:
+            below = self._open[-1][1] if self._open else self._top
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, 0o700, dir_fd=below)
+            self._open.append((part, os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=below)))
+        return (self._open[-1][1] if self._open else self._top), last
+
+    def make(self, name: bytes, info: TarInfo) -> None:
+        """A folder; its mode and time are given to it at the end."""
+        above, last = self.above(name)
+        try:
+            os.mkdir(last, 0o700, dir_fd=above)
+        except FileExistsError:
+            os.close(os.open(last, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above))
+        self._infos.append((name, info))
+
+    def finish(self) -> None:
+        """Modes and times of the folders, the deepest first."""
+        for name, info in sorted(self._infos, key=lambda pair: pair[0].count(b"/"), reverse=True):
+            above, last = self.above(name)
+            descriptor = os.open(last, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+            try:
+                _dress(descriptor, info)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def close(self) -> None:
+        self._close(0)
+
+    def _close(self, kept: int) -> None:
+        while len(self._open) > kept:
+            os.close(self._open.pop()[1])
+
+
+def _unpack(info: TarInfo, content: IO[bytes] | None, folders: _Folders) -> None:
+    name = os.fsencode(info.name)
+    if content is None:
+        folders.make(name, info)
+        return
+    above, last = folders.above(name)
+    descriptor = os.open(last, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=above)
+    try:
+        left = info.size
+        while left:
+            block = content.read(min(BLOCK, left))
+            if not block:
+                raise Refuses(f"{info.name} is cut off")
+            write_sparsely(descriptor, block)
+            left -= len(block)
+        os.ftruncate(descriptor, info.size)
+        _dress(descriptor, info)
+    finally:
+        os.close(descriptor)
+
+
+def write_sparsely(descriptor: int, block: bytes) -> None:
+    """Write a block; pages of zeros become holes."""
+    if ZEROS not in block:
+        _write(descriptor, block)
+        return
+    begun = 0
+    for place in range(0, len(block), PAGE):
+        if block[place : place + PAGE] == ZEROS:
+            _write(descriptor, block[begun:place])
+            os.lseek(descriptor, PAGE, os.SEEK_CUR)
+            begun = place + PAGE
+    _write(descriptor, block[begun:])
+
+
+def _write(descriptor: int, block: bytes) -> None:
+    view = memoryview(block)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _dress(descriptor: int, info: TarInfo) -> None:
+    """Owner (for root), mode without set-user-id, and time."""
+    if os.geteuid() == 0:
+        os.fchown(descriptor, info.uid, info.gid)
+    os.fchmod(descriptor, info.mode & 0o777)
+    os.utime(descriptor, (info.mtime, info.mtime))

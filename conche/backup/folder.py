@@ -1,0 +1,85 @@
+"""Writing plain files: the components whose files stand in a backup as they are."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from tarfile import TarInfo
+
+from conche.files import begin_writeback
+
+__all__ = ["FolderWriter", "Stored"]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file or link that was written.
+
+    Attributes:
+        name: relative to the component.
+        link: where a symbolic link leads; empty for a file.
+        mode: of the source.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    mode: int
+    link: str = ""
+
+
+class FolderWriter:
+    """Writes entries as files below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.stored: list[Stored] = []
+        self._owners: Counter[str] = Counter()
+
+    @property
+    def owner(self) -> str:
+        """user:group, as numbers, of most of the files."""
+        return self._owners.most_common(1)[0][0] if self._owners else "0:0"
+
+    def add(self, info: TarInfo, blocks: Iterable[bytes] = ()) -> None:
+        """One entry. Empty folders are not kept: a backup lists files."""
+        if info.isdir():
+            return
+        path = self._folder / info.name
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if info.issym():
+            path.symlink_to(info.linkname)
+            self.stored.append(Stored(info.name, 0, "", 0o777, info.linkname))
+            return
+        try:
+            digest = _written(path, blocks)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        os.utime(path, (info.mtime, info.mtime))
+        self._owners[f"{info.uid}:{info.gid}"] += 1
+        self.stored.append(Stored(info.name, info.size, digest, info.mode & 0o777))
+
+    def mark(self) -> object:
+        """Nothing to come back to: a file that fails half-way is gone already."""
+        return None
+
+    def back(self, mark: object) -> None:
+        """Take back what was added since."""
+
+
+def _written(path: Path, blocks: Iterable[bytes]) -> str:
+    """Write a new file (0600); its sha256."""
+    digest = hashlib.sha256()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        for block in blocks:
+            digest.update(block)
+            stream.write(block)
+        stream.flush()
+        begin_writeback(stream.fileno())
+    return digest.hexdigest()

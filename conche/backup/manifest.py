@@ -1,0 +1,210 @@
+"""The manifest of a backup: manifest.json for programs, MANIFEST.txt for people.
+
+manifest.json lists every file with size and sha256 and ends with a digest of itself. It is read back byte for byte: a
+single bit that is different is found, also one that leaves valid JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from conche.errors import CheckFailed
+
+__all__ = ["FILE", "TEXT", "Artifact", "ComponentRecord", "Link", "Manifest", "Omission", "human_size", "read", "text"]
+
+FILE = "manifest.json"
+TEXT = "MANIFEST.txt"
+SCHEMA = "conche-backup/1"
+LARGEST = 256 << 20
+"""Bytes of a manifest that are read; a million artifacts need less."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Artifact(_Record):
+    """One file of a backup.
+
+    Attributes:
+        path: relative to the backup.
+        mode: of the source; the file in the backup is 0600.
+        members: entries of the tar in it; 0 where it is no archive.
+        content: bytes of the files in that tar, unpacked; of what was compressed, where it is no tar.
+        pieces: compressed bytes of each of its gzip members, with spaces between them.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    mode: int = 0o600
+    members: int = 0
+    content: int = 0
+    pieces: str = ""
+
+
+class Link(_Record):
+    """A symbolic link of a backup."""
+
+    path: str
+    target: str
+
+
+class Omission(_Record):
+    """Something that is not in the backup, and whether that degrades it."""
+
+    name: str
+    why: str
+    harmful: bool = False
+
+
+class ComponentRecord(_Record):
+    """One component as it was backed up.
+
+    Attributes:
+        consistency: at which moment the data are, in words.
+        absent: there was nothing to back up, and that is allowed.
+    """
+
+    driver: str
+    consistency: str = ""
+    absent: bool = False
+    seconds: float = 0.0
+    artifacts: tuple[Artifact, ...] = ()
+    links: tuple[Link, ...] = ()
+    left_out: tuple[Omission, ...] = ()
+    facts: Mapping[str, str] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes of its artifacts."""
+        return sum(artifact.size for artifact in self.artifacts)
+
+    @property
+    def harm(self) -> tuple[str, ...]:
+        """What somebody will miss."""
+        return tuple(f"{one.name} {one.why}" for one in self.left_out if one.harmful)
+
+
+class Manifest(_Record):
+    """A backup.
+
+    Attributes:
+        created: when it was begun, UTC.
+        seconds: how long it took.
+        complete: nothing is missing that should be there.
+        text: MANIFEST.txt.
+    """
+
+    schema_: str = SCHEMA
+    name: str
+    stack: str
+    kind: str
+    created: datetime
+    seconds: float
+    complete: bool
+    revision: str = ""
+    images: Mapping[str, str] = {}
+    tools: Mapping[str, str] = {}
+    components: Mapping[str, ComponentRecord]
+    text: Artifact | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all artifacts."""
+        return sum(record.size for record in self.components.values())
+
+    @property
+    def harm(self) -> tuple[str, ...]:
+        """What degrades it, with the component's name first."""
+        return tuple(f"{name}: {words}" for name, record in self.components.items() for words in record.harm)
+
+    def artifacts(self) -> Iterator[Artifact]:
+        """Every file but the manifest itself."""
+        for record in self.components.values():
+            yield from record.artifacts
+        if self.text is not None:
+            yield self.text
+
+    def render(self) -> bytes:
+        """The bytes of manifest.json."""
+        content = self.model_dump(mode="json")
+        return _rendered({**content, "digest": _digest(content)})
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of the backup in `folder`.
+
+    Raises:
+        CheckFailed: it is missing, or different from what was written, by as much as a bit.
+    """
+    try:
+        with (folder / FILE).open("rb") as stream:
+            raw = stream.read(LARGEST)
+        content = json.loads(raw)
+        digest = content.pop("digest")
+        same = digest == _digest(content) and _rendered({**content, "digest": digest}) == raw
+        if same:
+            return Manifest.model_validate(content)
+    except FileNotFoundError:
+        raise CheckFailed("manifest-missing", f"{folder.name} has no {FILE}.", looked_at=[str(folder)]) from None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError, ValidationError):
+        pass
+    raise CheckFailed(
+        "manifest-damaged",
+        f"The {FILE} of {folder.name} is not what was written.",
+        looked_at=[str(folder / FILE)],
+        next_command="invoke backup.list    # restore another one",
+    )
+
+
+def _digest(content: Mapping[str, object]) -> str:
+    return hashlib.sha256(_rendered(content)).hexdigest()
+
+
+def _rendered(content: Mapping[str, object]) -> bytes:
+    return (json.dumps(content, indent=1, ensure_ascii=True) + "\n").encode()
+
+
+def text(manifest: Manifest) -> str:
+    """MANIFEST.txt."""
+    local = manifest.created.astimezone()
+    lines = [
+        f"Backup: {manifest.name}",
+        f"Created: {local:%Y-%m-%d %H:%M:%S %z} ({manifest.created.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC)",
+        f"Git revision: {manifest.revision or 'unknown'}",
+        f"Complete: {'yes' if manifest.complete else 'NO, see below'}",
+        "",
+        "Restore it: invoke backup.restore " + manifest.name,
+        "By hand:    tar xzf ARCHIVE.tar.gz -C FOLDER",
+        "",
+    ]
+    for name, record in manifest.components.items():
+        state = "absent" if record.absent else f"{human_size(record.size)}, {record.consistency or record.driver}"
+        lines.append(f"{name}: {state}")
+        lines += [f"  {one.path}  {one.size}  sha256 {one.sha256}" for one in record.artifacts]
+        lines += [f"  {one.path} -> {one.target}" for one in record.links]
+        lines += [f"  {'MISSING' if one.harmful else 'left out'}: {one.name} {one.why}" for one in record.left_out]
+    if manifest.images:
+        lines += ["", "Images:", *(f"  {service}: {image}" for service, image in sorted(manifest.images.items()))]
+    lines += [
+        "",
+        "Made with: " + ", ".join(f"{tool} {version}" for tool, version in sorted(manifest.tools.items())),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def human_size(size: float) -> str:
+    """Bytes for people: 1.5 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,132 @@
+"""The age key inside a backup: encrypted to recovery recipients or a passphrase.
+
+A backup that holds both the encrypted secrets and the key in clear protects nothing; one that holds the key encrypted
+to itself can be opened by nobody. The file is armored age: `age --decrypt` reads it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from conche.errors import KeyUnusable, Refused
+from conche.secret import Secret
+
+if TYPE_CHECKING:
+    from conche.backup.site import Site
+    from conche.secrets.keys import Key
+
+__all__ = ["PASSPHRASE", "check_recipients", "open_sealed", "seal"]
+
+PASSPHRASE = "CONCHE_BACKUP_PASSPHRASE"  # noqa: S105 - the name of a variable
+"""Variable with the passphrase, where a person or a cron job would rather have one than a recovery key."""
+
+SHORTEST = 12
+HEAD = b"-----BEGIN AGE ENCRYPTED FILE-----"
+
+
+def check_recipients(site: Site, key: Key | None, *, plain_key: bool) -> None:
+    """Refuse, before anything is read, what could not be opened later.
+
+    Raises:
+        Refused: there is a key and nothing to encrypt it to, or only itself.
+    """
+    if plain_key or not _has_secrets(site):
+        return
+    recipients = [_recipient(text) for text in site.section.recipients]
+    if key is None:
+        return
+    own = [text for text in site.section.recipients if text.strip() in key.public]
+    if own:
+        raise Refused(
+            "recovery-is-own-key",
+            f"backup.recipients has {own[0]}, the key that the backup itself holds: only it could open the backup.",
+            next_command="invoke backup.recovery-key PATH    # a key of its own, kept apart",
+        )
+    passphrase = os.environ.get(PASSPHRASE, "")
+    if not recipients and len(passphrase) < SHORTEST:
+        short = f"{PASSPHRASE} has less than {SHORTEST} characters" if passphrase else "there is no passphrase either"
+        raise Refused(
+            "no-recovery-recipient",
+            f"backup.recipients in stack.yaml is empty, so the age key in the backup could not be encrypted; {short}.",
+            next_command="invoke backup.recovery-key PATH    # then put its recipient under backup.recipients",
+        )
+
+
+def seal(identities: Secret, recipients: Sequence[str]) -> bytes:
+    """The key as an armored age file, and with a passphrase proven to open."""
+    import pyrage
+
+    content = identities.reveal().encode() + b"\n"
+    if recipients:
+        sealed: bytes = pyrage.encrypt(content, [_recipient(text) for text in recipients], armored=True)
+        return sealed
+    passphrase = os.environ[PASSPHRASE]
+    sealed = pyrage.passphrase.encrypt(content, passphrase, armored=True)
+    if pyrage.passphrase.decrypt(sealed, passphrase) != content:
+        raise KeyUnusable("seal-unproven", "The encrypted age key does not open again.")
+    return sealed
+
+
+def open_sealed(sealed: bytes, recovery: bytes | None) -> bytes:
+    """The age key in a backup.
+
+    Args:
+        recovery: the text of a recovery key: an age identity, or an OpenSSH private key. Without one the passphrase of
+            the environment is tried.
+
+    Raises:
+        KeyUnusable: neither opens it.
+    """
+    import pyrage
+
+    if not sealed.startswith(HEAD):
+        return sealed
+    try:
+        if recovery is not None:
+            opened: bytes = pyrage.decrypt(sealed, _identities(recovery))
+            return opened
+        if passphrase := os.environ.get(PASSPHRASE):
+            by_passphrase: bytes = pyrage.passphrase.decrypt(sealed, passphrase)
+            return by_passphrase
+    except Exception:  # noqa: BLE001 - pyrage's error is shown nowhere: it might repeat what it was given
+        raise KeyUnusable(
+            "recovery-key-wrong",
+            "The recovery key or passphrase does not open the age key of this backup.",
+            next_command="use the one whose recipient stood under backup.recipients when the backup was made",
+        ) from None
+    raise KeyUnusable(
+        "recovery-key-needed",
+        "The age key in this backup is encrypted; nothing to open it with was given.",
+        looked_at=["--recovery-key", PASSPHRASE],
+        next_command="invoke backup.restore NAME --recovery-key FILE\n"
+        "age --decrypt -i FILE secrets/age-key.txt    # by hand",
+    )
+
+
+def _identities(recovery: bytes) -> list[Any]:
+    import pyrage
+
+    if recovery.startswith(b"-----BEGIN"):
+        return [pyrage.ssh.Identity.from_buffer(recovery)]
+    lines = [line.strip() for line in recovery.decode().splitlines()]
+    return [pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")]
+
+
+def _recipient(text: str) -> Any:
+    import pyrage
+
+    kind = pyrage.x25519.Recipient if text.startswith("age1") else pyrage.ssh.Recipient
+    try:
+        return kind.from_str(text.strip())
+    except Exception:  # noqa: BLE001 - pyrage raises errors without a common class
+        raise Refused(
+            "not-a-recipient-line",
+            f"backup.recipients has {text!r}, which is neither an age recipient nor an ssh public key.",
+            next_command="invoke backup.recovery-key PATH",
+        ) from None
+
+
+def _has_secrets(site: Site) -> bool:
+    return any(component.driver == "secrets" for component in site.section.components.values())

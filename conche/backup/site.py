@@ -1,0 +1,91 @@
+"""What every backup command stands on: the stack's section, the target, and the checkout."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conche.backup.target import Target
+from conche.command import Invocation
+from conche.errors import Refused
+from conche.files import write_atomic
+from conche.stack import Backup, Component, Stack
+
+if TYPE_CHECKING:
+    from conche.engine.connection import Engine
+
+__all__ = ["Site", "open_site"]
+
+OWN = ".backup"
+"""Folder of the checkout for what a restore needs: what is staged, and the old data it has put aside."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A checkout and where its backups go.
+
+    Attributes:
+        say: one line of progress.
+    """
+
+    root: Path
+    stack: Stack
+    section: Backup
+    target: Target
+    say: Callable[[str], None]
+
+    @property
+    def own(self) -> Path:
+        """The checkout's folder for restores."""
+        return self.root / OWN
+
+    def make_own(self) -> None:
+        """Make that folder: private, and nothing that git would track."""
+        self.own.mkdir(mode=0o700, exist_ok=True)
+        write_atomic(self.own / ".gitignore", b"*\n")
+
+    def engine(self, component: Component) -> Engine:
+        """The engine of a component's environment."""
+        from conche.engine.connection import Engine
+
+        assert component.environment is not None
+        return Engine(self.stack.environments[component.environment].engine)
+
+    def never(self) -> tuple[str, ...]:
+        """Names that no local component takes, beside those that none ever takes: rendered secrets."""
+        folder = str(self.stack.secrets.folder) if self.stack.secrets else ""
+        return (folder, f"{folder}/*") if folder else ()
+
+    @contextlib.contextmanager
+    def locked(self, purpose: str, *, wait: float = 0.0) -> Iterator[None]:
+        """Hold the target, after finishing what a killed command has left: containers that wait, half restores."""
+        from conche.backup import holding
+
+        with self.target.locked(purpose, wait=wait):
+            holding.recover(self)
+            if self.own.exists():
+                from conche.backup import exchange
+
+                exchange.recover(self)
+            yield
+
+
+def open_site(call: Invocation) -> Site:
+    """The site of a call.
+
+    Raises:
+        Refused: stack.yaml has no section `backup`.
+    """
+    section = call.stack.backup
+    if section is None:
+        raise Refused(
+            "no-backup-declared",
+            "stack.yaml has no section `backup`.",
+            next_command="declare it as docs/reference/stack.md shows",
+        )
+    folder = section.target or Path(f"../{call.stack.name}-backups")
+    target = Target((call.root / folder.expanduser()).resolve(), call.stack.name)
+    return Site(call.root, call.stack, section, target, call.output.say)

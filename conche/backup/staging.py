@@ -1,0 +1,257 @@
+"""Unpacking a backup beside what is there: everything that can fail before anything is touched."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+from conche.backup import sealing
+from conche.backup.drivers import influxdb
+from conche.backup.drivers.keyring import KEY
+from conche.backup.entries import Reading
+from conche.backup.exchange import Pair, Swap
+from conche.backup.extract import BLOCK, Limits, extract, inflated
+from conche.backup.influx import CONFIG, DATA
+from conche.backup.manifest import Artifact, ComponentRecord
+from conche.backup.site import Site
+from conche.engine import volumes
+from conche.engine.connection import Engine
+from conche.errors import KeyUnusable
+from conche.secrets import keys
+
+__all__ = ["Source", "Staged", "blocks", "fill_volume", "opened_key", "stage", "unpack", "volumes_of"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A component of a backup that is to be restored.
+
+    Attributes:
+        folder: the backup.
+        recovery: the text of the key that opens the age key in it.
+    """
+
+    site: Site
+    folder: Path
+    name: str
+    record: ComponentRecord
+    recovery: bytes | None = None
+
+    def file(self, artifact: Artifact) -> Path:
+        """An artifact's file."""
+        return self.folder / artifact.path
+
+
+@dataclass
+class Staged:
+    """What is ready to be exchanged.
+
+    Attributes:
+        warnings: what is not restored, and why.
+    """
+
+    pairs: list[Pair] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def unpack(source: Source, into: Path) -> None:
+    """A component as plain files below a new folder, at the paths that they have below stack.yaml."""
+    into.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for artifact in source.record.artifacts:
+        if artifact.members:
+            extract(source.file(artifact), into, Limits(artifact.members, artifact.content, exact=True))
+        elif artifact.pieces:
+            _inflate(source.file(artifact), into / Path(artifact.path).name.removesuffix(".gz"))
+        elif not (source.record.driver == "secrets" and artifact.path.endswith(f"/{KEY}") and source.recovery):
+            _copy(source, artifact, into / _place(source, artifact.path))
+    for link in source.record.links:
+        place = into / _place(source, link.path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(link.target)
+
+
+def stage(source: Source, staging: Path, number: str) -> Staged:
+    """Unpack a component next to the place it goes to."""
+    into = staging / source.name
+    if in_volumes := volumes_of(source):
+        _stage_in_volumes(source, in_volumes, number)
+        return Staged()
+    staged = Staged()
+    unpack(source, into)
+    root = source.site.root
+    if source.record.driver == "archive":
+        places = [Path(source.record.facts[Path(one.path).name]) for one in source.record.artifacts]
+    elif source.record.facts.get("whole"):
+        places = [Path(source.record.facts["folder"])]
+    else:
+        paths = [*(one.path for one in source.record.artifacts), *(one.path for one in source.record.links)]
+        places = [_place(source, path) for path in paths]
+    if source.record.driver == "secrets":
+        places = [place for place in places if place != _KEY_PLACE]
+        places += _staged_key(source, into, staged)
+    for place in places:
+        pair = Pair.of(into / place, root / place)
+        staged.pairs += [pair, *(Pair.carrying(pair, name) for name in _unsaved(source, root / place))]
+    return staged
+
+
+def _unsaved(source: Source, folder: Path) -> Iterator[str]:
+    """What stands below a folder that is to be exchanged and is in no backup by rule, such as a .env."""
+    component = source.site.section.components.get(source.name)
+    reading = Reading(exclude=(*source.site.never(), *(component.exclude if component else ())))
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for inside, folders, files in os.walk(folder):
+        relative = Path(inside).relative_to(source.site.root)
+        taken = [name for name in (*folders, *files) if reading.excludes(str(relative / name))]
+        folders[:] = [name for name in folders if name not in taken]
+        yield from (str((Path(inside) / name).relative_to(folder)) for name in taken)
+
+
+_KEY_PLACE = Path(KEY)
+
+
+def _place(source: Source, path: str) -> Path:
+    """Where a plain file of a backup belongs, relative to stack.yaml."""
+    below = Path(path).relative_to(source.name)
+    return Path(source.record.facts.get("folder", "")) / below
+
+
+def _copy(source: Source, artifact: Artifact, place: Path) -> None:
+    place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with source.file(artifact).open("rb") as content, os.fdopen(descriptor, "wb") as stream:
+        while block := content.read(BLOCK):
+            stream.write(block)
+        os.fchmod(stream.fileno(), artifact.mode)
+        if os.geteuid() == 0:
+            owner = source.site.root.stat()
+            os.fchown(stream.fileno(), owner.st_uid, owner.st_gid)
+        stream.flush()
+        os.fsync(stream.fileno())
+        seen = os.fstat(content.fileno())
+        os.utime(stream.fileno(), ns=(seen.st_mtime_ns, seen.st_mtime_ns))
+
+
+def _inflate(archive: Path, place: Path) -> None:
+    descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with inflated(archive) as content, os.fdopen(descriptor, "wb") as stream:
+        while block := content.read(BLOCK):
+            stream.write(block)
+
+
+def opened_key(source: Source, sealed: Artifact) -> bytes | None:
+    """The age key of a backup; None where it cannot be opened and need not be, since there is one already.
+
+    Raises:
+        KeyUnusable: it cannot be opened, and is needed.
+    """
+    try:
+        return sealing.open_sealed(source.file(sealed).read_bytes(), source.recovery)
+    except KeyUnusable:
+        if source.recovery is None and (source.site.root / keys.DEFAULT_FILE).exists():
+            return None
+        raise
+
+
+def _staged_key(source: Source, into: Path, staged: Staged) -> list[Path]:
+    """The age key, opened, unless a key that can be used is there already."""
+    sealed = next((one for one in source.record.artifacts if one.path.endswith(f"/{KEY}")), None)
+    if sealed is None:
+        staged.warnings.append("this backup holds no age key")
+        return []
+    opened = opened_key(source, sealed)
+    if opened is None:
+        staged.warnings.append(f"{keys.DEFAULT_FILE} stays as it is: the one in the backup is encrypted")
+        return []
+    place = into / keys.DEFAULT_FILE
+    place.parent.mkdir(mode=0o700, parents=True)
+    (source.site.root / keys.DEFAULT_FILE).parent.mkdir(mode=0o700, exist_ok=True)
+    with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        stream.write(opened)
+    return [keys.DEFAULT_FILE]
+
+
+def volumes_of(source: Source) -> dict[str, Swap]:
+    """The volumes whose content a component exchanges, by the file in the backup that has it."""
+    component = source.site.section.components.get(source.name)
+    if component is None or component.environment is None:
+        return {}
+    address = source.site.stack.environments[component.environment].engine
+    if source.record.driver == "volume" and component.volume:
+        return {f"{source.name}.tar.gz": Swap(address, component.volume)}
+    if source.record.driver != "influxdb" or source.record.facts.get("form") != "cold":
+        return {}
+    engine, container = source.site.engine(component), influxdb.find(source.site, component)
+    found = {
+        influxdb.DATA_FILE: volumes.at(engine, container.id, DATA),
+        influxdb.CONFIG_FILE: volumes.at(engine, container.id, CONFIG),
+    }
+    return {file: Swap(address, volume) for file, volume in found.items() if volume}
+
+
+def _stage_in_volumes(source: Source, wanted: Mapping[str, Swap], number: str) -> None:
+    engine = source.site.engine(source.site.section.components[source.name])
+    for file, swap in wanted.items():
+        with volumes.mounted(engine, swap.volume, writable=True) as helper:
+            volumes.put(engine, helper, volumes.MOUNTED, [_folder_alone(f".restore-{number}")])
+            _fill(source, engine, helper, f"{volumes.MOUNTED}/.restore-{number}", file)
+
+
+def fill_volume(source: Source, engine: Engine, volume: str) -> None:
+    """Put a volume component into another, empty volume."""
+    with volumes.mounted(engine, volume, writable=True) as helper:
+        _fill(source, engine, helper, volumes.MOUNTED, f"{source.name}.tar.gz")
+
+
+def _fill(source: Source, engine: Engine, helper: str, folder: str, file: str) -> None:
+    for artifact in source.record.artifacts:
+        if artifact.members and Path(artifact.path).name == file:
+            volumes.put(engine, helper, folder, blocks(source.file(artifact)))
+    if not any(artifact.members for artifact in source.record.artifacts):
+        volumes.put(engine, helper, folder, _packed(source))
+
+
+def _folder_alone(name: str) -> bytes:
+    stream = BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        info = tarfile.TarInfo(name)
+        info.type, info.mode = tarfile.DIRTYPE, 0o700
+        archive.addfile(info)
+    return stream.getvalue()
+
+
+def blocks(path: Path) -> Iterator[bytes]:
+    """What a gzip file unpacks to."""
+    with inflated(path) as content:
+        while block := content.read(BLOCK):
+            yield block
+
+
+def _packed(source: Source) -> Iterator[bytes]:
+    """The plain files of a component as a tar stream, all of one owner."""
+    owner, _, group = source.record.facts.get("owner", "0:0").partition(":")
+    paths = [one.path for one in source.record.artifacts] + [one.path for one in source.record.links]
+    for folder in sorted({parent for path in paths for parent in Path(path).relative_to(source.name).parents}):
+        if folder != Path():
+            info = tarfile.TarInfo(str(folder))
+            info.type, info.mode, info.uid, info.gid = tarfile.DIRTYPE, 0o755, int(owner), int(group)
+            yield info.tobuf(tarfile.GNU_FORMAT)
+    for artifact in source.record.artifacts:
+        info = tarfile.TarInfo(str(Path(artifact.path).relative_to(source.name)))
+        info.size, info.mode = artifact.size, artifact.mode
+        info.mtime, info.uid, info.gid = int(source.file(artifact).stat().st_mtime), int(owner), int(group)
+        yield info.tobuf(tarfile.GNU_FORMAT)
+        with source.file(artifact).open("rb") as content:
+            while block := content.read(BLOCK):
+                yield block
+        yield bytes(-info.size % tarfile.BLOCKSIZE)
+    for link in source.record.links:
+        info = tarfile.TarInfo(str(Path(link.path).relative_to(source.name)))
+        info.type, info.linkname, info.uid, info.gid = tarfile.SYMTYPE, link.target, int(owner), int(group)
+        yield info.tobuf(tarfile.GNU_FORMAT)
+    yield bytes(2 * tarfile.BLOCKSIZE)

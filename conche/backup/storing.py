@@ -1,0 +1,65 @@
+"""From entries to a writer, with second tries for what changes while it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from tarfile import TarInfo
+from typing import Protocol
+
+from conche.backup.entries import BLOCK, Changed, Entry, HoldsKey, Reading, Unreadable
+
+__all__ = ["Writer", "store"]
+
+TRIES = 3
+
+
+class Writer(Protocol):
+    """What entries are written to: an archive, or a folder."""
+
+    def add(self, info: TarInfo, blocks: Iterable[bytes] = ...) -> None: ...
+
+    def mark(self) -> object: ...
+
+    def back(self, mark: object) -> None: ...
+
+
+def store(entries: Iterable[Entry], writer: Writer, reading: Reading) -> int:
+    """Write every entry; what cannot be had whole is left out, and said in `reading`.
+
+    Returns:
+        How many were written.
+    """
+    return sum(_store(entry, writer, reading) for entry in entries)
+
+
+def _store(entry: Entry, writer: Writer, reading: Reading) -> bool:
+    name = entry.info.name
+    if entry.read is None:
+        writer.add(entry.info)
+        return True
+    for _ in range(TRIES):
+        try:
+            _add(writer, *entry.read())
+        except Changed:
+            continue
+        except HoldsKey:
+            reading.leave_out(name, "holds a private age key")
+            return False
+        except Unreadable as error:
+            reading.leave_out(name, str(error), harmful=True)
+            return False
+        return True
+    reading.leave_out(name, f"changed while it was read, {TRIES} times", harmful=True)
+    return False
+
+
+def _add(writer: Writer, info: TarInfo, blocks: Iterator[bytes]) -> None:
+    if info.size <= BLOCK:  # it has been read already
+        writer.add(info, blocks)
+        return
+    mark = writer.mark()
+    try:
+        writer.add(info, blocks)
+    except BaseException:
+        writer.back(mark)
+        raise

@@ -1,0 +1,256 @@
+"""The folder of the backups: daily/, weekly/, monthly/, and .store/ for what is not a backup.
+
+A backup appears by one rename, when it is whole, and goes by one rename, before anything in it is deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+from conche.backup import manifest
+from conche.backup.manifest import Manifest
+from conche.errors import CheckFailed, NotFound, Refused, did_you_mean
+from conche.files import lock, sync_file, sync_folder, write_atomic
+from conche.stack import KINDS, Kind
+
+__all__ = ["Found", "Record", "Target", "name_of"]
+
+_NAME = re.compile(r"(?P<stack>.+)_(?P<kind>daily|weekly|monthly)_(?P<time>\d{8}_\d{6})(-\d+)?")
+BUILDING, TRASH = "building-", "trash-"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a backup beyond itself.
+
+    Attributes:
+        verified: when its files last were what the manifest says; None for never, or where they were not.
+        drilled: when it was last restored on trial, and worked.
+    """
+
+    verified: datetime | None = None
+    drilled: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A backup in the target.
+
+    Attributes:
+        named: the time in its name, UTC.
+    """
+
+    folder: Path
+    kind: Kind
+    named: datetime
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @cached_property
+    def manifest(self) -> Manifest | None:
+        """None where it has none that can be trusted: damaged, or written by the old script."""
+        with contextlib.suppress(CheckFailed):
+            return manifest.read(self.folder)
+        return None
+
+    @property
+    def created(self) -> datetime:
+        """The manifest's time, in UTC: names follow the local clock, which one night a year goes back."""
+        return self.manifest.created if self.manifest else self.named
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(path.lstat().st_size for path in self.folder.rglob("*") if not path.is_dir())
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the backups of a stack are."""
+
+    folder: Path
+    stack: str
+
+    @property
+    def store(self) -> Path:
+        return self.folder / ".store"
+
+    def backups(self) -> list[Found]:
+        """Every backup of this stack, the newest first; foreign names and links are none."""
+        found = []
+        for kind in KINDS:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                entries = [entry for entry in os.scandir(self.folder / kind) if entry.is_dir(follow_symlinks=False)]
+                found += [one for entry in entries if (one := self._parsed(Path(entry.path), kind))]
+        return sorted(found, key=lambda one: (one.created, one.name), reverse=True)
+
+    def find(self, name: str) -> Found:
+        """The backup of that name; `latest` is the newest.
+
+        Raises:
+            NotFound: there is none, with the nearest name.
+        """
+        backups = self.backups()
+        if name == "latest" and backups:
+            return backups[0]
+        for one in backups:
+            if one.name == name:
+                return one
+        raise NotFound(
+            "no-such-backup",
+            f"There is no backup {name!r}.{did_you_mean(name, [one.name for one in backups])}",
+            looked_at=[str(self.folder)],
+            next_command="invoke backup.list",
+        )
+
+    @contextlib.contextmanager
+    def locked(self, purpose: str, *, wait: float = 0.0) -> Iterator[int]:
+        """Hold the target, and remove what a kill has left in it.
+
+        Raises:
+            Locked: another command is at work here.
+            Refused: nothing can be written here.
+        """
+        try:
+            for folder in (self.folder, self.store, *(self.folder / kind for kind in KINDS)):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            held = lock("backup", purpose, folder=self.store, wait=wait)
+            descriptor = held.__enter__()
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+        with contextlib.ExitStack() as stack:
+            stack.push(held)
+            self.sweep()
+            yield descriptor
+
+    def sweep(self) -> None:
+        """Remove unfinished and half-deleted backups; only the holder of the lock may."""
+        for left in [*self.store.glob(f"{BUILDING}*"), *self.store.glob(f"{TRASH}*")]:
+            shutil.rmtree(left, ignore_errors=True)
+        for half in [*self.store.glob(".*.json.????????"), *self.records.glob(".*.json.????????")]:
+            half.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def building(self) -> Iterator[Path]:
+        """A folder in which a backup is built; gone afterwards unless it was published."""
+        folder = Path(tempfile.mkdtemp(prefix=BUILDING, dir=self.store))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, built: Path, kind: Kind, name: str) -> Path:
+        """Make a finished backup visible, on disk when this returns."""
+        place = self.folder / kind / name
+        every = [*built.rglob("*"), built]
+        # Asked for at once the file system puts many on disk together; one after the other each waits for a turn.
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(sync_file, [path for path in every if path.is_file() and not path.is_symlink()]))
+            list(pool.map(sync_folder, [path for path in every if path.is_dir() and not path.is_symlink()]))
+        built.chmod(0o700)
+        os.replace(built, place)
+        sync_folder(place.parent)
+        return place
+
+    def discard(self, one: Found) -> None:
+        """Delete a backup: out of sight first."""
+        # No folder is made for it: on a full disk that could not be done.
+        place = self.store / f"{TRASH}{one.name}"
+        try:
+            os.replace(one.folder, place)
+            sync_folder(one.folder.parent)
+            self._record_file(one.name).unlink(missing_ok=True)
+            shutil.rmtree(place)
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+
+    @property
+    def records(self) -> Path:
+        return self.store / "records"
+
+    def record(self, one: Found) -> Record:
+        """What is known of a backup; nothing where its manifest is another one now."""
+        try:
+            content = json.loads(self._record_file(one.name).read_text())
+            if content.get("manifest") != _digest_of(one):
+                return Record()
+            return Record(*(_moment(content.get(name)) for name in ("verified", "drilled")))
+        except (OSError, ValueError, AttributeError, TypeError):
+            return Record()
+
+    def note(self, one: Found, record: Record) -> None:
+        """Keep what is known of a backup."""
+        content = {
+            "manifest": _digest_of(one),
+            **{name: value.isoformat() for name in ("verified", "drilled") if (value := getattr(record, name))},
+        }
+        try:
+            self.records.mkdir(mode=0o700, exist_ok=True)
+            write_atomic(self._record_file(one.name), json.dumps(content).encode(), mode=0o600)
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+
+    def free_name(self, kind: Kind, moment: datetime) -> str:
+        """The name of a backup that begins now; numbered where that second was there before."""
+        wanted = name_of(self.stack, kind, moment)
+        names = (wanted, *(f"{wanted}-{number}" for number in range(2, 100)))
+        return next(name for name in names if not (self.folder / kind / name).exists())
+
+    def _record_file(self, name: str) -> Path:
+        return self.records / f"{name}.json"
+
+    def _parsed(self, folder: Path, kind: Kind) -> Found | None:
+        match = _NAME.fullmatch(folder.name)
+        if not match or match["kind"] != kind or match["stack"] != self.stack:
+            return None
+        try:
+            named = datetime.strptime(match["time"], "%Y%m%d_%H%M%S").astimezone(UTC)
+        except (ValueError, OverflowError):
+            return None
+        return Found(folder, kind, named)
+
+
+def name_of(stack: str, kind: str, moment: datetime) -> str:
+    """`<stack>_<kind>_<YYYYMMDD_HHMMSS>`, by the local clock as documented."""
+    return f"{stack}_{kind}_{moment.astimezone():%Y%m%d_%H%M%S}"
+
+
+def unwritable(folder: Path, error: OSError) -> Refused:
+    """The error for a target that cannot be written, or is full."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Refused(
+            "target-full",
+            f"The disk is full: {error.strerror}. What was begun has been removed.",
+            looked_at=[str(folder)],
+            next_command="invoke backup.prune --dry-run    # what could go\ndf -h " + str(folder),
+        )
+    return Refused(
+        "target-unwritable",
+        f"{folder} cannot be written: {error.strerror}.",
+        looked_at=[str(error.filename or folder)],
+        next_command=f"mkdir -p {folder} && ls -ld {folder}",
+    )
+
+
+def _digest_of(one: Found) -> str:
+    import hashlib
+
+    return hashlib.sha256((one.folder / manifest.FILE).read_bytes()).hexdigest()
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

@@ -1,0 +1,167 @@
+"""invoke backup.*"""
+
+from typing import Annotated
+
+from conche.command import Invocation, command
+from conche.outcome import Outcome
+
+Name = Annotated[str, "the backup, or latest"]
+Log = Annotated[str | None, "write what is said to the end of this file; it is rotated"]
+Kind = Annotated[str, "daily, weekly or monthly"]
+
+
+@command(changes=True, bare="kind")
+def create(
+    invocation: Invocation,
+    kind: Kind = "daily",
+    plain_key: Annotated[bool, "store the age key unencrypted"] = False,
+    wait: Annotated[float, "seconds to wait for another backup command to end"] = 0.0,
+    log: Log = None,
+) -> Outcome:
+    """Make a backup, verify it, prune.
+
+    It is built aside and appears when it is whole. Exit code 3: it is kept, but something is missing from it.
+    """
+    from conche.backup.create import create
+    from conche.backup.logfile import logged
+
+    return logged(log, lambda: create(invocation, kind, plain_key=plain_key, wait=wait))
+
+
+@command(name="list")
+def list_(invocation: Invocation) -> Outcome:
+    """The backups: age, size, verified when."""
+    from conche.backup.show import list_backups
+
+    return list_backups(invocation)
+
+
+@command()
+def show(invocation: Invocation, name: Name) -> Outcome:
+    """One backup: components and files."""
+    from conche.backup.show import show
+
+    return show(invocation, name)
+
+
+@command()
+def diff(
+    invocation: Invocation,
+    first: Annotated[str, "the older backup"],
+    second: Annotated[str, "the newer one, or latest"],
+) -> Outcome:
+    """What differs between two backups."""
+    from conche.backup.show import diff
+
+    return diff(invocation, first, second)
+
+
+@command()
+def status(invocation: Invocation) -> Outcome:
+    """Whether the newest good backups are young enough; exit code 1 if not."""
+    from conche.backup.show import status
+
+    return status(invocation)
+
+
+@command(bare="name")
+def verify(
+    invocation: Invocation,
+    name: Annotated[str | None, "one backup, or latest; default: all"] = None,
+    all: Annotated[bool, "every backup"] = False,
+    deep: Annotated[bool, "also unpack every archive, to nowhere"] = False,
+    log: Log = None,
+) -> Outcome:
+    """Compare every file with the manifest."""
+    from conche.backup.logfile import logged
+    from conche.backup.verify import verify
+
+    return logged(log, lambda: verify(invocation, name, every=all, deep=deep))
+
+
+@command(changes=True, destroys=True, bare="name")
+def restore(
+    invocation: Invocation,
+    name: Annotated[str | None, "the backup, or latest; default: only list them"] = None,
+    component: Annotated[list[str], "only this component; may be given again"] = (),  # type: ignore[assignment]
+    target: Annotated[str | None, "unpack into this new folder, and touch nothing else"] = None,
+    force: Annotated[bool, "do not ask"] = False,
+    from_: Annotated[str | None, "offsite: fetch it from the repository of backup.sync first"] = None,
+    recovery_key: Annotated[str | None, "file with the key that opens the age key of the backup"] = None,
+) -> Outcome:
+    """Bring a backup back.
+
+    It is verified and unpacked beside first. Then what uses the data stops, old and new are exchanged, and it starts
+    again; where it does not become healthy, the exchange is taken back. The old data are kept until the next backup.
+    """
+    from conche.backup.restore import restore
+
+    return restore(
+        invocation, name, component=component, target=target, force=force, source=from_, recovery_key=recovery_key
+    )
+
+
+@command(changes=True)
+def prune(invocation: Invocation) -> Outcome:
+    """Delete what retention does not keep."""
+    from conche.backup.prune import prune
+
+    return prune(invocation)
+
+
+@command(bare="name")
+def drill(
+    invocation: Invocation,
+    name: Annotated[str | None, "the backup; default: the newest"] = None,
+    log: Log = None,
+) -> Outcome:
+    """Restore on trial, into scratch places.
+
+    Archives are unpacked, buckets restored under other names, copies of services started; all of it is removed again.
+    """
+    from conche.backup.drill import drill
+    from conche.backup.logfile import logged
+
+    return logged(log, lambda: drill(invocation, name))
+
+
+@command(changes=True)
+def sync(invocation: Invocation, log: Log = None) -> Outcome:
+    """Send backups to the restic repository elsewhere."""
+    from conche.backup.logfile import logged
+    from conche.backup.sync import sync
+
+    return logged(log, lambda: sync(invocation))
+
+
+@command()
+def report(
+    invocation: Invocation,
+    output: Annotated[str | None, "the file; default: report.html beside the backups"] = None,
+) -> Outcome:
+    """One HTML page: sizes, verify and drill results, next runs."""
+    from conche.backup.report import report
+
+    return report(invocation, output)
+
+
+@command(changes=True)
+def cron(
+    invocation: Invocation,
+    action: Annotated[str, "install, status or uninstall"],
+) -> Outcome:
+    """The schedule: install, status, uninstall."""
+    from conche.backup.cron import cron
+
+    return cron(invocation, action)
+
+
+@command(name="recovery-key", changes=True)
+def recovery_key(
+    invocation: Invocation,
+    path: Annotated[str, "the new file, better on another disk"],
+) -> Outcome:
+    """Make a key that opens the age keys inside backups."""
+    from conche.backup.recovery import recovery_key
+
+    return recovery_key(invocation, path)

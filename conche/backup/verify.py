@@ -1,0 +1,211 @@
+"""backup.verify: is a backup what its manifest says, file by file and bit by bit?"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from conche.backup import manifest
+from conche.backup.extract import Limits, inflated, walk
+from conche.backup.manifest import Artifact, Manifest
+from conche.backup.site import Site, open_site
+from conche.backup.target import Found
+from conche.command import Invocation
+from conche.errors import CheckFailed, NotFound
+from conche.outcome import Outcome, Table
+
+__all__ = ["Damage", "check", "verify"]
+
+BLOCK = 1 << 20
+Inodes = dict[tuple[int, int], str]
+"""sha256 by device and inode: a file that several backups share is read once."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is not as it was written."""
+
+    path: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.what}"
+
+
+def check(
+    folder: Path, known: Manifest, *, deep: bool = False, only: str = "", read: Inodes | None = None
+) -> list[Damage]:
+    """What is wrong with a backup's files; nothing where every bit is as it was written.
+
+    Args:
+        deep: also inflate every archive and walk through it.
+        only: one component; the manifest has been read already.
+        read: hashes of files that other backups share with this one.
+    """
+    inodes: Inodes = {} if read is None else read
+    artifacts = [one for one in known.artifacts() if not only or one.path.startswith(f"{only}/")]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda one: _artifact(folder, one, inodes), artifacts))
+    damage = [one for one in found if one]
+    damage += _links(folder, known, only) + ([] if only else _strangers(folder, known))
+    if deep and not damage:
+        damage += [one for artifact in artifacts if (one := _inside(folder, artifact))]
+    return damage
+
+
+def _artifact(folder: Path, artifact: Artifact, inodes: Inodes) -> Damage | None:
+    path = folder / artifact.path
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return Damage(artifact.path, "is missing")
+    except OSError as error:
+        return Damage(artifact.path, f"cannot be read: {error.strerror}")
+    with os.fdopen(descriptor, "rb", buffering=0) as stream:
+        seen = os.fstat(stream.fileno())
+        if seen.st_size != artifact.size:
+            return Damage(artifact.path, f"has {seen.st_size} bytes, not {artifact.size}")
+        key = (seen.st_dev, seen.st_ino)
+        if key not in inodes:
+            try:
+                inodes[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+            except OSError as error:
+                return Damage(artifact.path, f"cannot be read: {error.strerror}")
+    return None if inodes[key] == artifact.sha256 else Damage(artifact.path, "is not what was written")
+
+
+def _links(folder: Path, known: Manifest, only: str) -> list[Damage]:
+    damage = []
+    for name, record in known.components.items():
+        for link in record.links if only in ("", name) else ():
+            try:
+                target = str((folder / link.path).readlink())
+            except OSError:
+                target = ""
+            if target != link.target:
+                damage.append(Damage(link.path, f"is not the link to {link.target} that was written"))
+    return damage
+
+
+def _strangers(folder: Path, known: Manifest) -> list[Damage]:
+    """Files and folders that nobody wrote."""
+    listed = {one.path for one in known.artifacts()} | {manifest.FILE}
+    listed |= {link.path for record in known.components.values() for link in record.links}
+    above = {str(parent) for path in listed for parent in Path(path).parents}
+    found = []
+    for inside, folders, files in os.walk(folder):
+        place = Path(inside).relative_to(folder)
+        names = [*files, *(name for name in folders if os.path.islink(os.path.join(inside, name)))]  # noqa: PTH114, PTH118
+        found += [str(place / name) for name in names if str(place / name) not in listed]
+        found += [str(place / name) for name in folders if name not in names and str(place / name) not in above]
+    return [Damage(path, "does not belong to the backup") for path in sorted(found)]
+
+
+def _inside(folder: Path, artifact: Artifact) -> Damage | None:
+    path = folder / artifact.path
+    try:
+        if artifact.members:
+            walk(path, Limits(artifact.members, artifact.content, exact=True))
+        elif artifact.pieces:
+            with inflated(path) as stream:
+                size = sum(len(block) for block in iter(lambda: stream.read(BLOCK), b""))
+            if size != artifact.content:
+                return Damage(artifact.path, f"unpacks to {size} bytes, not {artifact.content}")
+    except CheckFailed as error:
+        return Damage(artifact.path, error.message)
+    return None
+
+
+def verify(call: Invocation, name: str | None, *, every: bool, deep: bool) -> Outcome:
+    """Verify one backup, or all; without a name, all."""
+    site = open_site(call)
+    with site.locked("invoke backup.verify", wait=10):
+        chosen = [site.target.find(name)] if name and not every else site.target.backups()
+        if not chosen:
+            raise NotFound(
+                "no-backups",
+                f"There is no backup in {site.target.folder}.",
+                next_command="invoke backup.create daily",
+            )
+        inodes: Inodes = {}
+        results = {one: _verified(site, one, deep=deep, inodes=inodes) for one in chosen}
+    return _outcome(results)
+
+
+@dataclass(frozen=True)
+class _Result:
+    hashed: bool
+    damage: tuple[Damage, ...]
+
+    @property
+    def word(self) -> str:
+        if self.damage:
+            return "DAMAGED"
+        return "ok" if self.hashed else "readable, not hashed"
+
+
+def _verified(site: Site, one: Found, *, deep: bool, inodes: Inodes) -> _Result:
+    site.say(f"verifying {one.name}")
+    if one.manifest is None and not (one.folder / manifest.FILE).exists():
+        return _Result(hashed=False, damage=tuple(_unhashed(one)))
+    if one.manifest is None:
+        return _Result(hashed=True, damage=(Damage(manifest.FILE, "is not what was written"),))
+    damage = check(one.folder, one.manifest, deep=deep, read=inodes)
+    record = site.target.record(one)
+    site.target.note(one, replace(record, verified=None if damage else datetime.now(UTC)))
+    return _Result(hashed=True, damage=tuple(damage))
+
+
+def _unhashed(one: Found) -> Iterable[Damage]:
+    """A backup of the old script: nothing to compare with, but its archives can be read or not."""
+    archives = sorted(one.folder.rglob("*.tar.gz"))
+    if not archives and not (one.folder / manifest.TEXT).exists():
+        yield Damage(".", "has no manifest and no archive")
+    for path in archives:
+        try:
+            walk(path, Limits())
+        except CheckFailed as error:
+            yield Damage(str(path.relative_to(one.folder)), error.message)
+
+
+def _outcome(results: Mapping[Found, _Result]) -> Outcome:
+    rows, lines, bad = [], [], 0
+    for one, result in results.items():
+        rows.append((one.name, result.word, "; ".join(map(str, result.damage[:3]))))
+        bad += bool(result.damage)
+        for damage in result.damage:
+            sharing = _sharing(one, damage, results)
+            lines.append(f"{one.name}: {damage}" + (f" (shared with {', '.join(sharing)})" if sharing else ""))
+    if bad:
+        good = [one.name for one, result in results.items() if result.word == "ok"]
+        lines.append(f"Restore another one: {good[0]}" if good else "Next: invoke backup.create daily")
+    value = [
+        {"name": one.name, "state": result.word, "damage": [str(damage) for damage in result.damage]}
+        for one, result in results.items()
+    ]
+    return Outcome(
+        value=value,
+        tables=[Table(("backup", "state", "damage"), tuple(rows))],
+        lines=lines,
+        exit_code=1 if bad else 0,
+    )
+
+
+def _sharing(one: Found, damage: Damage, results: Mapping[Found, _Result]) -> list[str]:
+    """The other backups that share a damaged file by hard link."""
+    try:
+        inode = (one.folder / damage.path).lstat().st_ino
+    except OSError:
+        return []
+    return [
+        other.name
+        for other, result in results.items()
+        if other is not one
+        for elsewhere in result.damage
+        if (other.folder / elsewhere.path).exists() and (other.folder / elsewhere.path).lstat().st_ino == inode
+    ]

@@ -1,0 +1,180 @@
+"""What is in a volume or folder of an engine, read and written through the engine: a remote one too.
+
+A container that is created and never started lends its file system: the engine copies from and to what is mounted in
+it. Only to exchange what is in a volume does a container have to run, for some renames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
+
+from conche.engine import containers
+from conche.engine.connection import Engine, translated
+from conche.engine.containers import Container
+from conche.errors import NotFound, Refused, Unreachable
+from conche.process import run
+
+__all__ = ["LABEL", "MOUNTED", "at", "clear_helpers", "exists", "mounted", "opened", "put", "run_beside", "using"]
+
+MOUNTED = "/conche-volume"
+"""Where a volume is mounted in the containers that are made here."""
+
+LABEL = "io.conche.helper-of"
+"""Label of what is made here for a while, with the volume it is made for."""
+
+CHUNK = 1 << 20
+
+
+class Stream(io.RawIOBase):
+    """What the engine sends, as a file."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks, self._rest = chunks, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._rest:
+            self._rest = next(self._chunks, b"")
+        count = min(len(buffer), len(self._rest))
+        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
+        return count
+
+
+def exists(engine: Engine, volume: str) -> bool:
+    """Whether the engine has a volume of that name; a folder of its host is made when it is first used."""
+    import docker.errors
+
+    if volume.startswith("/"):
+        return True
+    with translated(engine.address):
+        try:
+            engine.client.api.inspect_volume(volume)
+        except docker.errors.NotFound:
+            return False
+    return True
+
+
+def using(engine: Engine, volume: str) -> tuple[Container, ...]:
+    """The containers, of any state, in which a volume or folder is mounted; our own are left out."""
+    with translated(engine.address):
+        listed = engine.client.api.containers(all=True)
+    ids = [
+        one["Id"]
+        for one in listed
+        if LABEL not in (one.get("Labels") or {})
+        and any(volume in (mount.get("Name"), mount.get("Source")) for mount in one.get("Mounts") or [])
+    ]
+    return tuple(found for one in ids if (found := containers.read(engine, one)))
+
+
+def at(engine: Engine, container_id: str, path: str) -> str | None:
+    """The volume or folder that is mounted at a path of a container."""
+    with translated(engine.address):
+        mounts = engine.client.api.inspect_container(container_id)["Mounts"]
+    return next((mount.get("Name") or mount["Source"] for mount in mounts if mount["Destination"] == path), None)
+
+
+@contextlib.contextmanager
+def mounted(engine: Engine, volume: str, *, writable: bool = False) -> Iterator[str]:
+    """A container that is not started, with the volume at `MOUNTED`; its id."""
+    mount = f"{volume}:{MOUNTED}{'' if writable else ':ro'}"
+    with translated(engine.address):
+        api = engine.client.api
+        made = api.create_container(
+            _any_image(engine, volume),
+            ["true"],
+            labels={LABEL: volume},
+            host_config=api.create_host_config(binds=[mount]),
+        )
+    try:
+        yield made["Id"]
+    finally:
+        containers.remove(engine, made["Id"])
+
+
+def clear_helpers(engine: Engine, volume: str) -> None:
+    """Remove what an interrupted command has made for a volume: containers, and a drill's volume."""
+    wanted = {"label": [f"{LABEL}={volume}"]}
+    with translated(engine.address):
+        for one in engine.client.api.containers(all=True, filters=wanted):
+            containers.remove(engine, one["Id"])
+        for one in engine.client.api.volumes(filters=wanted).get("Volumes") or []:
+            engine.client.api.remove_volume(one["Name"], force=True)
+
+
+@contextlib.contextmanager
+def opened(engine: Engine, container_id: str, path: str) -> Iterator[tarfile.TarFile]:
+    """A file or folder of a container, running or not, as a tar stream.
+
+    Raises:
+        NotFound: there is no such path.
+    """
+    with translated(engine.address):
+        chunks, _ = engine.client.api.get_archive(container_id, path, chunk_size=CHUNK)
+        stream = io.BufferedReader(Stream(iter(chunks)), CHUNK)
+        try:
+            with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
+                yield archive
+        except tarfile.TarError as error:
+            raise Unreachable(
+                "engine-stream-broken", f"What the engine sent of {path} ended too early.", evidence=[str(error)]
+            ) from error
+
+
+def put(engine: Engine, container_id: str, path: str, chunks: Iterable[bytes]) -> None:
+    """Unpack a tar stream into a folder of a container, running or not."""
+    with translated(engine.address):
+        done = engine.client.api.put_archive(container_id, path, cast("bytes", iter(chunks)))
+    if not done:
+        raise Unreachable("engine-stream-broken", f"The engine did not take what goes to {path}.")
+
+
+def run_beside(engine: Engine, volume: str, script: str, arguments: Sequence[str]) -> str:
+    """Run a shell script as root in a container of its own, in the volume's folder, without network; what it says.
+
+    Raises:
+        Refused: no image of the engine has a shell.
+        ToolFailed: the script failed.
+    """
+    argv = [
+        "docker", "run", "--rm", "--network", "none", "--user", "0:0", "--entrypoint", "/bin/sh",
+        "--label", f"{LABEL}={volume}",
+        "--volume", f"{volume}:{MOUNTED}", "--workdir", MOUNTED, "--pull", "never",
+    ]  # fmt: skip
+    said: tuple[str, ...] = ()
+    for image in _images(engine, volume):
+        completed = run(
+            [*argv, image, "-euc", script, "sh", *arguments], extra_env=engine.cli_environment(), timeout=900
+        )
+        if "/bin/sh" not in completed.stderr or "exec" not in completed.stderr:
+            return completed.require(f"working in the volume {volume}").stdout
+        said = completed.last_lines(2)
+    raise Refused(
+        "no-shell-image",
+        f"No image of the engine has a shell to work in the volume {volume}.",
+        evidence=said,
+        next_command="docker pull busybox",
+    )
+
+
+def _any_image(engine: Engine, volume: str) -> str:
+    for image in _images(engine, volume):
+        return image
+    raise NotFound("no-image", "The engine has no image to look into a volume with.", next_command="invoke images.base")
+
+
+def _images(engine: Engine, volume: str) -> Iterator[str]:
+    """Images of the engine: first those whose containers use the volume."""
+    seen: set[str] = set()
+    with translated(engine.address):
+        every = [image["Id"] for image in engine.client.api.images()]
+    for image in [*(one.image_id for one in using(engine, volume)), *every]:
+        if image not in seen:
+            seen.add(image)
+            yield image

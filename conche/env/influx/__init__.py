@@ -1,0 +1,1 @@
+"""Looking after the data of an environment's InfluxDB."""

@@ -1,0 +1,118 @@
+"""env.influx.prune: count what is older, ask, delete, count again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from conche.backup.influx import BEGINNING, Influx
+from conche.command import Invocation
+from conche.engine import containers
+from conche.engine.connection import Engine
+from conche.errors import CheckFailed, NotFound, Refused
+from conche.outcome import Outcome, Plan, Step, Table
+from conche.stack import Component
+
+__all__ = ["prune"]
+
+UNITS = {"d": 1, "w": 7, "y": 365}
+SHORTEST = timedelta(days=1)
+Counts = dict[str, dict[str, dict[str, int]]]
+
+
+def prune(call: Invocation, older_than: str, name: str, *, buckets: Sequence[str], confirm: str | None) -> Outcome:
+    """Delete every measurement that is older than an age; with a dry run, only count."""
+    age, environment = _age(older_than), call.environment(name)
+    influx = _opened(call, name)
+    now = datetime.now(UTC).replace(microsecond=0)
+    stop = now - age
+    counted = _counted(influx, _wanted(influx, buckets), stop, now)
+    older = {bucket: sum(one["older"] for one in measured.values()) for bucket, measured in counted.items()}
+    plan = Plan(
+        tuple(
+            Step("delete", f"bucket {bucket}", f"{count} values older than {stop:%Y-%m-%d %H:%M} UTC", destroys=True)
+            for bucket, count in older.items()
+            if count
+        )
+    )
+    value = {"before": stop.isoformat(), "buckets": counted}
+    if call.dry_run or not len(plan):
+        return Outcome(value=value, plan=plan, tables=[_table(counted)])
+    _ask(call, name, sum(older.values()), confirm=confirm, protected=environment.protected)
+    for step in plan:
+        influx.delete(step.name, BEGINNING, stop)
+    left = {step.name: sum(influx.counts(step.name, BEGINNING, stop).values()) for step in plan}
+    if any(left.values()):
+        raise CheckFailed(
+            "influx-not-pruned", "InfluxDB still has values that it was told to delete.", evidence=[str(left)]
+        )
+    return Outcome(
+        value=value, changed=True, plan=plan, tables=[_table(counted)], lines=["Deleted, and counted again."]
+    )
+
+
+def _age(text: str) -> timedelta:
+    match = re.fullmatch(r"(\d{1,5})([dwy])", text.strip())
+    age = timedelta(days=int(match[1]) * UNITS[match[2]]) if match else timedelta()
+    if age < SHORTEST:
+        raise Refused(
+            "not-an-age",
+            f"{text!r} is no age of a day or more, such as 90d, 12w or 1y.",
+            next_command="invoke env.influx.prune 90d --dry-run",
+        )
+    return age
+
+
+def _opened(call: Invocation, name: str) -> Influx:
+    """The environment's InfluxDB, as the section `backup` describes it."""
+    components = call.stack.backup.components.values() if call.stack.backup else ()
+    known = [one for one in components if one.driver == "influxdb" and one.environment == name]
+    component = known[0] if known else Component(driver="influxdb", service="influxdb", environment=name)
+    engine = Engine(call.stack.environments[name].engine)
+    for one in containers.of_project(engine, call.stack.project(name)):
+        if one.service == component.service and one.state == "running":
+            return Influx(engine, one, component.token_file)
+    raise NotFound(
+        "service-not-running",
+        f"{component.service} does not run in {name}.",
+        next_command=f"invoke env.up --env {name}",
+    )
+
+
+def _wanted(influx: Influx, buckets: Sequence[str]) -> Sequence[str]:
+    there = influx.buckets()
+    absent = [one for one in buckets if one not in there]
+    if absent:
+        raise NotFound(
+            "no-such-bucket", f"There is no bucket {', '.join(absent)}.", looked_at=[f"buckets: {', '.join(there)}"]
+        )
+    return buckets or there
+
+
+def _counted(influx: Influx, buckets: Sequence[str], stop: datetime, now: datetime) -> Counts:
+    counted: Counts = {}
+    for bucket in buckets:
+        older = influx.counts(bucket, BEGINNING, stop)
+        every = influx.counts(bucket, BEGINNING, now + timedelta(days=365))
+        counted[bucket] = {one: {"older": older.get(one, 0), "all": every[one]} for one in sorted(every)}
+    return counted
+
+
+def _table(counted: Counts) -> Table:
+    rows = tuple(
+        (bucket, measurement, str(one["older"]), str(one["all"]))
+        for bucket, measured in counted.items()
+        for measurement, one in measured.items()
+    )
+    return Table(("bucket", "measurement", "older", "all"), rows)
+
+
+def _ask(call: Invocation, name: str, count: int, *, confirm: str | None, protected: bool) -> None:
+    if confirm is not None and confirm != name:
+        raise Refused("not-confirmed", f"--confirm says {confirm!r}, and the environment is {name}.")
+    if confirm == name or (call.yes and not protected):
+        return
+    question = f"{count} values will be deleted from the InfluxDB of {name}; only a backup brings them back."
+    option = f"--confirm {name}" if protected else "--yes"
+    call.output.confirm(question, expected=name if protected else "yes", option=option)

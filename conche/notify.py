@@ -1,0 +1,50 @@
+"""Telling people and a dead man's switch how a command ended. Telling never makes a command fail.
+
+Messages go out by Apprise (https://github.com/caronc/apprise), which knows mail, chat and phone services by address;
+pings follow the convention of healthchecks.io: URL/start, URL, URL/fail. Addresses are secrets: they hold tokens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from typing import Literal
+
+from conche.secret import Secret
+
+__all__ = ["notify", "ping"]
+
+TIMEOUT = 10.0
+"""Seconds for one ping."""
+
+
+def ping(url: Secret, event: Literal["start", "success", "fail"]) -> str:
+    """Ask a ping URL; what went wrong, in words that hold no address, or an empty string."""
+    import httpx
+
+    suffix = "" if event == "success" else f"/{event}"
+    try:
+        answer = httpx.get(url.reveal().rstrip("/") + suffix, timeout=TIMEOUT, follow_redirects=True)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return f"the ping ({event}) did not go out: {type(error).__name__}"
+    return "" if answer.is_success else f"the ping ({event}) was answered with {answer.status_code}"
+
+
+def notify(addresses: Sequence[Secret], title: str, body: str, *, failure: bool) -> str:
+    """Send one message to every address; what went wrong, or an empty string."""
+    if not addresses:
+        return ""
+    import apprise
+
+    # Apprise logs the addresses it fails to reach, with the tokens in them.
+    logging.getLogger("apprise").disabled = True
+    sender = apprise.Apprise()
+    unknown = sum(not sender.add(address.reveal()) for address in addresses)
+    sent = False
+    with contextlib.suppress(Exception):  # a plugin may raise anything, and telling never makes a command fail
+        kind = apprise.NotifyType.FAILURE if failure else apprise.NotifyType.SUCCESS
+        sent = bool(sender.notify(title=title, body=body, notify_type=kind))
+    if unknown:
+        return f"{unknown} of {len(addresses)} notification addresses are none that Apprise knows"
+    return "" if sent else "a notification did not go out"

@@ -1,0 +1,151 @@
+"""The sections `backup` and `notifications` of stack.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from conche.stack.section import Name, SecretName, Section, VariableName
+
+__all__ = ["KINDS", "Backup", "Component", "Kind", "Notifications", "Offsite", "Retention"]
+
+Kind = Literal["daily", "weekly", "monthly"]
+KINDS: tuple[Kind, ...] = ("daily", "weekly", "monthly")
+
+Driver = Literal["archive", "command", "files", "influxdb", "logs", "secrets", "volume"]
+RelativePath = Annotated[str, Field(pattern=r"^[^/~][^\x00]*$")]
+Schedule = Annotated[str, Field(pattern=r"^\S+ \S+ \S+ \S+ \S+$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)]
+
+_NEEDS: Mapping[str, tuple[str, ...]] = {
+    "archive": ("paths",),
+    "files": ("paths",),
+    "logs": ("paths",),
+    "volume": ("volume", "environment"),
+    "influxdb": ("service", "environment"),
+    "command": ("service", "environment", "dump", "restore"),
+    "secrets": (),
+}
+_MAY: Mapping[str, tuple[str, ...]] = {
+    "archive": ("optional", "exclude", "services", "environment"),
+    "files": ("optional", "exclude", "services", "environment"),
+    "logs": ("days",),
+    "volume": ("exclude", "consistency", "drill", "unpacked", "services"),
+    "influxdb": ("buckets", "token_file"),
+    "command": ("file",),
+    "secrets": (),
+}
+
+
+class Retention(Section):
+    """When a backup of one kind may be deleted."""
+
+    days: int = Field(ge=1, description="a backup younger than this is kept")
+    least: int = Field(ge=1, description="and so are this many newest verified ones, however old")
+
+
+class Component(Section):
+    """One thing in a backup, and how it is dumped and restored."""
+
+    driver: Driver = Field(description="how it is dumped and restored")
+    required: bool = Field(default=True, description="whether a backup without it is degraded")
+    paths: tuple[RelativePath, ...] = Field(
+        default=(), description="archive: folders; files, logs: glob patterns; relative to stack.yaml"
+    )
+    optional: tuple[RelativePath, ...] = Field(default=(), description="those of the paths that may be missing")
+    exclude: tuple[str, ...] = Field(default=(), description="names or patterns of files and folders to leave out")
+    environment: Name | None = Field(default=None, description="environment whose containers or volumes are meant")
+    service: str | None = Field(default=None, description="service in whose container the dump runs")
+    services: tuple[str, ...] = Field(default=(), description="further services that stop while it is restored")
+    volume: str | None = Field(default=None, description="named volume, or absolute path of a folder, on the engine")
+    consistency: Literal["pause", "stop", "live"] = Field(
+        default="pause", description="what happens to containers that use the volume while it is read"
+    )
+    unpacked: bool = Field(default=False, description="volume: plain files in the backup instead of one archive")
+    drill: bool = Field(
+        default=False, description="volume: in a drill, also start a copy of the service on the restored data"
+    )
+    days: int = Field(default=7, ge=1, description="logs: files changed within this many days")
+    buckets: tuple[str, ...] = Field(default=(), description="influxdb: buckets that a backup must have data of")
+    token_file: str = Field(
+        default="/run/secrets/influxdb_token", description="influxdb: file in the container with the operator token"
+    )
+    dump: tuple[str, ...] = Field(default=(), description="command: argv that writes the dump to stdout")
+    restore: tuple[str, ...] = Field(default=(), description="command: argv that reads the dump from stdin")
+    file: FileName | None = Field(default=None, description="command: name of the dump; default: the component's")
+
+    @model_validator(mode="after")
+    def _fits_its_driver(self) -> Component:
+        absent = [name for name in _NEEDS[self.driver] if not getattr(self, name)]
+        known = {"driver", "required", *_NEEDS[self.driver], *_MAY[self.driver]}
+        foreign = sorted(self.model_fields_set - known)
+        if any(".." in Path(path).parts for path in self.paths):
+            raise PydanticCustomError("driver_fields", "paths below stack.yaml, without ..")
+        if self.services and not self.environment:
+            absent.append("environment")
+        if absent or foreign:
+            reason = " and ".join(
+                [
+                    *([f"needs {', '.join(absent)}"] if absent else []),
+                    *([f"takes no {', '.join(foreign)}"] * bool(foreign)),
+                ]
+            )
+            raise PydanticCustomError(
+                "driver_fields", "what its driver takes: {driver} {reason}", {"driver": self.driver, "reason": reason}
+            )
+        return self
+
+
+class Offsite(Section):
+    """A restic repository that `backup.sync` fills."""
+
+    repository: str = Field(description="folder, sftp:, s3: or rclone: address, as restic takes it")
+    password: SecretName = Field(description="secret with the repository's password")
+    variables: Mapping[VariableName, SecretName] = Field(
+        default_factory=dict, description="variables for restic, such as AWS_ACCESS_KEY_ID, and their secrets"
+    )
+    daily: int = Field(default=14, ge=1, description="newest daily backups that are kept")
+    weekly: int = Field(default=8, ge=1, description="newest weekly ones")
+    monthly: int = Field(default=12, ge=1, description="newest monthly ones")
+
+
+_RETENTION: Mapping[Kind, Retention] = {
+    "daily": Retention(days=7, least=7),
+    "weekly": Retention(days=28, least=4),
+    "monthly": Retention(days=90, least=3),
+}
+_SCHEDULE: Mapping[Kind, str] = {"daily": "0 2 * * *", "weekly": "0 3 * * 0", "monthly": "0 4 1 * *"}
+
+
+class Backup(Section):
+    """What is backed up, where to, how often, and how long it is kept."""
+
+    target: Path | None = Field(default=None, description="folder of the backups; default: ../<stack name>-backups")
+    recipients: tuple[str, ...] = Field(
+        default=(), description="recovery recipients (age1… or an ssh public key) for the age key inside a backup"
+    )
+    retention: Mapping[Kind, Retention] = Field(default_factory=dict, description="when backups are deleted")
+    schedule: Mapping[Kind, Schedule] = Field(default_factory=dict, description="five cron fields for each kind")
+    ping: SecretName | None = Field(
+        default=None, description="secret with a URL that is asked at start (/start), success and failure (/fail)"
+    )
+    offsite: Offsite | None = Field(default=None, description="restic repository that backup.sync fills")
+    components: Mapping[Name, Component] = Field(min_length=1, description="what is in a backup, by name")
+
+    def kept(self, kind: Kind) -> Retention:
+        """The retention of a kind: what the file says, else the documented one."""
+        return self.retention.get(kind, _RETENTION[kind])
+
+    def at(self, kind: Kind) -> str:
+        """The cron fields of a kind."""
+        return self.schedule.get(kind, _SCHEDULE[kind])
+
+
+class Notifications(Section):
+    """Who is told when something fails, or is done."""
+
+    to: tuple[SecretName, ...] = Field(description="secrets that hold addresses, as Apprise takes them")

@@ -1,0 +1,179 @@
+"""backup.cron: the block, idempotence, and a real cron that fires."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from conche.backup.cron import block, next_runs, without_block
+from conche.backup.site import Site
+from conche.backup.target import Target
+from conche.backup.timers import on_calendar, units
+from conche.stack import parse
+from tests.backup.checkouts import Checkout
+from tests.stacks import ROOT
+
+SPACE = """\
+set -eu
+mount -t tmpfs none /var/spool/cron
+mkdir -m 1730 /var/spool/cron/crontabs
+chgrp crontab /var/spool/cron/crontabs
+exec "$@"
+"""
+"""A crontab of one's own: nobody else's is touched."""
+
+
+def isolated(*argv: str) -> list[str]:
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", SPACE, "sh", *argv]
+
+
+def has_cron() -> bool:
+    able = os.geteuid() == 0 and all(shutil.which(name) for name in ("crontab", "cron", "unshare"))
+    return able and subprocess.run(isolated("true"), check=False, capture_output=True).returncode == 0
+
+
+needs_cron = pytest.mark.skipif(not has_cron(), reason="needs root, cron and unshare")
+
+LINES = ["# mine", "MAILTO=me@example.org", "", "5 4 * * * /usr/local/bin/mine --with='50%'"]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    stack = parse(
+        "name: choc-factory\nregistry: localhost:5000\n"
+        "backup: {components: {a: {driver: secrets}}, schedule: {daily: '15 1 * * 1,3'}}\n"
+        "environments: {dev: {compose: [x.yaml]}}"
+    )
+    assert stack.backup is not None
+    folder = tmp_path / "with space 50% $(touch x)"
+    return Site(folder, stack, stack.backup, Target(tmp_path / "target", "choc-factory"), lambda _: None)
+
+
+def test_the_block_stands_by_itself_and_can_be_found(site: Site) -> None:
+    lines = block(site)
+
+    assert all("CHOC_FACTORY" in line for line in lines)
+    assert lines[1].startswith("15 1 * * 1,3 cd '")
+    assert "50\\%" in lines[1]
+    assert sys.executable in lines[1]
+    assert [line.split(" cd ")[0] for line in lines[2:-1]] == ["0 3 * * 0", "0 4 1 * *", "30 5 * * 0", "@reboot"]
+
+
+def test_what_is_not_ours_stays(site: Site) -> None:
+    there = [*LINES[:2], *block(site), *LINES[2:]]
+
+    assert without_block(site, there) == LINES
+    assert without_block(site, LINES) == LINES
+    assert without_block(site, [*block(site)[:-1], *LINES]) == LINES
+    assert without_block(site, without_block(site, there) + block(site)) == LINES
+
+
+def test_the_next_runs_follow_the_schedule(site: Site) -> None:
+    runs = dict(next_runs(site, datetime(2026, 3, 3, 12, tzinfo=UTC)))
+
+    assert runs["daily"] == datetime(2026, 3, 4, 1, 15, tzinfo=UTC)
+    assert runs["weekly"] == datetime(2026, 3, 8, 3, 0, tzinfo=UTC)
+    assert runs["monthly"] == datetime(2026, 4, 1, 4, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("when", "calendar"),
+    [
+        ("0 2 * * *", "*-*-* 2:0:00"),
+        ("0 3 * * 0", "Sun *-*-* 3:0:00"),
+        ("0 4 1 * *", "*-*-1 4:0:00"),
+        ("*/5 * * * *", "*-*-* *:0/5:00"),
+        ("15 1 * * 1,3", "Mon,Wed *-*-* 1:15:00"),
+    ],
+)
+def test_a_schedule_as_systemd_says_it(when: str, calendar: str) -> None:
+    assert on_calendar(when) == calendar
+    if shutil.which("systemd-analyze"):
+        subprocess.run(["systemd-analyze", "calendar", calendar], check=True, capture_output=True)
+
+
+def test_there_is_a_timer_and_a_service_for_each_entry(site: Site) -> None:
+    made = units(site)
+
+    assert {name.removeprefix("choc-factory-backup-") for name in made} == {
+        f"{entry}.{kind}"
+        for entry in ("daily", "weekly", "monthly", "drill", "reboot")
+        for kind in ("timer", "service")
+    }
+    assert "OnCalendar=Mon,Wed *-*-* 1:15:00" in made["choc-factory-backup-daily.timer"]
+    assert "50%%" in made["choc-factory-backup-daily.service"]
+
+
+@needs_cron
+def test_install_is_idempotent_and_uninstall_leaves_the_others(tmp_path: Path) -> None:
+    checkout = Checkout.create(tmp_path)
+    script = tmp_path / "script"
+    script.write_text(
+        "set -eu\nprintf '5 4 * * * mine\\n' | crontab -\n"
+        'i() { PY -m invoke backup.cron "$@"; }\n'
+        "i status && exit 9 || test $? = 1\n"
+        "i install; crontab -l > OUT/one; i install; crontab -l > OUT/two; i status\n"
+        "crontab -l | grep -c FACTORY > OUT/count\n"
+        "crontab -l | sed '/ monthly/d' | crontab -; i status && exit 9 || test $? = 1\n"
+        "i install; crontab -l > OUT/three; i uninstall; crontab -l > OUT/four; i uninstall\n".replace(
+            "PY", sys.executable
+        ).replace("OUT", str(tmp_path))
+    )
+
+    done = subprocess.run(
+        isolated("sh", str(script)), cwd=checkout.folder, env=checkout.environment(), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+    one, two, three, four = ((tmp_path / name).read_text() for name in ("one", "two", "three", "four"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert one == two == three
+    assert one.startswith("5 4 * * * mine\n")
+    assert four == "5 4 * * * mine\n"
+    assert int((tmp_path / "count").read_text()) == 7
+
+
+@needs_cron
+@pytest.mark.timeout(200)
+def test_a_real_cron_makes_the_backup(tmp_path: Path) -> None:
+    checkout = Checkout.create(tmp_path)
+    told = Event()
+
+    class Pinged(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            if self.path == "/here":
+                told.set()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pinged) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/here"
+        checkout.replace("stack.yaml", "backup:\n", "backup:\n  ping: ping_url\n  schedule: {daily: '* * * * *'}\n")
+        assert checkout.invoke("secrets.set", "ping_url", stdin=url).returncode == 0
+        # cron hands on no PYTHONPATH, as nobody's login does: a checkout finds the toolkit by an installed package.
+        checkout.write(
+            "tasks.py", f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n" + (checkout.folder / "tasks.py").read_text()
+        )
+        argv = isolated("sh", "-c", f"{sys.executable} -m invoke backup.cron install && exec cron -f")
+        with subprocess.Popen(argv, cwd=checkout.folder, env=checkout.environment(), stdout=subprocess.DEVNULL) as cron:
+            came = told.wait(150)
+            cron.terminate()
+        server.shutdown()
+
+    log = (checkout.folder / "logs/backup-daily.log").read_text()
+    assert came, log
+    assert checkout.backups()
+    assert "verified" in log
+    assert checkout.invoke("backup.verify").returncode == 0

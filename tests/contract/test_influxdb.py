@@ -1,0 +1,107 @@
+"""What conche believes of InfluxDB 2.7, asked of the stand-in, or of the real image:
+
+CONCHE_TEST_INFLUXDB_IMAGE=influxdb:2.7 pytest tests/contract tests/backup/test_influxdb.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from conche.backup.influx import BEGINNING, InfluxFailed
+from conche.engine.connection import Engine
+from tests.backup.databases import Database
+from tests.stacks import SmallStack, free_port
+
+pytestmark = pytest.mark.engine
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+WEEK = 7 * 86_400
+POINTS = "".join(f"energy_prices,provider=ree price={n} {1_700_000_000 + n * WEEK}\n" for n in range(3))
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory, engine: Engine, base_image: str) -> Iterator[Database]:
+    stack = SmallStack.create(tmp_path_factory.mktemp("influx") / "checkout", free_port())
+    made = Database.create(stack, engine)
+    made.write(POINTS)
+    yield made
+    stack.remove_all(engine)
+
+
+def test_a_backup_is_bolt_sqlite_one_archive_a_shard_and_a_manifest(database: Database) -> None:
+    assert database.influx.backup("/tmp/one") == ()
+
+    names = database.sh("ls /tmp/one").split()
+    manifest = json.loads(database.sh("cat /tmp/one/*.manifest"))
+    [bucket] = [one for one in manifest["buckets"] if one["bucketName"] == "energy"]
+    shards = [shard for policy in bucket["retentionPolicies"] for g in policy["shardGroups"] for shard in g["shards"]]
+    stamp = names[0].split(".")[0]
+    assert datetime.strptime(stamp, "%Y%m%dT%H%M%SZ")
+    assert {f"{stamp}.bolt.gz", f"{stamp}.sqlite.gz", f"{stamp}.manifest"} <= set(names)
+    assert len(shards) == 3
+    assert {shard["fileName"] for shard in shards} <= set(names)
+    assert all(shard["compression"] == 1 for shard in shards)
+    sizes = dict(line.split()[::-1] for line in database.sh("cd /tmp/one; stat -c '%s %n' *").splitlines())
+    assert [shard["size"] for shard in shards] == [int(sizes[shard["fileName"]]) for shard in shards]
+    assert set(database.sh("stat -c %a /tmp/one/*").split()) == {"600"}
+    database.sh(f"gzip -t /tmp/one/{shards[0]['fileName']} && tar tzf /tmp/one/{shards[0]['fileName']}")
+
+
+def test_a_wrong_bucket_ends_well_with_metadata_only(database: Database) -> None:
+    database.sh(
+        "INFLUX_TOKEN=$(cat /run/secrets/influxdb_token) influx backup /tmp/two --bucket nonsense;ls /tmp/two/*.bolt.gz"
+    )
+
+    assert database.sh("ls /tmp/two | grep -c tar.gz || true").strip() == "0"
+
+
+def test_a_token_that_is_not_the_operators_is_refused(database: Database) -> None:
+    database.sh("printf wrong > /tmp/wrong")
+    influx = type(database.influx)(database.engine, database.influx.container, "/tmp/wrong")
+
+    with pytest.raises(InfluxFailed, match="ended with 1") as refused:
+        influx.backup("/tmp/three")
+
+    assert "operator token" in refused.value.next_command
+    assert database.token not in str(refused.value.evidence)
+
+
+def test_counts_and_deletions_keep_to_their_time(database: Database) -> None:
+    before = database.influx.counts("energy", BEGINNING, NOW)
+    middle = datetime.fromtimestamp(1_700_000_000 + WEEK, UTC)
+    late = database.influx.counts("energy", middle, NOW)
+
+    database.influx.delete("energy", BEGINNING, middle)
+
+    assert before == {"energy_prices": 3}
+    assert late == {"energy_prices": 2}
+    assert database.influx.counts("energy", BEGINNING, NOW) == {"energy_prices": 2}
+    assert database.influx.counts("energy", BEGINNING, middle) == {}
+
+
+def test_a_bucket_is_restored_under_another_name_and_never_over_one(database: Database) -> None:
+    database.influx.backup("/tmp/four")
+    there = database.influx.counts("energy", BEGINNING, NOW)
+
+    database.influx.restore_bucket("/tmp/four", "energy", "energy_verify")
+    with pytest.raises(InfluxFailed, match="ended with 1"):
+        database.influx.restore_bucket("/tmp/four", "energy", "energy_verify")
+
+    assert database.influx.buckets() == ("energy", "energy_verify")
+    assert database.influx.counts("energy_verify", BEGINNING, NOW) == there
+    database.influx.delete_bucket("energy_verify")
+    assert database.influx.buckets() == ("energy",)
+
+
+def test_a_full_restore_replaces_everything(database: Database) -> None:
+    database.influx.backup("/tmp/five")
+    there = database.influx.counts("energy", BEGINNING, NOW)
+    database.write(f"weather temperature=1 {1_700_000_000 + 9 * WEEK}\n")
+
+    database.influx.restore_all("/tmp/five")
+
+    assert database.influx.counts("energy", BEGINNING, NOW) == there

@@ -1,0 +1,221 @@
+"""backup.*: a fault at every durable operation. Every visible backup verifies, nothing half done stays, all goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from conche.backup import manifest
+from conche.backup.verify import check
+from tests.backup.checkouts import Checkout, tree
+from tests.backup.test_prune import aged
+from tests.stacks import ROOT
+
+pytestmark = pytest.mark.timeout(900)
+
+OWN = (".backup", "logs")
+
+
+@dataclass
+class Server:
+    """Runs tasks of a checkout, faulted."""
+
+    process: subprocess.Popen[str]
+    scratch: Path
+
+    def run(self, checkout: Checkout, *words: str, at: int = 0, fault: str = "none") -> int:
+        """The exit code of a task; minus the signal that ended it."""
+        order = {
+            "root": str(checkout.folder), "words": words, "at": at, "fault": fault,
+            "log": str(self.scratch / "log"), "count": str(self.scratch / "count"),
+        }  # fmt: skip
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    @property
+    def said(self) -> str:
+        return (self.scratch / "log").read_text()
+
+    @property
+    def count(self) -> int:
+        return int((self.scratch / "count").read_text())
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.faults.counting"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT,
+    ) as process:  # fmt: skip
+        scratch = tmp_path / "scratch"
+        scratch.mkdir()
+        yield Server(process, scratch)
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> Checkout:
+    """A small checkout with two backups, the older one of which retention would not keep."""
+    made = Checkout.create(tmp_path / "golden")
+    made.write("src/big.bin", "x" * 5000)
+    made.replace("stack.yaml", "backup:\n", "backup:\n  retention: {daily: {days: 7, least: 1}}\n")
+    aged(made.create_backup(), 20)
+    aged(made.create_backup(), 10)
+    assert made.invoke("backup.verify").returncode == 0
+    return made
+
+
+def copied(golden: Checkout, folder: Path) -> Checkout:
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(golden.folder.parent, folder, symlinks=True)
+    return Checkout(folder / "factory", folder / "recovery.key")
+
+
+def whole(checkout: Checkout) -> None:
+    """Every backup that can be seen is what its manifest says."""
+    for folder in checkout.backups():
+        assert check(folder, manifest.read(folder)) == [], folder
+
+
+def clean(checkout: Checkout) -> None:
+    """Nothing half done is left after the next command."""
+    left = [path.name for path in (checkout.target / ".store").iterdir()]
+    assert sorted(left) == ["backup.lock", "records"], left
+    own = [path.name for path in (checkout.folder / ".backup").glob("*") if "pre-restore" not in path.name]
+    assert own in ([], [".gitignore"])
+
+
+def operations(server: Server, golden: Checkout, folder: Path, *words: str) -> int:
+    checkout = copied(golden, folder)
+    assert server.run(checkout, *words) == 0, server.said
+    return server.count
+
+
+def test_create_and_prune_killed_before_every_operation(server: Server, golden: Checkout, tmp_path: Path) -> None:
+    total = operations(server, golden, tmp_path / "run", "backup.create")
+    assert total > 60
+    old = {folder.name for folder in golden.backups()}
+    for at in range(1, total + 1):
+        checkout = copied(golden, tmp_path / "run")
+        code = server.run(checkout, "backup.create", at=at, fault="before")
+        assert code == -signal.SIGKILL, (at, code, server.said)
+        whole(checkout)
+        visible = {folder.name for folder in checkout.backups()}
+        assert len(visible) >= 1
+        assert server.run(checkout, "backup.verify") == 0, (at, server.said)
+        clean(checkout)
+        assert tree(checkout.folder, without=OWN) == tree(golden.folder, without=OWN), at
+        if at % 8 == 0 or old - visible:
+            assert server.run(checkout, "backup.create") == 0, (at, server.said)
+            whole(checkout)
+
+
+@pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "EROFS", "EDQUOT"])
+def test_create_with_an_error_at_every_operation(server: Server, golden: Checkout, tmp_path: Path, fault: str) -> None:
+    total = operations(server, golden, tmp_path / "run", "backup.create")
+    for at in range(1, total + 1, {"ENOSPC": 1, "EIO": 3}.get(fault, 7)):
+        checkout = copied(golden, tmp_path / "run")
+        code = server.run(checkout, "backup.create", at=at, fault=fault)
+        assert "Traceback" not in server.said, (at, server.said)
+        assert code in (0, 2, 3), (at, code, server.said)
+        whole(checkout)
+        assert server.run(checkout, "backup.verify") == 0, (at, server.said)
+        clean(checkout)
+        if at % 8 == 0:
+            assert server.run(checkout, "backup.create") == 0, (at, server.said)
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_create_ended_by_a_signal_leaves_nothing(server: Server, golden: Checkout, tmp_path: Path, number: str) -> None:
+    total = operations(server, golden, tmp_path / "run", "backup.create")
+    for at in range(1, total + 1, 7):
+        checkout = copied(golden, tmp_path / "run")
+        code = server.run(checkout, "backup.create", at=at, fault=number)
+        assert code in (0, 128 + getattr(signal, number)), (at, code, server.said)
+        assert "Traceback" not in server.said
+        whole(checkout)
+        assert not list((checkout.target / ".store").glob("building-*")), at
+
+
+def test_restore_killed_before_every_operation_is_whole_or_taken_back(
+    server: Server, golden: Checkout, tmp_path: Path
+) -> None:
+    newest = max(golden.backups(), key=lambda path: path.name).name
+    restored = tree(golden.folder, without=OWN)
+    golden.write("src/app/main.py", "print('later')\n")
+    golden.write("models/later.pkl", "later")
+    golden.write("src/later/.env", "TOKEN=later\n")
+    before = tree(golden.folder, without=OWN)
+    words = ("backup.restore", newest, "--force", *(f"--component={name}" for name in ("models", "code", "config")))
+    total = operations(server, golden, tmp_path / "run", *words)
+    carried = {"src/later": before["src/later"], "src/later/.env": before["src/later/.env"]}
+    after = tree(tmp_path / "run/factory", without=OWN)
+    assert total > 30
+    assert after == {**restored, **carried}
+    seen = set()
+    for at in range(1, total + 1):
+        checkout = copied(golden, tmp_path / "run")
+        code = server.run(checkout, *words, at=at, fault="before")
+        assert code == -signal.SIGKILL, (at, code, server.said)
+        whole(checkout)
+        assert server.run(checkout, "backup.verify") == 0, (at, server.said)
+        clean(checkout)
+        found = tree(checkout.folder, without=OWN)
+        assert found in (before, after), (at, {n for n in found if found.get(n) != before.get(n)})
+        seen.add("after" if found == after else "before")
+        if at % 8 == 0:
+            assert server.run(checkout, *words) == 0, (at, server.said)
+            assert tree(checkout.folder, without=OWN) == after
+    assert seen == {"before", "after"}
+
+
+@pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "SIGTERM"])
+def test_restore_with_an_error_at_every_operation_is_taken_back(
+    server: Server, golden: Checkout, tmp_path: Path, fault: str
+) -> None:
+    newest = max(golden.backups(), key=lambda path: path.name).name
+    golden.write("src/app/main.py", "print('later')\n")
+    golden.write("models/later.pkl", "later")
+    before = tree(golden.folder, without=OWN)
+    words = ("backup.restore", newest, "--force", *(f"--component={name}" for name in ("models", "code", "config")))
+    total = operations(server, golden, tmp_path / "run", *words)
+    after = tree(tmp_path / "run/factory", without=OWN)
+    for at in range(1, total + 1, {"ENOSPC": 1}.get(fault, 3)):
+        checkout = copied(golden, tmp_path / "run")
+        code = server.run(checkout, *words, at=at, fault=fault)
+        assert "Traceback" not in server.said, (at, server.said)
+        assert code in (0, 2, 4, 5, 143), (at, code, server.said)
+        healed = server.run(checkout, "backup.verify")
+        assert healed == 0, (at, server.said)
+        clean(checkout)
+        found = tree(checkout.folder, without=OWN)
+        assert found in (before, after), (at, code, {n for n in found if found.get(n) != before.get(n)})
+        assert code != 4 or found == before
+
+
+@pytest.mark.parametrize("fault", ["before", "after"])
+def test_prune_killed_at_every_operation(server: Server, golden: Checkout, tmp_path: Path, fault: str) -> None:
+    total = operations(server, golden, tmp_path / "run", "backup.prune")
+    assert total > 5
+    for at in range(1, total + 1):
+        checkout = copied(golden, tmp_path / "run")
+        assert server.run(checkout, "backup.prune", at=at, fault=fault) == -signal.SIGKILL, (at, server.said)
+        whole(checkout)
+        assert len(checkout.backups()) in (1, 2)
+        assert server.run(checkout, "backup.prune") == 0, (at, server.said)
+        assert len(checkout.backups()) == 1
+        clean(checkout)
