@@ -90,6 +90,7 @@ def test_what_is_not_said_has_a_default(root: Path) -> None:
         "health": None,
         "protected": True,
         "engine": None,
+        "deploy": stack.Deploy().model_dump(),
     }
     assert (loaded.images["web"].context, loaded.bases) == (Path(), {})
 
@@ -175,7 +176,7 @@ environments:
         ),
         (
             "    engine: host",
-            ":6  environments.dev.engine: got 'host', expected text that matches ^(ssh|tcp|unix|npipe)",
+            ":6  environments.dev.engine: got 'host', expected text that matches ^(swarm|(swarm\\+)?(ssh|tcp|unix",
         ),
         ("    project: 'a b'", ":6  environments.dev.project: got 'a b', expected text that matches"),
         ("    tag: '-x'", ":6  environments.dev.tag: got '-x', expected text that matches"),

@@ -21,7 +21,8 @@ from conche.env.deploy.plan import Change, changes, plan_release, table
 from conche.env.deploy.prepare import Prepared, Wanted, prepare
 from conche.env.deploy.records import Ending, Record, Records, Result
 from conche.env.deploy.recover import settle
-from conche.env.deploy.swarm import SwarmPipeline, open_swarm, plan_swarm, settle_swarm, swarm_changes
+from conche.env.deploy.swarm import SwarmPipeline, open_swarm, settle_swarm
+from conche.env.deploy.swarm_stack import plan_swarm, swarm_changes
 from conche.env.deploy.view import compose_of, open_records, opened, opened_if_possible
 from conche.env.locking import locked
 from conche.errors import ConcheError, Interrupted, NotFound, NotRestored, Refused, Told, Unreachable

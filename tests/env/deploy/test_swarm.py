@@ -15,7 +15,7 @@ import pytest
 from conche.engine import swarm
 from conche.engine.connection import Engine
 from conche.env.deploy.document import Document
-from conche.env.deploy.swarm import to_stack
+from conche.env.deploy.swarm_stack import to_stack
 from conche.errors import Refused
 from conche.images.base import provide
 from conche.stack import Deploy, load
