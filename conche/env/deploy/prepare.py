@@ -231,7 +231,7 @@ def _secret_files(
     if section is not None:
         from conche.secrets import render
 
-        optional = {one: Secret("") for one, said in used_by(section, name).items() if not said.required}
+        optional = render.emptied(call.root, section, used_by(section, name))
         staged = {str(one.path): one.content for one in render.files(call.root, section, {**optional, **secrets})}
     contents, owners = {}, {}
     for key, said in (configuration.rendered.get("secrets") or {}).items():
