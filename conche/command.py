@@ -187,10 +187,15 @@ def _guarded(invocation: Invocation, body: Callable[[], Outcome]) -> Outcome:
     # What a killed command has left does not wait for the next one that would write there. Never a reason to fail.
     with contextlib.suppress(OSError):
         sweep()
+    # To the end: a second Ctrl-C while the error of the first is told would end with a traceback.
+    with signals_raise():
+        return _told(invocation, body)
+
+
+def _told(invocation: Invocation, body: Callable[[], Outcome]) -> Outcome:
     output = invocation.output
     try:
-        with signals_raise():
-            outcome = body()
+        outcome = body()
         output.outcome(outcome, dry_run=invocation.dry_run)
     except Told as error:
         output.error(error)
