@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jsonschema  # type: ignore[import-untyped]
+import jsonschema
 import pytest
 import yaml
 from hypothesis import example, given
@@ -81,7 +81,7 @@ def test_the_stack_of_this_repository_is_what_it_says() -> None:
 def test_what_is_not_said_has_a_default(root: Path) -> None:
     loaded = stack.load(root)
 
-    assert loaded.environments["prod"].model_dump(exclude={"compose"}) == {
+    assert loaded.environments["prod"].model_dump(exclude={"compose", "deploy"}) == {
         "project": "shop",
         "tag": "latest",
         "branch": None,
@@ -91,6 +91,7 @@ def test_what_is_not_said_has_a_default(root: Path) -> None:
         "protected": True,
         "engine": None,
         "deploy": stack.Deploy().model_dump(),
+        "profiles": (),
     }
     assert (loaded.images["web"].context, loaded.bases) == (Path(), {})
 
