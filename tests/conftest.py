@@ -25,7 +25,7 @@ def isolation(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     monkeypatch.delenv("CI", raising=False)  # there nobody sits at a terminal; some tests do
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-    for name in [name for name in os.environ if name.startswith(("COMPOSE_", "SOPS_", "INFLUXDB_"))]:
+    for name in [name for name in os.environ if name.startswith(("COMPOSE_", "SOPS_", "INFLUXDB_", "GITHUB_"))]:
         monkeypatch.delenv(name)
 
 
