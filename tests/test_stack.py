@@ -81,7 +81,7 @@ def test_the_stack_of_this_repository_is_what_it_says() -> None:
 def test_what_is_not_said_has_a_default(root: Path) -> None:
     loaded = stack.load(root)
 
-    assert loaded.environments["prod"].model_dump(exclude={"compose", "deploy"}) == {
+    assert loaded.environments["prod"].model_dump(exclude={"compose"}) == {
         "project": "shop",
         "tag": "latest",
         "branch": None,

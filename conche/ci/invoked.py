@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from invoke import Collection, Task
 
 __all__ = ["reader"]
 
@@ -18,7 +22,12 @@ def reader(root: Path) -> Callable[[Sequence[str]], str]:
         module, _ = FilesystemLoader(start=str(root)).load()
     except CollectionNotFound:
         return lambda _: "there is no tasks.py here."
-    tasks = Collection.from_module(module).to_contexts(ignore_unknown_help=True)
+    collection = Collection.from_module(module)
+    # Invoke takes each option's help away from the task as it reads it, and these tasks may be asked again.
+    helps = [(task, dict(task.help)) for task in _tasks(collection)]
+    tasks = collection.to_contexts(ignore_unknown_help=True)
+    for task, text in helps:
+        task.help = text
     parser = Parser(contexts=tasks, initial=Program().initial_context)
 
     def complaint(argv: Sequence[str]) -> str:
@@ -29,3 +38,9 @@ def reader(root: Path) -> Callable[[Sequence[str]], str]:
         return ""
 
     return complaint
+
+
+def _tasks(collection: Collection) -> Iterator[Task[Any]]:
+    yield from collection.tasks.values()
+    for below in collection.collections.values():
+        yield from _tasks(below)
