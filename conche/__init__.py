@@ -27,6 +27,8 @@ def namespace(root: str | Path) -> Collection:
     from invoke import Collection
 
     from conche.backup import tasks as backup
+    from conche.ci import tasks as ci
+    from conche.ci.runner import tasks as runner
     from conche.doctor import tasks as doctor
     from conche.env import tasks as env
     from conche.env.influx import tasks as influx
@@ -41,8 +43,9 @@ def namespace(root: str | Path) -> Collection:
     collection = Collection("conche")
     collection.configure({"conche": {"root": str(folder if folder.is_dir() else folder.parent)}})
     collection.add_task(doctor.doctor)
-    for module, name in ((backup, "backup"), (env, "env"), (images, "images"), (secrets, "secrets")):
+    for module, name in ((backup, "backup"), (env, "env"), (images, "images"), (secrets, "secrets"), (ci, "ci")):
         collection.add_collection(Collection.from_module(module, name=name))
     collection.collections["secrets"].add_collection(Collection.from_module(recipients, name="recipients"))
     collection.collections["env"].add_collection(Collection.from_module(influx, name="influx"))
+    collection.collections["ci"].add_collection(Collection.from_module(runner, name="runner"))
     return collection

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-__all__ = ["SCHEMA", "Output", "Progress"]
+__all__ = ["SCHEMA", "Output", "Progress", "at_terminal"]
 
 SCHEMA = "conche/1"
 """The version of the JSON document; it changes when a field goes or means something else."""
@@ -31,9 +32,16 @@ SCHEMA = "conche/1"
 WIDTH_OFF_TERMINAL = 200
 """Columns of a table that goes to a file or a pipe, where cutting it at 80 would lose what is looked for."""
 
+_OUTPUT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+
 _GOOD = {"running", "healthy", "ok", "found", "done", "yes", "none"}
 _BAD = {"unhealthy", "exited", "dead", "missing", "restarting", "failed", "oom-killed", "absent", "drift"}
 _UNSURE = {"starting", "created", "paused", "optional", "changed", "unknown", "stopped"}
+
+
+def at_terminal(*streams: TextIO) -> bool:
+    """Whether a person sits at all of these: runners give their steps a terminal too, and nobody sits there."""
+    return not os.environ.get("CI") and all(stream.isatty() for stream in streams)
 
 
 class Progress:
@@ -116,7 +124,7 @@ class Output:
     @contextlib.contextmanager
     def progress(self, text: str) -> Iterator[Progress]:
         """A long step: `text` at once, then what the step says of itself."""
-        if not self._stderr.isatty():
+        if not at_terminal(self._stderr):
             progress = Progress(self)
             progress.step(text)
             yield progress
@@ -133,6 +141,8 @@ class Output:
         """The answer of a command that has ended well, or the plan of a dry run."""
         for warning in outcome.warnings:
             self.say(f"warning: {warning}")
+        if "GITHUB_OUTPUT" in os.environ and not dry_run:
+            self._hand_on(outcome.value, Path(os.environ["GITHUB_OUTPUT"]))
         if self.as_json:
             self._document(
                 changed=outcome.changed,
@@ -170,7 +180,7 @@ class Output:
         Raises:
             Refused: they typed something else, or nobody is there to ask.
         """
-        if not (self._stdin.isatty() and self._stderr.isatty()):
+        if not at_terminal(self._stdin, self._stderr):
             raise Refused(
                 "confirmation-needed",
                 f"{question} Nobody is at a terminal to confirm it.",
@@ -180,6 +190,24 @@ class Output:
         self._stderr.flush()
         if self._stdin.readline().strip() != expected:
             raise Refused("not-confirmed", "Not confirmed; nothing was changed.")
+
+    def _hand_on(self, value: object, file: Path) -> None:
+        """In a workflow, what the answer says by name becomes outputs of the step: text as it is, the rest as JSON.
+
+        Source: https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands#multiline-strings
+        """
+        answer = self._masked(json.loads(json.dumps(value, default=_as_json)))
+        if not isinstance(answer, dict):
+            return
+        # A line of the value itself could end it, were the word for its end known beforehand.
+        end = f"end-{os.urandom(12).hex()}"
+        said = {name: given if isinstance(given, str) else json.dumps(given) for name, given in answer.items()}
+        lines = (f"{name}<<{end}\n{text}\n{end}\n" for name, text in said.items() if _OUTPUT_NAME.fullmatch(name))
+        try:
+            with file.open("a", encoding="utf-8") as stream:
+                stream.writelines(lines)
+        except OSError as error:
+            self.say(f"warning: the step has no outputs, because GITHUB_OUTPUT cannot be written: {error.strerror}")
 
     def _document(self, **fields: object) -> None:
         content = json.loads(json.dumps(fields, default=_as_json))
@@ -204,7 +232,7 @@ class Output:
         self._table(Table(("#", "action", "subject", "because"), tuple(rows), title="Plan (nothing was changed)"))
 
     def _table(self, table: Table) -> None:
-        if not self._stdout.isatty():
+        if not at_terminal(self._stdout):
             # In a file or pipe nothing is coloured or folded, and importing Rich would be most of the work.
             print(self.redact(_aligned(table)), end="", file=self._stdout, flush=True)
             return
@@ -231,8 +259,16 @@ class Output:
     def _console(self, stream: TextIO) -> Console:
         from rich.console import Console
 
-        width = None if stream.isatty() or "COLUMNS" in os.environ else WIDTH_OFF_TERMINAL
-        return Console(file=stream, width=width, highlight=False, emoji=False, soft_wrap=False)
+        terminal = at_terminal(stream)
+        width = None if terminal or "COLUMNS" in os.environ else WIDTH_OFF_TERMINAL
+        return Console(
+            file=stream,
+            force_terminal=None if terminal else False,
+            width=width,
+            highlight=False,
+            emoji=False,
+            soft_wrap=False,
+        )
 
     def _plain(self, console: Console, text: str, style: str = "") -> None:
         console.print(self.redact(text), style=style or None, markup=False, soft_wrap=True)

@@ -22,9 +22,10 @@ from tests.stacks import ROOT, SmallStack, free_port, tracked_files
 def isolation(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No colour, no credentials and no settings of whoever runs the tests."""
     monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.delenv("CI", raising=False)  # there nobody sits at a terminal; some tests do
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-    for name in [name for name in os.environ if name.startswith(("COMPOSE_", "SOPS_", "INFLUXDB_"))]:
+    for name in [name for name in os.environ if name.startswith(("COMPOSE_", "SOPS_", "INFLUXDB_", "GITHUB_"))]:
         monkeypatch.delenv(name)
 
 

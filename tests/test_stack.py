@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jsonschema  # type: ignore[import-untyped]
+import jsonschema
 import pytest
 import yaml
 from hypothesis import example, given
@@ -91,6 +91,7 @@ def test_what_is_not_said_has_a_default(root: Path) -> None:
         "protected": True,
         "engine": None,
         "deploy": stack.Deploy().model_dump(),
+        "profiles": (),
     }
     assert (loaded.images["web"].context, loaded.bases) == (Path(), {})
 

@@ -191,6 +191,14 @@ class Compose:
         """Service -> Compose's hash of its definition, which a container made from it carries as a label."""
         return _pairs(self._answer(("config", "--hash", "*")))
 
+    def with_every_profile(self) -> Compose:
+        """The same project, with the services of all profiles; Compose does not even take down those of others."""
+        return replace(self, variables={**self.variables, "COMPOSE_PROFILES": "*"})
+
+    def every_service(self) -> frozenset[str]:
+        """The services of the files, those of profiles that are not wanted too."""
+        return frozenset(self.with_every_profile()._answer(("config", "--services")).split())
+
     def _answer(self, words: Sequence[str]) -> str:
         return self._checked(self.call(self.argv(*words), timeout=60))
 

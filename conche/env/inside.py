@@ -12,6 +12,7 @@ from conche.command import Invocation
 from conche.env.observe import observe, open_compose, service_of
 from conche.errors import Refused
 from conche.outcome import Outcome
+from conche.output import at_terminal
 from conche.process import replace, run
 from conche.secret import MASK, SECRET_NAME
 
@@ -30,7 +31,7 @@ def logs(call: Invocation, name: str, *, follow: bool, tail: int, service: str |
     compose = open_compose(call.stack, name, call.root)
     if service:
         service_of(compose.configuration(), service)
-    plain = [] if sys.stdout.isatty() else ["--ansi", "never"]
+    plain = [] if at_terminal(sys.stdout) else ["--ansi", "never"]
     argv = compose.argv(
         *plain, "logs", "--tail", str(tail), *(["--follow"] if follow else []), *([service] if service else [])
     )
@@ -41,7 +42,9 @@ def logs(call: Invocation, name: str, *, follow: bool, tail: int, service: str |
             )
         lines = compose.call(argv).require("reading the logs").stdout.splitlines()
         return Outcome(value=[line.removeprefix(CLEAR_LINE) for line in lines])
-    plainly = call.output.line if sys.stdout.isatty() else lambda line: call.output.line(line.removeprefix(CLEAR_LINE))
+    plainly = (
+        call.output.line if at_terminal(sys.stdout) else lambda line: call.output.line(line.removeprefix(CLEAR_LINE))
+    )
     compose.call(argv, on_line=plainly).require("reading the logs")
     return Outcome()
 
@@ -91,7 +94,7 @@ def execute(call: Invocation, name: str, service: str) -> Outcome:
     service_of(seen.configuration, service)
     if not any(container.state == "running" for container in seen.of(service)):
         raise Refused("not-running", f"{service} does not run.", next_command=f"invoke env.up --env {name}")
-    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    terminal = at_terminal(sys.stdin, sys.stdout)
     argv = compose.argv("exec", *([] if terminal else ["--no-TTY"]), service, *call.remainder)
     if call.output.as_json:
         completed = run(argv, extra_env=compose.environment(), redact=compose.redact)

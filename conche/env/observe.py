@@ -71,7 +71,11 @@ def open_compose(stack: Stack, name: str, root: Path, secrets: Mapping[str, Secr
         Engine(environment.engine),
         stack.project(name),
         files,
-        {**shown, **{variable: secret.reveal() for variable, secret in hidden.items()}},
+        {
+            **shown,
+            **{variable: secret.reveal() for variable, secret in hidden.items()},
+            **({"COMPOSE_PROFILES": ",".join(environment.profiles)} if environment.profiles else {}),
+        },
         Redactor([*named, *values.values()]),
     )
 

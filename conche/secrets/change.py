@@ -15,6 +15,7 @@ from conche.command import Invocation
 from conche.errors import NotFound, Refused
 from conche.files import write_atomic
 from conche.outcome import Outcome, Plan, Step
+from conche.output import at_terminal
 from conche.secret import Secret
 from conche.secrets import dotenv, keys
 from conche.secrets.document import declared_recipients
@@ -188,11 +189,25 @@ def rotate_value(call: Invocation, name: str, *, from_file: str | None) -> Outco
 
 
 def write_recipients(root: Path, file: Path, recipients: tuple[str, ...]) -> None:
-    """.sops.yaml for the encrypted file."""
+    """The rule for the encrypted file in .sops.yaml; rules for other files, and what else stands there, are kept."""
     pattern = "^" + str(file.relative_to(root)).replace(".", r"\.") + "$"
     rule = {"path_regex": pattern, "age": list(recipients)}
+    before = _sops_configuration(root / ".sops.yaml")
+    others = [one for one in before.get("creation_rules") or () if one.get("path_regex") != pattern]
+    # sops takes the first rule that fits, so ours is the first.
+    content = {**before, "creation_rules": [rule, *others]}
     head = "# Who can read the encrypted file; secrets.recipients changes this and the file together.\n"
-    write_atomic(root / ".sops.yaml", (head + yaml.safe_dump({"creation_rules": [rule]}, sort_keys=False)).encode())
+    write_atomic(root / ".sops.yaml", (head + yaml.safe_dump(content, sort_keys=False)).encode())
+
+
+def _sops_configuration(file: Path) -> dict[str, Any]:
+    """What .sops.yaml says; nothing where it says nothing that sops would understand."""
+    try:
+        said = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    rules = said.get("creation_rules") if isinstance(said, dict) else None
+    return said if isinstance(rules, list) and all(isinstance(rule, dict) for rule in rules) else {}
 
 
 def _new_identity(call: Invocation, store: Store, *, finish: bool) -> Outcome:
@@ -268,7 +283,7 @@ def _ignore(root: Path) -> None:
 
 def asked(what: str, *, raw: bool = False) -> Secret:
     """What a person types twice, or what comes by a pipe; one newline at its end is no part of it unless `raw`."""
-    if sys.stdin.isatty():
+    if at_terminal(sys.stdin):
         text = getpass.getpass(f"{what}: ")
         if text != getpass.getpass(f"{what} again: "):
             raise Refused("values-differ", "The two values differ; nothing was written.")

@@ -16,6 +16,7 @@ from conche.command import Invocation
 from conche.errors import Refused
 from conche.files import private_folder
 from conche.outcome import Outcome
+from conche.output import at_terminal
 from conche.process import interact, removed_at_death
 from conche.secret import Secret
 from conche.secrets.document import NAME
@@ -36,7 +37,7 @@ QUIET_VIM = ("-n", "-i", "NONE", "-c", "set noundofile")
 def edit(call: Invocation, name: str | None, *, allow_disk: bool) -> Outcome:
     """Edit all values, or one; what is saved is checked, and only the difference is written."""
     store = open_store(call.stack, call.root)
-    if not sys.stdin.isatty() and not os.environ.get("EDITOR"):
+    if not at_terminal(sys.stdin) and not os.environ.get("EDITOR"):
         raise Refused(
             "no-terminal",
             "An editor needs a terminal.",
@@ -95,7 +96,7 @@ def _edited(call: Invocation, file: Path) -> dict[str, Secret]:
         try:
             return _read(file)
         except Refused as wrong:
-            if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            if not at_terminal(sys.stdin, sys.stderr):
                 raise
             call.output.error(wrong)
             call.output.confirm("What you saved is kept until you answer. Edit it again?")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from conche.command import Invocation
 from conche.errors import KeyUnusable, NotFound, Refused
 from conche.outcome import Outcome, Table
+from conche.output import at_terminal
 from conche.process import run
 from conche.secret import Secret
 from conche.secrets import document, keys, sops
@@ -70,7 +71,7 @@ def get(call: Invocation, name: str, *, show: bool, length: bool, fingerprint: b
     if fingerprint:
         digest = _fingerprint(keys.require(call.root).identities, value)
         return Outcome(value={"name": name, "fingerprint": digest}, raw=f"{digest}\n")
-    if sys.stdout.isatty() and not show:
+    if at_terminal(sys.stdout) and not show:
         raise Refused(
             "value-not-shown",
             f"{name} is not shown on a terminal.",

@@ -155,7 +155,7 @@ def make(kind: str | None) -> Secret:
     """A new random value."""
     if kind == "password":
         return Secret("".join(random.choice(_ALPHABET) for _ in range(24)))
-    return Secret(random.token_hex(16 if kind == "hex16" else 32))
+    return Secret(random.token_hex({"hex16": 16, "hex20": 20}.get(kind or "", 32)))
 
 
 def _first(declared: SecretDeclaration) -> Secret:

@@ -25,6 +25,7 @@ __all__ = [
     "Htpasswd",
     "Image",
     "Login",
+    "Pipeline",
     "Probe",
     "SecretDeclaration",
     "Secrets",
@@ -41,6 +42,8 @@ RegistryHost = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$")]
 Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+OwnerAndName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$")]
+ActionsSecret = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 EngineAddress = Annotated[str, Field(pattern=r"^(swarm|(swarm\+)?(ssh|tcp|unix|npipe)://[^\s]+)$")]
 
 
@@ -163,6 +166,7 @@ class Environment(Section):
         description="address of the Docker engine, for example ssh://deploy@host; default: the current one."
         " `swarm`, or swarm+ssh://…: its swarm",
     )
+    profiles: tuple[Name, ...] = Field(default=(), description="Compose profiles that belong to it")
     deploy: Deploy = Field(default_factory=Deploy, description="how releases reach this environment")
 
     @property
@@ -182,7 +186,7 @@ class SecretDeclaration(Section):
     services: tuple[str, ...] = Field(default=(), description="services to restart when it changes")
     owner: int | None = Field(default=None, ge=0, description="user id that owns its file; default: whoever renders it")
     required: bool = Field(default=True, description="whether its environments refuse to start without it")
-    generate: Literal["hex16", "hex32", "password"] | None = Field(
+    generate: Literal["hex16", "hex20", "hex32", "password"] | None = Field(
         default=None, description="how a value is made by --generate; none where a person gets it elsewhere"
     )
     source: str = Field(default="", description="where a person gets it")
@@ -216,6 +220,18 @@ class Secrets(Section):
     )
 
 
+class Pipeline(Section):
+    """The workflows, the server that runs them, and what its runners can do."""
+
+    workflows: Path = Field(default=Path(".gitea/workflows"), description="folder of the workflow files")
+    server: HttpUrl | None = Field(default=None, description="address of Gitea or Forgejo; default: git's origin")
+    repository: OwnerAndName | None = Field(default=None, description="owner/name there; default: git's origin")
+    secrets: tuple[ActionsSecret, ...] = Field(
+        default=("SOPS_AGE_KEY",), description="Actions secrets that workflows may use, and ci.secrets puts"
+    )
+    labels: tuple[str, ...] = Field(default=(), description="labels of runners that no Compose file here describes")
+
+
 class Stack(Section):
     """What stack.yaml says."""
 
@@ -231,6 +247,7 @@ class Stack(Section):
     secrets: Secrets | None = Field(default=None, description="the encrypted file and the secrets in it")
     backup: Backup | None = Field(default=None, description="what is backed up, where to, and how long it is kept")
     notifications: Notifications | None = Field(default=None, description="who is told how a command ended")
+    ci: Pipeline = Field(default_factory=Pipeline, description="workflows, their server and its secrets")
     environments: Mapping[Name, Environment] = Field(min_length=1, description="environments, by name")
 
     @model_validator(mode="after")

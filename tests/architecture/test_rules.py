@@ -29,7 +29,9 @@ ERRORS = {name for name in errors.__all__ if name[0].isupper()} | {
     "InfluxFailed",
     "PullFailed",
     "StackInvalid",
+    "TooManyRequests",
     ToolFailed.__name__,
+    "WorkflowInvalid",
 }
 
 

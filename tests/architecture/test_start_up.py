@@ -16,6 +16,10 @@ ALLOWED = {
     "conche",
     "conche.backup",
     "conche.backup.tasks",
+    "conche.ci",
+    "conche.ci.runner",
+    "conche.ci.runner.tasks",
+    "conche.ci.tasks",
     "conche.command",
     "conche.doctor",
     "conche.doctor.tasks",
@@ -37,10 +41,10 @@ ALLOWED = {
 """A module joins this list when a task file needs it at import, which it hardly ever does."""
 
 
-def imported(*words: str) -> set[str]:
+def imported(*words: str, check: bool = True) -> set[str]:
     """The modules that a call of invoke imports."""
     argv = [sys.executable, "-X", "importtime", "-m", "invoke", *words]
-    called = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
+    called = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=check)
     return {line.rpartition("|")[2].strip() for line in called.stderr.splitlines() if line.startswith("import time:")}
 
 
@@ -55,4 +59,4 @@ def test_only_light_modules_are_imported(words: tuple[str, ...]) -> None:
 
 
 def test_the_measurement_would_see_a_heavy_import() -> None:
-    assert "docker" in imported("doctor", "--json")
+    assert "docker" in imported("doctor", "--json", check=False)

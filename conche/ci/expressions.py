@@ -1,0 +1,90 @@
+"""Expressions of workflows: which contexts and functions they name.
+
+The names are those that GitHub's syntax, Gitea, Forgejo and act have in common: `gitea.*` and `forgejo.*` work on one
+server each, and act refuses both.
+Source: https://docs.github.com/en/actions/reference/workflows-and-actions/contexts
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from conche.ci.document import Document, Where
+
+__all__ = ["CONTEXTS", "FUNCTIONS", "GITHUB", "Expression", "Name", "expressions"]
+
+CONTEXTS = frozenset(
+    {"env", "github", "inputs", "job", "matrix", "needs", "runner", "secrets", "steps", "strategy", "vars"}
+)
+FUNCTIONS = frozenset(
+    {
+        "always", "cancelled", "contains", "endswith", "failure", "format", "fromjson", "hashfiles", "join",
+        "startswith", "success", "tojson",
+    }
+)  # fmt: skip
+GITHUB = frozenset(
+    {
+        "action", "action_path", "action_ref", "action_repository", "action_status", "actor", "actor_id", "api_url",
+        "base_ref", "env", "event", "event_name", "event_path", "graphql_url", "head_ref", "job", "path", "ref",
+        "ref_name", "ref_protected", "ref_type", "repository", "repository_id", "repository_owner",
+        "repository_owner_id", "repositoryurl", "retention_days", "run_attempt", "run_id", "run_number",
+        "secret_source", "server_url", "sha", "token", "triggering_actor", "workflow", "workflow_ref",
+        "workflow_sha", "workspace",
+    }
+)  # fmt: skip
+"""Properties of the context `github`."""
+
+_BRACED = re.compile(r"\$\{\{(.*?)\}\}", re.DOTALL)
+_LITERAL = re.compile(r"'(?:[^']|'')*'")
+_NAME = re.compile(
+    r"(?<![\w.-])(?P<head>[A-Za-z_][\w-]*)(?P<rest>(?:\.(?:[A-Za-z_][\w-]*|\*)|\[\s*''\s*\])*)\s*(?P<call>\()?"
+)
+_WORDS = frozenset({"true", "false", "null"})
+
+
+@dataclass(frozen=True)
+class Name:
+    """A name in an expression, such as `needs.build.outputs.image`; `call` where it is a function."""
+
+    parts: tuple[str, ...]
+    call: bool = False
+
+    def __str__(self) -> str:
+        return ".".join(self.parts)
+
+
+@dataclass(frozen=True)
+class Expression:
+    """One expression and where it stands."""
+
+    where: Where
+    text: str
+
+    def names(self) -> Iterator[Name]:
+        """Every name in it, outside its literals."""
+        text = _LITERAL.sub("''", self.text)
+        for found in _NAME.finditer(text):
+            head = found["head"].lower()
+            if head in _WORDS:
+                continue
+            rest = [part for part in re.split(r"[.\[\]]", found["rest"]) if part.strip() not in ("", "''")]
+            yield Name((head, *rest), call=found["call"] is not None)
+
+
+def expressions(document: Document, value: Any = None, where: Where = ()) -> Iterator[Expression]:
+    """Every expression of a document: what stands in `${{ }}`, and each `if:` of a job or step."""
+    value = document.content if where == () else value
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield from expressions(document, below, (*where, key))
+    elif isinstance(value, list):
+        for number, below in enumerate(value):
+            yield from expressions(document, below, (*where, number))
+    elif isinstance(value, str):
+        braced = _BRACED.findall(value)
+        if not braced and where[-1:] == ("if",):
+            braced = [value]
+        yield from (Expression(where, text.strip()) for text in braced)

@@ -1,0 +1,198 @@
+"""One HTTP connection to a server, with its errors in our words. The token goes into a header and nowhere else."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from conche.ci.forge.routes import Server, server_of
+from conche.errors import KeyUnusable, NotFound, Refused, Unreachable
+from conche.secret import Secret
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["Client", "TooManyRequests"]
+
+TIMEOUT = 20.0
+"""Seconds for one answer."""
+
+
+class TooManyRequests(Unreachable):
+    """The server wants to be asked less often; `after` is when, in seconds."""
+
+    after: float = 60.0
+
+
+class Client:
+    """Calls of `/api/v1` on one server.
+
+    Args:
+        address: http:// or https://, without a slash at its end.
+        token: None asks as nobody.
+    """
+
+    def __init__(self, address: str, token: Secret | None) -> None:
+        self.address = address.rstrip("/")
+        self._token = token
+        self._http: httpx.Client | None = None
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._http is not None:
+            self._http.close()
+
+    def server(self) -> Server:
+        """What answers there. Forgejo 1.21 told a version like Gitea's; it is known by an address of its own."""
+        said = str(self.json("GET", "/version").get("version", ""))
+        if "+gitea" in said:
+            return server_of(said, forgejo=True)
+        own = self._send("GET", "/api/forgejo/v1/version", None)
+        return server_of(said, forgejo=own.status_code == 200)
+
+    def json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The answer of a call, from its JSON; an empty answer is {}.
+
+        Raises:
+            Unreachable: no answer, or one that is no JSON.
+        """
+        answer = self.call(method, path, body)
+        if not answer.content:
+            return {}
+        try:
+            return answer.json()
+        except ValueError:
+            raise self._no_json(answer) from None
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
+        """A call below `/api/v1`.
+
+        Raises:
+            NotFound: 404 and 405.
+            KeyUnusable: 401 and 403.
+            TooManyRequests: 429.
+            Unreachable: no connection, no trust in its certificate, or an error of the server's own.
+        """
+        answer = self._send(method, f"/api/v1{path}", body)
+        if not answer.is_success:
+            raise self._translated(answer)
+        return answer
+
+    def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
+        import httpx
+
+        if self._http is None:
+            headers = {"Accept": "application/json, text/plain"}
+            if self._token is not None:
+                headers["Authorization"] = f"token {self._token.reveal()}"
+            # A proxy does not help on the way to this machine.
+            direct = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
+            self._http = httpx.Client(base_url=self.address, headers=headers, timeout=TIMEOUT, mounts=direct)
+        try:
+            return self._http.request(method, path, json=body)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ssl.SSLError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None or "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return Unreachable(
+                "server-certificate-refused",
+                f"The certificate of {self.address} is not trusted here, or it speaks no TLS.",
+                looked_at=[self.address],
+                evidence=[str(error)],
+                next_command="export SSL_CERT_FILE=/path/to/your-ca.pem    # or correct ci.server in stack.yaml",
+            )
+        return Unreachable(
+            "server-unreachable",
+            f"The server {self.address} does not answer.",
+            looked_at=[self.address],
+            evidence=[str(error) or type(error).__name__],
+            next_command="invoke env.status --env git    # or correct ci.server in stack.yaml",
+        )
+
+    def _translated(self, answer: httpx.Response) -> Exception:
+        asked, words = f"{answer.request.method} {answer.request.url.path}", _words(answer)
+        seen = [f"{asked}: {answer.status_code} {answer.reason_phrase}"]
+        if answer.status_code == 401:
+            return KeyUnusable(
+                "server-token-refused",
+                f"{self.address} does not know this token." if self._token else f"{self.address} wants a token.",
+                looked_at=seen,
+                evidence=words,
+                next_command=self.new_token(),
+            )
+        if answer.status_code == 403:
+            return self._forbidden(answer, seen, words)
+        if answer.status_code in (404, 405):
+            text = f"{self.address} has no {asked}."
+            return NotFound("server-has-no-such-thing", text, looked_at=seen, evidence=words)
+        if answer.status_code == 429:
+            return self._too_many(answer, seen)
+        if answer.is_redirect:
+            return Refused(
+                "server-moved",
+                f"{self.address} sends on to {answer.headers.get('Location', 'another address')}.",
+                looked_at=seen,
+                next_command="set ci.server in stack.yaml to that server",
+            )
+        return Unreachable("server-failed", f"{self.address} answers with an error.", looked_at=seen, evidence=words)
+
+    def _forbidden(self, answer: httpx.Response, seen: list[str], words: list[str]) -> KeyUnusable:
+        scopes = re.findall(r"(?:read|write):[a-z]+", " ".join(words))
+        lacks = f"the scope {' or '.join(dict.fromkeys(scopes))}" if scopes else _right(answer)
+        return KeyUnusable(
+            "server-token-lacks-right",
+            f"The token may not do that on {self.address}: it lacks {lacks}.",
+            looked_at=seen,
+            evidence=words,
+            next_command=self.new_token(),
+        )
+
+    def _too_many(self, answer: httpx.Response, seen: list[str]) -> TooManyRequests:
+        after = answer.headers.get("Retry-After", "")
+        error = TooManyRequests(
+            "server-wants-a-pause",
+            f"{self.address} was asked too often; it wants {after or '60'} s of peace.",
+            looked_at=seen,
+            next_command="wait, and try again",
+        )
+        error.after = float(after) if after.isdigit() else 60.0
+        return error
+
+    def _no_json(self, answer: httpx.Response) -> Unreachable:
+        title = re.search(r"<title[^>]*>(.*?)</title>", answer.text, re.IGNORECASE | re.DOTALL)
+        kind = answer.headers.get("Content-Type", "nothing named").partition(";")[0]
+        return Unreachable(
+            "server-answers-no-json",
+            f"{self.address} answers with {kind} instead of JSON: something stands between, or it is another server.",
+            looked_at=[f"{answer.request.method} {answer.request.url.path}"],
+            evidence=[" ".join((title[1] if title else answer.text[:200]).split())],
+            next_command="correct ci.server in stack.yaml",
+        )
+
+    def new_token(self) -> str:
+        """Where a token comes from."""
+        return (
+            f"open {self.address}/user/settings/applications, make a token with the scope write:repository, then\n"
+            "export FORGEJO_TOKEN=…    # or: read -rs FORGEJO_TOKEN && export FORGEJO_TOKEN"
+        )
+
+
+def _right(answer: httpx.Response) -> str:
+    if "/secrets" in answer.request.url.path or "/runners" in answer.request.url.path:
+        return "the right of an owner or administrator of the repository"
+    return "the right to write to the repository" if answer.request.method != "GET" else "the right to read it"
+
+
+def _words(answer: httpx.Response) -> list[str]:
+    """The server's own words."""
+    try:
+        said = answer.json()
+    except ValueError:
+        return []
+    return [str(said["message"])] if isinstance(said, dict) and said.get("message") else []

@@ -1,0 +1,194 @@
+"""What is asked of a server, whatever its kind and version; what its version lacks is refused with a web address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+from urllib.parse import quote
+
+from conche.ci.forge.client import Client
+from conche.ci.forge.routes import ROUTES, Route, Server, find, first_versions
+from conche.ci.forge.values import Job, Run, Runner, job_of, run_of, runner_of, runs_of_tasks
+from conche.errors import NotFound, Refused
+from conche.secret import Secret
+
+__all__ = ["Forge"]
+
+WHAT = {
+    "secret-put": "putting a secret",
+    "secret-list": "the list of secrets",
+    "registration-token": "a runner's registration token",
+    "runner-list": "the list of runners",
+    "task-list": "the list of jobs",
+    "run-list": "the list of runs",
+    "run-jobs": "the jobs of a run",
+    "job-log": "a job's log",
+    "rerun": "running again",
+    "rerun-failed": "running failed jobs again",
+    "cancel": "cancelling",
+    "dispatch": "starting a workflow",
+}
+
+
+class Forge:
+    """One repository on one server."""
+
+    def __init__(self, client: Client, repository: str) -> None:
+        self.client = client
+        self.repository = repository
+
+    @cached_property
+    def server(self) -> Server:
+        return self.client.server()
+
+    @property
+    def web(self) -> str:
+        """The repository's page."""
+        return f"{self.client.address}/{self.repository}"
+
+    def can(self, operation: str) -> bool:
+        """Whether this server's version has it."""
+        return find(self.server, operation) is not None
+
+    def operations(self) -> dict[str, bool]:
+        """Every operation, and whether this server has it."""
+        return {operation: self.can(operation) for operation in dict.fromkeys(route.operation for route in ROUTES)}
+
+    def described(self) -> Mapping[str, Any]:
+        """The repository as the server tells it: permissions, whether Actions are on."""
+        try:
+            said: Mapping[str, Any] = self.client.json("GET", f"/repos/{self.repository}")
+        except NotFound as error:
+            raise self._no_repository(error) from error
+        return said
+
+    def runs(self, limit: int, branch: str = "") -> list[Run]:
+        """The newest runs, newest first."""
+        if self.can("run-list"):
+            said = self._entries(self._json("run-list", query={"limit": 50}))
+            runs = [run_of(one) for one in said]
+        else:
+            runs = runs_of_tasks(self._entries(self._json("task-list", query={"limit": 50})))
+        found = [run for run in runs if not branch or run.branch.removeprefix("refs/heads/") == branch]
+        return sorted(found, key=lambda run: run.number, reverse=True)[:limit]
+
+    def run(self, number: int | None, branch: str = "") -> Run:
+        """The run of that number, or the newest.
+
+        Raises:
+            NotFound: there is none among the newest fifty.
+        """
+        runs = self.runs(50, branch)
+        chosen = [run for run in runs if number is None or run.number == number]
+        if not chosen:
+            known = ", ".join(str(run.number) for run in runs[:10]) or "none"
+            raise NotFound(
+                "no-such-run",
+                f"{self.repository} has no run {number if number is not None else 'yet'}.",
+                looked_at=[f"runs: {known}"],
+                next_command="invoke ci.status",
+            )
+        return chosen[0]
+
+    def jobs(self, run: Run) -> tuple[Job, ...]:
+        """The jobs of a run: told with it, told by the list of jobs, or none where the server tells neither."""
+        if run.id is not None and self.can("run-jobs"):
+            return tuple(job_of(one) for one in self._entries(self._json("run-jobs", run=run.id)))
+        if run.jobs or not self.can("task-list"):
+            return run.jobs
+        listed = runs_of_tasks(self._entries(self._json("task-list", query={"limit": 50})))
+        return next((one.jobs for one in listed if one.number == run.number), ())
+
+    def log(self, job: Job) -> str:
+        """What a job wrote."""
+        route = self._route("job-log")
+        return self.client.call(route.method, self._path(route, job=job.id)).text
+
+    def dispatch(self, workflow: str, ref: str, inputs: Mapping[str, str]) -> str:
+        """Start a workflow; the page of its run, or of all of them where the server does not tell."""
+        body = {"ref": ref, "inputs": dict(inputs), "return_run_info": True}
+        query = {"return_run_details": "true"} if self.server.kind == "gitea" else {}
+        said = self._json("dispatch", body, query=query, workflow=workflow)
+        number = said.get("run_number")
+        return str(said.get("html_url") or (f"{self.web}/actions/runs/{number}" if number else f"{self.web}/actions"))
+
+    def rerun(self, run: Run, *, failed: bool) -> None:
+        """Run all jobs again, or those that failed."""
+        self._json("rerun-failed" if failed else "rerun", {}, run=run.id)
+
+    def cancel(self, run: Run) -> None:
+        """End a run."""
+        self._json("cancel", {}, run=run.id)
+
+    def put_secret(self, name: str, value: Secret) -> bool:
+        """Put an Actions secret; returns whether it is new."""
+        route = self._route("secret-put")
+        answer = self.client.call(route.method, self._path(route, name=name), {"data": value.reveal()})
+        return answer.status_code == 201
+
+    def secret_names(self) -> list[str]:
+        """The names of the Actions secrets; values are never told."""
+        return sorted(str(one["name"]) for one in self._entries(self._json("secret-list")))
+
+    def runners(self) -> list[Runner]:
+        """The repository's runners, and those of the whole server that serve it."""
+        return [runner_of(one) for one in self._entries(self._json("runner-list"))]
+
+    def registration_token(self) -> Secret:
+        """With it a runner registers itself."""
+        return Secret(str(self._json("registration-token")["token"]))
+
+    def _json(
+        self, operation: str, body: Mapping[str, Any] | None = None, *, query: Mapping[str, Any] | None = None,
+        **parts: object,
+    ) -> Any:  # fmt: skip
+        route = self._route(operation)
+        asked = self._path(route, **parts) + ("?" + "&".join(f"{k}={v}" for k, v in query.items()) if query else "")
+        try:
+            return self.client.json(route.method, asked, body if route.method != "GET" else None)
+        except NotFound as error:
+            self.described()
+            if parts:
+                raise
+            raise self._lacking(operation) from error
+
+    def _route(self, operation: str) -> Route:
+        route = find(self.server, operation)
+        if route is None:
+            raise self._lacking(operation)
+        return route
+
+    def _path(self, route: Route, **parts: object) -> str:
+        return route.path.format(repository=self.repository, **{k: quote(str(v), safe="") for k, v in parts.items()})
+
+    def _lacking(self, operation: str) -> Refused:
+        return Refused(
+            "server-lacks-this",
+            f"{self.server} has no API for {WHAT[operation]}.",
+            looked_at=[f"it is there in {first_versions(operation)}"],
+            next_command=f"open {self._page(operation)}",
+        )
+
+    def _page(self, operation: str) -> str:
+        """Where a person does by hand what the API does not do."""
+        if operation.startswith("secret"):
+            return f"{self.web}/settings/actions/secrets"
+        if operation.startswith(("runner", "registration")):
+            return f"{self.web}/settings/actions/runners"
+        return f"{self.web}/actions"
+
+    def _no_repository(self, error: NotFound) -> NotFound:
+        return NotFound(
+            "no-such-repository",
+            f"{self.client.address} has no repository {self.repository}, or the token may not see it.",
+            looked_at=error.looked_at,
+            next_command="correct ci.repository in stack.yaml, or git's origin\ninvoke ci.doctor",
+        )
+
+    @staticmethod
+    def _entries(said: Any) -> Iterable[Mapping[str, Any]]:
+        """The list in an answer: Gitea wraps it with a count, Forgejo mostly does not."""
+        if isinstance(said, list):
+            return said
+        return next((value for value in said.values() if isinstance(value, list)), [])

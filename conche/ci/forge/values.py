@@ -1,0 +1,121 @@
+"""What servers tell, in one form: runs, jobs, runners. Each kind of server has its own words for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Job", "Run", "Runner", "ended", "job_of", "run_of", "runner_of", "runs_of_tasks"]
+
+_STATES = {
+    "completed": "success", "in_progress": "running", "queued": "waiting", "pending": "waiting", "requested": "waiting",
+    "canceled": "cancelled",
+}  # fmt: skip
+_WORST = ("failure", "cancelled", "running", "waiting", "blocked", "success", "skipped", "unknown")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a run; `state` is waiting, blocked, running, success, failure, cancelled, skipped or unknown."""
+
+    id: int
+    name: str
+    state: str
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a workflow.
+
+    Attributes:
+        id: what the API calls it; None where the server tells its jobs only.
+        number: what people and web pages call it.
+        jobs: where the server tells them along with the run.
+    """
+
+    id: int | None
+    number: int
+    title: str
+    workflow: str
+    branch: str
+    commit: str
+    event: str
+    state: str
+    began: str = ""
+    url: str = ""
+    jobs: tuple[Job, ...] = ()
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A runner that the server knows; `state` is its own word: online, offline, idle, active."""
+
+    name: str
+    state: str
+    labels: tuple[str, ...]
+
+
+def ended(state: str) -> bool:
+    """Whether nothing more will happen to a run or job."""
+    return state in ("success", "failure", "cancelled", "skipped")
+
+
+def _state(said: Mapping[str, Any]) -> str:
+    """Gitea tells that it is over and how it went apart, Forgejo in one word."""
+    word = str(said.get("conclusion") or said.get("status") or "unknown").lower()
+    return _STATES.get(word, word)
+
+
+def run_of(said: Mapping[str, Any]) -> Run:
+    """A run as Gitea or Forgejo tells it."""
+    workflow = str(said.get("workflow_id") or said.get("path") or "").partition("@")[0].rpartition("/")[2]
+    branch = str(said.get("head_branch") or said.get("prettyref") or "")
+    return Run(
+        id=said["id"],
+        number=int(said.get("run_number") or said.get("index_in_repo") or said["id"]),
+        title=str(said.get("display_title") or said.get("title") or "").partition("\n")[0],
+        workflow=workflow,
+        branch=branch,
+        commit=str(said.get("head_sha") or said.get("commit_sha") or "")[:10],
+        event=str(said.get("event") or ""),
+        state=_state(said),
+        began=_time(said.get("started_at") or said.get("started")),
+        url=str(said.get("html_url") or ""),
+    )
+
+
+def _time(said: Any) -> str:
+    """Servers tell the year 0 or 1970 for what has not begun."""
+    text = str(said or "")
+    return "" if text.startswith(("0001-", "1970-")) else text
+
+
+def job_of(said: Mapping[str, Any]) -> Job:
+    """A job as either server tells it."""
+    labels = said.get("labels") or said.get("runs_on") or ()
+    return Job(said["id"], str(said.get("name", "")), _state(said), tuple(map(str, labels)))
+
+
+def runs_of_tasks(said: Iterable[Mapping[str, Any]]) -> list[Run]:
+    """Runs put together from the list of jobs, which older servers have alone."""
+    by_number: dict[int, list[Mapping[str, Any]]] = {}
+    for task in said:
+        by_number.setdefault(int(task["run_number"]), []).append(task)
+    runs = []
+    for number, tasks in by_number.items():
+        first = tasks[0]
+        jobs = tuple(job_of(task) for task in sorted(tasks, key=lambda task: int(task["id"])))
+        states = {job.state for job in jobs}
+        state = next((one for one in _WORST if one in states), "unknown")
+        run = run_of({**first, "id": 0, "started_at": first.get("run_started_at"), "html_url": first.get("url")})
+        runs.append(Run(**{**vars(run), "id": None, "number": number, "state": state, "jobs": jobs}))
+    return runs
+
+
+def runner_of(said: Mapping[str, Any]) -> Runner:
+    """A runner: Gitea's labels are objects, Forgejo's are text."""
+    labels = tuple(str(one["name"] if isinstance(one, dict) else one) for one in said.get("labels") or ())
+    state = "active" if said.get("busy") else str(said.get("status") or "unknown")
+    return Runner(str(said.get("name", "")), state, labels)

@@ -1,0 +1,104 @@
+"""Which server, which repository there, and with which token."""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import urlsplit
+
+from conche.ci.forge.client import Client
+from conche.ci.forge.forge import Forge
+from conche.command import Invocation
+from conche.errors import KeyUnusable, Refused
+from conche.process import run
+from conche.secret import Secret
+
+__all__ = ["TOKENS", "connect", "origin"]
+
+TOKENS = ("FORGEJO_TOKEN", "GITEA_TOKEN")
+"""Variables that may hold a token; a declared secret with one of these as its variable does too."""
+
+_SCP = re.compile(r"(?:[^@/]+@)?(?P<host>[^:/]+):(?P<path>[^/].*)")
+
+
+def connect(call: Invocation, *, anonymous: bool = False) -> Forge:
+    """The server of this repository.
+
+    Args:
+        anonymous: without a token it is asked as nobody; else that is refused.
+
+    Raises:
+        Refused: neither stack.yaml nor git's origin says where it is.
+        KeyUnusable: there is no token.
+    """
+    address, repository = _place(call)
+    token = _token(call)
+    client = Client(address, token)
+    if token is None and not anonymous:
+        raise KeyUnusable(
+            "server-token-missing",
+            f"There is no token for {address}.",
+            looked_at=[f"{name} (unset)" for name in TOKENS],
+            next_command=client.new_token(),
+        )
+    return Forge(client, repository)
+
+
+def _place(call: Invocation) -> tuple[str, str]:
+    section = call.stack.ci
+    answer = run(["git", "-C", str(call.root), "remote", "get-url", "origin"], timeout=10)
+    found = origin(answer.stdout.strip()) if answer.ok else None
+    address = section.server or (found[0] if found else "")
+    repository = section.repository or (found[1] if found else "")
+    if not address or not repository:
+        raise Refused(
+            "server-unknown",
+            "Neither stack.yaml nor git says where this repository is.",
+            looked_at=["ci.server and ci.repository in stack.yaml", f"git's origin: {answer.stdout.strip() or 'none'}"],
+            next_command="set ci.server (such as http://localhost:3000) and ci.repository (OWNER/NAME) in stack.yaml",
+        )
+    return address.rstrip("/"), repository
+
+
+def origin(remote: str) -> tuple[str, str] | None:
+    """The web address and owner/name of a git remote; over ssh the web is taken to be https on the same host."""
+    parts = urlsplit(remote)
+    if parts.scheme in ("http", "https") and parts.hostname:
+        path = parts.path.strip("/").removesuffix(".git")
+        prefix, _, repository = _cut(path)
+        port = f":{parts.port}" if parts.port else ""
+        return (f"{parts.scheme}://{parts.hostname}{port}{prefix}", repository) if repository else None
+    if parts.scheme == "ssh" and parts.hostname:
+        repository = _cut(parts.path.strip("/").removesuffix(".git"))[2]
+        return (f"https://{parts.hostname}", repository) if repository else None
+    scp = _SCP.fullmatch(remote) if "://" not in remote else None
+    if scp:
+        repository = _cut(scp["path"].removesuffix(".git"))[2]
+        return (f"https://{scp['host']}", repository) if repository else None
+    return None
+
+
+def _cut(path: str) -> tuple[str, str, str]:
+    """A server may live below a path of its own: the last two parts are owner and name."""
+    parts = path.split("/")
+    if len(parts) < 2 or not all(parts):
+        return "", "", ""
+    prefix = "/".join(parts[:-2])
+    return f"/{prefix}" if prefix else "", "/", "/".join(parts[-2:])
+
+
+def _token(call: Invocation) -> Secret | None:
+    """From the environment, or from the encrypted file; the output redacts it from now on."""
+    token = next((Secret(os.environ[name].strip()) for name in TOKENS if os.environ.get(name, "").strip()), None)
+    section = call.stack.secrets
+    named = [name for name, one in section.declared.items() if one.variable(name) in TOKENS] if section else []
+    if token is None and named:
+        from conche.secrets import keys
+        from conche.secrets.values import PLACEHOLDERS, open_store
+
+        if keys.find(call.root) is not None:
+            stored = open_store(call.stack, call.root).read()
+            token = next((stored[n] for n in named if n in stored and stored[n].reveal() not in PLACEHOLDERS), None)
+    if token is not None:
+        call.output.redact.learn([token])
+    return token

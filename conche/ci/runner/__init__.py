@@ -1,0 +1,1 @@
+"""invoke ci.runner.*: the runners that the Compose files describe."""

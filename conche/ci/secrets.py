@@ -1,0 +1,117 @@
+"""ci.secrets: the Actions secrets on the server, from CI's own age key and the encrypted file."""
+
+from __future__ import annotations
+
+from conche.ci import credentials
+from conche.ci.forge import Forge, connect
+from conche.command import Invocation
+from conche.errors import KeyUnusable, Refused
+from conche.files import write_atomic
+from conche.outcome import Outcome, Plan, Step, Table
+from conche.secrets import keys
+from conche.secrets.membership import add
+from conche.secrets.values import open_store
+
+__all__ = ["check_or_put"]
+
+
+def check_or_put(call: Invocation, *, check: bool, new_key: bool) -> Outcome:
+    """Look whether the secrets are on the server, or put them there."""
+    if check and new_key:
+        raise Refused(
+            "options-exclude-each-other", "--check looks only; --new-key makes a key.", next_command="leave one out"
+        )
+    return _check(call) if check else _put(call, new_key=new_key)
+
+
+def _check(call: Invocation) -> Outcome:
+    """Whether every secret that workflows may use is on the server; values are never told, so they are not compared."""
+    forge = connect(call)
+    there = set(forge.secret_names())
+    wanted = call.stack.ci.secrets
+    rows = tuple((name, "ok" if name in there else "missing") for name in wanted)
+    missing = [name for name in wanted if name not in there]
+    return Outcome(
+        value={"secrets": {name: name in there for name in wanted}, "others": sorted(there - set(wanted))},
+        tables=[Table(("secret", "state"), rows)],
+        lines=["Next: invoke ci.secrets"] if missing else [],
+        warnings=[f"{name} is there and not in ci.secrets of stack.yaml" for name in sorted(there - set(wanted))],
+        exit_code=1 if missing else 0,
+    )
+
+
+def _put(call: Invocation, *, new_key: bool) -> Outcome:
+    """Put the secrets of `ci.secrets` on the server.
+
+    Args:
+        new_key: make an age key for CI and let it read the encrypted file; one that is there is used.
+
+    Raises:
+        KeyUnusable: a secret has no value here.
+    """
+    steps = _key_steps(call) if new_key else []
+    forge, names = connect(call), call.stack.ci.secrets
+    there = _there(forge)
+    steps += [Step("put", f"secret {name}", _cause(name, there)) for name in names]
+    plan = Plan(tuple(steps))
+    if call.dry_run:
+        return Outcome(plan=plan)
+    if new_key:
+        _make_key(call)
+    values = credentials.values(call, names)
+    absent = [name for name in names if name not in values]
+    if absent:
+        raise KeyUnusable(
+            "secret-has-no-value",
+            f"Nobody here has a value for {', '.join(absent)}; nothing was put.",
+            looked_at=keys.looked_at(call.root),
+            next_command="invoke ci.secrets --new-key" if absent == [credentials.AGE_KEY] else f"export {absent[0]}=…",
+        )
+    new = {name: forge.put_secret(name, values[name]) for name in names}
+    rows = tuple((name, "created" if fresh else "changed") for name, fresh in new.items())
+    return Outcome(
+        value={"put": list(names), "created": [name for name, fresh in new.items() if fresh]},
+        changed=bool(names),
+        plan=plan,
+        tables=[Table(("secret", "state"), rows)],
+        warnings=_own_key(call),
+    )
+
+
+def _there(forge: Forge) -> set[str] | None:
+    return set(forge.secret_names()) if forge.can("secret-list") else None
+
+
+def _cause(name: str, there: set[str] | None) -> str:
+    if there is None:
+        return "this server does not tell which are there"
+    return "it is not there" if name not in there else "its value there is not told, and may be another"
+
+
+def _key_steps(call: Invocation) -> list[Step]:
+    key = credentials.ci_key(call.root)
+    known = open_store(call.stack, call.root).document().recipients
+    made = [] if key else [Step("create", f"key {credentials.CI_KEY}", "CI has no key of its own")]
+    named = key.public[0] if key else "of CI"
+    added = [] if key and key.public[0] in known else [Step("add", f"recipient {named}", "it cannot read the file yet")]
+    return made + added
+
+
+def _make_key(call: Invocation) -> None:
+    """The key file first: a run that was cut off between the two finishes when it is run again."""
+    file = call.root / credentials.CI_KEY
+    if credentials.ci_key(call.root) is None:
+        identity, public = keys.generate()
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        write_atomic(file, f"# public key: {public}\n{identity.reveal()}\n".encode(), mode=0o600)
+    key = credentials.ci_key(call.root)
+    assert key is not None
+    for line in add(call, key.public[0]).lines:
+        call.output.say(line)
+
+
+def _own_key(call: Invocation) -> list[str]:
+    if credentials.AGE_KEY not in call.stack.ci.secrets or credentials.ci_key(call.root) is not None:
+        return []
+    risk = "CI has the key that is in use here: taking it from CI would take it from you"
+    return [f"{risk}. Give CI one of its own: invoke ci.secrets --new-key"]

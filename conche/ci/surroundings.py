@@ -1,0 +1,177 @@
+"""What the repository around a workflow has: runners' labels, branches, secrets, Nox sessions, tasks."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from conche.errors import Refused
+from conche.stack import Stack
+
+__all__ = ["AUTOMATIC", "LABELS", "Runner", "Surroundings", "runners", "sessions", "surroundings"]
+
+AUTOMATIC = frozenset({"GITHUB_TOKEN", "GITEA_TOKEN", "FORGEJO_TOKEN"})
+"""Secrets that a server gives to each run by itself."""
+
+LABELS = ("GITEA_RUNNER_LABELS", "FORGEJO_RUNNER_LABELS", "RUNNER_LABELS")
+"""Variables of a Compose service that tell a runner's labels, as the runners' images read them."""
+
+NAMES = ("GITEA_RUNNER_NAME", "FORGEJO_RUNNER_NAME", "RUNNER_NAME")
+
+_DEFAULT = re.compile(r"\$\{\w+:?-([^}]*)\}")
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A runner that a Compose file describes.
+
+    Attributes:
+        name: what the server shall call it.
+        built: the Compose file says how its image is built.
+        profiles: Compose profiles of which it is; without one it comes up with its environment.
+        secret: the declared secret that holds its token; empty where it has none.
+        labels: each `name:scheme` or `name:scheme://image`; a bare name means different things on Gitea and Forgejo.
+    """
+
+    environment: str
+    service: str
+    labels: tuple[str, ...]
+    name: str = ""
+    image: str = ""
+    built: bool = False
+    profiles: tuple[str, ...] = ()
+    secret: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `runs-on` says for them."""
+        return tuple(label.partition(":")[0] for label in self.labels)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a workflow can refer to.
+
+    Attributes:
+        labels: of all runners; None where no runner is known.
+        environments: of stack.yaml.
+        branches: environment by the branch that is deployed there.
+        secrets: Actions secrets that there will be.
+        sessions: of the noxfile; None where there is none.
+        misread: what Invoke says of a command line; empty where it understands it.
+    """
+
+    labels: frozenset[str] | None = None
+    environments: frozenset[str] = frozenset()
+    branches: Mapping[str, str] = field(default_factory=dict)
+    secrets: frozenset[str] = frozenset()
+    sessions: frozenset[str] | None = None
+    misread: Callable[[Sequence[str]], str] = lambda _: ""
+
+
+def surroundings(root: Path, stack: Stack, misread: Callable[[Sequence[str]], str]) -> Surroundings:
+    """Look at the repository."""
+    known = [name for runner in runners(root, stack) for name in runner.names]
+    known += [label.partition(":")[0] for label in stack.ci.labels]
+    return Surroundings(
+        labels=frozenset(known) or None,
+        environments=frozenset(stack.environments),
+        branches={one.branch: name for name, one in stack.environments.items() if one.branch},
+        secrets=frozenset(stack.ci.secrets) | AUTOMATIC,
+        sessions=sessions(root),
+        misread=misread,
+    )
+
+
+def runners(root: Path, stack: Stack) -> list[Runner]:
+    """The runners in the Compose files of every environment."""
+    found = []
+    for environment, described in stack.environments.items():
+        for file in described.compose:
+            for service, definition in _services(root / file).items():
+                runner = _runner(environment, service, definition or {})
+                if runner is not None:
+                    found.append(runner)
+    return found
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader, to which Compose's own tags, such as !reset, mean nothing."""
+
+
+_Loader.add_multi_constructor("!", lambda _loader, _tag, _node: None)
+
+
+def _services(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Refused(
+            "compose-file-invalid",
+            f"{file.name} is no YAML.",
+            looked_at=[str(file)],
+            evidence=str(error).splitlines(),
+            next_command="correct it, then: invoke env.config",
+        ) from error
+    services = content.get("services") if isinstance(content, dict) else None
+    return services if isinstance(services, dict) else {}
+
+
+def _runner(environment: str, service: str, definition: Mapping[str, Any]) -> Runner | None:
+    variables = _variables(definition.get("environment"))
+    labels = _labels(variables)
+    if not labels:
+        return None
+    mounted = [one if isinstance(one, str) else str(one.get("source", "")) for one in definition.get("secrets") or ()]
+    return Runner(
+        environment,
+        service,
+        labels,
+        name=next((variables[one] for one in NAMES if one in variables), service),
+        image=str(definition.get("image", "")),
+        built="build" in definition,
+        profiles=tuple(definition.get("profiles") or ()),
+        secret=next((one for one in mounted if "token" in one), ""),
+    )
+
+
+def _variables(said: Any) -> dict[str, str]:
+    if isinstance(said, list):
+        return dict(str(line).partition("=")[::2] for line in said)
+    return {name: str(value) for name, value in (said or {}).items()}
+
+
+def _labels(variables: Mapping[str, str]) -> tuple[str, ...]:
+    said = next((variables[name] for name in LABELS if name in variables), "")
+    return tuple(label.strip() for label in _DEFAULT.sub(r"\1", said).split(",") if label.strip())
+
+
+def sessions(root: Path) -> frozenset[str] | None:
+    """The sessions of noxfile.py, read and not run: asking Nox would take half a second and run the file."""
+    file = root / "noxfile.py"
+    if not file.is_file():
+        return None
+    try:
+        return frozenset(_sessions(ast.parse(file.read_text(encoding="utf-8"))))
+    except (SyntaxError, UnicodeDecodeError):
+        return None
+
+
+def _sessions(tree: ast.Module) -> Iterator[str]:
+    for function in tree.body:
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        for decorator in function.decorator_list:
+            call = decorator if isinstance(decorator, ast.Call) else None
+            name = call.func if call else decorator
+            if getattr(name, "attr", getattr(name, "id", "")) != "session":
+                continue
+            given = [word.value for word in call.keywords if word.arg == "name"] if call else []
+            said = next((value.value for value in given if isinstance(value, ast.Constant)), function.name)
+            yield str(said)

@@ -1,0 +1,126 @@
+"""The tools that check workflow files: the JSON Schema, act, zizmor, shellcheck. argv in, findings out."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from conche.ci.document import Document
+from conche.ci.findings import Finding
+from conche.ci.workflow import Workflow
+from conche.errors import Unreachable
+from conche.process import Completed, run
+
+__all__ = ["examine", "tool"]
+
+TIMEOUT = 60.0
+
+_ACT = re.compile(r"Line: (?P<line>\d+) Column (?P<column>\d+): (?P<text>.*)")
+_MASKED = re.compile(r"\$\{\{.*?\}\}", re.DOTALL)
+
+
+def tool(name: str) -> str:
+    """A program that stands beside the Python in use, as wheels install it, or on PATH.
+
+    Raises:
+        Unreachable: neither has it.
+    """
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.is_file() else shutil.which(name)
+    if found is None:
+        raise Unreachable("tool-missing", f"{name} is not installed.", next_command="scripts/bootstrap")
+    return found
+
+
+def examine(root: Path, workflows: Sequence[Workflow]) -> list[Finding]:
+    """What all tools find, asked at the same time."""
+    documents = [workflow.document for workflow in workflows]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        asked = [
+            pool.submit(lambda: list(_schema(documents))),
+            pool.submit(lambda: [found for one in documents for found in _act(root, one)]),
+            pool.submit(lambda: list(_zizmor(root, documents))),
+            pool.submit(lambda: [found for one in workflows for found in _shellcheck(one)]),
+        ]
+        return [found for answer in asked for found in answer.result()]
+
+
+def _schema(documents: Sequence[Document]) -> Iterator[Finding]:
+    """SchemaStore's schema of workflow files, which check-jsonschema carries along."""
+    from importlib.resources import files
+
+    from jsonschema import Draft7Validator
+    from jsonschema.exceptions import best_match
+
+    text = files("check_jsonschema.builtin_schemas").joinpath("vendor/github-workflows.json").read_text("utf-8")
+    validator = Draft7Validator(json.loads(text))
+    for document in documents:
+        for error in validator.iter_errors(document.content):
+            best = best_match([error]) or error
+            where = tuple(best.absolute_path)
+            place = ".".join(map(str, where)) or "(top)"
+            yield Finding(document.file, document.line(where), "schema", f"{place}: {_short(best.message)}")
+
+
+def _act(root: Path, document: Document) -> Iterator[Finding]:
+    argv = [tool("act"), "--validate", "--strict", "--workflows", document.file, "--env-file", "/dev/null"]
+    answer = run(argv, cwd=root, timeout=TIMEOUT)
+    if answer.ok:
+        return
+    complaints = list(_ACT.finditer(answer.stderr.replace("\\n", "\n").replace('\\"', '"').replace("\\\\", "\\")))
+    for complaint in complaints:
+        yield Finding(document.file, int(complaint["line"]), "act", _short(complaint["text"].strip().rstrip('"')))
+    if not complaints:
+        yield Finding(document.file, 1, "act", _short(" ".join(answer.last_lines(3))))
+
+
+def _zizmor(root: Path, documents: Sequence[Document]) -> Iterator[Finding]:
+    """Files and not the folder: zizmor finds none in one that is called .gitea."""
+    argv = [tool("zizmor"), "--offline", "--no-progress", "--format", "json"]
+    answer = run([*argv, *(document.file for document in documents)], cwd=root, timeout=TIMEOUT)
+    try:
+        found = json.loads(answer.stdout)
+    except ValueError:
+        yield _failed("zizmor", documents[0], answer)
+        return
+    for one in found:
+        place = next((p for p in one["locations"] if p["symbolic"]["kind"] == "Primary"), one["locations"][0])
+        file = place["symbolic"]["key"]["Local"]["verbatim_path"]
+        line = place["concrete"]["location"]["start_point"]["row"] + 1
+        yield Finding(file, line, "zizmor", f"{one['ident']}: {one['desc']} ({_severity(one)})")
+
+
+def _severity(one: Any) -> str:
+    return str(one["determinations"]["severity"]).lower()
+
+
+def _shellcheck(workflow: Workflow) -> Iterator[Finding]:
+    for job in workflow.jobs.values():
+        for step in job.steps:
+            if not step.run.strip():
+                continue
+            # An expression is text by the time the shell sees it: any word without quotes stands for it.
+            script = _MASKED.sub("expression", step.run)
+            answer = run(
+                [tool("shellcheck"), "--shell", "bash", "--severity", "info", "--format", "json", "-"],
+                stdin=script.encode(),
+                timeout=TIMEOUT,
+            )
+            line = workflow.document.line((*step.where, "run"))
+            for one in json.loads(answer.stdout or "[]"):
+                yield Finding(workflow.file, line, "shellcheck", f"SC{one['code']}: {one['message']}")
+
+
+def _failed(name: str, document: Document, answer: Completed) -> Finding:
+    return Finding(document.file, 1, name, f"ended with {answer.exit_code}: {_short(' '.join(answer.last_lines(3)))}")
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 300 else f"{text[:297]}..."

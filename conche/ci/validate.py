@@ -1,0 +1,51 @@
+"""ci.validate: our own rules, and the tools, over every workflow file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from conche.ci import commands, rules, tools
+from conche.ci.document import read_all
+from conche.ci.findings import Finding
+from conche.ci.invoked import reader
+from conche.ci.surroundings import Surroundings, surroundings
+from conche.ci.workflow import Workflow, parse
+from conche.command import Invocation
+from conche.outcome import Outcome, Table
+from conche.stack import Stack
+
+__all__ = ["examine", "validate", "workflows"]
+
+
+def validate(call: Invocation) -> Outcome:
+    """Every finding in every workflow; exit code 1 where there is one."""
+    read = workflows(call.root, call.stack)
+    around = surroundings(call.root, call.stack, reader(call.root))
+    found = examine(call.root, read, around)
+    jobs = sum(len(workflow.jobs) for workflow in read)
+    rows = tuple((f"{one.file}:{one.line}", one.rule, one.message) for one in found)
+    files = ", ".join(workflow.file for workflow in read)
+    said = f"{len(found)} found in {files}" if found else f"{len(read)} workflows, {jobs} jobs: nothing found"
+    unknown = ["no runner is known here, so labels were not checked: set ci.labels in stack.yaml"]
+    return Outcome(
+        value={"files": [workflow.file for workflow in read], "findings": [asdict(one) for one in found]},
+        tables=[Table(("where", "rule", "what"), rows)] if rows else [],
+        lines=[said],
+        warnings=unknown if around.labels is None else [],
+        exit_code=1 if found else 0,
+    )
+
+
+def workflows(root: Path, stack: Stack) -> list[Workflow]:
+    """The workflows of a repository, by file name."""
+    return [parse(document) for document in read_all(root, stack.ci.workflows)]
+
+
+def examine(root: Path, read: Sequence[Workflow], around: Surroundings) -> list[Finding]:
+    """What the rules and the tools find, in the order of the files."""
+    found = tools.examine(root, read)
+    for workflow in read:
+        found += [*rules.examine(workflow, around), *commands.examine(workflow, around)]
+    return sorted(set(found))

@@ -1,0 +1,164 @@
+"""What a workflow says, as values: triggers, jobs, steps. What is not well shaped is left to the schema's complaint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from conche.ci.document import Document, Where
+
+__all__ = ["Job", "Step", "Workflow", "needed", "ordered", "parse"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a job.
+
+    Attributes:
+        where: its place in the file.
+        run: the shell text; empty where it uses an action.
+    """
+
+    where: Where
+    id: str = ""
+    name: str = ""
+    uses: str = ""
+    run: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    condition: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a workflow.
+
+    Attributes:
+        runs_on: labels; empty where an expression decides.
+        outputs: expressions by name.
+        calls: the reusable workflow that it calls, instead of steps.
+    """
+
+    name: str
+    where: Where
+    runs_on: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    condition: str = ""
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
+    calls: str = ""
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """One workflow file.
+
+    Attributes:
+        triggers: filters by event, such as {"push": {"branches": ["main"]}}.
+    """
+
+    document: Document
+    name: str
+    triggers: Mapping[str, Mapping[str, Any]]
+    jobs: Mapping[str, Job]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def file(self) -> str:
+        return self.document.file
+
+
+def parse(document: Document) -> Workflow:
+    """The workflow of a document."""
+    content = _mapping(document.content)
+    jobs = {name: _job(name, _mapping(job)) for name, job in _mapping(content.get("jobs")).items()}
+    return Workflow(
+        document=document,
+        name=str(content.get("name") or document.file),
+        triggers=_triggers(content.get("on")),
+        jobs=jobs,
+        env=_texts(content.get("env")),
+    )
+
+
+def ordered(workflow: Workflow) -> list[str]:
+    """The jobs, each after those that it needs; as they are written where they need each other in a circle."""
+    needs = {name: [need for need in job.needs if need in workflow.jobs] for name, job in workflow.jobs.items()}
+    try:
+        return list(TopologicalSorter(needs).static_order())
+    except CycleError:
+        return list(workflow.jobs)
+
+
+def needed(workflow: Workflow, job: str) -> set[str]:
+    """A job, and all that it needs."""
+    found: set[str] = set()
+    left = [job]
+    while left:
+        name = left.pop()
+        if name in workflow.jobs and name not in found:
+            found.add(name)
+            left += workflow.jobs[name].needs
+    return found
+
+
+def _triggers(said: Any) -> dict[str, Mapping[str, Any]]:
+    if isinstance(said, str):
+        return {said: {}}
+    if isinstance(said, list):
+        return {str(event): {} for event in said}
+    return {event: _mapping(filters) for event, filters in _mapping(said).items()}
+
+
+def _job(name: str, said: Mapping[str, Any]) -> Job:
+    where: Where = ("jobs", name)
+    runs_on = said.get("runs-on")
+    if isinstance(runs_on, dict):
+        runs_on = runs_on.get("labels")
+    return Job(
+        name=name,
+        where=where,
+        runs_on=tuple(label for label in _list(runs_on) if "${{" not in label),
+        needs=tuple(_list(said.get("needs"))),
+        condition=_text(said.get("if")),
+        outputs=_texts(said.get("outputs")),
+        env=_texts(said.get("env")),
+        steps=tuple(
+            _step(_mapping(step), (*where, "steps", number)) for number, step in enumerate(_items(said.get("steps")))
+        ),
+        calls=_text(said.get("uses")),
+    )
+
+
+def _step(said: Mapping[str, Any], where: Where) -> Step:
+    return Step(
+        where=where,
+        id=_text(said.get("id")),
+        name=_text(said.get("name")),
+        uses=_text(said.get("uses")),
+        run=_text(said.get("run")),
+        env=_texts(said.get("env")),
+        condition=_text(said.get("if")),
+    )
+
+
+def _mapping(said: Any) -> Mapping[str, Any]:
+    return said if isinstance(said, dict) else {}
+
+
+def _items(said: Any) -> Sequence[Any]:
+    return said if isinstance(said, list) else []
+
+
+def _list(said: Any) -> list[str]:
+    return [said] if isinstance(said, str) else [str(one) for one in _items(said)]
+
+
+def _text(said: Any) -> str:
+    return "" if said is None else str(said)
+
+
+def _texts(said: Any) -> dict[str, str]:
+    return {name: _text(value) for name, value in _mapping(said).items()}

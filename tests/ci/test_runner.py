@@ -1,0 +1,311 @@
+"""ci.runner.* on the real engine, with small containers in the place of Forgejo and its runner."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conche.engine import containers
+from conche.engine.connection import Engine
+from conche.testing.forge import serve
+from tests.stacks import ROOT, SmallStack
+
+HEX = "0123456789abcdef0123456789abcdef01234567"
+
+COMPOSE = """\
+services:
+  forgejo:
+    image: {name}/forgejo/forgejo:1
+    container_name: {name}-forgejo
+    stop_grace_period: 1s
+    command: [python3, -c, "import signal; signal.pause()"]
+    volumes: [told:/told]
+  runner-dev:
+    image: {name}-runner:1
+    build: {{context: ../docker, dockerfile: runner.Dockerfile}}
+    container_name: {name}-runner-dev
+    profiles: [runners]
+    stop_grace_period: 1s
+    environment: {{GITEA_RUNNER_NAME: dev, GITEA_RUNNER_LABELS: "dev:host"}}
+    secrets: [{{source: runner_token_dev, target: runner_token}}]
+  runner-tests:
+    image: {name}-runner:1
+    build: {{context: ../docker, dockerfile: runner.Dockerfile}}
+    container_name: {name}-runner-tests
+    profiles: [runners]
+    stop_grace_period: 1s
+    environment: [GITEA_RUNNER_NAME=tests, "GITEA_RUNNER_LABELS=ubuntu-latest:host,ubuntu-22.04:host"]
+    secrets: [{{source: runner_token_tests, target: runner_token}}]
+volumes:
+  told: {{name: {name}-told}}
+secrets:
+  runner_token_dev: {{file: ../docker/secrets/runner_token_dev.txt}}
+  runner_token_tests: {{file: ../docker/secrets/runner_token_tests.txt}}
+"""
+
+FORGEJO = """\
+FROM python:3.11-slim-bookworm
+RUN useradd git && install -d -o git /told \\
+    && printf '#!/bin/sh\\necho "$(whoami): $* < $(cat)" >>/told/registered\\n' >/usr/local/bin/forgejo \\
+    && chmod +x /usr/local/bin/forgejo
+VOLUME /told
+"""
+
+RUNNER = """\
+FROM python:3.11-slim-bookworm
+CMD ["python3", "-u", "-c", "import signal; print('at work'); signal.pause()"]
+"""
+
+STACK = """\
+name: {name}
+registry: localhost:5000
+bases:
+  python:3.11-slim-bookworm: {{suite: bookworm, packages: [python3, python3-venv, ca-certificates]}}
+secrets:
+  declared:
+    runner_token_dev: {{outputs: [file], services: [runner-dev], generate: hex20, required: false}}
+    runner_token_tests: {{outputs: [file], services: [runner-tests], generate: hex20, required: false}}
+environments:
+  git: {{compose: [compose/git.yaml]}}
+"""
+
+
+@pytest.fixture
+def forge_stack(tmp_path: Path, engine: Engine, base_image: str) -> Iterator[SmallStack]:
+    stack = SmallStack(tmp_path / "checkout", f"t{uuid.uuid4().hex[:10]}", 1)
+    stack.write("tasks.py", "from conche import namespace\nns = namespace(__file__)\n")
+    stack.write("stack.yaml", STACK.format(name=stack.name))
+    stack.write("compose/git.yaml", COMPOSE.format(name=stack.name))
+    stack.write("docker/forgejo.Dockerfile", FORGEJO)
+    stack.write("docker/runner.Dockerfile", RUNNER)
+    build = ["docker", "build", "--quiet", "--tag", f"{stack.name}/forgejo/forgejo:1", "--file"]
+    subprocess.run([*build, "docker/forgejo.Dockerfile", "docker"], cwd=stack.folder, check=True, capture_output=True)
+    subprocess.run(["git", "-C", str(stack.folder), "init", "--quiet"], check=True)
+    assert stack.invoke("secrets.init").returncode == 0
+    yield stack
+    stack.remove_all(engine)
+
+
+def give_tokens(stack: SmallStack, *names: str, token: str = HEX) -> None:
+    for name in names:
+        argv = stack.argv("secrets.set", name)
+        done = subprocess.run(argv, cwd=stack.folder, env=stack.environment(), input=token, text=True, check=False)
+        assert done.returncode == 0
+
+
+def services(stack: SmallStack, engine: Engine) -> dict[str, str]:
+    return {one.service: one.state for one in containers.of_project(engine, f"{stack.name}-git")}
+
+
+def registered(stack: SmallStack) -> list[str]:
+    argv = ["docker", "exec", f"{stack.name}-forgejo", "cat", "/told/registered"]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+@pytest.mark.engine
+def test_up_builds_registers_and_starts_the_runners(forge_stack: SmallStack, engine: Engine) -> None:
+    give_tokens(forge_stack, "runner_token_dev", "runner_token_tests")
+
+    dry = forge_stack.json("ci.runner.up", "--dry-run")
+    assert dry.get("error") is None, dry["error"]
+    assert services(forge_stack, engine) == {}
+    done = forge_stack.invoke("ci.runner.up")
+
+    assert done.returncode == 0, done.stderr
+    assert HEX not in done.stdout + done.stderr
+    assert [(step["action"], step["subject"]) for step in dry["plan"]] == [
+        ("build", f"image {forge_stack.name}-runner:1"),
+        ("register", "runner dev"),
+        ("register", "runner tests"),
+        ("start", "service runner-dev"),
+        ("start", "service runner-tests"),
+    ]
+    assert services(forge_stack, engine) == dict.fromkeys(("forgejo", "runner-dev", "runner-tests"), "running")
+    said = "git: forgejo-cli actions register --secret-stdin=true --keep-labels --name"
+    assert registered(forge_stack) == [f"{said} dev < {HEX}", f"{said} tests < {HEX}"]
+    assert forge_stack.json("ci.runner.up")["changed"] is False
+
+    status = forge_stack.invoke("ci.runner.status")
+    assert status.returncode == 0, status.stderr
+    assert "ubuntu-latest:host, ubuntu-22.04:host" in status.stdout
+    logs = forge_stack.json("ci.runner.logs")["value"]
+    assert [line for line in logs if "runner-dev" in line and "at work" in line]
+    one = forge_stack.invoke("ci.runner.logs", "--runner", "tests").stdout
+    assert "runner-tests" in one
+    assert "runner-dev" not in one
+
+    again = forge_stack.invoke("env.up", "--env", "git")
+    assert again.returncode == 0, again.stderr
+    assert "is in no Compose file" not in again.stderr
+    assert len(services(forge_stack, engine)) == 3
+    assert forge_stack.invoke("env.down", "--env", "git").returncode == 0
+    assert services(forge_stack, engine) == {}
+
+
+@pytest.mark.engine
+def test_a_new_token_reaches_forgejo_and_its_runner_and_no_other(forge_stack: SmallStack, engine: Engine) -> None:
+    give_tokens(forge_stack, "runner_token_dev", "runner_token_tests")
+    assert forge_stack.invoke("ci.runner.up").returncode == 0
+    before = {one.service: one.started_at for one in containers.of_project(engine, f"{forge_stack.name}-git")}
+    give_tokens(forge_stack, "runner_token_dev", token=HEX[::-1])
+
+    done = forge_stack.invoke("ci.runner.up")
+
+    assert done.returncode == 0, done.stderr
+    after = {one.service: one.started_at for one in containers.of_project(engine, f"{forge_stack.name}-git")}
+    assert {service for service, started in after.items() if started != before[service]} == {"runner-dev"}
+    assert registered(forge_stack)[2].endswith(f"dev < {HEX[::-1]}")
+    argv = ["docker", "exec", f"{forge_stack.name}-runner-dev", "cat", "/run/secrets/runner_token"]
+    assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == HEX[::-1]
+
+
+@pytest.mark.engine
+def test_a_runner_without_a_token_is_refused_before_anything_is_started(
+    forge_stack: SmallStack, engine: Engine
+) -> None:
+    give_tokens(forge_stack, "runner_token_dev")
+
+    error = forge_stack.json("ci.runner.up")["error"]
+
+    assert error["code"] == "runner-token-missing"
+    assert error["next"] == "invoke secrets.rotate-value runner_token_tests"
+    assert services(forge_stack, engine) == {}
+
+
+@pytest.mark.engine
+def test_status_of_runners_that_are_not_up(forge_stack: SmallStack) -> None:
+    done = forge_stack.invoke("ci.runner.status")
+
+    assert done.returncode == 1
+    assert done.stdout.count("absent") == 2
+    assert "invoke ci.runner.up" in done.stdout
+    assert "the server was not asked" in done.stderr
+
+
+def test_the_token_goes_into_a_pipe(tmp_path: Path) -> None:
+    with serve("gitea-1.26") as fake:
+        stack = SmallStack.create(tmp_path / "checkout", port=1)
+        section = f"ci: {{server: '{fake.address}', repository: team/app}}\n"
+        stack.write("stack.yaml", (stack.folder / "stack.yaml").read_text() + section)
+
+        told = stack.invoke("ci.runner.token", FORGEJO_TOKEN="good-token-of-tests")
+
+    assert told.stdout == "registration-token-of-tests"
+
+
+def test_without_runners_in_the_compose_files_it_says_what_to_write(tmp_path: Path) -> None:
+    error = SmallStack.create(tmp_path / "checkout", port=1).json("ci.runner.up")["error"]
+
+    assert (error["code"], error["exit_code"]) == ("no-runners", 6)
+
+
+# The git environment of this repository, held to the documents
+
+
+def rendered(*profiles: str) -> Any:
+    wanted = [part for profile in profiles for part in ("--profile", profile)]
+    argv = ["docker", "compose", "--file", "compose/git.yaml", *wanted, "config", "--format", "json"]
+    return json.loads(subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+
+
+def test_the_git_environment_is_the_documented_one() -> None:
+    alone = rendered()["services"]
+    forgejo = alone["forgejo"]
+
+    assert set(alone) == {"registry", "forgejo"}
+    assert {int(port["target"]): port["published"] for port in forgejo["ports"]} == {3000: "3000", 2222: "2222"}
+    assert set(rendered("runners", "tailnet")["services"]) == {
+        "registry", "forgejo", "gitea-runner-dev", "gitea-runner-prod", "gitea-runner-tests", "tailscale",
+    }  # fmt: skip
+
+
+def test_images_are_pinned_and_everything_has_a_healthcheck() -> None:
+    for file in ("dev", "prod", "git"):
+        for name, service in yaml.safe_load((ROOT / f"compose/{file}.yaml").read_text())["services"].items():
+            image = service["image"]
+            tag = image.rpartition(":")[2]
+            assert image.startswith("localhost:5000/") or any(sign.isdigit() for sign in tag), name
+            assert "healthcheck" in service, name
+
+
+def test_only_the_runners_that_deploy_have_the_engine() -> None:
+    services = rendered("runners")["services"]
+    sockets = {
+        name for name, one in services.items()
+        if any(mount.get("source") == "/var/run/docker.sock" for mount in one.get("volumes") or ())
+    }  # fmt: skip
+    tests = services["gitea-runner-tests"]
+
+    assert sockets == {"gitea-runner-dev", "gitea-runner-prod"}
+    assert list(tests["networks"]) == ["runner-tests"]
+    assert {name for name, one in services.items() if "runner-tests" in (one.get("networks") or {})} == {
+        "gitea-runner-tests",
+        "forgejo",
+    }
+    assert tests["user"] == "1000:1000"
+    assert tests["cap_drop"] == ["ALL"]
+
+
+@pytest.mark.parametrize("file", ["dev", "prod", "git"])
+def test_a_tailscale_sidecar_has_no_privileges_and_its_key_from_a_file(file: str) -> None:
+    services = yaml.safe_load((ROOT / f"compose/{file}.yaml").read_text())["services"]
+    sidecar = services["tailscale"]
+    served = json.loads((ROOT / f"docker/tailscale/{file}/serve.json").read_text())
+    proxies = [handler["Proxy"] for web in served["Web"].values() for handler in web["Handlers"].values()]
+
+    assert sidecar["profiles"] == ["tailnet"]
+    assert sidecar["environment"]["TS_USERSPACE"] == "true"
+    assert sidecar["environment"]["TS_AUTHKEY"] == "file:/run/secrets/tailscale_authkey"
+    assert not sidecar.keys() & {"privileged", "devices", "network_mode"}
+    assert sidecar["cap_drop"] == ["ALL"]
+    assert "NET_ADMIN" not in sidecar["cap_add"]
+    assert [proxy.removeprefix("http://").partition(":")[0] in services for proxy in proxies] == [True]
+
+
+def start(tmp_path: Path, token: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    """What runner-start hands to forgejo-runner, which a script stands for."""
+    (tmp_path / "token").write_text(token)
+    program = tmp_path / "forgejo-runner"
+    program.write_text('#!/bin/sh\necho "$@" >&2\ncat "$3"\n')
+    program.chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin", "GITEA_INSTANCE_URL": "http://localhost:3000/",
+        "GITEA_RUNNER_LABELS": "ubuntu-latest:host,ubuntu-22.04:host", "RUNNER_WORK": str(tmp_path / "work"),
+        "RUNNER_TOKEN_FILE": str(tmp_path / "token"), "RUNNER_CONFIGURATION": str(tmp_path / "runner.yaml"), **extra,
+    }  # fmt: skip
+    argv = [str(ROOT / "docker/runner/runner-start")]
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("token", [HEX, HEX + "\n"])
+def test_a_runner_starts_with_a_configuration_of_its_token_and_labels(tmp_path: Path, token: str) -> None:
+    done = start(tmp_path, token)
+
+    configuration = yaml.safe_load(done.stdout)
+    connection = configuration["server"]["connections"]["forgejo"]
+    assert done.stderr.startswith("daemon --config")
+    assert connection == {
+        "url": "http://localhost:3000/",
+        "uuid": str(uuid.UUID(bytes=HEX[:16].encode())),
+        "token_url": f"file:{tmp_path / 'token'}",
+        "labels": ["ubuntu-latest:host", "ubuntu-22.04:host"],
+    }
+    assert configuration["host"]["workdir_parent"] == str(tmp_path / "work")
+    assert (tmp_path / "runner.yaml").stat().st_mode & 0o077 == 0
+    assert HEX not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("token", ["", "your_token_here", HEX[:-1], HEX + HEX, f"{HEX}\n{HEX}"])
+def test_a_runner_refuses_what_is_no_token(tmp_path: Path, token: str) -> None:
+    done = start(tmp_path, token)
+
+    assert done.returncode == 2
+    assert "40 hexadecimal digits" in done.stderr
+    assert not (tmp_path / "runner.yaml").exists()
