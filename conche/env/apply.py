@@ -18,7 +18,7 @@ from conche.env import trial
 from conche.env.evidence import evidence
 from conche.env.observe import Observed
 from conche.env.plan import works
-from conche.errors import ConcheError, NotRestored, Restored, Told
+from conche.errors import ConcheError, NotRestored, Partial, Restored, Told
 from conche.outcome import Plan, Step
 from conche.output import Progress
 from conche.process import Completed, signals_deferred
@@ -36,6 +36,7 @@ class Applier:
         fetch: gets an image that is not built; given its reference.
         timeout: seconds to wait for health; None for what the healthchecks allow.
         held: descriptor of the environment's lock, for what outlives us.
+        whole: all or nothing; else a service whose image cannot be had does not keep the others down.
     """
 
     compose: Compose
@@ -45,6 +46,8 @@ class Applier:
     fetch: Callable[[str], object]
     timeout: float | None = None
     held: int | None = None
+    whole: bool = True
+    _absent: dict[str, ConcheError] = field(default_factory=dict)
     _undo: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
     _started: set[str] = field(default_factory=set)
 
@@ -54,12 +57,15 @@ class Applier:
         Raises:
             Restored: it does not work; what was there before is there again, and was looked at.
             NotRestored: it does not work, and what was there before does not either.
+            Partial: what could be had works; the rest is said.
             Interrupted: after unwinding.
         """
         try:
             for step in plan:
+                if step.kind == "service" and step.name in self._absent:
+                    continue
                 self.progress.step(f"{step} ({step.cause})")
-                self._take(step)
+                self._take(step, plan)
             self._wait_for(self._started)
         except BaseException as error:
             with signals_deferred():
@@ -69,8 +75,10 @@ class Applier:
             for problem in problems:
                 error.add_note(problem)
             raise
+        if self._absent:
+            raise self._partial()
 
-    def _take(self, step: Step) -> None:
+    def _take(self, step: Step, plan: Plan) -> None:
         name = step.name
         match step.action, step.kind:
             case "remove", "container":
@@ -83,7 +91,10 @@ class Applier:
             case "build", "image":
                 self.build(self.seen.own[name])
             case "pull", "image":
-                self._pull(name)
+                try:
+                    self._pull(name)
+                except ConcheError as failure:
+                    self._go_without(name, plan, failure)
             case "create" | "start", "service":
                 self._start(name)
             case "recreate", "service":
@@ -103,6 +114,28 @@ class Applier:
                 raise
             self.progress.step(f"{failure.message} Building it from this checkout instead")
             self.build(self.seen.own[reference])
+
+    def _go_without(self, reference: str, plan: Plan, failure: ConcheError) -> None:
+        """Leave out the services whose image cannot be had, and what waits for them, where others are left."""
+        services = self.seen.configuration.services
+        planned = {step.name for step in plan if step.kind == "service"}
+        gone = {name for name, service in services.items() if service.image == reference}
+        while more := {name for name in planned - gone if gone & set(services[name].waits_for)}:
+            gone |= more
+        if self.whole or not planned - gone - self._absent.keys() or any(self.seen.of(name) for name in gone):
+            raise failure
+        self.progress.step(f"going on without {', '.join(sorted(gone))}: {failure.message}")
+        self._absent.update(dict.fromkeys(gone, failure))
+
+    def _partial(self) -> Partial:
+        failures = dict.fromkeys(self._absent.values())
+        return Partial(
+            "brought-up-in-part",
+            f"{', '.join(sorted(self._started))} is up and healthy; {', '.join(sorted(self._absent))} is not there.",
+            looked_at=[failure.message for failure in failures],
+            evidence=[words for failure in failures for words in failure.evidence],
+            next_command=f"invoke env.up --env {self.seen.name}    # once the image can be had",
+        )
 
     def _start(self, name: str) -> None:
         self._wait_for(self._dependencies(name))

@@ -135,6 +135,7 @@ def apply(
             fetch=lambda reference: fetch(call.stack, call.root, compose.engine, reference, progress),
             timeout=timeout,
             held=held,
+            whole=call.environment(seen.name).protected,
         ).apply(plan)
 
 

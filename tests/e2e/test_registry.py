@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from conche.engine.connection import Engine
 from tests.stacks import ROOT, SmallStack, free_port, tracked_files
@@ -34,6 +35,10 @@ def factory(tmp_path: Path, engine: Engine, base_image: str) -> Iterator[tuple[S
         )
         text = text.replace("chocolate_factory", stack.name).replace("8001", str(stack.port))
         stack.write(file, text.replace("port: 5000", f"port: {host.rpartition(':')[2]}"))
+    # Forgejo's image comes from its own registry, which may be out of reach, and is not what is asked for here.
+    git = yaml.safe_load((stack.folder / "compose/git.yaml").read_text())
+    git["services"] = {"registry": git["services"]["registry"]}
+    stack.write("compose/git.yaml", yaml.safe_dump(git))
     # Of a tree that was never built: a cache that has a step twice takes the one or the other for an old tree.
     stack.write("src/fastapi-app/app/marker.py", f"# {stack.name}\n")
     subprocess.run(["git", "init", "--quiet"], cwd=stack.folder, check=True)
