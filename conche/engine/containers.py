@@ -186,10 +186,15 @@ def remove(engine: Engine, container_id: str) -> None:
             return
 
 
-def stop(engine: Engine, container_id: str) -> None:
-    """Stop a container within its own grace; it stays, and can be started again."""
+def stop(engine: Engine, container: Container) -> None:
+    """Stop a container within its own grace; it stays, and can be started again. One that is gone already is fine."""
+    import docker.errors
+
     with translated(engine.address):
-        engine.client.api.stop(container_id)
+        try:
+            engine.client.api.stop(container.id, timeout=container.stop_timeout)
+        except docker.errors.NotFound:
+            return
 
 
 def start(engine: Engine, container_id: str) -> None:
