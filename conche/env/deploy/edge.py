@@ -260,7 +260,7 @@ class Edge:
         return []
 
 
-def listening(published: list[Mapping[str, object]]) -> int:
+def listening(published: Sequence[Mapping[str, object]]) -> int:
     """The port inside the edge's container that its service publishes.
 
     Raises:

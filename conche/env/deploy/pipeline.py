@@ -29,7 +29,7 @@ __all__ = ["Pipeline"]
 PAUSE = 0.3
 """Seconds between two probes, and between two looks while watching."""
 
-EARLY = 10.0
+EARLY = 5.0
 """Seconds in which wrong answers may still come too early, before users are sent there."""
 
 PATIENCE = 1.5

@@ -259,7 +259,8 @@ class Records:
             record = (
                 Record(**{**said, "services": {n: _placed(p) for n, p in said["services"].items()}}) if said else None
             )
-            return Entry(number, record, Ending(**ended) if ended else None, written is not None and ended is None)
+            ending = Ending(**{**ended, "evidence": tuple(ended["evidence"])}) if ended else None
+            return Entry(number, record, ending, damaged=written is not None and ended is None)
         except (TypeError, KeyError):
             return Entry(number, None, None)
 
