@@ -1,7 +1,7 @@
 """env.deploy and env.rollback, ended by a signal at every step: the old or the new version serves throughout.
 
-The steps are those of the plan, so a new one is tested as soon as there is one. Each command that is ended is followed at
-once by the next, which has to settle what it finds; the last one is left to end by itself.
+The steps are those of the plan, so a new one is tested as soon as there is one. Each command that is ended is followed
+at once by the next, which has to settle what it finds; the last one is left to end by itself.
 """
 
 from __future__ import annotations

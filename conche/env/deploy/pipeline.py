@@ -166,12 +166,20 @@ class Pipeline:
         name = f"{self.compose.project}-{self.release}-command"
         self._undo.append(("remove the release command's container", lambda: self._remove_named(name)))
         argv = self.compose.run_once(self.commanding, name, self.deploy.release_command)
-        done = self.compose.call(argv, on_line=self.progress.detail, timeout=self.timeout or 900.0)
+        said: list[str] = []
+
+        def heard(line: str) -> None:
+            self.progress.detail(line)
+            # Compose's own remarks come between what the command says.
+            if not line.startswith("time="):
+                said.append(line)
+
+        done = self.compose.call(argv, on_line=heard, timeout=self.timeout or 900.0)
         if not done.ok:
             raise Restored(
                 "release-command-failed",
                 f"The release command ended with {done.exit_code}; nothing was switched.",
-                evidence=done.last_lines(12),
+                evidence=said[-12:],
                 next_command="what it has changed by itself, such as a database's tables, is for you to look at",
             )
 
