@@ -1,7 +1,8 @@
 """Speed, as ratios against named rivals in the same run; `nox -s bench`.
 
 Each pair is run in turn, A B A B …, after one warm-up, and the ratio of the medians of whole processes is printed with
-what it must reach. Deploys under load are counted in lost requests (deploys.py). Exit code 1 when one does not reach it.
+what it must reach. Deploys under load are counted in lost requests (deploys.py).
+Exit code 1 when one does not reach what it must.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from conche.env.deploy.edge import Configuration as EdgeConfiguration
 from conche.env.deploy.look import Look
 from conche.env.deploy.unwinding import Before, Undo, told, unwind
 from conche.env.evidence import evidence
-from conche.errors import ConcheError, NotFound, Restored, Told
+from conche.errors import ConcheError, NotFound, NotRestored, Restored, Told
 from conche.outcome import Plan, Step
 from conche.output import Progress
 from conche.process import Completed, signals_deferred
@@ -78,6 +78,7 @@ class Pipeline:
     committed: bool = False
     switched_after: float = 0.0
     warnings: list[str] = field(default_factory=list)
+    _switched: bool = False
     _undo: list[Undo] = field(default_factory=list)
     _restarts: dict[str, int] = field(default_factory=dict)
 
@@ -111,7 +112,7 @@ class Pipeline:
                 self._left_behind(error)
                 return
             with signals_deferred():
-                problems = unwind(self._undo, self.compose.engine, self.progress.step)
+                problems = unwind(self._undo, self.look, self.before, self.progress.step)
                 problems += self.before.lost(self.look, self.configuration, self.timeout)
             raise told(error, problems, self.look, begun=bool(self._undo)) from error
 
@@ -260,6 +261,7 @@ class Pipeline:
         if self.lock is not None:
             self.lock.verify()
         self._undo.append((f"switch the edge back to {self.before.release}", self._switch_back))
+        self._switched = True
         with signals_deferred():
             self.look.edge().switch(self.configure(self.release))
 
@@ -267,6 +269,7 @@ class Pipeline:
         edge, old = self.look.edge(), self.configure(self.before.release)
         edge.place(old)
         edge.switch(old)
+        self._switched = False
         edge.drained(self.deploy.drain)
 
     def _drain(self) -> None:
@@ -330,6 +333,8 @@ class Pipeline:
         self._wait({served: [one.id for one in old]})
 
     def _remove_release(self, served: str, release: str) -> None:
+        if self._switched:
+            raise NotRestored("previous-state-lost", f"the edge still sends requests to {release}")
         for one in self.look.of_release(served, release):
             containers.remove(self.compose.engine, one.id)
 

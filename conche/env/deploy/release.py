@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -95,6 +96,7 @@ def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Out
         prepared = _pulled(call, prepared)
     with locked(call, prepared.engine, name, tuple(prepared.found), options.lock_wait) as held:
         records = open_records(call, prepared.compose, tuple(prepared.found))
+        _see_thawed(records, name)
         look = Look(name, prepared.compose, prepared.deploy, prepared.configuration.rendered)
         records = _settled(call, records, look)
         salt = salt_of(call, records)
@@ -102,11 +104,11 @@ def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Out
         number = _following(records, prepared.compose)
         document = prepared.document(f"r{number}", records.replicas())
         compose = compose_of(prepared.compose, document)
-        configuration = compose.configuration()
+        configuration, before = _looked(call, look, records, compose)
         record = prepared.record(number, document, configuration)
         own = [pin for reference, pin in prepared.pins.items() if call.stack.image_of(reference, name)]
         draft = Draft(record, document, compose, configuration, own, salt)
-        ready = _ready(call, look, records, draft, force=options.force)
+        ready = _ready(call, look, records, draft, before, force=options.force)
         return _released(call, records, ready, held, options, begun)
 
 
@@ -123,6 +125,7 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
     with locked(call, engine, name, (), options.lock_wait) as held:
         base = Compose(engine, call.stack.project(name), (), {}, call.output.redact)
         records = open_records(call, base)
+        _see_thawed(records, name)
         newest = records.unfinished or records.current
         latest = opened_if_possible(call, records, newest)
         if latest is not None:
@@ -135,12 +138,13 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
         number = _following(records, base)
         document = kept.renumbered(deploy.serves, goal.id, f"r{number}")
         compose = compose_of(base, document)
-        configuration = compose.configuration()
+        look = Look(name, compose, deploy, document.body)
+        configuration, before = _looked(call, look, records, compose)
         record = goal.again(number, {one: service.hashes for one, service in configuration.services.items()})
         own = [placed.image for placed in goal.services.values()]
         salt = salt_of(call, records)
-        look = Look(name, compose, deploy, document.body)
-        ready = _ready(call, look, records, Draft(record, document, compose, configuration, own, salt), force=True)
+        draft = Draft(record, document, compose, configuration, own, salt)
+        ready = _ready(call, look, records, draft, before, force=True)
         return _released(call, records, ready, held, options, begun)
 
 
@@ -150,19 +154,18 @@ def _following(records: Records, compose: Compose) -> int:
     return max([records.following, *(number_of(one.labels.get(RELEASE, "")) + 1 for one in running)])
 
 
-def _settled(call: Invocation, records: Records, look: Look) -> Records:
-    """The records, once what an interrupted release has left is settled.
-
-    Raises:
-        Refused: the environment is frozen.
-    """
+def _see_thawed(records: Records, name: str) -> None:
     frozen = records.frozen()
     if frozen:
         raise Refused(
             "environment-frozen",
-            f"{look.name} is frozen by {frozen['who']} since {frozen['since']}: {frozen['reason']}",
-            next_command=f"invoke env.freeze --env {look.name} --off",
+            f"{name} is frozen by {frozen['who']} since {frozen['since']}: {frozen['reason']}",
+            next_command=f"invoke env.freeze --env {name} --off",
         )
+
+
+def _settled(call: Invocation, records: Records, look: Look) -> Records:
+    """The records, once what an interrupted release has left is settled."""
     if call.dry_run:
         return records
     if call.environment(look.name).swarm:
@@ -170,7 +173,19 @@ def _settled(call: Invocation, records: Records, look: Look) -> Records:
     return settle(call, records, look)
 
 
-def _ready(call: Invocation, look: Look, records: Records, draft: Draft, *, force: bool) -> Release:
+def _looked(call: Invocation, look: Look, records: Records, compose: Compose) -> tuple[Configuration, Before]:
+    """A document's configuration, and what serves now; Compose computes its hashes while the engine is asked."""
+    current = records.current.id if records.current else ""
+    with ThreadPoolExecutor(1) as pool:
+        hashing = pool.submit(compose.configuration)
+        if call.environment(look.name).swarm:
+            before = Before(current or NOTHING, (), answered=False, networks=frozenset())
+        else:
+            before = Before.of(look, current)
+        return hashing.result(), before
+
+
+def _ready(call: Invocation, look: Look, records: Records, draft: Draft, before: Before, *, force: bool) -> Release:
     current, deploy, services = records.current, look.deploy, draft.configuration.services
     record = draft.record.known_as(current)
     look = replace(look, compose=draft.compose, rendered=draft.document.body)
@@ -179,12 +194,10 @@ def _ready(call: Invocation, look: Look, records: Records, draft: Draft, *, forc
         for name, body in draft.document.body["services"].items()
     }
     if call.environment(look.name).swarm:
-        before = Before(current.id if current else NOTHING, (), answered=False, networks=frozenset())
         running = swarm.services(draft.compose.engine, draft.compose.project)
         found = swarm_changes(running, record, current, forced=force)
         plan = plan_swarm(record.id, found, deploy, current)
     else:
-        before = Before.of(look, current.id if current else "")
         found = changes(draft.configuration, look.all(), current, record, deploy, draft.own, forced=force)
         missing = [one for one in draft.configuration.external_networks if one not in before.networks]
         plan = plan_release(record.id, found, deploy, before.release, counts, missing)

@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from conche.engine import health, networks
+from conche.engine import containers, health, networks
 from conche.engine.compose import Configuration, Service
-from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.env.deploy.look import NOTHING, Look
 from conche.errors import Interrupted, NotRestored, Refused, Restored, Told
@@ -22,8 +21,11 @@ Undo = tuple[str, Callable[[], None]]
 ENGINE_BACK = 60.0
 """Seconds that an engine which is being restarted is waited for before unwinding."""
 
+AGAIN = 30.0
+"""Seconds in which a step that cannot be taken back is tried again."""
+
 PAUSE = 0.3
-"""Seconds between two looks for it."""
+"""Seconds between two tries."""
 
 
 @dataclass(frozen=True)
@@ -93,30 +95,46 @@ class Before:
 
 def unwind(
     undo: Sequence[Undo],
-    engine: Engine,
+    look: Look,
+    before: Before,
     say: Callable[[str], None],
     *,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> list[str]:
-    """Take steps back, the newest first; what could not be taken back, in words."""
+    """Take steps back, the newest first; what could not be taken back, in words.
+
+    Each is tried until it succeeds, for a while: an engine that is restarted answers until it is down, and refuses.
+    """
     problems = []
-    _await(engine, clock, pause)
     for description, act in reversed(undo):
         say(f"unwinding: {description}")
-        try:
-            act()
-        except (Exception, Told) as error:  # noqa: BLE001 - one that fails must not keep the others from it
-            problems.append(f"could not {description}: {error}")
+        deadline = clock() + AGAIN
+        while True:
+            _await(look, before, clock, pause)
+            try:
+                act()
+            except (Exception, Told) as error:  # noqa: BLE001 - one that fails must not keep the others from it
+                if clock() > deadline:
+                    problems.append(f"could not {description}: {error}")
+                    break
+                pause(PAUSE)
+            else:
+                break
     return problems
 
 
-def _await(engine: Engine, clock: Callable[[], float], pause: Callable[[float], None]) -> None:
+def _await(look: Look, before: Before, clock: Callable[[], float], pause: Callable[[float], None]) -> None:
+    """Wait until the engine answers, and the edge and what it served run: the engine may just be restarting them."""
+    ids = {one.id for one in before.working if one.service in (look.deploy.edge, look.deploy.serves)}
     deadline = clock() + ENGINE_BACK
     while clock() < deadline:
         with contextlib.suppress(Exception):
-            if engine.client.ping():
+            stopped = [one for one in look.all() if one.id in ids and one.state != "running"]
+            if not stopped:
                 return
+            for one in stopped:
+                containers.start(look.compose.engine, one.id)
         pause(PAUSE)
 
 
