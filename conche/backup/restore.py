@@ -231,7 +231,7 @@ def _in_place(site: Site, found: Found, sources: Sequence[Source]) -> Outcome:
 def _exchange(site: Site, journal: Journal, users: Stopping) -> None:
     for _, engine, one in users.values():
         site.say(f"stopping {one.name}")
-        containers.stop(engine, one)
+        containers.stop(engine, one.id)
     site.say("exchanging old and new")
     journal.forward()
     _start(site, users)
@@ -276,7 +276,7 @@ def _take_back(site: Site, journal: Journal, users: Stopping, error: BaseExcepti
     try:
         with signals_deferred():
             for _, engine, one in users.values():
-                containers.stop(engine, one)
+                containers.stop(engine, one.id)
             journal.back()
             _start(site, users)
             journal.close(site.own)

@@ -28,12 +28,6 @@ LABEL = "io.conche.lock"
 PAUSE = 0.2
 """Seconds between two tries."""
 
-ENDED = ("exited", "dead", "removing")
-"""States of a lock whose holder is gone; the engine is about to remove it."""
-
-ENDING = 10.0
-"""Seconds that the engine may take for that."""
-
 UNSTARTED = 30.0
 """Seconds after which a lock that was created and never started belongs to nobody: its maker died in between."""
 
@@ -267,21 +261,6 @@ def _removed(engine: Engine, identity: str, clock: Callable[[], float], pause: C
             if _inspect(engine, identity) is None:
                 return
             pause(PAUSE / 4)
-
-
-@contextlib.contextmanager
-def _unreachable_translated(engine: Engine) -> Iterator[None]:
-    """An engine that does not answer is told as everywhere; what it answers is for the caller to judge."""
-    import docker.errors
-
-    answered: docker.errors.APIError | None = None
-    with translated(engine.address):
-        try:
-            yield
-        except docker.errors.APIError as error:
-            answered = error
-    if answered is not None:
-        raise answered
 
 
 def _inspect(engine: Engine, name: str) -> dict[str, Any] | None:

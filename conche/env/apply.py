@@ -180,7 +180,7 @@ class Applier:
     def _stop(self, name: str) -> None:
         for container in self._look():
             if container.service == name:
-                containers.stop(self.compose.engine, container)
+                containers.stop(self.compose.engine, container.id, container.stop_timeout)
 
     def _failure(self, waiting: Waiting, said: str = "") -> Restored:
         broken = sorted({c.service for c in waiting.containers if c.name in waiting.failed})

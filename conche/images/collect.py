@@ -44,7 +44,7 @@ def collect(registry: Registry, progress: Progress) -> None:
     made = oneoff.beside(engine, found.id, ["/bin/sh", "-c", COLLECT], {LABEL: found.id})
     try:
         progress.step("stopping the registry for its garbage collection")
-        containers.stop(engine, found)
+        containers.stop(engine, found.id)
         done = oneoff.run(engine, made, progress.detail)
     finally:
         with signals_deferred():

@@ -304,7 +304,7 @@ class Pipeline:
         self._undo.append((f"start {self.before.release} again", lambda: self._start_again(served, old)))
         # A stop that is broken off is still carried out, and would meet the start that takes it back.
         with signals_deferred(), ThreadPoolExecutor(max(1, len(old))) as pool:
-            list(pool.map(lambda one: containers.stop(self.compose.engine, one), old))
+            list(pool.map(lambda one: containers.stop(self.compose.engine, one.id, one.stop_timeout), old))
 
     def _remove_old(self) -> None:
         served = self.served
