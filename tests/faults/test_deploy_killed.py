@@ -20,7 +20,7 @@ from tests.stacks import free_port
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
-FINAL = ("commit", "remove")
+FINAL = ("commit", "stop", "remove")
 """Steps at which the new release serves for good: what is left of the old one goes with the next command."""
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from conche.engine import containers, health, networks
 from conche.engine.compose import Compose, Configuration
-from conche.engine.containers import Container
 from conche.engine.health import Waiting
 from conche.engine.lock import Held
 from conche.env import trial
@@ -91,7 +90,10 @@ class Pipeline:
     @property
     def candidate(self) -> str:
         """Where the edge finds the new release."""
-        return f"{alias(self.served, self.release)}:{self.deploy.port}"
+        return self._entry(self.release)
+
+    def _entry(self, release: str) -> str:
+        return f"{alias(self.served, release)}:{self.deploy.port}"
 
     def carry_out(self, plan: Plan) -> None:
         """Take every step.
@@ -267,6 +269,10 @@ class Pipeline:
 
     def _switch_back(self) -> None:
         edge, old = self.look.edge(), self.configure(self.before.release)
+        if self.before.answered:
+            (answer,) = edge.probe(self.deploy.probe.path, self._entry(self.before.release))
+            if not answer.good:
+                raise NotRestored("previous-state-lost", f"{self.before.release} does not answer: {answer}")
         edge.place(old)
         edge.switch(old)
         self._switched = False
@@ -298,12 +304,9 @@ class Pipeline:
             self.pause(PAUSE)
 
     def _stop_old(self) -> None:
-        served = self.served
-        new = self._new_ids(served)
-        old = [one for one in self.look.of(served) if one.id not in new and one.state == "running"]
-        self._undo.append((f"start {self.before.release} again", lambda: self._start_again(served, old)))
-        # A stop that is broken off is still carried out, and would meet the start that takes it back.
-        with signals_deferred(), ThreadPoolExecutor(max(1, len(old))) as pool:
+        new = self._new_ids(self.served)
+        old = [one for one in self.look.of(self.served) if one.id not in new and one.state == "running"]
+        with ThreadPoolExecutor(max(1, len(old))) as pool:
             list(pool.map(lambda one: containers.stop(self.compose.engine, one.id, one.stop_timeout), old))
 
     def _remove_old(self) -> None:
@@ -326,11 +329,6 @@ class Pipeline:
                 "release-incomplete", f"The release before cannot be opened here, so nobody knows what {name} was."
             )
         self.previous.call(self.previous.up_alone(name), on_line=self.progress.detail).require(f"bringing {name} back")
-
-    def _start_again(self, served: str, old: list[Container]) -> None:
-        for one in old:
-            containers.start(self.compose.engine, one.id)
-        self._wait({served: [one.id for one in old]})
 
     def _remove_release(self, served: str, release: str) -> None:
         if self._switched:

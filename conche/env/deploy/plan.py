@@ -163,10 +163,11 @@ def _steps(
         yield Step("switch", f"edge to {release}", f"from {before}", undo=f"switch edge to {before}")
         yield Step("drain", f"edge from {before}", "requests under way end where they began")
         yield Step("watch", f"release {release} of {served}", f"for {deploy.observe:g} s, with its users")
-        if before != NOTHING:
-            yield Step("stop", f"release {before} of {served}", "nobody uses it any more", undo="start it again")
+    # The old ones still run until it is recorded that they are not needed: a full disk or an engine on its way down
+    # might refuse to start them again.
     yield Step("commit", f"release {release}", "it serves")
     if deploy.serves is not None and before != NOTHING:
+        yield Step("stop", f"release {before} of {deploy.serves}", "nobody uses it any more")
         yield Step("remove", f"release {before} of {deploy.serves}", "it was replaced")
 
 

@@ -100,8 +100,8 @@ def test_a_later_release_starts_beside_switches_and_then_removes_the_old_one() -
         ("switch edge to r2", True),
         ("drain edge from r1", False),
         ("watch release r2 of web", False),
-        ("stop release r1 of web", True),
         ("commit release r2", False),
+        ("stop release r1 of web", False),
         ("remove release r1 of web", False),
     ]
 
