@@ -15,6 +15,7 @@ from conche.engine.connection import Engine
 from conche.errors import Unreachable
 from conche.images.base import provide
 from conche.stack import load
+from tests.edged import IMAGES, EdgedStack
 from tests.stacks import ROOT, SmallStack, free_port, tracked_files
 
 
@@ -55,6 +56,34 @@ def base_image(engine: Engine) -> str:
     provide(engine, load(ROOT).bases, reference, lambda _: None)
     assert images.find(engine, reference) is not None
     return reference
+
+
+@pytest.fixture(scope="session")
+def edge_image(engine: Engine, base_image: str) -> Iterator[str]:
+    """The edge's image, and afterwards none of the versions that were built to stand behind it."""
+    reference = "nginx:1.27"
+    provide(engine, load(ROOT).bases, reference, lambda _: None)
+    yield reference
+    for image in engine.client.api.images(name=IMAGES):
+        for tag in image["RepoTags"] or []:
+            if tag.endswith(f"-{os.getpid()}"):
+                engine.client.api.remove_image(tag, force=True)
+
+
+@pytest.fixture(scope="module")
+def edged(tmp_path_factory: pytest.TempPathFactory, engine: Engine, edge_image: str) -> Iterator[EdgedStack]:
+    """A stack behind an edge, shared by a module; everything it made is removed afterwards."""
+    stack = EdgedStack.create(tmp_path_factory.mktemp("edged") / "checkout", port=free_port())
+    yield stack
+    stack.remove_all(engine)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, engine: Engine, edge_image: str) -> Iterator[EdgedStack]:
+    """The same, of one test alone."""
+    stack = EdgedStack.create(tmp_path / "checkout", port=free_port())
+    yield stack
+    stack.remove_all(engine)
 
 
 @pytest.fixture

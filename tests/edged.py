@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import subprocess
+import tempfile
+import urllib.request
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conche.engine.connection import Engine
 from tests.stacks import TASKS, SmallStack
 
 SERVER = """\
@@ -25,7 +30,8 @@ class Page(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
         through_edge = "X-Request-Id" in self.headers
-        sick = how == "sick" or (how == "sick-through-edge" and through_edge)
+        users = through_edge and not self.headers.get("X-Conche-Candidate")
+        sick = how == "sick" or (how == "sick-through-edge" and through_edge) or (how == "sick-to-users" and users)
         release = "r0" if how == "wrong" else os.environ.get("CONCHE_RELEASE", "")
         if self.path.startswith("/slow"):
             time.sleep(float(self.path.partition("=")[2] or 1))
@@ -55,7 +61,7 @@ services:
   web:
     image: localhost:5000/{name}:production
     stop_grace_period: 3s
-    environment: {{SETTING: "${{SETTING:-none}}"}}
+    environment: {{SETTING: "${{SETTING:-none}}", DIES_AFTER: "6"}}
     networks: [inside]
     depends_on: [store]
     healthcheck:
@@ -122,6 +128,22 @@ environments:
 """
 
 
+IMAGES = "conche-edged"
+"""Name of the images of the versions, which all stacks of a test session share."""
+
+
+@functools.cache
+def built(version: str, how: str) -> str:
+    """Build a version; its reference."""
+    reference = f"{IMAGES}:{version}-{how}-{os.getpid()}"
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "server.py").write_text(SERVER)
+        Path(folder, "Dockerfile").write_text(DOCKERFILE)
+        argv = ["docker", "build", "--quiet", "--build-arg", f"VERSION={version}", "--build-arg", f"HOW={how}"]
+        subprocess.run([*argv, "--tag", reference, folder], check=True, capture_output=True)
+    return reference
+
+
 @dataclass(frozen=True)
 class EdgedStack(SmallStack):
     """A stack whose one environment, prod, has an edge; its Compose project is `<name>-prod`."""
@@ -143,19 +165,58 @@ class EdgedStack(SmallStack):
 
     def environment(self, **extra: str) -> dict[str, str]:
         """Without an age key what a release keeps is sealed to one in the state folder, which outlives a test here."""
-        return super().environment(XDG_STATE_HOME=str(self.folder.parent / "state"), **extra)
+        return super().environment(**{"XDG_STATE_HOME": str(self.folder.parent / "state"), **extra})
 
     def version(self, name: str, how: str = "well") -> str:
-        """Build a version of the web service; its reference."""
+        """A version of the web service; its reference. It is built once, whatever stacks have it."""
         reference = f"localhost:5000/{self.name}:{name}"
-        argv = ["docker", "build", "--quiet", "--build-arg", f"VERSION={name}", "--build-arg", f"HOW={how}"]
-        argv += ["--tag", reference, "--file", "docker/web.Dockerfile", "docker"]
-        subprocess.run(argv, cwd=self.folder, check=True, capture_output=True)
+        subprocess.run(["docker", "tag", built(name, how), reference], check=True, capture_output=True)
         return reference
+
+    def reference(self, version: str) -> str:
+        """The reference of a version."""
+        return f"localhost:5000/{self.name}:{version}"
 
     def deploy(self, image: str, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
         """env.deploy of a version that was built here."""
         return self.invoke("env.deploy", "--env", "prod", "--image", image, "--local", *words, **extra)
+
+    def rollback(self, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
+        """env.rollback."""
+        return self.invoke("env.rollback", "--env", "prod", *words, **extra)
+
+    def begin(self, *words: str, **extra: str) -> subprocess.Popen[str]:
+        """A task that runs while the test goes on; stderr is a pipe."""
+        return subprocess.Popen(
+            self.argv(*words),
+            cwd=self.folder,
+            env=self.environment(**extra),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def page(self) -> Any:
+        """What its users are answered."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=10) as answer:
+            return json.loads(answer.read())
+
+    def page_or(self, version: str) -> str:
+        """A version that does not serve now: this one, or another."""
+        try:
+            serves = self.page()["version"]
+        except (OSError, ValueError):
+            return version
+        return version if serves != version else f"{version}-again"
+
+    def leftovers(self, engine: Engine) -> list[str]:
+        """What is there beside one container of each service, and the one that gives access to the state."""
+        names = [name.lstrip("/") for one in engine.client.api.containers(all=True) for name in one["Names"]]
+        ours = sorted(name for name in names if name.startswith(self.name))
+        web = [one.name for one in self.containers(engine) if one.service == "web" and one.state == "running"]
+        wanted = {f"{self.name}-store", f"{self.project}-edge-1", f"{self.project}-state", *web[:1]}
+        return [name for name in ours if name not in wanted]
 
     def history(self) -> Any:
         """The value of env.history."""

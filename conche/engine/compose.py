@@ -163,8 +163,11 @@ class Compose:
             keep_open=keep_open,
         )
 
-    def configuration(self) -> Configuration:
-        """The files as Compose understands them.
+    def configuration(self, *, hashed: bool = True) -> Configuration:
+        """The files as Compose understands them; a document is rendered already.
+
+        Args:
+            hashed: with the hashes of the definitions, which cost another call or two.
 
         Raises:
             Refused: Compose finds the files invalid.
@@ -173,12 +176,14 @@ class Compose:
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(1) as pool:
-            hashing = pool.submit(self.hashes)
-            rendered = json.loads(self._answer(("config", "--format", "json")))
-            hashes = {name: {value} for name, value in hashing.result().items()}
-        if any(body.get("depends_on") for body in rendered["services"].values()):
-            for name, value in self._hashes_alone(rendered).items():
-                hashes[name].add(value)
+            hashing = pool.submit(self.hashes) if hashed else None
+            rendered = json.loads(self.document or self._answer(("config", "--format", "json")))
+            alone = {}
+            if hashed and any(body.get("depends_on") for body in rendered["services"].values()):
+                alone = self._hashes_alone(rendered)
+            hashes = {name: {value} for name, value in (hashing.result() if hashing else {}).items()}
+        for name, value in alone.items():
+            hashes[name].add(value)
         return _configuration(self.project, rendered, hashes)
 
     def _hashes_alone(self, rendered: Mapping[str, Any]) -> dict[str, str]:

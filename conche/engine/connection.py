@@ -94,17 +94,30 @@ class Engine:
 
 
 @contextmanager
-def translated(address: str) -> Iterator[None]:
-    """Inside, what the Docker SDK raises for an engine that does not answer becomes `Unreachable`."""
+def translated(address: str, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Inside, what the Docker SDK raises for an engine that does not answer becomes `Unreachable`.
+
+    Args:
+        but: what the caller handles itself.
+    """
     import docker.errors
     import requests.exceptions
     import urllib3.exceptions
 
     try:
         yield
+    except but:
+        raise
     except docker.errors.NotFound as error:
         raise NotFound("not-on-engine", error.explanation or str(error)) from error
     except docker.errors.APIError as error:
+        if "no space left on device" in str(error.explanation or error):
+            raise Unreachable(
+                "disk-full",
+                "The engine's disk is full.",
+                evidence=[str(error.explanation or error)],
+                next_command="docker system df\ndocker builder prune",
+            ) from error
         raise EngineRefused(
             "engine-refused", "The engine refused a request.", evidence=[str(error.explanation or error)]
         ) from error

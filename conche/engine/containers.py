@@ -186,10 +186,19 @@ def remove(engine: Engine, container_id: str) -> None:
             return
 
 
-def stop(engine: Engine, container_id: str) -> None:
-    """Stop a container within its own grace; it stays, and can be started again."""
+def stop(engine: Engine, container_id: str, grace: int | None = None) -> None:
+    """Stop a container; it stays, and can be started again. One that is gone already is fine.
+
+    Args:
+        grace: seconds it is given to end, where that is more than a minute; by default its own.
+    """
+    import docker.errors
+
     with translated(engine.address):
-        engine.client.api.stop(container_id)
+        try:
+            engine.client.api.stop(container_id, timeout=grace)
+        except docker.errors.NotFound:
+            return
 
 
 def start(engine: Engine, container_id: str) -> None:

@@ -18,7 +18,7 @@ from conche.engine.containers import Container
 
 __all__ = ["Verdict", "Waiting", "judge", "wait"]
 
-POLL = 0.25
+POLL = 0.1
 """Seconds between two looks."""
 
 WITHOUT_HEALTHCHECK = 3.0

@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conche.engine.connection import Engine, translated
-from conche.errors import Locked, NotRestored
+from conche.errors import ConcheError, Locked, NotRestored
+from conche.process import signals_deferred
 from conche.units import span
 
 __all__ = ["Held", "Holder", "hold", "holder"]
@@ -27,14 +28,14 @@ LABEL = "io.conche.lock"
 PAUSE = 0.2
 """Seconds between two tries."""
 
-ENDED = ("exited", "dead", "removing")
-"""States of a lock whose holder is gone; the engine is about to remove it."""
-
-ENDING = 10.0
-"""Seconds that the engine may take for that."""
-
 UNSTARTED = 30.0
 """Seconds after which a lock that was created and never started belongs to nobody: its maker died in between."""
+
+DYING = 10.0
+"""Seconds that a lock may outlive its holder, where we can see that the holder is dead."""
+
+UNUSABLE = (400, 404)
+"""What the engine answers where an image is not there, or lacks the program: another image may do."""
 
 READER = ["cat"]
 """What runs in it. Every image with a shell has it."""
@@ -123,15 +124,17 @@ def hold(
     """
     container = _taken(engine, project, purpose, images, clock() + wait, clock, pause, say)
     if container is None:
+        say(f"the engine has no image to make a lock of {project} from: only this machine is kept out")
         yield None
         return
     identity, connection = container
     try:
         yield Held(engine, identity)
     finally:
-        with contextlib.suppress(OSError):
+        # An engine that does not answer has no lock any more; the error that is under way is the one to show.
+        with contextlib.suppress(OSError, ConcheError):
             connection.close()
-        _removed(engine, identity, clock, pause)
+            _removed(engine, identity, clock, pause)
 
 
 def _taken(
@@ -146,33 +149,32 @@ def _taken(
 ) -> tuple[str, Any] | None:
     import docker.errors
 
-    told = False
-    patience = clock() + ENDING
-    candidates = list(images)
+    told, candidates, begun = False, list(images), clock()
     while candidates:
         try:
-            with _unreachable_translated(engine):
+            # A signal between the making and our knowing of it would leave it behind.
+            with translated(engine.address, but=(docker.errors.APIError,)), signals_deferred():
                 return _created(engine, project, purpose, candidates[0])
         except docker.errors.APIError as error:
-            if error.status_code != 409:
-                # Not on the engine, or without the program: another image may do.
+            if error.status_code in UNUSABLE:
                 candidates.pop(0)
                 continue
+            if error.status_code != 409:
+                with translated(engine.address):
+                    raise
         found = _inspect(engine, name_of(project))
-        if found is None or _abandoned(engine, found):
-            continue
-        if found["State"]["Status"] in ENDED and clock() < max(patience, deadline):
-            pause(PAUSE / 4)
-            continue
-        if clock() >= deadline:
-            raise Locked(
-                "environment-locked",
-                f"{project} is locked by {_holder(found)}.",
-                next_command="wait for it to end, or let this command wait: --lock-wait 600",
-            )
-        if not told:
-            say(f"waiting for {_holder(found)}")
-            told = True
+        if found is not None and not _abandoned(engine, found):
+            # The engine sees the end of a killed holder a moment after its death.
+            dying = _died_here(found) and clock() - begun < DYING
+            if clock() >= deadline and not dying:
+                raise Locked(
+                    "environment-locked",
+                    f"{project} is locked by {_holder(found)}.",
+                    next_command="wait for it to end, or let this command wait: --lock-wait 600",
+                )
+            if not told and not dying:
+                say(f"waiting for {_holder(found)}")
+                told = True
         pause(PAUSE)
     return None
 
@@ -213,25 +215,38 @@ def _created(engine: Engine, project: str, purpose: str, image: str) -> tuple[st
 
 
 def _abandoned(engine: Engine, found: dict[str, Any]) -> bool:
-    """Whether nobody holds it, because its maker died before it was started; it is removed then."""
+    """Whether nobody holds it: it has ended, or its maker died before it was started; it is removed then."""
     import docker.errors
 
-    if found["State"]["Status"] != "created":
+    state = found["State"]["Status"]
+    if state in ("running", "paused", "restarting"):
         return False
     with translated(engine.address):
-        # The engine's own clock: ours may be wrong, or in another place.
-        age = _moment(engine.client.info()["SystemTime"]) - _moment(found["Created"])
-        if age.total_seconds() < UNSTARTED:
+        if state == "created" and _age(engine, found) < UNSTARTED:
             return False
         with contextlib.suppress(docker.errors.APIError):
             engine.client.api.remove_container(found["Id"], force=True)
     return True
 
 
-def _moment(text: str) -> datetime:
-    """RFC 3339 as engines write it: nanoseconds, and any offset."""
-    whole, offset = text[:19], text[19:].lstrip(".0123456789")
-    return datetime.fromisoformat(whole + (offset or "Z"))
+def _age(engine: Engine, found: dict[str, Any]) -> float:
+    """Seconds since it was made, by the engine's own clock: ours may be wrong."""
+    now, made = (datetime.fromisoformat(text) for text in (engine.client.info()["SystemTime"], found["Created"]))
+    return (now - made).total_seconds()
+
+
+def _died_here(found: dict[str, Any]) -> bool:
+    """Whether its holder was a process of this machine, and is no more."""
+    held = _holder(found)
+    if held.where != socket.gethostname() or not held.process.isdigit():
+        return False
+    try:
+        os.kill(int(held.process), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def _removed(engine: Engine, identity: str, clock: Callable[[], float], pause: Callable[[float], None]) -> None:
@@ -246,21 +261,6 @@ def _removed(engine: Engine, identity: str, clock: Callable[[], float], pause: C
             if _inspect(engine, identity) is None:
                 return
             pause(PAUSE / 4)
-
-
-@contextlib.contextmanager
-def _unreachable_translated(engine: Engine) -> Iterator[None]:
-    """An engine that does not answer is told as everywhere; what it answers is for the caller to judge."""
-    import docker.errors
-
-    answered: docker.errors.APIError | None = None
-    with translated(engine.address):
-        try:
-            yield
-        except docker.errors.APIError as error:
-            answered = error
-    if answered is not None:
-        raise answered
 
 
 def _inspect(engine: Engine, name: str) -> dict[str, Any] | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Collection, Sequence
 
 from conche.engine.connection import Engine, translated
 
-__all__ = ["create", "members", "names", "overlays", "remove", "remove_of_project", "volumes"]
+__all__ = ["create", "members", "names", "overlays", "remove", "remove_new", "remove_of_project", "volumes"]
 
 MADE_BY = {"io.conche.made-by": "conche"}
 """Label of a network that was made here."""
@@ -43,6 +44,17 @@ def remove(engine: Engine, name: str) -> None:
     if name in names(engine):
         with translated(engine.address):
             engine.client.api.remove_network(name)
+
+
+def remove_new(engine: Engine, project: str, before: Collection[str]) -> None:
+    """Remove the networks that a Compose project has made since; one that is in use stays."""
+    import docker.errors
+
+    with translated(engine.address):
+        for network in engine.client.api.networks(filters={"label": [f"com.docker.compose.project={project}"]}):
+            if network["Name"] not in before:
+                with contextlib.suppress(docker.errors.APIError):
+                    engine.client.api.remove_network(network["Id"])
 
 
 def remove_of_project(engine: Engine, project: str) -> None:

@@ -141,7 +141,7 @@ class Applier:
         self._wait_for(self._dependencies(name))
         self._started.add(name)
         if self.seen.of(name):
-            self._undo.append((f"stop service {name}", lambda: self._each(name, containers.stop)))
+            self._undo.append((f"stop service {name}", lambda: self._stop(name)))
         else:
             self._undo.append((f"remove service {name}", lambda: self._each(name, containers.remove)))
         self._checked(self.compose.call(self.compose.up_alone(name), on_line=self.progress.detail), name)
@@ -209,6 +209,11 @@ class Applier:
         for container in self._look():
             if container.service == name:
                 act(self.compose.engine, container.id)
+
+    def _stop(self, name: str) -> None:
+        for container in self._look():
+            if container.service == name:
+                containers.stop(self.compose.engine, container.id, container.stop_timeout)
 
     def _failure(self, waiting: Waiting, said: str = "") -> Restored:
         broken = sorted({c.service for c in waiting.containers if c.name in waiting.failed})

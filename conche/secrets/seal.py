@@ -5,7 +5,6 @@ Where there is no key, which only unprotected environments may have, a key of th
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 from pathlib import Path
@@ -58,13 +57,13 @@ def unseal(stack: Stack, root: Path, sealed: bytes) -> bytes:
     return opened
 
 
-def fingerprint(stack: Stack, root: Path, value: Secret) -> str:
-    """Twelve hexadecimal digits by which two values can be told apart, and from which none can be guessed."""
-    key = keys.find(root)
-    secret = key.identities if key else _own(stack)
-    return hmac.new(hashlib.sha256(secret.reveal().encode()).digest(), value.reveal().encode(), "sha256").hexdigest()[
-        :12
-    ]
+def fingerprint(salt: bytes, value: Secret) -> str:
+    """Twelve hexadecimal digits by which two values can be told apart, and from which none can be guessed.
+
+    Args:
+        salt: of the environment, sealed and kept with its releases: whoever may deploy computes the same.
+    """
+    return hmac.new(salt, value.reveal().encode(), "sha256").hexdigest()[:12]
 
 
 def _own_file(stack: Stack) -> Path:

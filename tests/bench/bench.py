@@ -1,7 +1,8 @@
 """Speed, as ratios against named rivals in the same run; `nox -s bench`.
 
 Each pair is run in turn, A B A B …, after one warm-up, and the ratio of the medians of whole processes is printed with
-what it must reach. Exit code 1 when one does not reach it.
+what it must reach. Deploys under load are counted in lost requests (deploys.py).
+Exit code 1 when one does not reach what it must.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 from conche.engine.connection import Engine  # noqa: E402 - a script has its own folder on the path, and not the root
 from conche.images.base import provide  # noqa: E402
 from conche.stack import load  # noqa: E402
+from tests.bench import deploys  # noqa: E402
 from tests.images.registries import USER, serving  # noqa: E402
 
 MARKER = ROOT / "src/fastapi-app/app/bench_marker.py"
@@ -167,7 +169,8 @@ def touch() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="part of a name; `deploy` for the deploys under load alone")
+    parser.add_argument("--quick", action="store_true", help="4 deploys under load instead of 20")
     chosen = parser.parse_args()
     missed = 0
     # As an installed package is, and as scripts/bootstrap leaves a checkout: Invoke itself writes no byte code.
@@ -191,6 +194,8 @@ def main() -> int:
                 + f" against {pair.rival_name}: {rival * 1000:.0f} ms"
                 f" = ratio {ratio:.2f} (at most {pair.limit}) {verdict}\n"
             )
+    if chosen.only in "deploys under load":
+        missed += not deploys.main(4 if chosen.quick else 20)
     return 1 if missed else 0
 
 

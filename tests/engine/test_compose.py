@@ -73,11 +73,13 @@ def test_the_production_files_are_what_the_documents_promise() -> None:
     configuration = compose(ROOT / "compose/prod.yaml").configuration()
 
     app, influxdb = configuration.services["fastapi-app-prod"], configuration.services["influxdb"]
-    assert (app.image, app.ports) == ("localhost:5000/chocolate-factory:production", (("127.0.0.1", 8000),))
+    assert (app.image, app.ports) == ("localhost:5000/chocolate-factory:production", ())
+    assert configuration.services["edge"].ports == (("127.0.0.1", 8000),)
     assert (influxdb.image, influxdb.ports) == ("influxdb:2.7", (("127.0.0.1", 8086),))
     assert configuration.rendered["services"]["influxdb"]["healthcheck"]["test"] == ["CMD", "influx", "ping"]
     assert {file.name for file in influxdb.secret_files} == {"influxdb_admin_password.txt", "influxdb_token.txt"}
     assert set(configuration.volumes) == {
+        "chocolate-factory_edge_prod",
         "chocolate-factory_models_prod",
         "chocolate-factory_influxdb_prod_data",
         "chocolate-factory_influxdb_prod_config",

@@ -141,16 +141,3 @@ def test_the_first_image_that_works_is_taken_and_without_any_there_is_no_lock(
 def test_an_engine_that_does_not_answer_is_said() -> None:
     with pytest.raises(Unreachable), lock.hold(Engine("unix:///nonexistent.sock"), "p", "a test", ["x"]):
         pytest.fail("held nowhere")
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("2026-01-02T03:04:05.123456789Z", "2026-01-02T03:04:05+00:00"),
-        ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05+00:00"),
-        ("2026-01-02T03:04:05.1+02:00", "2026-01-02T03:04:05+02:00"),
-        ("2026-01-02T03:04:05-05:30", "2026-01-02T03:04:05-05:30"),
-    ],
-)
-def test_an_engines_moment_is_read(text: str, expected: str) -> None:
-    assert lock._moment(text).isoformat() == expected

@@ -11,10 +11,11 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from conche.errors import Refused
+from conche.secret import Secret
 
 __all__ = ["RELEASE", "SECRETS", "Document", "alias", "definition", "make", "shape"]
 
@@ -33,14 +34,40 @@ class Document:
 
     Attributes:
         variables: values for Compose's environment; secret.
+        hidden: further values that stand in the body and must not be shown.
     """
 
     body: Mapping[str, Any] = field(repr=False)
     variables: Mapping[str, str] = field(repr=False, default_factory=dict)
+    hidden: tuple[str, ...] = field(repr=False, default=())
 
     def content(self) -> bytes:
         """As Compose reads it."""
         return json.dumps(self.body).encode()
+
+    def packed(self) -> bytes:
+        """All of it, to be sealed."""
+        return json.dumps({"body": self.body, "variables": self.variables, "hidden": self.hidden}).encode()
+
+    @classmethod
+    def unpacked(cls, content: bytes) -> Document:
+        """What `packed` has made."""
+        said = json.loads(content)
+        return cls(said["body"], said["variables"], tuple(said.get("hidden", ())))
+
+    def secrets(self) -> list[Secret]:
+        """Every value of it that must not be shown."""
+        return [Secret(value) for value in (*self.variables.values(), *self.hidden)]
+
+    def renumbered(self, serves: str | None, before: str, release: str) -> Document:
+        """The same as another release."""
+        if serves is None:
+            return self
+        text = json.dumps(self.body).replace(json.dumps(alias(serves, before)), json.dumps(alias(serves, release)))
+        body = json.loads(text)
+        body["services"][serves]["labels"][RELEASE] = release
+        body["services"][serves]["environment"]["CONCHE_RELEASE"] = release
+        return replace(self, body=body)
 
 
 def alias(service: str, release: str) -> str:

@@ -12,7 +12,8 @@ import io
 import re
 import tarfile
 import time
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -20,9 +21,9 @@ from pathlib import Path
 from conche.engine.connection import Engine, translated
 from conche.engine.state import packed
 from conche.errors import Refused, Restored
-from conche.process import Completed, run
+from conche.process import Completed
 
-__all__ = ["FOLDER", "Configuration", "Edge", "configure", "listening"]
+__all__ = ["FOLDER", "Answer", "Configuration", "Edge", "configure", "listening"]
 
 FOLDER = "/etc/conche/edge"
 """Where the edge's service mounts a volume of its own."""
@@ -30,11 +31,11 @@ FOLDER = "/etc/conche/edge"
 DRAINING = "worker process is shutting down"
 """What nginx calls a worker that ends its last requests."""
 
+SELF = "8082/"
+"""Port and path where the edge says which release it serves."""
+
 PAUSE = 0.2
 """Seconds between two looks."""
-
-ANSWER = 20
-"""Seconds that one request of ours may take."""
 
 SWITCHING = 10.0
 """Seconds within which a reload takes effect."""
@@ -83,6 +84,27 @@ def configure(
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a request was answered.
+
+    Attributes:
+        status: 0 where there was no answer.
+        body: of the answer, or why there was none.
+    """
+
+    status: int
+    body: str
+
+    @property
+    def good(self) -> bool:
+        """2xx."""
+        return 200 <= self.status < 300
+
+    def __str__(self) -> str:
+        return f"{self.status or 'no answer'} {self.body[:200]}"
+
+
+@dataclass(frozen=True)
 class Edge:
     """The edge of an environment, by its container.
 
@@ -99,8 +121,12 @@ class Edge:
 
     def serving(self) -> str:
         """The release that the running configuration serves; empty where the edge does not answer."""
-        said = self._curl(8082, "/", {})
-        return said.stdout.partition("\n")[0].strip() if said.ok else ""
+        return self._served(self._ask((SELF,)))
+
+    def state(self, path: str) -> tuple[str, Answer]:
+        """The release that the running configuration serves, and what its users are answered."""
+        answers = self._ask((SELF, f"{self.listen}{path}"))
+        return self._served(answers[:1]), answers[1]
 
     def place(self, configuration: Configuration) -> None:
         """Write a configuration beside the one that counts."""
@@ -134,45 +160,52 @@ class Edge:
             self.engine.client.api.put_archive(self.container, FOLDER, buffer.getvalue())
 
     def switch(self, configuration: Configuration) -> None:
-        """Let this configuration count, and see that it does.
+        """Let this configuration count, and see that no worker of another one takes requests any more.
 
         Raises:
             Restored: nginx does not take it up in time.
         """
+        old = self._workers().keys()
         moved = f"ln -sfn {configuration.name} {FOLDER}/.next && mv -T {FOLDER}/.next {FOLDER}/current"
-        self._exec("sh", "-c", moved).require("moving the edge's link")
-        self._exec("nginx", "-s", "reload", "-c", f"{FOLDER}/current/nginx.conf").require("reloading the edge")
+        reloaded = f"{moved} && nginx -s reload -c {FOLDER}/current/nginx.conf"
+        self._exec("sh", "-c", reloaded).require("switching the edge")
         deadline = self.clock() + SWITCHING
-        while self.serving() != configuration.release:
+        while self._taking(old) or self.serving() != configuration.release:
             if self.clock() > deadline:
                 raise Restored(
                     "edge-not-switched",
                     f"The edge did not take up {configuration.release} within {SWITCHING:g} s.",
                     evidence=self._log(),
                 )
-            self.pause(PAUSE)
+            self.pause(PAUSE / 4)
 
-    def probe(self, path: str, candidate: str = "") -> tuple[int, str]:
+    def _taking(self, workers: Collection[str]) -> bool:
+        """Whether one of these still takes requests."""
+        now = self._workers()
+        return any(one in now and DRAINING not in now[one] for one in workers)
+
+    def _workers(self) -> dict[str, str]:
+        """nginx's workers: process id -> what it calls itself."""
+        with translated(self.engine.address):
+            running = self.engine.client.api.top(self.container)
+        place = running["Titles"].index("PID")
+        return {row[place]: row[-1] for row in running["Processes"] if "worker process" in row[-1]}
+
+    def probe(self, path: str, candidate: str = "", times: int = 1) -> list[Answer]:
         """Ask through the edge: a candidate by the private entry, else what serves, as users do.
 
         Args:
             candidate: host:port of a release that does not serve yet.
-
-        Returns:
-            Status, 0 where there was no answer, and the answer.
+            times: how often, one after the other.
         """
         headers = {"X-Conche-Candidate": candidate} if candidate else {}
-        said = self._curl(8081 if candidate else self.listen, path, headers)
-        body, _, status = said.stdout.rpartition("\n")
-        return (int(status) if status.isdigit() else 0), body or said.stderr.strip()
+        return self._ask((f"{8081 if candidate else self.listen}{path}",) * times, headers)
 
     def drained(self, seconds: float) -> bool:
         """Wait until no worker of an earlier configuration has requests left; whether that came in time."""
         deadline = self.clock() + seconds
         while True:
-            with translated(self.engine.address):
-                running = self.engine.client.api.top(self.container)["Processes"]
-            if not any(DRAINING in " ".join(process) for process in running):
+            if not any(DRAINING in said for said in self._workers().values()):
                 return True
             if self.clock() > deadline:
                 return False
@@ -189,16 +222,35 @@ class Edge:
         if old:
             self._exec("rm", "-rf", *old)
 
-    def _curl(self, port: int, path: str, headers: Mapping[str, str]) -> Completed:
-        given = [part for name, value in headers.items() for part in ("--header", f"{name}: {value}")]
-        return self._exec(
-            "curl", "--silent", "--show-error", "--max-time", "5", "--write-out", r"\n%{http_code}", *given,
-            f"http://127.0.0.1:{port}{path}",
+    def _ask(self, wanted: Sequence[str], headers: Mapping[str, str] | None = None) -> list[Answer]:
+        """Ask the edge from inside its container, all in one go.
+
+        Args:
+            wanted: port and path of each.
+        """
+        mark = uuid.uuid4().hex
+        given = [part for name, value in (headers or {}).items() for part in ("--header", f"{name}: {value}")]
+        said = self._exec(
+            "curl", "--silent", "--show-error", "--max-time", "5", "--write-out", rf"\n{mark} %{{http_code}}\n",
+            *given, *(f"http://127.0.0.1:{one}" for one in wanted),
         )  # fmt: skip
+        found = re.findall(rf"(.*?)\n{mark} (\d+)\n", said.stdout, re.DOTALL)
+        why = said.stderr.strip() or said.stdout.strip()
+        answers = [Answer(int(status), body or why) for body, status in found]
+        return answers + [Answer(0, why)] * (len(wanted) - len(answers))
+
+    @staticmethod
+    def _served(answers: Sequence[Answer]) -> str:
+        return answers[0].body.strip() if answers[0].good else ""
 
     def _exec(self, *words: str) -> Completed:
-        argv = ["docker", "exec", self.container, *words]
-        return run(argv, extra_env=self.engine.cli_environment(), timeout=ANSWER)
+        """Run something in the edge's container; through the engine itself, which spares a process each time."""
+        api = self.engine.client.api
+        with translated(self.engine.address):
+            made = api.exec_create(self.container, list(words))["Id"]
+            out, err = api.exec_start(made, demux=True)
+            code = int(api.exec_inspect(made)["ExitCode"])
+        return Completed(words, code, (out or b"").decode(errors="replace"), (err or b"").decode(errors="replace"))
 
     def _log(self) -> list[str]:
         from conche.engine import containers
@@ -208,7 +260,7 @@ class Edge:
         return []
 
 
-def listening(published: list[Mapping[str, object]]) -> int:
+def listening(published: Sequence[Mapping[str, object]]) -> int:
     """The port inside the edge's container that its service publishes.
 
     Raises:

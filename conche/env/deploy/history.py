@@ -1,8 +1,7 @@
-"""env.history, env.recover, env.freeze, env.maintenance, env.scale."""
+"""env.history, env.recover, env.freeze, env.maintenance."""
 
 from __future__ import annotations
 
-import getpass
 import socket
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from conche.engine import lock
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
 from conche.env.deploy.look import Look
-from conche.env.deploy.records import Entry, Records
+from conche.env.deploy.records import Entry, Records, who
 from conche.env.deploy.recover import plan_recovery, settle
 from conche.env.deploy.swarm import settle_swarm
 from conche.env.deploy.view import open_records
@@ -108,19 +107,19 @@ def recover(call: Invocation, name: str) -> Outcome:
     environment = call.environment(name)
     compose = open_compose(call.stack, name, call.root)
     compose = replace(compose, files=(*compose.files, *(call.root / one for one in environment.deploy.overlay)))
-    engine = compose.engine
-    records = open_records(call, compose)
     if environment.swarm:
-        return _recover_swarm(call, records, compose, name)
-    with locked(call, engine, name):
-        look = Look(name, compose, environment.deploy, compose.configuration().rendered)
-        plan, serves = plan_recovery(records, look)
+        return _recover_swarm(call, open_records(call, compose), compose, name)
+    with locked(call, compose.engine, name):
+        records = open_records(call, compose)
+        look = Look(name, compose, environment.deploy, compose.configuration(hashed=False).rendered)
+        recovery = plan_recovery(records, look)
         if not call.dry_run:
-            settle(call, records, compose, environment.deploy, name)
+            settle(call, records, look, strict=True)
+    plan = recovery.plan
     rows = tuple((step.action, step.subject, step.cause) for step in plan)
-    said = f"{serves.id} serves." if serves else "Nothing serves."
+    said = f"{recovery.serves} serves." if recovery.serves else "Nothing serves."
     return Outcome(
-        value={"environment": name, "release": serves.id if serves else None},
+        value={"environment": name, "release": recovery.serves or None},
         changed=len(plan) > 0 and not call.dry_run,
         plan=plan,
         tables=[Table(("action", "what", "because"), rows)] if rows and not call.dry_run else [],
@@ -160,7 +159,13 @@ def freeze(call: Invocation, name: str, *, reason: str | None, off: bool) -> Out
     if call.dry_run:
         return Outcome(plan=plan)
     said = (
-        {} if off else {"who": _user(), "since": datetime.now(UTC).isoformat(timespec="seconds"), "reason": str(reason)}
+        {}
+        if off
+        else {
+            "who": f"{who()}@{socket.gethostname()}",
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            "reason": str(reason),
+        }
     )
     records.freeze(said)
     words = f"{name} can be deployed again." if off else f"{name} is frozen: {reason}"
@@ -170,33 +175,32 @@ def freeze(call: Invocation, name: str, *, reason: str | None, off: bool) -> Out
 def maintenance(call: Invocation, name: str, *, on: bool, off: bool) -> Outcome:
     """Answer every request with the maintenance page, or serve again."""
     if on == off:
-        raise Refused("options-exclude-each-other", "Exactly one of --on and --off is meant.")
+        raise Refused(
+            "options-exclude-each-other", "Exactly one of --on and --off is meant.",
+            next_command=f"invoke env.maintenance --env {name} --on",
+        )  # fmt: skip
     deploy = call.environment(name).deploy
     if deploy.edge is None:
         raise Refused("no-edge", f"{name} has no edge in stack.yaml, which could show a page.")
     compose = open_compose(call.stack, name, call.root)
-    plan = Plan((Step("switch", f"edge to {'the maintenance page' if on else 'the release'}", "asked for"),))
-    if call.dry_run:
-        return Outcome(plan=plan)
     with locked(call, compose.engine, name):
         records = open_records(call, compose)
-        current = records.current
-        if current is None:
+        look = Look(name, compose, deploy, compose.configuration(hashed=False).rendered)
+        serves = look.serving()
+        if not serves:
             raise Refused(
-                "nothing-runs", f"Nothing was deployed to {name} yet.", next_command=f"invoke env.deploy --env {name}"
+                "nothing-runs", f"The edge of {name} does not run.", next_command=f"invoke env.up --env {name}"
             )
-        look = Look(name, compose, deploy, compose.configuration().rendered)
-        wanted = look.edge_configuration(call.root, current.id, maintenance=on)
-        edge = look.edge()
+        words = f"{name} shows the maintenance page." if on else f"{name} serves {serves}."
+        if records.maintained == on:
+            return Outcome(value={"environment": name, "maintenance": on}, lines=[f"Nothing to do: {words}"])
+        plan = Plan((Step("switch", f"edge to {'the maintenance page' if on else serves}", "asked for"),))
+        if call.dry_run:
+            return Outcome(plan=plan)
+        edge, wanted = look.edge(), look.edge_configuration(call.root, serves, maintenance=on)
         edge.place(wanted)
         edge.prove(wanted)
         edge.switch(wanted)
-    words = f"{name} shows the maintenance page." if on else f"{name} serves {current.id}."
+        # What is kept holds for the releases to come, and for an edge that is made anew.
+        records.maintain(on=on)
     return Outcome(value={"environment": name, "maintenance": on}, changed=True, plan=plan, lines=[words])
-
-
-def _user() -> str:
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (KeyError, OSError):
-        return socket.gethostname()

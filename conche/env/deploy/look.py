@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +14,18 @@ from conche.engine.compose import Compose
 from conche.engine.containers import Container
 from conche.env.deploy import edge as edges
 from conche.env.deploy.document import RELEASE, alias
-from conche.errors import NotFound
+from conche.errors import ConcheError, NotFound
 from conche.stack import Deploy
 
-__all__ = ["NOTHING", "Look"]
+__all__ = ["NOTHING", "Look", "number"]
 
 NOTHING = "nothing"
 """What serves before the first release."""
+
+
+def number(release: str) -> int:
+    """The number in a release's id; 0 where it is none."""
+    return int(release[1:]) if release[1:].isdigit() else 0
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,40 @@ class Look:
         """Containers of a service that belong to none of these releases."""
         return tuple(one for one in self.of(service) if one.labels.get(RELEASE) not in keep)
 
+    def labels(self) -> list[str]:
+        """The releases that have containers behind the edge, the newest first."""
+        found = {one.labels.get(RELEASE, "") for one in self.of(self.deploy.serves or "")}
+        return sorted((one for one in found if one), key=number, reverse=True)
+
+    def serving(self) -> str:
+        """The release to which the edge sends requests; empty where no edge answers."""
+        if self.deploy.edge is None or not self.of(self.deploy.edge):
+            return ""
+        try:
+            return self.edge().serving()
+        except ConcheError:
+            return ""
+
+    def state(self) -> tuple[str, edges.Answer]:
+        """The release to which the edge sends requests, and what its users are answered."""
+        if self.deploy.edge is not None and self.of(self.deploy.edge):
+            with contextlib.suppress(ConcheError):
+                return self.edge().state(self.deploy.probe.path)
+        return "", edges.Answer(0, "the edge does not run")
+
+    def answers(self, release: str) -> bool:
+        """Whether a release runs and gives the right answer through the edge."""
+        assert self.deploy.serves is not None
+        found = self.of_release(self.deploy.serves, release)
+        if not found or any(one.state != "running" or one.health == "unhealthy" for one in found):
+            return False
+        probe = self.deploy.probe
+        try:
+            (answer,) = self.edge().probe(probe.path, f"{alias(self.deploy.serves, release)}:{self.deploy.port}")
+        except ConcheError:
+            return False
+        return self.right(answer, release)
+
     def edge(self) -> edges.Edge:
         """The edge.
 
@@ -72,7 +112,7 @@ class Look:
         """The port on which the edge listens in its container."""
         return edges.listening(self.rendered["services"][self.deploy.edge].get("ports") or [])
 
-    def edge_configuration(self, root: Path, release: str, *, maintenance: bool | None = None) -> edges.Configuration:
+    def edge_configuration(self, root: Path, release: str, *, maintenance: bool) -> edges.Configuration:
         """The edge's configuration that sends requests to a release; before there is one, everything is maintenance."""
         deploy = self.deploy
         assert deploy.edge is not None
@@ -83,16 +123,16 @@ class Look:
             upstream=f"{alias(deploy.serves, release)}:{deploy.port}",
             listen=self.listening(),
             drain=deploy.drain,
-            maintenance=release == NOTHING if maintenance is None else maintenance,
+            maintenance=maintenance or release == NOTHING,
         )
 
-    def reports(self, body: str, release: str) -> bool:
-        """Whether an answer says that it comes from this release; any does where stack.yaml names no field."""
+    def right(self, answer: edges.Answer, release: str) -> bool:
+        """Whether an answer is good, and says that it comes from this release where stack.yaml names a field."""
         field = self.deploy.probe.field
-        if not field:
-            return True
+        if not answer.good or not field:
+            return answer.good
         try:
-            said: Any = json.loads(body)
+            said: Any = json.loads(answer.body)
             for part in field.split("."):
                 said = said[part]
         except (ValueError, KeyError, TypeError):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from conche.engine.compose import Configuration, Service
 from conche.engine.containers import Container
-from conche.env.deploy.records import Record
+from conche.env.deploy.look import NOTHING
+from conche.env.deploy.records import Placed, Record
 from conche.images.reference import short
 from conche.outcome import Plan, Step, Table
 from conche.stack import Deploy
@@ -36,21 +37,27 @@ def changes(
     configuration: Configuration,
     containers: Sequence[Container],
     current: Record | None,
-    definitions: Mapping[str, str],
+    wanted: Record,
     deploy: Deploy,
-    own: Mapping[str, str],
+    own: Collection[str],
     *,
     forced: bool,
 ) -> tuple[Change, ...]:
     """What becomes of each service.
 
     Args:
-        definitions: service -> digest of its definition, as `document.definition` gives it.
+        wanted: the release that is to be.
         own: image references, pinned, of this stack's own images.
     """
     found = [
         _change(
-            service, [one for one in containers if one.service == name], current, definitions[name], deploy, own, forced
+            service,
+            [one for one in containers if one.service == name],
+            current.services.get(name) if current else None,
+            wanted.services[name],
+            deploy,
+            own,
+            forced,
         )
         for name, service in configuration.services.items()
     ]
@@ -68,14 +75,15 @@ def changes(
 def _change(
     service: Service,
     found: Sequence[Container],
-    current: Record | None,
-    definition: str,
+    before: Placed | None,
+    wanted: Placed,
     deploy: Deploy,
-    own: Mapping[str, str],
+    own: Collection[str],
     forced: bool,
 ) -> Change:
     name = service.name
-    cause = _cause(service, found, current, definition)
+    cause = _cause(found, before, wanted)
+    other = any(container.config_hash not in wanted.hashes for container in found)
     if name == deploy.serves:
         cause = cause or ("asked for" if forced else "")
         return Change(name, "beside" if cause else "keep", cause, "none")
@@ -83,24 +91,22 @@ def _change(
         return Change(name, "create", "has no container", "none: it does not run yet")
     tries = service.image in own and service.tries and not (service.ends or service.completes)
     if deploy.edge is None and tries:
-        other = any(container.config_hash not in service.hashes for container in found)
         cause = cause or ("runs from other files" if other else "asked for" if forced else "")
         downtime = "seconds, once its successor is known to work" if cause else "none"
         return Change(name, "replace" if cause else "keep", cause, downtime)
-    if any(container.config_hash not in service.hashes for container in found):
-        return Change(name, "recreate", cause or "its definition changed", _downtime(service))
+    if other:
+        return Change(name, "recreate", cause or "runs from other files", _downtime(service))
     if any(container.state not in ("running",) for container in found) and not (service.ends or service.completes):
         return Change(name, "start", f"is {found[0].state}", "none: it does not run now")
     return Change(name, "keep", "", "none")
 
 
-def _cause(service: Service, found: Sequence[Container], current: Record | None, definition: str) -> str:
-    placed = current.services.get(service.name) if current else None
-    if placed is None:
+def _cause(found: Sequence[Container], before: Placed | None, wanted: Placed) -> str:
+    if before is None:
         return "was never deployed"
-    if placed.image != service.image:
+    if before.image != wanted.image:
         return "its image changed"
-    if placed.definition != definition:
+    if before.definition != wanted.definition:
         return "its definition changed"
     if not found:
         return "has no container"
@@ -117,27 +123,27 @@ def plan_release(
     release: str,
     found: Sequence[Change],
     deploy: Deploy,
-    current: Record | None,
+    before: str,
     counts: Mapping[str, int],
     networks: Sequence[str] = (),
 ) -> Plan:
     """The steps of a release; none where nothing changes.
 
     Args:
+        before: the release that serves; `nothing` where none does.
         counts: service -> containers that it shall have.
         networks: external networks that are missing.
     """
     if all(change.strategy == "keep" for change in found):
         return Plan()
-    record, *others = _steps(release, found, deploy, current, counts)
+    record, *others = _steps(release, found, deploy, before, counts)
     made = [Step("create", f"network {name}", "no such network on the engine", undo="remove it") for name in networks]
     return Plan((record, *made, *others))
 
 
 def _steps(
-    release: str, found: Sequence[Change], deploy: Deploy, current: Record | None, counts: Mapping[str, int]
+    release: str, found: Sequence[Change], deploy: Deploy, before: str, counts: Mapping[str, int]
 ) -> Iterator[Step]:
-    before = current.id if current else "nothing"
     yield Step("record", f"release {release}", "before anything is changed")
     if deploy.release_command:
         yield Step("run", "release-command", "deploy.release_command in stack.yaml")
@@ -157,10 +163,11 @@ def _steps(
         yield Step("switch", f"edge to {release}", f"from {before}", undo=f"switch edge to {before}")
         yield Step("drain", f"edge from {before}", "requests under way end where they began")
         yield Step("watch", f"release {release} of {served}", f"for {deploy.observe:g} s, with its users")
-        if current is not None:
-            yield Step("stop", f"release {before} of {served}", "nobody uses it any more", undo="start it again")
+    # The old ones still run until it is recorded that they are not needed: a full disk or an engine on its way down
+    # might refuse to start them again.
     yield Step("commit", f"release {release}", "it serves")
-    if deploy.serves is not None and current is not None:
+    if deploy.serves is not None and before != NOTHING:
+        yield Step("stop", f"release {before} of {deploy.serves}", "nobody uses it any more")
         yield Step("remove", f"release {before} of {deploy.serves}", "it was replaced")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,16 +15,16 @@ from conche.engine.connection import Engine
 from conche.engine.images import Found
 from conche.env.deploy import lint
 from conche.env.deploy.document import Document, definition, make, shape
-from conche.env.deploy.records import Placed, Record
+from conche.env.deploy.records import Placed, Record, who
 from conche.env.observe import open_compose
 from conche.errors import NotFound, Refused
 from conche.images.login import open_registry
 from conche.images.observe import REVISION
 from conche.images.reference import Reference, parse
 from conche.images.revision import Revision, revision
-from conche.secret import Secret
+from conche.secret import SECRET_NAME, Secret
 from conche.secrets.seal import fingerprint
-from conche.secrets.values import for_environment, used_by, variables
+from conche.secrets.values import for_environment, used_by
 from conche.stack import Deploy
 
 __all__ = ["Prepared", "Wanted", "prepare"]
@@ -55,8 +53,11 @@ class Prepared:
         configuration: what the checkout's files say.
         pins: image reference in the files -> by digest.
         found: pinned reference -> the image on the engine; missing where it is still to be pulled.
+        secrets: by name.
         files: key of a Compose secret -> content.
         owners: key of a Compose secret -> user id.
+        named: what the Compose files interpolate, by variable.
+        fingerprints: variable or secret -> fingerprint; empty until `fingerprinted`.
     """
 
     name: str
@@ -65,34 +66,43 @@ class Prepared:
     configuration: Configuration
     pins: Mapping[str, str]
     found: Mapping[str, Found]
+    secrets: Mapping[str, Secret]
     files: Mapping[str, bytes] = field(repr=False)
     owners: Mapping[str, int]
-    marks: Mapping[str, str]
-    fingerprints: Mapping[str, str]
     asked: str
     revision: Revision
     root: str
+    named: Mapping[str, Secret]
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def engine(self) -> Engine:
         return self.compose.engine
 
+    def fingerprinted(self, salt: bytes) -> Prepared:
+        """The same, with the fingerprints of its secrets under the environment's salt."""
+        given = {key: Secret(content.decode(errors="replace")) for key, content in self.files.items()}
+        values = {**given, **self.secrets, **self.named}
+        return replace(self, fingerprints={key: fingerprint(salt, value) for key, value in values.items()})
+
     def document(self, release: str, replicas: Mapping[str, int]) -> Document:
         """The Compose document of this as the release of that id."""
-        return make(
+        shown = self.compose.variables
+        hidden = [value for variable, value in shown.items() if value and SECRET_NAME.search(variable)]
+        hidden += [value.reveal() for value in self.secrets.values()]
+        document = make(
             self.configuration.rendered,
             release=release,
             pins=self.pins,
             files=self.files,
             owners=self.owners,
-            marks=self.marks,
+            marks=_marks(self.configuration, self.fingerprints),
             serves=self.deploy.serves,
             replicas=replicas,
         )
+        return replace(document, hidden=tuple(dict.fromkeys(hidden)))
 
-    def record(
-        self, number: int, document: Document, configuration: Configuration, *, kind: str, of: int | None = None
-    ) -> Record:
+    def record(self, number: int, document: Document, configuration: Configuration) -> Record:
         """The record of this as a release.
 
         Args:
@@ -101,9 +111,9 @@ class Prepared:
         return Record(
             number=number,
             environment=self.name,
-            kind=kind,
+            kind="deploy",
             started=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            who=os.environ.get("GITHUB_ACTOR") or _user(),
+            who=who(),
             where=socket.gethostname(),
             asked=self.asked,
             revision=self.revision.name,
@@ -120,7 +130,6 @@ class Prepared:
             },
             files={name: shape(self.configuration.rendered, name, self.root) for name in self.configuration.services},
             fingerprints=self.fingerprints,
-            of=of,
         )
 
 
@@ -145,28 +154,23 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
     deploy = environment.deploy
     compose = open_compose(call.stack, name, call.root, secrets)
     compose = replace(compose, files=(*compose.files, *(call.root / file for file in deploy.overlay)))
-    configuration = compose.configuration()
+    configuration = compose.configuration(hashed=False)
     own = {
         one.image: image for one in configuration.services.values() if (image := call.stack.image_of(one.image, name))
     }
     lint.check(configuration, deploy, call.root, own, protected=environment.protected)
     pins, asked = _pins(call, name, configuration, own, wanted)
     files, owners = _secret_files(call, name, configuration, secrets)
-    prints = {key: fingerprint(call.stack, call.root, value) for key, value in secrets.items()}
-    for key, content in files.items():
-        prints.setdefault(key, fingerprint(call.stack, call.root, Secret(content.decode(errors="replace"))))
+    said = "".join(file.read_text(encoding="utf-8") for file in compose.files)
+    named = {
+        variable: Secret(value)
+        for variable, value in compose.variables.items()
+        if variable in said and not variable.startswith("CONCHE_")
+    }
     found = {pin: there for pin in pins.values() if (there := images.find(compose.engine, pin))}
     return Prepared(
-        name, deploy, compose, configuration, pins, found, files, owners,
-        _marks(configuration, prints), {**prints, **_fingerprints(call, secrets)}, asked, at, str(call.root),
+        name, deploy, compose, configuration, pins, found, secrets, files, owners, asked, at, str(call.root), named,
     )  # fmt: skip
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
 
 
 def _pins(
@@ -265,10 +269,3 @@ def _marks(configuration: Configuration, prints: Mapping[str, str]) -> dict[str,
         if used:
             marks[name] = "-".join(used)
     return marks
-
-
-def _fingerprints(call: Invocation, secrets: Mapping[str, Secret]) -> dict[str, str]:
-    if call.stack.secrets is None:
-        return {}
-    named = variables(call.stack.secrets, secrets)
-    return {variable: fingerprint(call.stack, call.root, value) for variable, value in named.items()}

@@ -6,16 +6,29 @@ carry a digest of themselves, so that one that was damaged is known, shown as su
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import os
+import re
+import socket
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
 from conche.engine.state import State
 
-__all__ = ["Ending", "Entry", "Placed", "Record", "Records", "Result"]
+__all__ = ["Ending", "Entry", "Placed", "Record", "Records", "Result", "who"]
+
+
+def who() -> str:
+    """Who releases: in a pipeline whoever has started it, else the user."""
+    try:
+        return os.environ.get("GITHUB_ACTOR") or getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 class Result(Enum):
@@ -45,6 +58,10 @@ class Placed:
     revision: str
     definition: str
     hashes: tuple[str, ...]
+
+    def same_as(self, other: Placed | None) -> bool:
+        """Whether another release has the same of this service."""
+        return other is not None and (self.image, self.definition) == (other.image, other.definition)
 
 
 @dataclass(frozen=True)
@@ -81,6 +98,34 @@ class Record:
         """What it is called: r1, r2, …"""
         return f"r{self.number}"
 
+    def again(self, number: int, hashes: Mapping[str, Collection[str]]) -> Record:
+        """This release as a new one, which goes back to it.
+
+        Args:
+            hashes: service -> Compose's hashes of it as the new one has it.
+        """
+        services = {
+            name: replace(placed, hashes=tuple(sorted(hashes[name])))
+            for name, placed in self.services.items()
+            if name in hashes
+        }
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        return replace(
+            self, number=number, kind="rollback", of=self.number, started=now, asked=self.id, services=services,
+            who=who(), where=socket.gethostname(),
+        )  # fmt: skip
+
+    def known_as(self, before: Record | None) -> Record:
+        """The same; what is as it was before may still carry the hashes it had then: each Compose has its own."""
+        if before is None:
+            return self
+        old = {name: placed for name, placed in before.services.items() if placed.same_as(self.services.get(name))}
+        merged = {
+            name: replace(placed, hashes=tuple(sorted({*placed.hashes, *(old[name].hashes if name in old else ())})))
+            for name, placed in self.services.items()
+        }
+        return replace(self, services=merged)
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -101,15 +146,20 @@ class Ending:
 
 @dataclass(frozen=True)
 class Entry:
-    """A record with its ending, if it has one; None for a record that cannot be read."""
+    """A record with its ending, if it has one; None for a record that cannot be read.
+
+    Attributes:
+        damaged: its ending is there and cannot be read.
+    """
 
     number: int
     record: Record | None
     ending: Ending | None
+    damaged: bool = False
 
     @property
     def result(self) -> Result:
-        if self.record is None:
+        if self.record is None or self.damaged:
             return Result.DAMAGED
         return Result(self.ending.result) if self.ending else Result.RUNNING
 
@@ -130,23 +180,35 @@ class Records:
 
     @property
     def unfinished(self) -> Record | None:
-        """The release that has no ending: it runs just now, or was killed."""
-        open_ = [e.record for e in self.entries if e.result is Result.RUNNING]
-        return open_[-1] if open_ else None
+        """The release after the current one that has no ending which can be read: it runs just now, or was killed."""
+        after = self.current.number if self.current else 0
+        begun = [e.record for e in self.entries if e.record and e.number > after and e.ending is None]
+        return begun[-1] if begun else None
 
     @property
     def following(self) -> int:
         """The number of the next release."""
-        return max((entry.number for entry in self.entries), default=0) + 1
+        return max(_numbers(self._files), default=0) + 1
 
     def sealed(self, record: Record) -> bytes | None:
         """The encrypted document and environment of a release; None where it is gone."""
         return self._files.get(f"releases/{record.id}/document.age")
 
-    def begin(self, record: Record, sealed: bytes) -> None:
-        """Keep a record, before anything is changed."""
-        content = {"record.json": _signed(asdict(record)), "document.age": sealed}
-        self._state.write({f"releases/{record.id}/{name}": text for name, text in content.items()})
+    @property
+    def salt(self) -> bytes | None:
+        """The sealed salt of the fingerprints; None before the first release."""
+        return self._files.get("salt.age")
+
+    def begin(self, record: Record, sealed: bytes, salt: bytes) -> None:
+        """Keep a record, before anything is changed.
+
+        Args:
+            salt: of the fingerprints, sealed anew, for whoever may deploy by now.
+        """
+        folder = f"releases/{record.id}"
+        # The record is the last: with it the rest is there.
+        files = {"salt.age": salt, f"{folder}/document.age": sealed, f"{folder}/record.json": _signed(asdict(record))}
+        self._state.write(files)
 
     def end(self, record: Record, ending: Ending) -> None:
         """Keep how it ended."""
@@ -154,19 +216,25 @@ class Records:
 
     def frozen(self) -> Mapping[str, str] | None:
         """Who has frozen the environment, since when and why; None where it is not."""
-        said = self._files.get("frozen.json")
-        parsed = json.loads(said) if said else {}
-        return parsed or None
+        unreadable = {"who": "somebody", "since": "some time", "reason": "what was said of it cannot be read any more"}
+        return _read(self._files.get("frozen.json"), unreadable) or None
 
     def freeze(self, said: Mapping[str, str]) -> None:
         """Freeze the environment; with nothing said, thaw it."""
         self._state.write({"frozen.json": json.dumps(dict(said)).encode()})
 
+    @property
+    def maintained(self) -> bool:
+        """Whether the edge is to show the maintenance page, whatever is released behind it."""
+        return bool(_read(self._files.get("maintenance.json"), {}).get("on"))
+
+    def maintain(self, *, on: bool) -> None:
+        """Keep whether the maintenance page is wanted."""
+        self._state.write({"maintenance.json": json.dumps({"on": on}).encode()})
+
     def replicas(self) -> Mapping[str, int]:
         """Service -> how many containers env.scale wants of it."""
-        said = self._files.get("scale.json")
-        parsed: dict[str, int] = json.loads(said) if said else {}
-        return parsed
+        return _read(self._files.get("scale.json"), {})
 
     def scale(self, replicas: Mapping[str, int]) -> None:
         """Keep how many containers are wanted."""
@@ -180,27 +248,39 @@ class Records:
             self._state.remove(f"releases/r{entry.number}" for entry in old)
 
     def _entries(self) -> list[Entry]:
-        numbers = {
-            int(name[1:])
-            for path in self._files
-            if path.startswith("releases/r") and (name := path.split("/")[1])[1:].isdigit()
-        }
-        return [self._entry(number) for number in sorted(numbers)]
+        written = [path for path in self._files if path.endswith(("/record.json", "/ending.json"))]
+        return [self._entry(number) for number in sorted(_numbers(written))]
 
     def _entry(self, number: int) -> Entry:
         said = _verified(self._files.get(f"releases/r{number}/record.json"))
-        ended = _verified(self._files.get(f"releases/r{number}/ending.json"))
+        written = self._files.get(f"releases/r{number}/ending.json")
+        ended = _verified(written)
         try:
             record = (
                 Record(**{**said, "services": {n: _placed(p) for n, p in said["services"].items()}}) if said else None
             )
-            return Entry(number, record, Ending(**ended) if ended else None)
+            ending = Ending(**{**ended, "evidence": tuple(ended["evidence"])}) if ended else None
+            return Entry(number, record, ending, damaged=written is not None and ended is None)
         except (TypeError, KeyError):
             return Entry(number, None, None)
 
 
+def _numbers(paths: Iterable[str]) -> set[int]:
+    """Of the releases that these files belong to."""
+    return {int(match[1]) for path in paths if (match := re.match(r"releases/r(\d+)/", path))}
+
+
 def _placed(said: Mapping[str, Any]) -> Placed:
     return Placed(**{**said, "hashes": tuple(said["hashes"])})
+
+
+def _read(said: bytes | None, unreadable: dict[str, Any]) -> dict[str, Any]:
+    """A small file of the environment's; empty where there is none."""
+    try:
+        parsed = json.loads(said) if said else {}
+    except ValueError:
+        return unreadable
+    return parsed if isinstance(parsed, dict) else unreadable
 
 
 def _signed(content: Mapping[str, Any]) -> bytes:

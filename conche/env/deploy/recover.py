@@ -1,122 +1,165 @@
-"""What a killed release has left: finished where the new one serves already, taken back where it does not."""
+"""What a killed release has left: finished where the new one serves already, taken back where it does not.
+
+What the edge does counts for more than what the records say: what serves is never removed because its record is gone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from conche.command import Invocation
 from conche.engine import containers, health
-from conche.engine.compose import Compose, Service
+from conche.engine.compose import Service
 from conche.engine.containers import Container
 from conche.env import trial
 from conche.env.deploy.document import RELEASE
 from conche.env.deploy.look import NOTHING, Look
-from conche.env.deploy.records import Ending, Record, Records, Result
+from conche.env.deploy.records import Ending, Records, Result
 from conche.env.deploy.view import open_records
-from conche.errors import ConcheError
+from conche.env.evidence import evidence
+from conche.errors import NotRestored
 from conche.outcome import Plan, Step
-from conche.stack import Deploy
 
-__all__ = ["plan_recovery", "settle"]
+__all__ = ["Recovery", "plan_recovery", "settle"]
 
 
-def plan_recovery(records: Records, look: Look) -> tuple[Plan, Record | None]:
-    """The steps that settle an interrupted release and leftovers, and the release that serves afterwards."""
-    deploy, unfinished, current = look.deploy, records.unfinished, records.current
-    steps: list[Step] = []
-    serves = current
+@dataclass(frozen=True)
+class Recovery:
+    """How an environment is settled.
+
+    Attributes:
+        serves: the release that serves afterwards; empty for none.
+        finished: it is the one that was interrupted.
+    """
+
+    plan: Plan
+    serves: str
+    finished: bool
+
+
+def plan_recovery(records: Records, look: Look, *, thorough: bool = True) -> Recovery:
+    """The steps that settle an interrupted release and leftovers.
+
+    Args:
+        thorough: ask the edge also where neither the records nor the containers tell of anything to settle.
+    """
+    unfinished, there = records.unfinished, look.labels()
+    current = records.current.id if records.current else ""
+    plain = unfinished is None and there == ([current] if current else [])
+    at = look.serving() if thorough or not plain else ""
+    finished = unfinished is not None and at == unfinished.id and look.answers(at)
+    interrupted = unfinished.id if unfinished else ""
+    serves = at if finished else _before(at, current, there, interrupted)
+    steps = []
     if unfinished is not None:
-        if _took_over(look, unfinished):
-            serves = unfinished
-            steps.append(Step("finish", f"release {unfinished.id}", "it was interrupted, and it serves already"))
-        else:
-            steps.append(Step("revert", f"release {unfinished.id}", "it was interrupted before it served"))
-    if deploy.serves is not None:
-        keep = serves.id if serves else ""
-        for one in look.of(deploy.serves):
-            if one.labels.get(RELEASE, "") != keep:
-                steps.append(Step("remove", f"container {one.name}", f"left over from {_whose(one)}"))
-            elif one.state != "running":
-                steps.append(Step("start", f"container {one.name}", f"is {one.state}, and belongs to {keep}"))
-    for one in _commands(look):
-        steps.append(Step("remove", f"container {one.name}", "left over from a release command"))
-    for one in containers.of_project(look.compose.engine, look.compose.project + "-trial"):
-        steps.append(Step("remove", f"container {one.name}", "left over from an interrupted trial"))
-    return Plan(tuple(steps)), serves
+        action, why = ("finish", "it serves already") if finished else ("revert", "it did not serve yet")
+        steps.append(Step(action, f"release {unfinished.id}", f"it was interrupted, and {why}"))
+    if look.deploy.serves is not None:
+        steps += _served_steps(look, serves, at, there)
+    steps += [Step("remove", f"container {one.name}", f"left over from {why}") for one, why in _others(look)]
+    return Recovery(Plan(tuple(steps)), serves, finished)
 
 
-def settle(call: Invocation, records: Records, compose: Compose, deploy: Deploy, name: str) -> Records:
-    """Settle what was left, and say so; the records, read anew."""
-    rendered = compose.configuration().rendered if deploy.edge else {}
-    look = Look(name, compose, deploy, rendered)
-    plan, serves = plan_recovery(records, look)
-    if not len(plan):
+def _before(at: str, current: str, there: list[str], interrupted: str) -> str:
+    """The release that is to serve where the interrupted one does not: the one the edge is at, the current, any."""
+    candidates = [one for one in (at, current, *there) if one in there and one != interrupted]
+    return candidates[0] if candidates else current
+
+
+def _served_steps(look: Look, serves: str, at: str, there: list[str]) -> Iterator[Step]:
+    found = look.of(look.deploy.serves or "")
+    for one in found:
+        if one.labels.get(RELEASE, "") == serves and one.state != "running":
+            yield Step("start", f"container {one.name}", f"is {one.state}, and belongs to {serves}")
+    target = serves if serves in there else NOTHING
+    if at and at not in (target, serves):
+        yield Step("switch", f"edge to {target}", f"it sends requests to {at}")
+    for one in found:
+        if one.labels.get(RELEASE, "") != serves:
+            yield Step("remove", f"container {one.name}", f"left over from {_whose(one)}")
+
+
+def _others(look: Look) -> Iterator[tuple[Container, str]]:
+    engine, project = look.compose.engine, look.compose.project
+    # Containers of release commands: Compose calls them one-off.
+    for one in containers.one_off(engine, project):
+        if one.name.endswith("-command"):
+            yield one, "a release command"
+    for one in containers.of_project(engine, project + "-trial"):
+        yield one, "an interrupted trial"
+
+
+def settle(call: Invocation, records: Records, look: Look, *, strict: bool = False) -> Records:
+    """Settle what was left, and say so; the records, read anew.
+
+    Args:
+        strict: fail where what served before does not start again, instead of leaving everything to the next release.
+
+    Raises:
+        NotRestored: what served before does not work any more, and nothing was removed.
+    """
+    recovery = plan_recovery(records, look, thorough=strict)
+    if not len(recovery.plan):
         return records
     unfinished = records.unfinished
     if unfinished is not None:
         call.output.say(f"{unfinished.id} was interrupted ({unfinished.who} on {unfinished.where}): settling it first")
-    if deploy.edge is not None and look.of(deploy.edge):
-        # Running containers first: the edge is only sent back to what answers.
-        _start(look, plan)
-        wanted = look.edge_configuration(call.root, serves.id if serves else NOTHING)
-        edge = look.edge()
-        if edge.serving() not in ("", wanted.release) or unfinished is not None:
+    try:
+        # Running containers first: the edge is only sent back to what works.
+        _start(look, recovery)
+    except NotRestored as error:
+        if strict:
+            raise
+        call.output.say(f"{error.message} A new release takes over from what is there")
+        if unfinished is not None:
+            records.end(unfinished, _ending(Result.INTERRUPTED))
+        return open_records(call, look.compose)
+    for step in recovery.plan:
+        if step.action == "switch":
+            release = step.name.removeprefix("to ")
+            wanted = look.edge_configuration(call.root, release, maintenance=records.maintained)
+            edge = look.edge()
             edge.place(wanted)
             edge.prove(wanted)
             edge.switch(wanted)
-            edge.drained(deploy.drain)
-    _clean(call.output.say, look, plan)
+            edge.drained(look.deploy.drain)
+    _clean(call.output.say, look, recovery.plan)
     if unfinished is not None:
-        finished = serves is not None and serves.number == unfinished.number
-        records.end(unfinished, _ending(Result.SUCCEEDED if finished else Result.INTERRUPTED))
-    return open_records(call, compose)
+        records.end(unfinished, _ending(Result.SUCCEEDED if recovery.finished else Result.INTERRUPTED))
+    return open_records(call, look.compose)
 
 
-def _start(look: Look, plan: Plan) -> None:
+def _start(look: Look, recovery: Recovery) -> None:
     """Start what belongs to the release that serves, and wait until it works."""
-    wanted = {step.name for step in plan if step.action == "start"}
+    wanted = {step.name for step in recovery.plan if step.action == "start"}
     stopped = [one for one in look.all() if one.name in wanted]
     for one in stopped:
         containers.start(look.compose.engine, one.id)
-    if stopped:
-        ids = {one.id for one in stopped}
-        services = {one.service: Service(one.service, one.image, frozenset()) for one in stopped}
-        health.wait(look.compose.engine, lambda: [one for one in look.all() if one.id in ids], services, timeout=60.0)
+    if not stopped:
+        return
+    ids = {one.id for one in stopped}
+    services = {one.service: Service(one.service, one.image, frozenset()) for one in stopped}
+    waiting = health.wait(
+        look.compose.engine, lambda: [one for one in look.all() if one.id in ids], services, timeout=60.0
+    )
+    if waiting.failed:
+        raise NotRestored(
+            "previous-state-lost",
+            f"{recovery.serves}, which served before, does not start again; nothing was removed.",
+            evidence=evidence(look.compose, waiting),
+            next_command=f"invoke env.logs --env {look.name}\ninvoke env.history --env {look.name}",
+        )
 
 
 def _clean(say: Callable[[str], None], look: Look, plan: Plan) -> None:
     doomed = {step.name for step in plan if step.action == "remove"}
-    engine = look.compose.engine
-    for one in (*look.all(), *_commands(look)):
+    for one in (*look.all(), *(other for other, _ in _others(look))):
         if one.name in doomed:
             say(f"removing {one.name}, left over from {_whose(one)}")
-            containers.remove(engine, one.id)
+            containers.remove(look.compose.engine, one.id)
     trial.remove(look.compose)
-
-
-def _took_over(look: Look, record: Record) -> bool:
-    """Whether the edge sends requests to this release, and it works."""
-    deploy = look.deploy
-    if deploy.edge is None or deploy.serves is None or not look.of(deploy.edge):
-        return False
-    try:
-        served = look.edge().serving()
-    except ConcheError:
-        return False
-    found = look.of_release(deploy.serves, record.id)
-    return (
-        served == record.id
-        and bool(found)
-        and all(one.state == "running" and one.health != "unhealthy" for one in found)
-    )
-
-
-def _commands(look: Look) -> tuple[Container, ...]:
-    """Containers of release commands, which Compose calls one-off."""
-    return tuple(
-        one for one in containers.one_off(look.compose.engine, look.compose.project) if one.name.endswith("-command")
-    )
 
 
 def _whose(one: Container) -> str:

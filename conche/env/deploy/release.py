@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
 from conche.command import Invocation
-from conche.engine import containers, host, networks, swarm
+from conche.engine import containers, host, swarm
 from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
 from conche.engine.lock import Held
 from conche.env.deploy import hooks
-from conche.env.deploy.document import Document, alias, definition
+from conche.env.deploy.document import RELEASE, Document
 from conche.env.deploy.look import NOTHING, Look
+from conche.env.deploy.look import number as number_of
 from conche.env.deploy.pipeline import Pipeline
 from conche.env.deploy.plan import Change, changes, plan_release, table
 from conche.env.deploy.prepare import Prepared, Wanted, prepare
@@ -23,13 +24,13 @@ from conche.env.deploy.records import Ending, Record, Records, Result
 from conche.env.deploy.recover import settle
 from conche.env.deploy.swarm import SwarmPipeline, open_swarm, settle_swarm
 from conche.env.deploy.swarm_stack import plan_swarm, swarm_changes
-from conche.env.deploy.view import compose_of, open_records, opened, opened_if_possible
+from conche.env.deploy.unwinding import Before
+from conche.env.deploy.view import compose_of, open_records, opened, opened_if_possible, salt_of
 from conche.env.locking import locked
 from conche.errors import ConcheError, Interrupted, NotFound, NotRestored, Refused, Told, Unreachable
 from conche.images.fetch import fetch
 from conche.outcome import Outcome, Plan
 from conche.output import Progress
-from conche.secret import Secret
 from conche.secrets.seal import seal
 from conche.stack import Deploy
 from conche.units import size
@@ -54,21 +55,37 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Release:
-    """A release that is ready to be carried out.
+class Draft:
+    """What a release is to be.
 
     Attributes:
-        sealed: document and variables, encrypted, for a rollback.
-        found: what becomes of each service.
+        own: image references, pinned, of this stack's own images.
+        salt: of the fingerprints.
     """
 
     record: Record
     document: Document
     compose: Compose
     configuration: Configuration
+    own: Collection[str]
+    salt: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Release(Draft):
+    """A release that is ready to be carried out.
+
+    Attributes:
+        found: what becomes of each service.
+        commanding: the service in whose image the release command is run.
+    """
+
     found: tuple[Change, ...]
     plan: Plan
     counts: Mapping[str, int]
+    look: Look
+    before: Before
+    commanding: str
 
 
 def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Outcome:
@@ -76,21 +93,23 @@ def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Out
     begun = time.monotonic()
     prepared = prepare(call, name, wanted, allow_dirty=options.allow_dirty)
     if not call.dry_run:
-        _disk(prepared.engine)
         prepared = _pulled(call, prepared)
     with locked(call, prepared.engine, name, tuple(prepared.found), options.lock_wait) as held:
-        records = _settled(call, prepared)
-        number = records.following
+        records = open_records(call, prepared.compose, tuple(prepared.found))
+        _see_thawed(records, name)
+        look = Look(name, prepared.compose, prepared.deploy, prepared.configuration.rendered)
+        records = _settled(call, records, look)
+        salt = salt_of(call, records)
+        prepared = prepared.fingerprinted(salt)
+        number = _following(records, prepared.compose)
         document = prepared.document(f"r{number}", records.replicas())
         compose = compose_of(prepared.compose, document)
-        configuration = compose.configuration()
-        record = prepared.record(number, document, configuration, kind="deploy")
-        own = {pin: "" for reference, pin in prepared.pins.items() if call.stack.image_of(reference, name)}
-        ready = _ready(
-            prepared.deploy, records, record, document, compose, configuration, own,
-            force=options.force, swarmed=call.environment(name).swarm,
-        )  # fmt: skip
-        return _released(call, records, ready, prepared.deploy, held, options, begun)
+        configuration, before = _looked(call, look, records, compose)
+        record = prepared.record(number, document, configuration)
+        own = [pin for reference, pin in prepared.pins.items() if call.stack.image_of(reference, name)]
+        draft = Draft(record, document, compose, configuration, own, salt)
+        ready = _ready(call, look, records, draft, before, force=options.force)
+        return _released(call, records, ready, held, options, begun)
 
 
 def rollback(call: Invocation, name: str, to: str | None, options: Options) -> Outcome:
@@ -100,53 +119,42 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
         NotFound: exit code 6, with the releases there are.
     """
     begun = time.monotonic()
-    environment = call.environment(name)
-    engine = Engine(environment.engine)
+    deploy = call.environment(name).deploy
+    engine = Engine(call.environment(name).engine)
+    _see_disk(engine, "start")
     with locked(call, engine, name, (), options.lock_wait) as held:
         base = Compose(engine, call.stack.project(name), (), {}, call.output.redact)
         records = open_records(call, base)
+        _see_thawed(records, name)
+        newest = records.unfinished or records.current
+        latest = opened_if_possible(call, records, newest)
+        if latest is not None:
+            records = _settled(call, records, Look(name, compose_of(base, latest), deploy, latest.body))
         goal = _goal(records, engine, name, to)
         kept = opened(call, records, goal)
         if kept is None:
             raise NotFound("release-incomplete", f"The document of {goal.id} is gone.", next_command=_listing(name))
-        call.output.redact.learn(Secret(value) for value in kept.variables.values())
-        records = _recovered(call, records, compose_of(base, kept), environment.deploy, name)
-        number = records.following
-        document = _renumbered(kept, environment.deploy.serves, goal, number)
+        call.output.redact.learn(kept.secrets())
+        number = _following(records, base)
+        document = kept.renumbered(deploy.serves, goal.id, f"r{number}")
         compose = compose_of(base, document)
-        configuration = compose.configuration()
-        record = replace(
-            goal,
-            number=number,
-            kind="rollback",
-            of=goal.number,
-            started=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            asked=goal.id,
-            services={
-                one: replace(placed, hashes=tuple(sorted(configuration.services[one].hashes)))
-                for one, placed in goal.services.items()
-                if one in configuration.services
-            },
-        )
-        own = {placed.image: "" for placed in goal.services.values()}
-        ready = _ready(
-            environment.deploy, records, record, document, compose, configuration, own,
-            force=True, swarmed=environment.swarm,
-        )  # fmt: skip
-        return _released(call, records, ready, environment.deploy, held, options, begun)
+        look = Look(name, compose, deploy, document.body)
+        configuration, before = _looked(call, look, records, compose)
+        record = goal.again(number, {one: service.hashes for one, service in configuration.services.items()})
+        own = [placed.image for placed in goal.services.values()]
+        salt = salt_of(call, records)
+        draft = Draft(record, document, compose, configuration, own, salt)
+        ready = _ready(call, look, records, draft, before, force=True)
+        return _released(call, records, ready, held, options, begun)
 
 
-def _settled(call: Invocation, prepared: Prepared) -> Records:
-    """The records, once what an interrupted release has left is settled.
-
-    Raises:
-        Refused: the environment is frozen.
-    """
-    records = open_records(call, prepared.compose, tuple(prepared.found))
-    return _recovered(call, records, prepared.compose, prepared.deploy, prepared.name)
+def _following(records: Records, compose: Compose) -> int:
+    """The number of the next release: none that a record or a container has, also where records were lost."""
+    running = containers.of_project(compose.engine, compose.project)
+    return max([records.following, *(number_of(one.labels.get(RELEASE, "")) + 1 for one in running)])
 
 
-def _recovered(call: Invocation, records: Records, compose: Compose, deploy: Deploy, name: str) -> Records:
+def _see_thawed(records: Records, name: str) -> None:
     frozen = records.frozen()
     if frozen:
         raise Refused(
@@ -154,64 +162,72 @@ def _recovered(call: Invocation, records: Records, compose: Compose, deploy: Dep
             f"{name} is frozen by {frozen['who']} since {frozen['since']}: {frozen['reason']}",
             next_command=f"invoke env.freeze --env {name} --off",
         )
+
+
+def _settled(call: Invocation, records: Records, look: Look) -> Records:
+    """The records, once what an interrupted release has left is settled."""
     if call.dry_run:
         return records
-    if call.environment(name).swarm:
-        return settle_swarm(call, records, compose, deploy, name)
-    return settle(call, records, compose, deploy, name)
+    if call.environment(look.name).swarm:
+        return settle_swarm(call, records, look.compose, look.deploy, look.name)
+    return settle(call, records, look)
 
 
-def _ready(  # noqa: PLR0913 - every part is named
-    deploy: Deploy,
-    records: Records,
-    record: Record,
-    document: Document,
-    compose: Compose,
-    configuration: Configuration,
-    own: Mapping[str, str],
-    *,
-    force: bool,
-    swarmed: bool,
-) -> Release:
-    if swarmed:
-        running = swarm.services(compose.engine, compose.project)
-        found = swarm_changes(running, record, records.current, forced=force)
-        plan = plan_swarm(record.id, found, deploy, records.current)
-        return Release(record, document, compose, configuration, found, plan, {})
-    seen = containers.of_project(compose.engine, compose.project)
-    definitions = {name: definition(document.body, name) for name in configuration.services}
-    found = changes(configuration, seen, records.current, definitions, deploy, own, forced=force)
+def _looked(call: Invocation, look: Look, records: Records, compose: Compose) -> tuple[Configuration, Before]:
+    """A document's configuration, and what serves now; Compose computes its hashes while the engine is asked."""
+    current = records.current.id if records.current else ""
+    with ThreadPoolExecutor(1) as pool:
+        hashing = pool.submit(compose.configuration)
+        if call.environment(look.name).swarm:
+            before = Before(current or NOTHING, (), answered=False, networks=frozenset())
+        else:
+            before = Before.of(look, current)
+        return hashing.result(), before
+
+
+def _ready(call: Invocation, look: Look, records: Records, draft: Draft, before: Before, *, force: bool) -> Release:
+    current, deploy, services = records.current, look.deploy, draft.configuration.services
+    record = draft.record.known_as(current)
+    look = replace(look, compose=draft.compose, rendered=draft.document.body)
     counts = {
         name: int((body.get("deploy") or {}).get("replicas") or body.get("scale") or 1)
-        for name, body in document.body["services"].items()
+        for name, body in draft.document.body["services"].items()
     }
-    there = networks.names(compose.engine) if configuration.external_networks else frozenset()
-    missing = [one for one in configuration.external_networks if one not in there]
-    plan = plan_release(record.id, found, deploy, records.current, counts, missing)
-    return Release(record, document, compose, configuration, found, plan, counts)
+    if call.environment(look.name).swarm:
+        running = swarm.services(draft.compose.engine, draft.compose.project)
+        found = swarm_changes(running, record, current, forced=force)
+        plan = plan_swarm(record.id, found, deploy, current)
+    else:
+        found = changes(draft.configuration, look.all(), current, record, deploy, draft.own, forced=force)
+        missing = [one for one in draft.configuration.external_networks if one not in before.networks]
+        plan = plan_release(record.id, found, deploy, before.release, counts, missing)
+    commanding = deploy.serves or next((name for name, one in services.items() if one.image in draft.own), "")
+    return Release(
+        record, draft.document, draft.compose, draft.configuration, draft.own, draft.salt,
+        found, plan, counts, look, before, commanding or next(iter(services)),
+    )  # fmt: skip
 
 
 def _released(
     call: Invocation,
     records: Records,
     ready: Release,
-    deploy: Deploy,
     held: Held | None,
     options: Options,
     begun: float,
 ) -> Outcome:
-    name, record, current = ready.record.environment, ready.record, records.current
-    title = f"{name}: {current.id if current else 'nothing'} to {record.id}"
+    name, record, current, deploy = ready.record.environment, ready.record, records.current, ready.look.deploy
+    title = f"{name}: {ready.before.release} to {record.id}"
     shown = table(ready.found, ready.configuration, title)
-    value = {
+    variables = _changed_variables(record, current)
+    value: dict[str, object] = {
         "environment": name,
         "release": record.id,
-        "before": current.id if current else None,
+        "before": None if ready.before.release == NOTHING else ready.before.release,
         "images": {service: placed.image for service, placed in record.services.items()},
         "changes": [asdict(change) for change in ready.found],
-        "changed_variables": _changed_variables(record, current),
+        "changed_variables": variables,
     }
-    variables = _changed_variables(record, current)
     lines = [f"Changed variables: {', '.join(variables)}"] if variables and current else []
     if call.dry_run or not len(ready.plan):
         nothing = (
@@ -219,13 +235,13 @@ def _released(
         )
         return Outcome(value=value, plan=ready.plan, tables=[shown], lines=[*lines, *nothing])
     hooks.run_first(call, deploy, record)
-    pipeline = _pipeline(call, records, ready, deploy, held, options, begun)
+    pipeline = _pipeline(call, records, ready, held, options, begun)
     with call.output.progress(title) as progress:
         pipeline.progress = progress
         _carry_out(call, records, ready, deploy, pipeline, begun)
     seconds = time.monotonic() - begun
-    records.forget(deploy.keep)
-    warnings = hooks.run_after(call, deploy, record, Result.SUCCEEDED)
+    warnings = [*pipeline.warnings, *_forgotten(records, deploy.keep)]
+    warnings += hooks.run_after(call, deploy, record, Result.SUCCEEDED)
     return Outcome(
         value={**value, "seconds": round(seconds, 3), "switched_after": round(pipeline.switched_after, 3)},
         changed=True,
@@ -246,19 +262,28 @@ def _carry_out(
         if isinstance(error, Interrupted):
             result = Result.INTERRUPTED
         if pipeline.recorded and not pipeline.committed:
-            _ended(records, ready.record, result, begun, error)
+            _ended(call, records, ready.record, result, begun, error)
             for warning in hooks.run_after(call, deploy, ready.record, result):
                 call.output.say(f"warning: {warning}")
         raise
 
 
-def _ended(records: Records, record: Record, result: Result, begun: float, error: Told) -> None:
+def _forgotten(records: Records, keep: int) -> list[str]:
+    """Forget old releases; what goes wrong with that, in words: the new one serves all the same."""
+    try:
+        records.forget(keep)
+    except ConcheError as problem:
+        return [f"the oldest releases could not be forgotten: {problem}"]
+    return []
+
+
+def _ended(call: Invocation, records: Records, record: Record, result: Result, begun: float, error: Told) -> None:
     """Keep how it ended; where even that fails the first error is still the one to show."""
     cause = f"{error.code}: {error.message}"
     try:
         records.end(record, _ending(result, begun, cause, error.evidence))
     except ConcheError as problem:
-        error.add_note(f"the ending was not recorded: {problem}")
+        call.output.say(f"warning: the ending of {record.id} was not recorded: {problem}")
 
 
 def _ending(result: Result, begun: float, cause: str = "", evidence: Sequence[str] = ()) -> Ending:
@@ -267,61 +292,50 @@ def _ending(result: Result, begun: float, cause: str = "", evidence: Sequence[st
 
 
 def _pipeline(
-    call: Invocation,
-    records: Records,
-    ready: Release,
-    deploy: Deploy,
-    held: Held | None,
-    options: Options,
-    begun: float,
+    call: Invocation, records: Records, ready: Release, held: Held | None, options: Options, begun: float
 ) -> Pipeline | SwarmPipeline:
-    current, record = records.current, ready.record
-    look = Look(record.environment, ready.compose, deploy, ready.document.body)
-    bundle = json.dumps({"body": ready.document.body, "variables": ready.document.variables}).encode()
+    record, look, maintained = ready.record, ready.look, records.maintained
 
     def begin() -> None:
-        records.begin(record, seal(call.stack, call.root, bundle))
+        document, salt = (seal(call.stack, call.root, one) for one in (ready.document.packed(), ready.salt))
+        records.begin(record, document, salt)
 
     def commit() -> None:
         records.end(record, _ending(Result.SUCCEEDED, begun))
 
     if call.environment(record.environment).swarm:
-        return open_swarm(call, records, ready, deploy, begin, commit)
+        return open_swarm(call, records, ready, look.deploy, begin, commit)
     return Pipeline(
         release=record.id,
-        before=current.id if current else NOTHING,
+        before=ready.before,
         compose=ready.compose,
         configuration=ready.configuration,
-        previous=_previous(call, records, ready.compose),
-        deploy=deploy,
+        previous=_previous(call, records, ready),
+        deploy=look.deploy,
         look=look,
-        configure=lambda release: look.edge_configuration(call.root, release),
+        configure=lambda release: look.edge_configuration(call.root, release, maintenance=maintained),
         begin=begin,
         commit=commit,
         counts=ready.counts,
+        commanding=ready.commanding,
         progress=Progress(call.output),
         lock=held,
+        begun=begun,
+        maintained=maintained,
         timeout=options.timeout,
     )
 
 
-def _previous(call: Invocation, records: Records, like: Compose) -> Compose | None:
+def _previous(call: Invocation, records: Records, ready: Release) -> Compose | None:
     """The Compose of the release that serves, by which its services can be brought back."""
     document = opened_if_possible(call, records, records.current)
-    return compose_of(like, document) if document else None
-
-
-def _renumbered(document: Document, serves: str | None, goal: Record, number: int) -> Document:
-    """The document of an earlier release under a new number."""
-    text = json.dumps(document.body)
-    if serves is not None:
-        text = text.replace(json.dumps(alias(serves, goal.id)), json.dumps(alias(serves, f"r{number}")))
-    body = json.loads(text)
-    if serves is not None:
-        service = body["services"][serves]
-        service["labels"]["io.conche.release"] = f"r{number}"
-        service["environment"]["CONCHE_RELEASE"] = f"r{number}"
-    return Document(body, document.variables)
+    if document is not None:
+        return compose_of(ready.compose, document)
+    risky = [one.service for one in ready.found if one.strategy in ("recreate", "replace")]
+    if records.current is not None and risky:
+        said = f"warning: {records.current.id} cannot be opened with the keys that are here"
+        call.output.say(f"{said}: on a failure {', '.join(risky)} could not be brought back")
+    return None
 
 
 def _goal(records: Records, engine: Engine, name: str, to: str | None) -> Record:
@@ -359,12 +373,12 @@ def _changed_variables(record: Record, current: Record | None) -> list[str]:
     return sorted(name for name in names if record.fingerprints.get(name) != before.get(name))
 
 
-def _disk(engine: Engine) -> None:
-    free = host.free_disk(engine)
-    if free is not None and free < host.MIN_FREE["pull"]:
+def _see_disk(engine: Engine, what: str) -> None:
+    free, needed = host.free_disk(engine), host.MIN_FREE[what]
+    if free is not None and free < needed:
         raise Unreachable(
             "disk-full",
-            f"The engine's disk has {size(free)} free; {size(host.MIN_FREE['pull'])} are wanted.",
+            f"The engine's disk has {size(free)} free; {size(needed)} are wanted.",
             next_command="invoke images.prune\ndocker system df",
         )
 
@@ -374,6 +388,7 @@ def _pulled(call: Invocation, prepared: Prepared) -> Prepared:
     from conche.engine import images
 
     missing = [pin for pin in prepared.pins.values() if pin not in prepared.found]
+    _see_disk(prepared.engine, "pull" if missing else "start")
     if missing:
         with call.output.progress("fetching what the release is made of") as progress:
             for pin in missing:

@@ -103,7 +103,7 @@ def _scale(compose: Compose, look: Look, service: str, release: str, replicas: i
         replicas:
     ]
     for one in surplus:
-        containers.stop(compose.engine, one.id)
+        containers.stop(compose.engine, one.id, one.stop_timeout)
         containers.remove(compose.engine, one.id)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -60,7 +60,7 @@ class SwarmPipeline:
         sent: what this release hands to Swarm.
         previous: the same of the release that serves; None for the first.
         credentials: for the nodes that have to pull.
-        reports: whether an answer comes from a release.
+        right: whether an answer is good and comes from a release.
     """
 
     release: str
@@ -71,7 +71,7 @@ class SwarmPipeline:
     deploy: Deploy
     begin: Callable[[], None]
     commit: Callable[[], None]
-    reports: Callable[[str, str], bool]
+    right: Callable[[edges.Answer, str], bool]
     listen: int
     progress: Progress
     credentials: Credentials | None = None
@@ -81,6 +81,7 @@ class SwarmPipeline:
     recorded: bool = False
     committed: bool = False
     switched_after: float = 0.0
+    warnings: list[str] = field(default_factory=list)
     _sent: bool = False
 
     def carry_out(self, plan: Plan) -> None:
@@ -182,21 +183,18 @@ class SwarmPipeline:
             self.progress.step("the edge runs on another node: it is not asked")
             return
         edge = edges.Edge(self.engine, container, self.listen)
-        probe, row, answers = self.deploy.probe, 0, list[str]()
-        deadline = self.clock() + 15.0
-        while row < probe.times:
-            status, body = edge.probe(probe.path)
-            right = 200 <= status < 300 and self.reports(body, self.release)
-            row = row + 1 if right else 0
-            answers.append(f"{probe.path}: {status or 'no answer'} {body[:200]}")
-            if not right and self.clock() > deadline:
+        probe, deadline = self.deploy.probe, self.clock() + 15.0
+        while True:
+            answers = edge.probe(probe.path, times=probe.times)
+            if all(self.right(answer, self.release) for answer in answers):
+                return
+            if self.clock() > deadline:
                 raise Restored(
                     "probe-failed",
                     "The new release does not answer its users as it should.",
-                    evidence=list(dict.fromkeys(answers[-3:])),
+                    evidence=[f"{probe.path}: {one}" for one in dict.fromkeys(answers)],
                 )
-            if not right:
-                self.pause(PAUSE)
+            self.pause(PAUSE)
 
     def _edge_container(self) -> str | None:
         label = f"com.docker.swarm.service.name={self.stack}_{self.deploy.edge}"
@@ -268,7 +266,7 @@ def open_swarm(
         deploy=deploy,
         begin=begin,
         commit=commit,
-        reports=look.reports,
+        right=look.right,
         listen=look.listening() if deploy.edge else 0,
         progress=Progress(call.output),
         credentials=known,
@@ -307,7 +305,7 @@ def settle_swarm(call: Invocation, records: Records, compose: Compose, deploy: D
         look = Look(name, compose, deploy, kept.body)
         sent = _sent(call, look, kept)
         pipeline = SwarmPipeline(
-            current.id, compose.engine, compose.project, sent, None, deploy, _nothing, _nothing, look.reports, 0,
+            current.id, compose.engine, compose.project, sent, None, deploy, _nothing, _nothing, look.right, 0,
             Progress(call.output), credentials(call.stack, call.root),
         )  # fmt: skip
         pipeline.hand_over(sent)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from conche.command import Invocation
-from conche.engine.compose import Compose
 from conche.env import preflight, report
 from conche.env.deploy.look import Look
 from conche.env.deploy.prepare import Wanted
+from conche.env.deploy.records import Records
 from conche.env.deploy.recover import settle
 from conche.env.deploy.release import Options, deploy
 from conche.env.deploy.view import compose_of, look_at_release, open_records, opened
@@ -50,19 +50,21 @@ def up_released(call: Invocation, name: str, *, build: bool, timeout: float | No
         if call.dry_run:
             return Outcome(plan=plan)
         with everywhere(call, compose.engine, name):
-            settle(call, records, compose, environment.deploy, name)
-            _see_edge(call, Look(name, compose, environment.deploy, document.body), current.id)
+            look = Look(name, compose, environment.deploy, document.body)
+            records = settle(call, records, look)
+            _see_edge(call, look, records)
             seen = observe(call.stack, name, compose)
             plan = plan_up(seen)
             apply(call, compose, seen, plan, timeout, held)
         return reported(call, seen, compose, plan)
 
 
-def _see_edge(call: Invocation, look: Look, release: str) -> None:
+def _see_edge(call: Invocation, look: Look, records: Records) -> None:
     """See that an edge that is to be made will find its configuration."""
     assert look.deploy.edge is not None
-    if look.of(look.deploy.edge):
+    if look.of(look.deploy.edge) or records.current is None:
         return
-    compose: Compose = look.compose
+    compose = look.compose
     compose.call(compose.create_alone(look.deploy.edge)).require("creating the edge")
-    look.edge().begin(look.edge_configuration(call.root, release))
+    wanted = look.edge_configuration(call.root, records.current.id, maintenance=records.maintained)
+    look.edge().begin(wanted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import secrets as random
 from dataclasses import replace
 
 from conche.command import Invocation
@@ -14,11 +14,11 @@ from conche.env.deploy.records import Record, Records
 from conche.env.locking import readers
 from conche.env.observe import Observed
 from conche.errors import KeyUnusable
-from conche.secret import Redactor, Secret
+from conche.secret import Redactor
 from conche.secrets import keys
 from conche.secrets.seal import unseal
 
-__all__ = ["compose_of", "look_at_release", "open_records", "opened", "opened_if_possible"]
+__all__ = ["compose_of", "look_at_release", "open_records", "opened", "opened_if_possible", "salt_of"]
 
 
 def open_records(call: Invocation, compose: Compose, also: tuple[str, ...] = ()) -> Records:
@@ -40,8 +40,15 @@ def opened(call: Invocation, records: Records, record: Record) -> Document | Non
     sealed = records.sealed(record)
     if sealed is None:
         return None
-    said = json.loads(unseal(call.stack, call.root, sealed))
-    return Document(said["body"], said["variables"])
+    return Document.unpacked(unseal(call.stack, call.root, sealed))
+
+
+def salt_of(call: Invocation, records: Records) -> bytes:
+    """The salt of an environment's fingerprints; a new one before its first release, or where nobody here has a key."""
+    try:
+        return unseal(call.stack, call.root, records.salt) if records.salt else random.token_bytes(32)
+    except KeyUnusable:
+        return random.token_bytes(32)
 
 
 def opened_if_possible(call: Invocation, records: Records, record: Record | None) -> Document | None:
@@ -54,7 +61,7 @@ def opened_if_possible(call: Invocation, records: Records, record: Record | None
 
 def compose_of(like: Compose, document: Document) -> Compose:
     """The Compose of a release's document, on the same engine and project."""
-    redact = Redactor([Secret(value) for value in document.variables.values()])
+    redact = Redactor(document.secrets())
     redact.adopt(like.redact)
     variables = {**like.variables, **document.variables}
     return replace(like, files=(), document=document.content(), variables=variables, redact=redact)

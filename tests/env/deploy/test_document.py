@@ -1,0 +1,125 @@
+"""The document of a release: pure, pinned, and free of the checkout."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from conche.env.deploy.document import RELEASE, SECRETS, Document, definition, make, shape
+from conche.errors import Refused
+
+RENDERED: dict[str, Any] = {
+    "name": "x-prod",
+    "services": {
+        "web": {
+            "image": "registry/web:production",
+            "build": {"context": "."},
+            "environment": {"TOKEN": "interpolated"},
+            "networks": {"inside": None},
+            "secrets": [{"source": "token"}],
+        },
+        "store": {
+            "image": "database:1",
+            "environment": None,
+            "networks": {"inside": {"aliases": ["db"]}},
+            "secrets": [{"source": "plain"}],
+            "volumes": [{"type": "bind", "source": "/checkout/conf", "target": "/conf"}],
+        },
+    },
+    "secrets": {"token": {"file": "/checkout/secrets/token.txt"}, "plain": {"file": "/checkout/plain.txt"}},
+}
+
+
+def made(release: str = "r7", *, serves: str | None = "web", **said: Any) -> Document:
+    given: dict[str, Any] = {
+        "pins": {"registry/web:production": "registry/web@sha256:1"},
+        "files": {"token": b"the token", "plain": b"a\nb"},
+        "owners": {"token": 1000},
+        "marks": {"store": "0f"},
+        "replicas": {},
+    }
+    return make(RENDERED, release=release, serves=serves, **{**given, **said})
+
+
+def test_images_are_pinned_and_nothing_is_built() -> None:
+    web = made().body["services"]["web"]
+
+    assert web["image"] == "registry/web@sha256:1"
+    assert "build" not in web
+
+
+def test_what_the_edge_serves_says_of_which_release_it_is() -> None:
+    body = made().body["services"]
+
+    assert body["web"]["labels"] == {RELEASE: "r7"}
+    assert body["web"]["environment"] == {"TOKEN": "interpolated", "CONCHE_RELEASE": "r7"}
+    assert body["web"]["networks"]["inside"]["aliases"] == ["web-r7"]
+    assert body["store"]["networks"]["inside"]["aliases"] == ["db"]
+    assert body["store"]["labels"] == {SECRETS: "0f"}
+
+
+def test_secret_files_become_values_that_no_document_holds() -> None:
+    document = made()
+
+    assert document.body["secrets"] == {
+        "token": {"environment": "CONCHE_SECRET_TOKEN"},
+        "plain": {"environment": "CONCHE_SECRET_PLAIN"},
+    }
+    assert document.variables == {"CONCHE_SECRET_TOKEN": "the token", "CONCHE_SECRET_PLAIN": "a\nb"}
+    assert document.body["services"]["web"]["secrets"] == [{"source": "token", "uid": "1000", "mode": "0400"}]
+    assert document.body["services"]["store"]["secrets"] == [{"source": "plain", "mode": "0444"}]
+    assert b"the token" not in document.content()
+    assert "the token" not in repr(document)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"a\0b", b"x" * 130_000])
+def test_a_secret_that_is_no_text_is_refused(content: bytes) -> None:
+    with pytest.raises(Refused) as refused:
+        made(files={"token": content})
+
+    assert refused.value.code == "secret-not-text"
+
+
+def test_making_it_twice_gives_the_same_and_leaves_the_rendering_alone() -> None:
+    before = copy.deepcopy(RENDERED)
+
+    assert made().content() == made().content()
+    assert before == RENDERED
+
+
+def test_a_definition_is_the_same_in_every_release_and_another_with_another_secret() -> None:
+    one, two, rotated = made("r7").body, made("r8").body, made("r8", marks={"store": "aa"}).body
+
+    assert definition(one, "web") == definition(two, "web")
+    assert definition(one, "store") == definition(two, "store")
+    assert definition(rotated, "store") != definition(two, "store")
+
+
+def test_a_shape_does_not_know_where_the_checkout_stands() -> None:
+    elsewhere: dict[str, Any] = copy.deepcopy(RENDERED)
+    elsewhere["services"]["store"]["volumes"][0]["source"] = "/home/me/conf"
+
+    assert shape(RENDERED, "store", "/checkout") == shape(elsewhere, "store", "/home/me")
+    assert shape(RENDERED, "store", "/checkout") != shape(elsewhere, "store", "/checkout")
+
+
+def test_an_earlier_release_under_a_new_number_is_the_same_but_for_its_name() -> None:
+    again = made("r7").renumbered("web", "r7", "r12")
+
+    assert again == made("r12")
+    assert made(serves=None).renumbered(None, "r7", "r12") == made(serves=None)
+
+
+def test_what_is_sealed_comes_back_whole_with_all_that_must_be_hidden() -> None:
+    document = Document(made().body, made().variables, ("interpolated",))
+
+    back = Document.unpacked(document.packed())
+
+    assert back == document
+    assert {one.reveal() for one in back.secrets()} == {"the token", "a\nb", "interpolated"}
+
+
+def test_replicas_that_were_scaled_count_for_more_than_the_file() -> None:
+    assert made(replicas={"web": 3}).body["services"]["web"]["deploy"] == {"replicas": 3}

@@ -1,0 +1,161 @@
+"""A release whose engine is restarted in the middle, or has no disk left: on an engine of our own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from conche.engine.connection import Engine
+from tests.edged import EdgedStack
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+
+
+@dataclass
+class OwnEngine:
+    """A dockerd that a test may end and fill up.
+
+    Attributes:
+        disk: its data root, a memory file system.
+    """
+
+    folder: Path
+    disk: Path
+    daemon: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"unix://{self.folder}/docker.sock"
+
+    def argv(self, *words: str) -> list[str]:
+        """Run something in its network."""
+        assert self.daemon is not None
+        return ["nsenter", "--net", "--target", str(self.daemon.pid), *words]
+
+    def start(self) -> None:
+        """In a network of its own: two engines in one would take each other's bridges and rules away."""
+        inside = [
+            "dockerd", "--data-root", str(self.disk), "--exec-root", str(self.folder / "exec"),
+            "--pidfile", str(self.folder / "pid"), "--host", self.address, "--storage-driver", "overlay2",
+        ]  # fmt: skip
+        script = 'ip link set lo up && exec "$@"'
+        network = self.folder / "net"
+        first = not network.exists()
+        if first:
+            network.touch()
+        argv = ["unshare" if first else "nsenter", f"--net={network}", "sh", "-c", script, "sh", *inside]
+        with (self.folder / "log").open("a") as log:
+            self.daemon = subprocess.Popen(argv, stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while subprocess.run(
+            ["docker", "--host", self.address, "version"], capture_output=True, check=False
+        ).returncode:
+            assert self.daemon.poll() is None, (self.folder / "log").read_text()[-2000:]
+            assert time.monotonic() < deadline, "the engine does not start"
+
+    def restart(self) -> None:
+        assert self.daemon is not None
+        self.daemon.terminate()
+        self.daemon.wait(60)
+        self.start()
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory, edge_image: str, base_image: str) -> Iterator[OwnEngine]:
+    if os.getuid() != 0:
+        pytest.skip("starting an engine needs root")
+    folder = tmp_path_factory.mktemp("engine")
+    disk = folder / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500m", "tmpfs", str(disk)], check=True)
+    made = OwnEngine(folder, disk)
+    made.start()
+    with subprocess.Popen(["docker", "save", edge_image, base_image], stdout=subprocess.PIPE) as saved:
+        subprocess.run(["docker", "--host", made.address, "load", "--quiet"], stdin=saved.stdout, check=True)
+    yield made
+    assert made.daemon is not None
+    made.daemon.terminate()
+    made.daemon.wait(60)
+    subprocess.run(["umount", str(folder / "net")], check=False)
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, own: OwnEngine) -> EdgedStack:
+    """One whose environment is on that engine; nothing of it needs to be removed."""
+    made = EdgedStack.create(tmp_path_factory.mktemp("on-own") / "checkout", 18000)
+    made.replace("stack.yaml", "    tag: production\n", f"    tag: production\n    engine: {own.address}\n")
+    for version in ("one", "two"):
+        reference = made.version(version)
+        with subprocess.Popen(["docker", "save", reference], stdout=subprocess.PIPE) as saved:
+            subprocess.run(["docker", "--host", own.address, "load", "--quiet"], stdin=saved.stdout, check=True)
+        subprocess.run(["docker", "rmi", reference], capture_output=True, check=True)
+    done = made.deploy(made.reference("one"))
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+def page(stack: EdgedStack, own: OwnEngine) -> str:
+    asked = own.argv("curl", "--silent", "--fail", f"http://127.0.0.1:{stack.port}/")
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+
+
+@pytest.mark.parametrize("step", ["start release", "watch release"])
+def test_an_engine_that_is_restarted_in_the_middle_serves_the_old_version_afterwards(
+    stack: EdgedStack, own: OwnEngine, step: str
+) -> None:
+    with stack.begin("env.deploy", "--env", "prod", "--local", "--image", stack.reference("two")) as running:
+        assert running.stderr is not None
+        next(line for line in running.stderr if line.startswith(step))
+        own.restart()
+        said = running.stderr.read()
+        running.wait()
+
+    assert running.returncode == 4, said
+    assert "Traceback" not in said
+    assert '"version": "one"' in page(stack, own)
+    assert stack.leftovers(Engine(own.address)) == []
+
+
+def test_a_disk_that_is_full_is_refused_before_anything_is_changed(stack: EdgedStack, own: OwnEngine) -> None:
+    hog = own.disk / "hog"
+    free = shutil.disk_usage(own.disk).free
+    subprocess.run(["fallocate", "--length", str(free - (20 << 20)), str(hog)], check=True)
+    refused = stack.deploy(stack.reference("two"))
+    hog.unlink()
+
+    assert refused.returncode == 9, refused.stderr
+    assert "error [disk-full]" in refused.stderr
+    assert '"version": "one"' in page(stack, own)
+
+
+def test_a_disk_that_fills_up_in_the_middle_takes_the_release_back(stack: EdgedStack, own: OwnEngine) -> None:
+    hog = own.disk / "hog"
+    with stack.begin("env.deploy", "--env", "prod", "--local", "--image", stack.reference("two")) as running:
+        assert running.stderr is not None
+        next(line for line in running.stderr if line.startswith("await release"))
+        with hog.open("wb") as stream:
+            while True:
+                try:
+                    stream.write(b"\0" * (1 << 20))
+                    stream.flush()
+                except OSError:
+                    break
+        said = running.stderr.read()
+        running.wait()
+    hog.unlink()
+
+    assert running.returncode == 4, said
+    assert "error [disk-full]" in said
+    assert '"version": "one"' in page(stack, own)
+    done = stack.deploy(stack.reference("two"))
+    assert done.returncode == 0, done.stderr
+    assert '"version": "two"' in page(stack, own)
+    assert stack.leftovers(Engine(own.address)) == []

@@ -1,0 +1,166 @@
+"""env.deploy and env.rollback, ended by a signal at every step: the old or the new version serves throughout.
+
+The steps are those of the plan, so a new one is tested as soon as there is one. Each command that is ended is followed
+at once by the next, which has to settle what it finds; the last one is left to end by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from conche.engine.connection import Engine
+from tests.edged import EdgedStack
+from tests.load import Load
+from tests.stacks import free_port
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+
+FINAL = ("commit", "stop", "remove")
+"""Steps at which the new release serves for good: what is left of the old one goes with the next command."""
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, engine: Engine, edge_image: str) -> Iterator[tuple[EdgedStack, ...]]:
+    """Two stacks, each with three releases, for what can be tried side by side."""
+    stacks = tuple(EdgedStack.create(tmp_path_factory.mktemp("killed") / "checkout", free_port()) for _ in range(2))
+    for stack in stacks:
+        stack.replace("stack.yaml", "observe: 1", "observe: 0")
+
+    def begin(stack: EdgedStack) -> None:
+        for version in ("one", "two", "one"):
+            done = stack.deploy(stack.version(version))
+            assert done.returncode == 0, done.stderr
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(begin, stacks))
+    yield stacks
+    for stack in stacks:
+        stack.remove_all(engine)
+
+
+class Chain:
+    """One command on one stack, ended at each of its steps in turn."""
+
+    def __init__(self, stack: EdgedStack, command: str, engine: Engine) -> None:
+        self.stack, self.command, self.engine = stack, command, engine
+
+    def words(self) -> tuple[str, ...]:
+        if self.command == "env.rollback":
+            return (self.command, "--env", "prod")
+        version = "two" if self.stack.page()["version"] == "one" else "one"
+        return (self.command, "--env", "prod", "--local", "--image", self.stack.reference(version))
+
+    def steps(self) -> list[str]:
+        planned = json.loads(self.stack.invoke(*self.words(), "--dry-run", "--json").stdout)["plan"]
+        return [f"{step['action']} {step['subject'].split(' ')[0]}" for step in planned]
+
+    def end_at(self, step: str, number: signal.Signals) -> int:
+        """Run it until it says that this step begins; its exit code."""
+        with self.stack.begin(*self.words()) as running:
+            assert running.stderr is not None
+            said = []
+            for line in running.stderr:
+                said.append(line)
+                if line.startswith(step):
+                    running.send_signal(number)
+                    break
+            rest = running.communicate()[1]
+        assert said[-1].startswith(step), "".join(said)
+        assert "Traceback" not in rest, rest
+        return running.returncode
+
+    def run(self, numbers: tuple[signal.Signals, ...]) -> list[str]:
+        """End it at each step, with these signals in turn; the steps."""
+        steps = self.steps()
+        with Load(self.stack.port, rate=20) as users:
+            for place, step in enumerate(steps):
+                number = numbers[place % len(numbers)]
+                code = self.end_at(step, number)
+                assert code == (-number if number == signal.SIGKILL else 128 + number), step
+                if number != signal.SIGKILL and not step.startswith(FINAL):
+                    assert self.stack.leftovers(self.engine) == [], step
+            done = self.stack.invoke(*self.words())
+            assert done.returncode == 0, done.stderr
+        assert users.failures == []
+        assert self.stack.leftovers(self.engine) == []
+        return steps
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [(signal.SIGKILL,), (signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGTERM)],
+    ids=["SIGKILL", "SIGTERM and SIGINT", "SIGINT and SIGTERM"],
+)
+def test_whatever_step_a_signal_meets_a_version_serves_and_the_next_command_goes_on(
+    two: tuple[EdgedStack, EdgedStack], engine: Engine, numbers: tuple[signal.Signals, ...]
+) -> None:
+    chains = [Chain(two[0], "env.deploy", engine), Chain(two[1], "env.rollback", engine)]
+    with ThreadPoolExecutor(2) as pool:
+        steps = list(pool.map(lambda chain: chain.run(numbers), chains))
+
+    assert steps[0] == steps[1]
+    assert len(steps[0]) == 10
+    for stack in two:
+        results = {one["result"] for one in stack.history()["releases"]}
+        assert results <= {"succeeded", "interrupted"}
+
+
+@pytest.mark.parametrize("step", ["record", "create service store", "start release", "switch edge"])
+def test_a_first_release_that_is_killed_is_settled_by_the_next(fresh: EdgedStack, engine: Engine, step: str) -> None:
+    words = ("env.deploy", "--env", "prod", "--local", "--image", fresh.version("one"))
+    with fresh.begin(*words) as running:
+        assert running.stderr is not None
+        next(line for line in running.stderr if line.startswith(step))
+        running.kill()
+
+    done = fresh.invoke(*words)
+
+    assert done.returncode == 0, done.stderr
+    assert fresh.page()["version"] == "one"
+    assert fresh.leftovers(engine) == []
+
+
+def test_recover_tells_what_it_will_do_and_takes_a_killed_release_back(two: tuple[EdgedStack, ...]) -> None:
+    stack, _ = two
+    before = stack.page()
+    with stack.begin(*Chain(stack, "env.deploy", Engine()).words()) as running:
+        assert running.stderr is not None
+        line = next(line for line in running.stderr if line.startswith("await release"))
+        running.kill()
+    release = line.split()[2]
+
+    shown = stack.invoke("env.status", "--env", "prod")
+    planned = json.loads(stack.invoke("env.recover", "--env", "prod", "--dry-run", "--json").stdout)["plan"]
+    done = json.loads(stack.invoke("env.recover", "--env", "prod", "--json").stdout)
+    again = stack.invoke("env.recover", "--env", "prod")
+
+    assert f"{release} was interrupted. Next: invoke env.recover --env prod" in shown.stdout
+    assert [(one["action"], one["subject"].split()[0]) for one in planned] == [
+        ("revert", "release"), ("remove", "container"),
+    ]  # fmt: skip
+    assert (done["changed"], done["value"]["release"]) == (True, before["release"])
+    assert "Nothing to recover." in again.stdout
+    assert stack.page() == before
+    assert stack.history()["releases"][0]["result"] == "interrupted"
+
+
+def test_recover_finishes_a_release_that_serves_already(two: tuple[EdgedStack, ...], engine: Engine) -> None:
+    stack, _ = two
+    with stack.begin(*Chain(stack, "env.deploy", engine).words()) as running:
+        assert running.stderr is not None
+        line = next(line for line in running.stderr if line.startswith("drain edge"))
+        running.kill()
+    assert line
+    serves = stack.page()
+
+    done = json.loads(stack.invoke("env.recover", "--env", "prod", "--json").stdout)
+
+    assert done["value"]["release"] == serves["release"]
+    assert stack.page() == serves
+    assert stack.history()["current"] == serves["release"]
+    assert stack.leftovers(engine) == []
