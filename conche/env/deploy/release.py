@@ -24,6 +24,7 @@ from conche.env.deploy.records import Ending, Record, Records, Result
 from conche.env.deploy.recover import settle
 from conche.env.deploy.swarm import SwarmPipeline, open_swarm, settle_swarm
 from conche.env.deploy.swarm_stack import plan_swarm, swarm_changes
+from conche.env.deploy.telling import tell
 from conche.env.deploy.unwinding import Before
 from conche.env.deploy.view import compose_of, open_records, opened, opened_if_possible, salt_of
 from conche.env.locking import locked
@@ -241,7 +242,7 @@ def _released(
         _carry_out(call, records, ready, deploy, pipeline, begun)
     seconds = time.monotonic() - begun
     warnings = [*pipeline.warnings, *_forgotten(records, deploy.keep)]
-    warnings += hooks.run_after(call, deploy, record, Result.SUCCEEDED)
+    warnings += [*hooks.run_after(call, deploy, record, Result.SUCCEEDED), *tell(call, record, Result.SUCCEEDED)]
     return Outcome(
         value={**value, "seconds": round(seconds, 3), "switched_after": round(pipeline.switched_after, 3)},
         changed=True,
@@ -263,7 +264,8 @@ def _carry_out(
             result = Result.INTERRUPTED
         if pipeline.recorded and not pipeline.committed:
             _ended(call, records, ready.record, result, begun, error)
-            for warning in hooks.run_after(call, deploy, ready.record, result):
+            problems = hooks.run_after(call, deploy, ready.record, result)
+            for warning in (*problems, *tell(call, ready.record, result, f"{error.code}: {error.message}")):
                 call.output.say(f"warning: {warning}")
         raise
 
