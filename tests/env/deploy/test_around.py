@@ -200,7 +200,7 @@ def test_a_store_that_does_not_come_up_is_brought_back_as_it_was(stack: EdgedSta
 
     assert failed.returncode == 4, failed.stderr
     (store,) = [one for one in stack.containers(engine) if one.service == "store"]
-    assert (store.state, store.health) == ("running", "healthy")
+    assert (store.state, containers.asked(engine, store).health) == ("running", "healthy")
     assert (stack.page(), users.failures) == (before, [])
 
 
