@@ -44,6 +44,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory, engine: Engine, edge_image: 
     made.remove_all(engine)
 
 
+@pytest.fixture
+def released(stack: EdgedStack) -> EdgedStack:
+    """The same, with something deployed."""
+    if stack.history()["current"] is None:
+        done = stack.deploy(stack.version("one"))
+        assert done.returncode == 0, done.stderr
+    return stack
+
+
 def ran(stack: EdgedStack) -> list[str]:
     """What the hooks have kept since they were last asked."""
     file = stack.folder / "said"
@@ -91,7 +100,8 @@ def test_env_up_deploys_where_nothing_was_and_then_finds_nothing_to_do(stack: Ed
     assert [one.name for one in containers.one_off(engine, stack.project)] == []
 
 
-def test_env_up_brings_back_what_was_stopped_or_removed(stack: EdgedStack, engine: Engine) -> None:
+def test_env_up_brings_back_what_was_stopped_or_removed(released: EdgedStack, engine: Engine) -> None:
+    stack = released
     release = stack.page()["release"]
     for one in stack.containers(engine):
         if one.service == "web":
@@ -108,7 +118,8 @@ def test_env_up_brings_back_what_was_stopped_or_removed(stack: EdgedStack, engin
     assert stack.leftovers(engine) == []
 
 
-def test_env_down_and_up_again_serve_the_release_of_before(stack: EdgedStack, engine: Engine) -> None:
+def test_env_down_and_up_again_serve_the_release_of_before(released: EdgedStack, engine: Engine) -> None:
+    stack = released
     release = stack.page()["release"]
 
     down, up = stack.invoke("env.down", "--env", "prod"), stack.invoke("env.up", "--env", "prod")
@@ -118,7 +129,8 @@ def test_env_down_and_up_again_serve_the_release_of_before(stack: EdgedStack, en
     assert stack.page()["release"] == release
 
 
-def test_env_restart_and_env_status_know_the_release(stack: EdgedStack, engine: Engine) -> None:
+def test_env_restart_and_env_status_know_the_release(released: EdgedStack, engine: Engine) -> None:
+    stack = released
     release = stack.page()["release"]
 
     restarted = stack.invoke("env.restart", "--env", "prod", "--service", "store")
@@ -128,7 +140,8 @@ def test_env_restart_and_env_status_know_the_release(stack: EdgedStack, engine: 
     assert (status["release"], status["healthy"], status["leftovers"]) == (release, True, [])
 
 
-def test_env_status_says_what_has_changed_since_the_release(stack: EdgedStack) -> None:
+def test_env_status_says_what_has_changed_since_the_release(released: EdgedStack) -> None:
+    stack = released
     stack.replace("compose/prod.yaml", "stop_grace_period: 3s", "stop_grace_period: 4s")
     (status,) = stack.json("env.status", "--env", "prod")["value"]
     stack.replace("compose/prod.yaml", "stop_grace_period: 4s", "stop_grace_period: 3s")
@@ -136,7 +149,8 @@ def test_env_status_says_what_has_changed_since_the_release(stack: EdgedStack) -
     assert status["changed_since_release"] == ["web"]
 
 
-def test_a_build_is_no_way_into_an_environment_that_is_run_by_releases(stack: EdgedStack) -> None:
+def test_a_build_is_no_way_into_an_environment_that_is_run_by_releases(released: EdgedStack) -> None:
+    stack = released
     refused = stack.invoke("env.up", "--env", "prod", "--build")
 
     assert refused.returncode == 2
@@ -144,8 +158,9 @@ def test_a_build_is_no_way_into_an_environment_that_is_run_by_releases(stack: Ed
 
 
 def test_a_release_command_runs_once_from_the_new_image_and_its_failure_ends_the_release(
-    stack: EdgedStack, engine: Engine
+    released: EdgedStack, engine: Engine
 ) -> None:
+    stack = released
     ran(stack)
     before = stack.page()
     fails = '["python3", "-c", "import sys; sys.exit(\'the tables are not as they should be\')"]'
@@ -166,7 +181,8 @@ def test_a_release_command_runs_once_from_the_new_image_and_its_failure_ends_the
     assert [line.split()[0] for line in ran(stack)] == ["pre-deploy", "restored"]
 
 
-def test_a_hook_that_says_no_ends_it_before_anything_is_changed(stack: EdgedStack) -> None:
+def test_a_hook_that_says_no_ends_it_before_anything_is_changed(released: EdgedStack) -> None:
+    stack = released
     count = len(stack.history()["releases"])
     told = (stack.folder / "stack.yaml").read_text()
     line = next(line for line in told.splitlines() if "pre-deploy" in line)
@@ -179,7 +195,8 @@ def test_a_hook_that_says_no_ends_it_before_anything_is_changed(stack: EdgedStac
     assert len(stack.history()["releases"]) == count
 
 
-def test_a_hook_afterwards_that_fails_is_a_warning(stack: EdgedStack) -> None:
+def test_a_hook_afterwards_that_fails_is_a_warning(released: EdgedStack) -> None:
+    stack = released
     told = (stack.folder / "stack.yaml").read_text()
     line = next(line for line in told.splitlines() if "post-deploy" in line)
     stack.write("stack.yaml", told.replace(line, "        post-deploy: {command: [sleep, '60'], timeout: 0.5}"))
@@ -191,7 +208,8 @@ def test_a_hook_afterwards_that_fails_is_a_warning(stack: EdgedStack) -> None:
     assert stack.page()["version"] == "two"
 
 
-def test_a_store_that_does_not_come_up_is_brought_back_as_it_was(stack: EdgedStack, engine: Engine) -> None:
+def test_a_store_that_does_not_come_up_is_brought_back_as_it_was(released: EdgedStack, engine: Engine) -> None:
+    stack = released
     before = stack.page()
     stack.replace("compose/prod.yaml", '["python3", "-m", "http.server", "9000"]', '["python3", "-c", "exit(7)"]')
     with Load(stack.port) as users:
@@ -205,9 +223,10 @@ def test_a_store_that_does_not_come_up_is_brought_back_as_it_was(stack: EdgedSta
 
 
 def test_no_secret_is_seen_anywhere(
-    stack: EdgedStack, engine: Engine, base_image: str, canary: str, tmp_path: Path
+    released: EdgedStack, engine: Engine, base_image: str, canary: str, tmp_path: Path
 ) -> None:
     """In .env and in a secret file, through a deploy, a failure, a rollback to it, and every look."""
+    stack = released
     written = canary.replace("'", "").replace('"', "").replace("$", "")
     stack.write(".env", f"API_TOKEN={written}-variable\n")
     stack.write("kept.txt", f"{written}-file")
@@ -247,7 +266,8 @@ def test_no_secret_is_seen_anywhere(
 
 
 @pytest.mark.parametrize(("words", "code"), [((), 2), (("--allow-dirty", "--dry-run"), 0)])
-def test_a_protected_environment_wants_a_commit(stack: EdgedStack, words: tuple[str, ...], code: int) -> None:
+def test_a_protected_environment_wants_a_commit(released: EdgedStack, words: tuple[str, ...], code: int) -> None:
+    stack = released
     stack.replace("stack.yaml", "    tag: production\n", "    tag: production\n    protected: true\n")
     done = stack.deploy(stack.version("two"), *words)
     stack.replace("stack.yaml", "    protected: true\n", "")
@@ -256,7 +276,8 @@ def test_a_protected_environment_wants_a_commit(stack: EdgedStack, words: tuple[
     assert ("error [tree-dirty]" in done.stderr) is bool(code)
 
 
-def test_files_that_cannot_be_deployed_are_refused_with_every_reason(stack: EdgedStack) -> None:
+def test_files_that_cannot_be_deployed_are_refused_with_every_reason(released: EdgedStack) -> None:
+    stack = released
     stack.replace(
         "compose/prod.yaml", "    stop_grace_period: 3s\n", "    stop_grace_period: 3s\n    container_name: x\n"
     )
