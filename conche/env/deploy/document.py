@@ -81,7 +81,6 @@ def make(
     release: str,
     pins: Mapping[str, str],
     files: Mapping[str, bytes],
-    owners: Mapping[str, int],
     marks: Mapping[str, str],
     serves: str | None,
     replicas: Mapping[str, int],
@@ -92,7 +91,6 @@ def make(
         rendered: Compose's own rendering of the files, with interpolated values.
         pins: image reference -> the same by digest.
         files: key of a secret -> content of its file.
-        owners: key of a secret -> user id that owns it in the container.
         marks: service -> fingerprint of its secrets.
         serves: the service behind the edge.
         replicas: service -> containers, where other than the files say.
@@ -106,8 +104,10 @@ def make(
         if name in marks:
             service.setdefault("labels", {})[SECRETS] = marks[name]
         for given in service.get("secrets") or []:
-            key = given["source"]
-            given.update({"uid": str(owners[key]), "mode": "0400"} if key in owners else {"mode": "0444"})
+            # Compose 2.26 copies a value 0444, reads any other mode as a decimal number, and with an owner the engine
+            # fails for a user that the image's passwd does not name. It is only seen inside the container.
+            for unsafe in ("uid", "gid", "mode"):
+                given.pop(unsafe, None)
     variables = {}
     for key, secret in (body.get("secrets") or {}).items():
         if key in files:

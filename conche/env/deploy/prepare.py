@@ -55,7 +55,6 @@ class Prepared:
         found: pinned reference -> the image on the engine; missing where it is still to be pulled.
         secrets: by name.
         files: key of a Compose secret -> content.
-        owners: key of a Compose secret -> user id.
         named: what the Compose files interpolate, by variable.
         fingerprints: variable or secret -> fingerprint; empty until `fingerprinted`.
     """
@@ -68,7 +67,6 @@ class Prepared:
     found: Mapping[str, Found]
     secrets: Mapping[str, Secret]
     files: Mapping[str, bytes] = field(repr=False)
-    owners: Mapping[str, int]
     asked: str
     revision: Revision
     root: str
@@ -95,7 +93,6 @@ class Prepared:
             release=release,
             pins=self.pins,
             files=self.files,
-            owners=self.owners,
             marks=_marks(self.configuration, self.fingerprints),
             serves=self.deploy.serves,
             replicas=replicas,
@@ -160,7 +157,7 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
     }
     lint.check(configuration, deploy, call.root, own, protected=environment.protected)
     pins, asked = _pins(call, name, configuration, own, wanted)
-    files, owners = _secret_files(call, name, configuration, secrets)
+    files = _secret_files(call, name, configuration, secrets)
     said = "".join(file.read_text(encoding="utf-8") for file in compose.files)
     named = {
         variable: Secret(value)
@@ -169,7 +166,7 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
     }
     found = {pin: there for pin in pins.values() if (there := images.find(compose.engine, pin))}
     return Prepared(
-        name, deploy, compose, configuration, pins, found, secrets, files, owners, asked, at, str(call.root), named,
+        name, deploy, compose, configuration, pins, found, secrets, files, asked, at, str(call.root), named,
     )  # fmt: skip
 
 
@@ -228,7 +225,7 @@ def _known(engine: Engine, reference: str) -> str:
 
 def _secret_files(
     call: Invocation, name: str, configuration: Configuration, secrets: Mapping[str, Secret]
-) -> tuple[dict[str, bytes], dict[str, int]]:
+) -> dict[str, bytes]:
     """The content of each secret file that the Compose files name: from the secrets, or else from the file."""
     section = call.stack.secrets
     staged: dict[str, bytes] = {}
@@ -237,16 +234,13 @@ def _secret_files(
 
         optional = render.emptied(call.root, section, used_by(section, name))
         staged = {str(one.path): one.content for one in render.files(call.root, section, {**optional, **secrets})}
-    contents, owners = {}, {}
+    contents = {}
     for key, said in (configuration.rendered.get("secrets") or {}).items():
         path = str(said.get("file", ""))
         if not path:
             continue
         contents[key] = staged[path] if path in staged else _read(path, key)
-        declared = section.declared.get(key) if section else None
-        if declared is not None and declared.owner is not None:
-            owners[key] = declared.owner
-    return contents, owners
+    return contents
 
 
 def _read(path: str, key: str) -> bytes:

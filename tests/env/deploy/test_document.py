@@ -36,7 +36,6 @@ def made(release: str = "r7", *, serves: str | None = "web", **said: Any) -> Doc
     given: dict[str, Any] = {
         "pins": {"registry/web:production": "registry/web@sha256:1"},
         "files": {"token": b"the token", "plain": b"a\nb"},
-        "owners": {"token": 1000},
         "marks": {"store": "0f"},
         "replicas": {},
     }
@@ -68,8 +67,8 @@ def test_secret_files_become_values_that_no_document_holds() -> None:
         "plain": {"environment": "CONCHE_SECRET_PLAIN"},
     }
     assert document.variables == {"CONCHE_SECRET_TOKEN": "the token", "CONCHE_SECRET_PLAIN": "a\nb"}
-    assert document.body["services"]["web"]["secrets"] == [{"source": "token", "uid": "1000", "mode": "0400"}]
-    assert document.body["services"]["store"]["secrets"] == [{"source": "plain", "mode": "0444"}]
+    assert document.body["services"]["web"]["secrets"] == [{"source": "token"}]
+    assert document.body["services"]["store"]["secrets"] == [{"source": "plain"}]
     assert b"the token" not in document.content()
     assert "the token" not in repr(document)
 
