@@ -138,16 +138,16 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
         KeyUnusable: the secrets cannot be read.
     """
     environment = call.environment(name)
+    secrets = for_environment(call.stack, call.root, name, call.output.say, create=not call.dry_run)
+    call.output.redact.learn(secrets.values())
     at = revision(call.root)
     if environment.protected and at.dirty and not allow_dirty:
         raise Refused(
             "tree-dirty",
             f"The checkout is no commit ({at.name}), and {name} is protected.",
-            next_command=f"git status\ngit commit    # or, knowing what that means:\n"
-            f"invoke {call.output.command} --env {name} --allow-dirty",
+            next_command="git status\ngit commit    # or, knowing what that means:\n"
+            f"invoke env.deploy --env {name} --allow-dirty",
         )
-    secrets = for_environment(call.stack, call.root, name, call.output.say, create=not call.dry_run)
-    call.output.redact.learn(secrets.values())
     deploy = environment.deploy
     compose = open_compose(call.stack, name, call.root, secrets)
     compose = replace(compose, files=(*compose.files, *(call.root / file for file in deploy.overlay)))
