@@ -20,6 +20,7 @@ __all__ = [
     "lock",
     "private_folder",
     "runtime_folder",
+    "state_folder",
     "sweep",
     "sync_file",
     "sync_folder",
@@ -203,11 +204,15 @@ def _counted_in() -> str:
         return ""
 
 
+def state_folder() -> Path:
+    """Where this user's state is kept over reboots, `$XDG_STATE_HOME/conche`; not made here."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "conche"
+
+
 def _lock_folder() -> Path:
     """One folder for all of a user's sessions: a login and a cron job have different runtime folders."""
-    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     try:
-        folder = base / "conche" / "locks"
+        folder = state_folder() / "locks"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:
         return runtime_folder()

@@ -6,11 +6,10 @@ Where there is no key, which only unprotected environments may have, a key of th
 from __future__ import annotations
 
 import hmac
-import os
 from pathlib import Path
 
 from conche.errors import KeyUnusable
-from conche.files import write_atomic
+from conche.files import state_folder, write_atomic
 from conche.secret import Secret
 from conche.secrets import keys
 from conche.secrets.values import open_store
@@ -67,8 +66,7 @@ def fingerprint(salt: bytes, value: Secret) -> str:
 
 
 def _own_file(stack: Stack) -> Path:
-    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
-    return base / "conche" / stack.name / "releases.age-key"
+    return state_folder() / stack.name / "releases.age-key"
 
 
 def _own(stack: Stack) -> Secret:

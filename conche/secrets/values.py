@@ -7,14 +7,13 @@ protected one refuses.
 from __future__ import annotations
 
 import json
-import os
 import secrets as random
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conche.errors import KeyUnusable, Refused, did_you_mean
-from conche.files import lock, write_atomic
+from conche.files import lock, state_folder, write_atomic
 from conche.secret import Secret
 from conche.secrets import keys
 from conche.stack import SecretDeclaration, Secrets, Stack
@@ -171,8 +170,7 @@ def _development(
     create: bool,
 ) -> dict[str, Secret]:
     required = {name: declared for name, declared in wanted.items() if declared.required}
-    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
-    file = base / "conche" / stack.name / f"{environment}.json"
+    file = state_folder() / stack.name / f"{environment}.json"
     if not required:
         return {}
     if not create:

@@ -306,7 +306,7 @@ def _pipeline(
         records.end(record, _ending(Result.SUCCEEDED, begun))
 
     if call.environment(record.environment).swarm:
-        return open_swarm(call, records, ready, look.deploy, begin, commit)
+        return open_swarm(call, records, ready, look.deploy, begin, commit, options.timeout)
     return Pipeline(
         release=record.id,
         before=ready.before,

@@ -32,7 +32,7 @@ from conche.output import Progress
 from conche.process import signals_deferred
 from conche.stack import Deploy
 
-__all__ = ["SwarmPipeline", "open_swarm", "settle_swarm"]
+__all__ = ["SwarmPipeline", "docker_config", "open_swarm", "settle_swarm"]
 
 
 SETTLING = 180.0
@@ -59,7 +59,7 @@ class SwarmPipeline:
     Args:
         sent: what this release hands to Swarm.
         previous: the same of the release that serves; None for the first.
-        credentials: for the nodes that have to pull.
+        credentials: for the nodes that have to pull from `registry`, and for no other registry.
         right: whether an answer is good and comes from a release.
     """
 
@@ -75,6 +75,7 @@ class SwarmPipeline:
     listen: int
     progress: Progress
     credentials: Credentials | None = None
+    registry: str = ""
     timeout: float | None = None
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
@@ -93,9 +94,9 @@ class SwarmPipeline:
             Interrupted: after going back.
         """
         begun = self.clock()
-        take: Mapping[str, Callable[[], None]] = {
+        take: Mapping[str, Callable[[], object]] = {
             "record": self._record,
-            "provide": lambda: None,
+            "provide": lambda: self._names(self.sent),
             "update": lambda: self.hand_over(self.sent),
             "await": lambda: self.wait(self.sent),
             "probe": self._probe,
@@ -140,7 +141,7 @@ class SwarmPipeline:
         with private_folder() as folder:
             extra = {}
             if self.credentials is not None:
-                write_atomic(folder / "config.json", _docker_config(self.credentials, sent), mode=0o600)
+                write_atomic(folder / "config.json", docker_config(self.credentials, self.registry), mode=0o600)
                 extra = {"DOCKER_CONFIG": str(folder), "DOCKER_HOST": self.engine.address}
             done = swarm.deploy(self.engine, self.stack, content, extra, self.progress.detail)
         if not done.ok:
@@ -233,13 +234,16 @@ class SwarmPipeline:
         return Restored(error.code, f"{error.message} What served before still serves.", evidence=error.evidence)
 
 
-def _docker_config(credentials: Credentials, sent: Sent) -> bytes:
-    """Docker's settings with one login, for the nodes that pull; it lives as long as the command that hands it over."""
+def docker_config(credentials: Credentials, registry: str) -> bytes:
+    """Docker's settings with one login, for the nodes that pull; it lives as long as the command that hands it over.
+
+    Args:
+        registry: the one registry that the credentials are for; no other is told them.
+    """
     import base64
 
     pair = base64.b64encode(f"{credentials.user}:{credentials.password.reveal()}".encode()).decode()
-    hosts = {body["image"].partition("/")[0] for body in sent.body["services"].values() if "/" in body["image"]}
-    return json.dumps({"auths": {host: {"auth": pair} for host in hosts}}).encode()
+    return json.dumps({"auths": {registry: {"auth": pair}}}).encode()
 
 
 def open_swarm(
@@ -249,6 +253,7 @@ def open_swarm(
     deploy: Deploy,
     begin: Callable[[], None],
     commit: Callable[[], None],
+    timeout: float | None,
 ) -> SwarmPipeline:
     """The pipeline of a release that is ready, on its swarm."""
     engine, stack = ready.compose.engine, ready.compose.project
@@ -270,6 +275,8 @@ def open_swarm(
         listen=look.listening() if deploy.edge else 0,
         progress=Progress(call.output),
         credentials=known,
+        registry=call.stack.registry,
+        timeout=timeout,
     )
 
 
@@ -306,7 +313,7 @@ def settle_swarm(call: Invocation, records: Records, compose: Compose, deploy: D
         sent = _sent(call, look, kept)
         pipeline = SwarmPipeline(
             current.id, compose.engine, compose.project, sent, None, deploy, _nothing, _nothing, look.right, 0,
-            Progress(call.output), credentials(call.stack, call.root),
+            Progress(call.output), credentials(call.stack, call.root), call.stack.registry,
         )  # fmt: skip
         pipeline.hand_over(sent)
         pipeline.wait(sent)

@@ -14,10 +14,13 @@ import pytest
 
 from conche.engine import swarm
 from conche.engine.connection import Engine
+from conche.engine.transfer import Credentials
 from conche.env.deploy.document import Document
+from conche.env.deploy.swarm import docker_config
 from conche.env.deploy.swarm_stack import to_stack
 from conche.errors import Refused
 from conche.images.base import provide
+from conche.secret import Secret
 from conche.stack import Deploy, load
 from tests.edged import EdgedStack
 from tests.stacks import free_port
@@ -106,6 +109,12 @@ def test_an_external_network_that_is_no_overlay_is_refused() -> None:
     assert to_stack(Document(rendered), Deploy(), None, {"bridge-one"}).body["networks"] == {
         "out": {"external": True, "name": "bridge-one"}
     }
+
+
+def test_the_registrys_password_is_told_to_that_registry_alone() -> None:
+    config = json.loads(docker_config(Credentials("admin", Secret("pass word")), "localhost:5000"))
+
+    assert config == {"auths": {"localhost:5000": {"auth": "YWRtaW46cGFzcyB3b3Jk"}}}
 
 
 @pytest.mark.engine
