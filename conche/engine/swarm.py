@@ -152,11 +152,12 @@ def _service(said: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]], stack:
 
 
 def wait_gone(engine: Engine, stack: str, seconds: float, pause: Callable[[float], None] = time.sleep) -> bool:
-    """Wait until no container of a stack runs on this node; whether that came in time."""
+    """Wait until no container and no network of a stack is left on this node; whether that came in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with translated(engine.address):
-            if not engine.client.api.containers(filters={"label": f"{STACK}={stack}"}):
+            left = {"label": f"{STACK}={stack}"}
+            if not (engine.client.api.containers(all=True, filters=left) or engine.client.api.networks(filters=left)):
                 return True
         pause(0.3)
     return False
