@@ -6,6 +6,8 @@ What it must reach stands beside each figure; exit code 1 when one does not.
 from __future__ import annotations
 
 import argparse
+import functools
+import math
 import os
 import random
 import shutil
@@ -128,9 +130,49 @@ def text(source: random.Random, size: int) -> bytes:
 
 
 def measurements(source: random.Random, size: int) -> bytes:
-    """Like TSM blocks: mostly compressed already, with headers that are alike."""
-    block = b"".join(struct.pack(">qd", 1_700_000_000 + n, 20.0) for n in range(64)) + source.randbytes(3000)
-    return b"".join(block[:1024] + source.randbytes(3072) for _ in range(size // 4096 + 1))[:size]
+    """Like TSM files: series as InfluxDB stores them, of values with one decimal, with two, and computed ones."""
+    # Other bytes for the same bytes: compressing costs the same, and nothing is alike that could be deduplicated.
+    copies = (_series().translate(bytes(source.sample(range(256), 256))) for _ in range(size // len(_series()) + 2))
+    begun = source.randrange(len(_series()))
+    return b"".join(copies)[begun : begun + size]
+
+
+@functools.cache
+def _series() -> bytes:
+    """Blocks of 1,000 values: one time and one interval, and each value's bits XORed with the one's before."""
+    source, blocks = random.Random(7), []
+    for number in range(700):
+        level, values = source.uniform(5, 150), []
+        for hour in range(1000):
+            level += source.gauss(0, 0.5)
+            value = level + 20 * math.sin(hour * math.tau / 24)
+            values.append(round(value, number % 3) if number % 3 else value)
+        head = struct.pack(">IHQQ", source.getrandbits(32), 17, 1_700_000_000 + number * 3_600_000, 3600)
+        key = f"weather_data,data_source=aemet,station_id={5000 + number % 7}X#!~#temperature".encode()
+        blocks.append(head + _gorilla(values) + key)
+    return b"".join(blocks)
+
+
+def _gorilla(values: Sequence[float]) -> bytes:
+    """Floats as a TSM file has them (Pelkonen and others, "Gorilla", VLDB 2015, 4.1.2)."""
+    bits: list[str] = []
+    before, leading, trailing = 0, 65, 65
+    for value in values:
+        [number] = struct.unpack(">Q", struct.pack(">d", value))
+        changed, before = number ^ before, number
+        if not changed:
+            bits.append("0")
+            continue
+        ahead, behind = min(64 - changed.bit_length(), 31), (changed & -changed).bit_length() - 1
+        if ahead >= leading and behind >= trailing:
+            bits.append("10")
+        else:
+            leading, trailing = ahead, behind
+            bits.append(f"11{ahead:05b}{64 - ahead - behind & 63:06b}")
+        bits.append(f"{changed >> trailing:0{64 - leading - trailing}b}")
+    text = "".join(bits)
+    text += "0" * (-len(text) % 8)
+    return int(text, 2).to_bytes(len(text) // 8)
 
 
 def weights(source: random.Random, size: int) -> bytes:
