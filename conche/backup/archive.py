@@ -33,6 +33,10 @@ LARGE = 32 * 1024
 """Bytes of a file that gets a gzip member of its own."""
 
 IN_FLIGHT = 6
+
+WORTH_A_THREAD = 256 * 1024
+"""Bytes of a member that another thread compresses: with less to do it waits longer for its turn than it works."""
+
 WRITEBACK = 16 << 20
 """Bytes after which the disk is set to work: waiting for it only at the end would take as long again."""
 
@@ -63,24 +67,27 @@ class Compressor:
 
     def __init__(self, stream: BinaryIO, pool: ThreadPoolExecutor) -> None:
         self._stream, self._pool = stream, pool
-        self._pending: deque[Future[bytes]] = deque()
-        self._buffer = bytearray()
+        self._pending: deque[Future[bytes] | bytes] = deque()
+        self._member: list[bytes] = []
+        self._length = 0
         self._hash = hashlib.sha256()
         self._pieces: list[int] = []
         self._unwritten = 0
 
     def write(self, content: bytes) -> None:
         """More content; a member ends after each `BLOCK` bytes at the latest."""
-        self._buffer += content
-        if len(self._buffer) >= BLOCK:
+        self._member.append(content)
+        self._length += len(content)
+        if self._length >= BLOCK:
             self.cut()
 
     def cut(self) -> None:
         """End the gzip member here."""
-        if not self._buffer:
+        if not self._length:
             return
-        content, self._buffer = bytes(self._buffer), bytearray()
-        self._pending.append(self._pool.submit(_compress, content))
+        member, threaded = self._member, self._length >= WORTH_A_THREAD
+        self._member, self._length = [], 0
+        self._pending.append(self._pool.submit(_compress, member) if threaded else _compress(member))
         while len(self._pending) > IN_FLIGHT:
             self._write_one()
 
@@ -92,7 +99,7 @@ class Compressor:
 
     def back(self, mark: tuple[int, hashlib._Hash, int]) -> None:
         """Take back what was written since."""
-        self._buffer.clear()
+        self._member, self._length = [], 0
         self._drain()
         place, self._hash, count = mark
         del self._pieces[count:]
@@ -103,7 +110,7 @@ class Compressor:
         """End it: size, sha256 and pieces of what was written."""
         self.cut()
         if not self._pieces and not self._pending:
-            self._pending.append(self._pool.submit(_compress, b""))
+            self._pending.append(_compress([]))
         self._drain()
         self._stream.flush()
         begin_writeback(self._stream.fileno())
@@ -114,7 +121,8 @@ class Compressor:
             self._write_one()
 
     def _write_one(self) -> None:
-        compressed = self._pending.popleft().result()
+        first = self._pending.popleft()
+        compressed = first if isinstance(first, bytes) else first.result()
         self._stream.write(compressed)
         self._hash.update(compressed)
         self._pieces.append(len(compressed))
@@ -172,7 +180,8 @@ def compressing(path: Path) -> Iterator[Compressor]:
         yield Compressor(stream, pool)
 
 
-def _compress(content: bytes) -> bytes:
+def _compress(chunks: list[bytes]) -> bytes:
+    content = b"".join(chunks)
     return _zeros() if content == ZEROS else _gzip(content)
 
 

@@ -187,7 +187,7 @@ def generate(folder: Path, scale: float) -> int:
     kinds: list[tuple[str, int, int, Callable[[random.Random, int], bytes]]] = [
         ("influxdb/data/engine/{:04}.tsm", 60, 10 * MB, measurements),
         ("models/{:03}.pkl", 36, 6 * MB, weights),
-        ("src/{0:02}/{0:05}.py", 7000, 10_000, text),
+        ("src/{folder:02}/{0:05}.py", 7000, 10_000, text),
         ("docs/{:04}.md", 1000, 12_000, text),
         ("scripts/{:02}.sh", 20, 2_000, text),
         ("logs/{:02}.log", 20, 4 * MB, text),
@@ -196,7 +196,7 @@ def generate(folder: Path, scale: float) -> int:
     for pattern, count, size, content in kinds:
         large = size > MB
         for number in range(count if large else max(1, int(count * scale))):
-            path = folder / pattern.format(number)
+            path = folder / pattern.format(number, folder=number // 70)
             path.parent.mkdir(parents=True, exist_ok=True)
             written += path.write_bytes(content(source, int(size * scale) if large else size))
     return written
