@@ -13,8 +13,10 @@ from datetime import datetime
 from pathlib import Path
 
 from conche.backup.site import Site, open_site
+from conche.backup.target import unwritable
 from conche.command import Invocation
 from conche.errors import Refused, Unreachable, did_you_mean
+from conche.files import private_folder
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.process import run
 from conche.stack import KINDS
@@ -111,9 +113,12 @@ def cron(call: Invocation, action: str) -> Outcome:
     if call.dry_run or not len(plan):
         lines = [] if len(plan) else ["Nothing to do."]
         return Outcome(plan=plan, lines=[*lines, *(block(site) if call.dry_run and action == "install" else [])])
-    if action == "install":
-        (site.root / "logs").mkdir(exist_ok=True)
-    _write(wanted)
+    try:
+        if action == "install":
+            (site.root / "logs").mkdir(exist_ok=True)
+        _write(wanted)
+    except OSError as error:
+        raise unwritable(Path(error.filename or site.root), error) from error
     if _crontab() != wanted:
         raise Unreachable(
             "crontab-not-kept", "crontab took the schedule and shows another one.", next_command="crontab -l"
@@ -167,9 +172,11 @@ def _crontab() -> list[str]:
 
 
 def _write(lines: Sequence[str]) -> None:
-    run(["crontab", "-"], stdin="".join(f"{line}\n" for line in lines).encode(), timeout=30).require(
-        "writing the crontab"
-    )
+    # From a file: `crontab -` whose writer is killed before it has written takes an empty crontab for the new one.
+    with private_folder() as folder:
+        wanted = folder / "crontab"
+        wanted.write_text("".join(f"{line}\n" for line in lines))
+        run(["crontab", str(wanted)], timeout=30).require("writing the crontab")
 
 
 def _line(site: Site, entry: Entry) -> str:

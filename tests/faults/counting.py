@@ -26,7 +26,10 @@ OTHERS = ("replace", "rename", "unlink", "remove", "rmdir", "ftruncate")
 
 IMPORTED = [
     f"conche.{name}"
-    for name in ("secrets.keys", *(f"backup.{one}" for one in ("create", "logfile", "prune", "restore", "verify")))
+    for name in (
+        "secrets.keys",
+        *(f"backup.{one}" for one in ("create", "cron", "logfile", "prune", "restore", "verify")),
+    )
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import pytest
 from conche.backup import manifest
 from conche.backup.verify import check
 from tests.backup.checkouts import Checkout, tree
+from tests.backup.test_cron import LINES, isolated, needs_cron
 from tests.backup.test_prune import aged
 from tests.stacks import ROOT
 
@@ -53,18 +56,26 @@ class Server:
         return int((self.scratch / "count").read_text())
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+@contextmanager
+def serving(folder: Path, argv: list[str]) -> Iterator[Server]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.counting"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT,
-    ) as process:  # fmt: skip
-        scratch = tmp_path / "scratch"
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
+    ) as process:
+        scratch = folder / "scratch"
         scratch.mkdir()
         yield Server(process, scratch)
         assert process.stdin is not None
         process.stdin.close()
+
+
+COUNTING = [sys.executable, "-m", "tests.faults.counting"]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with serving(tmp_path, COUNTING) as made:
+        yield made
 
 
 @pytest.fixture
@@ -105,13 +116,16 @@ def operations(server: Server, golden: Checkout, folder: Path, *words: str) -> i
     return server.count
 
 
-def test_create_and_prune_killed_before_every_operation(server: Server, golden: Checkout, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["before", "after"])
+def test_create_and_prune_killed_at_every_operation(
+    server: Server, golden: Checkout, tmp_path: Path, fault: str
+) -> None:
     total = operations(server, golden, tmp_path / "run", "backup.create")
     assert total > 60
     old = {folder.name for folder in golden.backups()}
     for at in range(1, total + 1):
         checkout = copied(golden, tmp_path / "run")
-        code = server.run(checkout, "backup.create", at=at, fault="before")
+        code = server.run(checkout, "backup.create", at=at, fault=fault)
         assert code == -signal.SIGKILL, (at, code, server.said)
         whole(checkout)
         visible = {folder.name for folder in checkout.backups()}
@@ -127,7 +141,7 @@ def test_create_and_prune_killed_before_every_operation(server: Server, golden: 
 @pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "EROFS", "EDQUOT"])
 def test_create_with_an_error_at_every_operation(server: Server, golden: Checkout, tmp_path: Path, fault: str) -> None:
     total = operations(server, golden, tmp_path / "run", "backup.create")
-    for at in range(1, total + 1, {"ENOSPC": 1, "EIO": 3}.get(fault, 7)):
+    for at in range(1, total + 1):
         checkout = copied(golden, tmp_path / "run")
         code = server.run(checkout, "backup.create", at=at, fault=fault)
         assert "Traceback" not in server.said, (at, server.said)
@@ -142,7 +156,7 @@ def test_create_with_an_error_at_every_operation(server: Server, golden: Checkou
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_create_ended_by_a_signal_leaves_nothing(server: Server, golden: Checkout, tmp_path: Path, number: str) -> None:
     total = operations(server, golden, tmp_path / "run", "backup.create")
-    for at in range(1, total + 1, 7):
+    for at in range(1, total + 1):
         checkout = copied(golden, tmp_path / "run")
         code = server.run(checkout, "backup.create", at=at, fault=number)
         assert code in (0, 128 + getattr(signal, number)), (at, code, server.said)
@@ -151,8 +165,9 @@ def test_create_ended_by_a_signal_leaves_nothing(server: Server, golden: Checkou
         assert not list((checkout.target / ".store").glob("building-*")), at
 
 
-def test_restore_killed_before_every_operation_is_whole_or_taken_back(
-    server: Server, golden: Checkout, tmp_path: Path
+@pytest.mark.parametrize("fault", ["before", "after"])
+def test_restore_killed_at_every_operation_is_whole_or_taken_back(
+    server: Server, golden: Checkout, tmp_path: Path, fault: str
 ) -> None:
     newest = max(golden.backups(), key=lambda path: path.name).name
     restored = tree(golden.folder, without=OWN)
@@ -169,7 +184,7 @@ def test_restore_killed_before_every_operation_is_whole_or_taken_back(
     seen = set()
     for at in range(1, total + 1):
         checkout = copied(golden, tmp_path / "run")
-        code = server.run(checkout, *words, at=at, fault="before")
+        code = server.run(checkout, *words, at=at, fault=fault)
         assert code == -signal.SIGKILL, (at, code, server.said)
         whole(checkout)
         assert server.run(checkout, "backup.verify") == 0, (at, server.said)
@@ -183,7 +198,7 @@ def test_restore_killed_before_every_operation_is_whole_or_taken_back(
     assert seen == {"before", "after"}
 
 
-@pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "SIGTERM"])
+@pytest.mark.parametrize("fault", ["ENOSPC", "EDQUOT", "EIO", "EROFS", "SIGTERM"])
 def test_restore_with_an_error_at_every_operation_is_taken_back(
     server: Server, golden: Checkout, tmp_path: Path, fault: str
 ) -> None:
@@ -194,7 +209,7 @@ def test_restore_with_an_error_at_every_operation_is_taken_back(
     words = ("backup.restore", newest, "--force", *(f"--component={name}" for name in ("models", "code", "config")))
     total = operations(server, golden, tmp_path / "run", *words)
     after = tree(tmp_path / "run/factory", without=OWN)
-    for at in range(1, total + 1, {"ENOSPC": 1}.get(fault, 3)):
+    for at in range(1, total + 1):
         checkout = copied(golden, tmp_path / "run")
         code = server.run(checkout, *words, at=at, fault=fault)
         assert "Traceback" not in server.said, (at, server.said)
@@ -219,3 +234,44 @@ def test_prune_killed_at_every_operation(server: Server, golden: Checkout, tmp_p
         assert server.run(checkout, "backup.prune") == 0, (at, server.said)
         assert len(checkout.backups()) == 1
         clean(checkout)
+
+
+@needs_cron
+@pytest.mark.parametrize("fault", ["before", "after", "ENOSPC", "EIO", "SIGTERM"])
+@pytest.mark.parametrize("action", ["install", "uninstall"])
+def test_the_crontab_is_the_old_or_the_new_one_whatever_happens(
+    golden: Checkout, tmp_path: Path, action: str, fault: str
+) -> None:
+    with serving(tmp_path, isolated(*COUNTING)) as server:
+        # Its own mount of /var/spool/cron, seen from here.
+        table = Path(f"/proc/{server.process.pid}/root/var/spool/cron/crontabs") / getpass.getuser()
+        assert server.run(golden, "backup.cron", "install") == 0, server.said
+        installed = _lines(table)
+        other = "install" if action == "uninstall" else "uninstall"
+
+        def prepare() -> None:
+            assert server.run(golden, "backup.cron", other) == 0, server.said
+            table.write_text("".join(f"{line}\n" for line in [*LINES, *_ours(installed, other)]))
+
+        prepare()
+        before = _lines(table)
+        assert server.run(golden, "backup.cron", action) == 0, server.said
+        after, total = _lines(table), server.count
+        assert before != after
+        assert total > 3
+        for at in range(1, total + 1):
+            prepare()
+            code = server.run(golden, "backup.cron", action, at=at, fault=fault)
+            assert code != 0 or _lines(table) == after, (at, server.said)
+            assert "Traceback" not in server.said, (at, server.said)
+            assert _lines(table) in (before, after), (at, fault, _lines(table))
+            assert server.run(golden, "backup.cron", action) == 0, (at, server.said)
+            assert _lines(table) == after, at
+
+
+def _lines(table: Path) -> list[str]:
+    return [line for line in table.read_text().splitlines() if not line.startswith("# DO NOT") and "(/" not in line]
+
+
+def _ours(installed: list[str], action: str) -> list[str]:
+    return installed if action == "install" else []
