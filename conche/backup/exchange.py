@@ -169,6 +169,8 @@ class Journal:
 
     Attributes:
         number: of the restore; its staging folder is `restore-<number>`.
+        fed: components whose running program is given the backup's data, or has been; what it held before is in the
+            staging folder.
         done: the exchange is final: what is left is to clear up.
     """
 
@@ -176,6 +178,7 @@ class Journal:
     pairs: list[Pair] = field(default_factory=list)
     swaps: list[Swap] = field(default_factory=list)
     stopped: list[Stopped] = field(default_factory=list)
+    fed: list[str] = field(default_factory=list)
     done: bool = False
 
     def write(self, folder: Path) -> None:
@@ -194,8 +197,13 @@ class Journal:
             [Pair(**one) for one in content["pairs"]],
             [Swap(**one) for one in content["swaps"]],
             [Stopped(**one) for one in content["stopped"]],
+            content["fed"],
             content["done"],
         )
+
+    def staging(self, folder: Path) -> Path:
+        """Where new data are before the exchange, and old ones after it."""
+        return folder / f"restore-{self.number}"
 
     def forward(self) -> None:
         """Exchange everything."""
@@ -230,7 +238,7 @@ class Journal:
 
     def close(self, folder: Path) -> None:
         """The end of a restore: what is in the staging folder now is the old data, or is not wanted."""
-        staging = folder / f"restore-{self.number}"
+        staging = self.staging(folder)
         if self.done and staging.exists():
             os.replace(staging, folder / f"pre-restore-{self.number}")
         elif staging.exists():
@@ -273,6 +281,10 @@ def recover(site: Site) -> None:
         for swap in journal.swaps:
             volumes.clear_helpers(Engine(swap.engine), swap.volume)
         journal.start()
+        if journal.fed and not journal.done:
+            from conche.backup import online
+
+            online.take_back(site, journal)
         journal.close(site.own)
     for left in site.own.glob("restore-*"):
         shutil.rmtree(left, ignore_errors=True)

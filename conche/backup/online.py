@@ -1,31 +1,23 @@
-"""Restoring what only a running program can take: a dump of the state before is the way back."""
+"""Restoring what only a running program can take: a dump of the state before is the way back, after a kill too."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from conche.backup.archive import compressing
 from conche.backup.drivers import Dumping, influxdb
 from conche.backup.drivers.command import serving
+from conche.backup.exchange import Journal
 from conche.backup.influx import CONFIG, Influx
 from conche.backup.site import Site
 from conche.backup.staging import Source, blocks
 from conche.engine import containers, volumes
-from conche.process import run, signals_deferred
+from conche.errors import NotFound
+from conche.process import run
 
-__all__ = ["is_online", "prepared", "put_dump"]
-
-
-class Way(Protocol):
-    """How one component is restored and taken back."""
-
-    def restore(self) -> None: ...
-
-    def back(self) -> None: ...
+__all__ = ["dump_before", "is_online", "put_dump", "restore", "take_back"]
 
 
 def is_online(source: Source) -> bool:
@@ -33,80 +25,61 @@ def is_online(source: Source) -> bool:
     return source.record.driver == "command" or source.record.facts.get("form") == "online"
 
 
-@contextmanager
-def prepared(site: Site, sources: Sequence[Source], staging: Path) -> Iterator[Callable[[], None]]:
-    """Dump what is there now; inside, call what is yielded to restore. What fails is fed the old dump again."""
-    ways: list[tuple[Source, Way]] = [(source, _prepared(site, source, staging)) for source in sources]
-    begun: list[tuple[Source, Way]] = []
-
-    def restoring() -> None:
-        for source, way in ways:
-            begun.append((source, way))
-            site.say(f"restoring {source.name}")
-            way.restore()
-
-    try:
-        yield restoring
-    except BaseException:
-        with signals_deferred():
-            for source, way in reversed(begun):
-                site.say(f"giving {source.name} its old data again")
-                way.back()
-        raise
+def dump_before(site: Site, sources: Sequence[Source], journal: Journal) -> None:
+    """Dump what is there now, into the staging folder."""
+    for source in sources:
+        _dump_before(site, source, journal.staging(site.own) / source.name)
 
 
-def _prepared(site: Site, source: Source, staging: Path) -> Way:
-    folder = staging / source.name
+def restore(site: Site, sources: Sequence[Source], journal: Journal) -> None:
+    """Let the programs take their data; each is written down first."""
+    for source in sources:
+        journal.fed.append(source.name)
+        journal.write(site.own)
+        site.say(f"restoring {source.name}")
+        _give(site, source.name, {Path(one.path).name: source.file(one) for one in source.record.artifacts})
+
+
+def take_back(site: Site, journal: Journal) -> None:
+    """Give the programs that a restore has begun to feed what they held before; can be done again."""
+    for name in reversed(journal.fed):
+        site.say(f"giving {name} its old data again")
+        _give(site, name, {path.name: path for path in (journal.staging(site.own) / name).iterdir()})
+
+
+def _dump_before(site: Site, source: Source, folder: Path) -> None:
+    component = site.section.components[source.name]
     folder.mkdir(mode=0o700, parents=True)
-    if source.record.driver == "influxdb":
-        return _Database(site, source, _dumped_database(site, source, folder))
-    return _Program(site, source, _dumped(site, source, folder))
+    if component.driver == "influxdb":
+        influxdb.opened(site, component)
+        influxdb.dump(Dumping(site, source.name, component, folder))
+        return
+    with compressing(folder / "before.gz") as compressor:
+        for block in containers.output(site.engine(component), serving(site, component).id, component.dump):
+            compressor.write(block)
+        compressor.finish()
 
 
-@dataclass(frozen=True)
-class _Program:
-    """A program that reads a dump from stdin."""
-
-    site: Site
-    source: Source
-    before: Path
-
-    def restore(self) -> None:
-        self._feed(self.source.file(self.source.record.artifacts[0]))
-
-    def back(self) -> None:
-        self._feed(self.before)
-
-    def _feed(self, dump: Path) -> None:
-        component = self.site.section.components[self.source.name]
-        engine, container = self.site.engine(component), serving(self.site, component)
+def _give(site: Site, name: str, dump: Mapping[str, Path]) -> None:
+    """Let the program take a dump, by the names of its files: an InfluxDB is replaced with its tokens and users."""
+    component = site.section.components.get(name)
+    if component is None:
+        raise NotFound(
+            "no-such-component",
+            f"stack.yaml has no component {name} any more: a restore of it cannot be finished.",
+            next_command="put it back into stack.yaml, then: invoke backup.verify",
+        )
+    if component.driver != "influxdb":
+        engine, container = site.engine(component), serving(site, component)
         argv = ["docker", "exec", "--interactive", container.id, *component.restore]
-        done = run(argv, stdin=blocks(dump), extra_env=engine.cli_environment())
-        done.require(f"restoring {self.source.name}")
-
-
-@dataclass(frozen=True)
-class _Database:
-    """An InfluxDB that is replaced as a whole: its data, and its tokens and users too."""
-
-    site: Site
-    source: Source
-    before: dict[str, Path]
-
-    def restore(self) -> None:
-        files = {Path(one.path).name: self.source.file(one) for one in self.source.record.artifacts}
-        self._take(files)
-
-    def back(self) -> None:
-        self._take(self.before)
-
-    def _take(self, files: dict[str, Path]) -> None:
-        component = self.site.section.components[self.source.name]
-        influx = influxdb.opened(self.site, component)
-        with put_dump(influx, files[influxdb.DATA_FILE]) as folder:
-            influx.restore_all(folder)
-        if influxdb.CONFIG_FILE in files:
-            volumes.put(influx.engine, influx.container.id, CONFIG, blocks(files[influxdb.CONFIG_FILE]))
+        [file] = dump.values()
+        run(argv, stdin=blocks(file), extra_env=engine.cli_environment()).require(f"restoring {name}")
+        return
+    influx = influxdb.opened(site, component)
+    with put_dump(influx, dump[influxdb.DATA_FILE]) as folder:
+        influx.restore_all(folder)
+    if influxdb.CONFIG_FILE in dump:
+        volumes.put(influx.engine, influx.container.id, CONFIG, blocks(dump[influxdb.CONFIG_FILE]))
 
 
 @contextmanager
@@ -119,20 +92,3 @@ def put_dump(influx: Influx, archive: Path) -> Iterator[str]:
         yield folder
     finally:
         influx.remove(folder)
-
-
-def _dumped(site: Site, source: Source, folder: Path) -> Path:
-    component = site.section.components[source.name]
-    file = folder / "before.gz"
-    with compressing(file) as compressor:
-        for block in containers.output(site.engine(component), serving(site, component).id, component.dump):
-            compressor.write(block)
-        compressor.finish()
-    return file
-
-
-def _dumped_database(site: Site, source: Source, folder: Path) -> dict[str, Path]:
-    component = site.section.components[source.name]
-    influxdb.opened(site, component)
-    record = influxdb.dump(Dumping(site, source.name, component, folder))
-    return {name: folder / name for one in record.artifacts if (name := Path(one.path).name)}

@@ -195,8 +195,8 @@ def _in_place(site: Site, found: Found, sources: Sequence[Source]) -> Outcome:
     _require_space(site.root, sources)
     site.make_own()
     number = _number()
-    staging = site.own / f"restore-{number}"
     journal = Journal(number)
+    staging = journal.staging(site.own)
     warnings: list[str] = []
     asked = [one for one in sources if online.is_online(one)]
     held = [one for one in sources if one not in asked]
@@ -212,9 +212,9 @@ def _in_place(site: Site, found: Found, sources: Sequence[Source]) -> Outcome:
             warnings += staged.warnings
         journal.stopped = [Stopped(address, one.id, one.name) for address, _, one in users.values()]
         journal.write(site.own)
-        with online.prepared(site, asked, staging) as restoring:
-            _exchange(site, journal, users)
-            restoring()
+        online.dump_before(site, asked, journal)
+        _exchange(site, journal, users)
+        online.restore(site, asked, journal)
     except BaseException as error:
         _take_back(site, journal, users, error)
         raise
@@ -279,6 +279,7 @@ def _take_back(site: Site, journal: Journal, users: Stopping, error: BaseExcepti
                 containers.stop(engine, one.id)
             journal.back()
             _start(site, users)
+            online.take_back(site, journal)
             journal.close(site.own)
     except (ConcheError, OSError) as second:
         raise NotRestored(

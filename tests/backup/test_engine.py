@@ -121,6 +121,35 @@ def test_a_kill_while_paused_is_healed_by_the_next_command(running: SmallStack, 
     assert engine.client.api.containers(all=True, filters={"label": f"io.conche.helper-of={running.name}-kept"}) == []
 
 
+def test_a_kill_while_a_program_reads_its_dump_is_taken_back_by_the_next_command(
+    running: SmallStack, engine: Engine
+) -> None:
+    running.replace(
+        "stack.yaml",
+        "cat > /kept/journal.new && mv /kept/journal.new /kept/journal",
+        "cat > /kept/journal; [ ! -p /kept/hold ] || { echo > /kept/reached; cat /kept/hold; }",
+    )
+    folder = backup(running)
+    inside(running, "echo second > /kept/journal; mkfifo /kept/hold /kept/reached")
+    process = subprocess.Popen(
+        running.argv("backup.restore", folder.name, "--component", "journal", "--force"),
+        cwd=running.folder, env=running.environment(), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    inside(running, "cat /kept/reached")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    half = inside(running, "cat /kept/journal; echo > /kept/hold; rm /kept/hold /kept/reached")
+
+    healed = running.invoke("backup.verify")
+
+    assert half == "first\n"
+    assert "giving journal its old data again" in healed.stderr
+    assert healed.returncode == 0, healed.stderr
+    assert inside(running, "cat /kept/journal") == "second\n"
+    assert running.invoke("backup.restore", folder.name, "--component", "journal", "--force").returncode == 0
+    assert inside(running, "cat /kept/journal") == "first\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_paused_lets_the_container_go_on(
     running: SmallStack, engine: Engine, number: signal.Signals
