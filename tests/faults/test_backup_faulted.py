@@ -12,16 +12,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from conche.backup import manifest
+from conche.backup.influx import BEGINNING
 from conche.backup.verify import check
+from conche.engine.connection import Engine
 from tests.backup.checkouts import Checkout, tree
+from tests.backup.databases import Database
 from tests.backup.test_cron import LINES, isolated, needs_cron
 from tests.backup.test_prune import aged
-from tests.stacks import ROOT
+from tests.stacks import ROOT, SmallStack
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -234,6 +238,36 @@ def test_prune_killed_at_every_operation(server: Server, golden: Checkout, tmp_p
         assert server.run(checkout, "backup.prune") == 0, (at, server.said)
         assert len(checkout.backups()) == 1
         clean(checkout)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("fault", ["before", "after"])
+def test_an_online_restore_killed_at_every_operation_is_whole_or_taken_back(
+    server: Server, small: SmallStack, engine: Engine, fault: str
+) -> None:
+    database = Database.create(small, engine)
+    checkout = Checkout(small.folder, small.folder / "recovery.key")
+    database.write("prices eur=1 1700000000\n")
+    words = ("backup.restore", database.backup().name, "--force")
+    database.write("prices eur=2 1700000100\n")
+    assert server.run(checkout, *words) == 0, server.said
+    code, at, seen = -signal.SIGKILL, 0, set()
+    while code == -signal.SIGKILL:
+        at += 1
+        if counted(database) == 1:
+            database.write("prices eur=2 1700000100\n")
+        code = server.run(checkout, *words, at=at, fault=fault)
+        assert code in (-signal.SIGKILL, 0), (at, code, server.said)
+        assert server.run(checkout, "backup.verify") == 0, (at, server.said)
+        assert counted(database) in (1, 2), at
+        assert not list((checkout.folder / ".backup").glob("restore-*"))
+        seen.add(counted(database))
+    assert at > 25
+    assert seen == {1, 2}
+
+
+def counted(database: Database) -> int:
+    return database.influx.counts("energy", BEGINNING, datetime(2030, 1, 1, tzinfo=UTC))["prices"]
 
 
 @needs_cron
