@@ -23,10 +23,12 @@ WIDTH, HEIGHT, FOOT = 900, 220, 40
 
 STYLE = """
 :root { color-scheme: light dark; --good: #2a7d4f; --bad: #b3261e; --bar: #7a4b2a; --new: #d39b5d; --line: #8886; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+@media (prefers-color-scheme: dark) { :root { --good: #6cc995; --bad: #ff8a80; --bar: #a8714a; --new: #e8bd85; } }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 table { border-collapse: collapse; width: 100%; display: block; overflow-x: auto; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
+.figure { display: block; text-align: right; font-variant-numeric: tabular-nums; } .none { opacity: .6; }
 .why { display: inline-block; max-width: 24rem; white-space: normal; font-size: .85em; }
 .good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; }
 svg { width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: currentColor; }
@@ -124,11 +126,12 @@ def _table(site: Site, backups: Sequence[Found], costs: Sequence[int]) -> str:
                 html.escape(one.name),
                 _marked(state) + (f'<br><span class="why">{harm}</span>' if harm else ""),
                 f"{one.created.astimezone():%Y-%m-%d %H:%M}",
-                human_size(one.size),
-                human_size(cost),
-                f"{known.seconds:g} s" if known else "",
-                _moment(record.verified),
-                _moment(record.drilled),
+                _figure(human_size(one.size)),
+                _figure(human_size(cost)),
+                _figure(f"{known.seconds:g} s" if known else ""),
+                _moment(record.verified, "bad"),
+                # Only the newest is drilled, once a week: that another never was is no fault.
+                _moment(record.drilled, "none"),
             ]
         )
     return _rows(("backup", "state", "made", "size", "new", "took", "verified", "drilled"), rows)
@@ -154,5 +157,9 @@ def _marked(word: str) -> str:
     return f'<span class="{kind}">{word}</span>' if kind else html.escape(word)
 
 
-def _moment(moment: datetime | None) -> str:
-    return f"{moment.astimezone():%Y-%m-%d %H:%M}" if moment else '<span class="bad">never</span>'
+def _figure(text: str) -> str:
+    return f'<span class="figure">{text}</span>'
+
+
+def _moment(moment: datetime | None, never: str) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}" if moment else f'<span class="{never}">never</span>'
