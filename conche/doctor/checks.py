@@ -52,7 +52,9 @@ def examine(call: Invocation) -> Outcome:
     """Run every check. Exit code 1 when something needed is missing."""
     findings = [*_python(), *_stack(call)]
     engine = Engine()
-    for check in (_engine, _compose, _buildx, _sops, _age_key, _cron, _disk, _ports, _clock, _modes, _registry):
+    for check in (
+        _engine, _compose, _buildx, _sops, _age_key, _cron, _restic, _disk, _ports, _clock, _modes, _registry,
+    ):  # fmt: skip
         findings += _carefully(check, call, engine)
     missing = [finding for finding in findings if finding.state == "missing"]
     rows = tuple((f.name, f.state, f.found, f.needed, f.next_command) for f in findings)
@@ -159,6 +161,15 @@ def _cron(call: Invocation, engine: Engine) -> Iterator[Finding]:
         "for scheduled backups",
         "" if there else "sudo apt-get install cron",
     )
+
+
+def _restic(call: Invocation, engine: Engine) -> Iterator[Finding]:
+    """Only where backups go off-site."""
+    if call.stack.backup is None or call.stack.backup.offsite is None:
+        return
+    there = shutil.which("restic")
+    install = "" if there else "sudo apt-get install restic"
+    yield Finding("restic", "ok" if there else "missing", there or "none", "for off-site backups", install)
 
 
 def _disk(call: Invocation, engine: Engine) -> Iterator[Finding]:

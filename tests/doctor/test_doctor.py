@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from pathlib import Path
 
@@ -28,6 +29,15 @@ def test_every_prerequisite_is_looked_at(small: SmallStack) -> None:
         "python", "stack.yaml", "engine", "compose", "buildx", "sops", "age key", "cron", "disk",
         f"port {small.port}", "clock", "file modes", "registry",
     ]  # fmt: skip
+
+
+def test_where_backups_go_off_site_restic_is_looked_for(small: SmallStack) -> None:
+    section = "secrets: {declared: {key: {}}}\nbackup:\n  components: {code: {driver: archive, paths: [docker]}}\n"
+    section += "  offsite: {repository: ../offsite, password: key}\n"
+    small.write("stack.yaml", (small.folder / "stack.yaml").read_text() + section)
+
+    assert findings(small)["restic"]["state"] == ("ok" if shutil.which("restic") else "missing")
+    assert findings(small, PATH=str(small.folder))["restic"]["next_command"] == "sudo apt-get install restic"
 
 
 def test_without_an_engine_the_rest_is_still_looked_at(small: SmallStack) -> None:
