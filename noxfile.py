@@ -64,9 +64,8 @@ def e2e(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Speed, as ratios against named rivals in the same run."""
+    """Speed, as ratios against named rivals in the same run; -- --only NAME for a part of it."""
     session.run("python", "tests/bench/bench.py", *session.posargs)
-    session.run("python", "tests/bench/backup.py", env={"PYTHONPATH": "."})
 
 
 @nox.session

@@ -26,6 +26,7 @@ from conche.backup.verify import check
 from conche.errors import CheckFailed
 from conche.secrets.keys import generate as new_key
 
+PARTS = ("speed", "flips", "offsite")
 ROOT = Path(__file__).resolve().parents[2]
 INVOKE = (sys.executable, "-m", "invoke")
 MB = 1_000_000
@@ -324,7 +325,7 @@ def disk(folder: Path) -> int:
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="1 is 1 GB")
-    parser.add_argument("--only", choices=["speed", "flips", "offsite"])
+    parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--runs", type=int, default=3)
     chosen = parser.parse_args(words)
     if shutil.which("restic") is None:

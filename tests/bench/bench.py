@@ -1,7 +1,8 @@
 """Speed, as ratios against named rivals in the same run; `nox -s bench`.
 
 Each pair is run in turn, A B A B …, after one warm-up, and the ratio of the medians of whole processes is printed with
-what it must reach. Deploys under load are counted in lost requests (deploys.py).
+what it must reach. Deploys under load are counted in lost requests (deploys.py); backups have rivals of their own
+(backup.py). `--only` chooses among all of them by a part of the name.
 Exit code 1 when one does not reach what it must.
 """
 
@@ -31,11 +32,14 @@ sys.path.insert(0, str(ROOT))
 from conche.engine.connection import Engine  # noqa: E402 - a script has its own folder on the path, and not the root
 from conche.images.base import provide  # noqa: E402
 from conche.stack import load  # noqa: E402
-from tests.bench import deploys  # noqa: E402
+from tests.bench import backup, deploys  # noqa: E402
 from tests.images.registries import USER, serving  # noqa: E402
 
 MARKER = ROOT / "src/fastapi-app/app/bench_marker.py"
 INVOKE = (sys.executable, "-m", "invoke")
+RELEASED = "code-only change, built and pushed"
+DEPLOYS = "deploys under load"
+BACKUPS = {f"backup, {part}": part for part in backup.PARTS}
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ def release_pair(folder: Path) -> Iterator[Pair]:
         old = f"{registry.host}/old-pipeline:develop"
         build = f"docker build --quiet --no-cache --file docker/fastapi.Dockerfile {trusted} --tag {old} ."
         yield Pair(
-            "code-only change, built and pushed",
+            RELEASED,
             ("sh", "-c", f"{change} && XDG_STATE_HOME={state} {shlex.join(INVOKE)} images.release"),
             ("sh", "-c", f"{change} && {build} && DOCKER_CONFIG={docker} docker push --quiet {old}"),
             "docker build --no-cache and docker push",
@@ -169,7 +173,7 @@ def touch() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--only", default="", help="part of a name; `deploy` for the deploys under load alone")
+    parser.add_argument("--only", default="", help="part of a name, such as ci.validate, deploys or backup")
     parser.add_argument("--quick", action="store_true", help="4 deploys under load instead of 20")
     chosen = parser.parse_args()
     missed = 0
@@ -177,8 +181,12 @@ def main() -> int:
     compileall.compile_dir(ROOT / "conche", quiet=1)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stood:
         Path(folder, "tasks.py").write_text("from invoke import task\n\n@task\ndef nothing(c):\n    'Nothing.'\n")
-        wanted = [pair for pair in pairs(Path(folder)) if chosen.only in pair.name]
-        if chosen.only in "code-only change, built and pushed":
+        found = pairs(Path(folder))
+        names = [*(pair.name for pair in found), RELEASED, DEPLOYS, *BACKUPS]
+        if not any(chosen.only in name for name in names):
+            parser.error(f"--only {chosen.only}: it is part of none of these: {'; '.join(names)}")
+        wanted = [pair for pair in found if chosen.only in pair.name]
+        if chosen.only in RELEASED:
             wanted.append(stood.enter_context(release_pair(Path(folder))))
         stood.callback(MARKER.unlink, missing_ok=True)
         if any("env.up" in pair.name for pair in wanted):
@@ -194,8 +202,11 @@ def main() -> int:
                 + f" against {pair.rival_name}: {rival * 1000:.0f} ms"
                 f" = ratio {ratio:.2f} (at most {pair.limit}) {verdict}\n"
             )
-    if chosen.only in "deploys under load":
+    if chosen.only in DEPLOYS:
         missed += not deploys.main(4 if chosen.quick else 20)
+    for name, part in BACKUPS.items():
+        if chosen.only in name:
+            missed += backup.main(["--only", part])
     return 1 if missed else 0
 
 

@@ -2,7 +2,8 @@
 
 Images are pinned by digest. Secret files of the checkout become values that Compose copies into the containers: a
 release must not depend on a folder that a CI runner removes. What an edge serves gets the release's id as label,
-variable and network alias; the rest keeps its definition from release to release, and is not replaced for nothing.
+variable and network alias. Other services that run an image of the stack are told the release they came with; they keep
+it, with their definition, from release to release, and are not replaced for nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +27,9 @@ SECRETS = "io.conche.secrets"
 """Label with a fingerprint of the secrets that a service is given, so that another secret is another definition."""
 
 VARIABLE = "CONCHE_SECRET_"
+
+TOLD = ("CONCHE_RELEASE", "CONCHE_IMAGE_DIGEST")
+"""Variables by which a container knows what it is: no part of its definition."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,30 @@ class Document:
     def renumbered(self, serves: str | None, before: str, release: str) -> Document:
         """The same as another release."""
         if serves is None:
-            return self
+            # Going back replaces every service that is told its release, so each can be told the new one.
+            body = copy.deepcopy(dict(self.body))
+            for service in body["services"].values():
+                if all(name in (service.get("environment") or {}) for name in TOLD):
+                    service["environment"]["CONCHE_RELEASE"] = release
+            return replace(self, body=body)
         text = json.dumps(self.body).replace(json.dumps(alias(serves, before)), json.dumps(alias(serves, release)))
         body = json.loads(text)
         body["services"][serves]["labels"][RELEASE] = release
         body["services"][serves]["environment"]["CONCHE_RELEASE"] = release
+        return replace(self, body=body)
+
+    def after(self, before: Document, serves: str | None) -> Document:
+        """The same; what is as it was in an earlier release keeps what it was told then, as its containers do."""
+        body, earlier = copy.deepcopy(dict(self.body)), before.body
+        for name, service in body["services"].items():
+            same = name in earlier["services"] and definition(body, name) == definition(earlier, name)
+            if name == serves or not same or not service.get("environment"):
+                continue
+            then = earlier["services"][name].get("environment") or {}
+            plain = {key: value for key, value in service["environment"].items() if key not in TOLD}
+            service["environment"] = {**plain, **{key: then[key] for key in TOLD if key in then}}
+            if not service["environment"]:
+                del service["environment"]
         return replace(self, body=body)
 
 
@@ -84,6 +107,7 @@ def make(
     marks: Mapping[str, str],
     serves: str | None,
     replicas: Mapping[str, int],
+    told: Collection[str] = (),
 ) -> Document:
     """The document of a release.
 
@@ -94,6 +118,7 @@ def make(
         marks: service -> fingerprint of its secrets.
         serves: the service behind the edge.
         replicas: service -> containers, where other than the files say.
+        told: services beside it whose containers shall know their release.
     """
     body = copy.deepcopy(dict(rendered))
     for name, service in body["services"].items():
@@ -114,6 +139,8 @@ def make(
             secret.pop("file", None)
             secret["environment"] = VARIABLE + key.upper().replace("-", "_")
             variables[secret["environment"]] = _text(key, files[key])
+    for name in {*told, *([serves] if serves else [])}:
+        _tell(body["services"][name], release)
     if serves is not None:
         _mark(body["services"][serves], serves, release)
     return Document(body, variables)
@@ -124,7 +151,10 @@ def definition(body: Mapping[str, Any], service: str) -> str:
     said = copy.deepcopy(dict(body["services"][service]))
     said.get("labels", {}).pop(RELEASE, None)
     if isinstance(said.get("environment"), dict):
-        said["environment"].pop("CONCHE_RELEASE", None)
+        for variable in TOLD:
+            said["environment"].pop(variable, None)
+        if not said["environment"] and body["services"][service]["environment"]:
+            del said["environment"]
     for network in (said.get("networks") or {}).values():
         if network:
             network.pop("aliases", None)
@@ -137,10 +167,15 @@ def shape(rendered: Mapping[str, Any], service: str, root: str) -> str:
     return hashlib.sha256(said.replace(json.dumps(root)[1:-1], ".").encode()).hexdigest()[:16]
 
 
+def _tell(service: dict[str, Any], release: str) -> None:
+    # An image that no registry knows is known by its id.
+    digest = service["image"].rpartition("@")[2]
+    known = {"CONCHE_IMAGE_DIGEST": digest} if digest.startswith("sha256:") else {}
+    service["environment"] = {**(service.get("environment") or {}), "CONCHE_RELEASE": release, **known}
+
+
 def _mark(service: dict[str, Any], name: str, release: str) -> None:
     service.setdefault("labels", {})[RELEASE] = release
-    environment = service.setdefault("environment", {})
-    environment["CONCHE_RELEASE"] = release
     for key, network in (service.get("networks") or {}).items():
         told = network or {}
         service["networks"][key] = {**told, "aliases": [*(told.get("aliases") or []), alias(name, release)]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,6 +56,7 @@ class Prepared:
         secrets: by name.
         files: key of a Compose secret -> content.
         named: what the Compose files interpolate, by variable.
+        own: image references in the files, of this stack's own images.
         fingerprints: variable or secret -> fingerprint; empty until `fingerprinted`.
     """
 
@@ -71,6 +72,7 @@ class Prepared:
     revision: Revision
     root: str
     named: Mapping[str, Secret]
+    own: Collection[str]
     fingerprints: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -83,8 +85,10 @@ class Prepared:
         values = {**given, **self.secrets, **self.named}
         return replace(self, fingerprints={key: fingerprint(salt, value) for key, value in values.items()})
 
-    def document(self, release: str, replicas: Mapping[str, int]) -> Document:
-        """The Compose document of this as the release of that id."""
+    def document(
+        self, release: str, replicas: Mapping[str, int], before: Document | None, *, forced: bool = False
+    ) -> Document:
+        """The Compose document of this as the release of that id, after that of the current one."""
         shown = self.compose.variables
         hidden = [value for variable, value in shown.items() if value and SECRET_NAME.search(variable)]
         hidden += [value.reveal() for value in self.secrets.values()]
@@ -96,7 +100,15 @@ class Prepared:
             marks=_marks(self.configuration, self.fingerprints),
             serves=self.deploy.serves,
             replicas=replicas,
+            told=[
+                name
+                for name, one in self.configuration.services.items()
+                if one.image in self.own and one.tries and not (one.ends or one.completes)
+            ],
         )
+        # Without an edge --force makes every service anew, so each is told the new release.
+        if before is not None and not (forced and self.deploy.serves is None):
+            document = document.after(before, self.deploy.serves)
         return replace(document, hidden=tuple(dict.fromkeys(hidden)))
 
     def record(self, number: int, document: Document, configuration: Configuration) -> Record:
@@ -166,7 +178,7 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
     }
     found = {pin: there for pin in pins.values() if (there := images.find(compose.engine, pin))}
     return Prepared(
-        name, deploy, compose, configuration, pins, found, secrets, files, asked, at, str(call.root), named,
+        name, deploy, compose, configuration, pins, found, secrets, files, asked, at, str(call.root), named, tuple(own),
     )  # fmt: skip
 
 

@@ -103,12 +103,12 @@ def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Out
         salt = salt_of(call, records)
         prepared = prepared.fingerprinted(salt)
         number = _following(records, prepared.compose)
-        document = prepared.document(f"r{number}", records.replicas())
+        earlier = opened_if_possible(call, records, records.current)
+        document = prepared.document(f"r{number}", records.replicas(), earlier, forced=options.force)
         compose = compose_of(prepared.compose, document)
         configuration, before = _looked(call, look, records, compose)
         record = prepared.record(number, document, configuration)
-        own = [pin for reference, pin in prepared.pins.items() if call.stack.image_of(reference, name)]
-        draft = Draft(record, document, compose, configuration, own, salt)
+        draft = Draft(record, document, compose, configuration, [prepared.pins[one] for one in prepared.own], salt)
         ready = _ready(call, look, records, draft, before, force=options.force)
         return _released(call, records, ready, held, options, begun)
 

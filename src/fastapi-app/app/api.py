@@ -78,12 +78,12 @@ def ready(services: Wired, response: Response) -> dict[str, Any]:
 
 @router.get("/version")
 async def version(services: Wired) -> dict[str, str]:
-    """Which build runs here; a deployment compares git_revision and image_digest with what it sent."""
+    """Which build runs here; a deployment compares release and image_digest with what it sent."""
     settings = services.settings
     return {
         "version": settings.app_version,
         "git_revision": settings.git_revision,
-        "image_digest": settings.image_digest,
+        "image_digest": settings.conche_image_digest,
         "release": settings.conche_release,
         "environment": settings.environment,
         "python_version": platform.python_version(),

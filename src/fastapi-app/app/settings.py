@@ -47,8 +47,8 @@ class Settings(BaseModel):
     port: int = Field(default=8000, ge=0, le=65535, description="0 takes any free one")
     app_version: str = __version__
     git_revision: str = "unknown"
-    image_digest: str = "unknown"
     conche_release: str = "unknown"
+    conche_image_digest: str = "unknown"
 
     influxdb_url: Address | None = None
     influxdb_org: str = "chocolate_factory"

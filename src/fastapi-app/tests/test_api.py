@@ -58,7 +58,8 @@ def test_readiness_follows_the_store(start: Start, influx: FakeInflux) -> None:
 
 
 def test_version_tells_which_build_runs(start: Start) -> None:
-    body = start(git_revision="abc123", image_digest="sha256:12", conche_release="r7").get("/version").json()
+    app = start(git_revision="abc123", conche_image_digest="sha256:12", conche_release="r7")
+    body = app.get("/version").json()
     assert body.pop("python_version").startswith("3.")
     assert body == {
         "version": "1.0.0",

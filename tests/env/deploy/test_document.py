@@ -42,6 +42,10 @@ def made(release: str = "r7", *, serves: str | None = "web", **said: Any) -> Doc
     return make(RENDERED, release=release, serves=serves, **{**given, **said})
 
 
+def told(release: str) -> dict[str, str]:
+    return {"CONCHE_RELEASE": release, "CONCHE_IMAGE_DIGEST": "sha256:1"}
+
+
 def test_images_are_pinned_and_nothing_is_built() -> None:
     web = made().body["services"]["web"]
 
@@ -53,7 +57,7 @@ def test_what_the_edge_serves_says_of_which_release_it_is() -> None:
     body = made().body["services"]
 
     assert body["web"]["labels"] == {RELEASE: "r7"}
-    assert body["web"]["environment"] == {"TOKEN": "interpolated", "CONCHE_RELEASE": "r7"}
+    assert body["web"]["environment"] == {"TOKEN": "interpolated", **told("r7")}
     assert body["web"]["networks"]["inside"]["aliases"] == ["web-r7"]
     assert body["store"]["networks"]["inside"]["aliases"] == ["db"]
     assert body["store"]["labels"] == {SECRETS: "0f"}
@@ -109,6 +113,36 @@ def test_an_earlier_release_under_a_new_number_is_the_same_but_for_its_name() ->
 
     assert again == made("r12")
     assert made(serves=None).renumbered(None, "r7", "r12") == made(serves=None)
+
+
+def test_without_an_edge_a_service_that_is_as_it_was_keeps_what_it_was_told() -> None:
+    first, second = (made(release, serves=None, told=["web"]) for release in ("r7", "r8"))
+    other = made("r8", serves=None, told=["web"], marks={"web": "0f"})
+
+    assert first.body["services"]["web"]["environment"] == {"TOKEN": "interpolated", **told("r7")}
+    assert first.body["services"]["store"]["environment"] is None
+    assert definition(first.body, "web") == definition(made(serves=None).body, "web")
+    assert second.after(first, None) == first
+    assert other.after(first, None) == other
+    assert other.body["services"]["web"]["environment"]["CONCHE_RELEASE"] == "r8"
+
+
+def test_a_service_that_was_deployed_before_it_could_be_told_is_no_other_for_it() -> None:
+    bare = copy.deepcopy(RENDERED)
+    del bare["services"]["web"]["environment"]
+    before, now = (
+        make(bare, release=release, pins={}, files={}, marks={}, serves=None, replicas={}, told=names)
+        for release, names in (("r7", ()), ("r8", ("web",)))
+    )
+
+    assert definition(now.body, "web") == definition(before.body, "web")
+    assert now.after(before, None) == before
+
+
+def test_going_back_without_an_edge_tells_the_new_release() -> None:
+    again = made("r7", serves=None, told=["web"]).renumbered(None, "r7", "r12")
+
+    assert again == made("r12", serves=None, told=["web"])
 
 
 def test_what_is_sealed_comes_back_whole_with_all_that_must_be_hidden() -> None:

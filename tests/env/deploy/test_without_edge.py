@@ -1,0 +1,52 @@
+"""Releases of an environment without an edge: what a container is told of itself, and when it is replaced."""
+
+from __future__ import annotations
+
+import pytest
+
+from conche.engine.connection import Engine
+from tests.stacks import SmallStack
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
+
+
+def running(stack: SmallStack, engine: Engine) -> tuple[str, dict[str, str]]:
+    """The id of its one container, and its environment."""
+    [container] = stack.containers(engine)
+    said = engine.client.api.inspect_container(container.id)["Config"]["Env"]
+    return container.id, dict(line.split("=", 1) for line in said)
+
+
+def deploy(stack: SmallStack, *words: str, **extra: str) -> str:
+    """The release of a good deploy."""
+    said = stack.json("env.deploy", "--env", "dev", "--local", *words, **extra)
+    assert "error" not in said or said["error"] is None, said
+    return str(said["value"]["release"])
+
+
+def test_a_container_knows_its_release_and_image_and_is_not_replaced_for_them(
+    small: SmallStack, engine: Engine
+) -> None:
+    built = small.invoke("images.build")
+    assert built.returncode == 0, built.stderr
+
+    assert deploy(small) == "r1"
+    first, told = running(small, engine)
+    assert told["CONCHE_RELEASE"] == "r1"
+    assert told["CONCHE_IMAGE_DIGEST"] == engine.client.images.get(small.image).id
+
+    deploy(small)
+    assert running(small, engine)[0] == first
+
+    assert deploy(small, SETTING="other") == "r2"
+    second, told = running(small, engine)
+    assert second != first
+    assert told["CONCHE_RELEASE"] == "r2"
+
+    assert deploy(small, "--force", SETTING="other") == "r3"
+    assert running(small, engine)[1]["CONCHE_RELEASE"] == "r3"
+
+    back = small.json("env.rollback", "--env", "dev", "--to", "r1")
+    assert back["value"]["release"] == "r4"
+    assert running(small, engine)[1]["CONCHE_RELEASE"] == "r4"
+    assert running(small, engine)[1]["SETTING"] == "none"
