@@ -6,7 +6,9 @@ import json
 import os
 import resource
 import socket
+import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,10 @@ SMALL_FILES = 20_000
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
-    return Checkout.create(tmp_path)
+def checkout(tmp_path: Path) -> Iterator[Checkout]:
+    yield Checkout.create(tmp_path)
+    # Not shutil's: pytest could not remove a folder that is deeper than Python's recursion.
+    subprocess.run(["rm", "-rf", str(tmp_path)], check=True)
 
 
 def code(checkout: Checkout) -> dict[str, Any]:
