@@ -247,13 +247,19 @@ def _blocks(stream: FileIO, before: os.stat_result, name: str, reading: Reading)
             left -= len(block)
             yield block
         after = os.fstat(stream.fileno())
-        # Whoever rewrites a file may set its time back, as rsync does; the time of its last change nobody can set.
-        if _version(after) != _version(before) and not (reading.grows and after.st_size > before.st_size):
+        if not _same(before, after, reading) and not (reading.grows and after.st_size > before.st_size):
             raise Changed(name)
 
 
-def _version(seen: os.stat_result) -> tuple[int, int, int]:
-    return seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size
+def _same(before: os.stat_result, after: os.stat_result, reading: Reading) -> bool:
+    """Whether a file was left alone.
+
+    Who rewrites it may set its time back, as rsync does; the time of its last change nobody can set. But that is also
+    the time of its rename or removal, and a log that is rotated meanwhile was still read whole.
+    """
+    moved = reading.grows or after.st_nlink < before.st_nlink
+    same = (after.st_mtime_ns, after.st_size) == (before.st_mtime_ns, before.st_size)
+    return same and (moved or after.st_ctime_ns == before.st_ctime_ns)
 
 
 def _skipped_hole(stream: FileIO) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
 import socket
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tarfile import TarInfo
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from conche.backup import manifest
 from conche.backup.archive import ArchiveWriter, compressing
 from conche.backup.entries import Reading, local_entries
 from conche.backup.extract import DEEPEST, Limits, extract
+from conche.backup.folder import FolderWriter
 from conche.backup.storing import store
 from conche.backup.verify import check
 from tests.backup.checkouts import Checkout, tree
@@ -227,3 +230,27 @@ def test_an_empty_file_is_a_file(checkout: Checkout) -> None:
     assert check(folder, manifest.read(folder), deep=True) == []
     assert (folder / "models/empty.pkl").stat().st_size == 0
     assert (checkout.folder / "src/empty").stat().st_size == 0
+
+
+class Vfat(FolderWriter):
+    """A writer to a file system as vfat is: no links, and one name for `A` and `a`."""
+
+    def add(self, info: TarInfo, blocks: Iterable[bytes] = ()) -> None:
+        info.name = info.name.lower()
+        if info.issym():
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), info.name)
+        super().add(info, blocks)
+
+
+def test_what_a_poorer_file_system_cannot_hold_is_said_and_the_rest_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/A.pkl").write_text("large A")
+    (tmp_path / "models/a.pkl").write_text("small a")
+    (tmp_path / "models/latest").symlink_to("a.pkl")
+    reading, writer = Reading(), Vfat(tmp_path / "stored")
+
+    store(local_entries(tmp_path, "models", reading), writer, reading)
+
+    assert (tmp_path / "stored/models/a.pkl").read_text() == "large A"
+    assert [(one.name, one.harmful) for one in reading.left_out] == [("models/a.pkl", True), ("models/latest", True)]
+    assert [one.name for one in writer.stored] == ["models/a.pkl"]
