@@ -7,6 +7,7 @@ written and reads again.
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import os
 import re
@@ -19,10 +20,14 @@ from io import FileIO
 from pathlib import Path
 from tarfile import TarInfo
 
+from conche.backup.extract import DEEPEST, leads_out, too_long
+
 __all__ = ["BLOCK", "Changed", "Entry", "HoldsKey", "LeftOut", "Reading", "Unreadable", "local_entries", "tar_entries"]
 
 BLOCK = 1 << 20
 """Bytes of one read; a file of at most this is read whole before a byte of it is stored."""
+
+ZEROS = bytes(BLOCK)
 
 AGE_KEY = re.compile(rb"AGE-SECRET-KEY-1[0-9A-Z]{58}")
 KEY_LENGTH = 74
@@ -30,6 +35,9 @@ KEY_LENGTH = 74
 NEVER = (".env", ".env.*", ".sops", ".git", ".backup", ".venv", ".nox", "__pycache__", "node_modules", "*.pyc")
 """Names that no local component takes: secrets, and what is made anew from something else."""
 ALWAYS = (".env.example",)
+
+TOO_LONG = "lies too deep: no archive with it would be restored"
+LEADS_OUT = "is a link that leads outside: no archive with it would be restored; exclude it"
 
 
 class Changed(Exception):
@@ -78,12 +86,14 @@ class Reading:
     Attributes:
         grows: files may grow while they are read, and are taken as far as they went at first: logs.
         searched: contents are searched for private keys.
+        inside: links that lead outside are left out, as the archive with them would be refused.
         second_names: files that the stream has only as hard links to others; each is to be asked for by itself.
     """
 
     exclude: Sequence[str] = ()
     grows: bool = False
     searched: bool = True
+    inside: bool = False
     left_out: list[LeftOut] = field(default_factory=list)
     second_names: list[str] = field(default_factory=list)
 
@@ -95,6 +105,13 @@ class Reading:
     def leave_out(self, name: str, why: str, *, harmful: bool = False) -> None:
         """Note that something is not in the backup."""
         self.left_out.append(LeftOut(name, why, harmful))
+
+    def refuses_link(self, info: TarInfo) -> bool:
+        """Whether a link is left out because the archive with it would not be restored; said if so."""
+        refused = self.inside and leads_out(os.fsencode(info.name), os.fsencode(info.linkname))
+        if refused:
+            self.leave_out(info.name, LEADS_OUT, harmful=True)
+        return refused
 
     def excludes(self, name: str) -> bool:
         """Whether a name, or the path that ends with it, is left out by the rules."""
@@ -127,15 +144,14 @@ def local_entries(root: Path, name: str, reading: Reading) -> Iterator[Entry]:
     info = _info(name, seen)
     if stat.S_ISLNK(seen.st_mode):
         info.type, info.linkname = tarfile.SYMTYPE, str(path.readlink())
-        yield Entry(info)
+        if not reading.refuses_link(info):
+            yield Entry(info)
     elif stat.S_ISREG(seen.st_mode):
         info.size = seen.st_size
         yield Entry(info, partial(_read, str(path), name, reading))
     elif stat.S_ISDIR(seen.st_mode):
-        try:
-            children = sorted(os.scandir(path), key=lambda child: child.name)
-        except OSError as error:
-            reading.leave_out(name, _why(error), harmful=True)
+        children = _children(path, name, reading)
+        if children is None:
             return
         info.type = tarfile.DIRTYPE
         yield Entry(info)
@@ -152,12 +168,28 @@ def local_entries(root: Path, name: str, reading: Reading) -> Iterator[Entry]:
         reading.leave_out(name, "is a " + _kind(seen.st_mode))
 
 
+def _children(path: Path, name: str, reading: Reading) -> list[os.DirEntry[str]] | None:
+    """What is in a folder, by name; None where that cannot be read."""
+    try:
+        children = sorted(os.scandir(path), key=lambda child: child.name)
+    except OSError as error:
+        reading.leave_out(name, _why(error), harmful=True)
+        return None
+    if children and name.count("/") + 2 > DEEPEST:
+        reading.leave_out(f"{name}/*", TOO_LONG, harmful=True)
+        return []
+    return children
+
+
 def tar_entries(stream: tarfile.TarFile, prefix: str, reading: Reading) -> Iterator[Entry]:
     """The entries of a tar stream below the folder `prefix`, with that folder taken off their names."""
     for info in stream:
         stream.members = []  # type: ignore[attr-defined]  # it would keep every one
         below = info.name.strip("/").removeprefix(prefix).strip("/")
         if not below or reading.excludes_own(below):
+            continue
+        if too_long(os.fsencode(below)):
+            reading.leave_out(below, TOO_LONG, harmful=True)
             continue
         if info.islnk():
             reading.second_names.append(below)
@@ -201,22 +233,47 @@ def _read(path: str, name: str, reading: Reading) -> tuple[TarInfo, Iterator[byt
 def _blocks(stream: FileIO, before: os.stat_result, name: str, reading: Reading) -> Iterator[bytes]:
     with stream:
         left, tail = before.st_size, b""
+        sparse = before.st_blocks * 512 < before.st_size
         while left:
             try:
-                block = stream.read(min(BLOCK, left))
+                block = ZEROS if sparse and left >= BLOCK and _skipped_hole(stream) else stream.read(min(BLOCK, left))
             except OSError as error:
                 raise Unreadable(_why(error)) from error
             if not block:
                 raise Changed(name)
-            if reading.searched and _holds_key(tail, block):
+            if block is not ZEROS and reading.searched and _holds_key(tail, block):
                 raise HoldsKey(name)
             tail = block[-KEY_LENGTH:]
             left -= len(block)
             yield block
         after = os.fstat(stream.fileno())
-        same = (after.st_mtime_ns, after.st_size) == (before.st_mtime_ns, before.st_size)
-        if not same and not (reading.grows and after.st_size > before.st_size):
+        if not _same(before, after, reading) and not (reading.grows and after.st_size > before.st_size):
             raise Changed(name)
+
+
+def _same(before: os.stat_result, after: os.stat_result, reading: Reading) -> bool:
+    """Whether a file was left alone.
+
+    Who rewrites it may set its time back, as rsync does; the time of its last change nobody can set. But that is also
+    the time of its rename or removal, and a log that is rotated meanwhile was still read whole.
+    """
+    moved = reading.grows or after.st_nlink < before.st_nlink
+    same = (after.st_mtime_ns, after.st_size) == (before.st_mtime_ns, before.st_size)
+    return same and (moved or after.st_ctime_ns == before.st_ctime_ns)
+
+
+def _skipped_hole(stream: FileIO) -> bool:
+    """Go over a block that lies in a hole: it need not be read."""
+    place = stream.tell()
+    try:
+        data = stream.seek(place, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno not in (errno.ENXIO, errno.EINVAL):  # nothing but a hole up to the end; or cannot tell
+            raise
+        data = place + BLOCK if error.errno == errno.ENXIO else place
+    skipped = data >= place + BLOCK
+    stream.seek(place + BLOCK if skipped else place)
+    return skipped
 
 
 def _holds_key(tail: bytes, block: bytes) -> bool:

@@ -21,11 +21,11 @@ from typing import IO, Any, cast
 
 from conche.errors import CheckFailed
 
-__all__ = ["Limits", "Refuses", "Walked", "extract", "inflated", "walk"]
+__all__ = ["DEEPEST", "Limits", "Refuses", "Walked", "extract", "inflated", "leads_out", "too_long", "walk"]
 
 BLOCK = 1 << 20
 PAGE = 4096
-ZEROS = bytes(PAGE)
+ZEROS, HOLE = bytes(PAGE), bytes(BLOCK)
 DEEPEST = 200
 LONGEST = 4096
 
@@ -41,12 +41,14 @@ class Limits:
     Attributes:
         members: entries.
         content: bytes of all files, unpacked.
+        links_out: links may lead anywhere: those of a volume mean a container's folders, and go back into it.
         exact: it has to be exactly as much, as the manifest knows.
     """
 
     members: int = 5_000_000
     content: int = 1 << 44
     exact: bool = False
+    links_out: bool = False
 
 
 @dataclass
@@ -68,6 +70,7 @@ def inflated(path: Path) -> Iterator[IO[bytes]]:
     """
     from isal import igzip_threaded, isal_zlib
 
+    _require_gzip(path)
     broken: Any = (EOFError, zlib.error, isal_zlib.error, gzip.BadGzipFile)
     unpack: Any = igzip_threaded.open
     try:
@@ -76,6 +79,26 @@ def inflated(path: Path) -> Iterator[IO[bytes]]:
             yield stream
     except broken as error:
         raise damaged(path, str(error)) from error
+
+
+OTHERS = {b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2", b"\x04\x22\x4d\x18": "lz4"}
+"""What else archives were compressed by, by their first bytes."""
+
+
+def _require_gzip(path: Path) -> None:
+    """Say of an archive that another program has compressed what to do with it."""
+    with path.open("rb") as stream:
+        begin = stream.read(6)
+    for magic, program in OTHERS.items():
+        if begin.startswith(magic):
+            name = path.name.split(".tar")[0] + ".tar.gz"
+            raise CheckFailed(
+                "archive-not-gzip",
+                f"{path.name} was compressed by {program}; only gzip is read here.",
+                looked_at=[str(path)],
+                next_command=f"{program} -dc '{path}' | gzip > '{path.with_name(f'.{name}')}'\n"
+                f"rm '{path}'; mv '{path.with_name(f'.{name}')}' '{path.with_name(name)}'",
+            )
 
 
 def damaged(path: Path, why: str) -> CheckFailed:
@@ -114,7 +137,7 @@ def walk(path: Path, limits: Limits, visit: Callable[[TarInfo, IO[bytes] | None]
                 if stream.has_more_than_zeros(archive.offset):
                     raise Refuses("something stands after its end, or a header in it is broken")
         for name, info in walked.links.items():
-            _admit_link(name, info, walked)
+            _admit_link(name, info, walked, limits)
         if limits.exact and (walked.members, walked.content) != (limits.members, limits.content):
             raise Refuses(f"it holds {walked.members} entries with {walked.content} bytes, its manifest says otherwise")
     except (Refuses, tarfile.TarError, EOFError, ValueError, OverflowError) as error:
@@ -202,7 +225,7 @@ def _admit(info: TarInfo, walked: Walked, limits: Limits) -> None:
         raise Refuses(f"{shown} is stored as a sparse file")
     if name.startswith(b"/") or b"\0" in name or any(part in (b"", b".", b"..") for part in parts):
         raise Refuses(f"{shown} does not stay inside")
-    if len(name) > LONGEST or len(parts) > DEEPEST:
+    if too_long(name):
         raise Refuses(f"{shown[:60]}… is too long a path")
     if name in walked.names:
         raise Refuses(f"{shown} stands twice")
@@ -217,17 +240,26 @@ def _admit(info: TarInfo, walked: Walked, limits: Limits) -> None:
         walked.links[name] = info
 
 
-def _admit_link(name: bytes, info: TarInfo, walked: Walked) -> None:
-    """A link leads inside: it goes up only at its beginning, and not further than the top.
+def too_long(name: bytes) -> bool:
+    """Whether a path is one that is not unpacked."""
+    return len(name) > LONGEST or name.count(b"/") >= DEEPEST
 
-    No entry stands below a link, so the folder that a link is in is a real one; after its leading `..` a target only
-    goes down, through folders, or through other links, which themselves lead inside.
+
+def leads_out(name: bytes, target: bytes) -> bool:
+    """Whether a link leads outside, or might.
+
+    One that leads inside goes up only at its beginning, and not further than the top. No entry stands below a link, so
+    the folder that a link is in is a real one; after its leading `..` a target only goes down, through folders, or
+    through other links, which themselves lead inside.
     """
-    target = os.fsencode(info.linkname)
-    shown = info.name.encode(errors="backslashreplace").decode()
     parts = [part for part in target.split(b"/") if part not in (b"", b".")]
     ups = next((place for place, part in enumerate(parts) if part != b".."), len(parts))
-    if not target or target.startswith(b"/") or b"\0" in target or b".." in parts[ups:] or ups > name.count(b"/"):
+    return not target or target.startswith(b"/") or b"\0" in target or b".." in parts[ups:] or ups > name.count(b"/")
+
+
+def _admit_link(name: bytes, info: TarInfo, walked: Walked, limits: Limits) -> None:
+    shown = info.name.encode(errors="backslashreplace").decode()
+    if not limits.links_out and leads_out(name, os.fsencode(info.linkname)):
         raise Refuses(f"the link {shown} leads outside")
     if any(above in walked.links for above in _above(name)):
         raise Refuses(f"{shown} stands below a link")
@@ -314,6 +346,9 @@ def write_sparsely(descriptor: int, block: bytes) -> None:
     """Write a block; pages of zeros become holes."""
     if ZEROS not in block:
         _write(descriptor, block)
+        return
+    if block == HOLE:  # most of a sparse file: one step instead of one for each page
+        os.lseek(descriptor, len(block), os.SEEK_CUR)
         return
     begun = 0
     for place in range(0, len(block), PAGE):

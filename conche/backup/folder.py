@@ -57,6 +57,8 @@ class FolderWriter:
             return
         try:
             digest = _written(path, blocks)
+        except FileExistsError:
+            raise  # that is another's
         except BaseException:
             path.unlink(missing_ok=True)
             raise

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conche.engine import containers
-from conche.engine.connection import Engine
+from conche.engine.connection import Engine, EngineRefused
 from conche.engine.containers import Container
-from conche.errors import ConcheError
+from conche.errors import ConcheError, NotFound, NotRestored, Unreachable
 from conche.files import write_atomic
 from conche.process import signals_deferred
 
@@ -38,54 +38,109 @@ class Waited:
 
 @dataclass(frozen=True)
 class _Note:
-    """What to do after a kill: let these containers go on, and remove the helpers of these volumes."""
+    """What to do after a kill: let these containers go on, and remove the helpers of these volumes.
+
+    Attributes:
+        ids: containers that are paused; with the action `start`, stopped ones.
+        stopped: containers that are stopped, because they could not be paused.
+    """
 
     engine: str | None
     volumes: tuple[str, ...] = ()
     action: str = "unpause"
     ids: tuple[str, ...] = ()
+    stopped: tuple[str, ...] = ()
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        return (*self.ids, *self.stopped)
+
+    def starts(self, container_id: str) -> bool:
+        """Whether a container that waits is to be started, and not to be unpaused."""
+        return self.action == "start" or container_id in self.stopped
 
 
 @contextlib.contextmanager
 def held(store: Path, engine: Engine, address: str | None, users: Sequence[Container], how: str) -> Iterator[Waited]:
     """Inside, those of the containers that ran are paused or stopped; `live` leaves them alone. Stands inside `noted`.
 
+    One that the engine starts again and again cannot be paused: it is stopped, and started afterwards.
+
     Args:
         store: folder for the note.
         address: the engine's, as stack.yaml has it.
         how: pause, stop or live.
     """
-    running = [one for one in users if one.state == "running"]
+    running = [one for one in users if one.state in ("running", "restarting")]
     waited = Waited()
     if not running or how == "live":
         waited.words = "live: containers went on writing" if running else waited.words
         yield waited
         return
-    action = "unpause" if how == "pause" else "start"
     before = _read(store)
-    note = _Note(address, before.volumes if before else (), action, tuple(one.id for one in running))
-    _write(store, note)
+    note = _Note(address, before.volumes if before else ())
     begun = time.monotonic()
     try:
         for one in running:
-            (containers.pause if how == "pause" else containers.stop)(engine, one.id)
+            note = _hold(store, engine, note, one, how)
         yield waited
     finally:
         with signals_deferred():
+            note = _read(store) or note
             _go_on(engine, note)
-            _write(store, replace(note, ids=()))
-        verb = "paused" if how == "pause" else "stopped"
-        waited.words = f"{verb} for {time.monotonic() - begun:.1f} s: {', '.join(one.name for one in running)}"
+            _write(store, replace(note, ids=(), stopped=()))
+        verbs = [verb for verb, ids in (("paused", note.ids), ("stopped", note.stopped)) if ids]
+        if verbs:
+            names = ", ".join(one.name for one in running if one.id in note.waiting)
+            waited.words = f"{' or '.join(verbs)} for {time.monotonic() - begun:.1f} s: {names}"
+
+
+def _hold(store: Path, engine: Engine, note: _Note, one: Container, how: str) -> _Note:
+    """Let one container wait, noted before it does; the note as it is now."""
+    if how == "pause" and one.state == "running":
+        _write(store, planned := replace(note, ids=(*note.ids, one.id)))
+        try:
+            containers.pause(engine, one.id)
+            return planned
+        except (NotFound, EngineRefused):
+            # Whatever it is, we did not pause it: what somebody else has paused must stay so.
+            _write(store, note)
+            seen = containers.read(engine, one.id)
+            if seen is None or seen.state not in ("running", "restarting"):
+                return note
+            if seen.state == "running":
+                raise
+    _write(store, planned := replace(note, stopped=(*note.stopped, one.id)))
+    containers.stop(engine, one.id)
+    return planned
 
 
 @contextlib.contextmanager
 def noted(store: Path, address: str | None, *volumes: str) -> Iterator[None]:
     """Inside, helpers are made for these volumes: after a kill the next command removes them."""
+    left = _read(store)
+    if left is not None and left.waiting:  # an engine that did not answer a moment ago
+        _go_on(Engine(left.engine), left)
     _write(store, _Note(address, volumes))
     try:
         yield
-    finally:
-        (store / NOTE).unlink()
+    except Unreachable as error:
+        # What was made there may be there still: the note stays, and the next command looks.
+        note = _read(store)
+        if note is not None and note.waiting:
+            raise _left_waiting(note, error) from error
+        raise
+    except BaseException:
+        _forget(store)
+        raise
+    _forget(store)
+
+
+def _forget(store: Path) -> None:
+    """Remove the note, unless containers wait still."""
+    note = _read(store)
+    if note is None or not note.waiting:
+        (store / NOTE).unlink(missing_ok=True)
 
 
 def _write(store: Path, note: _Note) -> None:
@@ -99,32 +154,54 @@ def recover(site: Site) -> None:
     note = _read(site.target.store)
     if note is not None:
         engine = Engine(note.engine)
-        if note.ids:
-            site.say(f"a killed command left containers waiting: {note.action}")
+        if note.waiting:
+            site.say("an earlier command left containers waiting: they go on")
         _go_on(engine, note)
-        for volume in note.volumes:
-            clear_helpers(engine, volume)
+        try:
+            for volume in note.volumes:
+                clear_helpers(engine, volume)
+        except Unreachable as error:
+            site.say(f"warning: what an earlier command has left on the engine stays for now: {error.message}")
+            _write(site.target.store, replace(note, ids=(), stopped=()))
+            return
     (site.target.store / NOTE).unlink(missing_ok=True)
 
 
 def _read(store: Path) -> _Note | None:
     try:
         content = json.loads((store / NOTE).read_text())
-        return _Note(content["engine"], tuple(content["volumes"]), content["action"], tuple(content["ids"]))
+        known = (tuple(content["ids"]), tuple(content.get("stopped", ())))
+        return _Note(content["engine"], tuple(content["volumes"]), content["action"], *known)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _go_on(engine: Engine, note: _Note) -> None:
-    problems: list[ConcheError] = []
-    for one in note.ids:
+    """Let every container go on that still waits.
+
+    Raises:
+        NotRestored: one could not; the note has to stay.
+    """
+    problem: ConcheError | None = None
+    for one in note.waiting:
+        starts = note.starts(one)
         try:
             seen = containers.read(engine, one)
-            if seen is not None and seen.state == "paused" and note.action == "unpause":
+            if seen is not None and seen.state == "paused" and not starts:
                 containers.unpause(engine, one)
-            elif seen is not None and seen.state in ("exited", "created") and note.action == "start":
+            elif seen is not None and seen.state in ("exited", "created") and starts:
                 containers.start(engine, one)
         except ConcheError as error:
-            problems.append(error)
-    if problems:
-        raise problems[0]
+            problem = problem or error
+    if problem is not None:
+        raise _left_waiting(note, problem) from problem
+
+
+def _left_waiting(note: _Note, error: ConcheError) -> NotRestored:
+    commands = [f"docker {'start' if note.starts(one) else 'unpause'} {one[:12]}" for one in note.waiting]
+    return NotRestored(
+        "containers-left-waiting",
+        f"Paused or stopped containers could not be let go on: {error.message}",
+        evidence=[*error.evidence, "By hand:", *commands],
+        next_command="\n".join(["invoke backup.verify    # it tries again", *commands]),
+    )

@@ -150,6 +150,8 @@ def read(folder: Path) -> Manifest:
         content = json.loads(raw)
         digest = content.pop("digest")
         same = digest == _digest(content) and _rendered({**content, "digest": digest}) == raw
+        if same and content["schema_"] != SCHEMA:
+            raise _foreign(folder, str(content["schema_"]))
         if same:
             return Manifest.model_validate(content)
     except FileNotFoundError:
@@ -161,6 +163,16 @@ def read(folder: Path) -> Manifest:
         f"The {FILE} of {folder.name} is not what was written.",
         looked_at=[str(folder / FILE)],
         next_command="invoke backup.list    # restore another one",
+    )
+
+
+def _foreign(folder: Path, schema: str) -> CheckFailed:
+    return CheckFailed(
+        "manifest-schema-unknown",
+        f"{folder.name} was written by another version of this tool: its {FILE} is {schema}, known here is {SCHEMA}.",
+        looked_at=[str(folder / FILE)],
+        next_command="use the version that stands in its MANIFEST.txt under `Made with`\n"
+        "tar xzf ARCHIVE.tar.gz -C FOLDER    # by hand: the files are what they always were",
     )
 
 

@@ -10,11 +10,11 @@ from io import BytesIO
 from pathlib import Path
 
 from conche.backup import sealing
-from conche.backup.drivers import influxdb
+from conche.backup.drivers import FOREIGN, influxdb
 from conche.backup.drivers.keyring import KEY
 from conche.backup.entries import Reading
 from conche.backup.exchange import Pair, Swap
-from conche.backup.extract import BLOCK, Limits, extract, inflated
+from conche.backup.extract import BLOCK, DEEPEST, Limits, extract, inflated
 from conche.backup.influx import CONFIG, DATA
 from conche.backup.manifest import Artifact, ComponentRecord
 from conche.backup.site import Site
@@ -63,7 +63,9 @@ def unpack(source: Source, into: Path) -> None:
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
     for artifact in source.record.artifacts:
         if artifact.members:
-            extract(source.file(artifact), into, Limits(artifact.members, artifact.content, exact=True))
+            foreign = source.record.driver in FOREIGN
+            limits = Limits(artifact.members, artifact.content, exact=True, links_out=foreign)
+            extract(source.file(artifact), into, limits)
         elif artifact.pieces:
             _inflate(source.file(artifact), into / Path(artifact.path).name.removesuffix(".gz"))
         elif not (source.record.driver == "secrets" and artifact.path.endswith(f"/{KEY}") and source.recovery):
@@ -108,7 +110,9 @@ def _unsaved(source: Source, folder: Path) -> Iterator[str]:
     for inside, folders, files in os.walk(folder):
         relative = Path(inside).relative_to(source.site.root)
         taken = [name for name in (*folders, *files) if reading.excludes(str(relative / name))]
-        folders[:] = [name for name in folders if name not in taken]
+        # What lies deeper is in no archive, and os.walk comes no further than Python's recursion does.
+        below = [] if len(relative.parts) > DEEPEST else folders
+        folders[:] = [name for name in below if name not in taken]
         yield from (str((Path(inside) / name).relative_to(folder)) for name in taken)
 
 

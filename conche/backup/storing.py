@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator
 from tarfile import TarInfo
 from typing import Protocol
@@ -11,6 +12,9 @@ from conche.backup.entries import BLOCK, Changed, Entry, HoldsKey, Reading, Unre
 __all__ = ["Writer", "store"]
 
 TRIES = 3
+
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What symlink(2) ends with on vfat, for instance."""
 
 
 class Writer(Protocol):
@@ -35,13 +39,17 @@ def store(entries: Iterable[Entry], writer: Writer, reading: Reading) -> int:
 def _store(entry: Entry, writer: Writer, reading: Reading) -> bool:
     name = entry.info.name
     if entry.read is None:
-        writer.add(entry.info)
-        return True
+        return _add_unread(entry.info, writer, reading)
     for _ in range(TRIES):
         try:
             _add(writer, *entry.read())
         except Changed:
             continue
+        except FileExistsError:
+            reading.leave_out(
+                name, "has another's name on the target, which knows no upper and lower case", harmful=True
+            )
+            return False
         except HoldsKey:
             reading.leave_out(name, "holds a private age key")
             return False
@@ -51,6 +59,18 @@ def _store(entry: Entry, writer: Writer, reading: Reading) -> bool:
         return True
     reading.leave_out(name, f"changed while it was read, {TRIES} times", harmful=True)
     return False
+
+
+def _add_unread(info: TarInfo, writer: Writer, reading: Reading) -> bool:
+    """A folder or link."""
+    try:
+        writer.add(info)
+    except OSError as error:
+        if not info.issym() or error.errno not in NO_LINKS:
+            raise
+        reading.leave_out(info.name, "is a link, and the target's file system has none", harmful=True)
+        return False
+    return True
 
 
 def _add(writer: Writer, info: TarInfo, blocks: Iterator[bytes]) -> None:

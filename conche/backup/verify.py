@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from conche.backup import manifest
+from conche.backup.drivers import FOREIGN
 from conche.backup.extract import Limits, inflated, walk
 from conche.backup.manifest import Artifact, Manifest
 from conche.backup.site import Site, open_site
@@ -22,6 +24,7 @@ from conche.outcome import Outcome, Table
 __all__ = ["Damage", "check", "verify"]
 
 BLOCK = 1 << 20
+ARCHIVE = re.compile(r"\.(tar(\.\w+)?|tgz|tzst|txz|tbz2)$")
 Inodes = dict[tuple[int, int], str]
 """sha256 by device and inode: a file that several backups share is read once."""
 
@@ -54,7 +57,7 @@ def check(
     damage = [one for one in found if one]
     damage += _links(folder, known, only) + ([] if only else _strangers(folder, known))
     if deep and not damage:
-        damage += [one for artifact in artifacts if (one := _inside(folder, artifact))]
+        damage += [one for artifact in artifacts if (one := _inside(folder, artifact, known))]
     return damage
 
 
@@ -106,11 +109,12 @@ def _strangers(folder: Path, known: Manifest) -> list[Damage]:
     return [Damage(path, "does not belong to the backup") for path in sorted(found)]
 
 
-def _inside(folder: Path, artifact: Artifact) -> Damage | None:
-    path = folder / artifact.path
+def _inside(folder: Path, artifact: Artifact, known: Manifest) -> Damage | None:
+    path, component = folder / artifact.path, known.components.get(Path(artifact.path).parts[0])
+    foreign = component is not None and component.driver in FOREIGN
     try:
         if artifact.members:
-            walk(path, Limits(artifact.members, artifact.content, exact=True))
+            walk(path, Limits(artifact.members, artifact.content, exact=True, links_out=foreign))
         elif artifact.pieces:
             with inflated(path) as stream:
                 size = sum(len(block) for block in iter(lambda: stream.read(BLOCK), b""))
@@ -154,16 +158,24 @@ def _verified(site: Site, one: Found, *, deep: bool, inodes: Inodes) -> _Result:
     if one.manifest is None and not (one.folder / manifest.FILE).exists():
         return _Result(hashed=False, damage=tuple(_unhashed(one)))
     if one.manifest is None:
-        return _Result(hashed=True, damage=(Damage(manifest.FILE, "is not what was written"),))
+        return _Result(hashed=True, damage=(Damage(manifest.FILE, _why_unread(one)),))
     damage = check(one.folder, one.manifest, deep=deep, read=inodes)
     record = site.target.record(one)
     site.target.note(one, replace(record, verified=None if damage else datetime.now(UTC)))
     return _Result(hashed=True, damage=tuple(damage))
 
 
+def _why_unread(one: Found) -> str:
+    try:
+        manifest.read(one.folder)
+    except CheckFailed as error:
+        return "is not what was written" if error.code == "manifest-damaged" else f"cannot be read: {error.message}"
+    return "could not be read a moment ago"
+
+
 def _unhashed(one: Found) -> Iterable[Damage]:
     """A backup of the old script: nothing to compare with, but its archives can be read or not."""
-    archives = sorted(one.folder.rglob("*.tar.gz"))
+    archives = sorted(path for path in one.folder.rglob("*") if ARCHIVE.search(path.name))
     if not archives and not (one.folder / manifest.TEXT).exists():
         yield Damage(".", "has no manifest and no archive")
     for path in archives:

@@ -15,18 +15,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conche.errors import ConcheError, NotFound, Unreachable
+from conche.errors import ConcheError, NotFound, Refused, Unreachable
 from conche.process import run
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-__all__ = ["Engine", "translated"]
+__all__ = ["Engine", "EngineRefused", "translated"]
 
 LOCAL = "unix:///var/run/docker.sock"
 
 TIMEOUT = 60
 """Seconds for one request to the engine; a pull or build is not one."""
+
+TIMEOUT_VARIABLE = "CONCHE_ENGINE_TIMEOUT"
+"""Other seconds: for an engine that is far away or slow, or that shall be given up sooner."""
 
 
 class Engine:
@@ -73,7 +76,7 @@ class Engine:
             return docker.DockerClient(
                 base_url=self.address,
                 version="auto",
-                timeout=TIMEOUT,
+                timeout=_timeout(),
                 use_ssh_client=self.address.startswith("ssh://"),
                 tls=self._tls(),
             )
@@ -91,6 +94,17 @@ class Engine:
             return False
         pair = (str(certificate), str(key)) if certificate.is_file() else None
         return TLSConfig(client_cert=pair, ca_cert=str(authority), verify=True)
+
+
+def _timeout() -> int:
+    text = os.environ.get(TIMEOUT_VARIABLE) or str(TIMEOUT)
+    if not text.isdecimal() or int(text) == 0:
+        raise Refused(
+            "engine-timeout-no-number",
+            f"{TIMEOUT_VARIABLE} is {text!r}, not a number of seconds.",
+            next_command=f"unset {TIMEOUT_VARIABLE}",
+        )
+    return int(text)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -152,3 +153,40 @@ def test_in_the_night_in_which_two_o_clock_comes_twice_names_differ(
     finally:
         monkeypatch.delenv("TZ")
         time.tzset()
+
+
+def test_the_night_in_which_two_o_clock_does_not_exist_keeps_its_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Europe/Madrid")
+    time.tzset()
+    try:
+        moments = [datetime(2026, 3, 29, hour, 30, tzinfo=UTC) for hour in (0, 1)]
+        names = [name_of("factory", "daily", moment) for moment in moments]
+        for name in names:
+            (tmp_path / "daily" / name).mkdir(parents=True)
+
+        assert names == ["factory_daily_20260329_013000", "factory_daily_20260329_033000"]
+        assert [one.named for one in Target(tmp_path, "factory").backups()] == moments[::-1]
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
+
+
+def test_where_all_are_damaged_or_only_one_is_left_none_goes(checkout: Checkout) -> None:
+    for age in (40, 30, 20, 10):
+        aged(checkout.create_backup(), age)
+    before = checkout.backups()
+    for folder in before:
+        (folder / "models/prophet_1.pkl").unlink()
+        (folder / "models/prophet_1.pkl").write_text("model 0ne")
+    verified = checkout.invoke("backup.verify")
+    pruned = checkout.invoke("backup.prune")
+
+    assert (verified.returncode, pruned.returncode) == (1, 0), pruned.stderr
+    assert checkout.backups() == before
+    only = aged(checkout.create_backup(), 9)
+    for folder in before:
+        shutil.rmtree(folder)
+    assert checkout.invoke("backup.prune").returncode == 0
+    assert checkout.backups() == [only]

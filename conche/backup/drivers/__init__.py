@@ -15,12 +15,15 @@ from conche.backup.manifest import Artifact, ComponentRecord, Link, Omission
 from conche.backup.site import Site
 from conche.stack import Component
 
-__all__ = ["Dumping", "dump", "printable"]
+__all__ = ["FOREIGN", "Dumping", "dump", "printable"]
 
 MODULES = {
     "archive": "local", "files": "local", "logs": "local", "secrets": "keyring",
     "volume": "volume", "influxdb": "influxdb", "command": "command",
 }  # fmt: skip
+
+FOREIGN = ("volume", "influxdb")
+"""Drivers whose archives hold folders of a container, with links that mean its own root."""
 
 
 @dataclass(frozen=True)

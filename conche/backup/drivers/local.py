@@ -24,7 +24,11 @@ CONSISTENCY = "as read, file by file"
 def dump(task: Dumping) -> ComponentRecord:
     """Dump the component's folders, each to an archive, or its files, each to a file."""
     component = task.component
-    reading = Reading(exclude=(*task.site.never(), *component.exclude), grows=component.driver == "logs")
+    reading = Reading(
+        exclude=(*task.site.never(), *component.exclude),
+        grows=component.driver == "logs",
+        inside=component.driver == "archive",
+    )
     if component.driver == "archive":
         made = {path: one for path in component.paths if (one := _archive(task, path.rstrip("/"), reading))}
         facts = {Path(one.path).name: path for path, one in made.items()}

@@ -1,0 +1,144 @@
+"""Sources that change while they are read: what is stored was the file at one moment, or it is said to be missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tarfile import TarInfo
+
+import pytest
+
+from conche.backup.archive import ArchiveWriter, compressing
+from conche.backup.entries import Entry, Reading, local_entries
+from conche.backup.storing import store
+
+OLD, NEW = b"a" * (3 << 20), b"b" * (3 << 20)
+
+
+def during(entry: Entry, change: Callable[[], None]) -> Entry:
+    """The same entry; the change comes after its first block, once."""
+    read = entry.read
+    changed: list[bool] = []
+    assert read is not None
+
+    def reading() -> tuple[TarInfo, Iterator[bytes]]:
+        info, blocks = read()
+
+        def through() -> Iterator[bytes]:
+            for block in blocks:
+                yield block
+                if not changed:
+                    changed.append(True)
+                    change()
+
+        return info, through()
+
+    return Entry(entry.info, reading)
+
+
+def stored(tmp_path: Path, change: Callable[[Path], None], *, before: bool = False) -> tuple[bytes | None, list[str]]:
+    """What an archive has of a file that is changed before or while it is read, and why it was left out."""
+    (tmp_path / "src").mkdir()
+    file = tmp_path / "src/file"
+    file.write_bytes(OLD)
+    reading = Reading()
+    with compressing(tmp_path / "a.tar.gz") as compressor:
+        writer = ArchiveWriter(compressor)
+        for entry in local_entries(tmp_path, "src", reading):
+            if entry.read is not None and before:
+                change(file)
+            moving = entry.read is not None and not before
+            store([during(entry, lambda: change(file)) if moving else entry], writer, reading)
+        writer.finish()
+    out = tmp_path / "out"
+    out.mkdir()
+    subprocess.run(["tar", "xzf", tmp_path / "a.tar.gz", "-C", out], check=True)
+    place = out / "src/file"
+    assert all(one.harmful for one in reading.left_out)
+    return place.read_bytes() if place.exists() else None, [one.why for one in reading.left_out]
+
+
+def rewritten(file: Path) -> None:
+    file.write_bytes(NEW)
+
+
+def rewritten_with_its_old_time(file: Path) -> None:
+    seen = file.stat()
+    file.write_bytes(NEW)
+    os.utime(file, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+
+
+def grown(file: Path) -> None:
+    with file.open("ab") as stream:
+        stream.write(b"more")
+
+
+def truncated(file: Path) -> None:
+    os.truncate(file, 1 << 20)
+
+
+def emptied(file: Path) -> None:
+    os.truncate(file, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "then"),
+    [
+        (rewritten, NEW),
+        (rewritten_with_its_old_time, NEW),
+        (grown, OLD + b"more"),
+        (truncated, OLD[: 1 << 20]),
+        (emptied, b""),
+    ],
+)
+def test_what_changes_while_it_is_read_is_read_again(
+    tmp_path: Path, change: Callable[[Path], None], then: bytes
+) -> None:
+    assert stored(tmp_path, change) == (then, [])
+
+
+def replaced(file: Path) -> None:
+    file.with_name("new").write_bytes(NEW)
+    file.with_name("new").replace(file)
+
+
+def folder_renamed(file: Path) -> None:
+    file.parent.rename(file.parent.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize("change", [Path.unlink, replaced, folder_renamed])
+def test_what_loses_its_name_while_it_is_read_is_what_it_was(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    assert stored(tmp_path, change) == (OLD, [])
+
+
+def fifo(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def link(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("/etc/hostname")
+
+
+def folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (Path.unlink, "cannot be read: No such file or directory"),
+        (folder_renamed, "cannot be read: No such file or directory"),
+        (link, "cannot be read: Too many levels of symbolic links"),
+        (fifo, "changed while it was read, 3 times"),
+        (folder, "cannot be read: Is a directory"),
+    ],
+)
+def test_what_is_something_else_by_the_time_it_is_opened_is_said_and_not_waited_for(
+    tmp_path: Path, change: Callable[[Path], None], why: str
+) -> None:
+    assert stored(tmp_path, change, before=True) == (None, [why])
