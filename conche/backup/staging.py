@@ -239,11 +239,13 @@ def blocks(path: Path) -> Iterator[bytes]:
 def _packed(source: Source) -> Iterator[bytes]:
     """The plain files of a component as a tar stream, all of one owner."""
     owner, _, group = source.record.facts.get("owner", "0:0").partition(":")
+    made = int(source.folder.stat().st_mtime)  # of folders and links no time is kept
     paths = [one.path for one in source.record.artifacts] + [one.path for one in source.record.links]
     for folder in sorted({parent for path in paths for parent in Path(path).relative_to(source.name).parents}):
         if folder != Path():
             info = tarfile.TarInfo(str(folder))
             info.type, info.mode, info.uid, info.gid = tarfile.DIRTYPE, 0o755, int(owner), int(group)
+            info.mtime = made
             yield info.tobuf(tarfile.GNU_FORMAT)
     for artifact in source.record.artifacts:
         info = tarfile.TarInfo(str(Path(artifact.path).relative_to(source.name)))
@@ -257,5 +259,6 @@ def _packed(source: Source) -> Iterator[bytes]:
     for link in source.record.links:
         info = tarfile.TarInfo(str(Path(link.path).relative_to(source.name)))
         info.type, info.linkname, info.uid, info.gid = tarfile.SYMTYPE, link.target, int(owner), int(group)
+        info.mtime = made
         yield info.tobuf(tarfile.GNU_FORMAT)
     yield bytes(2 * tarfile.BLOCKSIZE)
