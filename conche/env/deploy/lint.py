@@ -13,14 +13,24 @@ from conche.stack import Deploy
 __all__ = ["check"]
 
 
-def check(configuration: Configuration, deploy: Deploy, root: Path, own: Mapping[str, str], *, protected: bool) -> None:
+def check(
+    configuration: Configuration,
+    deploy: Deploy,
+    root: Path,
+    own: Mapping[str, str],
+    *,
+    protected: bool,
+    swarm: bool = False,
+) -> None:
     """Refuse files that cannot be deployed without losing requests, with every reason at once.
 
     Args:
         own: image references of this stack's own images.
         protected: bind mounts of the checkout are refused too.
+        swarm: a swarm brings secrets into containers by itself.
     """
     problems = list(_problems(configuration, deploy, root, own, protected=protected))
+    problems += [] if swarm else _closed(configuration.rendered["services"])
     if problems:
         raise Refused(
             "not-deployable",
@@ -46,6 +56,15 @@ def _problems(
             for mount in body.get("volumes") or []:
                 if mount["type"] == "bind" and body["image"] in own and Path(mount["source"]).is_relative_to(root):
                     yield f"{name} mounts {mount['source']} of this checkout: a release is what is in its image"
+
+
+def _closed(bodies: Mapping[str, Any]) -> Iterator[str]:
+    for name, body in bodies.items():
+        if body.get("read_only") and body.get("secrets"):
+            yield (
+                f"{name} is read_only and takes secrets: a release copies them into its containers, and the engine"
+                " copies nothing into one that is read_only"
+            )
 
 
 def _beside(body: Mapping[str, Any], name: str, configuration: Configuration) -> Iterator[str]:

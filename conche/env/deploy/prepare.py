@@ -167,7 +167,7 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
     own = {
         one.image: image for one in configuration.services.values() if (image := call.stack.image_of(one.image, name))
     }
-    lint.check(configuration, deploy, call.root, own, protected=environment.protected)
+    lint.check(configuration, deploy, call.root, own, protected=environment.protected, swarm=environment.swarm)
     pins, asked = _pins(call, name, configuration, own, wanted)
     files = _secret_files(call, name, configuration, secrets)
     said = "".join(file.read_text(encoding="utf-8") for file in compose.files)

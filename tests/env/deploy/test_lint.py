@@ -12,7 +12,8 @@ from conche.engine.compose import Compose
 from conche.engine.connection import Engine
 from conche.env.deploy.lint import check
 from conche.errors import Refused
-from conche.stack import Deploy
+from conche.stack import Deploy, load
+from tests.stacks import ROOT
 
 DEPLOY = Deploy(edge="edge", serves="web")
 
@@ -27,6 +28,7 @@ def complaints(
 ) -> tuple[str, ...]:
     file = folder / "compose.yaml"
     named: dict[str, Any] = {"networks": {"in": {}, "out": {}}, "volumes": {"edge": {}}}
+    named["secrets"] = {"key": {"file": "key.txt"}}
     file.write_text(json.dumps({"services": services, **named}))
     configuration = Compose(Engine(), "x-prod", (file,)).configuration(hashed=False)
     try:
@@ -54,6 +56,7 @@ def test_good_files_are_not_complained_of(tmp_path: Path) -> None:
         (changed("web", healthcheck=None, restart="no"), "web is a one-shot"),
         (changed("web", networks=None, network_mode="host"), "web has a network_mode"),
         (changed("web", networks=["out"]), "edge and web share no network"),
+        (changed("web", read_only=True, secrets=["key"]), "web is read_only and takes secrets"),
         (changed("edge", ports=None), "edge publishes no port"),
         (changed("edge", volumes=None), "edge has no volume at /etc/conche/edge"),
         ({"web": GOOD["web"]}, "names the service edge, which is in no Compose file"),
@@ -75,3 +78,13 @@ def test_a_protected_environment_runs_what_is_in_its_image(tmp_path: Path, prote
     services = changed("web", volumes=["./src:/app"])
 
     assert len(complaints(tmp_path, services, protected=protected)) == count
+
+
+def test_our_own_production_can_be_deployed() -> None:
+    stack = load(ROOT)
+    prod = stack.environments["prod"]
+    configuration = Compose(Engine(), "x-prod", (ROOT / "compose/prod.yaml",)).configuration(hashed=False)
+
+    check(configuration, prod.deploy, ROOT, {}, protected=prod.protected)
+
+    assert configuration.rendered["services"]["fastapi-app-prod"]["secrets"]
