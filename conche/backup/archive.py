@@ -21,7 +21,7 @@ from pathlib import Path
 from tarfile import TarInfo
 from typing import BinaryIO
 
-from conche.backup.entries import BLOCK
+from conche.backup.entries import BLOCK, ZEROS
 from conche.files import begin_writeback
 
 __all__ = ["Archive", "ArchiveWriter", "Compressor", "compressing"]
@@ -40,7 +40,6 @@ WORTH_A_THREAD = 256 * 1024
 WRITEBACK = 16 << 20
 """Bytes after which the disk is set to work: waiting for it only at the end would take as long again."""
 
-ZEROS = bytes(BLOCK)
 GZIP = 31
 """zlib's number for a window of 32 KiB and a gzip header."""
 

@@ -22,7 +22,10 @@ from tarfile import TarInfo
 
 from conche.backup.extract import DEEPEST, leads_out, too_long
 
-__all__ = ["BLOCK", "Changed", "Entry", "HoldsKey", "LeftOut", "Reading", "Unreadable", "local_entries", "tar_entries"]
+__all__ = [
+    "BLOCK", "ZEROS", "Changed", "Entry", "HoldsKey", "LeftOut", "Reading", "Unreadable", "local_entries",
+    "tar_entries",
+]  # fmt: skip
 
 BLOCK = 1 << 20
 """Bytes of one read; a file of at most this is read whole before a byte of it is stored."""

@@ -41,23 +41,18 @@ class _Note:
     """What to do after a kill: let these containers go on, and remove the helpers of these volumes.
 
     Attributes:
-        ids: containers that are paused; with the action `start`, stopped ones.
-        stopped: containers that are stopped, because they could not be paused.
+        ids: containers that are paused.
+        stopped: containers that are stopped: as asked, or because they could not be paused.
     """
 
     engine: str | None
     volumes: tuple[str, ...] = ()
-    action: str = "unpause"
     ids: tuple[str, ...] = ()
     stopped: tuple[str, ...] = ()
 
     @property
     def waiting(self) -> tuple[str, ...]:
         return (*self.ids, *self.stopped)
-
-    def starts(self, container_id: str) -> bool:
-        """Whether a container that waits is to be started, and not to be unpaused."""
-        return self.action == "start" or container_id in self.stopped
 
 
 @contextlib.contextmanager
@@ -170,8 +165,7 @@ def recover(site: Site) -> None:
 def _read(store: Path) -> _Note | None:
     try:
         content = json.loads((store / NOTE).read_text())
-        known = (tuple(content["ids"]), tuple(content.get("stopped", ())))
-        return _Note(content["engine"], tuple(content["volumes"]), content["action"], *known)
+        return _Note(content["engine"], *(tuple(content[key]) for key in ("volumes", "ids", "stopped")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -184,7 +178,7 @@ def _go_on(engine: Engine, note: _Note) -> None:
     """
     problem: ConcheError | None = None
     for one in note.waiting:
-        starts = note.starts(one)
+        starts = one in note.stopped
         try:
             seen = containers.read(engine, one)
             if seen is not None and seen.state == "paused" and not starts:
@@ -198,7 +192,7 @@ def _go_on(engine: Engine, note: _Note) -> None:
 
 
 def _left_waiting(note: _Note, error: ConcheError) -> NotRestored:
-    commands = [f"docker {'start' if note.starts(one) else 'unpause'} {one[:12]}" for one in note.waiting]
+    commands = [f"docker {'start' if one in note.stopped else 'unpause'} {one[:12]}" for one in note.waiting]
     return NotRestored(
         "containers-left-waiting",
         f"Paused or stopped containers could not be let go on: {error.message}",

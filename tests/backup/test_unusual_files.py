@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from conche.backup import manifest
-from conche.backup.archive import ArchiveWriter, compressing
+from conche.backup.archive import Archive, ArchiveWriter, compressing
 from conche.backup.entries import Reading, local_entries
 from conche.backup.extract import DEEPEST, Limits, extract
 from conche.backup.folder import FolderWriter
@@ -183,6 +183,14 @@ def test_links_of_a_volume_may_lead_anywhere_and_are_not_followed(tmp_path: Path
     assert list(canary.iterdir()) == []
 
 
+def archived(folder: Path, reading: Reading) -> Archive:
+    """`src` of a folder as `a.tar.gz` in it."""
+    with compressing(folder / "a.tar.gz") as compressor:
+        writer = ArchiveWriter(compressor)
+        store(local_entries(folder, "src", reading), writer, reading)
+        return writer.finish()
+
+
 def test_many_small_files_stay_within_memory(tmp_path: Path) -> None:
     for folder in range(20):
         (tmp_path / f"src/{folder}").mkdir(parents=True)
@@ -191,10 +199,7 @@ def test_many_small_files_stay_within_memory(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     reading = Reading()
 
-    with compressing(tmp_path / "a.tar.gz") as compressor:
-        writer = ArchiveWriter(compressor)
-        store(local_entries(tmp_path, "src", reading), writer, reading)
-        made = writer.finish()
+    made = archived(tmp_path, reading)
     (tmp_path / "out").mkdir()
     walked = extract(tmp_path / "a.tar.gz", tmp_path / "out", Limits(made.members, made.content, exact=True))
 
@@ -211,10 +216,7 @@ def test_a_large_dense_file_is_never_held_in_memory(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     reading = Reading()
 
-    with compressing(tmp_path / "a.tar.gz") as compressor:
-        writer = ArchiveWriter(compressor)
-        store(local_entries(tmp_path, "src", reading), writer, reading)
-        made = writer.finish()
+    made = archived(tmp_path, reading)
 
     assert (made.content, reading.left_out) == (256 << 20, [])
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000
