@@ -17,7 +17,7 @@ from conche.engine import containers, health, networks
 from conche.engine.compose import Compose, Configuration
 from conche.engine.health import Waiting
 from conche.errors import Restored
-from conche.process import run
+from conche.process import run, signals_deferred
 from conche.stack import TRIAL
 
 __all__ = ["definition", "remove", "start_and_wait"]
@@ -66,7 +66,9 @@ def start_and_wait(compose: Compose, configuration: Configuration, service: str,
         "docker", "compose", "--file", "-", "--project-name", trial.project, "--progress", "plain",
         "up", "--detach", "--no-build", "--pull", "never",
     )  # fmt: skip
-    started = run(argv, stdin=document, extra_env=trial.environment(), redact=trial.redact, timeout=120)
+    # An engine goes on making what a Compose that was broken off has asked for, and the unwinding would not see it yet.
+    with signals_deferred():
+        started = run(argv, stdin=document, extra_env=trial.environment(), redact=trial.redact, timeout=120)
     if not started.ok:
         raise Restored(
             "start-failed",

@@ -195,7 +195,7 @@ class Pipeline:
         if name == self.deploy.edge:
             self._bring_edge(name)
         else:
-            self._checked(self._up(name), name)
+            self._bring(name)
         self._wait({name: [c.id for c in self.look.of(name)]})
 
     def _bring_edge(self, name: str) -> None:
@@ -203,7 +203,7 @@ class Pipeline:
         with signals_deferred():
             self._checked(self.compose.call(self.compose.create_alone(name), on_line=self.progress.detail), name)
             self.look.edge().begin(self.configure(self.before.release))
-            self._checked(self._up(name), name)
+            self._bring(name)
 
     def _replace(self, step: Step) -> None:
         """Without an edge: the successor is tried beside, then takes the place."""
@@ -217,8 +217,7 @@ class Pipeline:
             self._undo.append((f"bring {name} back as it was", lambda: self._as_before(name)))
         else:
             self._undo.append((f"remove {name}", lambda: self._each(name, containers.remove)))
-        with signals_deferred():
-            self._checked(self._up(name), name)
+        self._bring(name)
         self._wait({name: [c.id for c in self.look.of(name)]})
 
     def _start_beside(self) -> None:
@@ -227,7 +226,8 @@ class Pipeline:
         self._undo.append((f"remove {self.release}", lambda: self._remove_release(served, self.release)))
         there = len(self.look.of(served))
         argv = self.compose.up_beside(served, there + self.counts.get(served, 1))
-        self._checked(self.compose.call(argv, on_line=self.progress.detail), served)
+        with signals_deferred():
+            self._checked(self.compose.call(argv, on_line=self.progress.detail), served)
         edge = self.look.edge()
         edge.place(new)
         edge.prove(new)
@@ -320,8 +320,11 @@ class Pipeline:
     def _new_ids(self, served: str) -> set[str]:
         return {one.id for one in self.look.of_release(served, self.release)}
 
-    def _up(self, name: str) -> Completed:
-        return self.compose.call(self.compose.up_alone(name), on_line=self.progress.detail, outlives=True)
+    def _bring(self, name: str) -> None:
+        """Create, start or recreate a service; whole, or an engine would go on making what nobody removes any more."""
+        with signals_deferred():
+            argv = self.compose.up_alone(name)
+            self._checked(self.compose.call(argv, on_line=self.progress.detail, outlives=True), name)
 
     def _as_before(self, name: str) -> None:
         if self.previous is None:
