@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from conche.errors import Refused, Told
 from conche.outcome import Outcome, Plan, Table
@@ -101,7 +101,7 @@ class Output:
         self.redact = Redactor()
         self._stdin = stdin or sys.stdin
         self._stdout = stdout or sys.stdout
-        self._stderr = stderr or sys.stderr
+        self._stderr = cast(TextIO, _Remarks(stderr or sys.stderr))
         self._shown: Any = None
 
     def say(self, text: str) -> None:
@@ -272,6 +272,37 @@ class Output:
 
     def _plain(self, console: Console, text: str, style: str = "") -> None:
         console.print(self.redact(text), style=style or None, markup=False, soft_wrap=True)
+
+
+class _Remarks:
+    """A stream whose reader may leave: what is said then is lost, and the command goes on.
+
+    A terminal that is closed sends SIGHUP and takes no more words; the unwinding must not end at the first of them.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._hear_no_more()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._hear_no_more()
+
+    def _hear_no_more(self) -> None:
+        """Python would try once more at its end with what the stream holds still, and exit with 120."""
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 def _live(console: Console) -> Any:

@@ -24,14 +24,18 @@ draining = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 if how == "crash":
     sys.exit("the cause of the crash")
-if how == "dies":
-    threading.Timer(float(os.environ.get("DIES_AFTER", "2")), lambda: os._exit(3)).start()
+if how == "slow":
+    time.sleep(2)
+dying = threading.Timer(1, lambda: os._exit(3))
+started = threading.Lock()
 class Page(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
         through_edge = "X-Request-Id" in self.headers
         users = through_edge and not self.headers.get("X-Conche-Candidate")
         sick = how == "sick" or (how == "sick-through-edge" and through_edge) or (how == "sick-to-users" and users)
+        if how == "dies" and users and started.acquire(blocking=False):
+            dying.start()
         release = "r0" if how == "wrong" else os.environ.get("CONCHE_RELEASE", "")
         if self.path.startswith("/slow"):
             time.sleep(float(self.path.partition("=")[2] or 1))
@@ -61,13 +65,13 @@ services:
   web:
     image: localhost:5000/{name}:production
     stop_grace_period: 3s
-    environment: {{SETTING: "${{SETTING:-none}}", DIES_AFTER: "6"}}
+    environment: {{SETTING: "${{SETTING:-none}}"}}
     networks: [inside]
     depends_on: [store]
     healthcheck:
       test: ["CMD", "python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/')"]
       interval: 1s
-      timeout: 2s
+      timeout: 10s
       retries: 2
       start_period: 3s
     restart: unless-stopped
@@ -82,7 +86,7 @@ services:
     healthcheck:
       test: ["CMD", "python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9000/')"]
       interval: 1s
-      timeout: 2s
+      timeout: 10s
       retries: 3
       start_period: 3s
     restart: unless-stopped
@@ -95,7 +99,7 @@ services:
     healthcheck:
       test: ["CMD", "curl", "--fail", "--silent", "http://127.0.0.1:8082/"]
       interval: 1s
-      timeout: 2s
+      timeout: 10s
       retries: 3
       start_period: 3s
     restart: unless-stopped

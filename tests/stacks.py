@@ -29,10 +29,14 @@ if behaviour == "hang":
     signal.pause()
 if behaviour == "memory":
     hog = [bytearray(1 << 20) for _ in range(10_000)]
+if behaviour == "slow":
+    time.sleep(2)
 class Page(http.server.BaseHTTPRequestHandler):
+    ill = False
     def do_GET(self):
         now = pathlib.Path("/app/behaviour").read_text().strip()
-        sick = behaviour == "sick" or now == "ill"
+        Page.ill = Page.ill or now == "ill"
+        sick = behaviour == "sick" or Page.ill
         self.send_response(500 if sick else 200)
         self.end_headers()
         self.wfile.write(pathlib.Path("/app/version").read_bytes())
@@ -67,7 +71,7 @@ services:
     healthcheck:
       test: ["CMD", "python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/')"]
       interval: 1s
-      timeout: 2s
+      timeout: 10s
       retries: 2
       start_period: 3s
     restart: unless-stopped
@@ -148,7 +152,7 @@ class SmallStack:
         self.write(name, before.replace(old, new))
 
     def behave(self, how: str) -> None:
-        """well, crash, hang, sick or memory, from the server's next start on; ill at once."""
+        """well, slow, crash, hang, sick or memory, from the server's next start on; ill at once, and until that."""
         self.write("app/behaviour", how)
 
     @property

@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import tarfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -34,6 +35,12 @@ ZEROS = bytes(BLOCK)
 
 AGE_KEY = re.compile(rb"AGE-SECRET-KEY-1[0-9A-Z]{58}")
 KEY_LENGTH = 74
+
+TICK = 10_000_000
+"""Nanoseconds: kernels before 6.13 give all changes of one tick, 10 ms at most, the same time.
+
+Source: https://docs.kernel.org/filesystems/multigrain-ts.html
+"""
 
 NEVER = (".env", ".env.*", ".sops", ".git", ".backup", ".venv", ".nox", "__pycache__", "node_modules", "*.pyc")
 """Names that no local component takes: secrets, and what is made anew from something else."""
@@ -221,7 +228,7 @@ def _read(path: str, name: str, reading: Reading) -> tuple[TarInfo, Iterator[byt
     except OSError as error:
         raise Unreadable(_why(error)) from error
     try:
-        before = os.fstat(stream.fileno())
+        before = _settled(stream)
         if not stat.S_ISREG(before.st_mode):
             raise Changed(name)
         info = _info(name, before)
@@ -231,6 +238,15 @@ def _read(path: str, name: str, reading: Reading) -> tuple[TarInfo, Iterator[byt
     except BaseException:
         stream.close()
         raise
+
+
+def _settled(stream: FileIO) -> os.stat_result:
+    """A file's state, at a moment after which every change gives it another time."""
+    seen = os.fstat(stream.fileno())
+    if 0 <= time.time_ns() - seen.st_ctime_ns < TICK:
+        time.sleep(TICK / 1e9)
+        seen = os.fstat(stream.fileno())
+    return seen
 
 
 def _blocks(stream: FileIO, before: os.stat_result, name: str, reading: Reading) -> Iterator[bytes]:

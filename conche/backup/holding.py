@@ -28,6 +28,12 @@ __all__ = ["Waited", "held", "noted", "recover"]
 
 NOTE = "waiting.json"
 
+TRIES = 5
+"""How often a container that runs is tried to be paused."""
+
+PAUSE = 0.2
+"""Seconds between two of these tries."""
+
 
 @dataclass
 class Waited:
@@ -92,7 +98,10 @@ def held(store: Path, engine: Engine, address: str | None, users: Sequence[Conta
 
 def _hold(store: Path, engine: Engine, note: _Note, one: Container, how: str) -> _Note:
     """Let one container wait, noted before it does; the note as it is now."""
-    if how == "pause" and one.state == "running":
+    state = one.state if how == "pause" else ""
+    for left in reversed(range(TRIES)):
+        if state != "running":
+            break
         _write(store, planned := replace(note, ids=(*note.ids, one.id)))
         try:
             containers.pause(engine, one.id)
@@ -103,8 +112,11 @@ def _hold(store: Path, engine: Engine, note: _Note, one: Container, how: str) ->
             seen = containers.read(engine, one.id)
             if seen is None or seen.state not in ("running", "restarting"):
                 return note
-            if seen.state == "running":
+            # The kernel cannot freeze one in which a healthcheck starts just now, and one that crashes comes and goes.
+            state = seen.state
+            if state == "running" and not left:
                 raise
+            time.sleep(PAUSE)
     _write(store, planned := replace(note, stopped=(*note.stopped, one.id)))
     containers.stop(engine, one.id)
     return planned

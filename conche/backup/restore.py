@@ -225,6 +225,7 @@ def _in_place(site: Site, found: Found, sources: Sequence[Source]) -> Outcome:
             journal.close(site.own)
     except OSError as error:
         warnings.append(f"the old data could not be put aside yet ({error.strerror}): the next backup command does it")
+    warnings += [f"{one.name} was paused; it runs now" for _, _, one in users.values() if one.state == "paused"]
     return _outcome(site, found, sources, plan, number, warnings)
 
 

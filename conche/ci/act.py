@@ -23,7 +23,7 @@ BROKEN_OFF = "context canceled"
 
 LAST_WORDS = """\
 unset BASH_ENV
-trap 'status=$?; [ "$status" = 0 ] || sleep 0.3; exit "$status"' EXIT
+trap 'status=$?; [ "$status" = 0 ] || sleep 1; exit "$status"' EXIT
 """
 """What the bash of a step reads first (BASH_ENV), and no bash that it starts: a step that fails lingers.
 

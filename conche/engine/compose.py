@@ -41,7 +41,7 @@ class Healthcheck:
     @property
     def deadline(self) -> float:
         """Seconds after which a container that works has been found healthy."""
-        return self.start_period + self.interval * self.retries
+        return self.start_period + (self.interval + self.timeout) * self.retries
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,9 @@ class Applier:
             self._undo.append((f"stop service {name}", lambda: self._stop(name)))
         else:
             self._undo.append((f"remove service {name}", lambda: self._each(name, containers.remove)))
-        self._checked(self.compose.call(self.compose.up_alone(name), on_line=self.progress.detail), name)
+        # As with the network: the unwinding would not see what the engine makes after it has looked.
+        with signals_deferred():
+            self._checked(self.compose.call(self.compose.up_alone(name), on_line=self.progress.detail), name)
 
     def _recreate(self, name: str) -> None:
         self._wait_for(self._dependencies(name))

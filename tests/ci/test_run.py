@@ -292,6 +292,7 @@ def deploying(process: subprocess.Popen[str]) -> psutil.Process:
 
 @pytest.mark.engine
 @pytest.mark.e2e
+@pytest.mark.timeout(240)
 def test_a_push_builds_and_deploys_on_the_real_engine(deployable: SmallStack) -> None:
     deployable.up()
     deployable.write("app/version", "two")
@@ -304,6 +305,7 @@ def test_a_push_builds_and_deploys_on_the_real_engine(deployable: SmallStack) ->
 
 @pytest.mark.engine
 @pytest.mark.e2e
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("to", ["act", "ci.run"])
 def test_sigterm_in_mid_deploy_leaves_the_old_version_serving_and_no_lock(
     deployable: SmallStack, engine: Engine, to: str

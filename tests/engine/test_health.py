@@ -64,7 +64,7 @@ def test_restarts_from_before_the_wait_do_not_count() -> None:
 def test_the_deadline_is_the_longest_that_a_healthcheck_allows() -> None:
     longer = replace(CHECKED, healthcheck=Healthcheck(interval=30, timeout=10, retries=3, start_period=40))
 
-    assert deadline([CHECKED, longer, UNCHECKED]) == 40 + 3 * 30
+    assert deadline([CHECKED, longer, UNCHECKED]) == 40 + 3 * (30 + 10)
     assert deadline([UNCHECKED]) == 30
 
 

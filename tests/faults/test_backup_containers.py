@@ -104,7 +104,7 @@ def relayed(tmp_path: Path) -> Iterator[Callable[[bytes], Relay]]:
 
 
 def through(relay: Relay) -> dict[str, str]:
-    return {"DOCKER_HOST": f"unix://{relay.place}", "CONCHE_ENGINE_TIMEOUT": "2"}
+    return {"DOCKER_HOST": f"unix://{relay.place}", "CONCHE_ENGINE_TIMEOUT": "5"}
 
 
 def test_an_engine_that_hangs_is_given_up(small: SmallStack, relayed: Callable[[bytes], Relay]) -> None:
@@ -242,5 +242,6 @@ def test_a_restore_starts_a_container_that_was_paused(running: SmallStack, engin
     done = running.invoke("backup.restore", "latest", "--component", "kept", "--force")
 
     assert done.returncode == 0, done.stderr
+    assert f"{running.name}-web was paused; it runs now" in done.stderr
     # The data that it had in its memory are not those of the volume any more.
     assert [one.state for one in running.containers(engine)] == ["running"]

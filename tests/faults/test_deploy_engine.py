@@ -91,6 +91,7 @@ def own(tmp_path_factory: pytest.TempPathFactory, edge_image: str, base_image: s
 def stack(tmp_path_factory: pytest.TempPathFactory, own: OwnEngine) -> EdgedStack:
     """One whose environment is on that engine; nothing of it needs to be removed."""
     made = EdgedStack.create(tmp_path_factory.mktemp("on-own") / "checkout", 18000)
+    made.replace("stack.yaml", "observe: 1", "observe: 5")
     made.replace("stack.yaml", "    tag: production\n", f"    tag: production\n    engine: {own.address}\n")
     for version in ("one", "two"):
         reference = made.version(version)
@@ -138,10 +139,13 @@ def test_a_disk_that_is_full_is_refused_before_anything_is_changed(stack: EdgedS
 
 def test_a_disk_that_fills_up_in_the_middle_takes_the_release_back(stack: EdgedStack, own: OwnEngine) -> None:
     hog = own.disk / "hog"
+    # Most of it beforehand: what is left fills in a moment, and is more than the look before a release asks for.
+    free = shutil.disk_usage(own.disk).free
+    subprocess.run(["fallocate", "--length", str(free - (200 << 20)), str(hog)], check=True)
     with stack.begin("env.deploy", "--env", "prod", "--local", "--image", stack.reference("two")) as running:
         assert running.stderr is not None
         next(line for line in running.stderr if line.startswith("await release"))
-        with hog.open("wb") as stream:
+        with hog.open("ab") as stream:
             while True:
                 try:
                     stream.write(b"\0" * (1 << 20))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
 import subprocess
 import urllib.request
@@ -65,6 +67,9 @@ def page(stack: SmallStack) -> str:
 def test_an_interrupted_first_start_leaves_nothing(
     small: SmallStack, engine: Engine, step: str, number: signal.Signals
 ) -> None:
+    if step.startswith("waiting"):
+        small.behave("slow")
+
     code, said = interrupt_at(small, step, number)
 
     assert code == 128 + number
@@ -93,6 +98,9 @@ def test_an_interrupted_change_leaves_a_service_that_works(
     small.up()
     small.replace("compose/dev.yaml", "SETTING: ${SETTING:-none}", "SETTING: another")
 
+    if step.startswith("waiting"):
+        small.behave("slow")
+
     code, said = interrupt_at(small, step, number)
     healed = small.invoke("env.up")
 
@@ -120,6 +128,7 @@ def test_a_change_interrupted_before_it_replaces_leaves_the_old_container_servin
 
 def test_two_at_once_exclude_each_other(small: SmallStack) -> None:
     small.behave("hang")
+    small.replace("compose/dev.yaml", "start_period: 3s", "start_period: 600s")
     first = subprocess.Popen(
         small.argv("env.up"), cwd=small.folder, env=small.environment(), stderr=subprocess.PIPE, text=True
     )
@@ -132,3 +141,28 @@ def test_two_at_once_exclude_each_other(small: SmallStack) -> None:
     first.communicate(timeout=60)
     assert second.returncode == 7
     assert f"{small.project} is locked by process {first.pid}: invoke env.up --env dev" in second.stderr
+
+
+@pytest.mark.parametrize("ci", ["", "true"], ids=["live line", "plain lines"])
+def test_a_terminal_that_is_closed_in_the_middle_keeps_nobody_from_unwinding(
+    small: SmallStack, engine: Engine, ci: str
+) -> None:
+    small.up()
+    small.replace("compose/dev.yaml", "SETTING: ${SETTING:-none}", "SETTING: another")
+    small.behave("hang")
+    before = [(c.id, c.started_at) for c in small.containers(engine)]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        ["setsid", "--ctty", *small.argv("env.up")], cwd=small.folder, env=small.environment(CI=ci),
+        stdin=theirs, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    said = b""
+    while b"trying the new web" not in said:
+        said += os.read(ours, 4096)
+
+    os.close(ours)
+
+    assert process.wait(60) == 128 + signal.SIGHUP
+    assert [(c.id, c.started_at) for c in small.containers(engine)] == before
+    assert page(small) == "one"

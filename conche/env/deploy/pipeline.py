@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from conche.engine import containers, health, networks
-from conche.engine.compose import Compose, Configuration
+from conche.engine.compose import Compose, Configuration, Service
 from conche.engine.health import Waiting
 from conche.engine.lock import Held
 from conche.env import trial
@@ -244,11 +244,13 @@ class Pipeline:
     def _probed(self, candidate: str, said: str, patience: float) -> None:
         """The right answer, from a candidate several times in a row; wrong ones are borne for a while."""
         edge, probe = self.look.edge(), self.deploy.probe
-        deadline = self.clock() + patience
+        deadline: float | None = None
         while True:
             answers = edge.probe(probe.path, candidate, probe.times if candidate else 1)
             if all(self.look.right(answer, self.release) for answer in answers):
                 return
+            # From the first wrong answer on, which itself may have taken long.
+            deadline = deadline or self.clock() + patience
             if self.clock() > deadline:
                 raise Restored(
                     "probe-failed",
@@ -283,25 +285,34 @@ class Pipeline:
             self.progress.step(f"some requests take longer than {self.deploy.drain:g} s; they are not waited for")
 
     def _watch(self) -> None:
-        served, deadline = self.served, self.clock() + self.deploy.observe
+        deadline = self.clock() + self.deploy.observe
         candidate = self.candidate if self.maintained else ""
-        service = self.configuration.services[served]
+        service = self.configuration.services[self.served]
         while True:
-            seen = self.look.of_release(served, self.release)
-            failed = {
-                one.name: reason
-                for one in seen
-                if (reason := health.judge(one, service, ran_for=0.0, restarts_before=self._restarts.get(one.id, 0))[1])
-            }
-            said = f"{self.release} did not keep working once it was used."
-            if failed:
-                raise self._failure(Waiting(seen, failed), said)
-            if len(seen) != len(self._restarts):
-                raise self._failure(Waiting(seen, {}), f"{said} A container of it was removed.")
-            self._probed(candidate, f"{self.release} does not answer its users as it should.", PATIENCE)
+            self._require_running(service)
+            try:
+                self._probed(candidate, f"{self.release} does not answer its users as it should.", PATIENCE)
+            except Restored:
+                # One that has died since the look says more of the cause than the wrong answers that came of it.
+                self._require_running(service)
+                raise
             if self.clock() >= deadline:
                 return
             self.pause(PAUSE)
+
+    def _require_running(self, service: Service) -> None:
+        """See that every container of the release works as it did before users came."""
+        seen = self.look.of_release(self.served, self.release)
+        failed = {
+            one.name: reason
+            for one in seen
+            if (reason := health.judge(one, service, ran_for=0.0, restarts_before=self._restarts.get(one.id, 0))[1])
+        }
+        said = f"{self.release} did not keep working once it was used."
+        if failed:
+            raise self._failure(Waiting(seen, failed), said)
+        if len(seen) != len(self._restarts):
+            raise self._failure(Waiting(seen, {}), f"{said} A container of it was removed.")
 
     def _stop_old(self) -> None:
         new = self._new_ids(self.served)

@@ -16,6 +16,7 @@ from conche.env.plan import plan_up
 from conche.env.up import apply, nothing_to_do, reported
 from conche.errors import Refused
 from conche.outcome import Outcome
+from conche.process import signals_deferred
 
 __all__ = ["up_released"]
 
@@ -65,6 +66,7 @@ def _see_edge(call: Invocation, look: Look, records: Records) -> None:
     if look.of(look.deploy.edge) or records.current is None:
         return
     compose = look.compose
-    compose.call(compose.create_alone(look.deploy.edge)).require("creating the edge")
-    wanted = look.edge_configuration(call.root, records.current.id, maintenance=records.maintained)
-    look.edge().begin(wanted)
+    with signals_deferred():
+        compose.call(compose.create_alone(look.deploy.edge)).require("creating the edge")
+        wanted = look.edge_configuration(call.root, records.current.id, maintenance=records.maintained)
+        look.edge().begin(wanted)

@@ -36,7 +36,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, engine: Engine, edge_image: 
     made.replace(
         "stack.yaml", "      drain: 10\n", f"      drain: 10\n      hooks:\n{hooks}      release_command: {command}\n"
     )
-    made.replace("compose/prod.yaml", 'DIES_AFTER: "6"', 'DIES_AFTER: "6", API_TOKEN: "${API_TOKEN:-}"')
+    made.replace("compose/prod.yaml", 'SETTING: "', 'API_TOKEN: "${API_TOKEN:-}", SETTING: "')
     made.replace("compose/prod.yaml", "    stop_grace_period: 3s\n", "    stop_grace_period: 3s\n    secrets: [kept]\n")
     made.replace("compose/prod.yaml", "volumes:\n  edge:", "secrets:\n  kept: {file: ../kept.txt}\nvolumes:\n  edge:")
     made.write("kept.txt", "nothing yet")
