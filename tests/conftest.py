@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from conche.engine import images
 from conche.engine.connection import Engine
@@ -17,6 +18,15 @@ from conche.images.base import provide
 from conche.stack import load
 from tests.edged import IMAGES, EdgedStack
 from tests.stacks import ROOT, SmallStack, free_port, tracked_files
+
+# How long an example takes says how busy the machine is. In CI a failure must be there again in the next run.
+settings.register_profile(
+    "conche",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=bool(os.environ.get("CI")),
+)
+settings.load_profile("conche")
 
 
 @pytest.fixture(autouse=True)
@@ -103,8 +113,9 @@ def development(tmp_path_factory: pytest.TempPathFactory, engine: Engine, base_i
         (folder / tracked).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / tracked, folder / tracked)
     for file in ("stack.yaml", "compose/dev.yaml"):
-        text = (folder / file).read_text()
+        # The port first: a name of ours may have these digits in it.
+        text = (folder / file).read_text().replace("8001", str(stack.port))
         renamed = text.replace("chocolate-factory", stack.name).replace("chocolate_factory_dev", f"{stack.name}-dev")
-        stack.write(file, renamed.replace("8001", str(stack.port)))
+        stack.write(file, renamed)
     yield stack
     stack.remove_all(engine)

@@ -216,7 +216,7 @@ class EdgedStack(SmallStack):
 
     def leftovers(self, engine: Engine) -> list[str]:
         """What is there beside one container of each service, and the one that gives access to the state."""
-        names = [name.lstrip("/") for one in engine.client.api.containers(all=True) for name in one["Names"]]
+        names = [name.lstrip("/") for one in engine.client.api.containers(all=True) for name in one["Names"] or []]
         ours = sorted(name for name in names if name.startswith(self.name))
         web = [one.name for one in self.containers(engine) if one.service == "web" and one.state == "running"]
         wanted = {f"{self.name}-store", f"{self.project}-edge-1", f"{self.project}-state", *web[:1]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -9,8 +10,11 @@ import subprocess
 import sys
 import uuid
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+
+import docker.errors
 
 from conche.engine import containers
 from conche.engine.connection import Engine
@@ -99,11 +103,19 @@ environments:
 TASKS = "from conche import namespace\nns = namespace(__file__)\n"
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on just now, and that nobody here was given before."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        # The system may name a port again as soon as it is closed.
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def tracked_files(root: Path) -> list[Path]:
@@ -198,9 +210,7 @@ class SmallStack:
     def remove_all(self, engine: Engine) -> None:
         """Whatever a test has left."""
         api = engine.client.api
-        for container in api.containers(all=True):
-            if any(self.name in name for name in container["Names"]):
-                api.remove_container(container["Id"], force=True, v=True)
+        self._remove_containers(engine)
         for network in api.networks():
             if self.name in network["Name"]:
                 api.remove_network(network["Id"])
@@ -211,3 +221,28 @@ class SmallStack:
             for tag in image["RepoTags"] or []:
                 if self.name in tag:
                     api.remove_image(tag, force=True)
+
+    def _remove_containers(self, engine: Engine) -> None:
+        """Its containers, and helpers with a name of the engine's making that have a volume of its."""
+        api = engine.client.api
+
+        def ours(container: dict[str, Any]) -> bool:
+            names = [*(container["Names"] or []), *(mount.get("Name") or "" for mount in container["Mounts"] or [])]
+            return any(self.name in name for name in names)
+
+        # Something that a test has killed may have one more made just now.
+        for _ in range(10):
+            left = [container["Id"] for container in api.containers(all=True) if ours(container)]
+            if not left:
+                break
+            for container in left:
+                try:
+                    api.remove_container(container, force=True, v=True)
+                except docker.errors.NotFound:
+                    continue
+                except docker.errors.APIError as error:
+                    if error.status_code != HTTPStatus.CONFLICT:
+                        raise
+                    # It is going by itself.
+                    with contextlib.suppress(docker.errors.NotFound):
+                        api.wait(container, condition="removed", timeout=60)

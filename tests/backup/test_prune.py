@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -134,43 +135,39 @@ def test_where_the_clock_jumped_nothing_goes(checkout: Checkout, days: int) -> N
     assert len(checkout.backups()) == len(before) + 1
 
 
-def test_in_the_night_in_which_two_o_clock_comes_twice_names_differ(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TZ", "Europe/Madrid")
-    time.tzset()
-    try:
-        first = datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
-        second = first + timedelta(hours=1)
-        target = Target(tmp_path, "factory")
-        (tmp_path / "daily" / name_of("factory", "daily", first)).mkdir(parents=True)
-
-        first_name, second_name = "factory_daily_20261025_023000", "factory_daily_20261025_023000-2"
-        assert name_of("factory", "daily", first) == name_of("factory", "daily", second)
-        assert target.free_name("daily", second) == "factory_daily_20261025_023000-2"
-        (tmp_path / "daily/factory_daily_20261025_023000-2").mkdir()
-        assert [one.name for one in target.backups()] == [second_name, first_name]
-    finally:
-        monkeypatch.delenv("TZ")
+@pytest.fixture
+def in_madrid(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """There the clock is put on and back; afterwards the process is where it was."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Europe/Madrid")
         time.tzset()
-
-
-def test_the_night_in_which_two_o_clock_does_not_exist_keeps_its_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TZ", "Europe/Madrid")
+        yield
     time.tzset()
-    try:
-        moments = [datetime(2026, 3, 29, hour, 30, tzinfo=UTC) for hour in (0, 1)]
-        names = [name_of("factory", "daily", moment) for moment in moments]
-        for name in names:
-            (tmp_path / "daily" / name).mkdir(parents=True)
 
-        assert names == ["factory_daily_20260329_013000", "factory_daily_20260329_033000"]
-        assert [one.named for one in Target(tmp_path, "factory").backups()] == moments[::-1]
-    finally:
-        monkeypatch.delenv("TZ")
-        time.tzset()
+
+@pytest.mark.usefixtures("in_madrid")
+def test_in_the_night_in_which_two_o_clock_comes_twice_names_differ(tmp_path: Path) -> None:
+    first = datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
+    second = first + timedelta(hours=1)
+    target = Target(tmp_path, "factory")
+    (tmp_path / "daily" / name_of("factory", "daily", first)).mkdir(parents=True)
+
+    first_name, second_name = "factory_daily_20261025_023000", "factory_daily_20261025_023000-2"
+    assert name_of("factory", "daily", first) == name_of("factory", "daily", second)
+    assert target.free_name("daily", second) == "factory_daily_20261025_023000-2"
+    (tmp_path / "daily/factory_daily_20261025_023000-2").mkdir()
+    assert [one.name for one in target.backups()] == [second_name, first_name]
+
+
+@pytest.mark.usefixtures("in_madrid")
+def test_the_night_in_which_two_o_clock_does_not_exist_keeps_its_order(tmp_path: Path) -> None:
+    moments = [datetime(2026, 3, 29, hour, 30, tzinfo=UTC) for hour in (0, 1)]
+    names = [name_of("factory", "daily", moment) for moment in moments]
+    for name in names:
+        (tmp_path / "daily" / name).mkdir(parents=True)
+
+    assert names == ["factory_daily_20260329_013000", "factory_daily_20260329_033000"]
+    assert [one.named for one in Target(tmp_path, "factory").backups()] == moments[::-1]
 
 
 def test_where_all_are_damaged_or_only_one_is_left_none_goes(checkout: Checkout) -> None:

@@ -95,7 +95,8 @@ def sops(stack: SmallStack, *words: str) -> str:
 
 def named(stack: SmallStack, text: str) -> str:
     """The guide's names and port, with ones of this test's own."""
-    return text.replace("guestbook", stack.name).replace("8090", str(stack.port))
+    # The port first: the name may have these digits in it.
+    return text.replace("8090", str(stack.port)).replace("guestbook", stack.name)
 
 
 def succeeds(stack: SmallStack, *words: str, stdin: str = "") -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import urllib.request
@@ -29,12 +30,17 @@ def factory(tmp_path: Path, engine: Engine, base_image: str) -> Iterator[tuple[S
     for tracked in tracked_files(ROOT):
         (stack.folder / tracked).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / tracked, stack.folder / tracked)
+    ours = {
+        "localhost:5000": host,
+        "port: 5000": f"port: {host.rpartition(':')[2]}",
+        "8001": str(stack.port),
+        "chocolate-factory": stack.name,
+        "chocolate_factory": stack.name,
+    }
     for file in ("stack.yaml", *(str(path.relative_to(ROOT)) for path in (ROOT / "compose").glob("*.yaml"))):
-        text = (
-            (stack.folder / file).read_text().replace("localhost:5000", host).replace("chocolate-factory", stack.name)
-        )
-        text = text.replace("chocolate_factory", stack.name).replace("8001", str(stack.port))
-        stack.write(file, text.replace("port: 5000", f"port: {host.rpartition(':')[2]}"))
+        # All in one pass: what is put in for one may hold the digits of another.
+        text = (stack.folder / file).read_text()
+        stack.write(file, re.sub("|".join(ours), lambda found: ours[found[0]], text))
     # Forgejo's image comes from its own registry, which may be out of reach, and is not what is asked for here.
     git = yaml.safe_load((stack.folder / "compose/git.yaml").read_text())
     git["services"] = {"registry": git["services"]["registry"]}

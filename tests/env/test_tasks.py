@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
 import subprocess
+import threading
 
 import pytest
 import yaml
@@ -88,10 +90,20 @@ def test_on_a_terminal_a_protected_environment_wants_its_name_typed(small: Small
     asking = subprocess.Popen(
         small.argv("env.down"), cwd=small.folder, env=small.environment(), stdin=theirs, stdout=theirs, stderr=theirs
     )
+
+    def drain() -> None:
+        # Until all ends on the other side are closed; a terminal that nobody reads makes its writer wait.
+        with contextlib.suppress(OSError):
+            while os.read(ours, 4096):
+                pass
+
+    reader = threading.Thread(target=drain, daemon=True)
+    reader.start()
     os.write(ours, b"dev\n")
     assert asking.wait(60) == 0
-    os.close(ours)
     os.close(theirs)
+    reader.join()
+    os.close(ours)
 
     assert small.containers(engine) == ()
 

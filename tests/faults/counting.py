@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,8 @@ class Shim:
 
     def __init__(self, at: int, fault: str) -> None:
         self.at, self.fault, self.count = at, fault, 0
+        # Some operations come from several threads at once, and some from a handler of a signal in the midst of this.
+        self.lock = threading.RLock()
 
     def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*words: Any, **options: Any) -> Any:
@@ -47,15 +50,16 @@ class Shim:
                 return function(*words, **options)
             if self.fault == "no-links" and name == "link":
                 raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(words[0]))
-            self.count += 1
-            mine = self.count
+            with self.lock:
+                self.count += 1
+                mine = self.count
             number = getattr(errno, self.fault, None) if name != "process" else None
             full = self.fault in ("ENOSPC", "EDQUOT", "EROFS")
-            if number and (self.count == self.at or (full and self.count > self.at and name in CREATING)):
+            if number and (mine == self.at or (full and mine > self.at and name in CREATING)):
                 raise OSError(number, os.strerror(number), str(words[0]))
-            if self.count == self.at and self.fault == "before":
+            if mine == self.at and self.fault == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
-            if self.count == self.at and self.fault.startswith("SIG"):
+            if mine == self.at and self.fault.startswith("SIG"):
                 os.kill(os.getpid(), getattr(signal, self.fault))
             try:
                 return function(*words, **options)

@@ -98,7 +98,11 @@ class Wire:
             if self.cut_at is not None and self.sent > self.cut_at and not self.heals:
                 client.close()
                 continue
-            upstream = socket.create_connection(("127.0.0.1", self.upstream))
+            try:
+                upstream = socket.create_connection(("127.0.0.1", self.upstream))
+            except OSError:  # as a client of the registry itself would see it; the next one may be luckier
+                client.close()
+                continue
             self._open |= {client, upstream}
             for pair, towards in (((client, upstream), True), ((upstream, client), False)):
                 threading.Thread(target=self._carry, args=(*pair, towards), daemon=True).start()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -114,12 +116,30 @@ def test_a_full_disk_leaves_nothing_behind(built: Shop, small_disk: Path) -> Non
     assert list(small_disk.iterdir()) == []
 
 
-def test_a_kill_leaves_no_half_file_and_the_next_save_sweeps(built: Shop, engine: Engine, tmp_path: Path) -> None:
+@pytest.fixture
+def half_saved(tmp_path: Path) -> Iterator[str]:
+    """A PATH whose docker ends no `image save`, only begins it; it goes when the test does."""
+    docker = shutil.which("docker")
+    assert docker is not None
+    fifo, wrapper = tmp_path / "until", tmp_path / "in-front/docker"
+    os.mkfifo(fifo)
+    opened = os.open(fifo, os.O_RDWR)
+    wrapper.parent.mkdir()
+    # The FIFO is opened first: whoever has begun the file is ended by the end of the test.
+    half = f'exec 3<"{fifo}"; printf half >"$4"; read -r _ <&3; exit 1'
+    wrapper.write_text(f'#!/bin/sh\nif [ "$1 $2" = "image save" ]; then {half}; fi\nexec "{docker}" "$@"\n')
+    wrapper.chmod(0o755)
+    yield os.pathsep.join((str(wrapper.parent), os.environ["PATH"]))
+    os.close(opened)
+
+
+def test_a_kill_leaves_no_half_file_and_the_next_save_sweeps(built: Shop, half_saved: str, tmp_path: Path) -> None:
     folder = tmp_path / "to"
     folder.mkdir()
     argv, quiet = built.argv("images.save", "--to", str(folder / "file.tar")), subprocess.DEVNULL
+    environment = built.environment(PATH=half_saved)
     with subprocess.Popen(
-        argv, cwd=built.folder, env=built.environment(), stdout=quiet, stderr=quiet, start_new_session=True
+        argv, cwd=built.folder, env=environment, stdout=quiet, stderr=quiet, start_new_session=True
     ) as process:
         while not list(folder.glob(".file.tar.partial/*")) and process.poll() is None:
             pass

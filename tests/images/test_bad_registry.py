@@ -112,7 +112,7 @@ def test_a_push_that_hears_nothing_is_given_up(pushed: Shop, engine: Engine) -> 
     known = Credentials(USER, Secret(pushed.registry.password))
 
     with pytest.raises(Unreachable) as slow:
-        transfer.push(engine, f"{pushed.registry.host}/{pushed.name}", "develop", known, patience=1.0)
+        transfer.push(engine, f"{pushed.registry.host}/{pushed.name}", "develop", known, patience=5.0)
 
     assert slow.value.code == "registry-unreachable"
     assert "was lost on the way" in slow.value.message
@@ -133,10 +133,17 @@ def test_something_else_on_the_registrys_port_is_told_from_a_registry(pushed: Sh
     assert "answers, but not as a registry does" in done.stderr
 
 
+@pytest.mark.timeout(300)  # the engine waits longer before each of its five tries
 def test_a_push_that_is_cut_leaves_no_tag_and_goes_on_where_it_was(shop: Shop) -> None:
     shop.layered(os.urandom(24 << 20))
     wire = shop.registry.wire
-    wire.cut_at = 16 << 20
+
+    def cut_soon(said: str) -> None:
+        # The first blob that is whole is the small one.
+        if said.startswith(f"PUT /v2/{shop.name}/blobs/") and wire.cut_at is None:
+            wire.cut_at = wire.sent + (4 << 20)
+
+    wire.watch = cut_soon
 
     cut = shop.invoke("images.release")
 
@@ -162,6 +169,7 @@ def test_a_short_cut_is_bridged_by_the_engine(shop: Shop) -> None:
     assert done.stdout.strip().endswith(str(shop.digest("develop")))
 
 
+@pytest.mark.timeout(300)  # here too
 def test_a_full_disk_of_the_registry_is_said_and_leaves_no_tag(
     engine: Engine, registry_image: str, tmp_path: Path, small_disk: Path, base_image: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +17,7 @@ from conche.images.base import LABEL, Origin, base, bootstrap_argv, import_argv,
 from conche.stack import Base, parse
 
 WANTED = Base(suite="bookworm", packages=("ca-certificates",))
-NOWHERE = "registry.invalid/conche-test:1"
+NOWHERE = f"registry.invalid/conche-{uuid.uuid4().hex[:10]}:1"
 
 
 @pytest.fixture
@@ -68,6 +69,7 @@ def test_the_import_labels_the_image_as_made_here() -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.timeout(600)  # mmdebstrap fetches Debian
 def test_where_no_registry_answers_the_image_is_made_and_says_so(clean: Engine) -> None:
     said: list[str] = []
 

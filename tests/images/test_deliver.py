@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -212,6 +213,14 @@ def test_a_base_that_can_neither_be_pulled_nor_made_is_said(shop: Shop) -> None:
     assert "under `bases`" in done.stderr
 
 
+def settled(shop: Shop, tag: str) -> str:
+    """What a tag means that is listed: the registry makes its folder first, and then writes what it means."""
+    end = time.monotonic() + 60
+    while (digest := shop.digest(tag)) is None:
+        assert time.monotonic() < end, tag
+    return digest
+
+
 @pytest.mark.parametrize(
     "step", ["POST", "PATCH", "PUT /v2/{name}/blobs", "PUT /v2/{name}/manifests/{revision}", "PUT {develop}"]
 )
@@ -229,7 +238,7 @@ def test_after_a_kill_no_tag_is_half_and_the_next_release_ends_it(shop: Shop, st
     argv, quiet = shop.argv("images.release"), subprocess.DEVNULL
     with subprocess.Popen(argv, cwd=shop.folder, env=shop.environment(), stdout=quiet, stderr=quiet) as process:
         killed.append(process)
-    between = {tag: shop.digest(tag) for tag in shop.tags()}
+    between = {tag: settled(shop, tag) for tag in shop.tags()}
     shop.registry.wire.reset()
 
     reference = shop.release()

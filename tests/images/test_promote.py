@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
+from conche.engine import containers
 from conche.engine.connection import Engine
 from tests.images.registries import Shop
 
@@ -17,12 +20,20 @@ pytestmark = pytest.mark.engine
 PROMOTE = ("images.promote", "--from", "dev", "--to", "prod")
 
 
+def up(shop: Shop, engine: Engine, *words: str) -> None:
+    """Bring dev up, and wait until the engine says healthy: env.up asks the container itself, earlier than that."""
+    done = shop.invoke("env.up", *words)
+    assert done.returncode == 0, done.stderr
+    end = time.monotonic() + 60
+    while (seen := containers.read(engine, f"{shop.name}-web")) is None or seen.health != "healthy":
+        assert time.monotonic() < end, seen
+
+
 @pytest.fixture
-def runs(shop: Shop) -> Shop:
+def runs(shop: Shop, engine: Engine) -> Shop:
     """A stack whose released image runs in dev."""
     shop.release()
-    done = shop.invoke("env.up")
-    assert done.returncode == 0, done.stderr
+    up(shop, engine)
     shop.registry.wire.reset()
     return shop
 
@@ -30,11 +41,14 @@ def runs(shop: Shop) -> Shop:
 def on_request(shop: Shop, wanted: str, action: Callable[[], object], *, number: int = 1) -> list[str]:
     """Do something once, when the registry is asked this for the nth time, before it hears of it."""
     seen: list[str] = []
+    lock = threading.Lock()  # each connection is carried by a thread of its own
 
     def watch(said: str) -> None:
         if said == wanted:
-            seen.append(said)
-            if len(seen) == number:
+            with lock:
+                seen.append(said)
+                mine = len(seen)
+            if mine == number:
                 action()
 
     shop.registry.wire.watch = watch
@@ -110,9 +124,8 @@ def test_what_does_not_work_is_not_promoted(runs: Shop, engine: Engine) -> None:
     assert "production" not in runs.tags()
 
 
-def test_what_was_never_pushed_is_not_promoted(shop: Shop) -> None:
-    done = shop.invoke("env.up", "--build")
-    assert done.returncode == 0, done.stderr
+def test_what_was_never_pushed_is_not_promoted(shop: Shop, engine: Engine) -> None:
+    up(shop, engine, "--build")
 
     refused = shop.invoke(*PROMOTE)
 
@@ -121,10 +134,10 @@ def test_what_was_never_pushed_is_not_promoted(shop: Shop) -> None:
     assert "Next: invoke images.push --env dev" in refused.stderr
 
 
-def test_what_is_no_commit_is_promoted_only_when_that_is_said(shop: Shop) -> None:
+def test_what_is_no_commit_is_promoted_only_when_that_is_said(shop: Shop, engine: Engine) -> None:
     shop.write("docker/server.py", (shop.folder / "docker/server.py").read_text() + "# not committed\n")
     shop.release()
-    shop.invoke("env.up")
+    up(shop, engine)
 
     refused = shop.invoke(*PROMOTE)
     allowed = shop.invoke(*PROMOTE, "--allow-dirty")

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -246,11 +247,14 @@ def test_while_this_machine_changes_an_environment_nothing_is_pruned(old: Shop) 
 def on_request(shop: Shop, begin: str, action: Callable[[], object], *, number: int = 1) -> list[str]:
     """Do something once, when the registry is asked so for the nth time, before it hears of it."""
     seen: list[str] = []
+    guard = threading.Lock()  # each connection is carried by a thread of its own
 
     def watch(said: str) -> None:
         if said.startswith(begin):
-            seen.append(said)
-            if len(seen) == number:
+            with guard:
+                seen.append(said)
+                mine = len(seen)
+            if mine == number:
                 action()
 
     shop.registry.wire.watch = watch

@@ -74,10 +74,20 @@ def findings(shop: Shop, *words: str, **extra: str) -> dict[str, str]:
     return {one["check"]: one["state"] for one in found}
 
 
-def test_a_fit_image_passes_and_one_that_runs_as_root_does_not(shop: Shop) -> None:
+@pytest.fixture
+def new_base(shop: Shop, engine: Engine, base_image: str) -> str:
+    """The base again, made just now: the one that the engine has may have become too old to be fit."""
+    api, name = engine.client.api, f"localhost/{shop.name}-base"
+    container = api.create_container(base_image)
+    api.commit(container, repository=name, tag="1")
+    api.remove_container(container)
+    return f"{name}:1"
+
+
+def test_a_fit_image_passes_and_one_that_runs_as_root_does_not(shop: Shop, new_base: str) -> None:
     shop.invoke("images.build")
     root = shop.invoke("images.check")
-    shop.write("docker/web.Dockerfile", FIT)
+    shop.write("docker/web.Dockerfile", FIT.replace("python:3.11-slim-bookworm", new_base))
     shop.commit("fit")
     shop.invoke("images.build")
 

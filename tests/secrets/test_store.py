@@ -134,7 +134,9 @@ DAMAGE: dict[str, Callable[[str], str]] = {
     "the metadata twice": lambda text: text + "sops: {}\n",
     "no MAC": without(r"^    mac: .*\n"),
     "an empty MAC": lambda text: re.sub(r"^    mac: .*$", '    mac: ""', text, flags=re.MULTILINE),
-    "another MAC": lambda text: re.sub(r"(mac: ENC\[AES256_GCM,data:)..", r"\1AA", text),
+    "another MAC": lambda text: re.sub(
+        r"(mac: ENC\[AES256_GCM,data:)(..)", lambda found: found[1] + ("AB" if found[2] == "AA" else "AA"), text
+    ),
     "another time": in_metadata(lastmodified="2020-01-01T00:00:00Z"),
     "another suffix": in_metadata(unencrypted_suffix="first"),
     "a regular expression": in_metadata(unencrypted_suffix="", encrypted_regex="^first$"),
