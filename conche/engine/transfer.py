@@ -167,8 +167,11 @@ def pull(
 def _patient(engine: Engine, reference: str, verb: str, patience: float) -> Iterator[None]:
     """Layers take longer than a request to the engine usually may; what goes wrong is the registry's more often."""
     import docker.errors
+    import requests.exceptions
     import urllib3.exceptions
 
+    # The one before the engine's answer begins, the other in the middle of it.
+    silent = (requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError)
     api = engine.client.api
     before = api.timeout
     api.timeout = patience  # type: ignore[assignment]  # requests takes fractions too
@@ -178,7 +181,7 @@ def _patient(engine: Engine, reference: str, verb: str, patience: float) -> Iter
                 yield
             except docker.errors.APIError as error:
                 raise _failure(str(error.explanation or error), reference, verb) from error
-            except urllib3.exceptions.ReadTimeoutError as error:
+            except silent as error:
                 raise _lost(f"no word from it for {patience:g} s", reference, verb) from error
     finally:
         api.timeout = before
