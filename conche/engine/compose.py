@@ -17,10 +17,13 @@ from typing import Any
 
 from conche.engine.connection import Engine
 from conche.errors import Refused, Unreachable
-from conche.process import Completed, run
+from conche.process import Completed, run, signals_deferred
 from conche.secret import Redactor
 
 __all__ = ["Compose", "Configuration", "Healthcheck", "Service"]
+
+MAKING = 600.0
+"""Seconds to make and start containers, in which nothing is built, pulled or waited for."""
 
 OLDEST = (2, 0)
 """The oldest Compose: v1 was another program, with other names for everything it made."""
@@ -162,6 +165,21 @@ class Compose:
             outlives=outlives,
             keep_open=keep_open,
         )
+
+    def make(
+        self,
+        argv: Sequence[str],
+        *,
+        on_line: Callable[[str], None] | None = None,
+        outlives: bool = False,
+        keep_open: Sequence[int] = (),
+    ) -> Completed:
+        """Run one of those that make containers, whole: a signal waits for its end.
+
+        What a Compose that is broken off has asked for the engine goes on making, after an unwinding has looked.
+        """
+        with signals_deferred():
+            return self.call(argv, on_line=on_line, timeout=MAKING, outlives=outlives, keep_open=keep_open)
 
     def configuration(self, *, hashed: bool = True) -> Configuration:
         """The files as Compose understands them; a document is rendered already.

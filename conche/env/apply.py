@@ -144,9 +144,7 @@ class Applier:
             self._undo.append((f"stop service {name}", lambda: self._stop(name)))
         else:
             self._undo.append((f"remove service {name}", lambda: self._each(name, containers.remove)))
-        # As with the network: the unwinding would not see what the engine makes after it has looked.
-        with signals_deferred():
-            self._checked(self.compose.call(self.compose.up_alone(name), on_line=self.progress.detail), name)
+        self._checked(self.compose.make(self.compose.up_alone(name), on_line=self.progress.detail), name)
 
     def _recreate(self, name: str) -> None:
         self._wait_for(self._dependencies(name))
@@ -159,14 +157,13 @@ class Applier:
             self._try(name)
         self.progress.step(f"replacing {name}")
         self._started.add(name)
-        with signals_deferred():
-            completed = self.compose.call(
-                self.compose.up_alone(name),
-                on_line=self.progress.detail,
-                outlives=True,
-                keep_open=() if self.held is None else (self.held,),
-            )
-            self._checked(completed, name)
+        completed = self.compose.make(
+            self.compose.up_alone(name),
+            on_line=self.progress.detail,
+            outlives=True,
+            keep_open=() if self.held is None else (self.held,),
+        )
+        self._checked(completed, name)
 
     def _is_current(self, name: str) -> bool:
         """Whether a build or pull has brought the image that runs already, under the same definition."""

@@ -17,7 +17,6 @@ from conche.engine import containers, health, networks
 from conche.engine.compose import Compose, Configuration
 from conche.engine.health import Waiting
 from conche.errors import Restored
-from conche.process import run, signals_deferred
 from conche.stack import TRIAL
 
 __all__ = ["definition", "remove", "start_and_wait"]
@@ -59,16 +58,10 @@ def start_and_wait(compose: Compose, configuration: Configuration, service: str,
     Raises:
         Restored: it cannot be started; the one that serves was not touched.
     """
-    trial = replace(compose, project=compose.project + TRIAL, files=())
     present = networks.names(compose.engine) | set(networks.volumes(compose.engine, configuration.volumes))
     document = json.dumps(definition(configuration, service, present)).encode()
-    argv = (
-        "docker", "compose", "--file", "-", "--project-name", trial.project, "--progress", "plain",
-        "up", "--detach", "--no-build", "--pull", "never",
-    )  # fmt: skip
-    # An engine goes on making what a Compose that was broken off has asked for, and the unwinding would not see it yet.
-    with signals_deferred():
-        started = run(argv, stdin=document, extra_env=trial.environment(), redact=trial.redact, timeout=120)
+    trial = replace(compose, project=compose.project + TRIAL, files=(), document=document)
+    started = trial.make(trial.argv("--progress", "plain", "up", "--detach", "--no-build", "--pull", "never"))
     if not started.ok:
         raise Restored(
             "start-failed",

@@ -201,7 +201,7 @@ class Pipeline:
     def _bring_edge(self, name: str) -> None:
         """An edge that is new starts with a configuration; until a release serves, it says it is in maintenance."""
         with signals_deferred():
-            self._checked(self.compose.call(self.compose.create_alone(name), on_line=self.progress.detail), name)
+            self._checked(self.compose.make(self.compose.create_alone(name), on_line=self.progress.detail), name)
             self.look.edge().begin(self.configure(self.before.release))
             self._bring(name)
 
@@ -226,8 +226,7 @@ class Pipeline:
         self._undo.append((f"remove {self.release}", lambda: self._remove_release(served, self.release)))
         there = len(self.look.of(served))
         argv = self.compose.up_beside(served, there + self.counts.get(served, 1))
-        with signals_deferred():
-            self._checked(self.compose.call(argv, on_line=self.progress.detail), served)
+        self._checked(self.compose.make(argv, on_line=self.progress.detail), served)
         edge = self.look.edge()
         edge.place(new)
         edge.prove(new)
@@ -332,10 +331,8 @@ class Pipeline:
         return {one.id for one in self.look.of_release(served, self.release)}
 
     def _bring(self, name: str) -> None:
-        """Create, start or recreate a service; whole, or an engine would go on making what nobody removes any more."""
-        with signals_deferred():
-            argv = self.compose.up_alone(name)
-            self._checked(self.compose.call(argv, on_line=self.progress.detail, outlives=True), name)
+        argv = self.compose.up_alone(name)
+        self._checked(self.compose.make(argv, on_line=self.progress.detail, outlives=True), name)
 
     def _as_before(self, name: str) -> None:
         if self.previous is None:

@@ -95,7 +95,7 @@ def _scale_swarm(compose: Compose, service: str, before: int, replicas: int) -> 
 def _scale(compose: Compose, look: Look, service: str, release: str, replicas: int) -> None:
     before = {one.id for one in look.of(service)}
     if replicas > len(before):
-        compose.call(compose.up_beside(service, replicas)).require(f"scaling {service}")
+        compose.make(compose.up_beside(service, replicas)).require(f"scaling {service}")
         _await(compose, look, service, before)
         return
     # The youngest go: connections that have lasted longest stay.

@@ -67,6 +67,6 @@ def _see_edge(call: Invocation, look: Look, records: Records) -> None:
         return
     compose = look.compose
     with signals_deferred():
-        compose.call(compose.create_alone(look.deploy.edge)).require("creating the edge")
+        compose.make(compose.create_alone(look.deploy.edge)).require("creating the edge")
         wanted = look.edge_configuration(call.root, records.current.id, maintenance=records.maintained)
         look.edge().begin(wanted)

@@ -120,7 +120,7 @@ def test_a_store_is_recreated_only_for_a_reason_of_its_own(before: Record, now: 
 
     store = found[0]
     assert (store.strategy, store.cause) == ("recreate", cause)
-    assert store.downtime == "it stops first; at most 130 s until it is healthy"
+    assert store.downtime == "it stops first; at most 160 s until it is healthy"
     assert strategies(found)["web"] == "beside"
 
 
