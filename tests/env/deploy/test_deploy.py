@@ -380,14 +380,14 @@ def test_a_rollback_to_what_never_was_lists_what_there_is(serving: EdgedStack, u
 
 
 def test_the_history_shows_one_release_with_its_evidence(serving: EdgedStack) -> None:
-    restored = (one for one in serving.history()["releases"] if one["result"] == "restored")
-    # Of a container that was removed there are no last words.
-    failed = next(one for one in restored if one["ending"]["evidence"])
+    deployed(serving, "bad", how="crash")
+    failed = newest(serving)
 
     shown = serving.invoke("env.history", "--env", "prod", "--show", failed["id"])
     missing = serving.invoke("env.history", "--env", "prod", "--show", "r999")
 
     assert shown.returncode == 0
+    assert failed["result"] == "restored"
     assert failed["ending"]["evidence"][0].split(" ")[0] in shown.stdout
     assert missing.returncode == 6
 
