@@ -108,13 +108,14 @@ def _copy(
 ) -> str:
     copy = mirrored(call.stack, parse(one))
     fetch(call.stack, call.root, engine, one, progress, anew=False)
-    if _has(registry, copy.repository, copy.tag, engine, one):
-        return "same"
-    progress.step(f"copying {one}")
-    images.tag(engine, one, copy.name, copy.tag)
     try:
+        if _has(registry, copy.repository, copy.tag, engine, one):
+            return "same"
+        progress.step(f"copying {one}")
+        images.tag(engine, one, copy.name, copy.tag)
         transfer.push(engine, copy.name, copy.tag, known, progress.amount)
     finally:
+        # Of a copy that is there already, too: whoever made it may have been killed before this.
         images.remove(engine, str(copy))
     return "copied"
 

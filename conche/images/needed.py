@@ -48,7 +48,7 @@ def _of(record: bytes, environment: str) -> dict[str, str]:
 
 
 def _content(text: bytes) -> dict[str, Any]:
-    """What a signed file says; one that was damaged says nothing."""
+    """What a signed file says; one that was damaged says nothing, and nobody goes back to such a release."""
     try:
         said: dict[str, Any] = json.loads(text)["content"]
     except (ValueError, KeyError, TypeError):

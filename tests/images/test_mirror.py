@@ -87,6 +87,19 @@ def test_an_image_is_copied_once_and_comes_back_when_upstream_is_gone(
     assert not [tag for tag in after.tags if "/mirror/" in tag]
 
 
+def test_the_name_that_a_killed_mirror_left_after_its_push_goes_with_the_next(
+    needing: tuple[Shop, str], engine: Engine
+) -> None:
+    shop, name = needing
+    assert shop.invoke("images.mirror").returncode == 0
+    images.tag(engine, name, f"{shop.registry.host}/mirror/{name.rpartition(':')[0]}", "1")
+
+    again = shop.json("images.mirror")
+
+    found = images.find(engine, name)
+    assert (again["changed"], found is not None and found.tags) == (False, (name,))
+
+
 def test_what_cannot_be_copied_is_said_and_the_rest_is(needing: tuple[Shop, str]) -> None:
     shop, name = needing
     shop.write("compose/prod.yaml", "services: {web: {image: 'registry.invalid/nowhere:1'}}\n")
