@@ -74,6 +74,7 @@ secrets:
     runner_token_tests: {{outputs: [file], services: [runner-tests], generate: hex20, required: false}}
 environments:
   git: {{compose: [compose/git.yaml]}}
+ci: {{repository: us/shop}}
 """
 
 
@@ -128,7 +129,7 @@ def test_up_builds_registers_and_starts_the_runners(forge_stack: SmallStack, eng
         ("start", "service runner-tests"),
     ]
     assert services(forge_stack, engine) == dict.fromkeys(("forgejo", "runner-dev", "runner-tests"), "running")
-    said = "git: forgejo-cli actions register --secret-stdin=true --keep-labels --name"
+    said = "git: forgejo-cli actions register --secret-stdin=true --keep-labels --scope us/shop --name"
     assert registered(forge_stack) == [f"{said} dev < {HEX}", f"{said} tests < {HEX}"]
     assert forge_stack.json("ci.runner.up")["changed"] is False
 
@@ -164,6 +165,22 @@ def test_a_new_token_reaches_forgejo_and_its_runner_and_no_other(forge_stack: Sm
     assert registered(forge_stack)[2].endswith(f"dev < {HEX[::-1]}")
     argv = ["docker", "exec", f"{forge_stack.name}-runner-dev", "cat", "/run/secrets/runner_token"]
     assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == HEX[::-1]
+
+
+@pytest.mark.engine
+def test_runners_of_a_repository_that_nobody_names_serve_the_whole_server_and_that_is_said(
+    forge_stack: SmallStack,
+) -> None:
+    give_tokens(forge_stack, "runner_token_dev", "runner_token_tests")
+    forge_stack.replace("stack.yaml", "ci: {repository: us/shop}", "")
+
+    done = forge_stack.invoke("ci.runner.up")
+
+    assert done.returncode == 0, done.stderr
+    assert "any repository of the server can use these runners" in done.stderr
+    assert [line.partition(" --name")[0] for line in registered(forge_stack)] == [
+        "git: forgejo-cli actions register --secret-stdin=true --keep-labels"
+    ] * 2
 
 
 @pytest.mark.engine
@@ -257,7 +274,7 @@ def test_only_the_runners_that_deploy_have_the_engine() -> None:
 def test_a_tailscale_sidecar_has_no_privileges_and_its_key_from_a_file(file: str) -> None:
     services = yaml.safe_load((ROOT / f"compose/{file}.yaml").read_text())["services"]
     sidecar = services["tailscale"]
-    served = json.loads((ROOT / f"docker/tailscale/{file}/serve.json").read_text())
+    served = json.loads(sidecar["environment"]["SERVE"].replace("$${", "${"))
     proxies = [handler["Proxy"] for web in served["Web"].values() for handler in web["Handlers"].values()]
 
     assert sidecar["profiles"] == ["tailnet"]
@@ -267,13 +284,26 @@ def test_a_tailscale_sidecar_has_no_privileges_and_its_key_from_a_file(file: str
     assert sidecar["cap_drop"] == ["ALL"]
     assert "NET_ADMIN" not in sidecar["cap_add"]
     assert [proxy.removeprefix("http://").partition(":")[0] in services for proxy in proxies] == [True]
+    assert [mount for mount in sidecar["volumes"] if mount.startswith((".", "/"))] == []
+
+
+def test_a_tailscale_sidecar_finds_what_it_serves_where_it_looks_for_it(tmp_path: Path) -> None:
+    sidecar = rendered("tailnet")["services"]["tailscale"]
+    environment = {"PATH": "/usr/bin:/bin", "SERVE": sidecar["environment"]["SERVE"]}
+    said = tmp_path / "serve.json"
+    script = sidecar["entrypoint"][-1].replace("$$", "$").replace("/tmp/serve.json", str(said))
+
+    subprocess.run(["sh", "-c", script.replace("/usr/local/bin/containerboot", "true")], env=environment, check=True)
+
+    assert sidecar["environment"]["TS_SERVE_CONFIG"] == "/tmp/serve.json"
+    assert list(json.loads(said.read_text().replace("$$", "$"))["Web"]) == ["${TS_CERT_DOMAIN}:443"]
 
 
 def start(tmp_path: Path, token: str, **extra: str) -> subprocess.CompletedProcess[str]:
     """What runner-start hands to forgejo-runner, which a script stands for."""
     (tmp_path / "token").write_text(token)
     program = tmp_path / "forgejo-runner"
-    program.write_text('#!/bin/sh\necho "$@" >&2\ncat "$3"\n')
+    program.write_text('#!/bin/sh\necho "$@ in $TMPDIR" >&2\ncat "$3"\n')
     program.chmod(0o755)
     environment = {
         "PATH": f"{tmp_path}:/usr/bin:/bin", "GITEA_INSTANCE_URL": "http://localhost:3000/",
@@ -298,6 +328,8 @@ def test_a_runner_starts_with_a_configuration_of_its_token_and_labels(tmp_path: 
         "labels": ["ubuntu-latest:host", "ubuntu-22.04:host"],
     }
     assert configuration["host"]["workdir_parent"] == str(tmp_path / "work")
+    assert done.stderr.rstrip().endswith(f" in {tmp_path / 'work' / 'tmp'}")
+    assert (tmp_path / "work" / "tmp").is_dir()
     assert (tmp_path / "runner.yaml").stat().st_mode & 0o077 == 0
     assert HEX not in done.stdout + done.stderr
 

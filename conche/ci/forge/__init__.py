@@ -2,6 +2,6 @@
 
 from conche.ci.forge.forge import Forge
 from conche.ci.forge.values import Job, Run, Runner
-from conche.ci.forge.where import connect
+from conche.ci.forge.where import connect, repository
 
-__all__ = ["Forge", "Job", "Run", "Runner", "connect"]
+__all__ = ["Forge", "Job", "Run", "Runner", "connect", "repository"]

@@ -13,7 +13,7 @@ from conche.errors import KeyUnusable, Refused
 from conche.process import run
 from conche.secret import Secret
 
-__all__ = ["TOKENS", "connect", "origin"]
+__all__ = ["TOKENS", "connect", "origin", "repository"]
 
 TOKENS = ("FORGEJO_TOKEN", "GITEA_TOKEN")
 """Variables that may hold a token; a declared secret with one of these as its variable does too."""
@@ -44,20 +44,30 @@ def connect(call: Invocation, *, anonymous: bool = False) -> Forge:
     return Forge(client, repository)
 
 
+def repository(call: Invocation) -> str:
+    """This repository on its server, OWNER/NAME; empty where neither stack.yaml nor git's origin says it."""
+    return _said(call)[1]
+
+
 def _place(call: Invocation) -> tuple[str, str]:
-    section = call.stack.ci
-    answer = run(["git", "-C", str(call.root), "remote", "get-url", "origin"], timeout=10)
-    found = origin(answer.stdout.strip()) if answer.ok else None
-    address = section.server or (found[0] if found else "")
-    repository = section.repository or (found[1] if found else "")
-    if not address or not repository:
+    address, name, remote = _said(call)
+    if not address or not name:
         raise Refused(
             "server-unknown",
             "Neither stack.yaml nor git says where this repository is.",
-            looked_at=["ci.server and ci.repository in stack.yaml", f"git's origin: {answer.stdout.strip() or 'none'}"],
+            looked_at=["ci.server and ci.repository in stack.yaml", f"git's origin: {remote or 'none'}"],
             next_command="set ci.server (such as http://localhost:3000) and ci.repository (OWNER/NAME) in stack.yaml",
         )
-    return address.rstrip("/"), repository
+    return address.rstrip("/"), name
+
+
+def _said(call: Invocation) -> tuple[str, str, str]:
+    """Address, OWNER/NAME, each empty where nobody says it; and git's origin."""
+    section = call.stack.ci
+    answer = run(["git", "-C", str(call.root), "remote", "get-url", "origin"], timeout=10)
+    remote = answer.stdout.strip() if answer.ok else ""
+    address, name = origin(remote) or ("", "")
+    return section.server or address, section.repository or name, remote
 
 
 def origin(remote: str) -> tuple[str, str] | None:

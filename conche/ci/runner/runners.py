@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from conche.ci.forge import connect
+from conche.ci.forge import connect, repository
 from conche.ci.surroundings import Runner
 from conche.ci.surroundings import runners as described
 from conche.command import Invocation
@@ -29,6 +29,8 @@ __all__ = ["logs", "status", "token", "up"]
 
 FORGEJO = "forgejo/forgejo"
 """Part of the image of a service that is Forgejo itself."""
+
+UNSCOPED = "any repository of the server can use these runners: set ci.repository (OWNER/NAME) in stack.yaml"
 
 
 def token(call: Invocation, *, show: bool) -> Outcome:
@@ -67,11 +69,14 @@ def up(call: Invocation, *, timeout: float | None) -> Outcome:
             progress.step(f"building {runner.image}")
             everything.call(everything.argv("build", runner.service), on_line=progress.detail).require("the build")
     environments.up(call, environment, build=False, timeout=timeout)
+    scope = repository(call)
     for runner in found:
         if server:
-            _register(everything, server, runner, tokens[runner.service])
+            _register(everything, server, runner, tokens[runner.service], scope)
     done = environments.up(with_runners, environment, build=False, timeout=timeout)
-    return replace(done, plan=Plan((*steps, *done.plan)), changed=bool(building) or done.changed)
+    warnings = [*done.warnings, *([UNSCOPED] if server and not scope else [])]
+    changed = bool(building) or done.changed
+    return replace(done, plan=Plan((*steps, *done.plan)), changed=changed, warnings=warnings)
 
 
 def status(call: Invocation) -> Outcome:
@@ -178,14 +183,19 @@ def _empty(value: Secret | None) -> bool:
     return value is None or value.reveal() in PLACEHOLDERS
 
 
-def _register(compose: Compose, server: str, runner: Runner, value: Secret) -> None:
-    """Tell Forgejo a runner's token. Telling it again changes nothing; its labels it tells by itself."""
+def _register(compose: Compose, server: str, runner: Runner, value: Secret, scope: str) -> None:
+    """Tell Forgejo a runner's token. Telling it again changes its scope at most; its labels it tells by itself.
+
+    Args:
+        scope: the repository whose jobs it takes, which has to be there; empty for those of the whole server.
+    """
     from conche.process import run
 
-    said = ("forgejo", "forgejo-cli", "actions", "register", "--secret-stdin=true", "--keep-labels", "--name")
-    argv = compose.argv("exec", "--no-TTY", "--user", "git", server, *said, runner.name)
+    said = ("forgejo", "forgejo-cli", "actions", "register", "--secret-stdin=true", "--keep-labels")
+    scoped = (*said, "--scope", scope) if scope else said
+    argv = compose.argv("exec", "--no-TTY", "--user", "git", server, *scoped, "--name", runner.name)
     told = run(argv, stdin=value.reveal().encode(), extra_env=compose.environment(), redact=compose.redact, timeout=60)
-    told.require(f"registering the runner {runner.name}")
+    told.require(f"registering the runner {runner.name}" + (f" with the repository {scope}" if scope else ""))
 
 
 def _known(call: Invocation) -> tuple[dict[str, str] | None, str]:
