@@ -176,7 +176,8 @@ def _write(lines: Sequence[str]) -> None:
     with private_folder() as folder:
         wanted = folder / "crontab"
         wanted.write_text("".join(f"{line}\n" for line in lines))
-        run(["crontab", str(wanted)], timeout=30).require("writing the crontab")
+        # By its name alone: of a path, Debian's crontab reads the first 100 bytes.
+        run(["crontab", wanted.name], cwd=folder, timeout=30).require("writing the crontab")
 
 
 def _line(site: Site, entry: Entry) -> str:

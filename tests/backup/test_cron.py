@@ -130,9 +130,12 @@ def test_install_is_idempotent_and_uninstall_leaves_the_others(tmp_path: Path) -
         ).replace("OUT", str(tmp_path))
     )
 
+    runtime = tmp_path / ("longer-than-crontab-reads-" * 4)
+    runtime.mkdir(mode=0o700)
+
     done = subprocess.run(
-        isolated("sh", str(script)), cwd=checkout.folder, env=checkout.environment(), capture_output=True, text=True,
-        check=False,
+        isolated("sh", str(script)), cwd=checkout.folder, capture_output=True, text=True, check=False,
+        env={**checkout.environment(), "XDG_RUNTIME_DIR": str(runtime)},
     )  # fmt: skip
 
     one, two, three, four = ((tmp_path / name).read_text() for name in ("one", "two", "three", "four"))
