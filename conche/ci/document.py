@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def read_all(root: Path, folder: Path) -> list[Document]:
             looked_at=[str(root / folder)],
             next_command="write one as docs/how-to/pipeline.md shows, or set ci.workflows in stack.yaml",
         )
-    return [_read(file, str(file.relative_to(root))) for file in files]
+    return [_read(file, os.path.relpath(file, root)) for file in files]
 
 
 def _read(file: Path, name: str) -> Document:

@@ -121,7 +121,8 @@ def _environment(folder: Path) -> dict[str, str]:
     lingering = folder / "last-words.sh"
     lingering.write_text(act.LAST_WORDS)
     # Nothing of the environment that this task itself runs in: the set-up step has to make its own.
-    ours = {str(Path(sys.prefix) / "bin"), str(Path(sys.executable).parent)}
+    # Outside a virtual environment that would be the system's own folder of programs.
+    ours = {str(Path(sys.prefix) / "bin"), str(Path(sys.executable).parent)} if sys.prefix != sys.base_prefix else set()
     path = os.pathsep.join(part for part in os.environ.get("PATH", "").split(os.pathsep) if part not in ours)
     state = Path.home() / ".local" / "state"
     named = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}

@@ -49,6 +49,7 @@ _ROUTES = (
     ("tasks", "GET", _A + "/tasks", 1.23, _NEVER, 8, _NEVER),
     ("runs", "GET", _A + "/runs", 1.25, _NEVER, 12, _NEVER),
     ("jobs", "GET", _A + r"/runs/(?P<run>\d+)/jobs", 1.25, _NEVER, 16, _NEVER),
+    ("statuses", "GET", _R + r"/commits/(?P<sha>\w+)/status", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
     ("log", "GET", _A + r"/jobs/(?P<job>\d+)/logs", 1.24, _NEVER, 16, _NEVER),
     ("rerun", "POST", _A + r"/runs/(?P<run>\d+)/rerun", 1.26, _NEVER, _NEVER, _NEVER),
     ("rerun_failed", "POST", _A + r"/runs/(?P<run>\d+)/rerun-failed-jobs", 1.26, _NEVER, _NEVER, _NEVER),
@@ -90,6 +91,8 @@ class FakeForge:
 
     Attributes:
         tokens: the scopes of each token; one with `write:repository` may everything here.
+        of_attempts_before: numbers of jobs that were run again; the list of jobs has them, the commit's status has not.
+        of_the_server: names of runners that serve every repository, and are not of this one.
         fault: what the next answers are instead: 429, 500, html, redirect; empty for none.
     """
 
@@ -100,6 +103,8 @@ class FakeForge:
     secrets: dict[str, str] = field(default_factory=dict)
     runs: list[FakeRun] = field(default_factory=list)
     runners: list[dict[str, Any]] = field(default_factory=list)
+    of_the_server: set[str] = field(default_factory=set)
+    of_attempts_before: set[int] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
     dispatched: list[dict[str, Any]] = field(default_factory=list)
     reruns: list[str] = field(default_factory=list)
@@ -249,8 +254,9 @@ class _Calls:
     def token(self, *_: Any) -> None:
         self.send(200, {"token": "registration-token-of-tests"})
 
-    def runners(self, *_: Any) -> None:
-        listed = self.forge.runners
+    def runners(self, _: Any, query: dict[str, list[str]], *__: Any) -> None:
+        visible = not self.gitea and query.get("visible") == ["true"]
+        listed = [one for one in self.forge.runners if visible or one["name"] not in self.forge.of_the_server]
         if self.gitea:
             entries = [{**one, "labels": [{"name": label} for label in one["labels"]]} for one in listed]
             self.send(200, {"runners": entries, "total_count": len(entries)})
@@ -258,17 +264,31 @@ class _Calls:
             self.send(200, listed)
 
     def tasks(self, *_: Any) -> None:
+        """A job becomes a task, with a number of its own, once a runner has it."""
+        listed = [(run, job, job.next_state()) for run in self.forge.runs for job in run.jobs]
         entries = [
             {
-                "id": job.id, "name": job.name, "head_branch": run.branch, "head_sha": run.sha,
+                "id": 1000 + job.id, "name": job.name, "head_branch": run.branch, "head_sha": run.sha,
                 "run_number": run.number, "event": run.event, "display_title": run.title,
-                "status": job.next_state(), "workflow_id": run.workflow,
+                "status": state, "workflow_id": run.workflow,
                 "url": f"{self.forge.address}/{self.forge.repository}/actions/runs/{run.number}",
                 "run_started_at": "2026-01-01T00:00:00Z",
             }
-            for run in self.forge.runs for job in run.jobs
+            for run, job, state in listed if state not in ("waiting", "blocked")
         ]  # fmt: skip
         self.send(200, {"total_count": len(entries), "workflow_runs": entries})
+
+    def statuses(self, given: dict[str, str], *_: Any) -> None:
+        states = [
+            {
+                "context": f"{run.workflow} / {job.name} ({run.event})",
+                "status": job.states[0] if job.states[0] in ("success", "failure") else "pending",
+                "target_url": f"/{self.forge.repository}/actions/runs/{run.number}/jobs/{number}",
+            }
+            for run in self.forge.runs if run.sha.startswith(given["sha"]) for number, job in enumerate(run.jobs)
+            if job.id not in self.forge.of_attempts_before
+        ]  # fmt: skip
+        self.send(200, {"statuses": states, "total_count": len(states)})
 
     def runs(self, *_: Any) -> None:
         entries = [self._run(run) for run in self.forge.runs]

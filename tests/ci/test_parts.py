@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conche.ci.commands import commands
-from conche.ci.document import WorkflowInvalid, parse
+from conche.ci.document import WorkflowInvalid, parse, read_all
 from conche.ci.expressions import Expression, expressions
 from conche.ci.surroundings import runners, sessions
 from conche.ci.workflow import Job, Step
@@ -120,6 +120,16 @@ def test_a_condition_is_an_expression_with_and_without_braces() -> None:
     document = parse("jobs: {a: {if: github.ref, b: '${{ env.X }}', c: github.sha}}", "x.yml")
 
     assert [one.text for one in expressions(document)] == ["github.ref", "env.X"]
+
+
+def test_workflows_may_stand_outside_the_root(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/one.yml").write_text("on: push\n")
+
+    [document] = read_all(tmp_path / "root", tmp_path / "elsewhere")
+
+    assert document.file == "../elsewhere/one.yml"
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_status_of_a_branch_and_of_one_run(stack: SmallStack) -> None:
 
 @pytest.mark.parametrize("forge", EVERY_LISTING, indirect=True)
 def test_watch_tells_each_change_and_ends_with_the_run(stack: SmallStack, forge: FakeForge) -> None:
-    states = ["waiting", "waiting", "running", "running", "running", "success"]
+    states = ["running", "running", "running", "running", "success"]
     forge.runs.append(FakeRun(42, 8, [FakeJob(103, "build", states)]))
 
     done = stack.invoke("ci.watch", "--interval", "0", FORGEJO_TOKEN=TOKEN)
@@ -83,6 +83,31 @@ def test_watch_tells_each_change_and_ends_with_the_run(stack: SmallStack, forge:
     told = [line for line in done.stderr.splitlines() if line.startswith("run 8")]
     assert told[-1] == "run 8: success"
     assert len(told) == len(set(told)) >= 2
+
+
+@pytest.mark.parametrize("forge", ["gitea-1.24", "forgejo-11"], indirect=True)
+def test_watch_waits_for_a_job_that_no_runner_has_yet(stack: SmallStack, forge: FakeForge) -> None:
+    states = ["blocked", "blocked", "waiting", "running", "success"]
+    forge.runs.append(FakeRun(42, 8, [FakeJob(103, "test", ["success"]), FakeJob(104, "build", states)]))
+
+    done = stack.invoke("ci.watch", "--interval", "0", FORGEJO_TOKEN=TOKEN)
+
+    told = [line for line in done.stderr.splitlines() if line.startswith(("run 8", "build"))]
+    assert (done.returncode, told[0], told[-1]) == (0, "run 8: running", "build: success"), done.stderr
+
+
+@pytest.mark.parametrize("forge", ["gitea-1.24", "forgejo-11"], indirect=True)
+def test_of_a_job_that_ran_twice_the_second_time_counts(stack: SmallStack, forge: FakeForge) -> None:
+    jobs = [FakeJob(103, "deploy", ["failure"]), FakeJob(104, "deploy", ["success"]), FakeJob(99, "test", ["success"])]
+    forge.runs.append(FakeRun(42, 8, jobs))
+    forge.of_attempts_before = {103}
+
+    run = ask(stack, "ci.status", "--run", "8")["value"]
+
+    assert (run["state"], {job["name"]: job["state"] for job in run["jobs"]}) == (
+        "success",
+        {"deploy": "success", "test": "success"},
+    )
 
 
 def test_watch_ends_with_1_for_a_run_that_failed(stack: SmallStack) -> None:
@@ -252,6 +277,20 @@ def test_a_token_that_the_server_does_not_know(stack: SmallStack) -> None:
     assert "/user/settings/applications" in error["next"]
 
 
+def test_a_token_that_was_not_copied_whole_is_not_sent(stack: SmallStack, forge: FakeForge) -> None:
+    error = ask(stack, "ci.status", token="0123456789…")["error"]
+
+    assert (error["code"], error["exit_code"]) == ("server-token-refused", 8)
+    assert "0123456789" not in str(error)
+    assert forge.asked == []
+
+
+def test_an_address_that_is_none(tmp_path: Path) -> None:
+    error = ask(stack_for(tmp_path, "http://localhost:port"), "ci.status")["error"]
+
+    assert (error["code"], error["exit_code"]) == ("server-unreachable", 9)
+
+
 def test_a_token_without_rights_says_which_right_is_missing(stack: SmallStack, forge: FakeForge) -> None:
     forge.tokens["weak-token"] = "read:repository"
 
@@ -282,6 +321,8 @@ def test_a_repository_that_is_not_there(stack: SmallStack) -> None:
         ("https://git.example.org/below/team/app", ("https://git.example.org/below", "team/app")),
         ("ssh://git@git.example.org:2222/team/app.git", ("https://git.example.org", "team/app")),
         ("git@git.example.org:team/app.git", ("https://git.example.org", "team/app")),
+        ("http://git.example.org:port/team/app.git", None),
+        ("http://[::1/team/app.git", None),
         ("/srv/git/app.git", None),
         ("https://git.example.org/app", None),
         ("", None),
@@ -308,11 +349,25 @@ def test_doctor_tells_what_is_there_and_what_is_not(stack: SmallStack, forge: Fa
     states = {name: one["state"] for (name, _), one in found.items()}
 
     assert states["server"] == states["token"] == states["actions"] == "ok"
-    assert states["secret"] == states["runners"] == "missing"
+    assert (states["secret"], states["runners"]) == ("missing", "optional")
     forge.runners = [{"id": 1, "name": "dev", "status": "online", "busy": False, "labels": ["dev"]}]
     forge.secrets = {"SOPS_AGE_KEY": "", "OTHER_TOKEN": ""}
     states = {one["name"]: one["state"] for one in ask(stack, "ci.doctor")["value"]}
     assert states["secret"] == states["runners"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("forge", "state"), [("gitea-1.26", "optional"), ("forgejo-15", "ok"), ("forgejo-16", "ok")], indirect=["forge"]
+)
+def test_doctor_counts_the_runners_of_the_whole_server_where_they_are_told(
+    stack: SmallStack, forge: FakeForge, state: str
+) -> None:
+    forge.runners = [{"id": 1, "name": "everybody's", "status": "online", "busy": False, "labels": ["dev"]}]
+    forge.of_the_server = {"everybody's"}
+
+    states = {one["name"]: one["state"] for one in ask(stack, "ci.doctor")["value"]}
+
+    assert states["runners"] == state
 
 
 def test_doctor_without_a_server_still_looks_at_the_rest(tmp_path: Path) -> None:

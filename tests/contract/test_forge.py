@@ -23,7 +23,7 @@ LISTED = COMMON | {"secret-list", "registration-token"}
 TASKS = LISTED | {"task-list", "dispatch"}
 CAN = {
     "gitea-1.22": LISTED,
-    "gitea-1.24": TASKS | {"runner-list", "job-log"},
+    "gitea-1.24": TASKS | {"runner-list"},
     "gitea-1.25": TASKS | {"runner-list", "job-log", "run-list", "run-jobs"},
     "gitea-1.26": TASKS | {"runner-list", "job-log", "run-list", "run-jobs", "rerun", "rerun-failed"},
     "forgejo-1.21": COMMON,

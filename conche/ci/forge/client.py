@@ -83,14 +83,14 @@ class Client:
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
         import httpx
 
-        if self._http is None:
-            headers = {"Accept": "application/json, text/plain"}
-            if self._token is not None:
-                headers["Authorization"] = f"token {self._token.reveal()}"
-            # A proxy does not help on the way to this machine.
-            direct = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
-            self._http = httpx.Client(base_url=self.address, headers=headers, timeout=TIMEOUT, mounts=direct)
         try:
+            if self._http is None:
+                headers = {"Accept": "application/json, text/plain"}
+                if self._token is not None:
+                    headers["Authorization"] = f"token {self._token.reveal()}"
+                # A proxy does not help on the way to this machine.
+                direct = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
+                self._http = httpx.Client(base_url=self.address, headers=headers, timeout=TIMEOUT, mounts=direct)
             return self._http.request(method, path, json=body)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error

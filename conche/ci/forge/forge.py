@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 from urllib.parse import quote
@@ -65,6 +66,9 @@ class Forge:
 
     def runs(self, limit: int, branch: str = "") -> list[Run]:
         """The newest runs, newest first."""
+        return [self._settled(run) for run in self._listed(limit, branch)]
+
+    def _listed(self, limit: int, branch: str) -> list[Run]:
         if self.can("run-list"):
             said = self._entries(self._json("run-list", query={"limit": 50}))
             runs = [run_of(one) for one in said]
@@ -79,7 +83,7 @@ class Forge:
         Raises:
             NotFound: there is none among the newest fifty.
         """
-        runs = self.runs(50, branch)
+        runs = self._listed(50, branch)
         chosen = [run for run in runs if number is None or run.number == number]
         if not chosen:
             known = ", ".join(str(run.number) for run in runs[:10]) or "none"
@@ -89,7 +93,22 @@ class Forge:
                 looked_at=[f"runs: {known}"],
                 next_command="invoke ci.status",
             )
-        return chosen[0]
+        return self._settled(chosen[0])
+
+    def _settled(self, run: Run) -> Run:
+        """The same; one that is known by its listed jobs alone has not ended while the server waits for others of it.
+
+        Servers write a commit status for every job when a run begins.
+        """
+        if run.id is not None or run.state != "success":
+            return run
+        try:
+            said = self.client.json("GET", f"/repos/{self.repository}/commits/{quote(run.commit)}/status?limit=50")
+        except NotFound:
+            return run
+        pages = [str(one.get("target_url")) for one in said.get("statuses") or () if one.get("status") == "pending"]
+        pending = any(f"/actions/runs/{run.number}/" in page for page in pages)
+        return replace(run, state="running") if pending else run
 
     def jobs(self, run: Run) -> tuple[Job, ...]:
         """The jobs of a run: told with it, told by the list of jobs, or none where the server tells neither."""
@@ -132,8 +151,9 @@ class Forge:
         return sorted(str(one["name"]) for one in self._entries(self._json("secret-list")))
 
     def runners(self) -> list[Runner]:
-        """The repository's runners, and those of the whole server that serve it."""
-        return [runner_of(one) for one in self._entries(self._json("runner-list"))]
+        """The repository's runners; Forgejo tells those of the whole server that serve it too."""
+        query = {"visible": "true"} if self.server.kind == "forgejo" else {}
+        return [runner_of(one) for one in self._entries(self._json("runner-list", query=query))]
 
     def registration_token(self) -> Secret:
         """With it a runner registers itself."""

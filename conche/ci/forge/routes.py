@@ -70,7 +70,8 @@ ROUTES = (
     Route("run-list", "forgejo", (12, 0), "GET", f"{_ACTIONS}/runs"),
     Route("run-jobs", "gitea", (1, 25), "GET", f"{_ACTIONS}/runs/{{run}}/jobs"),
     Route("run-jobs", "forgejo", (16, 0), "GET", f"{_ACTIONS}/runs/{{run}}/jobs"),
-    Route("job-log", "gitea", (1, 24), "GET", f"{_ACTIONS}/jobs/{{job}}/logs"),
+    # Gitea 1.24 has it too, and tells nobody the number of a job that it asks for: its list has those of the tasks.
+    Route("job-log", "gitea", (1, 25), "GET", f"{_ACTIONS}/jobs/{{job}}/logs"),
     Route("job-log", "forgejo", (16, 0), "GET", f"{_ACTIONS}/jobs/{{job}}/logs"),
     Route("rerun", "gitea", (1, 26), "POST", f"{_ACTIONS}/runs/{{run}}/rerun"),
     Route("rerun-failed", "gitea", (1, 26), "POST", f"{_ACTIONS}/runs/{{run}}/rerun-failed-jobs"),

@@ -99,14 +99,18 @@ def job_of(said: Mapping[str, Any]) -> Job:
 
 
 def runs_of_tasks(said: Iterable[Mapping[str, Any]]) -> list[Run]:
-    """Runs put together from the list of jobs, which older servers have alone."""
+    """Runs put together from the list of jobs, which older servers have alone.
+
+    A job is listed once a runner has it, so what is listed may have ended and the run not; and again for each attempt.
+    """
     by_number: dict[int, list[Mapping[str, Any]]] = {}
     for task in said:
         by_number.setdefault(int(task["run_number"]), []).append(task)
     runs = []
     for number, tasks in by_number.items():
         first = tasks[0]
-        jobs = tuple(job_of(task) for task in sorted(tasks, key=lambda task: int(task["id"])))
+        latest = {str(task["name"]): task for task in sorted(tasks, key=lambda task: int(task["id"]))}
+        jobs = tuple(job_of(task) for task in latest.values())
         states = {job.state for job in jobs}
         state = next((one for one in _WORST if one in states), "unknown")
         run = run_of({**first, "id": 0, "started_at": first.get("run_started_at"), "html_url": first.get("url")})

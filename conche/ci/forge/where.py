@@ -34,6 +34,12 @@ def connect(call: Invocation, *, anonymous: bool = False) -> Forge:
     address, repository = _place(call)
     token = _token(call)
     client = Client(address, token)
+    if token is not None and not (token.reveal().isascii() and token.reveal().isprintable()):
+        raise KeyUnusable(
+            "server-token-refused",
+            f"The token for {address} holds what no token does: it was not copied whole, or something else was.",
+            next_command=client.new_token(),
+        )
     if token is None and not anonymous:
         raise KeyUnusable(
             "server-token-missing",
@@ -72,11 +78,14 @@ def _said(call: Invocation) -> tuple[str, str, str]:
 
 def origin(remote: str) -> tuple[str, str] | None:
     """The web address and owner/name of a git remote; over ssh the web is taken to be https on the same host."""
-    parts = urlsplit(remote)
+    try:
+        parts = urlsplit(remote)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:  # a port that is no number, half an address
+        return None
     if parts.scheme in ("http", "https") and parts.hostname:
         path = parts.path.strip("/").removesuffix(".git")
         prefix, _, repository = _cut(path)
-        port = f":{parts.port}" if parts.port else ""
         return (f"{parts.scheme}://{parts.hostname}{port}{prefix}", repository) if repository else None
     if parts.scheme == "ssh" and parts.hostname:
         repository = _cut(parts.path.strip("/").removesuffix(".git"))[2]
