@@ -112,6 +112,8 @@ def test_triggers_are_read_in_each_of_their_forms(said: str, events: list[str]) 
 )
 def test_the_names_of_an_expression_are_found(text: str, names: list[str]) -> None:
     found = [f"{name}()" if name.call else str(name) for name in Expression((), text).names()]
+        ("needs['t'].outputs.x != 'secrets.X'", ["needs.t.outputs.x"]),
+        ("github.event[ 'a b' ].x || 'it''s[''a'']'", ["github.event"]),
 
     assert found == names
 

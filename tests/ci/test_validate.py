@@ -51,6 +51,8 @@ MORE = {
     "a key that the schema does not know": (MAIN, "    timeout-minutes: 40", "    timeout-hours: 1", "schema"),
     "a trigger that act does not know": (QUICK, "  pull_request:\n", "  pull_requests:\n", "act"),
     "credentials left in the checkout": (MAIN, "        with: {persist-credentials: false}\n", "", "zizmor"),
+    "a context of called workflows alone": (MAIN, "needs.build-image.outputs", "jobs.build-image.outputs",
+                                            "context-unknown"),
     "a word that the shell would split": (QUICK, "run: invoke ci.validate", "run: ls $HOME",
                                           "shellcheck"),
 }  # fmt: skip
