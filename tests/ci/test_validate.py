@@ -132,6 +132,21 @@ def test_the_runners_carry_the_documented_labels_with_a_scheme() -> None:
     assert [label for runner in carried.values() for label in runner.labels if not label.endswith(":host")] == []
 
 
+def test_a_step_in_another_language_is_not_for_shellcheck(checkout: Path) -> None:
+    text = (checkout / QUICK).read_text()
+    python = "shell: python\n        run: print('$HOME'); x = [one for one in ()]"
+    (checkout / QUICK).write_text(text.replace("run: invoke ci.validate", python))
+
+    assert found(checkout) == set()
+
+
+def test_sh_is_checked_as_sh(checkout: Path) -> None:
+    text = (checkout / QUICK).read_text()
+    (checkout / QUICK).write_text(text.replace("run: invoke ci.validate", "shell: sh\n        run: '[[ 1 == 1 ]]'"))
+
+    assert "SC3010" in {one.message.partition(":")[0] for one in found(checkout)}
+
+
 def stack_with(tmp_path: Path, workflow: str) -> SmallStack:
     stack = SmallStack.create(tmp_path / "checkout", port=1)
     stack.write(".gitea/workflows/ci.yml", workflow)
