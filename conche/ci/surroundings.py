@@ -167,11 +167,29 @@ def _sessions(tree: ast.Module) -> Iterator[str]:
     for function in tree.body:
         if not isinstance(function, ast.FunctionDef):
             continue
-        for decorator in function.decorator_list:
-            call = decorator if isinstance(decorator, ast.Call) else None
-            name = call.func if call else decorator
-            if getattr(name, "attr", getattr(name, "id", "")) != "session":
-                continue
-            given = [word.value for word in call.keywords if word.arg == "name"] if call else []
-            said = next((value.value for value in given if isinstance(value, ast.Constant)), function.name)
-            yield str(said)
+        decorators = {_called(decorator): decorator for decorator in function.decorator_list}
+        if "session" not in decorators:
+            continue
+        given = {word.arg: word.value for word in getattr(decorators["session"], "keywords", ())}
+        named = given.get("name")
+        name = str(named.value) if isinstance(named, ast.Constant) else function.name
+        endings = ["", *_pythons(given.get("python"))]
+        yield from (f"{name}{ending}" for ending in endings)
+        if "parametrize" in decorators:
+            # A parameter may be the Python itself, whose sessions are called NAME-VERSION.
+            yield from (f"{name}(*)", f"{name}-*")
+
+
+def _called(decorator: ast.expr) -> str:
+    name = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return str(getattr(name, "attr", getattr(name, "id", "")))
+
+
+def _pythons(said: ast.expr | None) -> list[str]:
+    """What Nox puts behind a session's name for each Python that it may have."""
+    if said is None or (isinstance(said, ast.Constant) and not isinstance(said.value, str)):
+        return []
+    versions = said.elts if isinstance(said, ast.List | ast.Tuple | ast.Set) else [said]
+    return [
+        f"-{one.value}" if isinstance(one, ast.Constant) and isinstance(one.value, str) else "-*" for one in versions
+    ]

@@ -78,7 +78,11 @@ def test_a_compose_file_that_is_no_yaml_is_told(tmp_path: Path) -> None:
             "@nox.session\ndef lint(s): ...\n@nox.session(name='ty')\ndef types(s): ...\ndef helper(): ...\n",
             {"lint", "ty"},
         ),
-        ("from nox import session\n@session(python='3.12')\ndef tests(s): ...\n", {"tests"}),
+        ("from nox import session\n@session(python='3.12')\ndef tests(s): ...\n", {"tests", "tests-3.12"}),
+        ("@nox.session(python=['3.11', '3.12'])\ndef t(s): ...\n", {"t", "t-3.11", "t-3.12"}),
+        ("@nox.session(python=PYTHONS)\ndef t(s): ...\n", {"t", "t-*"}),
+        ("@nox.session(python=False)\ndef t(s): ...\n", {"t"}),
+        ("@nox.session\n@nox.parametrize('django', [4, 5])\ndef t(s): ...\n", {"t", "t(*)", "t-*"}),
         ("def broken(:\n", None),
     ],
 )
