@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from conche.ci.invoked import Reading
 from conche.errors import Refused
 from conche.stack import Stack
 
@@ -63,8 +64,8 @@ class Surroundings:
         environments: of stack.yaml.
         branches: environment by the branch that is deployed there.
         secrets: Actions secrets that there will be.
-        sessions: of the noxfile; None where there is none.
-        misread: what Invoke says of a command line; empty where it understands it.
+        sessions: of the noxfile, `*` where it says more than can be read; None where there is none.
+        read: what Invoke makes of a command line.
     """
 
     labels: frozenset[str] | None = None
@@ -72,10 +73,10 @@ class Surroundings:
     branches: Mapping[str, str] = field(default_factory=dict)
     secrets: frozenset[str] = frozenset()
     sessions: frozenset[str] | None = None
-    misread: Callable[[Sequence[str]], str] = lambda _: ""
+    read: Callable[[Sequence[str]], Reading] = lambda _: Reading()
 
 
-def surroundings(root: Path, stack: Stack, misread: Callable[[Sequence[str]], str]) -> Surroundings:
+def surroundings(root: Path, stack: Stack, read: Callable[[Sequence[str]], Reading]) -> Surroundings:
     """Look at the repository."""
     known = [name for runner in runners(root, stack) for name in runner.names]
     known += [label.partition(":")[0] for label in stack.ci.labels]
@@ -85,7 +86,7 @@ def surroundings(root: Path, stack: Stack, misread: Callable[[Sequence[str]], st
         branches={one.branch: name for name, one in stack.environments.items() if one.branch},
         secrets=frozenset(stack.ci.secrets) | AUTOMATIC,
         sessions=sessions(root),
-        misread=misread,
+        read=read,
     )
 
 

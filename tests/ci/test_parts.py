@@ -112,12 +112,12 @@ def test_triggers_are_read_in_each_of_their_forms(said: str, events: list[str]) 
         ("contains(github.event.labels.*.name, 'it''s.here')", ["contains()", "github.event.labels.*.name"]),
         ("env.A1 != 0 && !cancelled()", ["env.A1", "cancelled()"]),
         ("true || null", []),
+        ("needs['t'].outputs.x != 'secrets.X'", ["needs.t.outputs.x"]),
+        ("github.event[ 'a b' ].x || 'it''s[''a'']'", ["github.event"]),
     ],
 )
 def test_the_names_of_an_expression_are_found(text: str, names: list[str]) -> None:
     found = [f"{name}()" if name.call else str(name) for name in Expression((), text).names()]
-        ("needs['t'].outputs.x != 'secrets.X'", ["needs.t.outputs.x"]),
-        ("github.event[ 'a b' ].x || 'it''s[''a'']'", ["github.event"]),
 
     assert found == names
 
@@ -134,7 +134,16 @@ def test_a_condition_is_an_expression_with_and_without_braces() -> None:
         ("invoke ci.validate", [("invoke", "ci.validate")]),
         ("A=1 nox -s tests -- -m 'not engine'", [("nox", "-s", "tests", "--", "-m", "not engine")]),
         ("one \\\n  two\nthree && four; five", [("one", "two"), ("three",), ("four",), ("five",)]),
-        ('echo "open\nend"', []),
+        ('echo "open\nend"', [("echo", "open\nend")]),
+        ('one\necho "never closed', [("one",)]),
+        ("one --a b > c 2>/dev/null\none>>c < d 2>&1 | two 2", [("one", "--a", "b"), ("one",), ("two", "2")]),
+        ("cat <<'END' >c\nit's one\nEND\ntwo", [("cat",), ("two",)]),
+        ("if one; then two; fi", [("one",), ("two",), ("fi",)]),
+        (
+            "! one\nexec two\ntime three\nenv -i A=b four\nA=b five",
+            [("one",), ("two",), ("three",), ("four",), ("five",)],
+        ),
+        ("one $(two a) ';' \"a > b\" c\\ d ${{ x.y }}", [("one", "$(two a)", ";", "a > b", "c d", "${{ x.y }}")]),
         ("# a comment\n\nmake", [("make",)]),
     ],
 )
@@ -142,6 +151,19 @@ def test_the_commands_of_a_step_are_found(run: str, argv: list[tuple[str, ...]])
     job = Job("a", (), steps=(Step((), run=run),))
 
     assert [command.argv for command in commands(job)] == argv
+
+
+def test_only_shells_that_are_known_are_read() -> None:
+    text = """\
+defaults: {run: {shell: python}}
+jobs:
+  a: {steps: [{run: one}, {run: two, shell: '/bin/sh -e {0}'}, {run: three, shell: pwsh}]}
+  b: {defaults: {run: {shell: bash}}, steps: [{run: four}, {run: five, shell: python}]}
+"""
+    workflow = read(parse(text, "x.yml"))
+
+    assert [command.argv for job in workflow.jobs.values() for command in commands(job)] == [("two",), ("four",)]
+    assert [step.interpreter for step in workflow.jobs["a"].steps] == ["python", "sh", "pwsh"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tests.stacks import ROOT, SmallStack
 
 STACK = load(ROOT)
 MAIN, QUICK = ".gitea/workflows/ci-cd-dual.yml", ".gitea/workflows/quick-test.yml"
-MISREAD = reader(ROOT)
+READ = reader(ROOT)
 
 SEEDED = {
     "a job that is needed and not there": (MAIN, "needs: test-all", "needs: [test-all, test-al]", "needs-unknown"),
@@ -65,7 +65,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def found(root: Path) -> set[Finding]:
-    return set(examine(root, workflows(root, STACK), surroundings(ROOT, STACK, MISREAD)))
+    return set(examine(root, workflows(root, STACK), surroundings(ROOT, STACK, READ)))
 
 
 @pytest.mark.parametrize(("file", "old", "new", "rule"), (SEEDED | MORE).values(), ids=(SEEDED | MORE).keys())
