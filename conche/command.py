@@ -15,7 +15,8 @@ import os
 import re
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,7 +30,7 @@ from conche.output import Output
 if TYPE_CHECKING:
     from conche.stack import Environment, Stack
 
-__all__ = ["EnvironmentName", "Invocation", "command"]
+__all__ = ["EnvironmentName", "Invocation", "command", "typed"]
 
 EnvironmentName = Annotated[str, "environment of stack.yaml"]
 
@@ -157,7 +158,8 @@ class _Task(Task[Any]):
     def _stands_bare(self, arguments: Sequence[Argument]) -> bool:
         """Whether a word follows the task's name that is no option, no option's value and no other task."""
         valued = {flag for argument in arguments if argument.takes_value for flag in _flags(argument)}
-        words = iter(sys.argv[1:])
+        line = _typed.get()
+        words = iter(sys.argv[1:] if line is None else line)
         if not any(word.rpartition(".")[2] in (self.name, *self.aliases) for word in words):
             return False
         for word in words:
@@ -168,6 +170,19 @@ class _Task(Task[Any]):
             if word in valued:
                 next(words, None)
         return False
+
+
+_typed: ContextVar[Sequence[str] | None] = ContextVar("_typed", default=None)
+
+
+@contextlib.contextmanager
+def typed(words: Sequence[str]) -> Iterator[None]:
+    """Within it, tasks are asked as if these words had been typed, and not those of the process."""
+    before = _typed.set(words)
+    try:
+        yield
+    finally:
+        _typed.reset(before)
 
 
 def _flags(argument: Argument) -> list[str]:

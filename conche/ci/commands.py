@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import dropwhile
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from conche.ci.document import Where
 from conche.ci.findings import Finding
+from conche.ci.invoked import Call
+from conche.ci.shell import simple_commands
 from conche.ci.surroundings import Surroundings
-from conche.ci.workflow import Job, Step, Workflow
+from conche.ci.workflow import SHELLS, Job, Step, Workflow
 from conche.errors import did_you_mean
 
 __all__ = ["Command", "commands", "examine"]
@@ -20,8 +21,12 @@ __all__ = ["Command", "commands", "examine"]
 DEPLOYS = frozenset({"env.deploy", "env.rollback", "env.up", "env.update"})
 """Tasks that change what an environment serves."""
 
+INVOKE = ("invoke", "inv")
+
+Found = Callable[[str, Where, str], Finding]
+
 _REF = re.compile(r"github\.ref\s*==\s*'refs/heads/([^']+)'|github\.ref_name\s*==\s*'([^']+)'")
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
+_SESSION_OPTION = re.compile(r"-[rRxvNl]*[se]=?(?P<short>.*)|--sessions?(?:=(?P<long>.*))?")
 
 
 @dataclass(frozen=True)
@@ -39,39 +44,20 @@ class Command:
     def program(self) -> str:
         return Path(self.argv[0]).name
 
-    def after(self, program: str) -> tuple[str, ...] | None:
-        """The arguments, where it runs this program: by name, by path, or as `python -m`."""
-        if self.program == program:
+    def after(self, *programs: str) -> tuple[str, ...] | None:
+        """The arguments, where it runs one of these programs: by name, by path, or as `python -m`."""
+        if self.program in programs:
             return self.argv[1:]
-        module = len(self.argv) > 2 and self.program.startswith("python") and self.argv[1:3] == ("-m", program)
-        return self.argv[3:] if module else None
+        module = self.program.startswith("python") and self.argv[1:2] == ("-m",) and self.argv[2:3]
+        return self.argv[3:] if module and module[0] in programs else None
 
 
 def commands(job: Job) -> Iterator[Command]:
     """The command lines of a job that are plain words; what is no plain command is shellcheck's."""
     for step in job.steps:
-        for line in step.run.replace("\\\n", " ").splitlines():
-            for words in _split(line):
-                argv = tuple(dropwhile(_ASSIGNMENT.fullmatch, words))
-                if argv:
-                    yield Command(step, argv)
-
-
-def _split(line: str) -> Iterator[list[str]]:
-    """The commands of one line, parted where the shell parts them."""
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
-    lexer.whitespace_split = True
-    words: list[str] = []
-    try:
-        for word in lexer:
-            if word.strip(";&|"):
-                words.append(word)
-            else:
-                yield words
-                words = []
-    except ValueError:  # a quotation that goes on in the next line
-        return
-    yield words
+        if step.interpreter in SHELLS:
+            for argv in simple_commands(step.run):
+                yield Command(step, argv)
 
 
 def examine(workflow: Workflow, around: Surroundings) -> Iterator[Finding]:
@@ -82,20 +68,33 @@ def examine(workflow: Workflow, around: Surroundings) -> Iterator[Finding]:
 
     for job in workflow.jobs.values():
         for command in commands(job):
-            nox, invoke = command.after("nox"), command.after("invoke")
-            if nox is not None and around.sessions is not None:
-                for session in sorted(set(_sessions(nox)) - around.sessions):
-                    text = f"noxfile.py has no session {session!r}.{did_you_mean(session, around.sessions)}"
-                    yield found("session-unknown", command.where, text)
-            if invoke is not None:
-                complaint = around.misread(invoke)
-                if complaint:
-                    yield found("task-unknown", command.where, f"invoke {' '.join(invoke)}: {complaint}")
-                named = _option(invoke, "--env")
-                if named and "$" not in named and named not in around.environments:
-                    text = f"stack.yaml has no environment {named!r}.{did_you_mean(named, around.environments)}"
-                    yield found("environment-unknown", command.where, text)
+            yield from _nox(command, around, found)
+            yield from _invoke(command, around, found)
         yield from _deployments(workflow, job, around, found)
+
+
+def _nox(command: Command, around: Surroundings, found: Found) -> Iterator[Finding]:
+    known = around.sessions
+    if known is None:
+        return
+    for session in sorted(set(_sessions(command.after("nox") or ()))):
+        if not any(fnmatchcase(session, one) for one in known):
+            text = f"noxfile.py has no session {session!r}.{did_you_mean(session, known)}"
+            yield found("session-unknown", command.where, text)
+
+
+def _invoke(command: Command, around: Surroundings, found: Found) -> Iterator[Finding]:
+    words = command.after(*INVOKE)
+    if words is None:
+        return
+    reading = around.read(words)
+    if reading.complaint:
+        yield found("task-unknown", command.where, f"invoke {' '.join(words)}: {reading.complaint}")
+    for call in reading.calls:
+        named = call.values.get("env") if "env" in call.given else None
+        if isinstance(named, str) and "$" not in named and named not in around.environments:
+            text = f"stack.yaml has no environment {named!r}.{did_you_mean(named, around.environments)}"
+            yield found("environment-unknown", command.where, text)
 
 
 def _sessions(words: Sequence[str]) -> Iterator[str]:
@@ -104,20 +103,15 @@ def _sessions(words: Sequence[str]) -> Iterator[str]:
     for word in words:
         if word == "--":
             return
-        if word in ("-s", "--session", "--sessions", "-e"):
-            taking = True
-        elif word.startswith(("--session=", "--sessions=")):
-            yield word.partition("=")[2]
-        elif word.startswith("-"):
-            taking = False
-        elif taking and "$" not in word:
-            yield word
+        option = _SESSION_OPTION.fullmatch(word)
+        taking = option is not None or (taking and not word.startswith("-"))
+        session = (option["short"] or option["long"]) if option else word
+        if taking and session and "$" not in session:
+            yield session
 
 
-def _deployments(
-    workflow: Workflow, job: Job, around: Surroundings, found: Callable[[str, Where, str], Finding]
-) -> Iterator[Finding]:
-    deploying = [command for command in commands(job) if _deploys(command)]
+def _deployments(workflow: Workflow, job: Job, around: Surroundings, found: Found) -> Iterator[Finding]:
+    deploying = list(_deploying(job, around))
     if not deploying:
         return
     if not job.needs:
@@ -136,26 +130,19 @@ def _deployments(
             yield from _elsewhere(deploying, branch, around, found)
 
 
+def _deploying(job: Job, around: Surroundings) -> Iterator[tuple[Command, Call]]:
+    for command in commands(job):
+        for call in around.read(command.after(*INVOKE) or ()).calls:
+            if call.is_one_of(DEPLOYS) and not call.values.get("dry_run"):
+                yield command, call
+
+
 def _elsewhere(
-    deploying: Sequence[Command], branch: str, around: Surroundings, found: Callable[[str, Where, str], Finding]
+    deploying: Sequence[tuple[Command, Call]], branch: str, around: Surroundings, found: Found
 ) -> Iterator[Finding]:
     """A deployment from one environment's branch into another environment."""
-    for command in deploying:
-        environment = _option(command.argv, "--env") or "dev"
-        if "$" not in environment and environment != around.branches[branch]:
+    for command, call in deploying:
+        environment = call.values.get("env")
+        if isinstance(environment, str) and "$" not in environment and environment != around.branches[branch]:
             text = f"{branch!r} belongs to {around.branches[branch]}, and this deploys to {environment}."
             yield found("branch-unknown", command.where, text)
-
-
-def _deploys(command: Command) -> bool:
-    invoke = command.after("invoke") or ()
-    return bool(DEPLOYS & set(invoke)) and "--dry-run" not in invoke
-
-
-def _option(words: Sequence[str], option: str) -> str:
-    for number, word in enumerate(words):
-        if word == option and number + 1 < len(words):
-            return words[number + 1]
-        if word.startswith(f"{option}="):
-            return word.partition("=")[2]
-    return ""

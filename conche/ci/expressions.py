@@ -17,7 +17,7 @@ from conche.ci.document import Document, Where
 __all__ = ["CONTEXTS", "FUNCTIONS", "GITHUB", "Expression", "Name", "expressions"]
 
 CONTEXTS = frozenset(
-    {"env", "github", "inputs", "job", "matrix", "needs", "runner", "secrets", "steps", "strategy", "vars"}
+    {"env", "github", "inputs", "job", "jobs", "matrix", "needs", "runner", "secrets", "steps", "strategy", "vars"}
 )
 FUNCTIONS = frozenset(
     {
@@ -38,10 +38,8 @@ GITHUB = frozenset(
 """Properties of the context `github`."""
 
 _BRACED = re.compile(r"\$\{\{(.*?)\}\}", re.DOTALL)
-_LITERAL = re.compile(r"'(?:[^']|'')*'")
-_NAME = re.compile(
-    r"(?<![\w.-])(?P<head>[A-Za-z_][\w-]*)(?P<rest>(?:\.(?:[A-Za-z_][\w-]*|\*)|\[\s*''\s*\])*)\s*(?P<call>\()?"
-)
+_LITERAL = re.compile(r"\[\s*'(?P<key>[A-Za-z_][\w-]*)'\s*\]|'(?:[^']|'')*'")
+_NAME = re.compile(r"(?<![\w.-])(?P<head>[A-Za-z_][\w-]*)(?P<rest>(?:\.(?:[A-Za-z_][\w-]*|\*))*)\s*(?P<call>\()?")
 _WORDS = frozenset({"true", "false", "null"})
 
 
@@ -64,14 +62,13 @@ class Expression:
     text: str
 
     def names(self) -> Iterator[Name]:
-        """Every name in it, outside its literals."""
-        text = _LITERAL.sub("''", self.text)
+        """Every name in it, outside its literals; `needs['a']` is `needs.a`."""
+        text = _LITERAL.sub(lambda literal: f".{literal['key']}" if literal["key"] else "''", self.text)
         for found in _NAME.finditer(text):
             head = found["head"].lower()
             if head in _WORDS:
                 continue
-            rest = [part for part in re.split(r"[.\[\]]", found["rest"]) if part.strip() not in ("", "''")]
-            yield Name((head, *rest), call=found["call"] is not None)
+            yield Name((head, *found["rest"].split(".")[1:]), call=found["call"] is not None)
 
 
 def expressions(document: Document, value: Any = None, where: Where = ()) -> Iterator[Expression]:

@@ -2,42 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from invoke import Collection, Task
+    from invoke.parser import ParserContext
 
-__all__ = ["reader"]
+__all__ = ["Call", "Reading", "reader"]
 
 
-def reader(root: Path) -> Callable[[Sequence[str]], str]:
-    """A function from the arguments of `invoke` to its complaint, empty where it understands them."""
+@dataclass(frozen=True)
+class Call:
+    """One task of a command line.
+
+    Attributes:
+        values: by the option's name, as given or by default.
+        given: the options that stand on the command line.
+    """
+
+    task: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    given: frozenset[str] = frozenset()
+
+    def is_one_of(self, tasks: frozenset[str]) -> bool:
+        """Whether it is one of these tasks of ours, also where they stand below a name in another's tasks.py."""
+        return ".".join(self.task.split(".")[-2:]) in tasks
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What Invoke makes of a command line: the calls, or the complaint of its parser."""
+
+    calls: tuple[Call, ...] = ()
+    complaint: str = ""
+
+
+def reader(root: Path) -> Callable[[Sequence[str]], Reading]:
+    """A function that reads the arguments of `invoke`."""
     from invoke import Collection, FilesystemLoader, Program
     from invoke.exceptions import CollectionNotFound, ParseError
     from invoke.parser import Parser
 
+    from conche.command import typed
+
     try:
         module, _ = FilesystemLoader(start=str(root)).load()
     except CollectionNotFound:
-        return lambda _: "there is no tasks.py here."
+        return lambda _: Reading(complaint="there is no tasks.py here.")
     collection = Collection.from_module(module)
     # Invoke takes each option's help away from the task as it reads it, and these tasks may be asked again.
     helps = [(task, dict(task.help)) for task in _tasks(collection)]
-    tasks = collection.to_contexts(ignore_unknown_help=True)
-    for task, text in helps:
-        task.help = text
-    parser = Parser(contexts=tasks, initial=Program().initial_context)
+    initial = Program().initial_context
 
-    def complaint(argv: Sequence[str]) -> str:
+    def read(argv: Sequence[str]) -> Reading:
+        with typed(argv):
+            contexts = collection.to_contexts(ignore_unknown_help=True)
+        for task, text in helps:
+            task.help = dict(text)
         try:
-            parser.parse_argv(list(argv))
+            parsed = Parser(contexts=contexts, initial=initial).parse_argv(list(argv))
         except ParseError as error:
-            return str(error)
-        return ""
+            return Reading(complaint=str(error))
+        return Reading(tuple(_call(context) for context in parsed if context.name))
 
-    return complaint
+    return read
+
+
+def _call(context: ParserContext) -> Call:
+    given = frozenset(argument.name for argument in context.args.values() if argument.raw_value is not None)
+    return Call(str(context.name), context.as_kwargs, given)
 
 
 def _tasks(collection: Collection) -> Iterator[Task[Any]]:

@@ -28,6 +28,11 @@ Source: https://github.blog/changelog/2023-09-22-github-actions-transitioning-fr
 
 _ACTION = re.compile(r"(?:https?://[^/]+/)?actions/(?P<name>[\w-]+)@v(?P<major>\d+)")
 
+_INSTEAD = {
+    **dict.fromkeys(("gitea", "forgejo"), " Write github, which every server and act know."),
+    "jobs": " Write needs; jobs is for the outputs of on.workflow_call.",
+}
+
 
 def examine(workflow: Workflow, around: Surroundings) -> Iterator[Finding]:
     """Everything that these rules find in one workflow."""
@@ -93,9 +98,8 @@ def _expression(found: _Found, expression: Expression, around: Surroundings) -> 
         if name.call:
             if name.parts[0] not in FUNCTIONS:
                 yield found("context-unknown", where, f"there is no function {name}().")
-        elif name.parts[0] not in CONTEXTS:
-            hint = " Write github, which every server and act know." if name.parts[0] in ("gitea", "forgejo") else ""
-            hint = hint or did_you_mean(name.parts[0], CONTEXTS)
+        elif name.parts[0] not in CONTEXTS or (name.parts[0] == "jobs" and where[:1] != ("on",)):
+            hint = _INSTEAD.get(name.parts[0]) or did_you_mean(name.parts[0], CONTEXTS)
             yield found("context-unknown", where, f"there is no context {name.parts[0]!r} (in {name}).{hint}")
         else:
             yield from _in_context(found, expression, name, around)
@@ -126,7 +130,7 @@ def _secret(found: _Found, expression: Expression, secret: str, around: Surround
 
 def _need(found: _Found, where: Where, job: Job, parts: tuple[str, ...]) -> Iterator[Finding]:
     jobs, other = found.workflow.jobs, parts[1]
-    if other not in job.needs:
+    if other not in (*job.needs, "*"):
         text = f"{job.name} reads {'.'.join(parts)} and does not need {other!r}.{did_you_mean(other, job.needs)}"
         yield found("needs-missing", where, text)
     elif other in jobs and not jobs[other].calls and parts[2:3] == ("outputs",) and len(parts) > 3:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from conche.ci.invoked import Reading
 from conche.errors import Refused
 from conche.stack import Stack
 
@@ -63,8 +64,8 @@ class Surroundings:
         environments: of stack.yaml.
         branches: environment by the branch that is deployed there.
         secrets: Actions secrets that there will be.
-        sessions: of the noxfile; None where there is none.
-        misread: what Invoke says of a command line; empty where it understands it.
+        sessions: of the noxfile, `*` where it says more than can be read; None where there is none.
+        read: what Invoke makes of a command line.
     """
 
     labels: frozenset[str] | None = None
@@ -72,10 +73,10 @@ class Surroundings:
     branches: Mapping[str, str] = field(default_factory=dict)
     secrets: frozenset[str] = frozenset()
     sessions: frozenset[str] | None = None
-    misread: Callable[[Sequence[str]], str] = lambda _: ""
+    read: Callable[[Sequence[str]], Reading] = lambda _: Reading()
 
 
-def surroundings(root: Path, stack: Stack, misread: Callable[[Sequence[str]], str]) -> Surroundings:
+def surroundings(root: Path, stack: Stack, read: Callable[[Sequence[str]], Reading]) -> Surroundings:
     """Look at the repository."""
     known = [name for runner in runners(root, stack) for name in runner.names]
     known += [label.partition(":")[0] for label in stack.ci.labels]
@@ -85,7 +86,7 @@ def surroundings(root: Path, stack: Stack, misread: Callable[[Sequence[str]], st
         branches={one.branch: name for name, one in stack.environments.items() if one.branch},
         secrets=frozenset(stack.ci.secrets) | AUTOMATIC,
         sessions=sessions(root),
-        misread=misread,
+        read=read,
     )
 
 
@@ -167,11 +168,29 @@ def _sessions(tree: ast.Module) -> Iterator[str]:
     for function in tree.body:
         if not isinstance(function, ast.FunctionDef):
             continue
-        for decorator in function.decorator_list:
-            call = decorator if isinstance(decorator, ast.Call) else None
-            name = call.func if call else decorator
-            if getattr(name, "attr", getattr(name, "id", "")) != "session":
-                continue
-            given = [word.value for word in call.keywords if word.arg == "name"] if call else []
-            said = next((value.value for value in given if isinstance(value, ast.Constant)), function.name)
-            yield str(said)
+        decorators = {_called(decorator): decorator for decorator in function.decorator_list}
+        if "session" not in decorators:
+            continue
+        given = {word.arg: word.value for word in getattr(decorators["session"], "keywords", ())}
+        named = given.get("name")
+        name = str(named.value) if isinstance(named, ast.Constant) else function.name
+        endings = ["", *_pythons(given.get("python"))]
+        yield from (f"{name}{ending}" for ending in endings)
+        if "parametrize" in decorators:
+            # A parameter may be the Python itself, whose sessions are called NAME-VERSION.
+            yield from (f"{name}(*)", f"{name}-*")
+
+
+def _called(decorator: ast.expr) -> str:
+    name = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return str(getattr(name, "attr", getattr(name, "id", "")))
+
+
+def _pythons(said: ast.expr | None) -> list[str]:
+    """What Nox puts behind a session's name for each Python that it may have."""
+    if said is None or (isinstance(said, ast.Constant) and not isinstance(said.value, str)):
+        return []
+    versions = said.elts if isinstance(said, ast.List | ast.Tuple | ast.Set) else [said]
+    return [
+        f"-{one.value}" if isinstance(one, ast.Constant) and isinstance(one.value, str) else "-*" for one in versions
+    ]

@@ -13,7 +13,7 @@ from typing import Any
 
 from conche.ci.document import Document
 from conche.ci.findings import Finding
-from conche.ci.workflow import Workflow
+from conche.ci.workflow import SHELLS, Workflow
 from conche.errors import Unreachable
 from conche.process import Completed, run
 
@@ -103,12 +103,12 @@ def _severity(one: Any) -> str:
 def _shellcheck(workflow: Workflow) -> Iterator[Finding]:
     for job in workflow.jobs.values():
         for step in job.steps:
-            if not step.run.strip():
+            if not step.run.strip() or step.interpreter not in SHELLS:
                 continue
             # An expression is text by the time the shell sees it: any word without quotes stands for it.
             script = _MASKED.sub("expression", step.run)
             answer = run(
-                [tool("shellcheck"), "--shell", "bash", "--severity", "info", "--format", "json", "-"],
+                [tool("shellcheck"), "--shell", step.interpreter, "--severity", "info", "--format", "json", "-"],
                 stdin=script.encode(),
                 timeout=TIMEOUT,
             )

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
+from pathlib import PurePosixPath
 from typing import Any
 
 from conche.ci.document import Document, Where
 
-__all__ = ["Job", "Step", "Workflow", "needed", "ordered", "parse"]
+__all__ = ["SHELLS", "Job", "Step", "Workflow", "needed", "ordered", "parse"]
+
+SHELLS = ("bash", "sh")
+"""Shells whose text is looked into; the others speak languages of their own."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,7 @@ class Step:
     Attributes:
         where: its place in the file.
         run: the shell text; empty where it uses an action.
+        interpreter: the shell or other program that reads it, by the step or the defaults of its job or workflow.
     """
 
     where: Where
@@ -26,6 +31,7 @@ class Step:
     name: str = ""
     uses: str = ""
     run: str = ""
+    interpreter: str = "bash"
     env: Mapping[str, str] = field(default_factory=dict)
     condition: str = ""
 
@@ -73,7 +79,8 @@ class Workflow:
 def parse(document: Document) -> Workflow:
     """The workflow of a document."""
     content = _mapping(document.content)
-    jobs = {name: _job(name, _mapping(job)) for name, job in _mapping(content.get("jobs")).items()}
+    shell = _default_shell(content)
+    jobs = {name: _job(name, _mapping(job), shell) for name, job in _mapping(content.get("jobs")).items()}
     return Workflow(
         document=document,
         name=str(content.get("name") or document.file),
@@ -112,8 +119,13 @@ def _triggers(said: Any) -> dict[str, Mapping[str, Any]]:
     return {event: _mapping(filters) for event, filters in _mapping(said).items()}
 
 
-def _job(name: str, said: Mapping[str, Any]) -> Job:
+def _default_shell(said: Mapping[str, Any]) -> str:
+    return _text(_mapping(_mapping(said.get("defaults")).get("run")).get("shell"))
+
+
+def _job(name: str, said: Mapping[str, Any], shell: str) -> Job:
     where: Where = ("jobs", name)
+    shell = _default_shell(said) or shell
     runs_on = said.get("runs-on")
     if isinstance(runs_on, dict):
         runs_on = runs_on.get("labels")
@@ -126,19 +138,23 @@ def _job(name: str, said: Mapping[str, Any]) -> Job:
         outputs=_texts(said.get("outputs")),
         env=_texts(said.get("env")),
         steps=tuple(
-            _step(_mapping(step), (*where, "steps", number)) for number, step in enumerate(_items(said.get("steps")))
+            _step(_mapping(step), (*where, "steps", number), shell)
+            for number, step in enumerate(_items(said.get("steps")))
         ),
         calls=_text(said.get("uses")),
     )
 
 
-def _step(said: Mapping[str, Any], where: Where) -> Step:
+def _step(said: Mapping[str, Any], where: Where, shell: str) -> Step:
+    # It may be a path with options, such as `/bin/bash -e {0}`.
+    program = (_text(said.get("shell")) or shell or "bash").split(maxsplit=1)[:1]
     return Step(
         where=where,
         id=_text(said.get("id")),
         name=_text(said.get("name")),
         uses=_text(said.get("uses")),
         run=_text(said.get("run")),
+        interpreter=PurePosixPath(*program).name,
         env=_texts(said.get("env")),
         condition=_text(said.get("if")),
     )

@@ -78,7 +78,11 @@ def test_a_compose_file_that_is_no_yaml_is_told(tmp_path: Path) -> None:
             "@nox.session\ndef lint(s): ...\n@nox.session(name='ty')\ndef types(s): ...\ndef helper(): ...\n",
             {"lint", "ty"},
         ),
-        ("from nox import session\n@session(python='3.12')\ndef tests(s): ...\n", {"tests"}),
+        ("from nox import session\n@session(python='3.12')\ndef tests(s): ...\n", {"tests", "tests-3.12"}),
+        ("@nox.session(python=['3.11', '3.12'])\ndef t(s): ...\n", {"t", "t-3.11", "t-3.12"}),
+        ("@nox.session(python=PYTHONS)\ndef t(s): ...\n", {"t", "t-*"}),
+        ("@nox.session(python=False)\ndef t(s): ...\n", {"t"}),
+        ("@nox.session\n@nox.parametrize('django', [4, 5])\ndef t(s): ...\n", {"t", "t(*)", "t-*"}),
         ("def broken(:\n", None),
     ],
 )
@@ -108,6 +112,8 @@ def test_triggers_are_read_in_each_of_their_forms(said: str, events: list[str]) 
         ("contains(github.event.labels.*.name, 'it''s.here')", ["contains()", "github.event.labels.*.name"]),
         ("env.A1 != 0 && !cancelled()", ["env.A1", "cancelled()"]),
         ("true || null", []),
+        ("needs['t'].outputs.x != 'secrets.X'", ["needs.t.outputs.x"]),
+        ("github.event[ 'a b' ].x || 'it''s[''a'']'", ["github.event"]),
     ],
 )
 def test_the_names_of_an_expression_are_found(text: str, names: list[str]) -> None:
@@ -138,7 +144,16 @@ def test_workflows_may_stand_outside_the_root(tmp_path: Path) -> None:
         ("invoke ci.validate", [("invoke", "ci.validate")]),
         ("A=1 nox -s tests -- -m 'not engine'", [("nox", "-s", "tests", "--", "-m", "not engine")]),
         ("one \\\n  two\nthree && four; five", [("one", "two"), ("three",), ("four",), ("five",)]),
-        ('echo "open\nend"', []),
+        ('echo "open\nend"', [("echo", "open\nend")]),
+        ('one\necho "never closed', [("one",)]),
+        ("one --a b > c 2>/dev/null\none>>c < d 2>&1 | two 2", [("one", "--a", "b"), ("one",), ("two", "2")]),
+        ("cat <<'END' >c\nit's one\nEND\ntwo", [("cat",), ("two",)]),
+        ("if one; then two; fi", [("one",), ("two",), ("fi",)]),
+        (
+            "! one\nexec two\ntime three\nenv -i A=b four\nA=b five",
+            [("one",), ("two",), ("three",), ("four",), ("five",)],
+        ),
+        ("one $(two a) ';' \"a > b\" c\\ d ${{ x.y }}", [("one", "$(two a)", ";", "a > b", "c d", "${{ x.y }}")]),
         ("# a comment\n\nmake", [("make",)]),
     ],
 )
@@ -146,6 +161,19 @@ def test_the_commands_of_a_step_are_found(run: str, argv: list[tuple[str, ...]])
     job = Job("a", (), steps=(Step((), run=run),))
 
     assert [command.argv for command in commands(job)] == argv
+
+
+def test_only_shells_that_are_known_are_read() -> None:
+    text = """\
+defaults: {run: {shell: python}}
+jobs:
+  a: {steps: [{run: one}, {run: two, shell: '/bin/sh -e {0}'}, {run: three, shell: pwsh}]}
+  b: {defaults: {run: {shell: bash}}, steps: [{run: four}, {run: five, shell: python}]}
+"""
+    workflow = read(parse(text, "x.yml"))
+
+    assert [command.argv for job in workflow.jobs.values() for command in commands(job)] == [("two",), ("four",)]
+    assert [step.interpreter for step in workflow.jobs["a"].steps] == ["python", "sh", "pwsh"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tests.stacks import ROOT, SmallStack
 
 STACK = load(ROOT)
 MAIN, QUICK = ".gitea/workflows/ci-cd-dual.yml", ".gitea/workflows/quick-test.yml"
-MISREAD = reader(ROOT)
+READ = reader(ROOT)
 
 SEEDED = {
     "a job that is needed and not there": (MAIN, "needs: test-all", "needs: [test-all, test-al]", "needs-unknown"),
@@ -51,6 +51,8 @@ MORE = {
     "a key that the schema does not know": (MAIN, "    timeout-minutes: 40", "    timeout-hours: 1", "schema"),
     "a trigger that act does not know": (QUICK, "  pull_request:\n", "  pull_requests:\n", "act"),
     "credentials left in the checkout": (MAIN, "        with: {persist-credentials: false}\n", "", "zizmor"),
+    "a context of called workflows alone": (MAIN, "needs.build-image.outputs", "jobs.build-image.outputs",
+                                            "context-unknown"),
     "a word that the shell would split": (QUICK, "run: invoke ci.validate", "run: ls $HOME",
                                           "shellcheck"),
 }  # fmt: skip
@@ -63,7 +65,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def found(root: Path) -> set[Finding]:
-    return set(examine(root, workflows(root, STACK), surroundings(ROOT, STACK, MISREAD)))
+    return set(examine(root, workflows(root, STACK), surroundings(ROOT, STACK, READ)))
 
 
 @pytest.mark.parametrize(("file", "old", "new", "rule"), (SEEDED | MORE).values(), ids=(SEEDED | MORE).keys())
@@ -128,6 +130,21 @@ def test_the_runners_carry_the_documented_labels_with_a_scheme() -> None:
         "gitea-runner-tests": ("ubuntu-latest", "ubuntu-22.04"),
     }
     assert [label for runner in carried.values() for label in runner.labels if not label.endswith(":host")] == []
+
+
+def test_a_step_in_another_language_is_not_for_shellcheck(checkout: Path) -> None:
+    text = (checkout / QUICK).read_text()
+    python = "shell: python\n        run: print('$HOME'); x = [one for one in ()]"
+    (checkout / QUICK).write_text(text.replace("run: invoke ci.validate", python))
+
+    assert found(checkout) == set()
+
+
+def test_sh_is_checked_as_sh(checkout: Path) -> None:
+    text = (checkout / QUICK).read_text()
+    (checkout / QUICK).write_text(text.replace("run: invoke ci.validate", "shell: sh\n        run: '[[ 1 == 1 ]]'"))
+
+    assert "SC3010" in {one.message.partition(":")[0] for one in found(checkout)}
 
 
 def stack_with(tmp_path: Path, workflow: str) -> SmallStack:
