@@ -159,11 +159,14 @@ def cancel(call: Invocation, number: int | None) -> Outcome:
 
 def _run(run: Run, jobs: Sequence[Job]) -> Outcome:
     rows = tuple((job.name, _word(job.state), ", ".join(job.labels)) for job in jobs)
+    # Servers without a list of runs show the jobs that wait as statuses of the commit, for these events alone.
+    unsure = run.id is None and ended(run.state) and not run.event.startswith(("push", "pull_request"))
     title = f"run {run.number} of {run.workflow} on {run.branch}: {run.state}"
     return Outcome(
         value={**asdict(run), "jobs": [asdict(job) for job in jobs]},
         tables=[Table(("job", "state", "labels"), rows, title=title)] if rows else [],
         lines=[run.url] if rows else [title, run.url],
+        warnings=[f"this server does not tell whether a {run.event} run has jobs that wait for a runner"] * unsure,
         exit_code=1 if run.state in ("failure", "cancelled") else 0,
     )
 

@@ -110,6 +110,18 @@ def test_of_a_job_that_ran_twice_the_second_time_counts(stack: SmallStack, forge
     )
 
 
+def test_watch_goes_on_until_every_job_has_ended(tmp_path: Path) -> None:
+    with serve("gitea-1.24") as forge:
+        jobs = [FakeJob(103, "lint", ["failure"]), FakeJob(104, "test", ["running", "running", "running", "success"])]
+        forge.runs = [FakeRun(42, 8, jobs, event="workflow_dispatch")]
+
+        done = stack_for(tmp_path, forge.address).invoke("ci.watch", "--interval", "0", FORGEJO_TOKEN=TOKEN)
+
+    assert done.returncode == 1
+    assert "test: success" in done.stderr.splitlines()
+    assert "does not tell whether a workflow_dispatch run has jobs that wait" in done.stderr
+
+
 def test_watch_ends_with_1_for_a_run_that_failed(stack: SmallStack) -> None:
     assert stack.invoke("ci.watch", FORGEJO_TOKEN=TOKEN).returncode == 1
 

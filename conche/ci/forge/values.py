@@ -12,7 +12,8 @@ _STATES = {
     "completed": "success", "in_progress": "running", "queued": "waiting", "pending": "waiting", "requested": "waiting",
     "canceled": "cancelled",
 }  # fmt: skip
-_WORST = ("failure", "cancelled", "running", "waiting", "blocked", "success", "skipped", "unknown")
+_DECIDES = ("running", "waiting", "blocked", "failure", "cancelled", "success", "skipped", "unknown")
+"""A run is in the first of these states that one of its jobs is in: it goes on until all have ended."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def runs_of_tasks(said: Iterable[Mapping[str, Any]]) -> list[Run]:
         latest = {str(task["name"]): task for task in sorted(tasks, key=lambda task: int(task["id"]))}
         jobs = tuple(job_of(task) for task in latest.values())
         states = {job.state for job in jobs}
-        state = next((one for one in _WORST if one in states), "unknown")
+        state = next((one for one in _DECIDES if one in states), "unknown")
         run = run_of({**first, "id": 0, "started_at": first.get("run_started_at"), "html_url": first.get("url")})
         runs.append(Run(**{**vars(run), "id": None, "number": number, "state": state, "jobs": jobs}))
     return runs
