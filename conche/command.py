@@ -11,7 +11,6 @@ import contextlib
 import copy
 import functools
 import inspect
-import os
 import re
 import sys
 import typing
@@ -114,7 +113,7 @@ def command(
                 _refuse_eaten_options(body, given, dotted)
                 return body(invocation, **_converted(options, given, dotted))
 
-            return _guarded(invocation, call)
+            return _guarded(invocation, call, changes=changes)
 
         _present(run, options, switches)
         return _Task(
@@ -194,7 +193,7 @@ class _Argument(Argument):
         return copy.copy(self)
 
 
-def _guarded(invocation: Invocation, body: Callable[[], Outcome]) -> Outcome:
+def _guarded(invocation: Invocation, body: Callable[[], Outcome], *, changes: bool) -> Outcome:
     """Run a body, print what came of it, and end with the right exit code."""
     from conche.files import sweep
     from conche.process import signals_raise
@@ -204,24 +203,33 @@ def _guarded(invocation: Invocation, body: Callable[[], Outcome]) -> Outcome:
         sweep()
     # To the end: a second Ctrl-C while the error of the first is told would end with a traceback.
     with signals_raise():
-        return _told(invocation, body)
+        return _told(invocation, body, changes=changes)
 
 
-def _told(invocation: Invocation, body: Callable[[], Outcome]) -> Outcome:
+def _told(invocation: Invocation, body: Callable[[], Outcome], *, changes: bool) -> Outcome:
     output = invocation.output
     try:
         outcome = body()
         output.outcome(outcome, dry_run=invocation.dry_run)
+        done = bool(outcome.exit_code) or (changes and not invocation.dry_run)
+        _see_written(output, done=done)
     except Told as error:
-        output.error(error)
+        if error is not output.lost or not output.lost.reader_left:
+            output.error(error)
         raise Exit(code=error.status) from error
-    except BrokenPipeError:
-        # The reader has left, as `| head` does. stdout is closed here so that Python does not complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise Exit(code=141) from None
     if outcome.exit_code:
         raise Exit(code=outcome.exit_code)
     return outcome
+
+
+def _see_written(output: Output, *, done: bool) -> None:
+    """An answer that cannot be written is lost; work that was done stays done, and the exit code says that."""
+    if output.lost is None:
+        return
+    if not done:
+        raise output.lost
+    if not output.lost.reader_left:
+        output.say(f"warning: {output.lost.message}")
 
 
 def _dotted_name(body: Callable[..., Outcome], name: str) -> str:

@@ -11,7 +11,6 @@ import dataclasses
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 from conche.errors import Refused, Told
 from conche.outcome import Outcome, Plan, Table
 from conche.secret import MASK, Redactor, Secret
+from conche.streams import AnswerLost, answer, remarks, typed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -99,9 +99,9 @@ class Output:
         self.command = command
         self.as_json = as_json
         self.redact = Redactor()
-        self._stdin = stdin or sys.stdin
-        self._stdout = stdout or sys.stdout
-        self._stderr = cast(TextIO, _Remarks(stderr or sys.stderr))
+        self._stdin = typed(stdin)
+        self._stdout = answer(stdout)
+        self._stderr = remarks(stderr)
         self._shown: Any = None
 
     def say(self, text: str) -> None:
@@ -111,9 +111,24 @@ class Output:
         else:
             self._shown.console.print(self.text(text), soft_wrap=True)
 
+    @property
+    def lost(self) -> AnswerLost | None:
+        """Why the answer could not be written, or not to its end."""
+        return self._stdout.lost
+
     def line(self, text: str) -> None:
-        """One line of a stream that is itself the answer, such as a log that is followed."""
-        print(self.redact(text), file=self._stdout, flush=True)
+        """One line of a stream that is itself the answer, such as a log that is followed.
+
+        Raises:
+            AnswerLost: nobody reads on, so nothing more needs to be got.
+        """
+        self._put(self.redact(text) + "\n")
+        if self.lost is not None:
+            raise self.lost
+
+    def _put(self, text: str) -> None:
+        self._stdout.write(text)
+        self._stdout.flush()
 
     def text(self, words: str) -> Text:
         """Words for Rich, redacted, in which nothing is markup."""
@@ -154,11 +169,11 @@ class Output:
         if dry_run:
             self._plan(outcome.plan)
         if outcome.raw is not None:
-            self._stdout.write(self.redact(outcome.raw))
+            self._put(self.redact(outcome.raw))
         for table in outcome.tables:
             self._table(table)
         for text in outcome.lines:
-            self.line(text)
+            self._put(self.redact(text) + "\n")
 
     def error(self, error: Told) -> None:
         """What happened, what was looked at, the tool's own words, and the next command."""
@@ -213,7 +228,8 @@ class Output:
         content = json.loads(json.dumps(fields, default=_as_json))
         masked = {name: self._masked(value) for name, value in content.items()}
         document = {"schema": SCHEMA, "command": self.command, **masked}
-        print(json.dumps(document, indent=2, ensure_ascii=False), file=self._stdout, flush=True)
+        # A character that is replaced would be another value; escaped it is the same one in any encoding.
+        self._put(json.dumps(document, indent=2, ensure_ascii=not self._stdout.is_unicode) + "\n")
 
     def _masked(self, value: Any) -> Any:
         """JSON redacted value by value: redacted as one text it could cease to be JSON."""
@@ -226,15 +242,15 @@ class Output:
 
     def _plan(self, plan: Plan) -> None:
         if not len(plan):
-            self.line("Nothing to do.")
+            self._put("Nothing to do.\n")
             return
         rows = [(str(number), step.action, step.subject, step.cause) for number, step in enumerate(plan, 1)]
         self._table(Table(("#", "action", "subject", "because"), tuple(rows), title="Plan (nothing was changed)"))
 
     def _table(self, table: Table) -> None:
-        if not at_terminal(self._stdout):
+        if not at_terminal(cast(TextIO, self._stdout)):
             # In a file or pipe nothing is coloured or folded, and importing Rich would be most of the work.
-            print(self.redact(_aligned(table)), end="", file=self._stdout, flush=True)
+            self._put(self.redact(_aligned(table)))
             return
         from rich import box
         from rich.table import Table as RichTable
@@ -250,11 +266,11 @@ class Output:
             drawn.add_column(self.text(column), overflow="fold")
         for row in table.rows:
             drawn.add_row(*(_coloured(self.redact(cell)) for cell in row))
-        console = self._console(self._stdout)
+        console = self._console(cast(TextIO, self._stdout))
         with console.capture() as captured:
             console.print(drawn)
         # Written here and not by Rich, which exits with 1 when the reader of a pipe has left.
-        print(captured.get(), end="", file=self._stdout, flush=True)
+        self._put(captured.get())
 
     def _console(self, stream: TextIO) -> Console:
         from rich.console import Console
@@ -272,37 +288,6 @@ class Output:
 
     def _plain(self, console: Console, text: str, style: str = "") -> None:
         console.print(self.redact(text), style=style or None, markup=False, soft_wrap=True)
-
-
-class _Remarks:
-    """A stream whose reader may leave: what is said then is lost, and the command goes on.
-
-    A terminal that is closed sends SIGHUP and takes no more words; the unwinding must not end at the first of them.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except OSError:
-            self._hear_no_more()
-            return len(text)
-
-    def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except OSError:
-            self._hear_no_more()
-
-    def _hear_no_more(self) -> None:
-        """Python would try once more at its end with what the stream holds still, and exit with 120."""
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 def _live(console: Console) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -94,7 +95,27 @@ def name_of(call, env: Annotated[str, "an environment"]) -> Outcome:
     return Outcome(call.stack.project(env) if call.environment(env) else None)
 
 
-ns = Collection(show, clean_up_, fail, bug, check, much, wait, name_of)
+@command(changes=True)
+def work(call) -> Outcome:
+    """Do something, and say so in words that not every encoding has."""
+    (call.root / "done").touch()
+    return Outcome("20 °C — done …", changed=True, tables=[Table(("what",), (("20 °C — ok",),))], lines=["done …"])
+
+
+@command()
+def tell_lines(call) -> Outcome:
+    for number in range(100_000):
+        call.output.line(f"line {number}")
+    raise AssertionError("nobody reads this far")
+
+
+@command()
+def broken(call) -> Outcome:
+    """Lose a pipe that is not stdout."""
+    raise BrokenPipeError("a pipe of the engine's")
+
+
+ns = Collection(show, clean_up_, fail, bug, check, much, wait, name_of, work, tell_lines, broken)
 ns.configure({"conche": {"root": os.path.dirname(os.path.abspath(__file__))}})
 '''
 
@@ -327,6 +348,84 @@ def test_a_reader_that_leaves_is_no_error(how: str, start: Any) -> None:
     process.stdout.close()
 
     assert (process.stderr.read(), process.wait()) == ("", 141)
+
+
+def shell(folder: Path, line: str, **extra: str) -> subprocess.CompletedProcess[bytes]:
+    """A line of bash, in which $invoke stands for what the tests call."""
+    given = {**os.environ, "PYTHONPATH": str(REPOSITORY), "invoke": f"{sys.executable} -m invoke", **extra}
+    return subprocess.run(["bash", "-c", line], cwd=folder, env=given, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("options", ["", "--json"])
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("$invoke work {} >/dev/full", b"warning: The answer could not be written to standard output: No space left"),
+        ("set -o pipefail; $invoke work {} | true", b""),
+        ("$invoke work {} >&-", b""),
+        ("$invoke work {} >&- 2>&- <&-", b""),
+    ],
+)
+def test_what_was_done_is_no_failure_where_the_answer_cannot_be_written(
+    line: str, said: bytes, options: str, folder: Path
+) -> None:
+    (folder / "done").unlink(missing_ok=True)
+
+    ended = shell(folder, line.format(options))
+
+    assert (ended.returncode, (folder / "done").exists()) == (0, True)
+    assert ended.stderr.startswith(said)
+    assert (b"Traceback" in ended.stderr, b"Exception ignored" in ended.stderr) == (False, False)
+
+
+@pytest.mark.parametrize("task", ["much table", "much raw", "much json --json", "much --json none", "tell-lines"])
+def test_an_answer_that_was_all_there_was_to_do_and_is_lost_is_a_failure(task: str, folder: Path) -> None:
+    ended = shell(folder, f"$invoke {task} >/dev/full")
+
+    assert ended.returncode == 9
+    assert ended.stderr.startswith(b"error [answer-not-written]: The answer could not be written")
+    assert b"Traceback" not in ended.stderr
+
+
+def test_a_stream_that_is_followed_ends_when_its_reader_leaves(folder: Path) -> None:
+    ended = shell(folder, "$invoke tell-lines | head -1; exit ${PIPESTATUS[0]}")
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (141, b"line 0\n", b"")
+
+
+@pytest.mark.parametrize("line", ["$invoke fail Locked --json >/dev/full", "$invoke fail Locked 2>/dev/full"])
+def test_an_error_keeps_its_exit_code_where_it_cannot_be_told(line: str, folder: Path) -> None:
+    assert shell(folder, line).returncode == 7
+
+
+def test_a_check_keeps_its_exit_code_where_it_cannot_be_told(folder: Path) -> None:
+    assert shell(folder, "$invoke check >/dev/full").returncode == 1
+
+
+def test_only_a_pipe_that_is_stdout_counts_as_a_reader_that_left(folder: Path) -> None:
+    ended = shell(folder, "$invoke broken")
+
+    assert ended.returncode == 1
+    assert b"a pipe of the engine's" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("iso8859-1", "20 °C - ok"), ("ascii", "20 ?C - ok"), ("cp1252", "20 °C — ok"), ("utf-8", "20 °C — ok")],
+)
+def test_what_a_terminal_lacks_is_replaced(encoding: str, text: str, folder: Path) -> None:
+    ended = shell(folder, "$invoke work", PYTHONIOENCODING=encoding)
+
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert text in ended.stdout.decode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ["iso8859-1", "ascii", "utf-8", "utf-16"])
+def test_a_document_is_the_same_in_every_encoding(encoding: str, folder: Path) -> None:
+    ended = shell(folder, "$invoke work --json", PYTHONIOENCODING=encoding)
+
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert json.loads(ended.stdout.decode(encoding))["value"] == "20 °C — done …"
 
 
 # The stack

@@ -37,6 +37,7 @@ ALLOWED = {
     "conche.secrets.recipients",
     "conche.secrets.recipients.tasks",
     "conche.secrets.tasks",
+    "conche.streams",
 }
 """A module joins this list when a task file needs it at import, which it hardly ever does."""
 
