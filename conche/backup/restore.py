@@ -74,7 +74,7 @@ def _offered(call: Invocation, *, offsite: bool) -> Outcome:
         listed = list_backups(call)
         return replace(listed, lines=[*listed.lines, "Restore one: invoke backup.restore NAME"])
     repository, _ = sync.opened(call, open_site(call))
-    there = sorted(repository.snapshots())
+    there = sorted(repository.backups())
     return Outcome(
         value=there,
         tables=[Table(("backup",), tuple((one,) for one in there), title=repository.address)],

@@ -10,10 +10,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from conche.backup import manifest, reporting
 from conche.backup.manifest import Artifact, Manifest
@@ -27,7 +29,7 @@ from conche.process import Completed, run
 from conche.secret import Secret
 from conche.stack import KINDS, Offsite
 
-__all__ = ["Repository", "fetch", "opened", "sync"]
+__all__ = ["NoRepository", "Repository", "Snapshot", "fetch", "opened", "superfluous", "sync"]
 
 PIECES = ".pieces"
 IN_FOLDER = 500
@@ -35,6 +37,43 @@ IN_FOLDER = 500
 
 DAY = 86_400.0
 BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot of a restic repository that holds a backup.
+
+    Attributes:
+        id: restic's name of it.
+        name: of the backup.
+        kind: daily, weekly or monthly.
+        time: when the backup was created.
+    """
+
+    id: str
+    name: str
+    kind: str
+    time: datetime
+
+
+def _snapshot(listed: Mapping[str, Any]) -> Snapshot | None:
+    """A snapshot as `restic snapshots --json` lists it; none where it holds no backup of ours."""
+    tags = dict(tag.split("=", 1) for tag in listed.get("tags") or [] if "=" in tag)
+    if not {"name", "kind"} <= tags.keys():
+        return None
+    return Snapshot(listed["id"], tags["name"], tags["kind"], datetime.fromisoformat(listed["time"]))
+
+
+def superfluous(there: Sequence[Snapshot], kept: Mapping[str, int]) -> tuple[Snapshot, ...]:
+    """What retention does not keep: of each kind all but the newest; a kind of which none is kept is left alone.
+
+    Args:
+        there: the newest first.
+        kept: how many of each kind.
+    """
+    return tuple(
+        one for kind, number in kept.items() if number for one in [one for one in there if one.kind == kind][number:]
+    )
 
 
 @dataclass(frozen=True)
@@ -61,24 +100,22 @@ class Repository:
         done = run(argv, extra_env=env, cwd=cwd, timeout=DAY)
         return done if done.ok else self._failed(done)
 
-    def snapshots(self) -> dict[str, str]:
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """The snapshots of this stack's backups, the newest first.
+
+        Raises:
+            NoRepository: it has not been made yet.
+        """
+        listed = json.loads(self.call("snapshots", "--json", "--host", self.host).stdout or "[]")
+        found = filter(None, map(_snapshot, listed or []))
+        return tuple(sorted(found, key=lambda one: one.time, reverse=True))
+
+    def backups(self) -> dict[str, str]:
         """The snapshot of each backup that is there, by the backup's name; none where there is no repository yet."""
         try:
-            listed = json.loads(self.call("snapshots", "--json", "--host", self.host).stdout or "[]")
-        except _NoRepository:
+            return {one.name: one.id for one in reversed(self.snapshots())}
+        except NoRepository:
             return {}
-        found: dict[str, str] = {}
-        for one in listed or []:
-            names = [tag.partition("=")[2] for tag in one.get("tags") or [] if tag.startswith("name=")]
-            found |= dict.fromkeys(names, one["id"])
-        return found
-
-    def make(self) -> None:
-        """Make the repository where there is none."""
-        try:
-            self.call("cat", "config")
-        except _NoRepository:
-            self.call("init")
 
     def _failed(self, done: Completed) -> Completed:
         words = done.stderr
@@ -89,7 +126,7 @@ class Repository:
                 next_command="invoke secrets.set NAME    # the secret that backup.offsite.password names",
             )
         if "Is there a repository at the following location" in words or "config file does not exist" in words:
-            raise _NoRepository("offsite-missing", f"There is no repository at {self.address}.")
+            raise NoRepository("offsite-missing", f"There is no repository at {self.address}.")
         raise Unreachable(
             "offsite-failed",
             f"restic could not work with {self.address}.",
@@ -98,7 +135,7 @@ class Repository:
         )
 
 
-class _NoRepository(NotFound):
+class NoRepository(NotFound):
     """The repository has not been made yet."""
 
 
@@ -137,26 +174,34 @@ def sync(call: Invocation) -> Outcome:
     repository, offsite = opened(call, site)
     with reporting.reported(call, site, "backup.sync") as told:
         with site.locked("invoke backup.sync", wait=60):
-            there = repository.snapshots()
-            missing = list(_missing(site, offsite, there))
+            try:
+                there, made = repository.snapshots(), True
+            except NoRepository:
+                there, made = (), False
+            missing = list(_missing(site, offsite, {one.name for one in there}))
             plan = Plan(tuple(Step("send", f"backup {one.name}", "not in the repository") for one in missing))
             if call.dry_run:
                 return Outcome(plan=plan)
             if missing:
-                repository.make()
-            for one in reversed(missing):
-                _send(site, repository, one)
-            if missing:
-                _forget(repository, offsite)
-            there = repository.snapshots()
+                there = _sent(site, repository, missing, made=made)
+                there = _kept(repository, there, offsite)
         outcome = _outcome(repository, there, missing, plan)
         told(outcome)
         return outcome
 
 
-def _missing(site: Site, offsite: Offsite, there: Mapping[str, str]) -> Iterator[Found]:
+def _sent(site: Site, repository: Repository, missing: Sequence[Found], *, made: bool) -> tuple[Snapshot, ...]:
+    """Send these, the oldest first, into a repository that is made where it has not been; what is there then."""
+    if not made:
+        repository.call("init")
+    for one in reversed(missing):
+        _send(site, repository, one)
+    return repository.snapshots()
+
+
+def _missing(site: Site, offsite: Offsite, there: Collection[str]) -> Iterator[Found]:
     """The newest backups of each kind, as many as are kept there, that are not there; the newest first."""
-    kept = {"daily": offsite.daily, "weekly": offsite.weekly, "monthly": offsite.monthly}
+    kept = _retention(offsite)
     for one in site.target.backups():
         if kept[one.kind] == 0 or one.manifest is None:
             continue
@@ -186,11 +231,16 @@ def _send(site: Site, repository: Repository, one: Found) -> None:
         repository.call("backup", *words, ".", cwd=folder)
 
 
-def _forget(repository: Repository, offsite: Offsite) -> None:
-    for kind in KINDS:
-        words = ("--tag", f"kind={kind}", "--keep-last", str(getattr(offsite, kind)), "--group-by", "host")
-        repository.call("forget", "--host", repository.host, *words)
-    repository.call("prune")
+def _kept(repository: Repository, there: Sequence[Snapshot], offsite: Offsite) -> tuple[Snapshot, ...]:
+    """Forget what retention does not keep; what is there then."""
+    gone = superfluous(there, _retention(offsite))
+    if gone:
+        repository.call("forget", "--prune", *(one.id for one in gone))
+    return tuple(one for one in there if one not in gone)
+
+
+def _retention(offsite: Offsite) -> dict[str, int]:
+    return {kind: getattr(offsite, kind) for kind in KINDS}
 
 
 def _laid_out(source: Path, artifact: Artifact, folder: Path) -> None:
@@ -215,7 +265,7 @@ def _laid_out(source: Path, artifact: Artifact, folder: Path) -> None:
 def fetch(call: Invocation, site: Site, name: str) -> Found:
     """Bring a backup from the repository into the target, verified, unless it is there already."""
     repository, _ = opened(call, site)
-    there = repository.snapshots()
+    there = repository.backups()
     if name == "latest" and there:
         name = max(there, key=lambda each: each.rpartition("_")[0].rpartition("_")[2] + each.rpartition("_")[2])
     if name not in there:
@@ -279,11 +329,12 @@ def _staging(site: Site) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _outcome(repository: Repository, there: Mapping[str, str], sent: list[Found], plan: Plan) -> Outcome:
+def _outcome(repository: Repository, there: Sequence[Snapshot], sent: list[Found], plan: Plan) -> Outcome:
     names = {one.name for one in sent}
-    rows = tuple((name, snapshot[:8], "sent" if name in names else "") for name, snapshot in sorted(there.items()))
+    present = {one.name: one.id for one in reversed(there)}
+    rows = tuple((name, snapshot[:8], "sent" if name in names else "") for name, snapshot in sorted(present.items()))
     return Outcome(
-        value={"repository": repository.address, "sent": sorted(names), "there": sorted(there)},
+        value={"repository": repository.address, "sent": sorted(names), "there": sorted(present)},
         changed=bool(names),
         plan=plan,
         tables=[Table(("backup", "snapshot", "now"), rows, title=repository.address)],

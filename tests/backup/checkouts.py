@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +59,15 @@ class Checkout:
 
     @classmethod
     def create(cls, parent: Path) -> Checkout:
+        """A copy of one that was made once: of the files, the keys and the encrypted file alike."""
+        template = _template()
+        shutil.copytree(template.folder, parent / "factory", symlinks=True)
+        shutil.copy2(template.recovery, parent / "recovery.key")
+        return cls(parent / "factory", parent / "recovery.key")
+
+    @classmethod
+    def make(cls, parent: Path) -> Checkout:
+        """Write its files, and have `secrets.init` make its key."""
         folder = parent / "factory"
         folder.mkdir(parents=True)
         made = cls(folder, parent / "recovery.key")
@@ -121,6 +134,13 @@ class Checkout:
 
     def backups(self) -> list[Path]:
         return sorted(path for kind in ("daily", "weekly", "monthly") for path in (self.target / kind).glob("*"))
+
+
+@cache
+def _template() -> Checkout:
+    folder = tempfile.TemporaryDirectory(prefix="conche-checkout-")
+    atexit.register(folder.cleanup)
+    return Checkout.make(Path(folder.name))
 
 
 def tree(folder: Path, *, without: tuple[str, ...] = ()) -> dict[str, str]:

@@ -6,10 +6,13 @@ import json
 import os
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from conche.backup.sync import Snapshot, superfluous
+from conche.stack import KINDS
 from tests.backup.checkouts import Checkout, tree
 
 pytestmark = pytest.mark.skipif(shutil.which("restic") is None, reason="restic is not installed")
@@ -108,6 +111,17 @@ def test_without_the_toolkit_restic_and_cat_are_enough(checkout: Checkout, tmp_p
 
     assert len(pieces) > 2
     assert b"".join(piece.read_bytes() for piece in pieces) == (folder / "code/src.tar.gz").read_bytes()
+
+
+def test_of_each_kind_the_newest_are_kept_and_one_that_keeps_none_is_left_alone() -> None:
+    def taken(kind: str, day: int) -> Snapshot:
+        return Snapshot(f"{kind}{day}", f"factory_{kind}_{day}", kind, datetime(2026, 3, day, tzinfo=UTC))
+
+    there = [taken(kind, day) for day in (9, 8, 7) for kind in KINDS]
+
+    gone = superfluous(there, {"daily": 2, "weekly": 3, "monthly": 0})
+
+    assert [one.id for one in gone] == ["daily7"]
 
 
 def size(folder: Path) -> int:
