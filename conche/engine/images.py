@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from conche.engine.connection import Engine, translated
 from conche.errors import Refused, Unreachable
@@ -17,15 +20,25 @@ __all__ = [
     "BuildFailed",
     "Found",
     "build",
+    "contents",
     "dangling",
     "find",
     "normalises",
     "of_repository",
     "references",
     "remove",
+    "same",
     "tag",
 ]
 
+BUILT = tuple(f"org.opencontainers.image.{name}" for name in ("revision", "version", "created"))
+"""Labels that say from what and when an image was built, and nothing of what is in it."""
+
+TOOLS = ("io.conche.", "com.docker.compose.")
+"""Prefixes of the labels of whatever built the image."""
+
+OF_THE_BUILD = ("Labels", "Hostname", "Domainname", "Image", "ArgsEscaped")
+"""Keys of an image's configuration that are left over from its build, beside its labels."""
 
 NORMALISES = 26
 """The first engine whose BuildKit writes files' times anew."""
@@ -43,6 +56,7 @@ class Found:
         created: RFC 3339, as the image says.
         user: whom it runs as; empty for root.
         layers: digests of the unpacked layers.
+        contents: digest of what is in it, as `contents` makes it.
     """
 
     id: str
@@ -53,6 +67,7 @@ class Found:
     created: str = ""
     user: str = ""
     layers: tuple[str, ...] = ()
+    contents: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,7 +131,39 @@ def find(engine: Engine, reference: str) -> Found | None:
         created=found.get("Created", ""),
         user=config.get("User", ""),
         layers=tuple((found.get("RootFS") or {}).get("Layers") or ()),
+        contents=contents(found),
     )
+
+
+def contents(attributes: Mapping[str, Any]) -> str:
+    """A digest of what is in an image: its layers, and its configuration without what its build says of itself.
+
+    Two builds of the same content have different ids as soon as a label names another revision. A container made from
+    one of them is what a container made from the other would be.
+
+    Args:
+        attributes: the engine's answer to an inspect.
+    """
+    layers = (attributes.get("RootFS") or {}).get("Layers")
+    if not layers:
+        return str(attributes["Id"])
+    config = attributes.get("Config") or {}
+    labels = {
+        name: value
+        for name, value in (config.get("Labels") or {}).items()
+        if name not in BUILT and not name.startswith(TOOLS)
+    }
+    # Builders write what is not set as null, as empty, or not at all.
+    said = {key: value for key, value in config.items() if value and key not in OF_THE_BUILD}
+    platform = [attributes.get(key) or "" for key in ("Os", "Architecture", "Variant")]
+    text = json.dumps([layers, said, labels, platform], sort_keys=True)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def same(engine: Engine, one: str, other: str) -> bool:
+    """Whether two images, by id or reference, have the same in them; one that is gone is not the same as any."""
+    first, second = find(engine, one), find(engine, other)
+    return first is not None and second is not None and first.contents == second.contents
 
 
 def of_repository(engine: Engine, name: str) -> tuple[Found, ...]:

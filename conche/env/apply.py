@@ -168,9 +168,9 @@ class Applier:
     def _is_current(self, name: str) -> bool:
         """Whether a build or pull has brought the image that runs already, under the same definition."""
         service = self.seen.configuration.services[name]
-        image = images.find(self.compose.engine, service.image)
         return all(
-            image is not None and container.image_id == image.id and container.config_hash in service.hashes
+            container.config_hash in service.hashes
+            and images.same(self.compose.engine, container.image_id, service.image)
             for container in self.seen.of(name)
         )
 

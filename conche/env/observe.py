@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from conche.engine import containers, images, networks
 from conche.engine.compose import Compose, Configuration, Service
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
+from conche.engine.images import Found
 from conche.errors import ConcheError, NotFound, did_you_mean
 from conche.secret import SECRET_NAME, Redactor, Secret
 from conche.secrets.values import for_environment, variables
 from conche.stack import TRIAL, Environment, Stack
 
-__all__ = ["Observed", "glance", "look", "observe", "open_compose", "service_of"]
+__all__ = ["Observed", "contents_of", "glance", "look", "observe", "open_compose", "service_of"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Observed:
         configuration: what the Compose files ask for.
         containers: what is there, of any state.
         images: reference -> image id on the engine, None where it is missing.
+        contents: image id -> digest of what is in it, where containers run from another id than their reference means.
         missing_networks: external networks that are not on the engine.
         leftovers: containers of an interrupted trial.
         own: reference -> image of stack.yaml, for the images this repository builds.
@@ -48,6 +50,11 @@ class Observed:
     release: str = ""
     changed: tuple[str, ...] = ()
     interrupted: str = ""
+    contents: Mapping[str, str] = field(default_factory=dict)
+
+    def same_image(self, one: str, other: str) -> bool:
+        """Whether two image ids have the same in them."""
+        return self.contents.get(one, one) == self.contents.get(other, other)
 
     def of(self, service: str) -> tuple[Container, ...]:
         """The containers of one service."""
@@ -125,6 +132,18 @@ def look(compose: Compose) -> tuple[tuple[Container, ...], tuple[Container, ...]
     return asked, containers.of_project(compose.engine, compose.project + TRIAL)
 
 
+def contents_of(engine: Engine, found: Iterable[Container], there: Mapping[str, Found | None]) -> dict[str, str]:
+    """Image id -> digest of what is in it: of what is there, and of what containers run from beside it.
+
+    Args:
+        there: reference -> the image on the engine.
+    """
+    known = {image.id: image.contents for image in there.values() if image}
+    others = {container.image_id for container in found} - known.keys()
+    looked = {one: images.find(engine, one) for one in others}
+    return {**known, **{one: image.contents for one, image in looked.items() if image}}
+
+
 def _observed(
     stack: Stack,
     name: str,
@@ -146,6 +165,7 @@ def _observed(
         missing_networks=tuple(network for network in external if network not in present),
         leftovers=leftovers,
         own={reference: image for reference, image in own.items() if image},
+        contents=contents_of(compose.engine, found, ids),
     )
 
 

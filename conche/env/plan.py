@@ -133,4 +133,4 @@ def _changed(seen: Observed, service: Service, container: Container) -> str:
     if container.config_hash not in service.hashes:
         return "its definition changed"
     image = seen.images.get(service.image)
-    return "its image changed" if image and container.image_id != image else ""
+    return "its image changed" if image and not seen.same_image(container.image_id, image) else ""

@@ -78,6 +78,17 @@ class Document:
         body["services"][serves]["environment"]["CONCHE_RELEASE"] = release
         return replace(self, body=body)
 
+    def with_images(self, images: Mapping[str, str]) -> Document:
+        """The same with other images, by service; what is told its image is told the other one."""
+        body = copy.deepcopy(dict(self.body))
+        for name, image in images.items():
+            service = body["services"][name]
+            service["image"] = image
+            if "CONCHE_IMAGE_DIGEST" in (service.get("environment") or {}):
+                del service["environment"]["CONCHE_IMAGE_DIGEST"]
+                service["environment"].update(_known(image))
+        return replace(self, body=body)
+
     def after(self, before: Document, serves: str | None) -> Document:
         """The same; what is as it was in an earlier release keeps what it was told then, as its containers do."""
         body, earlier = copy.deepcopy(dict(self.body)), before.body
@@ -168,10 +179,14 @@ def shape(rendered: Mapping[str, Any], service: str, root: str) -> str:
 
 
 def _tell(service: dict[str, Any], release: str) -> None:
-    # An image that no registry knows is known by its id.
-    digest = service["image"].rpartition("@")[2]
-    known = {"CONCHE_IMAGE_DIGEST": digest} if digest.startswith("sha256:") else {}
-    service["environment"] = {**(service.get("environment") or {}), "CONCHE_RELEASE": release, **known}
+    told = {"CONCHE_RELEASE": release, **_known(service["image"])}
+    service["environment"] = {**(service.get("environment") or {}), **told}
+
+
+def _known(image: str) -> dict[str, str]:
+    """What a container is told of its image; one that no registry knows is known by its id."""
+    digest = image.rpartition("@")[2]
+    return {"CONCHE_IMAGE_DIGEST": digest} if digest.startswith("sha256:") else {}
 
 
 def _mark(service: dict[str, Any], name: str, release: str) -> None:

@@ -27,7 +27,7 @@ from conche.secrets.seal import fingerprint
 from conche.secrets.values import for_environment, used_by
 from conche.stack import Deploy
 
-__all__ = ["Prepared", "Wanted", "prepare"]
+__all__ = ["Prepared", "Wanted", "kept_images", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Prepared:
         named: what the Compose files interpolate, by variable.
         own: image references in the files, of this stack's own images.
         fingerprints: variable or secret -> fingerprint; empty until `fingerprinted`.
+        kept: service -> pinned reference it had before, where what is asked for has the same in it.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Prepared:
     named: Mapping[str, Secret]
     own: Collection[str]
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def engine(self) -> Engine:
@@ -84,6 +86,21 @@ class Prepared:
         given = {key: Secret(content.decode(errors="replace")) for key, content in self.files.items()}
         values = {**given, **self.secrets, **self.named}
         return replace(self, fingerprints={key: fingerprint(salt, value) for key, value in values.items()})
+
+    def keeping(self, before: Record | None) -> Prepared:
+        """The same, with the images of the release before where those that are asked for have the same in them.
+
+        A build of the same content has another id as soon as a label names another revision.
+        """
+        asked = {name: self.pins[service.image] for name, service in self.configuration.services.items()}
+        kept = kept_images(self.engine, before, asked)
+        found = {pin: there for pin in kept.values() if (there := images.find(self.engine, pin))}
+        return replace(self, kept=kept, found={**self.found, **found})
+
+    def owned(self, document: Document) -> list[str]:
+        """The image references, pinned, of this stack's own images as a document of this has them."""
+        services = document.body["services"]
+        return [services[name]["image"] for name, one in self.configuration.services.items() if one.image in self.own]
 
     def document(
         self, release: str, replicas: Mapping[str, int], before: Document | None, *, forced: bool = False
@@ -106,6 +123,7 @@ class Prepared:
                 if one.image in self.own and one.tries and not (one.ends or one.completes)
             ],
         )
+        document = document.with_images(self.kept)
         # Without an edge --force makes every service anew, so each is told the new release.
         if before is not None and not (forced and self.deploy.serves is None):
             document = document.after(before, self.deploy.serves)
@@ -140,6 +158,27 @@ class Prepared:
             files={name: shape(self.configuration.rendered, name, self.root) for name in self.configuration.services},
             fingerprints=self.fingerprints,
         )
+
+
+def kept_images(engine: Engine, before: Record | None, asked: Mapping[str, str]) -> dict[str, str]:
+    """Service -> image of the release before, where what is asked for is another one with the same in it.
+
+    Args:
+        asked: service -> image reference, pinned.
+    """
+    earlier = before.services if before is not None else {}
+    had = {name: placed.image for name, placed in earlier.items() if name in asked}
+    return {
+        name: image
+        for name, image in had.items()
+        if image != asked[name] and _alike(image, asked[name]) and images.same(engine, image, asked[name])
+    }
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether two references may name builds of one image: by repository, or by an id that names none."""
+    names = {parse(text).name for text in (one, other) if not text.startswith("sha256:")}
+    return len(names) < 2
 
 
 def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -> Prepared:

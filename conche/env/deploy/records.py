@@ -98,14 +98,17 @@ class Record:
         """What it is called: r1, r2, …"""
         return f"r{self.number}"
 
-    def again(self, number: int, hashes: Mapping[str, Collection[str]]) -> Record:
+    def again(
+        self, number: int, hashes: Mapping[str, Collection[str]], kept: Mapping[str, Placed] | None = None
+    ) -> Record:
         """This release as a new one, which goes back to it.
 
         Args:
             hashes: service -> Compose's hashes of it as the new one has it.
+            kept: services that stay as they are now.
         """
         services = {
-            name: replace(placed, hashes=tuple(sorted(hashes[name])))
+            name: replace((kept or {}).get(name, placed), hashes=tuple(sorted(hashes[name])))
             for name, placed in self.services.items()
             if name in hashes
         }

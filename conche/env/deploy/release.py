@@ -14,7 +14,8 @@ from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
 from conche.engine.lock import Held
 from conche.env.deploy import hooks
-from conche.env.deploy.document import RELEASE, Document
+from conche.env.deploy.document import RELEASE, Document, definition
+from conche.env.deploy.goal import goal_of, kept_at_rollback
 from conche.env.deploy.look import NOTHING, Look
 from conche.env.deploy.look import number as number_of
 from conche.env.deploy.pipeline import Pipeline
@@ -104,11 +105,12 @@ def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Out
         prepared = prepared.fingerprinted(salt)
         number = _following(records, prepared.compose)
         earlier = opened_if_possible(call, records, records.current)
+        prepared = prepared.keeping(records.current)
         document = prepared.document(f"r{number}", records.replicas(), earlier, forced=options.force)
         compose = compose_of(prepared.compose, document)
         configuration, before = _looked(call, look, records, compose)
         record = prepared.record(number, document, configuration)
-        draft = Draft(record, document, compose, configuration, [prepared.pins[one] for one in prepared.own], salt)
+        draft = Draft(record, document, compose, configuration, prepared.owned(document), salt)
         ready = _ready(call, look, records, draft, before, force=options.force)
         return _released(call, records, ready, held, options, begun)
 
@@ -131,17 +133,26 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
         latest = opened_if_possible(call, records, newest)
         if latest is not None:
             records = _settled(call, records, Look(name, compose_of(base, latest), deploy, latest.body))
-        goal = _goal(records, engine, name, to)
+        goal = goal_of(records, engine, name, to)
         kept = opened(call, records, goal)
         if kept is None:
-            raise NotFound("release-incomplete", f"The document of {goal.id} is gone.", next_command=_listing(name))
+            raise NotFound(
+                "release-incomplete",
+                f"The document of {goal.id} is gone.",
+                next_command=f"invoke env.history --env {name}",
+            )
         call.output.redact.learn(kept.secrets())
         number = _following(records, base)
         document = kept.renumbered(deploy.serves, goal.id, f"r{number}")
+        same = kept_at_rollback(engine, deploy, records.current, document)
+        document = document.with_images({one: placed.image for one, placed in same.items()})
+        if latest is not None and same:
+            document = document.after(latest, deploy.serves)
         compose = compose_of(base, document)
         look = Look(name, compose, deploy, document.body)
         configuration, before = _looked(call, look, records, compose)
-        record = goal.again(number, {one: service.hashes for one, service in configuration.services.items()})
+        placed = {one: replace(had, definition=definition(document.body, one)) for one, had in same.items()}
+        record = goal.again(number, {one: service.hashes for one, service in configuration.services.items()}, placed)
         own = [placed.image for placed in goal.services.values()]
         salt = salt_of(call, records)
         draft = Draft(record, document, compose, configuration, own, salt)
@@ -338,35 +349,6 @@ def _previous(call: Invocation, records: Records, ready: Release) -> Compose | N
         said = f"warning: {records.current.id} cannot be opened with the keys that are here"
         call.output.say(f"{said}: on a failure {', '.join(risky)} could not be brought back")
     return None
-
-
-def _goal(records: Records, engine: Engine, name: str, to: str | None) -> Record:
-    """The release to go back to: the one named, or the last good one before the one that serves."""
-    from conche.engine import images
-
-    good = {e.record.number: e.record for e in records.entries if e.record and e.result is Result.SUCCEEDED}
-    current = records.current
-    if to is not None:
-        number = int(to.removeprefix("r")) if to.removeprefix("r").isdigit() else -1
-        if number not in good:
-            raise _no_goal(records, name, f"{name} has no good release {to}.")
-        candidates = [good[number]]
-    else:
-        candidates = [one for number, one in sorted(good.items(), reverse=True) if current and number < current.number]
-    for one in candidates:
-        if all(images.find(engine, p.image_id or p.image) is not None for p in one.services.values()):
-            return one
-    said = f"{name} has no earlier good release" if to is None else f"{to} is known, but not"
-    raise _no_goal(records, name, f"{said} whose images are still on the engine.")
-
-
-def _no_goal(records: Records, name: str, said: str) -> NotFound:
-    rows = [f"{e.record.id if e.record else f'r{e.number}'}: {e.result.value}" for e in records.entries]
-    return NotFound("no-such-release", said, looked_at=rows or ["there is none at all"], next_command=_listing(name))
-
-
-def _listing(name: str) -> str:
-    return f"invoke env.history --env {name}"
 
 
 def _changed_variables(record: Record, current: Record | None) -> list[str]:

@@ -12,7 +12,7 @@ from conche.engine.state import State
 from conche.env.deploy.document import RELEASE, Document, shape
 from conche.env.deploy.records import Record, Records
 from conche.env.locking import readers
-from conche.env.observe import Observed
+from conche.env.observe import Observed, contents_of, look
 from conche.errors import KeyUnusable
 from conche.secret import Redactor
 from conche.secrets import keys
@@ -79,8 +79,6 @@ def look_at_release(call: Invocation, name: str, compose: Compose) -> Observed |
         return None
     serves = environment.deploy.serves
     services = {one: Service(one, said.image, frozenset(said.hashes)) for one, said in record.services.items()}
-    from conche.env.observe import look
-
     found, leftovers = look(compose)
     hashes = {one for said in record.services.values() for one in said.hashes}
     if serves is None and any(container.config_hash not in hashes for container in found):
@@ -100,6 +98,7 @@ def look_at_release(call: Invocation, name: str, compose: Compose) -> Observed |
         release=record.id,
         changed=_changed(call, compose, record),
         interrupted=unfinished.id if unfinished is not None and running is None else "",
+        contents=contents_of(compose.engine, found, there),
     )
 
 
