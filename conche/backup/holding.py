@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conche.engine import containers
+from conche.engine import containers, health
 from conche.engine.connection import Engine, EngineRefused
 from conche.engine.containers import Container
 from conche.errors import ConcheError, NotFound, NotRestored, Unreachable
@@ -34,12 +34,16 @@ TRIES = 5
 PAUSE = 0.2
 """Seconds between two of these tries."""
 
+RECOVERING = 15.0
+"""Seconds within which a container that has waited works again."""
+
 
 @dataclass
 class Waited:
-    """How long containers waited, in words for the manifest."""
+    """How long containers waited, in words for the manifest, and which of them do not work since."""
 
     words: str = "at rest: no container that uses it ran"
+    ill: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ def held(store: Path, engine: Engine, address: str | None, users: Sequence[Conta
         waited.words = "live: containers went on writing" if running else waited.words
         yield waited
         return
+    well = [one for one in running if containers.asked(engine, one).health == "healthy"]
     before = _read(store)
     note = _Note(address, before.volumes if before else ())
     begun = time.monotonic()
@@ -94,6 +99,22 @@ def held(store: Path, engine: Engine, address: str | None, users: Sequence[Conta
         if verbs:
             names = ", ".join(one.name for one in running if one.id in note.waiting)
             waited.words = f"{' or '.join(verbs)} for {time.monotonic() - begun:.1f} s: {names}"
+    waited.ill = _ill(engine, [one for one in well if one.id in note.waiting])
+
+
+def _ill(engine: Engine, well: Sequence[Container]) -> tuple[str, ...]:
+    """Which of the containers that were healthy before they waited are not now, with the reason.
+
+    Their healthchecks are run at once: the engine asks again only after a whole interval.
+    """
+    definitions = {one.service: containers.definition(engine, one) for one in well}
+    waiting = health.wait(
+        engine,
+        lambda: [seen for one in well if (seen := containers.read(engine, one.id))],
+        definitions,
+        timeout=RECOVERING,
+    )
+    return tuple(f"{name} {reason}" for name, reason in waiting.failed.items())
 
 
 def _hold(store: Path, engine: Engine, note: _Note, one: Container, how: str) -> _Note:

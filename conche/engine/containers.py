@@ -46,6 +46,9 @@ LABEL = "com.docker.compose"
 
 STREAMS = ("stdout", "stderr")
 
+RETRIES = 3
+"""Failed checks in a row that make a container unhealthy, where its healthcheck does not say."""
+
 
 @dataclass(frozen=True)
 class Container:
@@ -53,7 +56,7 @@ class Container:
 
     Attributes:
         state: created, running, paused, restarting, exited or dead.
-        health: healthy, unhealthy, starting, or none where there is no healthcheck.
+        health: healthy, unhealthy, starting (not known yet, as after a pause), or none where there is no healthcheck.
         image: the reference it was made from; `image_id` is what that meant then.
         config_hash: Compose's hash of the definition it was made from.
         ports: published, as `127.0.0.1:8001->8000/tcp`.
@@ -120,13 +123,14 @@ def parse(attributes: Mapping[str, Any]) -> Container:
     state, config = attributes["State"], attributes["Config"]
     labels = config.get("Labels") or {}
     health = state.get("Health") or {}
+    healthcheck = config.get("Healthcheck") or {}
     return Container(
         id=attributes["Id"],
         name=attributes["Name"].lstrip("/"),
         project=labels.get(f"{LABEL}.project", ""),
         service=labels.get(f"{LABEL}.service", ""),
         state=state["Status"],
-        health=health.get("Status") or "none",
+        health=_health(state, int(healthcheck.get("Retries") or RETRIES)),
         image=config["Image"],
         image_id=attributes["Image"],
         config_hash=labels.get(f"{LABEL}.config-hash", ""),
@@ -138,8 +142,8 @@ def parse(attributes: Mapping[str, Any]) -> Container:
         revision=labels.get("org.opencontainers.image.revision", ""),
         health_log=_last_words(health.get("Log") or []),
         error=state.get("Error", ""),
-        healthcheck=_healthcheck((config.get("Healthcheck") or {}).get("Test") or []),
-        healthcheck_timeout=((config.get("Healthcheck") or {}).get("Timeout") or 30e9) / 1e9,
+        healthcheck=_healthcheck(healthcheck.get("Test") or []),
+        healthcheck_timeout=(healthcheck.get("Timeout") or 30e9) / 1e9,
         stop_timeout=config.get("StopTimeout") or 10,
         labels=labels,
     )
@@ -265,7 +269,7 @@ def definition(engine: Engine, container: Container) -> Service:
     checked = Healthcheck(
         interval=(body.get("Interval") or 30e9) / 1e9,
         timeout=(body.get("Timeout") or 30e9) / 1e9,
-        retries=body.get("Retries") or 3,
+        retries=body.get("Retries") or RETRIES,
         start_period=(body.get("StartPeriod") or 0) / 1e9,
     )
     has = bool(container.healthcheck)
@@ -279,7 +283,7 @@ def restart(engine: Engine, container: Container) -> None:
 
 
 def asked(engine: Engine, container: Container) -> Container:
-    """The same container; where the engine still calls it starting, its healthcheck is asked by ourselves."""
+    """The same container; where the engine does not know its health yet, its healthcheck is asked by ourselves."""
     waits = container.state == "running" and container.health == "starting"
     return replace(container, health="healthy") if waits and passes_healthcheck(engine, container) else container
 
@@ -296,6 +300,20 @@ def users(engine: Engine) -> dict[str, str]:
     with translated(engine.address):
         found = engine.client.api.containers(all=True)
     return {one["ImageID"]: one["Names"][0].lstrip("/") for one in found if one["Names"]}
+
+
+def _health(state: Mapping[str, Any], retries: int) -> str:
+    """What the healthcheck has found; `starting` where nobody has asked.
+
+    The engine calls a container unhealthy as soon as it is paused, and until the next check after that. Where checks
+    have really failed, as many have failed in a row as make a container unhealthy.
+    Source: CloseMonitorChannel in https://github.com/moby/moby/blob/v20.10.24/container/health.go
+    """
+    health = state.get("Health") or {}
+    said = str(health.get("Status") or "none")
+    alive = state["Status"] in ("running", "paused")
+    unasked = said == "unhealthy" and alive and int(health.get("FailingStreak") or 0) < retries
+    return "starting" if unasked else said
 
 
 def _healthcheck(test: Sequence[str]) -> tuple[str, ...]:

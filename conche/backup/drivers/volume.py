@@ -47,6 +47,8 @@ def dump(task: Dumping) -> ComponentRecord:
                 writer = ArchiveWriter(compressor)
                 read_into(writer, engine, helper, volumes.MOUNTED, reading)
                 made = task.artifact(file, writer.finish())
+    for ill in waited.ill:
+        task.site.say(f"warning: after the backup of {task.name}, {ill}")
     if component.unpacked:
         artifacts, links = task.stored(folder.stored)
         facts = {"owner": folder.owner}
