@@ -62,10 +62,10 @@ class Progress:
         else:
             self._update(text, None, None)
 
-    def detail(self, text: str) -> None:
-        """Something passing: shown on a terminal only."""
+    def detail(self, text: object) -> None:
+        """Something passing, such as a line of a program: shown on a terminal only, as its str()."""
         if self._shown is not None:
-            self._update(text, None, None)
+            self._update(str(text), None, None)
 
     def amount(self, text: str, done: int, total: int) -> None:
         """How much of something is through, in any unit: a bar on a terminal, nothing elsewhere."""

@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from conche.errors import ConcheError, Interrupted, Refused, Unreachable
-from conche.secret import Redactor
+from conche.secret import Captured, Redactor
 
 __all__ = [
+    "Captured",
     "Completed",
     "ToolFailed",
     "environment",
@@ -61,7 +62,7 @@ class ToolFailed(ConcheError):
 
 @dataclass(frozen=True)
 class Completed:
-    """A process that has ended, with its output as text, redacted.
+    """A process that has ended, with what it wrote.
 
     Attributes:
         argv: what was run.
@@ -70,17 +71,17 @@ class Completed:
 
     argv: tuple[str, ...]
     exit_code: int
-    stdout: str = field(repr=False)
-    stderr: str = field(repr=False)
+    stdout: Captured = field(repr=False)
+    stderr: Captured = field(repr=False)
 
     @property
     def ok(self) -> bool:
         return self.exit_code == 0
 
     def last_lines(self, count: int = 15) -> tuple[str, ...]:
-        """The end of what it said, stderr if there is any."""
-        text = self.stderr.strip() or self.stdout.strip()
-        return tuple(text.splitlines()[-count:])
+        """The end of what it said, stderr if there is any; redacted."""
+        said = self.stderr if self.stderr.raw.strip() else self.stdout
+        return tuple(str(said).strip().splitlines()[-count:])
 
     def require(self, what: str) -> Completed:
         """This process, or a `ToolFailed` that says that `what` failed, in the tool's own words."""
@@ -107,7 +108,7 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
     cwd: Path | None = None,
     timeout: float | None = None,
     redact: Redactor | None = None,
-    on_line: Callable[[str], None] | None = None,
+    on_line: Callable[[Captured], None] | None = None,
     outlives: bool = False,
     keep_open: Sequence[int] = (),
 ) -> Completed:
@@ -118,7 +119,7 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
         stdin: what it reads; in blocks where it is more than fits in memory.
         extra_env: names added to the allow-list's.
         timeout: seconds, after which the program is ended and `Unreachable` is raised.
-        redact: applied to everything it says, before anybody sees it.
+        redact: applied to what it says wherever that is shown.
         on_line: called with each line, of both streams, as it comes.
         outlives: a parent that is killed outright leaves it running, because half of what it does is worse than all.
         keep_open: descriptors the child gets too, such as a lock that it shall hold as long as it lives.
@@ -126,7 +127,6 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
     Raises:
         Unreachable: the program is not installed, or did not end in time.
     """
-    redact = redact or Redactor()
     child: subprocess.Popen[bytes] | None = None
     readers: Sequence[threading.Thread] = ()
     kept = (bytearray(), bytearray())
@@ -140,7 +140,7 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
             if on_line is not None and len(kept[number]) > 2 * MOST_KEPT:
                 del kept[number][:-MOST_KEPT]
             if on_line is not None:
-                on_line(redact(_text(line).rstrip("\n")))
+                on_line(Captured(_text(line).rstrip("\n"), redact))
         child.wait()
     except BaseException as error:
         if child is not None:
@@ -150,7 +150,8 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
                 "tool-timed-out", f"{argv[0]} did not end within {timeout:g} s.", looked_at=[" ".join(argv)]
             ) from None
         raise
-    return Completed(tuple(argv), child.returncode, redact(_text(kept[0])), redact(_text(kept[1])))
+    out, err = (Captured(_text(one), redact) for one in kept)
+    return Completed(tuple(argv), child.returncode, out, err)
 
 
 def interact(argv: Sequence[str]) -> int:

@@ -6,7 +6,9 @@ Whether a process is gone is read from a FIFO that it holds open: its end comes 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -21,7 +23,7 @@ from hypothesis import strategies as st
 
 from conche import process
 from conche.errors import Interrupted, Unreachable
-from conche.process import Completed, ToolFailed, environment, run, signals_deferred, signals_raise
+from conche.process import Captured, Completed, ToolFailed, environment, run, signals_deferred, signals_raise
 from conche.secret import Redactor, Secret
 
 REPOSITORY = Path(__file__).parents[1]
@@ -90,24 +92,24 @@ def parent(code: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 def test_arguments_arrive_as_they_are(arguments: list[str]) -> None:
     expected = "".join(f"{argument}\0" for argument in [*arguments, "end"])
 
-    assert run(["printf", "%s\\0", *arguments, "end"]).stdout == expected
+    assert run(["printf", "%s\\0", *arguments, "end"]).stdout.raw == expected
 
 
 @pytest.mark.parametrize(
     "argument", ["two words", "'single' \"double\"", "$HOME `id` $(id)", "; rm x", "*", "-n", "\\"]
 )
 def test_nothing_in_an_argument_means_anything(argument: str) -> None:
-    assert run(python("import sys; print(*sys.argv[1:], sep='|')", argument, "")).stdout == f"{argument}|\n"
+    assert run(python("import sys; print(*sys.argv[1:], sep='|')", argument, "")).stdout.raw == f"{argument}|\n"
 
 
 @pytest.mark.parametrize("by_line", [False, True])
 def test_a_megabyte_goes_through_both_streams(by_line: bool) -> None:
     content = b"0123456789abcde\n" * 65536
-    lines: list[str] = []
+    lines: list[Captured] = []
 
     completed = run(sh("tee /dev/stderr"), stdin=content, on_line=lines.append if by_line else None)
 
-    assert (completed.stdout.encode(), completed.stderr.encode()) == (content, content)
+    assert (completed.stdout.raw.encode(), completed.stderr.raw.encode()) == (content, content)
     assert len(lines) == (2 * 65536 if by_line else 0)
 
 
@@ -117,7 +119,7 @@ def test_a_child_need_not_read_what_it_is_given(by_line: bool) -> None:
 
 
 def test_bytes_that_are_no_text_are_shown_as_such() -> None:
-    assert run(sh("printf 'a\\377b'")).stdout == "a\ufffdb"
+    assert run(sh("printf 'a\\377b'")).stdout.raw == "a\ufffdb"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_the_exit_code_is_the_programs_own(code: str, exit_code: int, ok: bool) 
 
 
 def test_a_program_runs_where_it_is_told_to(tmp_path: Path) -> None:
-    assert run(["pwd"], cwd=tmp_path).stdout == f"{tmp_path}\n"
+    assert run(["pwd"], cwd=tmp_path).stdout.raw == f"{tmp_path}\n"
 
 
 def test_a_failure_is_told_in_the_tools_own_words() -> None:
@@ -149,7 +151,7 @@ def test_a_failure_is_told_in_the_tools_own_words() -> None:
     [("a\nb\nc\n", "", ("b", "c")), ("a\n", "x\ny\nz", ("y", "z")), ("a", " \n", ("a",)), ("", "", ())],
 )
 def test_the_last_lines_are_those_of_stderr_if_there_are_any(stdout: str, stderr: str, lines: tuple[str, ...]) -> None:
-    assert Completed(("x",), 1, stdout, stderr).last_lines(2) == lines
+    assert Completed(("x",), 1, Captured(stdout), Captured(stderr)).last_lines(2) == lines
 
 
 def test_success_is_handed_on() -> None:
@@ -169,7 +171,7 @@ def test_a_child_knows_only_what_it_may(monkeypatch: pytest.MonkeyPatch) -> None
     for name, value in {**passed, **kept_back}.items():
         monkeypatch.setenv(name, value)
 
-    seen = dict(line.split("=", 1) for line in run(["/usr/bin/env"], extra_env={"TAG": "a b"}).stdout.splitlines())
+    seen = dict(line.split("=", 1) for line in run(["/usr/bin/env"], extra_env={"TAG": "a b"}).stdout.raw.splitlines())
 
     assert seen == {**passed, "TAG": "a b"}
     assert environment() == passed
@@ -184,15 +186,50 @@ def test_a_given_name_wins_over_an_inherited_one(monkeypatch: pytest.MonkeyPatch
 # Redaction
 
 
-def test_no_secret_comes_back_from_either_stream() -> None:
-    lines: list[str] = []
+def test_what_is_shown_is_redacted_and_what_is_read_is_what_was_written() -> None:
+    lines: list[Captured] = []
     both = sh('echo "out $1"; echo "err $1" >&2', CANARY)
 
     completed = run(both, redact=Redactor([Secret(CANARY)]), on_line=lines.append)
 
-    assert (completed.stdout, completed.stderr, sorted(lines)) == ("out ***\n", "err ***\n", ["err ***", "out ***"])
+    assert (str(completed.stdout), str(completed.stderr)) == ("out ***\n", "err ***\n")
+    assert sorted(map(str, lines)) == ["err ***", "out ***"]
+    assert (completed.stdout.raw, completed.stderr.raw) == (f"out {CANARY}\n", f"err {CANARY}\n")
+    assert sorted(line.raw for line in lines) == [f"err {CANARY}", f"out {CANARY}"]
     assert run(both, redact=Redactor([Secret(CANARY)])) == completed
-    assert "***" not in repr(completed)
+
+
+@pytest.mark.parametrize("secret", [CANARY, "pa$$word", "quo\"ted 'both'", "first line\nsecond line", "öäü€ß…"])
+def test_every_way_to_show_a_text_redacts_it(secret: str) -> None:
+    said = Captured(f"say {secret} twice {secret}", Redactor([Secret(secret)]))
+
+    shown = (str(said), repr(said), f"{said}", f"{said!r}", f"{said:>60}", "\n".join(said.lines()), f"{[said]}")
+
+    assert [part for part in shown if secret in part or secret.splitlines()[0] in part] == []
+    assert str(said) == "say *** twice ***"
+    assert said.raw == f"say {secret} twice {secret}"
+
+
+def test_an_error_carries_the_form_that_may_be_shown() -> None:
+    completed = run(sh('echo "why: $1" >&2; exit 3', CANARY), redact=Redactor([Secret(CANARY)]))
+
+    with pytest.raises(ToolFailed) as caught:
+        completed.require("it")
+
+    assert caught.value.evidence == completed.last_lines() == ("why: ***",)
+
+
+def test_captured_text_is_not_taken_for_text() -> None:
+    said = Captured("{}")
+
+    with pytest.raises(TypeError):
+        json.loads(said)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        "x" in said  # type: ignore[operator] # noqa: B015
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(said)
+    assert said != "{}"
+    assert (bool(said), bool(Captured(""))) == (True, False)
 
 
 # Line by line
@@ -203,19 +240,19 @@ def test_lines_come_while_the_program_is_still_running(tmp_path: Path) -> None:
     gate = os.open(tmp_path / "gate", os.O_RDWR)
     lines: list[str] = []
 
-    def answer(line: str) -> None:
-        lines.append(line)
+    def answer(line: Captured) -> None:
+        lines.append(line.raw)
         os.write(gate, b"go\n")
 
     completed = run(sh('echo ready; read -r word <"$1"; printf "got $word"', str(tmp_path / "gate")), on_line=answer)
     os.close(gate)
 
-    assert (lines, completed.stdout) == (["ready", "got go"], "ready\ngot go")
+    assert (lines, completed.stdout.raw) == (["ready", "got go"], "ready\ngot go")
 
 
 def test_what_on_line_raises_ends_the_program_and_reaches_the_caller(holders: Holders) -> None:
-    def leave(line: str) -> None:
-        raise BrokenPipeError(line)
+    def leave(line: Captured) -> None:
+        raise BrokenPipeError(line.raw)
 
     with pytest.raises(BrokenPipeError, match="held"):
         run(sh(HOLD, str(holders.path)), on_line=leave)
@@ -250,7 +287,7 @@ def test_a_grandchild_that_holds_the_streams_does_not_outrun_the_timeout(holders
 def test_a_child_that_is_ended_has_time_to_tidy_up(holders: Holders) -> None:
     code = """exec 9>"$1"; trap 'kill $!; echo tidied >&9; exit' TERM; sleep 600 & echo held >&9; echo held; wait"""
 
-    def leave(line: str) -> None:
+    def leave(line: Captured) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

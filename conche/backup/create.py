@@ -190,7 +190,7 @@ def _described(site: Site, kind: Kind, name: str, begun: datetime, records: dict
         created=begun.replace(microsecond=0),
         seconds=0.0,
         complete=not any(record.harm for record in records.values()),
-        revision=git.stdout.strip() if git.ok else "",
+        revision=git.stdout.raw.strip() if git.ok else "",
         images=_images(site),
         tools={"conche": _version(), "isal": isal.__version__, "python": sys.version.split()[0]},
         components=records,

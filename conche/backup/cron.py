@@ -166,9 +166,9 @@ def _check_schedule(site: Site) -> None:
 
 def _crontab() -> list[str]:
     listed = run(["crontab", "-l"], timeout=30)
-    if not listed.ok and "no crontab" not in listed.stderr:
+    if not listed.ok and "no crontab" not in listed.stderr.raw:
         listed.require("reading the crontab")
-    return listed.stdout.splitlines() if listed.ok else []
+    return listed.stdout.raw.splitlines() if listed.ok else []
 
 
 def _write(lines: Sequence[str]) -> None:

@@ -59,7 +59,7 @@ class Influx:
     def backup(self, folder: str) -> tuple[str, ...]:
         """Back everything up into a folder of the container; the warnings it gave."""
         done = self._call(CALL, "backup", folder)
-        return tuple(line for line in (done.stderr + done.stdout).splitlines() if re.search(r"\bWARN\b", line))
+        return tuple(line for line in (*done.stderr.lines(), *done.stdout.lines()) if re.search(r"\bWARN\b", line))
 
     def restore_all(self, folder: str) -> None:
         """Replace everything, tokens and users too, by a backup in a folder of the container."""
@@ -71,7 +71,7 @@ class Influx:
 
     def buckets(self) -> tuple[str, ...]:
         """The names of the buckets, without InfluxDB's own."""
-        listed = json.loads(self._call(ORG, "bucket", "list", "--json").stdout)
+        listed = json.loads(self._call(ORG, "bucket", "list", "--json").stdout.raw)
         return tuple(sorted(one["name"] for one in listed if not one["name"].startswith("_")))
 
     def delete_bucket(self, name: str) -> None:
@@ -84,7 +84,7 @@ class Influx:
             f'from(bucket: "{bucket}") |> range(start: {_flux(start)}, stop: {_flux(stop)})'
             ' |> group(columns: ["_measurement"]) |> count()'
         )
-        return _counted(self._call(ORG, "query", flux, "--raw").stdout)
+        return _counted(self._call(ORG, "query", flux, "--raw").stdout.raw)
 
     def delete(self, bucket: str, start: datetime, stop: datetime) -> None:
         """Delete what lies between two moments."""
@@ -106,7 +106,7 @@ class Influx:
                 f"influx {' '.join(words[:2])} ended with {done.exit_code}.",
                 looked_at=[f"container {self.container.name}, token in {self.token_file}"],
                 evidence=done.last_lines(6),
-                next_command=_advice(done.stderr),
+                next_command=_advice(done.stderr.raw),
             )
         return done
 

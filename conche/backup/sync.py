@@ -106,7 +106,7 @@ class Repository:
         Raises:
             NoRepository: it has not been made yet.
         """
-        listed = json.loads(self.call("snapshots", "--json", "--host", self.host).stdout or "[]")
+        listed = json.loads(self.call("snapshots", "--json", "--host", self.host).stdout.raw or "[]")
         found = filter(None, map(_snapshot, listed or []))
         return tuple(sorted(found, key=lambda one: one.time, reverse=True))
 
@@ -118,7 +118,7 @@ class Repository:
             return {}
 
     def _failed(self, done: Completed) -> Completed:
-        words = done.stderr
+        words = done.stderr.raw
         if "wrong password" in words:
             raise KeyUnusable(
                 "offsite-password-wrong",

@@ -28,6 +28,7 @@ from conche.command import Invocation
 from conche.errors import NotFound, Refused, did_you_mean
 from conche.files import private_folder
 from conche.outcome import Outcome, Plan, Step, Table
+from conche.process import Captured
 from conche.process import run as start
 from conche.secret import Secret
 
@@ -95,8 +96,8 @@ def _run(call: Invocation, argv: Sequence[str], secrets: Mapping[str, Secret], f
     record, mark = act.Record(), uuid.uuid4().hex
     environment = {**_environment(folder), MARK: mark}
 
-    def show(line: str) -> None:
-        for text in record.take(line):
+    def show(line: Captured) -> None:
+        for text in record.take(line.raw):
             call.output.say(text)
 
     try:
@@ -107,7 +108,7 @@ def _run(call: Invocation, argv: Sequence[str], secrets: Mapping[str, Secret], f
     except BaseException:
         _end_steps(mark)
         raise
-    if act.BROKEN_OFF in ended.stderr:
+    if act.BROKEN_OFF in ended.stderr.raw:
         _end_steps(mark)
     if not ended.ok and "failure" not in record.jobs.values():
         record.jobs["act"] = "failure"
@@ -236,7 +237,7 @@ def _secrets(chosen: Iterable[Workflow]) -> set[str]:
 
 def _branch_here(root: Path) -> str:
     answer = start(["git", "-C", str(root), "symbolic-ref", "--short", "HEAD"], timeout=10)
-    return answer.stdout.strip() or "main"
+    return answer.stdout.raw.strip() or "main"
 
 
 def _first_branch(call: Invocation) -> str:

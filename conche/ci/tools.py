@@ -73,7 +73,7 @@ def _act(root: Path, document: Document) -> Iterator[Finding]:
     answer = run(argv, cwd=root, timeout=TIMEOUT)
     if answer.ok:
         return
-    complaints = list(_ACT.finditer(answer.stderr.replace("\\n", "\n").replace('\\"', '"').replace("\\\\", "\\")))
+    complaints = list(_ACT.finditer(answer.stderr.raw.replace("\\n", "\n").replace('\\"', '"').replace("\\\\", "\\")))
     for complaint in complaints:
         yield Finding(document.file, int(complaint["line"]), "act", _short(complaint["text"].strip().rstrip('"')))
     if not complaints:
@@ -85,7 +85,7 @@ def _zizmor(root: Path, documents: Sequence[Document]) -> Iterator[Finding]:
     argv = [tool("zizmor"), "--offline", "--no-progress", "--format", "json"]
     answer = run([*argv, *(document.file for document in documents)], cwd=root, timeout=TIMEOUT)
     try:
-        found = json.loads(answer.stdout)
+        found = json.loads(answer.stdout.raw)
     except ValueError:
         yield _failed("zizmor", documents[0], answer)
         return
@@ -113,7 +113,7 @@ def _shellcheck(workflow: Workflow) -> Iterator[Finding]:
                 timeout=TIMEOUT,
             )
             line = workflow.document.line((*step.where, "run"))
-            for one in json.loads(answer.stdout or "[]"):
+            for one in json.loads(answer.stdout.raw or "[]"):
                 yield Finding(workflow.file, line, "shellcheck", f"SC{one['code']}: {one['message']}")
 
 

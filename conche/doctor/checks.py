@@ -112,7 +112,7 @@ def _compose(call: Invocation, engine: Engine) -> Iterator[Finding]:
 
 def _buildx(call: Invocation, engine: Engine) -> Iterator[Finding]:
     answer = run(["docker", "buildx", "version"], timeout=30)
-    found = answer.stdout.split()[1] if answer.ok else "not installed"
+    found = answer.stdout.raw.split()[1] if answer.ok else "not installed"
     state = "ok" if answer.ok else "missing"
     yield Finding("buildx", state, found, "any", _install(state))
 
@@ -125,7 +125,7 @@ def _sops(call: Invocation, engine: Engine) -> Iterator[Finding]:
         return
     # A bare --version asks the network whether there is a newer one.
     answer = run([str(get_binary_path()), "--version", "--disable-version-check"], timeout=30)
-    found = answer.stdout.split("\n")[0].strip()
+    found = answer.stdout.raw.split("\n")[0].strip()
     good = answer.ok and _version(found) >= OLDEST_SOPS
     yield Finding("sops", "ok" if good else "missing", found, "3.11 or later", "" if good else "scripts/quickstart")
 

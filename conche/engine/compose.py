@@ -17,7 +17,7 @@ from typing import Any
 
 from conche.engine.connection import Engine
 from conche.errors import Refused, Unreachable
-from conche.process import Completed, run, signals_deferred
+from conche.process import Captured, Completed, run, signals_deferred
 from conche.secret import Redactor
 
 __all__ = ["Compose", "Configuration", "Healthcheck", "Service"]
@@ -149,7 +149,7 @@ class Compose:
         self,
         argv: Sequence[str],
         *,
-        on_line: Callable[[str], None] | None = None,
+        on_line: Callable[[Captured], None] | None = None,
         timeout: float | None = None,
         outlives: bool = False,
         keep_open: Sequence[int] = (),
@@ -170,7 +170,7 @@ class Compose:
         self,
         argv: Sequence[str],
         *,
-        on_line: Callable[[str], None] | None = None,
+        on_line: Callable[[Captured], None] | None = None,
         outlives: bool = False,
         keep_open: Sequence[int] = (),
     ) -> Completed:
@@ -228,7 +228,7 @@ class Compose:
     def _checked(self, completed: Completed) -> str:
         if not completed.ok:
             raise _translated(completed)
-        return completed.stdout
+        return completed.stdout.raw
 
 
 def version(engine: Engine) -> str:
@@ -240,14 +240,14 @@ def version(engine: Engine) -> str:
     completed = run(["docker", "compose", "version", "--short"], extra_env=engine.cli_environment(), timeout=30)
     if not completed.ok:
         raise _no_compose(completed)
-    found = completed.stdout.strip().removeprefix("v")
+    found = completed.stdout.raw.strip().removeprefix("v")
     if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < OLDEST:
         raise _no_compose(completed)
     return found
 
 
 def _translated(completed: Completed) -> Unreachable | Refused:
-    words = completed.stderr
+    words = completed.stderr.raw
     if "is not a docker command" in words or "unknown command" in words or "unknown flag: --file" in words:
         return _no_compose(completed)
     return Refused(

@@ -192,7 +192,7 @@ def _context() -> _Context | None:
             evidence=answer.last_lines(2),
             next_command="docker context ls",
         )
-    [context] = json.loads(answer.stdout)
+    [context] = json.loads(answer.stdout.raw)
     host = context["Endpoints"].get("docker", {}).get("Host") or LOCAL
     return _Context(host, Path(context.get("Storage", {}).get("TLSPath") or "") / "docker")
 

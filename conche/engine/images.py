@@ -13,7 +13,7 @@ from typing import Any
 
 from conche.engine.connection import Engine, translated
 from conche.errors import Refused, Unreachable
-from conche.process import Completed, run
+from conche.process import Captured, Completed, run
 
 __all__ = [
     "Build",
@@ -235,7 +235,7 @@ def normalises(engine: Engine) -> tuple[bool, str]:
     return store and major is not None and int(major[0]) >= NORMALISES, said
 
 
-def build(engine: Engine, wanted: Build, on_line: Callable[[str], None] | None = None) -> None:
+def build(engine: Engine, wanted: Build, on_line: Callable[[Captured], None] | None = None) -> None:
     """Build an image.
 
     Raises:
@@ -255,7 +255,7 @@ def build(engine: Engine, wanted: Build, on_line: Callable[[str], None] | None =
 
 
 def _build_failed(wanted: Build, completed: Completed) -> Unreachable | BuildFailed:
-    words = completed.stderr
+    words = completed.stderr.raw
     if "is not a docker command" in words or "unknown command" in words:
         return Unreachable(
             "buildx-missing", "buildx is not installed.", evidence=completed.last_lines(3),
@@ -269,7 +269,7 @@ def _build_failed(wanted: Build, completed: Completed) -> Unreachable | BuildFai
     return BuildFailed(
         "build-failed",
         f"{wanted.dockerfile.name} does not build.",
-        evidence=_failing_step(words.splitlines()),
+        evidence=_failing_step(completed.stderr.lines()),
         next_command=shlex.join(
             ["docker", "build", "--progress=plain", "--file", str(wanted.dockerfile), str(wanted.context)]
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from conche.engine.connection import Engine, translated
-from conche.process import Completed
+from conche.process import Captured, Completed
 from conche.process import run as run_process
 
 __all__ = ["beside", "left", "run"]
@@ -35,7 +35,7 @@ def beside(engine: Engine, container_id: str, command: Sequence[str], labels: Ma
     return str(made["Id"])
 
 
-def run(engine: Engine, container_id: str, on_line: Callable[[str], None]) -> Completed:
+def run(engine: Engine, container_id: str, on_line: Callable[[Captured], None]) -> Completed:
     """Start it, and wait for its end."""
     argv = ["docker", "start", "--attach", container_id]
     return run_process(argv, extra_env=engine.cli_environment(), on_line=on_line, timeout=3600)

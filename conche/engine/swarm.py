@@ -16,7 +16,7 @@ from typing import Any
 
 from conche.engine.connection import Engine, translated
 from conche.errors import Unreachable
-from conche.process import Completed, run
+from conche.process import Captured, Completed, run
 
 __all__ = [
     "Replicated",
@@ -92,7 +92,7 @@ def require(engine: Engine) -> None:
 
 
 def deploy(
-    engine: Engine, stack: str, document: bytes, extra_env: Mapping[str, str], on_line: Callable[[str], None]
+    engine: Engine, stack: str, document: bytes, extra_env: Mapping[str, str], on_line: Callable[[Captured], None]
 ) -> Completed:
     """Hand a document to Swarm; that is all that the exit code tells."""
     argv = (

@@ -152,8 +152,8 @@ def run_beside(engine: Engine, volume: str, script: str, arguments: Sequence[str
         completed = run(
             [*argv, image, "-euc", script, "sh", *arguments], extra_env=engine.cli_environment(), timeout=900
         )
-        if "/bin/sh" not in completed.stderr or "exec" not in completed.stderr:
-            return completed.require(f"working in the volume {volume}").stdout
+        if "/bin/sh" not in completed.stderr.raw or "exec" not in completed.stderr.raw:
+            return completed.require(f"working in the volume {volume}").stdout.raw
         said = completed.last_lines(2)
     raise Refused(
         "no-shell-image",

@@ -16,7 +16,7 @@ __all__ = ["down"]
 def down(call: Invocation, name: str, *, volumes: bool, confirm: str | None) -> Outcome:
     """Stop and remove an environment's containers, and with `volumes` its data."""
     environment = call.environment(name)
-    compose = open_compose(call.stack, name, call.root).with_every_profile()
+    compose = open_compose(call, name).with_every_profile()
     if environment.swarm:
         from conche.env.deploy.swarm_view import down_swarm
 

@@ -13,7 +13,7 @@ from conche.env.observe import observe, open_compose, service_of
 from conche.errors import Refused
 from conche.outcome import Outcome
 from conche.output import at_terminal
-from conche.process import replace, run
+from conche.process import Captured, replace, run
 from conche.secret import MASK, SECRET_NAME
 
 __all__ = ["config", "execute", "logs"]
@@ -28,7 +28,7 @@ USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 def logs(call: Invocation, name: str, *, follow: bool, tail: int, service: str | None) -> Outcome:
     """What the containers write, the last `tail` lines of each."""
     call.environment(name)
-    compose = open_compose(call.stack, name, call.root)
+    compose = open_compose(call, name)
     if service:
         service_of(compose.configuration(), service)
     plain = [] if at_terminal(sys.stdout) else ["--ansi", "never"]
@@ -40,12 +40,14 @@ def logs(call: Invocation, name: str, *, follow: bool, tail: int, service: str |
             raise Refused(
                 "json-has-an-end", "--json and --follow exclude each other.", next_command="invoke env.logs --follow"
             )
-        lines = compose.call(argv).require("reading the logs").stdout.splitlines()
+        lines = compose.call(argv).require("reading the logs").stdout.lines()
         return Outcome(value=[line.removeprefix(CLEAR_LINE) for line in lines])
-    plainly = (
-        call.output.line if at_terminal(sys.stdout) else lambda line: call.output.line(line.removeprefix(CLEAR_LINE))
-    )
-    compose.call(argv, on_line=plainly).require("reading the logs")
+    unwanted = "" if at_terminal(sys.stdout) else CLEAR_LINE
+
+    def show(line: Captured) -> None:
+        call.output.line(str(line).removeprefix(unwanted))
+
+    compose.call(argv, on_line=show).require("reading the logs")
     return Outcome()
 
 
@@ -54,7 +56,7 @@ def config(call: Invocation, name: str) -> Outcome:
     import yaml
 
     call.environment(name)
-    compose = open_compose(call.stack, name, call.root)
+    compose = open_compose(call, name)
     rendered = dict(compose.configuration().rendered)
     services = {name: {**body, **_hidden(body)} for name, body in rendered["services"].items()}
     masked = json.loads(compose.redact(json.dumps(_urls({**rendered, "services": services}))))
@@ -89,7 +91,7 @@ def execute(call: Invocation, name: str, service: str) -> Outcome:
             "Nothing stands after `--`.",
             next_command=f"invoke env.exec --env {name} --service {service} -- python --version",
         )
-    compose = open_compose(call.stack, name, call.root)
+    compose = open_compose(call, name)
     seen = observe(call.stack, name, compose)
     service_of(seen.configuration, service)
     if not any(container.state == "running" for container in seen.of(service)):
@@ -98,6 +100,6 @@ def execute(call: Invocation, name: str, service: str) -> Outcome:
     argv = compose.argv("exec", *([] if terminal else ["--no-TTY"]), service, *call.remainder)
     if call.output.as_json:
         completed = run(argv, extra_env=compose.environment(), redact=compose.redact)
-        value = {"exit_code": completed.exit_code, "stdout": completed.stdout, "stderr": completed.stderr}
+        value = {"exit_code": completed.exit_code, "stdout": str(completed.stdout), "stderr": str(completed.stderr)}
         return Outcome(value=value, exit_code=completed.exit_code)
     return replace(argv, compose.environment())

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from conche.command import Invocation
 from conche.engine import containers, images, networks
 from conche.engine.compose import Compose, Configuration, Service
 from conche.engine.connection import Engine
@@ -61,19 +62,24 @@ class Observed:
         return tuple(container for container in self.containers if container.service == service)
 
 
-def open_compose(stack: Stack, name: str, root: Path, secrets: Mapping[str, Secret] | None = None) -> Compose:
+def open_compose(call: Invocation, name: str, secrets: Mapping[str, Secret] | None = None) -> Compose:
     """The Compose project of an environment, with the variables its files interpolate.
+
+    What Compose and the engine say is read as it is; the command's output redacts these secrets from now on.
 
     Args:
         secrets: by name, as `conche.secrets.values` gives them; by default those that can be had without a complaint,
             which is enough to look.
     """
+    stack, root = call.stack, call.root
     environment = stack.environments[name]
     files = tuple(root / file for file in environment.compose)
     values = _at_hand(stack, name, root) if secrets is None else secrets
     shown = _variables(environment, files, root)
     hidden = variables(stack.secrets, values) if stack.secrets else {}
     named = [Secret(value) for variable, value in shown.items() if SECRET_NAME.search(variable)]
+    redact = Redactor([*named, *values.values()])
+    call.output.redact.adopt(redact)
     return Compose(
         Engine(environment.engine),
         stack.project(name),
@@ -83,7 +89,7 @@ def open_compose(stack: Stack, name: str, root: Path, secrets: Mapping[str, Secr
             **{variable: secret.reveal() for variable, secret in hidden.items()},
             **({"COMPOSE_PROFILES": ",".join(environment.profiles)} if environment.profiles else {}),
         },
-        Redactor([*named, *values.values()]),
+        redact,
     )
 
 

@@ -58,7 +58,7 @@ def status(call: Invocation, name: str | None) -> Outcome:
 
 def _look(call: Invocation, name: str) -> Observed | SwarmObserved | ConcheError:
     try:
-        compose = open_compose(call.stack, name, call.root)
+        compose = open_compose(call, name)
         if call.stack.environments[name].swarm:
             return look_at_swarm(call, name, compose)
         released = look_at_release(call, name, compose) if state.kept(compose.engine, compose.project) else None
@@ -125,7 +125,7 @@ def _is_here(url: str) -> bool:
 def list_networks(call: Invocation, name: str, *, create: bool) -> Outcome:
     """The external networks of an environment and who is in them; with `create`, missing ones are made."""
     call.environment(name)
-    compose = open_compose(call.stack, name, call.root)
+    compose = open_compose(call, name)
     seen = observe(call.stack, name, compose)
     plan = Plan(tuple(Step("create", f"network {one}", "no such network") for one in seen.missing_networks if create))
     if call.dry_run:

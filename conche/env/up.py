@@ -31,7 +31,7 @@ def update(call: Invocation, name: str, service: str, *, build: bool, timeout: f
 def restart(call: Invocation, name: str, service: str | None, *, timeout: float | None) -> Outcome:
     """Restart the containers of an environment, and wait until they work."""
     call.environment(name)
-    compose = open_compose(call.stack, name, call.root)
+    compose = open_compose(call, name)
     with here(call, name) as held:
         seen = observe(call.stack, name, compose)
         wanted = [service_of(seen.configuration, service).name] if service else list(seen.configuration.services)
@@ -52,7 +52,7 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
         return up_released(call, name, build=build, timeout=timeout, only=only)
     secrets = for_environment(call.stack, call.root, name, call.output.say)
     call.output.redact.learn(secrets.values())
-    compose = open_compose(call.stack, name, call.root, secrets)
+    compose = open_compose(call, name, secrets)
     with here(call, name) as held:
         stale = _refreshed(call, name, secrets)
         glimpsed = None if build or only or stale else glance(call.stack, name, compose)

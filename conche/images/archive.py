@@ -62,7 +62,7 @@ def _saved(engine: Engine, references: Sequence[str], target: Path) -> str:
         folder.mkdir(mode=0o700)
         argv = ["docker", "image", "save", "--output", str(folder / "images.tar"), *references]
         done = run(argv, extra_env=engine.cli_environment(), timeout=3600)
-        if not done.ok and "no space left" in done.stderr:
+        if not done.ok and "no space left" in done.stderr.raw:
             raise Unreachable(
                 "disk-full", f"The disk of {target.parent} is full; {target.name} was not written.",
                 evidence=done.last_lines(3), next_command=f"df -h {shlex.quote(str(target.parent))}",
@@ -105,7 +105,7 @@ def load(call: Invocation, file: str, environment: str | None) -> Outcome:
             "archive-damaged", f"The engine cannot read {source.name}.", evidence=done.last_lines(3),
             next_command="copy it again",
         )  # fmt: skip
-    loaded = [line.partition(": ")[2] for line in done.stdout.splitlines() if line.startswith("Loaded image")]
+    loaded = [line.partition(": ")[2] for line in done.stdout.raw.splitlines() if line.startswith("Loaded image")]
     return Outcome(
         value={"file": str(source), "images": loaded},
         changed=True,

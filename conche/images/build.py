@@ -16,6 +16,7 @@ from conche.images.observe import STACK
 from conche.images.reference import parse
 from conche.images.revision import Revision, revision
 from conche.output import Progress
+from conche.process import Captured
 from conche.stack import Stack
 
 __all__ = ["build"]
@@ -88,11 +89,11 @@ def _labels(at: Revision) -> Mapping[str, str]:
     return {f"org.opencontainers.image.{name}": value for name, value in said.items()}
 
 
-def _only_steps(progress: Progress) -> Callable[[str], None]:
+def _only_steps(progress: Progress) -> Callable[[Captured], None]:
     """Of BuildKit's plain output, the line that names the step under way, such as `[runtime 3/5] RUN …`."""
 
-    def show(line: str) -> None:
-        _, _, words = line.partition(" ")
+    def show(line: Captured) -> None:
+        _, _, words = str(line).partition(" ")
         if words.startswith("["):
             counted = re.match(r"\[[^\]]*?(\d+)/(\d+)\]", words)
             if counted:

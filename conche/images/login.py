@@ -119,7 +119,7 @@ def _closed() -> Path | None:
 
 
 def _refused(completed: Completed, user: str, host: str) -> KeyUnusable | Unreachable | Refused:
-    words = completed.stderr
+    words = completed.stderr.raw
     if "unauthorized" in words or "401 Unauthorized" in words:
         return KeyUnusable(
             "registry-denied",

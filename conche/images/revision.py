@@ -48,8 +48,8 @@ def revision(root: Path) -> Revision:
         return Revision("unknown", "unknown", _moment(0))
     if not (answer.ok and described.ok):
         return Revision("unknown", "unknown", _moment(0))
-    commit, seconds = answer.stdout.split()
-    version = described.stdout.strip()
+    commit, seconds = answer.stdout.raw.split()
+    version = described.stdout.raw.strip()
     dirty = "-dirty" if version.endswith("-dirty") else ""
     return Revision(commit + dirty, version, _moment(int(seconds)), int(seconds))
 

@@ -71,7 +71,7 @@ def _rolled_back(call: Invocation, found: Document, store: Store) -> Iterator[Pr
     name = store.file.name
     shown = run(["git", "-C", str(call.root), "show", f"HEAD:./{name}"], timeout=60)
     try:
-        committed = document.examine(shown.stdout.encode(), name) if shown.ok else None
+        committed = document.examine(shown.stdout.raw.encode(), name) if shown.ok else None
     except KeyUnusable:
         return
     if committed is not None and committed.content != found.content and found.modified < committed.modified:
@@ -86,12 +86,12 @@ def _tracked(call: Invocation, section: Secrets) -> Iterator[Problem]:
     """Plaintext that git tracks, or would."""
     private = [".env", str(keys.DEFAULT_FILE), *(str(section.folder / f"{name}.txt") for name in section.declared)]
     listed = run(["git", "-C", str(call.root), "ls-files", "-z", "--", *private], timeout=60)
-    for path in filter(None, listed.stdout.split("\0")) if listed.ok else ():
+    for path in filter(None, listed.stdout.raw.split("\0")) if listed.ok else ():
         yield Problem("tracked", f"git tracks {path}", f"git rm --cached '{path}'")
     there = [path for path in private if (call.root / path).exists()]
     if there and listed.ok:
         ignored = run(["git", "-C", str(call.root), "check-ignore", "--no-index", *there], timeout=60)
-        for path in sorted(set(there) - set(ignored.stdout.splitlines())):
+        for path in sorted(set(there) - set(ignored.stdout.raw.splitlines())):
             yield Problem("not-ignored", f"git does not ignore {path}", f"echo '/{path}' >> .gitignore")
 
 

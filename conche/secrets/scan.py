@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from conche.process import run
+from conche.process import Captured, run
 from conche.secret import MASK, Secret, forms
 from conche.secrets.keys import public_or_none
 
@@ -315,8 +315,8 @@ def _git(root: Path, *words: str, stdin: bytes = b"", extra_env: Mapping[str, st
     completed = run(argv, stdin=stdin, extra_env=extra_env)
     if not completed.ok:
         # An error shows a tool's last words, and git's stdout may be the secret itself.
-        dataclasses.replace(completed, stdout="").require(f"git {words[0]}")
-    return completed.stdout
+        dataclasses.replace(completed, stdout=Captured("")).require(f"git {words[0]}")
+    return completed.stdout.raw
 
 
 def _change(line: str) -> tuple[str, str]:

@@ -92,8 +92,8 @@ def diff(call: Invocation, revision: str) -> Outcome:
     if not shown.ok:
         raise NotFound("no-such-revision", f"git has no {name} at {revision!r}.", evidence=shown.last_lines(2))
     try:
-        old = document.examine(shown.stdout.encode(), name).recipients
-        before = sops.decrypt(shown.stdout.encode(), key, name)
+        old = document.examine(shown.stdout.raw.encode(), name).recipients
+        before = sops.decrypt(shown.stdout.raw.encode(), key, name)
     except KeyUnusable as error:
         raise KeyUnusable(
             "revision-unreadable",

@@ -40,7 +40,7 @@ def encrypt(values: Mapping[str, Secret], recipients: Sequence[str], root: Path,
         "encrypt", "--age", ",".join(recipients), "--input-type", "json", "--output-type", "yaml",
         "--filename-override", str(file.relative_to(root)), "/dev/stdin",
     )  # fmt: skip
-    return _call(words, None, file, stdin=document, cwd=root).stdout.encode()
+    return _call(words, None, file, stdin=document, cwd=root).stdout.raw.encode()
 
 
 def set_value(file: Path, key: Key, name: str, value: Secret) -> None:
@@ -77,7 +77,7 @@ def _call(
 
 
 def _values(completed: Completed, file: Path) -> dict[str, Secret]:
-    values = json.loads(completed.stdout)
+    values = json.loads(completed.stdout.raw)
     wrong = [name for name, value in values.items() if not isinstance(value, str)]
     if wrong:
         raise KeyUnusable(
@@ -92,7 +92,7 @@ def _values(completed: Completed, file: Path) -> dict[str, Secret]:
 def _translated(completed: Completed, key: Key | None, file: Path) -> ConcheError:
     """sops's exit codes (cmd/sops/codes), as far as they tell one thing from another."""
     # sops wraps its messages at about 66 columns.
-    words = " ".join(completed.stderr.split())
+    words = " ".join(completed.stderr.raw.split())
     if completed.exit_code == 128:
         public = ", ".join(key.public) if key else "no key"
         return KeyUnusable(
@@ -114,6 +114,4 @@ def _translated(completed: Completed, key: Key | None, file: Path) -> ConcheErro
         return Unreachable(
             "disk-full", f"The disk is full; {file.name} is unchanged.", next_command=f"df -h '{file.parent}'"
         )
-    return ToolFailed(
-        "sops-failed", f"sops ended with {completed.exit_code}.", evidence=completed.stderr.strip().splitlines()[-6:]
-    )
+    return ToolFailed("sops-failed", f"sops ended with {completed.exit_code}.", evidence=completed.last_lines(6))

@@ -10,9 +10,13 @@ import pytest
 from conche.engine.images import Build, _build_failed, references
 from conche.images.build import _host_secrets
 from conche.images.revision import Revision, revision
-from conche.process import Completed
+from conche.process import Captured, Completed
 
 ROOT = Path(__file__).parents[2]
+
+
+def failed(stderr: str) -> Completed:
+    return Completed(("docker",), 1, Captured(""), Captured(stderr))
 
 
 def test_the_argv_of_a_build_has_each_argument_and_secret() -> None:
@@ -86,7 +90,7 @@ def test_a_host_without_settings_gives_no_secrets(monkeypatch: pytest.MonkeyPatc
 def test_a_failed_build_is_translated(stderr: str, code: str, status: int) -> None:
     build = Build("r:t", Path("x.Dockerfile"), Path())
 
-    error = _build_failed(build, Completed(("docker",), 1, "", stderr))
+    error = _build_failed(build, failed(stderr))
 
     assert (error.code, error.status) == (code, status)
     assert error.evidence
@@ -96,7 +100,7 @@ def test_a_failed_build_shows_the_failing_step_and_not_the_wall_before_it() -> N
     wall = "".join(f"#4 {number} noise\n" for number in range(500))
     step = "#5 [2/2] RUN make\n#5 0.1 why\n#5 ERROR: exit code: 3\n"
 
-    error = _build_failed(Build("r:t", Path("x.Dockerfile"), Path()), Completed(("docker",), 1, "", wall + step))
+    error = _build_failed(Build("r:t", Path("x.Dockerfile"), Path()), failed(wall + step))
 
     assert error.evidence == ("#5 [2/2] RUN make", "#5 0.1 why", "#5 ERROR: exit code: 3")
 
@@ -106,7 +110,7 @@ def test_of_a_long_step_its_name_and_its_last_lines_are_shown() -> None:
         "#5 [2/2] RUN make\n" + "".join(f"#5 0.1 line {number}\n" for number in range(500)) + "#5 ERROR: exit code: 3\n"
     )
 
-    error = _build_failed(Build("r:t", Path("x.Dockerfile"), Path()), Completed(("docker",), 1, "", step))
+    error = _build_failed(Build("r:t", Path("x.Dockerfile"), Path()), failed(step))
 
     assert len(error.evidence) == 15
     assert (error.evidence[0], error.evidence[-2]) == ("#5 [2/2] RUN make", "#5 0.1 line 499")

@@ -71,7 +71,7 @@ def _said(call: Invocation) -> tuple[str, str, str]:
     """Address, OWNER/NAME, each empty where nobody says it; and git's origin."""
     section = call.stack.ci
     answer = run(["git", "-C", str(call.root), "remote", "get-url", "origin"], timeout=10)
-    remote = answer.stdout.strip() if answer.ok else ""
+    remote = answer.stdout.raw.strip() if answer.ok else ""
     address, name = origin(remote) or ("", "")
     return section.server or address, section.repository or name, remote
 

@@ -55,7 +55,7 @@ def up(call: Invocation, *, timeout: float | None) -> Outcome:
     found = _described(call)
     environment = found[0].environment
     with_runners = _with_profiles(call, environment, found)
-    compose = open_compose(call.stack, environment, call.root)
+    compose = open_compose(call, environment)
     server = _server(compose)
     tokens = _tokens(call, environment, found) if server else {}
     building = _to_build(compose, found)
@@ -82,7 +82,7 @@ def up(call: Invocation, *, timeout: float | None) -> Outcome:
 def status(call: Invocation) -> Outcome:
     """Each runner as the engine and as the server sees it; exit code 1 when one does not work."""
     found = _described(call)
-    compose = open_compose(call.stack, found[0].environment, call.root)
+    compose = open_compose(call, found[0].environment)
     seen = {one.service: one for one in containers.of_project(compose.engine, compose.project)}
     known, warning = _known(call)
     rows, bad = [], False

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from conche.errors import Refused
-from conche.secret import Secret
+from conche.secret import MASK, Secret
 
 __all__ = ["RELEASE", "SECRETS", "Document", "alias", "definition", "make", "shape"]
 
@@ -39,11 +39,13 @@ class Document:
     Attributes:
         variables: values for Compose's environment; secret.
         hidden: further values that stand in the body and must not be shown.
+        masked: it was kept by a version that read its values from redacted text, and some of them are `***`.
     """
 
     body: Mapping[str, Any] = field(repr=False)
     variables: Mapping[str, str] = field(repr=False, default_factory=dict)
     hidden: tuple[str, ...] = field(repr=False, default=())
+    masked: bool = False
 
     def content(self) -> bytes:
         """As Compose reads it."""
@@ -51,17 +53,34 @@ class Document:
 
     def packed(self) -> bytes:
         """All of it, to be sealed."""
-        return json.dumps({"body": self.body, "variables": self.variables, "hidden": self.hidden}).encode()
+        said = {"body": self.body, "variables": self.variables, "hidden": self.hidden, "masked": self.masked}
+        return json.dumps(said).encode()
 
     @classmethod
     def unpacked(cls, content: bytes) -> Document:
-        """What `packed` has made."""
+        """What `packed` has made.
+
+        Versions that masked values did not say so; since they do not, a value may well be `***` by itself.
+        """
         said = json.loads(content)
-        return cls(said["body"], said["variables"], tuple(said.get("hidden", ())))
+        masked = said.get("masked", MASK in json.dumps(said["body"]))
+        return cls(said["body"], said["variables"], tuple(said.get("hidden", ())), masked)
 
     def secrets(self) -> list[Secret]:
         """Every value of it that must not be shown."""
         return [Secret(value) for value in (*self.variables.values(), *self.hidden)]
+
+    def masked_in(self) -> dict[str, list[str]]:
+        """Service -> what of it holds `***`: variables by name, anything else by its key."""
+        found = {}
+        for name, service in self.body["services"].items():
+            environment = service.get("environment") or {}
+            keys = [f"environment.{key}" for key, value in environment.items() if MASK in str(value)]
+            others = {key: value for key, value in service.items() if key != "environment"}
+            keys += [key for key, value in others.items() if MASK in json.dumps(value)]
+            if keys:
+                found[name] = sorted(keys)
+        return found
 
     def renumbered(self, serves: str | None, before: str, release: str) -> Document:
         """The same as another release."""

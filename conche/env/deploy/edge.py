@@ -21,7 +21,7 @@ from pathlib import Path
 from conche.engine.connection import Engine, translated
 from conche.engine.state import packed
 from conche.errors import Refused, Restored
-from conche.process import Completed
+from conche.process import Captured, Completed
 
 __all__ = ["FOLDER", "Answer", "Configuration", "Edge", "configure", "listening"]
 
@@ -213,7 +213,7 @@ class Edge:
 
     def sweep(self, keep: Configuration) -> None:
         """Remove configurations that do not count any more; old workers have theirs in memory."""
-        names = self._exec("ls", FOLDER).stdout.split()
+        names = self._exec("ls", FOLDER).stdout.raw.split()
         old = [
             f"{FOLDER}/{name}"
             for name in names
@@ -234,8 +234,8 @@ class Edge:
             "curl", "--silent", "--show-error", "--max-time", "5", "--write-out", rf"\n{mark} %{{http_code}}\n",
             *given, *(f"http://127.0.0.1:{one}" for one in wanted),
         )  # fmt: skip
-        found = re.findall(rf"(.*?)\n{mark} (\d+)\n", said.stdout, re.DOTALL)
-        why = said.stderr.strip() or said.stdout.strip()
+        found = re.findall(rf"(.*?)\n{mark} (\d+)\n", said.stdout.raw, re.DOTALL)
+        why = str(said.stderr).strip() or str(said.stdout).strip()
         answers = [Answer(int(status), body or why) for body, status in found]
         return answers + [Answer(0, why)] * (len(wanted) - len(answers))
 
@@ -250,7 +250,8 @@ class Edge:
             made = api.exec_create(self.container, list(words))["Id"]
             out, err = api.exec_start(made, demux=True)
             code = int(api.exec_inspect(made)["ExitCode"])
-        return Completed(words, code, (out or b"").decode(errors="replace"), (err or b"").decode(errors="replace"))
+        said, complained = (Captured((one or b"").decode(errors="replace")) for one in (out, err))
+        return Completed(words, code, said, complained)
 
     def _log(self) -> list[str]:
         from conche.engine import containers

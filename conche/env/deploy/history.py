@@ -105,7 +105,7 @@ def _one(records: Records, name: str, show: str) -> Outcome:
 def recover(call: Invocation, name: str) -> Outcome:
     """Settle a release that was killed: finished where it serves already, else taken back; leftovers go."""
     environment = call.environment(name)
-    compose = open_compose(call.stack, name, call.root)
+    compose = open_compose(call, name)
     compose = replace(compose, files=(*compose.files, *(call.root / one for one in environment.deploy.overlay)))
     if environment.swarm:
         return _recover_swarm(call, open_records(call, compose), compose, name)
@@ -132,7 +132,7 @@ def _recover_swarm(call: Invocation, records: Records, compose: Compose, name: s
     steps = (Step("settle", f"release {unfinished.id}", "it was interrupted"),) if unfinished else ()
     if unfinished is not None and not call.dry_run:
         with locked(call, compose.engine, name):
-            records = settle_swarm(call, records, compose, call.environment(name).deploy, name)
+            records = settle_swarm(call, records, compose, call.environment(name).deploy, name, strict=True)
     current = records.current
     said = f"{current.id} serves." if current else "Nothing serves."
     return Outcome(
@@ -182,7 +182,7 @@ def maintenance(call: Invocation, name: str, *, on: bool, off: bool) -> Outcome:
     deploy = call.environment(name).deploy
     if deploy.edge is None:
         raise Refused("no-edge", f"{name} has no edge in stack.yaml, which could show a page.")
-    compose = open_compose(call.stack, name, call.root)
+    compose = open_compose(call, name)
     with locked(call, compose.engine, name):
         records = open_records(call, compose)
         look = Look(name, compose, deploy, compose.configuration(hashed=False).rendered)

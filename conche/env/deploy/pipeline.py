@@ -20,7 +20,7 @@ from conche.env.evidence import evidence
 from conche.errors import ConcheError, NotFound, NotRestored, Restored, Told
 from conche.outcome import Plan, Step
 from conche.output import Progress
-from conche.process import Completed, signals_deferred
+from conche.process import Captured, Completed, signals_deferred
 from conche.stack import Deploy
 
 __all__ = ["Pipeline"]
@@ -171,11 +171,11 @@ class Pipeline:
         argv = self.compose.run_once(self.commanding, name, self.deploy.release_command)
         said: list[str] = []
 
-        def heard(line: str) -> None:
+        def heard(line: Captured) -> None:
             self.progress.detail(line)
             # Compose's own remarks come between what the command says.
-            if not line.startswith("time="):
-                said.append(line)
+            if not line.raw.startswith("time="):
+                said.append(str(line))
 
         done = self.compose.call(argv, on_line=heard, timeout=self.timeout or 900.0)
         if not done.ok:

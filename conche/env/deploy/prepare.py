@@ -200,7 +200,7 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
             f"invoke env.deploy --env {name} --allow-dirty",
         )
     deploy = environment.deploy
-    compose = open_compose(call.stack, name, call.root, secrets)
+    compose = open_compose(call, name, secrets)
     compose = replace(compose, files=(*compose.files, *(call.root / file for file in deploy.overlay)))
     configuration = compose.configuration(hashed=False)
     own = {

@@ -27,7 +27,7 @@ from conche.env.deploy.swarm import SwarmPipeline, open_swarm, settle_swarm
 from conche.env.deploy.swarm_stack import plan_swarm, swarm_changes
 from conche.env.deploy.telling import tell
 from conche.env.deploy.unwinding import Before
-from conche.env.deploy.view import compose_of, open_records, opened, opened_if_possible, salt_of
+from conche.env.deploy.view import compose_of, open_records, opened, opened_if_possible, require_whole, salt_of
 from conche.env.locking import locked
 from conche.errors import ConcheError, Interrupted, NotFound, NotRestored, Refused, Told, Unreachable
 from conche.images.fetch import fetch
@@ -141,7 +141,7 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
                 f"The document of {goal.id} is gone.",
                 next_command=f"invoke env.history --env {name}",
             )
-        call.output.redact.learn(kept.secrets())
+        require_whole(kept, goal)
         number = _following(records, base)
         document = kept.renumbered(deploy.serves, goal.id, f"r{number}")
         same = kept_at_rollback(engine, deploy, records.current, document)
@@ -292,9 +292,9 @@ def _forgotten(records: Records, keep: int) -> list[str]:
 
 def _ended(call: Invocation, records: Records, record: Record, result: Result, begun: float, error: Told) -> None:
     """Keep how it ended; where even that fails the first error is still the one to show."""
-    cause = f"{error.code}: {error.message}"
+    cause, *evidence = map(call.output.redact, (f"{error.code}: {error.message}", *error.evidence))
     try:
-        records.end(record, _ending(result, begun, cause, error.evidence))
+        records.end(record, _ending(result, begun, cause, evidence))
     except ConcheError as problem:
         call.output.say(f"warning: the ending of {record.id} was not recorded: {problem}")
 

@@ -7,7 +7,7 @@ from conche.engine import containers, health, swarm
 from conche.engine.compose import Compose
 from conche.env.deploy.document import RELEASE
 from conche.env.deploy.look import Look
-from conche.env.deploy.view import compose_of, open_records, opened
+from conche.env.deploy.view import compose_of, open_records, opened, require_whole
 from conche.env.locking import locked
 from conche.env.observe import open_compose, service_of
 from conche.errors import NotFound, Refused, Restored
@@ -27,7 +27,7 @@ def scale(call: Invocation, name: str, service: str, replicas: int) -> Outcome:
         Restored: the new ones do not become healthy.
     """
     environment = call.environment(name)
-    files = open_compose(call.stack, name, call.root)
+    files = open_compose(call, name)
     if replicas < 1:
         raise Refused(
             "too-few-replicas", "--replicas 0 would stop the service.", next_command=f"invoke env.down --env {name}"
@@ -40,6 +40,7 @@ def scale(call: Invocation, name: str, service: str, replicas: int) -> Outcome:
             raise Refused(
                 "nothing-runs", f"Nothing was deployed to {name} yet.", next_command=f"invoke env.deploy --env {name}"
             )
+        require_whole(document, current)
         compose = compose_of(files, document)
         body = document.body["services"].get(service)
         if body is None:

@@ -23,7 +23,7 @@ from conche.env.deploy.document import Document
 from conche.env.deploy.look import Look
 from conche.env.deploy.records import Ending, Record, Records, Result
 from conche.env.deploy.swarm_stack import Sent, to_stack
-from conche.env.deploy.view import open_records, opened_if_possible
+from conche.env.deploy.view import open_records, opened_if_possible, require_whole
 from conche.errors import Interrupted, NotRestored, Refused, Restored, Told
 from conche.files import private_folder, write_atomic
 from conche.images.login import credentials
@@ -296,8 +296,14 @@ def _sent(call: Invocation, look: Look, document: Document) -> Sent:
     return to_stack(document, look.deploy, edge, networks.overlays(look.compose.engine))
 
 
-def settle_swarm(call: Invocation, records: Records, compose: Compose, deploy: Deploy, name: str) -> Records:
-    """Settle a release that was killed: finished where all of it runs, else the stack goes back to the one before."""
+def settle_swarm(
+    call: Invocation, records: Records, compose: Compose, deploy: Deploy, name: str, *, strict: bool = False
+) -> Records:
+    """Settle a release that was killed: finished where all of it runs, else the stack goes back to the one before.
+
+    Args:
+        strict: fail where that one cannot be gone back to, instead of leaving everything to the next release.
+    """
     unfinished = records.unfinished
     if unfinished is None:
         return records
@@ -308,6 +314,11 @@ def settle_swarm(call: Invocation, records: Records, compose: Compose, deploy: D
     )
     current = records.current
     kept = opened_if_possible(call, records, current)
+    if not finished and kept is not None and current is not None and kept.masked:
+        if strict:
+            require_whole(kept, current)
+        call.output.say(f"{current.id} cannot be gone back to. A new release takes over from what is there")
+        kept = None
     if not finished and kept is not None and current is not None:
         look = Look(name, compose, deploy, kept.body)
         sent = _sent(call, look, kept)

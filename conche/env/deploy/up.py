@@ -9,7 +9,7 @@ from conche.env.deploy.prepare import Wanted
 from conche.env.deploy.records import Records
 from conche.env.deploy.recover import settle
 from conche.env.deploy.release import Options, deploy
-from conche.env.deploy.view import compose_of, look_at_release, open_records, opened
+from conche.env.deploy.view import compose_of, look_at_release, open_records, opened, require_whole
 from conche.env.locking import everywhere, here
 from conche.env.observe import observe, open_compose
 from conche.env.plan import plan_up
@@ -33,7 +33,7 @@ def up_released(call: Invocation, name: str, *, build: bool, timeout: float | No
             f"{name} is run by releases: an image is built and pushed first, and then deployed.",
             next_command=f"invoke images.release --env {name}\ninvoke env.deploy --env {name}",
         )
-    files = open_compose(call.stack, name, call.root)
+    files = open_compose(call, name)
     records = open_records(call, files)
     current = records.current
     document = opened(call, records, current) if current else None
@@ -45,6 +45,7 @@ def up_released(call: Invocation, name: str, *, build: bool, timeout: float | No
         released = look_at_release(call, name, files)
         if released is not None and report.is_well(released) and not released.leftovers and not released.interrupted:
             return nothing_to_do(call, name, released)
+        require_whole(document, current)
         seen = observe(call.stack, name, compose)
         plan = plan_up(seen)
         preflight.check(seen, plan, compose.engine)

@@ -13,12 +13,12 @@ from conche.env.deploy.document import RELEASE, Document, shape
 from conche.env.deploy.records import Record, Records
 from conche.env.locking import readers
 from conche.env.observe import Observed, contents_of, look
-from conche.errors import KeyUnusable
+from conche.errors import KeyUnusable, Refused
 from conche.secret import Redactor
 from conche.secrets import keys
 from conche.secrets.seal import unseal
 
-__all__ = ["compose_of", "look_at_release", "open_records", "opened", "opened_if_possible", "salt_of"]
+__all__ = ["compose_of", "look_at_release", "open_records", "opened", "opened_if_possible", "require_whole", "salt_of"]
 
 
 def open_records(call: Invocation, compose: Compose, also: tuple[str, ...] = ()) -> Records:
@@ -40,7 +40,28 @@ def opened(call: Invocation, records: Records, record: Record) -> Document | Non
     sealed = records.sealed(record)
     if sealed is None:
         return None
-    return Document.unpacked(unseal(call.stack, call.root, sealed))
+    document = Document.unpacked(unseal(call.stack, call.root, sealed))
+    call.output.redact.learn(document.secrets())
+    return document
+
+
+def require_whole(document: Document, record: Record) -> None:
+    """See that containers may be made of a release.
+
+    Raises:
+        Refused: it was kept by a version that masked values, and its containers would get `***` for them.
+    """
+    if not document.masked:
+        return
+    images = sorted({placed.image for placed in record.services.values()})
+    raise Refused(
+        "release-masked",
+        f"{record.id} was kept by an earlier version of Conche, which put `***` in the place of secret values: nothing "
+        "can be started from it.",
+        looked_at=[f"{service}: {', '.join(names)}" for service, names in document.masked_in().items()],
+        next_command=f"invoke env.deploy --env {record.environment}    # a new release, with the values of today\n"
+        + "\n".join(f"# it ran {image}" for image in images),
+    )
 
 
 def salt_of(call: Invocation, records: Records) -> bytes:

@@ -53,3 +53,27 @@ def test_a_user_that_the_image_does_not_name_reads_its_secret_files(stack: Edged
     assert (read.exit_code, read.output) == (0, b"the owned onethe plain one")
     assert [mount["Destination"] for mount in container.attrs["Mounts"]] == []
     assert "not supported" not in done.stderr
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(300)
+def test_variables_of_what_stands_behind_the_edge_are_the_values_themselves(stack: EdgedStack, engine: Engine) -> None:
+    stack.replace(
+        "compose/prod.yaml",
+        'environment: {SETTING: "${SETTING:-none}"}',
+        'environment: {SETTING: "${SETTING:-none}", DB_PASSWORD: "${DB_PASSWORD}", URL: "pg://a:${DB_PASSWORD}@db"}',
+    )
+    stack.write(".env", "DB_PASSWORD='edge$$pass\"word'\n")
+
+    def variables() -> list[str]:
+        [web] = [one for one in stack.containers(engine) if one.service == "web"]
+        said = dict(line.split("=", 1) for line in engine.client.api.inspect_container(web.id)["Config"]["Env"])
+        return [said[name] for name in ("DB_PASSWORD", "URL", "SETTING")]
+
+    expected = ['edge$$pass"word', 'pg://a:edge$$pass"word@db']
+    version = stack.version("one")
+    for setting, back in (("none", False), ("new", False), ("none", True)):
+        done = stack.rollback() if back else stack.deploy(version, SETTING=setting)
+        assert done.returncode == 0, done.stderr
+        assert "edge$$pass" not in done.stdout + done.stderr
+        assert variables() == [*expected, setting]

@@ -179,6 +179,28 @@ def test_another_secret_is_another_swarm_secret_and_the_old_one_goes(stack: Edge
 
 @pytest.mark.engine
 @pytest.mark.timeout(300)
+def test_secret_values_reach_a_swarms_containers_as_they_are(stack: EdgedStack, swarming: Engine) -> None:
+    stack.replace(
+        "compose/prod.yaml",
+        'STORED: "${STORED:-none}"',
+        'STORED: "${STORED:-none}", DB_PASSWORD: "${DB_PASSWORD}", URL: "pg://a:${DB_PASSWORD}@db", PIN_KEY: "x${K}"',
+    )
+    stack.write(".env", "DB_PASSWORD='swarm$$pass\"word'\nK=7\n")
+
+    done = deployed(stack, "two")
+
+    assert done.returncode == 0, done.stderr
+    [store] = [one for one in swarming.client.containers.list() if f"{stack.project}_store." in str(one.name)]
+    said = dict(line.split("=", 1) for line in store.attrs["Config"]["Env"])
+    assert {name: said[name] for name in ("DB_PASSWORD", "URL", "PIN_KEY")} == {
+        "DB_PASSWORD": 'swarm$$pass"word', "URL": 'pg://a:swarm$$pass"word@db', "PIN_KEY": "x7",
+    }  # fmt: skip
+    assert "swarm$$pass" not in done.stdout + done.stderr
+    assert "Nothing to do" in deployed(stack, "two").stdout
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("until", ["record", "update", "await", "commit"])
 def test_a_killed_release_is_settled_by_the_next_command(stack: EdgedStack, until: str, tmp_path: Path) -> None:
     serving = answer(stack)["version"]
