@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from conche.engine.connection import Engine
+from tests import warm
 from tests.stacks import TASKS, SmallStack
 
 SERVER = """\
@@ -191,7 +192,7 @@ class EdgedStack(SmallStack):
 
     def begin(self, *words: str, **extra: str) -> subprocess.Popen[str]:
         """A task that runs while the test goes on; stderr is a pipe."""
-        return subprocess.Popen(
+        return warm.Popen[str](
             self.argv(*words),
             cwd=self.folder,
             env=self.environment(**extra),

@@ -19,6 +19,7 @@ import docker.errors
 from conche.engine import containers
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
+from tests import warm
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -183,14 +184,12 @@ class SmallStack:
 
     def invoke(self, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
         """Call a task as a user does; no terminal."""
-        return subprocess.run(
+        return warm.run(
             self.argv(*words),
             cwd=self.folder,
             env=self.environment(**extra),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
-            check=False,
             timeout=240,
         )
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from conche.secrets import keys
+from tests import warm
 from tests.stacks import ROOT, SmallStack
 
 STACK = """\
@@ -111,14 +112,12 @@ class Checkout:
 
     def invoke(self, *words: str, stdin: str = "", **extra: str) -> subprocess.CompletedProcess[str]:
         """Call a task as a user does; no terminal."""
-        return subprocess.run(
+        return warm.run(
             [sys.executable, "-m", "invoke", *words],
             cwd=self.folder,
             env=self.environment(**extra),
             input=stdin,
             capture_output=True,
-            text=True,
-            check=False,
             timeout=240,
         )
 

