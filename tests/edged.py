@@ -15,7 +15,7 @@ from typing import Any
 
 from conche.engine.connection import Engine
 from tests import warm
-from tests.stacks import TASKS, SmallStack
+from tests.stacks import ASKS, TASKS, SmallStack
 
 SERVER = """\
 import http.server, json, os, signal, sys, threading, time
@@ -70,8 +70,8 @@ services:
     networks: [inside]
     depends_on: [store]
     healthcheck:
-      test: ["CMD", "python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/')"]
-      interval: 1s
+      test: ["CMD", "python3", "-ISc", {asks}, "8000"]
+      interval: 3s
       timeout: 10s
       retries: 2
       start_period: 3s
@@ -85,8 +85,8 @@ services:
     networks: [inside]
     environment: {{STORED: "${{STORED:-none}}"}}
     healthcheck:
-      test: ["CMD", "python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9000/')"]
-      interval: 1s
+      test: ["CMD", "python3", "-ISc", {asks}, "9000"]
+      interval: 3s
       timeout: 10s
       retries: 3
       start_period: 3s
@@ -99,7 +99,7 @@ services:
     networks: [inside]
     healthcheck:
       test: ["CMD", "curl", "--fail", "--silent", "http://127.0.0.1:8082/"]
-      interval: 1s
+      interval: 3s
       timeout: 10s
       retries: 3
       start_period: 3s
@@ -159,7 +159,7 @@ class EdgedStack(SmallStack):
         stack = cls(folder, f"t{uuid.uuid4().hex[:10]}", port)
         stack.write("tasks.py", TASKS)
         stack.write("stack.yaml", STACK.format(name=stack.name, port=port))
-        stack.write("compose/prod.yaml", COMPOSE.format(name=stack.name))
+        stack.write("compose/prod.yaml", COMPOSE.format(name=stack.name, asks=ASKS))
         stack.write("docker/web.Dockerfile", DOCKERFILE)
         stack.write("docker/server.py", SERVER)
         return stack

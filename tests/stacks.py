@@ -49,6 +49,13 @@ class Page(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("", 8000), Page).serve_forever()
 """
 
+ASKS = json.dumps(
+    "import socket, sys; to = socket.create_connection(('127.0.0.1', int(sys.argv[1])));"
+    " to.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n'); status = to.makefile('rb').read().split()[1].decode();"
+    " status == '200' or sys.exit(f'HTTP Error {status}')"
+)
+"""A healthcheck in Python, as YAML: without urllib, which takes longer to import than all of this takes."""
+
 DOCKERFILE = """\
 FROM python:3.11-slim-bookworm
 COPY server.py /srv/server.py
@@ -74,8 +81,8 @@ services:
     networks: [outside]
     mem_limit: 64m
     healthcheck:
-      test: ["CMD", "python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/')"]
-      interval: 1s
+      test: ["CMD", "python3", "-ISc", {asks}, "8000"]
+      interval: 3s
       timeout: 10s
       retries: 2
       start_period: 3s
@@ -145,7 +152,7 @@ class SmallStack:
         stack = cls(folder, f"t{uuid.uuid4().hex[:10]}", port)
         stack.write("tasks.py", TASKS)
         stack.write("stack.yaml", STACK.format(name=stack.name, port=port))
-        stack.write("compose/dev.yaml", COMPOSE.format(name=stack.name))
+        stack.write("compose/dev.yaml", COMPOSE.format(name=stack.name, asks=ASKS))
         stack.write("docker/web.Dockerfile", DOCKERFILE)
         stack.write("docker/server.py", SERVER)
         stack.write("app/version", "one")

@@ -365,7 +365,7 @@ def test_an_update_with_the_same_image_changes_nothing(small: SmallStack, engine
 
 
 def test_a_healthcheck_that_hangs_does_not_hang_the_command(small: SmallStack) -> None:
-    small.replace("compose/dev.yaml", '"python3", "-c", "import urllib', '"sleep", "600", "import urllib')
+    small.replace("compose/dev.yaml", '"python3", "-ISc",', '"sh", "-c", "exec sleep 600",')
     small.replace("compose/dev.yaml", "timeout: 10s", "timeout: 1s")
 
     failed = small.invoke("env.up", "--timeout", "4")

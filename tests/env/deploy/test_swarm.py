@@ -44,6 +44,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, swarming: Engine, base_image
     made.replace("stack.yaml", "    deploy:\n", "    engine: swarm\n    deploy:\n")
     made.replace("compose/prod.yaml", f"    container_name: {made.name}-store\n", "    secrets: [kept]\n")
     made.replace("compose/prod.yaml", "volumes:\n  edge:", "secrets:\n  kept: {file: ../kept.txt}\nvolumes:\n  edge:")
+    # A swarm waits for the engine's own first look, and nothing else looks before that.
+    made.replace("compose/prod.yaml", "interval: 3s", "interval: 1s")
     made.write("kept.txt", "swarm-canary-one")
     for version, how in (("one", "well"), ("two", "well"), ("bad", "crash"), ("wrong", "wrong")):
         made.version(version, how)
