@@ -111,6 +111,7 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
     on_line: Callable[[Captured], None] | None = None,
     outlives: bool = False,
     keep_open: Sequence[int] = (),
+    exact: bool = False,
 ) -> Completed:
     """Run a program to its end.
 
@@ -123,6 +124,7 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
         on_line: called with each line, of both streams, as it comes.
         outlives: a parent that is killed outright leaves it running, because half of what it does is worse than all.
         keep_open: descriptors the child gets too, such as a lock that it shall hold as long as it lives.
+        exact: its output is written back somewhere, so every byte of it comes back from `os.fsencode`.
 
     Raises:
         Unreachable: the program is not installed, or did not end in time.
@@ -150,8 +152,8 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
                 "tool-timed-out", f"{argv[0]} did not end within {timeout:g} s.", looked_at=[" ".join(argv)]
             ) from None
         raise
-    out, err = (Captured(_text(one), redact) for one in kept)
-    return Completed(tuple(argv), child.returncode, out, err)
+    text = os.fsdecode(bytes(kept[0])) if exact else _text(kept[0])
+    return Completed(tuple(argv), child.returncode, Captured(text, redact), Captured(_text(kept[1]), redact))
 
 
 def interact(argv: Sequence[str]) -> int:

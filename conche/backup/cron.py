@@ -5,6 +5,7 @@ Every line stands by itself: absolute paths, its own PATH, its own log. Other li
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -165,17 +166,18 @@ def _check_schedule(site: Site) -> None:
 
 
 def _crontab() -> list[str]:
-    listed = run(["crontab", "-l"], timeout=30)
+    listed = run(["crontab", "-l"], timeout=30, exact=True)
     if not listed.ok and "no crontab" not in listed.stderr.raw:
         listed.require("reading the crontab")
-    return listed.stdout.raw.splitlines() if listed.ok else []
+    # Only at line feeds: the lines of others may hold whatever else `splitlines` takes for an end.
+    return listed.stdout.raw.removesuffix("\n").split("\n") if listed.stdout.raw and listed.ok else []
 
 
 def _write(lines: Sequence[str]) -> None:
     # From a file: `crontab -` whose writer is killed before it has written takes an empty crontab for the new one.
     with private_folder() as folder:
         wanted = folder / "crontab"
-        wanted.write_text("".join(f"{line}\n" for line in lines))
+        wanted.write_bytes(os.fsencode("".join(f"{line}\n" for line in lines)))
         # By its name alone: of a path, Debian's crontab reads the first 100 bytes.
         run(["crontab", wanted.name], cwd=folder, timeout=30).require("writing the crontab")
 

@@ -97,8 +97,8 @@ def _timers(wanted: dict[str, str]) -> Iterator[str]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text()
-    except OSError:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
         return ""
 
 

@@ -200,7 +200,7 @@ def _context() -> _Context | None:
 def _current_context() -> str | None:
     folder = os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker"
     try:
-        name = json.loads((Path(folder) / "config.json").read_text()).get("currentContext")
+        name = json.loads((Path(folder) / "config.json").read_text("utf-8")).get("currentContext")
     except (OSError, ValueError):
         return None
     return str(name) if name else None

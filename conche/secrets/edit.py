@@ -150,7 +150,7 @@ def _line(name: str, value: str) -> str:
 def _in_memory(folder: Path) -> bool:
     """Whether the folder's file system is a tmpfs, by the longest mount point above it (proc(5), mountinfo)."""
     mounts = {}
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).strip().split("\n"):
         before, _, after = line.partition(" - ")
         mounts[before.split()[4]] = after.split()[0]
     above = [str(path) for path in (folder, *folder.parents) if str(path) in mounts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -126,8 +127,8 @@ def test_install_is_idempotent_and_uninstall_leaves_the_others(tmp_path: Path) -
         "crontab -l | grep -c FACTORY > OUT/count\n"
         "crontab -l | sed '/ monthly/d' | crontab -; i status && exit 9 || test $? = 1\n"
         "i install; crontab -l > OUT/three; i uninstall; crontab -l > OUT/four; i uninstall\n".replace(
-            "PY", sys.executable
-        ).replace("OUT", str(tmp_path))
+            "PY", shlex.quote(sys.executable)
+        ).replace("OUT", shlex.quote(str(tmp_path)))
     )
 
     runtime = tmp_path / ("longer-than-crontab-reads-" * 4)
@@ -144,6 +145,33 @@ def test_install_is_idempotent_and_uninstall_leaves_the_others(tmp_path: Path) -
     assert one.startswith("5 4 * * * mine\n")
     assert four == "5 4 * * * mine\n"
     assert int((tmp_path / "count").read_text()) == 7
+
+
+@needs_cron
+@pytest.mark.parametrize(
+    "locale", [{}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}], ids=["UTF-8", "ASCII"]
+)
+def test_every_byte_of_the_other_lines_stays(tmp_path: Path, locale: dict[str, str]) -> None:
+    checkout = Checkout.create(tmp_path / "Fabrik für Süßes")
+    others = b"# J\xfcrgen's, a form\x0cfeed and a line\xe2\x80\xa8separator\n5 4 * * * echo 'f\xc3\xbcnf'\n"
+    (tmp_path / "others").write_bytes(others)
+    python = shlex.quote(sys.executable)
+    script = (
+        'crontab "$1/others"; "$2" -m invoke backup.cron install; crontab -l >"$1/with"; '
+        '"$2" -m invoke backup.cron uninstall; crontab -l >"$1/without"'
+    )
+
+    done = subprocess.run(
+        isolated("sh", "-euc", script, "sh", str(tmp_path), sys.executable),
+        cwd=checkout.folder, env={**checkout.environment(), **locale}, capture_output=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    written = (tmp_path / "with").read_bytes()
+    assert written.startswith(others)
+    assert f"cd '{checkout.folder}' &&".encode() in written
+    assert f"{python} -m invoke backup.create".encode() in written
+    assert (tmp_path / "without").read_bytes() == others
 
 
 @needs_cron
@@ -172,7 +200,7 @@ def test_a_real_cron_makes_the_backup(tmp_path: Path) -> None:
         checkout.write(
             "tasks.py", f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n" + (checkout.folder / "tasks.py").read_text()
         )
-        argv = isolated("sh", "-c", f"{sys.executable} -m invoke backup.cron install && exec cron -f")
+        argv = isolated("sh", "-c", f"{shlex.quote(sys.executable)} -m invoke backup.cron install && exec cron -f")
         with subprocess.Popen(argv, cwd=checkout.folder, env=checkout.environment(), stdout=subprocess.DEVNULL) as cron:
             came = told.wait(150)
             # The ping is sent before the backup has said its last word.
