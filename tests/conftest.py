@@ -17,27 +17,27 @@ from conche.errors import Unreachable
 from conche.images.base import provide
 from conche.stack import load
 from tests.edged import IMAGES, EdgedStack
+from tests.isolation import IN_CI, isolate, one_at_a_time
 from tests.stacks import ROOT, SmallStack, free_port, tracked_files
+
+isolate(os.environ, ROOT)
 
 # How long an example takes says how busy the machine is. In CI a failure must be there again in the next run.
 settings.register_profile(
     "conche",
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
-    derandomize=bool(os.environ.get("CI")),
+    derandomize=IN_CI,
 )
 settings.load_profile("conche")
 
 
 @pytest.fixture(autouse=True)
 def isolation(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No colour, no credentials and no settings of whoever runs the tests."""
+    """No colour, and folders of the test's own; the rest of the environment is cleared once, for fixtures too."""
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.delenv("CI", raising=False)  # there nobody sits at a terminal; some tests do
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-    for name in [name for name in os.environ if name.startswith(("COMPOSE_", "SOPS_", "INFLUXDB_", "GITHUB_"))]:
-        monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def engine() -> Engine:
     try:
         found.client.ping()
     except Unreachable as error:
-        if os.environ.get("CI"):
+        if IN_CI:
             pytest.fail(f"CI needs an engine: {error.message}")
         pytest.skip(error.message)
     return found
@@ -63,7 +63,8 @@ def engine() -> Engine:
 def base_image(engine: Engine) -> str:
     """The base of the small images: what images.base provides for this repository."""
     reference = "python:3.11-slim-bookworm"
-    provide(engine, load(ROOT).bases, reference, lambda _: None)
+    with one_at_a_time("images"):
+        provide(engine, load(ROOT).bases, reference, lambda _: None)
     assert images.find(engine, reference) is not None
     return reference
 
@@ -72,7 +73,8 @@ def base_image(engine: Engine) -> str:
 def edge_image(engine: Engine, base_image: str) -> Iterator[str]:
     """The edge's image, and afterwards none of the versions that were built to stand behind it."""
     reference = "nginx:1.27"
-    provide(engine, load(ROOT).bases, reference, lambda _: None)
+    with one_at_a_time("images"):
+        provide(engine, load(ROOT).bases, reference, lambda _: None)
     yield reference
     for image in engine.client.api.images(name=IMAGES):
         for tag in image["RepoTags"] or []:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -111,19 +112,29 @@ environments:
 TASKS = "from conche import namespace\nns = namespace(__file__)\n"
 
 
-_given: set[int] = set()
+PORTS = range(18_000, 32_000)
+"""Below those that Linux gives to clients by itself (ip(7), ip_local_port_range), so that none is taken in between."""
+
+_given: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """A port that nobody listens on just now, and that nobody here was given before."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        # The system may name a port again as soon as it is closed.
-        if port not in _given:
-            _given.add(port)
-            return port
+    """A port that nobody listens on, and that no process that runs such tests on this machine is given, until it ends.
+
+    Each process remembers its own by an abstract socket of that name (unix(7)), which the kernel gives to one alone.
+    """
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0conche-tests-port-{port}")
+            with socket.socket() as probe:
+                probe.bind(("", port))
+        except OSError:
+            claim.close()
+            continue
+        _given.append(claim)
+        return port
+    raise AssertionError(f"no port of {PORTS} is free")
 
 
 def tracked_files(root: Path) -> list[Path]:

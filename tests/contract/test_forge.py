@@ -1,7 +1,7 @@
 """One suite for every server: each profile of our stand-in, and a real one where the environment names it.
 
-CONCHE_TEST_FORGE=https://git.example.org, CONCHE_TEST_FORGE_REPOSITORY=owner/name and FORGEJO_TOKEN let the looking
-part of the suite run against a real server.
+CONCHE_TEST_FORGE=https://git.example.org, CONCHE_TEST_FORGE_REPOSITORY=owner/name and CONCHE_TEST_FORGE_TOKEN let the
+looking part of the suite run against a real server.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Subject:
 @pytest.fixture(params=[*PROFILES, *(["real"] if "CONCHE_TEST_FORGE" in os.environ else [])])
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     if request.param == "real":
-        client = Client(os.environ["CONCHE_TEST_FORGE"], Secret(os.environ["FORGEJO_TOKEN"]))
+        client = Client(os.environ["CONCHE_TEST_FORGE"], Secret(os.environ["CONCHE_TEST_FORGE_TOKEN"]))
         forge = Forge(client, os.environ["CONCHE_TEST_FORGE_REPOSITORY"])
         yield Subject(forge, None, {name for name, there in forge.operations().items() if there})
         return

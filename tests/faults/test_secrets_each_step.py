@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -86,7 +87,7 @@ def test_killed_before_each_step_it_loses_nothing_and_is_finished_by_the_same_co
         if name == "init":
             for path in (checkout.encrypted, checkout.key_file, checkout.folder / ".sops.yaml"):
                 path.unlink()
-        editor = {"EDITOR": str(source.folder.parent / "editor")}
+        editor = {"EDITOR": shlex.quote(str(source.folder.parent / "editor"))}
         hook = os.pathsep.join((str(source.folder.parent / "hook"), checkout.environment({})["PYTHONPATH"]))
 
         ended = checkout.call(f"secrets.{task}", *rest, stdin="new", PYTHONPATH=hook, KILL_BEFORE=str(step), **editor)

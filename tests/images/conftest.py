@@ -14,6 +14,7 @@ from conche.engine.connection import Engine
 from conche.images.base import provide
 from conche.stack import load
 from tests.images.registries import PrivateRegistry, Shop, serving
+from tests.isolation import one_at_a_time
 from tests.stacks import ROOT
 
 REGISTRY_IMAGE = "registry:2.8"
@@ -22,7 +23,8 @@ REGISTRY_IMAGE = "registry:2.8"
 @pytest.fixture(scope="session")
 def registry_image(engine: Engine) -> str:
     """Debian's registry, made as the git environment makes it where it cannot be pulled."""
-    provide(engine, load(ROOT).bases, REGISTRY_IMAGE, lambda _: None)
+    with one_at_a_time("images"):
+        provide(engine, load(ROOT).bases, REGISTRY_IMAGE, lambda _: None)
     return REGISTRY_IMAGE
 
 

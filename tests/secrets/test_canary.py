@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class Scene:
         path = self.given / "editor"
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
-        return str(path)
+        return shlex.quote(str(path))
 
 
 @pytest.fixture

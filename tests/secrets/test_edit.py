@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,10 +34,9 @@ def checkout(tmp_path: Path) -> Checkout:
 
 
 @pytest.fixture
-def memory(tmp_path: Path) -> Iterator[str]:
+def memory() -> Iterator[str]:
     """A runtime folder in memory; empty again afterwards."""
-    folder = MEMORY / f"conche-test-{tmp_path.name}-{id(tmp_path)}"
-    folder.mkdir(mode=0o700)
+    folder = Path(tempfile.mkdtemp(prefix="conche-test-", dir=MEMORY))
     yield str(folder)
     assert [path for path in folder.rglob("*") if path.is_file()] == []
     for path in sorted(folder.rglob("*"), reverse=True):
@@ -48,7 +48,7 @@ def editor(folder: Path, script: str) -> str:
     path = folder / "editor"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
-    return str(path)
+    return shlex.quote(str(path))
 
 
 def test_only_what_was_edited_is_written(checkout: Checkout, memory: str, tmp_path: Path) -> None:

@@ -19,9 +19,8 @@ from conche.env.deploy.document import Document
 from conche.env.deploy.swarm import docker_config
 from conche.env.deploy.swarm_stack import to_stack
 from conche.errors import Refused
-from conche.images.base import provide
 from conche.secret import Secret
-from conche.stack import Deploy, load
+from conche.stack import Deploy
 from tests.edged import EdgedStack
 from tests.stacks import free_port
 
@@ -38,9 +37,8 @@ def swarming(engine: Engine) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, swarming: Engine, base_image: str) -> Iterator[EdgedStack]:
+def stack(tmp_path_factory: pytest.TempPathFactory, swarming: Engine, edge_image: str) -> Iterator[EdgedStack]:
     made = EdgedStack.create(tmp_path_factory.mktemp("swarm") / "checkout", free_port())
-    provide(swarming, load(made.folder).bases, "nginx:1.27", lambda _: None)
     made.replace("stack.yaml", "    deploy:\n", "    engine: swarm\n    deploy:\n")
     made.replace("compose/prod.yaml", f"    container_name: {made.name}-store\n", "    secrets: [kept]\n")
     made.replace("compose/prod.yaml", "volumes:\n  edge:", "secrets:\n  kept: {file: ../kept.txt}\nvolumes:\n  edge:")
