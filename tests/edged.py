@@ -27,6 +27,7 @@ if how == "crash":
     sys.exit("the cause of the crash")
 if how == "slow":
     time.sleep(2)
+begun = time.monotonic()
 dying = threading.Timer(1, lambda: os._exit(3))
 started = threading.Lock()
 class Page(http.server.BaseHTTPRequestHandler):
@@ -40,8 +41,9 @@ class Page(http.server.BaseHTTPRequestHandler):
         release = "r0" if how == "wrong" else os.environ.get("CONCHE_RELEASE", "")
         if self.path.startswith("/slow"):
             time.sleep(float(self.path.partition("=")[2] or 1))
+        late = how == "late" and time.monotonic() < begun + 5
         body = json.dumps({"version": version, "release": release, "setting": os.environ.get("SETTING", "")}).encode()
-        self.send_response(500 if sick else 200)
+        self.send_response(503 if late else 500 if sick else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -128,6 +128,24 @@ class Edge:
         answers = self._ask((SELF, f"{self.listen}{path}"))
         return self._served(answers[:1]), answers[1]
 
+    def in_place(self) -> Configuration | None:
+        """The configuration that counts; None before there is one."""
+        said = self._exec("readlink", f"{FOLDER}/current")
+        return self.placed(said.stdout.raw.strip()) if said.ok else None
+
+    def placed(self, name: str) -> Configuration:
+        """A configuration that was placed."""
+        with translated(self.engine.address):
+            stream, _ = self.engine.client.api.get_archive(self.container, f"{FOLDER}/{name}")
+            content = b"".join(stream)
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            found = {
+                member.name: stream.read()
+                for member in archive
+                if member.isfile() and (stream := archive.extractfile(member)) is not None
+            }
+        return Configuration(name, name.partition("-")[0], found)
+
     def place(self, configuration: Configuration) -> None:
         """Write a configuration beside the one that counts."""
         with translated(self.engine.address):

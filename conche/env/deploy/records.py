@@ -243,6 +243,18 @@ class Records:
         """Keep how many containers are wanted."""
         self._state.write({"scale.json": json.dumps(dict(replicas)).encode()})
 
+    @property
+    def scaling(self) -> tuple[str, int] | None:
+        """The service whose number is being changed, or was when the command was killed, and how many it settles at."""
+        said = _read(self._files.get("scaling.json"), {})
+        service, count = said.get("service"), said.get("count")
+        return (service, count) if isinstance(service, str) and isinstance(count, int) else None
+
+    def note_scaling(self, service: str = "", count: int = 0) -> None:
+        """Keep that a service's number is being changed, and how many it has if that goes no further; or no more."""
+        said = {"service": service, "count": count} if service else {}
+        self._state.write({"scaling.json": json.dumps(said).encode()})
+
     def forget(self, keep: int) -> None:
         """Forget all but the newest `keep`, and what serves."""
         current = self.current

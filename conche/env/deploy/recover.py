@@ -5,7 +5,7 @@ What the edge does counts for more than what the records say: what serves is nev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,9 +14,11 @@ from conche.engine import containers, health
 from conche.engine.compose import Service
 from conche.engine.containers import Container
 from conche.env import trial
+from conche.env.deploy import members
 from conche.env.deploy.document import RELEASE
 from conche.env.deploy.look import NOTHING, Look
 from conche.env.deploy.records import Ending, Records, Result
+from conche.env.deploy.scaling import resume
 from conche.env.deploy.view import open_records
 from conche.env.evidence import evidence
 from conche.errors import NotRestored
@@ -56,6 +58,9 @@ def plan_recovery(records: Records, look: Look, *, thorough: bool = True) -> Rec
     if unfinished is not None:
         action, why = ("finish", "it serves already") if finished else ("revert", "it did not serve yet")
         steps.append(Step(action, f"release {unfinished.id}", f"it was interrupted, and {why}"))
+    if records.scaling is not None:
+        service, count = records.scaling
+        steps.append(Step("scale", f"service {service}", f"env.scale was interrupted; it settles at {count}"))
     if look.deploy.serves is not None:
         steps += _served_steps(look, serves, at, there)
     steps += [Step("remove", f"container {one.name}", f"left over from {why}") for one, why in _others(look)]
@@ -106,6 +111,7 @@ def settle(call: Invocation, records: Records, look: Look, *, strict: bool = Fal
     unfinished = records.unfinished
     if unfinished is not None:
         call.output.say(f"{unfinished.id} was interrupted ({unfinished.who} on {unfinished.where}): settling it first")
+    resume(records, look, recovery.serves, call.output.say)
     try:
         # Running containers first: the edge is only sent back to what works.
         _start(look, recovery)
@@ -135,10 +141,23 @@ def _start(look: Look, recovery: Recovery) -> None:
     """Start what belongs to the release that serves, and wait until it works."""
     wanted = {step.name for step in recovery.plan if step.action == "start"}
     stopped = [one for one in look.all() if one.name in wanted]
-    for one in stopped:
-        containers.start(look.compose.engine, one.id)
     if not stopped:
         return
+    with members.naming(look, _serving(look, recovery.serves)):
+        _await(look, recovery, stopped)
+
+
+def _serving(look: Look, release: str) -> list[Container]:
+    """What serves already of a release, if users are sent to it: what is started beside it gets none until it works."""
+    if look.deploy.serves is None or look.serving() != release:
+        return []
+    found = look.of_release(look.deploy.serves, release)
+    return [one for one in found if one.state == "running" and one.health != "unhealthy"]
+
+
+def _await(look: Look, recovery: Recovery, stopped: Sequence[Container]) -> None:
+    for one in stopped:
+        containers.start(look.compose.engine, one.id)
     ids = {one.id for one in stopped}
     services = {one.service: Service(one.service, one.image, frozenset()) for one in stopped}
     waiting = health.wait(

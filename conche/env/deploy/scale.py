@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from conche.command import Invocation
-from conche.engine import containers, health, swarm
+from conche.engine import swarm
 from conche.engine.compose import Compose
-from conche.env.deploy.document import RELEASE
 from conche.env.deploy.look import Look
+from conche.env.deploy.scaling import Scaling, resume
 from conche.env.deploy.view import compose_of, open_records, opened, require_whole
 from conche.env.locking import locked
 from conche.env.observe import open_compose, service_of
@@ -53,6 +53,8 @@ def scale(call: Invocation, name: str, service: str, replicas: int) -> Outcome:
                 next_command="put it behind the edge, as `deploy.serves` in stack.yaml",
             )
         look = Look(name, compose, environment.deploy, document.body)
+        if not call.dry_run and not environment.swarm:
+            resume(records, look, current.id, call.output.say)
         before = _count(look, service, swarmed=environment.swarm)
         plan = Plan(
             (Step("scale", f"service {service}", f"from {before} to {replicas}"),) if before != replicas else ()
@@ -61,9 +63,10 @@ def scale(call: Invocation, name: str, service: str, replicas: int) -> Outcome:
             with call.output.progress(f"scaling {service} from {before} to {replicas}"):
                 if environment.swarm:
                     _scale_swarm(compose, service, before, replicas)
+                    records.scale({**records.replicas(), service: replicas})
                 else:
-                    _scale(compose, look, service, current.id, replicas)
-                records.scale({**records.replicas(), service: replicas})
+                    scaling = Scaling(look, records, service, current.id)
+                    (scaling.grow if replicas > before else scaling.shrink)(replicas)
     return Outcome(
         value={"environment": name, "service": service, "before": before, "replicas": replicas},
         changed=len(plan) > 0 and not call.dry_run,
@@ -91,37 +94,3 @@ def _scale_swarm(compose: Compose, service: str, before: int, replicas: int) -> 
         f"{service} does not reach {replicas} within {SETTLING:g} s; it has {before} again.",
         next_command=f"docker service ps --no-trunc {name}",
     )
-
-
-def _scale(compose: Compose, look: Look, service: str, release: str, replicas: int) -> None:
-    before = {one.id for one in look.of(service)}
-    if replicas > len(before):
-        compose.make(compose.up_beside(service, replicas)).require(f"scaling {service}")
-        _await(compose, look, service, before)
-        return
-    # The youngest go: connections that have lasted longest stay.
-    surplus = sorted(look.of(service), key=lambda one: (one.labels.get(RELEASE) == release, str(one.started_at)))[
-        replicas:
-    ]
-    for one in surplus:
-        containers.stop(compose.engine, one.id, one.stop_timeout)
-        containers.remove(compose.engine, one.id)
-
-
-def _await(compose: Compose, look: Look, service: str, before: set[str]) -> None:
-    definition = compose.configuration().services[service]
-    waiting = health.wait(
-        compose.engine,
-        lambda: [one for one in look.of(service) if one.id not in before],
-        {service: definition},
-    )
-    if waiting.failed:
-        for one in look.of(service):
-            if one.id not in before:
-                containers.remove(compose.engine, one.id)
-        raise Restored(
-            "scale-failed",
-            f"The new containers of {service} do not become healthy; those that ran before still do.",
-            evidence=[f"{one} {why}" for one, why in waiting.failed.items()],
-            next_command=f"invoke env.logs --env {look.name}",
-        )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from conche.command import Invocation
+from conche.engine.containers import Container
 from conche.env import preflight, report
+from conche.env.deploy import members
 from conche.env.deploy.look import Look
 from conche.env.deploy.prepare import Wanted
 from conche.env.deploy.records import Records
@@ -11,8 +13,8 @@ from conche.env.deploy.recover import settle
 from conche.env.deploy.release import Options, deploy
 from conche.env.deploy.view import compose_of, look_at_release, open_records, opened, require_whole
 from conche.env.locking import everywhere, here
-from conche.env.observe import observe, open_compose
-from conche.env.plan import plan_up
+from conche.env.observe import Observed, observe, open_compose
+from conche.env.plan import plan_up, works
 from conche.env.up import apply, nothing_to_do, reported
 from conche.errors import Refused
 from conche.outcome import Outcome
@@ -57,8 +59,22 @@ def up_released(call: Invocation, name: str, *, build: bool, timeout: float | No
             _see_edge(call, look, records)
             seen = observe(call.stack, name, compose)
             plan = plan_up(seen)
-            apply(call, compose, seen, plan, timeout, held)
+            with members.naming(look, _serving(look, seen)):
+                apply(call, compose, seen, plan, timeout, held)
         return reported(call, seen, compose, plan)
+
+
+def _serving(look: Look, seen: Observed) -> list[Container]:
+    """What goes on serving while others of the same release are started; nothing where none has to be."""
+    serves = look.deploy.serves or ""
+    service = seen.configuration.services[serves]
+    good = [one for one in seen.of(serves) if works(service, one)]
+    return good if len(good) < max(len(seen.of(serves)), _count(look, serves)) else []
+
+
+def _count(look: Look, service: str) -> int:
+    body = look.rendered["services"][service]
+    return int((body.get("deploy") or {}).get("replicas") or body.get("scale") or 1)
 
 
 def _see_edge(call: Invocation, look: Look, records: Records) -> None:
