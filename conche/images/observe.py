@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 from conche.engine import containers, images
 from conche.engine.connection import Engine
 from conche.engine.images import Found
 from conche.errors import ConcheError, NotFound
+from conche.images.description import CREATED, describe, moment
 from conche.images.reference import parse
 from conche.images.registry import Manifest, Registry
 from conche.stack import Stack
@@ -35,8 +36,6 @@ REVISION = "org.opencontainers.image.revision"
 STACK = "io.conche.stack"
 """Label with the stack's name: what images.prune may remove once it has lost its last tag."""
 
-CREATED = "org.opencontainers.image.created"
-
 AT_ONCE = 8
 """Questions that a registry gets at a time."""
 
@@ -47,8 +46,10 @@ class Kept:
 
     Attributes:
         digest: of its manifest.
-        size: bytes of its compressed layers.
-        created: RFC 3339; empty where the image does not say.
+        size: bytes of its compressed layers, those of every platform.
+        created: RFC 3339; empty where that is not known.
+        parts: digests of what an index lists.
+        problem: why something of it is not known.
     """
 
     repository: str
@@ -57,6 +58,8 @@ class Kept:
     size: int
     created: str
     revision: str
+    parts: frozenset[str] = frozenset()
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class Running:
         digests: its manifests' digests, as far as the engine knows them.
         state: of the container: running, exited…
         health: of the container: healthy, unhealthy, starting, or none.
+        tag: by which the container's image was named; empty where a digest was given.
+        digest: the same the other way round.
     """
 
     environment: str
@@ -77,6 +82,8 @@ class Running:
     revision: str
     state: str = "running"
     health: str = "none"
+    tag: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,6 +149,7 @@ def running(stack: Stack, engine: Engine, environment: str) -> list[Running]:
     for one in containers.of_project(engine, stack.project(environment)):
         container = containers.asked(engine, one)
         image = images.find(engine, container.image_id)
+        named = parse(container.image)
         origin = {parse(text).name for text in (container.image, *(image.tags + image.digests if image else ()))}
         for name in origin & names.keys():
             digests = frozenset(
@@ -151,6 +159,7 @@ def running(stack: Stack, engine: Engine, environment: str) -> list[Running]:
                 Running(
                     environment, container.service, names[name], container.image_id, digests, container.revision,
                     container.state, container.health,
+                    named.tag if named.name == name else "", named.digest if named.name == name else "",
                 )
             )  # fmt: skip
     return found
@@ -158,11 +167,8 @@ def running(stack: Stack, engine: Engine, environment: str) -> list[Running]:
 
 def age(created: str, now: datetime) -> float | None:
     """Seconds since an RFC 3339 moment; None where it says nothing or the epoch, as reproducible builds do."""
-    try:
-        moment = datetime.fromisoformat(created[:19]).replace(tzinfo=UTC)
-    except ValueError:
-        return None
-    return (now - moment).total_seconds() if moment.year > 1970 else None
+    made = moment(created)
+    return (now - made).total_seconds() if made else None
 
 
 def digests(registry: Registry, repository: str) -> dict[str, str]:
@@ -171,17 +177,16 @@ def digests(registry: Registry, repository: str) -> dict[str, str]:
 
 
 def _kept(registry: Registry, repository: str) -> Iterable[Kept]:
-    """Every tag; the configuration, which tells age and revision, is read once for each digest."""
+    """Every tag; what its image says of itself is read once for each digest."""
     manifests = _manifests(registry, repository)
     distinct = {manifest.digest: manifest for manifest in manifests.values()}
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        read = pool.map(lambda manifest: registry.configuration(repository, manifest), distinct.values())
-        configurations = dict(zip(distinct, read, strict=True))
+        read = pool.map(lambda manifest: describe(registry, repository, manifest), distinct.values())
+        said = dict(zip(distinct, read, strict=True))
     for tag, manifest in manifests.items():
-        configuration = configurations[manifest.digest]
-        labels = (configuration.get("config") or {}).get("Labels") or {}
-        created = labels.get(CREATED) or configuration.get("created", "")
-        yield Kept(repository, tag, manifest.digest, manifest.size, created, labels.get(REVISION, ""))
+        one = said[manifest.digest]
+        revision = one.labels.get(REVISION, "")
+        yield Kept(repository, tag, manifest.digest, one.size, one.created, revision, one.parts, one.problem)
 
 
 def _manifests(registry: Registry, repository: str) -> dict[str, Manifest]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from conche.command import Invocation
@@ -115,16 +115,43 @@ def _pushed(registry: Registry, repository: str, runs: Sequence[Running], source
             looked_at=[f"{one.service}: {one.revision or one.id}" for one in runs],
             next_command=f"invoke env.up --env {source}",
         )
-    for digest in sorted(runs[0].digests):
-        try:
-            return registry.manifest(repository, digest)
-        except NotFound:
-            continue
+    known = runs[0].digests | {one.digest for one in runs if one.digest}
+    found = {digest: one for digest in known if (one := _found(registry, repository, digest))}
+    if found:
+        return _meant(registry, repository, runs, found)
     raise Refused(
         "image-not-pushed",
         f"What runs in {source} is not in the registry.",
         looked_at=[f"{repository}, revision {runs[0].revision or 'unknown'}"],
         next_command=f"invoke images.push --env {source}",
+    )
+
+
+def _found(registry: Registry, repository: str, digest: str) -> Manifest | None:
+    try:
+        return registry.manifest(repository, digest)
+    except NotFound:
+        return None
+
+
+def _meant(registry: Registry, repository: str, runs: Sequence[Running], found: Mapping[str, Manifest]) -> Manifest:
+    """Which of several manifests of one image is meant: the one it was made from, or else the index of the others.
+
+    Raises:
+        Refused: nothing tells them apart.
+    """
+    asked = {one.digest for one in runs} & found.keys()
+    tags = {one.tag for one in runs if one.tag} if len(found) > 1 and not asked else set()
+    now = {registry.digest(repository, tag) for tag in tags} & found.keys()
+    below = {str(one["digest"]) for manifest in found.values() for one in manifest.listed or ()}
+    for meant in (asked, now, found.keys() - below):
+        if len(meant) == 1:
+            return found[str(next(iter(meant)))]
+    raise Refused(
+        "digest-unclear",
+        f"The registry has what runs as {repository} under several digests, and nothing says which of them is meant.",
+        looked_at=sorted(found),
+        next_command="invoke images.tag sha256:… TAG    # the one that is meant, and the destination's tag",
     )
 
 

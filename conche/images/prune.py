@@ -18,6 +18,7 @@ from conche.engine.connection import Engine
 from conche.engine.images import Found
 from conche.errors import ConcheError, Partial, Refused
 from conche.images.collect import collect, located, resume
+from conche.images.description import CREATED, moment
 from conche.images.login import open_registry
 from conche.images.needed import needed
 from conche.images.observe import Kept, Observed, digests, engines, observe
@@ -91,10 +92,13 @@ def _in_registry(
         for one in kept:
             if one.repository == repository:
                 groups.setdefault(one.digest, []).append(one)
-        newest = sorted(groups, key=lambda digest: (groups[digest][0].created, digest), reverse=True)[:keep]
+        made = {digest: when for digest, group in groups.items() if (when := moment(group[0].created))}
+        newest = sorted(made, key=lambda digest: (made[digest], digest), reverse=True)[:keep]
         for digest, group in groups.items():
             tags = tuple(one.tag for one in group)
-            stays = _why(tags, (digest,), own, reasons, newest, keep)
+            # An engine may know an index by the image of its own platform.
+            stays = _why(tags, (digest, *sorted(group[0].parts)), own, reasons, newest, keep)
+            stays = stays or ("" if digest in made else _undated(group[0].problem))
             yield Decision("registry", repository, digest, tags, stays, _unneeded(keep))
 
 
@@ -109,11 +113,14 @@ def _on_engine(
     for repository in sorted({image.repository for image in stack.images.values()}):
         name = f"{stack.registry}/{repository}"
         here = [one for one in found if any(parse(text).name == name for text in (*one.tags, *one.digests))]
-        newest = [image.id for image in here if image.tags][:keep]
+        made = {image.id: when for image in here if (when := moment(image.labels.get(CREATED) or image.created))}
+        tagged = [image.id for image in here if image.tags and image.id in made]
+        newest = sorted(tagged, key=lambda one: made[one], reverse=True)[:keep]
         for image in here:
             tags = tuple(parse(tag).tag for tag in image.tags if parse(tag).name == name)
             known = tuple(parse(text).digest for text in image.digests)
             stays = _why(tags, (image.id, *known), own, reasons, newest, keep)
+            stays = stays or ("" if image.id in made else _undated(""))
             yield Decision(address, repository, image.id, tags, stays, _unneeded(keep))
 
 
@@ -123,6 +130,11 @@ def _loose(stack: Stack, address: str, found: Sequence[Found], reasons: Mapping[
         if not image.digests:
             because = "a rebuild has left it without a tag"
             yield Decision(address, stack.name, image.id, (), reasons.get(image.id, ""), because)
+
+
+def _undated(problem: str) -> str:
+    """What is not known to be old stays."""
+    return f"nobody knows how old it is{': ' if problem else ''}{problem.rstrip('.')}"
 
 
 def _unneeded(keep: int) -> str:

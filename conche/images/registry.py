@@ -43,6 +43,9 @@ PAUSE = 0.1
 """Seconds between two questions to a registry that starts."""
 
 
+_DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
+
+
 @dataclass(frozen=True)
 class Manifest:
     """A manifest as the registry keeps it, byte for byte.
@@ -68,13 +71,21 @@ class Manifest:
     @property
     def names(self) -> frozenset[str]:
         """By what an engine may call the image: its configuration's digest, or with the newer image store its own."""
-        described = (self.document.get("config") or {}).get("digest")
-        return frozenset(one for one in (described, self.digest) if one)
+        return frozenset(one for one in (self.configured, self.digest) if one)
 
     @property
-    def size(self) -> int:
-        """Bytes of the compressed layers; 0 for an index, which has none of its own."""
-        return sum(int(layer["size"]) for layer in self.document.get("layers") or ())
+    def configured(self) -> str:
+        """Digest of the image's configuration; empty where there is none, as in an index."""
+        described = self.document.get("config")
+        return str(described.get("digest") or "") if isinstance(described, dict) else ""
+
+    @property
+    def listed(self) -> tuple[Mapping[str, Any], ...] | None:
+        """The manifests that an index lists, as it describes them; None for the manifest of one image."""
+        found = self.document.get("manifests")
+        if not isinstance(found, list):
+            return None
+        return tuple(one for one in found if isinstance(one, dict) and _DIGEST.fullmatch(str(one.get("digest"))))
 
 
 def is_here(host: str) -> bool:
@@ -171,10 +182,9 @@ class Registry:
 
     def configuration(self, repository: str, manifest: Manifest) -> Mapping[str, Any]:
         """The image's configuration: labels, user, history; empty for an index."""
-        described = manifest.document.get("config")
-        if not described:
+        if not manifest.configured:
             return {}
-        return self._json(self._ask("GET", f"{repository}/blobs/{described['digest']}"))
+        return self._json(self._ask("GET", f"{repository}/blobs/{manifest.configured}"))
 
     def put(self, repository: str, tag: str, manifest: Manifest) -> None:
         """Let a tag mean this manifest. The registry has its layers already, or refuses."""

@@ -10,6 +10,7 @@ from conche.engine import images
 from conche.engine.connection import Engine
 from conche.errors import NotFound
 from conche.images.base import LABEL as MADE
+from conche.images.description import describe
 from conche.images.login import open_registry
 from conche.images.observe import CREATED, REVISION, Kept, Observed, age, observe
 from conche.images.reference import Reference, parse
@@ -33,12 +34,14 @@ def list_images(call: Invocation) -> Outcome:
         value=entries,
         tables=[Table(COLUMNS, rows)] if rows else [],
         lines=[] if rows else ["There are no images yet. Next: invoke images.release --env dev"],
-        warnings=[problem.message for problem in seen.problems],
+        warnings=[problem.message for problem in seen.problems]
+        + [f"{one.repository}:{one.tag}: {one.problem}" for one in seen.kept if one.problem],
     )
 
 
 def _in_registry(one: Kept, seen: Observed, now: datetime) -> dict[str, object]:
-    there = any(f"@{one.digest}" in text for found in seen.local.values() for image in found for text in image.digests)
+    identities = {one.digest, *one.parts}
+    known = {parse(text).digest for found in seen.local.values() for image in found for text in image.digests}
     return {
         "repository": one.repository,
         "tag": one.tag,
@@ -47,20 +50,20 @@ def _in_registry(one: Kept, seen: Observed, now: datetime) -> dict[str, object]:
         "created": one.created,
         "age": age(one.created, now),
         "revision": one.revision,
-        "where": ["registry", *(["engine"] if there else [])],
-        "runs_in": sorted({run.environment for run in seen.running if one.digest in run.digests}),
+        "where": ["registry", *(["engine"] if identities & known else [])],
+        "runs_in": sorted({run.environment for run in seen.running if identities & run.digests}),
     }
 
 
 def _only_local(call: Invocation, seen: Observed, now: datetime) -> list[dict[str, object]]:
     """Tags that an engine has and the registry has not, or means something else by."""
-    kept = {(one.repository, one.tag): one.digest for one in seen.kept}
+    kept = {(one.repository, one.tag): {one.digest, *one.parts} for one in seen.kept}
     entries: list[dict[str, object]] = []
     for found in seen.local.values():
         for image in found:
             digests = {parse(text).digest for text in image.digests}
             for at in map(parse, image.tags):
-                if at.registry != call.stack.registry or kept.get((at.repository, at.tag)) in digests:
+                if at.registry != call.stack.registry or kept.get((at.repository, at.tag), set()) & digests:
                     continue
                 entries.append(
                     {
@@ -121,15 +124,15 @@ def inspect(call: Invocation, environment: str, image: str | None, reference: st
         }
     else:
         assert kept is not None
-        configuration = registry.configuration(at.repository, kept)
-        said = configuration.get("config") or {}
+        described = describe(registry, at.repository, kept)
+        configuration, said = described.configuration, described.configuration.get("config") or {}
         value = {
             "reference": str(at),
-            "id": (kept.document.get("config") or {}).get("digest", ""),
+            "id": kept.configured or kept.digest,
             "digests": [str(at.pinned(kept.digest))],
-            "created": configuration.get("created", ""),
+            "created": described.created,
             "user": said.get("User") or "root",
-            "size": kept.size,
+            "size": described.size,
             "layers": (configuration.get("rootfs") or {}).get("diff_ids") or [],
             "labels": said.get("Labels") or {},
         }

@@ -111,6 +111,36 @@ def test_what_a_rebuild_has_left_goes_unless_a_registry_or_a_container_knows_it(
     assert reasons(decide(stack, seen, {}, keep=1)) == {"id1": "", "id3": "container trial uses it"}
 
 
+def test_what_nobody_can_date_stays_and_takes_no_place_of_the_newest(stack: Stack) -> None:
+    tags = (kept("aaaaaaa", "1", 1), kept("bbbbbbb", "2", 2))
+    broken = Kept("shop", "ccccccc", "3", 0, "", "", frozenset(), "the image for linux/amd64 cannot be read: gone.")
+    local = (
+        Found("id1", tags=("localhost:5000/shop:ddddddd",), created="1970-01-01T00:00:00Z"),
+        Found("id2", tags=("localhost:5000/shop:eeeeeee",), created="2026-01-02T00:00:00Z"),
+        Found("id3", tags=("localhost:5000/shop:fffffff",), created="2026-01-01T00:00:00Z"),
+    )
+
+    assert reasons(decide(stack, observed(*tags, broken, local=local), {}, keep=1)) == {
+        "aaaaaaa": "",
+        "bbbbbbb": "one of the 1 newest",
+        "ccccccc": "nobody knows how old it is: the image for linux/amd64 cannot be read: gone",
+        "ddddddd": "nobody knows how old it is",
+        "eeeeeee": "one of the 1 newest",
+        "fffffff": "",
+    }
+
+
+def test_an_index_stays_where_one_of_its_images_is_needed(stack: Stack) -> None:
+    whole = Kept("shop", "aaaaaaa", "1", 1, "2026-01-01T00:00:00Z", "", frozenset({"child"}))
+    seen = observed(whole, kept("bbbbbbb", "2", 2), kept("ccccccc", "3", 3))
+
+    assert reasons(decide(stack, seen, {"child": "release r7 of prod"}, keep=1)) == {
+        "aaaaaaa": "release r7 of prod",
+        "bbbbbbb": "",
+        "ccccccc": "one of the 1 newest",
+    }
+
+
 PRUNE = ("images.prune", "--keep", "1", "--yes")
 
 

@@ -263,7 +263,11 @@ def _local(engine: Engine, at: Reference) -> str:
             looked_at=[engine.address],
             next_command="invoke images.build\ninvoke images.load FILE",
         )
-    return next((text for text in found.digests if parse(text).name == at.name), found.id)
+    known = [text for text in found.digests if parse(text).name == at.name]
+    if at.digest:
+        return str(at.pinned(at.digest))
+    # Of several digests none is more right than another, and a registry is not asked: the engine's own id is exact.
+    return known[0] if len(known) == 1 else found.id
 
 
 def _known(engine: Engine, reference: str) -> str:

@@ -1,0 +1,139 @@
+"""What an image in a registry says of itself: of one platform, or an index of several with their attestations.
+
+Source: https://github.com/opencontainers/image-spec/blob/main/image-index.md
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from conche.errors import ConcheError, NotFound
+from conche.images.registry import Manifest, Registry
+
+__all__ = ["CREATED", "Description", "describe", "moment"]
+
+CREATED = "org.opencontainers.image.created"
+
+ATTESTS = "vnd.docker.reference.type"
+"""Annotation of what an index has beside its images, such as their provenance.
+
+Source: https://docs.docker.com/build/metadata/attestations/attestation-storage/
+"""
+
+MOST = 64
+"""Images of one index that are read."""
+
+DEEPEST = 3
+"""How deep an index may stand in others."""
+
+MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
+"""What the kernel calls a machine -> what registries call it."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an image says of itself.
+
+    Attributes:
+        size: bytes of its compressed layers; of an index, those of all its platforms, each layer once.
+        created: RFC 3339; of an index, when its newest image was made; empty where that is not known.
+        configuration: of the image; of an index, that of this machine's platform, or else of its first image.
+        parts: digests of the manifests that belong to it, attestations too.
+        problem: why something of it is not known; empty where all is.
+    """
+
+    size: int = 0
+    created: str = ""
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    parts: frozenset[str] = frozenset()
+    problem: str = ""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return _mapping(_mapping(self.configuration.get("config")).get("Labels"))
+
+
+def moment(created: str) -> datetime | None:
+    """When an image was made; None where it does not say, or names the epoch, as reproducible builds do."""
+    try:
+        found = datetime.fromisoformat(created)
+    except ValueError:
+        return None
+    found = found if found.tzinfo else found.replace(tzinfo=UTC)
+    return found if found.year > 1970 else None
+
+
+def describe(registry: Registry, repository: str, manifest: Manifest) -> Description:
+    """Read what a manifest describes: its configuration, or the images of an index with theirs."""
+    found = _read(registry, repository, manifest, DEEPEST)
+    return replace(found.described, size=sum(found.layers.values()))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A description with the layers that it counts, by digest."""
+
+    described: Description
+    layers: Mapping[str, int]
+
+
+def _read(registry: Registry, repository: str, manifest: Manifest, depth: int) -> _Part:
+    listed = manifest.listed
+    if listed is None:
+        return _one(registry, repository, manifest)
+    entries = [one for one in listed if ATTESTS not in _mapping(one.get("annotations"))]
+    parts = frozenset(str(one["digest"]) for one in listed)
+    if not entries or not depth or len(entries) > MOST:
+        said = "lists no image" if not entries else "lists more than can be read"
+        return _Part(Description(parts=parts, problem=f"the index {said}"), {})
+    read = [_child(registry, repository, entry, depth) for entry in sorted(entries, key=_foreign)]
+    return _together(parts, [one.described for one in read], {k: v for one in read for k, v in one.layers.items()})
+
+
+def _together(parts: frozenset[str], read: Sequence[Description], layers: Mapping[str, int]) -> _Part:
+    """One description of several; where one of them cannot be dated nobody knows how old the whole is."""
+    dates = [one.created for one in read]
+    created = "" if not all(map(moment, dates)) else max(dates, key=lambda one: str(moment(one)))
+    problems = [one.problem for one in read if one.problem]
+    below = parts.union(*(one.parts for one in read))
+    return _Part(Description(0, created, read[0].configuration, below, "; ".join(problems)), layers)
+
+
+def _child(registry: Registry, repository: str, entry: Mapping[str, Any], depth: int) -> _Part:
+    digest = str(entry["digest"])
+    try:
+        return _read(registry, repository, registry.manifest(repository, digest), depth - 1)
+    except ConcheError as error:
+        if not isinstance(error, NotFound) and error.code != "registry-failed":
+            raise
+        said = "/".join(str(part) for part in _mapping(entry.get("platform")).values()) or digest[:19]
+        return _Part(Description(problem=f"the image for {said} cannot be read: {error.message}"), {})
+
+
+def _one(registry: Registry, repository: str, manifest: Manifest) -> _Part:
+    configuration = registry.configuration(repository, manifest)
+    described = Description(configuration=configuration)
+    created = described.labels.get(CREATED) or configuration.get("created") or ""
+    return _Part(replace(described, created=str(created)), dict(_layers(manifest)))
+
+
+def _layers(manifest: Manifest) -> Iterator[tuple[str, int]]:
+    layers = manifest.document.get("layers")
+    for layer in layers if isinstance(layers, list) else ():
+        size = _mapping(layer).get("size")
+        if isinstance(size, int) and size > 0:
+            yield str(layer.get("digest")), size
+
+
+def _foreign(entry: Mapping[str, Any]) -> bool:
+    """Whether an image of an index is for another machine than this one."""
+    here = platform.machine()
+    return _mapping(entry.get("platform")).get("architecture") != MACHINES.get(here, here)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
