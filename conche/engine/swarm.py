@@ -19,8 +19,13 @@ from conche.errors import Unreachable
 from conche.process import Captured, Completed, run
 
 __all__ = [
+    "OURS",
+    "STACK",
+    "Node",
     "Replicated",
     "deploy",
+    "nodes",
+    "observed",
     "provide",
     "remove",
     "replicate",
@@ -38,6 +43,13 @@ OURS = "io.conche.content"
 """Label with which we mark the secrets and configurations we have made."""
 
 
+REMOVING = 30.0
+"""Seconds in which the removal of a stack is tried again."""
+
+FOR_EVER = "any"
+"""Restart policy of what is started again however it ends."""
+
+
 @dataclass(frozen=True)
 class Replicated:
     """A service of a stack at one moment.
@@ -49,7 +61,11 @@ class Replicated:
         others: tasks that still run an earlier one.
         update: UpdateStatus of the service: updating, completed, paused, rollback_…; empty where there was no update.
         message: what Swarm says of it.
-        errors: what the newest failed tasks said.
+        errors: what the newest tasks that failed, or find no node, said.
+        done: tasks that have ended well and are not started again.
+        broken: a task has failed and is not started again.
+        everywhere: it has a task on each node, instead of so many.
+        unreachable: nodes that do not answer, on which tasks of it ran that nobody can stop.
     """
 
     id: str
@@ -62,16 +78,34 @@ class Replicated:
     message: str
     errors: tuple[str, ...]
     labels: Mapping[str, str]
+    done: int = 0
+    broken: bool = False
+    everywhere: bool = False
+    unreachable: tuple[str, ...] = ()
 
     @property
     def settled(self) -> bool:
-        """Everything that shall run does, and nothing else."""
-        return self.running == self.wanted and not self.others and self.update in ("", "completed")
+        """Everything that shall run does, or has ended well, and nothing else."""
+        there = self.running + self.done == self.wanted and not self.broken
+        return there and not self.others and self.update in ("", "completed")
 
     @property
     def reverted(self) -> bool:
         """Swarm has given the update up."""
         return self.update.startswith("rollback") or self.update == "paused"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of a swarm.
+
+    Attributes:
+        up: whether it answers the managers; what it last told of its tasks is true only then.
+    """
+
+    name: str
+    address: str
+    up: bool
 
 
 def require(engine: Engine) -> None:
@@ -110,45 +144,129 @@ def deploy(
     return run([*argv, stack], stdin=document, extra_env=environment, on_line=on_line, timeout=300)
 
 
-def remove(engine: Engine, stack: str) -> None:
+def remove(engine: Engine, stack: str, pause: Callable[[float], None] = time.sleep) -> None:
     """Remove a stack with its services and networks; its volumes stay."""
-    run(["docker", "stack", "rm", stack], extra_env=engine.cli_environment(), timeout=120).require(f"removing {stack}")
+    deadline = time.monotonic() + REMOVING
+    while True:
+        done = run(["docker", "stack", "rm", stack], extra_env=engine.cli_environment(), timeout=120)
+        # Tasks that are about to end still hold its networks for a moment.
+        if done.ok or time.monotonic() > deadline:
+            break
+        pause(1.0)
+    done.require(f"removing {stack}")
 
 
 def services(engine: Engine, stack: str) -> tuple[Replicated, ...]:
-    """The services of a stack, by name."""
+    """The services of a stack, by name.
+
+    Raises:
+        Unreachable: the engine is no manager of a swarm.
+    """
+    require(engine)
     api: Any = engine.client.api
     with translated(engine.address):
         found = api.services(filters={"label": f"{STACK}={stack}"})
         tasks = api.tasks(filters={"label": f"{STACK}={stack}"})
-    return tuple(sorted((_service(one, tasks, stack) for one in found), key=lambda one: one.name))
+    known = nodes(engine)
+    return tuple(sorted((observed(one, tasks, known, stack) for one in found), key=lambda one: one.name))
 
 
-def _service(said: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]], stack: str) -> Replicated:
-    spec = said["Spec"]
-    template = spec["TaskTemplate"]
+def nodes(engine: Engine) -> dict[str, Node]:
+    """The machines of the swarm, by id."""
+    with translated(engine.address):
+        found = engine.client.api.nodes()
+    return {
+        one["ID"]: Node(
+            one["Description"]["Hostname"],
+            one["Status"].get("Addr", ""),
+            one["Status"]["State"] not in ("down", "disconnected"),
+        )
+        for one in found
+    }
+
+
+def observed(
+    said: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]], known: Mapping[str, Node], stack: str
+) -> Replicated:
+    """A service as the engine tells it, with its tasks.
+
+    Args:
+        tasks: those of other services are left out.
+        known: nodes by id. What a node that is down has told last of its tasks stays as it was: they are counted no
+            more, and neither are those of a node that was removed.
+    """
+    spec, status = said["Spec"], said.get("UpdateStatus") or {}
+    content = spec["TaskTemplate"]["ContainerSpec"]
     own = [task for task in tasks if task.get("ServiceID") == said["ID"]]
-    running = [t for t in own if t["Status"]["State"] == "running" and t["DesiredState"] == "running"]
-    force, content = template.get("ForceUpdate", 0), template["ContainerSpec"]
-    current = [t for t in running if t["Spec"]["ContainerSpec"] == content and t["Spec"].get("ForceUpdate", 0) == force]
-    failed = sorted(
-        (t for t in own if t["Status"]["State"] in ("failed", "rejected")),
-        key=lambda t: str(t["UpdatedAt"]),
-        reverse=True,
-    )
-    status = said.get("UpdateStatus") or {}
+    there = [task for task in own if task["Status"]["State"] == "running" and _up(task, known)]
+    current = [task for task in there if task["DesiredState"] == "running" and _is_current(task, spec)]
+    newest = [] if _restarts(spec) else [task for task in _newest(own) if _is_current(task, spec)]
+    ended = [task["Status"]["State"] for task in newest]
+    lost = {known[t["NodeID"]].name for t in own if t["Status"]["State"] == "running" and _down(t, known)}
     return Replicated(
         id=said["ID"],
         name=spec["Name"].removeprefix(f"{stack}_"),
         image=content["Image"],
-        wanted=int(((spec["Mode"].get("Replicated")) or {}).get("Replicas", 1)),
+        wanted=_wanted(spec, own),
         running=len(current),
-        others=len([t for t in own if t["Status"]["State"] == "running"]) - len(current),
+        others=len(there) - len(current),
         update=status.get("State", ""),
         message=status.get("Message", ""),
-        errors=tuple(dict.fromkeys(str(t["Status"].get("Err", "")) for t in failed[:3] if t["Status"].get("Err"))),
+        errors=_errors(own),
         labels=content.get("Labels") or {},
+        done=ended.count("complete"),
+        broken=_condition(spec) == "none" and any(state in ("failed", "rejected") for state in ended),
+        everywhere="Global" in spec["Mode"],
+        unreachable=tuple(sorted(lost)),
     )
+
+
+def _up(task: Mapping[str, Any], known: Mapping[str, Node]) -> bool:
+    node = known.get(task.get("NodeID", ""))
+    return node is not None and node.up
+
+
+def _down(task: Mapping[str, Any], known: Mapping[str, Node]) -> bool:
+    node = known.get(task.get("NodeID", ""))
+    return node is not None and not node.up
+
+
+def _is_current(task: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:
+    template, made = spec["TaskTemplate"], task["Spec"]
+    same = bool(made.get("ContainerSpec") == template["ContainerSpec"])
+    return same and bool(made.get("ForceUpdate", 0) == template.get("ForceUpdate", 0))
+
+
+def _condition(spec: Mapping[str, Any]) -> str:
+    return str((spec["TaskTemplate"].get("RestartPolicy") or {}).get("Condition") or FOR_EVER)
+
+
+def _restarts(spec: Mapping[str, Any]) -> bool:
+    return _condition(spec) == FOR_EVER
+
+
+def _newest(tasks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The newest task of each place: a number, or where there is one on each node the node."""
+    places = {task.get("Slot") or task.get("NodeID"): task for task in sorted(tasks, key=lambda t: str(t["CreatedAt"]))}
+    return list(places.values())
+
+
+def _wanted(spec: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> int:
+    """How many tasks shall run; where each node that is fit has one, those that Swarm wants, and one at least."""
+    if "Global" not in spec["Mode"]:
+        return int((spec["Mode"].get("Replicated") or {}).get("Replicas", 1))
+    wanted = [task for task in _newest(tasks) if task["DesiredState"] in ("running", "ready")]
+    ended = [] if _restarts(spec) else [task for task in _newest(tasks) if task["Status"]["State"] == "complete"]
+    return max(1, len(wanted) + len(ended))
+
+
+def _errors(tasks: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    told = sorted(
+        (t for t in tasks if t["Status"]["State"] in ("failed", "rejected", "pending") and t["Status"].get("Err")),
+        key=lambda t: str(t["UpdatedAt"]),
+        reverse=True,
+    )
+    return tuple(dict.fromkeys(str(task["Status"]["Err"]) for task in told[:3]))
 
 
 def wait_gone(engine: Engine, stack: str, seconds: float, pause: Callable[[float], None] = time.sleep) -> bool:

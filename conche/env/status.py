@@ -51,7 +51,8 @@ def status(call: Invocation, name: str | None) -> Outcome:
         + [one.table() for one in swarmed if one.services or name],
         lines=[f"{one.name}: stopped, no containers" for one in seen if not (one.containers or name)]
         + [f"{one.name}: stopped, no services" for one in swarmed if not (one.services or name)]
-        + [words for one in seen for words in report.remarks(one)],
+        + [words for one in seen for words in report.remarks(one)]
+        + [words for one in swarmed for words in one.remarks()],
         exit_code=1 if ill or unreachable else 0,
     )
 

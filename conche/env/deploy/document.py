@@ -82,6 +82,13 @@ class Document:
                 found[name] = sorted(keys)
         return found
 
+    def scaled(self, replicas: Mapping[str, int]) -> Document:
+        """The same with so many containers of these services, where it has them."""
+        body = copy.deepcopy(dict(self.body))
+        for name in replicas.keys() & body["services"].keys():
+            body["services"][name].setdefault("deploy", {})["replicas"] = replicas[name]
+        return replace(self, body=body)
+
     def renumbered(self, serves: str | None, before: str, release: str) -> Document:
         """The same as another release."""
         if serves is None:

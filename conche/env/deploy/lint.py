@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from conche.engine.compose import Configuration
+from conche.env.deploy.swarm_keys import uncarried
 from conche.errors import Refused
 from conche.stack import Deploy
 
@@ -30,7 +31,7 @@ def check(
         swarm: a swarm brings secrets into containers by itself.
     """
     problems = list(_problems(configuration, deploy, root, own, protected=protected))
-    problems += [] if swarm else _closed(configuration.rendered["services"])
+    problems += _on_swarm(configuration, deploy) if swarm else _closed(configuration.rendered["services"])
     if problems:
         raise Refused(
             "not-deployable",
@@ -56,6 +57,12 @@ def _problems(
             for mount in body.get("volumes") or []:
                 if mount["type"] == "bind" and body["image"] in own and Path(mount["source"]).is_relative_to(root):
                     yield f"{name} mounts {mount['source']} of this checkout: a release is what is in its image"
+
+
+def _on_swarm(configuration: Configuration, deploy: Deploy) -> Iterator[str]:
+    yield from uncarried(configuration.rendered)
+    if deploy.release_command:
+        yield "deploy.release_command in stack.yaml: on a swarm no command is run before a release"
 
 
 def _closed(bodies: Mapping[str, Any]) -> Iterator[str]:

@@ -207,6 +207,8 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
         one.image: image for one in configuration.services.values() if (image := call.stack.image_of(one.image, name))
     }
     lint.check(configuration, deploy, call.root, own, protected=environment.protected, swarm=environment.swarm)
+    if environment.swarm:
+        configuration = _with_configs(configuration)
     pins, asked = _pins(call, name, configuration, own, wanted)
     files = _secret_files(call, name, configuration, secrets)
     said = "".join(file.read_text(encoding="utf-8") for file in compose.files)
@@ -298,13 +300,35 @@ def _secret_files(
     return contents
 
 
+def _with_configs(configuration: Configuration) -> Configuration:
+    """The same with what is in the files of its configs: a release must not depend on the checkout."""
+    configs = dict(configuration.rendered.get("configs") or {})
+    for key, said in configs.items():
+        if said.get("file"):
+            text = _decoded(_read(str(said["file"]), key), key)
+            kept = {one: value for one, value in said.items() if one != "file"}
+            configs[key] = {**kept, "content": text.replace("$", "$$")}
+    return replace(configuration, rendered={**configuration.rendered, "configs": configs})
+
+
+def _decoded(content: bytes, key: str) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise Refused(
+            "config-not-text",
+            f"The file of the config {key} is no text, which a release could keep.",
+            next_command="mount it from a volume instead, or build it into the image",
+        ) from error
+
+
 def _read(path: str, key: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
         raise Refused(
             "file-missing",
-            f"The file of the secret {key} cannot be read: {error.strerror}.",
+            f"The file of {key} cannot be read: {error.strerror}.",
             looked_at=[path],
             next_command="invoke secrets.render",
         ) from error

@@ -118,6 +118,11 @@ class Record:
             who=who(), where=socket.gethostname(),
         )  # fmt: skip
 
+    def changed_variables(self, before: Record | None) -> list[str]:
+        """Names of variables and secrets that are new, gone or of another value."""
+        now, then = self.fingerprints, before.fingerprints if before else {}
+        return sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+
     def known_as(self, before: Record | None) -> Record:
         """The same; what is as it was before may still carry the hashes it had then: each Compose has its own."""
         if before is None:

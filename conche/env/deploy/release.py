@@ -25,6 +25,7 @@ from conche.env.deploy.records import Ending, Record, Records, Result
 from conche.env.deploy.recover import settle
 from conche.env.deploy.swarm import SwarmPipeline, open_swarm, settle_swarm
 from conche.env.deploy.swarm_stack import plan_swarm, swarm_changes
+from conche.env.deploy.swarm_view import see_known
 from conche.env.deploy.telling import tell
 from conche.env.deploy.unwinding import Before
 from conche.env.deploy.view import compose_of, open_records, opened, opened_if_possible, require_whole, salt_of
@@ -103,7 +104,7 @@ def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Out
         records = _settled(call, records, look)
         salt = salt_of(call, records)
         prepared = prepared.fingerprinted(salt)
-        number = _following(records, prepared.compose)
+        number = _following(call, records, prepared.compose, name)
         earlier = opened_if_possible(call, records, records.current)
         prepared = prepared.keeping(records.current)
         document = prepared.document(f"r{number}", records.replicas(), earlier, forced=options.force)
@@ -142,7 +143,7 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
                 next_command=f"invoke env.history --env {name}",
             )
         require_whole(kept, goal)
-        number = _following(records, base)
+        number = _following(call, records, base, name)
         document = kept.renumbered(deploy.serves, goal.id, f"r{number}")
         same = kept_at_rollback(engine, deploy, records.current, document)
         document = document.with_images({one: placed.image for one, placed in same.items()})
@@ -160,9 +161,10 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
         return _released(call, records, ready, held, options, begun)
 
 
-def _following(records: Records, compose: Compose) -> int:
-    """The number of the next release: none that a record or a container has, also where records were lost."""
-    running = containers.of_project(compose.engine, compose.project)
+def _following(call: Invocation, records: Records, compose: Compose, name: str) -> int:
+    """The number of the next release: none that a record or anything that runs has, also where records were lost."""
+    look = swarm.services if call.environment(name).swarm else containers.of_project
+    running = look(compose.engine, compose.project)
     return max([records.following, *(number_of(one.labels.get(RELEASE, "")) + 1 for one in running)])
 
 
@@ -207,6 +209,7 @@ def _ready(call: Invocation, look: Look, records: Records, draft: Draft, before:
     }
     if call.environment(look.name).swarm:
         running = swarm.services(draft.compose.engine, draft.compose.project)
+        see_known(running, records, look.name, draft.compose.project, taken_over=force and record.of is None)
         found = swarm_changes(running, record, current, forced=force)
         plan = plan_swarm(record.id, found, deploy, current)
     else:
@@ -231,7 +234,7 @@ def _released(
     name, record, current, deploy = ready.record.environment, ready.record, records.current, ready.look.deploy
     title = f"{name}: {ready.before.release} to {record.id}"
     shown = table(ready.found, ready.configuration, title)
-    variables = _changed_variables(record, current)
+    variables = record.changed_variables(current)
     value: dict[str, object] = {
         "environment": name,
         "release": record.id,
@@ -349,12 +352,6 @@ def _previous(call: Invocation, records: Records, ready: Release) -> Compose | N
         said = f"warning: {records.current.id} cannot be opened with the keys that are here"
         call.output.say(f"{said}: on a failure {', '.join(risky)} could not be brought back")
     return None
-
-
-def _changed_variables(record: Record, current: Record | None) -> list[str]:
-    before = current.fingerprints if current else {}
-    names = record.fingerprints.keys() | before.keys()
-    return sorted(name for name in names if record.fingerprints.get(name) != before.get(name))
 
 
 def _see_disk(engine: Engine, what: str) -> None:

@@ -52,6 +52,12 @@ def scale(call: Invocation, name: str, service: str, replicas: int) -> Outcome:
                 f"{service} has a fixed name or publishes a port: a second one could not stand beside it.",
                 next_command="put it behind the edge, as `deploy.serves` in stack.yaml",
             )
+        if environment.swarm and (body.get("deploy") or {}).get("mode") == "global":
+            raise Refused(
+                "service-not-scalable",
+                f"{service} has one task on each node (deploy.mode: global), however many are asked for.",
+                next_command="docker node ls",
+            )
         look = Look(name, compose, environment.deploy, document.body)
         if not call.dry_run and not environment.swarm:
             resume(records, look, current.id, call.output.say)

@@ -6,22 +6,25 @@ here: convergence is waited for, what runs is compared with what was sent, and i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
 from conche.command import Invocation
-from conche.engine import networks, swarm
+from conche.engine import networks, stacks, swarm
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine, translated
+from conche.engine.stacks import Standing
 from conche.engine.transfer import Credentials
 from conche.env.deploy import edge as edges
 from conche.env.deploy.document import Document
 from conche.env.deploy.look import Look
 from conche.env.deploy.records import Ending, Record, Records, Result
+from conche.env.deploy.swarm_keys import unordered
 from conche.env.deploy.swarm_stack import Sent, to_stack
 from conche.env.deploy.view import open_records, opened_if_possible, require_whole
 from conche.errors import Interrupted, NotRestored, Refused, Restored, Told
@@ -39,6 +42,12 @@ SETTLING = 180.0
 """Seconds to converge, where the healthchecks do not say more."""
 
 PAUSE = 0.5
+
+AGAIN = 30.0
+"""Seconds in which going back is tried again."""
+
+GOING = 30.0
+"""Seconds that tasks are given to end, so that the networks they are in can go."""
 
 
 class Ready(Protocol):
@@ -58,7 +67,6 @@ class SwarmPipeline:
 
     Args:
         sent: what this release hands to Swarm.
-        previous: the same of the release that serves; None for the first.
         credentials: for the nodes that have to pull from `registry`, and for no other registry.
         right: whether an answer is good and comes from a release.
     """
@@ -67,7 +75,6 @@ class SwarmPipeline:
     engine: Engine
     stack: str
     sent: Sent
-    previous: Sent | None
     deploy: Deploy
     begin: Callable[[], None]
     commit: Callable[[], None]
@@ -83,7 +90,7 @@ class SwarmPipeline:
     committed: bool = False
     switched_after: float = 0.0
     warnings: list[str] = field(default_factory=list)
-    _sent: bool = False
+    _before: Standing | None = None
 
     def carry_out(self, plan: Plan) -> None:
         """Take every step.
@@ -119,6 +126,8 @@ class SwarmPipeline:
     def _record(self) -> None:
         with signals_deferred():
             self.begin()
+            # Looked at under the lock, and before anything of this release is there.
+            self._before = stacks.standing(self.engine, self.stack)
             self.recorded = True
 
     def _commit(self) -> None:
@@ -136,7 +145,6 @@ class SwarmPipeline:
 
     def hand_over(self, sent: Sent) -> None:
         """Let Swarm have this; it goes on by itself from there."""
-        self._sent = True
         content = sent.content(self._names(sent))
         with private_folder() as folder:
             extra = {}
@@ -156,6 +164,9 @@ class SwarmPipeline:
             reverted = [one for one in seen.values() if one.reverted and sent is self.sent]
             if reverted:
                 raise self._failure(reverted, "Swarm has rolled the update back")
+            broken = [one for one in seen.values() if one.broken and one.image == wanted.get(one.name)]
+            if broken:
+                raise self._failure(broken, "failed, and is not to be started again")
             # The image that runs is compared: an update that was rolled back counts as settled, too.
             if seen.keys() >= wanted.keys() and all(
                 one.settled and one.image == wanted[one.name] for one in seen.values() if one.name in wanted
@@ -204,20 +215,38 @@ class SwarmPipeline:
         return str(found[0]["Id"]) if found else None
 
     def _go_back(self) -> str:
-        """Bring the whole stack back; what went wrong, or an empty string."""
-        if not self._sent:
+        """Bring every service back as it was, and remove what has come since; what went wrong, or an empty string."""
+        before = self._before
+        if before is None:
             return ""
-        try:
-            if self.previous is None:
-                self.progress.step("unwinding: remove the stack")
-                swarm.remove(self.engine, self.stack)
+        said = "bring every service back as it was" if before.specs else "remove what was made"
+        self.progress.step(f"unwinding: {said}")
+        problem = self._persistently(lambda: stacks.put_back(self.engine, self.stack, before))
+        problem = problem or self._persistently(lambda: self._back(before))
+        with contextlib.suppress(Exception):
+            stacks.sweep_since(self.engine, self.stack, before, GOING, self.pause)
+        return problem
+
+    def _back(self, before: Standing) -> None:
+        """Wait until all that worked before does."""
+        deadline = self.clock() + max(self.timeout or 0.0, SETTLING)
+        while left := stacks.missing(self.engine, self.stack, before):
+            if self.clock() > deadline:
+                raise Restored("release-failed", f"{'; '.join(left)}.")
+            self.pause(PAUSE)
+
+    def _persistently(self, act: Callable[[], None]) -> str:
+        """Try until it succeeds, for a while: an engine may just be restarting; what went wrong, or an empty string."""
+        deadline = self.clock() + AGAIN
+        while True:
+            try:
+                act()
+            except (Exception, Told) as error:  # noqa: BLE001 - whatever it is, the first error is the one to show
+                if self.clock() > deadline:
+                    return str(error)
+                self.pause(PAUSE)
+            else:
                 return ""
-            self.progress.step("unwinding: update the stack to what it was")
-            self.hand_over(self.previous)
-            self.wait(self.previous)
-        except (Exception, Told) as error:  # noqa: BLE001 - whatever it is, the first error is the one to show
-            return str(error)
-        return ""
 
     def _told(self, error: BaseException, problem: str) -> BaseException:
         if not isinstance(error, Told):
@@ -225,7 +254,7 @@ class SwarmPipeline:
         if problem:
             return NotRestored(
                 "previous-state-lost",
-                f"{error.message} The release before could not be brought back.",
+                f"{error.message} What ran before could not be brought back.",
                 evidence=[problem, *error.evidence],
                 next_command=f"docker stack services {self.stack}\ndocker service ps --no-trunc {self.stack}_SERVICE",
             )
@@ -257,17 +286,13 @@ def open_swarm(
 ) -> SwarmPipeline:
     """The pipeline of a release that is ready, on its swarm."""
     engine, stack = ready.compose.engine, ready.compose.project
-    swarm.require(engine)
-    current = records.current
-    kept = opened_if_possible(call, records, current)
     look = Look(ready.record.environment, ready.compose, deploy, ready.document.body)
     known = credentials(call.stack, call.root)
     return SwarmPipeline(
         release=ready.record.id,
         engine=engine,
         stack=stack,
-        sent=_sent(call, look, ready.document),
-        previous=_sent(call, replace(look, rendered=kept.body), kept) if kept else None,
+        sent=_sent(call, look, ready.document, records.replicas()),
         deploy=deploy,
         begin=begin,
         commit=commit,
@@ -277,11 +302,16 @@ def open_swarm(
         credentials=known,
         registry=call.stack.registry,
         timeout=timeout,
+        warnings=unordered(ready.document.body),
     )
 
 
-def _sent(call: Invocation, look: Look, document: Document) -> Sent:
-    """What a release hands to Swarm; there the edge finds the service by its own name, of whatever release."""
+def _sent(call: Invocation, look: Look, document: Document, replicas: Mapping[str, int]) -> Sent:
+    """What a release hands to Swarm; there the edge finds the service by its own name, of whatever release.
+
+    Args:
+        replicas: service -> tasks that env.scale wants; an earlier release may not know of it.
+    """
     edge = None
     if look.deploy.edge is not None:
         edge = edges.configure(
@@ -293,7 +323,7 @@ def _sent(call: Invocation, look: Look, document: Document) -> Sent:
             drain=look.deploy.drain,
             maintenance=False,
         )
-    return to_stack(document, look.deploy, edge, networks.overlays(look.compose.engine))
+    return to_stack(document.scaled(replicas), look.deploy, edge, networks.overlays(look.compose.engine))
 
 
 def settle_swarm(
@@ -321,9 +351,9 @@ def settle_swarm(
         kept = None
     if not finished and kept is not None and current is not None:
         look = Look(name, compose, deploy, kept.body)
-        sent = _sent(call, look, kept)
+        sent = _sent(call, look, kept, records.replicas())
         pipeline = SwarmPipeline(
-            current.id, compose.engine, compose.project, sent, None, deploy, _nothing, _nothing, look.right, 0,
+            current.id, compose.engine, compose.project, sent, deploy, _nothing, _nothing, look.right, 0,
             Progress(call.output), credentials(call.stack, call.root), call.stack.registry,
         )  # fmt: skip
         pipeline.hand_over(sent)

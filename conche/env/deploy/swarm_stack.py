@@ -9,6 +9,7 @@ from typing import Any
 
 from conche.engine.swarm import Replicated
 from conche.env.deploy import edge as edges
+from conche.env.deploy import swarm_service
 from conche.env.deploy.document import Document
 from conche.env.deploy.plan import Change
 from conche.env.deploy.records import Record
@@ -18,12 +19,8 @@ from conche.stack import Deploy
 
 __all__ = ["Sent", "plan_swarm", "swarm_changes", "to_stack"]
 
-PASSED = (
-    "cap_add", "cap_drop", "command", "dns", "entrypoint", "environment", "extra_hosts", "healthcheck", "hostname",
-    "image", "init", "labels", "logging", "read_only", "stop_grace_period", "stop_signal", "sysctls", "tmpfs",
-    "ulimits", "user", "working_dir",
-)  # fmt: skip
-"""What Swarm takes of a service as Compose renders it. The rest it refuses, or would silently not do."""
+VERSION = "3.9"
+"""Of the format: the first that limits processes, which the Docker CLI knows since 20.10."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,8 @@ class Sent:
         body = json.loads(json.dumps(self.body))
         for kind, given in (("secrets", self.secrets), ("configs", self.configs)):
             if given:
-                body[kind] = {key: {"external": True, "name": names[key]} for key in given}
+                ours = {key: {"external": True, "name": names[key]} for key in given}
+                body[kind] = {**body.get(kind, {}), **ours}
         return json.dumps(body).encode()
 
 
@@ -69,33 +67,16 @@ def to_stack(
                 f"The network {key} is external; Swarm needs networks of its own (overlay).",
                 next_command=f"docker network create --driver overlay --attachable {network.get('name', key)}",
             )
-    services = {name: _service(name, body, deploy) for name, body in rendered["services"].items()}
-    configs = {}
+    services = {name: swarm_service.convert(name, body, deploy) for name, body in rendered["services"].items()}
+    configs = {key: content for key, said in (rendered.get("configs") or {}).items() if (content := _config(said))}
     if edge is not None and deploy.edge is not None:
-        configs = {path.partition("/")[2].replace(".", "-"): content for path, content in edge.files.items()}
-        services[deploy.edge]["configs"] = [
-            {
-                "source": path.partition("/")[2].replace(".", "-"),
-                "target": f"{edges.FOLDER}/current/{path.partition('/')[2]}",
-            }
-            for path in edge.files
-        ]
-        services[deploy.edge]["volumes"] = [
-            one for one in services[deploy.edge].get("volumes", []) if one.get("target") != edges.FOLDER
-        ]
-    used = {one["source"] for body in services.values() for one in body.get("volumes", []) if one["type"] == "volume"}
+        configs.update(_at_edge(services[deploy.edge], edge))
     body = {
-        "version": "3.8",
+        "version": VERSION,
         "services": services,
-        "networks": {
-            key: {"external": True, "name": outside[key]["name"]}
-            if key in outside
-            else {"driver": "overlay", "attachable": True}
-            for key in rendered.get("networks") or {}
-        },
-        "volumes": {
-            key: {"name": said["name"]} for key, said in (rendered.get("volumes") or {}).items() if key in used
-        },
+        "networks": {key: _network(said or {}) for key, said in (rendered.get("networks") or {}).items()},
+        "volumes": _volumes(rendered.get("volumes") or {}, services),
+        **_external(rendered),
     }
     secrets = {
         key: document.variables[said["environment"]].encode()
@@ -105,59 +86,55 @@ def to_stack(
     return Sent(body, secrets, configs)
 
 
-def _service(name: str, body: Mapping[str, Any], deploy: Deploy) -> dict[str, Any]:
-    taken = {key: body[key] for key in PASSED if body.get(key) is not None}
-    if body.get("networks"):
-        taken["networks"] = {key: {"aliases": [name]} for key in body["networks"]}
-    if body.get("volumes"):
-        taken["volumes"] = [
-            {key: mount[key] for key in ("type", "source", "target", "read_only") if mount.get(key)}
-            for mount in body["volumes"]
-        ]
-    if body.get("ports"):
-        taken["ports"] = [
-            {
-                "target": port["target"],
-                "published": int(port["published"]),
-                "protocol": port.get("protocol", "tcp"),
-                "mode": "host",
-            }
-            for port in body["ports"]
-        ]
-    if body.get("secrets"):
-        taken["secrets"] = [
-            {**one, "target": one.get("target") or one["source"], "mode": int(str(one.get("mode", "0444")), 8)}
-            for one in body["secrets"]
-        ]
-    return {**taken, "deploy": _placement(body, beside=_beside(name, body, deploy), deploy=deploy)}
+def _at_edge(service: dict[str, Any], edge: edges.Configuration) -> dict[str, bytes]:
+    """Give the edge its configuration as files of its service, instead of a volume; what is in them."""
+    given = {path.partition("/")[2]: content for path, content in edge.files.items()}
+    service["configs"] = [
+        *service.get("configs", []),
+        *({"source": _dashed(name), "target": f"{edges.FOLDER}/current/{name}"} for name in given),
+    ]
+    service["volumes"] = [one for one in service.get("volumes", []) if one.get("target") != edges.FOLDER]
+    return {_dashed(name): content for name, content in given.items()}
 
 
-def _beside(name: str, body: Mapping[str, Any], deploy: Deploy) -> bool:
-    """Whether a new task may stand beside the old one: not on one port of a host, and not on one database's volume."""
-    return name == deploy.serves or not (body.get("ports") or body.get("volumes"))
+def _dashed(name: str) -> str:
+    return name.replace(".", "-")
 
 
-def _placement(body: Mapping[str, Any], *, beside: bool, deploy: Deploy) -> dict[str, Any]:
-    said = body.get("deploy") or {}
-    order = {
-        "order": "start-first" if beside else "stop-first",
-        "monitor": f"{max(1, round(deploy.observe))}s",
-        "parallelism": 1,
+def _config(said: Mapping[str, Any]) -> bytes:
+    """The content of a configuration; Compose has doubled the dollars in what stands in the file itself."""
+    return str(said.get("content") or "").replace("$$", "$").encode()
+
+
+def _external(rendered: Mapping[str, Any]) -> dict[str, Any]:
+    """Secrets and configurations that the swarm has already."""
+    found = {}
+    for kind in ("secrets", "configs"):
+        outside = {
+            key: {"external": True, "name": said["name"]}
+            for key, said in (rendered.get(kind) or {}).items()
+            if said.get("external")
+        }
+        if outside:
+            found[kind] = outside
+    return found
+
+
+def _network(said: Mapping[str, Any]) -> dict[str, Any]:
+    if said.get("external"):
+        return {"external": True, "name": said["name"]}
+    kept = {key: said[key] for key in ("name", "driver_opts", "internal", "labels", "ipam") if said.get(key)}
+    return {"driver": "overlay", "attachable": True, **kept}
+
+
+def _volumes(given: Mapping[str, Any], services: Mapping[str, Any]) -> dict[str, Any]:
+    """The volumes that services have, and no other: the edge's is not among them."""
+    mounts = [one for body in services.values() for one in body.get("volumes", []) if one["type"] == "volume"]
+    used = {one.get("source") for one in mounts}
+    keys = ("name", "driver", "driver_opts", "external", "labels")
+    return {
+        key: {one: said[one] for one in keys if (said or {}).get(one)} for key, said in given.items() if key in used
     }
-    placement = {
-        "mode": "replicated",
-        "replicas": int(said.get("replicas") or 1),
-        # Names lead to the tasks themselves: that needs no routing mesh, which a kernel may lack.
-        "endpoint_mode": "dnsrr",
-        "update_config": {**order, "failure_action": "rollback"},
-        "rollback_config": order,
-        "restart_policy": {"condition": "any", "delay": "1s"},
-    }
-    limits = (said.get("resources") or {}).get("limits") or {}
-    memory = limits.get("memory") or body.get("mem_limit")
-    if memory:
-        placement["resources"] = {"limits": {"memory": str(memory)}}
-    return placement
 
 
 def swarm_changes(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from conche.command import Invocation
 from conche.engine import swarm
 from conche.engine.compose import Compose
 from conche.engine.swarm import Replicated
+from conche.env.deploy.records import Records
 from conche.env.deploy.view import open_records
+from conche.errors import Refused
 from conche.images.reference import short
 from conche.outcome import Outcome, Plan, Step, Table
 
-__all__ = ["SwarmObserved", "down_swarm", "look_at_swarm"]
+__all__ = ["SwarmObserved", "down_swarm", "look_at_swarm", "see_known"]
 
 COLUMNS = ("service", "state", "running", "image", "update")
 
@@ -47,10 +51,22 @@ class SwarmObserved:
                     "image": one.image,
                     "update": one.update or None,
                     "errors": list(one.errors),
+                    "unreachable_nodes": list(one.unreachable),
                 }
                 for one in self.services
             ],
         }
+
+    def remarks(self) -> list[str]:
+        """Nodes that do not answer, with what ran there; nobody knows whether it still does."""
+        lost: dict[str, list[str]] = {}
+        for one in self.services:
+            for node in one.unreachable:
+                lost.setdefault(node, []).append(one.name)
+        return [
+            f"{self.name}: node {node} does not answer; what ran there counts no more: {', '.join(names)}"
+            for node, names in sorted(lost.items())
+        ]
 
     def table(self) -> Table:
         """For people."""
@@ -58,7 +74,7 @@ class SwarmObserved:
             (
                 one.name,
                 _state(one),
-                f"{one.running} of {one.wanted}",
+                f"{one.running} of {one.wanted}" + (f", {one.done} done" if one.done else ""),
                 short(one.image),
                 one.message or one.update or "-",
             )
@@ -69,7 +85,9 @@ class SwarmObserved:
 
 
 def _state(one: Replicated) -> str:
-    return "running" if one.settled else "starting" if not one.reverted else "failed"
+    if one.settled:
+        return "done" if one.done and not one.running else "running"
+    return "failed" if one.reverted or one.broken else "starting"
 
 
 def look_at_swarm(call: Invocation, name: str, compose: Compose) -> SwarmObserved:
@@ -78,12 +96,30 @@ def look_at_swarm(call: Invocation, name: str, compose: Compose) -> SwarmObserve
     Raises:
         Unreachable: the engine is no manager of a swarm.
     """
-    swarm.require(compose.engine)
     found = swarm.services(compose.engine, compose.project)
     records = open_records(call, compose)
     current, unfinished = records.current, records.unfinished
     return SwarmObserved(
         name, compose.project, found, current.id if current and found else "", unfinished.id if unfinished else ""
+    )
+
+
+def see_known(found: Sequence[Replicated], records: Records, name: str, stack: str, *, taken_over: bool) -> None:
+    """See that every service of the stack is of a release that is recorded here.
+
+    Raises:
+        Refused: somebody else runs it: made by hand, or by way of another manager.
+    """
+    known = {service for entry in records.entries if entry.record for service in entry.record.services}
+    strange = [one for one in found if one.name not in known]
+    if not strange or taken_over:
+        return
+    raise Refused(
+        "stack-not-ours",
+        f"The stack {stack} runs, and no release recorded on this manager has made all of it.",
+        looked_at=[f"{one.name}: {one.running} of {one.wanted} run {short(one.image)}" for one in strange],
+        next_command=f"docker stack services {stack}    # whose is it? by hand, or by another manager in `engine:`\n"
+        f"invoke env.deploy --env {name} --force    # takes it over; if that fails, it is brought back as it is",
     )
 
 

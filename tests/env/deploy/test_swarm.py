@@ -26,17 +26,6 @@ from tests.stacks import free_port
 
 
 @pytest.fixture(scope="module")
-def swarming(engine: Engine) -> Iterator[Engine]:
-    """The engine, as the manager of a swarm of one; it leaves it afterwards if it was in none before."""
-    was = (engine.client.info().get("Swarm") or {}).get("ControlAvailable")
-    if not was:
-        engine.client.swarm.init(advertise_addr="127.0.0.1")
-    yield engine
-    if not was:
-        engine.client.swarm.leave(force=True)
-
-
-@pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, swarming: Engine, edge_image: str) -> Iterator[EdgedStack]:
     made = EdgedStack.create(tmp_path_factory.mktemp("swarm") / "checkout", free_port())
     made.replace("stack.yaml", "    deploy:\n", "    engine: swarm\n    deploy:\n")
