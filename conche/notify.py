@@ -40,9 +40,9 @@ def notify(addresses: Sequence[Secret], title: str, body: str, *, failure: bool)
     # Apprise logs the addresses it fails to reach, with the tokens in them.
     logging.getLogger("apprise").disabled = True
     sender = apprise.Apprise()
-    unknown = sum(not sender.add(address.reveal()) for address in addresses)
-    sent = False
+    unknown, sent = 0, False
     with contextlib.suppress(Exception):  # a plugin may raise anything, and telling never makes a command fail
+        unknown = sum(not sender.add(address.reveal()) for address in addresses)
         kind = apprise.NotifyType.FAILURE if failure else apprise.NotifyType.SUCCESS
         sent = bool(sender.notify(title=title, body=body, notify_type=kind))
     if unknown:

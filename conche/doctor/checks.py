@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from conche.command import Invocation
-from conche.engine import compose, containers, host
+from conche.engine import compose, containers, host, logins
 from conche.engine.connection import Engine, translated
 from conche.errors import ConcheError
 from conche.outcome import Outcome, Table
@@ -53,7 +53,7 @@ def examine(call: Invocation) -> Outcome:
     findings = [*_python(), *_stack(call)]
     engine = Engine()
     for check in (
-        _engine, _compose, _buildx, _sops, _age_key, _cron, _restic, _disk, _ports, _clock, _modes, _registry,
+        _engine, _compose, _buildx, _sops, _age_key, _cron, _restic, _disk, _ports, _clock, _modes, _registry, _helpers,
     ):  # fmt: skip
         findings += _carefully(check, call, engine)
     missing = [finding for finding in findings if finding.state == "missing"]
@@ -232,4 +232,16 @@ def _registry(call: Invocation, engine: Engine) -> Iterator[Finding]:
     except OSError as error:
         yield Finding(
             "registry", "optional", error.strerror or str(error), "to push and pull images", "invoke env.up --env git"
+        )
+
+
+def _helpers(call: Invocation, engine: Engine) -> Iterator[Finding]:
+    """Only where Docker's settings name a credential helper that is not there."""
+    for program, kept in logins.missing_helpers().items():
+        yield Finding(
+            "credential helper",
+            "missing",
+            f"no {program}, which {logins.settings()} names",
+            f"for the login to {kept}",
+            f"install {program}, or take the line that names it out of {logins.settings()}",
         )

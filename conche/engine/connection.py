@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conche.engine.logins import settings
 from conche.errors import ConcheError, NotFound, Refused, Unreachable
 from conche.process import run
 
@@ -70,16 +71,39 @@ class Engine:
             Unreachable: exit code 9, with the command that gives this machine an engine.
         """
 
+        with translated(self.address):
+            return self._over_ssh() if self.address.startswith("ssh://") else self._client("auto")
+
+    def _client(self, version: str, **options: Any) -> DockerClient:
+        import docker.errors
+
         import docker
 
-        with translated(self.address):
+        try:
             return docker.DockerClient(
-                base_url=self.address,
-                version="auto",
-                timeout=_timeout(),
-                use_ssh_client=self.address.startswith("ssh://"),
-                tls=self._tls(),
+                base_url=self.address, version=version, timeout=_timeout(), tls=self._tls(), **options
             )
+        # The SDK takes what stands in Docker's settings for what Docker writes there.
+        except (docker.errors.InvalidConfigFile, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise Refused(
+                "docker-settings-invalid",
+                f"{settings()} is not what Docker writes there.",
+                evidence=[str(error)],
+                next_command=f"correct it, or move it away and log in again:\nmv {settings()} {settings()}.old",
+            ) from error
+
+    def _over_ssh(self) -> DockerClient:
+        from docker.constants import MINIMUM_DOCKER_API_VERSION
+
+        from conche.engine.ssh import Adapter
+
+        version = MINIMUM_DOCKER_API_VERSION
+        # Finding out the version itself takes a connection, so it is not left to the SDK's own kind.
+        for _ in range(2):
+            client = self._client(version, use_ssh_client=True)
+            client.api.mount("http+docker://ssh", Adapter(self.address, _timeout(), shell_out=True))
+            version = client.version(api_version=False)["ApiVersion"]
+        return client
 
     def _tls(self) -> Any:
         """The certificates for a tcp:// engine: those of DOCKER_CERT_PATH, or of the context whose address is used."""
@@ -140,6 +164,7 @@ def translated(address: str, but: tuple[type[Exception], ...] = ()) -> Iterator[
         docker.errors.DockerException,
         requests.exceptions.RequestException,
         urllib3.exceptions.HTTPError,
+        ConnectionError,
     ) as error:
         raise _unreachable(address, error) from error
 
@@ -198,9 +223,8 @@ def _context() -> _Context | None:
 
 
 def _current_context() -> str | None:
-    folder = os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker"
     try:
-        name = json.loads((Path(folder) / "config.json").read_text("utf-8")).get("currentContext")
-    except (OSError, ValueError):
+        name = json.loads(settings().read_text(encoding="utf-8")).get("currentContext")
+    except (OSError, ValueError, AttributeError):
         return None
     return str(name) if name else None

@@ -63,6 +63,7 @@ class Container:
         started_at: None where it never ran.
         healthcheck: the command of its healthcheck, from the Compose file or the image, and its time-out in seconds.
         stop_timeout: seconds it is given to end.
+        log_driver: where its output goes, as `json-file`.
         restarts: how often the engine has started it again.
     """
 
@@ -86,6 +87,7 @@ class Container:
     healthcheck: tuple[str, ...] = ()
     healthcheck_timeout: float = 30.0
     stop_timeout: int = 10
+    log_driver: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -145,6 +147,7 @@ def parse(attributes: Mapping[str, Any]) -> Container:
         healthcheck=_healthcheck(healthcheck.get("Test") or []),
         healthcheck_timeout=(healthcheck.get("Timeout") or 30e9) / 1e9,
         stop_timeout=config.get("StopTimeout") or 10,
+        log_driver=((attributes.get("HostConfig") or {}).get("LogConfig") or {}).get("Type", ""),
         labels=labels,
     )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from conche.engine.connection import Engine, translated
+from conche.engine.logins import missing_helpers, settings
 from conche.errors import Refused, Unreachable
 from conche.process import Captured, Completed, run
 
@@ -266,6 +267,14 @@ def _build_failed(wanted: Build, completed: Completed) -> Unreachable | BuildFai
             "disk-full", f"The engine's disk is full; {wanted.reference} was not built.",
             evidence=completed.last_lines(5), next_command="docker system df\ndocker builder prune",
         )  # fmt: skip
+    if "error getting credentials" in words:
+        return Unreachable(
+            "credential-helper-unusable",
+            f"{wanted.reference} was not built: a credential helper that {settings()} names cannot be asked.",
+            looked_at=[str(settings()), *missing_helpers()],
+            evidence=completed.last_lines(3),
+            next_command=f"install it, or take the line that names it out of {settings()}",
+        )
     return BuildFailed(
         "build-failed",
         f"{wanted.dockerfile.name} does not build.",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conche.engine.connection import Engine, translated
+from conche.engine.logins import Login, login
 from conche.errors import ConcheError, KeyUnusable, Refused, Unreachable
 from conche.secret import Secret
 from conche.units import size
@@ -124,9 +125,9 @@ def push(
         Unreachable: it cannot be reached, was lost on the way, or cannot keep what it is given.
     """
     layers, digest, reference = _Layers(amount, f"pushing {name}:{tag}"), "", f"{name}:{tag}"
-    with _patient(engine, reference, "pushed", patience):
-        auth = dict(credentials.header()) if credentials else None
-        for event in engine.client.api.push(name, tag=tag, stream=True, decode=True, auth_config=auth):
+    known = _known(name, credentials)
+    with _patient(engine, reference, "pushed", patience, known):
+        for event in engine.client.api.push(name, tag=tag, stream=True, decode=True, auth_config=dict(known.fields)):
             _raise_said(event, reference, "pushed")
             layers.see(event)
             digest = (event.get("aux") or {}).get("Digest", digest)
@@ -156,15 +157,24 @@ def pull(
     """
     reference = f"{name}@{wanted}" if wanted.startswith("sha256:") else f"{name}:{wanted}"
     layers = _Layers(amount, f"pulling {reference}")
-    with _patient(engine, reference, "pulled", patience):
-        auth = dict(credentials.header()) if credentials else None
-        for event in engine.client.api.pull(name, tag=wanted, stream=True, decode=True, auth_config=auth):
+    known = _known(name, credentials)
+    with _patient(engine, reference, "pulled", patience, known):
+        for event in engine.client.api.pull(name, tag=wanted, stream=True, decode=True, auth_config=dict(known.fields)):
             _raise_said(event, reference, "pulled")
             layers.see(event)
 
 
+def _known(name: str, credentials: Credentials | None) -> Login:
+    """Who one is to the registry of an image: as given, or as stored."""
+    if credentials is not None:
+        return Login(credentials.header())
+    import docker.auth
+
+    return login(docker.auth.resolve_repository_name(name)[0])
+
+
 @contextlib.contextmanager
-def _patient(engine: Engine, reference: str, verb: str, patience: float) -> Iterator[None]:
+def _patient(engine: Engine, reference: str, verb: str, patience: float, known: Login) -> Iterator[None]:
     """Layers take longer than a request to the engine usually may; what goes wrong is the registry's more often."""
     import docker.errors
     import requests.exceptions
@@ -183,6 +193,9 @@ def _patient(engine: Engine, reference: str, verb: str, patience: float) -> Iter
                 raise _failure(str(error.explanation or error), reference, verb) from error
             except silent as error:
                 raise _lost(f"no word from it for {patience:g} s", reference, verb) from error
+    except ConcheError as error:
+        said = " ".join(error.evidence)
+        raise known.explained(error, denied=any(sign in said for sign in DENIED)) from error
     finally:
         api.timeout = before
 
@@ -239,14 +252,7 @@ def _lost(said: str, reference: str, verb: str) -> Unreachable:
 
 def stored(registry: str) -> Credentials | None:
     """What `docker login` has stored for a registry, in Docker's settings or a credential helper; None for nothing."""
-    import docker.auth
-    import docker.errors
-
-    try:
-        found = docker.auth.load_config().resolve_authconfig(registry)
-    except (docker.errors.DockerException, ValueError, TypeError, AttributeError):
-        return None  # settings that nobody can read are no login
-    lower = {key.lower(): value for key, value in (found or {}).items()}
+    lower = {key.lower(): value for key, value in login(registry).fields.items()}
     # A token of a credential helper is no password.
     if not lower.get("username") or not lower.get("password"):
         return None

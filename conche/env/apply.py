@@ -15,7 +15,7 @@ from conche.engine.compose import Compose, Service
 from conche.engine.containers import Container
 from conche.engine.health import Waiting
 from conche.env import trial
-from conche.env.evidence import evidence
+from conche.env.evidence import evidence, reasons
 from conche.env.observe import Observed
 from conche.env.plan import works
 from conche.errors import ConcheError, NotRestored, Partial, Restored, Told
@@ -215,11 +215,10 @@ class Applier:
                 containers.stop(self.compose.engine, container.id, container.stop_timeout)
 
     def _failure(self, waiting: Waiting, said: str = "") -> Restored:
-        broken = sorted({c.service for c in waiting.containers if c.name in waiting.failed})
         name = self.seen.name
         return Restored(
             "start-failed",
-            said or f"{', '.join(broken)} does not start; what was begun has been taken back.",
+            said or f"{reasons(waiting)}; what was begun has been taken back.",
             evidence=evidence(self.compose, waiting),
             next_command=f"invoke env.up --env {name}            # after correcting it\n"
             f"invoke env.up --env {name} --build    # if the image is older than its requirements.lock",

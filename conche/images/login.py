@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from conche.command import Invocation
 from conche.engine.connection import Engine
+from conche.engine.logins import login as stored_login
+from conche.engine.logins import settings
 from conche.engine.transfer import Credentials, stored
 from conche.errors import KeyUnusable, Refused, Unreachable
 from conche.files import private_folder
@@ -58,7 +59,8 @@ def open_registry(call: Invocation, engine: Engine | None = None) -> tuple[Regis
     known = credentials(call.stack, call.root)
     if known is not None:
         call.output.redact.learn([known.password])
-    return Registry(call.stack.registry, known, note=two_sides(call.stack, engine)), known
+    unasked = "" if known else stored_login(call.stack.registry).problem
+    return Registry(call.stack.registry, known, note=two_sides(call.stack, engine) or unasked), known
 
 
 def two_sides(stack: Stack, engine: Engine | None) -> str:
@@ -79,7 +81,10 @@ def login(call: Invocation, *, persist: bool) -> Outcome:
         raise KeyUnusable(
             "no-registry-login",
             f"There is no user and password for {host}.",
-            looked_at=["`login` in stack.yaml, and the secrets it names", "what `docker login` has stored"],
+            looked_at=[
+                "`login` in stack.yaml, and the secrets it names",
+                stored_login(host).problem or "what `docker login` has stored",
+            ],
             next_command="invoke secrets.set registry_user\ninvoke secrets.set registry_password",
         )
     plan = Plan((Step("store", f"login {known.user}@{host}", "--persist"),) if persist else ())
@@ -111,7 +116,7 @@ def login(call: Invocation, *, persist: bool) -> Outcome:
 
 def _closed() -> Path | None:
     """Docker's settings, if others could read them: the CLI would write the password into them as they are."""
-    file = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+    file = settings()
     if not file.is_file() or not file.stat().st_mode & 0o077:
         return None
     file.chmod(0o600)

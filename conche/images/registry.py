@@ -278,6 +278,7 @@ class Registry:
             raise KeyUnusable(
                 "registry-denied",
                 f"{self.host} refuses {who}.",
+                looked_at=[self._note] if self._note else [],
                 evidence=words,
                 next_command="invoke secrets.set registry_password\ninvoke env.up --env git",
             )

@@ -54,4 +54,6 @@ def _problem(call: Invocation, hook: Hook, record: Record, result: str) -> str:
         done = run(hook.command, extra_env=told, cwd=call.root, timeout=hook.timeout, redact=call.output.redact)
     except ConcheError as error:
         return error.message
+    except OSError as error:  # it is there, and the kernel does not take it for a program
+        return f"{hook.command[0]} cannot be run: {error.strerror}"
     return "" if done.ok else f"{hook.command[0]} ended with {done.exit_code}: {' '.join(done.last_lines(2))}"
