@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +15,19 @@ nox.options.sessions = ["lint", "types", "tests", "app"]
 
 # The tools stand beside the Python that runs nox, whether or not its environment is activated.
 os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+
+# Most tests wait for the engine half of their time, so one worker more than there are cores keeps those busy.
+PARALLEL = ["-n", str((os.cpu_count() or 1) + 1), "--dist", "loadgroup"]
+
+# pytest rewrites the tests' assertions, which takes each worker seconds where it may not keep what it wrote.
+CACHED = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(Path(".nox/pycache").absolute())}
+
+ORDERS = 3
+LONG = {
+    **{f"order-{n}": ["-p", "randomly", "--share", f"{n}/{ORDERS}"] for n in range(1, ORDERS + 1)},
+    "properties": ["--hypothesis-profile", "long", "-m", "hypothesis"],
+}
+"""The parts of `nox -s long`, each with what it adds to a run of all tests; CI runs one, chosen by the commit."""
 
 APP = Path("src/fastapi-app")
 SCRIPTS = [str(path) for path in sorted(Path("scripts").iterdir())] + [".ci/run"]
@@ -36,9 +51,59 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def unit(session: nox.Session) -> None:
+    """What needs no engine and starts no process of ours, in half a minute."""
+    session.run("pytest", *PARALLEL, "-m", "unit", *session.posargs, env=CACHED)
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
-    """Unit, contract, faults, architecture and engine-backed tests; -- -k NAME passes through."""
-    session.run("pytest", *session.posargs)
+    """Everything, on the real engine; -- --changed: what the change since main can reach; -- -k NAME passes through."""
+    if os.environ.get("CI") and not session.posargs:
+        _count_lines(session)
+    else:
+        session.run("pytest", *PARALLEL, *session.posargs, env=CACHED)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """The tests with every line and branch counted; fails below what an earlier commit reached."""
+    _count_lines(session)
+
+
+def _count_lines(session: nox.Session) -> None:
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *PARALLEL, *session.posargs, env=CACHED)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report", f"--fail-under={_floor()}")
+
+
+def _floor() -> float:
+    """Return the highest percentage that pyproject.toml has asked for in any commit, so that it can only rise."""
+    argv = ["git", "log", "--format=", "--patch", "-G", "^fail_under", "HEAD", "--", "pyproject.toml"]
+    history = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    now = Path("pyproject.toml").read_text(encoding="utf-8")
+    return max(float(figure) for figure in re.findall(r"^\+?fail_under = ([\d.]+)$", history + now, re.MULTILINE))
+
+
+@nox.session
+def surroundings(session: nox.Session) -> None:
+    """The unit tests as other machines run them: locales, masks, zones, users, folders; -- NAME for one."""
+    session.run("python", "-m", "tests.surroundings", *session.posargs)
+
+
+@nox.session
+def long(session: nox.Session) -> None:
+    """What takes longer than a push should wait; -- PART ... for some, -- --by-commit for the one that HEAD decides."""
+    asked = [*session.posargs] or [*LONG]
+    if asked == ["--by-commit"]:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
+        asked = [list(LONG)[int(commit, 16) % len(LONG)]]
+    for part in asked:
+        if part not in LONG:
+            session.error(f"no part {part}; there are {', '.join(LONG)}")
+        session.log(f"part {part}")
+        session.run("pytest", *PARALLEL, *LONG[part], env=CACHED)
 
 
 @nox.session

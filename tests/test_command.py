@@ -166,6 +166,7 @@ def invoke(start: Any) -> Any:
 # Options
 
 
+@pytest.mark.process
 def test_options_arrive_with_their_types(invoke: Any, folder: Path) -> None:
     argv = ["show", "two words", "--number", "5", "--share", "0.5", "--each", "a b", "--each", "c", "--loud"]
 
@@ -182,12 +183,14 @@ def test_options_arrive_with_their_types(invoke: Any, folder: Path) -> None:
     }
 
 
+@pytest.mark.process
 def test_what_is_not_given_has_its_default(invoke: Any) -> None:
     _, stdout, _ = invoke("tell", "--word", "x", "--json")
 
     assert json.loads(stdout)["value"][:6] == ["x", 3, None, [], False, None]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("option", "value"),
     [
@@ -208,6 +211,7 @@ def test_a_word_where_a_number_belongs_is_refused(option: str, value: str, invok
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "remainder", [["a  b", "'c'", "--json", "$HOME", ""], ["--", "x"], []], ids=["words", "dashes", "nothing"]
 )
@@ -217,6 +221,7 @@ def test_what_follows_two_dashes_keeps_its_words(remainder: list[str], invoke: A
     assert json.loads(stdout)["value"][6] == remainder
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("task", "switches"),
     [("show", ["--json"]), ("fail", ["--dry-run", "--json"]), ("clean-up", ["--dry-run", "--json", "--yes"])],
@@ -228,6 +233,7 @@ def test_a_task_takes_the_switches_of_what_it_does(task: str, switches: list[str
     assert code == 0
 
 
+@pytest.mark.process
 def test_help_has_the_text_of_every_option(invoke: Any) -> None:
     _, stdout, _ = invoke("--help", "show")
 
@@ -239,12 +245,14 @@ def test_help_has_the_text_of_every_option(invoke: Any) -> None:
     ] == []  # fmt: skip
 
 
+@pytest.mark.process
 def test_an_unknown_option_is_refused_by_invoke(invoke: Any) -> None:
     code, stdout, stderr = invoke("show", "x", "--yes")
 
     assert (code != 0, stdout, "Traceback" in stderr) == (True, "", False)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("option", ["--help", "-h", "--no-such-option", "-1"])
 def test_an_option_is_not_taken_for_a_missing_argument(option: str, invoke: Any) -> None:
     expected = f"error [argument-missing]: tasks.show needs word before {option!r}.\nNext: invoke --help tasks.show\n"
@@ -264,6 +272,7 @@ def test_the_documentation_of_a_body_is_its_tasks() -> None:
 # Plans and questions
 
 
+@pytest.mark.process
 def test_a_dry_run_shows_the_plan_and_changes_nothing(invoke: Any) -> None:
     code, stdout, stderr = invoke("clean-up", "--dry-run")
 
@@ -271,6 +280,7 @@ def test_a_dry_run_shows_the_plan_and_changes_nothing(invoke: Any) -> None:
     assert json.loads(invoke("clean-up", "--dry-run", "--json")[1])["changed"] is False
 
 
+@pytest.mark.process
 def test_a_destructive_task_refuses_where_nobody_can_be_asked(invoke: Any) -> None:
     code, stdout, stderr = invoke("clean-up")
 
@@ -288,6 +298,7 @@ def test_a_destructive_task_refuses_where_nobody_can_be_asked(invoke: Any) -> No
 # How it ends
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("kind", "status"),
     [
@@ -306,12 +317,14 @@ def test_an_error_ends_with_its_exit_code_and_no_traceback(kind: str, status: in
     assert invoke("fail", kind) == (status, "", "error [it-failed]: It failed.\nNext: try again\n")
 
 
+@pytest.mark.process
 def test_an_error_is_one_json_document_too(invoke: Any) -> None:
     code, stdout, stderr = invoke("fail", "Locked", "--json")
 
     assert (code, json.loads(stdout)["error"]["exit_code"], "it-failed" in stderr) == (7, 7, True)
 
 
+@pytest.mark.process
 def test_a_bug_shows_its_traceback(invoke: Any) -> None:
     code, stdout, stderr = invoke("bug")
 
@@ -320,12 +333,14 @@ def test_a_bug_shows_its_traceback(invoke: Any) -> None:
     assert "ZeroDivisionError: division by zero" in stderr
 
 
+@pytest.mark.process
 def test_a_check_that_finds_something_ends_with_1_after_its_answer(invoke: Any) -> None:
     assert invoke("check") == (1, "found something\n", "")
     code, stdout, _ = invoke("check", "--json")
     assert (code, json.loads(stdout)["value"]) == (1, "found")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_task_after_its_unwinding(number: signal.Signals, status: int, start: Any) -> None:
     process = start("wait")
@@ -341,6 +356,7 @@ def test_a_signal_ends_a_task_after_its_unwinding(number: signal.Signals, status
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("how", ["table", "raw", "json"])
 def test_a_reader_that_leaves_is_no_error(how: str, start: Any) -> None:
     process = start("much", how, *(["--json"] if how == "json" else []))
@@ -431,12 +447,14 @@ def test_a_document_is_the_same_in_every_encoding(encoding: str, folder: Path) -
 # The stack
 
 
+@pytest.mark.process
 def test_a_task_reads_the_stack_beside_the_tasks(invoke: Any) -> None:
     code, stdout, _ = invoke("name-of", "prod", "--json")
 
     assert (code, json.loads(stdout)["value"]) == (0, "shop-prod")
 
 
+@pytest.mark.process
 def test_an_unknown_environment_is_told_with_those_there_are(invoke: Any) -> None:
     code, stdout, stderr = invoke("name-of", "prdo")
 

@@ -79,6 +79,7 @@ def test_the_mode_does_not_depend_on_the_umask(umask: int, bits: int, tmp_path: 
     assert mode(tmp_path / "file") == bits
 
 
+@pytest.mark.process
 def test_a_private_file_is_private_before_its_first_byte(tmp_path: Path) -> None:
     """Every mode that the file system ever showed, from an audit hook that looks at each step."""
     code = """
@@ -128,6 +129,7 @@ def test_a_reader_that_has_the_old_file_open_keeps_it(tmp_path: Path) -> None:
         assert (reader.read(), path.read_bytes()) == (b"old", b"new")
 
 
+@pytest.mark.process
 def test_a_writer_that_is_killed_leaves_the_old_content_or_the_new(tmp_path: Path) -> None:
     """At twenty points of its work, some early and some late; the size makes a partial write likely to be seen."""
     whole = {bytes([letter]) * 2_000_000 for letter in b"ab"}
@@ -149,6 +151,7 @@ while True:
         assert seen <= whole
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("limit", [0, 1, 4096, 99_999])
 def test_a_full_disk_leaves_the_old_file_and_no_other(limit: int, tmp_path: Path) -> None:
     """The kernel cuts the file at so many bytes, as a full disk does."""
@@ -216,6 +219,7 @@ def test_a_private_folder_is_gone_after_a_fault_too(large: bool) -> None:
     assert [folder.exists() for folder in folders] == [False]
 
 
+@pytest.mark.process
 def test_folders_of_the_dead_are_swept_and_those_of_the_living_are_not(large: bool) -> None:
     code = "with private_folder(large=bool(int(sys.argv[1]))) as folder:\n    print(folder, flush=True)\n    input()"
     with another_process(code, int(large)) as living:
@@ -253,6 +257,7 @@ def test_a_link_and_a_file_are_left_alone_with_what_they_lead_to(tmp_path: Path,
     assert {"conche-private-link", "conche-private-file"} <= set(names(base))
 
 
+@pytest.mark.process
 def test_a_folder_whose_maker_has_another_count_of_processes_is_known_by_its_lock(large: bool) -> None:
     """As in a container that shares the folder: the maker's id says nothing here, and may be that of a dead process."""
     code = "with private_folder(large=bool(int(sys.argv[1]))) as folder:\n    print(folder, flush=True)\n    input()"
@@ -315,6 +320,7 @@ def test_a_runtime_folder_of_somebody_else_is_not_trusted(
 HOLD = "with lock('dev', 'env.up dev'):\n    print('held', flush=True)\n    input()"
 
 
+@pytest.mark.process
 def test_a_lock_excludes_a_second_process_and_tells_who_holds_it() -> None:
     with another_process(HOLD) as holder:
         assert line(holder) == "held"
@@ -337,6 +343,7 @@ def test_a_lock_excludes_the_same_process_too() -> None:
         pytest.fail("the lock is held twice")
 
 
+@pytest.mark.process
 def test_a_lock_is_free_after_its_holder_was_killed() -> None:
     with another_process(HOLD) as holder:
         assert line(holder) == "held"
@@ -365,6 +372,7 @@ def test_a_holder_in_another_container_is_not_taken_for_dead(tmp_path: Path) -> 
             pytest.fail("two hold the lock")
 
 
+@pytest.mark.process
 def test_who_comes_after_a_killed_holder_waits_for_the_child_that_holds_on(tmp_path: Path) -> None:
     """The child writes before it lets go, so the next holder must find what it wrote."""
     os.mkfifo(tmp_path / "gate")

@@ -309,6 +309,7 @@ def test_a_program_that_cannot_be_started_is_named_with_what_to_do(program: str,
     assert (caught.value.code, caught.value.status, caught.value.next_command) == ("tool-missing", 9, "invoke doctor")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("number", "status"), SIGNALS)
 def test_a_signal_to_the_parent_ends_the_childs_whole_group(
     number: signal.Signals, status: int, holders: Holders
@@ -327,6 +328,7 @@ except Interrupted as error:
         assert (holders.read(), started.wait()) == (b"", status)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("outlives", "rest"), [("", b""), ("yes", b"survived\n")])
 def test_a_killed_parent_takes_its_child_along_unless_that_must_end_its_work(
     outlives: str, rest: bytes, holders: Holders, tmp_path: Path
@@ -353,6 +355,7 @@ def test_a_killed_parent_takes_its_child_along_unless_that_must_end_its_work(
 # Becoming another program
 
 
+@pytest.mark.process
 def test_a_replacement_has_the_same_process_id_and_a_chosen_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMPOSE_FILE", "x")
     code = """replace(["sh", "-c", 'echo "$$ $COMPOSE_FILE $TAG $1"', "sh", "a  b"], {"TAG": "t"})"""
@@ -459,6 +462,7 @@ def test_other_threads_leave_the_signals_alone(guard: object) -> None:
     assert seen == [before]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("call", ["run(['true'], extra_env=long)", "replace(['true'], long)"])
 def test_an_environment_longer_than_the_kernel_takes_is_told_without_its_content(call: str) -> None:
     names = "from conche.errors import Refused\nfrom conche.process import *\nlong = {'LONG': 'canary' * 40_000}\n"

@@ -20,6 +20,8 @@ from tests import warm
 from tests.stacks import ROOT
 from tests.warm import can_be_forked, read_at_start
 
+pytestmark = pytest.mark.process
+
 TASKS = """\
 import atexit, json, locale, os, pathlib, random, signal, subprocess, sys, tempfile, threading, time
 from invoke import Collection, task

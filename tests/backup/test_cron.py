@@ -115,6 +115,7 @@ def test_there_is_a_timer_and_a_service_for_each_entry(site: Site) -> None:
     assert "50%%" in made["choc-factory-backup-daily.service"]
 
 
+@pytest.mark.process
 @needs_cron
 def test_install_is_idempotent_and_uninstall_leaves_the_others(tmp_path: Path) -> None:
     checkout = Checkout.create(tmp_path)
@@ -147,6 +148,7 @@ def test_install_is_idempotent_and_uninstall_leaves_the_others(tmp_path: Path) -
     assert int((tmp_path / "count").read_text()) == 7
 
 
+@pytest.mark.process
 @needs_cron
 @pytest.mark.parametrize(
     "locale", [{}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}], ids=["UTF-8", "ASCII"]
@@ -174,6 +176,7 @@ def test_every_byte_of_the_other_lines_stays(tmp_path: Path, locale: dict[str, s
     assert (tmp_path / "without").read_bytes() == others
 
 
+@pytest.mark.process
 @needs_cron
 @pytest.mark.timeout(300)
 def test_a_real_cron_makes_the_backup(tmp_path: Path) -> None:

@@ -101,23 +101,16 @@ def test_data_with_which_the_service_does_not_work_are_taken_back(running: Small
     assert ".restore-" not in inside(running, "ls -a /kept")
 
 
-def signalled_while_paused(stack: SmallStack, engine: Engine, number: signal.Signals) -> subprocess.Popen[str]:
-    """A backup that was sent a signal as soon as it had paused the container, with seconds of work to do; ended."""
-    inside(stack, "head -c 100000000 /dev/urandom > /kept/large")
-    [container] = stack.containers(engine)
-    events = engine.client.api.events(decode=True, filters={"container": container.id, "event": "pause"})
-    process = subprocess.Popen(
-        stack.argv("backup.create"), cwd=stack.folder, env=stack.environment(), stderr=subprocess.PIPE, text=True
-    )
-    next(events)
-    process.send_signal(number)
-    process.communicate()
-    events.close()
-    return process
-
-
 def test_a_kill_while_paused_is_healed_by_the_next_command(running: SmallStack, engine: Engine) -> None:
-    signalled_while_paused(running, engine, signal.SIGKILL)
+    inside(running, "head -c 400000000 /dev/urandom > /kept/large")
+    process = subprocess.Popen(
+        running.argv("backup.create"), cwd=running.folder, env=running.environment(), stderr=subprocess.PIPE, text=True
+    )
+    [container] = running.containers(engine)
+    while containers.read(engine, container.id).state != "paused":  # type: ignore[union-attr]
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
     paused = [c.state for c in running.containers(engine)]
 
     healed = running.invoke("backup.verify")
@@ -161,7 +154,15 @@ def test_a_kill_while_a_program_reads_its_dump_is_taken_back_by_the_next_command
 def test_a_signal_while_paused_lets_the_container_go_on(
     running: SmallStack, engine: Engine, number: signal.Signals
 ) -> None:
-    process = signalled_while_paused(running, engine, number)
+    inside(running, "head -c 400000000 /dev/urandom > /kept/large")
+    process = subprocess.Popen(
+        running.argv("backup.create"), cwd=running.folder, env=running.environment(), stderr=subprocess.PIPE, text=True
+    )
+    [container] = running.containers(engine)
+    while containers.read(engine, container.id).state != "paused":  # type: ignore[union-attr]
+        assert process.poll() is None
+    process.send_signal(number)
+    process.communicate()
 
     assert process.returncode == 128 + number
     assert [c.state for c in running.containers(engine)] == ["running"]

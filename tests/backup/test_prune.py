@@ -105,6 +105,7 @@ def checkout(tmp_path: Path) -> Checkout:
     return made
 
 
+@pytest.mark.process
 def test_a_create_prunes_what_retention_does_not_keep(checkout: Checkout) -> None:
     old = [aged(checkout.create_backup(), days) for days in (40, 30, 20, 10)]
     (checkout.target / "daily/notes.txt").write_text("mine")
@@ -118,6 +119,7 @@ def test_a_create_prunes_what_retention_does_not_keep(checkout: Checkout) -> Non
     assert left == sorted([old[3].name, newest.name, "notes.txt"])
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("days", [-366, 46])
 def test_where_the_clock_jumped_nothing_goes(checkout: Checkout, days: int) -> None:
     for age in (500, 400, 300, 200):
@@ -170,6 +172,7 @@ def test_the_night_in_which_two_o_clock_does_not_exist_keeps_its_order(tmp_path:
     assert [one.named for one in Target(tmp_path, "factory").backups()] == moments[::-1]
 
 
+@pytest.mark.process
 def test_where_all_are_damaged_or_only_one_is_left_none_goes(checkout: Checkout) -> None:
     for age in (40, 30, 20, 10):
         aged(checkout.create_backup(), age)

@@ -15,7 +15,7 @@ from conche.backup.sync import Snapshot, superfluous
 from conche.stack import KINDS
 from tests.backup.checkouts import Checkout, tree
 
-pytestmark = pytest.mark.skipif(shutil.which("restic") is None, reason="restic is not installed")
+pytestmark = [pytest.mark.skipif(shutil.which("restic") is None, reason="restic is not installed"), pytest.mark.process]
 
 PASSWORD = "a password of the repository"
 

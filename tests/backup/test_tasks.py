@@ -14,6 +14,8 @@ import pytest
 
 from tests.backup.checkouts import Checkout, tree
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:

@@ -49,6 +49,7 @@ def restored(checkout: Checkout) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.process
 def test_a_sparse_file_of_10_gb_is_neither_read_nor_written_in_full(checkout: Checkout) -> None:
     sparse = checkout.folder / "src/sparse"
     with sparse.open("wb") as stream:
@@ -70,6 +71,7 @@ def test_a_sparse_file_of_10_gb_is_neither_read_nor_written_in_full(checkout: Ch
         assert stream.read(6) == b"middle"
 
 
+@pytest.mark.process
 def test_odd_names_special_files_and_second_names(checkout: Checkout) -> None:
     source = checkout.folder / "src/odd"
     source.mkdir()
@@ -96,6 +98,7 @@ def test_odd_names_special_files_and_second_names(checkout: Checkout) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.process
 def test_a_name_that_a_manifest_cannot_list_is_said(checkout: Checkout) -> None:
     (checkout.folder / "models" / os.fsdecode(b"not-utf8-\xff.pkl")).write_text("x")
     (checkout.folder / "models/new\nline.pkl").write_text("y")
@@ -121,6 +124,7 @@ def deep_folder(top: Path, depth: int, name: str) -> None:
     os.close(descriptor)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("depth", "name"),
     [(30, "d" * 200), (DEEPEST, "d"), (1_200, "d")],
@@ -141,6 +145,7 @@ def test_what_lies_too_deep_is_said_and_the_rest_comes_back(checkout: Checkout, 
     assert (checkout.folder / "src/app/main.py").read_text() == "print('one')\n"
 
 
+@pytest.mark.process
 def test_the_deepest_folder_that_is_taken_comes_back(checkout: Checkout) -> None:
     deep_folder(checkout.folder / "src", DEEPEST - 2, "d")
     before = tree(checkout.folder / "src", without=(".env",))
@@ -151,6 +156,7 @@ def test_the_deepest_folder_that_is_taken_comes_back(checkout: Checkout) -> None
     assert tree(checkout.folder / "src", without=(".env",)) == before
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("target", ["/etc/hostname", "../../elsewhere", "app/../../../elsewhere"])
 def test_a_link_that_leads_outside_does_not_make_the_backup_useless(checkout: Checkout, target: str) -> None:
     (checkout.folder / "src/out").symlink_to(target)
@@ -238,6 +244,7 @@ def test_a_large_dense_file_is_never_held_in_memory(tmp_path: Path) -> None:
     assert growth < 60_000
 
 
+@pytest.mark.process
 def test_an_empty_file_is_a_file(checkout: Checkout) -> None:
     checkout.write("models/empty.pkl", "")
     checkout.write("src/empty", "")

@@ -73,6 +73,7 @@ def test_a_circle_is_drawn_and_does_not_go_round() -> None:
         assert {"a", "b"} <= {letter for letter in draw([circle]) if letter in "ab"}
 
 
+@pytest.mark.process
 def test_the_task_draws_each_form_and_refuses_another(tmp_path: Path) -> None:
     stack = SmallStack.create(tmp_path / "checkout", port=1)
     stack.write(".gitea/workflows/x.yml", DIAMOND)

@@ -20,6 +20,8 @@ from conche.ci.forge.where import origin
 from conche.testing.forge import FakeForge, FakeJob, FakeRun, serve
 from tests.stacks import SmallStack, free_port
 
+pytestmark = pytest.mark.process
+
 TOKEN = "good-token-of-tests"
 WORKFLOW = "on: {push: , workflow_dispatch: }\njobs: {test: {runs-on: dev, steps: [{run: make}]}}\n"
 

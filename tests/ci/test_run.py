@@ -116,6 +116,7 @@ def test_act_is_told_every_label_and_that_its_own_files_are_empty() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.process
 def test_a_push_runs_its_jobs_with_outputs_and_needs(stack: SmallStack) -> None:
     done = stack.invoke("ci.run", "--branch", "develop")
 
@@ -125,6 +126,7 @@ def test_a_push_runs_its_jobs_with_outputs_and_needs(stack: SmallStack) -> None:
     assert results == {"first": "ok", "second": "ok", "third": "not"}
 
 
+@pytest.mark.process
 def test_a_dry_run_shows_the_jobs_and_runs_none(stack: SmallStack) -> None:
     everything = stack.invoke("ci.run", "--branch", "develop", "--dry-run")
     second = stack.json("ci.run", "--job", "second", "--dry-run")
@@ -134,6 +136,7 @@ def test_a_dry_run_shows_the_jobs_and_runs_none(stack: SmallStack) -> None:
     assert [step["subject"] for step in second["plan"]] == ["job first", "job second"]
 
 
+@pytest.mark.process
 def test_a_pull_request_runs_by_the_branch_it_goes_into(stack: SmallStack) -> None:
     document = stack.json("ci.run", "--event", "pull_request", "--branch", "main")
 
@@ -142,6 +145,7 @@ def test_a_pull_request_runs_by_the_branch_it_goes_into(stack: SmallStack) -> No
     }
 
 
+@pytest.mark.process
 def test_the_environment_is_a_clean_one_and_a_secret_is_in_its_step_alone(stack: SmallStack, canary: str) -> None:
     (stack.folder / ".env").write_text("FROM_DOTENV=x\n")
     (stack.folder / ".secrets").write_text("OTHER_TOKEN=wrong\n")
@@ -158,6 +162,7 @@ def test_the_environment_is_a_clean_one_and_a_secret_is_in_its_step_alone(stack:
     assert str(Path(sys.executable).parent) not in path.split(os.pathsep)
 
 
+@pytest.mark.process
 def test_the_age_key_is_handed_over_as_the_secret_and_never_in_argv(stack: SmallStack) -> None:
     identity, _ = keys.generate()
     stack.replace(".gitea/workflows/ci.yml", "secrets.OTHER_TOKEN", "secrets.SOPS_AGE_KEY")
@@ -173,6 +178,7 @@ def test_the_age_key_is_handed_over_as_the_secret_and_never_in_argv(stack: Small
     assert identity.reveal() not in done.stderr + done.stdout
 
 
+@pytest.mark.process
 def test_a_secret_of_several_lines_and_signs_reaches_its_step_whole(stack: SmallStack) -> None:
     value = 'one\ntwo "$HOME" \\ `three\' #'
 
@@ -182,6 +188,7 @@ def test_a_secret_of_several_lines_and_signs_reaches_its_step_whole(stack: Small
     assert f"with {len(value)} and" in done.stderr
 
 
+@pytest.mark.process
 def test_a_job_that_fails_is_named_with_its_last_words(stack: SmallStack) -> None:
     stack.replace(".gitea/workflows/ci.yml", "- run: env", "- run: echo the cause; exit 3")
 
@@ -192,6 +199,7 @@ def test_a_job_that_fails_is_named_with_its_last_words(stack: SmallStack) -> Non
     assert "  | the cause" in done.stdout
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("attempt", range(5))
 def test_the_last_words_of_a_step_that_fails_are_never_lost(stack: SmallStack, attempt: int) -> None:
     failing = f"- run: env | grep BASH_ENV || true; echo words {attempt}; exit 3"
@@ -203,6 +211,7 @@ def test_the_last_words_of_a_step_that_fails_are_never_lost(stack: SmallStack, a
     assert "BASH_ENV=" not in done.stdout
 
 
+@pytest.mark.process
 def test_a_label_that_no_runner_carries_is_an_error(stack: SmallStack) -> None:
     stack.replace(".gitea/workflows/ci.yml", "runs-on: dev\n    steps:\n", "runs-on: gpu\n    steps:\n")
 
@@ -213,6 +222,7 @@ def test_a_label_that_no_runner_carries_is_an_error(stack: SmallStack) -> None:
     assert "looked at: labels: dev, ubuntu-latest" in refused.stderr
 
 
+@pytest.mark.process
 def test_a_branch_that_the_filters_leave_out_starts_nothing(stack: SmallStack) -> None:
     refused = stack.invoke("ci.run", "--branch", "feature/x")
 
@@ -221,6 +231,7 @@ def test_a_branch_that_the_filters_leave_out_starts_nothing(stack: SmallStack) -
     assert "develop, release/**" in refused.stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("words", "code", "status"),
     [
@@ -331,6 +342,7 @@ def test_sigterm_in_mid_deploy_leaves_the_old_version_serving_and_no_lock(
     assert version(deployable) == "two"
 
 
+@pytest.mark.process
 def test_the_copy_for_a_run_leaves_nothing_behind(stack: SmallStack, tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()

@@ -206,6 +206,7 @@ def test_status_of_runners_that_are_not_up(forge_stack: SmallStack) -> None:
     assert "the server was not asked" in done.stderr
 
 
+@pytest.mark.process
 def test_the_token_goes_into_a_pipe(tmp_path: Path) -> None:
     with serve("gitea-1.26") as fake:
         stack = SmallStack.create(tmp_path / "checkout", port=1)
@@ -217,6 +218,7 @@ def test_the_token_goes_into_a_pipe(tmp_path: Path) -> None:
     assert told.stdout == "registration-token-of-tests"
 
 
+@pytest.mark.process
 def test_without_runners_in_the_compose_files_it_says_what_to_write(tmp_path: Path) -> None:
     error = SmallStack.create(tmp_path / "checkout", port=1).json("ci.runner.up")["error"]
 
@@ -232,6 +234,7 @@ def rendered(*profiles: str) -> Any:
     return json.loads(subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
 
 
+@pytest.mark.process
 def test_the_git_environment_is_the_documented_one() -> None:
     alone = rendered()["services"]
     forgejo = alone["forgejo"]
@@ -252,6 +255,7 @@ def test_images_are_pinned_and_everything_has_a_healthcheck() -> None:
             assert "healthcheck" in service, name
 
 
+@pytest.mark.process
 def test_only_the_runners_that_deploy_have_the_engine() -> None:
     services = rendered("runners")["services"]
     sockets = {
@@ -287,6 +291,7 @@ def test_a_tailscale_sidecar_has_no_privileges_and_its_key_from_a_file(file: str
     assert [mount for mount in sidecar["volumes"] if mount.startswith((".", "/"))] == []
 
 
+@pytest.mark.process
 def test_a_tailscale_sidecar_finds_what_it_serves_where_it_looks_for_it(tmp_path: Path) -> None:
     sidecar = rendered("tailnet")["services"]["tailscale"]
     environment = {"PATH": "/usr/bin:/bin", "SERVE": sidecar["environment"]["SERVE"]}

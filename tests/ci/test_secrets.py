@@ -20,6 +20,8 @@ from conche.secrets import keys
 from conche.testing.forge import FakeForge, serve
 from tests.secrets.checkouts import Checkout
 
+pytestmark = pytest.mark.process
+
 TOKEN = "good-token-of-tests"
 
 

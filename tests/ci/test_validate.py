@@ -153,6 +153,7 @@ def stack_with(tmp_path: Path, workflow: str) -> SmallStack:
     return stack
 
 
+@pytest.mark.process
 def test_a_file_that_is_no_yaml_is_refused_with_line_and_column(tmp_path: Path) -> None:
     stack = stack_with(tmp_path, "on: push\njobs:\n  test:\n    steps: [one\n    runs-on: x\n")
 
@@ -163,6 +164,7 @@ def test_a_file_that_is_no_yaml_is_refused_with_line_and_column(tmp_path: Path) 
     assert document["error"]["exit_code"] == 2
 
 
+@pytest.mark.process
 def test_a_workflow_that_calls_a_task_that_is_not_there_is_found(tmp_path: Path) -> None:
     stack = stack_with(
         tmp_path, "on: push\njobs:\n  test:\n    runs-on: ubuntu-latest\n    steps:\n      - run: invoke env.deply\n"
@@ -176,6 +178,7 @@ def test_a_workflow_that_calls_a_task_that_is_not_there_is_found(tmp_path: Path)
     assert "labels were not checked" in done.stderr
 
 
+@pytest.mark.process
 def test_a_repository_without_workflows_is_told_so(tmp_path: Path) -> None:
     stack = SmallStack.create(tmp_path / "checkout", port=1)
 

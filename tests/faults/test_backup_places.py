@@ -16,6 +16,8 @@ from conche.backup import manifest
 from conche.backup.verify import check
 from tests.backup.checkouts import Checkout, tree
 
+pytestmark = pytest.mark.process
+
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 

@@ -19,6 +19,8 @@ from tests.backup.checkouts import Checkout, tree
 from tests.backup.test_prune import aged
 from tests.faults.test_backup_faulted import Server, server
 
+pytestmark = pytest.mark.process
+
 __all__ = ["server"]
 
 INVOKE = (sys.executable, "-m", "invoke")

@@ -17,6 +17,8 @@ from conche.secrets.store import Change, Store
 from tests.secrets.declared import Checkout
 from tests.stacks import SmallStack
 
+pytestmark = pytest.mark.process
+
 KILLER = """\
 import os, signal, sys
 step = int(os.environ.pop("KILL_BEFORE"))

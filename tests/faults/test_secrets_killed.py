@@ -21,6 +21,8 @@ from conche.secrets.change import write_recipients
 from conche.secrets.store import TEMPORARY, Change, Store
 from tests.stacks import ROOT, SmallStack
 
+pytestmark = pytest.mark.process
+
 KILLS = 200
 
 SERVER = """\

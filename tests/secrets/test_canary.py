@@ -17,6 +17,8 @@ from tests.canary import Watch
 from tests.secrets.declared import Checkout
 from tests.stacks import ROOT
 
+pytestmark = pytest.mark.process
+
 PRIVATE = (".env", "shared_token.txt", "optional.txt", "age-key.txt", "given.yaml", "given.json", "given.env", "given")
 """Files that may hold it: what render writes, the key, and what a test gives to a command."""
 

@@ -15,6 +15,8 @@ from conche.secrets.values import LONGEST_VARIABLE
 from tests.canary import Watch
 from tests.secrets.declared import Checkout, mode
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def rendered(checkout: Checkout) -> Checkout:

@@ -17,6 +17,8 @@ from conche.stack import load
 from tests.secrets.declared import mode
 from tests.stacks import ROOT, tracked_files
 
+pytestmark = pytest.mark.process
+
 HOW_TO = (ROOT / "docs/how-to/secrets.md").read_text()
 
 DEMONSTRATE = "install -m 600 -D tests/data/demonstration-age-key.txt .sops/age-key.txt"

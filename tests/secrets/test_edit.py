@@ -21,6 +21,8 @@ from conche.secrets import edit
 from conche.secrets.merging import three_way
 from tests.secrets.checkouts import Checkout
 
+pytestmark = pytest.mark.process
+
 MEMORY = Path("/dev/shm")
 
 

@@ -43,6 +43,7 @@ def test_another_user_without_the_key_is_told_so(
     assert refused.value.code == "seal-not-opened"
 
 
+@pytest.mark.process
 def test_every_recipient_of_the_secrets_can_open_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkout = Checkout.create(tmp_path / "checkout")
     other, public = keys.generate()

@@ -16,6 +16,8 @@ from pyrage import passphrase
 from conche.secrets import keys
 from tests.secrets.declared import Checkout, mode
 
+pytestmark = pytest.mark.process
+
 # init
 
 

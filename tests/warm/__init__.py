@@ -82,6 +82,7 @@ class Server:
 
     def fork(self, order: bytes, descriptors: Sequence[int]) -> Child:
         """Have a child forked that carries out an order, with these for stdin, stdout, stderr, and those it names."""
+        sys.audit("tests.warm.fork", order)
         self.start()
         assert self._control is not None
         ours, theirs = socket.socketpair()

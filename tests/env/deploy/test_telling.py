@@ -18,6 +18,8 @@ from conche.output import Output
 from conche.stack import load
 from tests.stacks import SmallStack
 
+pytestmark = pytest.mark.process
+
 RECORD = Record(
     number=7,
     environment="prod",

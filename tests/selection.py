@@ -1,0 +1,82 @@
+"""Which tests run, and where: markers by what a test asks for, groups for parallel workers, shares and changes.
+
+pytest finds the hooks by their names in `tests/conftest.py`, which imports them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.isolation import IN_CI
+from tests.reach import reached
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare what selects tests beyond -k and -m."""
+    group = parser.getgroup("conche")
+    group.addoption(
+        "--changed", nargs="?", const="main", metavar="REVISION",
+        help="only the tests that the changes since REVISION (main) can reach, uncommitted ones included",
+    )  # fmt: skip
+    group.addoption("--share", metavar="K/N", help="only the K-th of N shares of the test files")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark and group every test, then leave out what was not asked for."""
+    for item in items:
+        _mark(item)
+    _keep(config, items, _in_share(config.getoption("--share")))
+    revision = config.getoption("--changed")
+    if revision:
+        files = reached(ROOT, revision)
+        _keep(config, items, lambda item: item.path.relative_to(ROOT).as_posix() in files)
+
+
+def _mark(item: pytest.Item) -> None:
+    fixtures = getattr(item, "fixturenames", ())
+    if "engine" in fixtures:
+        item.add_marker("engine")
+    if not any(item.get_closest_marker(name) for name in ("engine", "e2e", "process")):
+        item.add_marker("unit")
+    if item.get_closest_marker("xdist_group") is None and _shares_a_fixture(item):
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def _shares_a_fixture(item: pytest.Item) -> bool:
+    """Whether a fixture of its module would be made again in every worker that runs one of its tests."""
+    found: dict[str, Any] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    return any(definition.scope in ("module", "class") for definitions in found.values() for definition in definitions)
+
+
+def _in_share(share: str | None) -> Any:
+    if share is None:
+        return lambda item: True
+    mine, _, shares = share.partition("/")
+    if not (mine.isdigit() and shares.isdigit() and 1 <= int(mine) <= int(shares)):
+        raise pytest.UsageError(f"--share takes K/N, the K-th of N, not {share}")
+    return lambda item: zlib.crc32(item.path.relative_to(ROOT).as_posix().encode()) % int(shares) == int(mine) - 1
+
+
+def _keep(config: pytest.Config, items: list[pytest.Item], wanted: Any) -> None:
+    left_out = [item for item in items if not wanted(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if wanted(item)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI nothing is skipped: what a test needs is installed, or the test fails with its name."""
+    report = yield
+    if report.skipped and IN_CI and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.longrepr = f"CI skips nothing. {reason}"
+    return report
