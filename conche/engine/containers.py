@@ -46,6 +46,9 @@ LABEL = "com.docker.compose"
 
 STREAMS = ("stdout", "stderr")
 
+EVERY = {"0.0.0.0": "", "::": ""}  # noqa: S104 - read, not bound
+"""How the engine writes every address."""
+
 RETRIES = 3
 """Failed checks in a row that make a container unhealthy, where its healthcheck does not say."""
 
@@ -59,7 +62,9 @@ class Container:
         health: healthy, unhealthy, starting (not known yet, as after a pause), or none where there is no healthcheck.
         image: the reference it was made from; `image_id` is what that meant then.
         config_hash: Compose's hash of the definition it was made from.
-        ports: published, as `127.0.0.1:8001->8000/tcp`.
+        ports: published, as `127.0.0.1:8001->8000/tcp`; empty while it does not run.
+        publishes: TCP ports of the host that it has whenever it runs, as (address, port); the address is empty where
+            all are meant.
         started_at: None where it never ran.
         healthcheck: the command of its healthcheck, from the Compose file or the image, and its time-out in seconds.
         stop_timeout: seconds it is given to end.
@@ -80,6 +85,7 @@ class Container:
     oom_killed: bool = False
     restarts: int = 0
     ports: tuple[str, ...] = ()
+    publishes: tuple[tuple[str, int], ...] = ()
     started_at: datetime | None = None
     revision: str = ""
     health_log: tuple[str, ...] = ()
@@ -140,6 +146,7 @@ def parse(attributes: Mapping[str, Any]) -> Container:
         oom_killed=state.get("OOMKilled", False),
         restarts=attributes.get("RestartCount", 0),
         ports=_ports(attributes.get("NetworkSettings", {}).get("Ports") or {}),
+        publishes=_publishes((attributes.get("HostConfig") or {}).get("PortBindings") or {}),
         started_at=_moment(state.get("StartedAt", "")),
         revision=labels.get("org.opencontainers.image.revision", ""),
         health_log=_last_words(health.get("Log") or []),
@@ -338,6 +345,16 @@ def _ports(published: Mapping[str, Sequence[Mapping[str, str]] | None]) -> tuple
         f"{binding['HostIp']}:{binding['HostPort']}->{inside}"
         for inside, bindings in sorted(published.items())
         for binding in bindings or []
+    )
+
+
+def _publishes(bindings: Mapping[str, Sequence[Mapping[str, str]] | None]) -> tuple[tuple[str, int], ...]:
+    """Fixed TCP ports alone: one that the engine chooses takes nobody's."""
+    return tuple(
+        (EVERY.get(one.get("HostIp", ""), one.get("HostIp", "")), int(one["HostPort"]))
+        for inside, several in sorted(bindings.items())
+        for one in several or []
+        if inside.endswith("/tcp") and one.get("HostPort", "").isdigit() and one["HostPort"] != "0"
     )
 
 

@@ -14,6 +14,7 @@ from conche.engine.lock import Held
 from conche.env import trial
 from conche.env.deploy.document import alias
 from conche.env.deploy.edge import Configuration as EdgeConfiguration
+from conche.env.deploy.edge import Edge
 from conche.env.deploy.look import Look
 from conche.env.deploy.unwinding import Before, Undo, told, unwind
 from conche.env.evidence import evidence
@@ -222,12 +223,16 @@ class Pipeline:
 
     def _start_beside(self) -> None:
         """Start the new containers; while they start, let nginx test the configuration that will send users there."""
-        served, new = self.served, self.configure(self.release)
+        served = self.served
         self._undo.append((f"remove {self.release}", lambda: self._remove_release(served, self.release)))
         there = len(self.look.of(served))
         argv = self.compose.up_beside(served, there + self.counts.get(served, 1))
         self._checked(self.compose.make(argv, on_line=self.progress.detail), served)
-        edge = self.look.edge()
+        self._place()
+
+    def _place(self) -> None:
+        """Put the edge's configuration beside the one that counts, and let nginx test it."""
+        edge, new = self.look.edge(), self.configure(self.release)
         edge.place(new)
         edge.prove(new)
 
@@ -240,9 +245,9 @@ class Pipeline:
         said = "The new release is healthy, but not through the edge; nothing was switched."
         self._probed(self.candidate, said, EARLY)
 
-    def _probed(self, candidate: str, said: str, patience: float) -> None:
+    def _probed(self, candidate: str, said: str, patience: float, through: Edge | None = None) -> None:
         """The right answer, from a candidate several times in a row; wrong ones are borne for a while."""
-        edge, probe = self.look.edge(), self.deploy.probe
+        edge, probe = through or self.look.edge(), self.deploy.probe
         deadline: float | None = None
         while True:
             answers = edge.probe(probe.path, candidate, probe.times if candidate else 1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from conche.engine.compose import Configuration, Service
 from conche.engine.containers import Container
+from conche.env.deploy.handover import Handover
 from conche.env.deploy.look import NOTHING
 from conche.env.deploy.records import Placed, Record
 from conche.images.reference import short
@@ -14,6 +15,8 @@ from conche.outcome import Plan, Step, Table
 from conche.stack import Deploy
 
 __all__ = ["Change", "changes", "plan_release", "table"]
+
+NO_HANDOVER = Handover()
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ def plan_release(
     before: str,
     counts: Mapping[str, int],
     networks: Sequence[str] = (),
+    handover: Handover = NO_HANDOVER,
 ) -> Plan:
     """The steps of a release; none where nothing changes.
 
@@ -133,16 +137,22 @@ def plan_release(
         before: the release that serves; `nothing` where none does.
         counts: service -> containers that it shall have.
         networks: external networks that are missing.
+        handover: what gives way to a first release.
     """
     if all(change.strategy == "keep" for change in found):
         return Plan()
-    record, *others = _steps(release, found, deploy, before, counts)
+    record, *others = _steps(release, found, deploy, before, counts, handover)
     made = [Step("create", f"network {name}", "no such network on the engine", undo="remove it") for name in networks]
     return Plan((record, *made, *others))
 
 
 def _steps(
-    release: str, found: Sequence[Change], deploy: Deploy, before: str, counts: Mapping[str, int]
+    release: str,
+    found: Sequence[Change],
+    deploy: Deploy,
+    before: str,
+    counts: Mapping[str, int],
+    handover: Handover,
 ) -> Iterator[Step]:
     yield Step("record", f"release {release}", "before anything is changed")
     if deploy.release_command:
@@ -150,25 +160,43 @@ def _steps(
     for change in found:
         if change.service not in (deploy.serves, deploy.edge) and change.strategy != "keep":
             yield _single(change)
-    for change in found:
-        if change.service == deploy.edge and change.strategy != "keep":
-            yield _single(change)
+    edge = [_single(change) for change in found if change.service == deploy.edge and change.strategy != "keep"]
+    yield from [] if handover.holders else edge
     if deploy.serves is not None:
         served = deploy.serves
         cause = next(change.cause for change in found if change.service == served)
         count = counts.get(served, 1)
         yield Step("start", f"release {release} of {served}", f"{cause}; {count} beside {before}", undo="remove them")
         yield Step("await", f"release {release} of {served}", "every one has to be healthy")
-        yield Step("probe", f"release {release} of {served}", "through the edge's private entry")
-        yield Step("switch", f"edge to {release}", f"from {before}", undo=f"switch edge to {before}")
-        yield Step("drain", f"edge from {before}", "requests under way end where they began")
+        if handover.holders:
+            yield from _taking_over(handover.holders, edge)
+        else:
+            yield Step("probe", f"release {release} of {served}", "through the edge's private entry")
+            yield Step("switch", f"edge to {release}", f"from {before}", undo=f"switch edge to {before}")
+            yield Step("drain", f"edge from {before}", "requests under way end where they began")
         yield Step("watch", f"release {release} of {served}", f"for {deploy.observe:g} s, with its users")
     # The old ones still run until it is recorded that they are not needed: a full disk or an engine on its way down
     # might refuse to start them again.
     yield Step("commit", f"release {release}", "it serves")
-    if deploy.serves is not None and before != NOTHING:
+    if deploy.serves is not None and (before != NOTHING or handover.old):
         yield Step("stop", f"release {before} of {deploy.serves}", "nobody uses it any more")
         yield Step("remove", f"release {before} of {deploy.serves}", "it was replaced")
+
+
+def _taking_over(holders: Sequence[Container], edge: Sequence[Step]) -> Iterator[Step]:
+    """The edge is tried without its port before what has the port stops for it."""
+    names = ", ".join(one.name for one in holders)
+    for step in edge:
+        yield Step(
+            "try", f"edge {step.name}", f"without its port, which {names} has; nothing stops yet", undo="remove it"
+        )
+    for one in holders:
+        ports = ", ".join(str(port) for _, port in one.publishes)
+        yield Step(
+            "stop", f"container {one.name}", f"it has port {ports}, which the edge takes over", undo="start it again"
+        )
+    for step in edge:
+        yield replace(step, cause="has no container; downtime: from the stop before it until it runs")
 
 
 def _single(change: Change) -> Step:

@@ -248,6 +248,16 @@ class Records:
         """Keep how many containers are wanted."""
         self._state.write({"scale.json": json.dumps(dict(replicas)).encode()})
 
+    def handover(self, release: str) -> tuple[str, ...]:
+        """The containers that a release stops to give their port to its edge; empty where it stops none."""
+        said = _read(self._files.get("handover.json"), {})
+        ids = said.get("containers") if said.get("release") == release else None
+        return tuple(str(one) for one in ids) if isinstance(ids, list) else ()
+
+    def note_handover(self, release: str, ids: Sequence[str]) -> None:
+        """Keep which containers a release is about to stop; it counts while the release has no ending."""
+        self._state.write({"handover.json": json.dumps({"release": release, "containers": list(ids)}).encode()})
+
     @property
     def scaling(self) -> tuple[str, int] | None:
         """The service whose number is being changed, or was when the command was killed, and how many it settles at."""

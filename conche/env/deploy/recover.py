@@ -16,6 +16,7 @@ from conche.engine.containers import Container
 from conche.env import trial
 from conche.env.deploy import members
 from conche.env.deploy.document import RELEASE
+from conche.env.deploy.handover import give_back
 from conche.env.deploy.look import NOTHING, Look
 from conche.env.deploy.records import Ending, Records, Result
 from conche.env.deploy.scaling import resume
@@ -61,6 +62,10 @@ def plan_recovery(records: Records, look: Look, *, thorough: bool = True) -> Rec
     if records.scaling is not None:
         service, count = records.scaling
         steps.append(Step("scale", f"service {service}", f"env.scale was interrupted; it settles at {count}"))
+    holders = records.handover(interrupted) if unfinished is not None and not finished else ()
+    if holders:
+        steps.append(Step("return", f"port of {look.deploy.edge}", "to the containers that had it before"))
+        at = ""  # no edge is left that could be switched
     if look.deploy.serves is not None:
         steps += _served_steps(look, serves, at, there)
     steps += [Step("remove", f"container {one.name}", f"left over from {why}") for one, why in _others(look)]
@@ -112,6 +117,8 @@ def settle(call: Invocation, records: Records, look: Look, *, strict: bool = Fal
     if unfinished is not None:
         call.output.say(f"{unfinished.id} was interrupted ({unfinished.who} on {unfinished.where}): settling it first")
     resume(records, look, recovery.serves, call.output.say)
+    if any(step.action == "return" for step in recovery.plan) and unfinished is not None:
+        give_back(look, records.handover(unfinished.id))
     try:
         # Running containers first: the edge is only sent back to what works.
         _start(look, recovery)

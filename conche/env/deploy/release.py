@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from conche.command import Invocation
 from conche.engine import containers, host, swarm
@@ -14,8 +15,10 @@ from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
 from conche.engine.lock import Held
 from conche.env.deploy import hooks
+from conche.env.deploy.adopt import adopted
 from conche.env.deploy.document import RELEASE, Document, definition
 from conche.env.deploy.goal import goal_of, kept_at_rollback
+from conche.env.deploy.handover import Handover, prepare_handover
 from conche.env.deploy.look import NOTHING, Look
 from conche.env.deploy.look import number as number_of
 from conche.env.deploy.pipeline import Pipeline
@@ -26,6 +29,7 @@ from conche.env.deploy.recover import settle
 from conche.env.deploy.swarm import SwarmPipeline, open_swarm, settle_swarm
 from conche.env.deploy.swarm_stack import plan_swarm, swarm_changes
 from conche.env.deploy.swarm_view import see_known
+from conche.env.deploy.takeover import Takeover
 from conche.env.deploy.telling import tell
 from conche.env.deploy.unwinding import Before
 from conche.env.deploy.view import compose_of, open_records, opened, opened_if_possible, require_whole, salt_of
@@ -81,6 +85,7 @@ class Release(Draft):
     Attributes:
         found: what becomes of each service.
         commanding: the service in whose image the release command is run.
+        handover: what gives way to a first release.
     """
 
     found: tuple[Change, ...]
@@ -89,6 +94,7 @@ class Release(Draft):
     look: Look
     before: Before
     commanding: str
+    handover: Handover
 
 
 def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Outcome:
@@ -110,7 +116,8 @@ def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Out
         document = prepared.document(f"r{number}", records.replicas(), earlier, forced=options.force)
         compose = compose_of(prepared.compose, document)
         configuration, before = _looked(call, look, records, compose)
-        record = prepared.record(number, document, configuration)
+        record = prepared.record(number, document, configuration).known_as(records.current)
+        record = adopted(prepared, look.all(), record)
         draft = Draft(record, document, compose, configuration, prepared.owned(document), salt)
         ready = _ready(call, look, records, draft, before, force=options.force)
         return _released(call, records, ready, held, options, begun)
@@ -201,6 +208,7 @@ def _looked(call: Invocation, look: Look, records: Records, compose: Compose) ->
 
 def _ready(call: Invocation, look: Look, records: Records, draft: Draft, before: Before, *, force: bool) -> Release:
     current, deploy, services = records.current, look.deploy, draft.configuration.services
+    handover = Handover()
     record = draft.record.known_as(current)
     look = replace(look, compose=draft.compose, rendered=draft.document.body)
     counts = {
@@ -215,11 +223,12 @@ def _ready(call: Invocation, look: Look, records: Records, draft: Draft, before:
     else:
         found = changes(draft.configuration, look.all(), current, record, deploy, draft.own, forced=force)
         missing = [one for one in draft.configuration.external_networks if one not in before.networks]
-        plan = plan_release(record.id, found, deploy, before.release, counts, missing)
+        handover = prepare_handover(look, found, draft.configuration)
+        plan = plan_release(record.id, found, deploy, before.release, counts, missing, handover)
     commanding = deploy.serves or next((name for name, one in services.items() if one.image in draft.own), "")
     return Release(
         record, draft.document, draft.compose, draft.configuration, draft.own, draft.salt,
-        found, plan, counts, look, before, commanding or next(iter(services)),
+        found, plan, counts, look, before, commanding or next(iter(services)), handover,
     )  # fmt: skip
 
 
@@ -321,7 +330,8 @@ def _pipeline(
 
     if call.environment(record.environment).swarm:
         return open_swarm(call, records, ready, look.deploy, begin, commit, options.timeout)
-    return Pipeline(
+    taking = partial(Takeover, handover=ready.handover, note=partial(records.note_handover, record.id))
+    return (taking if ready.handover.holders else Pipeline)(
         release=record.id,
         before=ready.before,
         compose=ready.compose,

@@ -1,0 +1,137 @@
+"""The first release behind an edge: the port that containers of env.up have published so far becomes the edge's.
+
+Nothing is stopped before the release works and the edge, tried without its port, has answered for it. Then what has the
+port stops, and the edge starts. Taken back, the edge goes and what was stopped serves on its port again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from conche.engine import containers, health, host
+from conche.engine.compose import Configuration
+from conche.engine.containers import Container
+from conche.env.deploy.document import RELEASE
+from conche.env.deploy.look import Look
+from conche.errors import NotRestored, Refused
+
+if TYPE_CHECKING:
+    from conche.env.deploy.plan import Change
+
+__all__ = ["Handover", "give_back", "overlap", "prepare_handover", "remove_edge", "start_again"]
+
+Port = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Handover:
+    """What was there before the first release.
+
+    Attributes:
+        holders: containers that have a port of the edge's, and stop for it.
+        old: containers of what the edge serves that belong to no release, and go when it serves.
+    """
+
+    holders: tuple[Container, ...] = ()
+    old: tuple[Container, ...] = ()
+
+    @classmethod
+    def of(
+        cls, found: Sequence[Container], serves: str | None, ports: Sequence[Port], recreated: Collection[str]
+    ) -> Handover:
+        """What has to give way.
+
+        Args:
+            found: every container of the project but the edge's.
+            ports: what the edge publishes; empty where it runs already.
+            recreated: services that are made anew before the edge starts, and give their ports back by that.
+        """
+        holders = [
+            one
+            for one in found
+            if one.state == "running" and one.service not in recreated and overlap(one.publishes, ports)
+        ]
+        old = [one for one in found if one.service == serves and RELEASE not in one.labels]
+        return cls(tuple(holders), tuple(old) if serves else ())
+
+
+def prepare_handover(look: Look, found: Sequence[Change], configuration: Configuration) -> Handover:
+    """What gives way where an edge starts, as it is now.
+
+    Raises:
+        Refused: somebody else has a port of the edge's.
+    """
+    edge = next((one for one in found if one.service == look.deploy.edge and one.strategy != "keep"), None)
+    recreated = {one.service for one in found if one.strategy in ("recreate", "replace")}
+    others = [one for one in look.all() if one.service != look.deploy.edge]
+    starts = edge is not None and edge.strategy in ("create", "start")
+    ports = configuration.services[edge.service].ports if edge is not None else ()
+    handover = Handover.of(others, look.deploy.serves, ports if starts else (), recreated)
+    allowed = {*recreated, *([edge.service] if edge else []), *(one.service for one in handover.holders)}
+    for address, port in ports:
+        _see_free(look, address, port, allowed)
+    return handover
+
+
+def _see_free(look: Look, address: str, port: int, allowed: Collection[str]) -> None:
+    """Refuse a port that neither is free nor becomes so.
+
+    Args:
+        allowed: services of the project that may have it.
+    """
+    engine = look.compose.engine
+    holder = containers.publishing(engine, port)
+    if holder is not None and holder.project == look.compose.project and holder.service in allowed:
+        return
+    if holder is not None and not overlap(holder.publishes, [(address, port)]):
+        return
+    said = host.listener(engine, address, port)
+    if said:
+        raise Refused(
+            "port-taken",
+            f"Port {port}, which {look.deploy.edge} publishes, is taken by {said}.",
+            looked_at=[f"{address or 'every address'}:{port}"],
+            next_command=f"stop it, or change `environments.{look.name}.port` in stack.yaml",
+        )
+
+
+def overlap(some: Sequence[Port], others: Sequence[Port]) -> bool:
+    """Whether two services could not publish these at the same time."""
+    return any(
+        port == taken and (address == at or not address or not at) for address, port in some for at, taken in others
+    )
+
+
+def give_back(look: Look, holders: Sequence[str]) -> None:
+    """Take an edge away that took over in a release that did not end, and let what it has stopped serve again.
+
+    Raises:
+        NotRestored: it does not.
+    """
+    remove_edge(look)
+    for identity in holders:
+        one = containers.read(look.compose.engine, identity)
+        if one is not None:
+            start_again(look, one)
+
+
+def remove_edge(look: Look) -> None:
+    for one in look.of(look.deploy.edge or ""):
+        containers.remove(look.compose.engine, one.id)
+
+
+def start_again(look: Look, one: Container) -> None:
+    """Start a container, and see that it works and has its ports."""
+    engine = look.compose.engine
+    containers.start(engine, one.id)
+    services = {one.service: containers.definition(engine, one)}
+    waiting = health.wait(engine, lambda: [seen for seen in look.all() if seen.id == one.id], services)
+    failed = list(waiting.failed.values()) or ["" if waiting.containers[0].ports else "publishes nothing"]
+    if failed[0]:
+        raise NotRestored(
+            "previous-state-lost",
+            f"{one.name}, which served before, does not serve again: it {failed[0]}.",
+            next_command=f"docker start {one.name}\ninvoke env.status --env {look.name}",
+        )
