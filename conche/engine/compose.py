@@ -15,7 +15,9 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from conche.engine import containers
 from conche.engine.connection import Engine
+from conche.engine.hashes import UP_WHOLE, asked_of, depend, resolved, shares, without_dependencies
 from conche.errors import Refused, Unreachable
 from conche.process import Captured, Completed, run, signals_deferred
 from conche.secret import Redactor
@@ -54,8 +56,8 @@ class Service:
     Attributes:
         image: reference, as the file has it.
         ports: published TCP ports, as (address, port); the address is empty where all are meant.
-        hashes: Compose's own hashes of the definition; a container carries one of them. There are two where the service
-            depends on others: Compose leaves dependencies out of the hash when it starts a service alone.
+        hashes: Compose's own hashes of the definition (hashes.py); a container carries one of them. There are two where
+            the service depends on others: Compose leaves dependencies out of the hash when it starts a service alone.
         binds: host folders that are mounted and that nobody makes.
         secret_files: host files of its secrets.
         user: whom it runs as, as the file says; empty for what the image says.
@@ -63,6 +65,7 @@ class Service:
         ends: it is a one-shot: without healthcheck, and not started again when it has ended well.
         completes: another service waits for its end.
         tries: whether a second one may run beside it, for a trial.
+        shares: services whose containers it uses the network, processes, memory or volumes of.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Service:
     ends: bool = False
     completes: bool = False
     tries: bool = True
+    shares: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,10 @@ class Configuration:
     external_networks: tuple[str, ...]
     volumes: tuple[str, ...]
     rendered: Mapping[str, Any] = field(repr=False, default_factory=dict)
+
+    def needs(self, service: str) -> frozenset[str]:
+        """What a service depends on, in whatever way."""
+        return frozenset(self.rendered["services"][service].get("depends_on") or ())
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,14 @@ class Compose:
     def up_alone(self, service: str) -> tuple[str, ...]:
         """Create, start or recreate one service; Compose neither builds nor pulls, and leaves the others alone."""
         return self.argv("--progress", "plain", "up", "--detach", "--no-build", "--pull", "never", "--no-deps", service)
+
+    def up_whole(self, service: str) -> tuple[str, ...]:
+        """The same, made with what it depends on in sight, so that its hash is the one of `docker compose up`.
+
+        That is for services of which Compose leaves the others alone, which `up_would` tells.
+        """
+        words = self.argv("--progress", "plain", "up", "--no-build", "--pull", "never")
+        return ("sh", "-c", UP_WHOLE, "sh", service, *words)
 
     def create_alone(self, service: str) -> tuple[str, ...]:
         """Create one service's container, and do not start it."""
@@ -191,24 +207,35 @@ class Compose:
             Refused: Compose finds the files invalid.
             Unreachable: there is no Compose v2.
         """
+        rendered = json.loads(self.document or self._answer(("config", "--format", "json")))
+        return _configuration(self.project, rendered, self._hashes_of(rendered) if hashed else {})
+
+    def _hashes_of(self, rendered: Mapping[str, Any]) -> dict[str, set[str]]:
+        """Service -> the hashes that a container of it may carry, made with what it depends on in sight or without."""
         from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(1) as pool:
-            hashing = pool.submit(self.hashes) if hashed else None
-            rendered = json.loads(self.document or self._answer(("config", "--format", "json")))
-            alone = {}
-            if hashed and any(body.get("depends_on") for body in rendered["services"].values()):
-                alone = self._hashes_alone(rendered)
-            hashes = {name: {value} for name, value in (hashing.result() if hashing else {}).items()}
-        for name, value in alone.items():
-            hashes[name].add(value)
-        return _configuration(self.project, rendered, hashes)
+        found: Sequence[containers.Container] = ()
+        if any(map(shares, rendered["services"].values())):
+            found = containers.of_project(self.engine, self.project)
+        document = resolved(rendered, {one.service: one.id for one in reversed(found)})
+        forms = [document, *([without_dependencies(document)] if depend(rendered) else [])]
+        with ThreadPoolExecutor(len(forms)) as pool:
+            answers = pool.map(lambda form: replace(self, files=(), document=form).hashes(), forms)
+            hashes: dict[str, set[str]] = {}
+            for name, value in (pair for answer in answers for pair in answer.items()):
+                hashes.setdefault(name, set()).add(value)
+        return hashes
 
-    def _hashes_alone(self, rendered: Mapping[str, Any]) -> dict[str, str]:
-        services = {name: {**body, "depends_on": {}} for name, body in rendered["services"].items()}
-        document = json.dumps({**rendered, "services": services}).encode()
-        argv = ("docker", "compose", "--file", "-", "--project-name", self.project, "config", "--hash", "*")
-        return _pairs(self._checked(run(argv, stdin=document, extra_env=self.environment(), redact=self.redact)))
+    def up_would(self, *services: str, alone: bool = False) -> Mapping[str, Collection[str]]:
+        """Container -> what Compose would do with it; nothing where it cannot say, as when an image is missing.
+
+        Args:
+            services: of these, and what they depend on; default: of all.
+            alone: without what they depend on.
+        """
+        words = ("up", "--no-start", "--no-build", "--pull", "never", *(["--no-deps"] if alone else []), *services)
+        done = self.call(self.argv("--dry-run", "--progress", "plain", *words), timeout=60)
+        return asked_of(done.stderr.raw + done.stdout.raw) if done.ok else {}
 
     def hashes(self) -> dict[str, str]:
         """Service -> Compose's hash of its definition, which a container made from it carries as a label."""
@@ -327,7 +354,8 @@ def _service(name: str, body: Mapping[str, Any], secrets: Mapping[str, Any]) -> 
         user=str(body.get("user", "")),
         waits_for=tuple(sorted(n for n, how in needs.items() if how.get("condition") != "service_started")),
         ends=healthcheck is None and not str(body.get("restart", "no")).startswith(("always", "unless-stopped")),
-        tries=not body.get("network_mode"),
+        tries=not (body.get("network_mode") or shares(body)),
+        shares=shares(body),
     )
 
 

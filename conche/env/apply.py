@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from conche.engine import containers, health, images, networks
 from conche.engine.compose import Compose, Service
 from conche.engine.containers import Container
+from conche.engine.hashes import leaves_others
 from conche.engine.health import Waiting
 from conche.env import trial
 from conche.env.evidence import evidence, reasons
@@ -144,7 +145,15 @@ class Applier:
             self._undo.append((f"stop service {name}", lambda: self._stop(name)))
         else:
             self._undo.append((f"remove service {name}", lambda: self._each(name, containers.remove)))
-        self._checked(self.compose.make(self.compose.up_alone(name), on_line=self.progress.detail), name)
+        self._checked(self.compose.make(self._up(name), on_line=self.progress.detail), name)
+
+    def _up(self, name: str) -> tuple[str, ...]:
+        """As `docker compose up` makes it, where that touches nothing else; else alone, which has another hash."""
+        if self.compose.document or not self.seen.configuration.needs(name):
+            return self.compose.up_alone(name)
+        named = self.seen.configuration.rendered["services"][name].get("container_name")
+        whole = leaves_others(self.compose.up_would(name), self.compose.project, name, named)
+        return self.compose.up_whole(name) if whole else self.compose.up_alone(name)
 
     def _recreate(self, name: str) -> None:
         self._wait_for(self._dependencies(name))
@@ -158,7 +167,7 @@ class Applier:
         self.progress.step(f"replacing {name}")
         self._started.add(name)
         completed = self.compose.make(
-            self.compose.up_alone(name),
+            self._up(name),
             on_line=self.progress.detail,
             outlives=True,
             keep_open=() if self.held is None else (self.held,),
@@ -168,7 +177,7 @@ class Applier:
     def _is_current(self, name: str) -> bool:
         """Whether a build or pull has brought the image that runs already, under the same definition."""
         service = self.seen.configuration.services[name]
-        return all(
+        return not self._started.intersection(service.shares) and all(
             container.config_hash in service.hashes
             and images.same(self.compose.engine, container.image_id, service.image)
             for container in self.seen.of(name)

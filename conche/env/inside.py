@@ -30,7 +30,7 @@ def logs(call: Invocation, name: str, *, follow: bool, tail: int, service: str |
     call.environment(name)
     compose = open_compose(call, name)
     if service:
-        service_of(compose.configuration(), service)
+        service_of(compose.configuration(hashed=False), service)
     plain = [] if at_terminal(sys.stdout) else ["--ansi", "never"]
     argv = compose.argv(
         *plain, "logs", "--tail", str(tail), *(["--follow"] if follow else []), *([service] if service else [])
@@ -57,7 +57,7 @@ def config(call: Invocation, name: str) -> Outcome:
 
     call.environment(name)
     compose = open_compose(call, name)
-    rendered = dict(compose.configuration().rendered)
+    rendered = dict(compose.configuration(hashed=False).rendered)
     services = {name: {**body, **_hidden(body)} for name, body in rendered["services"].items()}
     masked = json.loads(compose.redact(json.dumps(_urls({**rendered, "services": services}))))
     return Outcome(value=masked, raw=yaml.safe_dump(masked, sort_keys=False))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from conche.command import Invocation
@@ -14,6 +14,7 @@ from conche.engine import containers, images, networks
 from conche.engine.compose import Compose, Configuration, Service
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
+from conche.engine.hashes import MADE_ANEW
 from conche.engine.images import Found
 from conche.errors import ConcheError, NotFound, did_you_mean
 from conche.secret import SECRET_NAME, Redactor, Secret
@@ -102,7 +103,7 @@ def _at_hand(stack: Stack, name: str, root: Path) -> Mapping[str, Secret]:
 
 
 def glance(stack: Stack, name: str, compose: Compose) -> Observed | None:
-    """A cheaper look, which is enough when every container carries the hash of its definition; else None.
+    """A cheaper look, which is enough when every container runs and carries the hash of its definition; else None.
 
     What was made from the same definition need not be rendered again: that saves the longer one of Compose's answers.
     """
@@ -111,6 +112,9 @@ def glance(stack: Stack, name: str, compose: Compose) -> Observed | None:
         found, leftovers = look(compose)
         hashes = hashing.result()
     if leftovers or sorted((c.service, c.config_hash) for c in found) != sorted(hashes.items()):
+        return None
+    # Whether one that has ended should have, only its definition says.
+    if any(container.state != "running" for container in found):
         return None
     services = {c.service: Service(c.service, c.image, frozenset({c.config_hash})) for c in found}
     return _observed(stack, name, compose, Configuration(compose.project, services, (), ()), found, leftovers)
@@ -127,8 +131,32 @@ def observe(stack: Stack, name: str, compose: Compose) -> Observed:
         # Compose renders in processes of its own meanwhile; importing and asking the SDK takes as long.
         rendering = pool.submit(compose.configuration)
         found, leftovers = look(compose)
-        configuration = rendering.result()
+        configuration = _confirmed(compose, rendering.result(), found)
     return _observed(stack, name, compose, configuration, found, leftovers)
+
+
+def _confirmed(compose: Compose, configuration: Configuration, found: Sequence[Container]) -> Configuration:
+    """The same, with the hashes of which Compose itself says that it would leave their containers as they are.
+
+    It is only asked of those that carry an unexpected one.
+    """
+    unknown = {
+        one.name: one
+        for one in found
+        if one.service in configuration.services and one.config_hash not in configuration.services[one.service].hashes
+    }
+    if not unknown:
+        return configuration
+    current = {name for name, said in compose.up_would().items() if MADE_ANEW not in said}
+    # What was made without what it depends on in sight is current when Compose is asked in the same way.
+    alone = {one.service for name, one in unknown.items() if name not in current and configuration.needs(one.service)}
+    with ThreadPoolExecutor(len(alone) or 1) as pool:
+        for answer in pool.map(lambda service: compose.up_would(service, alone=True), sorted(alone)):
+            current |= {name for name, said in answer.items() if MADE_ANEW not in said}
+    services = dict(configuration.services)
+    for one in (one for name, one in unknown.items() if name in current):
+        services[one.service] = replace(services[one.service], hashes=services[one.service].hashes | {one.config_hash})
+    return replace(configuration, services=services)
 
 
 def look(compose: Compose) -> tuple[tuple[Container, ...], tuple[Container, ...]]:

@@ -94,7 +94,7 @@ def _service_step(  # noqa: PLR0911 - one return for each thing that may be wron
     subject = f"service {service.name}"
     if not found:
         return Step("create", subject, "has no container", undo=f"remove {subject}")
-    difference = _difference(seen, service) or ("its image is new" if service.image in fresh else "")
+    difference = _difference(seen, service, fresh)
     if any(container.state == "paused" for container in found):
         return Step("restart", subject, "is paused")
     if not any(container.state == "running" for container in found):
@@ -122,11 +122,20 @@ def done(service: Service, container: Container) -> bool:
     return (service.ends or service.completes) and container.state == "exited" and container.exit_code == 0
 
 
-def _difference(seen: Observed, service: Service) -> str:
+def _difference(seen: Observed, service: Service, fresh: Collection[str] = ()) -> str:
+    """How a service differs from what its files say; the one answer for what is planned and for what is shown.
+
+    Args:
+        fresh: images that are about to be had anew.
+    """
     found = seen.of(service.name)
     if not found:
         return "has no container"
-    return next((reason for container in found if (reason := _changed(seen, service, container))), "")
+    shared = [seen.configuration.services[name] for name in service.shares if name in seen.configuration.services]
+    if anew := [other.name for other in shared if _difference(seen, other, fresh)]:
+        return f"shares what {anew[0]} has, which is made anew"
+    own = next((reason for container in found if (reason := _changed(seen, service, container))), "")
+    return own or ("its image is new" if service.image in fresh else "")
 
 
 def _changed(seen: Observed, service: Service, container: Container) -> str:

@@ -158,3 +158,20 @@ def test_a_one_shot_that_ended_well_is_done_and_one_that_failed_starts_again() -
 
     assert (steps(plan_up(ended)), is_well(ended)) == ([], True)
     assert (steps(plan_up(failed)), is_well(failed)) == ([("start", "service web", "is exited")], False)
+
+
+@pytest.mark.parametrize("changed", [(), ("db",), ("gone",)], ids=["nothing", "its definition", "no container"])
+def test_what_shares_with_a_service_that_is_made_anew_is_made_anew_too(changed: tuple[str, ...]) -> None:
+    sidecar = replace(WEB, name="web", shares=("db",))
+    there = [container("web"), container("db", config_hash="other" if changed else "hash-db")]
+    seen = replace(
+        UP,
+        configuration=Configuration("p", {"db": DB, "web": sidecar}, (), ()),
+        containers=tuple(one for one in there if changed != ("gone",) or one.service == "web"),
+    )
+
+    cause = "shares what db has, which is made anew"
+    assert drift(seen).get("web") == (cause if changed else None)
+    planned = [(step.action, step.name, step.cause) for step in plan_up(seen)]
+    assert planned[1:] == ([("recreate", "web", cause)] if changed else [])
+    assert is_well(seen) is not bool(changed)

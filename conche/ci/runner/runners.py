@@ -150,7 +150,7 @@ def _with_profiles(call: Invocation, environment: str, found: Sequence[Runner]) 
 
 def _server(compose: Compose) -> str:
     """The service that is Forgejo; empty where it is elsewhere, and runners register by themselves."""
-    services = compose.configuration().services
+    services = compose.configuration(hashed=False).services
     return next((name for name, service in services.items() if FORGEJO in service.image), "")
 
 

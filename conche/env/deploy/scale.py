@@ -44,7 +44,7 @@ def scale(call: Invocation, name: str, service: str, replicas: int) -> Outcome:
         compose = compose_of(files, document)
         body = document.body["services"].get(service)
         if body is None:
-            service_of(compose.configuration(), service)
+            service_of(compose.configuration(hashed=False), service)
             raise NotFound("no-such-service", f"{current.id} has no service {service!r}.")
         if not environment.swarm and (body.get("container_name") or body.get("ports")):
             raise Refused(

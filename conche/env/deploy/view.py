@@ -129,6 +129,6 @@ def _changed(call: Invocation, compose: Compose, record: Record) -> tuple[str, .
         return ()
     overlay = call.stack.environments[record.environment].deploy.overlay
     files = replace(compose, files=(*compose.files, *(call.root / file for file in overlay)))
-    rendered = files.configuration().rendered
+    rendered = files.configuration(hashed=False).rendered
     now = {name: shape(rendered, name, str(call.root)) for name in rendered["services"]}
     return tuple(sorted(name for name in now.keys() | record.files.keys() if now.get(name) != record.files.get(name)))

@@ -1,0 +1,80 @@
+"""The forms in which Compose hashes a definition, and what its dry runs say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from conche.engine.hashes import asked_of, depend, leaves_others, resolved, shares, without_dependencies
+
+SAID = """\
+time="2026-01-01T00:00:00Z" level=warning msg="Found orphan containers"
+ DRY-RUN MODE -  Container p-db-1  Running
+ DRY-RUN MODE -  Container p-web-1  Recreate
+ DRY-RUN MODE -  Container p-web-1  Recreated
+ DRY-RUN MODE -  Container 0123456789ab_p-web-1  Starting
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({}, ()),
+        ({"network_mode": "host", "ipc": "shareable", "pid": "container:abc"}, ()),
+        ({"network_mode": "service:vpn", "pid": "service:vpn", "ipc": "service:x"}, ("vpn", "x")),
+        ({"volumes_from": ["a", "b:ro", "container:c:ro"]}, ("a", "b")),
+    ],
+)
+def test_what_a_service_shares(body: dict[str, Any], expected: tuple[str, ...]) -> None:
+    assert shares(body) == expected
+
+
+def test_a_service_stands_as_the_container_it_is() -> None:
+    rendered = {"name": "p", "services": {"web": {"network_mode": "service:vpn", "ipc": "service:gone", "pid": "host"}}}
+
+    document = json.loads(resolved(rendered, {"vpn": "123", "web": "456"}))
+
+    assert document == {
+        "name": "p",
+        "services": {"web": {"network_mode": "container:123", "ipc": "service:gone", "pid": "host"}},
+    }
+
+
+def test_what_depends_on_others_has_a_form_without_them() -> None:
+    rendered = {"services": {"a": {"image": "x", "depends_on": {"b": {}}}, "b": {"image": "y"}}}
+
+    assert (depend(rendered), depend({"services": {"b": {}}})) == (True, False)
+    assert json.loads(without_dependencies(json.dumps(rendered).encode())) == {
+        "services": {"a": {"image": "x", "depends_on": {}}, "b": {"image": "y", "depends_on": {}}}
+    }
+
+
+def test_a_dry_run_is_read_by_container() -> None:
+    assert asked_of(SAID) == {
+        "p-db-1": {"Running"},
+        "p-web-1": {"Recreate", "Recreated"},
+        "0123456789ab_p-web-1": {"Starting"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("others", "service", "named", "leaves"),
+    [
+        ("", "web", None, True),
+        (" Container p-once-1  Created\n", "web", None, True),
+        (" Container p-once-1  Creating\n Container p-once-1  Created\n", "web", None, False),
+        (" Container p-web-2-1  Recreate\n", "web", None, False),
+        (" Container fixed  Recreate\n", "web", None, False),
+        ("", "db", None, False),
+    ],
+)
+def test_compose_leaves_others_where_it_says_so(others: str, service: str, named: str | None, leaves: bool) -> None:
+    assert leaves_others(asked_of(SAID + others), "p", service, named) is leaves
+
+
+def test_a_container_of_a_fixed_name_is_known_by_it() -> None:
+    assert leaves_others({"my.web": {"Recreate"}, "p-db-1": {"Running"}}, "p", "web", "my.web")
+    assert not leaves_others({"my-web": {"Recreate"}}, "p", "web", "my.web")
+    assert not leaves_others({}, "p", "web", None)

@@ -1,0 +1,182 @@
+"""What was brought up has no drift, for Conche and for plain Compose, either way round: files of many shapes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from conche.engine.connection import Engine
+from tests.stacks import TASKS, SmallStack
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
+
+STACK = "name: {name}\nregistry: localhost:5000\nenvironments: {{dev: {{compose: [compose.yaml]{more}}}}}\n"
+
+PY = "image: python:3.11-slim-bookworm, command: [sleep, infinity], init: true, stop_grace_period: 0s"
+ONCE = 'image: python:3.11-slim-bookworm, command: ["true"]'
+WELL = "healthcheck: {test: [CMD, 'true'], interval: 1s}"
+
+SHAPES = {
+    "env_file": f"services: {{web: {{{PY}, env_file: [web.env]}}}}",
+    "env_file that is missing": f"services: {{web: {{{PY}, env_file: [{{path: no.env, required: false}}]}}}}",
+    "network of another": f'services: {{vpn: {{{PY}}}, web: {{{PY}, network_mode: "service:vpn"}}}}',
+    "memory of another": f'services: {{x: {{{PY}, ipc: shareable}}, web: {{{PY}, ipc: "service:x"}}}}',
+    "processes of another": f'services: {{x: {{{PY}}}, web: {{{PY}, pid: "service:x"}}}}',
+    "volumes of another": f"services: {{x: {{{PY}, volumes: [data:/data]}}, web: {{{PY}, volumes_from: ['x:ro']}}}}\n"
+    "volumes: {data: {}}",
+    "depends on others": f"services: {{a: {{{PY}, {WELL}}}, b: {{{PY}, depends_on: [a]}}, c: {{{PY}, depends_on: "
+    f"{{b: {{condition: service_started}}, a: {{condition: service_healthy, restart: true}}}}}}}}",
+    "depends on a one-shot": f"services: {{once: {{{ONCE}}}, web: {{{PY}, depends_on: "
+    "{once: {condition: service_completed_successfully}}}}",
+    "depends on what shares": f'services: {{vpn: {{{PY}}}, web: {{{PY}, network_mode: "service:vpn", '
+    f"env_file: [web.env]}}, last: {{{PY}, depends_on: [web], links: [vpn]}}}}",
+    "variables of every kind": f"services: {{web: {{{PY}, environment: [PASSED, EMPTY=, 'DOLLAR=a$$b', "
+    "'URL=pg://a:${DB_PASSWORD}@db', 'T=${TEXT}']}}",
+    "build, develop and pull_policy": "services: {web: {image: python:3.11-slim-bookworm, command: [sleep, infinity], "
+    "init: true, build: {context: ., args: {A: b}}, pull_policy: never, "
+    "develop: {watch: [{path: ., action: rebuild}]}}}",
+    "extends and fragments": f"x-base: &base {{{PY}, labels: {{a: b}}}}\nservices: {{web: {{<<: *base, extends: "
+    "{file: other.yaml, service: base}, x-own: 1}}",
+    "include": f"include: [inner/compose.yaml]\nservices: {{web: {{{PY}, depends_on: [inner]}}}}",
+    "profiles": f"services: {{web: {{{PY}}}, tool: {{{PY}, profiles: [tools]}}}}",
+    "replicas": f"services: {{web: {{{PY}, deploy: {{replicas: 2, resources: {{limits: {{memory: 64m}}}}}}}}}}",
+    "scale": f"services: {{web: {{{PY}, scale: 2}}}}",
+    "named networks and addresses": f"services: {{web: {{{PY}, networks: {{in: {{aliases: [w]}}, out: null}}, "
+    "extra_hosts: ['a:127.0.0.2'], dns: 127.0.0.1, hostname: h, labels: [a=b, c]}}\n"
+    "networks: {in: {name: '${COMPOSE_PROJECT_NAME}-named'}, out: {}}",
+    "configs and secrets": f"services: {{web: {{{PY}, secrets: [one], configs: [{{source: two, target: /two}}]}}}}\n"
+    "secrets: {one: {file: web.env}}\nconfigs: {two: {file: web.env}}",
+    "limits, units and lists": "services: {web: {image: python:3.11-slim-bookworm, mem_limit: 64m, shm_size: 16mb, "
+    "ulimits: {nofile: 1024}, tmpfs: /t:size=1m, cap_drop: [ALL], sysctls: {net.core.somaxconn: 1024}, "
+    "expose: ['80'], cpus: 0.5, "
+    "volumes: ['./web.env:/e:ro', /anonymous], entrypoint: sleep, command: infinity, user: '1', working_dir: /tmp, "
+    "healthcheck: {test: 'true', interval: 1m30s, start_period: 1s}, logging: {driver: json-file, "
+    "options: {max-size: 1m}}}}",
+    "disabled healthcheck and restart": f"services: {{web: {{{PY}, healthcheck: {{disable: true}}, "
+    "restart: 'on-failure:3', security_opt: ['no-new-privileges:true'], annotations: {a: b}}}",
+}
+
+ENVIRONMENT = {"TEXT": 'it\'s "${quoted}" $$ #x'}
+
+
+class Project:
+    """A stack of one Compose file, that Conche and plain Compose bring up in turn."""
+
+    def __init__(self, folder: Path, shape: str, more: str = "") -> None:
+        self.stack = SmallStack(folder, f"t{uuid.uuid4().hex[:10]}", 0)
+        self.stack.write("tasks.py", TASKS)
+        self.stack.write("stack.yaml", STACK.format(name=self.stack.name, more=more))
+        self.stack.write("compose.yaml", shape)
+        self.stack.write("web.env", "F=from file\nG=${F}-${DB_PASSWORD}\n")
+        self.stack.write("other.yaml", f"services: {{base: {{{PY}, environment: {{FROM: other}}}}}}")
+        self.stack.write("inner/compose.yaml", f"services: {{inner: {{{PY}, env_file: [inner.env]}}}}")
+        self.stack.write("inner/inner.env", "I=1\n")
+        self.stack.write(".env", "DB_PASSWORD=plainpw12345\nPASSED=p q\n")
+
+    def invoke(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.stack.invoke(*words, **ENVIRONMENT)
+
+    def compose(self, *words: str) -> None:
+        """Plain Compose on the same files and project."""
+        argv = ["docker", "compose", "--project-name", self.stack.project, *words]
+        done = subprocess.run(
+            argv, cwd=self.stack.folder, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    def ids(self, engine: Engine) -> list[tuple[str, str]]:
+        return [(one.service, one.id) for one in self.stack.containers(engine)]
+
+    def see_no_drift(self) -> None:
+        """For Conche."""
+        status = self.invoke("env.status", "--env", "dev")
+        assert (status.returncode, "drift:" in status.stdout) == (0, False), status.stdout + status.stderr
+        planned = json.loads(self.invoke("env.up", "--dry-run", "--json").stdout)
+        assert not planned["plan"], planned["plan"]
+        again = self.invoke("env.up")
+        assert (again.returncode, "Nothing to do" in again.stdout) == (0, True), again.stdout + again.stderr
+
+
+@pytest.fixture
+def make(tmp_path: Path, engine: Engine, base_image: str) -> Iterator[Callable[[str], Project]]:
+    made: list[Project] = []
+
+    def project(shape: str) -> Project:
+        made.append(Project(tmp_path / f"checkout{len(made)}", shape))
+        return made[-1]
+
+    yield project
+    for one in made:
+        one.stack.remove_all(engine)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_what_was_brought_up_is_left_alone_by_conche_and_by_compose(
+    shape: str, make: Callable[[str], Project], engine: Engine
+) -> None:
+    project = make(shape)
+
+    done = project.invoke("env.up")
+
+    assert done.returncode == 0, done.stderr
+    first = project.ids(engine)
+    project.see_no_drift()
+    assert project.ids(engine) == first
+    project.compose("up", "--detach", "--no-build", "--pull", "never")
+    assert project.ids(engine) == first
+
+
+@pytest.mark.parametrize(
+    "shape",
+    ["env_file", "network of another", "volumes of another", "depends on others", "depends on what shares", "replicas"],
+)
+def test_what_plain_compose_brought_up_is_left_alone(
+    shape: str, make: Callable[[str], Project], engine: Engine
+) -> None:
+    project = make(SHAPES[shape])
+
+    project.compose("up", "--detach", "--no-build", "--pull", "never")
+
+    first = project.ids(engine)
+    project.see_no_drift()
+    assert project.ids(engine) == first
+
+
+def test_what_shares_the_network_of_a_replaced_service_is_replaced_with_it_and_once(
+    make: Callable[[str], Project], engine: Engine
+) -> None:
+    shape = SHAPES["depends on what shares"]
+    project = make(shape)
+    assert project.invoke("env.up").returncode == 0
+    first = dict(project.ids(engine))
+
+    project.stack.write("compose.yaml", shape.replace("vpn: {", "vpn: {hostname: other, "))
+    status = project.invoke("env.status", "--env", "dev")
+    changed = project.invoke("env.up")
+
+    assert (status.returncode, "shares what vpn has" in status.stdout) == (1, True), status.stdout
+    assert changed.returncode == 0, changed.stderr
+    second = dict(project.ids(engine))
+    assert {name for name in first if first[name] != second[name]} == {"vpn", "web"}
+    project.see_no_drift()
+    project.compose("up", "--detach", "--no-build", "--pull", "never")
+    assert dict(project.ids(engine)) == second
+
+
+def test_what_an_env_file_says_is_part_of_the_definition(make: Callable[[str], Project], engine: Engine) -> None:
+    project = make(SHAPES["env_file"])
+    assert project.invoke("env.up").returncode == 0
+    first = project.ids(engine)
+
+    project.stack.write("web.env", "F=another\n")
+
+    assert project.invoke("env.status", "--env", "dev").returncode == 1
+    assert project.invoke("env.up").returncode == 0
+    assert project.ids(engine) != first
+    project.see_no_drift()
