@@ -17,12 +17,17 @@ from conche.errors import Unreachable
 from conche.images.base import provide
 from conche.stack import load
 from tests.edged import IMAGES, EdgedStack
-from tests.guard import no_process_of_ours
+from tests.guard import pytest_runtest_protocol
 from tests.isolation import IN_CI, isolate, one_at_a_time
 from tests.selection import pytest_addoption, pytest_collection_modifyitems, pytest_runtest_makereport
 from tests.stacks import ROOT, SmallStack, free_port, tracked_files
 
-__all__ = ["no_process_of_ours", "pytest_addoption", "pytest_collection_modifyitems", "pytest_runtest_makereport"]
+__all__ = [
+    "pytest_addoption",
+    "pytest_collection_modifyitems",
+    "pytest_runtest_makereport",
+    "pytest_runtest_protocol",
+]
 
 isolate(os.environ, ROOT)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import PurePath
 
 import pytest
@@ -25,10 +25,12 @@ def _watch(event: str, arguments: Sequence[object]) -> None:
 sys.addaudithook(_watch)
 
 
-@pytest.fixture(autouse=True)
-def no_process_of_ours(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Refuse to start such a process in a unit test, whoever asks for it."""
-    if request.node.get_closest_marker("unit"):
-        _watched.append(request.node.nodeid)
-    yield
-    _watched.clear()
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Refuse to start such a process in a unit test or its fixtures, whoever asks for it."""
+    if item.get_closest_marker("unit"):
+        _watched.append(item.nodeid)
+    try:
+        return (yield)
+    finally:
+        _watched.clear()

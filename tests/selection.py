@@ -43,7 +43,7 @@ def _mark(item: pytest.Item) -> None:
     fixtures = getattr(item, "fixturenames", ())
     if "engine" in fixtures:
         item.add_marker("engine")
-    if not any(item.get_closest_marker(name) for name in ("engine", "e2e", "process")):
+    if not any(item.get_closest_marker(name) for name in ("engine", "e2e", "process", "large")):
         item.add_marker("unit")
     if item.get_closest_marker("xdist_group") is None and _shares_a_fixture(item):
         item.add_marker(pytest.mark.xdist_group(item.path.stem))

@@ -25,6 +25,7 @@ def archived(root: Path, name: str, place: Path, reading: Reading | None = None)
 
 
 @given(st.lists(st.binary(max_size=70_000), max_size=12))
+@pytest.mark.large
 def test_plain_tar_and_gzip_read_any_content(tmp_path_factory: pytest.TempPathFactory, contents: list[bytes]) -> None:
     folder = tmp_path_factory.mktemp("any")
     (folder / "src").mkdir()

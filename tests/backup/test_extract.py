@@ -184,6 +184,7 @@ def test_what_a_backup_holds_comes_back_as_it_was(place: Path) -> None:
         walk(archive, Limits(made.members + 1, made.content, exact=True))
 
 
+@pytest.mark.large
 def test_100_000_members_stay_within_memory(place: Path) -> None:
     archive = place / "a.tar.gz"
     with compressing(archive) as compressor:

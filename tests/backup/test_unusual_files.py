@@ -219,6 +219,7 @@ def measured(folder: Path) -> tuple[int, int, int, int]:
         return pool.submit(there_and_back, folder).result()
 
 
+@pytest.mark.large
 def test_many_small_files_stay_within_memory(tmp_path: Path) -> None:
     for folder in range(20):
         (tmp_path / f"src/{folder}").mkdir(parents=True)
@@ -232,6 +233,7 @@ def test_many_small_files_stay_within_memory(tmp_path: Path) -> None:
     assert growth < 60_000
 
 
+@pytest.mark.large
 def test_a_large_dense_file_is_never_held_in_memory(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     with (tmp_path / "src/dense").open("wb") as stream:

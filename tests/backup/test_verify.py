@@ -14,6 +14,8 @@ from conche.backup.verify import check
 from conche.errors import CheckFailed
 from tests.backup.checkouts import Checkout
 
+pytestmark = pytest.mark.process
+
 ARCHIVE, PLAIN = "code/src.tar.gz", "models/prophet_1.pkl"
 
 

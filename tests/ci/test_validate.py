@@ -68,6 +68,7 @@ def found(root: Path) -> set[Finding]:
     return set(examine(root, workflows(root, STACK), surroundings(ROOT, STACK, READ)))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("file", "old", "new", "rule"), (SEEDED | MORE).values(), ids=(SEEDED | MORE).keys())
 def test_a_seeded_fault_is_found(checkout: Path, file: str, old: str, new: str, rule: str) -> None:
     before = {(one.rule, one.message) for one in found(checkout)}
