@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from conche.backup import manifest
 from conche.backup.verify import check
 from tests.backup.checkouts import Checkout, tree
+from tests.surroundings import as_user, readable_toolkit
 
 pytestmark = pytest.mark.process
 
@@ -88,18 +90,16 @@ def test_a_target_of_another_user_is_named(checkout: Checkout, tmp_path: Path) -
     old = checkout.create_backup()
     for path in (tmp_path, checkout.folder, *checkout.folder.rglob("*")):
         os.chown(path, 54321, 54321, follow_symlinks=False)
-    for path in tmp_path.parents:
-        if path.stat().st_uid == 0 and path.stat().st_mode & 0o011 != 0o011 and "pytest" in str(path):
-            path.chmod(path.stat().st_mode | 0o011)
     state = tmp_path / "state"
     state.mkdir()
     os.chown(state, 54321, 54321)
+    folders = dict.fromkeys(("HOME", "TMPDIR", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"), str(state))
     before = tree(checkout.folder)
 
     refused = subprocess.run(
-        ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups", "invoke", "backup.create"],
+        [*as_user(54321, tmp_path, needed=[tmp_path]), sys.executable, "-m", "invoke", "backup.create"],
         cwd=checkout.folder,
-        env=checkout.environment(HOME=str(state), XDG_STATE_HOME=str(state), XDG_RUNTIME_DIR=str(state)),
+        env=checkout.environment(**readable_toolkit(tmp_path), **folders),
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 

@@ -18,6 +18,7 @@ from conche.files import lock
 from tests.backup.checkouts import Checkout, tree
 from tests.backup.test_prune import aged
 from tests.faults.test_backup_faulted import Server, server
+from tests.surroundings import as_user, readable_toolkit
 
 pytestmark = pytest.mark.process
 
@@ -230,17 +231,15 @@ def test_what_this_user_may_not_read_is_named_and_degrades(checkout: Checkout, t
         os.chown(path, 54321, 54321, follow_symlinks=False)
     os.chown(checkout.folder / "src/app/main.py", 0, 0)
     (checkout.folder / "src/app/main.py").chmod(0o600)
-    for path in tmp_path.parents:
-        if path.stat().st_uid == 0 and path.stat().st_mode & 0o011 != 0o011 and "pytest" in str(path):
-            path.chmod(path.stat().st_mode | 0o011)
     state = tmp_path / "state"
     state.mkdir()
     os.chown(state, 54321, 54321)
+    folders = dict.fromkeys(("HOME", "TMPDIR", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"), str(state))
 
     done = subprocess.run(
-        ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups", *INVOKE, "backup.create"],
+        [*as_user(54321, tmp_path, needed=[tmp_path]), sys.executable, "-m", "invoke", "backup.create"],
         cwd=checkout.folder,
-        env=checkout.environment(HOME=str(state), XDG_STATE_HOME=str(state), XDG_RUNTIME_DIR=str(state)),
+        env=checkout.environment(**readable_toolkit(tmp_path), **folders),
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 
