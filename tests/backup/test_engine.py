@@ -11,6 +11,7 @@ import pytest
 
 from conche.engine import containers, volumes
 from conche.engine.connection import Engine
+from tests import warm
 from tests.backup.checkouts import with_backup
 from tests.stacks import SmallStack
 
@@ -103,7 +104,7 @@ def test_data_with_which_the_service_does_not_work_are_taken_back(running: Small
 
 def test_a_kill_while_paused_is_healed_by_the_next_command(running: SmallStack, engine: Engine) -> None:
     inside(running, "head -c 400000000 /dev/urandom > /kept/large")
-    process = subprocess.Popen(
+    process = warm.Popen[str](
         running.argv("backup.create"), cwd=running.folder, env=running.environment(), stderr=subprocess.PIPE, text=True
     )
     [container] = running.containers(engine)
@@ -131,7 +132,7 @@ def test_a_kill_while_a_program_reads_its_dump_is_taken_back_by_the_next_command
     )
     folder = backup(running)
     inside(running, "echo second > /kept/journal; mkfifo /kept/hold /kept/reached")
-    process = subprocess.Popen(
+    process = warm.Popen[str](
         running.argv("backup.restore", folder.name, "--component", "journal", "--force"),
         cwd=running.folder, env=running.environment(), stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -155,7 +156,7 @@ def test_a_signal_while_paused_lets_the_container_go_on(
     running: SmallStack, engine: Engine, number: signal.Signals
 ) -> None:
     inside(running, "head -c 400000000 /dev/urandom > /kept/large")
-    process = subprocess.Popen(
+    process = warm.Popen[str](
         running.argv("backup.create"), cwd=running.folder, env=running.environment(), stderr=subprocess.PIPE, text=True
     )
     [container] = running.containers(engine)

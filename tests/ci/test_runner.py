@@ -15,6 +15,7 @@ import yaml
 from conche.engine import containers
 from conche.engine.connection import Engine
 from conche.testing.forge import serve
+from tests import warm
 from tests.stacks import ROOT, SmallStack
 
 HEX = "0123456789abcdef0123456789abcdef01234567"
@@ -97,7 +98,7 @@ def forge_stack(tmp_path: Path, engine: Engine, base_image: str) -> Iterator[Sma
 def give_tokens(stack: SmallStack, *names: str, token: str = HEX) -> None:
     for name in names:
         argv = stack.argv("secrets.set", name)
-        done = subprocess.run(argv, cwd=stack.folder, env=stack.environment(), input=token, text=True, check=False)
+        done = warm.run(argv, cwd=stack.folder, env=stack.environment(), input=token, text=True, check=False)
         assert done.returncode == 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from conche.engine.connection import Engine
+from tests import warm
 from tests.stacks import SmallStack
 
 pytestmark = pytest.mark.engine
@@ -39,9 +40,7 @@ def secretive(small: SmallStack) -> SmallStack:
 
 def put(stack: SmallStack, value: str) -> None:
     argv = stack.argv("secrets.set", "web_token")
-    subprocess.run(
-        argv, cwd=stack.folder, env=stack.environment(), input=value, text=True, check=True, capture_output=True
-    )
+    warm.run(argv, cwd=stack.folder, env=stack.environment(), input=value, text=True, check=True, capture_output=True)
 
 
 def inside(stack: SmallStack, script: str, user: str = "1000") -> str:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from conche.engine.connection import Engine
+from tests import warm
 from tests.stacks import SmallStack
 
 pytestmark = pytest.mark.engine
@@ -87,7 +88,7 @@ def test_on_a_terminal_a_protected_environment_wants_its_name_typed(small: Small
     small.replace("stack.yaml", "    tag: develop", "    tag: develop\n    protected: true")
     small.up()
     ours, theirs = pty.openpty()
-    asking = subprocess.Popen(
+    asking = warm.Popen[bytes](
         small.argv("env.down"), cwd=small.folder, env=small.environment(), stdin=theirs, stdout=theirs, stderr=theirs
     )
 
@@ -174,7 +175,7 @@ def test_logs_show_the_last_lines_of_a_service(small: SmallStack) -> None:
 
 def test_logs_that_are_followed_end_with_an_interrupt(small: SmallStack) -> None:
     small.up()
-    with subprocess.Popen(
+    with warm.Popen[str](
         small.argv("env.logs", "--follow"),
         cwd=small.folder,
         env=small.environment(),
@@ -208,7 +209,7 @@ def test_health_of_what_does_not_answer_ends_with_one_and_the_next_command(small
 
 
 def test_health_waits_until_it_answers(small: SmallStack) -> None:
-    with subprocess.Popen(
+    with warm.Popen[bytes](
         small.argv("env.health", "--wait"), cwd=small.folder, env=small.environment(), stdout=subprocess.PIPE
     ) as waiting:
         small.up()

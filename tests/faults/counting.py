@@ -1,37 +1,24 @@
-"""A server that runs tasks in forked children and faults the k-th durable operation of each.
+"""Faults the k-th durable operation of a task, in a child of the warm process.
 
 A durable operation is one that changes a name or puts something on disk: they are counted where Python asks the
-system for them, so nothing in the toolkit knows of it. One line of JSON in, one line out; imports are paid for once.
+system for them, so nothing in the toolkit knows of it.
 """
 
 from __future__ import annotations
 
+import atexit
 import errno
-import importlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from invoke.main import program
-
 CREATING = ("mkdir", "open", "link", "symlink", "fsync", "write")
 OTHERS = ("replace", "rename", "unlink", "remove", "rmdir", "ftruncate")
-
-
-IMPORTED = [
-    f"conche.{name}"
-    for name in (
-        "secrets.keys",
-        *(f"backup.{one}" for one in ("create", "cron", "logfile", "prune", "restore", "verify")),
-    )
-]
 
 
 class Shim:
@@ -78,44 +65,9 @@ class Shim:
         subprocess.Popen.__init__ = self.wrap("process", subprocess.Popen.__init__)  # type: ignore[method-assign]
 
 
-def child(order: dict[str, Any]) -> None:
-    """Run one task; nothing comes back from here."""
-    os.chdir(order["root"])
-    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0, "r"), os.fdopen(1, "w"), os.fdopen(2, "w")
-    shim = Shim(order["at"], order["fault"])
-    code = 70
-    try:
-        shim.install()
-        sys.argv = ["invoke", *order["words"]]
-        program.run(sys.argv)
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-    except BaseException:  # noqa: BLE001 - whatever it is, the test wants to see it
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        if order["count"]:
-            Path(order["count"]).write_text(str(shim.count))
-        os._exit(code)
-
-
-def main() -> None:
-    for name in IMPORTED:
-        importlib.import_module(name)
-    for line in sys.stdin:
-        order = json.loads(line)
-        number = os.fork()
-        if number == 0:
-            child(order)
-        _, status = os.waitpid(number, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()
+def install(told: dict[str, Any]) -> None:
+    """Count from now on, and write down at the end how many there were."""
+    shim = Shim(told["at"], told["fault"])
+    # The first that is registered here comes last, and what it writes is not counted.
+    atexit.register(lambda: Path(told["count"]).write_text(str(shim.count)))
+    shim.install()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +19,7 @@ from conche.backup import manifest
 from conche.backup.influx import BEGINNING
 from conche.backup.verify import check
 from conche.engine.connection import Engine
+from tests import warm
 from tests.backup.checkouts import Checkout, tree
 from tests.backup.databases import Database
 from tests.backup.test_cron import LINES, isolated, needs_cron
@@ -36,20 +35,19 @@ OWN = (".backup", "logs")
 class Server:
     """Runs tasks of a checkout, faulted."""
 
-    process: subprocess.Popen[str]
     scratch: Path
+    warm: warm.Server
 
     def run(self, checkout: Checkout, *words: str, at: int = 0, fault: str = "none") -> int:
         """The exit code of a task; minus the signal that ended it."""
-        order = {
-            "root": str(checkout.folder), "words": words, "at": at, "fault": fault,
-            "log": str(self.scratch / "log"), "count": str(self.scratch / "count"),
-        }  # fmt: skip
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+        told = {"at": at, "fault": fault, "count": str(self.scratch / "count")}
+        with (self.scratch / "log").open("wb") as log:
+            return warm.Popen[bytes](
+                [sys.executable, "-m", "invoke", *words],
+                cwd=checkout.folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                before="tests.faults.counting:install", told=told, server=self.warm,
+            ).wait()  # fmt: skip
 
     @property
     def said(self) -> str:
@@ -60,26 +58,18 @@ class Server:
         return int((self.scratch / "count").read_text())
 
 
-@contextmanager
-def serving(folder: Path, argv: list[str]) -> Iterator[Server]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
-    ) as process:
-        scratch = folder / "scratch"
-        scratch.mkdir()
-        yield Server(process, scratch)
-        assert process.stdin is not None
-        process.stdin.close()
-
-
-COUNTING = [sys.executable, "-m", "tests.faults.counting"]
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path, COUNTING) as made:
-        yield made
+def server(tmp_path: Path) -> Server:
+    (tmp_path / "scratch").mkdir()
+    return Server(tmp_path / "scratch", warm.shared)
+
+
+@pytest.fixture(scope="module")
+def cron_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One that has its own mount of /var/spool/cron."""
+    own = warm.Server(isolated())
+    yield Server(tmp_path_factory.mktemp("scratch"), own)
+    own.close()
 
 
 @pytest.fixture
@@ -274,33 +264,35 @@ def counted(database: Database) -> int:
 @pytest.mark.parametrize("fault", ["before", "after", "ENOSPC", "EIO", "SIGTERM"])
 @pytest.mark.parametrize("action", ["install", "uninstall"])
 def test_the_crontab_is_the_old_or_the_new_one_whatever_happens(
-    golden: Checkout, tmp_path: Path, action: str, fault: str
+    cron_server: Server, golden: Checkout, action: str, fault: str
 ) -> None:
-    with serving(tmp_path, isolated(*COUNTING)) as server:
-        # Its own mount of /var/spool/cron, seen from here.
-        table = Path(f"/proc/{server.process.pid}/root/var/spool/cron/crontabs") / getpass.getuser()
-        assert server.run(golden, "backup.cron", "install") == 0, server.said
-        installed = _lines(table)
-        other = "install" if action == "uninstall" else "uninstall"
+    server = cron_server
+    assert server.run(golden, "backup.cron", "uninstall") == 0, server.said
+    # As that mount is seen from here.
+    table = Path(f"/proc/{server.warm.start()}/root/var/spool/cron/crontabs") / getpass.getuser()
+    table.unlink(missing_ok=True)
+    assert server.run(golden, "backup.cron", "install") == 0, server.said
+    installed = _lines(table)
+    other = "install" if action == "uninstall" else "uninstall"
 
-        def prepare() -> None:
-            assert server.run(golden, "backup.cron", other) == 0, server.said
-            table.write_text("".join(f"{line}\n" for line in [*LINES, *_ours(installed, other)]))
+    def prepare() -> None:
+        assert server.run(golden, "backup.cron", other) == 0, server.said
+        table.write_text("".join(f"{line}\n" for line in [*LINES, *_ours(installed, other)]))
 
+    prepare()
+    before = _lines(table)
+    assert server.run(golden, "backup.cron", action) == 0, server.said
+    after, total = _lines(table), server.count
+    assert before != after
+    assert total > 3
+    for at in range(1, total + 1):
         prepare()
-        before = _lines(table)
-        assert server.run(golden, "backup.cron", action) == 0, server.said
-        after, total = _lines(table), server.count
-        assert before != after
-        assert total > 3
-        for at in range(1, total + 1):
-            prepare()
-            code = server.run(golden, "backup.cron", action, at=at, fault=fault)
-            assert code != 0 or _lines(table) == after, (at, server.said)
-            assert "Traceback" not in server.said, (at, server.said)
-            assert _lines(table) in (before, after), (at, fault, _lines(table))
-            assert server.run(golden, "backup.cron", action) == 0, (at, server.said)
-            assert _lines(table) == after, at
+        code = server.run(golden, "backup.cron", action, at=at, fault=fault)
+        assert code != 0 or _lines(table) == after, (at, server.said)
+        assert "Traceback" not in server.said, (at, server.said)
+        assert _lines(table) in (before, after), (at, fault, _lines(table))
+        assert server.run(golden, "backup.cron", action) == 0, (at, server.said)
+        assert _lines(table) == after, at
 
 
 def _lines(table: Path) -> list[str]:

@@ -15,6 +15,7 @@ import pytest
 from conche.backup import manifest
 from conche.backup.verify import check
 from conche.files import lock
+from tests import warm
 from tests.backup.checkouts import Checkout, tree
 from tests.backup.test_prune import aged
 from tests.faults.test_backup_faulted import Server, server
@@ -153,7 +154,7 @@ def test_while_another_command_is_at_work_they_refuse(checkout: Checkout, words:
 def test_two_at_once_one_waits_for_the_other(checkout: Checkout) -> None:
     argv = [sys.executable, "-m", "invoke", "backup.create", "--wait", "60"]
     both = [
-        subprocess.Popen(argv, cwd=checkout.folder, env=checkout.environment(), stderr=subprocess.PIPE, text=True)
+        warm.Popen[str](argv, cwd=checkout.folder, env=checkout.environment(), stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
 

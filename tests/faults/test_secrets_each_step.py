@@ -14,29 +14,11 @@ import pytest
 from conche.secret import Secret
 from conche.secrets import keys
 from conche.secrets.store import Change, Store
+from tests import warm
 from tests.secrets.declared import Checkout
 from tests.stacks import SmallStack
 
 pytestmark = pytest.mark.process
-
-KILLER = """\
-import os, signal, sys
-step = int(os.environ.pop("KILL_BEFORE"))
-seen = 0
-
-def hook(event, arguments):
-    global seen
-    # Starts of programs, and whatever in the checkout gives a file its name, makes a folder, or removes one of them.
-    if event not in ("subprocess.Popen", "os.rename", "os.remove", "os.mkdir"):
-        return
-    if event != "subprocess.Popen" and not os.fsdecode(arguments[0]).startswith(os.getcwd()):
-        return
-    seen += 1
-    if seen == step:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-sys.addaudithook(hook)
-"""
 
 PUBLIC = keys.generate()[1]
 
@@ -69,8 +51,6 @@ def prepared(template: Checkout, tmp_path_factory: pytest.TempPathFactory) -> tu
     (folder.parent / "given.json").write_text(json.dumps({"api_key": "the-value-of-api-key", "optional": "imported"}))
     (folder.parent / "editor").write_text("#!/bin/sh\nsed -i 's/^optional: .*/optional: edited/' \"$1\"\n")
     (folder.parent / "editor").chmod(0o755)
-    (folder.parent / "hook").mkdir()
-    (folder.parent / "hook/sitecustomize.py").write_text(KILLER)
     return made, other
 
 
@@ -90,9 +70,12 @@ def test_killed_before_each_step_it_loses_nothing_and_is_finished_by_the_same_co
             for path in (checkout.encrypted, checkout.key_file, checkout.folder / ".sops.yaml"):
                 path.unlink()
         editor = {"EDITOR": shlex.quote(str(source.folder.parent / "editor"))}
-        hook = os.pathsep.join((str(source.folder.parent / "hook"), checkout.environment({})["PYTHONPATH"]))
 
-        ended = checkout.call(f"secrets.{task}", *rest, stdin="new", PYTHONPATH=hook, KILL_BEFORE=str(step), **editor)
+        ended = warm.run(
+            checkout.small.argv(f"secrets.{task}", *rest),
+            cwd=checkout.folder, env=checkout.environment(editor), input="new", capture_output=True, timeout=60,
+            before="tests.faults.steps:kill_before", told=step,
+        )  # fmt: skip
         if ended.returncode != -signal.SIGKILL:
             assert ended.returncode == 0, ended.stderr
             break

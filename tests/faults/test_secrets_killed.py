@@ -19,6 +19,7 @@ from conche.secret import Secret
 from conche.secrets import keys
 from conche.secrets.change import write_recipients
 from conche.secrets.store import TEMPORARY, Change, Store
+from tests import warm
 from tests.stacks import ROOT, SmallStack
 
 pytestmark = pytest.mark.process
@@ -132,7 +133,7 @@ def test_of_12_parallel_sets_none_is_lost(store: Store, tmp_path: Path) -> None:
     small.write("stack.yaml", (tmp_path / "stack.yaml").read_text() + f"secrets:\n  declared:\n{declared}")
     running = []
     for name in names:
-        process = subprocess.Popen(
+        process = warm.Popen[bytes](
             small.argv("secrets.set", name),
             cwd=tmp_path,
             env=small.environment(),

@@ -11,6 +11,7 @@ import urllib.request
 import pytest
 
 from conche.engine.connection import Engine
+from tests import warm
 from tests.stacks import SmallStack
 
 pytestmark = pytest.mark.engine
@@ -35,7 +36,7 @@ CHANGE_STEPS = (
 def interrupt_at(stack: SmallStack, step: str, number: signal.Signals) -> tuple[int, str]:
     """Run env.up and send it a signal as soon as it says that this step begins; its exit code and what it said."""
     said = []
-    with subprocess.Popen(
+    with warm.Popen[str](
         stack.argv("env.up"),
         cwd=stack.folder,
         env=stack.environment(),
@@ -129,7 +130,7 @@ def test_a_change_interrupted_before_it_replaces_leaves_the_old_container_servin
 def test_two_at_once_exclude_each_other(small: SmallStack) -> None:
     small.behave("hang")
     small.replace("compose/dev.yaml", "start_period: 3s", "start_period: 600s")
-    first = subprocess.Popen(
+    first = warm.Popen[str](
         small.argv("env.up"), cwd=small.folder, env=small.environment(), stderr=subprocess.PIPE, text=True
     )
     assert first.stderr is not None

@@ -13,6 +13,7 @@ import pytest
 
 from conche.engine import images
 from conche.engine.connection import Engine
+from tests import warm
 from tests.images.registries import Shop
 
 pytestmark = pytest.mark.engine
@@ -138,7 +139,7 @@ def test_a_kill_leaves_no_half_file_and_the_next_save_sweeps(built: Shop, half_s
     folder.mkdir()
     argv, quiet = built.argv("images.save", "--to", str(folder / "file.tar")), subprocess.DEVNULL
     environment = built.environment(PATH=half_saved)
-    with subprocess.Popen(
+    with warm.Popen[bytes](
         argv, cwd=built.folder, env=environment, stdout=quiet, stderr=quiet, start_new_session=True
     ) as process:
         while not list(folder.glob(".file.tar.partial/*")) and process.poll() is None:

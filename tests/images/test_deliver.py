@@ -12,6 +12,7 @@ import pytest
 
 from conche.engine import images
 from conche.engine.connection import Engine
+from tests import warm
 from tests.images.registries import Shop
 
 pytestmark = pytest.mark.engine
@@ -236,7 +237,7 @@ def test_after_a_kill_no_tag_is_half_and_the_next_release_ends_it(shop: Shop, st
 
     shop.registry.wire.watch = kill
     argv, quiet = shop.argv("images.release"), subprocess.DEVNULL
-    with subprocess.Popen(argv, cwd=shop.folder, env=shop.environment(), stdout=quiet, stderr=quiet) as process:
+    with warm.Popen[bytes](argv, cwd=shop.folder, env=shop.environment(), stdout=quiet, stderr=quiet) as process:
         killed.append(process)
     between = {tag: settled(shop, tag) for tag in shop.tags()}
     shop.registry.wire.reset()
@@ -263,7 +264,7 @@ def test_an_interrupted_push_says_so_and_leaves_no_tag(shop: Shop) -> None:
 
     shop.registry.wire.watch = interrupt
     argv, piped = shop.argv("images.release"), subprocess.PIPE
-    with subprocess.Popen(
+    with warm.Popen[str](
         argv, cwd=shop.folder, env=shop.environment(), stderr=piped, stdout=piped, text=True
     ) as process:
         running.append(process)

@@ -14,6 +14,7 @@ from conche.images.fetch import mirrored
 from conche.images.mirror import upstream
 from conche.images.reference import parse
 from conche.stack import load
+from tests import warm
 from tests.images.registries import Shop
 
 pytestmark = pytest.mark.engine
@@ -132,7 +133,7 @@ def test_after_a_kill_the_next_mirror_ends_it(needing: tuple[Shop, str], engine:
 
     shop.registry.wire.watch = kill
     quiet = subprocess.DEVNULL
-    with subprocess.Popen(
+    with warm.Popen[bytes](
         shop.argv("images.mirror"), cwd=shop.folder, env=shop.environment(), stdout=quiet, stderr=quiet
     ) as process:
         killed.append(process)

@@ -12,6 +12,7 @@ import pytest
 
 from conche.engine import containers
 from conche.engine.connection import Engine
+from tests import warm
 from tests.images.registries import Shop
 
 pytestmark = pytest.mark.engine
@@ -204,7 +205,7 @@ def test_after_a_kill_at_any_step_the_next_promotion_ends_it(runs: Shop, method:
     seen = on_request(
         runs, f"{method} /v2/{runs.name}/manifests/{path}", lambda: killed[0].send_signal(signal.SIGKILL), number=number
     )
-    with subprocess.Popen(
+    with warm.Popen[bytes](
         runs.argv(*PROMOTE),
         cwd=runs.folder,
         env=runs.environment(),

@@ -19,6 +19,7 @@ from conche.engine.state import State
 from conche.images.observe import Kept, Observed, Running
 from conche.images.prune import Decision, decide
 from conche.stack import Stack, parse
+from tests import warm
 from tests.images.registries import PrivateRegistry, Shop, serving
 
 STACK = """\
@@ -264,7 +265,7 @@ def test_while_a_deploy_runs_nothing_is_pruned(old: Shop, engine: Engine, base_i
 def test_while_this_machine_changes_an_environment_nothing_is_pruned(old: Shop) -> None:
     old.write("docker/web.Dockerfile", "FROM python:3.11-slim-bookworm\nRUN sleep 60\n")
     argv = old.argv("env.up", "--build")
-    with subprocess.Popen(argv, cwd=old.folder, env=old.environment(), stderr=subprocess.PIPE, text=True) as up:
+    with warm.Popen[str](argv, cwd=old.folder, env=old.environment(), stderr=subprocess.PIPE, text=True) as up:
         assert up.stderr is not None
         next(line for line in up.stderr if line.startswith("building"))
         refused = old.invoke(*PRUNE)
@@ -327,7 +328,7 @@ def test_after_a_kill_the_next_prune_ends_it(old: Shop, engine: Engine, begin: s
     killed: list[subprocess.Popen[bytes]] = []
     seen = on_request(old, begin, lambda: killed[0].send_signal(signal.SIGKILL), number=number)
     argv, quiet = old.argv(*PRUNE), subprocess.DEVNULL
-    with subprocess.Popen(argv, cwd=old.folder, env=old.environment(), stdout=quiet, stderr=quiet) as process:
+    with warm.Popen[bytes](argv, cwd=old.folder, env=old.environment(), stdout=quiet, stderr=quiet) as process:
         killed.append(process)
     between = old.tags()
     old.registry.wire.reset()
@@ -390,7 +391,7 @@ def test_a_registry_whose_collection_was_killed_comes_up_with_the_next_prune(
     wanted = {"label": "io.conche.collects", "event": moment}
     happens = engine.client.api.events(decode=True, filters=wanted)
     argv, quiet = garbage.argv(*PRUNE, "--collect"), subprocess.DEVNULL
-    with subprocess.Popen(argv, cwd=garbage.folder, env=garbage.environment(), stdout=quiet, stderr=quiet) as process:
+    with warm.Popen[bytes](argv, cwd=garbage.folder, env=garbage.environment(), stdout=quiet, stderr=quiet) as process:
         next(happens)
         process.kill()
     happens.close()

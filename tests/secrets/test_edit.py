@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from conche.secret import Secret
 from conche.secrets import edit
 from conche.secrets.merging import three_way
+from tests import warm
 from tests.secrets.checkouts import Checkout
 
 pytestmark = pytest.mark.process
@@ -144,7 +145,7 @@ def test_a_kill_while_the_editor_is_open_leaves_no_plaintext(
 ) -> None:
     os.mkfifo(tmp_path / "opened")
     waiting = editor(tmp_path, f'echo "$$ $1" > "{tmp_path}/opened"; exec tail -f /dev/null')
-    with subprocess.Popen(
+    with warm.Popen[bytes](
         [sys.executable, "-m", "invoke", "secrets.edit"],
         cwd=checkout.folder,
         env=checkout.environment(EDITOR=waiting, XDG_RUNTIME_DIR=memory),

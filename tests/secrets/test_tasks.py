@@ -14,6 +14,7 @@ import yaml
 from pyrage import passphrase
 
 from conche.secrets import keys
+from tests import warm
 from tests.secrets.declared import Checkout, mode
 
 pytestmark = pytest.mark.process
@@ -154,7 +155,7 @@ def test_get_at_a_terminal_shows_a_value_only_when_told_to(checkout: Checkout) -
     for options in ((), ("--show",), ("--length",)):
         ours, theirs = pty.openpty()
         try:
-            done = subprocess.run(
+            done = warm.run(
                 checkout.small.argv("secrets.get", "api_key", *options),
                 cwd=checkout.folder,
                 env=checkout.environment({}),

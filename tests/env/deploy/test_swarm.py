@@ -21,6 +21,7 @@ from conche.env.deploy.swarm_stack import to_stack
 from conche.errors import Refused
 from conche.secret import Secret
 from conche.stack import Deploy
+from tests import warm
 from tests.edged import EdgedStack
 from tests.stacks import free_port
 
@@ -195,7 +196,7 @@ def test_a_killed_release_is_settled_by_the_next_command(stack: EdgedStack, unti
     serving = answer(stack)["version"]
     other = "one" if serving == "two" else "two"
     argv = stack.argv("env.deploy", "--env", "prod", "--image", image(stack, other), "--local")
-    with subprocess.Popen(
+    with warm.Popen[str](
         argv, cwd=stack.folder, env=stack.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True,
     ) as running:  # fmt: skip

@@ -16,6 +16,7 @@ from conche.env.deploy.records import Placed, Record, Result
 from conche.env.deploy.telling import tell
 from conche.output import Output
 from conche.stack import load
+from tests import warm
 from tests.stacks import SmallStack
 
 pytestmark = pytest.mark.process
@@ -78,7 +79,7 @@ def invocation(stack: SmallStack) -> Invocation:
 
 def given(stack: SmallStack, address: str) -> None:
     argv = stack.argv("secrets.set", "release_address")
-    subprocess.run(argv, cwd=stack.folder, env=stack.environment(), input=address.encode(), check=True)
+    warm.run(argv, cwd=stack.folder, env=stack.environment(), input=address, check=True)
 
 
 def test_a_release_is_told_with_what_it_was_and_why_it_failed(
