@@ -12,12 +12,15 @@ import json
 import os
 import stat
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from conche.secret import Secret
 from conche.secrets.scan import Needles
+from tests import warm
 
 HOOK = """\
 import os, sys, threading
@@ -55,6 +58,15 @@ def hook(event, arguments):
 sys.addaudithook(hook)
 del os.environ["WATCH_CANARY"], os.environ["WATCH_RECORD"]
 """
+"""What Python runs at its start as `sitecustomize`, and a forked child of the warm process before its task."""
+
+
+def begin(variables: dict[str, str]) -> None:
+    """Watch this process from now on."""
+    os.environ.update(variables)
+    sys.dont_write_bytecode = True
+    exec(HOOK, {})
+
 
 CORE = slice(0, len("canary-") + 32)
 """The part of the fixture `canary` that no way of quoting changes."""
@@ -83,19 +95,19 @@ class Watch:
         (folder / "hook/sitecustomize.py").write_text(HOOK)
         return cls(canary, folder, frozenset(private))
 
-    def environment(self, given: Mapping[str, str], record: int) -> dict[str, str]:
-        """The environment of a call: the given one, with the hook and folders that only this watch knows."""
-        path = os.pathsep.join((str(self.folder / "hook"), given.get("PYTHONPATH", "")))
-        return {
-            **given,
-            "PYTHONPATH": path,
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "WATCH_RECORD": str(record),
-            "WATCH_CANARY": self.canary[CORE],
-            "XDG_RUNTIME_DIR": str(self.folder / "runtime"),
-            "XDG_STATE_HOME": str(self.folder / "state"),
-            "TMPDIR": str(self.folder / "temporary"),
-        }
+    def environment(self, given: Mapping[str, str]) -> dict[str, str]:
+        """The environment of a call: the given one, with folders that only this watch knows."""
+        folders = {"XDG_RUNTIME_DIR": "runtime", "XDG_STATE_HOME": "state", "TMPDIR": "temporary"}
+        return {**given, **{name: str(self.folder / folder) for name, folder in folders.items()}}
+
+    def hooked(self, argv: Sequence[str], environment: Mapping[str, str], record: int) -> dict[str, Any]:
+        """The options by which it is watched: a task from its begin on, anything else from the start of its Python."""
+        variables = {"WATCH_RECORD": str(record), "WATCH_CANARY": self.canary[CORE]}
+        if warm.words_of(argv) is not None and not warm.shared.idle:
+            return {"env": environment, "before": "tests.canary:begin", "told": variables}
+        path = os.pathsep.join((str(self.folder / "hook"), environment.get("PYTHONPATH", "")))
+        at_start = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        return {"env": {**environment, **at_start, **variables}}
 
     def call(
         self, argv: Sequence[str], cwd: Path, environment: Mapping[str, str], stdin: str = "", *, shows: bool = False
@@ -108,17 +120,15 @@ class Watch:
         # A pipe and no file: the disk may be full.
         reading, record = os.pipe()
         fcntl.fcntl(record, fcntl.F_SETPIPE_SZ, 1 << 20)
-        done = subprocess.run(
+        done = warm.run(
             argv,
             cwd=cwd,
-            env=self.environment(environment, record),
             pass_fds=[record],
             input=stdin,
             capture_output=True,
-            text=True,
-            check=False,
             timeout=240,
             umask=0,  # nothing is private by luck
+            **self.hooked(argv, self.environment(environment), record),
         )
         task = " ".join(argv[3:])
         if not shows and self.holds(done.stdout + done.stderr):

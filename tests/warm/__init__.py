@@ -22,7 +22,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, AnyStr
 
-__all__ = ["Popen", "Server", "run", "shared"]
+__all__ = ["Popen", "Server", "run", "shared", "words_of"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
