@@ -16,6 +16,7 @@ from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.engine.hashes import MADE_ANEW
 from conche.engine.images import Found
+from conche.env.definitions import altered_services
 from conche.errors import ConcheError, NotFound, did_you_mean
 from conche.secret import SECRET_NAME, Redactor, Secret
 from conche.secrets.values import for_environment, variables
@@ -34,6 +35,7 @@ class Observed:
         containers: what is there, of any state.
         images: reference -> image id on the engine, None where it is missing.
         contents: image id -> digest of what is in it, where containers run from another id than their reference means.
+        altered: service -> keys of its definition that are others than its container was made from, as far as known.
         missing_networks: external networks that are not on the engine.
         leftovers: containers of an interrupted trial.
         own: reference -> image of stack.yaml, for the images this repository builds.
@@ -53,6 +55,7 @@ class Observed:
     changed: tuple[str, ...] = ()
     interrupted: str = ""
     contents: Mapping[str, str] = field(default_factory=dict)
+    altered: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def same_image(self, one: str, other: str) -> bool:
         """Whether two image ids have the same in them."""
@@ -200,6 +203,7 @@ def _observed(
         leftovers=leftovers,
         own={reference: image for reference, image in own.items() if image},
         contents=contents_of(compose.engine, found, ids),
+        altered=altered_services(stack.name, compose.engine, configuration, found),
     )
 
 

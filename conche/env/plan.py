@@ -140,6 +140,7 @@ def _difference(seen: Observed, service: Service, fresh: Collection[str] = ()) -
 
 def _changed(seen: Observed, service: Service, container: Container) -> str:
     if container.config_hash not in service.hashes:
-        return "its definition changed"
+        names = ", ".join(seen.altered.get(service.name, ()))
+        return f"its definition changed: {names}" if names else "its definition changed"
     image = seen.images.get(service.image)
     return "its image changed" if image and not seen.same_image(container.image_id, image) else ""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from conche.command import Invocation
 from conche.engine.compose import Compose
 from conche.env import report
+from conche.env.definitions import remember
 from conche.env.locking import everywhere, here
 from conche.env.observe import Observed, glance, observe, open_compose, service_of
 from conche.env.plan import plan_up
@@ -143,6 +144,7 @@ def reported(call: Invocation, before: Observed, compose: Compose, plan: Plan) -
     """What is said of an environment that was changed."""
     name = before.name
     seen = observe(call.stack, name, compose)
+    remember(call.stack.name, seen.configuration, seen.containers)
     orphans = sorted({c.service for c in seen.containers} - seen.configuration.services.keys())
     if orphans:  # a service of a profile is in the files, but not in the configuration
         orphans = sorted(set(orphans) - compose.every_service())

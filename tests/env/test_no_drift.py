@@ -180,3 +180,28 @@ def test_what_an_env_file_says_is_part_of_the_definition(make: Callable[[str], P
     assert project.invoke("env.up").returncode == 0
     assert project.ids(engine) != first
     project.see_no_drift()
+
+
+def test_a_changed_definition_is_told_by_the_names_of_its_keys(make: Callable[[str], Project], engine: Engine) -> None:
+    shape = f"services: {{web: {{{PY}, environment: {{LEVEL: '1', URL: 'pg://${{DB_PASSWORD}}@db', SAME: 'a$$b'}}}}}}"
+    project = make(shape)
+    changed = shape.replace("LEVEL: '1'", "LEVEL: 'level-two', MORE: x").replace("init: true", "init: true, user: '1'")
+
+    def said() -> str:
+        status = project.invoke("env.status", "--env", "dev")
+        planned = project.invoke("env.up", "--dry-run")
+        assert (status.returncode, planned.returncode) == (1, 0), planned.stderr
+        assert "level-two" not in status.stdout + planned.stdout
+        [cause] = {step["cause"] for step in json.loads(project.invoke("env.up", "--dry-run", "--json").stdout)["plan"]}
+        assert cause in status.stdout
+        return str(cause)
+
+    # Made by plain Compose, then by Conche, which remembers more than inspection shows.
+    project.compose("up", "--detach", "--no-build", "--pull", "never")
+    project.stack.write("compose.yaml", changed)
+    assert said() == "its definition changed: environment.LEVEL, environment.MORE, user"
+    assert project.invoke("env.up").returncode == 0
+    project.see_no_drift()
+
+    project.stack.write("compose.yaml", changed.replace("user: '1'", "user: '1', shm_size: 16mb"))
+    assert said() == "its definition changed: shm_size"

@@ -1,0 +1,110 @@
+"""Which keys of a service's definition have changed: their names, never their values.
+
+What a container was made from is remembered on this machine, by Compose's hash of it and as salted fingerprints. Of a
+container that somebody else has made there is only what inspecting it shows.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets as random
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from conche.engine.compose import Configuration
+from conche.engine.connection import Engine
+from conche.engine.containers import Container
+from conche.engine.inspection import as_inspected, asked_for
+from conche.files import state_folder, write_atomic
+
+__all__ = ["altered", "altered_services", "flat", "remember"]
+
+LEFT_OUT = frozenset({"build", "pull_policy", "scale", "deploy.replicas"})
+"""What does not make another container: Compose does not hash it."""
+
+MOST_NAMED = 8
+"""Names in one sentence."""
+
+
+def flat(body: Mapping[str, Any]) -> dict[str, str]:
+    """A service's keys, those of mappings one by one such as `environment.LEVEL`, with their values as JSON."""
+    found = {}
+    for key, value in body.items():
+        if isinstance(value, Mapping):
+            found.update({f"{key}.{below}": json.dumps(one, sort_keys=True) for below, one in value.items()})
+        elif value not in (None, [], ""):
+            found[key] = json.dumps(value, sort_keys=True)
+    return {key: value for key, value in found.items() if key not in LEFT_OUT and key.split(".")[0] not in LEFT_OUT}
+
+
+def altered(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
+    """The keys of two flat definitions that differ, in order."""
+    names = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    return (*names[:MOST_NAMED], f"and {len(names) - MOST_NAMED} more") if len(names) > MOST_NAMED else tuple(names)
+
+
+def altered_services(
+    stack: str, engine: Engine, configuration: Configuration, found: Iterable[Container]
+) -> dict[str, tuple[str, ...]]:
+    """Service -> the keys that differ from what a container of it was made from; only where its hash is another.
+
+    Args:
+        stack: its name.
+    """
+    services = configuration.services
+    other = [one for one in found if one.service in services and one.config_hash not in services[one.service].hashes]
+    if not other:
+        return {}
+    salt, known = _read(_file(stack, configuration.project))
+    keys: dict[str, tuple[str, ...]] = {}
+    for one in other:
+        body = configuration.rendered["services"][one.service]
+        if one.config_hash in known:
+            keys[one.service] = altered(known[one.config_hash], _prints(salt, body))
+        elif inspected := as_inspected(engine, one.id):
+            keys[one.service] = altered(flat(inspected), flat(asked_for(body, inspected)))
+    return keys
+
+
+def remember(stack: str, configuration: Configuration, found: Collection[Container]) -> None:
+    """Keep what the containers were made from; what is known of others of them stays, the rest goes.
+
+    A folder that cannot be written costs later names, and is no fault.
+    """
+    file = _file(stack, configuration.project)
+    salt, known = _read(file)
+    services = configuration.services
+    current = {
+        one.config_hash: _prints(salt, configuration.rendered["services"][one.service])
+        for one in found
+        if one.service in services and one.config_hash in services[one.service].hashes
+    }
+    kept = {one.config_hash: known[one.config_hash] for one in found if one.config_hash in known}
+    said = {"salt": salt.hex(), "definitions": {**kept, **current}}
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomic(file, json.dumps(said).encode(), mode=0o600)
+    except OSError:
+        return
+
+
+def _file(stack: str, project: str) -> Path:
+    return state_folder() / stack / f"definitions-{project}.json"
+
+
+def _prints(salt: bytes, body: Mapping[str, Any]) -> dict[str, str]:
+    """A flat definition with a fingerprint in the place of each value."""
+    return {key: hmac.new(salt, value.encode(), "sha256").hexdigest()[:16] for key, value in flat(body).items()}
+
+
+def _read(file: Path) -> tuple[bytes, Mapping[str, Mapping[str, str]]]:
+    """The salt, and the definitions by hash; a new salt where there is nothing that can be read."""
+    try:
+        said = json.loads(file.read_bytes())
+        salt, definitions = bytes.fromhex(said["salt"]), said["definitions"]
+        known = {str(name): {str(key): str(one) for key, one in keys.items()} for name, keys in definitions.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return random.token_bytes(32), {}
+    return salt, known
