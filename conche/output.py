@@ -116,13 +116,13 @@ class Output:
         """Why the answer could not be written, or not to its end."""
         return self._stdout.lost
 
-    def line(self, text: str) -> None:
-        """One line of a stream that is itself the answer, such as a log that is followed.
+    def line(self, text: object) -> None:
+        """One line of a stream that is itself the answer, such as a log that is followed; shown as its str().
 
         Raises:
             AnswerLost: nobody reads on, so nothing more needs to be got.
         """
-        self._put(self.redact(text) + "\n")
+        self._put(self.redact(str(text)) + "\n")
         if self.lost is not None:
             raise self.lost
 
