@@ -96,6 +96,11 @@ class Container:
     log_driver: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def half_made(self) -> bool:
+        """Whether Compose was ended while it made this one: until the one before is gone its name says for which."""
+        return self.state == "created" and re.match(r"[0-9a-f]{12}_", self.name) is not None
+
 
 def of_project(engine: Engine, project: str) -> tuple[Container, ...]:
     """The containers of a Compose project, running or not, by service; one-off containers are left out."""

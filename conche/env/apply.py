@@ -7,10 +7,12 @@ that was begun is taken back, newest first, and what served before is looked at 
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from conche.engine import containers, health, images, networks
+from conche.engine import containers, health, images, kept, networks
 from conche.engine.compose import Compose, Service
 from conche.engine.containers import Container
 from conche.engine.hashes import leaves_others
@@ -19,12 +21,16 @@ from conche.env import trial
 from conche.env.evidence import evidence, reasons
 from conche.env.observe import Observed
 from conche.env.plan import works
-from conche.errors import ConcheError, NotRestored, Partial, Restored, Told
+from conche.env.unwinding import PAUSE, Undo, told, unwind
+from conche.errors import ConcheError, Partial, Restored
 from conche.outcome import Plan, Step
 from conche.output import Progress
 from conche.process import Completed, signals_deferred
 
 __all__ = ["Applier"]
+
+ENGINE_BACK = 60.0
+"""Seconds that an engine which is being restarted is waited for before unwinding."""
 
 
 @dataclass
@@ -49,8 +55,12 @@ class Applier:
     held: int | None = None
     whole: bool = True
     _absent: dict[str, ConcheError] = field(default_factory=dict)
-    _undo: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+    _undo: list[Undo] = field(default_factory=list)
     _started: set[str] = field(default_factory=set)
+    _touched: set[str] = field(default_factory=set)
+    _engine_gone: bool = False
 
     def apply(self, plan: Plan) -> None:
         """Take every step, then see that everything works.
@@ -70,16 +80,14 @@ class Applier:
             self._wait_for(self._started)
         except BaseException as error:
             with signals_deferred():
-                problems = [*self._unwind(), *self._no_longer_serving()]
-            if problems and isinstance(error, Told):
-                raise self._not_restored(error, problems) from error
-            for problem in problems:
-                error.add_note(problem)
-            raise
+                problems = unwind(self._undo, self.progress.step, self._wait_ready, clock=self.clock, pause=self.pause)
+                problems += self._no_longer_serving()
+            raise told(error, problems, begun=bool(self._touched), by_hand=self._by_hand()) from error
+        self._forget()
         if self._absent:
             raise self._partial()
 
-    def _take(self, step: Step, plan: Plan) -> None:
+    def _take(self, step: Step, plan: Plan) -> None:  # noqa: C901 - one case for each kind of step
         name = step.name
         match step.action, step.kind:
             case "remove", "container":
@@ -102,6 +110,9 @@ class Applier:
                 self._recreate(name)
             case "restart", "service":
                 self._restart(name)
+            case "restore", "service":
+                with signals_deferred():
+                    kept.bring_back(self.compose.engine, self.compose.project, name)
             case "await", "service":
                 self._started.add(name)
             case _:
@@ -140,7 +151,7 @@ class Applier:
 
     def _start(self, name: str) -> None:
         self._wait_for(self._dependencies(name))
-        self._started.add(name)
+        self._began(name)
         if self.seen.of(name):
             self._undo.append((f"stop service {name}", lambda: self._stop(name)))
         else:
@@ -165,7 +176,8 @@ class Applier:
         if serves and service.image in self.seen.own and service.tries and not (service.ends or service.completes):
             self._try(name)
         self.progress.step(f"replacing {name}")
-        self._started.add(name)
+        self._began(name)
+        self._keep(name)
         completed = self.compose.make(
             self._up(name),
             on_line=self.progress.detail,
@@ -177,14 +189,40 @@ class Applier:
     def _is_current(self, name: str) -> bool:
         """Whether a build or pull has brought the image that runs already, under the same definition."""
         service = self.seen.configuration.services[name]
-        return not self._started.intersection(service.shares) and all(
-            container.config_hash in service.hashes
-            and images.same(self.compose.engine, container.image_id, service.image)
-            for container in self.seen.of(name)
+        return (
+            not self._started.intersection(service.shares)
+            and bool(self.seen.of(name))
+            and all(
+                container.config_hash in service.hashes
+                and images.same(self.compose.engine, container.image_id, service.image)
+                for container in self.seen.of(name)
+            )
         )
 
-    def _restart(self, name: str) -> None:
+    def _began(self, name: str) -> None:
         self._started.add(name)
+        self._touched.add(name)
+
+    def _keep(self, name: str) -> None:
+        """Keep what runs now until what replaces it works: Compose removes the one before it starts the other."""
+        engine, project = self.compose.engine, self.compose.project
+        self._undo.append((f"bring {name} back as it was", lambda: kept.bring_back(engine, project, name)))
+        try:
+            with signals_deferred():
+                for container in self._of(name):
+                    kept.keep(engine, container)
+        except ConcheError as error:
+            said = " ".join(error.evidence) or error.message
+            self.progress.step(f"on a failure {name} could not be brought back as it was: {said}")
+
+    def _forget(self) -> None:
+        """What could not be removed goes with the next command."""
+        with contextlib.suppress(ConcheError):
+            for name in self._touched:
+                kept.forget(self.compose.engine, self.compose.project, name)
+
+    def _restart(self, name: str) -> None:
+        self._began(name)
         with signals_deferred():
             for container in self.seen.of(name):
                 containers.restart(self.compose.engine, container)
@@ -213,15 +251,16 @@ class Applier:
     def _look(self) -> tuple[Container, ...]:
         return containers.of_project(self.compose.engine, self.compose.project)
 
+    def _of(self, name: str) -> list[Container]:
+        return [container for container in self._look() if container.service == name]
+
     def _each(self, name: str, act: Callable[..., None]) -> None:
-        for container in self._look():
-            if container.service == name:
-                act(self.compose.engine, container.id)
+        for container in self._of(name):
+            act(self.compose.engine, container.id)
 
     def _stop(self, name: str) -> None:
-        for container in self._look():
-            if container.service == name:
-                containers.stop(self.compose.engine, container.id, container.stop_timeout)
+        for container in self._of(name):
+            containers.stop(self.compose.engine, container.id, container.stop_timeout)
 
     def _failure(self, waiting: Waiting, said: str = "") -> Restored:
         name = self.seen.name
@@ -242,16 +281,17 @@ class Applier:
                 next_command=f"invoke env.status --env {self.seen.name}",
             )
 
-    def _unwind(self) -> list[str]:
-        """Take back what was begun; what could not be taken back, in words."""
-        problems = []
-        for description, undo in reversed(self._undo):
-            self.progress.step(f"unwinding: {description}")
+    def _wait_ready(self) -> None:
+        """Wait until the engine answers: it may just be restarting. One that does not come back is waited for once."""
+        deadline = self.clock() + ENGINE_BACK
+        while not self._engine_gone:
             try:
-                undo()
-            except Exception as error:  # noqa: BLE001 - one that fails must not keep the others from being taken back
-                problems.append(f"could not {description}: {error}")
-        return problems
+                self._look()
+            except ConcheError:
+                self._engine_gone = self.clock() > deadline
+                self.pause(PAUSE)
+            else:
+                return
 
     def _no_longer_serving(self) -> list[str]:
         """Services that worked before and do not now; one that was just replaced is given its time."""
@@ -275,12 +315,7 @@ class Applier:
             timeout=self.timeout,
         )
 
-    def _not_restored(self, error: Told, problems: list[str]) -> NotRestored:
+    def _by_hand(self) -> str:
         name = self.seen.name
-        return NotRestored(
-            "previous-state-lost",
-            f"{error.message} What was there before could not be brought back.",
-            evidence=[*problems, *error.evidence],
-            next_command=f"invoke env.logs --env {name}\ngit stash    # or another way back to what worked\n"
-            f"invoke env.up --env {name}",
-        )
+        back = "git stash    # or another way back to what worked"
+        return f"invoke env.logs --env {name}\n{back}\ninvoke env.up --env {name}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from conche.command import Invocation
-from conche.engine import containers, images, networks
+from conche.engine import containers, images, kept, networks
 from conche.engine.compose import Compose, Configuration, Service
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
@@ -37,7 +37,7 @@ class Observed:
         contents: image id -> digest of what is in it, where containers run from another id than their reference means.
         altered: service -> keys of its definition that are others than its container was made from, as far as known.
         missing_networks: external networks that are not on the engine.
-        leftovers: containers of an interrupted trial.
+        leftovers: containers of an interrupted trial or replacement.
         own: reference -> image of stack.yaml, for the images this repository builds.
         release: the release that serves, where the environment is run by releases; empty elsewhere.
         changed: services whose files say something else than that release.
@@ -163,10 +163,12 @@ def _confirmed(compose: Compose, configuration: Configuration, found: Sequence[C
 
 
 def look(compose: Compose) -> tuple[tuple[Container, ...], tuple[Container, ...]]:
-    """The containers of a project, and what an interrupted trial has left."""
+    """The containers of a project, and what an interrupted trial or replacement has left."""
     found = containers.of_project(compose.engine, compose.project)
-    asked = tuple(containers.asked(compose.engine, container) for container in found)
-    return asked, containers.of_project(compose.engine, compose.project + TRIAL)
+    halves = tuple(container for container in found if container.half_made)
+    asked = tuple(containers.asked(compose.engine, container) for container in found if not container.half_made)
+    trials = containers.of_project(compose.engine, compose.project + TRIAL)
+    return asked, (*trials, *halves, *kept.twins(compose.engine, compose.project))
 
 
 def contents_of(engine: Engine, found: Iterable[Container], there: Mapping[str, Found | None]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from conche.engine import kept
 from conche.engine.compose import Service
 from conche.engine.containers import Container
 from conche.env.observe import Observed
@@ -58,8 +59,18 @@ def drift(seen: Observed) -> Mapping[str, str]:
 
 
 def _leftover_steps(seen: Observed) -> list[Step]:
-    cause = "left over from an interrupted trial"
-    return [Step("remove", f"container {container.name}", cause) for container in seen.leftovers]
+    interrupted = kept.interrupted(seen.leftovers, seen.containers)
+    restored = [Step("restore", f"service {name}", "its replacement was interrupted") for name in interrupted]
+    doomed = [one for one in seen.leftovers if one.service not in interrupted or not _replacing(one)]
+    return restored + [Step("remove", f"container {one.name}", f"left over from {_whence(one)}") for one in doomed]
+
+
+def _replacing(leftover: Container) -> bool:
+    return leftover.project.endswith(kept.BEFORE) or leftover.half_made
+
+
+def _whence(leftover: Container) -> str:
+    return "an interrupted replacement" if _replacing(leftover) else "an interrupted trial"
 
 
 def _image_steps(seen: Observed, services: Mapping[str, Service], *, build: bool, refresh: bool) -> list[Step]:
@@ -92,6 +103,8 @@ def _service_step(  # noqa: PLR0911 - one return for each thing that may be wron
 ) -> Step | None:
     found = seen.of(service.name)
     subject = f"service {service.name}"
+    if service.name in kept.interrupted(seen.leftovers, seen.containers):
+        return Step("recreate", subject, "its replacement was interrupted")
     if not found:
         return Step("create", subject, "has no container", undo=f"remove {subject}")
     difference = _difference(seen, service, fresh)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,9 @@ from conche.env.deploy.document import alias
 from conche.env.deploy.edge import Configuration as EdgeConfiguration
 from conche.env.deploy.edge import Edge
 from conche.env.deploy.look import Look
-from conche.env.deploy.unwinding import Before, Undo, told, unwind
+from conche.env.deploy.unwinding import Before, by_hand, wait_ready
 from conche.env.evidence import evidence
+from conche.env.unwinding import Undo, told, unwind
 from conche.errors import ConcheError, NotFound, NotRestored, Restored, Told
 from conche.outcome import Plan, Step
 from conche.output import Progress
@@ -115,9 +117,10 @@ class Pipeline:
                 self._left_behind(error)
                 return
             with signals_deferred():
-                problems = unwind(self._undo, self.look, self.before, self.progress.step)
+                ready = functools.partial(wait_ready, self.look, self.before)
+                problems = unwind(self._undo, self.progress.step, ready)
                 problems += self.before.lost(self.look, self.configuration, self.timeout)
-            raise told(error, problems, self.look, begun=bool(self._undo)) from error
+            raise told(error, problems, begun=bool(self._undo), by_hand=by_hand(self.look)) from error
 
     def _left_behind(self, error: BaseException) -> None:
         """The release serves and is recorded; what is left of the one before does not make it a failure."""

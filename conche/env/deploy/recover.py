@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from conche.command import Invocation
-from conche.engine import containers, health
+from conche.engine import containers, health, kept
 from conche.engine.compose import Service
 from conche.engine.containers import Container
 from conche.env import trial
@@ -55,7 +55,9 @@ def plan_recovery(records: Records, look: Look, *, thorough: bool = True) -> Rec
     finished = unfinished is not None and at == unfinished.id and look.answers(at)
     interrupted = unfinished.id if unfinished else ""
     serves = at if finished else _before(at, current, there, interrupted)
-    steps = []
+    twins = kept.twins(look.compose.engine, look.compose.project)
+    lost = kept.interrupted(twins, look.all() if twins else ())
+    steps = [Step("restore", f"service {name}", "its replacement was interrupted") for name in lost]
     if unfinished is not None:
         action, why = ("finish", "it serves already") if finished else ("revert", "it did not serve yet")
         steps.append(Step(action, f"release {unfinished.id}", f"it was interrupted, and {why}"))
@@ -99,6 +101,11 @@ def _others(look: Look) -> Iterator[tuple[Container, str]]:
             yield one, "a release command"
     for one in containers.of_project(engine, project + "-trial"):
         yield one, "an interrupted trial"
+    twins = kept.twins(engine, project)
+    lost = kept.interrupted(twins, look.all() if twins else ())
+    for one in twins:
+        if one.service not in lost:
+            yield one, "an interrupted replacement"
 
 
 def settle(call: Invocation, records: Records, look: Look, *, strict: bool = False) -> Records:
@@ -116,6 +123,7 @@ def settle(call: Invocation, records: Records, look: Look, *, strict: bool = Fal
     unfinished = records.unfinished
     if unfinished is not None:
         call.output.say(f"{unfinished.id} was interrupted ({unfinished.who} on {unfinished.where}): settling it first")
+    _restore(look, recovery.plan)
     resume(records, look, recovery.serves, call.output.say)
     if any(step.action == "return" for step in recovery.plan) and unfinished is not None:
         give_back(look, records.handover(unfinished.id))
@@ -142,6 +150,13 @@ def settle(call: Invocation, records: Records, look: Look, *, strict: bool = Fal
     if unfinished is not None:
         records.end(unfinished, _ending(Result.SUCCEEDED if recovery.finished else Result.INTERRUPTED))
     return open_records(call, look.compose)
+
+
+def _restore(look: Look, plan: Plan) -> None:
+    """Bring back what was running when its replacement was interrupted."""
+    for step in plan:
+        if step.action == "restore":
+            kept.bring_back(look.compose.engine, look.compose.project, step.name)
 
 
 def _start(look: Look, recovery: Recovery) -> None:

@@ -1,31 +1,23 @@
-"""Taking back what a release has begun, and looking whether what worked before it works again."""
+"""What there was before a release, and looking whether it works again once the release was taken back."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from conche.engine import containers, health, networks
 from conche.engine.compose import Configuration, Service
 from conche.engine.containers import Container
 from conche.env.deploy.look import NOTHING, Look
-from conche.errors import Interrupted, NotRestored, Refused, Restored, Told
+from conche.env.unwinding import PAUSE
+from conche.errors import Told
 
-__all__ = ["Before", "Undo", "told", "unwind"]
-
-Undo = tuple[str, Callable[[], None]]
-"""What it does, in words, and the doing."""
+__all__ = ["Before", "by_hand", "wait_ready"]
 
 ENGINE_BACK = 60.0
 """Seconds that an engine which is being restarted is waited for before unwinding."""
-
-AGAIN = 30.0
-"""Seconds in which a step that cannot be taken back is tried again."""
-
-PAUSE = 0.3
-"""Seconds between two tries."""
 
 
 @dataclass(frozen=True)
@@ -93,38 +85,13 @@ class Before:
         return [] if answer.good else [f"{self.release} answers {look.deploy.probe.path}: {answer}"]
 
 
-def unwind(
-    undo: Sequence[Undo],
+def wait_ready(
     look: Look,
     before: Before,
-    say: Callable[[str], None],
     *,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
-) -> list[str]:
-    """Take steps back, the newest first; what could not be taken back, in words.
-
-    Each is tried until it succeeds, for a while: an engine that is restarted answers until it is down, and refuses.
-    """
-    problems = []
-    for description, act in reversed(undo):
-        say(f"unwinding: {description}")
-        deadline = clock() + AGAIN
-        while True:
-            _await(look, before, clock, pause)
-            try:
-                act()
-            except (Exception, Told) as error:  # noqa: BLE001 - one that fails must not keep the others from it
-                if clock() > deadline:
-                    problems.append(f"could not {description}: {error}")
-                    break
-                pause(PAUSE)
-            else:
-                break
-    return problems
-
-
-def _await(look: Look, before: Before, clock: Callable[[], float], pause: Callable[[float], None]) -> None:
+) -> None:
     """Wait until the engine answers, and the edge and what it served run: the engine may just be restarting them."""
     ids = {one.id for one in before.working if one.service in (look.deploy.edge, look.deploy.serves)}
     deadline = clock() + ENGINE_BACK
@@ -138,27 +105,9 @@ def _await(look: Look, before: Before, clock: Callable[[], float], pause: Callab
         pause(PAUSE)
 
 
-def told(error: BaseException, problems: Sequence[str], look: Look, *, begun: bool) -> BaseException:
-    """The error to show: the first one, and whether what it found was restored."""
-    if not isinstance(error, Told):
-        for problem in problems:
-            error.add_note(problem)
-        return error
-    if problems:
-        return NotRestored(
-            "previous-state-lost",
-            f"{error.message} What worked before could not be brought back.",
-            looked_at=error.looked_at,
-            evidence=[*problems, *error.evidence],
-            next_command=f"invoke env.status --env {look.name}\ninvoke env.recover --env {look.name}\n"
-            f"docker ps --all --filter label=com.docker.compose.project={look.compose.project}",
-        )
-    if isinstance(error, Restored | Refused | Interrupted) or not begun:
-        return error
-    return Restored(
-        error.code,
-        f"{error.message} What served before still serves.",
-        looked_at=error.looked_at,
-        evidence=error.evidence,
-        next_command=error.next_command,
+def by_hand(look: Look) -> str:
+    """The commands where what worked before a release could not be brought back."""
+    return (
+        f"invoke env.status --env {look.name}\ninvoke env.recover --env {look.name}\n"
+        f"docker ps --all --filter label=com.docker.compose.project={look.compose.project}"
     )
