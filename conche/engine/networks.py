@@ -7,7 +7,17 @@ from collections.abc import Collection, Sequence
 
 from conche.engine.connection import Engine, translated
 
-__all__ = ["create", "members", "names", "overlays", "remove", "remove_new", "remove_of_project", "volumes"]
+__all__ = [
+    "create",
+    "members",
+    "names",
+    "overlays",
+    "remove",
+    "remove_new",
+    "remove_of_project",
+    "remove_volume",
+    "volumes",
+]
 
 MADE_BY = {"io.conche.made-by": "conche"}
 """Label of a network that was made here."""
@@ -65,6 +75,12 @@ def remove_of_project(engine: Engine, project: str) -> None:
             engine.client.api.remove_network(network["Id"])
         for volume in engine.client.api.volumes(filters=label).get("Volumes") or []:
             engine.client.api.remove_volume(volume["Name"])
+
+
+def remove_volume(engine: Engine, name: str) -> None:
+    """Delete a volume with its data."""
+    with translated(engine.address):
+        engine.client.api.remove_volume(name)
 
 
 def volumes(engine: Engine, wanted: Sequence[str]) -> tuple[str, ...]:

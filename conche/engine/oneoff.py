@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
+from conche.engine import containers
 from conche.engine.connection import Engine, translated
+from conche.engine.state import packed
 from conche.process import Captured, Completed
 from conche.process import run as run_process
 
-__all__ = ["beside", "left", "run"]
+__all__ = ["beside", "left", "run", "within"]
+
+HOME = "/tmp"  # noqa: S108 - in a container that nobody else has
+"""A folder that each image has."""
 
 
 def beside(engine: Engine, container_id: str, command: Sequence[str], labels: Mapping[str, str]) -> str:
@@ -46,3 +52,30 @@ def left(engine: Engine, label: str) -> dict[str, str]:
     with translated(engine.address):
         found = engine.client.api.containers(all=True, filters={"label": label})
     return {one["Id"]: one["Labels"][label] for one in found}
+
+
+@contextmanager
+def within(engine: Engine, image: str, network: str, files: Mapping[str, bytes], seconds: int) -> Iterator[str]:
+    """A container in a network that does nothing but be there, to run programs in; it goes at the end.
+
+    Args:
+        files: what it has in its `CURL_HOME`.
+        seconds: after which it ends by itself, where whoever made it was killed.
+    """
+    api = engine.client.api
+    with translated(engine.address):
+        made = api.create_container(
+            image,
+            entrypoint=["sleep", str(seconds)],
+            command=[],
+            environment={"CURL_HOME": HOME},
+            healthcheck={"test": ["NONE"]},
+            host_config=api.create_host_config(network_mode=network, auto_remove=True, init=True),
+        )["Id"]
+    try:
+        with translated(engine.address):
+            api.put_archive(made, HOME, packed(files, mode=0o644))
+            api.start(made)
+        yield str(made)
+    finally:
+        containers.remove(engine, made)

@@ -26,6 +26,7 @@ __all__ = [
     "deploy",
     "nodes",
     "observed",
+    "others",
     "provide",
     "remove",
     "replicate",
@@ -183,6 +184,13 @@ def nodes(engine: Engine) -> dict[str, Node]:
         )
         for one in found
     }
+
+
+def others(engine: Engine) -> list[Node]:
+    """The machines of the swarm but the one of this engine."""
+    with translated(engine.address):
+        own = (engine.client.info().get("Swarm") or {}).get("NodeID")
+    return [node for id_, node in nodes(engine).items() if id_ != own]
 
 
 def observed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from conche.command import Invocation
 from conche.engine import containers, networks
+from conche.engine.compose import Compose
 from conche.env.locking import locked
 from conche.env.observe import observe, open_compose
 from conche.env.plan import plan_down
@@ -20,10 +21,11 @@ def down(call: Invocation, name: str, *, volumes: bool, confirm: str | None) -> 
     if environment.swarm:
         from conche.env.deploy.swarm_view import down_swarm
 
-        if environment.protected and not call.dry_run:
-            _ask(call, name, (), protected=True, confirmed=confirm)
         with locked(call, compose.engine, name):
-            return down_swarm(call, name, compose)
+            doomed = _volumes(compose) if volumes else ()
+            if (environment.protected or doomed) and not call.dry_run:
+                _ask(call, name, doomed, protected=environment.protected, confirmed=confirm)
+            return down_swarm(call, name, compose, doomed, volumes=volumes)
     with locked(call, compose.engine, name):
         seen = observe(call.stack, name, compose)
         doomed = networks.volumes(compose.engine, seen.configuration.volumes) if volumes else ()
@@ -43,6 +45,11 @@ def down(call: Invocation, name: str, *, volumes: bool, confirm: str | None) -> 
         plan=plan,
         tables=[Table(("what", "state"), rows, title=f"{name} is down")],
     )
+
+
+def _volumes(compose: Compose) -> tuple[str, ...]:
+    """Those of the environment's volumes that this engine has."""
+    return networks.volumes(compose.engine, compose.configuration(hashed=False).volumes)
 
 
 def _ask(call: Invocation, name: str, doomed: tuple[str, ...], *, protected: bool, confirmed: str | None) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from conche.command import Invocation
+from conche.env import on_swarm
 from conche.env.observe import observe, open_compose, service_of
 from conche.errors import Refused
 from conche.outcome import Outcome
@@ -27,8 +28,14 @@ USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 def logs(call: Invocation, name: str, *, follow: bool, tail: int, service: str | None) -> Outcome:
     """What the containers write, the last `tail` lines of each."""
-    call.environment(name)
+    swarmed = call.environment(name).swarm
     compose = open_compose(call, name)
+    if follow and call.output.as_json:
+        raise Refused(
+            "json-has-an-end", "--json and --follow exclude each other.", next_command="invoke env.logs --follow"
+        )
+    if swarmed:
+        return on_swarm.logs(call, name, compose, follow=follow, tail=tail, service=service)
     if service:
         service_of(compose.configuration(hashed=False), service)
     plain = [] if at_terminal(sys.stdout) else ["--ansi", "never"]
@@ -36,10 +43,6 @@ def logs(call: Invocation, name: str, *, follow: bool, tail: int, service: str |
         *plain, "logs", "--tail", str(tail), *(["--follow"] if follow else []), *([service] if service else [])
     )
     if call.output.as_json:
-        if follow:
-            raise Refused(
-                "json-has-an-end", "--json and --follow exclude each other.", next_command="invoke env.logs --follow"
-            )
         lines = compose.call(argv).require("reading the logs").stdout.lines()
         return Outcome(value=[line.removeprefix(CLEAR_LINE) for line in lines])
     unwanted = "" if at_terminal(sys.stdout) else CLEAR_LINE
@@ -84,7 +87,7 @@ def _urls(value: Any) -> Any:
 
 def execute(call: Invocation, name: str, service: str) -> Outcome:
     """Run what stands after `--` inside a container; its exit code is ours."""
-    call.environment(name)
+    swarmed = call.environment(name).swarm
     if not call.remainder:
         raise Refused(
             "no-command",
@@ -92,6 +95,8 @@ def execute(call: Invocation, name: str, service: str) -> Outcome:
             next_command=f"invoke env.exec --env {name} --service {service} -- python --version",
         )
     compose = open_compose(call, name)
+    if swarmed:
+        return on_swarm.execute(call, compose, service)
     seen = observe(call.stack, name, compose)
     service_of(seen.configuration, service)
     if not any(container.state == "running" for container in seen.of(service)):

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from conche.command import Invocation
 from conche.engine import networks, state
-from conche.env import report
+from conche.env import on_swarm, report
 from conche.env.deploy.swarm_view import SwarmObserved, look_at_swarm
 from conche.env.deploy.view import look_at_release
 from conche.env.observe import Observed, glance, observe, open_compose
@@ -125,8 +125,14 @@ def _is_here(url: str) -> bool:
 
 def list_networks(call: Invocation, name: str, *, create: bool) -> Outcome:
     """The external networks of an environment and who is in them; with `create`, missing ones are made."""
-    call.environment(name)
+    swarmed = call.environment(name).swarm
     compose = open_compose(call, name)
+    if swarmed:
+        on_swarm.refuse(
+            name,
+            "its networks are overlays, of which a node sees only its own members",
+            "docker network ls --filter driver=overlay\ndocker network create --driver overlay --attachable NETWORK",
+        )
     seen = observe(call.stack, name, compose)
     plan = Plan(tuple(Step("create", f"network {one}", "no such network") for one in seen.missing_networks if create))
     if call.dry_run:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from conche.command import Invocation
 from conche.engine.compose import Compose
-from conche.env import report
+from conche.env import on_swarm, report
 from conche.env.definitions import remember
 from conche.env.locking import everywhere, here
 from conche.env.observe import Observed, glance, observe, open_compose, service_of
@@ -31,8 +31,15 @@ def update(call: Invocation, name: str, service: str, *, build: bool, timeout: f
 
 def restart(call: Invocation, name: str, service: str | None, *, timeout: float | None) -> Outcome:
     """Restart the containers of an environment, and wait until they work."""
-    call.environment(name)
+    swarmed = call.environment(name).swarm
     compose = open_compose(call, name)
+    if swarmed:
+        on_swarm.refuse(
+            name,
+            "its tasks are not restarted, but replaced by new ones",
+            f"docker service update --force {compose.project}_{service or 'SERVICE'}\n"
+            f"invoke env.deploy --env {name} --force",
+        )
     with here(call, name) as held:
         seen = observe(call.stack, name, compose)
         wanted = [service_of(seen.configuration, service).name] if service else list(seen.configuration.services)

@@ -7,7 +7,7 @@ from conche.backup.drivers import Dumping
 from conche.backup.entries import Reading
 from conche.backup.manifest import ComponentRecord
 from conche.backup.site import Site
-from conche.engine import containers
+from conche.engine import containers, task_containers
 from conche.engine.containers import Container
 from conche.errors import NotFound
 from conche.stack import Component
@@ -43,9 +43,12 @@ def serving(site: Site, component: Component) -> Container:
 
     Raises:
         NotFound: there is none.
+        Refused: on a swarm, it runs on another node.
     """
     assert component.environment is not None
     engine, project = site.engine(component), site.stack.project(component.environment)
+    if site.stack.environments[component.environment].swarm:
+        return task_containers.of_service(engine, project, str(component.service), "a dump or a restore")
     for one in containers.of_project(engine, project):
         if one.service == component.service and one.state == "running":
             return one

@@ -17,7 +17,7 @@ from conche.backup.influx import CONFIG, DATA, Influx
 from conche.backup.manifest import Artifact, ComponentRecord
 from conche.backup.site import Site
 from conche.backup.storing import store
-from conche.engine import containers, volumes
+from conche.engine import containers, task_containers, volumes
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.errors import NotFound, Refused
@@ -56,6 +56,8 @@ def find(site: Site, component: Component) -> Container:
     """
     assert component.environment is not None
     engine, project = site.engine(component), site.stack.project(component.environment)
+    if site.stack.environments[component.environment].swarm:
+        return task_containers.of_service(engine, project, str(component.service), "a dump or a restore")
     for one in containers.of_project(engine, project):
         if one.service == component.service:
             return one

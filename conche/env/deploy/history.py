@@ -10,6 +10,7 @@ from conche.command import Invocation
 from conche.engine import lock
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
+from conche.env import on_swarm
 from conche.env.deploy.look import Look
 from conche.env.deploy.records import Entry, Records, who
 from conche.env.deploy.recover import plan_recovery, settle
@@ -183,6 +184,12 @@ def maintenance(call: Invocation, name: str, *, on: bool, off: bool) -> Outcome:
     if deploy.edge is None:
         raise Refused("no-edge", f"{name} has no edge in stack.yaml, which could show a page.")
     compose = open_compose(call, name)
+    if call.environment(name).swarm:
+        on_swarm.refuse(
+            name,
+            "the edge is told there by a release which service it sends to, and by nothing else",
+            f"docker service scale {compose.project}_{deploy.serves}=0    # the edge answers 502 from then on",
+        )
     with locked(call, compose.engine, name):
         records = open_records(call, compose)
         look = Look(name, compose, deploy, compose.configuration(hashed=False).rendered)

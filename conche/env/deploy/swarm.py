@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from conche.command import Invocation
-from conche.engine import networks, stacks, swarm
+from conche.engine import networks, oneoff, stacks, swarm
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine, translated
 from conche.engine.stacks import Standing
@@ -27,7 +27,7 @@ from conche.env.deploy.records import Ending, Record, Records, Result
 from conche.env.deploy.swarm_keys import unordered
 from conche.env.deploy.swarm_stack import Sent, to_stack
 from conche.env.deploy.view import open_records, opened_if_possible, require_whole
-from conche.errors import Interrupted, NotRestored, Refused, Restored, Told
+from conche.errors import ConcheError, Interrupted, NotRestored, Refused, Restored, Told
 from conche.files import private_folder, write_atomic
 from conche.images.login import credentials
 from conche.outcome import Plan
@@ -45,6 +45,9 @@ PAUSE = 0.5
 
 AGAIN = 30.0
 """Seconds in which going back is tried again."""
+
+ASKING = 60
+"""Seconds after which a container that asks the edge ends by itself."""
 
 GOING = 30.0
 """Seconds that tasks are given to end, so that the networks they are in can go."""
@@ -189,12 +192,31 @@ class SwarmPipeline:
         )
 
     def _probe(self) -> None:
-        """Through the edge's own container, where it runs on this node."""
+        """Through the edge: from its own container, or where that is on another node from one in its network."""
         container = self._edge_container()
-        if container is None:
-            self.progress.step("the edge runs on another node: it is not asked")
+        if container is not None:
+            self._ask(edges.Edge(self.engine, container, self.listen))
             return
-        edge = edges.Edge(self.engine, container, self.listen)
+        self.progress.step("the edge runs on another node: it is asked over its network")
+        body = self.sent.body["services"][self.deploy.edge]
+        key = next(iter(body["networks"]))
+        network = str(self.sent.body["networks"][key].get("name") or f"{self.stack}_{key}")
+        # curl asks for the edge as it does inside it, and is connected to its task.
+        files = {".curlrc": f'connect-to = "::tasks.{self.stack}_{self.deploy.edge}:"\n'.encode()}
+        try:
+            with oneoff.within(self.engine, str(body["image"]), network, files, ASKING) as there:
+                self._ask(edges.Edge(self.engine, there, self.listen))
+        except Restored:
+            raise
+        except ConcheError as error:
+            raise Restored(
+                "probe-failed",
+                "The edge runs on another node, and cannot be asked from here whether the new release answers.",
+                evidence=[error.message, *error.evidence],
+                next_command=f"docker network inspect {network}    # is it attachable, and does it reach every node?",
+            ) from error
+
+    def _ask(self, edge: edges.Edge) -> None:
         probe, deadline = self.deploy.probe, self.clock() + 15.0
         while True:
             answers = edge.probe(probe.path, times=probe.times)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from conche.command import Invocation
-from conche.engine import swarm
+from conche.engine import networks, swarm
 from conche.engine.compose import Compose
 from conche.engine.swarm import Replicated
 from conche.env.deploy.records import Records
@@ -123,19 +123,35 @@ def see_known(found: Sequence[Replicated], records: Records, name: str, stack: s
     )
 
 
-def down_swarm(call: Invocation, name: str, compose: Compose) -> Outcome:
-    """Remove an environment's stack; its volumes stay, and so does what is known of its releases."""
+def down_swarm(call: Invocation, name: str, compose: Compose, doomed: Sequence[str], *, volumes: bool) -> Outcome:
+    """Remove an environment's stack; what is known of its releases stays.
+
+    Args:
+        doomed: volumes of this node that are deleted with their data.
+        volumes: the data is meant, too; other nodes have volumes of the same names, which only their engines delete.
+    """
     found = swarm.services(compose.engine, compose.project)
-    plan = Plan(tuple(Step("stop", f"service {one.name}", "asked for") for one in found))
+    elsewhere = sorted(node.name for node in swarm.others(compose.engine)) if volumes else []
+    steps = [Step("stop", f"service {one.name}", "asked for") for one in found]
+    steps += [Step("delete", f"volume {one}", "--volumes", destroys=True) for one in doomed]
+    plan = Plan(tuple(steps))
+    where = f"volumes on other nodes stay ({', '.join(elsewhere)}): docker --host ssh://NODE volume ls"
+    left = [where] if elsewhere else []
     if call.dry_run or not len(plan):
-        return Outcome(plan=plan, lines=() if len(plan) else (f"Nothing to do: {name} is down.",))
+        return Outcome(plan=plan, lines=() if len(plan) else (f"Nothing to do: {name} is down.",), warnings=left)
     with call.output.progress(f"stopping {name}"):
         swarm.remove(compose.engine, compose.project)
         gone = swarm.wait_gone(compose.engine, compose.project, GONE)
+        if not gone:
+            left.append("some containers take longer to end; their volumes stay until then")
+        deleted = list(doomed) if gone else []
+        for one in deleted:
+            networks.remove_volume(compose.engine, one)
+    done = [step for step in plan if step.kind != "volume" or step.name in deleted]
     return Outcome(
-        value={"environment": name, "deleted_volumes": []},
+        value={"environment": name, "deleted_volumes": deleted},
         changed=True,
         plan=plan,
-        tables=[Table(("what", "state"), tuple((step.subject, "done") for step in plan), title=f"{name} is down")],
-        warnings=[] if gone else ["some containers take longer to end; they are not waited for"],
+        tables=[Table(("what", "state"), tuple((step.subject, "done") for step in done), title=f"{name} is down")],
+        warnings=left,
     )

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from conche.backup.influx import BEGINNING, Influx
 from conche.command import Invocation
-from conche.engine import containers
+from conche.engine import containers, task_containers
 from conche.engine.connection import Engine
 from conche.errors import CheckFailed, NotFound, Refused
 from conche.outcome import Outcome, Plan, Step, Table
@@ -70,6 +70,9 @@ def _opened(call: Invocation, name: str) -> Influx:
     known = [one for one in components if one.driver == "influxdb" and one.environment == name]
     component = known[0] if known else Component(driver="influxdb", service="influxdb", environment=name)
     engine = Engine(call.stack.environments[name].engine)
+    if call.stack.environments[name].swarm:
+        found = task_containers.of_service(engine, call.stack.project(name), str(component.service), "a deletion")
+        return Influx(engine, found, component.token_file)
     for one in containers.of_project(engine, call.stack.project(name)):
         if one.service == component.service and one.state == "running":
             return Influx(engine, one, component.token_file)

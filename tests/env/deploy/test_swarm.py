@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from conche.engine import swarm
+from conche.engine import stacks, swarm
 from conche.engine.connection import Engine
 from conche.engine.transfer import Credentials
 from conche.env.deploy.document import Document
@@ -211,3 +211,81 @@ def test_a_killed_release_is_settled_by_the_next_command(stack: EdgedStack, unti
     assert stack.history()["releases"][0]["result"] in ("interrupted", "succeeded", "damaged")
     assert deployed(stack, other, "--force").returncode == 0
     assert answer(stack)["version"] == other
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(300)
+def test_a_task_on_this_node_is_looked_into(stack: EdgedStack) -> None:
+    assert deployed(stack, "one").returncode == 0
+
+    inside = stack.invoke("env.exec", "--env", "prod", "--service", "store", "--", "cat", "/run/secrets/kept")
+    logs = stack.invoke("env.logs", "--env", "prod", "--service", "web", "--tail", "5")
+    every = json.loads(stack.invoke("env.logs", "--env", "prod", "--json").stdout)["value"]
+    followed = stack.invoke("env.logs", "--env", "prod", "--follow")
+
+    assert (inside.returncode, inside.stdout.startswith("swarm-canary")) == (0, True), inside.stderr
+    assert "server one starts" in logs.stdout
+    assert {line.partition(".")[0] for line in every} >= {f"{stack.project}_{one}" for one in ("web", "edge")}
+    assert (followed.returncode, "error [not-on-swarm]" in followed.stderr) == (2, True)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        (("env.restart",), "docker service update --force"),
+        (("env.maintenance", "--on"), "docker service scale"),
+        (("env.networks", "--create"), "docker network create --driver overlay"),
+    ],
+)
+def test_what_a_swarm_does_not_do_is_said_with_what_to_type(
+    stack: EdgedStack, words: tuple[str, ...], instead: str
+) -> None:
+    done = stack.invoke(*words, "--env", "prod")
+
+    assert (done.returncode, "error [not-on-swarm]" in done.stderr) == (2, True), done.stderr
+    assert instead in done.stderr
+
+
+@pytest.fixture
+def hand(tmp_path: Path, swarming: Engine, edge_image: str) -> Iterator[EdgedStack]:
+    """A stack of two services that was made by hand, under the name that a checkout would give it."""
+    made = EdgedStack.create(tmp_path / "checkout", free_port())
+    made.replace("stack.yaml", "    deploy:\n", "    engine: swarm\n    deploy:\n")
+    made.replace("compose/prod.yaml", f"    container_name: {made.name}-store\n", "")
+    sleeping = {"image": "python:3.11-slim-bookworm", "command": ["sleep", "1000"], "init": True}
+    services = {"web": {**sleeping, "stop_grace_period": "1s"}, "other": {**sleeping, "deploy": {"replicas": 2}}}
+    content = json.dumps({"version": "3.8", "services": services}).encode()
+    assert swarm.deploy(swarming, made.project, content, {}, lambda _: None).ok
+    for one in services:
+        assert swarm.wait_settled(swarming, made.project, one, 60)
+    yield made
+    swarm.remove(swarming, made.project)
+    assert swarm.wait_gone(swarming, made.project, 60)
+    swarm.sweep(swarming, made.project, frozenset())
+    made.remove_all(swarming)
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(300)
+def test_a_stack_that_was_made_by_hand_is_left_alone_and_survives_a_failed_takeover(
+    hand: EdgedStack, swarming: Engine
+) -> None:
+    before = stacks.standing(swarming, hand.project)
+    bad = hand.version("bad", "crash")
+
+    refused = hand.deploy(bad)
+
+    assert (refused.returncode, "error [stack-not-ours]" in refused.stderr) == (2, True), refused.stderr
+    assert "other: 2 of 2 run" in refused.stderr
+    failed = hand.deploy(bad, "--force", "--timeout", "60")
+    assert failed.returncode == 4, failed.stderr
+    assert stacks.standing(swarming, hand.project) == before
+    assert {one.name: one.running for one in swarm.services(swarming, hand.project)} == {"web": 1, "other": 2}
+
+    swarming.client.api.create_volume(f"{hand.name}-edge")
+    unsure = hand.invoke("env.down", "--env", "prod", "--volumes")
+    assert unsure.returncode == 2
+    down = hand.json("env.down", "--env", "prod", "--volumes", "--yes")
+    assert down["value"]["deleted_volumes"] == [f"{hand.name}-edge"]
+    assert swarm.services(swarming, hand.project) == ()

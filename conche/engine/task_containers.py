@@ -1,0 +1,63 @@
+"""Tasks of a swarm's services as containers of this very node; those of other nodes only their own engines reach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from conche.engine import containers
+from conche.engine.connection import Engine, translated
+from conche.engine.containers import Container
+from conche.engine.swarm import nodes
+from conche.errors import NotFound, Refused
+
+__all__ = ["here", "of_service"]
+
+SERVICE = "com.docker.swarm.service.name"
+"""Label of a task's container."""
+
+
+def here(engine: Engine, stack: str, service: str) -> Container | None:
+    """The running container of a service's task on this node; None where it runs on another one, or not at all."""
+    filters = {"label": f"{SERVICE}={stack}_{service}", "status": "running"}
+    with translated(engine.address):
+        found = engine.client.api.containers(filters=filters)
+    return next((one for said in found if (one := containers.read(engine, said["Id"]))), None)
+
+
+def of_service(engine: Engine, stack: str, service: str, what: str) -> Container:
+    """The same, for something that can be done on no other node.
+
+    Args:
+        what: that is done, as in `a command inside it`.
+
+    Raises:
+        NotFound: no task of it runs.
+        Refused: they run on other nodes.
+    """
+    found = here(engine, stack, service)
+    if found is not None:
+        return found
+    away = sorted({name for name, up in _where(engine, f"{stack}_{service}").items() if up})
+    if not away:
+        raise NotFound(
+            "service-not-running",
+            f"No task of {service} runs on the swarm.",
+            looked_at=[f"service {stack}_{service} on {engine.address}"],
+            next_command=f"docker service ps --no-trunc {stack}_{service}",
+        )
+    raise Refused(
+        "not-on-swarm",
+        f"{service} runs on {', '.join(away)}, and {what} needs a container of this engine.",
+        looked_at=[engine.address],
+        next_command=f"docker --host ssh://{away[0]} ps --filter label={SERVICE}={stack}_{service}",
+    )
+
+
+def _where(engine: Engine, service: str) -> dict[str, bool]:
+    """Name of each node that has a task of it -> whether it answers."""
+    api: Any = engine.client.api
+    with translated(engine.address, but=()):
+        tasks = api.tasks(filters={"name": service, "desired-state": "running"})
+    known = nodes(engine)
+    running = [known[t["NodeID"]] for t in tasks if t["Status"]["State"] == "running" and t.get("NodeID") in known]
+    return {node.name: node.up for node in running}

@@ -1,0 +1,80 @@
+"""What env.logs, env.exec and others do on a swarm, and what of it they cannot do there, with what to type instead."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from conche.command import Invocation
+from conche.engine import swarm, task_containers
+from conche.engine.compose import Compose
+from conche.env.observe import service_of
+from conche.errors import Refused
+from conche.outcome import Outcome
+from conche.output import at_terminal
+from conche.process import Captured, replace, run
+
+__all__ = ["execute", "logs", "refuse"]
+
+
+def refuse(name: str, why: str, instead: str) -> NoReturn:
+    """Refuse what a swarm cannot do.
+
+    Raises:
+        Refused: always.
+    """
+    raise Refused("not-on-swarm", f"{name} runs on a swarm: {why}.", next_command=instead)
+
+
+def logs(call: Invocation, name: str, compose: Compose, *, follow: bool, tail: int, service: str | None) -> Outcome:
+    """What the tasks write, on whatever node, service by service."""
+    found = [one.name for one in swarm.services(compose.engine, compose.project)]
+    if service is not None:
+        service_of(compose.configuration(), service)
+    if not found or (service and service not in found):
+        raise Refused(
+            "nothing-runs",
+            f"{service or name} has no service on the swarm.",
+            next_command=f"invoke env.up --env {name}",
+        )
+    wanted = [service] if service else found
+    if follow and len(wanted) > 1:
+        refuse(
+            name, "one service is followed at a time", f"invoke env.logs --env {name} --follow --service {wanted[0]}"
+        )
+    options = ["--tail", str(tail), *(["--follow"] if follow else [])]
+    lines: list[str] = []
+    for one in wanted:
+        argv = ["docker", "service", "logs", *options, f"{compose.project}_{one}"]
+        lines += _shown(call, compose, argv)
+    return Outcome(value=lines) if call.output.as_json else Outcome()
+
+
+def _shown(call: Invocation, compose: Compose, argv: Sequence[str]) -> list[str]:
+    environment = compose.engine.cli_environment()
+    if call.output.as_json:
+        done = run(argv, extra_env=environment, redact=compose.redact).require("reading the logs")
+        # What a container writes to its error stream comes there too.
+        return [*done.stdout.lines(), *done.stderr.lines()]
+
+    def show(line: Captured) -> None:
+        call.output.line(str(line))
+
+    run(argv, extra_env=environment, redact=compose.redact, on_line=show).require("reading the logs")
+    return []
+
+
+def execute(call: Invocation, compose: Compose, service: str) -> Outcome:
+    """Run what stands after `--` in the container of a task on this node; its exit code is ours."""
+    service_of(compose.configuration(), service)
+    container = task_containers.of_service(compose.engine, compose.project, service, "a command inside it")
+    terminal = at_terminal(sys.stdin, sys.stdout)
+    options = ["--interactive", *(["--tty"] if terminal else [])]
+    argv = ("docker", "exec", *options, container.id, *call.remainder)
+    environment = compose.engine.cli_environment()
+    if call.output.as_json:
+        done = run(argv, extra_env=environment, redact=compose.redact)
+        value = {"exit_code": done.exit_code, "stdout": str(done.stdout), "stderr": str(done.stderr)}
+        return Outcome(value=value, exit_code=done.exit_code)
+    return replace(argv, dict(environment))
