@@ -102,16 +102,23 @@ def test_data_with_which_the_service_does_not_work_are_taken_back(running: Small
     assert ".restore-" not in inside(running, "ls -a /kept")
 
 
-def test_a_kill_while_paused_is_healed_by_the_next_command(running: SmallStack, engine: Engine) -> None:
-    inside(running, "head -c 400000000 /dev/urandom > /kept/large")
+def signalled_while_paused(stack: SmallStack, engine: Engine, number: signal.Signals) -> warm.Popen[str]:
+    """A backup that was sent a signal as soon as it had paused the container, with seconds of work to do; ended."""
+    inside(stack, "head -c 100000000 /dev/urandom > /kept/large")
+    [container] = stack.containers(engine)
+    events = engine.client.api.events(decode=True, filters={"container": container.id, "event": "pause"})
     process = warm.Popen[str](
-        running.argv("backup.create"), cwd=running.folder, env=running.environment(), stderr=subprocess.PIPE, text=True
+        stack.argv("backup.create"), cwd=stack.folder, env=stack.environment(), stderr=subprocess.PIPE, text=True
     )
-    [container] = running.containers(engine)
-    while containers.read(engine, container.id).state != "paused":  # type: ignore[union-attr]
-        assert process.poll() is None
-    process.send_signal(signal.SIGKILL)
+    next(events)
+    process.send_signal(number)
     process.communicate()
+    events.close()
+    return process
+
+
+def test_a_kill_while_paused_is_healed_by_the_next_command(running: SmallStack, engine: Engine) -> None:
+    signalled_while_paused(running, engine, signal.SIGKILL)
     paused = [c.state for c in running.containers(engine)]
 
     healed = running.invoke("backup.verify")
@@ -155,15 +162,7 @@ def test_a_kill_while_a_program_reads_its_dump_is_taken_back_by_the_next_command
 def test_a_signal_while_paused_lets_the_container_go_on(
     running: SmallStack, engine: Engine, number: signal.Signals
 ) -> None:
-    inside(running, "head -c 400000000 /dev/urandom > /kept/large")
-    process = warm.Popen[str](
-        running.argv("backup.create"), cwd=running.folder, env=running.environment(), stderr=subprocess.PIPE, text=True
-    )
-    [container] = running.containers(engine)
-    while containers.read(engine, container.id).state != "paused":  # type: ignore[union-attr]
-        assert process.poll() is None
-    process.send_signal(number)
-    process.communicate()
+    process = signalled_while_paused(running, engine, number)
 
     assert process.returncode == 128 + number
     assert [c.state for c in running.containers(engine)] == ["running"]

@@ -237,12 +237,12 @@ def test_many_small_files_stay_within_memory(tmp_path: Path) -> None:
 def test_a_large_dense_file_is_never_held_in_memory(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     with (tmp_path / "src/dense").open("wb") as stream:
-        for _ in range(256):
+        for _ in range(128):
             stream.write(os.urandom(1 << 20))
 
     _, content, left_out, growth = measured(tmp_path)
 
-    assert (content, left_out) == (256 << 20, 0)
+    assert (content, left_out) == (128 << 20, 0)
     assert growth < 60_000
 
 

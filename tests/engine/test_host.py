@@ -12,6 +12,7 @@ import pytest
 
 from conche.engine import host
 from conche.engine.connection import Engine
+from tests import announced
 from tests.stacks import SmallStack, free_port
 
 pytestmark = pytest.mark.engine
@@ -32,10 +33,7 @@ def tiny_engine(tmp_path: Path) -> Iterator[str]:
         "--pidfile", str(tmp_path / "pid"),
         "--host", address, "--bridge", "none", "--iptables=false", "--storage-driver", "vfs",
     ]  # fmt: skip
-    with (tmp_path / "log").open("w") as log:
-        daemon = subprocess.Popen(argv, stdout=log, stderr=log)
-    while not (tmp_path / "docker.sock").exists() and daemon.poll() is None:
-        continue
+    daemon = announced.start(argv, tmp_path)
     yield address
     daemon.terminate()
     daemon.wait(60)

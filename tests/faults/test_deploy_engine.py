@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from conche.engine.connection import Engine
+from tests import announced
 from tests.edged import EdgedStack
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
@@ -51,14 +51,7 @@ class OwnEngine:
         if first:
             network.touch()
         argv = ["unshare" if first else "nsenter", f"--net={network}", "sh", "-c", script, "sh", *inside]
-        with (self.folder / "log").open("a") as log:
-            self.daemon = subprocess.Popen(argv, stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
-        while subprocess.run(
-            ["docker", "--host", self.address, "version"], capture_output=True, check=False
-        ).returncode:
-            assert self.daemon.poll() is None, (self.folder / "log").read_text()[-2000:]
-            assert time.monotonic() < deadline, "the engine does not start"
+        self.daemon = announced.start(argv, self.folder)
 
     def restart(self) -> None:
         assert self.daemon is not None

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,14 +18,11 @@ import pytest
 
 from conche.engine.connection import Engine
 from conche.engine.images import NORMALISES
-from conche.errors import ConcheError
+from tests import announced
 from tests.stacks import ROOT
 
 CACHE = ROOT / ".nox/newer-engine"
 """Where the package is kept, which has 23 MB."""
-
-STARTING = 60.0
-"""Seconds that the engine has for its first answer."""
 
 
 def program() -> Path:
@@ -81,22 +77,12 @@ def newer(folder: Path) -> Iterator[Engine]:
         "--iptables=false",
         *flags,
     ]
-    with (folder / "log").open("wb") as log, subprocess.Popen(argv, stdout=log, stderr=log) as daemon:
+    try:
+        daemon = announced.start(argv, folder)
+    except AssertionError as error:
+        pytest.skip(f"the newer engine does not start here: {error}")
+    with daemon:
         try:
-            yield _answering(address, daemon, folder / "log")
+            yield Engine(address)
         finally:
             daemon.terminate()
-
-
-def _answering(address: str, daemon: subprocess.Popen[bytes], log: Path) -> Engine:
-    deadline = time.monotonic() + STARTING
-    while True:
-        engine = Engine(address)
-        try:
-            engine.client.ping()
-        except ConcheError:
-            if daemon.poll() is not None or time.monotonic() > deadline:
-                pytest.skip(f"the newer engine does not start here: {log.read_text()[-500:]}")
-            time.sleep(0.2)
-        else:
-            return engine
