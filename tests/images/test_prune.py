@@ -381,7 +381,7 @@ def test_collecting_frees_the_registrys_disk_and_leaves_it_running(garbage: Shop
     assert before > 3 << 20
     assert kept_bytes(engine, garbage.registry) < 2 << 20
     assert garbage.invoke("images.pull").returncode == 0
-    assert collectors(engine) == []
+    assert collectors(engine, garbage.registry) == []
 
 
 @pytest.mark.parametrize("moment", ["create", "start", "die"])
@@ -401,12 +401,13 @@ def test_a_registry_whose_collection_was_killed_comes_up_with_the_next_prune(
     assert process.returncode == -signal.SIGKILL
     assert done.returncode == 0, done.stderr
     assert kept_bytes(engine, garbage.registry) < 2 << 20
-    assert collectors(engine) == []
+    assert collectors(engine, garbage.registry) == []
 
 
-def collectors(engine: Engine) -> list[str]:
-    """Containers that a collection has left."""
-    found = engine.client.api.containers(all=True, filters={"label": "io.conche.collects"})
+def collectors(engine: Engine, registry: PrivateRegistry) -> list[str]:
+    """Containers that a collection of this registry has left."""
+    collected = engine.client.api.inspect_container(registry.container)["Id"]
+    found = engine.client.api.containers(all=True, filters={"label": f"io.conche.collects={collected}"})
     return [json.dumps(one["Names"]) for one in found]
 
 
