@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.errors import ConcheError
-from conche.process import Completed, run
+from conche.process import Captured, Completed, run
 
 __all__ = ["CONFIG", "DATA", "Influx", "InfluxFailed"]
 
@@ -106,7 +106,7 @@ class Influx:
                 f"influx {' '.join(words[:2])} ended with {done.exit_code}.",
                 looked_at=[f"container {self.container.name}, token in {self.token_file}"],
                 evidence=done.last_lines(6),
-                next_command=_advice(done.stderr.raw),
+                next_command=_advice(done.stderr),
             )
         return done
 
@@ -115,7 +115,8 @@ class Influx:
         return run(call, extra_env=self.engine.cli_environment(), timeout=HOUR)
 
 
-def _advice(words: str) -> str:
+def _advice(said: Captured) -> str:
+    words = said.raw
     if "401" in words or "unauthorized" in words:
         return "give it the operator token: an all-access token may not back up or restore"
     return "invoke env.logs --env prod --service influxdb"

@@ -124,6 +124,33 @@ def test_only_output_prints_and_nobody_uses_a_shell(source: Path) -> None:
     assert shells == []
 
 
+def raw_in_errors(tree: ast.AST) -> list[int]:
+    """Lines where what a program wrote goes into an error as it was written, and not as it may be shown."""
+    shown: list[ast.AST] = [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
+    shown += [
+        node for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg in ("evidence", "looked_at")
+    ]
+    return [
+        below.lineno
+        for node in shown
+        for below in ast.walk(node)
+        if isinstance(below, ast.Attribute) and below.attr == "raw"
+    ]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_error_carries_what_a_program_wrote_unredacted(source: Path) -> None:
+    assert raw_in_errors(ast.parse(source.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["raise Refused('a-b', f'why: {done.stderr.raw}')", "return Refused('a-b', 'c', evidence=[done.stdout.raw])"],
+)
+def test_an_error_that_does_is_found(code: str) -> None:
+    assert raw_in_errors(ast.parse(code)) == [1]
+
+
 def test_the_schema_is_in_step_with_the_model() -> None:
     assert json.loads((ROOT / "conche/stack.schema.json").read_text()) == json.loads(json.dumps(schema()))
 

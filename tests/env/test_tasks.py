@@ -123,7 +123,12 @@ def test_status_of_a_healthy_environment_ends_with_zero(small: SmallStack) -> No
 @pytest.mark.parametrize(
     ("file", "old", "new", "drift"),
     [
-        ("compose/dev.yaml", "SETTING: ${SETTING:-none}", "SETTING: another", "its definition changed"),
+        (
+            "compose/dev.yaml",
+            "SETTING: ${SETTING:-none}",
+            "SETTING: another",
+            "its definition changed: environment.SETTING",
+        ),
         ("compose/dev.yaml", "  web:\n", "  other:\n", "has no container"),
     ],
 )

@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from conche.env.definitions import altered, flat
 from conche.errors import Refused
 from conche.secret import MASK, Secret
 
@@ -88,6 +89,13 @@ class Document:
         for name in replicas.keys() & body["services"].keys():
             body["services"][name].setdefault("deploy", {})["replicas"] = replicas[name]
         return replace(self, body=body)
+
+    def altered(self, before: Document | None) -> dict[str, tuple[str, ...]]:
+        """Service -> the keys of its definition that are others than in an earlier release."""
+        if before is None:
+            return {}
+        both = self.body["services"].keys() & before.body["services"].keys()
+        return {name: altered(*(flat(_lasting(one.body, name)) for one in (before, self))) for name in both}
 
     def renumbered(self, serves: str | None, before: str, release: str) -> Document:
         """The same as another release."""
@@ -185,6 +193,10 @@ def make(
 
 def definition(body: Mapping[str, Any], service: str) -> str:
     """A digest of a service's definition, without what changes with every release."""
+    return hashlib.sha256(json.dumps(_lasting(body, service), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _lasting(body: Mapping[str, Any], service: str) -> dict[str, Any]:
     said = copy.deepcopy(dict(body["services"][service]))
     said.get("labels", {}).pop(RELEASE, None)
     if isinstance(said.get("environment"), dict):
@@ -195,7 +207,7 @@ def definition(body: Mapping[str, Any], service: str) -> str:
     for network in (said.get("networks") or {}).values():
         if network:
             network.pop("aliases", None)
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    return said
 
 
 def shape(rendered: Mapping[str, Any], service: str, root: str) -> str:

@@ -14,6 +14,7 @@ from conche.engine.compose import Compose
 from conche.engine.containers import Container
 from conche.env.deploy import edge as edges
 from conche.env.deploy.document import RELEASE, alias
+from conche.env.deploy.records import Record
 from conche.errors import ConcheError, NotFound
 from conche.stack import Deploy
 
@@ -53,6 +54,16 @@ class Look:
     def of_release(self, service: str, release: str) -> tuple[Container, ...]:
         """The containers of a service that belong to a release."""
         return tuple(one for one in self.of(service) if one.labels.get(RELEASE) == release)
+
+    def made(self, record: Record) -> dict[str, list[str]]:
+        """Service -> hashes of its containers of a release that the record of it does not know."""
+        found: dict[str, set[str]] = {}
+        for one in self.all():
+            placed = record.services.get(one.service)
+            ours = one.service != self.deploy.serves or one.labels.get(RELEASE) == record.id
+            if placed is not None and ours and one.config_hash not in placed.hashes:
+                found.setdefault(one.service, set()).add(one.config_hash)
+        return {name: sorted(hashes) for name, hashes in found.items()}
 
     def others(self, service: str, keep: Sequence[str]) -> tuple[Container, ...]:
         """Containers of a service that belong to none of these releases."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from conche.engine.compose import Configuration, Service
 from conche.engine.containers import Container
@@ -17,6 +18,9 @@ from conche.stack import Deploy
 __all__ = ["Change", "changes", "plan_release", "table"]
 
 NO_HANDOVER = Handover()
+
+
+CHANGED = "its definition changed"
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,12 @@ def changes(
     own: Collection[str],
     *,
     forced: bool,
+    altered: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> tuple[Change, ...]:
     """What becomes of each service.
 
     Args:
+        altered: service -> keys of its definition that have changed, as far as known.
         wanted: the release that is to be.
         own: image references, pinned, of this stack's own images.
     """
@@ -64,6 +70,7 @@ def changes(
         )
         for name, service in configuration.services.items()
     ]
+    found = _with_what_they_share([_named(one, altered) for one in found], configuration)
     if any(change.strategy != "keep" for change in found) and deploy.serves is not None:
         # A release is one thing: whatever changes, what the edge serves carries its id.
         found = [
@@ -73,6 +80,25 @@ def changes(
             for change in found
         ]
     return tuple(found)
+
+
+def _named(change: Change, altered: Mapping[str, Sequence[str]]) -> Change:
+    names = ", ".join(altered.get(change.service, ()))
+    return replace(change, cause=f"{CHANGED}: {names}") if change.cause == CHANGED and names else change
+
+
+def _with_what_they_share(found: Sequence[Change], configuration: Configuration) -> list[Change]:
+    """The same; what uses the network, processes, memory or volumes of one that is made anew is made anew after it."""
+    anew: dict[str, Change] = {}
+    for change in found:
+        service = configuration.services[change.service]
+        shared = [name for name in service.shares if name in anew]
+        if shared and change.strategy in ("keep", "start"):
+            cause = f"shares what {shared[0]} has, which is made anew"
+            anew[change.service] = Change(change.service, "recreate", cause, _downtime(service))
+        elif change.strategy in ("recreate", "replace", "create"):
+            anew[change.service] = change
+    return [anew.get(change.service, change) for change in found]
 
 
 def _change(
@@ -110,7 +136,7 @@ def _cause(found: Sequence[Container], before: Placed | None, wanted: Placed) ->
     if before.image != wanted.image:
         return "its image changed"
     if before.definition != wanted.definition:
-        return "its definition changed"
+        return CHANGED
     if not found:
         return "has no container"
     ill = [one for one in found if one.state != "running" or one.health == "unhealthy"]

@@ -123,6 +123,14 @@ class Record:
         now, then = self.fingerprints, before.fingerprints if before else {}
         return sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
 
+    def carrying(self, made: Mapping[str, Collection[str]]) -> Record:
+        """The same; containers of its services may also carry these hashes."""
+        services = {
+            name: replace(placed, hashes=tuple(sorted({*placed.hashes, *made.get(name, ())})))
+            for name, placed in self.services.items()
+        }
+        return replace(self, services=services)
+
     def known_as(self, before: Record | None) -> Record:
         """The same; what is as it was before may still carry the hashes it had then: each Compose has its own."""
         if before is None:
@@ -143,6 +151,8 @@ class Ending:
         seconds: it took.
         cause: the first error, in words; empty for success.
         evidence: last lines, health log, exit codes; redacted.
+        made: service -> hashes that its containers were given and that nobody could know before, as of what shares
+            another container's network.
     """
 
     result: str
@@ -150,6 +160,7 @@ class Ending:
     seconds: float
     cause: str = ""
     evidence: Sequence[str] = ()
+    made: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -222,6 +233,13 @@ class Records:
         """Keep how it ended."""
         self._state.write({f"releases/{record.id}/ending.json": _signed(asdict(ending))})
 
+    def remade(self, record: Record, made: Mapping[str, Sequence[str]]) -> None:
+        """Keep hashes of containers that were made of a release later on."""
+        ending = next((entry.ending for entry in self.entries if entry.number == record.number), None)
+        if ending is not None and made:
+            known = {name: [*ending.made.get(name, ()), *hashes] for name, hashes in made.items()}
+            self.end(record, replace(ending, made={**ending.made, **known}))
+
     def frozen(self) -> Mapping[str, str] | None:
         """Who has frozen the environment, since when and why; None where it is not."""
         unreadable = {"who": "somebody", "since": "some time", "reason": "what was said of it cannot be read any more"}
@@ -290,6 +308,7 @@ class Records:
                 Record(**{**said, "services": {n: _placed(p) for n, p in said["services"].items()}}) if said else None
             )
             ending = Ending(**{**ended, "evidence": tuple(ended["evidence"])}) if ended else None
+            record = record.carrying(ending.made) if record and ending else record
             return Entry(number, record, ending, damaged=written is not None and ended is None)
         except (TypeError, KeyError):
             return Entry(number, None, None)

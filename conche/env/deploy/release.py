@@ -68,6 +68,7 @@ class Draft:
     Attributes:
         own: image references, pinned, of this stack's own images.
         salt: of the fingerprints.
+        earlier: the document of the release that serves; None where there is none, or no key for it.
     """
 
     record: Record
@@ -76,6 +77,7 @@ class Draft:
     configuration: Configuration
     own: Collection[str]
     salt: bytes = field(repr=False)
+    earlier: Document | None
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Out
         configuration, before = _looked(call, look, records, compose)
         record = prepared.record(number, document, configuration).known_as(records.current)
         record = adopted(prepared, look.all(), record)
-        draft = Draft(record, document, compose, configuration, prepared.owned(document), salt)
+        draft = Draft(record, document, compose, configuration, prepared.owned(document), salt, earlier)
         ready = _ready(call, look, records, draft, before, force=options.force)
         return _released(call, records, ready, held, options, begun)
 
@@ -163,7 +165,7 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
         record = goal.again(number, {one: service.hashes for one, service in configuration.services.items()}, placed)
         own = [placed.image for placed in goal.services.values()]
         salt = salt_of(call, records)
-        draft = Draft(record, document, compose, configuration, own, salt)
+        draft = Draft(record, document, compose, configuration, own, salt, latest)
         ready = _ready(call, look, records, draft, before, force=True)
         return _released(call, records, ready, held, options, begun)
 
@@ -221,13 +223,14 @@ def _ready(call: Invocation, look: Look, records: Records, draft: Draft, before:
         found = swarm_changes(running, record, current, forced=force)
         plan = plan_swarm(record.id, found, deploy, current)
     else:
-        found = changes(draft.configuration, look.all(), current, record, deploy, draft.own, forced=force)
+        keys = draft.document.altered(draft.earlier)
+        found = changes(draft.configuration, look.all(), current, record, deploy, draft.own, forced=force, altered=keys)
         missing = [one for one in draft.configuration.external_networks if one not in before.networks]
         handover = prepare_handover(look, found, draft.configuration)
         plan = plan_release(record.id, found, deploy, before.release, counts, missing, handover)
     commanding = deploy.serves or next((name for name, one in services.items() if one.image in draft.own), "")
     return Release(
-        record, draft.document, draft.compose, draft.configuration, draft.own, draft.salt,
+        record, draft.document, draft.compose, draft.configuration, draft.own, draft.salt, draft.earlier,
         found, plan, counts, look, before, commanding or next(iter(services)), handover,
     )  # fmt: skip
 
@@ -326,7 +329,8 @@ def _pipeline(
         records.begin(record, document, salt)
 
     def commit() -> None:
-        records.end(record, _ending(Result.SUCCEEDED, begun))
+        made = {} if call.environment(record.environment).swarm else look.made(record)
+        records.end(record, replace(_ending(Result.SUCCEEDED, begun), made=made))
 
     if call.environment(record.environment).swarm:
         return open_swarm(call, records, ready, look.deploy, begin, commit, options.timeout)

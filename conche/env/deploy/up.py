@@ -61,6 +61,7 @@ def up_released(call: Invocation, name: str, *, build: bool, timeout: float | No
             plan = plan_up(seen)
             with members.naming(look, _serving(look, seen)):
                 apply(call, compose, seen, plan, timeout, held)
+            records.remade(current, look.made(current))
         return reported(call, seen, compose, plan)
 
 

@@ -308,7 +308,7 @@ def test_a_store_is_recreated_only_when_its_own_definition_changes(serving: Edge
     document = deployed(serving, version, STORED="anew")
 
     change = next(one for one in planned["value"]["changes"] if one["service"] == "store")
-    assert (change["strategy"], change["cause"]) == ("recreate", "its definition changed")
+    assert (change["strategy"], change["cause"]) == ("recreate", "its definition changed: environment.STORED")
     assert change["downtime"].startswith("it stops first")
     assert document["changed"] is True
     assert store(serving, engine) != before

@@ -184,3 +184,28 @@ def test_the_table_says_what_its_users_notice() -> None:
 
 def replace_deploy(deploy: Deploy, **said: Any) -> Deploy:
     return deploy.model_copy(update=said)
+
+
+def test_a_changed_definition_is_told_by_the_names_of_its_keys() -> None:
+    found = changes(
+        ALL, RUNNING, record(1), record(2, web="new"), BEHIND, (WEB,), forced=False,
+        altered={"web": ("environment.LEVEL", "image")},
+    )  # fmt: skip
+
+    assert {one.service: one.cause for one in found if one.cause} == {
+        "web": "its definition changed: environment.LEVEL, image"
+    }
+
+
+def test_what_shares_with_a_service_that_is_made_anew_is_made_anew_after_it() -> None:
+    sharing = configuration(
+        service("store", STORE), service("web", WEB), service("edge", EDGE, shares=("store",), tries=False)
+    )
+    other = (container("store", made_from="another"), *RUNNING[1:])
+
+    found = changes(sharing, other, record(1), record(2, store="new"), Deploy(), (), forced=False)
+
+    assert strategies(found) == {"store": "recreate", "web": "keep", "edge": "recreate"}
+    assert found[-1].cause == "shares what store has, which is made anew"
+    kept = changes(sharing, RUNNING, record(1), record(2), Deploy(), (), forced=False)
+    assert strategies(kept) == {"store": "keep", "web": "keep", "edge": "keep"}

@@ -184,3 +184,17 @@ def test_no_file_holds_more_than_what_was_given() -> None:
     assert sorted(files.files) == [
         "releases/r1/document.age", "releases/r1/ending.json", "releases/r1/record.json", "salt.age",
     ]  # fmt: skip
+
+
+def test_a_record_knows_the_hashes_that_its_containers_were_given_when_they_were_made() -> None:
+    files = kept(Ending("succeeded", "2026", 1, made={"web": ["given"], "gone": ["x"]}))
+    current = records(files).current
+    assert current is not None
+    assert current.services["web"].hashes == ("given", "hash")
+
+    records(files).remade(current, {"web": ["later"]})
+    records(files).remade(current, {})
+
+    again = records(files).current
+    assert again is not None
+    assert again.services["web"].hashes == ("given", "hash", "later")

@@ -50,3 +50,28 @@ def test_a_container_knows_its_release_and_image_and_is_not_replaced_for_them(
     assert back["value"]["release"] == "r4"
     assert running(small, engine)[1]["CONCHE_RELEASE"] == "r4"
     assert running(small, engine)[1]["SETTING"] == "none"
+
+
+@pytest.mark.timeout(300)
+def test_what_shares_a_network_has_no_drift_in_a_release(small: SmallStack, engine: Engine) -> None:
+    sleeper = "image: python:3.11-slim-bookworm, command: [sleep, infinity], init: true, stop_grace_period: 0s"
+    shape = f"services: {{vpn: {{{sleeper}}}, web: {{{sleeper}, network_mode: 'service:vpn'}}, other: {{{sleeper}}}}}\n"
+    small.write("compose/dev.yaml", shape)
+
+    def ids() -> dict[str, str]:
+        status = small.json("env.status", "--env", "dev")["value"][0]
+        assert [one["drift"] for one in status["services"]] == ["", "", ""], status
+        return {one.service: one.id for one in small.containers(engine)}
+
+    assert deploy(small) == "r1"
+    first = ids()
+    assert "Nothing to do" in small.invoke("env.deploy", "--env", "dev", "--local").stdout
+
+    small.write("compose/dev.yaml", shape.replace("vpn: {", "vpn: {hostname: another, "))
+    changed = small.json("env.deploy", "--env", "dev", "--local")
+    assert {one["service"]: one["cause"] for one in changed["value"]["changes"] if one["strategy"] != "keep"} == {
+        "vpn": "its definition changed: hostname", "web": "shares what vpn has, which is made anew",
+    }  # fmt: skip
+    second = ids()
+    assert {name for name in first if first[name] != second[name]} == {"vpn", "web"}
+    assert "Nothing to do" in small.invoke("env.deploy", "--env", "dev", "--local").stdout
