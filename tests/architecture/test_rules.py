@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import re
 import subprocess
@@ -45,10 +46,15 @@ def tasks() -> Iterator[tuple[str, Task[Any]]]:
     yield from walk(NAMESPACE, "")
 
 
+@functools.cache
+def parsed(source: Path) -> ast.Module:
+    return ast.parse(source.read_text())
+
+
 def codes() -> Iterator[tuple[str, str]]:
     """Every error code in the source, with the file it stands in."""
     for source in SOURCES:
-        for node in ast.walk(ast.parse(source.read_text())):
+        for node in ast.walk(parsed(source)):
             if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
                 text = node.args[0].value
                 if isinstance(text, str) and re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)+", text):
@@ -91,7 +97,7 @@ def test_every_error_code_is_in_the_reference_and_no_other() -> None:
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules_and_functions_stay_readable(source: Path) -> None:
-    tree = ast.parse(source.read_text())
+    tree = parsed(source)
     long = [
         node.name
         for node in ast.walk(tree)
@@ -104,7 +110,7 @@ def test_modules_and_functions_stay_readable(source: Path) -> None:
 
 @pytest.mark.parametrize("source", [s for s in SOURCES if s.name == "tasks.py"], ids=lambda path: path.parent.name)
 def test_a_task_body_calls_one_function_of_its_namespace(source: Path) -> None:
-    functions = [node for node in ast.parse(source.read_text()).body if isinstance(node, ast.FunctionDef)]
+    functions = [node for node in parsed(source).body if isinstance(node, ast.FunctionDef)]
 
     bodies = [
         [type(statement).__name__ for statement in f.body if not isinstance(statement, ast.Expr)] for f in functions
@@ -116,7 +122,7 @@ def test_a_task_body_calls_one_function_of_its_namespace(source: Path) -> None:
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_only_output_prints_and_nobody_uses_a_shell(source: Path) -> None:
-    calls = [node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(parsed(source)) if isinstance(node, ast.Call)]
     printing = [node.lineno for node in calls if isinstance(node.func, ast.Name) and node.func.id == "print"]
     shells = [node.lineno for node in calls for keyword in node.keywords if keyword.arg == "shell"]
 
