@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from conche.engine.connection import Engine
@@ -58,6 +61,24 @@ class OwnEngine:
         self.daemon.terminate()
         self.daemon.wait(60)
         self.start()
+
+    def cut_power(self) -> None:
+        """End it with everything of it at once, and lose its network, as a machine does that has lost its power."""
+        assert self.daemon is not None
+        self.daemon.kill()
+        self.daemon.wait(60)
+        helpers = [
+            one
+            for one in psutil.process_iter(["name", "cmdline"])
+            if one.info["name"].startswith("containerd") and str(self.folder) in " ".join(one.info["cmdline"] or ())
+        ]
+        victims = [*helpers, *(child for one in helpers for child in one.children(recursive=True))]
+        for one in victims:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(victims, timeout=60)
+        subprocess.run(["umount", str(self.folder / "net")], check=True)
+        (self.folder / "net").unlink()
 
 
 @pytest.fixture(scope="module")
@@ -155,4 +176,60 @@ def test_a_disk_that_fills_up_in_the_middle_takes_the_release_back(stack: EdgedS
     done = stack.deploy(stack.reference("two"))
     assert done.returncode == 0, done.stderr
     assert '"version": "two"' in page(stack, own)
+    assert stack.leftovers(Engine(own.address)) == []
+
+
+def states(stack: EdgedStack, own: OwnEngine) -> dict[str, str]:
+    return {one.name: one.state for one in stack.containers(Engine(own.address))}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for something to be seen; the test's own time-out ends it."""
+    while not condition():
+        threading.Event().wait(0.1)
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["shut down", "power lost"])
+def test_after_a_reboot_what_ran_serves_again_and_what_was_stopped_stays_so(
+    stack: EdgedStack, own: OwnEngine, cut: bool
+) -> None:
+    assert stack.invoke("env.scale", "web", "2", "--env", "prod").returncode == 0
+    served, ran = page(stack, own), states(stack, own)
+    stopped = max(name for name in ran if "-web-" in name)
+    subprocess.run(["docker", "--host", own.address, "stop", stopped], check=True, capture_output=True)
+
+    if cut:
+        own.cut_power()
+        own.start()
+    else:
+        own.restart()
+
+    until(lambda: page(stack, own) == served)
+    assert states(stack, own) == {**ran, stopped: "exited"}
+    status = stack.json("env.status", "--env", "prod")["value"][0]
+    assert {one["service"] for one in status["services"] if one["state"] == "running"} == {"edge", "store", "web"}
+    up = stack.invoke("env.up", "--env", "prod")
+    assert up.returncode == 0, up.stderr
+    assert page(stack, own) == served
+    assert states(stack, own) == ran
+    assert stack.invoke("env.scale", "web", "1", "--env", "prod").returncode == 0
+
+
+def test_a_release_that_a_reboot_has_met_is_not_the_one_that_serves_afterwards(
+    stack: EdgedStack, own: OwnEngine
+) -> None:
+    before = page(stack, own)
+    other = stack.reference("two" if '"one"' in before else "one")
+    with stack.begin("env.deploy", "--env", "prod", "--local", "--image", other) as running:
+        assert running.stderr is not None
+        next(line for line in running.stderr if line.startswith("probe release"))
+        running.kill()
+        own.cut_power()
+    own.start()
+
+    until(lambda: page(stack, own) == before)
+    done = stack.invoke("env.recover", "--env", "prod")
+
+    assert done.returncode == 0, done.stderr
+    assert page(stack, own) == before
     assert stack.leftovers(Engine(own.address)) == []

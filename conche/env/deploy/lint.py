@@ -11,7 +11,7 @@ from conche.env.deploy.swarm_keys import uncarried
 from conche.errors import Refused
 from conche.stack import Deploy
 
-__all__ = ["check"]
+__all__ = ["check", "stays_down"]
 
 
 def check(
@@ -39,6 +39,21 @@ def check(
             evidence=problems,
             next_command="correct them, then: invoke env.deploy --dry-run",
         )
+
+
+def stays_down(bodies: Mapping[str, Any], deploy: Deploy) -> list[str]:
+    """Warnings for the edge and what it serves, where the engine would not start them again after a reboot.
+
+    Args:
+        bodies: services of the rendered Compose document.
+    """
+    return [
+        f"{name} has no restart policy: after a reboot of its host it stays down; add restart: unless-stopped"
+        for name in (deploy.edge, deploy.serves)
+        if name is not None
+        and bodies[name].get("restart", "no") == "no"
+        and not (bodies[name].get("deploy") or {}).get("restart_policy")
+    ]
 
 
 def _problems(

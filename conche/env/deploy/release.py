@@ -14,7 +14,7 @@ from conche.engine import containers, host, swarm
 from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
 from conche.engine.lock import Held
-from conche.env.deploy import hooks
+from conche.env.deploy import hooks, lint
 from conche.env.deploy.adopt import adopted
 from conche.env.deploy.document import RELEASE, Document, definition
 from conche.env.deploy.goal import goal_of, kept_at_rollback
@@ -268,6 +268,7 @@ def _released(
         _carry_out(call, records, ready, deploy, pipeline, begun)
     seconds = time.monotonic() - begun
     warnings = [*pipeline.warnings, *_forgotten(records, deploy.keep)]
+    warnings += lint.stays_down(ready.document.body["services"], deploy)
     warnings += [*hooks.run_after(call, deploy, record, Result.SUCCEEDED), *tell(call, record, Result.SUCCEEDED)]
     return Outcome(
         value={**value, "seconds": round(seconds, 3), "switched_after": round(pipeline.switched_after, 3)},

@@ -10,7 +10,7 @@ import pytest
 
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
-from conche.env.deploy.lint import check
+from conche.env.deploy.lint import check, stays_down
 from conche.errors import Refused
 from conche.stack import Deploy, load
 from tests.stacks import ROOT
@@ -88,3 +88,12 @@ def test_our_own_production_can_be_deployed() -> None:
     check(configuration, prod.deploy, ROOT, {}, protected=prod.protected)
 
     assert configuration.rendered["services"]["fastapi-app-prod"]["secrets"]
+
+
+def test_what_a_reboot_would_leave_down_is_said() -> None:
+    deploy = Deploy(edge="edge", serves="web")
+    bodies = {"edge": {"restart": "unless-stopped"}, "web": {}, "job": {}}
+
+    assert stays_down({**bodies, "web": {"restart": "always"}}, deploy) == []
+    assert stays_down({**bodies, "web": {"deploy": {"restart_policy": {"condition": "any"}}}}, deploy) == []
+    assert [one.partition(" ")[0] for one in stays_down(bodies, deploy)] == ["web"]
