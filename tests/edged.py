@@ -7,9 +7,11 @@ import json
 import os
 import subprocess
 import tempfile
+import urllib.error
 import urllib.request
 import uuid
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,18 @@ environments:
 """
 
 
+BUILT_IN = files("conche.env.deploy").joinpath("nginx.conf").read_text()
+"""The edge's built-in template."""
+
+
+def marked(mark: str) -> str:
+    """The built-in template with a header of its own in each answer."""
+    plain = BUILT_IN.replace(
+        "    add_header X-Request-Id $request_id always;\n    add_header X-Content-Type-Options nosniff always;\n", ""
+    )
+    return plain.replace("server_tokens off;", f"server_tokens off;\n  add_header X-Mark {mark} always;")
+
+
 IMAGES = "conche-edged"
 """Name of the images of the versions, which all stacks of a test session share."""
 
@@ -208,6 +222,20 @@ class EdgedStack(SmallStack):
         """What its users are answered."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=10) as answer:
             return json.loads(answer.read())
+
+    def mark(self) -> str:
+        """The mark of the edge's template in what users are answered; the status where that is no good answer."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=10) as answer:
+                return str(answer.headers["X-Mark"])
+        except urllib.error.HTTPError as error:
+            return str(error.status)
+
+    def use_template(self, content: str) -> None:
+        """Let the checkout's template of the edge be this."""
+        self.write("own.conf", content)
+        if "template:" not in (self.folder / "stack.yaml").read_text():
+            self.replace("stack.yaml", "      drain: 10\n", "      drain: 10\n      template: own.conf\n")
 
     def page_or(self, version: str) -> str:
         """A version that does not serve now: this one, or another."""

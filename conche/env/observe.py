@@ -42,6 +42,7 @@ class Observed:
         release: the release that serves, where the environment is run by releases; empty elsewhere.
         changed: services whose files say something else than that release.
         interrupted: a release that was killed.
+        astray: what its users are answered, where that is not what the release answers; empty where all is well.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Observed:
     release: str = ""
     changed: tuple[str, ...] = ()
     interrupted: str = ""
+    astray: str = ""
     contents: Mapping[str, str] = field(default_factory=dict)
     altered: Mapping[str, Sequence[str]] = field(default_factory=dict)
 

@@ -33,6 +33,7 @@ def as_json(seen: Observed, environment: Environment) -> dict[str, object]:
         "release": seen.release or None,
         "changed_since_release": list(seen.changed),
         "interrupted": seen.interrupted or None,
+        "astray": seen.astray or None,
     }
 
 
@@ -49,9 +50,11 @@ def table(seen: Observed) -> Table:
 
 
 def remarks(seen: Observed) -> list[str]:
-    """What a release has left to say: changed files, leftovers, an interruption."""
+    """What a release has left to say: wrong answers, changed files, leftovers, an interruption."""
     name = seen.name
     said = [f"{seen.interrupted} was interrupted. Next: invoke env.recover --env {name}"] if seen.interrupted else []
+    if seen.astray:
+        said.append(f"{seen.astray}. Next: invoke env.recover --env {name}")
     if seen.release and seen.leftovers:
         names = ", ".join(container.name for container in seen.leftovers)
         said.append(f"left over from earlier releases: {names}. Next: invoke env.recover --env {name}")
@@ -61,10 +64,10 @@ def remarks(seen: Observed) -> list[str]:
 
 
 def is_well(seen: Observed) -> bool:
-    """Up, every service running and healthy or done, and no drift."""
+    """Up, every service running and healthy or done, users answered rightly, and no drift."""
     services = seen.configuration.services
     working = all(works(services.get(container.service), container) for container in seen.containers)
-    return bool(seen.containers) and working and not drift(seen)
+    return bool(seen.containers) and working and not seen.astray and not drift(seen)
 
 
 def _missing(seen: Observed) -> Sequence[str]:

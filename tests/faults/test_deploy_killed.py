@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from conche.engine.connection import Engine
-from tests.edged import EdgedStack
+from tests.edged import EdgedStack, marked
 from tests.load import Load
 from tests.stacks import free_port
 
@@ -24,6 +24,12 @@ FINAL = ("commit", "stop", "remove")
 """Steps at which the new release serves for good: what is left of the old one goes with the next command."""
 
 
+def dress(stack: EdgedStack, version: str) -> str:
+    """Have the checkout's version with the template of the edge that goes with it; the image's reference."""
+    stack.use_template(marked(version))
+    return stack.version(version)
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory, engine: Engine, edge_image: str) -> Iterator[tuple[EdgedStack, ...]]:
     """Two stacks, each with three releases, for what can be tried side by side."""
@@ -31,7 +37,7 @@ def two(tmp_path_factory: pytest.TempPathFactory, engine: Engine, edge_image: st
 
     def begin(stack: EdgedStack) -> None:
         for version in ("one", "two", "one"):
-            done = stack.deploy(stack.version(version))
+            done = stack.deploy(dress(stack, version))
             assert done.returncode == 0, done.stderr
 
     with ThreadPoolExecutor(2) as pool:
@@ -51,7 +57,7 @@ class Chain:
         if self.command == "env.rollback":
             return (self.command, "--env", "prod")
         version = "two" if self.stack.page()["version"] == "one" else "one"
-        return (self.command, "--env", "prod", "--local", "--image", self.stack.reference(version))
+        return (self.command, "--env", "prod", "--local", "--image", dress(self.stack, version))
 
     def steps(self) -> list[str]:
         planned = json.loads(self.stack.invoke(*self.words(), "--dry-run", "--json").stdout)["plan"]
@@ -80,13 +86,32 @@ class Chain:
                 number = numbers[place % len(numbers)]
                 code = self.end_at(step, number)
                 assert code == (-number if number == signal.SIGKILL else 128 + number), step
+                self.see_whole()
                 if number != signal.SIGKILL and not step.startswith(FINAL):
                     assert self.stack.leftovers(self.engine) == [], step
             done = self.stack.invoke(*self.words())
             assert done.returncode == 0, done.stderr
+            self.see_whole()
         assert users.failures == []
         assert self.stack.leftovers(self.engine) == []
         return steps
+
+    def see_whole(self) -> None:
+        """See that a version is served by the edge's configuration of its own release."""
+        assert self.stack.mark() == self.stack.page()["version"]
+
+
+class TemplateChain(Chain):
+    """A release of which only the edge's template is another, ended at each of its steps."""
+
+    def words(self) -> tuple[str, ...]:
+        self.stack.use_template(marked("two" if self.stack.mark() == "one" else "one"))
+        image = self.stack.reference(self.stack.page()["version"])
+        return ("env.deploy", "--env", "prod", "--local", "--image", image)
+
+    def see_whole(self) -> None:
+        assert self.stack.mark() in ("one", "two")
+        assert self.stack.history()["current"] is not None
 
 
 @pytest.mark.parametrize(
@@ -108,6 +133,44 @@ def test_whatever_step_a_signal_meets_a_version_serves_and_the_next_command_goes
         assert results <= {"succeeded", "interrupted"}
 
 
+@pytest.mark.parametrize(
+    "numbers", [(signal.SIGKILL,), (signal.SIGTERM, signal.SIGINT)], ids=["SIGKILL", "SIGTERM and SIGINT"]
+)
+def test_a_template_alone_is_switched_or_not_whatever_step_a_signal_meets(
+    fresh: EdgedStack, engine: Engine, numbers: tuple[signal.Signals, ...]
+) -> None:
+    assert fresh.deploy(dress(fresh, "one")).returncode == 0
+    before = {one.id for one in fresh.containers(engine)}
+
+    steps = TemplateChain(fresh, "env.deploy", engine).run(numbers)
+
+    assert [step.split()[0] for step in steps] == ["record", "place", "switch", "drain", "watch", "commit"]
+    assert {one.id for one in fresh.containers(engine)} == before
+    assert {one["result"] for one in fresh.history()["releases"]} <= {"succeeded", "interrupted"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("step", ["switch edge", "drain edge", "watch release"])
+def test_a_template_that_answers_wrongly_does_not_outlive_a_release_that_is_ended(
+    fresh: EdgedStack, step: str, number: signal.Signals
+) -> None:
+    assert fresh.deploy(dress(fresh, "one")).returncode == 0
+    fresh.use_template(marked("one").replace("proxy_pass http://$upstream;", 'return 500 "wrong";'))
+    words = ("env.deploy", "--env", "prod", "--local", "--image", fresh.reference("one"))
+    with fresh.begin(*words) as running:
+        assert running.stderr is not None
+        next(line for line in running.stderr if line.startswith(step))
+        running.send_signal(number)
+        running.communicate()
+
+    recovered = fresh.invoke("env.recover", "--env", "prod")
+
+    assert recovered.returncode == 0, recovered.stderr
+    assert (fresh.mark(), fresh.page()["version"]) == ("one", "one")
+    assert fresh.history()["current"] == "r1"
+    assert fresh.invoke("env.status", "--env", "prod").returncode == 0
+
+
 @pytest.mark.parametrize("step", ["record", "create service store", "start release", "switch edge"])
 def test_a_first_release_that_is_killed_is_settled_by_the_next(fresh: EdgedStack, engine: Engine, step: str) -> None:
     words = ("env.deploy", "--env", "prod", "--local", "--image", fresh.version("one"))
@@ -126,6 +189,7 @@ def test_a_first_release_that_is_killed_is_settled_by_the_next(fresh: EdgedStack
 def test_recover_tells_what_it_will_do_and_takes_a_killed_release_back(two: tuple[EdgedStack, ...]) -> None:
     stack, _ = two
     before = stack.page()
+    dress(stack, "late")
     words = ("env.deploy", "--env", "prod", "--local", "--image", stack.version("late", "slow"))
     with stack.begin(*words) as running:
         assert running.stderr is not None

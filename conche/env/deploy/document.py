@@ -12,10 +12,11 @@ import copy
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from conche.env.definitions import altered, flat
+from conche.env.deploy.edge import Template
 from conche.errors import Refused
 from conche.secret import MASK, Secret
 
@@ -41,12 +42,14 @@ class Document:
         variables: values for Compose's environment; secret.
         hidden: further values that stand in the body and must not be shown.
         masked: it was kept by a version that read its values from redacted text, and some of them are `***`.
+        template: of the edge; None where there is no edge, and in what earlier versions have kept.
     """
 
     body: Mapping[str, Any] = field(repr=False)
     variables: Mapping[str, str] = field(repr=False, default_factory=dict)
     hidden: tuple[str, ...] = field(repr=False, default=())
     masked: bool = False
+    template: Template | None = field(repr=False, default=None)
 
     def content(self) -> bytes:
         """As Compose reads it."""
@@ -55,7 +58,7 @@ class Document:
     def packed(self) -> bytes:
         """All of it, to be sealed."""
         said = {"body": self.body, "variables": self.variables, "hidden": self.hidden, "masked": self.masked}
-        return json.dumps(said).encode()
+        return json.dumps(said | ({"template": asdict(self.template)} if self.template else {})).encode()
 
     @classmethod
     def unpacked(cls, content: bytes) -> Document:
@@ -65,7 +68,8 @@ class Document:
         """
         said = json.loads(content)
         masked = said.get("masked", MASK in json.dumps(said["body"]))
-        return cls(said["body"], said["variables"], tuple(said.get("hidden", ())), masked)
+        template = Template(**said["template"]) if said.get("template") else None
+        return cls(said["body"], said["variables"], tuple(said.get("hidden", ())), masked, template)
 
     def secrets(self) -> list[Secret]:
         """Every value of it that must not be shown."""

@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from conche.engine import containers
 from conche.engine.connection import Engine, translated
 from conche.engine.state import packed
 from conche.errors import Refused, Restored
 from conche.process import Captured, Completed
+from conche.stack import Deploy
 
-__all__ = ["FOLDER", "Answer", "Configuration", "Edge", "configure", "listening"]
+__all__ = ["FOLDER", "Answer", "Configuration", "Edge", "Template", "configure", "listening", "read_template"]
 
 FOLDER = "/etc/conche/edge"
 """Where the edge's service mounts a volume of its own."""
@@ -40,6 +42,36 @@ PAUSE = 0.2
 SWITCHING = 10.0
 """Seconds within which a reload takes effect."""
 
+SWITCHING_BACK = 60.0
+"""The same for what worked before, however busy the machine is."""
+
+MAINTAINED = "-maintenance"
+"""Ends the name of a configuration that shows the maintenance page instead of what it sends requests to."""
+
+NAMED = re.compile(rf"(r\d+|nothing)-[0-9a-f]{{8}}({MAINTAINED})?")
+"""What a configuration's folder is called; the first group is its release."""
+
+MARK = "# Names its containers; without that it is "
+"""Begins the first line of a configuration that names containers; then comes the name of the one that does not."""
+
+LARGEST = 1 << 20
+"""Bytes of a file in the edge's volume above which it is none of ours."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """What an edge's configurations are made from; kept with each release.
+
+    Attributes:
+        text: of the configuration, with `@words@` to fill in.
+        port: on which what the edge serves listens.
+        drain: seconds that requests under way are given to end.
+    """
+
+    text: str
+    port: int
+    drain: float
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -54,32 +86,61 @@ class Configuration:
     release: str
     files: Mapping[str, bytes]
 
+    @property
+    def unnamed(self) -> str:
+        """The name of the configuration that it was made from; empty for one that names no containers."""
+        first = self.files.get(f"{self.name}/nginx.conf", b"").decode(errors="replace").partition("\n")[0]
+        return first.removeprefix(MARK) if first.startswith(MARK) else ""
 
-def configure(
-    template: Path | None, *, release: str, upstream: str, listen: int, drain: float, maintenance: bool
-) -> Configuration:
+    @property
+    def plain(self) -> str:
+        """Its name, whether or not the maintenance page is shown, or it names containers for a while."""
+        return (self.unnamed or self.name).removesuffix(MAINTAINED)
+
+
+def read_template(root: Path, deploy: Deploy) -> Template:
+    """The template as the checkout has it: its own, or the built-in one.
+
+    Raises:
+        Refused: it cannot be read.
+    """
+    if deploy.template is None:
+        text = files("conche.env.deploy").joinpath("nginx.conf").read_text(encoding="utf-8")
+        return Template(text, deploy.port, deploy.drain)
+    path = root / deploy.template
+    try:
+        return Template(path.read_text(encoding="utf-8"), deploy.port, deploy.drain)
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(
+            "template-unreadable",
+            f"The edge's template {deploy.template} cannot be read: {getattr(error, 'strerror', None) or error}.",
+            looked_at=[str(path)],
+            next_command="correct deploy.template in stack.yaml, or leave it out",
+        ) from error
+
+
+def configure(template: Template, *, release: str, upstream: str, listen: int, maintenance: bool) -> Configuration:
     """The configuration that sends requests to a release.
 
     Args:
-        template: the checkout's own, or None for the built-in one.
         upstream: host:port, as the edge's network knows it.
         listen: the port inside the edge's container that its service publishes.
         maintenance: answer every request with the maintenance page.
     """
-    own = files("conche.env.deploy")
-    text = template.read_text(encoding="utf-8") if template else own.joinpath("nginx.conf").read_text(encoding="utf-8")
-    page = own.joinpath("maintenance.html").read_bytes()
+    page = files("conche.env.deploy").joinpath("maintenance.html").read_bytes()
     words = {
         "release": release,
         "upstream": upstream,
         "listen": str(listen),
-        "drain": str(max(1, round(drain))),
-        "maintenance": "1" if maintenance else "",
+        "drain": str(max(1, round(template.drain))),
     }
+    text = template.text
     for word, value in words.items():
         text = text.replace(f"@{word}@", value)
-    name = f"{release}-{hashlib.sha256(text.encode() + page).hexdigest()[:8]}"
-    text = text.replace("@folder@", f"{FOLDER}/{name}")
+    # What is under maintenance has the name of what would serve: the two differ in nothing else.
+    told = hashlib.sha256(text.replace("@maintenance@", "").encode() + page).hexdigest()[:8]
+    name = f"{release}-{told}{MAINTAINED if maintenance else ''}"
+    text = text.replace("@maintenance@", "1" if maintenance else "").replace("@folder@", f"{FOLDER}/{name}")
     return Configuration(name, release, {f"{name}/nginx.conf": text.encode(), f"{name}/maintenance.html": page})
 
 
@@ -99,6 +160,12 @@ class Answer:
     def good(self) -> bool:
         """2xx."""
         return 200 <= self.status < 300
+
+    @property
+    def brief(self) -> str:
+        """In one short line."""
+        words = " ".join(re.sub(r"<[^>]*>", " ", self.body).split())
+        return f"{self.status or 'no answer'} {words[:80]}".strip()
 
     def __str__(self) -> str:
         return f"{self.status or 'no answer'} {self.body[:200]}"
@@ -128,23 +195,38 @@ class Edge:
         answers = self._ask((SELF, f"{self.listen}{path}"))
         return self._served(answers[:1]), answers[1]
 
+    def kept(self) -> tuple[str, tuple[Configuration, ...]]:
+        """The name of the configuration that counts, empty before there is one; and every one there is, newest first.
+
+        It is read from the volume, so the edge need not run.
+        """
+        with translated(self.engine.address):
+            stream, _ = self.engine.client.api.get_archive(self.container, FOLDER)
+            content = b"".join(stream)
+        found: dict[str, dict[str, bytes]] = {}
+        ages: dict[str, float] = {}
+        counts = ""
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            for member in archive:
+                name, _, file = member.name.partition("/")[2].partition("/")
+                if name == "current" and member.issym():
+                    counts = member.linkname.rpartition("/")[2]
+                if not NAMED.fullmatch(name):
+                    continue
+                ages[name] = max(member.mtime, ages.get(name, 0))
+                if member.isfile() and member.size <= LARGEST and (read := archive.extractfile(member)):
+                    found.setdefault(name, {})[f"{name}/{file}"] = read.read()
+        names = sorted(found, key=lambda name: ages[name], reverse=True)
+        return counts, tuple(Configuration(name, name.partition("-")[0], found[name]) for name in names)
+
     def in_place(self) -> Configuration | None:
         """The configuration that counts; None before there is one."""
-        said = self._exec("readlink", f"{FOLDER}/current")
-        return self.placed(said.stdout.raw.strip()) if said.ok else None
+        counts, every = self.kept()
+        return next((one for one in every if one.name == counts), None)
 
     def placed(self, name: str) -> Configuration:
         """A configuration that was placed."""
-        with translated(self.engine.address):
-            stream, _ = self.engine.client.api.get_archive(self.container, f"{FOLDER}/{name}")
-            content = b"".join(stream)
-        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            found = {
-                member.name: stream.read()
-                for member in archive
-                if member.isfile() and (stream := archive.extractfile(member)) is not None
-            }
-        return Configuration(name, name.partition("-")[0], found)
+        return next(one for one in self.kept()[1] if one.name == name)
 
     def place(self, configuration: Configuration) -> None:
         """Write a configuration beside the one that counts."""
@@ -177,8 +259,11 @@ class Edge:
         with translated(self.engine.address):
             self.engine.client.api.put_archive(self.container, FOLDER, buffer.getvalue())
 
-    def switch(self, configuration: Configuration) -> None:
+    def switch(self, configuration: Configuration, within: float = SWITCHING) -> None:
         """Let this configuration count, and see that no worker of another one takes requests any more.
+
+        Args:
+            within: seconds; there is no other way on where it is the way back.
 
         Raises:
             Restored: nginx does not take it up in time.
@@ -187,15 +272,27 @@ class Edge:
         moved = f"ln -sfn {configuration.name} {FOLDER}/.next && mv -T {FOLDER}/.next {FOLDER}/current"
         reloaded = f"{moved} && nginx -s reload -c {FOLDER}/current/nginx.conf"
         self._exec("sh", "-c", reloaded).require("switching the edge")
-        deadline = self.clock() + SWITCHING
+        deadline = self.clock() + within
         while self._taking(old) or self.serving() != configuration.release:
             if self.clock() > deadline:
                 raise Restored(
                     "edge-not-switched",
-                    f"The edge did not take up {configuration.release} within {SWITCHING:g} s.",
+                    f"The edge did not take up {configuration.release} within {within:g} s.",
                     evidence=self._log(),
                 )
             self.pause(PAUSE / 4)
+
+    def switch_back(self, configuration: Configuration) -> None:
+        """The same for what served before, until the engine too finds the edge well again.
+
+        A configuration that answers wrongly may have made it unhealthy, and the engine asks again in its own time.
+        """
+        self.switch(configuration, SWITCHING_BACK)
+        deadline = self.clock() + SWITCHING_BACK
+        while (seen := containers.read(self.engine, self.container)) and seen.health == "unhealthy":
+            if self.clock() > deadline:
+                return
+            self.pause(PAUSE)
 
     def _taking(self, workers: Collection[str]) -> bool:
         """Whether one of these still takes requests."""
@@ -219,6 +316,10 @@ class Edge:
         headers = {"X-Conche-Candidate": candidate} if candidate else {}
         return self._ask((f"{8081 if candidate else self.listen}{path}",) * times, headers)
 
+    def reaches(self, entry: str, path: str) -> Answer:
+        """What is answered at host:port itself, past every configuration."""
+        return self._ask((f"{entry}{path}",), host="")[0]
+
     def drained(self, seconds: float) -> bool:
         """Wait until no worker of an earlier configuration has requests left; whether that came in time."""
         deadline = self.clock() + seconds
@@ -232,25 +333,24 @@ class Edge:
     def sweep(self, keep: Configuration) -> None:
         """Remove configurations that do not count any more; old workers have theirs in memory."""
         names = self._exec("ls", FOLDER).stdout.raw.split()
-        old = [
-            f"{FOLDER}/{name}"
-            for name in names
-            if re.fullmatch(r"(r\d+|nothing)-[0-9a-f]{8}", name) and name != keep.name
-        ]
+        old = [f"{FOLDER}/{name}" for name in names if NAMED.fullmatch(name) and name != keep.name]
         if old:
             self._exec("rm", "-rf", *old)
 
-    def _ask(self, wanted: Sequence[str], headers: Mapping[str, str] | None = None) -> list[Answer]:
-        """Ask the edge from inside its container, all in one go.
+    def _ask(
+        self, wanted: Sequence[str], headers: Mapping[str, str] | None = None, host: str = "127.0.0.1:"
+    ) -> list[Answer]:
+        """Ask from inside the edge's container, all in one go.
 
         Args:
             wanted: port and path of each.
+            host: before them; the edge itself.
         """
         mark = uuid.uuid4().hex
         given = [part for name, value in (headers or {}).items() for part in ("--header", f"{name}: {value}")]
         said = self._exec(
             "curl", "--silent", "--show-error", "--max-time", "5", "--write-out", rf"\n{mark} %{{http_code}}\n",
-            *given, *(f"http://127.0.0.1:{one}" for one in wanted),
+            *given, *(f"http://{host}{one}" for one in wanted),
         )  # fmt: skip
         found = re.findall(rf"(.*?)\n{mark} (\d+)\n", said.stdout.raw, re.DOTALL)
         why = str(said.stderr).strip() or str(said.stdout).strip()
@@ -272,8 +372,6 @@ class Edge:
         return Completed(words, code, said, complained)
 
     def _log(self) -> list[str]:
-        from conche.engine import containers
-
         with contextlib.suppress(Exception):
             return list(containers.last_lines(self.engine, self.container, 6))
         return []

@@ -14,6 +14,7 @@ from conche.env import on_swarm
 from conche.env.deploy.look import Look
 from conche.env.deploy.records import Entry, Records, who
 from conche.env.deploy.recover import plan_recovery, settle
+from conche.env.deploy.route import template_of
 from conche.env.deploy.swarm import settle_swarm
 from conche.env.deploy.view import open_records
 from conche.env.locking import locked
@@ -115,12 +116,16 @@ def recover(call: Invocation, name: str) -> Outcome:
         look = Look(name, compose, environment.deploy, compose.configuration(hashed=False).rendered)
         recovery = plan_recovery(records, look)
         if not call.dry_run:
-            settle(call, records, look, strict=True)
-    plan = recovery.plan
+            records = settle(call, records, look, strict=True)
+        wrong = "" if records.maintained or not recovery.serves else look.wrong(recovery.serves)
+    plan, current = recovery.plan, records.current
+    serves = current.id if current and current.label == recovery.serves else recovery.serves
     rows = tuple((step.action, step.subject, step.cause) for step in plan)
-    said = f"{recovery.serves} serves." if recovery.serves else "Nothing serves."
+    said = f"{serves} serves." if serves else "Nothing serves."
+    said = f"{serves} itself answers its users {wrong}. Next: invoke env.logs --env {name}" if wrong else said
     return Outcome(
-        value={"environment": name, "release": recovery.serves or None},
+        exit_code=1 if wrong and not call.dry_run else 0,
+        value={"environment": name, "release": serves or None},
         changed=len(plan) > 0 and not call.dry_run,
         plan=plan,
         tables=[Table(("action", "what", "because"), rows)] if rows and not call.dry_run else [],
@@ -204,7 +209,8 @@ def maintenance(call: Invocation, name: str, *, on: bool, off: bool) -> Outcome:
         plan = Plan((Step("switch", f"edge to {'the maintenance page' if on else serves}", "asked for"),))
         if call.dry_run:
             return Outcome(plan=plan)
-        edge, wanted = look.edge(), look.edge_configuration(call.root, serves, maintenance=on)
+        template = template_of(call, records, look, serves)
+        edge, wanted = look.edge(), look.edge_configuration(template, serves, maintenance=on)
         edge.place(wanted)
         edge.prove(wanted)
         edge.switch(wanted)

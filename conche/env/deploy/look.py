@@ -6,7 +6,6 @@ import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from conche.engine import containers
@@ -19,6 +18,9 @@ from conche.errors import ConcheError, NotFound
 from conche.stack import Deploy
 
 __all__ = ["NOTHING", "Look", "number"]
+
+FAULT = 500
+"""The lowest status by which an application says that the fault is its own."""
 
 NOTHING = "nothing"
 """What serves before the first release."""
@@ -35,7 +37,8 @@ class Look:
 
     Args:
         name: of the environment.
-        rendered: the rendered Compose document, in which the edge's port stands.
+        rendered: the rendered Compose document, in which the edge's port stands; without it the engine is asked, which
+            knows the port while the edge runs.
     """
 
     name: str
@@ -121,21 +124,54 @@ class Look:
 
     def listening(self) -> int:
         """The port on which the edge listens in its container."""
-        return edges.listening(self.rendered["services"][self.deploy.edge].get("ports") or [])
+        if self.rendered:
+            return edges.listening(self.rendered["services"][self.deploy.edge].get("ports") or [])
+        published = [port for one in self.of(self.deploy.edge or "") for port in one.ports]
+        return edges.listening([{"target": port.rpartition("->")[2].partition("/")[0]} for port in published])
 
-    def edge_configuration(self, root: Path, release: str, *, maintenance: bool) -> edges.Configuration:
+    def configured(self) -> str:
+        """The name of the edge's configuration that counts, maintenance page or not; empty where there is none."""
+        if self.deploy.edge is None or not self.of(self.deploy.edge):
+            return ""
+        found = self.edge().in_place()
+        return found.plain if found else ""
+
+    def edge_configuration(self, template: edges.Template, release: str, *, maintenance: bool) -> edges.Configuration:
         """The edge's configuration that sends requests to a release; before there is one, everything is maintenance."""
-        deploy = self.deploy
-        assert deploy.edge is not None
-        assert deploy.serves is not None
+        assert self.deploy.serves is not None
         return edges.configure(
-            root / deploy.template if deploy.template else None,
+            template,
             release=release,
-            upstream=f"{alias(deploy.serves, release)}:{deploy.port}",
+            upstream=f"{alias(self.deploy.serves, release)}:{template.port}",
             listen=self.listening(),
-            drain=deploy.drain,
             maintenance=maintenance or release == NOTHING,
         )
+
+    def wrong(self, release: str) -> str:
+        """What users are answered while the edge runs, where that is not what the release should answer; else empty."""
+        if self.deploy.edge is None or not any(one.state == "running" for one in self.of(self.deploy.edge)):
+            return ""
+        at, answer = self.state()
+        return "" if at == release and self.right(answer, release) else answer.brief
+
+    def astray(self, release: str, seen: tuple[str, edges.Answer] | None = None) -> str:
+        """What users are answered, where that is wrong and the release itself is not what is wrong; else empty.
+
+        Args:
+            seen: what `state` has just told.
+        """
+        at, answer = seen or self.state()
+        if at == release and self.right(answer, release):
+            return ""
+        assert self.deploy.serves is not None
+        try:
+            entry = f"{alias(self.deploy.serves, release)}:{self.deploy.port}"
+            own = self.edge().reaches(entry, self.deploy.probe.path)
+        except ConcheError:
+            return ""
+        # An error of the release's own is no fault of the edge; one that does not even say whom it serves is.
+        fine = own.good or 0 < own.status < FAULT
+        return answer.brief if at != release or (fine and own.status != answer.status) else ""
 
     def right(self, answer: edges.Answer, release: str) -> bool:
         """Whether an answer is good, and says that it comes from this release where stack.yaml names a field."""

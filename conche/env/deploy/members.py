@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from conche.engine.containers import Container
 from conche.env.deploy.document import alias
-from conche.env.deploy.edge import Configuration
+from conche.env.deploy.edge import MARK, Configuration
 from conche.env.deploy.look import Look
 from conche.errors import Restored
 
@@ -22,9 +22,6 @@ __all__ = ["named", "naming", "prove", "serve_all", "serve_only"]
 
 SHORT = 12
 """Characters of a container's id that the engine's name server knows it by."""
-
-MARK = "# Names its containers; without that it is "
-"""Begins the first line of a configuration that names containers; then comes the name of the one that does not."""
 
 MEMBERS = "$conche_members"
 
@@ -65,12 +62,6 @@ def _shares(members: Sequence[str]) -> str:
     return "\n".join([f'  split_clients "$request_id" {MEMBERS} {{', *lines, f'    * "{members[-1]}";', "  }"])
 
 
-def _unnamed(configuration: Configuration) -> str:
-    """The name of the configuration that one was made from; empty for one that names no containers."""
-    first = configuration.files[f"{configuration.name}/nginx.conf"].decode().partition("\n")[0]
-    return first.removeprefix(MARK) if first.startswith(MARK) else ""
-
-
 def serve_only(look: Look, members: Sequence[Container]) -> bool:
     """Send requests to these containers alone, and let the others end theirs.
 
@@ -95,14 +86,14 @@ def serve_only(look: Look, members: Sequence[Container]) -> bool:
 def serve_all(look: Look) -> None:
     """Send requests to all containers of the release again, where the edge names some."""
     counts = _in_place(look)
-    if counts is None or not _unnamed(counts):
+    if counts is None or not counts.unnamed:
         return
     look.edge().switch(_base(look, counts))
 
 
 def _base(look: Look, counts: Configuration) -> Configuration:
     """The configuration that names no containers, of which the one that counts was made."""
-    name = _unnamed(counts)
+    name = counts.unnamed
     return look.edge().placed(name) if name else counts
 
 

@@ -46,14 +46,15 @@ class Pipeline:
         before: what served before it.
         compose: of the release's document.
         previous: of the document of the release that serves; None for the first.
+        previous_port: on which that one's containers behind the edge listen.
         look: what runs.
-        configure: the edge's configuration for a release.
+        release: the label of the containers that shall serve.
+        configure: the edge's configuration for a release, as this one is to have it.
         begin: writes the record.
         commit: writes its good ending.
         counts: service -> containers it shall have.
         commanding: the service in whose image the release command is run.
         lock: verified before the switch.
-        begun: when the command began, by `clock`.
         maintained: the edge shows the maintenance page, whatever serves.
     """
 
@@ -72,6 +73,7 @@ class Pipeline:
     progress: Progress
     lock: Held | None
     begun: float
+    previous_port: int
     maintained: bool = False
     timeout: float | None = None
     clock: Callable[[], float] = time.monotonic
@@ -81,6 +83,7 @@ class Pipeline:
     switched_after: float = 0.0
     warnings: list[str] = field(default_factory=list)
     _switched: bool = False
+    _in_place: EdgeConfiguration | None = None
     _undo: list[Undo] = field(default_factory=list)
     _restarts: dict[str, int] = field(default_factory=dict)
 
@@ -93,10 +96,7 @@ class Pipeline:
     @property
     def candidate(self) -> str:
         """Where the edge finds the new release."""
-        return self._entry(self.release)
-
-    def _entry(self, release: str) -> str:
-        return f"{alias(self.served, release)}:{self.deploy.port}"
+        return f"{alias(self.served, self.release)}:{self.deploy.port}"
 
     def carry_out(self, plan: Plan) -> None:
         """Take every step.
@@ -134,14 +134,13 @@ class Pipeline:
 
     def _take(self, step: Step) -> None:
         if step.kind == "service":
-            (self._replace if step.action == "replace" else self._single)(step)
-            return
+            return (self._replace if step.action == "replace" else self._single)(step)
         if step.kind == "network":
-            self._create_network(step.name)
-            return
+            return self._create_network(step.name)
         take: Mapping[str, Callable[[], None]] = {
             "record": self._record,
             "run": self._run_release_command,
+            "place": self._place,
             "start": self._start_beside,
             "await": self._await_new,
             "probe": self._probe_new,
@@ -152,7 +151,7 @@ class Pipeline:
             "commit": self._commit,
             "remove": self._remove_old,
         }
-        take[step.action]()
+        return take[step.action]()
 
     def _create_network(self, name: str) -> None:
         self._undo.append((f"remove network {name}", lambda: networks.remove(self.compose.engine, name)))
@@ -171,7 +170,9 @@ class Pipeline:
 
     def _run_release_command(self) -> None:
         name = f"{self.compose.project}-{self.release}-command"
-        self._undo.append(("remove the release command's container", lambda: self._remove_named(name)))
+        self._undo.append(
+            ("remove the release command's container", lambda: containers.remove(self.compose.engine, name))
+        )
         argv = self.compose.run_once(self.commanding, name, self.deploy.release_command)
         said: list[str] = []
 
@@ -206,7 +207,11 @@ class Pipeline:
         """An edge that is new starts with a configuration; until a release serves, it says it is in maintenance."""
         with signals_deferred():
             self._checked(self.compose.make(self.compose.create_alone(name), on_line=self.progress.detail), name)
-            self.look.edge().begin(self.configure(self.before.release))
+            edge = self.look.edge()
+            # One that is made anew finds in its volume what served.
+            kept = edge.in_place()
+            if kept is None or kept.release != self.before.release:
+                edge.begin(self.configure(self.before.release))
             self._bring(name)
 
     def _replace(self, step: Step) -> None:
@@ -235,6 +240,7 @@ class Pipeline:
 
     def _place(self) -> None:
         """Put the edge's configuration beside the one that counts, and let nginx test it."""
+        self._restarts = {one.id: one.restarts for one in self.look.of_release(self.served, self.release)}
         edge, new = self.look.edge(), self.configure(self.release)
         edge.place(new)
         edge.prove(new)
@@ -271,20 +277,24 @@ class Pipeline:
     def _switch(self) -> None:
         if self.lock is not None:
             self.lock.verify()
+        edge = self.look.edge()
+        self._in_place = edge.in_place()
         self._undo.append((f"switch the edge back to {self.before.release}", self._switch_back))
         self._switched = True
         with signals_deferred():
-            self.look.edge().switch(self.configure(self.release))
+            edge.switch(self.configure(self.release))
 
     def _switch_back(self) -> None:
-        edge, old = self.look.edge(), self.configure(self.before.release)
-        if self.before.answered:
-            (answer,) = edge.probe(self.deploy.probe.path, self._entry(self.before.release))
-            if not answer.good:
-                raise NotRestored("previous-state-lost", f"{self.before.release} does not answer: {answer}")
+        """Put the very configuration back that served, and see that users are answered as they were."""
+        edge, before = self.look.edge(), self.before
+        old = self._in_place or self.configure(before.release)
+        before.require_answer(self.look, self.previous_port)
         edge.place(old)
-        edge.switch(old)
+        edge.switch_back(old)
         self._switched = False
+        problems = before.not_served(self.look)
+        if problems:
+            raise NotRestored("previous-state-lost", problems[0])
         edge.drained(self.deploy.drain)
 
     def _drain(self) -> None:
@@ -354,9 +364,6 @@ class Pipeline:
             raise NotRestored("previous-state-lost", f"the edge still sends requests to {release}")
         for one in self.look.of_release(served, release):
             containers.remove(self.compose.engine, one.id)
-
-    def _remove_named(self, name: str) -> None:
-        containers.remove(self.compose.engine, name)
 
     def _each(self, name: str, act: Callable[..., None]) -> None:
         for container in self.look.of(name):

@@ -15,7 +15,7 @@ from conche.images.reference import short
 from conche.outcome import Plan, Step, Table
 from conche.stack import Deploy
 
-__all__ = ["Change", "changes", "plan_release", "table"]
+__all__ = ["Change", "changes", "plan_release", "plan_route", "table"]
 
 NO_HANDOVER = Handover()
 
@@ -223,6 +223,19 @@ def _taking_over(holders: Sequence[Container], edge: Sequence[Step]) -> Iterator
         )
     for step in edge:
         yield replace(step, cause="has no container; downtime: from the stop before it until it runs")
+
+
+def plan_route(release: str, deploy: Deploy, before: str) -> Plan:
+    """The steps of a release in which nothing but the edge's configuration is another."""
+    steps = (
+        Step("record", f"release {release}", "before anything is changed"),
+        Step("place", f"configuration of {release}", "it is not the one that serves; nginx tests it"),
+        Step("switch", f"edge to {release}", f"from {before}; nothing is recreated", undo=f"switch edge to {before}"),
+        Step("drain", f"edge from {before}", "requests under way end as they began"),
+        Step("watch", f"release {release} of {deploy.serves}", f"for {deploy.observe:g} s, with its users"),
+        Step("commit", f"release {release}", "it serves"),
+    )
+    return Plan(steps)
 
 
 def _single(change: Change) -> Step:

@@ -9,15 +9,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from conche.command import Invocation
-from conche.engine import images
+from conche.engine import host, images
 from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
 from conche.engine.images import Found
 from conche.env.deploy import lint
 from conche.env.deploy.document import Document, definition, make, shape
+from conche.env.deploy.edge import Template, read_template
 from conche.env.deploy.records import Placed, Record, who
 from conche.env.observe import open_compose
-from conche.errors import NotFound, Refused
+from conche.errors import NotFound, Refused, Unreachable
+from conche.images.fetch import fetch
 from conche.images.login import open_registry
 from conche.images.observe import REVISION
 from conche.images.reference import Reference, parse
@@ -26,8 +28,9 @@ from conche.secret import SECRET_NAME, Secret
 from conche.secrets.seal import fingerprint
 from conche.secrets.values import for_environment, used_by
 from conche.stack import Deploy
+from conche.units import size
 
-__all__ = ["Prepared", "Wanted", "kept_images", "prepare"]
+__all__ = ["Prepared", "Wanted", "kept_images", "prepare", "pulled", "see_disk"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Prepared:
         files: key of a Compose secret -> content.
         named: what the Compose files interpolate, by variable.
         own: image references in the files, of this stack's own images.
+        template: of the edge; None without one.
         fingerprints: variable or secret -> fingerprint; empty until `fingerprinted`.
         kept: service -> pinned reference it had before, where what is asked for has the same in it.
     """
@@ -74,6 +78,7 @@ class Prepared:
     root: str
     named: Mapping[str, Secret]
     own: Collection[str]
+    template: Template | None
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, str] = field(default_factory=dict)
 
@@ -127,7 +132,7 @@ class Prepared:
         # Without an edge --force makes every service anew, so each is told the new release.
         if before is not None and not (forced and self.deploy.serves is None):
             document = document.after(before, self.deploy.serves)
-        return replace(document, hidden=tuple(dict.fromkeys(hidden)))
+        return replace(document, hidden=tuple(dict.fromkeys(hidden)), template=self.template)
 
     def record(self, number: int, document: Document, configuration: Configuration) -> Record:
         """The record of this as a release.
@@ -220,7 +225,32 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
     found = {pin: there for pin in pins.values() if (there := images.find(compose.engine, pin))}
     return Prepared(
         name, deploy, compose, configuration, pins, found, secrets, files, asked, at, str(call.root), named, tuple(own),
+        read_template(call.root, deploy) if deploy.edge else None,
     )  # fmt: skip
+
+
+def see_disk(engine: Engine, what: str) -> None:
+    """See that the engine's disk has room for what is to be done: start, pull."""
+    free, needed = host.free_disk(engine), host.MIN_FREE[what]
+    if free is not None and free < needed:
+        raise Unreachable(
+            "disk-full",
+            f"The engine's disk has {size(free)} free; {size(needed)} are wanted.",
+            next_command="invoke images.prune\ndocker system df",
+        )
+
+
+def pulled(call: Invocation, prepared: Prepared) -> Prepared:
+    """The same, with every image on the engine."""
+    missing = [pin for pin in prepared.pins.values() if pin not in prepared.found]
+    see_disk(prepared.engine, "pull" if missing else "start")
+    if missing:
+        with call.output.progress("fetching what the release is made of") as progress:
+            for pin in missing:
+                progress.step(f"pull image {pin}")
+                fetch(call.stack, call.root, prepared.engine, pin, progress)
+    found = {pin: image for pin in prepared.pins.values() if (image := images.find(prepared.engine, pin))}
+    return replace(prepared, found=found)
 
 
 def _pins(

@@ -19,6 +19,7 @@ from enum import Enum
 from typing import Any
 
 from conche.engine.state import State
+from conche.errors import Refused
 
 __all__ = ["Ending", "Entry", "Placed", "Record", "Records", "Result", "who"]
 
@@ -76,7 +77,10 @@ class Record:
         revision: of the checkout it was deployed from, and whether that was a commit.
         files: service -> digest of what the checkout's files say, by which it is seen that they have changed.
         fingerprints: variable or secret -> fingerprint of its value.
+        contents: config or secret, as `config rules` -> fingerprint of its content.
         of: the release that a rollback goes back to.
+        edge: the name of the edge's configuration, which comes from its content; empty where it is not known.
+        keeps: the earlier release whose containers stay behind the edge, where only its configuration is another.
     """
 
     number: int
@@ -91,12 +95,20 @@ class Record:
     services: Mapping[str, Placed]
     files: Mapping[str, str] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    contents: Mapping[str, str] = field(default_factory=dict)
     of: int | None = None
+    edge: str = ""
+    keeps: str = ""
 
     @property
     def id(self) -> str:
         """What it is called: r1, r2, …"""
         return f"r{self.number}"
+
+    @property
+    def label(self) -> str:
+        """The release that its containers behind the edge are labelled with, to which the edge sends requests."""
+        return self.keeps or self.id
 
     def again(
         self, number: int, hashes: Mapping[str, Collection[str]], kept: Mapping[str, Placed] | None = None
@@ -115,7 +127,7 @@ class Record:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         return replace(
             self, number=number, kind="rollback", of=self.number, started=now, asked=self.id, services=services,
-            who=who(), where=socket.gethostname(),
+            who=who(), where=socket.gethostname(), keeps="",
         )  # fmt: skip
 
     def changed_variables(self, before: Record | None) -> list[str]:
@@ -245,6 +257,20 @@ class Records:
         unreadable = {"who": "somebody", "since": "some time", "reason": "what was said of it cannot be read any more"}
         return _read(self._files.get("frozen.json"), unreadable) or None
 
+    def require_thawed(self, name: str) -> None:
+        """Refuse to go on in an environment that is frozen.
+
+        Raises:
+            Refused: by whom, since when and why.
+        """
+        frozen = self.frozen()
+        if frozen:
+            raise Refused(
+                "environment-frozen",
+                f"{name} is frozen by {frozen['who']} since {frozen['since']}: {frozen['reason']}",
+                next_command=f"invoke env.freeze --env {name} --off",
+            )
+
     def freeze(self, said: Mapping[str, str]) -> None:
         """Freeze the environment; with nothing said, thaw it."""
         self._state.write({"frozen.json": json.dumps(dict(said)).encode()})
@@ -304,9 +330,7 @@ class Records:
         written = self._files.get(f"releases/r{number}/ending.json")
         ended = _verified(written)
         try:
-            record = (
-                Record(**{**said, "services": {n: _placed(p) for n, p in said["services"].items()}}) if said else None
-            )
+            record = _record(said) if said else None
             ending = Ending(**{**ended, "evidence": tuple(ended["evidence"])}) if ended else None
             record = record.carrying(ending.made) if record and ending else record
             return Entry(number, record, ending, damaged=written is not None and ended is None)
@@ -317,6 +341,12 @@ class Records:
 def _numbers(paths: Iterable[str]) -> set[int]:
     """Of the releases that these files belong to."""
     return {int(match[1]) for path in paths if (match := re.match(r"releases/r(\d+)/", path))}
+
+
+def _record(said: Mapping[str, Any]) -> Record:
+    """A record; what a later version has added to it is left out."""
+    known = {key: value for key, value in said.items() if key in Record.__dataclass_fields__}
+    return Record(**{**known, "services": {name: _placed(one) for name, one in said["services"].items()}})
 
 
 def _placed(said: Mapping[str, Any]) -> Placed:

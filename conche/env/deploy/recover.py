@@ -16,9 +16,11 @@ from conche.engine.containers import Container
 from conche.env import trial
 from conche.env.deploy import members
 from conche.env.deploy.document import RELEASE
+from conche.env.deploy.edge import Answer
 from conche.env.deploy.handover import give_back
 from conche.env.deploy.look import NOTHING, Look
-from conche.env.deploy.records import Ending, Records, Result
+from conche.env.deploy.records import Ending, Record, Records, Result
+from conche.env.deploy.route import bring_back
 from conche.env.deploy.scaling import resume
 from conche.env.deploy.view import open_records
 from conche.env.evidence import evidence
@@ -49,11 +51,12 @@ def plan_recovery(records: Records, look: Look, *, thorough: bool = True) -> Rec
         thorough: ask the edge also where neither the records nor the containers tell of anything to settle.
     """
     unfinished, there = records.unfinished, look.labels()
-    current = records.current.id if records.current else ""
+    current = records.current.label if records.current else ""
     plain = unfinished is None and there == ([current] if current else [])
-    at = look.serving() if thorough or not plain else ""
-    finished = unfinished is not None and at == unfinished.id and look.answers(at)
-    interrupted = unfinished.id if unfinished else ""
+    seen = look.state() if look.deploy.serves and (thorough or not plain) else None
+    at = seen[0] if seen else ""
+    finished = unfinished is not None and seen is not None and _finished(look, unfinished, seen, records.maintained)
+    interrupted = unfinished.label if unfinished and not unfinished.keeps else ""
     serves = at if finished else _before(at, current, there, interrupted)
     twins = kept.twins(look.compose.engine, look.compose.project)
     lost = kept.interrupted(twins, look.all() if twins else ())
@@ -70,8 +73,32 @@ def plan_recovery(records: Records, look: Look, *, thorough: bool = True) -> Rec
         at = ""  # no edge is left that could be switched
     if look.deploy.serves is not None:
         steps += _served_steps(look, serves, at, there)
+        settled = finished or holders or any(step.action in ("start", "switch") for step in steps)
+        astray = _astray(records, look, serves, seen) if seen is not None and not settled else ""
+        steps += [Step("switch", f"edge to {serves}", astray)] if astray else []
     steps += [Step("remove", f"container {one.name}", f"left over from {why}") for one, why in _others(look)]
     return Recovery(Plan(tuple(steps)), serves, finished)
+
+
+def _finished(look: Look, unfinished: Record, seen: tuple[str, Answer], maintained: bool) -> bool:
+    """Whether an interrupted release serves already, and its users are answered as they should be."""
+    at, answer = seen
+    if at != unfinished.label or not look.answers(at):
+        return False
+    if unfinished.keeps and look.configured() != unfinished.edge:
+        return False
+    return maintained or look.right(answer, at)
+
+
+def _astray(records: Records, look: Look, serves: str, seen: tuple[str, Answer]) -> str:
+    """Why the edge has to be switched though it sends requests to the right release; empty where it has not."""
+    current, unfinished = records.current, records.unfinished
+    if unfinished is not None and unfinished.keeps and look.configured() == unfinished.edge:
+        return f"it has the configuration of {unfinished.id}"
+    if records.maintained or current is None or serves != current.label:
+        return ""
+    answer = look.astray(serves, seen)
+    return f"its users are answered {answer}" if answer else ""
 
 
 def _before(at: str, current: str, there: list[str], interrupted: str) -> str:
@@ -108,16 +135,17 @@ def _others(look: Look) -> Iterator[tuple[Container, str]]:
             yield one, "an interrupted replacement"
 
 
-def settle(call: Invocation, records: Records, look: Look, *, strict: bool = False) -> Records:
+def settle(call: Invocation, records: Records, look: Look, *, strict: bool = False, thorough: bool = False) -> Records:
     """Settle what was left, and say so; the records, read anew.
 
     Args:
+        thorough: ask the edge also where nothing tells of anything to settle.
         strict: fail where what served before does not start again, instead of leaving everything to the next release.
 
     Raises:
         NotRestored: what served before does not work any more, and nothing was removed.
     """
-    recovery = plan_recovery(records, look, thorough=strict)
+    recovery = plan_recovery(records, look, thorough=strict or thorough)
     if not len(recovery.plan):
         return records
     unfinished = records.unfinished
@@ -137,15 +165,7 @@ def settle(call: Invocation, records: Records, look: Look, *, strict: bool = Fal
         if unfinished is not None:
             records.end(unfinished, _ending(Result.INTERRUPTED))
         return open_records(call, look.compose)
-    for step in recovery.plan:
-        if step.action == "switch":
-            release = step.name.removeprefix("to ")
-            wanted = look.edge_configuration(call.root, release, maintenance=records.maintained)
-            edge = look.edge()
-            edge.place(wanted)
-            edge.prove(wanted)
-            edge.switch(wanted)
-            edge.drained(look.deploy.drain)
+    _switch(call, records, look, recovery.plan, strict=strict)
     _clean(call.output.say, look, recovery.plan)
     if unfinished is not None:
         records.end(unfinished, _ending(Result.SUCCEEDED if recovery.finished else Result.INTERRUPTED))
@@ -157,6 +177,19 @@ def _restore(look: Look, plan: Plan) -> None:
     for step in plan:
         if step.action == "restore":
             kept.bring_back(look.compose.engine, look.compose.project, step.name)
+
+
+def _switch(call: Invocation, records: Records, look: Look, plan: Plan, *, strict: bool) -> None:
+    """Let the edge send requests to the release that serves, as it did."""
+    for step in plan:
+        if step.action != "switch":
+            continue
+        try:
+            bring_back(call, records, look, step.name.removeprefix("to "))
+        except NotRestored as error:
+            if strict:
+                raise
+            call.output.say(f"{error.message} A new release takes over from what is there")
 
 
 def _start(look: Look, recovery: Recovery) -> None:

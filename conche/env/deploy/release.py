@@ -10,22 +10,25 @@ from datetime import UTC, datetime
 from functools import partial
 
 from conche.command import Invocation
-from conche.engine import containers, host, swarm
+from conche.engine import containers, swarm
 from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
 from conche.engine.lock import Held
 from conche.env.deploy import hooks, lint
 from conche.env.deploy.adopt import adopted
 from conche.env.deploy.document import RELEASE, Document, definition
+from conche.env.deploy.edge import Configuration as EdgeConfiguration
+from conche.env.deploy.edge import read_template
 from conche.env.deploy.goal import goal_of, kept_at_rollback
 from conche.env.deploy.handover import Handover, prepare_handover
 from conche.env.deploy.look import NOTHING, Look
 from conche.env.deploy.look import number as number_of
 from conche.env.deploy.pipeline import Pipeline
-from conche.env.deploy.plan import Change, changes, plan_release, table
-from conche.env.deploy.prepare import Prepared, Wanted, prepare
+from conche.env.deploy.plan import Change, changes, plan_release, plan_route, table
+from conche.env.deploy.prepare import Wanted, prepare, pulled, see_disk
 from conche.env.deploy.records import Ending, Record, Records, Result
 from conche.env.deploy.recover import settle
+from conche.env.deploy.route import is_other, rerouted
 from conche.env.deploy.swarm import SwarmPipeline, open_swarm, settle_swarm
 from conche.env.deploy.swarm_stack import plan_swarm, swarm_changes
 from conche.env.deploy.swarm_view import see_known
@@ -34,13 +37,11 @@ from conche.env.deploy.telling import tell
 from conche.env.deploy.unwinding import Before
 from conche.env.deploy.view import compose_of, open_records, opened, opened_if_possible, require_whole, salt_of
 from conche.env.locking import locked
-from conche.errors import ConcheError, Interrupted, NotFound, NotRestored, Refused, Told, Unreachable
-from conche.images.fetch import fetch
+from conche.errors import ConcheError, Interrupted, NotFound, NotRestored, Told
 from conche.outcome import Outcome, Plan
 from conche.output import Progress
 from conche.secrets.seal import seal
 from conche.stack import Deploy
-from conche.units import size
 
 __all__ = ["Options", "deploy", "rollback"]
 
@@ -104,17 +105,18 @@ def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Out
     begun = time.monotonic()
     prepared = prepare(call, name, wanted, allow_dirty=options.allow_dirty)
     if not call.dry_run:
-        prepared = _pulled(call, prepared)
+        prepared = pulled(call, prepared)
     with locked(call, prepared.engine, name, tuple(prepared.found), options.lock_wait) as held:
         records = open_records(call, prepared.compose, tuple(prepared.found))
-        _see_thawed(records, name)
+        records.require_thawed(name)
         look = Look(name, prepared.compose, prepared.deploy, prepared.configuration.rendered)
         records = _settled(call, records, look)
         salt = salt_of(call, records)
         prepared = prepared.fingerprinted(salt)
         number = _following(call, records, prepared.compose, name)
-        earlier = opened_if_possible(call, records, records.current)
-        prepared = prepared.keeping(records.current)
+        current = records.current
+        earlier = opened_if_possible(call, records, current)
+        prepared = prepared.keeping(current)
         document = prepared.document(f"r{number}", records.replicas(), earlier, forced=options.force)
         compose = compose_of(prepared.compose, document)
         configuration, before = _looked(call, look, records, compose)
@@ -122,6 +124,11 @@ def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Out
         record = adopted(prepared, look.all(), record)
         draft = Draft(record, document, compose, configuration, prepared.owned(document), salt, earlier)
         ready = _ready(call, look, records, draft, before, force=options.force)
+        if not len(ready.plan) and current and prepared.template and is_other(look, prepared.template, current.label):
+            if earlier is not None and not earlier.masked:
+                ready = _rerouted(ready, earlier, current)
+            else:  # what its containers were made from cannot be read here, so they are made anew
+                ready = _ready(call, look, records, draft, before, force=True)
         return _released(call, records, ready, held, options, begun)
 
 
@@ -134,11 +141,11 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
     begun = time.monotonic()
     deploy = call.environment(name).deploy
     engine = Engine(call.environment(name).engine)
-    _see_disk(engine, "start")
+    see_disk(engine, "start")
     with locked(call, engine, name, (), options.lock_wait) as held:
         base = Compose(engine, call.stack.project(name), (), {}, call.output.redact)
         records = open_records(call, base)
-        _see_thawed(records, name)
+        records.require_thawed(name)
         newest = records.unfinished or records.current
         latest = opened_if_possible(call, records, newest)
         if latest is not None:
@@ -153,11 +160,15 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
             )
         require_whole(kept, goal)
         number = _following(call, records, base, name)
-        document = kept.renumbered(deploy.serves, goal.id, f"r{number}")
+        document = kept.renumbered(deploy.serves, goal.label, f"r{number}")
         same = kept_at_rollback(engine, deploy, records.current, document)
         document = document.with_images({one: placed.image for one, placed in same.items()})
         if latest is not None and same:
             document = document.after(latest, deploy.serves)
+        if deploy.edge is not None:
+            template = kept.template or read_template(call.root, deploy)
+            document = replace(document, template=template)
+            deploy = deploy.model_copy(update={"port": template.port, "drain": template.drain})
         compose = compose_of(base, document)
         look = Look(name, compose, deploy, document.body)
         configuration, before = _looked(call, look, records, compose)
@@ -177,28 +188,18 @@ def _following(call: Invocation, records: Records, compose: Compose, name: str) 
     return max([records.following, *(number_of(one.labels.get(RELEASE, "")) + 1 for one in running)])
 
 
-def _see_thawed(records: Records, name: str) -> None:
-    frozen = records.frozen()
-    if frozen:
-        raise Refused(
-            "environment-frozen",
-            f"{name} is frozen by {frozen['who']} since {frozen['since']}: {frozen['reason']}",
-            next_command=f"invoke env.freeze --env {name} --off",
-        )
-
-
 def _settled(call: Invocation, records: Records, look: Look) -> Records:
     """The records, once what an interrupted release has left is settled."""
     if call.dry_run:
         return records
     if call.environment(look.name).swarm:
         return settle_swarm(call, records, look.compose, look.deploy, look.name)
-    return settle(call, records, look)
+    return settle(call, records, look, thorough=True)
 
 
 def _looked(call: Invocation, look: Look, records: Records, compose: Compose) -> tuple[Configuration, Before]:
     """A document's configuration, and what serves now; Compose computes its hashes while the engine is asked."""
-    current = records.current.id if records.current else ""
+    current = records.current.label if records.current else ""
     with ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(compose.configuration)
         if call.environment(look.name).swarm:
@@ -213,6 +214,9 @@ def _ready(call: Invocation, look: Look, records: Records, draft: Draft, before:
     handover = Handover()
     record = draft.record.known_as(current)
     look = replace(look, compose=draft.compose, rendered=draft.document.body)
+    if draft.document.template is not None:
+        wanted = look.edge_configuration(draft.document.template, record.label, maintenance=False)
+        record = replace(record, edge=wanted.plain)
     counts = {
         name: int((body.get("deploy") or {}).get("replicas") or body.get("scale") or 1)
         for name, body in draft.document.body["services"].items()
@@ -235,6 +239,25 @@ def _ready(call: Invocation, look: Look, records: Records, draft: Draft, before:
     )  # fmt: skip
 
 
+def _rerouted(ready: Release, earlier: Document, current: Record) -> Release:
+    """A release of which only the edge's configuration is another: what runs behind it stays."""
+    document, record = rerouted(ready.document, ready.record, earlier, current)
+    assert document.template is not None
+    compose, deploy = compose_of(ready.compose, document), ready.look.deploy
+    look = replace(ready.look, compose=compose, rendered=document.body)
+    switched = {"strategy": "switch", "cause": "its configuration changed"}
+    return replace(
+        ready,
+        record=replace(record, edge=look.edge_configuration(document.template, record.label, maintenance=False).plain),
+        document=document,
+        compose=compose,
+        configuration=compose.configuration(hashed=False),
+        found=tuple(replace(one, **switched) if one.service == deploy.edge else one for one in ready.found),
+        plan=plan_route(record.id, deploy, current.id),
+        look=look,
+    )
+
+
 def _released(
     call: Invocation,
     records: Records,
@@ -244,13 +267,14 @@ def _released(
     begun: float,
 ) -> Outcome:
     name, record, current, deploy = ready.record.environment, ready.record, records.current, ready.look.deploy
-    title = f"{name}: {ready.before.release} to {record.id}"
+    before = current.id if current and current.label == ready.before.release else ready.before.release
+    title = f"{name}: {before} to {record.id}"
     shown = table(ready.found, ready.configuration, title)
     variables = record.changed_variables(current)
     value: dict[str, object] = {
         "environment": name,
         "release": record.id,
-        "before": None if ready.before.release == NOTHING else ready.before.release,
+        "before": None if before == NOTHING else before,
         "images": {service: placed.image for service, placed in record.services.items()},
         "changes": [asdict(change) for change in ready.found],
         "changed_variables": variables,
@@ -335,16 +359,24 @@ def _pipeline(
 
     if call.environment(record.environment).swarm:
         return open_swarm(call, records, ready, look.deploy, begin, commit, options.timeout)
+
+    def configure(release: str) -> EdgeConfiguration:
+        assert ready.document.template is not None  # a release with an edge has one
+        return look.edge_configuration(ready.document.template, release, maintenance=maintained)
+
+    earlier = opened_if_possible(call, records, records.current)
+    previous_port = earlier.template.port if earlier and earlier.template else look.deploy.port
     taking = partial(Takeover, handover=ready.handover, note=partial(records.note_handover, record.id))
     return (taking if ready.handover.holders else Pipeline)(
-        release=record.id,
+        release=record.label,
         before=ready.before,
         compose=ready.compose,
         configuration=ready.configuration,
-        previous=_previous(call, records, ready),
+        previous=_previous(call, records, ready, earlier),
+        previous_port=previous_port,
         deploy=look.deploy,
         look=look,
-        configure=lambda release: look.edge_configuration(call.root, release, maintenance=maintained),
+        configure=configure,
         begin=begin,
         commit=commit,
         counts=ready.counts,
@@ -357,9 +389,8 @@ def _pipeline(
     )
 
 
-def _previous(call: Invocation, records: Records, ready: Release) -> Compose | None:
+def _previous(call: Invocation, records: Records, ready: Release, document: Document | None) -> Compose | None:
     """The Compose of the release that serves, by which its services can be brought back."""
-    document = opened_if_possible(call, records, records.current)
     if document is not None:
         return compose_of(ready.compose, document)
     risky = [one.service for one in ready.found if one.strategy in ("recreate", "replace")]
@@ -367,28 +398,3 @@ def _previous(call: Invocation, records: Records, ready: Release) -> Compose | N
         said = f"warning: {records.current.id} cannot be opened with the keys that are here"
         call.output.say(f"{said}: on a failure {', '.join(risky)} could not be brought back")
     return None
-
-
-def _see_disk(engine: Engine, what: str) -> None:
-    free, needed = host.free_disk(engine), host.MIN_FREE[what]
-    if free is not None and free < needed:
-        raise Unreachable(
-            "disk-full",
-            f"The engine's disk has {size(free)} free; {size(needed)} are wanted.",
-            next_command="invoke images.prune\ndocker system df",
-        )
-
-
-def _pulled(call: Invocation, prepared: Prepared) -> Prepared:
-    """The same, with every image on the engine."""
-    from conche.engine import images
-
-    missing = [pin for pin in prepared.pins.values() if pin not in prepared.found]
-    _see_disk(prepared.engine, "pull" if missing else "start")
-    if missing:
-        with call.output.progress("fetching what the release is made of") as progress:
-            for pin in missing:
-                progress.step(f"pull image {pin}")
-                fetch(call.stack, call.root, prepared.engine, pin, progress)
-    found = {pin: image for pin in prepared.pins.values() if (image := images.find(prepared.engine, pin))}
-    return replace(prepared, found=found)

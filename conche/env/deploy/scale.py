@@ -60,7 +60,7 @@ def scale(call: Invocation, name: str, service: str, replicas: int) -> Outcome:
             )
         look = Look(name, compose, environment.deploy, document.body)
         if not call.dry_run and not environment.swarm:
-            resume(records, look, current.id, call.output.say)
+            resume(records, look, current.label, call.output.say)
         before = _count(look, service, swarmed=environment.swarm)
         plan = Plan(
             (Step("scale", f"service {service}", f"from {before} to {replicas}"),) if before != replicas else ()
@@ -71,7 +71,7 @@ def scale(call: Invocation, name: str, service: str, replicas: int) -> Outcome:
                     _scale_swarm(compose, service, before, replicas)
                     records.scale({**records.replicas(), service: replicas})
                 else:
-                    scaling = Scaling(look, records, service, current.id)
+                    scaling = Scaling(look, records, service, current.label)
                     (scaling.grow if replicas > before else scaling.shrink)(replicas)
     return Outcome(
         value={"environment": name, "service": service, "before": before, "replicas": replicas},

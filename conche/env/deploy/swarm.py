@@ -337,12 +337,11 @@ def _sent(call: Invocation, look: Look, document: Document, replicas: Mapping[st
     edge = None
     if look.deploy.edge is not None:
         edge = edges.configure(
-            call.root / look.deploy.template if look.deploy.template else None,
+            document.template or edges.read_template(call.root, look.deploy),
             # The same for every release: another configuration would stop the edge to start it anew.
             release="swarm",
             upstream=f"{look.deploy.serves}:{look.deploy.port}",
             listen=look.listening(),
-            drain=look.deploy.drain,
             maintenance=False,
         )
     return to_stack(document.scaled(replicas), look.deploy, edge, networks.overlays(look.compose.engine))

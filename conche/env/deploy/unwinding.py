@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from conche.engine import containers, health, networks
 from conche.engine.compose import Configuration, Service
 from conche.engine.containers import Container
-from conche.env.deploy.look import NOTHING, Look
+from conche.env.deploy.document import alias
+from conche.env.deploy.look import FAULT, NOTHING, Look
 from conche.env.unwinding import PAUSE
-from conche.errors import Told
+from conche.errors import NotRestored, Told
 
 __all__ = ["Before", "by_hand", "wait_ready"]
 
@@ -27,7 +28,8 @@ class Before:
     Attributes:
         release: the one that served, or `nothing`.
         working: containers that ran and were not ill.
-        answered: whether the release that served gave its users the right answer.
+        answered: whether the release that served gave its users a good answer.
+        identified: whether that answer also said that it came from this release.
         networks: names of all networks.
     """
 
@@ -35,13 +37,14 @@ class Before:
     working: tuple[Container, ...]
     answered: bool
     networks: frozenset[str]
+    identified: bool = False
 
     @classmethod
     def of(cls, look: Look, current: str) -> Before:
         """As it is now.
 
         Args:
-            current: the release that ought to serve, by its record; what the edge says counts for more.
+            current: the release that ought to serve, by its label; what the edge says counts for more.
         """
         working = tuple(one for one in look.all() if one.state == "running" and one.health != "unhealthy")
         found = networks.names(look.compose.engine)
@@ -49,14 +52,15 @@ class Before:
             return cls(current or NOTHING, working, answered=False, networks=found)
         there, (at, answer) = look.labels(), look.state()
         release = next((one for one in (at, current, *there) if one in there), NOTHING)
-        return cls(release, working, answer.good and at == release, found)
+        answered = answer.good and at == release
+        return cls(release, working, answered, found, answered and look.right(answer, release))
 
     def lost(self, look: Look, configuration: Configuration, timeout: float | None) -> list[str]:
         """What worked before and does not now, in words; networks that the release has made go."""
         try:
             if not self.working:
                 networks.remove_new(look.compose.engine, look.compose.project, self.networks)
-            return [*self._not_running(look, configuration, timeout), *self._not_served(look)]
+            return [*self._not_running(look, configuration, timeout), *self.not_served(look)]
         except (Exception, Told) as error:  # noqa: BLE001 - whatever it is, the first error is the one to show
             return [f"could not look at what works now: {error}"]
 
@@ -76,13 +80,27 @@ class Before:
         waiting = health.wait(look.compose.engine, now, services, timeout=timeout)
         return [f"{name} worked before; now it {reason}" for name, reason in waiting.failed.items()]
 
-    def _not_served(self, look: Look) -> list[str]:
+    def require_answer(self, look: Look, port: int) -> None:
+        """See that what answered before still does, past the edge's configuration, which may be what answers wrongly.
+
+        Raises:
+            NotRestored: it does not, so users are not sent back to it.
+        """
+        if not self.answered:
+            return
+        alone = look.edge().reaches(f"{alias(look.deploy.serves or '', self.release)}:{port}", look.deploy.probe.path)
+        if not 0 < alone.status < FAULT:
+            raise NotRestored("previous-state-lost", f"{self.release} does not answer: {alone}")
+
+    def not_served(self, look: Look) -> list[str]:
+        """What its users were answered rightly before and are not now, in words."""
         if not self.answered:
             return []
         at, answer = look.state()
         if at != self.release:
             return [f"the edge serves {at or 'nothing'} instead of {self.release}"]
-        return [] if answer.good else [f"{self.release} answers {look.deploy.probe.path}: {answer}"]
+        right = look.right(answer, self.release) if self.identified else answer.good
+        return [] if right else [f"{self.release} answers {look.deploy.probe.path}: {answer}"]
 
 
 def wait_ready(

@@ -11,6 +11,7 @@ from conche.env.deploy.prepare import Wanted
 from conche.env.deploy.records import Records
 from conche.env.deploy.recover import settle
 from conche.env.deploy.release import Options, deploy
+from conche.env.deploy.route import template_of
 from conche.env.deploy.view import compose_of, look_at_release, open_records, opened, require_whole
 from conche.env.locking import everywhere, here
 from conche.env.observe import Observed, observe, open_compose
@@ -55,7 +56,7 @@ def up_released(call: Invocation, name: str, *, build: bool, timeout: float | No
             return Outcome(plan=plan)
         with everywhere(call, compose.engine, name):
             look = Look(name, compose, environment.deploy, document.body)
-            records = settle(call, records, look)
+            records = settle(call, records, look, thorough=True)
             _see_edge(call, look, records)
             seen = observe(call.stack, name, compose)
             plan = plan_up(seen)
@@ -86,5 +87,6 @@ def _see_edge(call: Invocation, look: Look, records: Records) -> None:
     compose = look.compose
     with signals_deferred():
         compose.make(compose.create_alone(look.deploy.edge)).require("creating the edge")
-        wanted = look.edge_configuration(call.root, records.current.id, maintenance=records.maintained)
-        look.edge().begin(wanted)
+        release = records.current.label
+        template = template_of(call, records, look, release)
+        look.edge().begin(look.edge_configuration(template, release, maintenance=records.maintained))

@@ -10,6 +10,8 @@ from conche.engine import images, lock
 from conche.engine.compose import Compose, Configuration, Service
 from conche.engine.state import State
 from conche.env.deploy.document import RELEASE, Document, shape
+from conche.env.deploy.edge import read_template
+from conche.env.deploy.look import Look
 from conche.env.deploy.records import Record, Records
 from conche.env.locking import readers
 from conche.env.observe import Observed, contents_of, look
@@ -99,12 +101,13 @@ def look_at_release(call: Invocation, name: str, compose: Compose) -> Observed |
     if record is None:
         return None
     serves = environment.deploy.serves
+    behind = Look(name, compose, environment.deploy, {})
     services = {one: Service(one, said.image, frozenset(said.hashes)) for one, said in record.services.items()}
     found, leftovers = look(compose)
     hashes = {one for said in record.services.values() for one in said.hashes}
     if serves is None and any(container.config_hash not in hashes for container in found):
         return None  # brought up from the files since, as development does
-    foreign = [c for c in found if serves is not None and c.service == serves and c.labels.get(RELEASE) != record.id]
+    foreign = [c for c in found if serves is not None and c.service == serves and c.labels.get(RELEASE) != record.label]
     there = {said.image: images.find(compose.engine, said.image) for said in record.services.values()}
     unfinished = records.unfinished
     running = lock.holder(compose.engine, compose.project)
@@ -117,10 +120,37 @@ def look_at_release(call: Invocation, name: str, compose: Compose) -> Observed |
         leftovers=(*leftovers, *foreign),
         own={},
         release=record.id,
-        changed=_changed(call, compose, record),
+        changed=tuple(sorted({*_changed(call, compose, record), *_rerouted(call, behind, record)})),
         interrupted=unfinished.id if unfinished is not None and running is None else "",
         contents=contents_of(compose.engine, found, there),
+        astray="" if serves is None or running or records.maintained else _astray(behind, record),
     )
+
+
+def _astray(look: Look, record: Record) -> str:
+    """What users are answered, in words, where it is not what the release should answer them.
+
+    While the edge does not run, that is what there is to say.
+    """
+    if not any(one.state == "running" for one in look.of(look.deploy.edge or "")):
+        return ""
+    at, answer = look.state()
+    if at == record.label and look.right(answer, at):
+        return ""
+    where = (
+        "" if at == record.label else f", and the edge sends requests to {at or 'nothing'} instead of {record.label}"
+    )
+    return f"its users are answered {answer.brief}{where}"
+
+
+def _rerouted(call: Invocation, look: Look, record: Record) -> tuple[str, ...]:
+    """The edge's service, where the checkout would have another configuration in it."""
+    edge = look.deploy.edge
+    if edge is None or not any(one.state == "running" for one in look.of(edge)):
+        return ()
+    found = look.configured()
+    wanted = look.edge_configuration(read_template(call.root, look.deploy), record.label, maintenance=False)
+    return (edge,) if found and found != wanted.plain else ()
 
 
 def _changed(call: Invocation, compose: Compose, record: Record) -> tuple[str, ...]:

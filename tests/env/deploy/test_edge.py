@@ -9,16 +9,15 @@ import pytest
 
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
-from conche.env.deploy.edge import FOLDER, Answer, configure, listening
+from conche.env.deploy.edge import FOLDER, Answer, configure, listening, read_template
 from conche.env.deploy.look import Look, number
 from conche.errors import Refused
 from conche.stack import Deploy, Probe
 
 
 def text(template: Path | None = None, *, release: str = "r7", maintenance: bool = False, drain: float = 30) -> str:
-    made = configure(
-        template, release=release, upstream="web-r7:8000", listen=8000, drain=drain, maintenance=maintenance
-    )
+    read = read_template(Path("/"), Deploy(template=template, drain=drain))
+    made = configure(read, release=release, upstream="web-r7:8000", listen=8000, maintenance=maintenance)
     return made.files[f"{made.name}/nginx.conf"].decode()
 
 
@@ -32,9 +31,8 @@ def test_nothing_is_left_to_fill_in() -> None:
 
 def test_a_configuration_is_named_by_its_release_and_its_content() -> None:
     def name(**said: bool) -> str:
-        return configure(
-            None, release="r7", upstream="web-r7:8000", listen=8000, drain=30, **{"maintenance": False, **said}
-        ).name
+        read = read_template(Path("/"), Deploy())
+        return configure(read, release="r7", upstream="web-r7:8000", listen=8000, **{"maintenance": False, **said}).name
 
     assert name() == name()
     assert name().startswith("r7-")

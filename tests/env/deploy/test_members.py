@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from conche.env.deploy.edge import FOLDER, Configuration
-from conche.env.deploy.members import MARK, named
+from conche.env.deploy.edge import FOLDER, MARK, Configuration
+from conche.env.deploy.members import named
 
 TEXT = """\
 events {}
