@@ -19,7 +19,8 @@ def plan_up(seen: Observed, *, build: bool = False, only: str | None = None, sta
     Args:
         build: build this repository's images even where they are there.
         stale: services whose secret files have changed under them.
-        only: one service, whose image is fetched anew; what it depends on stays untouched.
+        only: one service, whose image is fetched anew; what it depends on stays untouched, and of the others only what
+            shares its network, processes, memory or volumes is made anew with it.
     """
     services = {name: service for name, service in seen.configuration.services.items() if only in (None, name)}
     steps = _leftover_steps(seen)
@@ -29,7 +30,19 @@ def plan_up(seen: Observed, *, build: bool = False, only: str | None = None, sta
     ]
     image_steps = _image_steps(seen, services, build=build, refresh=only is not None)
     fresh = {step.name for step in image_steps}
-    return Plan((*steps, *image_steps, *_service_steps(seen, services, fresh, stale)))
+    service_steps = _service_steps(seen, services, fresh, stale)
+    if any(step.action in ("recreate", "create") for step in service_steps):
+        service_steps += _service_steps(seen, _sharing(seen, services), fresh, stale)
+    return Plan((*steps, *image_steps, *service_steps))
+
+
+def _sharing(seen: Observed, services: Mapping[str, Service]) -> dict[str, Service]:
+    """Other services that use what one of these has, at first or at second hand, in order."""
+    found: dict[str, Service] = {}
+    for name, service in seen.configuration.services.items():
+        if name not in services and not {*services, *found}.isdisjoint(service.shares):
+            found[name] = service
+    return found
 
 
 def plan_down(seen: Observed, volumes: tuple[str, ...]) -> Plan:

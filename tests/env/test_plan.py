@@ -175,3 +175,18 @@ def test_what_shares_with_a_service_that_is_made_anew_is_made_anew_too(changed: 
     planned = [(step.action, step.name, step.cause) for step in plan_up(seen)]
     assert planned[1:] == ([("recreate", "web", cause)] if changed else [])
     assert is_well(seen) is not bool(changed)
+
+
+def test_an_update_of_what_others_share_makes_those_anew_too_and_no_others() -> None:
+    sidecar, third = replace(WEB, shares=("db",)), replace(WEB, name="third", hashes=frozenset({"new"}))
+    seen = replace(
+        UP,
+        configuration=Configuration("p", {"db": DB, "web": sidecar, "third": third}, (), ()),
+        containers=(*UP.containers, container("third")),
+    )
+
+    assert steps(plan_up(seen, only="db"))[1:] == [
+        ("recreate", "service db", "its image is new"),
+        ("recreate", "service web", "shares what db has, which is made anew"),
+    ]
+    assert [subject for _, subject, _ in steps(plan_up(seen, only="web"))][1:] == ["service web"]

@@ -6,7 +6,7 @@ What the edge does counts for more than what the records say: what serves is nev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from conche.command import Invocation
@@ -168,7 +168,8 @@ def settle(call: Invocation, records: Records, look: Look, *, strict: bool = Fal
     _switch(call, records, look, recovery.plan, strict=strict)
     _clean(call.output.say, look, recovery.plan)
     if unfinished is not None:
-        records.end(unfinished, _ending(Result.SUCCEEDED if recovery.finished else Result.INTERRUPTED))
+        ending = _ending(Result.SUCCEEDED if recovery.finished else Result.INTERRUPTED)
+        records.end(unfinished, replace(ending, made=look.made(unfinished) if recovery.finished else {}))
     return open_records(call, look.compose)
 
 

@@ -25,5 +25,6 @@ def tell(call: Invocation, record: Record, result: Result, cause: str = "") -> l
     title = f"{call.stack.name} {record.environment}: {record.kind} {record.id} {result.value}"
     images = ", ".join(sorted({placed.image for placed in record.services.values()}))
     body = "\n".join(line for line in (f"by {record.who} on {record.where}", images, cause) if line)
+    body = call.output.redact(body)
     problem = notify(addresses, title, body, failure=result is not Result.SUCCEEDED)
     return [problem] if problem else []
