@@ -18,6 +18,7 @@ from typing import Any
 from conche.engine import containers
 from conche.engine.connection import Engine
 from conche.engine.hashes import UP_WHOLE, asked_of, depend, resolved, shares, without_dependencies
+from conche.engine.ports import Port
 from conche.errors import Refused, Unreachable
 from conche.process import Captured, Completed, run, signals_deferred
 from conche.secret import Redactor
@@ -55,7 +56,7 @@ class Service:
 
     Attributes:
         image: reference, as the file has it.
-        ports: published TCP ports, as (address, port); the address is empty where all are meant.
+        ports: what it publishes.
         hashes: Compose's own hashes of the definition (hashes.py); a container carries one of them. There are two where
             the service depends on others: Compose leaves dependencies out of the hash when it starts a service alone.
         binds: host folders that are mounted and that nobody makes.
@@ -71,7 +72,7 @@ class Service:
     name: str
     image: str
     hashes: frozenset[str]
-    ports: tuple[tuple[str, int], ...] = ()
+    ports: tuple[Port, ...] = ()
     healthcheck: Healthcheck | None = None
     binds: tuple[Path, ...] = ()
     secret_files: tuple[Path, ...] = ()
@@ -359,13 +360,12 @@ def _service(name: str, body: Mapping[str, Any], secrets: Mapping[str, Any]) -> 
     )
 
 
-def _ports(published: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int]]:
-    """Each published TCP port; Compose leaves a range such as 3000-3005 as text."""
+def _ports(published: Sequence[Mapping[str, Any]]) -> Iterator[Port]:
+    """The ports published by number; Compose leaves a range, such as 3000-3005, of which any one will do, as text."""
     for port in published:
         first, _, last = str(port.get("published") or "").partition("-")
-        if first and port.get("protocol", "tcp") == "tcp":
-            for number in range(int(first), int(last or first) + 1):
-                yield port.get("host_ip", ""), number
+        if first and int(first):
+            yield Port(port.get("host_ip", ""), int(first), port.get("protocol", "tcp"), int(last or 0))
 
 
 def _must_exist(mount: Mapping[str, Any]) -> bool:

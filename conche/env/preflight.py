@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from conche.engine import containers, host
+from conche.engine import host, ports
 from conche.engine.compose import Service
 from conche.engine.connection import Engine
+from conche.engine.ports import Port
 from conche.env.observe import Observed
 from conche.errors import ConcheError, Refused, Unreachable
 from conche.outcome import Plan
 
-__all__ = ["check"]
+__all__ = ["check", "see_ports", "taken"]
 
 
 def check(seen: Observed, plan: Plan, engine: Engine) -> None:
@@ -21,7 +22,12 @@ def check(seen: Observed, plan: Plan, engine: Engine) -> None:
     Raises:
         Refused: with one problem as it is, or several in one list.
     """
-    problems = [*_ports(seen, plan, engine), *_files(seen, plan, engine), *_disk(plan, engine)]
+    services, project = _planned(seen, plan), seen.configuration.project
+    problems = [*taken(services, project, seen.name, engine), *_files(seen, plan, engine), *_disk(plan, engine)]
+    _raise(problems)
+
+
+def _raise(problems: Sequence[ConcheError]) -> None:
     if len(problems) == 1:
         raise problems[0]
     if problems:
@@ -39,20 +45,51 @@ def _planned(seen: Observed, plan: Plan) -> list[Service]:
     return [service for name, service in seen.configuration.services.items() if name in names]
 
 
-def _ports(seen: Observed, plan: Plan, engine: Engine) -> Iterator[ConcheError]:
-    for service in _planned(seen, plan):
-        for address, port in service.ports:
-            holder = containers.publishing(engine, port)
-            if holder is not None and holder.project == seen.configuration.project:
-                continue
-            said = f"container {holder.name}" if holder else host.listener(engine, address, port)
+def see_ports(
+    services: Sequence[Service], project: str, environment: str, engine: Engine, stopping: Sequence[str] = ()
+) -> None:
+    """Refuse services whose ports are taken, before the first of them is touched.
+
+    Args:
+        stopping: other services of the project that stop for them.
+
+    Raises:
+        Refused: with the holder of one port, or of several in one list.
+    """
+    _raise([*taken(services, project, environment, engine, stopping)])
+
+
+def taken(
+    services: Sequence[Service], project: str, environment: str, engine: Engine, stopping: Sequence[str] = ()
+) -> Iterator[ConcheError]:
+    """The ports of services that others hold: containers that stay, processes of the engine's host, one another.
+
+    Args:
+        services: those that are started or replaced; what runs of them gives way.
+    """
+    if not any(service.ports for service in services):
+        return
+    names = {*stopping, *(service.name for service in services)}
+    running = ports.publishers(engine)
+    gives_way = [one for one in running if one.project == project and one.service in names and not one.oneoff]
+    others = [one for one in running if one not in gives_way]
+    own = [port for one in gives_way for port in one.ports]
+    for number, service in enumerate(services):
+        for port in service.ports:
+            twice = [one for one in services[:number] if _both(port, one)]
+            said = f"service {twice[0].name}" if twice else ports.holder(engine, port, others, own)
             if said:
                 yield Refused(
                     "port-taken",
                     f"Port {port}, which {service.name} publishes, is taken by {said}.",
-                    looked_at=[f"{address or 'every address'}:{port}"],
-                    next_command=f"stop it, or change `environments.{seen.name}.port` in stack.yaml",
+                    looked_at=[f"{port.address or 'every address'}:{port}"],
+                    next_command=f"stop it, or change `environments.{environment}.port` in stack.yaml",
                 )
+
+
+def _both(port: Port, other: Service) -> bool:
+    """Whether another service of the same files publishes a port too; of a range, any other one will do."""
+    return not port.last and any(not one.last and ports.overlap(port, one) for one in other.ports)
 
 
 def _files(seen: Observed, plan: Plan, engine: Engine) -> Iterator[ConcheError]:

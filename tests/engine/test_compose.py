@@ -8,6 +8,7 @@ import pytest
 
 from conche.engine.compose import Compose, Healthcheck, Service
 from conche.engine.connection import Engine
+from conche.engine.ports import Port
 from conche.errors import Refused, Unreachable
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +57,7 @@ def test_the_development_files_are_what_the_documents_promise() -> None:
             name="fastapi-app-dev",
             image="localhost:5000/chocolate-factory:develop",
             hashes=configuration.services["fastapi-app-dev"].hashes,
-            ports=(("127.0.0.1", 8001),),
+            ports=(Port("127.0.0.1", 8001),),
             healthcheck=Healthcheck(interval=30, timeout=10, retries=3, start_period=40),
             binds=(ROOT / "src/fastapi-app",),
             user="1000:1000",
@@ -74,8 +75,8 @@ def test_the_production_files_are_what_the_documents_promise() -> None:
 
     app, influxdb = configuration.services["fastapi-app-prod"], configuration.services["influxdb"]
     assert (app.image, app.ports) == ("localhost:5000/chocolate-factory:production", ())
-    assert configuration.services["edge"].ports == (("127.0.0.1", 8000),)
-    assert (influxdb.image, influxdb.ports) == ("influxdb:2.7", (("127.0.0.1", 8086),))
+    assert configuration.services["edge"].ports == (Port("127.0.0.1", 8000),)
+    assert (influxdb.image, influxdb.ports) == ("influxdb:2.7", (Port("127.0.0.1", 8086),))
     assert configuration.rendered["services"]["influxdb"]["healthcheck"]["test"] == ["CMD", "influx", "ping"]
     assert {file.name for file in influxdb.secret_files} == {"influxdb_admin_password.txt", "influxdb_token.txt"}
     assert set(configuration.volumes) == {
@@ -96,7 +97,7 @@ def test_the_production_files_are_what_the_documents_promise() -> None:
 def test_by_default_every_port_is_published_on_loopback_alone(name: str) -> None:
     services = compose(ROOT / f"compose/{name}.yaml").configuration().services.values()
 
-    assert {address for service in services for address, _ in service.ports} == {"127.0.0.1"}
+    assert {port.address for service in services for port in service.ports} == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize(
@@ -141,12 +142,16 @@ def test_a_docker_with_compose_v1_only_is_told_apart_from_a_bad_file(
     assert "scripts/install-engine" in refused.value.next_command
 
 
-def test_a_range_of_ports_is_every_port_and_udp_is_none_of_them(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text("services: {web: {image: x, ports: ['3000-3002:80', '53:53/udp', '9:9']}}")
+def test_a_port_is_known_by_address_number_and_protocol(tmp_path: Path) -> None:
+    ports = "['3000-3002:80', '53:53/udp', '9:9', '127.0.0.2:10-11:10-11', '[::1]:12:12', '13']"
+    (tmp_path / "c.yaml").write_text(f"services: {{web: {{image: x, ports: {ports}}}}}")
 
-    found = [port for _, port in compose(tmp_path / "c.yaml").configuration().services["web"].ports]
+    found = compose(tmp_path / "c.yaml").configuration().services["web"].ports
 
-    assert sorted(found) == [9, 3000, 3001, 3002]
+    assert sorted(found) == [
+        Port("", 9), Port("", 53, "udp"), Port("", 3000, "tcp", 3002), Port("127.0.0.2", 10), Port("127.0.0.2", 11),
+        Port("::1", 12),
+    ]  # fmt: skip
 
 
 def test_a_service_that_names_no_image_is_refused_by_name(tmp_path: Path) -> None:

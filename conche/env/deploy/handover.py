@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from conche.engine import containers, health, host
+from conche.engine import containers, health, ports
 from conche.engine.compose import Configuration
 from conche.engine.containers import Container
+from conche.engine.ports import Port
+from conche.env import preflight
 from conche.env.deploy.document import RELEASE
 from conche.env.deploy.look import Look
-from conche.errors import NotRestored, Refused
+from conche.errors import NotRestored
 
 if TYPE_CHECKING:
     from conche.env.deploy.plan import Change
 
 __all__ = ["Handover", "give_back", "overlap", "prepare_handover", "remove_edge", "start_again"]
-
-Port = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,19 @@ class Handover:
 
     @classmethod
     def of(
-        cls, found: Sequence[Container], serves: str | None, ports: Sequence[Port], recreated: Collection[str]
+        cls, found: Sequence[Container], serves: str | None, published: Sequence[Port], recreated: Collection[str]
     ) -> Handover:
         """What has to give way.
 
         Args:
             found: every container of the project but the edge's.
-            ports: what the edge publishes; empty where it runs already.
+            published: what the edge publishes; empty where it runs already.
             recreated: services that are made anew before the edge starts, and give their ports back by that.
         """
         holders = [
             one
             for one in found
-            if one.state == "running" and one.service not in recreated and overlap(one.publishes, ports)
+            if one.state == "running" and one.service not in recreated and overlap(one.publishes, published)
         ]
         old = [one for one in found if one.service == serves and RELEASE not in one.labels]
         return cls(tuple(holders), tuple(old) if serves else ())
@@ -61,47 +61,28 @@ def prepare_handover(look: Look, found: Sequence[Change], configuration: Configu
     """What gives way where an edge starts, as it is now.
 
     Raises:
-        Refused: somebody else has a port of the edge's.
+        Refused: somebody else has a port of what is started or replaced.
     """
     edge = next((one for one in found if one.service == look.deploy.edge and one.strategy != "keep"), None)
     recreated = {one.service for one in found if one.strategy in ("recreate", "replace")}
     others = [one for one in look.all() if one.service != look.deploy.edge]
     starts = edge is not None and edge.strategy in ("create", "start")
-    ports = configuration.services[edge.service].ports if edge is not None else ()
-    handover = Handover.of(others, look.deploy.serves, ports if starts else (), recreated)
-    allowed = {*recreated, *([edge.service] if edge else []), *(one.service for one in handover.holders)}
-    for address, port in ports:
-        _see_free(look, address, port, allowed)
+    published = configuration.services[edge.service].ports if edge is not None else ()
+    handover = Handover.of(others, look.deploy.serves, published if starts else (), recreated)
+    _see_ports(look, found, configuration, handover)
     return handover
 
 
-def _see_free(look: Look, address: str, port: int, allowed: Collection[str]) -> None:
-    """Refuse a port that neither is free nor becomes so.
-
-    Args:
-        allowed: services of the project that may have it.
-    """
-    engine = look.compose.engine
-    holder = containers.publishing(engine, port)
-    if holder is not None and holder.project == look.compose.project and holder.service in allowed:
-        return
-    if holder is not None and not overlap(holder.publishes, [(address, port)]):
-        return
-    said = host.listener(engine, address, port)
-    if said:
-        raise Refused(
-            "port-taken",
-            f"Port {port}, which {look.deploy.edge} publishes, is taken by {said}.",
-            looked_at=[f"{address or 'every address'}:{port}"],
-            next_command=f"stop it, or change `environments.{look.name}.port` in stack.yaml",
-        )
+def _see_ports(look: Look, found: Sequence[Change], configuration: Configuration, handover: Handover) -> None:
+    names = [one.service for one in found if one.strategy != "keep"]
+    services = [configuration.services[name] for name in names if name in configuration.services]
+    stopping = [one.service for one in handover.holders]
+    preflight.see_ports(services, look.compose.project, look.name, look.compose.engine, stopping)
 
 
-def overlap(some: Sequence[Port], others: Sequence[Port]) -> bool:
+def overlap(some: Sequence[tuple[Any, ...]], others: Sequence[tuple[Any, ...]]) -> bool:
     """Whether two services could not publish these at the same time."""
-    return any(
-        port == taken and (address == at or not address or not at) for address, port in some for at, taken in others
-    )
+    return any(ports.overlap(Port(*one), Port(*other)) for one in some for other in others)
 
 
 def give_back(look: Look, holders: Sequence[str]) -> None:

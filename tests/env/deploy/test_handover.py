@@ -13,6 +13,7 @@ import pytest
 from conche.engine.compose import Configuration, Service
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
+from conche.engine.ports import Port
 from conche.env.deploy.handover import Handover, overlap
 from conche.env.deploy.plan import Change, plan_release
 from conche.stack import Deploy
@@ -44,8 +45,8 @@ def test_two_publish_the_same_where_port_and_address_meet(some: Any, others: Any
 def test_what_has_the_port_gives_way_and_what_is_made_anew_before_does_not_have_it_then() -> None:
     store = Container("2", "x-store-1", "x", "store", "running", "healthy", "s", "sha256:2", "h", publishes=(("", 80),))
 
-    both = Handover.of([OLD, store], "web", [("", 80)], ())
-    one = Handover.of([OLD, store], "web", [("", 80)], ("store",))
+    both = Handover.of([OLD, store], "web", [Port("", 80)], ())
+    one = Handover.of([OLD, store], "web", [Port("", 80)], ("store",))
 
     assert (both.holders, both.old) == ((OLD, store), (OLD,))
     assert one.holders == (OLD,)
