@@ -89,7 +89,8 @@ def _floor() -> float:
 @nox.session
 def surroundings(session: nox.Session) -> None:
     """The unit tests as other machines run them: locales, masks, zones, users, folders; -- NAME ... for some."""
-    shown = subprocess.run([sys.executable, "-m", "tests.surroundings"], capture_output=True, text=True, check=True)
+    argv = [sys.executable, "-m", "tests.surroundings", "--together"]
+    shown = subprocess.run(argv, capture_output=True, text=True, check=True)
     for name in session.posargs or shown.stdout.split():
         session.log(f"surroundings {name}")
         session.run("python", "-m", "tests.surroundings", name, "--", "pytest", *PARALLEL, "-q", "-m", "unit")

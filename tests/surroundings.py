@@ -2,6 +2,8 @@
 
     python tests/surroundings.py                        the names
     python tests/surroundings.py latin-1 -- pytest -m unit
+    python tests/surroundings.py latin-1+umask-002 -- pytest -m unit
+    python tests/surroundings.py --together             all of them, in few runs
 
 Each run has a copy of the checkout in a temporary folder. What cannot be made here is an error, and no reason to skip.
 """
@@ -20,14 +22,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.stacks import ROOT, tracked_files
 
-__all__ = ["SURROUNDINGS", "Surrounding", "as_user", "main", "readable_toolkit"]
+__all__ = ["SURROUNDINGS", "TOGETHER", "Surrounding", "as_user", "combined", "main", "readable_toolkit"]
 
 SOMEBODY = 54321
 """A user id without an entry in the table of users."""
@@ -129,6 +131,20 @@ SURROUNDINGS: Mapping[str, Surrounding] = {
 }
 # fmt: on
 
+TOGETHER = (
+    "plain+root",
+    "runner+umask-077+kiritimati",
+    "latin-1+umask-002+st-johns",
+    "ascii+home-unset",
+    "turkish+home-read-only",
+    "blanks+git",
+    "settings+closed",
+    "ordinary-user+locale-C",
+    "docker-group+locale-POSIX",
+    "nameless-user",
+)
+"""Every surrounding once, in as few runs as do not contradict each other; a red one is run again by its parts."""
+
 
 class CannotBeMade(Exception):
     """This machine, or this user, cannot make a surrounding."""
@@ -139,16 +155,37 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments:
         sys.stdout.write("".join(f"{name}\n" for name in SURROUNDINGS))
         return 0
+    if arguments == ["--together"]:
+        sys.stdout.write("".join(f"{names}\n" for names in TOGETHER))
+        return 0
     name, dashes, *argv = [*arguments, "", ""][: max(len(arguments), 3)]
-    if name not in SURROUNDINGS or dashes != "--" or not argv or not argv[0]:
+    if not set(name.split("+")) <= set(SURROUNDINGS) or dashes != "--" or not argv or not argv[0]:
         sys.stderr.write(f"usage: {sys.argv[0]} NAME -- pytest …\nnames: {', '.join(SURROUNDINGS)}\n")
         return 2
     signal.signal(signal.SIGTERM, _ended)
     try:
-        return _run(SURROUNDINGS[name], argv)
+        return _run(combined(name.split("+")), argv)
     except CannotBeMade as error:
         sys.stderr.write(f"{name} cannot be made here: {error}\n")
         return 2
+
+
+def combined(names: Sequence[str]) -> Surrounding:
+    """Return one surrounding that is all of these.
+
+    Errors:
+        CannotBeMade: two of them ask for different values of the same thing.
+    """
+    plain, environment, changed = Surrounding(), dict[str, str | None](), dict[str, Any]()
+    for name in names:
+        for field_, value in vars(SURROUNDINGS[name]).items():
+            into = environment if field_ == "environment" else changed
+            asked = value if field_ == "environment" else {field_: value} if value != getattr(plain, field_) else {}
+            twice = [key for key in asked if into.get(key, asked[key]) != asked[key]]
+            if twice:
+                raise CannotBeMade(f"{name} contradicts another in {', '.join(twice)}")
+            into.update(asked)
+    return Surrounding(environment, **changed)
 
 
 def _ended(number: int, frame: FrameType | None) -> NoReturn:
