@@ -29,7 +29,7 @@ def down(call: Invocation, name: str, *, volumes: bool, confirm: str | None) -> 
     with locked(call, compose.engine, name):
         seen = observe(call.stack, name, compose)
         doomed = networks.volumes(compose.engine, seen.configuration.volumes) if volumes else ()
-        plan = plan_down(seen, doomed)
+        plan = plan_down(seen, doomed, containers.one_off(compose.engine, compose.project))
         if call.dry_run or not len(plan):
             return Outcome(plan=plan, lines=() if len(plan) else (f"Nothing to do: {name} is down.",))
         if environment.protected or doomed:

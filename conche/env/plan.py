@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from conche.engine import kept
 from conche.engine.compose import Service
@@ -45,10 +45,28 @@ def _sharing(seen: Observed, services: Mapping[str, Service]) -> dict[str, Servi
     return found
 
 
-def plan_down(seen: Observed, volumes: tuple[str, ...]) -> Plan:
-    """The steps that take an environment down; `volumes` are deleted with their data."""
-    steps = _leftover_steps(seen)
-    steps += [Step("stop", f"service {name}", "asked for") for name in sorted({c.service for c in seen.containers})]
+def plan_down(seen: Observed, volumes: tuple[str, ...], strays: Sequence[Container] = ()) -> Plan:
+    """The steps that take an environment down.
+
+    Args:
+        volumes: deleted with their data.
+        strays: what `docker compose run` has made; it goes with the project.
+    """
+    known = seen.configuration.services
+    steps = [_left_over(one) for one in seen.leftovers]
+    steps += [
+        Step("stop", f"service {name}", "asked for")
+        for name in sorted({c.service for c in seen.containers} & known.keys())
+    ]
+    steps += [
+        Step("remove", f"container {one.name}", f"its service {one.service} is in no Compose file{_since(one)}")
+        for one in seen.containers
+        if one.service not in known
+    ]
+    steps += [
+        Step("remove", f"container {one.name}", f"made by docker compose run of {one.service}{_since(one)}")
+        for one in strays
+    ]
     steps += [Step("delete", f"volume {name}", "--volumes", destroys=True) for name in volumes]
     return Plan(tuple(steps))
 
@@ -75,7 +93,17 @@ def _leftover_steps(seen: Observed) -> list[Step]:
     interrupted = kept.interrupted(seen.leftovers, seen.containers)
     restored = [Step("restore", f"service {name}", "its replacement was interrupted") for name in interrupted]
     doomed = [one for one in seen.leftovers if one.service not in interrupted or not _replacing(one)]
-    return restored + [Step("remove", f"container {one.name}", f"left over from {_whence(one)}") for one in doomed]
+    return restored + [_left_over(one) for one in doomed]
+
+
+def _left_over(one: Container) -> Step:
+    return Step("remove", f"container {one.name}", f"left over from {_whence(one)}{_since(one)}")
+
+
+def _since(one: Container) -> str:
+    """How long a container has been running that goes: somebody may be at work in it."""
+    running = one.state in ("running", "paused", "restarting") and one.started_at is not None
+    return f", {one.state} since {one.started_at:%Y-%m-%d %H:%M:%S} UTC" if running else ""
 
 
 def _replacing(leftover: Container) -> bool:
