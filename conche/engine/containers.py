@@ -24,6 +24,7 @@ __all__ = [
     "asked",
     "definition",
     "end",
+    "keep_stopped",
     "last_lines",
     "logged",
     "of_project",
@@ -224,6 +225,13 @@ def start(engine: Engine, container_id: str) -> None:
     """Start a container that is stopped; one that runs already is fine."""
     with translated(engine.address):
         engine.client.api.start(container_id)
+
+
+def keep_stopped(engine: Engine, container_id: str) -> None:
+    """Let a stopped container stay so when the engine starts, whatever its restart policy was."""
+    policy: Any = {"Name": "no"}
+    with translated(engine.address):
+        engine.client.api.update_container(container_id, restart_policy=policy)
 
 
 def end(engine: Engine, container_id: str) -> None:

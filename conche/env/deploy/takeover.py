@@ -38,6 +38,14 @@ class Takeover(Pipeline):
         else:
             super()._take(step)
 
+    def _commit(self) -> None:
+        super()._commit()
+        for one in self.handover.holders:
+            if one not in self.handover.old:
+                # It belongs to nothing that the files name, so it is not for a release to remove it.
+                containers.keep_stopped(self.compose.engine, one.id)
+                self.warnings.append(f"{one.name} has had the edge's port and is stopped now: docker rm {one.name}")
+
     def _place(self) -> None:
         """Nothing runs yet that could test the edge's configuration: its trial starts with it."""
 

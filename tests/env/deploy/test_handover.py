@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from conche.env.deploy.handover import Handover, overlap
 from conche.env.deploy.plan import Change, plan_release
 from conche.stack import Deploy
 from tests.edged import EdgedStack
+from tests.stacks import free_port
 
 pytestmark = pytest.mark.timeout(580)
 
@@ -69,15 +71,21 @@ def test_nothing_stops_before_the_release_works_and_the_edge_was_tried() -> None
     assert Configuration("x", {"web": Service("web", "i", frozenset())}, (), ()).project == OLD.project
 
 
+def without_edge(stack: EdgedStack) -> tuple[str, str]:
+    """Take the edge out of a stack's files, and let the web service have its port; the files as they were."""
+    compose, section = (Path(stack.folder, name).read_text() for name in ("compose/prod.yaml", "stack.yaml"))
+    start, end = compose.index("  edge:\n"), compose.index("volumes:\n  edge:")
+    plain = (compose[:start] + compose[end:]).replace(f"volumes:\n  edge: {{name: {stack.name}-edge}}\n", "")
+    ports = '    ports: ["127.0.0.1:${CONCHE_PORT}:8000"]\n    stop_grace_period: 3s\n'
+    stack.write("compose/prod.yaml", plain.replace("    stop_grace_period: 3s\n", ports))
+    stack.write("stack.yaml", section[: section.index("    deploy:\n")])
+    return compose, section
+
+
 @pytest.fixture
 def brought_up(fresh: EdgedStack) -> EdgedStack:
     """Version one on the port of the edge that is to come, by env.up; the files have the edge already."""
-    compose, stack = (Path(fresh.folder, name).read_text() for name in ("compose/prod.yaml", "stack.yaml"))
-    start, end = compose.index("  edge:\n"), compose.index("volumes:\n  edge:")
-    plain = (compose[:start] + compose[end:]).replace(f"volumes:\n  edge: {{name: {fresh.name}-edge}}\n", "")
-    ports = '    ports: ["127.0.0.1:${CONCHE_PORT}:8000"]\n    stop_grace_period: 3s\n'
-    fresh.write("compose/prod.yaml", plain.replace("    stop_grace_period: 3s\n", ports))
-    fresh.write("stack.yaml", stack[: stack.index("    deploy:\n")])
+    compose, stack = without_edge(fresh)
     argv = ["docker", "tag", fresh.version("one"), f"localhost:5000/{fresh.name}:production"]
     subprocess.run(argv, check=True, capture_output=True)
     done = fresh.invoke("env.up", "--env", "prod")
@@ -105,6 +113,30 @@ def test_the_edge_takes_the_port_over_and_a_database_does_not_notice(brought_up:
     assert brought_up.leftovers(engine) == []
     assert brought_up.invoke("env.status", "--env", "prod").returncode == 0
     assert "Nothing to do" in brought_up.invoke("env.up", "--env", "prod").stdout
+
+
+@pytest.mark.engine
+def test_a_service_that_is_in_no_file_any_more_gives_its_port_and_stays_stopped(
+    fresh: EdgedStack, engine: Engine
+) -> None:
+    compose, stack = without_edge(fresh)
+    fresh.replace("compose/prod.yaml", "  web:\n", "  site:\n")
+    subprocess.run(
+        ["docker", "tag", fresh.version("one"), f"localhost:5000/{fresh.name}:production"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    assert fresh.invoke("env.up", "--env", "prod").returncode == 0
+    fresh.write("compose/prod.yaml", compose)
+    fresh.write("stack.yaml", stack)
+
+    done = fresh.deploy(fresh.version("two"), "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert fresh.page()["version"] == "two"
+    (site,) = [one for one in fresh.containers(engine) if one.service == "site"]
+    seen = engine.client.api.inspect_container(site.id)
+    assert (site.state, seen["HostConfig"]["RestartPolicy"]["Name"]) == ("exited", "no")
+    assert any(site.name in warning for warning in json.loads(done.stdout)["warnings"])
 
 
 @pytest.mark.engine
@@ -168,3 +200,48 @@ def test_a_port_that_somebody_else_has_is_refused_before_anything_is_changed(fre
     assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (2, "port-taken")
     assert other in json.loads(done.stdout)["error"]["message"]
     assert fresh.containers(engine) == ()
+
+
+@pytest.mark.engine
+def test_an_edge_gets_another_address_or_port_and_the_old_one_back_where_the_release_fails(
+    fresh: EdgedStack, engine: Engine
+) -> None:
+    assert fresh.deploy(fresh.version("one")).returncode == 0
+    store = ran(fresh, engine, "store")
+
+    fresh.replace("compose/prod.yaml", "127.0.0.1:${CONCHE_PORT}:8000", "${CONCHE_PORT}:8000")
+    everywhere = fresh.deploy(fresh.version("one"), "--json")
+    bindings = [one.publishes for one in fresh.containers(engine) if one.service == "edge"]
+    other = free_port()
+    fresh.replace("stack.yaml", f"port: {fresh.port}", f"port: {other}")
+    failed = fresh.deploy(fresh.version("bad", "sick-to-users"), "--json")
+    served = fresh.page()
+    moved = fresh.deploy(fresh.version("two"), "--json")
+
+    assert everywhere.returncode == 0, everywhere.stderr
+    assert set(bindings[0]) == {("", fresh.port)}
+    assert failed.returncode == 4, failed.stderr
+    assert (served["version"], served["release"]) == ("one", "r2")
+    assert moved.returncode == 0, moved.stderr
+    assert replace(fresh, port=other).page()["version"] == "two"
+    assert ran(fresh, engine, "store") == store
+
+
+@pytest.mark.engine
+def test_files_without_the_edge_do_not_take_the_port_of_one_that_serves(fresh: EdgedStack, engine: Engine) -> None:
+    assert fresh.deploy(fresh.version("one")).returncode == 0
+    without_edge(fresh)
+    subprocess.run(["docker", "tag", fresh.reference("one"), f"localhost:5000/{fresh.name}:production"], check=True)
+    before = [(one.id, one.started_at) for one in fresh.containers(engine)]
+
+    refused = fresh.invoke("env.up", "--env", "prod", "--json")
+
+    error = json.loads(refused.stdout)["error"]
+    assert (refused.returncode, error["code"]) == (2, "port-taken")
+    assert f"{fresh.project}-edge-1" in error["message"]
+    assert [(one.id, one.started_at) for one in fresh.containers(engine)] == before
+    assert fresh.page()["version"] == "one"
+    subprocess.run(["docker", "rm", "--force", f"{fresh.project}-edge-1"], check=True, capture_output=True)
+    done = fresh.invoke("env.up", "--env", "prod")
+    assert done.returncode == 0, done.stderr
+    assert fresh.page()["version"] == "one"
