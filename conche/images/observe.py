@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from conche.engine import containers, images
+from conche.engine import containers, images, swarm
 from conche.engine.connection import Engine
 from conche.engine.images import Found
 from conche.errors import ConcheError, NotFound
@@ -143,7 +143,13 @@ def engines(stack: Stack) -> list[tuple[Engine, list[str]]]:
 
 
 def running(stack: Stack, engine: Engine, environment: str) -> list[Running]:
-    """The images of this stack that an environment's containers were made from, of any state."""
+    """The images of this stack that an environment's containers were made from, of any state; on a swarm its services.
+
+    Raises:
+        Unreachable: the environment is on a swarm, and the engine manages none.
+    """
+    if stack.environments[environment].swarm:
+        return list(_on_swarm(stack, engine, environment))
     names = {f"{stack.registry}/{image.repository}": image.repository for image in stack.images.values()}
     found = []
     for one in containers.of_project(engine, stack.project(environment)):
@@ -163,6 +169,27 @@ def running(stack: Stack, engine: Engine, environment: str) -> list[Running]:
                 )
             )  # fmt: skip
     return found
+
+
+def _on_swarm(stack: Stack, engine: Engine, environment: str) -> Iterator[Running]:
+    """What the services of a swarm are made from; one that has not all of its tasks has not shown that it works."""
+    names = {f"{stack.registry}/{image.repository}": image.repository for image in stack.images.values()}
+    for one in swarm.services(engine, stack.project(environment)):
+        image = images.find(engine, one.image)
+        known = [parse(text) for text in (one.image, *(image.tags + image.digests if image else ()))]
+        for name in {at.name for at in known} & names.keys():
+            asked = known[0] if known[0].name == name else parse(name, default_tag="")
+            yield Running(
+                environment,
+                one.name,
+                names[name],
+                image.id if image else one.image,
+                frozenset(at.digest for at in known if at.name == name and at.digest),
+                image.labels.get(REVISION, "") if image else "",
+                "running" if one.settled else "starting",
+                tag=asked.tag,
+                digest=asked.digest,
+            )
 
 
 def age(created: str, now: datetime) -> float | None:

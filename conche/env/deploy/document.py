@@ -147,7 +147,7 @@ def alias(service: str, release: str) -> str:
     return f"{service}-{release}"
 
 
-def make(
+def make(  # noqa: PLR0913 - each is a part of the document
     rendered: Mapping[str, Any],
     *,
     release: str,
@@ -157,6 +157,7 @@ def make(
     serves: str | None,
     replicas: Mapping[str, int],
     told: Collection[str] = (),
+    swarm: bool = False,
 ) -> Document:
     """The document of a release.
 
@@ -168,6 +169,7 @@ def make(
         serves: the service behind the edge.
         replicas: service -> containers, where other than the files say.
         told: services beside it whose containers shall know their release.
+        swarm: it is for a swarm, which gives secrets the owner and mode they ask for.
     """
     body = copy.deepcopy(dict(rendered))
     for name, service in body["services"].items():
@@ -177,7 +179,7 @@ def make(
             service.setdefault("deploy", {})["replicas"] = replicas[name]
         if name in marks:
             service.setdefault("labels", {})[SECRETS] = marks[name]
-        for given in service.get("secrets") or []:
+        for given in () if swarm else service.get("secrets") or []:
             # Compose 2.26 copies a value 0444, reads any other mode as a decimal number, and with an owner the engine
             # fails for a user that the image's passwd does not name. It is only seen inside the container.
             for unsafe in ("uid", "gid", "mode"):

@@ -81,6 +81,7 @@ class Prepared:
     template: Template | None
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, str] = field(default_factory=dict)
+    swarm: bool = False
 
     @property
     def engine(self) -> Engine:
@@ -127,6 +128,7 @@ class Prepared:
                 for name, one in self.configuration.services.items()
                 if one.image in self.own and one.tries and not (one.ends or one.completes)
             ],
+            swarm=self.swarm,
         )
         document = document.with_images(self.kept)
         # Without an edge --force makes every service anew, so each is told the new release.
@@ -226,6 +228,7 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
     return Prepared(
         name, deploy, compose, configuration, pins, found, secrets, files, asked, at, str(call.root), named, tuple(own),
         read_template(call.root, deploy) if deploy.edge else None,
+        swarm=environment.swarm,
     )  # fmt: skip
 
 

@@ -63,6 +63,18 @@ def test_what_the_edge_serves_says_of_which_release_it_is() -> None:
     assert body["store"]["labels"] == {SECRETS: "0f"}
 
 
+def test_a_swarm_gives_secrets_the_owner_and_mode_they_ask_for() -> None:
+    rendered = copy.deepcopy(RENDERED)
+    given = {"source": "plain", "uid": "5", "gid": "6", "mode": 256}
+    rendered["services"]["store"]["secrets"] = [given]
+    said: dict[str, Any] = {"pins": {}, "files": {}, "marks": {}, "replicas": {}, "serves": None, "release": "r7"}
+
+    documents = {swarm: make(rendered, **said, swarm=swarm).body["services"]["store"] for swarm in (True, False)}
+
+    assert documents[True]["secrets"] == [given]
+    assert documents[False]["secrets"] == [{"source": "plain"}]
+
+
 def test_secret_files_become_values_that_no_document_holds() -> None:
     document = made()
 

@@ -19,8 +19,9 @@ from conche.env.deploy.document import Document
 from conche.env.deploy.swarm import docker_config
 from conche.env.deploy.swarm_stack import to_stack
 from conche.errors import Refused
+from conche.images.observe import running
 from conche.secret import Secret
-from conche.stack import Deploy
+from conche.stack import Deploy, load
 from tests import warm
 from tests.edged import EdgedStack
 from tests.stacks import free_port
@@ -215,17 +216,19 @@ def test_a_killed_release_is_settled_by_the_next_command(stack: EdgedStack, unti
 
 @pytest.mark.engine
 @pytest.mark.timeout(300)
-def test_a_task_on_this_node_is_looked_into(stack: EdgedStack) -> None:
+def test_a_task_on_this_node_is_looked_into(stack: EdgedStack, swarming: Engine) -> None:
     assert deployed(stack, "one").returncode == 0
 
     inside = stack.invoke("env.exec", "--env", "prod", "--service", "store", "--", "cat", "/run/secrets/kept")
     logs = stack.invoke("env.logs", "--env", "prod", "--service", "web", "--tail", "5")
     every = json.loads(stack.invoke("env.logs", "--env", "prod", "--json").stdout)["value"]
     followed = stack.invoke("env.logs", "--env", "prod", "--follow")
+    runs = running(load(stack.folder), swarming, "prod")
 
     assert (inside.returncode, inside.stdout.startswith("swarm-canary")) == (0, True), inside.stderr
     assert "server one starts" in logs.stdout
     assert {line.partition(".")[0] for line in every} >= {f"{stack.project}_{one}" for one in ("web", "edge")}
+    assert [(one.service, one.repository, one.state) for one in runs] == [("web", stack.name, "running")]
     assert (followed.returncode, "error [not-on-swarm]" in followed.stderr) == (2, True)
 
 
