@@ -7,10 +7,10 @@ from typing import Any
 from conche.engine import containers
 from conche.engine.connection import Engine, translated
 from conche.engine.containers import Container
-from conche.engine.swarm import nodes
+from conche.engine.swarm import STACK, nodes
 from conche.errors import NotFound, Refused
 
-__all__ = ["here", "of_service"]
+__all__ = ["here", "of_service", "of_stack"]
 
 SERVICE = "com.docker.swarm.service.name"
 """Label of a task's container."""
@@ -22,6 +22,14 @@ def here(engine: Engine, stack: str, service: str) -> Container | None:
     with translated(engine.address):
         found = engine.client.api.containers(filters=filters)
     return next((one for said in found if (one := containers.read(engine, said["Id"]))), None)
+
+
+def of_stack(engine: Engine, stack: str) -> tuple[tuple[str, Container], ...]:
+    """The containers of a stack on this node, of any state, each with the name of its service."""
+    with translated(engine.address):
+        found = engine.client.api.containers(all=True, filters={"label": f"{STACK}={stack}"})
+    names = {said["Id"]: said["Labels"].get(SERVICE, "").removeprefix(f"{stack}_") for said in found}
+    return tuple((names[id_], one) for id_ in names if (one := containers.read(engine, id_)))
 
 
 def of_service(engine: Engine, stack: str, service: str, what: str) -> Container:

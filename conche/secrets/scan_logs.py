@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from conche.engine import containers
+from conche.engine import containers, swarm, task_containers
 from conche.engine.connection import Engine
 from conche.errors import ConcheError
 from conche.secrets.scan import UNREADABLE, Finding, Needles, folded, shown
@@ -31,13 +31,24 @@ def scan_container_logs(stack: Stack, needles: Needles) -> tuple[Finding, ...]:
     found: list[Finding] = []
     for name, environment in stack.environments.items():
         engine = Engine(environment.engine)
+        project = stack.project(name)
         try:
-            for project in (stack.project(name), stack.project(name) + TRIAL):
-                for container in (*containers.of_project(engine, project), *containers.one_off(engine, project)):
+            if environment.swarm:
+                found += _on_swarm(engine, name, project, needles)
+            for one in (project, project + TRIAL):
+                for container in (*containers.of_project(engine, one), *containers.one_off(engine, one)):
                     found += _of_container(engine, container, f"{name} {container.service}", needles)
         except ConcheError:
             found.append(Finding(UNREADABLE, f"{name} at {engine.address}", "log"))
     return folded(found)
+
+
+def _on_swarm(engine: Engine, name: str, project: str, needles: Needles) -> Iterator[Finding]:
+    """The tasks of this node; what those of others have written only their own engines keep."""
+    for service, container in task_containers.of_stack(engine, project):
+        yield from _of_container(engine, container, f"{name} {service}", needles)
+    for node in swarm.others(engine):
+        yield Finding(UNREADABLE, f"{name} on node {node.name}", "log")
 
 
 def _of_container(engine: Engine, container: containers.Container, service: str, needles: Needles) -> Iterator[Finding]:

@@ -223,7 +223,9 @@ def _ready(call: Invocation, look: Look, records: Records, draft: Draft, before:
     }
     if call.environment(look.name).swarm:
         running = swarm.services(draft.compose.engine, draft.compose.project)
-        see_known(running, records, look.name, draft.compose.project, taken_over=force and record.of is None)
+        if not force or record.of is not None:
+            taken = f"invoke env.deploy --env {look.name} --force    # takes it over, and brings it back if that fails"
+            see_known(running, records, draft.compose.project, taken)
         found = swarm_changes(running, record, current, forced=force)
         plan = plan_swarm(record.id, found, deploy, current)
     else:

@@ -104,23 +104,24 @@ def look_at_swarm(call: Invocation, name: str, compose: Compose) -> SwarmObserve
     )
 
 
-def see_known(found: Sequence[Replicated], records: Records, name: str, stack: str, *, taken_over: bool) -> None:
+def see_known(found: Sequence[Replicated], records: Records, stack: str, instead: str) -> None:
     """See that every service of the stack is of a release that is recorded here.
+
+    Args:
+        instead: what to type where the stack is meant all the same.
 
     Raises:
         Refused: somebody else runs it: made by hand, or by way of another manager.
     """
     known = {service for entry in records.entries if entry.record for service in entry.record.services}
     strange = [one for one in found if one.name not in known]
-    if not strange or taken_over:
-        return
-    raise Refused(
-        "stack-not-ours",
-        f"The stack {stack} runs, and no release recorded on this manager has made all of it.",
-        looked_at=[f"{one.name}: {one.running} of {one.wanted} run {short(one.image)}" for one in strange],
-        next_command=f"docker stack services {stack}    # whose is it? by hand, or by another manager in `engine:`\n"
-        f"invoke env.deploy --env {name} --force    # takes it over; if that fails, it is brought back as it is",
-    )
+    if strange:
+        raise Refused(
+            "stack-not-ours",
+            f"The stack {stack} runs, and no release recorded on this manager has made all of it.",
+            looked_at=[f"{one.name}: {one.running} of {one.wanted} run {short(one.image)}" for one in strange],
+            next_command=f"docker stack services {stack}    # whose is it?\n{instead}",
+        )
 
 
 def down_swarm(call: Invocation, name: str, compose: Compose, doomed: Sequence[str], *, volumes: bool) -> Outcome:
@@ -131,6 +132,7 @@ def down_swarm(call: Invocation, name: str, compose: Compose, doomed: Sequence[s
         volumes: the data is meant, too; other nodes have volumes of the same names, which only their engines delete.
     """
     found = swarm.services(compose.engine, compose.project)
+    see_known(found, open_records(call, compose), compose.project, f"docker stack rm {compose.project}")
     elsewhere = sorted(node.name for node in swarm.others(compose.engine)) if volumes else []
     steps = [Step("stop", f"service {one.name}", "asked for") for one in found]
     steps += [Step("delete", f"volume {one}", "--volumes", destroys=True) for one in doomed]

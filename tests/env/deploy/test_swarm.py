@@ -21,6 +21,8 @@ from conche.env.deploy.swarm_stack import to_stack
 from conche.errors import Refused
 from conche.images.observe import running
 from conche.secret import Secret
+from conche.secrets.scan import Needles
+from conche.secrets.scan_logs import scan_container_logs
 from conche.stack import Deploy, load
 from tests import warm
 from tests.edged import EdgedStack
@@ -224,11 +226,13 @@ def test_a_task_on_this_node_is_looked_into(stack: EdgedStack, swarming: Engine)
     every = json.loads(stack.invoke("env.logs", "--env", "prod", "--json").stdout)["value"]
     followed = stack.invoke("env.logs", "--env", "prod", "--follow")
     runs = running(load(stack.folder), swarming, "prod")
+    hits = scan_container_logs(load(stack.folder), Needles({"spoken": Secret("server one starts")}))
 
     assert (inside.returncode, inside.stdout.startswith("swarm-canary")) == (0, True), inside.stderr
     assert "server one starts" in logs.stdout
     assert {line.partition(".")[0] for line in every} >= {f"{stack.project}_{one}" for one in ("web", "edge")}
     assert [(one.service, one.repository, one.state) for one in runs] == [("web", stack.name, "running")]
+    assert {(one.name, one.place.partition(f" {stack.project}")[0]) for one in hits} == {("spoken", "prod web")}
     assert (followed.returncode, "error [not-on-swarm]" in followed.stderr) == (2, True)
 
 
@@ -287,8 +291,12 @@ def test_a_stack_that_was_made_by_hand_is_left_alone_and_survives_a_failed_takeo
     assert {one.name: one.running for one in swarm.services(swarming, hand.project)} == {"web": 1, "other": 2}
 
     swarming.client.api.create_volume(f"{hand.name}-edge")
+    foreign = hand.invoke("env.down", "--env", "prod", "--volumes", "--yes")
+    assert (foreign.returncode, "error [stack-not-ours]" in foreign.stderr) == (2, True), foreign.stderr
+    api: Any = swarming.client.api
+    api.remove_service(f"{hand.project}_other")
     unsure = hand.invoke("env.down", "--env", "prod", "--volumes")
-    assert unsure.returncode == 2
+    assert (unsure.returncode, "error [confirmation-needed]" in unsure.stderr) == (2, True), unsure.stderr
     down = hand.json("env.down", "--env", "prod", "--volumes", "--yes")
     assert down["value"]["deleted_volumes"] == [f"{hand.name}-edge"]
     assert swarm.services(swarming, hand.project) == ()
