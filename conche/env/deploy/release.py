@@ -30,8 +30,8 @@ from conche.env.deploy.records import Ending, Record, Records, Result
 from conche.env.deploy.recover import settle
 from conche.env.deploy.route import is_other, rerouted
 from conche.env.deploy.swarm import SwarmPipeline, open_swarm, settle_swarm
-from conche.env.deploy.swarm_stack import plan_swarm, swarm_changes
-from conche.env.deploy.swarm_view import see_known
+from conche.env.deploy.swarm_stack import plan_swarm
+from conche.env.deploy.swarm_view import changes_on_swarm
 from conche.env.deploy.takeover import Takeover
 from conche.env.deploy.telling import tell
 from conche.env.deploy.unwinding import Before
@@ -222,11 +222,7 @@ def _ready(call: Invocation, look: Look, records: Records, draft: Draft, before:
         for name, body in draft.document.body["services"].items()
     }
     if call.environment(look.name).swarm:
-        running = swarm.services(draft.compose.engine, draft.compose.project)
-        if not force or record.of is not None:
-            taken = f"invoke env.deploy --env {look.name} --force    # takes it over, and brings it back if that fails"
-            see_known(running, records, draft.compose.project, taken)
-        found = swarm_changes(running, record, current, forced=force)
+        found = changes_on_swarm(draft.compose, records, record, forced=force)
         plan = plan_swarm(record.id, found, deploy, current)
     else:
         keys = draft.document.altered(draft.earlier)

@@ -8,13 +8,15 @@ from conche.command import Invocation
 from conche.engine import networks, swarm
 from conche.engine.compose import Compose
 from conche.engine.swarm import Replicated
-from conche.env.deploy.records import Records
+from conche.env.deploy.plan import Change
+from conche.env.deploy.records import Record, Records
+from conche.env.deploy.swarm_stack import swarm_changes
 from conche.env.deploy.view import open_records
 from conche.errors import Refused
 from conche.images.reference import short
 from conche.outcome import Outcome, Plan, Step, Table
 
-__all__ = ["SwarmObserved", "down_swarm", "look_at_swarm", "see_known"]
+__all__ = ["SwarmObserved", "changes_on_swarm", "down_swarm", "look_at_swarm"]
 
 COLUMNS = ("service", "state", "running", "image", "update")
 
@@ -122,6 +124,22 @@ def see_known(found: Sequence[Replicated], records: Records, stack: str, instead
             looked_at=[f"{one.name}: {one.running} of {one.wanted} run {short(one.image)}" for one in strange],
             next_command=f"docker stack services {stack}    # whose is it?\n{instead}",
         )
+
+
+def changes_on_swarm(compose: Compose, records: Records, record: Record, *, forced: bool) -> tuple[Change, ...]:
+    """What becomes of each service in a release.
+
+    Args:
+        forced: also where nothing changes, and where somebody else has made the stack; a rollback takes none over.
+
+    Raises:
+        Refused: somebody else runs the stack.
+    """
+    found = swarm.services(compose.engine, compose.project)
+    if not forced or record.of is not None:
+        taken = f"invoke env.deploy --env {record.environment} --force    # takes it over, or brings it back as it was"
+        see_known(found, records, compose.project, taken)
+    return swarm_changes(found, record, records.current, forced=forced)
 
 
 def down_swarm(call: Invocation, name: str, compose: Compose, doomed: Sequence[str], *, volumes: bool) -> Outcome:
