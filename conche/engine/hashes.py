@@ -25,10 +25,16 @@ MADE_ANEW = "Recreate"
 LEFT = frozenset({"Running", "Created"})
 """What it says of one that it leaves as it is, running or not."""
 
-UP_WHOLE = 'service=$1; shift; "$@" --no-start "$service" && exec "$@" --detach --no-deps --no-recreate "$service"'
+UP_WHOLE = """\
+service=$1; shift
+quietly() { said=$("$@" 2>&1) || { code=$?; printf '%s\\n' "$said" >&2; exit "$code"; }; }
+quietly "$@" --no-start "$service"
+quietly "$@" --detach --no-deps --no-recreate "$service"
+"""
 """A shell's script: `compose up` in two steps, of which the first makes a container and the second starts only that.
 
-Both are one child, so that a kill of whoever called it does not come between them.
+Both are one child, so that a kill of whoever called it does not come between them; and the shell hears what they say,
+because Compose breaks off when it writes to somebody who has gone.
 """
 
 

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conche.engine.hashes import asked_of, depend, leaves_others, resolved, shares, without_dependencies
+from conche.engine.hashes import (
+    UP_WHOLE,
+    asked_of,
+    depend,
+    leaves_others,
+    resolved,
+    shares,
+    without_dependencies,
+)
+from conche.process import run
 
 SAID = """\
 time="2026-01-01T00:00:00Z" level=warning msg="Found orphan containers"
@@ -78,3 +88,20 @@ def test_a_container_of_a_fixed_name_is_known_by_it() -> None:
     assert leaves_others({"my.web": {"Recreate"}, "p-db-1": {"Running"}}, "p", "web", "my.web")
     assert not leaves_others({"my-web": {"Recreate"}}, "p", "web", "my.web")
     assert not leaves_others({}, "p", "web", None)
+
+
+@pytest.mark.parametrize(
+    ("program", "exit_code", "calls"),
+    [
+        ('echo "$@" >>"$0"', 0, ["up --no-start web", "up --detach --no-deps --no-recreate web"]),
+        ('echo "$@" >>"$0"; echo why >&2; exit 3', 3, ["up --no-start web"]),
+    ],
+    ids=["well", "refused"],
+)
+def test_what_is_made_is_started_by_the_same_child(
+    program: str, exit_code: int, calls: list[str], tmp_path: Path
+) -> None:
+    done = run(["sh", "-c", UP_WHOLE, "sh", "web", "sh", "-c", program, str(tmp_path / "calls"), "up"])
+
+    assert (done.exit_code, (tmp_path / "calls").read_text().splitlines()) == (exit_code, calls)
+    assert done.stderr.raw == ("why\n" if exit_code else "")

@@ -205,3 +205,29 @@ def test_a_changed_definition_is_told_by_the_names_of_its_keys(make: Callable[[s
 
     project.stack.write("compose.yaml", changed.replace("user: '1'", "user: '1', shm_size: 16mb"))
     assert said() == "its definition changed: shm_size"
+
+
+def test_a_replacement_goes_on_to_its_end_when_the_command_is_killed_in_the_middle_of_it(
+    make: Callable[[str], Project], engine: Engine
+) -> None:
+    deaf = "image: python:3.11-slim-bookworm, command: [sleep, infinity], stop_grace_period: 2s"
+    shape = f"services: {{a: {{{PY}}}, web: {{{deaf}, depends_on: [a], environment: {{LEVEL: '1'}}}}}}"
+    project = make(shape)
+    assert project.invoke("env.up").returncode == 0
+    before = dict(project.ids(engine))["web"]
+    project.stack.write("compose.yaml", shape.replace("LEVEL: '1'", "LEVEL: '2'"))
+
+    # It ends late, so the old one is still being stopped when its successor is there.
+    argv, folder = project.stack.argv("env.up"), project.stack.folder
+    with subprocess.Popen(argv, cwd=folder, env=project.stack.environment(**ENVIRONMENT)) as killed:
+        while killed.poll() is None and len(project.ids(engine)) < 3:
+            continue
+        killed.kill()
+
+    again = project.invoke("env.up")
+
+    assert again.returncode == 0, again.stderr
+    [web] = [one for one in project.stack.containers(engine) if one.service == "web"]
+    assert (web.state, web.id != before) == ("running", True)
+    assert "LEVEL=2" in engine.client.api.inspect_container(web.id)["Config"]["Env"]
+    assert "replacing web" not in again.stderr
