@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from graphlib import TopologicalSorter
@@ -19,6 +19,7 @@ from conche.engine import containers
 from conche.engine.connection import Engine
 from conche.engine.hashes import UP_WHOLE, asked_of, depend, resolved, shares, without_dependencies
 from conche.engine.ports import Port
+from conche.engine.rendered import host_files, must_exist, published_ports
 from conche.errors import Refused, Unreachable
 from conche.process import Captured, Completed, run, signals_deferred
 from conche.secret import Redactor
@@ -61,6 +62,7 @@ class Service:
             the service depends on others: Compose leaves dependencies out of the hash when it starts a service alone.
         binds: host folders that are mounted and that nobody makes.
         secret_files: host files of its secrets.
+        config_files: host files of its configs.
         user: whom it runs as, as the file says; empty for what the image says.
         waits_for: services that must be healthy, or done, before it starts.
         ends: it is a one-shot: without healthcheck, and not started again when it has ended well.
@@ -76,6 +78,7 @@ class Service:
     healthcheck: Healthcheck | None = None
     binds: tuple[Path, ...] = ()
     secret_files: tuple[Path, ...] = ()
+    config_files: tuple[Path, ...] = ()
     user: str = ""
     waits_for: tuple[str, ...] = ()
     ends: bool = False
@@ -127,16 +130,22 @@ class Compose:
         files = [part for file in self.files for part in ("--file", str(file))] or ["--file", "-"]
         return ("docker", "compose", *files, "--project-name", self.project, *words)
 
-    def up_alone(self, service: str) -> tuple[str, ...]:
-        """Create, start or recreate one service; Compose neither builds nor pulls, and leaves the others alone."""
-        return self.argv("--progress", "plain", "up", "--detach", "--no-build", "--pull", "never", "--no-deps", service)
+    def up_alone(self, service: str, *, anew: bool = False) -> tuple[str, ...]:
+        """Create, start or recreate one service; Compose neither builds nor pulls, and leaves the others alone.
 
-    def up_whole(self, service: str) -> tuple[str, ...]:
+        Args:
+            anew: recreate it also where its definition is the same.
+        """
+        words = ("--progress", "plain", "up", "--detach", "--no-build", "--pull", "never", "--no-deps")
+        return self.argv(*words, *(["--force-recreate"] if anew else []), service)
+
+    def up_whole(self, service: str, *, anew: bool = False) -> tuple[str, ...]:
         """The same, made with what it depends on in sight, so that its hash is the one of `docker compose up`.
 
         That is for services of which Compose leaves the others alone, which `up_would` tells.
         """
-        words = self.argv("--progress", "plain", "up", "--no-build", "--pull", "never")
+        force = ("--force-recreate",) if anew else ()
+        words = self.argv("--progress", "plain", "up", "--no-build", "--pull", "never", *force)
         return ("sh", "-c", UP_WHOLE, "sh", service, *words)
 
     def create_alone(self, service: str) -> tuple[str, ...]:
@@ -311,7 +320,7 @@ def _configuration(project: str, rendered: Mapping[str, Any], hashes: Mapping[st
     }
     services = {
         name: replace(
-            _service(name, bodies[name], rendered.get("secrets") or {}),
+            _service(name, bodies[name], rendered),
             hashes=frozenset(hashes.get(name, ())),
             completes=name in completing,
         )
@@ -334,7 +343,7 @@ def _in_order(services: Mapping[str, Any]) -> Iterable[str]:
     return [name for name in TopologicalSorter(needs).static_order() if name in services]
 
 
-def _service(name: str, body: Mapping[str, Any], secrets: Mapping[str, Any]) -> Service:
+def _service(name: str, body: Mapping[str, Any], rendered: Mapping[str, Any]) -> Service:
     if not body.get("image"):
         raise Refused(
             "image-unnamed",
@@ -342,34 +351,22 @@ def _service(name: str, body: Mapping[str, Any], secrets: Mapping[str, Any]) -> 
             next_command=f"add `image:` to {name}; with `images` in stack.yaml it is built from this repository",
         )
     needs = body.get("depends_on") or {}
-    files = [secrets[secret["source"]].get("file") for secret in body.get("secrets") or []]
     healthcheck = _healthcheck(body.get("healthcheck"))
     return Service(
         name=name,
         image=body["image"],
         hashes=frozenset(),
-        ports=tuple(_ports(body.get("ports") or [])),
+        ports=tuple(published_ports(body.get("ports") or [])),
         healthcheck=healthcheck,
-        binds=tuple(Path(mount["source"]) for mount in body.get("volumes") or [] if _must_exist(mount)),
-        secret_files=tuple(Path(file) for file in files if file),
+        binds=tuple(Path(mount["source"]) for mount in body.get("volumes") or [] if must_exist(mount)),
+        secret_files=host_files(body, rendered, "secrets"),
+        config_files=host_files(body, rendered, "configs"),
         user=str(body.get("user", "")),
         waits_for=tuple(sorted(n for n, how in needs.items() if how.get("condition") != "service_started")),
         ends=healthcheck is None and not str(body.get("restart", "no")).startswith(("always", "unless-stopped")),
         tries=not (body.get("network_mode") or shares(body)),
         shares=shares(body),
     )
-
-
-def _ports(published: Sequence[Mapping[str, Any]]) -> Iterator[Port]:
-    """The ports published by number; Compose leaves a range, such as 3000-3005, of which any one will do, as text."""
-    for port in published:
-        first, _, last = str(port.get("published") or "").partition("-")
-        if first and int(first):
-            yield Port(port.get("host_ip", ""), int(first), port.get("protocol", "tcp"), int(last or 0))
-
-
-def _must_exist(mount: Mapping[str, Any]) -> bool:
-    return mount["type"] == "bind" and not (mount.get("bind") or {}).get("create_host_path")
 
 
 def _healthcheck(body: Mapping[str, Any] | None) -> Healthcheck | None:

@@ -160,15 +160,16 @@ class Applier:
 
     def _up(self, name: str) -> tuple[str, ...]:
         """As `docker compose up` makes it, where that touches nothing else; else alone, which has another hash."""
+        anew = name in self.seen.outdated
         if self.compose.document or not self.seen.configuration.needs(name):
-            return self.compose.up_alone(name)
+            return self.compose.up_alone(name, anew=anew)
         named = self.seen.configuration.rendered["services"][name].get("container_name")
         whole = leaves_others(self.compose.up_would(name), self.compose.project, name, named)
-        return self.compose.up_whole(name) if whole else self.compose.up_alone(name)
+        return self.compose.up_whole(name, anew=anew) if whole else self.compose.up_alone(name, anew=anew)
 
     def _recreate(self, name: str) -> None:
         self._wait_for(self._dependencies(name))
-        if self._is_current(name):
+        if name not in self.seen.outdated and self._is_current(name):
             self.progress.step(f"{name} runs from this very image already")
             return
         service = self.seen.configuration.services[name]

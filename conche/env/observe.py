@@ -16,6 +16,7 @@ from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.engine.hashes import MADE_ANEW
 from conche.engine.images import Found
+from conche.env.contents import may_have_contents, outdated
 from conche.env.definitions import altered_services
 from conche.errors import ConcheError, NotFound, did_you_mean
 from conche.secret import SECRET_NAME, Redactor, Secret
@@ -36,6 +37,7 @@ class Observed:
         images: reference -> image id on the engine, None where it is missing.
         contents: image id -> digest of what is in it, where containers run from another id than their reference means.
         altered: service -> keys of its definition that are others than its container was made from, as far as known.
+        outdated: service -> which of its configs and secrets its containers have in another content, in words.
         missing_networks: external networks that are not on the engine.
         leftovers: containers of an interrupted trial or replacement.
         own: reference -> image of stack.yaml, for the images this repository builds.
@@ -58,6 +60,7 @@ class Observed:
     astray: str = ""
     contents: Mapping[str, str] = field(default_factory=dict)
     altered: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    outdated: Mapping[str, str] = field(default_factory=dict)
 
     def same_image(self, one: str, other: str) -> bool:
         """Whether two image ids have the same in them."""
@@ -111,7 +114,10 @@ def glance(stack: Stack, name: str, compose: Compose) -> Observed | None:
     """A cheaper look, which is enough when every container runs and carries the hash of its definition; else None.
 
     What was made from the same definition need not be rendered again: that saves the longer one of Compose's answers.
+    Configs and secrets are no part of a definition.
     """
+    if may_have_contents(compose.files, stack.secrets):
+        return None
     with ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(compose.hashes)
         found, leftovers = look(compose)
@@ -208,6 +214,7 @@ def _observed(
         own={reference: image for reference, image in own.items() if image},
         contents=contents_of(compose.engine, found, ids),
         altered=altered_services(stack.name, compose.engine, configuration, found),
+        outdated=outdated(compose, configuration, found, stack.secrets),
     )
 
 

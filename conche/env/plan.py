@@ -185,6 +185,8 @@ def _difference(seen: Observed, service: Service, fresh: Collection[str] = ()) -
     found = seen.of(service.name)
     if not found:
         return "has no container"
+    if service.name in seen.outdated:
+        return seen.outdated[service.name]
     shared = [seen.configuration.services[name] for name in service.shares if name in seen.configuration.services]
     if anew := [other.name for other in shared if _difference(seen, other, fresh)]:
         return f"shares what {anew[0]} has, which is made anew"

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from conche.engine import host, ports
-from conche.engine.compose import Service
+from conche.engine.compose import Compose, Service
 from conche.engine.connection import Engine
 from conche.engine.ports import Port
+from conche.env.contents import contents_of_service, value_of
 from conche.env.observe import Observed
 from conche.errors import ConcheError, Refused, Unreachable
 from conche.outcome import Plan
@@ -16,15 +17,15 @@ from conche.outcome import Plan
 __all__ = ["check", "see_ports", "taken"]
 
 
-def check(seen: Observed, plan: Plan, engine: Engine) -> None:
+def check(seen: Observed, plan: Plan, compose: Compose) -> None:
     """Refuse a plan that cannot succeed.
 
     Raises:
         Refused: with one problem as it is, or several in one list.
     """
-    services, project = _planned(seen, plan), seen.configuration.project
+    services, project, engine = _planned(seen, plan), seen.configuration.project, compose.engine
     problems = [*taken(services, project, seen.name, engine), *_files(seen, plan, engine), *_disk(plan, engine)]
-    _raise(problems)
+    _raise([*problems, *_variables(seen, plan, compose)])
 
 
 def _raise(problems: Sequence[ConcheError]) -> None:
@@ -93,11 +94,12 @@ def _both(port: Port, other: Service) -> bool:
 
 
 def _files(seen: Observed, plan: Plan, engine: Engine) -> Iterator[ConcheError]:
-    """Compose accepts a missing secret file or bind mount and fails half-way."""
+    """Compose accepts a missing secret, config or bind mount and fails half-way."""
     if not engine.is_local:
         return
     for service in _planned(seen, plan):
-        missing = [path for path in (*service.secret_files, *service.binds) if not _there(path)]
+        wanted = (*service.secret_files, *service.config_files, *service.binds)
+        missing = [path for path in wanted if not _there(path)]
         if missing:
             yield Refused(
                 "file-missing",
@@ -110,6 +112,17 @@ def _files(seen: Observed, plan: Plan, engine: Engine) -> Iterator[ConcheError]:
         # Root enters every folder; a container whose user the file does not name may be root too.
         if service.user.split(":")[0] not in ("", "0", "root"):
             yield from _closed(service, [path for path in service.binds if _there(path)])
+
+
+def _variables(seen: Observed, plan: Plan, compose: Compose) -> Iterator[ConcheError]:
+    """Compose misses the variable of a config or secret only when it has begun."""
+    rendered = seen.configuration.rendered
+    wanted = [content for one in _planned(seen, plan) for content in contents_of_service(rendered, one.name)]
+    for content in {str(one): one for one in wanted}.values():
+        try:
+            value_of(content, compose)
+        except Refused as problem:
+            yield problem
 
 
 def _closed(service: Service, binds: Sequence[Path]) -> Iterator[ConcheError]:

@@ -73,7 +73,7 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
         if only is not None:
             service_of(seen.configuration, only)
         plan = plan_up(seen, build=build, only=only, stale=stale | _outdated(call, compose, seen))
-        preflight.check(seen, plan, compose.engine)
+        preflight.check(seen, plan, compose)
         if call.dry_run:
             return Outcome(plan=plan)
         if not len(plan):

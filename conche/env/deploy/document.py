@@ -1,9 +1,9 @@
 """From what the Compose files say to what a release is made of: pure, and the same again for the same input.
 
-Images are pinned by digest. Secret files of the checkout become values that Compose copies into the containers: a
-release must not depend on a folder that a CI runner removes. What an edge serves gets the release's id as label,
-variable and network alias. Other services that run an image of the stack are told the release they came with; they keep
-it, with their definition, from release to release, and are not replaced for nothing.
+Images are pinned by digest. Secrets and configs become values that Compose copies into the containers: a release must
+depend neither on a folder that a CI runner removes nor on a variable of today. What an edge serves gets the release's
+id as label, variable and network alias. Other services that run an image of the stack are told the release they came
+with; they keep it, with their definition, from release to release, and are not replaced for nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -20,7 +22,7 @@ from conche.env.deploy.edge import Template
 from conche.errors import Refused
 from conche.secret import MASK, Secret
 
-__all__ = ["RELEASE", "SECRETS", "Document", "alias", "definition", "make", "shape"]
+__all__ = ["CONFIGS", "RELEASE", "SECRETS", "Document", "alias", "definition", "make", "shape"]
 
 RELEASE = "io.conche.release"
 """Label of the containers of a release."""
@@ -28,7 +30,16 @@ RELEASE = "io.conche.release"
 SECRETS = "io.conche.secrets"
 """Label with a fingerprint of the secrets that a service is given, so that another secret is another definition."""
 
+CONFIGS = "io.conche.configs"
+"""The same for its configs."""
+
 VARIABLE = "CONCHE_SECRET_"
+
+LARGEST = 1 << 20
+"""Bytes of a config, which is kept with each release."""
+
+EMPTY = "\n"
+"""What an empty config is given: Compose makes no file of nothing at all."""
 
 TOLD = ("CONCHE_RELEASE", "CONCHE_IMAGE_DIGEST")
 """Variables by which a container knows what it is: no part of its definition."""
@@ -152,8 +163,8 @@ def make(  # noqa: PLR0913 - each is a part of the document
     *,
     release: str,
     pins: Mapping[str, str],
-    files: Mapping[str, bytes],
-    marks: Mapping[str, str],
+    contents: Mapping[str, bytes],
+    marks: Mapping[str, Mapping[str, str]],
     serves: str | None,
     replicas: Mapping[str, int],
     told: Collection[str] = (),
@@ -164,8 +175,8 @@ def make(  # noqa: PLR0913 - each is a part of the document
     Args:
         rendered: Compose's own rendering of the files, with interpolated values.
         pins: image reference -> the same by digest.
-        files: key of a secret -> content of its file.
-        marks: service -> fingerprint of its secrets.
+        contents: config or secret, as `config rules` -> its content.
+        marks: service -> labels with fingerprints of its secrets and configs.
         serves: the service behind the edge.
         replicas: service -> containers, where other than the files say.
         told: services beside it whose containers shall know their release.
@@ -177,24 +188,41 @@ def make(  # noqa: PLR0913 - each is a part of the document
         service.pop("build", None)
         if name in replicas:
             service.setdefault("deploy", {})["replicas"] = replicas[name]
-        if name in marks:
-            service.setdefault("labels", {})[SECRETS] = marks[name]
+        if marks.get(name):
+            service["labels"] = {**(service.get("labels") or {}), **marks[name]}
         for given in () if swarm else service.get("secrets") or []:
             # Compose 2.26 copies a value 0444, reads any other mode as a decimal number, and with an owner the engine
             # fails for a user that the image's passwd does not name. It is only seen inside the container.
             for unsafe in ("uid", "gid", "mode"):
                 given.pop(unsafe, None)
-    variables = {}
-    for key, secret in (body.get("secrets") or {}).items():
-        if key in files:
-            secret.pop("file", None)
-            secret["environment"] = VARIABLE + key.upper().replace("-", "_")
-            variables[secret["environment"]] = _text(key, files[key])
+        for given in () if swarm else service.get("configs") or []:
+            _as_mounted(given, (body.get("configs") or {}).get(given["source"]) or {})
+    variables = _hold(body, contents)
     for name in {*told, *([serves] if serves else [])}:
         _tell(body["services"][name], release)
     if serves is not None:
         _mark(body["services"][serves], serves, release)
     return Document(body, variables)
+
+
+def _hold(body: Mapping[str, Any], contents: Mapping[str, bytes]) -> dict[str, str]:
+    """Give configs and secrets their contents, instead of where the checkout has these; the variables that hold some.
+
+    A secret stands in a variable, so that no document shows it; a config may be larger than a variable can be.
+    """
+    variables: dict[str, str] = {}
+    for key, secret in (body.get("secrets") or {}).items():
+        if f"secret {key}" in contents:
+            secret.pop("file", None)
+            secret["environment"] = _variable(key, variables)
+            variables[secret["environment"]] = _secret_text(key, contents[f"secret {key}"])
+    for key, config in (body.get("configs") or {}).items():
+        if f"config {key}" in contents:
+            for source in ("file", "environment"):
+                config.pop(source, None)
+            # Compose interpolates what it reads.
+            config["content"] = (_config_text(key, contents[f"config {key}"]) or EMPTY).replace("$", "$$")
+    return variables
 
 
 def definition(body: Mapping[str, Any], service: str) -> str:
@@ -240,15 +268,54 @@ def _mark(service: dict[str, Any], name: str, release: str) -> None:
         service["networks"][key] = {**told, "aliases": [*(told.get("aliases") or []), alias(name, release)]}
 
 
-def _text(key: str, content: bytes) -> str:
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text or len(content) > 120_000:
+def _as_mounted(given: dict[str, Any], said: Mapping[str, Any]) -> None:
+    """Let a config be what it is where Compose mounts its file: as the file is, whatever owner and mode were asked for.
+
+    Of the file's own mode it keeps whether it can be run.
+    """
+    if not said.get("file"):
+        return
+    for ignored in ("uid", "gid", "mode"):
+        given.pop(ignored, None)
+    if os.access(said["file"], os.X_OK):
+        given["mode"] = 0o555
+
+
+def _variable(key: str, taken: Mapping[str, str]) -> str:
+    """A variable of its own for a secret, whatever characters its key has."""
+    name = VARIABLE + re.sub(r"\W", "_", key.upper())
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _secret_text(key: str, content: bytes) -> str:
+    # A variable of a process has at most 128 KiB.
+    text = _text(content)
+    if text is None or len(content) > 120_000:
         raise Refused(
             "secret-not-text",
-            f"The secret file {key} cannot be handed to a release: it is no text, or longer than 120 kB.",
+            f"The secret {key} cannot be handed to a release: it is no text, or longer than 120 kB.",
             next_command="mount it from a volume instead",
         )
     return text
+
+
+def _config_text(key: str, content: bytes) -> str:
+    text = _text(content)
+    if text is None or len(content) > LARGEST:
+        raise Refused(
+            "config-not-text",
+            f"The config {key} cannot be kept with a release: it is no text, or longer than 1 MiB.",
+            next_command="put it into the image, or mount it from a volume",
+        )
+    return text
+
+
+def _text(content: bytes) -> str | None:
+    """What is text without a zero byte; else None."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text

@@ -28,7 +28,7 @@ def check(
     Args:
         own: image references of this stack's own images.
         protected: bind mounts of the checkout are refused too.
-        swarm: a swarm brings secrets into containers by itself.
+        swarm: a swarm brings secrets and configs into containers by itself.
     """
     problems = list(_problems(configuration, deploy, root, own, protected=protected))
     problems += _on_swarm(configuration, deploy) if swarm else _closed(configuration.rendered["services"])
@@ -82,10 +82,11 @@ def _on_swarm(configuration: Configuration, deploy: Deploy) -> Iterator[str]:
 
 def _closed(bodies: Mapping[str, Any]) -> Iterator[str]:
     for name, body in bodies.items():
-        if body.get("read_only") and body.get("secrets"):
+        taken = [kind for kind in ("secrets", "configs") if body.get(kind)]
+        if body.get("read_only") and taken:
             yield (
-                f"{name} is read_only and takes secrets: a release copies them into its containers, and the engine"
-                " copies nothing into one that is read_only"
+                f"{name} is read_only and takes {' and '.join(taken)}: a release copies them into its containers, and"
+                " the engine copies nothing into one that is read_only"
             )
 
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from conche.engine.compose import Configuration, Service
 from conche.engine.containers import Container
+from conche.env.contents import contents_of_service
 from conche.env.deploy.handover import Handover
 from conche.env.deploy.look import NOTHING
 from conche.env.deploy.records import Placed, Record
@@ -21,6 +22,9 @@ NO_HANDOVER = Handover()
 
 
 CHANGED = "its definition changed"
+
+
+DEFINITION = "its definition changed"
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,10 @@ def changes(
         )
         for name, service in configuration.services.items()
     ]
-    found = _with_what_they_share([_named(one, altered) for one in found], configuration)
+    # What a release has kept no fingerprint of cannot be compared.
+    before = {key: had for key, had in current.contents.items() if key in wanted.contents} if current else {}
+    other = frozenset(key for key, had in before.items() if wanted.contents[key] != had)
+    found = _with_what_they_share([_named(one, altered, configuration, other) for one in found], configuration)
     if any(change.strategy != "keep" for change in found) and deploy.serves is not None:
         # A release is one thing: whatever changes, what the edge serves carries its id.
         found = [
@@ -82,9 +89,18 @@ def changes(
     return tuple(found)
 
 
-def _named(change: Change, altered: Mapping[str, Sequence[str]]) -> Change:
+def _named(
+    change: Change, altered: Mapping[str, Sequence[str]], configuration: Configuration, contents: Collection[str]
+) -> Change:
+    """The same with what of its definition has changed: configs and secrets with another content, or keys."""
+    if change.cause != CHANGED:
+        return change
+    held = contents_of_service(configuration.rendered, change.service) if configuration.rendered else ()
+    other = [name for name in dict.fromkeys(map(str, held)) if name in contents]
     names = ", ".join(altered.get(change.service, ()))
-    return replace(change, cause=f"{CHANGED}: {names}") if change.cause == CHANGED and names else change
+    if other:
+        return replace(change, cause=f"{' and '.join(other)} changed")
+    return replace(change, cause=f"{CHANGED}: {names}") if names else change
 
 
 def _with_what_they_share(found: Sequence[Change], configuration: Configuration) -> list[Change]:

@@ -13,8 +13,9 @@ from conche.engine import host, images
 from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
 from conche.engine.images import Found
+from conche.env.contents import contents_of_service, value_of
 from conche.env.deploy import lint
-from conche.env.deploy.document import Document, definition, make, shape
+from conche.env.deploy.document import CONFIGS, SECRETS, Document, definition, make, shape
 from conche.env.deploy.edge import Template, read_template
 from conche.env.deploy.records import Placed, Record, who
 from conche.env.observe import open_compose
@@ -30,7 +31,7 @@ from conche.secrets.values import for_environment, used_by
 from conche.stack import Deploy
 from conche.units import size
 
-__all__ = ["Prepared", "Wanted", "kept_images", "prepare", "pulled", "see_disk"]
+__all__ = ["Prepared", "Wanted", "fingerprinted", "kept_images", "prepare", "pulled", "read_contents", "see_disk"]
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,12 @@ class Prepared:
         pins: image reference in the files -> by digest.
         found: pinned reference -> the image on the engine; missing where it is still to be pulled.
         secrets: by name.
-        files: key of a Compose secret -> content.
+        contents: config or secret, as `config rules` -> its content.
         named: what the Compose files interpolate, by variable.
         own: image references in the files, of this stack's own images.
         template: of the edge; None without one.
         fingerprints: variable or secret -> fingerprint; empty until `fingerprinted`.
+        prints: config or secret -> fingerprint of its content; the same.
         kept: service -> pinned reference it had before, where what is asked for has the same in it.
     """
 
@@ -72,7 +74,7 @@ class Prepared:
     pins: Mapping[str, str]
     found: Mapping[str, Found]
     secrets: Mapping[str, Secret]
-    files: Mapping[str, bytes] = field(repr=False)
+    contents: Mapping[str, bytes] = field(repr=False)
     asked: str
     revision: Revision
     root: str
@@ -80,6 +82,7 @@ class Prepared:
     own: Collection[str]
     template: Template | None
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    prints: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, str] = field(default_factory=dict)
     swarm: bool = False
 
@@ -89,9 +92,12 @@ class Prepared:
 
     def fingerprinted(self, salt: bytes) -> Prepared:
         """The same, with the fingerprints of its secrets under the environment's salt."""
-        given = {key: Secret(content.decode(errors="replace")) for key, content in self.files.items()}
-        values = {**given, **self.secrets, **self.named}
-        return replace(self, fingerprints={key: fingerprint(salt, value) for key, value in values.items()})
+        values = {**self.secrets, **self.named}
+        return replace(
+            self,
+            fingerprints={key: fingerprint(salt, value) for key, value in values.items()},
+            prints=fingerprinted(salt, self.contents),
+        )
 
     def keeping(self, before: Record | None) -> Prepared:
         """The same, with the images of the release before where those that are asked for have the same in them.
@@ -119,8 +125,8 @@ class Prepared:
             self.configuration.rendered,
             release=release,
             pins=self.pins,
-            files=self.files,
-            marks=_marks(self.configuration, self.fingerprints),
+            contents=self.contents,
+            marks=_marks(self.configuration, self.prints),
             serves=self.deploy.serves,
             replicas=replicas,
             told=[
@@ -164,6 +170,7 @@ class Prepared:
             },
             files={name: shape(self.configuration.rendered, name, self.root) for name in self.configuration.services},
             fingerprints=self.fingerprints,
+            contents=self.prints,
         )
 
 
@@ -217,7 +224,7 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
     if environment.swarm:
         configuration = _with_configs(configuration)
     pins, asked = _pins(call, name, configuration, own, wanted)
-    files = _secret_files(call, name, configuration, secrets)
+    contents = read_contents(call, name, compose, configuration, secrets)
     said = "".join(file.read_text(encoding="utf-8") for file in compose.files)
     named = {
         variable: Secret(value)
@@ -226,9 +233,8 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
     }
     found = {pin: there for pin in pins.values() if (there := images.find(compose.engine, pin))}
     return Prepared(
-        name, deploy, compose, configuration, pins, found, secrets, files, asked, at, str(call.root), named, tuple(own),
-        read_template(call.root, deploy) if deploy.edge else None,
-        swarm=environment.swarm,
+        name, deploy, compose, configuration, pins, found, secrets, contents, asked, at, str(call.root), named,
+        tuple(own), read_template(call.root, deploy) if deploy.edge else None, swarm=environment.swarm,
     )  # fmt: skip
 
 
@@ -313,10 +319,14 @@ def _known(engine: Engine, reference: str) -> str:
     return next((text for text in found.digests if parse(text).name == parse(reference).name), reference)
 
 
-def _secret_files(
-    call: Invocation, name: str, configuration: Configuration, secrets: Mapping[str, Secret]
+def read_contents(
+    call: Invocation, name: str, compose: Compose, configuration: Configuration, secrets: Mapping[str, Secret]
 ) -> dict[str, bytes]:
-    """The content of each secret file that the Compose files name: from the secrets, or else from the file."""
+    """The content of each config and secret that a service has: from the secrets, from files, or from variables.
+
+    Raises:
+        Refused: a file cannot be read, or a variable is not set.
+    """
     section = call.stack.secrets
     staged: dict[str, bytes] = {}
     if section is not None:
@@ -324,12 +334,14 @@ def _secret_files(
 
         optional = render.emptied(call.root, section, used_by(section, name))
         staged = {str(one.path): one.content for one in render.files(call.root, section, {**optional, **secrets})}
-    contents = {}
-    for key, said in (configuration.rendered.get("secrets") or {}).items():
-        path = str(said.get("file", ""))
-        if not path:
-            continue
-        contents[key] = staged[path] if path in staged else _read(path, key)
+    contents: dict[str, bytes] = {}
+    for service in configuration.services:
+        for content in contents_of_service(configuration.rendered, service):
+            if str(content) in contents:
+                continue
+            path = str(content.said.get("file", ""))
+            value = staged[path] if path in staged else value_of(content, compose)
+            contents[str(content)] = _read(path, str(content)) if value is None else value
     return contents
 
 
@@ -338,7 +350,7 @@ def _with_configs(configuration: Configuration) -> Configuration:
     configs = dict(configuration.rendered.get("configs") or {})
     for key, said in configs.items():
         if said.get("file"):
-            text = _decoded(_read(str(said["file"]), key), key)
+            text = _decoded(_read(str(said["file"]), f"config {key}"), key)
             kept = {one: value for one, value in said.items() if one != "file"}
             configs[key] = {**kept, "content": text.replace("$", "$$")}
     return replace(configuration, rendered={**configuration.rendered, "configs": configs})
@@ -355,23 +367,29 @@ def _decoded(content: bytes, key: str) -> str:
         ) from error
 
 
-def _read(path: str, key: str) -> bytes:
+def _read(path: str, what: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
         raise Refused(
             "file-missing",
-            f"The file of {key} cannot be read: {error.strerror}.",
+            f"The file of the {what} cannot be read: {error.strerror}.",
             looked_at=[path],
-            next_command="invoke secrets.render",
+            next_command="invoke secrets.render" if what.startswith("secret ") else "git status",
         ) from error
 
 
-def _marks(configuration: Configuration, prints: Mapping[str, str]) -> dict[str, str]:
-    """Service -> fingerprint of its secret files together."""
-    marks = {}
-    for name, body in configuration.rendered["services"].items():
-        used = [prints[given["source"]] for given in body.get("secrets") or [] if given["source"] in prints]
-        if used:
-            marks[name] = "-".join(used)
+def fingerprinted(salt: bytes, contents: Mapping[str, bytes]) -> dict[str, str]:
+    """Config or secret -> fingerprint of its content."""
+    return {key: fingerprint(salt, Secret(content.decode(errors="replace"))) for key, content in contents.items()}
+
+
+def _marks(configuration: Configuration, prints: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Service -> labels with the fingerprints of its secrets together, and of its configs."""
+    marks: dict[str, dict[str, str]] = {}
+    for name in configuration.services:
+        for content in contents_of_service(configuration.rendered, name):
+            label = SECRETS if content.kind == "secret" else CONFIGS
+            had = marks.setdefault(name, {}).get(label)
+            marks[name][label] = f"{had}-{prints[str(content)]}" if had else prints[str(content)]
     return marks

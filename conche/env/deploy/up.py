@@ -51,7 +51,7 @@ def up_released(call: Invocation, name: str, *, build: bool, timeout: float | No
         require_whole(document, current)
         seen = observe(call.stack, name, compose)
         plan = plan_up(seen)
-        preflight.check(seen, plan, compose.engine)
+        preflight.check(seen, plan, compose)
         if call.dry_run:
             return Outcome(plan=plan)
         with everywhere(call, compose.engine, name):

@@ -9,16 +9,19 @@ from conche.command import Invocation
 from conche.engine import images, lock
 from conche.engine.compose import Compose, Configuration, Service
 from conche.engine.state import State
+from conche.env.contents import contents_of_service
 from conche.env.deploy.document import RELEASE, Document, shape
 from conche.env.deploy.edge import read_template
 from conche.env.deploy.look import Look
+from conche.env.deploy.prepare import fingerprinted, read_contents
 from conche.env.deploy.records import Record, Records
 from conche.env.locking import readers
 from conche.env.observe import Observed, contents_of, look
-from conche.errors import KeyUnusable, Refused
+from conche.errors import ConcheError, KeyUnusable, Refused
 from conche.secret import Redactor
 from conche.secrets import keys
 from conche.secrets.seal import unseal
+from conche.secrets.values import for_environment
 
 __all__ = ["compose_of", "look_at_release", "open_records", "opened", "opened_if_possible", "require_whole", "salt_of"]
 
@@ -120,7 +123,7 @@ def look_at_release(call: Invocation, name: str, compose: Compose) -> Observed |
         leftovers=(*leftovers, *foreign),
         own={},
         release=record.id,
-        changed=tuple(sorted({*_changed(call, compose, record), *_rerouted(call, behind, record)})),
+        changed=tuple(sorted({*_changed(call, compose, records, record), *_rerouted(call, behind, record)})),
         interrupted=unfinished.id if unfinished is not None and running is None else "",
         contents=contents_of(compose.engine, found, there),
         astray="" if serves is None or running or records.maintained else _astray(behind, record),
@@ -153,12 +156,34 @@ def _rerouted(call: Invocation, look: Look, record: Record) -> tuple[str, ...]:
     return (edge,) if found and found != wanted.plain else ()
 
 
-def _changed(call: Invocation, compose: Compose, record: Record) -> tuple[str, ...]:
+def _changed(call: Invocation, compose: Compose, records: Records, record: Record) -> tuple[str, ...]:
     """Services of which the files say something else now; without a key nobody can tell."""
     if call.stack.secrets is not None and keys.find(call.root) is None:
         return ()
     overlay = call.stack.environments[record.environment].deploy.overlay
     files = replace(compose, files=(*compose.files, *(call.root / file for file in overlay)))
-    rendered = files.configuration(hashed=False).rendered
+    configuration = files.configuration(hashed=False)
+    rendered = configuration.rendered
     now = {name: shape(rendered, name, str(call.root)) for name in rendered["services"]}
-    return tuple(sorted(name for name in now.keys() | record.files.keys() if now.get(name) != record.files.get(name)))
+    other = {name for name in now.keys() | record.files.keys() if now.get(name) != record.files.get(name)}
+    return tuple(sorted(other | _other_contents(call, files, configuration, records, record)))
+
+
+def _other_contents(
+    call: Invocation, files: Compose, configuration: Configuration, records: Records, record: Record
+) -> set[str]:
+    """Services with a config or secret that has another content now; what cannot be read or compared is left out."""
+    if not record.contents or not records.salt:
+        return set()
+    try:
+        salt = unseal(call.stack, call.root, records.salt)
+        secrets = for_environment(call.stack, call.root, record.environment, lambda _: None, create=False)
+        now = fingerprinted(salt, read_contents(call, record.environment, files, configuration, secrets))
+    except ConcheError:
+        return set()
+    changed = {key for key, had in record.contents.items() if key in now and now[key] != had}
+    return {
+        name
+        for name in configuration.services
+        if any(str(one) in changed for one in contents_of_service(configuration.rendered, name))
+    }

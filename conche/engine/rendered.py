@@ -1,0 +1,31 @@
+"""What stands in a service as Compose renders it: its files, mounts and ports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from conche.engine.ports import Port
+
+__all__ = ["host_files", "must_exist", "published_ports"]
+
+
+def host_files(body: Mapping[str, Any], rendered: Mapping[str, Any], kind: str) -> tuple[Path, ...]:
+    """The host files of a service's secrets, or of its configs."""
+    defined = rendered.get(kind) or {}
+    named = [(defined.get(given["source"]) or {}).get("file") for given in body.get(kind) or []]
+    return tuple(Path(file) for file in named if file)
+
+
+def published_ports(published: Sequence[Mapping[str, Any]]) -> Iterator[Port]:
+    """The ports published by number; Compose leaves a range, such as 3000-3005, of which any one will do, as text."""
+    for port in published:
+        first, _, last = str(port.get("published") or "").partition("-")
+        if first and int(first):
+            yield Port(port.get("host_ip", ""), int(first), port.get("protocol", "tcp"), int(last or 0))
+
+
+def must_exist(mount: Mapping[str, Any]) -> bool:
+    """Whether a mount is of a host folder that nobody makes."""
+    return mount["type"] == "bind" and not (mount.get("bind") or {}).get("create_host_path")

@@ -1,0 +1,151 @@
+"""What the configs and secrets of an environment's Compose files hold, and whether its containers have that.
+
+Compose mounts what comes from a file, and copies what stands in the Compose file or comes from a variable into the
+container when it makes one. Neither is part of the hash by which it knows that a service has changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
+
+from conche.engine.compose import Compose, Configuration
+from conche.engine.containers import Container
+from conche.engine.inside import file_in
+from conche.errors import Refused
+from conche.process import environment
+from conche.stack import Secrets
+
+__all__ = ["KINDS", "Content", "contents_of_service", "may_have_contents", "outdated", "value_of"]
+
+KINDS = ("configs", "secrets")
+"""The sections of a Compose file whose entries are files in a container."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """A config or a secret as one service has it.
+
+    Attributes:
+        kind: config or secret.
+        key: under which the Compose file defines it.
+        target: its path in the container.
+        said: the definition, as Compose renders it.
+    """
+
+    kind: str
+    key: str
+    target: str
+    said: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.key}"
+
+
+def contents_of_service(rendered: Mapping[str, Any], service: str) -> Iterator[Content]:
+    """The configs and secrets of a service; what Compose does not make itself is left out."""
+    for kind in KINDS:
+        defined = rendered.get(kind) or {}
+        for given in rendered["services"][service].get(kind) or []:
+            said = defined.get(given["source"]) or {}
+            if not said.get("external"):
+                yield Content(kind[:-1], given["source"], _target(kind, given), said)
+
+
+def _target(kind: str, given: Mapping[str, Any]) -> str:
+    """Where Compose puts it: https://docs.docker.com/reference/compose-file/services/#configs"""
+    root = "/run/secrets/" if kind == "secrets" else "/"
+    return str(PurePosixPath(root) / str(given.get("target") or given["source"]))
+
+
+def value_of(content: Content, compose: Compose) -> bytes | None:
+    """What does not come from a file: from the Compose file itself, or from a variable.
+
+    Returns:
+        None for what comes from a file.
+
+    Raises:
+        Refused: the variable is not set.
+    """
+    if content.said.get("file"):
+        return None
+    variable = content.said.get("environment")
+    if not variable:
+        # Compose renders each dollar sign doubled.
+        return str(content.said.get("content") or "").replace("$$", "$").encode()
+    known = environment(compose.environment())
+    if variable not in known:
+        raise Refused(
+            "variable-missing",
+            f"The {content} takes its content from the variable {variable}, which is not set.",
+            next_command=f"write {variable}=... into .env, or export it",
+        )
+    return known[variable].encode()
+
+
+def may_have_contents(files: Iterable[Path], section: Secrets | None) -> bool:
+    """Whether Compose files may name configs, or secrets other than the files that are written from this section."""
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        if re.search(r"\b(configs|include|extends|content)[\"']?\s*:|\benvironment:[ \t]*[\"']?\w", text):
+            return True
+        named = re.findall(r"\bfile:[ \t]*[\"']?([^\s,}\"']+)", text)
+        if any(not _is_declared(one, section) for one in named):
+            return True
+    return False
+
+
+def outdated(
+    compose: Compose, configuration: Configuration, found: Sequence[Container], section: Secrets | None
+) -> dict[str, str]:
+    """Service -> which of its configs and secrets have another content than its containers were given, in words.
+
+    A container that has written to its copy since it was started tells nothing of what it was given.
+
+    Args:
+        section: files of secrets that are written from it are left out.
+    """
+    changed: dict[str, str] = {}
+    for name in configuration.services if configuration.rendered else ():
+        for content in contents_of_service(configuration.rendered, name):
+            if content.kind == "secret" and _is_declared(str(content.said.get("file", "")), section):
+                continue
+            if any(_differs(compose, content, one) for one in found if one.service == name):
+                changed.setdefault(name, f"{content} changed")
+    return changed
+
+
+def _is_declared(file: str, section: Secrets | None) -> bool:
+    """Whether a path is that of a file which secrets.render writes."""
+    if section is None:
+        return False
+    path = PurePath(file)
+    return path.parent.name == section.folder.name and path.stem in {*section.declared, *section.htpasswd}
+
+
+def _differs(compose: Compose, content: Content, container: Container) -> bool:
+    if content.said.get("file"):
+        return compose.engine.is_local and _newer(Path(content.said["file"]), container)
+    try:
+        wanted = value_of(content, compose)
+    except Refused:
+        return False  # said where something is to be started
+    had = file_in(compose.engine, container.id, content.target)
+    if had is None:
+        return bool(wanted)
+    inside, written = had
+    if container.started_at is not None and written > container.started_at.timestamp():
+        return False
+    return inside != wanted
+
+
+def _newer(path: Path, container: Container) -> bool:
+    """Whether a file was written, or put in the place of another one, since the container was started."""
+    try:
+        seen = path.stat()
+    except OSError:
+        return False
+    return container.started_at is not None and container.started_at.timestamp() < max(seen.st_mtime, seen.st_ctime)
