@@ -17,7 +17,7 @@ from typing import Any
 
 from conche.engine import containers
 from conche.engine.connection import Engine
-from conche.engine.hashes import UP_WHOLE, asked_of, depend, resolved, shares, without_dependencies
+from conche.engine.hashes import TO_ITS_END, UP_WHOLE, asked_of, depend, resolved, shares, without_dependencies
 from conche.engine.ports import Port
 from conche.engine.rendered import host_files, must_exist, published_ports
 from conche.errors import Refused, Unreachable
@@ -204,8 +204,9 @@ class Compose:
 
         What a Compose that is broken off has asked for the engine goes on making, after an unwinding has looked.
         """
+        words = ("sh", "-c", TO_ITS_END, "sh", *argv) if outlives else argv
         with signals_deferred():
-            return self.call(argv, on_line=on_line, timeout=MAKING, outlives=outlives, keep_open=keep_open)
+            return self.call(words, on_line=on_line, timeout=MAKING, outlives=outlives, keep_open=keep_open)
 
     def configuration(self, *, hashed: bool = True) -> Configuration:
         """The files as Compose understands them; a document is rendered already.

@@ -13,7 +13,17 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-__all__ = ["MADE_ANEW", "UP_WHOLE", "asked_of", "depend", "leaves_others", "resolved", "shares", "without_dependencies"]
+__all__ = [
+    "MADE_ANEW",
+    "TO_ITS_END",
+    "UP_WHOLE",
+    "asked_of",
+    "depend",
+    "leaves_others",
+    "resolved",
+    "shares",
+    "without_dependencies",
+]
 
 NAMESPACES = ("network_mode", "ipc", "pid")
 
@@ -25,16 +35,21 @@ MADE_ANEW = "Recreate"
 LEFT = frozenset({"Running", "Created"})
 """What it says of one that it leaves as it is, running or not."""
 
-UP_WHOLE = """\
-service=$1; shift
+_QUIETLY = """\
 quietly() { said=$("$@" 2>&1) || { code=$?; printf '%s\\n' "$said" >&2; exit "$code"; }; }
+"""
+
+TO_ITS_END = f'{_QUIETLY}quietly "$@"'
+"""A shell's script: a program whose words the shell hears. Compose breaks off when it writes to one who has gone."""
+
+UP_WHOLE = f"""\
+{_QUIETLY}service=$1; shift
 quietly "$@" --no-start "$service"
 quietly "$@" --detach --no-deps --no-recreate "$service"
 """
 """A shell's script: `compose up` in two steps, of which the first makes a container and the second starts only that.
 
-Both are one child, so that a kill of whoever called it does not come between them; and the shell hears what they say,
-because Compose breaks off when it writes to somebody who has gone.
+Both are one child, so that a kill of whoever called it does not come between them.
 """
 
 

@@ -207,11 +207,12 @@ def test_a_changed_definition_is_told_by_the_names_of_its_keys(make: Callable[[s
     assert said() == "its definition changed: shm_size"
 
 
+@pytest.mark.parametrize("needs", ["depends_on: [a], ", ""])
 def test_a_replacement_goes_on_to_its_end_when_the_command_is_killed_in_the_middle_of_it(
-    make: Callable[[str], Project], engine: Engine
+    needs: str, make: Callable[[str], Project], engine: Engine
 ) -> None:
     deaf = "image: python:3.11-slim-bookworm, command: [sleep, infinity], stop_grace_period: 2s"
-    shape = f"services: {{a: {{{PY}}}, web: {{{deaf}, depends_on: [a], environment: {{LEVEL: '1'}}}}}}"
+    shape = f"services: {{a: {{{PY}}}, web: {{{deaf}, {needs}environment: {{LEVEL: '1'}}}}}}"
     project = make(shape)
     assert project.invoke("env.up").returncode == 0
     before = dict(project.ids(engine))["web"]
