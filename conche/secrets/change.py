@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-import json
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,16 +12,16 @@ from typing import Any
 import yaml
 
 from conche.command import Invocation
-from conche.errors import NotFound, Refused
+from conche.errors import KeyUnusable, NotFound, Refused
 from conche.files import write_atomic
 from conche.outcome import Outcome, Plan, Step
 from conche.output import at_terminal
 from conche.secret import Secret
-from conche.secrets import dotenv, keys
+from conche.secrets import dotenv, keys, plaintext
 from conche.secrets.document import declared_recipients
 from conche.secrets.keys import DEFAULT_FILE, Key
 from conche.secrets.store import Change, Store
-from conche.secrets.values import called, demonstrates, make, open_store, require_holdable
+from conche.secrets.values import called, demonstrates, how_to_declare, make, open_store, require_holdable
 from conche.stack import Secrets
 
 __all__ = ["asked", "encrypt", "init", "rotate", "rotate_value", "set_value", "unset", "write_recipients"]
@@ -93,16 +93,34 @@ def _own(found: Key | None, section: Secrets) -> Key | None:
 def encrypt(call: Invocation, file: str, *, merge: bool, replace: bool) -> Outcome:
     """Import a YAML, JSON or dotenv file; every value stays the text it is written as."""
     store = open_store(call.stack, call.root)
-    values = _plain(file)
+    assert call.stack.secrets is not None
+    values = _plaintext(file)
     if merge and store.file.exists():
         names = store.change("encrypt --merge", lambda _: Change(put=values))
     else:
         recipients = declared_recipients(call.root, store.file)
         store.create(values, recipients, keys.require(call.root), replace=replace)
         names = tuple(sorted(values))
+    # The source is to be deleted: what counts is what the file in place gives back.
+    _require_kept(store, values)
+    undeclared = [name for name in values if name not in call.stack.secrets.declared]
     lines = [f"encrypted: {', '.join(names) or 'nothing new'}"]
-    lines += [f"Next: delete the plaintext: shred -u '{file}'"] if file != "-" else []
-    return Outcome(value={"changed": list(names)}, changed=bool(names), lines=lines)
+    lines += [f"Next: {how_to_declare(undeclared)}"] if undeclared else []
+    if file != "-":
+        lines.append(f"All {len(values)} values were read back from {store.file.name}; comments are not kept.")
+        lines.append(f"Next: delete the plaintext: shred -u {shlex.quote(file)}")
+    return Outcome(value={"changed": list(names), "undeclared": undeclared}, changed=bool(names), lines=lines)
+
+
+def _require_kept(store: Store, values: Mapping[str, Secret]) -> None:
+    kept = store.read()
+    if lost := [name for name, value in values.items() if kept.get(name) != value]:
+        raise KeyUnusable(
+            "plaintext-not-kept",
+            f"{store.file.name} does not give back what was encrypted: {', '.join(lost)}. Keep the plaintext.",
+            looked_at=[str(store.file)],
+            next_command="invoke secrets.diff\ninvoke secrets.check",
+        )
 
 
 def set_value(
@@ -319,34 +337,9 @@ def _given(name: str, from_file: str | None, raw: bool) -> Secret:
     return Secret(text if raw else text.removesuffix("\n"))
 
 
-def _plain(file: str) -> dict[str, Secret]:
-    """The values of a plaintext file, as text: 007 stays 007."""
+def _plaintext(file: str) -> dict[str, Secret]:
     try:
         content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise Refused("file-unreadable", f"{file} cannot be read: {error.strerror}.", looked_at=[file]) from error
-    text = _as_text(content, file)
-    if file.endswith(".json"):
-        loaded = _json(text, file)
-    elif Path(file).name.startswith(".env") or file.endswith(".env"):
-        loaded = {name.lower(): value for name, value in dotenv.parse(text).items()}
-    else:
-        loaded = _yaml(text, file)
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, str) for value in loaded.values()):
-        raise Refused("plaintext-not-flat", f"{file} is not one flat mapping of names to text.")
-    return {str(name): Secret(value) for name, value in loaded.items()}
-
-
-def _json(text: str, file: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        raise Refused("plaintext-not-flat", f"{file} is not JSON.") from None
-
-
-def _yaml(text: str, file: str) -> Any:
-    try:
-        return yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - BaseLoader makes text of everything
-    except yaml.YAMLError:
-        # The error would repeat the line, and with it a value.
-        raise Refused("plaintext-not-flat", f"{file} is not YAML.") from None
+    return plaintext.read(content, file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from conche.secret import Secret
 from conche.secrets import document, dotenv, keys, render
 from conche.secrets.document import Document
 from conche.secrets.store import Store
-from conche.secrets.values import PLACEHOLDERS, demonstrates, opened, require_holdable
+from conche.secrets.values import PLACEHOLDERS, demonstrates, how_to_declare, opened, require_holdable
 from conche.stack import SecretDeclaration, Secrets
 
 __all__ = ["check"]
@@ -59,8 +60,9 @@ def _without_key(call: Invocation, section: Secrets, store: Store) -> Iterator[P
     for name in section.declared.keys() - set(found.names):
         if section.declared[name].required:
             yield Problem("missing", f"{name} is declared and not there", f"invoke secrets.set {name}")
-    for name in sorted(set(found.names) - section.declared.keys()):
-        yield Problem("undeclared", f"{name} is in the file and not in stack.yaml", f"invoke secrets.unset {name}")
+    if undeclared := sorted(set(found.names) - section.declared.keys()):
+        said = f"in the file and not in stack.yaml: {', '.join(undeclared)}"
+        yield Problem("undeclared", said, how_to_declare(undeclared))
     yield from _rolled_back(call, found, store)
     yield from _tracked(call, section)
     yield from _loose(call, section)
@@ -142,4 +144,9 @@ def _stale(call: Invocation, section: Secrets, values: Mapping[str, Secret]) -> 
     known = {one.path for one in staged} | set(ours)
     for path in (call.root / section.folder / f"{name}.txt" for name in (*section.declared, *section.htpasswd)):
         if path not in known and path.exists() and path.stat().st_size:
-            yield Problem("left-over", f"{path.name} has a value that the secrets have not", f"rm '{path}'")
+            # Nobody else has that value: it is taken in, and not thrown away.
+            made_of = section.htpasswd.get(path.stem)
+            wanted = f"{made_of.password}" if made_of else f"{path.stem} --from-file {shlex.quote(str(path))}"
+            yield Problem(
+                "left-over", f"{path.name} has a value that the secrets have not", f"invoke secrets.set {wanted}"
+            )

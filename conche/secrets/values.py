@@ -26,6 +26,7 @@ __all__ = [
     "called",
     "demonstrates",
     "for_environment",
+    "how_to_declare",
     "make",
     "open_store",
     "opened",
@@ -75,6 +76,11 @@ def called(name: str, known: Iterable[str]) -> str:
     """
     meant = did_you_mean(name, known)
     return f"{name!r}.{meant}" if meant else "of that name."
+
+
+def how_to_declare(names: Iterable[str]) -> str:
+    """What to do about names that are in the encrypted file and not in stack.yaml."""
+    return f"declare under secrets.declared in stack.yaml: {', '.join(f'{name}: {{}}' for name in names)}"
 
 
 def used_by(section: Secrets, environment: str) -> dict[str, SecretDeclaration]:
