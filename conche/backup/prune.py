@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from conche.backup.history import history
 from conche.backup.manifest import human_size
 from conche.backup.site import Site, open_site
-from conche.backup.target import Found
+from conche.backup.target import Found, future_said, is_future
 from conche.command import Invocation
 from conche.errors import Refused
 from conche.outcome import Outcome, Plan, Step, Table
-from conche.stack import Kind, Retention
+from conche.stack import KINDS, Kind, Retention
 
-__all__ = ["Candidate", "Decision", "decide", "prune", "prune_after"]
+__all__ = ["Candidate", "Decision", "clock_problem", "decide", "decide_future", "newest_sound", "prune", "prune_after"]
 
 LONGEST_GAP = timedelta(days=45)
-"""A newest backup older than this, or one from the future, more likely means a wrong clock than a long holiday."""
+"""A newest backup older than this more likely means a wrong clock than a long holiday."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A backup as retention sees it."""
+    """A backup as retention sees it.
+
+    Attributes:
+        complete: nothing is missing from it, and no component has lost its data.
+        sound: the components that are complete in it.
+    """
 
     name: str
     kind: Kind
     created: datetime
     verified: bool
+    complete: bool = True
+    sound: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -40,13 +48,10 @@ class Decision:
 
 
 def clock_problem(backups: Sequence[Candidate], now: datetime) -> str:
-    """Why no age can be trusted just now; empty where it can."""
-    if not backups:
-        return ""
-    newest = max(backups, key=lambda one: one.created)
-    if newest.created > now + timedelta(minutes=5):
-        return f"{newest.name} is from the future: the clock was wrong then, or is now"
-    if now - newest.created > LONGEST_GAP:
+    """Why no age can be trusted just now; empty where it can. One from the future says nothing of today."""
+    past = [one for one in backups if not is_future(one.created, now)]
+    newest = max(past, key=lambda one: one.created, default=None)
+    if newest and now - newest.created > LONGEST_GAP:
         return f"the newest backup, {newest.name}, is {(now - newest.created).days} days old: the clock may have jumped"
     return ""
 
@@ -54,46 +59,90 @@ def clock_problem(backups: Sequence[Candidate], now: datetime) -> str:
 def decide(backups: Sequence[Candidate], retention: dict[Kind, Retention], now: datetime) -> list[Decision]:
     """What stays and what goes, the newest first: pure.
 
-    One goes only if it is older than its kind's days, and as many newer verified ones of its kind as the retention
-    wants are there.
+    One goes only if it is older than its kind's days, as many newer verified and complete ones of its kind as the
+    retention wants are there, and no component has its newest sound state in it. One from the future stays and counts
+    for nothing.
     """
+    past = [one for one in backups if not is_future(one.created, now)]
+    pinned = newest_sound(past)
+    return [
+        _decided_one(one, past, pinned.get(one.name, ()), retention[one.kind], now)
+        for one in sorted(backups, key=lambda each: each.created, reverse=True)
+    ]
+
+
+def _decided_one(
+    one: Candidate, past: Sequence[Candidate], pinned: Sequence[str], rule: Retention, now: datetime
+) -> Decision:
+    if one not in past:
+        return Decision(one.name, keep=True, why=f"{one.kind}, from the future: counts for nothing")
+    newer = sum(o.kind == one.kind and o.verified and o.complete and o.created > one.created for o in past)
+    age = now - one.created
+    said = f"{one.kind}, {_days(age)}"
+    if age <= timedelta(days=rule.days):
+        return Decision(one.name, keep=True, why=f"{said}: kept for {rule.days} days")
+    if newer < rule.least:
+        why = f"{said}: only {newer} newer complete and verified, {rule.least} are wanted"
+        return Decision(one.name, keep=True, why=why)
+    if pinned:
+        return Decision(one.name, keep=True, why=f"{said}: the newest good one of {', '.join(pinned)}")
+    why = f"{said}: older than {rule.days} days, {newer} newer complete and verified ones"
+    return Decision(one.name, keep=False, why=why)
+
+
+def newest_sound(backups: Sequence[Candidate]) -> dict[str, list[str]]:
+    """The components whose newest sound state a backup has, by its name; a verified one goes before one that is not."""
+    pinned: dict[str, list[str]] = {}
+    for part in sorted({part for one in backups for part in one.sound}):
+        best = max((one for one in backups if part in one.sound), key=lambda one: (one.verified, one.created))
+        pinned.setdefault(best.name, []).append(part)
+    return pinned
+
+
+def decide_future(backups: Sequence[Candidate], now: datetime) -> list[Decision]:
+    """Which of the backups from the future go: those whose components are all sound in one of today's as well."""
+    future = [one for one in backups if is_future(one.created, now)]
+    today = {part for one in backups if one not in future and one.verified for part in one.sound}
+    pinned = newest_sound([replace(one, sound=one.sound - today) for one in future])
     decisions = []
-    for one in sorted(backups, key=lambda each: each.created, reverse=True):
-        rule = retention[one.kind]
-        newer = sum(o.kind == one.kind and o.verified and o.created > one.created for o in backups)
-        age = now - one.created
-        if age <= timedelta(days=rule.days):
-            decisions.append(Decision(one.name, keep=True, why=f"{one.kind}, {_days(age)}: kept for {rule.days} days"))
-        elif newer < rule.least:
-            why = f"{one.kind}, {_days(age)}: only {newer} newer verified, {rule.least} are wanted"
-            decisions.append(Decision(one.name, keep=True, why=why))
-        else:
-            why = f"{one.kind}, {_days(age)}: older than {rule.days} days, {newer} newer verified ones"
-            decisions.append(Decision(one.name, keep=False, why=why))
+    for one in sorted(future, key=lambda each: each.created, reverse=True):
+        only = ", ".join(pinned.get(one.name, ()))
+        why = f"from the future, made at {one.created:%Y-%m-%d %H:%M} UTC by its clock"
+        why += f"; nothing else has a good {only}: make a backup first" if only else ""
+        decisions.append(Decision(one.name, keep=bool(only), why=why))
     return decisions
 
 
-def prune(call: Invocation) -> Outcome:
-    """Delete what retention does not keep; a dry run shows all of them with the reason."""
+def prune(call: Invocation, *, future: bool) -> Outcome:
+    """Delete what retention does not keep, or what is from the future; a dry run shows all of them with the reason."""
     site = open_site(call)
     if call.dry_run:
-        _refuse_wrong_clock(site)
-        return _outcome(site, *_decided(site), done=False)
+        return _outcome(site, *_asked(site, future=future), done=False)
     with site.locked("invoke backup.prune", wait=10):
-        _refuse_wrong_clock(site)
-        found, decisions = _decided(site)
+        found, decisions = _asked(site, future=future)
         _delete(site, found, decisions)
     return _outcome(site, found, decisions, done=True)
+
+
+def _asked(site: Site, *, future: bool) -> tuple[list[Found], list[Decision]]:
+    if not future:
+        _refuse_wrong_clock(site)
+        return _decided(site)
+    now = datetime.now(UTC)
+    site.say(f"it is {now:%Y-%m-%d %H:%M} UTC by the clock of this machine")
+    return site.target.backups(), decide_future(_candidates(site), now)
 
 
 def prune_after(site: Site, newest: Found) -> list[str]:
     """The same after a backup was made; warnings instead of refusals. Its verified twin must be there."""
     others = [one for one in _candidates(site) if one.name != newest.name]
-    if problem := clock_problem(others, datetime.now(UTC)):
-        return [f"nothing was pruned: {problem}"]
+    now = datetime.now(UTC)
+    warnings = future_said(site.target.backups(), now)
+    if problem := clock_problem(others, now):
+        return [*warnings, f"nothing was pruned: {problem}"]
     found, decisions = _decided(site)
     _delete(site, found, decisions)
-    return []
+    return warnings
 
 
 def _delete(site: Site, found: Sequence[Found], decisions: Sequence[Decision]) -> None:
@@ -105,15 +154,24 @@ def _delete(site: Site, found: Sequence[Found], decisions: Sequence[Decision]) -
 
 
 def _candidates(site: Site) -> list[Candidate]:
+    backups = site.target.backups()
+    told = history((one.name, one.manifest) for one in backups if one.manifest)
     return [
-        Candidate(one.name, one.kind, one.created, site.target.record(one).verified is not None)
-        for one in site.target.backups()
+        Candidate(
+            name=one.name,
+            kind=one.kind,
+            created=one.created,
+            verified=site.target.record(one).verified is not None,
+            complete=one.manifest is not None and told.complete(one.name, one.manifest),
+            sound=told.sound.get(one.name, frozenset()),
+        )
+        for one in backups
     ]
 
 
 def _decided(site: Site) -> tuple[list[Found], list[Decision]]:
-    retention = {kind: site.section.kept(kind) for kind in ("daily", "weekly", "monthly")}
-    return site.target.backups(), decide(_candidates(site), retention, datetime.now(UTC))  # type: ignore[arg-type]
+    retention = {kind: site.section.kept(kind) for kind in KINDS}
+    return site.target.backups(), decide(_candidates(site), retention, datetime.now(UTC))
 
 
 def _refuse_wrong_clock(site: Site) -> None:

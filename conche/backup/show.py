@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from conche.backup.manifest import Artifact, Manifest, human_size
 from conche.backup.site import Site, open_site
-from conche.backup.target import Found
+from conche.backup.target import Found, future_said, is_future
 from conche.command import Invocation
 from conche.errors import Refused
 from conche.outcome import Outcome, Table
@@ -39,11 +39,11 @@ def list_backups(call: Invocation) -> Outcome:
             human_size(float(str(one["new"]))),
             _ago(site.target.record(backups[place]).verified, now),
             _ago(site.target.record(backups[place]).drilled, now),
-            str(one["state"]),
+            f"{one['state']}, from the future" if one["future"] else str(one["state"]),
         )
         for place, one in enumerate(value)
     )
-    last = [] if backups else ["Next: invoke backup.create daily"]
+    last = future_said(backups, now) if backups else ["Next: invoke backup.create daily"]
     return Outcome(value=value, tables=[Table(COLUMNS, rows, title=str(site.target.folder))], lines=last)
 
 
@@ -99,9 +99,10 @@ def status(call: Invocation) -> Outcome:
     """Whether a good backup of each scheduled kind is young enough: the dead man's switch."""
     site = open_site(call)
     backups, now = site.target.backups(), datetime.now(UTC)
+    past = [one for one in backups if not is_future(one.created, now)]
     rows, value = [], []
     for kind in KINDS:
-        good = [one for one in backups if one.kind == kind and _is_good(site, one)]
+        good = [one for one in past if one.kind == kind and _is_good(site, one)]
         newest = good[0] if good else None
         late = newest is None or now - newest.created > OLDEST[kind]
         needed = kind == "daily" or any(one.kind == kind for one in backups)
@@ -112,7 +113,10 @@ def status(call: Invocation) -> Outcome:
     return Outcome(
         value=value,
         tables=[Table(("kind", "state", "newest good one", "age"), tuple(rows), title=str(site.target.folder))],
-        lines=[f"Next: invoke backup.create {kind}" for kind in late_kinds[:1]],
+        lines=[
+            *future_said(backups, now),
+            *(f"Next: invoke backup.create {kind}" for kind in late_kinds[:1]),
+        ],
         exit_code=1 if late_kinds else 0,
     )
 
@@ -134,6 +138,7 @@ def _described(site: Site, one: Found, older: Sequence[Found], now: datetime) ->
         "verified": record.verified.isoformat() if record.verified else None,
         "drilled": record.drilled.isoformat() if record.drilled else None,
         "state": state,
+        "future": is_future(one.created, now),
         "missing": list(one.manifest.harm) if one.manifest else [],
         "folder": str(one.folder),
     }

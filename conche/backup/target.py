@@ -12,10 +12,10 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -25,10 +25,13 @@ from conche.errors import CheckFailed, NotFound, Refused, did_you_mean
 from conche.files import lock, sync_file, sync_folder, write_atomic
 from conche.stack import KINDS, Kind
 
-__all__ = ["Found", "Record", "Target", "name_of"]
+__all__ = ["Found", "Record", "Target", "future_said", "is_future", "name_of"]
 
 _NAME = re.compile(r"(?P<stack>.+)_(?P<kind>daily|weekly|monthly)_(?P<time>\d{8}_\d{6})(-\d+)?")
 BUILDING, TRASH = "building-", "trash-"
+
+AHEAD = timedelta(minutes=5)
+"""How far clocks may differ: a backup further ahead than this is from the future."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +102,15 @@ class Target:
         return sorted(found, key=lambda one: (one.created, one.name), reverse=True)
 
     def find(self, name: str) -> Found:
-        """The backup of that name; `latest` is the newest.
+        """The backup of that name; `latest` is the newest that is not from the future.
 
         Raises:
             NotFound: there is none, with the nearest name.
         """
         backups = self.backups()
         if name == "latest" and backups:
-            return backups[0]
+            now = datetime.now(UTC)
+            return next((one for one in backups if not is_future(one.created, now)), backups[0])
         for one in backups:
             if one.name == name:
                 return one
@@ -222,6 +226,20 @@ class Target:
         except (ValueError, OverflowError):
             return None
         return Found(folder, kind, named)
+
+
+def is_future(created: datetime, now: datetime) -> bool:
+    """Whether a backup is from the future: the clock was wrong when it was made, or is now."""
+    return created > now + AHEAD
+
+
+def future_said(backups: Iterable[Found], now: datetime) -> list[str]:
+    """What is said of backups from the future."""
+    return [
+        f"{one.name} is from the future and counts for nothing; run: invoke backup.prune --future"
+        for one in backups
+        if is_future(one.created, now)
+    ]
 
 
 def name_of(stack: str, kind: str, moment: datetime) -> str:

@@ -102,11 +102,14 @@ def restore(
 
 
 @command(changes=True)
-def prune(invocation: Invocation) -> Outcome:
+def prune(
+    invocation: Invocation,
+    future: Annotated[bool, "instead delete what was made while the clock was ahead"] = False,
+) -> Outcome:
     """Delete what retention does not keep."""
     from conche.backup.prune import prune
 
-    return prune(invocation)
+    return prune(invocation, future=future)
 
 
 @command(bare="name")

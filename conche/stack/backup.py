@@ -45,7 +45,7 @@ class Retention(Section):
     """When a backup of one kind may be deleted."""
 
     days: int = Field(ge=1, description="a backup younger than this is kept")
-    least: int = Field(ge=1, description="and so are this many newest verified ones, however old")
+    least: int = Field(ge=1, description="and so are this many newest complete and verified ones, however old")
 
 
 class Component(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conche.backup import manifest
-from conche.backup.prune import Candidate, clock_problem, decide
+from conche.backup.history import history
+from conche.backup.manifest import Artifact, ComponentRecord, Manifest, Omission
+from conche.backup.prune import Candidate, clock_problem, decide, decide_future
 from conche.backup.target import Target, name_of
 from conche.stack import Backup, Kind, Retention
 from tests.backup.checkouts import Checkout
@@ -58,19 +60,156 @@ def test_kinds_do_not_count_for_each_other() -> None:
     assert going([daily(age) for age in range(9)] + [daily(200, kind="monthly")]) == ["daily-8"]
 
 
-@given(
-    st.lists(st.tuples(st.floats(0, 400), st.booleans(), st.sampled_from(["daily", "weekly", "monthly"])), max_size=40)
+def held(size: int, *, entries: int = 3, harm: str = "", driver: str = "archive") -> ComponentRecord:
+    """A component of which one archive holds so much."""
+    file = Artifact(path="data/data.tar.gz", size=size // 2, sha256="", members=entries, content=size, pieces="1")
+    omissions = (Omission(name="data", why=harm, harmful=True),) if harm else ()
+    return ComponentRecord(driver=driver, artifacts=(file,), left_out=omissions)
+
+
+GONE = ComponentRecord(driver="archive", absent=True, left_out=(Omission(name="x", why="is gone", harmful=True),))
+FULL, EMPTY, TORN = held(300_000), held(0, entries=1), held(300_000, harm="is half there")
+Day = tuple[float, dict[str, ComponentRecord]]
+WEEK = tuple(range(7))
+
+
+def candidates(days: Iterable[Day], kind: Kind = "daily", *, unverified: Iterable[float] = ()) -> list[Candidate]:
+    """Backups of so many days ago, judged as retention judges those in a target."""
+    made = {}
+    for age, records in days:
+        complete = not any(record.harm for record in records.values())
+        created = NOW - timedelta(days=age)
+        manifest_of_it = Manifest(
+            name="", stack="s", kind=kind, created=created, seconds=0, complete=complete, components=records
+        )
+        made[f"{kind}-{age}"] = manifest_of_it
+    told = history(made.items())
+    return [
+        Candidate(
+            name, kind, one.created, float(name.split("-", 1)[1]) not in unverified, told.complete(name, one),
+            told.sound[name],
+        )
+        for name, one in made.items()
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("backups", "gone"),
+    [
+        pytest.param(candidates((age, {"db": FULL}) for age in range(10)), ["daily-8", "daily-9"], id="all complete"),
+        pytest.param(
+            candidates([*((age, {"db": GONE, "conf": FULL}) for age in WEEK), (8, {"db": FULL, "conf": FULL})]),
+            [],
+            id="seven degraded do not push out the complete one",
+        ),
+        pytest.param(
+            candidates([*((age, {"db": EMPTY}) for age in WEEK), (8, {"db": FULL})]),
+            [],
+            id="nor do seven empty ones that an older version took for complete",
+        ),
+        pytest.param(
+            candidates([*((age, {"conf": FULL}) for age in WEEK), (9, {"db": FULL}), (8, {"db": FULL})]),
+            ["daily-9"],
+            id="the newest one of a component that stack.yaml has no more",
+        ),
+        pytest.param(
+            candidates([*((age, {"db": FULL, "new": FULL}) for age in WEEK), (9, {"db": FULL})]),
+            ["daily-9"],
+            id="a component that came later",
+        ),
+        pytest.param(
+            candidates([*((age, {"a": FULL}) for age in WEEK), (8, {"b": TORN}), (9, {"b": FULL}), (10, {"b": FULL})]),
+            ["daily-8", "daily-10"],
+            id="a torn state of a component is not its newest good one",
+        ),
+        pytest.param(
+            candidates([*((age, {"a": FULL}) for age in WEEK), (8, {"b": FULL}), (9, {"b": FULL})], unverified=[8]),
+            ["daily-8"],
+            id="nor is one that was found damaged, while an older one is good",
+        ),
+        pytest.param(
+            candidates([*((age, {"a": FULL}) for age in WEEK), (8, {"b": FULL})], unverified=[8]),
+            [],
+            id="the only one stays though nobody verified it",
+        ),
+        pytest.param(
+            [
+                *candidates((age, {"a": FULL}) for age in WEEK),
+                *candidates(((age, {"a": FULL, "b": FULL}) for age in (30, 37)), "weekly"),
+                *candidates(((100, {"a": FULL}), (131, {"c": FULL})), "monthly"),
+                *candidates(((8, {"a": FULL, "b": FULL}),)),
+            ],
+            [],
+            id="three kinds, none of which has enough",
+        ),
+        pytest.param(
+            candidates([(-300, {"a": FULL}), *((age, {"a": FULL}) for age in range(6)), (9, {"a": FULL})]),
+            [],
+            id="one from the future is not one of seven",
+        ),
+        pytest.param(
+            candidates([(-300, {"a": FULL}), *((age, {"a": FULL}) for age in WEEK), (9, {"a": FULL})]),
+            ["daily-9"],
+            id="nor does it keep others from going",
+        ),
+        pytest.param(
+            candidates([(-300, {"b": FULL}), *((age, {"a": FULL}) for age in WEEK), (9, {"b": FULL})]),
+            [],
+            id="nor is it the newest good one of anything",
+        ),
+        pytest.param(candidates([(0, {"a": FULL}), (20, {"a": FULL}), (40, {"a": FULL})]), [], id="gaps"),
+    ],
 )
-def test_whatever_goes_enough_newer_verified_ones_stay(drawn: list[tuple[float, bool, Kind]]) -> None:
+def test_histories(backups: list[Candidate], gone: list[str]) -> None:
+    assert going(backups) == gone
+
+
+@pytest.mark.parametrize(
+    ("backups", "gone"),
+    [
+        (candidates([(-300, {"a": FULL}), (0, {"a": FULL})]), ["daily--300"]),
+        (candidates([(-300, {"a": FULL}), (0, {"b": FULL})]), []),
+        (candidates([(-300, {"a": FULL}), (-200, {"a": FULL})]), ["daily--200"]),
+        (candidates([(-300, {"a": FULL}), (0, {"a": FULL})], unverified=[0]), []),
+        (candidates([(0, {"a": FULL}), (9, {"a": FULL})]), []),
+    ],
+    ids=["today's has it", "today's lacks something", "none of today", "today's is damaged", "none from the future"],
+)
+def test_one_from_the_future_goes_when_nothing_is_lost_with_it(backups: list[Candidate], gone: list[str]) -> None:
+    assert [one.name for one in decide_future(backups, NOW) if not one.keep] == gone
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(-50, 400),
+            st.booleans(),
+            st.booleans(),
+            st.sampled_from(["daily", "weekly", "monthly"]),
+            st.frozensets(st.sampled_from("abc")),
+        ),
+        max_size=40,
+    )
+)
+def test_whatever_goes_enough_newer_verified_ones_stay(
+    drawn: list[tuple[float, bool, bool, Kind, frozenset[str]]],
+) -> None:
     backups = [
-        Candidate(str(number), kind, NOW - timedelta(days=age), verified)
-        for number, (age, verified, kind) in enumerate(drawn)
+        Candidate(str(number), kind, NOW - timedelta(days=age), verified, complete, sound)
+        for number, (age, verified, complete, kind, sound) in enumerate(drawn)
     ]
 
     decisions = {one.name: one.keep for one in decide(backups, RULES, NOW)}
 
+    for part in "abc":
+        good = [one for one in backups if one.created <= NOW and one.verified and part in one.sound]
+        assert not good or decisions[max(good, key=lambda one: one.created).name]
     for kind, rule in RULES.items():
-        kept = [one for one in backups if one.kind == kind and one.verified and decisions[one.name]]
+        kept = [
+            one
+            for one in backups
+            if one.kind == kind and one.verified and one.complete and one.created <= NOW and decisions[one.name]
+        ]
         gone = [one for one in backups if one.kind == kind and not decisions[one.name]]
         assert not gone or len(kept) >= rule.least
         assert all(NOW - one.created > timedelta(days=rule.days) for one in gone)
@@ -80,7 +219,14 @@ def test_whatever_goes_enough_newer_verified_ones_stay(drawn: list[tuple[float, 
 
 @pytest.mark.parametrize(
     ("ages", "problem"),
-    [((-1.0, 3), "future"), ((46,), "46 days old"), ((400, 401), "400 days old"), ((0, 400), ""), ((), "")],
+    [
+        ((-1.0, 3), ""),
+        ((-1.0, 46), "46 days old"),
+        ((46,), "46 days old"),
+        ((400, 401), "400 days old"),
+        ((0, 400), ""),
+        ((), ""),
+    ],
 )
 def test_a_clock_that_cannot_be_trusted_is_seen(ages: tuple[float, ...], problem: str) -> None:
     found = clock_problem([daily(age) for age in ages], NOW)
@@ -135,6 +281,32 @@ def test_where_the_clock_jumped_nothing_goes(checkout: Checkout, days: int) -> N
     assert made.returncode == 0
     assert any("nothing was pruned" in words for words in json.loads(made.stdout)["warnings"])
     assert len(checkout.backups()) == len(before) + 1
+
+
+@pytest.mark.process
+def test_one_from_the_future_is_said_counts_for_nothing_and_can_be_removed(checkout: Checkout) -> None:
+    ahead = aged(checkout.create_backup(), -200)
+    assert checkout.invoke("backup.verify").returncode == 0
+
+    late = checkout.invoke("backup.status")
+    kept = checkout.json("backup.prune", "--future")
+    made = checkout.invoke("backup.create", "--json")
+    listed = checkout.json("backup.list")
+    latest = checkout.json("backup.show", "latest")
+    planned = checkout.json("backup.prune", "--future", "--dry-run")
+    removed = checkout.invoke("backup.prune", "--future")
+
+    assert (late.returncode, "LATE" in late.stdout, f"{ahead.name} is from the future" in late.stdout) == (
+        1,
+        True,
+        True,
+    )
+    assert ([one["keep"] for one in kept], [one["keep"] for one in planned]) == ([True], [False])
+    assert [f"{ahead.name} is from the future" in words for words in json.loads(made.stdout)["warnings"]] == [True]
+    assert [(one["name"], one["future"]) for one in listed] == [(ahead.name, True), (latest["name"], False)]
+    assert (removed.returncode, f"deleting {ahead.name}" in removed.stderr) == (0, True)
+    assert [path.name for path in checkout.backups()] == [latest["name"]]
+    assert checkout.invoke("backup.status").returncode == 0
 
 
 @pytest.fixture

@@ -1,0 +1,112 @@
+"""What the components of earlier backups held, and in which of them each is sound: pure decisions over manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from conche.backup.manifest import Artifact, ComponentRecord, Manifest, human_size
+
+__all__ = ["ACCEPTED", "SMALL_PART", "Amount", "History", "Known", "amount", "history", "shrinkage"]
+
+SMALL_PART = 10
+"""A component with less than one part in this many of its bytes, or of its entries, has lost its data."""
+
+ACCEPTED = "is smaller than before, and that was accepted"
+"""How the manifest says that `--accept-smaller` was given."""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much a component holds: bytes before compression, and files, folders and links."""
+
+    size: int
+    entries: int
+
+    def __str__(self) -> str:
+        return f"{human_size(self.size)} in {self.entries} {'entry' if self.entries == 1 else 'entries'}"
+
+
+@dataclass(frozen=True)
+class Known:
+    """The newest sound state of a component, and the backup that has it."""
+
+    backup: str
+    record: ComponentRecord
+
+
+@dataclass
+class History:
+    """What a row of backups tells.
+
+    Attributes:
+        newest: the newest sound state of each component.
+        sound: the sound components of each backup, by the backup's name.
+    """
+
+    newest: dict[str, Known] = field(default_factory=dict)
+    sound: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def complete(self, name: str, manifest: Manifest) -> bool:
+        """Whether everything that a backup should have is in it, and is not a remnant of what it was."""
+        present = {one for one, record in manifest.components.items() if not record.absent}
+        return manifest.complete and present <= self.sound[name]
+
+
+def history(manifests: Iterable[tuple[str, Manifest]]) -> History:
+    """What backups tell of each component, each judged by those before it: older versions judged none of them."""
+    told = History()
+    for name, one in sorted(manifests, key=lambda pair: (pair[1].created, pair[0])):
+        good = {part: record for part, record in one.components.items() if _is_sound(record, told.newest.get(part))}
+        told.newest |= {part: Known(name, record) for part, record in good.items()}
+        told.sound[name] = frozenset(good)
+    return told
+
+
+def _is_sound(record: ComponentRecord, before: Known | None) -> bool:
+    if record.absent or record.harm:
+        return False
+    accepted = any(one.why.startswith(ACCEPTED) for one in record.left_out)
+    return accepted or before is None or not shrinkage(before.record, record)
+
+
+def amount(record: ComponentRecord) -> Amount:
+    """What a component holds."""
+    return _sum(record.artifacts, len(record.links))
+
+
+def shrinkage(before: ComponentRecord, now: ComponentRecord) -> str:
+    """Why a component looks as if it had lost its data, with both figures; empty where it does not.
+
+    Logs come and go by themselves. What was dumped in another way has another size.
+    """
+    ways = {(one.driver, one.facts.get("form", "")) for one in (before, now)}
+    if now.driver == "logs" or now.absent:
+        return ""
+    parts = [(now.driver, amount(before), amount(now)), *_archives(before, now)]
+    for name, old, new in parts:
+        if old.size and not new.size:
+            return f"is empty{_of(name, now)}: {new}, and before {old}"
+        if len(ways) == 1 and (new.size * SMALL_PART < old.size or new.entries * SMALL_PART < old.entries):
+            return f"is a small part of what it was{_of(name, now)}: {new}, and before {old}"
+    return ""
+
+
+def _of(name: str, record: ComponentRecord) -> str:
+    return "" if name == record.driver else f" in {name}"
+
+
+def _archives(before: ComponentRecord, now: ComponentRecord) -> Iterator[tuple[str, Amount, Amount]]:
+    """The archives that both have: one folder of several can be the disk that is not mounted."""
+    old: Mapping[str, Artifact] = {one.path: one for one in before.artifacts if one.members}
+    for one in now.artifacts:
+        if one.path in old:
+            yield one.path, _sum([old[one.path]]), _sum([one])
+
+
+def _sum(artifacts: Iterable[Artifact], links: int = 0) -> Amount:
+    size = entries = 0
+    for one in artifacts:
+        size += one.content if one.members or one.pieces else one.size
+        entries += one.members or 1
+    return Amount(size, entries + links)
