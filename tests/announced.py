@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 STARTING = 60.0
 """Seconds that a service has until it is ready."""
+
+
+@contextlib.contextmanager
+def place() -> Iterator[Path]:
+    """A folder for a service's sockets: their paths have 108 bytes (unix(7)), which pytest's own folders may use up."""
+    with tempfile.TemporaryDirectory(prefix="conche-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def start(argv: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
@@ -22,11 +31,11 @@ def start(argv: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
     Raises:
         AssertionError: it has ended, or is not ready in time.
     """
-    place, log = folder / "ready", folder / "log"
-    place.unlink(missing_ok=True)
+    ready_at, log = folder / "ready", folder / "log"
+    ready_at.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told, log.open("ab") as stream:
-        told.bind(str(place))
-        environment = {**os.environ, "NOTIFY_SOCKET": str(place)}
+        told.bind(str(ready_at))
+        environment = {**os.environ, "NOTIFY_SOCKET": str(ready_at)}
         service = subprocess.Popen(argv, stdout=stream, stderr=stream, env=environment)
         ended = os.pidfd_open(service.pid)
         try:

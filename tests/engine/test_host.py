@@ -19,21 +19,27 @@ pytestmark = pytest.mark.engine
 
 
 @pytest.fixture
-def tiny_engine(tmp_path: Path) -> Iterator[str]:
+def folder() -> Iterator[Path]:
+    with announced.place() as place:
+        yield place
+
+
+@pytest.fixture
+def tiny_engine(folder: Path) -> Iterator[str]:
     """A second engine, whose whole disk is a few MiB of memory; its address."""
     if os.getuid() != 0:
         pytest.skip("starting an engine needs root")
-    disk = tmp_path / "disk"
+    disk = folder / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(disk)], check=True)
-    address = f"unix://{tmp_path}/docker.sock"
+    address = f"unix://{folder}/docker.sock"
     argv = [
         # A network of its own: `--bridge none` removes docker0, and there is only one in a network namespace.
-        "unshare", "--net", "dockerd", "--data-root", str(disk), "--exec-root", str(tmp_path / "exec"),
-        "--pidfile", str(tmp_path / "pid"),
+        "unshare", "--net", "dockerd", "--data-root", str(disk), "--exec-root", str(folder / "exec"),
+        "--pidfile", str(folder / "pid"),
         "--host", address, "--bridge", "none", "--iptables=false", "--storage-driver", "vfs",
     ]  # fmt: skip
-    daemon = announced.start(argv, tmp_path)
+    daemon = announced.start(argv, folder)
     yield address
     daemon.terminate()
     daemon.wait(60)

@@ -82,14 +82,19 @@ class OwnEngine:
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory, edge_image: str, base_image: str) -> Iterator[OwnEngine]:
+def place() -> Iterator[Path]:
+    with announced.place() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def own(place: Path, edge_image: str, base_image: str) -> Iterator[OwnEngine]:
     if os.getuid() != 0:
         pytest.skip("starting an engine needs root")
-    folder = tmp_path_factory.mktemp("engine")
-    disk = folder / "disk"
+    disk = place / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500m", "tmpfs", str(disk)], check=True)
-    made = OwnEngine(folder, disk)
+    made = OwnEngine(place, disk)
     made.start()
     with subprocess.Popen(["docker", "save", edge_image, base_image], stdout=subprocess.PIPE) as saved:
         subprocess.run(["docker", "--host", made.address, "load", "--quiet"], stdin=saved.stdout, check=True)
@@ -97,7 +102,7 @@ def own(tmp_path_factory: pytest.TempPathFactory, edge_image: str, base_image: s
     assert made.daemon is not None
     made.daemon.terminate()
     made.daemon.wait(60)
-    subprocess.run(["umount", str(folder / "net")], check=False)
+    subprocess.run(["umount", str(place / "net")], check=False)
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
