@@ -9,8 +9,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from conche.process import run
 from conche.secrets import keys
 from conche.stack import KINDS, Kind
 
-__all__ = ["create"]
+__all__ = ["Wishes", "create"]
 
 RESERVE = 8 << 20
 """Bytes that stay free beside a backup."""
@@ -37,17 +37,35 @@ RESERVE = 8 << 20
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-def create(call: Invocation, kind: str, *, plain_key: bool, wait: float) -> Outcome:
+@dataclass(frozen=True)
+class Wishes:
+    """What a user asks of one backup.
+
+    Attributes:
+        plain_key: the age key is stored as it is.
+        wait: seconds to wait for another command.
+        new_target: the target begins anew, with another mark.
+        smaller: components that may be smaller than they were.
+    """
+
+    plain_key: bool = False
+    wait: float = 0.0
+    new_target: bool = False
+    smaller: Sequence[str] = ()
+
+
+def create(call: Invocation, kind: str, wishes: Wishes) -> Outcome:
     """Make a backup, verify it, and delete what retention does not keep."""
-    chosen = _kind(kind)
-    site = open_site(call)
+    chosen, plain_key = _kind(kind), wishes.plain_key
+    site = open_site(call, "anew" if wishes.new_target else "known")
     sealing.check_recipients(site, keys.find(call.root), plain_key=plain_key)
     plan = _plan(site, chosen)
     if call.dry_run:
+        site.target.require()
         return Outcome(plan=plan)
     with reporting.reported(call, site, f"backup.create {kind}") as told:
         try:
-            with site.locked(f"invoke backup.create {kind}", wait=wait):
+            with site.locked(f"invoke backup.create {kind}", wait=wishes.wait):
                 outcome = _created(site, chosen, plain_key=plain_key, plan=plan)
         except OSError as error:
             raise unwritable(site.target.folder, error) from error

@@ -47,7 +47,7 @@ def restore(
         raise Refused("no-such-source", f"--from takes offsite, not {source!r}.")
     if name is None:
         return _offered(call, offsite=source is not None)
-    site = open_site(call)
+    site = open_site(call, "any" if source else "known")
     if source and call.dry_run:
         return Outcome(plan=Plan((Step("fetch", f"backup {name}", "from the repository, then as without --from"),)))
     found = sync.fetch(call, site, name) if source else site.target.find(name)

@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from conche.backup.target import Target
 from conche.command import Invocation
 from conche.errors import Refused
-from conche.files import write_atomic
+from conche.files import state_folder, write_atomic
 from conche.stack import Backup, Component, Stack
 
 if TYPE_CHECKING:
@@ -65,6 +65,9 @@ class Site:
         from conche.backup import holding
 
         with self.target.locked(purpose, wait=wait):
+            if self.target.use != "any" and not self.target.mark.is_remembered():
+                places = f"{self.target.folder} and {state_folder()}"
+                self.say(f"warning: {places} cannot both be written, so a target that is not mounted is not noticed")
             holding.recover(self)
             if self.own.exists():
                 from conche.backup import exchange
@@ -73,8 +76,11 @@ class Site:
             yield
 
 
-def open_site(call: Invocation) -> Site:
+def open_site(call: Invocation, use: Literal["known", "anew", "any"] = "known") -> Site:
     """The site of a call.
+
+    Args:
+        use: of the target, when it lacks the mark that it had (target.py).
 
     Raises:
         Refused: stack.yaml has no section `backup`.
@@ -87,5 +93,5 @@ def open_site(call: Invocation) -> Site:
             next_command="declare it as docs/reference/stack.md shows",
         )
     folder = section.target or Path(f"../{call.stack.name}-backups")
-    target = Target((call.root / folder.expanduser()).resolve(), call.stack.name)
+    target = Target((call.root / folder.expanduser()).resolve(), call.stack.name, use)
     return Site(call.root, call.stack, section, target, call.output.say)

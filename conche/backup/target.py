@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from conche.backup import manifest
 from conche.backup.manifest import Manifest
+from conche.backup.mark import Mark
 from conche.errors import CheckFailed, NotFound, Refused, did_you_mean
 from conche.files import lock, sync_file, sync_folder, write_atomic
 from conche.stack import KINDS, Kind
@@ -83,17 +85,32 @@ class Found:
 
 @dataclass(frozen=True)
 class Target:
-    """Where the backups of a stack are."""
+    """Where the backups of a stack are.
+
+    Attributes:
+        use: `known` wants the mark where there was one; `anew` makes another one; `any` is content without it, for a
+            restore from elsewhere after the disk has died.
+    """
 
     folder: Path
     stack: str
+    use: Literal["known", "anew", "any"] = "known"
 
     @property
     def store(self) -> Path:
         return self.folder / ".store"
 
+    @property
+    def mark(self) -> Mark:
+        return Mark(self.folder, self.stack)
+
     def backups(self) -> list[Found]:
-        """Every backup of this stack, the newest first; foreign names and links are none."""
+        """Every backup of this stack, the newest first; foreign names and links are none.
+
+        Raises:
+            Unreachable: the target's disk is not mounted.
+        """
+        self.require()
         found = []
         for kind in KINDS:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -128,7 +145,9 @@ class Target:
         Raises:
             Locked: another command is at work here.
             Refused: nothing can be written here.
+            Unreachable: the target's disk is not mounted.
         """
+        self.require()
         try:
             for folder in (self.folder, self.store, *(self.folder / kind for kind in KINDS)):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -139,7 +158,18 @@ class Target:
         with contextlib.ExitStack() as stack:
             stack.push(held)
             self.sweep()
+            if self.use != "any" or not self.mark.is_lost():
+                self.mark.settle()
             yield descriptor
+
+    def require(self) -> None:
+        """See that this is the target that it was.
+
+        Raises:
+            Unreachable: its disk is not mounted.
+        """
+        if self.use == "known":
+            self.mark.require()
 
     def sweep(self) -> None:
         """Remove unfinished and half-deleted backups; only the holder of the lock may."""
@@ -147,6 +177,7 @@ class Target:
             shutil.rmtree(left, ignore_errors=True)
         for half in [*self.store.glob(".*.json.????????"), *self.records.glob(".*.json.????????")]:
             half.unlink(missing_ok=True)
+        self.mark.sweep()
 
     @contextlib.contextmanager
     def building(self) -> Iterator[Path]:

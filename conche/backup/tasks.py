@@ -16,16 +16,17 @@ def create(
     kind: Kind = "daily",
     plain_key: Annotated[bool, "store the age key unencrypted"] = False,
     wait: Annotated[float, "seconds to wait for another backup command to end"] = 0.0,
+    new_target: Annotated[bool, "begin anew in a folder that lacks the mark which the target had"] = False,
     log: Log = None,
 ) -> Outcome:
     """Make a backup, verify it, prune.
 
     It is built aside and appears when it is whole. Exit code 3: it is kept, but something is missing from it.
     """
-    from conche.backup.create import create
+    from conche.backup.create import Wishes, create
     from conche.backup.logfile import logged
 
-    return logged(log, lambda: create(invocation, kind, plain_key=plain_key, wait=wait))
+    return logged(log, lambda: create(invocation, kind, Wishes(plain_key, wait, new_target)))
 
 
 @command(name="list")

@@ -250,7 +250,7 @@ def speed(bench: Bench, size: int) -> None:
         return lambda: shutil.rmtree(folder, ignore_errors=True)
 
     create, by_script, by_restic = bench.in_turn(
-        ((*INVOKE, "backup.create"), without(target)),
+        ((*INVOKE, "backup.create", "--new-target"), without(target)),
         (("bash", "script.sh", str(script)), without(script)),
         ((*restic, "backup", *sources(bench)), no_repository),
     )
@@ -259,7 +259,7 @@ def speed(bench: Bench, size: int) -> None:
     bench.say("create, times faster than restic's first", by_restic / create, "", 2, at_least=True)
     bench.say("create, peak memory", bench.peak(*INVOKE, "backup.create"), " MB", 120)
     shutil.rmtree(target)
-    bench.run(*INVOKE, "backup.create")
+    bench.run(*INVOKE, "backup.create", "--new-target")
 
     verify, checked = bench.in_turn(
         ((*INVOKE, "backup.verify", "latest"), nothing), ((*restic, "check", "--read-data"), nothing)

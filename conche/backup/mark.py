@@ -1,0 +1,96 @@
+"""The mark by which a target is known again: a disk that is not mounted leaves an empty folder in its place."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from conche.errors import Unreachable
+from conche.files import state_folder, write_atomic
+
+__all__ = ["FILE", "Mark"]
+
+FILE = ".conche-target"
+
+REMEMBERED = 20
+"""Marks that are remembered of one path: disks may take turns there."""
+
+LARGEST = 4096
+"""Bytes of a mark that are read."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The mark of a target, and what this user's state remembers of it."""
+
+    folder: Path
+    stack: str
+
+    def require(self) -> None:
+        """See that a target that had a mark has one.
+
+        Raises:
+            Unreachable: it has none, so that another folder stands in its place.
+        """
+        if self.is_lost():
+            raise Unreachable(
+                "target-not-mounted",
+                f"{self.folder} is not the target that it was: its mark {FILE} is not there. Is the disk mounted?",
+                looked_at=[str(self.folder / FILE), str(self._state)],
+                next_command=f"findmnt --target {self.folder.parent}    # then mount it"
+                "\ninvoke backup.create daily --new-target    # only to begin anew there",
+            )
+
+    def is_lost(self) -> bool:
+        """Whether `require` would refuse."""
+        return self._present() is None and bool(self._remembered())
+
+    def settle(self) -> None:
+        """Make the mark where there is none, and remember it; a kill between the two is made good by the next call.
+
+        A full disk, or a state folder that cannot be written, is no reason to prune nothing or to have no backup: see
+        `is_remembered`.
+        """
+        number = self._present()
+        with contextlib.suppress(OSError):
+            if not number:
+                number = uuid.uuid4().hex
+                write_atomic(self.folder / FILE, json.dumps({"target": number}).encode() + b"\n", mode=0o600)
+            known = self._remembered()
+            if number not in known:
+                content = {"folder": str(self.folder), "marks": [*known, number][-REMEMBERED:]}
+                self._state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_atomic(self._state, json.dumps(content).encode(), mode=0o600)
+
+    def is_remembered(self) -> bool:
+        """Whether the absence of this mark would be noticed."""
+        return self._present() in self._remembered()
+
+    def sweep(self) -> None:
+        """Remove what a kill has left half written."""
+        for half in self.folder.glob(f".{FILE}.????????"):
+            half.unlink(missing_ok=True)
+
+    @property
+    def _state(self) -> Path:
+        place = hashlib.sha256(str(self.folder).encode(errors="surrogateescape")).hexdigest()[:16]
+        return state_folder() / self.stack / f"target-{place}.json"
+
+    def _present(self) -> str | None:
+        """The target's number; None where there is no mark, empty where it cannot be read."""
+        try:
+            with (self.folder / FILE).open("rb") as stream:
+                return str(json.loads(stream.read(LARGEST))["target"])
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
+    def _remembered(self) -> list[str]:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            return [str(one) for one in json.loads(self._state.read_bytes())["marks"]]
+        return []
