@@ -22,7 +22,7 @@ from conche.outcome import Outcome, Plan, Step, Table
 from conche.process import run
 from conche.stack import KINDS
 
-__all__ = ["Entry", "block", "cron", "entries", "next_runs", "without_block"]
+__all__ = ["NAMES", "START", "Entry", "block", "cron", "daemon_runs", "entries", "next_runs", "without_block"]
 
 ACTIONS = ("install", "status", "uninstall")
 WAIT = 7200
@@ -31,6 +31,12 @@ WAIT = 7200
 DRILL = "30 5 * * 0"
 SYNC = "30 4 * * *"
 REBOOT = "@reboot"
+
+NAMES = (*KINDS, "sync", "drill", "reboot")
+"""Of all entries that there may be."""
+
+START = "sudo service cron start"
+"""What starts Debian's cron, with systemd and without."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,7 @@ def cron(call: Invocation, action: str) -> Outcome:
         )
     site = open_site(call)
     _check_schedule(site)
+    _check_path(site)
     from conche.backup import timers
 
     if timers.instead_of_cron():
@@ -110,14 +117,17 @@ def cron(call: Invocation, action: str) -> Outcome:
         return _status(site)
     before = _crontab()
     wanted = without_block(site, before) + (block(site) if action == "install" else [])
-    plan = _plan(before, wanted, action)
+    # From a time when this machine had no cron: each backup would be made twice.
+    plan = Plan((*_plan(before, wanted, action).steps, *timers.removal(site).steps))
     if call.dry_run or not len(plan):
         lines = [] if len(plan) else ["Nothing to do."]
         return Outcome(plan=plan, lines=[*lines, *(block(site) if call.dry_run and action == "install" else [])])
     try:
         if action == "install":
             (site.root / "logs").mkdir(exist_ok=True)
-        _write(wanted)
+        if wanted != before:
+            _write(wanted)
+        timers.remove(site)
     except OSError as error:
         raise unwritable(Path(error.filename or site.root), error) from error
     if _crontab() != wanted:
@@ -143,7 +153,7 @@ def _status(site: Site) -> Outcome:
     runs = next_runs(site, datetime.now().astimezone())
     rows = tuple((name, f"{when:%a %Y-%m-%d %H:%M}", f"logs/backup-{name}.log") for name, when in runs)
     state = "installed" if current else ("outdated" if any(_tag(site) in line for line in lines) else "not installed")
-    warnings = [] if _daemon_runs() else ["no cron daemon runs on this machine: nothing will happen"]
+    warnings = [] if daemon_runs() else [f"no cron daemon runs on this machine: nothing will happen until: {START}"]
     return Outcome(
         value={"state": state, "next": {name: when.isoformat() for name, when in runs}, "daemon": not warnings},
         tables=[Table(("entry", "next run", "log"), rows, title=f"schedule of {site.stack.name}: {state}")],
@@ -163,6 +173,16 @@ def _check_schedule(site: Site) -> None:
                 f"backup.schedule.{kind} is {site.section.at(kind)!r}, which cron does not understand.",
                 next_command="five fields: minute hour day month weekday, such as 0 2 * * *",
             )
+
+
+def _check_path(site: Site) -> None:
+    """A line break would begin another line of the crontab, or another setting of a unit."""
+    if any(ord(sign) < 32 or ord(sign) == 127 for sign in f"{site.root}{sys.executable}"):
+        raise Refused(
+            "path-not-schedulable",
+            f"A control character in {str(site.root)!r} or {sys.executable!r}: no schedule can hold that.",
+            next_command="move the checkout, or its environment",
+        )
 
 
 def _crontab() -> list[str]:
@@ -211,7 +231,8 @@ def _marks(site: Site) -> tuple[str, str]:
     )
 
 
-def _daemon_runs() -> bool:
+def daemon_runs() -> bool:
+    """Whether a process of this machine reads crontabs."""
     return any(name in ("cron", "crond", "cronie", "fcron") for name in _process_names())
 
 

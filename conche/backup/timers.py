@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
-import shlex
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from conche.backup.site import Site
 from conche.command import Invocation
+from conche.errors import Refused, Unreachable
 from conche.files import write_atomic
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.process import run
 
-__all__ = ["instead_of_cron", "manage", "on_calendar", "units"]
+__all__ = ["instead_of_cron", "manage", "on_calendar", "removal", "remove", "units", "usable"]
 
 DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./:=@,+%-]+")
+"""A word that means itself in a command line of a unit, once `%` is doubled."""
 
 
 def instead_of_cron() -> bool:
@@ -45,10 +49,10 @@ def units(site: Site) -> dict[str, str]:
     for entry in entries(site):
         name = f"{site.stack.name}-backup-{entry.name}"
         log = str(site.root / "logs" / f"backup-{entry.name}.log")
-        words = " ".join(shlex.quote(word) for word in (*command(), *entry.words, "--log", log))
         made[f"{name}.service"] = (
             f"[Unit]\nDescription={site.stack.name}: backup {entry.name}\n\n"
-            f"[Service]\nType=oneshot\nWorkingDirectory={site.root}\nExecStart={words.replace('%', '%%')}\n"
+            f"[Service]\nType=oneshot\nWorkingDirectory={_folder(site.root)}\n"
+            f"ExecStart={_command_line((*command(), *entry.words, '--log', log))}\n"
         )
         when = "OnStartupSec=1min" if entry.when == REBOOT else f"OnCalendar={on_calendar(entry.when)}\nPersistent=true"
         made[f"{name}.timer"] = (
@@ -58,41 +62,135 @@ def units(site: Site) -> dict[str, str]:
     return made
 
 
+def _folder(path: Path) -> str:
+    """A path that is a whole setting: it is not quoted, but specifiers are expanded in it (systemd.unit(5))."""
+    text = str(path).replace("%", "%%")
+    # A backslash would join the next line to this one, and white space at the end would be cut off.
+    return f"{text}/." if text.endswith("\\") or text[-1:].isspace() else text
+
+
+def _command_line(words: Sequence[str]) -> str:
+    """Words as ExecStart= takes them apart: quotes and escapes of systemd.syntax(7), `$` and `%` doubled.
+
+    The program itself may have no quote and no backslash in its path, and no variable is expanded in it, though it is
+    in what the program is told of its own name (systemd.service(5)): such a one is started by a shell.
+    """
+    through = () if _PLAIN.fullmatch(words[0]) else ("/bin/sh", "-c", 'exec "$@"', "sh")
+    return " ".join(_quoted(word) for word in (*through, *words))
+
+
+def _quoted(word: str) -> str:
+    escaped = word.replace("%", "%%").replace("$", "$$")
+    if _PLAIN.fullmatch(escaped):
+        return escaped
+    return '"{}"'.format(escaped.replace("\\", "\\\\").replace('"', '\\"'))
+
+
 def manage(call: Invocation, site: Site, action: str) -> Outcome:
     """Install, show or remove the timers."""
-    folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd/user"
+    if action == "uninstall":
+        return _uninstall(call, site)
+    _check_path(site.root)
     wanted = units(site)
-    current = {name for name in wanted if _text(folder / name) == wanted[name]}
     if action == "status":
-        rows = tuple((name, "installed" if name in current else "missing") for name in wanted if name.endswith("timer"))
-        well = len(current) == len(wanted)
-        return Outcome(
-            value={"state": "installed" if well else "not installed"},
-            tables=[Table(("timer", "state"), rows)],
-            lines=[] if well else ["Next: invoke backup.cron install"],
-            exit_code=0 if well else 1,
-        )
+        return _status(wanted)
     plan = Plan(tuple(Step(action, f"timer {name}", "this machine has no cron") for name in _timers(wanted)))
     if call.dry_run:
         return Outcome(plan=plan)
-    if action == "install":
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in wanted.items():
-            write_atomic(folder / name, text.encode())
-        _systemctl("daemon-reload")
-        _systemctl("enable", "--now", *_timers(wanted))
-    else:
-        _systemctl("disable", "--now", *_timers(wanted))
-        for name in wanted:
-            (folder / name).unlink(missing_ok=True)
-        _systemctl("daemon-reload")
+    if not _answers():
+        raise Unreachable(
+            "no-user-systemd",
+            "There is no cron, and systemd runs nothing for this user. Nothing was written.",
+            looked_at=["systemctl --user show-environment"],
+            next_command="sudo apt-get install cron\ninvoke backup.cron install",
+        )
+    folder = _place()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in wanted.items():
+        write_atomic(folder / name, text.encode())
+    _systemctl("daemon-reload")
+    _systemctl("enable", "--now", *_timers(wanted))
+    return Outcome(value={"installed": True}, changed=True, plan=plan, lines=["systemctl --user list-timers"])
+
+
+def _status(wanted: dict[str, str]) -> Outcome:
+    current = [name for name in wanted if _text(_place() / name) == wanted[name]]
+    enabled = [name for name in _timers(wanted) if _link(name).is_symlink() and name in current]
+    rows = tuple((name, "installed" if name in enabled else "missing") for name in _timers(wanted))
+    well = len(current) == len(wanted) and len(enabled) == len(rows)
+    warnings = [] if _answers() else ["systemd runs nothing for this user: nothing will happen"]
     return Outcome(
-        value={"installed": action == "install"}, changed=True, plan=plan, lines=["systemctl --user list-timers"]
+        value={"state": "installed" if well else "not installed", "daemon": not warnings},
+        tables=[Table(("timer", "state"), rows)],
+        lines=[] if well else ["Next: invoke backup.cron install"],
+        warnings=warnings,
+        exit_code=0 if well else 1,
     )
 
 
-def _timers(wanted: dict[str, str]) -> Iterator[str]:
-    return (name for name in wanted if name.endswith(".timer"))
+def _uninstall(call: Invocation, site: Site) -> Outcome:
+    plan = removal(site)
+    if call.dry_run or not len(plan):
+        return Outcome(plan=plan, lines=[] if len(plan) else ["Nothing to do."])
+    remove(site)
+    return Outcome(value={"installed": False}, changed=True, plan=plan, lines=["The timers are gone."])
+
+
+def removal(site: Site) -> Plan:
+    """What `remove` would remove: also timers from a time when there was no cron."""
+    return Plan(tuple(Step("uninstall", f"timer {path.name}", "asked for") for path in _there(site)))
+
+
+def remove(site: Site) -> None:
+    """Stop and remove the timers; without a systemd that answers, their files, which is what the next login reads."""
+    there = _there(site)
+    if not there:
+        return
+    timers = sorted({path.name for path in there if path.suffix == ".timer"})
+    answers = usable()
+    if answers and timers:
+        _systemctl("disable", "--now", *timers)
+    for path in there:
+        path.unlink(missing_ok=True)
+    if answers:
+        _systemctl("daemon-reload")
+
+
+def usable() -> bool:
+    """Whether systemd would start something for this user."""
+    return shutil.which("systemctl") is not None and _answers()
+
+
+def _there(site: Site) -> list[Path]:
+    from conche.backup.cron import NAMES
+
+    timers = [f"{site.stack.name}-backup-{name}.timer" for name in NAMES]
+    units = [path for name in timers for path in (_place() / name, (_place() / name).with_suffix(".service"))]
+    return [path for path in (*(_link(name) for name in timers), *units) if path.is_symlink() or path.exists()]
+
+
+def _place() -> Path:
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd/user"
+
+
+def _link(name: str) -> Path:
+    """What `systemctl enable` makes of `WantedBy=timers.target`."""
+    return _place() / "timers.target.wants" / name
+
+
+def _check_path(root: Path) -> None:
+    try:
+        str(root).encode()
+    except UnicodeEncodeError:
+        raise Refused(
+            "path-not-schedulable",
+            f"The checkout's path {os.fsencode(root)!r} is no UTF-8, which systemd's units have to be.",
+            next_command="move the checkout, or: sudo apt-get install cron",
+        ) from None
+
+
+def _timers(wanted: Iterable[str]) -> list[str]:
+    return [name for name in wanted if name.endswith(".timer")]
 
 
 def _text(path: Path) -> str:
@@ -100,6 +198,10 @@ def _text(path: Path) -> str:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
+
+
+def _answers() -> bool:
+    return run(["systemctl", "--user", "show-environment"], timeout=30).ok
 
 
 def _systemctl(*words: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import socket
@@ -12,14 +11,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 
+from conche.backup import cron, timers
 from conche.command import Invocation
 from conche.engine import compose, containers, host, logins
 from conche.engine.connection import Engine, translated
-from conche.errors import ConcheError
+from conche.errors import ConcheError, KeyUnusable
 from conche.outcome import Outcome, Table
 from conche.process import run
+from conche.secrets import keys
+from conche.secrets.values import open_store
 
 __all__ = ["Finding", "examine"]
 
@@ -131,36 +132,40 @@ def _sops(call: Invocation, engine: Engine) -> Iterator[Finding]:
 
 
 def _age_key(call: Invocation, engine: Engine) -> Iterator[Finding]:
-    needed = "to read secrets.enc.yaml; dev comes up without it"
-    places = [Path(os.environ.get("SOPS_AGE_KEY_FILE", "")), call.root / ".sops" / "age-key.txt"]
-    if os.environ.get("SOPS_AGE_KEY"):
-        yield Finding("age key", "ok", "SOPS_AGE_KEY", needed)
-        return
-    file = next((place for place in places if place.is_file()), None)
-    if file is None:
-        yield Finding(
-            "age key", "optional", "none", needed, "copy it to .sops/age-key.txt; chmod 600 .sops/age-key.txt"
-        )
-        return
-    loose = stat.S_IMODE(file.stat().st_mode) & 0o077
-    yield Finding(
-        "age key",
-        "missing" if loose else "ok",
-        str(file),
-        "readable by its owner alone",
-        f"chmod 600 '{file}'" if loose else "",
-    )
+    """Whose key it is, and whether the encrypted file opens with it: a key can look well and open nothing."""
+    needed = "to read the secrets; dev comes up without it"
+    try:
+        state, found, following = _opened(call)
+    except KeyUnusable as error:
+        state, found, following = "missing", error.message, error.next_command.replace("\n", "; ")
+    yield Finding("age key", state, found, needed, following)
+
+
+def _opened(call: Invocation) -> tuple[str, str, str]:
+    key = keys.find(call.root)
+    if key is None:
+        return "optional", "none", "copy it to .sops/age-key.txt; chmod 600 .sops/age-key.txt"
+    whose = f"{', '.join(key.public)} in {key.source}"
+    if call.stack.secrets is None:
+        return "ok", f"{whose}; stack.yaml declares no secrets", ""
+    store = open_store(call.stack, call.root)
+    if not store.file.exists():
+        return "optional", f"{whose}; there is no {store.file.name}", "invoke secrets.init"
+    return "ok", f"{whose} opens {store.file.name}: {len(store.read())} secrets", ""
 
 
 def _cron(call: Invocation, engine: Engine) -> Iterator[Finding]:
+    """What would start backups: cron and its daemon, or systemd's timers."""
+    needed = "for scheduled backups"
     there = shutil.which("crontab")
-    yield Finding(
-        "cron",
-        "ok" if there else "optional",
-        there or "none",
-        "for scheduled backups",
-        "" if there else "sudo apt-get install cron",
-    )
+    if there is None and timers.usable():
+        yield Finding("cron", "ok", "none; systemd's timers", needed)
+    elif there is None:
+        yield Finding("cron", "optional", "none", needed, "sudo apt-get install cron")
+    elif not cron.daemon_runs():
+        yield Finding("cron", "optional", f"{there}, and no daemon is running", needed, cron.START)
+    else:
+        yield Finding("cron", "ok", there, needed)
 
 
 def _restic(call: Invocation, engine: Engine) -> Iterator[Finding]:

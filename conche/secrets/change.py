@@ -300,14 +300,20 @@ def _ignore(root: Path) -> None:
 
 
 def asked(what: str, *, raw: bool = False) -> Secret:
-    """What a person types twice, or what comes by a pipe; one newline at its end is no part of it unless `raw`."""
+    """What a person types twice, or what comes by a pipe, without the newline that `echo` adds unless `raw`."""
     if at_terminal(sys.stdin):
         text = getpass.getpass(f"{what}: ")
         if text != getpass.getpass(f"{what} again: "):
             raise Refused("values-differ", "The two values differ; nothing was written.")
         return Secret(text)
     text = _as_text(sys.stdin.buffer.read(), "standard input")
-    return Secret(text if raw else text.removesuffix("\n"))
+    return Secret(text if raw else _trimmed(text))
+
+
+def _trimmed(text: str) -> str:
+    """Without the newline at the end of a single line; that of several lines is a part of them: a key ends with one."""
+    line = text.removesuffix("\n")
+    return text if "\n" in line else line
 
 
 def _as_text(content: bytes, source: str) -> str:
@@ -334,7 +340,7 @@ def _given(name: str, from_file: str | None, raw: bool) -> Secret:
             looked_at=["--from-file takes the name of a file, not a value"],
             next_command=f"invoke secrets.set {name}    # reads standard input",
         ) from error
-    return Secret(text if raw else text.removesuffix("\n"))
+    return Secret(text if raw else _trimmed(text))
 
 
 def _plaintext(file: str) -> dict[str, Secret]:

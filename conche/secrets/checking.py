@@ -29,11 +29,11 @@ def check(call: Invocation) -> Outcome:
     if key is not None and not any(problem.fatal for problem in found):
         found += _with_key(call, section, store)
     rows = tuple((problem.kind, problem.what, problem.next_command) for problem in found)
-    said = "with" if key else "without a key, so not what is in it"
+    said = f"with {', '.join(key.public)} from {key.source}" if key else "without a key, so not what is in it"
     return Outcome(
         value=[asdict(problem) for problem in found],
         tables=[Table(("kind", "found", "next"), rows)] if rows else [],
-        lines=[f"{store.file.name} looked at {said}: {len(found)} found."],
+        lines=[f"{store.file.name} looked at {said}: {len(found) or 'nothing'} found."],
         exit_code=1 if found else 0,
     )
 

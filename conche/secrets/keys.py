@@ -23,6 +23,9 @@ DEFAULT_FILE = Path(".sops/age-key.txt")
 PREFIX = "AGE-SECRET-KEY-1"
 """What every private key of age begins with."""
 
+_ENCRYPTED = ("age-encryption.org/", "-----BEGIN AGE ENCRYPTED FILE-----")
+"""How what age has encrypted begins, as bytes and as text (C2SP, age)."""
+
 
 @dataclass(frozen=True)
 class Key:
@@ -135,6 +138,14 @@ def _from_file(file: Path, source: str) -> Key:
 
 def _key(source: str, text: str) -> Key:
     """A key from the text of a variable or file: quotes, CR, blank lines and comments around it do not matter."""
+    if text.lstrip().startswith(_ENCRYPTED):
+        raise KeyUnusable(
+            "key-encrypted",
+            f"The age key in {source} is itself encrypted, so nothing can be opened with it.",
+            looked_at=[source],
+            next_command=f"age --decrypt --output {DEFAULT_FILE} FILE    # asks for its passphrase\n"
+            f"chmod 600 {DEFAULT_FILE}",
+        )
     stripped = (line.strip().strip("\"'").strip() for line in text.strip().strip("\"'").splitlines())
     identities = [line for line in stripped if line and not line.startswith("#")]
     public = []
@@ -149,5 +160,10 @@ def _key(source: str, text: str) -> Key:
                 next_command=f"a key is one line that begins with {PREFIX}; copy it again from your backup",
             ) from None
     if not identities:
-        raise KeyUnusable("key-malformed", f"{source} holds no age key.", looked_at=[source])
+        raise KeyUnusable(
+            "key-malformed",
+            f"{source} holds no age key.",
+            looked_at=[source],
+            next_command=f"a key is one line that begins with {PREFIX}; copy it again from your backup",
+        )
     return Key(source, Secret("\n".join(identities)), tuple(public))

@@ -69,7 +69,7 @@ def set_(
     name: Name,
     from_file: FromFile = None,
     generate: Annotated[bool, "make a value"] = False,
-    raw: Annotated[bool, "keep a newline at the end"] = False,
+    raw: Annotated[bool, "keep the newline at the end of a single line too"] = False,
 ) -> Outcome:
     """Set one value: asked for, piped in, or made.
 

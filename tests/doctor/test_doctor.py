@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from conche.secrets.keys import generate
 from tests.stacks import SmallStack
 
 pytestmark = pytest.mark.engine
@@ -62,7 +63,7 @@ def test_loose_modes_of_secret_files_are_named_with_the_chmod(small: SmallStack)
 
 @pytest.mark.parametrize(("mode", "state"), [(0o600, "ok"), (0o640, "missing")])
 def test_an_age_key_must_be_private(small: SmallStack, mode: int, state: str) -> None:
-    small.write(".sops/age-key.txt", "AGE-SECRET-KEY-1…")
+    small.write(".sops/age-key.txt", generate()[0].reveal())
     (small.folder / ".sops/age-key.txt").chmod(mode)
 
     assert findings(small)["age key"]["state"] == state
