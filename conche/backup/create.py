@@ -16,13 +16,15 @@ from pathlib import Path
 
 from conche.backup import manifest, reporting, sealing
 from conche.backup.drivers import Dumping, dump
+from conche.backup.history import History, amount, history, judged, shrinkage
 from conche.backup.manifest import Artifact, ComponentRecord, Manifest, Omission, human_size
+from conche.backup.mounts import unmounted
 from conche.backup.prune import prune_after
 from conche.backup.site import Site, open_site
-from conche.backup.target import Found, Record, name_of, unwritable
+from conche.backup.target import Found, Record, is_future, name_of, unwritable
 from conche.backup.verify import check
 from conche.command import Invocation
-from conche.errors import CheckFailed, ConcheError, Refused, Restored, did_you_mean
+from conche.errors import CheckFailed, ConcheError, NotFound, Refused, Restored, did_you_mean
 from conche.files import write_atomic
 from conche.outcome import Outcome, Plan, Step
 from conche.process import run
@@ -58,6 +60,7 @@ def create(call: Invocation, kind: str, wishes: Wishes) -> Outcome:
     """Make a backup, verify it, and delete what retention does not keep."""
     chosen, plain_key = _kind(kind), wishes.plain_key
     site = open_site(call, "anew" if wishes.new_target else "known")
+    _require_known(site, wishes.smaller)
     sealing.check_recipients(site, keys.find(call.root), plain_key=plain_key)
     plan = _plan(site, chosen)
     if call.dry_run:
@@ -66,20 +69,22 @@ def create(call: Invocation, kind: str, wishes: Wishes) -> Outcome:
     with reporting.reported(call, site, f"backup.create {kind}") as told:
         try:
             with site.locked(f"invoke backup.create {kind}", wait=wishes.wait):
-                outcome = _created(site, chosen, plain_key=plain_key, plan=plan)
+                outcome = _created(site, chosen, wishes, plan)
         except OSError as error:
             raise unwritable(site.target.folder, error) from error
         told(outcome)
         return outcome
 
 
-def _created(site: Site, kind: Kind, *, plain_key: bool, plan: Plan) -> Outcome:
+def _created(site: Site, kind: Kind, wishes: Wishes, plan: Plan) -> Outcome:
     previous = site.target.backups()
+    now = datetime.now(UTC)
+    told = history((one.name, one.manifest) for one in previous if one.manifest and not is_future(one.created, now))
     _require_space(site, previous)
     with site.target.building() as folder:
         begun, clock = datetime.now(UTC), time.monotonic()
         name = site.target.free_name(kind, begun)
-        records = {one: _dumped(site, one, folder, plain_key=plain_key) for one in site.section.components}
+        records = {one: _dumped(site, one, folder, wishes, told) for one in site.section.components}
         _refuse_nothing(records)
         warnings, linked = _linked(folder, records, previous)
         made = _described(site, kind, name, begun, records)
@@ -92,7 +97,31 @@ def _created(site: Site, kind: Kind, *, plain_key: bool, plan: Plan) -> Outcome:
     pruned = prune_after(site, found)
     if made.complete:
         _forget_old_data(site)
-    return _outcome(made, place, linked, plan, [*warnings, *pruned])
+    outcome = _outcome(made, place, linked, plan, [*warnings, *pruned])
+    return replace(outcome, lines=[*outcome.lines, *_ways_out(kind, records, told)])
+
+
+def _require_known(site: Site, names: Sequence[str]) -> None:
+    for name in names:
+        if name not in site.section.components:
+            raise NotFound(
+                "no-such-component",
+                f"stack.yaml has no component {name!r}.{did_you_mean(name, site.section.components)}",
+                looked_at=[f"components: {', '.join(site.section.components)}"],
+                next_command="invoke backup.create daily --dry-run",
+            )
+
+
+def _ways_out(kind: Kind, records: dict[str, ComponentRecord], told: History) -> Iterator[str]:
+    """What to type where a component was made smaller on purpose."""
+    lost = [
+        name
+        for name, record in records.items()
+        if record.harm and name in told.newest and shrinkage(told.newest[name].record, record)
+    ]
+    if lost:
+        yield "Restore what was lost, or mount its disk. If it was made smaller on purpose:"
+        yield f"  invoke backup.create {kind} " + " ".join(f"--accept-smaller {name}" for name in lost)
 
 
 def _kind(word: str) -> Kind:
@@ -129,14 +158,19 @@ def _require_space(site: Site, previous: list[Found]) -> None:
         )
 
 
-def _dumped(site: Site, name: str, folder: Path, *, plain_key: bool) -> ComponentRecord:
+def _dumped(site: Site, name: str, folder: Path, wishes: Wishes, told: History) -> ComponentRecord:
     """One component; one that fails is taken back, and the backup goes on without it."""
     component = site.section.components[name]
     into = folder / name
     into.mkdir(mode=0o700)
     site.say(f"{name}: {component.driver}")
+    if away := list(unmounted(site.root, component)):
+        into.rmdir()
+        site.say(f"{name}: {', '.join(away)} not mounted")
+        omissions = tuple(Omission(name=path, why="is not mounted", harmful=True) for path in away)
+        return ComponentRecord(driver=component.driver, absent=True, left_out=omissions)
     try:
-        record = dump(Dumping(site, name, component, into, plain_key))
+        record = dump(Dumping(site, name, component, into, wishes.plain_key))
     except ConcheError as error:
         shutil.rmtree(into)
         omission = Omission(name=name, why=f"failed: {error.message}", harmful=component.required)
@@ -147,10 +181,12 @@ def _dumped(site: Site, name: str, folder: Path, *, plain_key: bool) -> Componen
     for inside, _, _ in os.walk(into, topdown=False):
         with contextlib.suppress(OSError):  # a folder with something in it stays
             Path(inside).rmdir()
+    before = told.newest.get(name)
     if record.absent and component.required and not record.harm:
-        omission = Omission(name=name, why="is empty: nothing was found", harmful=True)
+        had = f"; {before.backup} had {amount(before.record)}" if before else ""
+        omission = Omission(name=name, why=f"is empty: nothing was found{had}", harmful=True)
         return record.model_copy(update={"left_out": (*record.left_out, omission)})
-    return record
+    return judged(name, record, before, component.min, accepted=name in wishes.smaller)
 
 
 def _refuse_nothing(records: dict[str, ComponentRecord]) -> None:

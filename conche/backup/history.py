@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from conche.backup.manifest import Artifact, ComponentRecord, Manifest, human_size
+from conche.backup.manifest import Artifact, ComponentRecord, Manifest, Omission, human_size
+from conche.stack import Minimum
 
-__all__ = ["ACCEPTED", "SMALL_PART", "Amount", "History", "Known", "amount", "history", "shrinkage"]
+__all__ = ["ACCEPTED", "SMALL_PART", "Amount", "History", "Known", "amount", "history", "judged", "shrinkage"]
 
 SMALL_PART = 10
 """A component with less than one part in this many of its bytes, or of its entries, has lost its data."""
@@ -90,6 +91,26 @@ def shrinkage(before: ComponentRecord, now: ComponentRecord) -> str:
         if len(ways) == 1 and (new.size * SMALL_PART < old.size or new.entries * SMALL_PART < old.entries):
             return f"is a small part of what it was{_of(name, now)}: {new}, and before {old}"
     return ""
+
+
+def judged(
+    name: str, record: ComponentRecord, before: Known | None, least: Minimum | None, accepted: bool
+) -> ComponentRecord:
+    """A component as it was dumped, with what is wrong with its size beside that of earlier backups.
+
+    Args:
+        least: what stack.yaml says it has at least.
+        accepted: the user says that it may have less than before.
+    """
+    now, found = amount(record), []
+    if least and (now.size < least.size or now.entries < least.entries):
+        wanted = Amount(least.size, least.entries)
+        found.append(Omission(name=name, why=f"is less than its min: {now}, and wanted {wanted}", harmful=True))
+    if before and (lost := shrinkage(before.record, record)):
+        lost = f"{lost} in {before.backup}"
+        why = f"{ACCEPTED}: {lost}" if accepted else lost
+        found.append(Omission(name=name, why=why, harmful=not accepted))
+    return record.model_copy(update={"left_out": (*record.left_out, *found)})
 
 
 def _of(name: str, record: ComponentRecord) -> str:

@@ -17,6 +17,7 @@ def create(
     plain_key: Annotated[bool, "store the age key unencrypted"] = False,
     wait: Annotated[float, "seconds to wait for another backup command to end"] = 0.0,
     new_target: Annotated[bool, "begin anew in a folder that lacks the mark which the target had"] = False,
+    accept_smaller: Annotated[list[str], "a component that may have lost most of its data; may be given again"] = (),  # type: ignore[assignment]
     log: Log = None,
 ) -> Outcome:
     """Make a backup, verify it, prune.
@@ -26,7 +27,7 @@ def create(
     from conche.backup.create import Wishes, create
     from conche.backup.logfile import logged
 
-    return logged(log, lambda: create(invocation, kind, Wishes(plain_key, wait, new_target)))
+    return logged(log, lambda: create(invocation, kind, Wishes(plain_key, wait, new_target, accept_smaller)))
 
 
 @command(name="list")

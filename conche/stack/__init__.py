@@ -5,7 +5,7 @@ what was expected and, where one is close, the word that was probably meant. Sec
 further fields of `Stack`.
 """
 
-from conche.stack.backup import KINDS, Backup, Component, Kind, Notifications, Offsite, Retention
+from conche.stack.backup import KINDS, Backup, Component, Kind, Minimum, Notifications, Offsite, Retention
 from conche.stack.model import (
     TRIAL,
     Base,
@@ -39,6 +39,7 @@ __all__ = [
     "Image",
     "Kind",
     "Login",
+    "Minimum",
     "Notifications",
     "Offsite",
     "Pipeline",

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ByteSize, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from conche.stack.section import Name, SecretName, Section, VariableName
 
-__all__ = ["KINDS", "Backup", "Component", "Kind", "Notifications", "Offsite", "Retention"]
+__all__ = ["KINDS", "Backup", "Component", "Kind", "Minimum", "Notifications", "Offsite", "Retention"]
 
 Kind = Literal["daily", "weekly", "monthly"]
 KINDS: tuple[Kind, ...] = ("daily", "weekly", "monthly")
@@ -19,6 +19,9 @@ KINDS: tuple[Kind, ...] = ("daily", "weekly", "monthly")
 Driver = Literal["archive", "command", "files", "influxdb", "logs", "secrets", "volume"]
 RelativePath = Annotated[str, Field(pattern=r"^[^/~][^\x00]*$")]
 Schedule = Annotated[str, Field(pattern=r"^\S+ \S+ \S+ \S+ \S+$")]
+Size = Annotated[
+    ByteSize, Field(ge=0), WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]})
+]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)]
 
 _NEEDS: Mapping[str, tuple[str, ...]] = {
@@ -31,9 +34,9 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "secrets": (),
 }
 _MAY: Mapping[str, tuple[str, ...]] = {
-    "archive": ("optional", "exclude", "services", "environment"),
-    "files": ("optional", "exclude", "services", "environment"),
-    "logs": ("days",),
+    "archive": ("optional", "exclude", "services", "environment", "mounted"),
+    "files": ("optional", "exclude", "services", "environment", "mounted"),
+    "logs": ("days", "mounted"),
     "volume": ("exclude", "consistency", "drill", "unpacked", "services"),
     "influxdb": ("buckets", "token_file"),
     "command": ("file",),
@@ -48,11 +51,20 @@ class Retention(Section):
     least: int = Field(ge=1, description="and so are this many newest complete and verified ones, however old")
 
 
+class Minimum(Section):
+    """How much a component has at least."""
+
+    size: Size = Field(default=ByteSize(0), description="bytes before compression, or text such as 10 MB")
+    entries: int = Field(default=0, ge=0, description="files, folders and links; a dump is one")
+
+
 class Component(Section):
     """One thing in a backup, and how it is dumped and restored."""
 
     driver: Driver = Field(description="how it is dumped and restored")
     required: bool = Field(default=True, description="whether a backup without it is degraded")
+    min: Minimum | None = Field(default=None, description="with less than this a backup is degraded")
+    mounted: bool = Field(default=False, description="whether its paths are on a disk of their own, which is mounted")
     paths: tuple[RelativePath, ...] = Field(
         default=(), description="archive: folders; files, logs: glob patterns; relative to stack.yaml"
     )
@@ -81,7 +93,7 @@ class Component(Section):
     @model_validator(mode="after")
     def _fits_its_driver(self) -> Component:
         absent = [name for name in _NEEDS[self.driver] if not getattr(self, name)]
-        known = {"driver", "required", *_NEEDS[self.driver], *_MAY[self.driver]}
+        known = {"driver", "required", "min", *_NEEDS[self.driver], *_MAY[self.driver]}
         foreign = sorted(self.model_fields_set - known)
         if any(".." in Path(path).parts for path in self.paths):
             raise PydanticCustomError("driver_fields", "paths below stack.yaml, without ..")

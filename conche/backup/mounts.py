@@ -1,0 +1,54 @@
+"""Whether a folder is on a disk of its own, as the kernel lists what is mounted."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from conche.stack import Component
+
+__all__ = ["mount_of", "mount_points", "unmounted"]
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+
+
+def mount_points(text: str) -> frozenset[Path]:
+    """The mount points in a mountinfo file, proc_pid_mountinfo(5): the fifth field, with octal escapes."""
+    fields = [line.split(" ") for line in text.splitlines()]
+    return frozenset(Path(_unescaped(line[4])) for line in fields if len(line) > 4)
+
+
+def _unescaped(name: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), name)
+
+
+def mount_of(path: Path, mounts: Collection[Path]) -> Path:
+    """The mount point that a resolved path is on."""
+    return next((one for one in (path, *path.parents) if one in mounts or os.path.ismount(one)), Path("/"))
+
+
+def unmounted(root: Path, component: Component) -> Iterator[str]:
+    """The paths of a component that wants them mounted, and that are on the checkout's or the root's file system."""
+    if not component.mounted:
+        return
+    mounts = _mounts()
+    own = (Path("/"), mount_of(root.resolve(), mounts))
+    for pattern in component.paths:
+        if mount_of((root / _fixed(pattern)).resolve(), mounts) in own:
+            yield pattern
+
+
+def _fixed(pattern: str) -> Path:
+    """What of a pattern is no pattern."""
+    parts = Path(pattern).parts
+    signs = next((place for place, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
+    return Path(*parts[:signs])
+
+
+def _mounts() -> frozenset[Path]:
+    try:
+        return mount_points(os.fsdecode(MOUNTINFO.read_bytes()))
+    except OSError:  # no Linux: os.path.ismount alone then, which does not see a bind mount of the same file system
+        return frozenset()
