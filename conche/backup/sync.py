@@ -10,17 +10,18 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from conche.backup import manifest, reporting
+from conche.backup.history import history
 from conche.backup.manifest import Artifact, Manifest
 from conche.backup.site import Site, open_site
-from conche.backup.target import BUILDING, Found
+from conche.backup.snapshots import Snapshot, snapshot_of, superfluous
+from conche.backup.target import BUILDING, Found, is_future
 from conche.backup.verify import check
 from conche.command import Invocation
 from conche.errors import CheckFailed, KeyUnusable, NotFound, Refused, Unreachable, did_you_mean
@@ -37,43 +38,6 @@ IN_FOLDER = 500
 
 DAY = 86_400.0
 BLOCK = 1 << 20
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A snapshot of a restic repository that holds a backup.
-
-    Attributes:
-        id: restic's name of it.
-        name: of the backup.
-        kind: daily, weekly or monthly.
-        time: when the backup was created.
-    """
-
-    id: str
-    name: str
-    kind: str
-    time: datetime
-
-
-def _snapshot(listed: Mapping[str, Any]) -> Snapshot | None:
-    """A snapshot as `restic snapshots --json` lists it; none where it holds no backup of ours."""
-    tags = dict(tag.split("=", 1) for tag in listed.get("tags") or [] if "=" in tag)
-    if not {"name", "kind"} <= tags.keys():
-        return None
-    return Snapshot(listed["id"], tags["name"], tags["kind"], datetime.fromisoformat(listed["time"]))
-
-
-def superfluous(there: Sequence[Snapshot], kept: Mapping[str, int]) -> tuple[Snapshot, ...]:
-    """What retention does not keep: of each kind all but the newest; a kind of which none is kept is left alone.
-
-    Args:
-        there: the newest first.
-        kept: how many of each kind.
-    """
-    return tuple(
-        one for kind, number in kept.items() if number for one in [one for one in there if one.kind == kind][number:]
-    )
 
 
 @dataclass(frozen=True)
@@ -107,15 +71,18 @@ class Repository:
             NoRepository: it has not been made yet.
         """
         listed = json.loads(self.call("snapshots", "--json", "--host", self.host).stdout.raw or "[]")
-        found = filter(None, map(_snapshot, listed or []))
+        found = filter(None, map(snapshot_of, listed or []))
         return tuple(sorted(found, key=lambda one: one.time, reverse=True))
 
     def backups(self) -> dict[str, str]:
         """The snapshot of each backup that is there, by the backup's name; none where there is no repository yet."""
-        try:
-            return {one.name: one.id for one in reversed(self.snapshots())}
-        except NoRepository:
-            return {}
+        return {one.name: one.id for one in reversed(self.listed())}
+
+    def listed(self) -> tuple[Snapshot, ...]:
+        """As `snapshots`; none where there is no repository yet."""
+        with suppress(NoRepository):
+            return self.snapshots()
+        return ()
 
     def _failed(self, done: Completed) -> Completed:
         words = done.stderr.raw
@@ -178,39 +145,66 @@ def sync(call: Invocation) -> Outcome:
                 there, made = repository.snapshots(), True
             except NoRepository:
                 there, made = (), False
-            missing = list(_missing(site, offsite, {one.name for one in there}))
+            local = _local(site)
+            missing = _missing(site, offsite, _recognised(there, local), local)
             plan = Plan(tuple(Step("send", f"backup {one.name}", "not in the repository") for one in missing))
             if call.dry_run:
                 return Outcome(plan=plan)
             if missing:
-                there = _sent(site, repository, missing, made=made)
-                there = _kept(repository, there, offsite)
+                there = _recognised(_sent(site, repository, missing, local, made=made), local)
+                there = _kept(site, repository, there, offsite)
         outcome = _outcome(repository, there, missing, plan)
         told(outcome)
         return outcome
 
 
-def _sent(site: Site, repository: Repository, missing: Sequence[Found], *, made: bool) -> tuple[Snapshot, ...]:
+def _local(site: Site) -> dict[str, Snapshot]:
+    """The backups of the target as they would be in the repository; what nobody has verified is sound in nothing."""
+    backups = site.target.backups()
+    told = history((one.name, one.manifest) for one in backups if one.manifest)
+    found = {}
+    for one in backups:
+        if one.manifest is None:
+            continue
+        sound = told.sound[one.name] if site.target.record(one).verified else frozenset()
+        complete = told.complete(one.name, one.manifest)
+        found[one.name] = Snapshot("", one.name, one.kind, one.created, complete, sound)
+    return found
+
+
+def _recognised(there: Sequence[Snapshot], local: Mapping[str, Snapshot]) -> tuple[Snapshot, ...]:
+    """Snapshots with what the target's backups of the same name tell of those that an older version has sent."""
+    known = {name: one for name, one in local.items() if one.sound}
+    return tuple(
+        replace(one, complete=known[one.name].complete, sound=known[one.name].sound)
+        if one.sound is None and one.name in known
+        else one
+        for one in there
+    )
+
+
+def _sent(
+    site: Site, repository: Repository, missing: Sequence[Found], local: Mapping[str, Snapshot], *, made: bool
+) -> tuple[Snapshot, ...]:
     """Send these, the oldest first, into a repository that is made where it has not been; what is there then."""
     if not made:
         repository.call("init")
     for one in reversed(missing):
-        _send(site, repository, one)
+        _send(site, repository, one, local[one.name].tags())
     return repository.snapshots()
 
 
-def _missing(site: Site, offsite: Offsite, there: Collection[str]) -> Iterator[Found]:
-    """The newest backups of each kind, as many as are kept there, that are not there; the newest first."""
-    kept = _retention(offsite)
-    for one in site.target.backups():
-        if kept[one.kind] == 0 or one.manifest is None:
-            continue
-        kept[one.kind] -= 1
-        if one.name not in there:
-            yield one
+def _missing(site: Site, offsite: Offsite, there: Sequence[Snapshot], local: Mapping[str, Snapshot]) -> list[Found]:
+    """The backups that are not there and would be kept there, the newest first; none from the future."""
+    present, now = {one.name for one in there}, datetime.now(UTC)
+    together = [*there, *(one for name, one in local.items() if name not in present)]
+    together.sort(key=lambda one: one.time, reverse=True)
+    gone = {one.name for one in superfluous(together, _retention(offsite), now)}
+    wanted = {name for name, one in local.items() if name not in present | gone and not is_future(one.time, now)}
+    return [one for one in site.target.backups() if one.name in wanted]
 
 
-def _send(site: Site, repository: Repository, one: Found) -> None:
+def _send(site: Site, repository: Repository, one: Found, tags: Sequence[str]) -> None:
     known = one.manifest
     assert known is not None
     site.say(f"sending {one.name}")
@@ -227,16 +221,28 @@ def _send(site: Site, repository: Repository, one: Found) -> None:
         (folder / manifest.FILE).write_bytes((one.folder / manifest.FILE).read_bytes())
         os.utime(folder / manifest.FILE, (0, 0))
         when = f"{one.created.astimezone():%Y-%m-%d %H:%M:%S}"
-        words = ("--host", repository.host, "--tag", f"name={one.name}", "--tag", f"kind={one.kind}", "--time", when)
+        words = ("--host", repository.host, *(word for tag in tags for word in ("--tag", tag)), "--time", when)
         repository.call("backup", *words, ".", cwd=folder)
 
 
-def _kept(repository: Repository, there: Sequence[Snapshot], offsite: Offsite) -> tuple[Snapshot, ...]:
+def _kept(site: Site, repository: Repository, there: Sequence[Snapshot], offsite: Offsite) -> tuple[Snapshot, ...]:
     """Forget what retention does not keep; what is there then."""
-    gone = superfluous(there, _retention(offsite))
+    kept, now = _retention(offsite), datetime.now(UTC)
+    unsaid = {one.name for one in superfluous(there, kept, now) if one.sound is None}
+    there = [_looked_into(site, repository, one) if one.name in unsaid else one for one in there]
+    gone = [one for one in superfluous(there, kept, now) if one.sound is not None]
     if gone:
         repository.call("forget", "--prune", *(one.id for one in gone))
     return tuple(one for one in there if one not in gone)
+
+
+def _looked_into(site: Site, repository: Repository, one: Snapshot) -> Snapshot:
+    """A snapshot with what its manifest tells; where that cannot be had it stays as it is, and is not forgotten."""
+    with _staging(site) as folder, suppress(Unreachable, CheckFailed):
+        repository.call("restore", one.id, "--target", str(folder), "--include", f"/{manifest.FILE}")
+        known = manifest.read(folder)
+        return replace(one, complete=known.complete, sound=history([(one.name, known)]).sound[one.name])
+    return one
 
 
 def _retention(offsite: Offsite) -> dict[str, int]:
@@ -265,9 +271,10 @@ def _laid_out(source: Path, artifact: Artifact, folder: Path) -> None:
 def fetch(call: Invocation, site: Site, name: str) -> Found:
     """Bring a backup from the repository into the target, verified, unless it is there already."""
     repository, _ = opened(call, site)
-    there = repository.backups()
-    if name == "latest" and there:
-        name = max(there, key=lambda each: each.rpartition("_")[0].rpartition("_")[2] + each.rpartition("_")[2])
+    listed, now = repository.listed(), datetime.now(UTC)
+    there = {one.name: one.id for one in reversed(listed)}
+    if name == "latest" and listed:
+        name = next((one for one in listed if not is_future(one.time, now)), listed[0]).name
     if name not in there:
         raise NotFound(
             "no-such-backup",

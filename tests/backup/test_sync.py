@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from conche.backup.sync import Snapshot, superfluous
+from conche.backup.snapshots import Snapshot, snapshot_of, superfluous
 from conche.stack import KINDS
 from tests.backup.checkouts import Checkout, tree
 
@@ -122,6 +123,69 @@ def test_of_each_kind_the_newest_are_kept_and_one_that_keeps_none_is_left_alone(
     gone = superfluous(there, {"daily": 2, "weekly": 3, "monthly": 0})
 
     assert [one.id for one in gone] == ["daily7"]
+
+
+def off_site(*rows: tuple[int, str, bool]) -> list[Snapshot]:
+    """Daily snapshots: day of March, sound components, complete."""
+    return [
+        Snapshot(str(day), f"b{day}", "daily", datetime(2026, 3, day, tzinfo=UTC), complete, frozenset(parts))
+        for day, parts, complete in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    ("there", "gone"),
+    [
+        (off_site((9, "ab", True), (8, "ab", True), (7, "ab", True)), ["7"]),
+        (off_site((9, "a", False), (8, "a", False), (7, "a", False), (6, "ab", True)), []),
+        (off_site((9, "a", True), (8, "a", True), (7, "ab", True), (6, "ab", True)), ["6"]),
+        (off_site((20, "ab", True), (9, "a", True), (8, "b", True)), []),
+        (off_site((20, "ab", True), (9, "a", True), (8, "a", True), (7, "b", True), (6, "a", True)), ["6"]),
+        (off_site((9, "a", True), (8, "", False), (7, "a", True), (6, "", False)), ["6"]),
+    ],
+    ids=["all complete", "degraded", "a component that is no more", "future counts not", "nor does it pin", "mixed"],
+)
+def test_off_site_too_the_newest_good_one_of_each_component_stays(there: list[Snapshot], gone: list[str]) -> None:
+    now = datetime(2026, 3, 10, tzinfo=UTC)
+
+    assert [one.id for one in superfluous(there, {"daily": 2}, now)] == gone
+
+
+def test_what_is_told_of_a_snapshot_is_kept_with_it() -> None:
+    [sent] = off_site((9, "ab", False))
+    listed = {"id": sent.id, "time": sent.time.isoformat(), "tags": list(sent.tags())}
+    older = {**listed, "tags": ["name=b9", "kind=daily"]}
+
+    assert snapshot_of(listed) == sent
+    assert snapshot_of(older) == replace(sent, complete=True, sound=None)
+    assert snapshot_of({**listed, "tags": ["mine"]}) is None
+
+
+def test_degraded_ones_do_not_push_the_last_good_one_out_of_the_repository(checkout: Checkout) -> None:
+    good = checkout.create_backup()
+    assert checkout.json("backup.sync")["sent"] == [good.name]
+    listed = restic(checkout, "snapshots", "--json")
+    restic(checkout, "tag", "--set", f"name={good.name},kind=daily", json.loads(listed)[0]["id"])
+    shutil.rmtree(checkout.folder / "models")
+    degraded = []
+    for _ in range(3):
+        made = checkout.invoke("backup.create", "--json")
+        assert made.returncode == 3
+        degraded.append(json.loads(made.stdout)["value"]["name"])
+        shutil.rmtree(good, ignore_errors=True)
+        there = checkout.json("backup.sync")["there"]
+
+    assert there == sorted([good.name, *degraded])
+    checkout.write("models/prophet_1.pkl", "model two")
+    checkout.write("models/model_registry.json", "{}")
+    complete = [checkout.create_backup().name for _ in range(2)]
+    assert checkout.json("backup.sync")["there"] == sorted(complete)
+
+
+def restic(checkout: Checkout, *words: str) -> str:
+    argv = ["restic", "--no-cache", "--repo", str(checkout.folder.parent / "elsewhere"), *words]
+    environment = {**os.environ, "RESTIC_PASSWORD": PASSWORD}
+    return subprocess.run(argv, check=True, capture_output=True, text=True, env=environment).stdout
 
 
 def size(folder: Path) -> int:

@@ -1,0 +1,76 @@
+"""What a repository off-site has of the backups, and what of it retention does not keep: pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from conche.backup.target import is_future
+
+__all__ = ["Snapshot", "snapshot_of", "superfluous"]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot of a restic repository that holds a backup.
+
+    Attributes:
+        id: restic's name of it.
+        name: of the backup.
+        kind: daily, weekly or monthly.
+        time: when the backup was created.
+        complete: nothing is missing from the backup.
+        sound: the components that are complete in it; None where an older version has sent it and did not say.
+    """
+
+    id: str
+    name: str
+    kind: str
+    time: datetime
+    complete: bool = True
+    sound: frozenset[str] | None = None
+
+    def tags(self) -> tuple[str, ...]:
+        """What restic shall keep with it."""
+        state = "complete" if self.complete else "degraded"
+        parts = (f"sound={part}" for part in sorted(self.sound or ()))
+        return (f"name={self.name}", f"kind={self.kind}", f"state={state}", *parts)
+
+
+def snapshot_of(listed: Mapping[str, Any]) -> Snapshot | None:
+    """A snapshot as `restic snapshots --json` lists it; none where it holds no backup of ours."""
+    words = [tag.split("=", 1) for tag in listed.get("tags") or [] if "=" in tag]
+    tags = {key: value for key, value in words if key != "sound"}
+    if not {"name", "kind"} <= tags.keys():
+        return None
+    sound = frozenset(value for key, value in words if key == "sound") if "state" in tags else None
+    complete = tags.get("state") != "degraded"
+    time = datetime.fromisoformat(listed["time"])
+    return Snapshot(listed["id"], tags["name"], tags["kind"], time, complete, sound)
+
+
+def superfluous(
+    there: Sequence[Snapshot], kept: Mapping[str, int], now: datetime | None = None
+) -> tuple[Snapshot, ...]:
+    """What retention does not keep: of each kind those with enough newer complete ones, of which no component is the
+    newest sound one. A kind of which none is kept is left alone, and so is what is from the future, which counts for
+    nothing.
+
+    Args:
+        there: the newest first.
+        kept: how many of each kind.
+        now: tells what is from the future; without it nothing is.
+    """
+    past = [one for one in there if now is None or not is_future(one.time, now)]
+    parts = {part for one in past for part in one.sound or ()}
+    pinned = {next(one.name for one in past if part in (one.sound or ())) for part in parts}
+    newer: Counter[str] = Counter()
+    gone = []
+    for one in past:
+        if 0 < kept.get(one.kind, 0) <= newer[one.kind] and one.name not in pinned:
+            gone.append(one)
+        newer[one.kind] += one.complete
+    return tuple(sorted(gone, key=lambda one: list(kept).index(one.kind)))
