@@ -6,20 +6,26 @@ import os
 import sys
 from collections.abc import Generator, Sequence
 from pathlib import PurePath
+from typing import Any
 
 import pytest
 
-OURS = ("docker", "dockerd", "invoke", "nox", "python", "ssh", "sops", "restic", "act")
+OURS = ("docker", "dockerd", "invoke", "nox", "python", "ssh", "restic")
+"""Beginnings of the names of programs that are Conche, or take long; tools that packages bring, as sops, may run."""
 
 _watched: list[str] = []
 
 
-def _watch(event: str, arguments: Sequence[object]) -> None:
+def _watch(event: str, arguments: Sequence[Any]) -> None:
     if not _watched or event not in ("subprocess.Popen", "tests.warm.fork"):
         return
-    executable = os.fsdecode(arguments[0]) if event == "subprocess.Popen" else sys.executable  # type: ignore[arg-type]
-    if PurePath(executable).name.startswith(OURS) or executable == sys.executable:
-        raise AssertionError(f"{executable} is started, so this is no unit test: mark it pytest.mark.process")
+    argv = arguments[1] if event == "subprocess.Popen" else [sys.executable]
+    words = [os.fsdecode(word) for word in (argv if isinstance(argv, list | tuple) else [argv])]
+    # setpriv(1) is how Conche starts programs that are to end with it.
+    if words and PurePath(words[0]).name == "setpriv" and "--" in words:
+        words = words[words.index("--") + 1 :]
+    if words and (PurePath(words[0]).name.startswith(OURS) or words[0] == sys.executable):
+        raise AssertionError(f"{words[0]} is started, so this is no unit test: mark it pytest.mark.process")
 
 
 sys.addaudithook(_watch)

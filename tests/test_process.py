@@ -95,6 +95,7 @@ def test_arguments_arrive_as_they_are(arguments: list[str]) -> None:
     assert run(["printf", "%s\\0", *arguments, "end"]).stdout.raw == expected
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "argument", ["two words", "'single' \"double\"", "$HOME `id` $(id)", "; rm x", "*", "-n", "\\"]
 )

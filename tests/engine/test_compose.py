@@ -49,6 +49,7 @@ def test_variables_go_into_the_environment_and_never_into_argv() -> None:
     assert "value" not in repr(project)
 
 
+@pytest.mark.process
 def test_the_development_files_are_what_the_documents_promise() -> None:
     configuration = compose(CONCHE_PORT="8001", CONCHE_PUBLISH="127.0.0.1").configuration()
 
@@ -70,6 +71,7 @@ def test_the_development_files_are_what_the_documents_promise() -> None:
     assert body["user"].split(":")[0] != "0"
 
 
+@pytest.mark.process
 def test_the_production_files_are_what_the_documents_promise() -> None:
     configuration = compose(ROOT / "compose/prod.yaml").configuration()
 
@@ -93,6 +95,7 @@ def test_the_production_files_are_what_the_documents_promise() -> None:
     ] == []
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["dev", "prod", "git"])
 def test_by_default_every_port_is_published_on_loopback_alone(name: str) -> None:
     services = compose(ROOT / f"compose/{name}.yaml").configuration().services.values()
@@ -100,6 +103,7 @@ def test_by_default_every_port_is_published_on_loopback_alone(name: str) -> None
     assert {port.address for service in services for port in service.ports} == {"127.0.0.1"}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("healthcheck", "expected"),
     [
@@ -117,6 +121,7 @@ def test_durations_are_seconds_and_silence_means_dockers_defaults(
     assert compose(tmp_path / "c.yaml").configuration().services["web"].healthcheck == expected
 
 
+@pytest.mark.process
 def test_a_file_compose_does_not_accept_is_refused_in_its_own_words(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("services: {web: {image: x, prots: []}}")
 
@@ -127,6 +132,7 @@ def test_a_file_compose_does_not_accept_is_refused_in_its_own_words(tmp_path: Pa
     assert "prots" in " ".join(refused.value.evidence)
 
 
+@pytest.mark.process
 def test_a_docker_with_compose_v1_only_is_told_apart_from_a_bad_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +148,7 @@ def test_a_docker_with_compose_v1_only_is_told_apart_from_a_bad_file(
     assert "scripts/install-engine" in refused.value.next_command
 
 
+@pytest.mark.process
 def test_a_port_is_known_by_address_number_and_protocol(tmp_path: Path) -> None:
     ports = "['3000-3002:80', '53:53/udp', '9:9', '127.0.0.2:10-11:10-11', '[::1]:12:12', '13']"
     (tmp_path / "c.yaml").write_text(f"services: {{web: {{image: x, ports: {ports}}}}}")
@@ -154,6 +161,7 @@ def test_a_port_is_known_by_address_number_and_protocol(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.process
 def test_a_service_that_names_no_image_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("services: {web: {build: .}}")
 
@@ -161,6 +169,7 @@ def test_a_service_that_names_no_image_is_refused_by_name(tmp_path: Path) -> Non
         compose(tmp_path / "c.yaml").configuration()
 
 
+@pytest.mark.process
 def test_a_service_that_depends_on_another_has_the_hash_of_being_started_alone_too(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("services: {a: {image: x}, b: {image: y, depends_on: [a]}}")
     (tmp_path / "alone.yaml").write_text("services: {b: {image: y}}")

@@ -56,18 +56,21 @@ def test_docker_host_comes_before_the_context(settings: Path, monkeypatch: pytes
     assert (Engine().address, Engine().cli_environment()) == ("tcp://elsewhere:2375", {})
 
 
+@pytest.mark.process
 def test_the_context_of_the_environment_variable_is_used(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_CONTEXT", "faraway")
 
     assert Engine().address == "ssh://deploy@faraway"
 
 
+@pytest.mark.process
 def test_the_context_in_use_is_used(settings: Path) -> None:
     (settings / "config.json").write_text('{"currentContext": "faraway"}')
 
     assert Engine().address == "ssh://deploy@faraway"
 
 
+@pytest.mark.process
 def test_a_context_that_is_not_there_is_named(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_CONTEXT", "nearby")
 
@@ -128,6 +131,7 @@ def test_an_engine_is_reached_over_ssh(small: SmallStack, tmp_path: Path) -> Non
     assert small.json("env.health")["value"]["status"] == 200
 
 
+@pytest.mark.process
 def test_a_context_brings_its_own_certificates(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     identity = write_context(settings, "secured", "tcp://127.0.0.1:1")
     authority = settings / "contexts" / "tls" / identity / "docker" / "ca.pem"

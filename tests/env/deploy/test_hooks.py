@@ -40,6 +40,7 @@ def deploy(**hooks: Hook) -> Deploy:
     return Deploy.model_validate({"hooks": {name.replace("_", "-"): hook for name, hook in hooks.items()}})
 
 
+@pytest.mark.process
 def test_a_hook_knows_the_release_and_stands_in_the_checkout(tmp_path: Path) -> None:
     run_first(
         call(tmp_path), deploy(pre_deploy=writes("ENVIRONMENT", "RELEASE", "KIND", "REVISION", "IMAGES")), record()
@@ -48,6 +49,7 @@ def test_a_hook_knows_the_release_and_stands_in_the_checkout(tmp_path: Path) -> 
     assert (tmp_path / "said").read_text() == "prod r7 deploy abc nginx web@sha256:1\n"
 
 
+@pytest.mark.process
 def test_a_hook_before_that_fails_refuses_in_its_own_words(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="the stars are wrong") as refused:
         run_first(call(tmp_path), deploy(pre_deploy=fails("the stars are wrong")), record())
@@ -55,6 +57,7 @@ def test_a_hook_before_that_fails_refuses_in_its_own_words(tmp_path: Path) -> No
     assert refused.value.code == "hook-failed"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("kind", "result", "run"),
     [
@@ -74,6 +77,7 @@ def test_which_hooks_come_after(tmp_path: Path, kind: str, result: Result, run: 
     assert all("which changes nothing" in words for words in said)
 
 
+@pytest.mark.process
 def test_a_hook_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     slow = Hook(command=(sys.executable, "-c", "import signal; signal.pause()"), timeout=0.3)
 

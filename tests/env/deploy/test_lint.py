@@ -15,6 +15,8 @@ from conche.errors import Refused
 from conche.stack import Deploy, load
 from tests.stacks import ROOT
 
+pytestmark = pytest.mark.process
+
 DEPLOY = Deploy(edge="edge", serves="web")
 
 GOOD: dict[str, dict[str, Any]] = {

@@ -174,6 +174,7 @@ def test_configs_keep_their_content_and_volumes_their_options() -> None:
     ]
 
 
+@pytest.mark.process
 def test_every_reason_is_given_at_once(tmp_path: Path) -> None:
     file = tmp_path / "compose.yaml"
     services = {
