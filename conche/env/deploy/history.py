@@ -26,6 +26,10 @@ from conche.units import span
 __all__ = ["freeze", "history", "maintenance", "recover"]
 
 
+DIGESTS = ("services", "ending", "fingerprints", "files", "contents", "edge")
+"""Fields of a release that tell a reader nothing, or that are told otherwise."""
+
+
 def history(call: Invocation, name: str, *, show: str | None) -> Outcome:
     """The releases of an environment, the newest first; or one of them, with its evidence."""
     engine = Engine(call.environment(name).engine)
@@ -93,9 +97,7 @@ def _one(records: Records, name: str, show: str) -> Outcome:
             next_command=f"invoke env.history --env {name}",
         )
     said = _as_json(entry)
-    rows = [
-        (key, str(value)) for key, value in said.items() if key not in ("services", "ending", "fingerprints", "files")
-    ]
+    rows = [(key, str(value)) for key, value in said.items() if key not in DIGESTS]
     services = entry.record.services if entry.record else {}
     rows += [(f"image of {service}", placed.image) for service, placed in services.items()]
     if entry.ending:

@@ -132,8 +132,13 @@ class Record:
 
     def changed_variables(self, before: Record | None) -> list[str]:
         """Names of variables and secrets that are new, gone or of another value."""
-        now, then = self.fingerprints, before.fingerprints if before else {}
+        now, then = self._values(), before._values() if before else {}
         return sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+
+    def _values(self) -> dict[str, str]:
+        """Variable or secret -> fingerprint, whether a secret is handed over in a variable or in a file."""
+        files = {key.removeprefix("secret "): had for key, had in self.contents.items() if key.startswith("secret ")}
+        return {**files, **self.fingerprints}
 
     def carrying(self, made: Mapping[str, Collection[str]]) -> Record:
         """The same; containers of its services may also carry these hashes."""
