@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ __all__ = [
     "read",
     "remove",
     "restart",
+    "resume",
     "start",
     "stop",
     "unpause",
@@ -222,9 +223,11 @@ def stop(engine: Engine, container_id: str, grace: int | None = None) -> None:
 
 
 def start(engine: Engine, container_id: str) -> None:
-    """Start a container that is stopped; one that runs already is fine."""
+    """Start a container that is stopped, or let one go on that is paused; one that runs already is fine."""
     with translated(engine.address):
-        engine.client.api.start(container_id)
+        api = engine.client.api
+        # The engine refuses to start one that is paused.
+        (api.unpause if api.inspect_container(container_id)["State"]["Paused"] else api.start)(container_id)
 
 
 def keep_stopped(engine: Engine, container_id: str) -> None:
@@ -256,6 +259,13 @@ def unpause(engine: Engine, container_id: str) -> None:
     """Let a paused container go on."""
     with translated(engine.address):
         engine.client.api.unpause(container_id)
+
+
+def resume(engine: Engine, found: Iterable[Container]) -> None:
+    """Let those of the containers go on that are paused, which Compose can neither start nor leave."""
+    for one in found:
+        if one.state == "paused":
+            unpause(engine, one.id)
 
 
 def output(engine: Engine, container_id: str, argv: Sequence[str]) -> Iterator[bytes]:

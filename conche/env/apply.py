@@ -110,6 +110,9 @@ class Applier:
                 self._recreate(name)
             case "restart", "service":
                 self._restart(name)
+            case "unpause", "service":
+                self._began(name)
+                containers.resume(self.compose.engine, self.seen.of(name))
             case "restore", "service":
                 with signals_deferred():
                     kept.bring_back(self.compose.engine, self.compose.project, name)

@@ -132,7 +132,7 @@ def _service_steps(
     steps = []
     for name, service in services.items():
         step = _service_step(seen, service, fresh)
-        if (step is None or step.action == "await") and name in stale and seen.of(name):
+        if (step is None or step.action in ("await", "unpause")) and name in stale and seen.of(name):
             # A running container keeps the file it was started with.
             step = Step("restart", f"service {name}", "a secret file of it has changed")
         steps += [step] if step else []
@@ -149,9 +149,10 @@ def _service_step(  # noqa: PLR0911 - one return for each thing that may be wron
     if not found:
         return Step("create", subject, "has no container", undo=f"remove {subject}")
     difference = _difference(seen, service, fresh)
-    if any(container.state == "paused" for container in found):
-        return Step("restart", subject, "is paused")
-    if not any(container.state == "running" for container in found):
+    states = {container.state for container in found}
+    if "paused" in states and not difference:
+        return Step("unpause", subject, "is paused")
+    if not states & {"running", "paused"}:
         if all(done(service, container) for container in found) and not difference:
             return None
         return Step("start", subject, f"is {found[0].state}", undo=f"stop {subject}")

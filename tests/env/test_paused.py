@@ -89,3 +89,17 @@ def test_a_release_leaves_alone_what_was_paused_a_moment_ago(fresh: EdgedStack, 
     assert "Nothing to do" in up.stdout
     assert other.returncode == 0, other.stderr
     assert {name: after[name] == was for name, was in before.items()} == {"edge": True, "store": True, "web": False}
+
+
+def test_what_stays_paused_goes_on_without_a_restart(fresh: EdgedStack, engine: Engine) -> None:
+    assert fresh.deploy(fresh.version("one")).returncode == 0
+    before = {one.id: (one.started_at, "running") for one in fresh.containers(engine)}
+    names = [one.name for one in fresh.containers(engine) if one.service != "edge"]
+
+    subprocess.run(["docker", "pause", *names], check=True, capture_output=True)
+    recovered = fresh.invoke("env.recover", "--env", "prod")
+    up = fresh.json("env.up", "--env", "prod")
+
+    assert recovered.returncode == 0, recovered.stderr
+    assert [(one["action"], one["subject"]) for one in up["plan"]] == [("unpause", "service store")]
+    assert {one.id: (one.started_at, one.state) for one in fresh.containers(engine)} == before

@@ -69,7 +69,8 @@ def test_a_fresh_machine_needs_everything_in_order() -> None:
         ({"state": "created"}, "start", "is created", False),
         ({"health": "unhealthy"}, "restart", "is unhealthy", False),
         ({"health": "starting"}, "await", "is starting", False),
-        ({"state": "paused"}, "restart", "is paused", False),
+        ({"state": "paused"}, "unpause", "is paused", False),
+        ({"state": "paused", "config_hash": "older"}, "recreate", "its definition changed", True),
     ],
 )
 def test_one_difference_gives_one_step(changes: dict[str, str], action: str, cause: str, drifts: bool) -> None:

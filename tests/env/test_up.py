@@ -346,11 +346,14 @@ def test_a_new_port_that_a_stranger_holds_is_refused_before_anything_changes(sma
 
 def test_a_paused_service_goes_on(small: SmallStack, engine: Engine) -> None:
     small.up()
-    engine.client.api.pause(small.containers(engine)[0].id)
+    (before,) = small.containers(engine)
+    engine.client.api.pause(before.id)
 
     document = small.json("env.up")
 
-    assert [(step["action"], step["cause"]) for step in document["plan"]] == [("restart", "is paused")]
+    (now,) = small.containers(engine)
+    assert [(step["action"], step["cause"]) for step in document["plan"]] == [("unpause", "is paused")]
+    assert (now.id, now.state, now.started_at) == (before.id, "running", before.started_at)
     assert page(small) == "one"
 
 

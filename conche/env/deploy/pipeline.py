@@ -349,8 +349,8 @@ class Pipeline:
         return {one.id for one in self.look.of_release(served, self.release)}
 
     def _bring(self, name: str) -> None:
-        argv = self.compose.up_alone(name)
-        self._checked(self.compose.make(argv, on_line=self.progress.detail, outlives=True), name)
+        containers.resume(self.compose.engine, self.look.of(name))
+        self._checked(self.compose.make(self.compose.up_alone(name), on_line=self.progress.detail, outlives=True), name)
 
     def _as_before(self, name: str) -> None:
         if self.previous is None:

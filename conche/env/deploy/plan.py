@@ -12,6 +12,7 @@ from conche.env.contents import contents_of_service
 from conche.env.deploy.handover import Handover
 from conche.env.deploy.look import NOTHING
 from conche.env.deploy.records import Placed, Record
+from conche.env.plan import done
 from conche.images.reference import short
 from conche.outcome import Plan, Step, Table
 from conche.stack import Deploy
@@ -141,8 +142,9 @@ def _change(
         return Change(name, "replace" if cause else "keep", cause, downtime)
     if other:
         return Change(name, "recreate", cause or "runs from other files", _downtime(service))
-    if any(container.state not in ("running",) for container in found) and not (service.ends or service.completes):
-        return Change(name, "start", f"is {found[0].state}", "none: it does not run now")
+    idle = [one for one in found if one.state != "running" and not done(service, one)]
+    if idle:
+        return Change(name, "start", f"is {idle[0].state}", "none: it does not run now")
     return Change(name, "keep", "", "none")
 
 

@@ -143,6 +143,7 @@ def test_a_store_that_another_compose_has_made_is_kept() -> None:
     [
         ((), "create", "has no container"),
         ((container("store", state="exited"),), "start", "is exited"),
+        ((container("store", state="paused"),), "start", "is paused"),
         ((container("store", made_from="by hand"),), "recreate", "runs from other files"),
     ],
 )
@@ -152,6 +153,19 @@ def test_a_store_that_is_not_as_recorded_is_put_right(
     found = changes(ALL, (*running, *RUNNING[1:]), record(1), record(2), BEHIND, (WEB,), forced=False)
 
     assert (found[0].strategy, found[0].cause) == (strategy, cause)
+
+
+@pytest.mark.parametrize(
+    ("state", "exit_code", "strategy"),
+    [("exited", 0, "keep"), ("exited", 137, "start"), ("paused", 0, "start"), ("created", 0, "start")],
+)
+def test_a_one_shot_is_started_again_unless_it_has_ended_well(state: str, exit_code: int, strategy: str) -> None:
+    once = Configuration("x-prod", {"store": service("store", STORE, ends=True)}, (), ())
+    running = (replace(container("store", state=state), exit_code=exit_code),)
+
+    found = changes(once, running, record(1), record(2), BEHIND, (WEB,), forced=False)
+
+    assert [(one.strategy, one.cause) for one in found] == [(strategy, "" if strategy == "keep" else f"is {state}")]
 
 
 @pytest.mark.parametrize(
