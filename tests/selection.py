@@ -46,7 +46,7 @@ def _mark(item: pytest.Item) -> None:
     if not any(item.get_closest_marker(name) for name in ("engine", "e2e", "process", "large")):
         item.add_marker("unit")
     if item.get_closest_marker("xdist_group") is None and _shares_a_fixture(item):
-        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
 
 
 def _shares_a_fixture(item: pytest.Item) -> bool:
