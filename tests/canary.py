@@ -126,7 +126,7 @@ class Watch:
             pass_fds=[record],
             input=stdin,
             capture_output=True,
-            timeout=240,
+            timeout=800,
             umask=0,  # nothing is private by luck
             **self.hooked(argv, self.environment(environment), record),
         )

@@ -208,7 +208,7 @@ class SmallStack:
             env=self.environment(**extra),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=240,
+            timeout=800,
         )
 
     def json(self, *words: str, **extra: str) -> Any:

@@ -109,7 +109,7 @@ def held() -> list[Path]:
 
 def finish(process: subprocess.Popen[str], said: str | None = None) -> tuple[int, str, str]:
     with process:
-        out, err = process.communicate(said, timeout=60)
+        out, err = process.communicate(said, timeout=300)
     return process.returncode, out, err
 
 

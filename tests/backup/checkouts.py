@@ -118,7 +118,7 @@ class Checkout:
             env=self.environment(**extra),
             input=stdin,
             capture_output=True,
-            timeout=240,
+            timeout=800,
         )
 
     def json(self, *words: str, **extra: str) -> Any:

@@ -88,7 +88,7 @@ class Database:
         [container] = self.stack.containers(self.engine)
         service = containers.definition(self.engine, container)
         waiting = health.wait(
-            self.engine, lambda: self.stack.containers(self.engine), {container.service: service}, timeout=60
+            self.engine, lambda: self.stack.containers(self.engine), {container.service: service}, timeout=300
         )
         assert not waiting.failed
 

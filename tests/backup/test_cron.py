@@ -178,7 +178,6 @@ def test_every_byte_of_the_other_lines_stays(tmp_path: Path, locale: dict[str, s
 
 @pytest.mark.process
 @needs_cron
-@pytest.mark.timeout(300)
 def test_a_real_cron_makes_the_backup(tmp_path: Path) -> None:
     checkout = Checkout.create(tmp_path)
     log = checkout.folder / "logs/backup-daily.log"

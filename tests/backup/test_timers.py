@@ -140,7 +140,7 @@ class TestWithoutCron:
         environment = {**checkout.environment(), "PATH": str(programs), "XDG_CONFIG_HOME": str(tmp_path / "config")}
         argv = [sys.executable, "-m", "invoke", "backup.cron", *words]
         return subprocess.run(
-            argv, cwd=checkout.folder, env=environment, capture_output=True, text=True, check=False, timeout=60
+            argv, cwd=checkout.folder, env=environment, capture_output=True, text=True, check=False, timeout=300
         )
 
     def units(self, tmp_path: Path) -> Path:

@@ -303,7 +303,6 @@ def deploying(process: subprocess.Popen[str]) -> psutil.Process:
 
 @pytest.mark.engine
 @pytest.mark.e2e
-@pytest.mark.timeout(240)
 def test_a_push_builds_and_deploys_on_the_real_engine(deployable: SmallStack) -> None:
     deployable.up()
     deployable.write("app/version", "two")
@@ -316,7 +315,6 @@ def test_a_push_builds_and_deploys_on_the_real_engine(deployable: SmallStack) ->
 
 @pytest.mark.engine
 @pytest.mark.e2e
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("to", ["act", "ci.run"])
 def test_sigterm_in_mid_deploy_leaves_the_old_version_serving_and_no_lock(
     deployable: SmallStack, engine: Engine, to: str
@@ -331,7 +329,7 @@ def test_sigterm_in_mid_deploy_leaves_the_old_version_serving_and_no_lock(
     found = deploying(running)
 
     (found if to == "act" else psutil.Process(running.pid)).send_signal(signal.SIGTERM)
-    running.communicate(timeout=120)
+    running.communicate(timeout=300)
 
     assert running.returncode == (1 if to == "act" else 143)
     assert version(deployable) == "one"

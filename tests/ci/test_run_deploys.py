@@ -93,7 +93,6 @@ class Users:
         self._thread.join()
 
 
-@pytest.mark.timeout(240)
 def test_a_push_to_main_deploys_without_losing_a_request(stack: EdgedStack) -> None:
     stack.write("version", "two")
 
@@ -114,7 +113,6 @@ def test_a_push_elsewhere_deploys_nothing(stack: EdgedStack) -> None:
     assert served(stack) == "one"
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("to", ["act", "ci.run"])
 def test_sigterm_in_mid_release_leaves_the_old_one_serving_and_no_lock(stack: EdgedStack, to: str) -> None:
     stack.write("version", "two")

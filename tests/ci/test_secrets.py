@@ -121,7 +121,6 @@ def test_check_and_new_key_exclude_each_other(checkout: Checkout) -> None:
     assert secrets(checkout, "--check", "--new-key")["error"]["code"] == "options-exclude-each-other"
 
 
-@pytest.mark.timeout(180)
 def test_after_a_kill_at_any_moment_the_next_run_finishes(checkout: Checkout, forge: FakeForge) -> None:
     moments = random.Random(20261123)
     for _ in range(12):

@@ -13,7 +13,7 @@ import pytest
 from conche.engine.connection import Engine
 from tests.stacks import SmallStack
 
-pytestmark = [pytest.mark.engine, pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.engine, pytest.mark.e2e]
 
 
 @pytest.fixture(autouse=True)

@@ -53,7 +53,6 @@ def factory(tmp_path: Path, engine: Engine, base_image: str) -> Iterator[tuple[S
     stack.remove_all(engine)
 
 
-@pytest.mark.timeout(400)
 def test_an_image_goes_from_a_commit_to_production(factory: tuple[SmallStack, str]) -> None:
     stack, host = factory
 

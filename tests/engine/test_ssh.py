@@ -66,7 +66,6 @@ def test_an_ssh_that_is_refused_is_an_engine_that_does_not_answer(remote: Machin
     assert (refused.returncode, refused.stdout) == (0, "engine-unreachable\n"), refused.stderr
 
 
-@pytest.mark.timeout(600)
 def test_a_release_with_an_edge_goes_to_an_engine_behind_ssh(
     remote: Machine, fresh: EdgedStack, engine: Engine
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from conche.engine.connection import Engine
 from tests.stacks import SmallStack
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.engine
 
 SECTION = """\
 configs:

@@ -14,7 +14,7 @@ import pytest
 from conche.engine.connection import Engine
 from tests.stacks import TASKS, SmallStack
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.engine
 
 STACK = "name: {name}\nregistry: localhost:5000\nenvironments: {{dev: {{compose: [compose.yaml]{more}}}}}\n"
 

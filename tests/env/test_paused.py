@@ -12,7 +12,7 @@ from tests.backup.checkouts import with_backup
 from tests.edged import EdgedStack
 from tests.stacks import SmallStack
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.engine
 
 SELDOM = ("interval: 1s", "interval: 10m")
 

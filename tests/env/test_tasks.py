@@ -191,7 +191,7 @@ def test_logs_that_are_followed_end_with_an_interrupt(small: SmallStack) -> None
         assert following.stdout is not None
         first = following.stdout.readline()
         following.terminate()
-        _, errors = following.communicate(timeout=60)
+        _, errors = following.communicate(timeout=300)
 
     assert "server starts: well" in first
     assert following.returncode == 143
@@ -218,7 +218,7 @@ def test_health_waits_until_it_answers(small: SmallStack) -> None:
         small.argv("env.health", "--wait"), cwd=small.folder, env=small.environment(), stdout=subprocess.PIPE
     ) as waiting:
         small.up()
-        waiting.communicate(timeout=120)
+        waiting.communicate(timeout=300)
 
     assert waiting.returncode == 0
 

@@ -26,7 +26,7 @@ from tests.backup.test_cron import LINES, isolated, needs_cron
 from tests.backup.test_prune import aged
 from tests.stacks import ROOT, SmallStack
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.process]
+pytestmark = pytest.mark.process
 
 OWN = (".backup", "logs")
 

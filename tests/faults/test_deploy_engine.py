@@ -18,7 +18,7 @@ from conche.engine.connection import Engine
 from tests import announced
 from tests.edged import EdgedStack
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.engine
 
 
 @dataclass
@@ -76,7 +76,7 @@ class OwnEngine:
         for one in victims:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
-        psutil.wait_procs(victims, timeout=60)
+        psutil.wait_procs(victims, timeout=300)
         subprocess.run(["umount", str(self.folder / "net")], check=True)
         (self.folder / "net").unlink()
 

@@ -18,7 +18,7 @@ from tests.edged import EdgedStack, marked
 from tests.load import Load
 from tests.stacks import free_port
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.engine
 
 FINAL = ("commit", "stop", "remove")
 """Steps at which the new release serves for good: what is left of the old one goes with the next command."""

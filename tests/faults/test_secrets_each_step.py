@@ -54,7 +54,6 @@ def prepared(template: Checkout, tmp_path_factory: pytest.TempPathFactory) -> tu
     return made, other
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", TASKS)
 def test_killed_before_each_step_it_loses_nothing_and_is_finished_by_the_same_command(
     prepared: tuple[Checkout, str], tmp_path: Path, name: str
@@ -73,7 +72,7 @@ def test_killed_before_each_step_it_loses_nothing_and_is_finished_by_the_same_co
 
         ended = warm.run(
             checkout.small.argv(f"secrets.{task}", *rest),
-            cwd=checkout.folder, env=checkout.environment(editor), input="new", capture_output=True, timeout=60,
+            cwd=checkout.folder, env=checkout.environment(editor), input="new", capture_output=True, timeout=300,
             before="tests.faults.steps:kill_before", told=step,
         )  # fmt: skip
         if ended.returncode != -signal.SIGKILL:

@@ -84,7 +84,6 @@ def server(store: Store, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.stdin.close()
 
 
-@pytest.mark.timeout(300)
 def test_after_any_of_200_kills_the_file_holds_the_old_value_or_the_new_one(
     store: Store, server: subprocess.Popen[str], tmp_path: Path
 ) -> None:
@@ -125,7 +124,6 @@ def test_after_any_of_200_kills_the_file_holds_the_old_value_or_the_new_one(
     assert sorted(path.name for path in tmp_path.iterdir()) == [".sops", ".sops.yaml", "log", "secrets.enc.yaml"]
 
 
-@pytest.mark.timeout(120)
 def test_of_12_parallel_sets_none_is_lost(store: Store, tmp_path: Path) -> None:
     names = [f"secret_{number}" for number in range(12)]
     declared = "".join(f"    {name}: {{required: false}}\n" for name in names)

@@ -53,7 +53,7 @@ def interrupt_at(stack: SmallStack, step: str, number: signal.Signals) -> tuple[
                 break
         else:
             pytest.fail(f"{step!r} was never said: {said}")
-        rest, errors = process.communicate(timeout=60)
+        rest, errors = process.communicate(timeout=300)
     return process.returncode, "".join(said) + errors + rest
 
 
@@ -139,7 +139,7 @@ def test_two_at_once_exclude_each_other(small: SmallStack) -> None:
     second = small.invoke("env.up")
 
     first.send_signal(signal.SIGINT)
-    first.communicate(timeout=60)
+    first.communicate(timeout=300)
     assert second.returncode == 7
     assert f"{small.project} is locked by process {first.pid}: invoke env.up --env dev" in second.stderr
 

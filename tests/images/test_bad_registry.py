@@ -133,7 +133,6 @@ def test_something_else_on_the_registrys_port_is_told_from_a_registry(pushed: Sh
     assert "answers, but not as a registry does" in done.stderr
 
 
-@pytest.mark.timeout(300)  # the engine waits longer before each of its five tries
 def test_a_push_that_is_cut_leaves_no_tag_and_goes_on_where_it_was(shop: Shop) -> None:
     shop.layered(os.urandom(24 << 20))
     wire = shop.registry.wire
@@ -169,7 +168,6 @@ def test_a_short_cut_is_bridged_by_the_engine(shop: Shop) -> None:
     assert done.stdout.strip().endswith(str(shop.digest("develop")))
 
 
-@pytest.mark.timeout(300)  # here too
 def test_a_full_disk_of_the_registry_is_said_and_leaves_no_tag(
     engine: Engine, registry_image: str, tmp_path: Path, small_disk: Path, base_image: str
 ) -> None:

@@ -69,7 +69,6 @@ def test_the_import_labels_the_image_as_made_here() -> None:
 
 
 @pytest.mark.engine
-@pytest.mark.timeout(600)  # mmdebstrap fetches Debian
 def test_where_no_registry_answers_the_image_is_made_and_says_so(clean: Engine) -> None:
     said: list[str] = []
 

@@ -39,7 +39,6 @@ def new_engine(base_image: str) -> Iterator[Engine]:
         yield engine
 
 
-@pytest.mark.timeout(300)
 def test_two_builds_without_cache_have_equal_digests(shop: Shop, new_engine: Engine) -> None:
     shop.write("docker/web.Dockerfile", DOCKERFILE)
     shop.commit("venv")

@@ -64,7 +64,7 @@ class Checkout:
             env=self.environment(**extra),
             input=stdin,
             capture_output=True,
-            timeout=60,
+            timeout=300,
         )
 
     def put(self, name: str, value: str) -> None:

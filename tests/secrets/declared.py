@@ -54,7 +54,7 @@ class Checkout:
             env=self.environment(extra),
             input=stdin,
             capture_output=True,
-            timeout=60,
+            timeout=300,
         )
 
     def ok(self, *words: str, stdin: str = "", **extra: str) -> str:

@@ -17,7 +17,7 @@ from tests.edged import EdgedStack
 from tests.load import Load
 from tests.stacks import free_port
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.engine
 
 KEEPS = (
     "import os, sys; open('said', 'a').write(os.environ['CONCHE_RESULT'] + ' ' + os.environ['CONCHE_RELEASE'] + '\\n')"

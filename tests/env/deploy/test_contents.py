@@ -13,7 +13,7 @@ from conche.engine.connection import Engine
 from conche.engine.state import State
 from tests.edged import EdgedStack
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.engine
 
 PLACES = {"rules": "/etc/rules.conf", "level": "/level", "extra": "/etc/extra.conf"}
 

@@ -15,7 +15,7 @@ from conche.engine.state import State
 from tests.edged import EdgedStack
 from tests.load import Load
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.engine
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,6 @@ from conche.stack import Deploy
 from tests.edged import EdgedStack
 from tests.stacks import free_port
 
-pytestmark = pytest.mark.timeout(580)
-
 DEPLOY = Deploy(edge="edge", serves="web")
 OLD = Container(
     "1", "x-web-1", "x", "web", "running", "healthy", "web", "sha256:1", "hash", publishes=(("127.0.0.1", 80),)

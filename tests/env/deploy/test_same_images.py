@@ -12,7 +12,7 @@ from conche.engine.connection import Engine
 from tests.edged import EdgedStack
 from tests.stacks import SmallStack
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.engine
 
 DOCKERFILE = """\
 FROM python:3.11-slim-bookworm

@@ -14,7 +14,7 @@ from tests.edged import EdgedStack
 from tests.load import Load
 from tests.stacks import free_port
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.engine
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,6 @@ def test_a_user_that_the_image_does_not_name_reads_its_secret_files(stack: Edged
 
 
 @pytest.mark.engine
-@pytest.mark.timeout(300)
 def test_variables_of_what_stands_behind_the_edge_are_the_values_themselves(stack: EdgedStack, engine: Engine) -> None:
     stack.replace(
         "compose/prod.yaml",

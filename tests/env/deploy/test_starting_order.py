@@ -12,7 +12,7 @@ from conche.engine.connection import Engine
 from tests.edged import EdgedStack
 from tests.stacks import free_port
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.engine
 
 STRANGER = """
 import http.server

@@ -130,7 +130,6 @@ def test_an_engine_without_a_swarm_is_said() -> None:
 
 
 @pytest.mark.engine
-@pytest.mark.timeout(300)
 def test_a_life_on_a_swarm(stack: EdgedStack, swarming: Engine) -> None:
     first = deployed(stack, "one")
     assert first.returncode == 0, first.stderr
@@ -159,7 +158,6 @@ def test_a_life_on_a_swarm(stack: EdgedStack, swarming: Engine) -> None:
 
 
 @pytest.mark.engine
-@pytest.mark.timeout(300)
 def test_another_secret_is_another_swarm_secret_and_the_old_one_goes(stack: EdgedStack, swarming: Engine) -> None:
     stack.write("kept.txt", "swarm-canary-two")
 
@@ -174,7 +172,6 @@ def test_another_secret_is_another_swarm_secret_and_the_old_one_goes(stack: Edge
 
 
 @pytest.mark.engine
-@pytest.mark.timeout(300)
 def test_secret_values_reach_a_swarms_containers_as_they_are(stack: EdgedStack, swarming: Engine) -> None:
     stack.replace(
         "compose/prod.yaml",
@@ -196,7 +193,6 @@ def test_secret_values_reach_a_swarms_containers_as_they_are(stack: EdgedStack, 
 
 
 @pytest.mark.engine
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("until", ["record", "update", "await", "commit"])
 def test_a_killed_release_is_settled_by_the_next_command(stack: EdgedStack, until: str, tmp_path: Path) -> None:
     serving = answer(stack)["version"]
@@ -220,7 +216,6 @@ def test_a_killed_release_is_settled_by_the_next_command(stack: EdgedStack, unti
 
 
 @pytest.mark.engine
-@pytest.mark.timeout(300)
 def test_a_task_on_this_node_is_looked_into(stack: EdgedStack, swarming: Engine) -> None:
     assert deployed(stack, "one").returncode == 0
 
@@ -277,7 +272,6 @@ def hand(tmp_path: Path, swarming: Engine, edge_image: str) -> Iterator[EdgedSta
 
 
 @pytest.mark.engine
-@pytest.mark.timeout(300)
 def test_a_stack_that_was_made_by_hand_is_left_alone_and_survives_a_failed_takeover(
     hand: EdgedStack, swarming: Engine
 ) -> None:

@@ -119,7 +119,6 @@ def valued(small: SmallStack, canary: str, tmp_path: Path) -> Valued:
 
 
 @pytest.mark.engine
-@pytest.mark.timeout(300)
 def test_a_release_and_a_way_back_to_it_have_the_values_themselves(valued: Valued, engine: Engine) -> None:
     valued.call("images.build")
 
@@ -144,7 +143,6 @@ def test_a_release_and_a_way_back_to_it_have_the_values_themselves(valued: Value
 
 
 @pytest.mark.engine
-@pytest.mark.timeout(300)
 def test_what_depends_on_another_is_tried_with_its_values_and_then_left_alone(valued: Valued, engine: Engine) -> None:
     valued.call("env.up")
     first = valued.ids(engine)
@@ -164,7 +162,6 @@ def test_what_depends_on_another_is_tried_with_its_values_and_then_left_alone(va
 
 
 @pytest.mark.engine
-@pytest.mark.timeout(300)
 def test_a_release_that_was_kept_masked_is_not_gone_back_to_and_is_deployed_upon(
     valued: Valued, engine: Engine
 ) -> None:

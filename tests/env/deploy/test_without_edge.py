@@ -7,7 +7,7 @@ import pytest
 from conche.engine.connection import Engine
 from tests.stacks import SmallStack
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.engine
 
 
 def running(stack: SmallStack, engine: Engine) -> tuple[str, dict[str, str]]:
@@ -52,7 +52,6 @@ def test_a_container_knows_its_release_and_image_and_is_not_replaced_for_them(
     assert running(small, engine)[1]["SETTING"] == "none"
 
 
-@pytest.mark.timeout(300)
 def test_what_shares_a_network_has_no_drift_in_a_release(small: SmallStack, engine: Engine) -> None:
     sleeper = "image: python:3.11-slim-bookworm, command: [sleep, infinity], init: true, stop_grace_period: 0s"
     shape = f"services: {{vpn: {{{sleeper}}}, web: {{{sleeper}, network_mode: 'service:vpn'}}, other: {{{sleeper}}}}}\n"
