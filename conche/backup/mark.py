@@ -7,6 +7,7 @@ import hashlib
 import json
 import uuid
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from conche.errors import Unreachable
@@ -40,7 +41,7 @@ class Mark:
             raise Unreachable(
                 "target-not-mounted",
                 f"{self.folder} is not the target that it was: its mark {FILE} is not there. Is the disk mounted?",
-                looked_at=[str(self.folder / FILE), str(self._state)],
+                looked_at=[str(self.folder / FILE), f"{self._state}: there at {self._seen()}"],
                 next_command=f"findmnt --target {self.folder.parent}    # then mount it"
                 "\ninvoke backup.create daily --new-target    # only to begin anew there",
             )
@@ -60,11 +61,11 @@ class Mark:
             if not number:
                 number = uuid.uuid4().hex
                 write_atomic(self.folder / FILE, json.dumps({"target": number}).encode() + b"\n", mode=0o600)
-            known = self._remembered()
-            if number not in known:
-                content = {"folder": str(self.folder), "marks": [*known, number][-REMEMBERED:]}
-                self._state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                write_atomic(self._state, json.dumps(content).encode(), mode=0o600)
+            others = [one for one in self._remembered() if one != number]
+            seen = datetime.now(UTC).isoformat()
+            content = {"folder": str(self.folder), "marks": [*others, number][-REMEMBERED:], "seen": seen}
+            self._state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomic(self._state, json.dumps(content).encode(), mode=0o600)
 
     def is_remembered(self) -> bool:
         """Whether the absence of this mark would be noticed."""
@@ -73,6 +74,8 @@ class Mark:
     def sweep(self) -> None:
         """Remove what a kill has left half written."""
         for half in self.folder.glob(f".{FILE}.????????"):
+            half.unlink(missing_ok=True)
+        for half in self._state.parent.glob(f".{self._state.name}.????????"):
             half.unlink(missing_ok=True)
 
     @property
@@ -89,6 +92,11 @@ class Mark:
             return None
         except (OSError, ValueError, KeyError, TypeError):
             return ""
+
+    def _seen(self) -> str:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            return str(json.loads(self._state.read_bytes())["seen"])
+        return "an unknown time"
 
     def _remembered(self) -> list[str]:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
