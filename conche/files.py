@@ -18,6 +18,7 @@ __all__ = [
     "begin_writeback",
     "exchange",
     "lock",
+    "memory_folder",
     "private_folder",
     "runtime_folder",
     "state_folder",
@@ -30,6 +31,9 @@ __all__ = [
 
 PREFIX = "conche-private-"
 """What the name of every private folder begins with."""
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - in it each user gets a folder of their own
+"""A tmpfs on every Linux (shm_overview(7))."""
 
 PAUSE = 0.02
 """Seconds between two tries to take a lock."""
@@ -124,9 +128,21 @@ def _runtime_path() -> Path:
     return Path(base) / "conche" if usable else Path(tempfile.gettempdir()) / f"conche-{os.getuid()}"
 
 
+def memory_folder() -> Path | None:
+    """A folder of this user in memory where no runtime folder is set, as in a container; not made here."""
+    return None if os.environ.get("XDG_RUNTIME_DIR") else _shared_memory()
+
+
+def _shared_memory() -> Path | None:
+    return SHARED_MEMORY / f"conche-{os.getuid()}" if os.access(SHARED_MEMORY, os.W_OK) else None
+
+
 def runtime_folder() -> Path:
     """A folder of this user (0700) that no reboot keeps: `$XDG_RUNTIME_DIR/conche`, or one under the temp folder."""
-    folder = _runtime_path()
+    return _own(_runtime_path())
+
+
+def _own(folder: Path) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     owner = folder.stat().st_uid
     if owner != os.getuid() or folder.is_symlink():
@@ -139,15 +155,17 @@ def runtime_folder() -> Path:
 
 
 @contextlib.contextmanager
-def private_folder(*, large: bool = False) -> Iterator[Path]:
+def private_folder(*, large: bool = False, base: Path | None = None) -> Iterator[Path]:
     """An empty folder (0700) that is gone afterwards, also when an earlier process that made one was killed.
 
     Args:
         large: on the temp folder's disk, for what may not fit a memory file system.
+        base: in this folder of the user's own, instead of the runtime folder.
     """
-    base = Path(tempfile.gettempdir()) if large else runtime_folder()
-    sweep(base)
-    folder, held = _held_folder(base)
+    given = base and _own(base)
+    place = given or (Path(tempfile.gettempdir()) if large else runtime_folder())
+    sweep(place)
+    folder, held = _held_folder(place)
     try:
         yield folder
     finally:
@@ -173,8 +191,9 @@ def _held_folder(base: Path) -> tuple[Path, int]:
 
 
 def sweep(base: Path | None = None) -> None:
-    """Remove this user's private folders whose maker is dead, in `base` or in the runtime folder."""
-    for folder in (base or _runtime_path()).glob(f"{PREFIX}*"):
+    """Remove this user's private folders whose maker is dead, in `base`, or where the small ones are made."""
+    bases = [base] if base else [_runtime_path(), *filter(None, [_shared_memory()])]
+    for folder in (folder for one in bases for folder in one.glob(f"{PREFIX}*")):
         # In a shared temp folder anybody can make a folder of any name.
         with contextlib.suppress(OSError):
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

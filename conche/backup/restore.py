@@ -325,14 +325,15 @@ def _outcome(
 ) -> Outcome:
     names = [one.name for one in sources]
     kept = site.own / f"pre-restore-{number}"
+    places = [str(kept)] if kept.exists() else []
+    places += [f"in volumes, .pre-restore-{number}"] if any(map(volumes_of, sources)) else []
     return Outcome(
-        value={"backup": found.name, "components": names, "old_data": str(kept)},
+        value={"backup": found.name, "components": names, "old_data": str(kept) if kept.exists() else None},
         changed=True,
         plan=plan,
         warnings=warnings,
         lines=[
             f"{', '.join(names)}: restored from {found.name}",
-            f"The old data are kept until the next good backup: {kept}"
-            + (" and, in volumes, .pre-restore-" + number if any(map(volumes_of, sources)) else ""),
+            *([f"The old data are kept until the next complete backup: {' and, '.join(places)}"] if places else []),
         ],
     )

@@ -176,8 +176,14 @@ def _staged_key(source: Source, into: Path, staged: Staged) -> list[Path]:
     place.parent.mkdir(mode=0o700, parents=True)
     (source.site.root / keys.DEFAULT_FILE).parent.mkdir(mode=0o700, exist_ok=True)
     with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-        stream.write(opened)
+        stream.write(_commented(opened))
     return [keys.DEFAULT_FILE]
+
+
+def _commented(key: bytes) -> bytes:
+    """A key file with the public keys in it, which a backup keeps beside the key and not in it."""
+    lines = key.decode(errors="replace").split()
+    return keys.as_file(lines).encode() if all(keys.public_or_none(line) for line in lines) else key
 
 
 def volumes_of(source: Source) -> dict[str, Swap]:

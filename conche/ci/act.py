@@ -54,6 +54,13 @@ def event(kind: str, branch: str, head: str) -> dict[str, object]:
     return {"ref": f"refs/heads/{branch}"} if kind == "push" else {}
 
 
+def github(kind: str, branch: str) -> dict[str, str]:
+    """What the event decides of the context `github`; for a pull request the branch is the one it goes into."""
+    if kind == "pull_request":
+        return {"event_name": kind, "base_ref": branch, "ref": "refs/pull/1/merge"}
+    return {"event_name": kind, "ref": f"refs/heads/{branch}", "ref_name": branch, "ref_type": "branch"}
+
+
 def secret_file(secrets: Mapping[str, Secret]) -> bytes:
     """The secrets as act reads them, for its standard input; they are never in a file or in argv."""
     return "".join(f"{name}={_quoted(value)}\n" for name, value in secrets.items()).encode()

@@ -8,13 +8,13 @@ Source: https://docs.github.com/en/actions/reference/workflows-and-actions/conte
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from conche.ci.document import Document, Where
 
-__all__ = ["CONTEXTS", "FUNCTIONS", "GITHUB", "Expression", "Name", "expressions"]
+__all__ = ["CONTEXTS", "FUNCTIONS", "GITHUB", "Expression", "Name", "expressions", "may_run"]
 
 CONTEXTS = frozenset(
     {"env", "github", "inputs", "job", "jobs", "matrix", "needs", "runner", "secrets", "steps", "strategy", "vars"}
@@ -40,6 +40,8 @@ GITHUB = frozenset(
 _BRACED = re.compile(r"\$\{\{(.*?)\}\}", re.DOTALL)
 _LITERAL = re.compile(r"\[\s*'(?P<key>[A-Za-z_][\w-]*)'\s*\]|'(?:[^']|'')*'")
 _NAME = re.compile(r"(?<![\w.-])(?P<head>[A-Za-z_][\w-]*)(?P<rest>(?:\.(?:[A-Za-z_][\w-]*|\*))*)\s*(?P<call>\()?")
+_COMPARED = re.compile(r"\s*github\.(?P<name>\w+)\s*(?P<how>==|!=)\s*'(?P<value>(?:[^']|'')*)'\s*")
+_STATUS = re.compile(r"\b(?:always|cancelled|failure)\s*\(")
 _WORDS = frozenset({"true", "false", "null"})
 
 
@@ -69,6 +71,31 @@ class Expression:
             if head in _WORDS:
                 continue
             yield Name((head, *found["rest"].split(".")[1:]), call=found["call"] is not None)
+
+
+def may_run(condition: str, github: Mapping[str, str], *, skipped: bool = False) -> bool:
+    """Whether a job with this `if:` can run, as far as the event decides it: what is not decided by it may hold.
+
+    Args:
+        github: properties of the context `github`, as the event has them.
+        skipped: a job that this one needs does not run, so it does not either unless it asks for its status itself.
+    """
+    if skipped and not _STATUS.search(condition):
+        return False
+    text = condition.strip().removeprefix("${{").removesuffix("}}")
+    bare = _LITERAL.sub("", text)
+    if "||" in bare or "(" in bare.replace("()", "") or len(text.split("&&")) != len(bare.split("&&")):
+        return True
+    return all(_holds(part, github) for part in text.split("&&"))
+
+
+def _holds(comparison: str, github: Mapping[str, str]) -> bool:
+    found = _COMPARED.fullmatch(comparison)
+    if found is None or found["name"] not in github:
+        return True
+    # Text is compared without regard to case.
+    same = github[found["name"]].casefold() == found["value"].replace("''", "'").casefold()
+    return same if found["how"] == "==" else not same
 
 
 def expressions(document: Document, value: Any = None, where: Where = ()) -> Iterator[Expression]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conche.ci import act, credentials
-from conche.ci.expressions import expressions
+from conche.ci.expressions import expressions, may_run
 from conche.ci.surroundings import AUTOMATIC, runners
 from conche.ci.tools import tool
 from conche.ci.triggers import starts
@@ -65,7 +65,8 @@ def run(call: Invocation, workflow: str | None, job: str | None, event: str, bra
     chosen = _chosen(call, workflow, job, event, onto)
     labels = _labels(call, chosen)
     if call.dry_run:
-        return Outcome(plan=_plan(chosen, job, f"{event} on {onto}"))
+        github = act.github(event, onto)
+        return Outcome(plan=_plan(chosen, job, f"{event} on {onto}", github))
     secrets = credentials.values(call, _secrets(chosen))
     records = {}
     with private_folder(large=True) as folder:
@@ -80,14 +81,18 @@ def run(call: Invocation, workflow: str | None, job: str | None, event: str, bra
     return _outcome(chosen, records, absent=_secrets(chosen) - secrets.keys())
 
 
-def _plan(chosen: Sequence[Workflow], job: str | None, cause: str) -> Plan:
-    """The jobs in order; whether the condition of one holds is known when it is reached."""
+def _plan(chosen: Sequence[Workflow], job: str | None, cause: str, github: Mapping[str, str]) -> Plan:
+    """The jobs in order, without those that the event rules out; the other conditions hold or not when reached."""
     steps = []
     for workflow in chosen:
         wanted = needed(workflow, job) if job else set(workflow.jobs)
+        left_out: set[str] = set()
         for name in ordered(workflow):
             condition = workflow.jobs[name].condition
-            if name in wanted:
+            skipped = not left_out.isdisjoint(workflow.jobs[name].needs)
+            if not may_run(condition, github, skipped=skipped):
+                left_out.add(name)
+            elif name in wanted:
                 steps.append(Step("run", f"job {name}", f"{cause}, if {condition}" if condition else cause))
     return Plan(tuple(steps))
 

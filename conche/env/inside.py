@@ -47,11 +47,21 @@ def logs(call: Invocation, name: str, *, follow: bool, tail: int, service: str |
         return Outcome(value=[line.removeprefix(CLEAR_LINE) for line in lines])
     unwanted = "" if at_terminal(sys.stdout) else CLEAR_LINE
 
+    shown = 0
+
     def show(line: Captured) -> None:
+        nonlocal shown
+        shown += 1
         call.output.line(str(line).removeprefix(unwanted))
 
     compose.call(argv, on_line=show).require("reading the logs")
-    return Outcome()
+    return Outcome(lines=[] if shown else [nothing_written(name, service)])
+
+
+def nothing_written(environment: str, service: str | None) -> str:
+    """What is said in the place of a log without a line."""
+    whose = f"{service} of {environment}" if service else environment
+    return f"{whose} has no container, or its log is empty. Next: invoke env.status --env {environment}"
 
 
 def config(call: Invocation, name: str) -> Outcome:

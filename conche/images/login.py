@@ -60,7 +60,14 @@ def open_registry(call: Invocation, engine: Engine | None = None) -> tuple[Regis
     if known is not None:
         call.output.redact.learn([known.password])
     unasked = "" if known else stored_login(call.stack.registry).problem
-    return Registry(call.stack.registry, known, note=two_sides(call.stack, engine) or unasked), known
+    note = two_sides(call.stack, engine) or unasked
+    return Registry(call.stack.registry, known, note=note, environments=_released_for(call.stack)), known
+
+
+def _released_for(stack: Stack) -> dict[str, str]:
+    """The environment of each `repository:tag` that images.release makes."""
+    pairs = [(stack.reference(image, name), name) for name in reversed([*stack.environments]) for image in stack.images]
+    return {reference.removeprefix(f"{stack.registry}/"): name for reference, name in pairs}
 
 
 def two_sides(stack: Stack, engine: Engine | None) -> str:

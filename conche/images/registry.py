@@ -102,15 +102,23 @@ class Registry:
         credentials: None where it asks for none.
         patience: seconds for one answer.
         note: what to say too where it does not answer.
+        environments: which environment each `repository:tag` is released for.
     """
 
     def __init__(
-        self, host: str, credentials: Credentials | None = None, *, patience: float = TIMEOUT, note: str = ""
+        self,
+        host: str,
+        credentials: Credentials | None = None,
+        *,
+        patience: float = TIMEOUT,
+        note: str = "",
+        environments: Mapping[str, str] | None = None,
     ) -> None:
         self.host = host
         self._credentials = credentials
         self._patience = patience
         self._note = note
+        self._environments = environments or {}
         # As engines do: https everywhere but on this machine.
         self._base = f"{'http' if is_here(host) else 'https'}://{host}/v2/"
         self._tokens: dict[str, str] = {}
@@ -197,12 +205,14 @@ class Registry:
 
     def _no_tag(self, repository: str, wanted: str) -> NotFound:
         tags = self.tags(repository)
+        environment = self._environments.get(f"{repository}:{wanted}")
+        release = f"invoke images.release --env {environment}    # builds and pushes it"
         return NotFound(
             "no-such-image",
             f"{self.host} has no {Reference(self.host, repository)}"
             f"{'@' if ':' in wanted else ':'}{wanted}.{did_you_mean(wanted, tags)}",
             looked_at=[f"tags: {', '.join(tags) or 'none'}"],
-            next_command="invoke images.list\ninvoke images.release --env dev    # builds and pushes one",
+            next_command="\n".join(["invoke images.list", *([release] if environment else [])]),
         )
 
     def _listed(self, path: str, key: str) -> Iterator[str]:

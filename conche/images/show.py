@@ -33,7 +33,9 @@ def list_images(call: Invocation) -> Outcome:
     return Outcome(
         value=entries,
         tables=[Table(COLUMNS, rows)] if rows else [],
-        lines=[] if rows else ["There are no images yet. Next: invoke images.release --env dev"],
+        lines=[]
+        if rows
+        else [f"There are no images yet. Next: invoke images.release --env {next(iter(call.stack.environments))}"],
         warnings=[problem.message for problem in seen.problems]
         + [f"{one.repository}:{one.tag}: {one.problem}" for one in seen.kept if one.problem],
     )

@@ -287,8 +287,7 @@ def _new_key(file: Path) -> Key:
 
 
 def _write_key(file: Path, identities: list[str]) -> None:
-    lines = [line for one in identities for line in (f"# public key: {keys.public_of(one)}", one)]
-    write_atomic(file, ("\n".join(lines) + "\n").encode(), mode=0o600)
+    write_atomic(file, keys.as_file(identities).encode(), mode=0o600)
 
 
 def _ignore(root: Path) -> None:
@@ -302,12 +301,21 @@ def _ignore(root: Path) -> None:
 def asked(what: str, *, raw: bool = False) -> Secret:
     """What a person types twice, or what comes by a pipe, without the newline that `echo` adds unless `raw`."""
     if at_terminal(sys.stdin):
-        text = getpass.getpass(f"{what}: ")
-        if text != getpass.getpass(f"{what} again: "):
+        text = _typed(f"{what}: ")
+        if text != _typed(f"{what} again: "):
             raise Refused("values-differ", "The two values differ; nothing was written.")
         return Secret(text)
     text = _as_text(sys.stdin.buffer.read(), "standard input")
     return Secret(text if raw else _trimmed(text))
+
+
+def _typed(prompt: str) -> str:
+    try:
+        return getpass.getpass(prompt)
+    except EOFError:
+        # Ctrl-D leaves the cursor behind the prompt.
+        sys.stderr.write("\n")
+        raise Refused("input-ended", "The input ended before there was an answer; nothing was written.") from None
 
 
 def _trimmed(text: str) -> str:

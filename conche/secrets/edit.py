@@ -14,7 +14,7 @@ import yaml
 
 from conche.command import Invocation
 from conche.errors import Refused
-from conche.files import private_folder
+from conche.files import memory_folder, private_folder
 from conche.outcome import Outcome
 from conche.output import at_terminal
 from conche.process import interact, removed_at_death
@@ -51,7 +51,7 @@ def edit(call: Invocation, name: str | None, *, allow_disk: bool) -> Outcome:
             next_command="invoke secrets.list",
         )
     shown = before if name is None else {name: before[name]}
-    with private_folder() as folder, removed_at_death(folder):
+    with private_folder(base=memory_folder()) as folder, removed_at_death(folder):
         if not allow_disk and not _in_memory(folder):
             raise Refused(
                 "folder-on-disk",

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from conche.errors import KeyUnusable
 from conche.secret import Secret
 
-__all__ = ["PREFIX", "Key", "find", "generate", "looked_at", "public_of", "public_or_none", "require"]
+__all__ = ["PREFIX", "Key", "as_file", "find", "generate", "looked_at", "public_of", "public_or_none", "require"]
 
 DEFAULT_FILE = Path(".sops/age-key.txt")
 """Where a checkout keeps its key, relative to stack.yaml."""
@@ -99,6 +99,11 @@ def public_of(identity: str) -> str:
     from pyrage import x25519
 
     return str(x25519.Identity.from_str(identity).to_public())
+
+
+def as_file(identities: Iterable[str]) -> str:
+    """A key file as age-keygen writes it: each identity below a comment with its recipient."""
+    return "".join(f"# public key: {public_of(one)}\n{one}\n" for one in identities)
 
 
 def public_or_none(identity: str) -> str:

@@ -195,6 +195,7 @@ def test_everything_comes_back_and_what_no_backup_holds_stays(checkout: Checkout
         ".sops/age-key.txt",
     }
     assert (checkout.folder / "src/.env").read_text() == "TOKEN=newer\n"
+    assert (checkout.folder / ".sops/age-key.txt").read_text().startswith("# public key: age1")
     assert checkout.invoke("secrets.check").returncode in (0, 1)
     [kept] = (checkout.folder / ".backup").glob("pre-restore-*")
     assert (kept / "code/src/wrong.py").read_text() == "wrong"

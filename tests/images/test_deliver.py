@@ -148,7 +148,7 @@ def test_a_tag_that_is_not_there_is_answered_with_those_that_are(shop: Shop) -> 
     assert done.returncode == 6
     assert f"error [no-such-image]: {shop.registry.host} has no" in done.stderr
     assert f"tags: {', '.join(sorted((revision, 'develop')))}" in done.stderr
-    assert "Next: invoke images.list" in done.stderr
+    assert "Next: invoke images.list\n      invoke images.release --env prod " in done.stderr
 
 
 def test_what_is_not_built_is_not_pushed(shop: Shop) -> None:

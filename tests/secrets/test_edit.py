@@ -130,6 +130,19 @@ def test_an_editor_that_does_not_wait_finds_no_file_and_changes_nothing(
     assert checkout.value("alpha") == "one"
 
 
+def test_without_a_runtime_folder_shared_memory_is_used(checkout: Checkout, tmp_path: Path) -> None:
+    """As in a container, or after `su`."""
+    seen = editor(tmp_path, f"stat -f -c %T \"$1\" > '{tmp_path}/type'; echo \"$1\" > '{tmp_path}/place'")
+
+    done = checkout.invoke("secrets.edit", EDITOR=seen, XDG_RUNTIME_DIR="")
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "type").read_text() == "tmpfs\n"
+    place = Path((tmp_path / "place").read_text().strip())
+    assert place.is_relative_to("/dev/shm")
+    assert not place.parent.exists()
+
+
 def test_plaintext_is_not_put_on_a_disk(checkout: Checkout, tmp_path: Path) -> None:
     (tmp_path / "runtime").mkdir(mode=0o700)
 
