@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from conche.engine import images
+from conche.engine.compose import Configuration
 from conche.engine.containers import Container
+from conche.env.contents import contents_of_service, outdated
 from conche.env.deploy.prepare import Prepared
 from conche.env.deploy.records import Record
 
@@ -30,13 +32,22 @@ def adopted(prepared: Prepared, found: Sequence[Container], record: Record) -> R
     ]
     if not strange:
         return record
-    files = prepared.compose.configuration().services
-    services = dict(record.services)
+    configuration = prepared.compose.configuration()
+    files, services = configuration.services, dict(record.services)
+    # No part of Compose's hash.
+    other = outdated(prepared.compose, configuration, strange, None)
     for one in strange:
         placed = services[one.service]
+        if one.service in other or _mounts(configuration, one.service):
+            continue
         if one.config_hash in files[one.service].hashes and images.same(prepared.engine, one.image_id, placed.image):
             services[one.service] = replace(placed, hashes=tuple(sorted({*placed.hashes, one.config_hash})))
     return replace(record, services=services)
+
+
+def _mounts(configuration: Configuration, service: str) -> bool:
+    """Whether env.up mounts configs or secrets of a service from files, which a release copies: the checkout may go."""
+    return any(content.said.get("file") for content in contents_of_service(configuration.rendered, service))
 
 
 def _told(prepared: Prepared, service: str) -> bool:

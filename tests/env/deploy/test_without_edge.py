@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from conche.engine.connection import Engine
+from conche.engine.inside import file_in
 from tests.stacks import SmallStack
 
 pytestmark = pytest.mark.engine
@@ -74,3 +75,43 @@ def test_what_shares_a_network_has_no_drift_in_a_release(small: SmallStack, engi
     second = ids()
     assert {name for name in first if first[name] != second[name]} == {"vpn", "web"}
     assert "Nothing to do" in small.invoke("env.deploy", "--env", "dev", "--local").stdout
+
+
+SLEEPER = """\
+services:
+  web:
+    image: python:3.11-slim-bookworm
+    command: [sleep, infinity]
+    init: true
+    stop_grace_period: 0s
+    configs: [{source: rules, target: /etc/rules.conf}]
+configs: {rules: {%s}}
+"""
+
+
+@pytest.mark.parametrize("given", ['content: "level=${LEVEL:-1}"', "file: ../rules.conf"])
+def test_what_env_up_gave_another_content_or_a_file_of_the_checkout_is_made_anew(
+    small: SmallStack, engine: Engine, given: str
+) -> None:
+    small.write("rules.conf", "level=1")
+    small.write("compose/dev.yaml", SLEEPER % given)
+    assert small.invoke("env.up", LEVEL="2").returncode == 0
+
+    assert deploy(small) == "r1"
+
+    [web] = small.containers(engine)
+    (small.folder / "rules.conf").unlink()
+    engine.client.api.restart(web.id, timeout=0)
+    found = file_in(engine, web.id, "/etc/rules.conf")
+    assert found is not None
+    assert found[0] == b"level=1"
+
+
+def test_what_env_up_gave_the_same_content_stays(small: SmallStack, engine: Engine) -> None:
+    small.write("compose/dev.yaml", SLEEPER % 'content: "level=${LEVEL:-1}"')
+    assert small.invoke("env.up").returncode == 0
+    [before] = small.containers(engine)
+
+    deploy(small)
+
+    assert [one.id for one in small.containers(engine)] == [before.id]
