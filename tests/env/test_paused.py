@@ -14,7 +14,7 @@ from tests.stacks import SmallStack
 
 pytestmark = pytest.mark.engine
 
-SELDOM = ("interval: 1s", "interval: 10m")
+SELDOM = ("interval: 3s", "interval: 10m")
 
 
 def called(engine: Engine, name: str) -> str:
