@@ -17,15 +17,11 @@ from conche.images.reference import short
 from conche.outcome import Plan, Step, Table
 from conche.stack import Deploy
 
-__all__ = ["Change", "changes", "plan_release", "plan_route", "table"]
+__all__ = ["Change", "changes", "plan_record", "plan_release", "plan_route", "table"]
 
 NO_HANDOVER = Handover()
 
-
 CHANGED = "its definition changed"
-
-
-DEFINITION = "its definition changed"
 
 
 @dataclass(frozen=True)
@@ -254,6 +250,21 @@ def plan_route(release: str, deploy: Deploy, before: str) -> Plan:
         Step("commit", f"release {release}", "it serves"),
     )
     return Plan(steps)
+
+
+def plan_record(release: str, wanted: Record, current: Record | None) -> Plan:
+    """The steps where what is asked for runs already, by env.up, and no release says so; none where one does."""
+    if current is not None and _placed(wanted) == _placed(current):
+        return Plan()
+    steps = (
+        Step("record", f"release {release}", "it runs already, and is remembered for a rollback"),
+        Step("commit", f"release {release}", "it serves"),
+    )
+    return Plan(steps)
+
+
+def _placed(record: Record) -> dict[str, tuple[str, str]]:
+    return {name: (placed.image, placed.definition) for name, placed in record.services.items()}
 
 
 def _single(change: Change) -> Step:

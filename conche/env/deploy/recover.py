@@ -22,7 +22,7 @@ from conche.env.deploy.look import NOTHING, Look
 from conche.env.deploy.records import Ending, Record, Records, Result
 from conche.env.deploy.route import bring_back
 from conche.env.deploy.scaling import resume
-from conche.env.deploy.view import open_records
+from conche.env.deploy.view import compose_of, open_records, opened, require_whole
 from conche.env.evidence import evidence
 from conche.errors import NotRestored
 from conche.outcome import Plan, Step
@@ -71,6 +71,8 @@ def plan_recovery(records: Records, look: Look, *, thorough: bool = True) -> Rec
     if holders:
         steps.append(Step("return", f"port of {look.deploy.edge}", "to the containers that had it before"))
         at = ""  # no edge is left that could be switched
+    if unfinished is not None and records.current is not None and not finished:
+        steps += _replaced(look, unfinished, records.current, spared=look.deploy.edge if holders else None)
     if look.deploy.serves is not None:
         steps += _served_steps(look, serves, at, there)
         settled = finished or holders or any(step.action in ("start", "switch") for step in steps)
@@ -120,6 +122,20 @@ def _served_steps(look: Look, serves: str, at: str, there: list[str]) -> Iterato
             yield Step("remove", f"container {one.name}", f"left over from {_whose(one)}")
 
 
+def _replaced(look: Look, unfinished: Record, current: Record, spared: str | None) -> Iterator[Step]:
+    """What an interrupted release had replaced or added already, of the services that are not behind the edge."""
+    for name, placed in unfinished.services.items():
+        if name in (look.deploy.serves, spared):
+            continue
+        before, found = current.services.get(name), look.of(name)
+        if before is None:
+            for one in found:
+                yield Step("remove", f"container {one.name}", f"only {unfinished.id}, which was interrupted, has it")
+        elif any(one.config_hash in placed.hashes and one.config_hash not in before.hashes for one in found):
+            cause = f"it is as {unfinished.id}, which was interrupted, has it, and not as {current.id}"
+            yield Step("recreate", f"service {name}", cause)
+
+
 def _others(look: Look) -> Iterator[tuple[Container, str]]:
     engine, project = look.compose.engine, look.compose.project
     # Containers of release commands: Compose calls them one-off.
@@ -166,6 +182,8 @@ def settle(call: Invocation, records: Records, look: Look, *, strict: bool = Fal
             records.end(unfinished, _ending(Result.INTERRUPTED))
         return open_records(call, look.compose)
     _switch(call, records, look, recovery.plan, strict=strict)
+    if strict:  # a new release replaces what it wants to be otherwise by itself
+        _recreate(call, records, look, recovery.plan)
     _clean(call.output.say, look, recovery.plan)
     if unfinished is not None:
         ending = _ending(Result.SUCCEEDED if recovery.finished else Result.INTERRUPTED)
@@ -191,6 +209,41 @@ def _switch(call: Invocation, records: Records, look: Look, plan: Plan, *, stric
             if strict:
                 raise
             call.output.say(f"{error.message} A new release takes over from what is there")
+
+
+def _recreate(call: Invocation, records: Records, look: Look, plan: Plan) -> None:
+    """Make services anew as the current release has them, and wait until they work.
+
+    Raises:
+        KeyUnusable: nobody here can open that release.
+        NotRestored: one of them cannot be made, or does not work.
+    """
+    names = [step.name for step in plan if step.action == "recreate"]
+    document = opened(call, records, records.current) if names and records.current else None
+    if records.current is None or document is None:
+        return
+    require_whole(document, records.current)
+    compose = compose_of(look.compose, document)
+    for name in names:
+        made = compose.make(compose.up_alone(name), outlives=True)
+        if not made.ok:
+            raise _not_back(look, f"{name}, which an interrupted release had replaced,", made.last_lines(8))
+    services = compose.configuration(hashed=False).services
+    wanted = {name: services[name] for name in names}
+    waiting = health.wait(
+        look.compose.engine, lambda: [one for one in look.all() if one.service in wanted], wanted, timeout=None
+    )
+    if waiting.failed:
+        raise _not_back(look, ", ".join(waiting.failed), evidence(compose, waiting))
+
+
+def _not_back(look: Look, what: str, seen: Sequence[str]) -> NotRestored:
+    return NotRestored(
+        "previous-state-lost",
+        f"{what} cannot be brought back as it was.",
+        evidence=seen,
+        next_command=f"invoke env.logs --env {look.name}\ninvoke env.recover --env {look.name}",
+    )
 
 
 def _start(look: Look, recovery: Recovery) -> None:

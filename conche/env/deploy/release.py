@@ -24,7 +24,7 @@ from conche.env.deploy.handover import Handover, prepare_handover
 from conche.env.deploy.look import NOTHING, Look
 from conche.env.deploy.look import number as number_of
 from conche.env.deploy.pipeline import Pipeline
-from conche.env.deploy.plan import Change, changes, plan_release, plan_route, table
+from conche.env.deploy.plan import Change, changes, plan_record, plan_release, plan_route, table
 from conche.env.deploy.prepare import Wanted, prepare, pulled, see_disk
 from conche.env.deploy.records import Ending, Record, Records, Result
 from conche.env.deploy.recover import settle
@@ -230,6 +230,8 @@ def _ready(call: Invocation, look: Look, records: Records, draft: Draft, before:
         missing = [one for one in draft.configuration.external_networks if one not in before.networks]
         handover = prepare_handover(look, found, draft.configuration)
         plan = plan_release(record.id, found, deploy, before.release, counts, missing, handover)
+        if not len(plan) and deploy.serves is None:
+            plan = plan_record(record.id, record, current)
     commanding = deploy.serves or next((name for name, one in services.items() if one.image in draft.own), "")
     return Release(
         record, draft.document, draft.compose, draft.configuration, draft.own, draft.salt, draft.earlier,
@@ -279,10 +281,9 @@ def _released(
     }
     lines = [f"Changed variables: {', '.join(variables)}"] if variables and current else []
     if call.dry_run or not len(ready.plan):
-        nothing = (
-            [] if len(ready.plan) else [f"Nothing to do: {current.id if current else name} is what was asked for."]
-        )
-        return Outcome(value=value, plan=ready.plan, tables=[shown], lines=[*lines, *nothing])
+        if not len(ready.plan):
+            lines.append(f"Nothing to do: {current.id if current else name} is what was asked for.")
+        return Outcome(value=value, plan=ready.plan, tables=[shown], lines=lines)
     hooks.run_first(call, deploy, record)
     pipeline = _pipeline(call, records, ready, held, options, begun)
     with call.output.progress(title) as progress:

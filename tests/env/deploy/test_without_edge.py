@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from conche.engine.connection import Engine
 from conche.engine.inside import file_in
+from tests import warm
 from tests.stacks import SmallStack
 
 pytestmark = pytest.mark.engine
@@ -105,6 +108,50 @@ def test_what_env_up_gave_another_content_or_a_file_of_the_checkout_is_made_anew
     found = file_in(engine, web.id, "/etc/rules.conf")
     assert found is not None
     assert found[0] == b"level=1"
+
+
+def test_what_a_killed_release_had_replaced_comes_back(small: SmallStack, engine: Engine) -> None:
+    small.write("compose/dev.yaml", SLEEPER % 'content: "level=${LEVEL:-1}"')
+    assert deploy(small) == "r1"
+    argv = small.argv("env.deploy", "--env", "dev", "--local")
+    # It stays in the midst of its work: what it has started does not become healthy.
+    small.replace("compose/dev.yaml", "    init: true", "    init: true\n    healthcheck: {test: [CMD, sleep, '9']}")
+    starts = engine.client.api.events(
+        decode=True, filters={"event": "start", "label": f"com.docker.compose.project={small.project}"}
+    )
+    with warm.Popen[str](
+        argv, cwd=small.folder, env=small.environment(LEVEL="2"), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, text=True,
+    ) as running:  # fmt: skip
+        next(one for one in starts if one["Actor"]["Attributes"].get("com.docker.compose.service") == "web")
+        running.kill()
+    starts.close()
+    planned = small.json("env.recover", "--env", "dev", "--dry-run")["plan"]
+
+    recovered = small.invoke("env.recover", "--env", "dev")
+
+    assert recovered.returncode == 0, recovered.stderr
+    assert "service web" in {step["subject"] for step in planned}
+    [web] = small.containers(engine)
+    found = file_in(engine, web.id, "/etc/rules.conf")
+    assert found is not None
+    assert found[0] == b"level=1"
+    assert small.invoke("env.status", "--env", "dev").returncode == 0
+
+
+def test_what_env_up_has_brought_up_meanwhile_becomes_a_release_as_it_is(small: SmallStack, engine: Engine) -> None:
+    small.write("compose/dev.yaml", SLEEPER % 'content: "level=1"')
+    assert deploy(small) == "r1"
+    small.replace("compose/dev.yaml", "    init: true", "    init: true\n    hostname: another")
+    assert small.invoke("env.up").returncode == 0
+    [before] = small.containers(engine)
+
+    said = small.json("env.deploy", "--env", "dev", "--local")
+
+    assert [step["action"] for step in said["plan"]] == ["record", "commit"]
+    assert "Nothing to do: r2" in small.invoke("env.deploy", "--env", "dev", "--local").stdout
+    assert [one.id for one in small.containers(engine)] == [before.id]
+    assert small.json("env.rollback", "--env", "dev")["value"]["changes"][0]["cause"].endswith("hostname")
 
 
 def test_what_env_up_gave_the_same_content_stays(small: SmallStack, engine: Engine) -> None:
