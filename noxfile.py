@@ -16,15 +16,15 @@ nox.options.sessions = ["lint", "types", "tests", "app"]
 # The tools stand beside the Python that runs nox, whether or not its environment is activated.
 os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
 
-# Most tests wait for the engine half of their time, so one worker more than there are cores keeps those busy.
-PARALLEL = ["-n", str((os.cpu_count() or 1) + 1), "--dist", "loadgroup"]
+# Most tests wait for the engine half of their time, so one worker more than there are cores keeps those busy. A file is
+# one worker's: what its tests share is made once, and they find it as the ones before have left it.
+PARALLEL = ["-n", str((os.cpu_count() or 1) + 1), "--dist", "loadfile"]
 
 # pytest rewrites the tests' assertions, which takes each worker seconds where it may not keep what it wrote.
 CACHED = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(Path(".nox/pycache").absolute())}
 
-ORDERS = 3
 LONG = {
-    **{f"order-{n}": ["-p", "randomly", "--share", f"{n}/{ORDERS}"] for n in range(1, ORDERS + 1)},
+    "order": ["-p", "randomly", "-m", "unit"],
     "properties": ["--hypothesis-profile", "long", "-m", "hypothesis"],
 }
 """The parts of `nox -s long`, each with what it adds to a run of all tests; CI runs one, chosen by the commit."""

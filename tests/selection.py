@@ -1,4 +1,4 @@
-"""Which tests run, and where: markers by what a test asks for, groups for parallel workers, shares and changes.
+"""Which tests run: markers by what a test asks for, shares, and what a change reaches.
 
 pytest finds the hooks by their names in `tests/conftest.py`, which imports them.
 """
@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark and group every test, then leave out what was not asked for."""
+    """Mark every test, then leave out what was not asked for."""
     for item in items:
         _mark(item)
     _keep(config, items, _in_share(config.getoption("--share")))
@@ -45,14 +45,6 @@ def _mark(item: pytest.Item) -> None:
         item.add_marker("engine")
     if not any(item.get_closest_marker(name) for name in ("engine", "e2e", "process", "large")):
         item.add_marker("unit")
-    if item.get_closest_marker("xdist_group") is None and _shares_a_fixture(item):
-        item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
-
-
-def _shares_a_fixture(item: pytest.Item) -> bool:
-    """Whether a fixture of its module would be made again in every worker that runs one of its tests."""
-    found: dict[str, Any] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
-    return any(definition.scope in ("module", "class") for definitions in found.values() for definition in definitions)
 
 
 def _in_share(share: str | None) -> Any:

@@ -28,9 +28,6 @@ from tests import warm
 from tests.edged import EdgedStack
 from tests.stacks import free_port
 
-# An engine is in one swarm, or in none.
-pytestmark = pytest.mark.xdist_group("swarm")
-
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, swarming: Engine, edge_image: str) -> Iterator[EdgedStack]:

@@ -21,7 +21,7 @@ from conche.env.deploy.prepare import _with_configs
 from conche.env.deploy.swarm_stack import to_stack
 from conche.stack import Deploy
 
-pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("swarm")]
+pytestmark = pytest.mark.engine
 
 COMPOSE = """\
 version: "3.9"
