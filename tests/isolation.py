@@ -13,6 +13,7 @@ import locale
 import os
 import pwd
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -67,6 +68,9 @@ def isolate(environment: MutableMapping[str, str], checkout: Path) -> None:
     with contextlib.suppress(locale.Error):
         locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
     os.umask(0o022)
+    # A shell has its background jobs ignore Ctrl-C, and Python then leaves that as it is.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager
