@@ -38,7 +38,7 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=IN_CI,
 )
-settings.register_profile("long", settings.get_profile("conche"), derandomize=False, max_examples=5000)
+settings.register_profile("long", settings.get_profile("conche"), derandomize=False, max_examples=500)
 settings.load_profile("conche")
 
 
