@@ -10,6 +10,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 
 from conche import files
 from conche.command import Invocation
@@ -93,7 +94,7 @@ def _in_registry(
             if one.repository == repository:
                 groups.setdefault(one.digest, []).append(one)
         made = {digest: when for digest, group in groups.items() if (when := moment(group[0].created))}
-        newest = sorted(made, key=lambda digest: (made[digest], digest), reverse=True)[:keep]
+        newest = _newest(made, keep)
         for digest, group in groups.items():
             tags = tuple(one.tag for one in group)
             # An engine may know an index by the image of its own platform.
@@ -115,7 +116,7 @@ def _on_engine(
         here = [one for one in found if any(parse(text).name == name for text in (*one.tags, *one.digests))]
         made = {image.id: when for image in here if (when := moment(image.labels.get(CREATED) or image.created))}
         tagged = [image.id for image in here if image.tags and image.id in made]
-        newest = sorted(tagged, key=lambda one: made[one], reverse=True)[:keep]
+        newest = _newest({one: made[one] for one in tagged}, keep)
         for image in here:
             tags = tuple(parse(tag).tag for tag in image.tags if parse(tag).name == name)
             known = tuple(parse(text).digest for text in image.digests)
@@ -135,6 +136,12 @@ def _loose(stack: Stack, address: str, found: Sequence[Found], reasons: Mapping[
 def _undated(problem: str) -> str:
     """What is not known to be old stays."""
     return f"nobody knows how old it is{': ' if problem else ''}{problem.rstrip('.')}"
+
+
+def _newest(made: Mapping[str, datetime], keep: int) -> list[str]:
+    """The newest, and what is as new as the last of them: an index is as old as the image in it."""
+    dates = sorted(made.values(), reverse=True)[:keep]
+    return [one for one, date in made.items() if date >= dates[-1]] if dates else []
 
 
 def _unneeded(keep: int) -> str:
