@@ -95,7 +95,7 @@ def test_a_file_that_is_there_is_replaced_only_when_that_is_said(built: Shop, tm
 @pytest.mark.parametrize(
     ("words", "code", "status"),
     [
-        (("images.save", "--to", "/nonexistent/file.tar"), "no-such-folder", 6),
+        (("images.save", "--to", "/proc/none/file.tar"), "no-such-folder", 6),
         (("images.save", "--to", "x.tar", "--env", "prod"), "no-such-image", 6),
         (("images.load", "/nonexistent.tar"), "no-such-file", 6),
         (("images.load", "stack.yaml", "--env", "nowhere"), "no-such-environment", 6),
