@@ -34,6 +34,9 @@ def note(kind, what):
     os.write(record, (json.dumps([kind, what]) + "\\n").encode())
 
 def look(path):
+    # What counts the lines that ran keeps the command line, and here the canary is given in one on purpose.
+    if os.path.basename(os.fsdecode(path)).startswith(".coverage."):
+        return
     with open(path, "rb") as stream:
         loose = os.fstat(stream.fileno()).st_mode & 0o077
         if loose and canary in stream.read():

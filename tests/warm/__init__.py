@@ -120,6 +120,7 @@ class Child:
             return None
         self._line.sendall(b"wait")
         status = int(self._line.recv(100) or b"-1")
+        self._line.recv(1)  # until the server has closed its end, and so keeps nothing of this child
         self.close()
         if status < 0:
             raise RuntimeError(f"the warm process is gone, and with it how {self.pid} has ended")
