@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import nox
@@ -168,11 +170,11 @@ def layers(session: nox.Session) -> None:
 @nox.session
 def lock(session: nox.Session) -> None:
     """Write the lock files anew from pyproject.toml."""
-    for extra, target in (([], "requirements.lock"), (["--group", "dev"], "requirements-dev.lock")):
+    for group, target in (([], "requirements.lock"), (["--group", "dev"], "requirements-dev.lock")):
         session.run(
             "uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--python-version", "3.11",
-            "--no-header", "--no-annotate", "--no-emit-index-url", *extra, "pyproject.toml", "--output-file", target,
-            *session.posargs,
+            "--no-header", "--no-annotate", "--no-emit-index-url", "--extra", "ci", *group, "pyproject.toml",
+            "--output-file", target, *session.posargs,
         )  # fmt: skip
 
 
@@ -180,3 +182,45 @@ def lock(session: nox.Session) -> None:
 def schema(session: nox.Session) -> None:
     """Write conche/stack.schema.json anew from the model."""
     session.run("python", "-c", "from conche.stack import write_schema; write_schema()")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """The sdist and the wheel of HEAD in dist/, built twice and equal, then used in an environment of their own."""
+    _see_released(session)
+    with tempfile.TemporaryDirectory() as folder:
+        first, second = (_built(session, Path(folder) / name) for name in ("first", "second"))
+        if first != second:
+            session.error("two builds of one commit differ")
+        Path("dist").mkdir(exist_ok=True)
+        for old in Path("dist").glob("conche-*"):
+            old.unlink()
+        for name, content in first.items():
+            Path("dist", name).write_bytes(content)
+    sums = [f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(first.items())]
+    Path("dist/SHA256SUMS").write_text("".join(sums), encoding="utf-8")
+    [wheel] = (name for name in first if name.endswith(".whl"))
+    session.run("python", "tests/installed.py", f"dist/{wheel}", *session.posargs)
+
+
+def _see_released(session: nox.Session) -> None:
+    """A commit with a version's tag has that version's changes in CHANGELOG.md, and their day."""
+    argv = ["git", "tag", "--points-at", "HEAD", "--list", "v[0-9]*"]
+    for tag in subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split():
+        heading = rf"^## \[{re.escape(tag[1:])}\] - \d{{4}}-\d\d-\d\d$"
+        if not re.search(heading, Path("CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE):
+            session.error(f"HEAD is tagged {tag}, and CHANGELOG.md has no section [{tag[1:]}] with a date")
+
+
+def _built(session: nox.Session, folder: Path) -> dict[str, bytes]:
+    """What a build of HEAD makes, by name: of a clone, where neither what is not committed nor an old build can be."""
+    source, out = folder / "source", folder / "out"
+    session.run("git", "clone", "--quiet", ".", str(source), external=True)
+    argv = ["git", "log", "-1", "--format=%ct"]
+    moment = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+    # Without isolation the lock file, and no index of today, says what builds.
+    session.run(
+        "uv", "build", "--quiet", "--no-build-isolation", "--offline", "--python", sys.executable, "--out-dir",
+        str(out), str(source), env={"SOURCE_DATE_EPOCH": moment},
+    )  # fmt: skip
+    return {file.name: file.read_bytes() for file in out.iterdir() if file.name.startswith("conche-")}

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from invoke import Collection
 
-__all__ = ["__version__", "namespace"]
+    __version__: str
 
-__version__ = "0.1.0"
+__all__ = ["__version__", "namespace"]
 
 COLLECT_AFTER = 100_000
 """Objects made and not freed before Python looks for cycles; its own default of 700 is for nobody in particular."""
@@ -49,3 +49,14 @@ def namespace(root: str | Path) -> Collection:
     collection.collections["env"].add_collection(Collection.from_module(influx, name="influx"))
     collection.collections["ci"].add_collection(Collection.from_module(runner, name="runner"))
     return collection
+
+
+if not TYPE_CHECKING:  # to a type checker it would make every name an attribute
+
+    def __getattr__(name: str) -> str:
+        """`conche.__version__`, looked up when it is asked for: in a checkout that means to ask git."""
+        if name == "__version__":
+            from conche.version import version
+
+            return version()
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

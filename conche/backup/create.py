@@ -30,6 +30,7 @@ from conche.outcome import Outcome, Plan, Step
 from conche.process import run
 from conche.secrets import keys
 from conche.stack import KINDS, Kind
+from conche.version import version
 
 __all__ = ["Wishes", "create"]
 
@@ -246,14 +247,9 @@ def _described(site: Site, kind: Kind, name: str, begun: datetime, records: dict
         complete=not any(record.harm for record in records.values()),
         revision=git.stdout.raw.strip() if git.ok else "",
         images=_images(site),
-        tools={"conche": _version(), "isal": isal.__version__, "python": sys.version.split()[0]},
+        tools={"conche": version(), "isal": isal.__version__, "python": sys.version.split()[0]},
         components=records,
     )
-
-
-def _version() -> str:
-    # Imported by name it would bring in every namespace, this one's users among them.
-    return str(vars(sys.modules["conche"])["__version__"])
 
 
 def _images(site: Site) -> dict[str, str]:

@@ -16,10 +16,14 @@ from conche.ci.findings import Finding
 from conche.ci.workflow import SHELLS, Workflow
 from conche.errors import Unreachable
 from conche.process import Completed, run
+from conche.version import is_packaged
 
 __all__ = ["examine", "tool"]
 
 TIMEOUT = 60.0
+
+BOOTSTRAP = "scripts/bootstrap"
+"""What installs everything for a checkout of the toolkit."""
 
 _ACT = re.compile(r"Line: (?P<line>\d+) Column (?P<column>\d+): (?P<text>.*)")
 _MASKED = re.compile(r"\$\{\{.*?\}\}", re.DOTALL)
@@ -34,8 +38,15 @@ def tool(name: str) -> str:
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.is_file() else shutil.which(name)
     if found is None:
-        raise Unreachable("tool-missing", f"{name} is not installed.", next_command="scripts/bootstrap")
+        raise _missing(name)
     return found
+
+
+def _missing(name: str) -> Unreachable:
+    """The error for what comes with the extra `ci`, or from anywhere else."""
+    # By its name alone pip would look for the toolkit of a checkout in an index, where anybody may have put one.
+    how = "pip install 'conche[ci]'    # with `conche[ci]` in the requirements it stays" if is_packaged() else BOOTSTRAP
+    return Unreachable("tool-missing", f"{name} is not installed.", next_command=how)
 
 
 def examine(root: Path, workflows: Sequence[Workflow]) -> list[Finding]:
@@ -55,10 +66,14 @@ def _schema(documents: Sequence[Document]) -> Iterator[Finding]:
     """SchemaStore's schema of workflow files, which check-jsonschema carries along."""
     from importlib.resources import files
 
-    from jsonschema import Draft7Validator
-    from jsonschema.exceptions import best_match
+    try:
+        from jsonschema import Draft7Validator
+        from jsonschema.exceptions import best_match
 
-    text = files("check_jsonschema.builtin_schemas").joinpath("vendor/github-workflows.json").read_text("utf-8")
+        schemas = files("check_jsonschema.builtin_schemas")
+    except ImportError as absent:
+        raise _missing("check-jsonschema") from absent
+    text = schemas.joinpath("vendor/github-workflows.json").read_text("utf-8")
     validator = Draft7Validator(json.loads(text))
     for document in documents:
         for error in validator.iter_errors(document.content):

@@ -1,0 +1,69 @@
+"""Which Conche runs: what git says of its checkout, or what the build of its package has written down.
+
+Asked of the code itself: another one may be installed beside it, or stand before it on Python's path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+from pathlib import Path
+
+from conche.errors import Unreachable
+from conche.process import run
+
+__all__ = ["BUILT", "UNKNOWN", "is_packaged", "version", "version_of"]
+
+BUILT = "_version.py"
+"""Written into a package when it is built, by hatch-vcs; a checkout has none, or an old one."""
+
+UNKNOWN = "0+unknown"
+"""The version of files that were copied from a checkout without its history."""
+
+_HERE = Path(__file__).parent
+_DESCRIBED = re.compile(r"(?:v(?P<tag>[0-9]\S*)-(?P<since>\d+)-g)?(?P<commit>[0-9a-f]{7,})(?P<dirty>-dirty)?")
+_WRITTEN = re.compile(r'version = "(?P<version>[^"]+)"')
+
+
+@functools.cache
+def version() -> str:
+    """The version of the code that runs, as PEP 440 has it: three commits after a tag, `0.2.0.post3+g1a2b3c4`."""
+    return version_of(_HERE)
+
+
+def version_of(package: Path) -> str:
+    """The version of the code in a folder."""
+    return _described(package.parent) or _written(package / BUILT) or UNKNOWN
+
+
+def is_packaged() -> bool:
+    """Whether an installed package runs, and no checkout."""
+    return not (_HERE.parent / ".git").exists() and (_HERE / BUILT).is_file()
+
+
+def _described(root: Path) -> str:
+    """What git says of the checkout at `root`; empty where none begins there, as where packages are installed."""
+    if not (root / ".git").exists():
+        return ""
+    argv = ["git", "-C", str(root), "describe", "--tags", "--match", "v[0-9]*", "--always", "--long", "--dirty"]
+    try:
+        answer = run(argv, timeout=10)
+    except Unreachable:
+        return ""
+    said = _DESCRIBED.fullmatch(answer.stdout.raw.strip())
+    if not answer.ok or said is None:
+        return ""
+    local = f"+g{said['commit']}" + (".dirty" if said["dirty"] else "")
+    if said["tag"] is None:
+        return "0" + local
+    if said["since"] == "0":
+        return str(said["tag"]) + ("+dirty" if said["dirty"] else "")
+    return f"{said['tag']}.post{said['since']}{local}"
+
+
+def _written(file: Path) -> str:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        said = _WRITTEN.search(file.read_text(encoding="utf-8"))
+        return said["version"] if said else ""
+    return ""

@@ -1,0 +1,119 @@
+"""Whether a wheel works where there is nothing else: `python tests/installed.py WHEEL`, as `nox -s build` calls it.
+
+It is installed without extras into an environment of its own, outside the checkout, and used there as a stranger would.
+Nothing is built for it: what it depends on has to be there as wheels, in the versions of requirements.lock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TASKS = "from conche import namespace\nns = namespace(__file__)\n"
+
+STACK = """\
+name: guestbook
+registry: localhost:5000
+environments:
+  dev: {compose: [compose.yaml], port: 18099}
+"""
+
+COMPOSE = """\
+services:
+  web:
+    image: localhost:5000/guestbook:latest
+    ports: ["127.0.0.1:${CONCHE_PORT}:8000"]
+"""
+
+WORKFLOW = """\
+name: CI
+on: push
+permissions: {contents: read}
+jobs:
+  test:
+    runs-on: ubuntu-latest
+    timeout-minutes: 5
+    steps: [{run: "true", timeout-minutes: 1}]
+"""
+
+
+class Place:
+    """An environment with a wheel in it, and a stack beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.python = folder / "venv" / "bin" / "python"
+        self.stack = folder / "stack"
+        self._home = folder / "home"
+
+    def make(self, wheel: Path) -> None:
+        """Install, and write the stack's files."""
+        uv, made = str(Path(sys.executable).parent / "uv"), self.python.parents[1]
+        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, made], check=True)
+        there = ["--quiet", "--python", str(self.python)]
+        locked = ["--only-binary", ":all:", "--constraint", str(ROOT / "requirements.lock")]
+        subprocess.run([uv, "pip", "install", *there, *locked, str(wheel)], check=True, cwd=made)
+        subprocess.run([uv, "pip", "check", *there], check=True, cwd=made)
+        (self.stack / ".gitea" / "workflows").mkdir(parents=True)
+        self._home.mkdir()
+        files = {"tasks.py": TASKS, "stack.yaml": STACK, "compose.yaml": COMPOSE, ".gitea/workflows/ci.yml": WORKFLOW}
+        for name, content in files.items():
+            (self.stack / name).write_text(content, encoding="utf-8")
+
+    def packages(self) -> dict[str, float]:
+        """When each installed file was written, but for Python's own caches."""
+        files = self.python.parents[1].rglob("*")
+        return {str(one): one.lstat().st_mtime for one in files if "__pycache__" not in one.parts and one.is_file()}
+
+    def run(self, *words: str, expect: int = 0, path: str = "") -> str:
+        """What `python -m` says to these words, on standard output; ends the program where it ends otherwise."""
+        kept = {name: os.environ[name] for name in ("PATH", "DOCKER_HOST", "TMPDIR") if name in os.environ}
+        said = subprocess.run(
+            [self.python, "-m", *words], cwd=self.stack, capture_output=True, text=True, check=False,
+            env={**kept, "HOME": str(self._home), "LANG": "C.UTF-8", "PYTHONPATH": path},
+        )  # fmt: skip
+        if said.returncode != expect:
+            sys.exit(f"{' '.join(words)} ended with {said.returncode}, not {expect}:\n{said.stdout}{said.stderr}")
+        return said.stdout
+
+
+def see(what: str, *, holds: bool) -> None:
+    """Say what holds, or end with what does not."""
+    if not holds:
+        sys.exit(f"installed: not so: {what}")
+    sys.stdout.write(f"installed: {what}\n")
+
+
+def examine(place: Place, version: str) -> None:
+    """Use the installed package as a stranger would."""
+    see("the version is the wheel's", holds=place.run("conche", "--version") == f"conche {version}\n")
+    see("invoke --list has the tasks", holds="env.up" in place.run("invoke", "--list"))
+    shown = json.loads(place.run("invoke", "env.config", "--json"))
+    see("env.config shows the service", holds="web" in json.dumps(shown["value"]))
+    plan = json.loads(place.run("invoke", "env.up", "--dry-run", "--json"))["plan"]
+    see("env.up --dry-run plans a container", holds=any("web" in json.dumps(step) for step in plan))
+    refused = json.loads(place.run("invoke", "ci.validate", "--json", expect=9))["error"]
+    see("ci.validate names the extra", holds="conche[ci]" in refused["next"] and refused["code"] == "tool-missing")
+    theirs = place.run("conche", "--version", path=str(ROOT))
+    see("with a checkout on Python's path it is the checkout's version", holds=theirs != f"conche {version}\n")
+
+
+def main(words: Sequence[str]) -> None:
+    """Install the wheel that is named, and use it."""
+    [wheel] = (Path(word).resolve() for word in words)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Place(Path(folder))
+        place.make(wheel)
+        before = place.packages()
+        examine(place, wheel.name.split("-")[1])
+        see("nothing was written where packages are, which may be read-only", holds=place.packages() == before)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
