@@ -24,7 +24,7 @@ from conche.errors import Refused, Unreachable
 from conche.process import Captured, Completed, run, signals_deferred
 from conche.secret import Redactor
 
-__all__ = ["Compose", "Configuration", "Healthcheck", "Service"]
+__all__ = ["Compose", "Configuration", "Healthcheck", "Service", "replicas_of"]
 
 MAKING = 600.0
 """Seconds to make and start containers, in which nothing is built, pulled or waited for."""
@@ -69,6 +69,7 @@ class Service:
         completes: another service waits for its end.
         tries: whether a second one may run beside it, for a trial.
         shares: services whose containers it uses the network, processes, memory or volumes of.
+        replicas: how many containers it is to have; None where only its containers were looked at.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Service:
     completes: bool = False
     tries: bool = True
     shares: tuple[str, ...] = ()
+    replicas: int | None = None
 
 
 @dataclass(frozen=True)
@@ -367,7 +369,17 @@ def _service(name: str, body: Mapping[str, Any], rendered: Mapping[str, Any]) ->
         ends=healthcheck is None and not str(body.get("restart", "no")).startswith(("always", "unless-stopped")),
         tries=not (body.get("network_mode") or shares(body)),
         shares=shares(body),
+        replicas=replicas_of(body),
     )
+
+
+def replicas_of(body: Mapping[str, Any]) -> int:
+    """How many containers Compose gives a service, as it renders it; one that says both says the same twice.
+
+    `GetScale` of https://github.com/compose-spec/compose-go/blob/main/types/types.go
+    """
+    said = (body.get("scale"), (body.get("deploy") or {}).get("replicas"), 1)
+    return next(int(one) for one in said if one is not None)
 
 
 def _healthcheck(body: Mapping[str, Any] | None) -> Healthcheck | None:

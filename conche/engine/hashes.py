@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 __all__ = [
-    "MADE_ANEW",
+    "GONE",
     "TO_ITS_END",
     "UP_WHOLE",
     "asked_of",
@@ -29,8 +29,8 @@ NAMESPACES = ("network_mode", "ipc", "pid")
 
 SERVICE = "service:"
 
-MADE_ANEW = "Recreate"
-"""What Compose says of a container that it replaces, because its definition or its image is another."""
+GONE = frozenset({"Recreate", "Stopping", "Stopped", "Removing", "Removed"})
+"""What Compose says of a container that it replaces, because its definition is another, or removes as one too many."""
 
 LEFT = frozenset({"Running", "Created"})
 """What it says of one that it leaves as it is, running or not."""

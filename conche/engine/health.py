@@ -108,7 +108,8 @@ def wait(
     before: dict[str, int] = {}
     for _ in _until_over(clock, begun, limit, pause):
         seen = tuple(containers.asked(engine, container) for container in look())
-        verdicts = dict.fromkeys(services.keys() - {c.service for c in seen}, (Verdict.FAILED, "has no container"))
+        absent = [name for name in services.keys() - {c.service for c in seen} if services[name].replicas != 0]
+        verdicts = dict.fromkeys(absent, (Verdict.FAILED, "has no container"))
         for container in seen:
             verdicts[container.name] = judge(
                 container,

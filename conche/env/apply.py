@@ -87,7 +87,7 @@ class Applier:
         if self._absent:
             raise self._partial()
 
-    def _take(self, step: Step, plan: Plan) -> None:  # noqa: C901 - one case for each kind of step
+    def _take(self, step: Step, plan: Plan) -> None:  # noqa: C901, PLR0912 - one case for each kind of step
         name = step.name
         match step.action, step.kind:
             case "remove", "container":
@@ -106,6 +106,8 @@ class Applier:
                     self._go_without(name, plan, failure)
             case "create" | "start", "service":
                 self._start(name)
+            case "scale", "service":
+                self._scale(name)
             case "recreate", "service":
                 self._recreate(name)
             case "restart", "service":
@@ -160,6 +162,19 @@ class Applier:
         else:
             self._undo.append((f"remove service {name}", lambda: self._each(name, containers.remove)))
         self._checked(self.compose.make(self._up(name), on_line=self.progress.detail), name)
+
+    def _scale(self, name: str) -> None:
+        """Have as many containers as the files say; those that stay are not touched."""
+        wanted, before = self.seen.configuration.services[name].replicas, len(self.seen.of(name))
+        assert wanted is not None
+        self._wait_for(self._dependencies(name))
+        self._began(name)
+        self._undo.append((f"scale service {name} back", lambda: self._have(name, before)))
+        self._have(name, wanted)
+
+    def _have(self, name: str, count: int) -> None:
+        argv = self.compose.up_beside(name, count)
+        self._checked(self.compose.make(argv, on_line=self.progress.detail), name)
 
     def _up(self, name: str) -> tuple[str, ...]:
         """As `docker compose up` makes it, where that touches nothing else; else alone, which has another hash."""
@@ -263,7 +278,9 @@ class Applier:
             act(self.compose.engine, container.id)
 
     def _stop(self, name: str) -> None:
-        for container in self._of(name):
+        """Stop what has been started here; what ran before goes on."""
+        before = {one.id for one in self.seen.of(name) if one.state == "running"}
+        for container in (one for one in self._of(name) if one.id not in before):
             containers.stop(self.compose.engine, container.id, container.stop_timeout)
 
     def _failure(self, waiting: Waiting, said: str = "") -> Restored:

@@ -14,7 +14,7 @@ from conche.engine import containers, images, kept, networks
 from conche.engine.compose import Compose, Configuration, Service
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
-from conche.engine.hashes import MADE_ANEW
+from conche.engine.hashes import GONE
 from conche.engine.images import Found
 from conche.env.contents import may_have_contents, outdated
 from conche.env.definitions import altered_services
@@ -114,9 +114,9 @@ def glance(stack: Stack, name: str, compose: Compose) -> Observed | None:
     """A cheaper look, which is enough when every container runs and carries the hash of its definition; else None.
 
     What was made from the same definition need not be rendered again: that saves the longer one of Compose's answers.
-    Configs and secrets are no part of a definition.
+    Configs, secrets and the number of containers are no part of a definition.
     """
-    if may_have_contents(compose.files, stack.secrets):
+    if may_have_contents(compose.files, stack.secrets) or _may_be_scaled(compose.files):
         return None
     with ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(compose.hashes)
@@ -129,6 +129,10 @@ def glance(stack: Stack, name: str, compose: Compose) -> Observed | None:
         return None
     services = {c.service: Service(c.service, c.image, frozenset({c.config_hash})) for c in found}
     return _observed(stack, name, compose, Configuration(compose.project, services, (), ()), found, leftovers)
+
+
+def _may_be_scaled(files: Sequence[Path]) -> bool:
+    return any(re.search(r"\b(scale|replicas)[\"']?\s*:", file.read_text(encoding="utf-8")) for file in files)
 
 
 def observe(stack: Stack, name: str, compose: Compose) -> Observed:
@@ -158,12 +162,12 @@ def _confirmed(compose: Compose, configuration: Configuration, found: Sequence[C
     }
     if not unknown:
         return configuration
-    current = {name for name, said in compose.up_would().items() if MADE_ANEW not in said}
+    current = {name for name, said in compose.up_would().items() if GONE.isdisjoint(said)}
     # What was made without what it depends on in sight is current when Compose is asked in the same way.
     alone = {one.service for name, one in unknown.items() if name not in current and configuration.needs(one.service)}
     with ThreadPoolExecutor(len(alone) or 1) as pool:
         for answer in pool.map(lambda service: compose.up_would(service, alone=True), sorted(alone)):
-            current |= {name for name, said in answer.items() if MADE_ANEW not in said}
+            current |= {name for name, said in answer.items() if GONE.isdisjoint(said)}
     services = dict(configuration.services)
     for one in (one for name, one in unknown.items() if name in current):
         services[one.service] = replace(services[one.service], hashes=services[one.service].hashes | {one.config_hash})

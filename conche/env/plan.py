@@ -80,7 +80,7 @@ def drift(seen: Observed) -> Mapping[str, str]:
         return {}
     found = {}
     for name, service in seen.configuration.services.items():
-        difference = _difference(seen, service)
+        difference = _difference(seen, service) or _miscounted(seen, service)
         if difference:
             found[name] = difference
     for container in seen.containers:
@@ -139,30 +139,36 @@ def _service_steps(
     return steps
 
 
-def _service_step(  # noqa: PLR0911 - one return for each thing that may be wrong
-    seen: Observed, service: Service, fresh: set[str]
-) -> Step | None:
+def _service_step(seen: Observed, service: Service, fresh: set[str]) -> Step | None:
     found = seen.of(service.name)
     subject = f"service {service.name}"
     if service.name in kept.interrupted(seen.leftovers, seen.containers):
         return Step("recreate", subject, "its replacement was interrupted")
     if not found:
-        return Step("create", subject, "has no container", undo=f"remove {subject}")
-    difference = _difference(seen, service, fresh)
+        first = Step("create", subject, "has no container", undo=f"remove {subject}")
+        return first if service.replicas != 0 else None
+    difference = _difference(seen, service, fresh) if service.replicas != 0 else ""
+    miscounted = _miscounted(seen, service)
+    if miscounted and not difference:
+        return Step("scale", subject, miscounted, undo=f"scale {subject} back")
+    return _state_step(service, found, difference)
+
+
+def _state_step(service: Service, found: Sequence[Container], difference: str) -> Step | None:
+    subject = f"service {service.name}"
     states = {container.state for container in found}
     if "paused" in states and not difference:
         return Step("unpause", subject, "is paused")
-    if not states & {"running", "paused"}:
-        if all(done(service, container) for container in found) and not difference:
-            return None
-        return Step("start", subject, f"is {found[0].state}", undo=f"stop {subject}")
+    idle = [one for one in found if one.state not in ("running", "paused") and not done(service, one)]
+    if idle and (len(idle) == len(found) or not difference):
+        among = "" if len(idle) == len(found) else f", {len(idle)} of {len(found)}"
+        return Step("start", subject, f"is {idle[0].state}{among}", undo=f"stop {subject}")
     if difference:
         return Step("recreate", subject, difference)
-    if any(container.health == "unhealthy" for container in found):
+    health = {container.health for container in found}
+    if "unhealthy" in health:
         return Step("restart", subject, "is unhealthy")
-    if any(container.health == "starting" for container in found):
-        return Step("await", subject, "is starting")
-    return None
+    return Step("await", subject, "is starting") if "starting" in health else None
 
 
 def works(service: Service | None, container: Container) -> bool:
@@ -185,7 +191,7 @@ def _difference(seen: Observed, service: Service, fresh: Collection[str] = ()) -
     """
     found = seen.of(service.name)
     if not found:
-        return "has no container"
+        return "" if service.replicas == 0 else "has no container"
     if service.name in seen.outdated:
         return seen.outdated[service.name]
     shared = [seen.configuration.services[name] for name in service.shares if name in seen.configuration.services]
@@ -193,6 +199,13 @@ def _difference(seen: Observed, service: Service, fresh: Collection[str] = ()) -
         return f"shares what {anew[0]} has, which is made anew"
     own = next((reason for container in found if (reason := _changed(seen, service, container))), "")
     return own or ("its image is new" if service.image in fresh else "")
+
+
+def _miscounted(seen: Observed, service: Service) -> str:
+    there, wanted = len(seen.of(service.name)), service.replicas
+    if wanted is None or there == wanted:
+        return ""
+    return f"has {there} container{'' if there == 1 else 's'}, and should have {wanted}"
 
 
 def _changed(seen: Observed, service: Service, container: Container) -> str:

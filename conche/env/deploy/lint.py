@@ -100,6 +100,8 @@ def _beside(body: Mapping[str, Any], name: str, configuration: Configuration) ->
     service = configuration.services[name]
     if service.healthcheck is None:
         yield f"{name} has no healthcheck: nobody would know whether a new release works"
+    if service.replicas == 0:
+        yield f"{name} has 0 replicas: the edge would have nobody to send requests to"
     if service.ends or service.completes:
         yield f"{name} is a one-shot: an edge can only serve what goes on running"
 

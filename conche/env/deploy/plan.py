@@ -130,7 +130,8 @@ def _change(
         cause = cause or ("asked for" if forced else "")
         return Change(name, "beside" if cause else "keep", cause, "none")
     if not found:
-        return Change(name, "create", "has no container", "none: it does not run yet")
+        first = Change(name, "create", "has no container", "none: it does not run yet")
+        return first if service.replicas != 0 else Change(name, "keep", "", "none")
     tries = service.image in own and service.tries and not (service.ends or service.completes)
     if deploy.edge is None and tries:
         cause = cause or ("runs from other files" if other else "asked for" if forced else "")
@@ -141,7 +142,9 @@ def _change(
     idle = [one for one in found if one.state != "running" and not done(service, one)]
     if idle:
         return Change(name, "start", f"is {idle[0].state}", "none: it does not run now")
-    return Change(name, "keep", "", "none")
+    fewer = service.replicas is not None and len(found) < service.replicas
+    cause = f"has {len(found)} of {service.replicas} containers" if fewer else ""
+    return Change(name, "start" if fewer else "keep", cause, "none")
 
 
 def _cause(found: Sequence[Container], before: Placed | None, wanted: Placed) -> str:

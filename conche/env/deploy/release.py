@@ -11,7 +11,7 @@ from functools import partial
 
 from conche.command import Invocation
 from conche.engine import containers, swarm
-from conche.engine.compose import Compose, Configuration
+from conche.engine.compose import Compose, Configuration, replicas_of
 from conche.engine.connection import Engine
 from conche.engine.lock import Held
 from conche.env.deploy import hooks, lint
@@ -217,10 +217,7 @@ def _ready(call: Invocation, look: Look, records: Records, draft: Draft, before:
     if draft.document.template is not None:
         wanted = look.edge_configuration(draft.document.template, record.label, maintenance=False)
         record = replace(record, edge=wanted.plain)
-    counts = {
-        name: int((body.get("deploy") or {}).get("replicas") or body.get("scale") or 1)
-        for name, body in draft.document.body["services"].items()
-    }
+    counts = {name: replicas_of(body) for name, body in draft.document.body["services"].items()}
     if call.environment(look.name).swarm:
         found = changes_on_swarm(draft.compose, records, record, forced=force)
         plan = plan_swarm(record.id, found, deploy, current)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from conche.engine.compose import replicas_of
 from conche.env.deploy.document import RELEASE, alias
 from conche.env.deploy.swarm_keys import PLAIN, RESTART
 from conche.stack import Deploy
@@ -110,7 +111,7 @@ def _deploy(name: str, body: Mapping[str, Any], deploy: Deploy) -> dict[str, Any
         "restart_policy": said.get("restart_policy") or _restart(str(body.get("restart") or "always")),
     }
     if found["mode"] == "replicated":
-        found["replicas"] = next(int(one) for one in (said.get("replicas"), body.get("scale"), 1) if one is not None)
+        found["replicas"] = replicas_of(body)
     for key, given in (("labels", said.get("labels")), ("placement", said.get("placement"))):
         if given:
             found[key] = given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from conche.command import Invocation
+from conche.engine.compose import replicas_of
 from conche.engine.containers import Container
 from conche.env import preflight, report
 from conche.env.deploy import members
@@ -71,12 +72,7 @@ def _serving(look: Look, seen: Observed) -> list[Container]:
     serves = look.deploy.serves or ""
     service = seen.configuration.services[serves]
     good = [one for one in seen.of(serves) if works(service, one)]
-    return good if len(good) < max(len(seen.of(serves)), _count(look, serves)) else []
-
-
-def _count(look: Look, service: str) -> int:
-    body = look.rendered["services"][service]
-    return int((body.get("deploy") or {}).get("replicas") or body.get("scale") or 1)
+    return good if len(good) < max(len(seen.of(serves)), replicas_of(look.rendered["services"][serves])) else []
 
 
 def _see_edge(call: Invocation, look: Look, records: Records) -> None:
