@@ -19,12 +19,12 @@ from conche.engine import containers
 from conche.engine.connection import Engine
 from conche.engine.hashes import TO_ITS_END, UP_WHOLE, asked_of, depend, resolved, shares, without_dependencies
 from conche.engine.ports import Port
-from conche.engine.rendered import host_files, must_exist, published_ports
+from conche.engine.rendered import host_files, must_exist, published_ports, replicas_of
 from conche.errors import Refused, Unreachable
 from conche.process import Captured, Completed, run, signals_deferred
 from conche.secret import Redactor
 
-__all__ = ["Compose", "Configuration", "Healthcheck", "Service", "replicas_of"]
+__all__ = ["Compose", "Configuration", "Healthcheck", "Service"]
 
 MAKING = 600.0
 """Seconds to make and start containers, in which nothing is built, pulled or waited for."""
@@ -371,15 +371,6 @@ def _service(name: str, body: Mapping[str, Any], rendered: Mapping[str, Any]) ->
         shares=shares(body),
         replicas=replicas_of(body),
     )
-
-
-def replicas_of(body: Mapping[str, Any]) -> int:
-    """How many containers Compose gives a service, as it renders it; one that says both says the same twice.
-
-    `GetScale` of https://github.com/compose-spec/compose-go/blob/main/types/types.go
-    """
-    said = (body.get("scale"), (body.get("deploy") or {}).get("replicas"), 1)
-    return next(int(one) for one in said if one is not None)
 
 
 def _healthcheck(body: Mapping[str, Any] | None) -> Healthcheck | None:

@@ -1,4 +1,4 @@
-"""What stands in a service as Compose renders it: its files, mounts and ports."""
+"""What stands in a service as Compose renders it: its files, mounts, ports and number."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from conche.engine.ports import Port
 
-__all__ = ["host_files", "must_exist", "published_ports"]
+__all__ = ["host_files", "must_exist", "published_ports", "replicas_of"]
 
 
 def host_files(body: Mapping[str, Any], rendered: Mapping[str, Any], kind: str) -> tuple[Path, ...]:
@@ -29,3 +29,12 @@ def published_ports(published: Sequence[Mapping[str, Any]]) -> Iterator[Port]:
 def must_exist(mount: Mapping[str, Any]) -> bool:
     """Whether a mount is of a host folder that nobody makes."""
     return mount["type"] == "bind" and not (mount.get("bind") or {}).get("create_host_path")
+
+
+def replicas_of(body: Mapping[str, Any]) -> int:
+    """How many containers Compose gives a service, as it renders it; one that says both says the same twice.
+
+    `GetScale` of https://github.com/compose-spec/compose-go/blob/main/types/types.go
+    """
+    said = (body.get("scale"), (body.get("deploy") or {}).get("replicas"), 1)
+    return next(int(one) for one in said if one is not None)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from conche.engine.compose import replicas_of
 from conche.engine.connection import Engine
+from conche.engine.rendered import replicas_of
 from tests.env.test_no_drift import PY, Project
 
 WEB = "services: {{web: {{{py}, {count}}}, other: {{{py}}}}}"

@@ -11,9 +11,10 @@ from functools import partial
 
 from conche.command import Invocation
 from conche.engine import containers, swarm
-from conche.engine.compose import Compose, Configuration, replicas_of
+from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
 from conche.engine.lock import Held
+from conche.engine.rendered import replicas_of
 from conche.env.deploy import hooks, lint
 from conche.env.deploy.adopt import adopted
 from conche.env.deploy.document import RELEASE, Document, definition

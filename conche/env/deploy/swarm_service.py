@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from conche.engine.compose import replicas_of
+from conche.engine.rendered import replicas_of
 from conche.env.deploy.document import RELEASE, alias
 from conche.env.deploy.swarm_keys import PLAIN, RESTART
 from conche.stack import Deploy

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from conche.command import Invocation
-from conche.engine.compose import replicas_of
 from conche.engine.containers import Container
+from conche.engine.rendered import replicas_of
 from conche.env import preflight, report
 from conche.env.deploy import members
 from conche.env.deploy.look import Look
