@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "namespace"]
 
-COLLECT_AFTER = 100_000
-"""Objects made and not freed before Python looks for cycles; its own default of 700 is for nobody in particular."""
-
 
 def namespace(root: str | Path) -> Collection:
     """The tasks of the toolkit as one Invoke collection.
@@ -26,19 +21,19 @@ def namespace(root: str | Path) -> Collection:
     """
     from invoke import Collection
 
-    from conche.backup import tasks as backup
-    from conche.ci import tasks as ci
-    from conche.ci.runner import tasks as runner
-    from conche.doctor import tasks as doctor
-    from conche.env import tasks as env
-    from conche.env.influx import tasks as influx
-    from conche.images import tasks as images
-    from conche.secrets import tasks as secrets
-    from conche.secrets.recipients import tasks as recipients
+    from conche.command import seldom_collecting
 
-    # A command is a short process: looking for garbage among imported modules, now and at its end, took 40 ms of 230.
-    gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
-    atexit.register(gc.freeze)
+    with seldom_collecting():
+        from conche.backup import tasks as backup
+        from conche.ci import tasks as ci
+        from conche.ci.runner import tasks as runner
+        from conche.doctor import tasks as doctor
+        from conche.env import tasks as env
+        from conche.env.influx import tasks as influx
+        from conche.images import tasks as images
+        from conche.secrets import tasks as secrets
+        from conche.secrets.recipients import tasks as recipients
+
     folder = Path(root).resolve()
     collection = Collection("conche")
     collection.configure({"conche": {"root": str(folder if folder.is_dir() else folder.parent)}})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import signal
@@ -12,7 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+from invoke import Config, Context, Exit
 
+from conche import namespace
 from conche.command import Invocation, command
 from conche.errors import NotFound
 from conche.outcome import Outcome
@@ -479,3 +483,46 @@ def test_the_stack_is_read_once_and_only_when_it_is_asked_for(tmp_path: Path) ->
     assert call.stack is first
     with pytest.raises(NotFound):
         call.environment("")
+
+
+def of_this_process() -> list[object]:
+    """What a host process has set for itself, and we could change."""
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    return [
+        gc.isenabled(),
+        gc.get_threshold(),
+        gc.get_freeze_count(),
+        atexit._ncallbacks(),
+        handlers,
+        os.environ.copy(),
+    ]
+
+
+def test_making_the_tasks_leaves_their_host_process_as_it_is() -> None:
+    before = of_this_process()
+
+    namespace(REPOSITORY)
+
+    assert of_this_process() == before
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_task_leaves_its_host_process_as_it_was(tmp_path: Path, *, fails: bool) -> None:
+    @command()
+    def ask(call: Invocation) -> Outcome:
+        """Ask how often Python looks for garbage."""
+        assert gc.get_threshold() != usual
+        if fails:
+            raise NotFound("no-such-thing", "There is none.")
+        return Outcome("well")
+
+    usual, before = gc.get_threshold(), of_this_process()
+    context = Context(Config(overrides={"conche": {"root": str(tmp_path)}}))
+
+    if fails:
+        with pytest.raises(Exit):
+            ask(context)
+    else:
+        ask(context)
+
+    assert of_this_process() == before
