@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from conche.command import Invocation
+from conche.engine import state
 from conche.engine.compose import Compose
 from conche.env import on_swarm, report
 from conche.env.definitions import remember
@@ -66,6 +67,9 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
         glimpsed = None if build or only or stale else glance(call.stack, name, compose)
         if glimpsed and report.is_well(glimpsed) and not _outdated(call, compose, glimpsed):
             return nothing_to_do(call, name, glimpsed)
+        released = None if build or only or stale else _as_released(call, name, compose)
+        if released is not None:
+            return nothing_to_do(call, name, released)
         # What only a change needs is imported only for one: finding nothing to do is the commonest run.
         from conche.env import preflight
 
@@ -84,6 +88,20 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
             plan = plan_up(seen, build=build, only=only, stale=stale | _outdated(call, compose, seen))
             apply(call, compose, seen, plan, timeout, held)
         return reported(call, seen, compose, plan)
+
+
+def _as_released(call: Invocation, name: str, compose: Compose) -> Observed | None:
+    """The environment, where it runs what its last release is made of and the files still say that; else None."""
+    if not state.kept(compose.engine, compose.project):
+        return None
+    from conche.env.deploy.view import look_at_release
+    from conche.secrets import keys
+
+    if call.stack.secrets is not None and keys.find(call.root) is None:
+        return None  # nobody can tell what the files say
+    found = look_at_release(call, name, compose)
+    same = found is not None and not (found.changed or found.leftovers or found.interrupted)
+    return found if found is not None and same and report.is_well(found) else None
 
 
 def _refreshed(call: Invocation, name: str, secrets: Mapping[str, Secret]) -> set[str]:

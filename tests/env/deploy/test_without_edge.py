@@ -154,6 +154,25 @@ def test_what_env_up_has_brought_up_meanwhile_becomes_a_release_as_it_is(small: 
     assert small.json("env.rollback", "--env", "dev")["value"]["changes"][0]["cause"].endswith("hostname")
 
 
+def test_env_up_leaves_alone_what_a_release_of_the_same_files_has_made(small: SmallStack, engine: Engine) -> None:
+    """A release gives its containers labels and contents of its own, so Compose would make them anew."""
+    small.write("compose/dev.yaml", SLEEPER % 'content: "level=${LEVEL:-1}"')
+    deploy(small)
+    [before] = small.containers(engine)
+
+    assert small.invoke("env.status", "--env", "dev").returncode == 0
+    assert small.json("env.up", "--dry-run")["plan"] == []
+    done = small.invoke("env.up")
+    assert (done.returncode, "Nothing to do" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert [one.id for one in small.containers(engine)] == [before.id]
+
+    small.replace("compose/dev.yaml", "    init: true", "    init: true\n    hostname: another")
+    assert "web" in small.invoke("env.status", "--env", "dev").stdout.partition("changed since r1")[2]
+    assert [step["action"] for step in small.json("env.up", "--dry-run")["plan"]] == ["recreate"]
+    assert small.invoke("env.up").returncode == 0
+    assert [one.id for one in small.containers(engine)] != [before.id]
+
+
 def test_what_env_up_gave_the_same_content_stays(small: SmallStack, engine: Engine) -> None:
     small.write("compose/dev.yaml", SLEEPER % 'content: "level=${LEVEL:-1}"')
     assert small.invoke("env.up").returncode == 0
