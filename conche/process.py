@@ -198,9 +198,7 @@ def replace(argv: Sequence[str], extra_env: Mapping[str, str] | None = None) -> 
     except (FileNotFoundError, PermissionError) as error:
         raise _missing(argv[0], error) from None
     except OSError as error:
-        if error.errno == errno.E2BIG:
-            raise _too_long(argv[0]) from None
-        raise
+        raise _not_started(argv[0], error) from None
 
 
 @contextlib.contextmanager
@@ -275,9 +273,7 @@ def _start(
             pass_fds=tuple(keep_open),
         )
     except OSError as error:
-        if error.errno == errno.E2BIG:
-            raise _too_long(argv[0]) from None
-        raise
+        raise _not_started(argv[0], error, cwd) from None
 
 
 @functools.cache
@@ -290,12 +286,21 @@ def _dying_with_parent() -> tuple[str, ...]:
     return (setpriv, "--pdeathsig", "TERM", "--") if setpriv else ()
 
 
-def _too_long(program: str) -> Refused:
-    return Refused(
-        "environment-too-long",
-        f"{program} cannot be started: its environment is longer than the kernel takes.",
-        looked_at=["128 KiB for one variable; for all of them together a quarter of `ulimit -s` (execve(2))"],
-        next_command="give long secrets `outputs: [file]` in stack.yaml\nenv | wc -c",
+def _not_started(program: str, error: OSError, cwd: Path | None = None) -> ConcheError:
+    """What the system's refusal to start a program means."""
+    if error.errno == errno.E2BIG:
+        return Refused(
+            "environment-too-long",
+            f"{program} cannot be started: its environment is longer than the kernel takes.",
+            looked_at=["128 KiB for one variable; for all of them together a quarter of `ulimit -s` (execve(2))"],
+            next_command="give long secrets `outputs: [file]` in stack.yaml\nenv | wc -c",
+        )
+    where = f" in {cwd}" if cwd is not None and str(error.filename) == str(cwd) else ""
+    return Unreachable(
+        "tool-not-started",
+        f"{program} cannot be started{where}: {error.strerror}.",
+        looked_at=["the limits on this user's processes and open files, and the memory that is free"],
+        next_command="ulimit -a\nfree -h",
     )
 
 

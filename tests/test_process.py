@@ -474,3 +474,33 @@ def test_an_environment_longer_than_the_kernel_takes_is_told_without_its_content
 
     assert done.stdout.startswith("environment-too-long true cannot be started"), done.stderr
     assert "canary" not in done.stdout + done.stderr
+
+
+def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable) as told:
+        run(["true"], cwd=tmp_path / "gone")
+
+    assert told.value.code == "tool-not-started"
+    assert str(tmp_path / "gone") in told.value.message
+
+
+@pytest.mark.process
+def test_a_system_that_starts_no_more_programs_is_told_as_such() -> None:
+    code = """
+import resource
+from conche.errors import Unreachable
+from conche.process import run
+run(["true"])
+held = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (5, held[1]))
+try:
+    run(["true"])
+except Unreachable as error:
+    resource.setrlimit(resource.RLIMIT_NOFILE, held)
+    print(error.code, error.message)
+"""
+    argv = [sys.executable, "-c", code]
+
+    done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+    assert done.stdout == "tool-not-started true cannot be started: Too many open files.\n", done.stderr
