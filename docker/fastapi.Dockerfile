@@ -41,7 +41,8 @@ HEALTHCHECK --interval=30s --timeout=10s --retries=3 --start-period=40s \
     CMD ["python", "-m", "app.healthcheck"]
 CMD ["python", "-m", "app"]
 
-COPY src/fastapi-app/app /app/app
+# The same modes whatever the mask of whoever checked it out: the application's user has to be able to read it.
+COPY --chmod=0755 src/fastapi-app/app /app/app
 
 ARG VERSION=unknown
 ARG REVISION=unknown

@@ -6,7 +6,7 @@ FROM data.forgejo.org/forgejo/runner:12.12.0 AS runner
 FROM docker:28.5.1-cli AS docker
 
 FROM ${PYTHON_IMAGE}
-# git and node are for actions/checkout, socat for RUNNER_RELAY.
+# git is for runner-checkout, node for actions that workflows of yours may use, socat for RUNNER_RELAY.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends bash ca-certificates git nodejs python3-venv socat \
@@ -15,7 +15,7 @@ RUN apt-get update \
 COPY --from=runner /bin/forgejo-runner /usr/local/bin/forgejo-runner
 COPY --from=docker /usr/local/bin/docker /usr/local/bin/docker
 COPY --from=docker /usr/local/libexec/docker/cli-plugins /usr/local/libexec/docker/cli-plugins
-COPY runner-start runner-healthy /usr/local/bin/
+COPY --chmod=0755 runner-start runner-healthy runner-checkout /usr/local/bin/
 ENV HOME=/data
 WORKDIR /data
 CMD ["runner-start"]
