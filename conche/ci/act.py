@@ -13,7 +13,18 @@ from pathlib import Path
 
 from conche.secret import Secret
 
-__all__ = ["BROKEN_OFF", "LAST_WORDS", "Record", "StepRecord", "argv", "event", "secret_file"]
+__all__ = [
+    "BROKEN_OFF",
+    "CHECKOUT",
+    "LAST_WORDS",
+    "SOURCE",
+    "TOKEN",
+    "Record",
+    "StepRecord",
+    "argv",
+    "event",
+    "secret_file",
+]
 
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\([A-Z]|\r")
 """Steps run on a terminal of act's own, so tools colour what they say."""
@@ -23,12 +34,35 @@ BROKEN_OFF = "context canceled"
 
 LAST_WORDS = """\
 unset BASH_ENV
+for name in ${!GITHUB_@}; do
+  export "FORGEJO_${name#GITHUB_}=${!name}" "GITEA_${name#GITHUB_}=${!name}"
+done
 trap 'status=$?; [ "$status" = 0 ] || sleep 1; exit "$status"' EXIT
 """
 """What the bash of a step reads first (BASH_ENV), and no bash that it starts: a step that fails lingers.
 
 act closes such a step's terminal at once, and one time in six on a busy machine loses the lines that are still in it.
+A runner of Gitea or Forgejo gives each step what GitHub's gives it under its own names too, the job's token with it.
 """
+
+SOURCE = "CONCHE_CI_CHECKOUT"
+"""Variable with the folder that `CHECKOUT` copies."""
+
+CHECKOUT = f"""\
+#!/bin/sh
+set -eu
+here=$PWD
+cd "${SOURCE}"
+{{
+  [ ! -e .git ] || printf '.git\\0'
+  git ls-files --cached --others --exclude-standard -z | xargs -0 sh -c '
+    for file; do [ ! -e "$file" ] && [ ! -L "$file" ] || printf "%s\\0" "$file"; done' sh
+}} | tar --create --null --files-from - | tar --extract --directory "$here"
+"""
+"""The command `runner-checkout` of a run here: the checkout with what is not committed, without what git ignores."""
+
+TOKEN = "the-token-of-no-job"  # noqa: S105 - nobody knows it
+"""A runner gives every step a token of its job; here there is no server that would know one."""
 
 SKIPPED_LABEL = "Skipping unsupported platform"
 

@@ -21,6 +21,8 @@ __all__ = ["Command", "commands", "examine"]
 DEPLOYS = frozenset({"env.deploy", "env.rollback", "env.up", "env.update"})
 """Tasks that change what an environment serves."""
 
+TAKES_BACK = frozenset({"env.rollback"})
+
 INVOKE = ("invoke", "inv")
 
 Found = Callable[[str, Where, str], Finding]
@@ -114,7 +116,8 @@ def _deployments(workflow: Workflow, job: Job, around: Surroundings, found: Foun
     deploying = list(_deploying(job, around))
     if not deploying:
         return
-    if not job.needs:
+    # Taking back is for the moment in which no test is to be waited for: what serves then has served before.
+    if not job.needs and any(not call.is_one_of(TAKES_BACK) for _, call in deploying):
         yield found("deploy-without-needs", job.where, f"{job.name} deploys and needs no job that tests.")
     named = {one for match in _REF.finditer(job.condition) for one in match.groups() if one}
     pushed = workflow.triggers.get("push", {}).get("branches") or []

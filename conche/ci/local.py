@@ -99,7 +99,7 @@ def _plan(chosen: Sequence[Workflow], job: str | None, cause: str, github: Mappi
 
 def _run(call: Invocation, argv: Sequence[str], secrets: Mapping[str, Secret], folder: Path) -> act.Record:
     record, mark = act.Record(), uuid.uuid4().hex
-    environment = {**_environment(folder), MARK: mark}
+    environment = {**_environment(folder, call.root), MARK: mark}
 
     def show(line: Captured) -> None:
         for text in record.take(line.raw):
@@ -120,7 +120,7 @@ def _run(call: Invocation, argv: Sequence[str], secrets: Mapping[str, Secret], f
     return record
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def _environment(folder: Path, root: Path) -> dict[str, str]:
     """What a runner's own environment would have, and what this machine needs to reach its registries."""
     home = folder / "home"
     home.mkdir(mode=0o700, exist_ok=True)
@@ -129,12 +129,19 @@ def _environment(folder: Path) -> dict[str, str]:
     # Nothing of the environment that this task itself runs in: the set-up step has to make its own.
     # Outside a virtual environment that would be the system's own folder of programs.
     ours = {str(Path(sys.prefix) / "bin"), str(Path(sys.executable).parent)} if sys.prefix != sys.base_prefix else set()
+    programs = folder / "bin"
+    programs.mkdir(exist_ok=True)
+    checkout = programs / "runner-checkout"
+    checkout.write_text(act.CHECKOUT)
+    checkout.chmod(0o700)
     path = os.pathsep.join(part for part in os.environ.get("PATH", "").split(os.pathsep) if part not in ours)
     state = Path.home() / ".local" / "state"
     named = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     return {
         **named,
-        "PATH": path,
+        "PATH": os.pathsep.join((str(programs), path)),
+        "GITHUB_TOKEN": act.TOKEN,
+        act.SOURCE: str(root),
         "HOME": str(home),
         "BASH_ENV": str(lingering),
         "XDG_CONFIG_HOME": str(home / ".config"),
@@ -191,7 +198,8 @@ def _chosen(call: Invocation, name: str | None, job: str | None, event: str, bra
                 next_command=f"invoke ci.run --workflow {next(iter(stems))}",
             )
         read = [stems[stem]]
-    started = [one for one in read if starts(one, event, branch)]
+    changed = _changed(call.root)
+    started = [one for one in read if starts(one, event, branch, changed)]
     if not started:
         raise Refused(
             "nothing-starts",
@@ -243,6 +251,16 @@ def _secrets(chosen: Iterable[Workflow]) -> set[str]:
 def _branch_here(root: Path) -> str:
     answer = start(["git", "-C", str(root), "symbolic-ref", "--short", "HEAD"], timeout=10)
     return answer.stdout.raw.strip() or "main"
+
+
+def _changed(root: Path) -> set[str] | None:
+    """The files that a push would bring, and those that are not committed; None where nothing says what is there."""
+    for base in ("@{upstream}", "HEAD~1"):
+        answer = start(["git", "-C", str(root), "diff", "--name-only", "--relative", "-z", base, "--"], timeout=60)
+        if answer.ok:
+            new = start(["git", "-C", str(root), "ls-files", "--others", "--exclude-standard", "-z"], timeout=60)
+            return set(f"{answer.stdout.raw}{new.stdout.raw}".split("\0")) - {""}
+    return None
 
 
 def _first_branch(call: Invocation) -> str:

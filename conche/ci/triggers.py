@@ -1,4 +1,4 @@
-"""Which workflows an event starts: the branch filters, which act leaves out.
+"""Which workflows an event starts: the filters by branch and by path, which act leaves out.
 
 Source: https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-syntax#filter-pattern-cheat-sheet
 """
@@ -6,7 +6,7 @@ Source: https://docs.github.com/en/actions/reference/workflows-and-actions/workf
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from conche.ci.workflow import Workflow
@@ -16,16 +16,31 @@ __all__ = ["matches", "starts"]
 _SIGN = re.compile(r"\*\*/|\*\*|\*|\[[^\]]*\]|\\.|.", re.DOTALL)
 
 
-def starts(workflow: Workflow, event: str, branch: str) -> bool:
-    """Whether an event on a branch starts a workflow; for a pull request the branch is the one it goes into."""
+def starts(workflow: Workflow, event: str, branch: str, changed: Collection[str] | None = None) -> bool:
+    """Whether an event on a branch starts a workflow; for a pull request the branch is the one it goes into.
+
+    Args:
+        changed: the files that the event brings; None where that is not known, and every filter of paths lets it pass.
+    """
     if event not in workflow.triggers:
         return False
     filters = workflow.triggers[event]
+    if changed is not None and not _brings(filters, changed):
+        return False
     if "branches" in filters:
         return matches(branch, _patterns(filters["branches"]))
     if "branches-ignore" in filters:
         return not matches(branch, _patterns(filters["branches-ignore"]))
     return event != "push" or not ({"tags", "tags-ignore"} & set(filters))
+
+
+def _brings(filters: Mapping[str, Any], changed: Collection[str]) -> bool:
+    """Whether a file that changed is one that the filters of paths ask for."""
+    if "paths" in filters:
+        return any(matches(file, _patterns(filters["paths"])) for file in changed)
+    if "paths-ignore" in filters:
+        return any(not matches(file, _patterns(filters["paths-ignore"])) for file in changed)
+    return True
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:

@@ -40,7 +40,7 @@ jobs:
     needs: first
     runs-on: dev
     steps:
-      - uses: actions/checkout@11bd71901bbe5b1630ceea73d27597364c9af683 # v4.2.2
+      - run: runner-checkout
       - run: echo "heard $WORD in $(ls)"
         env: {WORD: "${{ needs.first.outputs.word }}"}
   third:
@@ -98,10 +98,17 @@ def test_branch_patterns(branch: str, patterns: list[str], passes: bool) -> None
         ("{push: {branches-ignore: [main]}}", "push", "other", True),
         ("{push: {tags: ['v*']}}", "push", "main", False),
         ("{pull_request: {branches: main}}", "pull_request", "main", True),
+        ("{push: {paths: ['conche/**', '*.lock']}}", "push", "main", True),
+        ("{push: {paths: ['tests/**']}}", "push", "main", False),
+        ("{push: {branches: [main], paths: ['conche/**']}}", "push", "develop", False),
+        ("{push: {paths-ignore: ['**.md', 'conche/**']}}", "push", "main", True),
+        ("{push: {paths-ignore: ['src/**', 'conche/**', '*.lock']}}", "push", "main", False),
     ],
 )
 def test_an_event_starts_what_its_filters_let_through(on: str, event: str, branch: str, started: bool) -> None:
-    assert starts(read(parse(f"on: {on}", "x.yml")), event, branch) is started
+    changed = {"conche/ci/act.py", "src/app.py", "requirements.lock"}
+
+    assert starts(read(parse(f"on: {on}", "x.yml")), event, branch, changed) is started
 
 
 def test_act_is_told_every_label_and_that_its_own_files_are_empty() -> None:
@@ -135,6 +142,30 @@ def test_a_dry_run_shows_the_jobs_and_runs_none(stack: SmallStack) -> None:
     assert "job second" in everything.stdout
     assert "job third" not in everything.stdout
     assert [step["subject"] for step in second["plan"]] == ["job first", "job second"]
+
+
+@pytest.mark.process
+def test_a_step_has_the_names_and_the_token_that_a_runner_gives_it(stack: SmallStack) -> None:
+    said = '"$FORGEJO_REF" "$GITEA_EVENT_NAME" "${#FORGEJO_TOKEN}" && echo one=1 >>"$FORGEJO_OUTPUT"'
+    stack.replace(".gitea/workflows/ci.yml", "- run: env", f"- run: printf '<%s %s %s>' {said}")
+
+    done = stack.invoke("ci.run", "--job", "first", "--branch", "develop")
+
+    assert done.returncode == 0, done.stderr
+    assert f"<refs/heads/develop push {len(act.TOKEN)}>" in done.stderr
+
+
+@pytest.mark.process
+def test_a_filter_of_paths_is_kept_to(stack: SmallStack) -> None:
+    stack.write(".gitea/workflows/docs.yml", "on: {push: {paths: ['docs/**']}}\njobs: {d: {runs-on: dev, steps: []}}\n")
+    commit(stack.folder)
+    (stack.folder / "app/version").write_text("two")
+    before = {step["subject"] for step in stack.json("ci.run", "--branch", "develop", "--dry-run")["plan"]}
+    stack.write("docs/new.md", "# New\n")
+
+    after = {step["subject"] for step in stack.json("ci.run", "--branch", "develop", "--dry-run")["plan"]}
+
+    assert after - before == {"job d"}
 
 
 @pytest.mark.process
@@ -354,7 +385,7 @@ def test_the_copy_for_a_run_leaves_nothing_behind(stack: SmallStack, tmp_path: P
 def test_every_tracked_workflow_is_where_the_stack_says() -> None:
     workflows = [file for file in tracked_files(ROOT) if file.parts[:2] == (".gitea", "workflows")]
 
-    assert {file.name for file in workflows} == {"ci-cd-dual.yml", "quick-test.yml"}
+    assert {file.name for file in workflows} == {"ci-cd-dual.yml", "quick-test.yml", "rollback.yml", "toolkit.yml"}
 
 
 def test_the_secret_file_is_what_act_reads() -> None:

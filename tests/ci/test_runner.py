@@ -384,6 +384,7 @@ def test_a_runner_refuses_what_is_no_token(tmp_path: Path, token: str) -> None:
     assert "40 hexadecimal digits" in done.stderr
     assert not (tmp_path / "runner.yaml").exists()
 
+
 def checked_out(tmp_path: Path, ref: str, mask: int = 0o022) -> tuple[Path, dict[str, str]]:
     """What runner-checkout makes of a commit of a repository on this disk; the folder, and what later steps get."""
     source, job, work = tmp_path / "srv/us/shop", tmp_path / "job", tmp_path / "work"
