@@ -21,12 +21,14 @@ from tests.guard import pytest_runtest_protocol
 from tests.isolation import IN_CI, isolate, one_at_a_time
 from tests.selection import pytest_addoption, pytest_collection_modifyitems, pytest_runtest_makereport
 from tests.stacks import ROOT, SmallStack, free_port, tracked_files
+from tests.swarming import pytest_sessionfinish
 
 __all__ = [
     "pytest_addoption",
     "pytest_collection_modifyitems",
     "pytest_runtest_makereport",
     "pytest_runtest_protocol",
+    "pytest_sessionfinish",
 ]
 
 isolate(os.environ, ROOT)
