@@ -101,10 +101,16 @@ def test_names_of_projects_and_images_are_composed(root: Path) -> None:
 
     assert (loaded.project("dev"), loaded.project("prod")) == ("shop-dev", "shop")
     assert loaded.reference("web", "dev") == "registry.example.org:5000/shop/web:develop"
-    assert [
-        loaded.image_of(reference, "dev")
-        for reference in (loaded.reference("web", "dev"), loaded.reference("web", "prod"), "redis:7", "")
-    ] == ["web", None, None, None]
+
+
+def test_without_a_registry_an_image_is_named_by_its_repository_alone() -> None:
+    text = environment("    tag: develop").replace(
+        "registry: host\n", "images: {web: {dockerfile: x, repository: shop}}\n"
+    )
+
+    loaded = stack.parse(text)
+
+    assert (loaded.registry, loaded.reference("web", "dev")) == (None, "shop:develop")
 
 
 def test_anchors_and_merge_keys_are_understood() -> None:
@@ -150,7 +156,6 @@ environments:
     hint = " Did you mean 'web.Dockerfile'?"
 
     assert problems(text, root) == [
-        "  registry: is missing; expected host[:port] of the private registry",
         ":1  name: got 'Shop', expected text that matches ^[a-z][a-z0-9]*([-_][a-z0-9]+)*$",
         ":2  registri: unknown key. Did you mean 'registry'?",
         ":4  images.web.dockerfile: got 'docker/w.Dockerfile', expected a file that exists." + hint,
@@ -223,7 +228,7 @@ def test_a_problem_is_told_with_line_path_value_and_what_was_expected(line: str,
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "- a\n- b\n", "word", "3", "null", "---\n"], ids=repr)
 def test_a_file_that_is_no_mapping_is_told_what_to_be(text: str) -> None:
-    assert problems(text) == ["  (top): expected a mapping with name, registry, images and environments"]
+    assert problems(text) == ["  (top): expected a mapping with name and environments"]
 
 
 def test_a_file_with_two_documents_is_refused() -> None:

@@ -230,6 +230,8 @@ def _modes(call: Invocation, engine: Engine) -> Iterator[Finding]:
 
 
 def _registry(call: Invocation, engine: Engine) -> Iterator[Finding]:
+    if call.stack.registry is None:
+        return
     name, _, port = call.stack.registry.partition(":")
     try:
         with socket.create_connection((name, int(port or 443)), timeout=3):

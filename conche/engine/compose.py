@@ -19,7 +19,7 @@ from conche.engine import containers
 from conche.engine.connection import Engine
 from conche.engine.hashes import TO_ITS_END, UP_WHOLE, asked_of, depend, resolved, shares, without_dependencies
 from conche.engine.ports import Port
-from conche.engine.rendered import host_files, must_exist, published_ports, replicas_of
+from conche.engine.rendered import host_files, images_named, must_exist, published_ports, replicas_of
 from conche.errors import Refused, Unreachable
 from conche.process import Captured, Completed, run, signals_deferred
 from conche.secret import Redactor
@@ -221,7 +221,9 @@ class Compose:
             Unreachable: there is no Compose v2.
         """
         rendered = json.loads(self.document or self._answer(("config", "--format", "json")))
-        return _configuration(self.project, rendered, self._hashes_of(rendered) if hashed else {})
+        # Compose hashes a service without the name that it will give its image.
+        hashes = self._hashes_of(rendered) if hashed else {}
+        return _configuration(self.project, images_named(rendered, self.project), hashes)
 
     def _hashes_of(self, rendered: Mapping[str, Any]) -> dict[str, set[str]]:
         """Service -> the hashes that a container of it may carry, made with what it depends on in sight or without."""
@@ -347,12 +349,6 @@ def _in_order(services: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _service(name: str, body: Mapping[str, Any], rendered: Mapping[str, Any]) -> Service:
-    if not body.get("image"):
-        raise Refused(
-            "image-unnamed",
-            f"The service {name} names no image.",
-            next_command=f"add `image:` to {name}; with `images` in stack.yaml it is built from this repository",
-        )
     needs = body.get("depends_on") or {}
     healthcheck = _healthcheck(body.get("healthcheck"))
     return Service(

@@ -21,12 +21,13 @@ __all__ = [
     "BuildFailed",
     "Found",
     "build",
+    "build_failed",
     "contents",
     "dangling",
     "find",
+    "labelled",
     "normalises",
     "of_repository",
-    "references",
     "remove",
     "same",
     "tag",
@@ -182,6 +183,13 @@ def dangling(engine: Engine, label: str) -> tuple[Found, ...]:
     return tuple(image for one in found if (image := find(engine, one["Id"])))
 
 
+def labelled(engine: Engine, label: str) -> tuple[Found, ...]:
+    """The engine's images with this label that have a tag."""
+    with translated(engine.address):
+        ids = dict.fromkeys(image["Id"] for image in engine.client.api.images(filters={"label": label}))
+    return tuple(image for one in ids if (image := find(engine, one)) and image.tags)
+
+
 def tag(engine: Engine, reference: str, name: str, new: str) -> None:
     """Give an image of the engine another name and tag too."""
     with translated(engine.address):
@@ -201,22 +209,6 @@ def remove(engine: Engine, reference: str) -> None:
             engine.client.api.remove_image(reference)
         except docker.errors.ImageNotFound:
             return
-
-
-def references(dockerfile: str, arguments: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """The base images that a Dockerfile's text asks for, without its own stages and `scratch`."""
-    values: dict[str, str] = {}
-    stages: set[str] = {"scratch"}
-    found: dict[str, None] = {}
-    for line in dockerfile.splitlines():
-        if match := re.match(r"\s*ARG\s+(\w+)=(\S+)", line):
-            values.setdefault(match[1], (arguments or {}).get(match[1], match[2].strip("\"'")))
-        elif match := re.match(r"\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", line, re.IGNORECASE):
-            reference = re.sub(r"\$\{?(\w+)\}?", lambda name: values.get(name[1], name[0]), match[1])
-            if reference not in stages:
-                found[reference] = None
-            stages.add(match[2] or "")
-    return tuple(found)
 
 
 def normalises(engine: Engine) -> tuple[bool, str]:
@@ -256,6 +248,17 @@ def build(engine: Engine, wanted: Build, on_line: Callable[[Captured], None] | N
 
 
 def _build_failed(wanted: Build, completed: Completed) -> Unreachable | BuildFailed:
+    by_hand = ["docker", "build", "--progress=plain", "--file", str(wanted.dockerfile), str(wanted.context)]
+    return build_failed(completed, wanted.reference, wanted.dockerfile.name, shlex.join(by_hand))
+
+
+def build_failed(completed: Completed, reference: str, dockerfile: str, by_hand: str) -> Unreachable | BuildFailed:
+    """What a build that has failed is told as.
+
+    Args:
+        dockerfile: its name.
+        by_hand: the command that shows more.
+    """
     words = completed.stderr.raw
     if "is not a docker command" in words or "unknown command" in words:
         return Unreachable(
@@ -264,24 +267,24 @@ def _build_failed(wanted: Build, completed: Completed) -> Unreachable | BuildFai
         )  # fmt: skip
     if "no space left on device" in words:
         return Unreachable(
-            "disk-full", f"The engine's disk is full; {wanted.reference} was not built.",
+            "disk-full", f"The engine's disk is full; {reference} was not built.",
             evidence=completed.last_lines(5), next_command="docker system df\ndocker builder prune",
         )  # fmt: skip
     if "error getting credentials" in words:
         return Unreachable(
             "credential-helper-unusable",
-            f"{wanted.reference} was not built: a credential helper that {settings()} names cannot be asked.",
+            f"{reference} was not built: a credential helper that {settings()} names cannot be asked.",
             looked_at=[str(settings()), *missing_helpers()],
             evidence=completed.last_lines(3),
             next_command=f"install it, or take the line that names it out of {settings()}",
         )
+    # buildx says all of it on stderr; Compose tells the steps on stdout, and what went wrong on stderr.
+    steps, said = completed.stdout.lines(), completed.stderr.lines()
     return BuildFailed(
         "build-failed",
-        f"{wanted.dockerfile.name} does not build.",
-        evidence=_failing_step(completed.stderr.lines()),
-        next_command=shlex.join(
-            ["docker", "build", "--progress=plain", "--file", str(wanted.dockerfile), str(wanted.context)]
-        ),
+        f"{dockerfile} does not build.",
+        evidence=_failing_step([*steps, *said]),
+        next_command=by_hand,
     )
 
 

@@ -8,7 +8,16 @@ from typing import Any
 
 from conche.engine.ports import Port
 
-__all__ = ["host_files", "must_exist", "published_ports", "replicas_of"]
+__all__ = ["host_files", "images_named", "must_exist", "published_ports", "replicas_of"]
+
+
+def images_named(rendered: Mapping[str, Any], project: str) -> Mapping[str, Any]:
+    """The same, with the name that Compose gives the image of a service that is built and names none."""
+    bodies = rendered["services"]
+    if all(body.get("image") for body in bodies.values()):
+        return rendered
+    services = {name: {**body, "image": body.get("image") or f"{project}-{name}"} for name, body in bodies.items()}
+    return {**rendered, "services": services}
 
 
 def host_files(body: Mapping[str, Any], rendered: Mapping[str, Any], kind: str) -> tuple[Path, ...]:

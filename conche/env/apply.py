@@ -39,7 +39,7 @@ class Applier:
 
     Args:
         seen: the environment before.
-        build: builds one image of stack.yaml; given its name.
+        build: builds one of the stack's own images; given its reference.
         fetch: gets an image that is not built; given its reference.
         timeout: seconds to wait for health; None for what the healthchecks allow.
         held: descriptor of the environment's lock, for what outlives us.
@@ -98,7 +98,7 @@ class Applier:
                 with signals_deferred():
                     networks.create(self.compose.engine, name)
             case "build", "image":
-                self.build(self.seen.own[name])
+                self.build(name)
             case "pull", "image":
                 try:
                     self._pull(name)
@@ -130,7 +130,7 @@ class Applier:
             if reference not in self.seen.own:
                 raise
             self.progress.step(f"{failure.message} Building it from this checkout instead")
-            self.build(self.seen.own[reference])
+            self.build(reference)
 
     def _go_without(self, reference: str, plan: Plan, failure: ConcheError) -> None:
         """Leave out the services whose image cannot be had, and what waits for them, where others are left."""

@@ -6,10 +6,11 @@ from conche.command import Invocation
 from conche.engine import containers, networks
 from conche.engine.compose import Compose
 from conche.env.locking import locked
-from conche.env.observe import observe, open_compose
+from conche.env.observe import observe
 from conche.env.plan import plan_down
 from conche.errors import Refused
 from conche.outcome import Outcome, Table
+from conche.session import open_compose
 
 __all__ = ["down"]
 

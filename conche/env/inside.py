@@ -10,12 +10,13 @@ from typing import Any
 
 from conche.command import Invocation
 from conche.env import on_swarm
-from conche.env.observe import observe, open_compose, service_of
+from conche.env.observe import observe, service_of
 from conche.errors import Refused
 from conche.outcome import Outcome
 from conche.output import at_terminal
 from conche.process import Captured, replace, run
 from conche.secret import MASK, SECRET_NAME
+from conche.session import open_compose
 
 __all__ = ["config", "execute", "logs"]
 

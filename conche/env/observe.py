@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from conche.command import Invocation
 from conche.engine import containers, images, kept, networks
 from conche.engine.compose import Compose, Configuration, Service
 from conche.engine.connection import Engine
@@ -18,12 +14,11 @@ from conche.engine.hashes import GONE
 from conche.engine.images import Found
 from conche.env.contents import may_have_contents, outdated
 from conche.env.definitions import altered_services
-from conche.errors import ConcheError, NotFound, did_you_mean
-from conche.secret import SECRET_NAME, Redactor, Secret
-from conche.secrets.values import for_environment, variables
-from conche.stack import TRIAL, Environment, Stack
+from conche.errors import NotFound, did_you_mean
+from conche.images.own import in_registry, own_images
+from conche.stack import TRIAL, Stack
 
-__all__ = ["Observed", "contents_of", "glance", "look", "observe", "open_compose", "service_of"]
+__all__ = ["Observed", "contents_of", "glance", "look", "observe", "service_of"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,8 @@ class Observed:
         outdated: service -> which of its configs and secrets its containers have in another content, in words.
         missing_networks: external networks that are not on the engine.
         leftovers: containers of an interrupted trial or replacement.
-        own: reference -> image of stack.yaml, for the images this repository builds.
+        own: reference -> its name in stack.yaml, or the service that describes it, for the images built here.
+        unregistered: those of them that no registry has: they are built, and never pulled.
         release: the release that serves, where the environment is run by releases; empty elsewhere.
         changed: services whose files say something else than that release.
         interrupted: a release that was killed.
@@ -61,6 +57,7 @@ class Observed:
     contents: Mapping[str, str] = field(default_factory=dict)
     altered: Mapping[str, Sequence[str]] = field(default_factory=dict)
     outdated: Mapping[str, str] = field(default_factory=dict)
+    unregistered: frozenset[str] = frozenset()
 
     def same_image(self, one: str, other: str) -> bool:
         """Whether two image ids have the same in them."""
@@ -69,45 +66,6 @@ class Observed:
     def of(self, service: str) -> tuple[Container, ...]:
         """The containers of one service."""
         return tuple(container for container in self.containers if container.service == service)
-
-
-def open_compose(call: Invocation, name: str, secrets: Mapping[str, Secret] | None = None) -> Compose:
-    """The Compose project of an environment, with the variables its files interpolate.
-
-    What Compose and the engine say is read as it is; the command's output redacts these secrets from now on.
-
-    Args:
-        secrets: by name, as `conche.secrets.values` gives them; by default those that can be had without a complaint,
-            which is enough to look.
-    """
-    stack, root = call.stack, call.root
-    environment = stack.environments[name]
-    files = tuple(root / file for file in environment.compose)
-    values = _at_hand(stack, name, root) if secrets is None else secrets
-    shown = _variables(environment, files, root)
-    hidden = variables(stack.secrets, values) if stack.secrets else {}
-    named = [Secret(value) for variable, value in shown.items() if SECRET_NAME.search(variable)]
-    redact = Redactor([*named, *values.values()])
-    call.output.redact.adopt(redact)
-    return Compose(
-        Engine(environment.engine),
-        stack.project(name),
-        files,
-        {
-            **shown,
-            **{variable: secret.reveal() for variable, secret in hidden.items()},
-            **({"COMPOSE_PROFILES": ",".join(environment.profiles)} if environment.profiles else {}),
-        },
-        redact,
-    )
-
-
-def _at_hand(stack: Stack, name: str, root: Path) -> Mapping[str, Secret]:
-    """An environment's secrets where there is a key for them; else what .env says has to do."""
-    try:
-        return for_environment(stack, root, name, lambda _: None, create=False)
-    except ConcheError:
-        return {}
 
 
 def glance(stack: Stack, name: str, compose: Compose) -> Observed | None:
@@ -205,7 +163,8 @@ def _observed(
 ) -> Observed:
     references = {service.image for service in configuration.services.values()}
     ids = {reference: images.find(compose.engine, reference) for reference in sorted(references)}
-    own = {reference: stack.image_of(reference, name) for reference in references}
+    described = own_images(stack, name, compose, configuration)
+    own = {one: image.name for one, image in described.items() if one in references}
     external = configuration.external_networks
     present = networks.names(compose.engine) if external else frozenset()
     return Observed(
@@ -215,7 +174,8 @@ def _observed(
         images={reference: image.id if image else None for reference, image in ids.items()},
         missing_networks=tuple(network for network in external if network not in present),
         leftovers=leftovers,
-        own={reference: image for reference, image in own.items() if image},
+        own=own,
+        unregistered=frozenset(one for one in own if not in_registry(stack, one)),
         contents=contents_of(compose.engine, found, ids),
         altered=altered_services(stack.name, compose.engine, configuration, found),
         outdated=outdated(compose, configuration, found, stack.secrets),
@@ -235,29 +195,3 @@ def service_of(configuration: Configuration, name: str) -> Service:
             looked_at=[f"services: {', '.join(configuration.services)}"],
         )
     return configuration.services[name]
-
-
-def _variables(environment: Environment, files: tuple[Path, ...], root: Path) -> dict[str, str]:
-    """What stack.yaml decides, then the shell for the names that the files mention, then .env."""
-    owner = root.stat()
-    values = {
-        "CONCHE_PUBLISH": environment.publish,
-        "CONCHE_UID": str(owner.st_uid or 1000),
-        "CONCHE_GID": str(owner.st_gid or 1000),
-    }
-    if environment.port is not None:
-        values["CONCHE_PORT"] = str(environment.port)
-    written = _dotenv(root / ".env")
-    mentioned = {
-        name for file in files for name in re.findall(r"\$\{?([A-Za-z_]\w*)", file.read_text(encoding="utf-8"))
-    }
-    shell = {name: os.environ[name] for name in mentioned if name in os.environ}
-    return {**written, **shell, **values}
-
-
-def _dotenv(file: Path) -> dict[str, str]:
-    if not file.is_file():
-        return {}
-    from conche.secrets.dotenv import parse
-
-    return parse(file.read_text(encoding="utf-8"))

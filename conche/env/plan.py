@@ -119,7 +119,8 @@ def _image_steps(seen: Observed, services: Mapping[str, Service], *, build: bool
     for reference in {service.image: None for service in services.values()}:
         missing = seen.images.get(reference) is None
         cause = "no such image on the engine" if missing else "asked for"
-        if reference in seen.own and (build or (missing and not refresh)):
+        built_alone = reference in seen.unregistered and (missing or refresh)
+        if reference in seen.own and (build or (missing and not refresh) or built_alone):
             steps[reference] = Step("build", f"image {reference}", cause)
         elif missing or refresh:
             steps[reference] = Step("pull", f"image {reference}", cause)

@@ -12,9 +12,10 @@ from conche.engine import networks, state
 from conche.env import on_swarm, report
 from conche.env.deploy.swarm_view import SwarmObserved, look_at_swarm
 from conche.env.deploy.view import look_at_release
-from conche.env.observe import Observed, glance, observe, open_compose
+from conche.env.observe import Observed, glance, observe
 from conche.errors import CheckFailed, ConcheError, Refused
 from conche.outcome import Outcome, Plan, Step, Table
+from conche.session import open_compose
 
 __all__ = ["health", "list_networks", "status"]
 

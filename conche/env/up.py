@@ -10,12 +10,13 @@ from conche.engine.compose import Compose
 from conche.env import on_swarm, report
 from conche.env.definitions import remember
 from conche.env.locking import everywhere, here
-from conche.env.observe import Observed, glance, observe, open_compose, service_of
+from conche.env.observe import Observed, glance, observe, service_of
 from conche.env.plan import plan_up
 from conche.errors import Refused
 from conche.outcome import Outcome, Plan, Step
 from conche.secret import Secret
 from conche.secrets.values import for_environment, used_by
+from conche.session import open_compose
 
 __all__ = ["apply", "nothing_to_do", "reported", "restart", "up", "update"]
 
@@ -151,13 +152,15 @@ def apply(
     from conche.env.apply import Applier
     from conche.images.build import build as build_image
     from conche.images.fetch import fetch
+    from conche.images.own import own_images
 
+    own = own_images(call.stack, seen.name, compose, seen.configuration)
     with call.output.progress(f"{call.output.command} --env {seen.name}") as progress:
         Applier(
             compose,
             seen,
             progress,
-            build=lambda image: build_image(call.stack, call.root, compose.engine, image, seen.name, progress),
+            build=lambda reference: build_image(call.stack, call.root, compose.engine, own[reference], progress),
             fetch=lambda reference: fetch(call.stack, call.root, compose.engine, reference, progress),
             timeout=timeout,
             held=held,

@@ -14,7 +14,7 @@ from conche.engine import images
 from conche.engine.connection import Engine, translated
 from conche.errors import NotFound, Refused, Unreachable
 from conche.files import write_atomic
-from conche.images.deliver import chosen
+from conche.images.own import chosen
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.process import run
 from conche.units import size
@@ -25,7 +25,7 @@ __all__ = ["load", "save"]
 def save(call: Invocation, environment: str, image: str | None, to: str, *, force: bool) -> Outcome:
     """Write images to a file, whole or not at all, with a file beside it that holds its sha256."""
     engine = Engine(call.environment(environment).engine)
-    references = [call.stack.reference(name, environment) for name in chosen(call, environment, image)]
+    references = [one.reference for one in chosen(call, environment, image)]
     missing = [one for one in references if images.find(engine, one) is None]
     if missing:
         raise NotFound(

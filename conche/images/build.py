@@ -9,10 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from conche.engine import images
+from conche.engine.builds import ServiceBuild, base_images
+from conche.engine.builds import build as build_service
 from conche.engine.connection import Engine
+from conche.engine.dockerfile import references
 from conche.files import private_folder, write_atomic
 from conche.images.fetch import fetch
 from conche.images.observe import STACK
+from conche.images.own import Own
 from conche.images.reference import parse
 from conche.images.revision import Revision, revision
 from conche.output import Progress
@@ -34,14 +38,13 @@ def build(
     stack: Stack,
     root: Path,
     engine: Engine,
-    image: str,
-    environment: str,
+    own: Own,
     progress: Progress,
     *,
     fresh: bool = False,
     reproducible: bool = False,
 ) -> str:
-    """Build one image of the stack under its environment's tag and its git revision's.
+    """Build one image of the stack under its own name and its git revision's tag.
 
     Args:
         fresh: take nothing from the build cache.
@@ -50,12 +53,16 @@ def build(
     Returns:
         The reference it has now.
     """
-    reference = stack.reference(image, environment)
-    dockerfile = root / stack.images[image].dockerfile
-    for base in images.references(dockerfile.read_text(encoding="utf-8")):
-        fetch(stack, root, engine, base, progress, anew=False)
     at = revision(root)
-    progress.step(f"building {reference}" + (f" from {at.name}" if at.tag else ""))
+    said = f"building {own.reference}" + (f" from {at.name}" if at.tag else "")
+    if own.compose is not None:
+        _by_compose(stack, root, engine, own, at, progress, fresh=fresh, said=said)
+        return own.reference
+    reference, image = own.reference, own.name
+    dockerfile = root / stack.images[image].dockerfile
+    for base in references(dockerfile.read_text(encoding="utf-8")):
+        fetch(stack, root, engine, base, progress, anew=False)
+    progress.step(said)
     anew = reproducible and images.normalises(engine)[0]
     with _host_secrets() as secrets, private_folder(large=True) as folder:
         wanted = images.Build(
@@ -65,12 +72,41 @@ def build(
             arguments=_arguments(at),
             secrets=secrets,
             labels={STACK: stack.name, **_labels(at)},
-            also=(str(parse(reference).tagged(at.tag)),) if at.tag else (),
+            also=_further(reference, at),
             fresh=fresh,
             archive=folder / "image.tar" if anew else None,
         )
         images.build(engine, wanted, on_line=_only_steps(progress))
     return reference
+
+
+def _by_compose(
+    stack: Stack, root: Path, engine: Engine, own: Own, at: Revision, progress: Progress, *, fresh: bool, said: str
+) -> None:
+    """Build what a service's `build:` describes, by Compose, which knows every key of it."""
+    assert own.compose is not None
+    services = own.rendered["services"]
+    made_here = {service["image"] for service in services.values() if service.get("build")}
+    for base in base_images(own.rendered, own.name):
+        if base not in made_here:
+            fetch(stack, root, engine, base, progress, anew=False)
+    progress.step(said)
+    with _host_secrets() as secrets:
+        wanted = ServiceBuild(
+            own.name,
+            own.reference,
+            tags=_further(own.reference, at),
+            labels={STACK: stack.name, **_labels(at)},
+            arguments=_arguments(at),
+            secrets=secrets,
+            fresh=fresh,
+        )
+        build_service(own.compose, own.rendered, wanted, _only_steps(progress))
+
+
+def _further(reference: str, at: Revision) -> tuple[str, ...]:
+    """The revision's tag beside the environment's."""
+    return (parse(reference).tagged(at.tag).familiar,) if at.tag else ()
 
 
 def _arguments(at: Revision) -> Mapping[str, str]:

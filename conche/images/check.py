@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 
 from conche.command import Invocation
 from conche.engine import images
+from conche.engine.builds import base_images
 from conche.engine.connection import Engine
+from conche.engine.dockerfile import references
 from conche.engine.images import Found
 from conche.errors import NotFound
-from conche.images.deliver import chosen
 from conche.images.observe import CREATED, REVISION, age
+from conche.images.own import Own, chosen
 from conche.images.reference import parse
 from conche.outcome import Outcome, Table
 from conche.secrets import keys
@@ -41,8 +43,8 @@ def check(call: Invocation, environment: str, image: str | None) -> Outcome:
     """Labels, user, secrets in layers and history, size against the last, age of the base."""
     engine = Engine(call.environment(environment).engine)
     findings: dict[str, list[_Finding]] = {}
-    for name in chosen(call, environment, image):
-        reference = call.stack.reference(name, environment)
+    for own in chosen(call, environment, image):
+        reference = own.reference
         found = images.find(engine, reference)
         if found is None:
             raise NotFound(
@@ -57,7 +59,7 @@ def check(call: Invocation, environment: str, image: str | None) -> Outcome:
                 _user(found),
                 _secrets(call, engine, reference),
                 _size(engine, found, reference),
-                *_bases(call, engine, name),
+                *_bases(call, engine, own),
             ]
     rows = tuple((ref, one.check, one.state, one.words) for ref, several in findings.items() for one in several)
     return Outcome(
@@ -109,9 +111,13 @@ def _size(engine: Engine, found: Found, reference: str) -> _Finding:
     return _Finding("size", "failed" if grown else "ok", said)
 
 
-def _bases(call: Invocation, engine: Engine, name: str) -> Iterator[_Finding]:
-    dockerfile = call.root / call.stack.images[name].dockerfile
-    for reference in images.references(dockerfile.read_text(encoding="utf-8")):
+def _bases(call: Invocation, engine: Engine, own: Own) -> Iterator[_Finding]:
+    if own.compose is None:
+        dockerfile = call.root / call.stack.images[own.name].dockerfile
+        asked = references(dockerfile.read_text(encoding="utf-8"))
+    else:
+        asked = base_images(own.rendered, own.name)
+    for reference in asked:
         base = images.find(engine, reference)
         old = age(base.created, datetime.now(UTC)) if base else None
         if old is None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from conche.command import Invocation
 from conche.engine import images, transfer
 from conche.engine.connection import Engine
 from conche.engine.transfer import Credentials, Pushed
-from conche.errors import NotFound, Refused, Unreachable, did_you_mean
+from conche.errors import NotFound, Refused, Unreachable
 from conche.images.build import build
 from conche.images.login import open_registry, two_sides
+from conche.images.own import Own, chosen
 from conche.images.reference import Reference, parse
 from conche.images.registry import Registry
 from conche.images.revision import Revision, revision
@@ -19,7 +20,7 @@ from conche.outcome import Outcome, Plan, Step, Table
 from conche.output import Progress
 from conche.units import size
 
-__all__ = ["build_all", "chosen", "pull_all", "push_all", "release"]
+__all__ = ["build_all", "pull_all", "push_all", "release"]
 
 
 @dataclass(frozen=True)
@@ -36,37 +37,18 @@ class _Given:
         return tuple(dict.fromkeys(tag for tag in (self.revision, self.reference.tag) if tag))
 
 
-def chosen(call: Invocation, environment: str, image: str | None) -> list[str]:
-    """The images that are meant: one, or all of stack.yaml.
-
-    Raises:
-        NotFound: with the ones there are.
-    """
-    call.environment(environment)
-    known = call.stack.images
-    if image is not None and image not in known:
-        raise NotFound(
-            "no-such-image",
-            f"stack.yaml has no image {image!r}.{did_you_mean(image, known)}",
-            looked_at=[f"images: {', '.join(known) or 'none'}"],
-        )
-    if not known:
-        raise Refused("no-images", "stack.yaml builds no image.", next_command="add `images` to stack.yaml")
-    return [image] if image else list(known)
-
-
 def build_all(call: Invocation, environment: str, image: str | None, *, fresh: bool) -> Outcome:
     """Build images for an environment; each gets the environment's tag and its git revision's."""
-    names, at = chosen(call, environment, image), revision(call.root)
+    given, at = chosen(call, environment, image), revision(call.root)
     engine = _engine(call, environment)
-    plan = _build_plan(call, environment, names, at)
+    plan = _build_plan(given, at)
     if call.dry_run:
         return Outcome(plan=plan, warnings=_dirt(at))
-    before = {name: images.find(engine, call.stack.reference(name, environment)) for name in names}
-    with call.output.progress(f"building {', '.join(names)} for {environment}") as progress:
+    before = {one.name: images.find(engine, one.reference) for one in given}
+    with call.output.progress(f"building {', '.join(one.name for one in given)} for {environment}") as progress:
         built = {
-            name: build(call.stack, call.root, engine, name, environment, progress, fresh=fresh, reproducible=True)
-            for name in names
+            one.name: build(call.stack, call.root, engine, one, progress, fresh=fresh, reproducible=True)
+            for one in given
         }
     found = {name: images.find(engine, reference) for name, reference in built.items()}
     rows = tuple(
@@ -87,9 +69,9 @@ def build_all(call: Invocation, environment: str, image: str | None, *, fresh: b
 
 def push_all(call: Invocation, environment: str, image: str | None) -> Outcome:
     """Push what is built for an environment: the revision's tag, then the environment's."""
-    names = chosen(call, environment, image)
+    own = chosen(call, environment, image)
     engine = _engine(call, environment)
-    given = [_built(call, engine, name, environment) for name in names]
+    given = [_built(engine, one, environment) for one in own]
     plan = Plan(
         tuple(Step("push", f"image {one.reference.tagged(tag)}", "asked for") for one in given for tag in one.tags)
     )
@@ -112,9 +94,8 @@ def push_all(call: Invocation, environment: str, image: str | None) -> Outcome:
 
 def pull_all(call: Invocation, environment: str, image: str | None) -> Outcome:
     """Pull an environment's images from the registry."""
-    names = chosen(call, environment, image)
     engine = _engine(call, environment)
-    given = [parse(call.stack.reference(name, environment)) for name in names]
+    given = [parse(one.reference) for one in chosen(call, environment, image)]
     plan = Plan(tuple(Step("pull", f"image {one}", "asked for") for one in given))
     if call.dry_run:
         return Outcome(plan=plan)
@@ -146,32 +127,32 @@ def release(call: Invocation, environment: str, image: str | None, *, allow_dirt
     Raises:
         Refused: a protected environment's image would be built from a tree that is no commit.
     """
-    names, at = chosen(call, environment, image), revision(call.root)
+    own, at = chosen(call, environment, image), revision(call.root)
     if at.dirty and call.environment(environment).protected and not allow_dirty:
         raise Refused(
             "tree-dirty",
             f"The checkout is no commit ({at.name}), and {environment} is protected.",
             next_command="git status\ngit commit    # or, knowing what that means: --allow-dirty",
         )
-    if len(names) > 1:
+    if len(own) > 1:
         raise Refused(
             "image-unclear",
             "The stack builds several images, and a release is of one.",
-            looked_at=[f"images: {', '.join(names)}"],
-            next_command=f"invoke images.release --env {environment} --image {names[0]}",
+            looked_at=[f"images: {', '.join(one.name for one in own)}"],
+            next_command=f"invoke images.release --env {environment} --image {own[0].name}",
         )
-    [name] = names
+    name = own[0].name
     engine = _engine(call, environment)
-    planned = _Given(name, parse(call.stack.reference(name, environment)), at.tag)
+    planned = _Given(name, parse(own[0].reference), at.tag)
     pushes = (Step("push", f"image {planned.reference.tagged(tag)}", "asked for") for tag in planned.tags)
-    plan = Plan((*_build_plan(call, environment, names, at), *pushes))
+    plan = Plan((*_build_plan(own, at), *pushes))
     if call.dry_run:
         return Outcome(plan=plan, warnings=_dirt(at))
     registry, known = open_registry(call, engine)
     registry.check()
     before = _meanings(registry, planned)
     with call.output.progress(f"releasing {name} for {environment}") as progress:
-        build(call.stack, call.root, engine, name, environment, progress, reproducible=True)
+        build(call.stack, call.root, engine, own[0], progress, reproducible=True)
         pushed = _push(engine, registry, planned, known, progress)
     value = _as_json(planned, pushed)
     return Outcome(
@@ -187,14 +168,14 @@ def _engine(call: Invocation, environment: str) -> Engine:
     return Engine(call.environment(environment).engine)
 
 
-def _build_plan(call: Invocation, environment: str, names: list[str], at: Revision) -> Plan:
+def _build_plan(own: Sequence[Own], at: Revision) -> Plan:
     cause = f"of {at.name}" if at.tag else "asked for"
-    return Plan(tuple(Step("build", f"image {call.stack.reference(name, environment)}", cause) for name in names))
+    return Plan(tuple(Step("build", f"image {one.reference}", cause) for one in own))
 
 
-def _built(call: Invocation, engine: Engine, name: str, environment: str) -> _Given:
+def _built(engine: Engine, own: Own, environment: str) -> _Given:
     """An image that is on the engine, with the tag of the revision it was built from."""
-    reference = parse(call.stack.reference(name, environment))
+    reference = parse(own.reference)
     found = images.find(engine, str(reference))
     if found is None:
         raise NotFound(
@@ -205,7 +186,7 @@ def _built(call: Invocation, engine: Engine, name: str, environment: str) -> _Gi
         )
     tags = {parse(tag).tag for tag in found.tags if parse(tag).name == reference.name}
     at = found.labels.get("org.opencontainers.image.revision", "")
-    return _Given(name, reference, at if at in tags else "")
+    return _Given(own.name, reference, at if at in tags else "")
 
 
 def _meanings(registry: Registry, given: _Given) -> list[str | None]:

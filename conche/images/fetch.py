@@ -10,7 +10,7 @@ from conche.engine import images, transfer
 from conche.engine.connection import Engine
 from conche.errors import ConcheError
 from conche.images.base import Origin, provide
-from conche.images.login import credentials
+from conche.images.login import credentials, registry_of
 from conche.images.reference import Reference, parse
 from conche.output import Progress
 from conche.stack import Stack
@@ -25,7 +25,7 @@ def mirrored(stack: Stack, upstream: Reference) -> Reference:
     """Where the private registry keeps a copy of an upstream image: HOST/mirror/docker.io/library/nginx:1.27."""
     # A repository's name has no colons and brackets, as ports and addresses have.
     host = re.sub(r"[^a-z0-9.]+", "-", upstream.registry.lower()).strip("-")
-    return Reference(stack.registry, f"{MIRROR}/{host}/{upstream.repository}", upstream.tag)
+    return Reference(registry_of(stack), f"{MIRROR}/{host}/{upstream.repository}", upstream.tag)
 
 
 def fetch(stack: Stack, root: Path, engine: Engine, reference: str, progress: Progress, *, anew: bool = True) -> None:
@@ -57,7 +57,9 @@ def fetch(stack: Stack, root: Path, engine: Engine, reference: str, progress: Pr
 def _from_mirror(stack: Stack, root: Path, engine: Engine, reference: str, progress: Progress) -> bool:
     """Whether the private registry had a copy; where it does not answer, or has none, nothing is lost."""
     upstream = parse(reference)
-    if upstream.digest:  # an engine has no way to give an image a name by digest but to pull it under that name
+    if (
+        stack.registry is None or upstream.digest
+    ):  # an engine has no way to give an image a name by digest but to pull it under that name
         return False
     copy = mirrored(stack, upstream)
     try:

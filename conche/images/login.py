@@ -19,7 +19,7 @@ from conche.secrets import keys
 from conche.secrets.values import PLACEHOLDERS, for_environment, open_store, used_by
 from conche.stack import Stack
 
-__all__ = ["credentials", "login", "open_registry", "two_sides"]
+__all__ = ["credentials", "login", "open_registry", "registry_of", "two_sides"]
 
 
 def credentials(stack: Stack, root: Path) -> Credentials | None:
@@ -35,7 +35,23 @@ def credentials(stack: Stack, root: Path) -> Credentials | None:
         values = _values(stack, root)
         if stack.login.user in values and stack.login.password in values:
             return Credentials(values[stack.login.user].reveal(), values[stack.login.password])
-    return stored(stack.registry)
+    return stored(stack.registry) if stack.registry else None
+
+
+def registry_of(stack: Stack) -> str:
+    """The host of the private registry.
+
+    Raises:
+        Refused: stack.yaml names none, and images stay where they are built.
+    """
+    if stack.registry is None:
+        raise Refused(
+            "no-registry",
+            "stack.yaml names no registry: the images of this stack stay on the engine that builds them.",
+            next_command="add `registry: HOST:PORT` to stack.yaml, and name the image that a service builds"
+            " HOST:PORT/NAME:TAG",
+        )
+    return stack.registry
 
 
 def _values(stack: Stack, root: Path) -> dict[str, Secret]:
@@ -56,12 +72,13 @@ def open_registry(call: Invocation, engine: Engine | None = None) -> tuple[Regis
     Args:
         engine: which pushes to it or pulls from it.
     """
+    host = registry_of(call.stack)
     known = credentials(call.stack, call.root)
     if known is not None:
         call.output.redact.learn([known.password])
-    unasked = "" if known else stored_login(call.stack.registry).problem
+    unasked = "" if known else stored_login(host).problem
     note = two_sides(call.stack, engine) or unasked
-    return Registry(call.stack.registry, known, note=note, environments=_released_for(call.stack)), known
+    return Registry(host, known, note=note, environments=_released_for(call.stack)), known
 
 
 def _released_for(stack: Stack) -> dict[str, str]:
@@ -72,7 +89,7 @@ def _released_for(stack: Stack) -> dict[str, str]:
 
 def two_sides(stack: Stack, engine: Engine | None) -> str:
     """What to know where a host such as `localhost` means one registry to us and another to an engine elsewhere."""
-    if engine is None or engine.is_local or not is_here(stack.registry):
+    if engine is None or engine.is_local or stack.registry is None or not is_here(stack.registry):
         return ""
     return (
         f"{stack.registry} means a registry on its own machine to the engine at {engine.address}, and one on this "
@@ -82,7 +99,7 @@ def two_sides(stack: Stack, engine: Engine | None) -> str:
 
 def login(call: Invocation, *, persist: bool) -> Outcome:
     """See that the registry lets us in; with `persist`, let the Docker CLI remember it."""
-    engine, host = Engine(), call.stack.registry
+    engine, host = Engine(), registry_of(call.stack)
     registry, known = open_registry(call)
     if known is None:
         raise KeyUnusable(

@@ -10,6 +10,7 @@ import yaml
 from conche.command import Invocation
 from conche.engine import images, transfer
 from conche.engine.connection import Engine
+from conche.engine.dockerfile import references
 from conche.engine.transfer import Credentials
 from conche.errors import ConcheError, NotFound, Partial, Refused
 from conche.images.fetch import fetch, mirrored
@@ -36,7 +37,7 @@ def upstream(stack: Stack, root: Path) -> tuple[tuple[str, ...], tuple[str, ...]
 
 def _named(stack: Stack, root: Path) -> Iterator[str]:
     for image in stack.images.values():
-        found = images.references((root / image.dockerfile).read_text(encoding="utf-8"))
+        found = references((root / image.dockerfile).read_text(encoding="utf-8"))
         yield from (one for one in found if _is_upstream(stack, one))
     for environment in stack.environments.values():
         for file in (*environment.compose, *(environment.deploy.overlay if environment.deploy else ())):

@@ -27,6 +27,8 @@ __all__ = [
     "digests",
     "engines",
     "observe",
+    "own_here",
+    "own_names",
     "running",
 ]
 
@@ -106,13 +108,14 @@ class Observed:
     used: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-def observe(stack: Stack, registry: Registry) -> Observed:
-    """Ask the registry, the engines, and the environments."""
+def observe(stack: Stack, registry: Registry | None) -> Observed:
+    """Ask the registry, where there is one, the engines, and the environments."""
     problems: list[ConcheError] = []
     kept: list[Kept] = []
     repositories = sorted({image.repository for image in stack.images.values()})
     try:
-        for repository in repositories:
+        for repository in repositories if registry else ():
+            assert registry is not None
             kept += _kept(registry, repository)
     except ConcheError as error:
         problems.append(error)
@@ -124,13 +127,24 @@ def observe(stack: Stack, registry: Registry) -> Observed:
         try:
             used[engine.address] = containers.users(engine)
             loose[engine.address] = images.dangling(engine, f"{STACK}={stack.name}")
-            local[engine.address] = tuple(
-                one for name in repositories for one in images.of_repository(engine, f"{stack.registry}/{name}")
-            )
+            local[engine.address] = own_here(stack, engine)
             found += [one for name in names for one in running(stack, engine, name)]
         except ConcheError as error:
             problems.append(error)
     return Observed(tuple(kept), local, tuple(found), tuple(problems), loose, used)
+
+
+def own_names(stack: Stack) -> dict[str, str]:
+    """The images that stack.yaml describes, without their tags: as an engine calls them -> repository."""
+    host = f"{stack.registry}/" if stack.registry else ""
+    return {f"{host}{image.repository}": image.repository for image in stack.images.values()}
+
+
+def own_here(stack: Stack, engine: Engine) -> tuple[Found, ...]:
+    """This stack's own images on an engine: by the names in stack.yaml, and by the label that a build gives them."""
+    named = [one for name in own_names(stack) for one in images.of_repository(engine, name)]
+    ours = images.labelled(engine, f"{STACK}={stack.name}")
+    return tuple({one.id: one for one in (*named, *ours)}.values())
 
 
 def engines(stack: Stack) -> list[tuple[Engine, list[str]]]:
@@ -150,20 +164,22 @@ def running(stack: Stack, engine: Engine, environment: str) -> list[Running]:
     """
     if stack.environments[environment].swarm:
         return list(_on_swarm(stack, engine, environment))
-    names = {f"{stack.registry}/{image.repository}": image.repository for image in stack.images.values()}
+    names = {parse(name).name: repository for name, repository in own_names(stack).items()}
     found = []
     for one in containers.of_project(engine, stack.project(environment)):
         container = containers.asked(engine, one)
         image = images.find(engine, container.image_id)
         named = parse(container.image)
-        origin = {parse(text).name for text in (container.image, *(image.tags + image.digests if image else ()))}
-        for name in origin & names.keys():
+        known = [parse(text).name for text in (image.tags + image.digests if image else ())]
+        ours = set(known) if image and image.labels.get(STACK) == stack.name else set()
+        for name in ({named.name, *known} & names.keys()) | ours:
             digests = frozenset(
                 parse(text).digest for text in (image.digests if image else ()) if parse(text).name == name
             )
+            repository = names.get(name) or parse(name).repository
             found.append(
                 Running(
-                    environment, container.service, names[name], container.image_id, digests, container.revision,
+                    environment, container.service, repository, container.image_id, digests, container.revision,
                     container.state, container.health,
                     named.tag if named.name == name else "", named.digest if named.name == name else "",
                 )
@@ -173,7 +189,7 @@ def running(stack: Stack, engine: Engine, environment: str) -> list[Running]:
 
 def _on_swarm(stack: Stack, engine: Engine, environment: str) -> Iterator[Running]:
     """What the services of a swarm are made from; one that has not all of its tasks has not shown that it works."""
-    names = {f"{stack.registry}/{image.repository}": image.repository for image in stack.images.values()}
+    names = {parse(name).name: repository for name, repository in own_names(stack).items()}
     for one in swarm.services(engine, stack.project(environment)):
         image = images.find(engine, one.image)
         known = [parse(text) for text in (one.image, *(image.tags + image.digests if image else ()))]

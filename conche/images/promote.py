@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from conche.command import Invocation
 from conche.engine.connection import Engine
 from conche.errors import ConcheError, NotFound, Partial, Refused
-from conche.images.deliver import chosen
-from conche.images.login import open_registry
+from conche.images.login import open_registry, registry_of
 from conche.images.observe import Running, running
-from conche.images.reference import Reference
+from conche.images.own import Own, chosen
+from conche.images.reference import Reference, parse
 from conche.images.registry import Manifest, Registry
 from conche.outcome import Outcome, Plan, Step, Table
 
@@ -44,21 +44,26 @@ def promote(call: Invocation, source: str, destination: str, *, image: str | Non
     Raises:
         Refused: nothing runs there, it was never pushed, or it was built from a tree that is no commit.
     """
-    names = chosen(call, source, image)
+    given = chosen(call, source, image)
     call.environment(destination)
     if source == destination:
         raise Refused("same-environment", f"{source} cannot be promoted to itself.")
     registry, _ = open_registry(call)
     runs = running(call.stack, Engine(call.environment(source).engine), source)
-    moves = [_promotion(call, registry, name, source, destination, runs, allow_dirty=allow_dirty) for name in names]
+    targets = {one.name: one.reference for one in chosen(call, destination, image)}
+    moves = [
+        _promotion(call, registry, one, targets[one.name], source, destination, runs, allow_dirty=allow_dirty)
+        for one in given
+        if one.name in targets
+    ]
     return _carried_out(call, registry, moves, f"invoke env.deploy --env {destination}")
 
 
 def retag(call: Invocation, source: str, new: str, *, image: str | None) -> Outcome:
     """Give what a tag or digest means in the registry another tag."""
-    name = chosen(call, next(iter(call.stack.environments)), image)[0]
-    repository = call.stack.images[name].repository
-    bare = Reference(call.stack.registry, repository)
+    own = chosen(call, next(iter(call.stack.environments)), image)[0]
+    repository = parse(own.reference).repository
+    bare = Reference(registry_of(call.stack), repository)
     wanted, target = bare.at(source).wanted, bare.tagged(new)
     registry, _ = open_registry(call)
     move = _Move(target, registry.manifest(repository, wanted), registry.digest(repository, new), "asked for")
@@ -68,14 +73,15 @@ def retag(call: Invocation, source: str, new: str, *, image: str | None) -> Outc
 def _promotion(
     call: Invocation,
     registry: Registry,
-    name: str,
+    own: Own,
+    meant: str,
     source: str,
     destination: str,
     runs: Sequence[Running],
     *,
     allow_dirty: bool,
 ) -> _Move:
-    repository = call.stack.images[name].repository
+    repository = parse(own.reference).repository
     here = [one for one in runs if one.repository == repository]
     if not here:
         raise Refused(
@@ -101,7 +107,7 @@ def _promotion(
             next_command=f"invoke images.release --env {source}    # from a commit\n"
             f"invoke {call.output.command} --from {source} --to {destination} --allow-dirty",
         )
-    target = Reference(call.stack.registry, repository, call.environment(destination).tag)
+    target = parse(meant)
     services = ", ".join(sorted({one.service for one in here}))
     return _Move(target, manifest, registry.digest(repository, target.tag), f"runs in {source} as {services}")
 

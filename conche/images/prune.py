@@ -22,7 +22,7 @@ from conche.images.collect import collect, located, resume
 from conche.images.description import CREATED, moment
 from conche.images.login import open_registry
 from conche.images.needed import needed
-from conche.images.observe import Kept, Observed, digests, engines, observe
+from conche.images.observe import STACK, Kept, Observed, digests, engines, observe, own_here, own_names
 from conche.images.reference import parse
 from conche.images.registry import Registry
 from conche.outcome import Outcome, Plan, Step, Table
@@ -43,6 +43,7 @@ class Decision:
         digest: of the manifest in the registry; the image's id on an engine.
         stays: why it is kept; empty where it goes.
         because: why it goes, if it does.
+        called: on an engine, what it calls the image, without the tag.
     """
 
     where: str
@@ -51,6 +52,7 @@ class Decision:
     tags: tuple[str, ...]
     stays: str
     because: str
+    called: str = ""
 
     @property
     def goes(self) -> bool:
@@ -111,8 +113,11 @@ def _on_engine(
     reasons: Mapping[str, str],
     keep: int,
 ) -> Iterator[Decision]:
-    for repository in sorted({image.repository for image in stack.images.values()}):
-        name = f"{stack.registry}/{repository}"
+    own_by_name = {parse(name).name: repository for name, repository in own_names(stack).items()}
+    ours = [one for one in found if one.labels.get(STACK) == stack.name]
+    built = {parse(text).at_any_tag for one in ours for text in one.tags}
+    names = {**{at.name: at.familiar for at in built}, **own_by_name}
+    for name, repository in sorted(names.items()):
         here = [one for one in found if any(parse(text).name == name for text in (*one.tags, *one.digests))]
         made = {image.id: when for image in here if (when := moment(image.labels.get(CREATED) or image.created))}
         tagged = [image.id for image in here if image.tags and image.id in made]
@@ -122,7 +127,8 @@ def _on_engine(
             known = tuple(parse(text).digest for text in image.digests)
             stays = _why(tags, (image.id, *known), own, reasons, newest, keep)
             stays = stays or ("" if image.id in made else _undated(""))
-            yield Decision(address, repository, image.id, tags, stays, _unneeded(keep))
+            called = parse(name).at_any_tag.familiar
+            yield Decision(address, repository, image.id, tags, stays, _unneeded(keep), called)
 
 
 def _loose(stack: Stack, address: str, found: Sequence[Found], reasons: Mapping[str, str]) -> Iterator[Decision]:
@@ -179,12 +185,14 @@ def prune(call: Invocation, *, keep: int, collecting: bool) -> Outcome:
     """
     if keep < 1:
         raise Refused("keep-too-few", "--keep 0 would leave nothing to go back to.", next_command="--keep 1 or more")
-    registry, _ = open_registry(call)
+    # Without a registry there is nothing to collect in, which open_registry says.
+    registry = open_registry(call)[0] if call.stack.registry or collecting else None
     with contextlib.ExitStack() as held:
         if not call.dry_run:
             _lock_all(call, held)
-            resume(registry, call.output.say)
-        if collecting:
+            if registry:
+                resume(registry, call.output.say)
+        if registry and collecting:
             located(registry.host)
         seen = observe(call.stack, registry)
         if seen.problems:
@@ -220,8 +228,7 @@ def _lock_all(call: Invocation, held: contextlib.ExitStack) -> None:
 
 def _readers(stack: Stack, engine: Engine) -> list[str]:
     """Images that a lock can be made from, the bases first: they are not deleted."""
-    own = [f"{stack.registry}/{image.repository}" for image in stack.images.values()]
-    return [*stack.bases, *(tag for name in own for image in images.of_repository(engine, name) for tag in image.tags)]
+    return [*stack.bases, *(tag for image in own_here(stack, engine) for tag in image.tags)]
 
 
 def _steps(doomed: Sequence[Decision], *, collecting: bool) -> Iterator[Step]:
@@ -230,7 +237,7 @@ def _steps(doomed: Sequence[Decision], *, collecting: bool) -> Iterator[Step]:
         yield Step("collect", "registry garbage", "--collect; the registry is down meanwhile")
 
 
-def _carry_out(call: Invocation, registry: Registry, doomed: Sequence[Decision], *, collecting: bool) -> None:
+def _carry_out(call: Invocation, registry: Registry | None, doomed: Sequence[Decision], *, collecting: bool) -> None:
     """Delete one after the other; one that cannot be deleted does not keep the others."""
     places = {engine.address: engine for engine, _ in engines(call.stack)}
     left: list[ConcheError] = []
@@ -239,15 +246,15 @@ def _carry_out(call: Invocation, registry: Registry, doomed: Sequence[Decision],
             progress.step(f"deleting {one.name}")
             progress.amount(f"deleting {one.name}", number, len(doomed))
             try:
-                if one.where == "registry":
+                if registry and one.where == "registry":
                     _refuse_moved(registry, one)
                     registry.delete(one.repository, one.digest)
                 else:
-                    _remove(call.stack, places[one.where], one)
+                    _remove(places[one.where], one)
             except ConcheError as error:
                 left.append(error)
                 progress.step(f"{one.name} stays: {error.message}")
-        if collecting:
+        if registry and collecting:
             collect(registry, progress)
     if left:
         raise Partial(
@@ -259,9 +266,9 @@ def _carry_out(call: Invocation, registry: Registry, doomed: Sequence[Decision],
         )
 
 
-def _remove(stack: Stack, engine: Engine, one: Decision) -> None:
+def _remove(engine: Engine, one: Decision) -> None:
     """An image of an engine goes with its last tag; one without tags by its id."""
-    for name in [f"{stack.registry}/{one.repository}:{tag}" for tag in one.tags] or [one.digest]:
+    for name in [f"{one.called}:{tag}" for tag in one.tags] or [one.digest]:
         images.remove(engine, name)
 
 

@@ -47,6 +47,20 @@ class Reference:
         return f"{self.registry}/{self.repository}"
 
     @property
+    def familiar(self) -> str:
+        """As engines and people write it: without Docker Hub's name, and without its `library`."""
+        return (
+            str(self).removeprefix(f"{DOCKER_HUB}/").removeprefix("library/")
+            if self.registry == DOCKER_HUB
+            else str(self)
+        )
+
+    @property
+    def at_any_tag(self) -> Reference:
+        """The repository alone."""
+        return replace(self, tag="", digest="")
+
+    @property
     def wanted(self) -> str:
         """What a registry is asked for: the digest, or else the tag."""
         return self.digest or self.tag

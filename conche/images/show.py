@@ -13,6 +13,7 @@ from conche.images.base import LABEL as MADE
 from conche.images.description import describe
 from conche.images.login import open_registry
 from conche.images.observe import CREATED, REVISION, Kept, Observed, age, observe
+from conche.images.own import chosen, in_registry
 from conche.images.reference import Reference, parse
 from conche.outcome import Outcome, Table
 from conche.units import size, span
@@ -24,7 +25,7 @@ COLUMNS = ("image", "tag", "digest", "size", "age", "revision", "where", "runs i
 
 def list_images(call: Invocation) -> Outcome:
     """The tags of this stack's images, in the registry and on the engines, and what runs."""
-    registry, _ = open_registry(call)
+    registry = open_registry(call)[0] if call.stack.registry else None
     seen = observe(call.stack, registry)
     now = datetime.now(UTC)
     entries = [*(_in_registry(one, seen, now) for one in seen.kept), *_only_local(call, seen, now)]
@@ -65,11 +66,12 @@ def _only_local(call: Invocation, seen: Observed, now: datetime) -> list[dict[st
         for image in found:
             digests = {parse(text).digest for text in image.digests}
             for at in map(parse, image.tags):
-                if at.registry != call.stack.registry or kept.get((at.repository, at.tag), set()) & digests:
+                here = in_registry(call.stack, str(at))
+                if here and kept.get((at.repository, at.tag), set()) & digests:
                     continue
                 entries.append(
                     {
-                        "repository": at.repository,
+                        "repository": at.repository if here else at.at_any_tag.familiar,
                         "tag": at.tag,
                         "digest": "",
                         "size": image.size,
@@ -104,13 +106,13 @@ def inspect(call: Invocation, environment: str, image: str | None, reference: st
     at = _meant(call, environment, image, reference)
     engine = Engine(call.environment(environment).engine)
     found = images.find(engine, str(at))
-    registry, _ = open_registry(call)
-    kept = registry.manifest(at.repository, at.wanted) if at.registry == call.stack.registry and not found else None
+    registry = open_registry(call)[0] if found is None and in_registry(call.stack, str(at)) else None
+    kept = registry.manifest(at.repository, at.wanted) if registry else None
     if found is None and kept is None:
         raise NotFound(
             "no-such-image",
             f"Neither the engine nor the registry has {at}.",
-            looked_at=[engine.address, call.stack.registry],
+            looked_at=[engine.address, *([call.stack.registry] if call.stack.registry else [])],
             next_command="invoke images.list",
         )
     if found is not None:
@@ -126,6 +128,7 @@ def inspect(call: Invocation, environment: str, image: str | None, reference: st
         }
     else:
         assert kept is not None
+        assert registry is not None
         described = describe(registry, at.repository, kept)
         configuration, said = described.configuration, described.configuration.get("config") or {}
         value = {
@@ -143,11 +146,9 @@ def inspect(call: Invocation, environment: str, image: str | None, reference: st
 
 
 def _meant(call: Invocation, environment: str, image: str | None, reference: str | None) -> Reference:
-    from conche.images.deliver import chosen
-
     if reference is not None:
         return parse(reference)
-    return parse(call.stack.reference(chosen(call, environment, image)[0], environment))
+    return parse(chosen(call, environment, image)[0].reference)
 
 
 def _reproducible(engine: Engine) -> str:

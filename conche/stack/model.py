@@ -236,7 +236,9 @@ class Stack(Section):
     """What stack.yaml says."""
 
     name: Name = Field(description="name of the stack; prefix of its Compose projects")
-    registry: RegistryHost = Field(description="host[:port] of the private registry")
+    registry: RegistryHost | None = Field(
+        default=None, description="host[:port] of the private registry; default: none, images stay on their engines"
+    )
     login: Login | None = Field(
         default=None, description="secrets that open the registry; default: what `docker login` has stored"
     )
@@ -309,12 +311,9 @@ class Stack(Section):
         return self.environments[environment].project or f"{self.name}-{environment}"
 
     def reference(self, image: str, environment: str) -> str:
-        """The full reference of an image in an environment: registry/repository:tag."""
-        return f"{self.registry}/{self.images[image].repository}:{self.environments[environment].tag}"
-
-    def image_of(self, reference: str, environment: str) -> str | None:
-        """The image of this stack that a Compose service means by `reference`, if any."""
-        return next((name for name in self.images if self.reference(name, environment) == reference), None)
+        """The full reference of an image in an environment: registry/repository:tag, without a registry the rest."""
+        named = f"{self.images[image].repository}:{self.environments[environment].tag}"
+        return f"{self.registry}/{named}" if self.registry else named
 
 
 def schema() -> dict[str, Any]:

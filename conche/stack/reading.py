@@ -99,7 +99,7 @@ def parse(text: str, *, root: Path | None = None) -> Stack:
     try:
         node = yaml.compose(text, Loader=_Loader)
         if not isinstance(node, yaml.MappingNode):
-            problem = Problem(0, "", "expected a mapping with name, registry, images and environments")
+            problem = Problem(0, "", "expected a mapping with name and environments")
             raise StackInvalid([problem], file)
         lines, duplicates = _walk(node)
         content = json.dumps(_Loader("").construct_document(node), default=str)

@@ -81,6 +81,13 @@ def test_one_difference_gives_one_step(changes: dict[str, str], action: str, cau
     assert not is_well(seen)
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_an_update_builds_what_no_registry_has(there: bool) -> None:
+    seen = replace(UP, unregistered=frozenset({OWN}), images={**UP.images, OWN: "sha256:1" if there else None})
+
+    assert steps(plan_up(seen, only="web"))[0][:2] == ("build", f"image {OWN}")
+
+
 def test_build_rebuilds_own_images_only_and_replaces_what_runs_from_them() -> None:
     assert steps(plan_up(UP, build=True)) == [
         ("build", f"image {OWN}", "asked for"),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from conche.engine.images import Build, _build_failed, references
+from conche.engine.dockerfile import references
+from conche.engine.images import Build, _build_failed
 from conche.images.build import _host_secrets
 from conche.images.revision import Revision, revision
 from conche.process import Captured, Completed
@@ -42,6 +43,35 @@ def test_the_argv_of_a_build_has_each_argument_and_secret() -> None:
 )
 def test_the_base_images_of_a_dockerfile_are_found(text: str, expected: tuple[str, ...]) -> None:
     assert references(text) == expected
+
+
+STAGES = """\
+ARG BASE=a:1
+FROM ${BASE} AS tools
+FROM b:2 AS builder
+RUN --mount=type=bind,from=tools,target=/t true
+FROM c:3 AS Test
+FROM d:4
+COPY --from=builder /x /x
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (None, ("a:1", "b:2", "c:3", "d:4")),
+        ("", ("a:1", "b:2", "d:4")),
+        ("builder", ("a:1", "b:2")),
+        ("test", ("c:3",)),
+        ("absent", ()),
+    ],
+)
+def test_only_the_bases_that_a_target_needs_are_asked_for(target: str | None, expected: tuple[str, ...]) -> None:
+    assert references(STAGES, target=target) == expected
+
+
+def test_the_arguments_of_a_build_decide_about_its_base() -> None:
+    assert references(STAGES, {"BASE": "e:5"}, "tools") == ("e:5",)
 
 
 def test_our_own_dockerfile_asks_for_the_base_that_stack_yaml_can_make() -> None:

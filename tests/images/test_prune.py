@@ -105,6 +105,28 @@ def test_on_an_engine_an_image_is_judged_with_all_its_tags_and_users(stack: Stac
     }
 
 
+def test_without_a_registry_what_the_stack_has_built_is_judged_by_the_label_of_its_builds() -> None:
+    stack = parse("name: shop\nenvironments: {dev: {compose: [x.yaml]}}\n")
+    labels = {"io.conche.stack": "shop"}
+    local = tuple(
+        Found(f"id{number}", labels, tags=(f"shop-web:{tag}",), created=f"2026-01-{10 - number:02}")
+        for number, tag in enumerate(("latest", "aaaaaaa", "bbbbbbb", "mine"))
+    )
+
+    decisions = decide(stack, observed(local=(*local, Found("other", tags=("redis:7",)))), {}, keep=1)
+
+    assert reasons(decisions) == {
+        "latest": "is what dev means",
+        "aaaaaaa": "",
+        "bbbbbbb": "",
+        "mine": "tag mine was given by hand",
+    }
+    assert [(one.called, one.tags) for one in decisions if one.goes] == [
+        ("shop-web", ("aaaaaaa",)),
+        ("shop-web", ("bbbbbbb",)),
+    ]
+
+
 def test_what_a_rebuild_has_left_goes_unless_a_registry_or_a_container_knows_it(stack: Stack) -> None:
     loose = (Found("id1"), Found("id2", digests=("localhost:5000/shop@sha256:1",)), Found("id3"))
     seen = Observed((), {ADDRESS: ()}, (), (), {ADDRESS: loose}, {ADDRESS: {"id3": "trial"}})

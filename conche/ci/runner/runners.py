@@ -18,12 +18,12 @@ from conche.engine import containers, images
 from conche.engine.compose import Compose
 from conche.env import inside
 from conche.env import up as environments
-from conche.env.observe import open_compose
 from conche.errors import ConcheError, NotFound, Refused, did_you_mean
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.output import at_terminal
 from conche.secret import Secret
 from conche.secrets.values import PLACEHOLDERS, for_environment
+from conche.session import open_compose
 
 __all__ = ["logs", "status", "token", "up"]
 

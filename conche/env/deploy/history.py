@@ -18,9 +18,9 @@ from conche.env.deploy.route import template_of
 from conche.env.deploy.swarm import settle_swarm
 from conche.env.deploy.view import open_records
 from conche.env.locking import locked
-from conche.env.observe import open_compose
 from conche.errors import NotFound, Refused
 from conche.outcome import Outcome, Plan, Step, Table
+from conche.session import open_compose
 from conche.units import span
 
 __all__ = ["freeze", "history", "maintenance", "recover"]

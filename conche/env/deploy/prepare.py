@@ -18,16 +18,17 @@ from conche.env.deploy import lint
 from conche.env.deploy.document import CONFIGS, SECRETS, Document, definition, make, shape
 from conche.env.deploy.edge import Template, read_template
 from conche.env.deploy.records import Placed, Record, who
-from conche.env.observe import open_compose
 from conche.errors import NotFound, Refused, Unreachable
 from conche.images.fetch import fetch
 from conche.images.login import open_registry
 from conche.images.observe import REVISION
+from conche.images.own import in_registry, own_images
 from conche.images.reference import Reference, parse
 from conche.images.revision import Revision, revision
 from conche.secret import SECRET_NAME, Secret
 from conche.secrets.seal import fingerprint
 from conche.secrets.values import for_environment, used_by
+from conche.session import open_compose
 from conche.stack import Deploy
 from conche.units import size
 
@@ -217,9 +218,9 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
     compose = open_compose(call, name, secrets)
     compose = replace(compose, files=(*compose.files, *(call.root / file for file in deploy.overlay)))
     configuration = compose.configuration(hashed=False)
-    own = {
-        one.image: image for one in configuration.services.values() if (image := call.stack.image_of(one.image, name))
-    }
+    references = {one.image for one in configuration.services.values()}
+    described = own_images(call.stack, name, compose, configuration)
+    own = {one: image.name for one, image in described.items() if one in references}
     lint.check(configuration, deploy, call.root, own, protected=environment.protected, swarm=environment.swarm)
     if environment.swarm:
         configuration = _with_configs(configuration)
@@ -286,7 +287,8 @@ def _pins(
         elif wanted.tag:
             at = at.tagged(wanted.tag)
         asked.append(str(at))
-        pins[reference] = _local(engine, at) if wanted.local else _pinned(call, at)
+        local = wanted.local or not in_registry(call.stack, str(at))
+        pins[reference] = _local(engine, at) if local else _pinned(call, at)
     return pins, ", ".join(asked)
 
 

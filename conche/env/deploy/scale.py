@@ -9,9 +9,10 @@ from conche.env.deploy.look import Look
 from conche.env.deploy.scaling import Scaling, resume
 from conche.env.deploy.view import compose_of, open_records, opened, require_whole
 from conche.env.locking import locked
-from conche.env.observe import open_compose, service_of
+from conche.env.observe import service_of
 from conche.errors import NotFound, Refused, Restored
 from conche.outcome import Outcome, Plan, Step, Table
+from conche.session import open_compose
 
 __all__ = ["scale"]
 

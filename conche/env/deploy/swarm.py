@@ -322,7 +322,7 @@ def open_swarm(
         listen=look.listening() if deploy.edge else 0,
         progress=Progress(call.output),
         credentials=known,
-        registry=call.stack.registry,
+        registry=call.stack.registry or "",
         timeout=timeout,
         warnings=unordered(ready.document.body),
     )
@@ -375,7 +375,7 @@ def settle_swarm(
         sent = _sent(call, look, kept, records.replicas())
         pipeline = SwarmPipeline(
             current.id, compose.engine, compose.project, sent, deploy, _nothing, _nothing, look.right, 0,
-            Progress(call.output), credentials(call.stack, call.root), call.stack.registry,
+            Progress(call.output), credentials(call.stack, call.root), call.stack.registry or "",
         )  # fmt: skip
         pipeline.hand_over(sent)
         pipeline.wait(sent)

@@ -15,12 +15,13 @@ from conche.env.deploy.release import Options, deploy
 from conche.env.deploy.route import template_of
 from conche.env.deploy.view import compose_of, look_at_release, open_records, opened, require_whole
 from conche.env.locking import everywhere, here
-from conche.env.observe import Observed, observe, open_compose
+from conche.env.observe import Observed, observe
 from conche.env.plan import plan_up, works
 from conche.env.up import apply, nothing_to_do, reported
 from conche.errors import Refused
 from conche.outcome import Outcome
 from conche.process import signals_deferred
+from conche.session import open_compose
 
 __all__ = ["up_released"]
 

@@ -1,0 +1,102 @@
+"""Images that Compose's own `build:` describes: what they are called, and how Compose builds them.
+
+Compose reads `build:` and builds: context, target, arguments, secrets, ssh, caches, networks and whatever else it may
+know are its own affair. What is added is what an image has to say of itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from conche.engine.compose import Compose
+from conche.engine.dockerfile import references
+from conche.engine.images import build_failed
+from conche.process import Captured
+
+__all__ = ["ServiceBuild", "base_images", "build"]
+
+
+@dataclass(frozen=True)
+class ServiceBuild:
+    """What to build, and what the image is given beside what its `build:` says; that goes before it.
+
+    Attributes:
+        tags: further references.
+        secrets: id -> file, mounted during the build and in no layer.
+        arguments: build arguments; never secret, they stand in the image's history.
+        fresh: take nothing from the build cache.
+    """
+
+    service: str
+    reference: str
+    tags: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, Path] = field(default_factory=dict)
+    fresh: bool = False
+
+    def document(self, rendered: Mapping[str, Any]) -> dict[str, Any]:
+        """The Compose document of this build alone.
+
+        Args:
+            rendered: Compose's own rendering of the files, in which every path is absolute and each `$` doubled.
+        """
+        service = rendered["services"][self.service]
+        said = {key: value for key, value in service["build"].items() if value is not None}
+        defined = dict(rendered.get("secrets") or {})
+        added = {name: path for name, path in self.secrets.items() if name not in defined}
+        said["args"] = {**_doubled(self.arguments), **(said.get("args") or {})}
+        said["labels"] = {**(said.get("labels") or {}), **_doubled(self.labels)}
+        said["tags"] = [*(said.get("tags") or []), *self.tags]
+        said["secrets"] = [*(said.get("secrets") or []), *({"source": name} for name in added)]
+        if len(said.get("platforms") or []) > 1:
+            # As `docker compose up` does: an engine runs what is for one platform.
+            said["platforms"] = [service["platform"]] if service.get("platform") else []
+        return {
+            "name": rendered["name"],
+            "services": {self.service: {"image": self.reference, "build": said}},
+            "secrets": {**defined, **{name: {"file": str(path)} for name, path in added.items()}},
+        }
+
+
+def build(
+    compose: Compose, rendered: Mapping[str, Any], wanted: ServiceBuild, on_line: Callable[[Captured], None]
+) -> None:
+    """Have Compose build the image of a service.
+
+    Raises:
+        BuildFailed: with the step that failed and its last lines.
+    """
+    fresh = ("--no-cache",) if wanted.fresh else ()
+    document = json.dumps(wanted.document(rendered)).encode()
+    alone = Compose(compose.engine, compose.project, (), compose.variables, compose.redact, document)
+    done = alone.call(alone.argv("--progress", "plain", "build", *fresh, wanted.service), on_line=on_line, timeout=3600)
+    if not done.ok:
+        said = rendered["services"][wanted.service]["build"]
+        file = Path(str(said.get("dockerfile") or "Dockerfile")).name
+        raise build_failed(done, wanted.reference, file, f"docker compose build --progress=plain '{wanted.service}'")
+
+
+def base_images(rendered: Mapping[str, Any], service: str) -> tuple[str, ...]:
+    """The base images that the build of a service asks for; none where its Dockerfile cannot be read here."""
+    said = rendered["services"][service]["build"]
+    text = said.get("dockerfile_inline") or _dockerfile(said)
+    found = references(text, said.get("args") or {}, said.get("target") or "")
+    named = said.get("additional_contexts") or {}
+    return tuple(one for one in found if one not in named and "$" not in one)
+
+
+def _dockerfile(said: Mapping[str, Any]) -> str:
+    try:
+        return (Path(said["context"]) / (said.get("dockerfile") or "Dockerfile")).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""  # in a repository elsewhere; or missing, which Compose says better
+
+
+def _doubled(values: Mapping[str, str]) -> dict[str, str]:
+    """Compose interpolates what it reads."""
+    return {name: value.replace("$", "$$") for name, value in values.items()}

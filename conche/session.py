@@ -1,0 +1,83 @@
+"""One command at work on one environment: its Compose project, with what its files interpolate."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from conche.command import Invocation
+from conche.engine.compose import Compose
+from conche.engine.connection import Engine
+from conche.errors import ConcheError
+from conche.secret import SECRET_NAME, Redactor, Secret
+from conche.secrets.values import for_environment, variables
+from conche.stack import Environment, Stack
+
+__all__ = ["open_compose"]
+
+
+def open_compose(call: Invocation, name: str, secrets: Mapping[str, Secret] | None = None) -> Compose:
+    """The Compose project of an environment, with the variables its files interpolate.
+
+    What Compose and the engine say is read as it is; the command's output redacts these secrets from now on.
+
+    Args:
+        secrets: by name, as `conche.secrets.values` gives them; by default those that can be had without a complaint,
+            which is enough to look.
+    """
+    stack, root = call.stack, call.root
+    environment = stack.environments[name]
+    files = tuple(root / file for file in environment.compose)
+    values = _at_hand(stack, name, root) if secrets is None else secrets
+    shown = _variables(environment, files, root)
+    hidden = variables(stack.secrets, values) if stack.secrets else {}
+    named = [Secret(value) for variable, value in shown.items() if SECRET_NAME.search(variable)]
+    redact = Redactor([*named, *values.values()])
+    call.output.redact.adopt(redact)
+    return Compose(
+        Engine(environment.engine),
+        stack.project(name),
+        files,
+        {
+            **shown,
+            **{variable: secret.reveal() for variable, secret in hidden.items()},
+            **({"COMPOSE_PROFILES": ",".join(environment.profiles)} if environment.profiles else {}),
+        },
+        redact,
+    )
+
+
+def _at_hand(stack: Stack, name: str, root: Path) -> Mapping[str, Secret]:
+    """An environment's secrets where there is a key for them; else what .env says has to do."""
+    try:
+        return for_environment(stack, root, name, lambda _: None, create=False)
+    except ConcheError:
+        return {}
+
+
+def _variables(environment: Environment, files: tuple[Path, ...], root: Path) -> dict[str, str]:
+    """What stack.yaml decides, then the shell for the names that the files mention, then .env."""
+    owner = root.stat()
+    values = {
+        "CONCHE_PUBLISH": environment.publish,
+        "CONCHE_UID": str(owner.st_uid or 1000),
+        "CONCHE_GID": str(owner.st_gid or 1000),
+    }
+    if environment.port is not None:
+        values["CONCHE_PORT"] = str(environment.port)
+    written = _dotenv(root / ".env")
+    mentioned = {
+        name for file in files for name in re.findall(r"\$\{?([A-Za-z_]\w*)", file.read_text(encoding="utf-8"))
+    }
+    shell = {name: os.environ[name] for name in mentioned if name in os.environ}
+    return {**written, **shell, **values}
+
+
+def _dotenv(file: Path) -> dict[str, str]:
+    if not file.is_file():
+        return {}
+    from conche.secrets.dotenv import parse
+
+    return parse(file.read_text(encoding="utf-8"))
