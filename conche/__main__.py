@@ -1,33 +1,61 @@
-"""`python -m conche`: what Conche says of itself. Its tasks are Invoke's, in the folder of a `tasks.py`."""
+"""`conche`, and `python -m conche`: what there is before a tasks.py; all else is Invoke's, in the folder of one."""
 
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
+from pathlib import Path
 
 __all__ = ["main"]
 
-USAGE = """\
-Usage: python -m conche --version
-
-The tasks are called through Invoke, in a folder with a tasks.py:
-  from conche import namespace
-  ns = namespace(__file__)
-Type there: invoke --list
+TASKS = """\
+The other commands are tasks of Invoke, in the folder with the tasks.py that `conche init` writes:
+  invoke --list
 """
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Answer; the exit code is 2 for what is not understood."""
-    said = list(sys.argv[1:] if words is None else words)
-    if said == ["--version"]:
+    """Answer; the exit code is that of the errors, and 2 for what is not understood."""
+    parser = ArgumentParser("conche", description="Run a Docker Compose stack of your own servers.", epilog=TASKS)
+    parser.add_argument("--version", action="store_true", help="print the version")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+    init = commands.add_parser(
+        "init",
+        help="write stack.yaml and tasks.py for the Compose files that are here",
+        description="Look at the Compose files, .env, Dockerfiles, SOPS files and workflows of this folder; show what"
+        " was understood; write stack.yaml and tasks.py. What is there stays as it is: a second run proposes.",
+    )
+    init.add_argument("--dry-run", action="store_true", help="show the plan and change nothing")
+    init.add_argument("--json", action="store_true", help="one JSON document on stdout instead of tables")
+    try:
+        said = parser.parse_args(words)
+    except SystemExit as end:
+        return int(end.code or 0)
+    if said.version:
         from conche.version import version
 
         sys.stdout.write(f"conche {version()}\n")
         return 0
-    asked = said in (["--help"], ["-h"])
-    (sys.stdout if asked else sys.stderr).write(USAGE)
-    return 0 if asked else 2
+    if said.command == "init":
+        return _init(as_json=said.json, dry_run=said.dry_run)
+    parser.print_help(sys.stderr)
+    return 2
+
+
+def _init(*, as_json: bool, dry_run: bool) -> int:
+    from invoke import Exit
+
+    from conche.command import Invocation, guarded
+    from conche.init.init import init
+    from conche.output import Output
+
+    call = Invocation(Path.cwd(), Output("init", as_json=as_json), dry_run=dry_run)
+    try:
+        guarded(call, lambda: init(call), changes=True)
+    except Exit as end:
+        return int(end.code)
+    return 0
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def command(
                 _refuse_eaten_options(body, given, dotted)
                 return body(invocation, **_converted(options, given, dotted))
 
-            return _guarded(invocation, call, changes=changes)
+            return guarded(invocation, call, changes=changes)
 
         _present(run, options, switches)
         return _Task(
@@ -211,7 +211,7 @@ def seldom_collecting() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _guarded(invocation: Invocation, body: Callable[[], Outcome], *, changes: bool) -> Outcome:
+def guarded(invocation: Invocation, body: Callable[[], Outcome], *, changes: bool) -> Outcome:
     """Run a body, print what came of it, and end with the right exit code."""
     from conche.files import sweep
     from conche.process import signals_raise

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from conche.errors import Locked
+from conche.errors import Locked, Refused
 
 __all__ = [
     "begin_writeback",
@@ -20,12 +20,14 @@ __all__ = [
     "lock",
     "memory_folder",
     "private_folder",
+    "read_text",
     "runtime_folder",
     "state_folder",
     "sweep",
     "sync_file",
     "sync_folder",
     "write_atomic",
+    "write_new",
 ]
 
 
@@ -62,6 +64,69 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o644, owner: int | 
             os.unlink(name)
         raise
     sync_folder(path.parent)
+    return True
+
+
+def read_text(path: Path, name: str, *, most: int = 1 << 20) -> str:
+    """A text file that somebody else has written.
+
+    Args:
+        name: how people call it, in an error.
+        most: bytes that it may have.
+
+    Raises:
+        Refused: it is larger, no UTF-8, or cannot be read.
+    """
+    try:
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= most else b""
+    except OSError as error:
+        raise Refused("file-unreadable", f"{name} cannot be read: {error.strerror}.", looked_at=[str(path)]) from error
+    if size > most:
+        raise Refused(
+            "text-too-large",
+            f"{name} has {size} bytes; no more than {most} are read.",
+            looked_at=[str(path)],
+            next_command="split it: `include:` takes further Compose files",
+        )
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        encoding = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "ISO-8859-1"
+        line = content[: error.start].count(b"\n") + 1
+        raise Refused(
+            "text-not-utf8",
+            f"{name}, line {line}, is not UTF-8; it looks like {encoding}.",
+            looked_at=[f"{name}:{line}"],
+            next_command=f"iconv -f {encoding} -t UTF-8 '{name}' > '{name}.utf8' && mv '{name}.utf8' '{name}'",
+        ) from error
+
+
+def write_new(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
+    """Put `content` at `path` where there is nothing yet; whoever is killed meanwhile leaves nothing at all behind.
+
+    Returns:
+        Whether it is there now; something else that stands there, or comes there meanwhile, stays.
+    """
+    try:
+        # Without a name (open(2), O_TMPFILE) until all of it is on disk, and then under one that nobody has.
+        descriptor = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o600)
+    except OSError:  # a file system that has no such files
+        return not path.exists() and write_atomic(path, content, mode=mode)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fchmod(descriptor, mode)
+        with os.fdopen(os.dup(descriptor), "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.link(f"/proc/self/fd/{descriptor}", path.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True)
+        os.fsync(folder)
+    except FileExistsError:
+        return False
+    finally:
+        os.close(descriptor)
+        os.close(folder)
     return True
 
 

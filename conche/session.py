@@ -11,6 +11,7 @@ from conche.command import Invocation
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
 from conche.errors import ConcheError
+from conche.files import read_text
 from conche.secret import SECRET_NAME, Redactor, Secret
 from conche.secrets.values import for_environment, variables
 from conche.stack import Environment, Stack
@@ -69,7 +70,7 @@ def _variables(environment: Environment, files: tuple[Path, ...], root: Path) ->
         values["CONCHE_PORT"] = str(environment.port)
     written = _dotenv(root / ".env")
     mentioned = {
-        name for file in files for name in re.findall(r"\$\{?([A-Za-z_]\w*)", file.read_text(encoding="utf-8"))
+        name for file in files for name in re.findall(r"\$\{?([A-Za-z_]\w*)", read_text(file, _called(file, root)))
     }
     shell = {name: os.environ[name] for name in mentioned if name in os.environ}
     return {**written, **shell, **values}
@@ -80,4 +81,8 @@ def _dotenv(file: Path) -> dict[str, str]:
         return {}
     from conche.secrets.dotenv import parse
 
-    return parse(file.read_text(encoding="utf-8"))
+    return parse(read_text(file, file.name))
+
+
+def _called(file: Path, root: Path) -> str:
+    return str(file.relative_to(root)) if file.is_relative_to(root) else str(file)

@@ -98,6 +98,10 @@ def examine(place: Place, version: str) -> None:
     see("env.config shows the service", holds="web" in json.dumps(shown["value"]))
     plan = json.loads(place.run("invoke", "env.up", "--dry-run", "--json"))["plan"]
     see("env.up --dry-run plans a container", holds=any("web" in json.dumps(step) for step in plan))
+    for written in ("stack.yaml", "tasks.py"):
+        (place.stack / written).unlink()
+    place.run("conche", "init")
+    see("conche init writes what invoke needs", holds="env.up" in place.run("invoke", "--list"))
     refused = json.loads(place.run("invoke", "ci.validate", "--json", expect=9))["error"]
     see("ci.validate names the extra", holds="conche[ci]" in refused["next"] and refused["code"] == "tool-missing")
     theirs = place.run("conche", "--version", path=str(ROOT))

@@ -101,7 +101,7 @@ def test_anything_else_shows_how_it_is_called(
 ) -> None:
     assert main(words) == status
     shown = capsys.readouterr()
-    assert "python -m conche --version" in (shown.err if status else shown.out)
+    assert "usage: conche [-h] [--version]" in (shown.err if status else shown.out)
 
 
 def test_the_package_has_no_other_attributes_than_it_had() -> None:

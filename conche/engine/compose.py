@@ -24,7 +24,7 @@ from conche.errors import Refused, Unreachable
 from conche.process import Captured, Completed, run, signals_deferred
 from conche.secret import Redactor
 
-__all__ = ["Compose", "Configuration", "Healthcheck", "Service"]
+__all__ = ["Compose", "Configuration", "Healthcheck", "Service", "complaint"]
 
 MAKING = 600.0
 """Seconds to make and start containers, in which nothing is built, pulled or waited for."""
@@ -269,7 +269,7 @@ class Compose:
 
     def _checked(self, completed: Completed) -> str:
         if not completed.ok:
-            raise _translated(completed)
+            raise complaint(completed)
         return completed.stdout.raw
 
 
@@ -288,7 +288,7 @@ def version(engine: Engine) -> str:
     return found
 
 
-def _translated(completed: Completed) -> Unreachable | Refused:
+def complaint(completed: Completed) -> Unreachable | Refused:
     words = completed.stderr.raw
     if "is not a docker command" in words or "unknown command" in words or "unknown flag: --file" in words:
         return _no_compose(completed)

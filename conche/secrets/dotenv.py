@@ -19,7 +19,7 @@ from conche.secret import Secret
 
 __all__ = ["parse", "quote", "render"]
 
-_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BARE = re.compile(r"[A-Za-z0-9_./:@%+,=~^-]*")
 _NEVER = re.compile(r"[\0\ud800-\udfff]")
 """No environment holds a NUL, and no UTF-8 a lone surrogate."""

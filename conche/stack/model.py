@@ -39,6 +39,8 @@ TRIAL = "-trial"
 
 Repository = Annotated[str, Field(pattern=r"^[a-z0-9]+([._/-][a-z0-9]+)*$")]
 RegistryHost = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$")]
+Project = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=63)]
+Profile = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=63)]
 Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
@@ -154,7 +156,7 @@ class Environment(Section):
     """A set of services that run together: dev, prod, git."""
 
     compose: tuple[FilePath, ...] = Field(min_length=1, description="Compose files, in the order Compose merges them")
-    project: Name | None = Field(default=None, description="Compose project; default: <stack name>-<environment>")
+    project: Project | None = Field(default=None, description="Compose project; default: <stack name>-<environment>")
     tag: Tag = Field(default="latest", description="tag of this stack's images in this environment")
     branch: str | None = Field(default=None, description="git branch that is deployed here")
     port: Port | None = Field(default=None, description="published port of the application")
@@ -166,7 +168,7 @@ class Environment(Section):
         description="address of the Docker engine, for example ssh://deploy@host; default: the current one."
         " `swarm`, or swarm+ssh://…: its swarm",
     )
-    profiles: tuple[Name, ...] = Field(default=(), description="Compose profiles that belong to it")
+    profiles: tuple[Profile, ...] = Field(default=(), description="Compose profiles that belong to it")
     deploy: Deploy = Field(default_factory=Deploy, description="how releases reach this environment")
 
     @property

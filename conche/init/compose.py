@@ -1,0 +1,158 @@
+"""What Compose says of files: everything that Compose decides is asked from it, and no engine is needed for that."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from conche.engine.compose import complaint
+from conche.engine.rendered import images_named
+from conche.errors import Refused
+from conche.init.files import LARGEST, read, refuse_bomb
+from conche.process import run
+
+__all__ = ["Rendered", "accepts", "render", "variables"]
+
+MOST_KEYS = 20_000
+"""Keys that are looked through for the line of a complaint."""
+
+_NAMED = re.compile(r"(?:services|volumes|networks|secrets|configs)(?:\.[\w.-]+)+")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Files as Compose understands them.
+
+    Attributes:
+        document: with the services of every profile.
+        active: services that `docker compose up` starts: those without a profile, and of profiles that .env names.
+        warnings: Compose's own, such as variables that are not set.
+    """
+
+    document: Mapping[str, Any] = field(repr=False)
+    active: frozenset[str]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def project(self) -> str:
+        return str(self.document["name"])
+
+    @property
+    def services(self) -> Mapping[str, Any]:
+        return self.document.get("services") or {}
+
+
+def render(root: Path, files: Sequence[Path]) -> Rendered:
+    """Ask Compose.
+
+    Raises:
+        Refused: it does not accept the files: its words, and the line where that can be told.
+        Unreachable: there is no Compose v2.
+    """
+    for file in files:
+        refuse_bomb(str(file), read(root, file))
+    whole = _asked(root, files, ("--profile", "*"), ("--format", "json"))
+    names = _asked(root, files, (), ("--services",)) if _has_profiles(whole[0]) else None
+    document = json.loads(whole[0])
+    services = document.get("services") or {}
+    active = frozenset(names[0].split()) if names else frozenset(services)
+    return Rendered(images_named({**document, "services": services}, document["name"]), active, whole[1])
+
+
+def _has_profiles(text: str) -> bool:
+    return '"profiles"' in text
+
+
+def accepts(root: Path, files: Sequence[Path]) -> bool:
+    """Whether Compose takes these files as a whole."""
+    return run(_argv(files, (), ("--quiet",)), cwd=root, extra_env=_shell(), timeout=60).ok
+
+
+def variables(root: Path, files: Sequence[Path]) -> frozenset[str]:
+    """The variables that files mention."""
+    texts = [read(root, file) for file in files]
+    return frozenset(name for text in texts for name in re.findall(r"(?<!\$)\$\{?([A-Za-z_]\w*)", text))
+
+
+def _argv(files: Sequence[Path], profiles: Sequence[str], words: Sequence[str]) -> tuple[str, ...]:
+    named = [part for file in files for part in ("--file", str(file))]
+    return ("docker", "compose", *named, *profiles, "config", *words)
+
+
+def _asked(
+    root: Path, files: Sequence[Path], profiles: Sequence[str], words: Sequence[str]
+) -> tuple[str, tuple[str, ...]]:
+    done = run(_argv(files, profiles, words), cwd=root, extra_env=_shell(), timeout=60)
+    if not done.ok:
+        refused = complaint(done)
+        if isinstance(refused, Refused):
+            said = done.stderr.raw
+            refused.looked_at = tuple(_places(root, files, said)) or refused.looked_at
+            # Of a line of .env that it cannot read Compose shows all, and there may be a secret in it.
+            refused.evidence = tuple(re.sub(r"(in variable name) .*", r"\1", line) for line in refused.evidence)
+            refused.next_command = "correct what it names, then: conche init"
+        raise refused
+    return done.stdout.raw, tuple(_warnings(done.stderr.raw))
+
+
+def _shell() -> dict[str, str]:
+    """The shell's variables, which Compose interpolates; how it and the Docker CLI are set up stays out."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE_", "DOCKER_"))}
+
+
+def _warnings(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        match = re.search(r'level=warning msg="((?:[^"\\]|\\.)*)"', line)
+        if match:
+            yield match[1].replace('\\"', '"')
+
+
+def _places(root: Path, files: Sequence[Path], said: str) -> Iterator[str]:
+    """Where in the files stands what Compose complains about; its own words often give no line."""
+    wanted = [*_NAMED.findall(said), *re.findall(r'service "([^"]+)"', said)]
+    further = re.findall(r"Additional property (\S+) is not allowed", said)
+    for file in files:
+        lines = dict(_lines(root / file))
+        for name in wanted:
+            path = name if "." in name else f"services.{name}"
+            for place in (*(f"{path}.{one}" for one in further), path):
+                if place in lines:
+                    yield f"{file}:{lines[place]}  {place}"
+                    break
+        if fault := _fault(root / file):
+            yield f"{file}:{fault}"
+
+
+def _fault(file: Path) -> int:
+    """The line on which a file ceases to be YAML, which Compose tells of the construct around it; 0 for a good one."""
+    try:
+        yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        return error.problem_mark.line + 1 if error.problem_mark else 0
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        return 0
+    return 0
+
+
+def _lines(file: Path) -> Iterator[tuple[str, int]]:
+    """Dotted path -> line, of every key; nothing of a file that is no YAML."""
+    try:
+        node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        return
+    left: list[tuple[str, yaml.Node | None]] = [("", node)]
+    for _ in range(min(MOST_KEYS, LARGEST)):
+        if not left:
+            return
+        path, below = left.pop()
+        for key, value in below.value if isinstance(below, yaml.MappingNode) else ():
+            name = f"{path}.{key.value}" if path else str(key.value)
+            yield name, key.start_mark.line + 1
+            left.append((name, value))

@@ -1,0 +1,152 @@
+"""What the rendered files of one environment say: values for the table, and for stack.yaml."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conche.engine.rendered import published_ports
+from conche.errors import Refused
+from conche.init.compose import Rendered
+
+__all__ = ["Health", "Service", "health", "refuse_impossible", "services", "troubles"]
+
+WEB = frozenset({80, 3000, 3001, 4000, 4200, 5000, 5173, 8000, 8001, 8008, 8080, 8081, 8088, 8888, 9000})
+"""Ports on which applications speak HTTP."""
+
+_URL = re.compile(r"https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\]|\$\{?HOSTNAME\}?)(?::(\d+))?(/[^\s'\"|;)]*)?")
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service, as the table shows it."""
+
+    name: str
+    image: str
+    built: str
+    ports: tuple[str, ...]
+    profiles: tuple[str, ...]
+    checked: bool
+
+
+@dataclass(frozen=True)
+class Health:
+    """A URL that may answer when the application works, and what it was guessed from."""
+
+    url: str
+    why: str
+
+
+def services(root: Path, rendered: Rendered) -> list[Service]:
+    """The services of an environment; those of profiles that are not asked for too."""
+    found = []
+    for name, body in rendered.services.items():
+        build = body.get("build") or {}
+        context = str(build.get("context") or "")
+        target = f", target {build['target']}" if build.get("target") else ""
+        where = _relative(root, context) if context.startswith("/") else context
+        said = (body.get("healthcheck") or {}).get("test")
+        found.append(
+            Service(
+                name,
+                str(body["image"]),
+                f"{where}{target}" if build else "",
+                tuple(_ports(body)),
+                tuple(body.get("profiles") or ()),
+                bool(said) and said != ["NONE"],
+            )
+        )
+    return found
+
+
+def _relative(root: Path, path: str) -> str:
+    return str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path
+
+
+def _ports(body: Mapping[str, Any]) -> Iterator[str]:
+    for port in body.get("ports") or []:
+        protocol = "" if port.get("protocol", "tcp") == "tcp" else f"/{port['protocol']}"
+        address = f"{port['host_ip']}:" if port.get("host_ip") else ""
+        yield f"{address}{port.get('published') or 'any'}->{port.get('target')}{protocol}"
+
+
+def health(rendered: Rendered) -> Health | None:
+    """The URL of the first service that tells one by its healthcheck; else of the first that looks like the web."""
+    active = {name: body for name, body in rendered.services.items() if name in rendered.active}
+    told = [url for name, body in active.items() for url in _told(name, body)]
+    if told:
+        return told[0]
+    ordered = sorted(active.items(), key=lambda item: not item[1].get("build"))
+    for name, body in ordered:
+        for port in body.get("ports") or []:
+            if int(port.get("target") or 0) in WEB and (published := _first(port)):
+                return Health(_at(port, published, "/"), f"port {port['target']} of {name}")
+    return None
+
+
+def _told(name: str, body: Mapping[str, Any]) -> Iterator[Health]:
+    test = (body.get("healthcheck") or {}).get("test") or []
+    match = _URL.search(" ".join(map(str, test)))
+    if not match:
+        return
+    asked = int(match[1] or 80)
+    for port in body.get("ports") or []:
+        if int(port.get("target") or 0) == asked and (published := _first(port)):
+            yield Health(_at(port, published, match[2] or "/"), f"the healthcheck of {name}")
+
+
+def _first(port: Mapping[str, Any]) -> int:
+    return next((one.number for one in published_ports([port])), 0)
+
+
+def _at(port: Mapping[str, Any], published: int, path: str) -> str:
+    address = port.get("host_ip") or "localhost"
+    host = "localhost" if address in ("0.0.0.0", "::", "127.0.0.1") else address  # noqa: S104
+    return f"http://{f'[{host}]' if ':' in host else host}{'' if published == 80 else f':{published}'}{path}"
+
+
+def refuse_impossible(name: str, rendered: Rendered, files: Sequence[Path]) -> None:
+    """Refuse what Compose accepts and nobody can bring up.
+
+    Raises:
+        Refused: there is no service, or two want the same container name.
+    """
+    if not rendered.services:
+        raise Refused(
+            "no-services",
+            f"{', '.join(map(str, files))} has no service.",
+            looked_at=[str(file) for file in files],
+            next_command="write a service into it, then: conche init",
+        )
+    holders: dict[str, str] = {}
+    for service, body in rendered.services.items():
+        wanted = body.get("container_name")
+        if wanted and service in rendered.active:
+            other = holders.setdefault(wanted, service)
+            if other != service:
+                raise Refused(
+                    "container-name-twice",
+                    f"The services {other} and {service} of {name} both have container_name: {wanted}.",
+                    looked_at=[str(file) for file in files],
+                    next_command=f"give one of them another name, or none: Compose then calls it"
+                    f" {rendered.project}-{service}-1",
+                )
+
+
+def troubles(root: Path, name: str, rendered: Rendered) -> Iterator[str]:
+    """What works here, and may not do so elsewhere or may not be meant."""
+    for service, body in rendered.services.items():
+        context = str((body.get("build") or {}).get("context") or "")
+        if context.startswith("/") and not Path(context).is_relative_to(root):
+            yield f"{name}: {service} is built from {context}, outside this repository: a clone elsewhere lacks it"
+        image = str(body["image"])
+        if body.get("build") and image != image.lower() and ":" not in image:
+            yield f"{name}: Compose calls the image of {service} {image}, which no engine takes: give it an `image:`"
+        every = [one for one in _ports(body) if one[0].isdigit() and not re.match(r"\d+\.\d+\.\d+\.\d+:", one)]
+        if every:
+            yield f"{name}: {service} publishes {', '.join(every)} on every address of its host"
+    for warning in rendered.warnings:
+        yield f"{name}: {warning}"

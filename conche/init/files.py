@@ -1,0 +1,176 @@
+"""The files of a repository that say how it runs: found by their names, read with a bound."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from conche.errors import NotFound, Refused
+from conche.files import read_text
+
+__all__ = ["BASES", "LARGEST", "MOST_FILES", "Found", "find", "keys_of", "read", "refuse_bomb"]
+
+BASES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+"""What Compose looks for by itself, in its order."""
+
+OVERRIDES = (
+    "compose.override.yml",
+    "compose.override.yaml",
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
+)
+
+FOLDERS = ("compose", "docker", "deploy", "deployment", "infra")
+"""Where Compose files stand that do not stand at the top."""
+
+LARGEST = 1 << 20
+"""Bytes of a file that is read."""
+
+MOST_VALUES = 1_000_000
+"""Values of a YAML file with its aliases written out."""
+
+MOST_FILES = 200
+"""Files of one kind that are looked at."""
+
+_VARIANT = re.compile(r"(?:docker-)?compose[.\-_](?P<name>.+)\.ya?ml|(?P<first>[^.]+)[.\-_](?:docker-)?compose\.ya?ml")
+_USED = re.compile(r"docker[- ]compose((?:\s+(?:-f|--file)[ =]\S+)+)")
+_SCRIPTS = (
+    "Makefile", "makefile", "justfile", "Justfile", "Taskfile.y*ml", "package.json", "README*", "*.sh", "*.md",
+    "scripts/*", "bin/*", "docs/*.md", ".gitea/workflows/*", ".forgejo/workflows/*", ".github/workflows/*",
+)  # fmt: skip
+"""Where people write down how they call Compose."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The Compose files of a repository, relative to it.
+
+    Attributes:
+        default: what `docker compose` takes by itself: a file and its override, or what COMPOSE_FILE in .env says.
+        variants: the others -> what stands for dev or prod in their names.
+        used: how scripts and documents call Compose: the lists behind `-f`, most frequent first.
+        skipped: files beside them that are not looked at, with the reason.
+    """
+
+    default: tuple[Path, ...]
+    variants: Mapping[Path, str]
+    used: tuple[tuple[Path, ...], ...] = ()
+    skipped: Mapping[str, str] | None = None
+
+
+def find(root: Path, compose_file: str = "") -> Found:
+    """Look for Compose files at the top, or where none is there in the folders where they usually stand.
+
+    Args:
+        compose_file: COMPOSE_FILE of .env.
+
+    Raises:
+        NotFound: there is none.
+    """
+    folders = [Path(), *(Path(name) for name in FOLDERS if (root / name).is_dir())]
+    for folder in folders:
+        names = sorted(path.name for path in (root / folder).iterdir() if path.is_file())
+        named = tuple(Path(one) for one in re.split("[:;]", compose_file) if one and (root / one).is_file())
+        default = named or tuple(folder / name for name in _default(names))
+        variants = dict(_variants(folder, names, default))
+        if folder.name == "compose":
+            variants |= {folder / one: Path(one).stem for one in names if _is_compose(root / folder / one)}
+        if default or variants:
+            return Found(default, dict(list(variants.items())[:MOST_FILES]), _used(root))
+    raise NotFound(
+        "no-compose-file",
+        f"There is no Compose file in {root}.",
+        looked_at=[f"{', '.join(BASES)} and their variants, there and in {', '.join(FOLDERS)}"],
+        next_command="cd to the folder that `docker compose up` is called in, then: conche init",
+    )
+
+
+def _default(names: Sequence[str]) -> Iterator[str]:
+    base = next((name for name in BASES if name in names), None)
+    if base is not None:
+        yield base
+        yield from [name for name in OVERRIDES if name in names][:1]
+
+
+def _variants(folder: Path, names: Sequence[str], default: Sequence[Path]) -> Iterator[tuple[Path, str]]:
+    for name in names:
+        match = _VARIANT.fullmatch(name)
+        if match and name not in OVERRIDES and folder / name not in default:
+            yield folder / name, match["name"] or match["first"]
+
+
+def _is_compose(file: Path) -> bool:
+    return file.suffix in (".yaml", ".yml") and file.name not in (*BASES, *OVERRIDES) and "services" in keys_of(file)
+
+
+def _used(root: Path) -> tuple[tuple[Path, ...], ...]:
+    counts: dict[tuple[Path, ...], int] = {}
+    texts = [path for pattern in _SCRIPTS for path in sorted(root.glob(pattern)) if path.is_file()]
+    for text in texts[:MOST_FILES]:
+        if text.stat().st_size > LARGEST:
+            continue
+        for match in _USED.finditer(text.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")):
+            named = re.findall(r"(?:-f|--file)[ =]['\"]?([^\s'\"]+)", match[1])
+            files = tuple(Path(one) for one in named)
+            if all((root / one).is_file() and not one.is_absolute() for one in files):
+                counts[files] = counts.get(files, 0) + 1
+    return tuple(sorted(counts, key=lambda files: -counts[files]))
+
+
+def read(root: Path, name: Path | str) -> str:
+    """A text file of the repository; `Refused` where it is too large, no UTF-8, or cannot be read."""
+    return read_text(root / name, str(name), most=LARGEST)
+
+
+def refuse_bomb(name: str, text: str) -> None:
+    """Refuse YAML that is short and means a great deal: Compose writes each alias out, and would not end.
+
+    Raises:
+        Refused: with its aliases written out it has more than a million values.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        size = _written_out(node, {}) if node is not None else 0
+    except (yaml.YAMLError, RecursionError):
+        return  # Compose says better what is wrong with it
+    if size > MOST_VALUES:
+        raise Refused(
+            "text-too-large",
+            f"{name} has more than {MOST_VALUES} values with its aliases written out.",
+            looked_at=[name],
+            next_command="look for anchors (&) whose aliases (*) stand in one another",
+        )
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node has when each alias is written out; what is known is not counted again."""
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES  # an alias inside its own anchor has no end
+        below = (
+            [part for one in node.value for part in (one if isinstance(one, tuple) else (one,))]
+            if isinstance(node, yaml.CollectionNode)
+            else []
+        )
+        known[id(node)] = 1 + sum(_written_out(one, known) for one in below)
+    return known[id(node)]
+
+
+def keys_of(file: Path, *path: str) -> tuple[str, ...]:
+    """The keys of the mapping at a path of a YAML file, as they are written; none where there is no such mapping.
+
+    Nothing is constructed: neither tags nor aliases cost anything.
+    """
+    if file.stat().st_size > LARGEST:
+        return ()
+    try:
+        node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        return ()
+    for part in path:
+        below = node.value if isinstance(node, yaml.MappingNode) else ()
+        node = next((value for key, value in below if key.value == part), None)
+    return tuple(str(key.value) for key, _ in node.value) if isinstance(node, yaml.MappingNode) else ()

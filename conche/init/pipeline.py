@@ -1,0 +1,61 @@
+"""The workflows of a repository: where they stand, and what they refer to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from conche.ci.document import read_all
+from conche.ci.surroundings import AUTOMATIC, LABELS
+from conche.ci.workflow import parse
+from conche.errors import ConcheError
+from conche.init.compose import Rendered
+
+__all__ = ["FOLDERS", "Pipeline", "look"]
+
+FOLDERS = (".gitea/workflows", ".forgejo/workflows", ".github/workflows")
+"""Where Gitea, Forgejo and GitHub look for workflows; Gitea and Forgejo in the last one too."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What stack.yaml can say of the workflows.
+
+    Attributes:
+        folder: of the workflow files; empty where there are none.
+        labels: of runners that no Compose file describes.
+        secrets: Actions secrets that are used.
+        problem: why they could not be read.
+    """
+
+    folder: str = ""
+    labels: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def look(root: Path, rendered: Mapping[str, Rendered]) -> Pipeline:
+    """Look at the first folder with workflows."""
+    folder = next((one for one in FOLDERS if any((root / one).glob("*.y*ml"))), "")
+    if not folder:
+        return Pipeline()
+    try:
+        documents = read_all(root, Path(folder))
+    except ConcheError as error:
+        return Pipeline(folder, problem=error.message)
+    labels = {label for one in documents for job in parse(one).jobs.values() for label in job.runs_on}
+    used = {name for one in documents for name in re.findall(r"\bsecrets\.([A-Z_][A-Z0-9_]*)", one.text)}
+    return Pipeline(folder, tuple(sorted(labels - _described(rendered))), tuple(sorted(used - AUTOMATIC)))
+
+
+def _described(rendered: Mapping[str, Rendered]) -> set[str]:
+    """The labels of the runners among the services."""
+    found: set[str] = set()
+    for one in rendered.values():
+        for body in one.services.values():
+            said = body.get("environment") or {}
+            text = next((str(said[name]) for name in LABELS if said.get(name)), "")
+            found |= {label.strip().partition(":")[0] for label in text.split(",") if label.strip()}
+    return found

@@ -1,0 +1,66 @@
+"""What a second look would write otherwise than stack.yaml says: additions and changes, and nothing is taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+__all__ = ["Proposal", "proposals"]
+
+Proposal = tuple[str, str, Any]
+"""A key by its dotted path, what it says now in words, and what it could say."""
+
+SETTLED = ("name", "project", "health", "tag", "target", "file", "protected", "driver")
+"""Keys that a person chooses: what stands there stays, and is not spoken of."""
+
+
+def proposals(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Proposal]:
+    """What `after` has and `before` has not.
+
+    Args:
+        before: stack.yaml as it is.
+        after: as it would be written now.
+    """
+    return list(_differences(before, _as_called(before, after), ""))
+
+
+def _as_called(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, with the names that a person has given to the same environments; what is backed up already left out."""
+    known = {tuple(said.get("compose") or ()): name for name, said in _below(before, "environments").items()}
+    names = {
+        name: known.get(tuple(said.get("compose") or ()), name) for name, said in _below(after, "environments").items()
+    }
+    environments = {names[name]: said for name, said in _below(after, "environments").items()}
+    kept = {_subject(one) for one in _below(_below(before, "backup"), "components").values()}
+    components = {
+        name: {**one, **({"environment": names.get(one["environment"], "")} if "environment" in one else {})}
+        for name, one in _below(_below(after, "backup"), "components").items()
+        if _subject(one) not in kept
+    }
+    renamed = {**after, "environments": environments}
+    if components:
+        return {**renamed, "backup": {**after["backup"], "components": components}}
+    return {key: value for key, value in renamed.items() if key != "backup"}
+
+
+def _below(said: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = said.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _subject(component: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a component is of, whatever it is called and whoever dumps it."""
+    if component.get("driver") == "secrets":
+        return ("secrets",)
+    return tuple(str(component.get(key) or "") for key in ("volume", "service", "paths"))
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any], path: str) -> Iterator[Proposal]:
+    for key, value in after.items():
+        place = f"{path}.{key}" if path else str(key)
+        if key not in before:
+            yield place, "is not there", value
+        elif isinstance(value, Mapping) and isinstance(before[key], Mapping):
+            yield from _differences(before[key], value, place)
+        elif value != before[key] and key not in SETTLED:
+            yield place, str(before[key]), value

@@ -1,0 +1,228 @@
+"""Looking at a repository: everything that stack.yaml can say of it, and what cannot be decided by looking."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from conche.engine import containers
+from conche.engine.connection import Engine
+from conche.errors import ConcheError
+from conche.init import facts, files, pipeline
+from conche.init.compose import Rendered, accepts, render, variables
+from conche.init.environments import Candidate, candidates, named_projects, slug
+from conche.init.facts import Health
+from conche.init.secrets import Declared, SopsFile, declared, in_dotenv, sops_files
+from conche.init.volumes import Data, proposals
+from conche.secrets import keys
+from conche.secrets.dotenv import parse
+
+__all__ = ["Understanding", "understand"]
+
+CONFIG_FILES = "com.docker.compose.project.config_files"
+"""Label of a container with the Compose files that it was made from, absolute, joined by commas."""
+
+
+@dataclass(frozen=True)
+class Understanding:
+    """What was understood of a repository.
+
+    Attributes:
+        name: of the stack.
+        rendered: environment -> its files as Compose understands them.
+        data: environment and data, of each kept in the environment that counts most.
+        sops: the SOPS file that secrets.* can work on.
+        secrets: how its values are used.
+        secrets_folder: where Compose looks for their files; empty where it looks for none.
+        keyed: whether an age key was found that may open it.
+        other_sops: SOPS files that are left as they are.
+        dotenv: variables of .env that are named like secrets.
+        mentioned: variables that the Compose files mention.
+        dockerfiles: those that no Compose file builds.
+        registries: hosts of registries in the names of images; those that are pulled from first.
+        warnings: what may not be meant, and files that were left out.
+    """
+
+    root: Path
+    name: str
+    environments: Sequence[Candidate]
+    rendered: Mapping[str, Rendered]
+    health: Mapping[str, Health]
+    data: Sequence[tuple[str, Data]]
+    sops: SopsFile | None
+    secrets: Sequence[Declared]
+    secrets_folder: str
+    keyed: bool
+    other_sops: Sequence[SopsFile]
+    dotenv: Sequence[str]
+    mentioned: frozenset[str]
+    pipeline: pipeline.Pipeline
+    dockerfiles: Sequence[Path]
+    registries: Sequence[str]
+    pulled_from: str
+    warnings: Sequence[str] = field(default=())
+
+
+def understand(root: Path) -> Understanding:
+    """Look at everything once.
+
+    Raises:
+        NotFound: there is no Compose file.
+        Refused: Compose does not accept the files, .env is no UTF-8, or no engine could bring the services up.
+    """
+    dotenv = files.read(root, ".env") if (root / ".env").is_file() else ""
+    found = files.find(root, parse(dotenv).get("COMPOSE_FILE", ""))
+    named = {file: files.keys_of(root / file, "services") for file in (*found.default, *found.variants)}
+    tried = candidates(found, named, lambda file: accepts(root, (file,)))
+    rendered, left_out = _rendered(root, tried)
+    kept = [one for one in tried if one.name in rendered]
+    name = slug(rendered[kept[0].name].project)
+    called = {one.name: rendered[one.name].project for one in kept}
+    environments = named_projects(kept, name, called, _running(root, kept, rendered))
+    mentioned = frozenset[str]().union(*(variables(root, one.files) for one in environments))
+    sealed = sops_files(root)
+    usable = next((one for one in sealed if not one.why_not), None)
+    secrets = _declared(usable, mentioned, rendered) if usable else []
+    registries, pulled_from = _registries(rendered)
+    return Understanding(
+        root=root,
+        name=name,
+        environments=environments,
+        rendered=rendered,
+        health={one: url for one, said in rendered.items() if (url := facts.health(said))},
+        data=list(_data(name, environments, rendered)),
+        sops=usable,
+        secrets=secrets,
+        secrets_folder=_folder(root, {one.name for one in secrets if one.file}, rendered),
+        keyed=_keyed(root),
+        other_sops=[one for one in sealed if one is not usable],
+        dotenv=in_dotenv(dotenv),
+        mentioned=mentioned,
+        pipeline=pipeline.look(root, rendered),
+        dockerfiles=list(_unbuilt(root, rendered)),
+        registries=registries,
+        pulled_from=pulled_from,
+        warnings=[*left_out, *(one for name, said in rendered.items() for one in facts.troubles(root, name, said))],
+    )
+
+
+def _rendered(root: Path, tried: Sequence[Candidate]) -> tuple[dict[str, Rendered], list[str]]:
+    """Each environment as Compose understands it; a variant that it does not accept is left out, and said."""
+    rendered: dict[str, Rendered] = {}
+    left_out: list[str] = []
+    refused: ConcheError | None = None
+    for one in tried:
+        try:
+            said = render(root, one.files)
+        except ConcheError as error:
+            if one is tried[0]:
+                raise
+            refused = error
+            words = "; ".join(error.evidence) or error.message
+            left_out.append(f"{', '.join(map(str, one.files))} is left out: Compose does not accept it: {words}")
+            continue
+        facts.refuse_impossible(one.name, said, one.files)
+        rendered[one.name] = said
+    if not rendered and refused is not None:
+        raise refused
+    return rendered, left_out
+
+
+def _running(root: Path, found: Sequence[Candidate], rendered: Mapping[str, Rendered]) -> dict[str, Collection[str]]:
+    """Environment -> services of which containers are there under the name of plain `docker compose`.
+
+    An engine that cannot be asked knows of none.
+    """
+    runs: dict[str, Collection[str]] = {}
+    for project in {said.project for said in rendered.values()}:
+        try:
+            there = containers.of_project(Engine(), project)
+        except ConcheError:
+            return {}
+        services = {one.service for one in there}
+        made_from = {one.labels.get(CONFIG_FILES, "") for one in there}
+        for one in found:
+            said = ",".join(str(root / file) for file in one.files)
+            fits = services <= set(rendered[one.name].services) and rendered[one.name].project == project
+            if services and fits and (said in made_from or not _of_another(root, found, made_from)):
+                runs[one.name] = services
+    return runs
+
+
+def _of_another(root: Path, found: Sequence[Candidate], made_from: Collection[str]) -> bool:
+    return any(",".join(str(root / file) for file in one.files) in made_from for one in found)
+
+
+def _volumes(said: Rendered, project: str) -> dict[str, dict[str, str]]:
+    """The volumes of the files with the names that they have in a project; those that the files name keep theirs."""
+    named = {key: str((one or {}).get("name") or "") for key, one in (said.document.get("volumes") or {}).items()}
+    return {
+        key: {"name": f"{project}_{key}" if name == f"{said.project}_{key}" else name} for key, name in named.items()
+    }
+
+
+def _data(
+    stack: str, environments: Sequence[Candidate], rendered: Mapping[str, Rendered]
+) -> Iterator[tuple[str, Data]]:
+    """Data by environment, first of the one that keeps the volumes that are there; the same of two only once."""
+    sources: set[str] = set()
+    names: set[str] = set()
+    for one in sorted(environments, key=lambda one: (bool(one.rival), not one.protected)):
+        said = rendered[one.name]
+        for data in proposals(said.services, _volumes(said, one.project or f"{stack}-{one.name}")):
+            if data.source not in sources and data.name not in names:
+                sources.add(data.source)
+                names.add(data.name)
+                yield one.name, data
+
+
+def _folder(root: Path, names: Collection[str], rendered: Mapping[str, Rendered]) -> str:
+    """The folder in which Compose looks for the first of these secrets."""
+    for one in rendered.values():
+        for said in (one.document.get("secrets") or {}).values():
+            file = Path(str((said or {}).get("file") or ""))
+            if file.stem in names and file.is_relative_to(root):
+                return str(file.parent.relative_to(root))
+    return ""
+
+
+def _keyed(root: Path) -> bool:
+    try:
+        return keys.find(root) is not None
+    except ConcheError:
+        return False
+
+
+def _declared(file: SopsFile, mentioned: Collection[str], rendered: Mapping[str, Rendered]) -> list[Declared]:
+    secrets = {key: said for one in rendered.values() for key, said in (one.document.get("secrets") or {}).items()}
+    services = {key: body for one in rendered.values() for key, body in one.services.items()}
+    return declared(file.names, mentioned, secrets, services)
+
+
+def _unbuilt(root: Path, rendered: Mapping[str, Rendered]) -> Iterator[Path]:
+    """Dockerfiles at the top and in folders below it that no service is built from."""
+    built = set()
+    for one in rendered.values():
+        for body in one.services.values():
+            said = body.get("build") or {}
+            built.add((Path(str(said.get("context") or root)) / (said.get("dockerfile") or "Dockerfile")).resolve())
+    patterns = ("Dockerfile", "*.Dockerfile", "Dockerfile.*", "*/Dockerfile", "*/*.Dockerfile", "*/Dockerfile.*")
+    paths = sorted({path for pattern in patterns for path in root.glob(pattern) if path.is_file()})
+    for path in paths[: files.MOST_FILES]:
+        if path.resolve() not in built and not path.name.endswith(".dockerignore"):
+            yield path.relative_to(root)
+
+
+def _registries(rendered: Mapping[str, Rendered]) -> tuple[list[str], str]:
+    """Hosts of private registries in the names of images, and the first of them that an image is pulled from."""
+    hosts: dict[str, None] = {}
+    pulled = ""
+    for said in rendered.values():
+        for body in said.services.values():
+            host, slash, _ = str(body["image"]).partition("/")
+            if slash and re.fullmatch(r"localhost(:\d+)?|[A-Za-z0-9.-]+:\d+", host):
+                hosts[host] = None
+                pulled = pulled or ("" if body.get("build") else host)
+    return list(hosts), pulled

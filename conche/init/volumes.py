@@ -1,0 +1,189 @@
+"""What of a stack's data is worth a backup, and by which driver: by the image's name, the port and the path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from conche.init.environments import slug
+
+__all__ = ["Data", "proposals"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Data of one service.
+
+    Attributes:
+        name: of the component in stack.yaml.
+        source: the volume by the name that the engine knows, or the folder on the host.
+        driver: of the component; empty where nothing says that it is data at all.
+        fields: what the driver takes beside `environment`.
+        why: what was recognised.
+    """
+
+    name: str
+    service: str
+    source: str
+    driver: str
+    fields: Mapping[str, Any]
+    why: str
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of database: how it is recognised, and how it is dumped; without a dump its files are taken."""
+
+    called: str
+    images: str
+    port: int
+    paths: tuple[str, ...]
+    dump: str = ""
+    restore: str = ""
+
+
+_AS_ROOT = (
+    'MYSQL_PWD="${MARIADB_ROOT_AS_ROOT:-${MYSQL_ROOT_AS_ROOT:-'
+    '$(cat "${MARIADB_ROOT_AS_ROOT_FILE:-$MYSQL_ROOT_AS_ROOT_FILE}")}}"'
+)
+"""The images' own variables, read in the container: no password stands in stack.yaml or in an argv."""
+
+_POSTGRES = '-U "${POSTGRES_USER:-postgres}" "${POSTGRES_DB:-${POSTGRES_USER:-postgres}}"'
+_MONGO = (
+    '${MONGO_INITDB_ROOT_USERNAME:+--username "$MONGO_INITDB_ROOT_USERNAME" --authenticationDatabase admin'
+    ' --password "$MONGO_INITDB_ROOT_AS_ROOT"}'
+)
+
+KINDS = (
+    _Kind(
+        "Postgres", r"postgres|postgis|timescale|pgvector", 5432, ("/var/lib/postgresql",),
+        f"exec pg_dump --clean --if-exists {_POSTGRES}",
+        f"exec psql --quiet --single-transaction -v ON_ERROR_STOP=1 {_POSTGRES}",
+    ),
+    _Kind(
+        "MariaDB", r"mariadb", 3306, (),
+        f"{_AS_ROOT} mariadb-dump -uroot --single-transaction --all-databases",
+        f"{_AS_ROOT} mariadb -uroot",
+    ),
+    _Kind(
+        "MySQL", r"mysql|percona", 3306, ("/var/lib/mysql",),
+        f"{_AS_ROOT} mysqldump -uroot --single-transaction --all-databases",
+        f"{_AS_ROOT} mysql -uroot",
+    ),
+    _Kind(
+        "MongoDB", r"mongo", 27017, ("/data/db",),
+        f"exec mongodump --quiet --archive {_MONGO}",
+        f"exec mongorestore --quiet --archive --drop {_MONGO}",
+    ),
+    _Kind("InfluxDB", r"influxdb", 8086, ("/var/lib/influxdb2",)),
+    _Kind("Redis", r"redis|valkey|keydb", 6379, ()),
+)  # fmt: skip
+
+_BESIDE = re.compile(r"exporter|express|admin|backup|commander|insight|proxy")
+"""What stands in the names of programs that are used with a database and are none."""
+
+_SQLITE = re.compile(r"sqlite|\.(?:db|sqlite3?)\b", re.IGNORECASE)
+
+_DISPOSABLE = re.compile(r"(?:^|[-_./])(?:node_modules|cache|tmp|temp|venv|run|sockets?)(?:$|[-_./])", re.IGNORECASE)
+"""What is made again when it is gone, by its name."""
+
+
+def proposals(services: Mapping[str, Any], volumes: Mapping[str, Any]) -> list[Data]:
+    """The data of a stack's services.
+
+    Args:
+        services: as Compose renders them.
+        volumes: the section of the rendered document.
+    """
+    found: dict[str, Data] = {}
+    for service, body in services.items():
+        for data in _of_service(service, body, volumes):
+            if data.source not in {one.source for one in found.values()}:
+                name, number = data.name, 2
+                while name in found:
+                    name, number = f"{data.name}-{number}", number + 1
+                found[name] = Data(name, service, data.source, data.driver, data.fields, data.why)
+    return list(found.values())
+
+
+def _of_service(service: str, body: Mapping[str, Any], volumes: Mapping[str, Any]) -> Iterator[Data]:
+    mounts = [one for one in body.get("volumes") or [] if _writable(one, body)]
+    kind = _kind(body, mounts)
+    dumped = False
+    for mount in mounts:
+        source, target = _source(mount, volumes), str(mount.get("target", ""))
+        if not source:
+            continue
+        named = mount["type"] == "volume"
+        key = slug(str(mount.get("source") if named else f"{service}-{PurePosixPath(target).name}"), "data")
+        if kind is not None and not dumped and _holds(kind, target):
+            dumped = True
+            driver, fields = _dumped(kind, service, source, str(body.get("image", "")))
+            yield Data(slug(service, "data"), service, source, driver, fields, kind.called)
+        elif any(map(_DISPOSABLE.search, (PurePosixPath(source).name, target))):
+            yield Data(key, service, source, "", {"volume": source}, "made again when it is gone, by its name")
+        elif named:
+            lite = _SQLITE.search(str(body.get("environment") or ""))
+            fields = {"volume": source, **({"consistency": "stop"} if lite else {})}
+            yield Data(key, service, source, "volume", fields, "SQLite" if lite else "a named volume")
+        else:
+            yield Data(key, service, source, "", {"volume": source}, "a folder that the service may write to")
+
+
+def _writable(mount: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
+    """Whether a service may keep data in a mount: nothing read-only, no single file, no code that it is built from."""
+    if mount["type"] == "bind":
+        source, context = Path(str(mount.get("source"))), str((body.get("build") or {}).get("context") or "")
+        if source.is_file() or (context.startswith("/") and Path(context).is_relative_to(source)):
+            return False
+    return mount["type"] in ("volume", "bind") and not mount.get("read_only")
+
+
+def _source(mount: Mapping[str, Any], volumes: Mapping[str, Any]) -> str:
+    """A volume by its name on the engine; a folder by its path; nothing for a file, a socket, or what has no name."""
+    source = str(mount.get("source") or "")
+    if mount["type"] == "volume":
+        return str((volumes.get(source) or {}).get("name") or "")
+    return "" if source.endswith(".sock") or source in ("/", "/proc", "/sys", "/dev") else source
+
+
+def _kind(body: Mapping[str, Any], mounts: list[Mapping[str, Any]]) -> _Kind | None:
+    image = str(body.get("image") or "").rpartition("/")[2].partition("@")[0].partition(":")[0].lower()
+    if _BESIDE.search(image):
+        return None
+    for kind in KINDS:
+        if not body.get("build") and re.match(rf"(?:[\w.]+-)?(?:{kind.images})", image):
+            return kind
+    targets = [str(mount.get("target", "")) for mount in mounts]
+    ports = {int(one["target"]) for one in body.get("ports") or [] if str(one.get("target", "")).isdigit()}
+    ports |= {int(one) for one in body.get("expose") or [] if str(one).isdigit()}
+    return next(
+        (
+            kind
+            for kind in KINDS
+            if any(target.startswith(path) for path in kind.paths for target in targets)
+            or (kind.port in ports and not body.get("build") and targets)
+        ),
+        None,
+    )
+
+
+def _holds(kind: _Kind, target: str) -> bool:
+    """Whether a path in the container is where such a database has its data; not its configuration or scripts."""
+    return not target.startswith(("/etc", "/docker-entrypoint")) or target.startswith(kind.paths or ("\0",))
+
+
+def _dumped(kind: _Kind, service: str, source: str, image: str) -> tuple[str, dict[str, Any]]:
+    if kind.dump:
+        return "command", {
+            "service": service,
+            "dump": ["sh", "-c", kind.dump],
+            "restore": ["sh", "-c", kind.restore],
+            "file": f"{slug(service, 'data')}.{'archive' if kind.called == 'MongoDB' else 'sql'}",
+        }
+    if kind.called == "InfluxDB" and not re.search(r":v?[13]\b", image):
+        return "influxdb", {"service": service}
+    return "volume", {"volume": source, **({"consistency": "stop"} if kind.called == "InfluxDB" else {})}

@@ -1,0 +1,202 @@
+"""stack.yaml as text: what was understood, and as commented lines what could not be decided."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from conche.init.environments import Candidate, slug
+from conche.init.pipeline import FOLDERS
+from conche.init.secrets import Declared
+from conche.init.understanding import Understanding
+from conche.init.volumes import Data
+
+__all__ = ["flow", "stack_text"]
+
+HEAD = """\
+# Written by `conche init`, and yours from now on: a second run proposes and changes nothing.
+# What it could not decide is commented out: take the `#` away from what you choose. Every key: docs/reference/stack.md
+"""
+
+_PLAIN = re.compile(r"-?[A-Za-z0-9_./][A-Za-z0-9_./:@%+-]*")
+
+
+def stack_text(seen: Understanding) -> str:
+    """The text of stack.yaml; each commented line, or block of them, could stand there without its `#`."""
+    parts = [
+        [f"name: {flow(seen.name)}", *_registry(seen), *_images(seen)],
+        ["environments:", *(line for one in seen.environments for line in _environment(seen, one))],
+        list(_secrets(seen)),
+        list(_backup(seen)),
+        list(_pipeline(seen)),
+    ]
+    return HEAD + "\n".join("".join(f"{line}\n" for line in part) for part in parts if part)
+
+
+def flow(value: object) -> str:
+    """A value on one line of YAML, as people write it."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{flow(key)}: {flow(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(flow(one) for one in value) + "]"
+    if isinstance(value, bool | int):
+        return json.dumps(value)
+    text = str(value)
+    if _PLAIN.fullmatch(text) and not text.endswith(":") and yaml.safe_load(text) == text:
+        return text
+    quotable = text.isprintable() and "\n" not in text
+    return "'" + text.replace("'", "''") + "'" if quotable else json.dumps(text)
+
+
+def _chosen(lines: Sequence[str], why: str = "") -> list[str]:
+    """Lines that stand there as a choice."""
+    said = f"    # {why}" if why else ""
+    return [f"# {line}{said if number == 0 else ''}" for number, line in enumerate(lines)]
+
+
+def _within(indent: int, lines: Sequence[str]) -> list[str]:
+    """Lines below a key; what is commented out keeps its `#` in front of what would stand there."""
+    return [" " * indent + line for line in lines]
+
+
+def _registry(seen: Understanding) -> Iterator[str]:
+    if seen.pulled_from:
+        yield f"registry: {flow(seen.pulled_from)}"
+        return
+    for host in seen.registries or ("localhost:5000",):
+        yield from _chosen([f"registry: {flow(host)}"], "images are pushed there; without one they stay on the engine")
+
+
+def _images(seen: Understanding) -> Iterator[str]:
+    """Dockerfiles that no service is built from."""
+    if not seen.dockerfiles:
+        return
+    lines = ["images:"]
+    names: set[str] = set()
+    for file in seen.dockerfiles:
+        name = _image_name(file, names)
+        names.add(name)
+        said = {"dockerfile": str(file), "context": ".", "repository": f"{seen.name}-{name}"}
+        lines.append(f"  {name}: {flow(said)}")
+    yield from _chosen(lines, "Dockerfiles that no Compose file builds; an image is REGISTRY/repository:tag")
+
+
+def _image_name(file: Path, taken: set[str]) -> str:
+    plain = file.name.replace("Dockerfile", "").strip(".-_") or (file.parent.name if file.parent != Path() else "app")
+    name, number = slug(plain, "image"), 2
+    while name in taken:
+        name, number = f"{slug(plain, 'image')}-{number}", number + 1
+    return name
+
+
+def _environment(seen: Understanding, one: Candidate) -> Iterator[str]:
+    rendered = seen.rendered[one.name]
+    yield f"  {one.name}:"
+    yield f"    compose: {flow([str(file) for file in one.files])}"
+    if one.otherwise:
+        yield from _within(4, _chosen([f"compose: {flow([str(file) for file in one.otherwise])}"], "instead, if meant"))
+    if one.project:
+        yield f"    project: {flow(one.project)}    # as `docker compose` calls it: volumes keep their names"
+    if one.rival:
+        why = f"what `docker compose` calls it, as it does {one.rival}; only one can keep the name, and with it volumes"
+        yield from _within(4, _chosen([f"project: {flow(rendered.project)}"], why))
+    if "CONCHE_PORT" in seen.mentioned and (url := seen.health.get(one.name)):
+        yield from _within(4, _chosen([f"port: {_port(url.url)}"], "the Compose files mention CONCHE_PORT"))
+    if one.protected:
+        yield "    protected: true    # what stops or deletes something wants the name typed"
+    if url := seen.health.get(one.name):
+        yield f"    health: {flow(url.url)}    # guessed from {url.why}"
+    else:
+        yield from _within(4, _chosen(["health: http://localhost:8000/health"], "a URL that answers 2xx when it works"))
+    yield from _within(4, _chosen([f"branch: {'main' if one.protected else 'develop'}"], "git branch deployed here"))
+    profiles = sorted({name for body in rendered.services.values() for name in body.get("profiles") or ()})
+    if profiles:
+        yield from _within(4, _chosen([f"profiles: {flow(profiles)}"], "whose services come and go with the others"))
+
+
+def _port(url: str) -> int:
+    match = re.search(r":(\d+)/", url)
+    return int(match[1]) if match else 80
+
+
+def _secrets(seen: Understanding) -> Iterator[str]:
+    if seen.sops is not None:
+        yield "secrets:"
+        yield f"  file: {flow(str(seen.sops.file))}"
+        if seen.secrets_folder not in ("", "docker/secrets"):
+            yield f"  folder: {flow(seen.secrets_folder)}"
+        yield "  declared:"
+        for one in seen.secrets:
+            yield f"    {one.name}: {flow(_declaration(seen, one))}"
+        if not seen.keyed:
+            yield "  # required: false, as no age key was found here: what .env or the shell says goes on counting."
+        return
+    for file in seen.other_sops:
+        yield f"# {file.file} is encrypted by sops, but {file.why_not}: docs/how-to/adopt.md takes its values over."
+    declared = [_secret_name(seen, name) for file in seen.other_sops for name in file.names]
+    declared += [slug(name, "secret").replace("-", "_") for name in seen.dotenv]
+    if declared:
+        moves = "as that page says" if seen.other_sops else "invoke secrets.encrypt .env"
+        lines = [f"    {name}: {{required: false}}" for name in dict.fromkeys(declared)]
+        why = f"in one encrypted file of their own: invoke secrets.init, then {moves}"
+        yield from _chosen(["secrets:", "  declared:", *lines], why)
+
+
+def _secret_name(seen: Understanding, dotted: str) -> str:
+    """What a nested value is called in a flat file: its last part, where a Compose file mentions that as a variable."""
+    last = slug(dotted.rpartition(".")[2], "secret").replace("-", "_")
+    return last if last.upper() in seen.mentioned else slug(dotted, "secret").replace("-", "_")
+
+
+def _declaration(seen: Understanding, one: Declared) -> dict[str, object]:
+    outputs = [kind for kind, wanted in (("env", one.reads), ("file", one.file)) if wanted]
+    return {
+        **({"env": one.variable} if one.variable else {}),
+        **({"outputs": outputs} if outputs != ["env"] else {}),
+        **({"services": list(one.services)} if one.services else {}),
+        **({} if seen.keyed else {"required": False}),
+    }
+
+
+def _backup(seen: Understanding) -> Iterator[str]:
+    sure = [(name, data) for name, data in seen.data if data.driver]
+    unsure = [(name, data) for name, data in seen.data if not data.driver]
+    head = ["backup:", f"  target: {flow(f'../{seen.name}-backups')}", "  components:"]
+    sealed = ["    secrets: {driver: secrets}"] if seen.sops is not None and seen.keyed else []
+    if not sure and not sealed:
+        if unsure:
+            yield from _chosen([*head, *(line for name, data in unsure for line in _component(name, data))])
+        return
+    yield from head
+    for name, data in sure:
+        lines = list(_component(name, data))
+        yield f"{lines[0]}    # {data.why}"
+        yield from lines[1:]
+    yield from sealed
+    for name, data in unsure:
+        lines = [line[4:] for line in _component(name, data)]
+        yield from _within(4, _chosen(lines, data.why))
+
+
+def _component(environment: str, data: Data) -> Iterator[str]:
+    said: dict[str, Any] = {"driver": data.driver or "volume", "environment": environment, **data.fields}
+    yield f"    {data.name}:"
+    for key, value in said.items():
+        yield f"      {key}: {flow(value)}"
+
+
+def _pipeline(seen: Understanding) -> Iterator[str]:
+    said = seen.pipeline
+    if not said.folder:
+        return
+    lines = [f"  workflows: {flow(said.folder)}"] if said.folder != FOLDERS[0] else []
+    lines += [f"  labels: {flow(said.labels)}"] if said.labels else []
+    lines += [f"  secrets: {flow(said.secrets)}"] if said.secrets and said.secrets != ("SOPS_AGE_KEY",) else []
+    if lines:
+        yield "ci:"
+        yield from lines

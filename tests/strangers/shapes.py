@@ -1,0 +1,206 @@
+"""Small stacks of the shapes that people have, in words of our own: NAME and PORT stand for those of a test.
+
+Images of other people are stood in for by one that listens where theirs would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["SHAPES", "STAND_IN", "Shape"]
+
+SERVER = """\
+import http.server, os, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+words = sys.argv[1:] or ["serve"]
+if words[0] == "migrate":
+    sys.exit(0)
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(os.environ.get("GREETING", "none").encode())
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("", 8000), Page).serve_forever()
+"""
+
+STAND_IN = """\
+FROM python:3.11-slim-bookworm
+RUN printf '%s\\n' 'import os, signal, socket, sys' \\
+    'signal.signal(signal.SIGTERM, lambda *_: os._exit(0))' \\
+    'server = socket.create_server(("", int(os.environ.get("LISTEN", "5432"))))' \\
+    'while True: server.accept()[0].close()' > /listen.py
+CMD ["python3", "/listen.py"]
+"""
+
+WELL = (
+    "healthcheck: {test: [CMD, python3, -ISc, \"import socket; socket.create_connection(('127.0.0.1', ASKED))\"],"
+    " interval: 1s, timeout: 20s, retries: 60}"
+)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One stack.
+
+    Attributes:
+        files: of the repository.
+        answer: what its web server says.
+        services: that run once it is up.
+        components: that `conche init` proposes for backups, with their drivers.
+    """
+
+    files: Mapping[str, str]
+    answer: str
+    services: frozenset[str]
+    components: Mapping[str, str] = field(default_factory=dict)
+
+
+DATABASE = Shape(
+    {
+        "compose.yaml": f"""\
+services:
+  db:
+    image: NAME/postgres:16
+    environment: {{POSTGRES_USER: app, POSTGRES_PASSWORD: "${{DB_PASSWORD:?write it into .env}}"}}
+    volumes: ["pgdata:/var/lib/postgresql/data"]
+    {WELL.replace("ASKED", "5432")}
+  migrate:
+    build: .
+    command: [python3, /srv/server.py, migrate]
+    depends_on: {{db: {{condition: service_healthy}}}}
+  web:
+    build: .
+    ports: ["127.0.0.1:PORT:8000"]
+    environment: {{GREETING: "postgres://app:${{DB_PASSWORD}}@db/app"}}
+    depends_on:
+      db: {{condition: service_healthy}}
+      migrate: {{condition: service_completed_successfully}}
+    {WELL.replace("ASKED", "8000")}
+  worker:
+    build: .
+    depends_on: {{migrate: {{condition: service_completed_successfully}}}}
+    restart: unless-stopped
+volumes: {{pgdata: }}
+""",
+        ".env": "DB_PASSWORD=swordfish99\n",
+        "Dockerfile": 'FROM python:3.11-slim-bookworm\nCOPY server.py /srv/\nCMD ["python3", "/srv/server.py"]\n',
+        "server.py": SERVER,
+    },
+    answer="postgres://app:swordfish99@db/app",
+    services=frozenset({"db", "web", "worker"}),
+    components={"db": "command"},
+)
+
+MONOREPO = Shape(
+    {
+        "docker-compose.yml": """\
+services:
+  api:
+    build:
+      context: .
+      dockerfile: api/Dockerfile
+      target: run
+      args: {WORDS: two words, BASE: python:3.11-slim-bookworm}
+      labels: {org.example.team: api}
+    ports: ["127.0.0.1:PORT:8000"]
+  site:
+    image: NAME/site:local
+    build: {context: site, dockerfile: site.Dockerfile, network: none}
+    environment: {LISTEN: "80"}
+""",
+        "api/Dockerfile": """\
+ARG BASE=nowhere.example.org/base:1
+FROM nowhere.example.org/tools:1 AS tests
+RUN false
+FROM ${BASE} AS run
+ARG WORDS=nothing
+ENV GREETING=${WORDS}
+COPY api/server.py /srv/
+CMD ["python3", "/srv/server.py"]
+FROM run AS debug
+ENV GREETING=debug
+""",
+        "api/server.py": SERVER,
+        "site/site.Dockerfile": STAND_IN,
+    },
+    answer="two words",
+    services=frozenset({"api", "site"}),
+)
+
+INCLUDED = Shape(
+    {
+        "compose.yaml": """\
+include: [data/compose.yaml]
+x-common: &common
+  restart: unless-stopped
+  logging: {driver: json-file, options: {max-size: 1m}}
+  environment: &env {LANG: C.UTF-8}
+services:
+  web:
+    <<: *common
+    build: {context: web}
+    ports: ["127.0.0.1:PORT:8000"]
+    environment: {<<: *env, GREETING: "${GREETING:-hello $$1}"}
+    depends_on: [cache]
+    extends: {file: base.yaml, service: base}
+  shell:
+    <<: *common
+    image: NAME/tools:1
+    profiles: [debug]
+""",
+        "base.yaml": "services: {base: {cap_drop: [ALL], stop_grace_period: 5s}}\n",
+        "data/compose.yaml": """\
+services:
+  cache:
+    image: NAME/redis:7
+    environment: {LISTEN: "6379"}
+    volumes: ["kept:/data"]
+volumes: {kept: {name: NAME-kept}}
+""",
+        "web/Dockerfile": 'FROM python:3.11-slim-bookworm\nCOPY server.py /srv/\nCMD ["python3", "/srv/server.py"]\n',
+        "web/server.py": SERVER,
+    },
+    answer="hello $1",
+    services=frozenset({"web", "cache"}),
+    components={"cache": "volume"},
+)
+
+OVERRIDDEN = Shape(
+    {
+        "docker-compose.yml": """\
+services:
+  web:
+    build: ./web
+    environment: {GREETING: production}
+    expose: ["8000"]
+    restart: always
+""",
+        "docker-compose.override.yml": """\
+services:
+  web:
+    build: {target: dev}
+    environment: {GREETING: development}
+    ports: ["127.0.0.1:PORT:8000"]
+    volumes: ["./web:/srv"]
+    restart: !reset null
+""",
+        "web/Dockerfile": """\
+FROM python:3.11-slim-bookworm AS dev
+CMD ["python3", "/srv/server.py"]
+FROM dev
+COPY server.py /srv/
+""",
+        "web/server.py": SERVER,
+    },
+    answer="development",
+    services=frozenset({"web"}),
+)
+
+SHAPES: Mapping[str, Shape] = {
+    "database-worker-migration": DATABASE,
+    "monorepo-targets-arguments": MONOREPO,
+    "include-anchors-profiles": INCLUDED,
+    "development-override": OVERRIDDEN,
+}

@@ -1,0 +1,117 @@
+"""Stacks of strangers' shapes: two commands, and no file of theirs is changed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from conche.engine import containers, images
+from conche.engine.connection import Engine
+from conche.stack import load
+from tests.stacks import SmallStack, free_port
+from tests.strangers.shapes import SHAPES, STAND_IN, Shape
+
+pytestmark = [pytest.mark.engine, pytest.mark.e2e]
+
+Make = Callable[[Shape], SmallStack]
+
+
+@pytest.fixture
+def make(tmp_path: Path, engine: Engine, base_image: str) -> Iterator[Make]:
+    """A repository of a shape, in a folder whose name Compose takes for its project; whatever it made is removed."""
+    name = f"t{uuid.uuid4().hex[:10]}"
+    stack = SmallStack(tmp_path / name, name, free_port())
+
+    def made(shape: Shape) -> SmallStack:
+        for file, content in shape.files.items():
+            stack.write(file, content.replace("NAME", name).replace("PORT", str(stack.port)))
+        tags = [part for one in ("postgres:16", "redis:7", "tools:1") for part in ("--tag", f"{name}/{one}")]
+        argv = ["docker", "build", "--quiet", *tags, "-"]
+        subprocess.run(argv, input=STAND_IN, text=True, check=True, capture_output=True)
+        return stack
+
+    yield made
+    stack.remove_all(engine)
+
+
+def init(stack: SmallStack) -> None:
+    argv = [sys.executable, "-m", "conche", "init"]
+    done = subprocess.run(argv, cwd=stack.folder, env=stack.environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(one.relative_to(folder)): one.read_bytes() for one in folder.rglob("*") if one.is_file()}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_a_strangers_stack_is_taken_up_by_two_commands(shape: Shape, make: Make, engine: Engine) -> None:
+    stack = make(shape)
+    before = contents(stack.folder)
+
+    init(stack)
+    stack.up()
+
+    after = contents(stack.folder)
+    assert {name: after[name] for name in before} == before
+    assert after.keys() - before.keys() == {"stack.yaml", "tasks.py"}
+    assert httpx.get(f"http://127.0.0.1:{stack.port}/").text == shape.answer
+    running = {one.service for one in containers.of_project(engine, stack.name) if one.state == "running"}
+    assert running == shape.services
+    backup = load(stack.folder).backup
+    assert {name: one.driver for name, one in (backup.components if backup else {}).items()} == shape.components
+    again = stack.json("env.up")
+    assert (again["plan"], again["changed"]) == ([], False)
+    status = stack.invoke("env.status")
+    assert status.returncode == 0, status.stdout
+    plain = ["docker", "compose", "--progress", "plain", "up", "--detach", "--no-build"]
+    said = subprocess.run(plain, cwd=stack.folder, capture_output=True, text=True, check=True).stderr
+    assert "Recreate" not in said
+    down = stack.invoke("env.down")
+    assert down.returncode == 0, down.stderr
+    assert containers.of_project(engine, stack.name) == ()
+
+
+def test_what_a_build_says_is_in_its_image(make: Make, engine: Engine) -> None:
+    stack = make(SHAPES["monorepo-targets-arguments"])
+    subprocess.run(["git", "-C", str(stack.folder), "init", "--quiet"], check=True)
+    init(stack)
+
+    built = stack.json("images.build")
+
+    assert built["value"].keys() == {"api", "site"}
+    [api, site] = [images.find(engine, f"{stack.name}{one}") for one in ("-api", "/site:local")]
+    assert api is not None
+    assert site is not None
+    assert api.labels["org.example.team"] == "api"
+    assert {one.labels["io.conche.stack"] for one in (api, site)} == {stack.name}
+
+
+def test_without_a_registry_a_stack_is_deployed_rolled_back_and_pruned(make: Make, engine: Engine) -> None:
+    stack = make(SHAPES["monorepo-targets-arguments"])
+    git = ["git", "-C", str(stack.folder), "-c", "user.name=a", "-c", "user.email=a@localhost"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    init(stack)
+
+    said: list[str] = []
+    for words in ("two words", "three words", "four words"):
+        text = (stack.folder / "docker-compose.yml").read_text()
+        stack.write("docker-compose.yml", text.replace(f"{said[-1] if said else 'two'} words", words))
+        said.append(words.split()[0])
+        subprocess.run([*git, "add", "--all"], check=True)
+        subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", words], check=True)
+        for task in ("images.build", "env.deploy"):
+            done = stack.invoke(task)
+            assert done.returncode == 0, done.stderr
+        assert httpx.get(f"http://127.0.0.1:{stack.port}/").text == words
+    assert stack.invoke("env.rollback").returncode == 0
+    assert httpx.get(f"http://127.0.0.1:{stack.port}/").text == "three words"
+    pruned = stack.json("images.prune", "--yes", "--keep", "1")
+    assert "error" not in pruned
+    assert stack.invoke("env.rollback").returncode == 0
