@@ -8,17 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
-from conche.engine import containers
+from conche.engine import containers, mounting
 from conche.engine.connection import Engine, translated
 from conche.engine.containers import Container
 from conche.errors import NotFound, Refused, Unreachable
 from conche.process import run
 
-__all__ = ["LABEL", "MOUNTED", "at", "clear_helpers", "exists", "mounted", "opened", "put", "run_beside", "using"]
+__all__ = [
+    "LABEL",
+    "MOUNTED",
+    "at",
+    "clear_helpers",
+    "exists",
+    "is_mounted_in",
+    "mounted",
+    "opened",
+    "put",
+    "run_beside",
+    "using",
+]
 
 MOUNTED = "/conche-volume"
 """Where a volume is mounted in the containers that are made here."""
@@ -60,17 +73,33 @@ def exists(engine: Engine, volume: str) -> bool:
     return True
 
 
-def using(engine: Engine, volume: str) -> tuple[Container, ...]:
-    """The containers, of any state, in which a volume or folder is mounted; our own are left out."""
+def using(engine: Engine, *places: str) -> tuple[Container, ...]:
+    """The containers, of any state, that use one of these volumes or paths of the engine's host (mounting.py).
+
+    Our own helpers are left out, and the container in which this very process runs.
+    """
+    if not places:
+        return ()
     with translated(engine.address):
         listed = engine.client.api.containers(all=True)
+        known = mounting.volume_paths(engine.client.api.volumes().get("Volumes") or [])
+    resolve = os.path.realpath if engine.is_local else str
+    wanted, own = mounting.Places.of(places, known, resolve), mounting.own_container()
     ids = [
         one["Id"]
         for one in listed
         if LABEL not in (one.get("Labels") or {})
-        and any(volume in (mount.get("Name"), mount.get("Source")) for mount in one.get("Mounts") or [])
+        and one["Id"] != own
+        and any(map(wanted.reached_by, mounting.mounts(one.get("Mounts") or [], known, resolve)))
     ]
     return tuple(found for one in ids if (found := containers.read(engine, one)))
+
+
+def is_mounted_in(engine: Engine, container_id: str, volume: str) -> bool:
+    """Whether the very volume or folder is mounted in a container, and not only something above or below it."""
+    with translated(engine.address):
+        mounts = engine.client.api.inspect_container(container_id)["Mounts"]
+    return any(volume in (mount.get("Name"), mount.get("Source")) for mount in mounts)
 
 
 def at(engine: Engine, container_id: str, path: str) -> str | None:
