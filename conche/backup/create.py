@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from conche.backup import manifest, reporting, sealing
-from conche.backup.drivers import Dumping, dump
+from conche.backup import manifest, proof, reporting, sealing, settling
+from conche.backup.drivers import Dumping
 from conche.backup.history import History, amount, history, judged, shrinkage
 from conche.backup.manifest import Artifact, ComponentRecord, Manifest, Omission, human_size
 from conche.backup.mounts import unmounted
@@ -85,7 +85,10 @@ def _created(site: Site, kind: Kind, wishes: Wishes, plan: Plan) -> Outcome:
     with site.target.building() as folder:
         begun, clock = datetime.now(UTC), time.monotonic()
         name = site.target.free_name(kind, begun)
-        records = {one: _dumped(site, one, folder, wishes, told) for one in site.section.components}
+        left = settling.unsettled(site)
+        records = {
+            one: settling.marked(one, _dumped(site, one, folder, wishes, told), left) for one in site.section.components
+        }
         _refuse_nothing(records)
         warnings, linked = _linked(folder, records, previous)
         made = _described(site, kind, name, begun, records)
@@ -96,8 +99,8 @@ def _created(site: Site, kind: Kind, wishes: Wishes, plan: Plan) -> Outcome:
     found = Found(place, kind, begun.replace(microsecond=0))
     site.target.note(found, Record(verified=datetime.now(UTC)))
     pruned = prune_after(site, found)
-    if made.complete:
-        _forget_old_data(site)
+    if made.complete:  # what restores have put aside is kept until the next good backup: this one
+        settling.forget(site)
     outcome = _outcome(made, place, linked, plan, [*warnings, *pruned])
     return replace(outcome, lines=[*outcome.lines, *_ways_out(kind, records, told)])
 
@@ -171,7 +174,7 @@ def _dumped(site: Site, name: str, folder: Path, wishes: Wishes, told: History) 
         omissions = tuple(Omission(name=path, why="is not mounted", harmful=True) for path in away)
         return ComponentRecord(driver=component.driver, absent=True, left_out=omissions)
     try:
-        record = dump(Dumping(site, name, component, into, wishes.plain_key))
+        record = proof.dumped(Dumping(site, name, component, into, wishes.plain_key))
     except ConcheError as error:
         shutil.rmtree(into)
         omission = Omission(name=name, why=f"failed: {error.message}", harmful=component.required)
@@ -292,13 +295,6 @@ def _prove(folder: Path) -> None:
             looked_at=[str(folder.parent)],
             next_command="invoke backup.verify --all",
         )
-
-
-def _forget_old_data(site: Site) -> None:
-    """What restores have put aside is kept until the next good backup: this one."""
-    from conche.backup.exchange import forget
-
-    forget(site)
 
 
 def _outcome(made: Manifest, place: Path, linked: int, plan: Plan, warnings: list[str]) -> Outcome:

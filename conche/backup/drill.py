@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from conche.backup import holding, reporting
+from conche.backup import holding, online, proof, reporting
 from conche.backup.drivers import influxdb
 from conche.backup.influx import BEGINNING
 from conche.backup.legacy import described
@@ -30,11 +30,21 @@ __all__ = ["drill"]
 
 @dataclass(frozen=True)
 class Result:
-    """What came of restoring one component on trial."""
+    """What came of restoring one component on trial.
+
+    Attributes:
+        proven: whether it shows that a restore would bring back what was there.
+    """
 
     component: str
     well: bool
     said: str
+    proven: bool = True
+
+    @property
+    def state(self) -> str:
+        """In a word or two."""
+        return ("ok" if self.proven else "not proven") if self.well else "FAILED"
 
 
 def drill(call: Invocation, name: str | None) -> Outcome:
@@ -79,6 +89,8 @@ def _results(site: Site, found: Found, folder: Path) -> Iterator[Result]:
         component = site.section.components.get(name)
         if component is None or component.environment is None:
             continue
+        if record.driver == "command":
+            yield _loadable(source)
         if record.facts.get("form") == "online":
             yield _tried(f"{name}, in scratch buckets", lambda s=source, f=found: _in_buckets(s, f))  # type: ignore[misc]
         if component.drill and component.volume:
@@ -98,6 +110,23 @@ def _unpacked(source: Source, folder: Path) -> str:
     files = sum(1 for path in into.rglob("*") if path.is_file() and not path.is_symlink())
     shutil.rmtree(into)
     return f"unpacks to {files} files"
+
+
+def _loadable(source: Source) -> Result:
+    """Whether a dump could take the place of what is there; loading it would be no trial."""
+    name = f"{source.name}, as a dump"
+    component = source.site.section.components[source.name]
+    try:
+        online.require_replacing([source])
+        online.require_loadable([source])
+        if not component.check:
+            return Result(name, well=True, said="it has no check that would answer what is there", proven=False)
+        proof.ask(source.site, source.name, component)
+    except ConcheError as error:
+        return Result(name, well=False, said=" ".join([error.message, *error.evidence[-2:]]))
+    if not proof.recorded(source.record):
+        return Result(name, well=True, said="the backup was made without its check", proven=False)
+    return Result(name, well=True, said="it can take the place of what is there, and its check answers")
 
 
 def _in_buckets(source: Source, found: Found) -> str:
@@ -131,7 +160,11 @@ def _served(source: Source) -> str:
     assert component.volume is not None
     assert component.environment is not None
     engine = source.site.engine(component)
-    users = [one for one in volumes.using(engine, component.volume) if one.state in ("running", "paused")]
+    users = [
+        one
+        for one in volumes.using(engine, component.volume)
+        if one.state in ("running", "paused") and volumes.is_mounted_in(engine, one.id, component.volume)
+    ]
     if not users:
         raise CheckFailed("drill-without-service", f"No running container uses {component.volume} to be copied.")
     project = f"{source.site.stack.project(component.environment)}-drill"
@@ -168,16 +201,17 @@ def _healthy(engine: Engine, copy: str) -> str:
 
 
 def _outcome(found: Found, results: list[Result]) -> Outcome:
-    rows = tuple((one.component, "ok" if one.well else "FAILED", one.said) for one in results)
+    rows = tuple((one.component, one.state, one.said) for one in results)
     failed = [one for one in results if not one.well]
+    unproven = [one for one in results if not one.proven]
+    said = [{"component": one.component, "well": one.well, "proven": one.proven, "said": one.said} for one in results]
     return Outcome(
-        value={
-            "backup": found.name,
-            "well": not failed,
-            "results": [{"component": one.component, "well": one.well, "said": one.said} for one in results],
-        },
+        value={"backup": found.name, "well": not failed, "proven": not unproven, "results": said},
         changed=True,
         tables=[Table(("component", "state", "what was seen"), rows, title=f"drill of {found.name}")],
-        lines=[f"{one.component}: {one.said}" for one in failed],
-        exit_code=1 if failed else 0,
+        lines=[
+            *(f"{one.component}: {one.said}" for one in failed),
+            *(f"{one.component}: not proven: {one.said}" for one in unproven),
+        ],
+        exit_code=1 if failed else 3 if unproven else 0,
     )

@@ -10,20 +10,16 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from conche.engine import containers, volumes
+from conche.engine import volumes
 from conche.engine.connection import Engine
 from conche.errors import ConcheError
 from conche.files import exchange, sync_folder, write_atomic
 
-if TYPE_CHECKING:
-    from conche.backup.site import Site
-
-__all__ = ["Aside", "Journal", "Pair", "Swap", "forget", "recover"]
+__all__ = ["BACK", "FORGET", "Aside", "Journal", "Pair", "Stopped", "Swap"]
 
 JOURNAL = "journal.json"
 KEPT = "aside.json"
@@ -169,17 +165,27 @@ class Journal:
 
     Attributes:
         number: of the restore; its staging folder is `restore-<number>`.
+        components: what is restored.
+        begun: the exchange has begun.
         fed: components whose running program is given the backup's data, or has been; what it held before is in the
             staging folder.
+        answers: what the checks of such components answered before.
+        blind: those of them that could not be dumped before, and have no way back.
         done: the exchange is final: what is left is to clear up.
+        stuck: why it could not be taken back by a later command; only `backup.settle` tries again.
     """
 
     number: str
+    components: list[str] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
     swaps: list[Swap] = field(default_factory=list)
     stopped: list[Stopped] = field(default_factory=list)
+    begun: bool = False
     fed: list[str] = field(default_factory=list)
+    answers: dict[str, str] = field(default_factory=dict)
+    blind: list[str] = field(default_factory=list)
     done: bool = False
+    stuck: str = ""
 
     def write(self, folder: Path) -> None:
         """Put it on disk before anything it names is touched."""
@@ -192,13 +198,20 @@ class Journal:
             content = json.loads((folder / JOURNAL).read_text())
         except FileNotFoundError:
             return None
+        # Earlier versions did not write down all of this; what is staged is in a folder of its component's name.
+        names = {Path(one["staged"]).parts[len(folder.parts) + 1] for one in content["pairs"]}
         return cls(
             content["number"],
+            content.get("components", sorted({*names, *content["fed"], *(one["volume"] for one in content["swaps"])})),
             [Pair(**one) for one in content["pairs"]],
             [Swap(**one) for one in content["swaps"]],
             [Stopped(**one) for one in content["stopped"]],
+            content.get("begun", True),
             content["fed"],
+            content.get("answers", {}),
+            content.get("blind", []),
             content["done"],
+            content.get("stuck", ""),
         )
 
     def staging(self, folder: Path) -> Path:
@@ -228,14 +241,6 @@ class Journal:
         if problems:
             raise problems[0]
 
-    def start(self) -> None:
-        """Start what was stopped."""
-        for one in self.stopped:
-            engine = Engine(one.engine)
-            seen = containers.read(engine, one.id)
-            if seen is not None and seen.state in ("exited", "created"):
-                containers.start(engine, one.id)
-
     def close(self, folder: Path) -> None:
         """The end of a restore: what is in the staging folder now is the old data, or is not wanted."""
         staging = self.staging(folder)
@@ -243,23 +248,35 @@ class Journal:
             os.replace(staging, folder / f"pre-restore-{self.number}")
         elif staging.exists():
             shutil.rmtree(staging)
-        if self.done and self.swaps:
-            Aside.add(folder, self.number, self.swaps)
+        if self.done:
+            Aside.add(folder, self)
         (folder / JOURNAL).unlink()
 
 
 @dataclass(frozen=True)
 class Aside:
-    """Old data that a restore has put aside in a volume."""
+    """Old data that a restore has put aside: in a volume, or of a path of the checkout.
+
+    Attributes:
+        live: that path; the old data are in `pre-restore-<number>`.
+    """
 
     number: str
     engine: str | None
     volume: str
+    live: str = ""
 
     @classmethod
-    def add(cls, folder: Path, number: str, swaps: Sequence[Swap]) -> None:
-        """Remember the old data of these volumes."""
-        every = {*cls.every(folder), *(cls(number, swap.engine, swap.volume) for swap in swaps)}
+    def add(cls, folder: Path, journal: Journal) -> None:
+        """Remember what a restore has put aside."""
+        found = {cls(journal.number, swap.engine, swap.volume) for swap in journal.swaps}
+        found |= {cls(journal.number, None, "", one.live) for one in journal.pairs if not (one.fresh or one.base)}
+        if found:
+            cls.write(folder, {*cls.every(folder), *found})
+
+    @classmethod
+    def write(cls, folder: Path, every: Iterable[Aside]) -> None:
+        """Remember these, and no other."""
         content = json.dumps([asdict(one) for one in sorted(every, key=str)])
         write_atomic(folder / KEPT, content.encode(), mode=0o600)
 
@@ -269,41 +286,3 @@ class Aside:
         with contextlib.suppress(OSError, ValueError, TypeError):
             return [cls(**one) for one in json.loads((folder / KEPT).read_text())]
         return []
-
-
-def recover(site: Site) -> None:
-    """Finish or take back what a killed restore has left."""
-    journal = Journal.read(site.own)
-    if journal is not None:
-        site.say("a killed restore is " + ("finished" if journal.done else "taken back"))
-        if not journal.done:
-            journal.back()
-        for swap in journal.swaps:
-            volumes.clear_helpers(Engine(swap.engine), swap.volume)
-        journal.start()
-        if journal.fed and not journal.done:
-            from conche.backup import online
-
-            online.take_back(site, journal)
-        journal.close(site.own)
-    for left in site.own.glob("restore-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    for half in [*site.own.glob(".*.json.????????"), *site.own.glob("..gitignore.????????")]:
-        half.unlink(missing_ok=True)
-
-
-def forget(site: Site) -> None:
-    """Remove the old data that restores have put aside: a good backup has been made since."""
-    for old in site.own.glob("pre-restore-*"):
-        site.say(f"removing what a restore had put aside: {old}")
-        shutil.rmtree(old, ignore_errors=True)
-    every = Aside.every(site.own)
-    if not every:
-        return
-    for one in every:
-        try:
-            volumes.run_beside(Engine(one.engine), one.volume, FORGET, [one.number])
-        except ConcheError as error:
-            site.say(f"warning: the old data in {one.volume} could not be removed: {error.message}")
-            return
-    (site.own / KEPT).unlink()

@@ -7,6 +7,7 @@ the containers go on.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -17,16 +18,17 @@ from typing import TYPE_CHECKING
 from conche.engine import containers, health
 from conche.engine.connection import Engine, EngineRefused
 from conche.engine.containers import Container
-from conche.errors import ConcheError, NotFound, NotRestored, Unreachable
+from conche.errors import ConcheError, NotFound, NotRestored, Refused, Unreachable
 from conche.files import write_atomic
 from conche.process import signals_deferred
 
 if TYPE_CHECKING:
     from conche.backup.site import Site
 
-__all__ = ["Waited", "held", "noted", "recover"]
+__all__ = ["Waited", "give_up", "held", "noted", "recover"]
 
 NOTE = "waiting.json"
+"""The note about the engine that is meant where none is named; one with an address has a note of its own."""
 
 TRIES = 5
 """How often a container that runs is tried to be paused."""
@@ -83,7 +85,7 @@ def held(store: Path, engine: Engine, address: str | None, users: Sequence[Conta
         yield waited
         return
     well = [one for one in running if containers.asked(engine, one).health == "healthy"]
-    before = _read(store)
+    before = _read(store, address)
     note = _Note(address, before.volumes if before else ())
     begun = time.monotonic()
     try:
@@ -92,7 +94,7 @@ def held(store: Path, engine: Engine, address: str | None, users: Sequence[Conta
         yield waited
     finally:
         with signals_deferred():
-            note = _read(store) or note
+            note = _read(store, address) or note
             _go_on(engine, note)
             _write(store, replace(note, ids=(), stopped=()))
         verbs = [verb for verb, ids in (("paused", note.ids), ("stopped", note.stopped)) if ids]
@@ -138,6 +140,12 @@ def _hold(store: Path, engine: Engine, note: _Note, one: Container, how: str) ->
             if state == "running" and not left:
                 raise
             time.sleep(PAUSE)
+    if one.goes_when_stopped:
+        raise Refused(
+            "stop-would-remove",
+            f"{one.name} was started with --rm: stopped for the backup, it would be gone.",
+            next_command=f"docker stop {one.name}    # if it may go; or consistency: pause",
+        )
     _write(store, planned := replace(note, stopped=(*note.stopped, one.id)))
     containers.stop(engine, one.id)
     return planned
@@ -146,7 +154,7 @@ def _hold(store: Path, engine: Engine, note: _Note, one: Container, how: str) ->
 @contextlib.contextmanager
 def noted(store: Path, address: str | None, *volumes: str) -> Iterator[None]:
     """Inside, helpers are made for these volumes: after a kill the next command removes them."""
-    left = _read(store)
+    left = _read(store, address)
     if left is not None and left.waiting:  # an engine that did not answer a moment ago
         _go_on(Engine(left.engine), left)
     _write(store, _Note(address, volumes))
@@ -154,32 +162,59 @@ def noted(store: Path, address: str | None, *volumes: str) -> Iterator[None]:
         yield
     except Unreachable as error:
         # What was made there may be there still: the note stays, and the next command looks.
-        note = _read(store)
+        note = _read(store, address)
         if note is not None and note.waiting:
             raise _left_waiting(note, error) from error
         raise
     except BaseException:
-        _forget(store)
+        _forget(store, address)
         raise
-    _forget(store)
+    _forget(store, address)
 
 
-def _forget(store: Path) -> None:
+def _forget(store: Path, address: str | None) -> None:
     """Remove the note, unless containers wait still."""
-    note = _read(store)
+    note = _read(store, address)
     if note is None or not note.waiting:
-        (store / NOTE).unlink(missing_ok=True)
+        _file(store, address).unlink(missing_ok=True)
+
+
+def _file(store: Path, address: str | None) -> Path:
+    name = f"{hashlib.sha256(address.encode()).hexdigest()[:16]}.{NOTE}" if address else NOTE
+    return store / name
 
 
 def _write(store: Path, note: _Note) -> None:
-    write_atomic(store / NOTE, json.dumps(asdict(note)).encode(), mode=0o600)
+    write_atomic(_file(store, note.engine), json.dumps(asdict(note)).encode(), mode=0o600)
 
 
-def recover(site: Site) -> None:
-    """Let containers go on that a killed command has left waiting, and remove its helpers."""
+def recover(site: Site) -> list[NotRestored]:
+    """Let containers go on that a killed command has left waiting, and remove its helpers.
+
+    Returns:
+        What could not be done; it stays noted, and the next command tries again.
+    """
+    problems = []
+    for file in sorted(site.target.store.glob(f"*{NOTE}")):
+        try:
+            _recover(site, file)
+        except NotRestored as error:
+            for line in (error.message, *error.next_command.splitlines()):
+                site.say(f"warning: {line}")
+            problems.append(error)
+    return problems
+
+
+def give_up(site: Site) -> None:
+    """Forget which containers wait: somebody else lets them go on."""
+    for file in site.target.store.glob(f"*{NOTE}"):
+        file.unlink()
+
+
+def _recover(site: Site, file: Path) -> None:
     from conche.engine.volumes import clear_helpers
 
-    note = _read(site.target.store)
+    note = _parsed(file)
     if note is not None:
         engine = Engine(note.engine)
         if note.waiting:
@@ -191,13 +226,18 @@ def recover(site: Site) -> None:
         except Unreachable as error:
             site.say(f"warning: what an earlier command has left on the engine stays for now: {error.message}")
             _write(site.target.store, replace(note, ids=(), stopped=()))
-            return
-    (site.target.store / NOTE).unlink(missing_ok=True)
+            if file == _file(site.target.store, note.engine):
+                return
+    file.unlink(missing_ok=True)
 
 
-def _read(store: Path) -> _Note | None:
+def _read(store: Path, address: str | None) -> _Note | None:
+    return _parsed(_file(store, address))
+
+
+def _parsed(file: Path) -> _Note | None:
     try:
-        content = json.loads((store / NOTE).read_text())
+        content = json.loads(file.read_text())
         return _Note(content["engine"], *(tuple(content[key]) for key in ("volumes", "ids", "stopped")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -230,5 +270,5 @@ def _left_waiting(note: _Note, error: ConcheError) -> NotRestored:
         "containers-left-waiting",
         f"Paused or stopped containers could not be let go on: {error.message}",
         evidence=[*error.evidence, "By hand:", *commands],
-        next_command="\n".join(["invoke backup.verify    # it tries again", *commands]),
+        next_command="\n".join(["invoke backup.settle    # it tries again", *commands]),
     )

@@ -3,67 +3,78 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from conche.backup import online, sync
+from conche.backup import online, settling, sync, users
 from conche.backup.drivers.keyring import KEY
-from conche.backup.exchange import Journal, Stopped
+from conche.backup.exchange import Journal
 from conche.backup.legacy import described
 from conche.backup.manifest import ComponentRecord, human_size
+from conche.backup.proof import Proof
 from conche.backup.show import list_backups
 from conche.backup.site import Site, open_site
-from conche.backup.staging import Source, opened_key, stage, unpack, volumes_of
+from conche.backup.staging import Source, opened_key, places, stage, unpack, volumes_of
 from conche.backup.target import Found, unwritable
+from conche.backup.users import User, Users
 from conche.backup.verify import check
 from conche.command import Invocation
-from conche.engine import containers, health, volumes
-from conche.engine.connection import Engine
-from conche.engine.containers import Container
 from conche.errors import CheckFailed, ConcheError, NotFound, NotRestored, Refused, Restored, Told, did_you_mean
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.process import signals_deferred
 
-__all__ = ["restore"]
+__all__ = ["Wishes", "restore"]
 
 RESERVE = 64 << 20
-Stopping = dict[str, tuple[str | None, Engine, Container]]
 
 
-def restore(
-    call: Invocation,
-    name: str | None,
-    *,
-    component: Sequence[str],
-    target: str | None,
-    force: bool,
-    source: str | None,
-    recovery_key: str | None,
-) -> Outcome:
+@dataclass(frozen=True)
+class Wishes:
+    """What a user asks of one restore.
+
+    Attributes:
+        components: only these; all where there are none.
+        target: unpack into this new folder, and touch nothing else.
+        force: do not ask.
+        source: offsite, to fetch the backup first.
+        recovery_key: file with the key that opens the age key of the backup.
+        blind: also where what is there now cannot be dumped, and there is no way back.
+    """
+
+    components: Sequence[str] = ()
+    target: str | None = None
+    force: bool = False
+    source: str | None = None
+    recovery_key: str | None = None
+    blind: bool = False
+
+
+def restore(call: Invocation, name: str | None, wishes: Wishes) -> Outcome:
     """Restore a backup, some of its components, or into a new folder; without a name list what there is."""
-    if source not in (None, "offsite"):
-        raise Refused("no-such-source", f"--from takes offsite, not {source!r}.")
+    if wishes.source not in (None, "offsite"):
+        raise Refused("no-such-source", f"--from takes offsite, not {wishes.source!r}.")
     if name is None:
-        return _offered(call, offsite=source is not None)
-    site = open_site(call, "any" if source else "known")
-    if source and call.dry_run:
+        return _offered(call, offsite=wishes.source is not None)
+    site = open_site(call, "any" if wishes.source else "known")
+    if wishes.source and call.dry_run:
         return Outcome(plan=Plan((Step("fetch", f"backup {name}", "from the repository, then as without --from"),)))
-    found = sync.fetch(call, site, name) if source else site.target.find(name)
-    recovery = _recovery(recovery_key)
-    records = _chosen(found, described(site, found).components, component)
+    found = sync.fetch(call, site, name) if wishes.source else site.target.find(name)
+    recovery = _recovery(wishes.recovery_key)
+    records = _chosen(found, described(site, found).components, wishes.components)
     sources = [Source(site, found.folder, one, record, recovery) for one, record in records.items()]
-    if target is not None:
-        return _into_folder(call, site, found, sources, Path(target).expanduser())
-    if not call.dry_run and not (force or call.yes):
-        call.output.confirm(f"{', '.join(records)} will be replaced by {found.name}.", option="--force")
+    if wishes.target is not None:
+        return _into_folder(call, site, found, sources, Path(wishes.target).expanduser())
+    online.require_replacing(sources)
     if call.dry_run:
-        return Outcome(plan=_plan(found, sources, _users(site, sources)))
+        return Outcome(plan=_plan(found, sources, _seen(site, sources)))
+    if not (wishes.force or call.yes):
+        call.output.confirm(f"{', '.join(records)} will be replaced by {found.name}.", option="--force")
     _require_key(found, sources)
     try:
         with site.locked(f"invoke backup.restore {found.name}", wait=10):
-            return _in_place(site, found, sources)
+            return _in_place(site, found, sources, blind=wishes.blind)
     except OSError as error:
         raise unwritable(site.own, error) from error
 
@@ -174,8 +185,8 @@ def _into_folder(call: Invocation, site: Site, found: Found, sources: Sequence[S
     return Outcome(value={"folder": str(target)}, changed=True, plan=plan, lines=[f"{found.name} is in {target}"])
 
 
-def _plan(found: Found, sources: Sequence[Source], users: Stopping) -> Plan:
-    stopped = [one.name for _, _, one in users.values()]
+def _plan(found: Found, sources: Sequence[Source], seen: Users) -> Plan:
+    stopped = [one.container.name for one in seen.values()]
     return Plan(
         (
             *(Step("verify", f"component {one.name}", f"of {found.name}") for one in sources),
@@ -190,33 +201,30 @@ def _plan(found: Found, sources: Sequence[Source], users: Stopping) -> Plan:
     )
 
 
-def _in_place(site: Site, found: Found, sources: Sequence[Source]) -> Outcome:
+def _in_place(site: Site, found: Found, sources: Sequence[Source], *, blind: bool) -> Outcome:
+    settling.require_settled(site)
     _require_whole(found, sources)
+    online.require_loadable(sources)
     _require_space(site.root, sources)
+    seen = _seen(site, sources)
+    users.require_stoppable(seen)
     site.make_own()
-    number = _number()
-    journal = Journal(number)
-    staging = journal.staging(site.own)
-    warnings: list[str] = []
     asked = [one for one in sources if online.is_online(one)]
     held = [one for one in sources if one not in asked]
-    users = _users(site, held)
-    plan = _plan(found, sources, users)
+    journal = Journal(_number(), [one.name for one in sources])
     journal.swaps = [swap for one in held for swap in volumes_of(one).values()]
     journal.write(site.own)
     try:
-        for source in held:
-            site.say(f"unpacking {source.name}")
-            staged = stage(source, staging, number)
-            journal.pairs += staged.pairs
-            warnings += staged.warnings
-        journal.stopped = [Stopped(address, one.id, one.name) for address, _, one in users.values()]
-        journal.write(site.own)
-        online.dump_before(site, asked, journal)
-        _exchange(site, journal, users)
-        online.restore(site, asked, journal)
+        warnings = _staged(site, held, journal)
+        writing = users.stop(site, journal, lambda: online.writers(site, journal.components))
+        online.dump_before(site, asked, journal, blind=blind)
+        stopped = users.stop(site, journal, lambda: _users(site, held))
+        _exchange(site, journal)
+        users.start(site, [user for id_, user in stopped.items() if id_ not in writing])
+        proofs = online.restore(site, asked, journal)
+        users.start(site, writing.values())
     except BaseException as error:
-        _take_back(site, journal, users, error)
+        _take_back(site, journal, error)
         raise
     try:
         with signals_deferred():
@@ -225,46 +233,32 @@ def _in_place(site: Site, found: Found, sources: Sequence[Source]) -> Outcome:
             journal.close(site.own)
     except OSError as error:
         warnings.append(f"the old data could not be put aside yet ({error.strerror}): the next backup command does it")
-    warnings += [f"{one.name} was paused; it runs now" for _, _, one in users.values() if one.state == "paused"]
-    return _outcome(site, found, sources, plan, number, warnings)
+    ran = {**stopped, **writing}.values()
+    warnings += [f"{one.container.name} was paused; it runs now" for one in ran if one.container.state == "paused"]
+    kept = site.own / f"pre-restore-{journal.number}"
+    return _outcome(found, journal, _plan(found, sources, seen), warnings, proofs, kept)
 
 
-def _exchange(site: Site, journal: Journal, users: Stopping) -> None:
-    for _, engine, one in users.values():
-        site.say(f"stopping {one.name}")
-        containers.stop(engine, one.id)
+def _staged(site: Site, held: Sequence[Source], journal: Journal) -> list[str]:
+    """Unpack beside what is there; what is not restored, and why."""
+    warnings = []
+    for source in held:
+        site.say(f"unpacking {source.name}")
+        staged = stage(source, journal.staging(site.own), journal.number)
+        journal.pairs += staged.pairs
+        warnings += staged.warnings
+    journal.write(site.own)
+    return warnings
+
+
+def _exchange(site: Site, journal: Journal) -> None:
+    journal.begun = True
+    journal.write(site.own)
     site.say("exchanging old and new")
     journal.forward()
-    _start(site, users)
 
 
-def _start(site: Site, users: Stopping) -> None:
-    """Start what was stopped, and wait until it works.
-
-    Raises:
-        Restored: it does not.
-    """
-    for _, engine, one in users.values():
-        site.say(f"starting {one.name}")
-        containers.start(engine, one.id)
-    for _, engine, one in users.values():
-        service = containers.definition(engine, one)
-        service = replace(service, name=one.service or one.name)
-        waiting = health.wait(engine, lambda e=engine, i=one.id: _now(e, i), {one.service: service})  # type: ignore[misc]
-        if waiting.failed:
-            raise Restored(
-                "restore-unhealthy",
-                f"{one.name} {next(iter(waiting.failed.values()))} with the restored data.",
-                evidence=containers.last_lines(engine, one.id, 8),
-            )
-
-
-def _now(engine: Engine, container_id: str) -> list[Container]:
-    seen = containers.read(engine, container_id)
-    return [seen] if seen else []
-
-
-def _take_back(site: Site, journal: Journal, users: Stopping, error: BaseException) -> None:
+def _take_back(site: Site, journal: Journal, error: BaseException) -> None:
     """Put back what was there before, and see that it works.
 
     Raises:
@@ -275,45 +269,43 @@ def _take_back(site: Site, journal: Journal, users: Stopping, error: BaseExcepti
     words = error.message if isinstance(error, Told) else str(error)
     evidence = list(error.evidence) if isinstance(error, Told) else []
     try:
-        with signals_deferred():
-            for _, engine, one in users.values():
-                containers.stop(engine, one.id)
-            journal.back()
-            _start(site, users)
-            online.take_back(site, journal)
-            journal.close(site.own)
+        settling.undo(site, journal, wait=True)
     except (ConcheError, OSError) as second:
         raise NotRestored(
             "restore-not-taken-back",
             f"{words} What was there before could not be brought back: {second}",
             looked_at=[str(site.own), *(f"{swap.volume}: .pre-restore-{journal.number}" for swap in journal.swaps)],
             evidence=evidence,
-            next_command="invoke backup.verify    # it tries again to take the restore back",
+            next_command=settling.SETTLE,
+        ) from error
+    if lost := [name for name in journal.fed if name in journal.blind]:
+        raise NotRestored(
+            "restore-not-taken-back",
+            f"{words} {', '.join(lost)} had no way back, as asked, and is as the failed restore has left it.",
+            evidence=evidence,
+            next_command="invoke backup.list    # restore another one",
         ) from error
     if isinstance(error, (ConcheError, OSError)):
+        unproven = [name for name in journal.fed if name not in journal.answers]
+        doubt = f" Of {', '.join(unproven)} that is not proven, without a `check`." if unproven else ""
         raise Restored(
             "restore-taken-back",
-            f"{words} What was there before is there again.",
+            f"{words} What was there before is there again.{doubt}",
             evidence=evidence,
             next_command=error.next_command if isinstance(error, Told) else "",
         ) from error
 
 
-def _users(site: Site, sources: Iterable[Source]) -> Stopping:
-    """The running containers that use what will be exchanged, by id."""
-    found: Stopping = {}
-    for source in sources:
-        component = site.section.components.get(source.name)
-        if component is None or component.environment is None:
-            continue
-        address = site.stack.environments[component.environment].engine
-        engine = Engine(address)
-        using = [one for swap in volumes_of(source).values() for one in volumes.using(engine, swap.volume)]
-        if component.services:
-            project = containers.of_project(engine, site.stack.project(component.environment))
-            using += [one for one in project if one.service in component.services]
-        found |= {one.id: (address, engine, one) for one in using if one.state in ("running", "paused", "restarting")}
-    return found
+def _seen(site: Site, sources: Sequence[Source]) -> dict[str, User]:
+    """Every container that has to stop, as it is now."""
+    found = _users(site, [one for one in sources if not online.is_online(one)])
+    return found | online.writers(site, [one.name for one in sources])
+
+
+def _users(site: Site, sources: Sequence[Source]) -> dict[str, User]:
+    """The running containers that use what will be exchanged."""
+    paths = [site.root / place for source in sources for place in places(source)]
+    return users.of_places(site, paths, [swap for source in sources for swap in volumes_of(source).values()])
 
 
 def _number() -> str:
@@ -321,19 +313,26 @@ def _number() -> str:
 
 
 def _outcome(
-    site: Site, found: Found, sources: Sequence[Source], plan: Plan, number: str, warnings: list[str]
+    found: Found, journal: Journal, plan: Plan, warnings: list[str], proofs: Sequence[Proof], kept: Path
 ) -> Outcome:
-    names = [one.name for one in sources]
-    kept = site.own / f"pre-restore-{number}"
-    places = [str(kept)] if kept.exists() else []
-    places += [f"in volumes, .pre-restore-{number}"] if any(map(volumes_of, sources)) else []
+    aside = [str(kept)] if kept.exists() else []
+    aside += [f"in volumes, .pre-restore-{journal.number}"] if journal.swaps else []
+    unproven = [one for one in proofs if not one.proven]
     return Outcome(
-        value={"backup": found.name, "components": names, "old_data": str(kept) if kept.exists() else None},
+        value={
+            "backup": found.name,
+            "components": journal.components,
+            "old_data": str(kept) if kept.exists() else None,
+            "proofs": [one.as_json() for one in proofs],
+        },
         changed=True,
         plan=plan,
         warnings=warnings,
         lines=[
-            f"{', '.join(names)}: restored from {found.name}",
-            *([f"The old data are kept until the next complete backup: {' and, '.join(places)}"] if places else []),
+            f"{', '.join(journal.components)}: restored from {found.name}",
+            *map(str, proofs),
+            *(["Look at it by hand, and give it a `check` for the next time: docs/how-to/backup.md"] * bool(unproven)),
+            *([f"The old data are kept until the next complete backup: {' and, '.join(aside)}"] if aside else []),
         ],
+        exit_code=3 if unproven else 0,
     )

@@ -60,19 +60,20 @@ class Site:
         return (folder, f"{folder}/*") if folder else ()
 
     @contextlib.contextmanager
-    def locked(self, purpose: str, *, wait: float = 0.0) -> Iterator[None]:
-        """Hold the target, after finishing what a killed command has left: containers that wait, half restores."""
-        from conche.backup import holding
+    def locked(self, purpose: str, *, wait: float = 0.0, settles: bool = True) -> Iterator[None]:
+        """Hold the target, after finishing what a killed command has left: containers that wait, half restores.
+
+        Args:
+            settles: whether to finish that.
+        """
+        from conche.backup import settling
 
         with self.target.locked(purpose, wait=wait):
             if self.target.use != "any" and not self.target.mark.is_remembered():
                 places = f"{self.target.folder} and {state_folder()}"
                 self.say(f"warning: {places} cannot both be written, so a target that is not mounted is not noticed")
-            holding.recover(self)
-            if self.own.exists():
-                from conche.backup import exchange
-
-                exchange.recover(self)
+            if settles:
+                settling.recover(self)
             yield
 
 

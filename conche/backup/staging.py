@@ -23,7 +23,7 @@ from conche.engine.connection import Engine
 from conche.errors import KeyUnusable
 from conche.secrets import keys
 
-__all__ = ["Source", "Staged", "blocks", "fill_volume", "opened_key", "stage", "unpack", "volumes_of"]
+__all__ = ["Source", "Staged", "blocks", "fill_volume", "opened_key", "places", "stage", "unpack", "volumes_of"]
 
 
 @dataclass(frozen=True)
@@ -85,20 +85,26 @@ def stage(source: Source, staging: Path, number: str) -> Staged:
     staged = Staged()
     unpack(source, into)
     root = source.site.root
-    if source.record.driver == "archive":
-        places = [Path(source.record.facts[Path(one.path).name]) for one in source.record.artifacts]
-    elif source.record.facts.get("whole"):
-        places = [Path(source.record.facts["folder"])]
-    else:
-        paths = [*(one.path for one in source.record.artifacts), *(one.path for one in source.record.links)]
-        places = [_place(source, path) for path in paths]
+    found = places(source)
     if source.record.driver == "secrets":
-        places = [place for place in places if place != _KEY_PLACE]
-        places += _staged_key(source, into, staged)
-    for place in places:
+        found += _staged_key(source, into, staged)
+    for place in found:
         pair = Pair.of(into / place, root / place)
         staged.pairs += [pair, *(Pair.carrying(pair, name) for name in _unsaved(source, root / place))]
     return staged
+
+
+def places(source: Source) -> list[Path]:
+    """The files and folders of the checkout that a component exchanges, relative to stack.yaml, but for the age key."""
+    if source.record.driver in ("volume", "influxdb", "command"):
+        return []
+    if source.record.driver == "archive":
+        return [Path(source.record.facts[Path(one.path).name]) for one in source.record.artifacts]
+    if source.record.facts.get("whole"):
+        return [Path(source.record.facts["folder"])]
+    paths = [*(one.path for one in source.record.artifacts), *(one.path for one in source.record.links)]
+    found = [_place(source, path) for path in paths]
+    return [place for place in found if source.record.driver != "secrets" or place != _KEY_PLACE]
 
 
 def _unsaved(source: Source, folder: Path) -> Iterator[str]:

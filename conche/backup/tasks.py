@@ -90,17 +90,30 @@ def restore(
     force: Annotated[bool, "do not ask"] = False,
     from_: Annotated[str | None, "offsite: fetch it from the repository of backup.sync first"] = None,
     recovery_key: Annotated[str | None, "file with the key that opens the age key of the backup"] = None,
+    no_way_back: Annotated[bool, "also where what is there now cannot be dumped"] = False,
 ) -> Outcome:
     """Bring a backup back.
 
     It is verified and unpacked beside first. Then what uses the data stops, old and new are exchanged, and it starts
     again; where it does not become healthy, the exchange is taken back. The old data are kept until the next backup.
     """
-    from conche.backup.restore import restore
+    from conche.backup.restore import Wishes, restore
 
-    return restore(
-        invocation, name, component=component, target=target, force=force, source=from_, recovery_key=recovery_key
-    )
+    return restore(invocation, name, Wishes(component, target, force, from_, recovery_key, blind=no_way_back))
+
+
+@command(changes=True)
+def settle(
+    invocation: Invocation,
+    as_it_is: Annotated[bool, "leave everything as it is now; what was there before is kept"] = False,
+) -> Outcome:
+    """Take back a restore that was left half done, and let containers go on that wait.
+
+    Every other command tries that once. Afterwards only this one does, since what has been written meanwhile is lost.
+    """
+    from conche.backup.settle import settle
+
+    return settle(invocation, as_it_is=as_it_is)
 
 
 @command(changes=True)

@@ -38,8 +38,8 @@ _MAY: Mapping[str, tuple[str, ...]] = {
     "files": ("optional", "exclude", "services", "environment", "mounted"),
     "logs": ("days", "mounted"),
     "volume": ("exclude", "consistency", "drill", "unpacked", "services"),
-    "influxdb": ("buckets", "token_file"),
-    "command": ("file",),
+    "influxdb": ("buckets", "token_file", "services", "check"),
+    "command": ("file", "services", "check"),
     "secrets": (),
 }
 
@@ -88,6 +88,9 @@ class Component(Section):
     )
     dump: tuple[str, ...] = Field(default=(), description="command: argv that writes the dump to stdout")
     restore: tuple[str, ...] = Field(default=(), description="command: argv that reads the dump from stdin")
+    check: tuple[str, ...] = Field(
+        default=(), description="command, influxdb: argv in the service's container that answers what is there now"
+    )
     file: FileName | None = Field(default=None, description="command: name of the dump; default: the component's")
 
     @model_validator(mode="after")
@@ -99,6 +102,12 @@ class Component(Section):
             raise PydanticCustomError("driver_fields", "paths below stack.yaml, without ..")
         if self.services and not self.environment:
             absent.append("environment")
+        if self.service in self.services:
+            raise PydanticCustomError(
+                "driver_fields",
+                "services beside its own: a running {service} takes the data",
+                {"service": self.service},
+            )
         if absent or foreign:
             reason = " and ".join(
                 [

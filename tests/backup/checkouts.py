@@ -44,6 +44,7 @@ VOLUME = """\
       file: journal.txt
       dump: [cat, /kept/journal]
       restore: [sh, -c, "cat > /kept/journal.new && mv /kept/journal.new /kept/journal"]
+      check: [cat, /kept/journal]
 """
 
 

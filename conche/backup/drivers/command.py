@@ -5,6 +5,7 @@ from __future__ import annotations
 from conche.backup.archive import Archive, compressing
 from conche.backup.drivers import Dumping
 from conche.backup.entries import Reading
+from conche.backup.loading import Examined, complaints
 from conche.backup.manifest import ComponentRecord
 from conche.backup.site import Site
 from conche.engine import containers, task_containers
@@ -20,16 +21,19 @@ def dump(task: Dumping) -> ComponentRecord:
     component = task.component
     container = serving(task.site, component)
     file = dump_name(task.name, component)
-    size = 0
+    seen = Examined()
     with compressing(task.folder / file) as compressor:
         for block in containers.output(task.site.engine(component), container.id, component.dump):
             compressor.write(block)
-            size += len(block)
+            seen.feed(block)
         compressed, digest, pieces = compressor.finish()
     reading = Reading()
-    if size == 0:
+    if seen.size == 0:
         reading.leave_out(file, "is empty: the program wrote nothing", harmful=True)
-    made = task.artifact(file, Archive(compressed, digest, 0, size, pieces))
+    for problem in complaints(component.dump, component.restore) or [seen.problem(component.restore)]:
+        if problem:
+            reading.leave_out(file, f"cannot take the place of what is there: {problem}", harmful=True)
+    made = task.artifact(file, Archive(compressed, digest, 0, seen.size, pieces))
     return task.record(artifacts=(made,), reading=reading, consistency=f"as {component.dump[0]} dumps it")
 
 

@@ -1,0 +1,69 @@
+"""backup.settle: what other commands could not settle is tried again, or left as it is on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from conche.backup import holding, settling
+from conche.backup.exchange import Journal
+from conche.backup.site import Site, open_site
+from conche.command import Invocation
+from conche.errors import ConcheError, NotRestored
+from conche.outcome import Outcome, Plan, Step
+
+__all__ = ["settle"]
+
+
+def settle(call: Invocation, *, as_it_is: bool) -> Outcome:
+    """Take a restore back, or forget it, and the same for containers that wait."""
+    site = open_site(call)
+    if call.dry_run:
+        return Outcome(plan=Plan(tuple(_steps(site, as_it_is=as_it_is))))
+    with site.locked("invoke backup.settle", wait=10, settles=False):
+        plan = Plan(tuple(_steps(site, as_it_is=as_it_is)))
+        waiting = holding.recover(site)
+        journal = Journal.read(site.own)
+        if not as_it_is:
+            if waiting:
+                raise waiting[0]
+            if journal is not None:
+                _taken_back(site, journal)
+            lines = ["Settled." if plan else "There is nothing to settle."]
+            return Outcome(value={"kept": []}, changed=bool(plan), plan=plan, lines=lines)
+        holding.give_up(site)
+        kept = settling.give_up(site, journal) if journal is not None else []
+    return Outcome(
+        value={"kept": kept},
+        changed=bool(plan),
+        plan=plan,
+        lines=[
+            "Everything is left as it is." if plan else "There is nothing to settle.",
+            *(["What was there before the restore is kept; nothing here deletes it:"] if kept else []),
+            *(f"  {place}" for place in kept),
+        ],
+    )
+
+
+def _steps(site: Site, *, as_it_is: bool) -> Iterator[Step]:
+    journal = Journal.read(site.own)
+    if journal is not None:
+        cause = journal.stuck or ("it was ended before its end" if journal.done else "it is not taken back")
+        undo = "" if as_it_is else "run it again"
+        for name in journal.components:
+            yield Step("settle", f"component {name}", cause, undo=undo)
+    for note in sorted(site.target.store.glob(f"*{holding.NOTE}")):
+        yield Step("settle", f"note {note.name}", "containers wait, or helpers were left")
+
+
+def _taken_back(site: Site, journal: Journal) -> None:
+    try:
+        settling.undo(site, journal, wait=True)
+    except (ConcheError, OSError) as error:
+        raise NotRestored(
+            "restore-not-taken-back",
+            f"What was there before the restore could not be brought back: {error}",
+            looked_at=[str(journal.staging(site.own))],
+            evidence=error.evidence if isinstance(error, ConcheError) else (),
+            next_command="invoke backup.settle    # again, when that is mended\n"
+            "invoke backup.settle --as-it-is    # leave it; what was there before is kept",
+        ) from error

@@ -1,0 +1,189 @@
+"""What earlier commands have left: half restores, containers that wait, and the old data that restores have put aside.
+
+A restore that cannot be taken back is tried once more by the next command, and then by `backup.settle` alone: each try
+feeds a running program its old data anew, and what is written there meanwhile would be lost for it. Other components
+are backed up as ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from conche.backup import holding, online, users
+from conche.backup.exchange import FORGET, JOURNAL, Aside, Journal, Swap
+from conche.backup.manifest import ComponentRecord, Omission
+from conche.backup.site import Site
+from conche.engine import volumes
+from conche.engine.connection import Engine
+from conche.errors import ConcheError, Refused, Unreachable
+from conche.process import signals_deferred
+
+__all__ = ["SETTLE", "forget", "give_up", "marked", "recover", "require_settled", "undo", "unsettled"]
+
+SETTLE = "invoke backup.settle    # it tries again to take the restore back"
+
+
+def recover(site: Site) -> None:
+    """Let containers go on that wait, and finish or take back what a killed restore has left.
+
+    What cannot be settled is said, and stays noted.
+    """
+    holding.recover(site)
+    if not site.own.exists():
+        return
+    journal = Journal.read(site.own)
+    if journal is not None and not journal.stuck:
+        journal = _tried(site, journal)
+    if journal is not None:
+        said = f"a restore of {', '.join(journal.components)} is not taken back: {journal.stuck}"
+        site.say(f"warning: {said}; run: invoke backup.settle")
+    staging = {journal.staging(site.own)} if journal else set()
+    for left in {*site.own.glob("restore-*")} - staging:
+        shutil.rmtree(left, ignore_errors=True)
+    for half in [*site.own.glob(".*.json.????????"), *site.own.glob("..gitignore.????????")]:
+        half.unlink(missing_ok=True)
+
+
+def _tried(site: Site, journal: Journal) -> Journal | None:
+    """A journal that has been settled now, or as it is noted where that failed."""
+    site.say("a killed restore is " + ("finished" if journal.done else "taken back"))
+    try:
+        undo(site, journal, wait=False)
+    except (ConcheError, OSError) as error:
+        journal.stuck = error.message if isinstance(error, ConcheError) else str(error)
+        # An engine that does not answer may do so a moment later, with nothing changed: it is asked again.
+        if not isinstance(error, Unreachable):
+            with contextlib.suppress(OSError):
+                journal.write(site.own)
+        return journal
+    return None
+
+
+def undo(site: Site, journal: Journal, *, wait: bool) -> None:
+    """Take a restore back, or finish it where it is final, and start what was stopped; can be done again.
+
+    Args:
+        wait: until what was started works; a program that has to take its old data is waited for in any case.
+    """
+    with signals_deferred():
+        if not journal.done:
+            if journal.begun:
+                users.stop(site, journal, lambda: users.of_journal(site, journal))
+            journal.back()
+        for swap in journal.swaps:
+            volumes.clear_helpers(Engine(swap.engine), swap.volume)
+        fed = [] if journal.done else journal.fed
+        # Those that write to what takes its old data now start after it.
+        late = {(site.stack.project(env), one) for env, one in _writing(site, fed)}
+        stopped = users.of_stopped(journal)
+        first = [one for one in stopped if (one.container.project, one.container.service) not in late]
+        users.start(site, first, wait=wait or bool(fed))
+        if fed:
+            online.take_back(site, journal)
+        users.start(site, [one for one in stopped if one not in first], wait=wait)
+        journal.close(site.own)
+
+
+def _writing(site: Site, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Environment and name of each service that stops while a running program takes its data."""
+    for name in names:
+        component = site.section.components.get(name)
+        if component is not None and component.environment is not None:
+            yield from ((component.environment, service) for service in component.services)
+
+
+def unsettled(site: Site) -> dict[str, str]:
+    """The components of a restore that is neither finished nor taken back, each with why."""
+    journal = Journal.read(site.own)
+    if journal is None:
+        return {}
+    why = f"an earlier restore is not taken back{': ' * bool(journal.stuck)}{journal.stuck}"
+    return dict.fromkeys(journal.components, why)
+
+
+def marked(name: str, record: ComponentRecord, left: Mapping[str, str]) -> ComponentRecord:
+    """A component as it was dumped; degraded where a restore of it is not settled: nobody knows what it holds."""
+    if name not in left:
+        return record
+    return record.model_copy(update={"left_out": (*record.left_out, Omission(name=name, why=left[name], harmful=True))})
+
+
+def require_settled(site: Site) -> None:
+    """Refuse another restore while one is neither finished nor taken back: its way back would be lost."""
+    journal = Journal.read(site.own)
+    if journal is not None:
+        raise Refused(
+            "restore-unsettled",
+            f"A restore of {', '.join(journal.components)} is neither finished nor taken back.",
+            looked_at=[str(site.own / JOURNAL)],
+            evidence=[journal.stuck] if journal.stuck else [],
+            next_command=SETTLE,
+        )
+
+
+def give_up(site: Site, journal: Journal) -> list[str]:
+    """Leave everything as it is now, and forget the restore; where what was there before is kept."""
+    staging = journal.staging(site.own)
+    kept = site.own / f"not-taken-back-{journal.number}"
+    names = f".restore-{journal.number} and .pre-restore-{journal.number}"
+    places = [f"in the volume {swap.volume}, what is there of {names}" for swap in journal.swaps]
+    with signals_deferred():
+        if staging.exists():
+            os.replace(staging, kept)
+            places.insert(0, str(kept))
+        (site.own / JOURNAL).unlink()
+    for one in users.of_stopped(journal):
+        try:
+            users.start(site, [one])
+        except ConcheError as error:
+            site.say(f"warning: {one.container.name} could not be started: {error.message}")
+    return places
+
+
+def forget(site: Site) -> None:
+    """Remove the old data that restores have put aside: a good backup has been made since.
+
+    What a container has been running on since before the restore stays: it may write there still.
+    """
+    every = Aside.every(site.own)
+    for old in sorted(site.own.glob("pre-restore-*")):
+        number = old.name.removeprefix("pre-restore-")
+        live = [Path(one.live) for one in every if one.number == number and one.live]
+        if not _is_written(site, str(old), number, users.of_places(site, live or _places(site, old), [])):
+            site.say(f"removing what a restore had put aside: {old}")
+            shutil.rmtree(old, ignore_errors=True)
+    left = [one for one in every if _stays(site, one)]
+    if left != every:
+        Aside.write(site.own, left)
+
+
+def _places(site: Site, old: Path) -> list[Path]:
+    """Where old data were, as far as can be seen; earlier versions did not write it down."""
+    return [site.root / one.name for component in old.iterdir() if component.is_dir() for one in component.iterdir()]
+
+
+def _stays(site: Site, one: Aside) -> bool:
+    """Whether old data stay where they are; those in a volume are removed here."""
+    if one.live:
+        return (site.own / f"pre-restore-{one.number}").exists()
+    try:
+        found = users.of_places(site, [], [Swap(one.engine, one.volume)])
+        if _is_written(site, f".pre-restore-{one.number} in {one.volume}", one.number, found):
+            return True
+        volumes.run_beside(Engine(one.engine), one.volume, FORGET, [one.number])
+    except ConcheError as error:
+        site.say(f"warning: the old data in {one.volume} could not be removed: {error.message}")
+        return True
+    return False
+
+
+def _is_written(site: Site, what: str, number: str, found: users.Users) -> bool:
+    names = users.since(found, number)
+    if names:
+        restarts = " ".join(names)
+        site.say(f"warning: {what} stays: {', '.join(names)} may write there still; run: docker restart {restarts}")
+    return bool(names)

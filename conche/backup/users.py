@@ -1,0 +1,198 @@
+"""The containers that use what a restore exchanges: found by what they mount, stopped for it, and started again.
+
+A container that runs on while its folder is exchanged goes on writing into the one that was put aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from conche.backup.exchange import Journal, Stopped, Swap
+from conche.backup.site import Site
+from conche.engine import containers, health, volumes
+from conche.engine.connection import Engine
+from conche.engine.containers import Container
+from conche.engine.task_containers import SERVICE
+from conche.errors import Refused, Restored, Unreachable
+
+__all__ = [
+    "User",
+    "Users",
+    "of_journal",
+    "of_places",
+    "of_services",
+    "of_stopped",
+    "require_stoppable",
+    "since",
+    "start",
+    "stop",
+]
+
+RUNNING = ("running", "paused", "restarting")
+LOOKS = 5
+"""How often users are looked for and stopped, until nobody runs any more."""
+
+NUMBER = "%Y%m%dT%H%M%S%f"
+"""How a restore's number is made of its moment, in UTC."""
+
+
+@dataclass(frozen=True)
+class User:
+    """A running container, and the engine it is on.
+
+    Attributes:
+        address: the engine's, as stack.yaml has it.
+    """
+
+    address: str | None
+    engine: Engine
+    container: Container
+
+
+Users = Mapping[str, User]
+"""Running containers by id."""
+
+
+def of_places(site: Site, paths: Iterable[Path], swaps: Iterable[Swap]) -> dict[str, User]:
+    """The containers that use one of these paths of this machine, or one of these volumes."""
+    wanted: dict[str | None, list[str]] = {}
+    for swap in swaps:
+        wanted.setdefault(swap.engine, []).append(swap.volume)
+    found: dict[str, User] = {}
+    for address, names in wanted.items():
+        found |= _running(address, names)
+    texts = [str(path.absolute()) for path in paths]
+    for address in _on_this_machine(site) if texts else ():
+        try:
+            found |= _running(address, texts)
+        except Unreachable as error:
+            site.say(f"warning: whether containers use what is restored is not known: {error.message}")
+    return found
+
+
+def of_services(site: Site, environment: str, services: Iterable[str]) -> dict[str, User]:
+    """The running containers of some services."""
+    address = site.stack.environments[environment].engine
+    engine, names = Engine(address), set(services)
+    project = containers.of_project(engine, site.stack.project(environment)) if names else ()
+    return {one.id: User(address, engine, one) for one in project if one.service in names and one.state in RUNNING}
+
+
+def of_journal(site: Site, journal: Journal) -> dict[str, User]:
+    """The running containers that use what a restore has begun to exchange, and those that it had stopped."""
+    found = of_places(site, [Path(pair.live) for pair in journal.pairs], journal.swaps)
+    return found | {one.container.id: one for one in of_stopped(journal) if one.container.state in RUNNING}
+
+
+def of_stopped(journal: Journal) -> list[User]:
+    """The containers that a restore has stopped, as far as they are still there."""
+    asked = [(one, Engine(one.engine)) for one in journal.stopped]
+    return [
+        User(one.engine, engine, seen) for one, engine in asked if (seen := containers.read(engine, one.id)) is not None
+    ]
+
+
+def require_stoppable(users: Users) -> None:
+    """Refuse before anything is touched where a user cannot be stopped and started again."""
+    for user in users.values():
+        one = user.container
+        if task := one.labels.get(SERVICE):
+            raise Refused(
+                "restore-under-swarm",
+                f"{one.name} uses what would be exchanged, and the swarm would start another in its place.",
+                looked_at=[f"service {task} on {user.engine.address}"],
+                next_command=f"docker service scale {task}=0    # and back, after the restore",
+            )
+        if one.goes_when_stopped:
+            raise Refused(
+                "restore-would-remove",
+                f"{one.name} uses what would be exchanged, and was started with --rm: stopped, it is gone.",
+                looked_at=[f"container {one.id[:12]} on {user.engine.address}"],
+                next_command=f"docker stop {one.name}    # if it may go; then again",
+            )
+
+
+def stop(site: Site, journal: Journal, look: Callable[[], Users]) -> dict[str, User]:
+    """Stop every user, each written down first, until nobody runs; who ran.
+
+    Raises:
+        Refused: one cannot be stopped, or they are started again as fast as they stop.
+    """
+    stopped: dict[str, User] = {}
+    for _ in range(LOOKS):
+        seen = look()
+        if not seen:
+            return stopped
+        require_stoppable(seen)
+        stopped = {**seen, **stopped}
+        known = {one.id for one in journal.stopped}
+        journal.stopped += [
+            Stopped(one.address, one.container.id, one.container.name) for id_, one in seen.items() if id_ not in known
+        ]
+        journal.write(site.own)
+        for user in seen.values():
+            site.say(f"stopping {user.container.name}")
+            containers.stop(user.engine, user.container.id)
+    raise Refused(
+        "restore-users-return",
+        f"{', '.join(one.container.name for one in seen.values())}: started again as often as it is stopped.",
+        next_command="stop whatever starts it, then again",
+    )
+
+
+def start(site: Site, users: Iterable[User], *, wait: bool = True) -> None:
+    """Start what was stopped, and wait until it works.
+
+    Raises:
+        Restored: it does not.
+    """
+    every = list(users)
+    for user in every:
+        site.say(f"starting {user.container.name}")
+        containers.start(user.engine, user.container.id)
+    for user in every if wait else ():
+        _require_well(user)
+
+
+def _require_well(user: User) -> None:
+    engine, one = user.engine, user.container
+    service = replace(containers.definition(engine, one), name=one.service or one.name)
+    waiting = health.wait(engine, lambda: _now(engine, one.id), {one.service: service})
+    if waiting.failed:
+        raise Restored(
+            "restore-unhealthy",
+            f"{one.name} {next(iter(waiting.failed.values()))} with the restored data.",
+            evidence=containers.last_lines(engine, one.id, 8),
+        )
+
+
+def since(users: Users, number: str) -> list[str]:
+    """The names of the containers that have run since before the restore of this number."""
+    moment = datetime.strptime(number, NUMBER).replace(tzinfo=UTC)
+    every = (user.container for user in users.values())
+    return sorted(one.name for one in every if one.started_at is not None and one.started_at < moment)
+
+
+def _running(address: str | None, places: Iterable[str]) -> dict[str, User]:
+    engine = Engine(address)
+    found = volumes.using(engine, *places)
+    return {one.id: User(address, engine, one) for one in found if one.state in RUNNING}
+
+
+def _on_this_machine(site: Site) -> list[str | None]:
+    """The engines whose host is this machine, each once; where there is no socket, there is no engine."""
+    every = [None, *(one.engine for one in site.stack.environments.values())]
+    known: dict[str, str | None] = {}
+    for address in every:
+        engine = Engine(address)
+        if engine.is_local and Path(engine.address.removeprefix("unix://")).exists():
+            known.setdefault(engine.address, address)
+    return list(known.values())
+
+
+def _now(engine: Engine, container_id: str) -> list[Container]:
+    seen = containers.read(engine, container_id)
+    return [seen] if seen else []

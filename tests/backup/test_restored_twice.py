@@ -1,0 +1,358 @@
+"""Data of every kind, corrupted and restored under an application that writes, and compared byte by byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conche.backup.exchange import Aside
+from conche.engine import images
+from conche.engine.connection import Engine
+from conche.engine.images import Build
+from conche.testing import postgres
+from tests.backup.checkouts import tree
+from tests.stacks import SmallStack, free_port
+
+pytestmark = pytest.mark.engine
+
+FOLDERS = ("bound", "named", "unpacked")
+
+APPLICATION = """\
+import pathlib, sqlite3, time, uuid
+me, rests = uuid.uuid4().hex, pathlib.Path("/control/rests")
+database = sqlite3.connect("/database/app.db", timeout=60, isolation_level=None)
+while True:
+    for folder in () if rests.exists() else ("/bound", "/named", "/unpacked"):
+        with open(folder + "/written", "a") as file:
+            print(me, file=file)
+    try:
+        database.execute("INSERT INTO written VALUES (?)", [me])
+    except sqlite3.OperationalError:
+        pass
+    time.sleep(0.05)
+"""
+
+COMPOSE = """\
+services:
+  db: &common
+    image: {image}
+    container_name: {name}-db
+    user: "{user}"
+    init: true
+    stop_grace_period: 1s
+    volumes: ["database:/var/lib/postgresql/data"]
+  app:
+    <<: *common
+    container_name: {name}-app
+    command: [python3, -ISu, /control/app.py]
+    volumes:
+      - ../control:/control
+      - ../bound:/bound
+      - named:/named
+      - unpacked:/unpacked
+      - database:/database
+volumes:
+  named: {{name: {name}-named}}
+  unpacked: {{name: {name}-unpacked}}
+  database: {{name: {name}-database}}
+"""
+
+BACKUP = """\
+backup:
+  components:
+    bound: {{driver: archive, paths: [bound]}}
+    named: {{driver: volume, volume: {name}-named, environment: dev}}
+    unpacked: {{driver: volume, volume: {name}-unpacked, environment: dev, unpacked: true}}
+    db:
+      driver: command
+      environment: dev
+      service: db
+      services: [app]
+      dump: [pg_dump, --clean, --if-exists, -U, app, app]
+      restore: [psql, -q, -v, ON_ERROR_STOP=1, --single-transaction, -U, app, app]
+      check: [psql, -A, -t, -c, "SELECT count(*), group_concat(x) FROM good; SELECT count(*) FROM written", app]
+"""
+STRICT = "restore: [psql, -q, -v, ON_ERROR_STOP=1, --single-transaction, -U, app, app]"
+LOADS = "psql -q -v ON_ERROR_STOP=1 --single-transaction app"
+
+LOOK = """\
+import hashlib, json, os, stat, sys
+found = {}
+for folder, names, files in os.walk("."):
+    names[:] = [name for name in names if not name.startswith(".pre-restore-")]
+    for name in names + files:
+        path, seen = os.path.join(folder, name), os.lstat(os.path.join(folder, name))
+        kind = stat.S_IFMT(seen.st_mode)
+        if kind == stat.S_IFREG:
+            with open(path, "rb") as stream:
+                said = hashlib.sha256(stream.read()).hexdigest()
+        else:
+            said = os.readlink(path) if kind == stat.S_IFLNK else "folder"
+        found[path] = [oct(seen.st_mode), seen.st_uid, seen.st_gid, said]
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A stack whose application writes into a bound folder, two volumes and a database, all the time."""
+
+    stack: SmallStack
+    engine: Engine
+
+    @classmethod
+    def create(cls, stack: SmallStack, engine: Engine) -> Shop:
+        image, user = f"localhost:5000/{stack.name}:postgres", f"{os.getuid()}:{os.getgid()}"
+        images.build(engine, Build(image, postgres.DOCKERFILE, postgres.CONTEXT))
+        made = cls(stack, engine)
+        stack.write("control/app.py", APPLICATION)
+        stack.write("bound/keep", "keep")
+        stack.write("compose/dev.yaml", COMPOSE.format(image=image, name=stack.name, user=user))
+        stack.write("stack.yaml", (stack.folder / "stack.yaml").read_text() + BACKUP.format(name=stack.name))
+        made.rest(begin=True)
+        stack.up()
+        made.inside("app", "chmod 777 /named /unpacked /database", root=True)
+        made.sql("CREATE TABLE good (x TEXT); CREATE TABLE written (x TEXT); INSERT INTO good VALUES ('good');")
+        for folder in FOLDERS:
+            made.inside(
+                "app",
+                f"cd /{folder}; mkdir -p deep/er; echo one > deep/er/one; ln -s er/one deep/link;"
+                "head -c 300000 /dev/urandom > large; chmod 640 large; echo begun > written",
+            )
+        return made
+
+    @property
+    def own(self) -> Path:
+        return self.stack.folder / ".backup"
+
+    def inside(self, service: str, *words: str, root: bool = False) -> str:
+        argv = ["docker", "exec", *(["--user", "0"] if root else []), f"{self.stack.name}-{service}", "sh", "-euc"]
+        return subprocess.run([*argv, *words], capture_output=True, text=True, check=True).stdout
+
+    def sql(self, script: str) -> str:
+        argv = ["docker", "exec", "-i", f"{self.stack.name}-db", "psql", "-A", "-t", "-v", "ON_ERROR_STOP=1", "app"]
+        return subprocess.run(argv, input=script, capture_output=True, text=True, check=True).stdout
+
+    def rest(self, *, begin: bool) -> None:
+        """Let the application leave its files alone, or write into them again."""
+        flag = self.stack.folder / "control/rests"
+        if begin:
+            self.stack.write("control/rests", "")
+        else:
+            flag.unlink(missing_ok=True)
+
+    def passes(self) -> None:
+        """Until the application has been everywhere once more, and has seen how it is to behave."""
+        before = self.written()
+        while self.written() < before + 2:
+            pass
+
+    def written(self) -> int:
+        return int(self.sql("SELECT count(*) FROM written;"))
+
+    def files(self) -> dict[str, Any]:
+        """What is in the three folders, by folder and name; but what the application writes there."""
+        found = {name: json.loads(self.inside("app", f'cd /{name}; python3 -ISc "$1"', "sh", LOOK)) for name in FOLDERS}
+        return {folder: {name: one for name, one in found[folder].items() if name != "./written"} for folder in FOLDERS}
+
+    def logs(self) -> dict[str, list[str]]:
+        """What the application has written into the three folders, by line."""
+        return {folder: self.inside("app", f"cat /{folder}/written").splitlines() for folder in FOLDERS}
+
+    def spoil(self) -> None:
+        """Corrupt everything, while the application writes."""
+        for folder in FOLDERS:
+            self.inside(
+                "app", f"cd /{folder}; head -c 9 /dev/zero > large; rm -r deep; mkdir other; echo two > other/two"
+            )
+        self.sql("UPDATE good SET x = 'bad'; INSERT INTO good VALUES ('later');")
+
+    def invoke(self, *words: str) -> tuple[int, Any, str]:
+        done = self.stack.invoke(*words, "--json")
+        return done.returncode, json.loads(done.stdout), done.stderr
+
+    def backup(self) -> str:
+        code, made, said = self.invoke("backup.create")
+        assert code == 0, said
+        return str(made["value"]["name"])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, engine: Engine, base_image: str) -> Iterator[Shop]:
+    stack = SmallStack.create(tmp_path_factory.mktemp("shop") / "checkout", free_port())
+    yield Shop.create(stack, engine)
+    stack.remove_all(engine)
+
+
+@pytest.fixture
+def shop(made: Shop) -> Iterator[Shop]:
+    """The same for every test, which may change its stack.yaml."""
+    before = (made.stack.folder / "stack.yaml").read_text()
+    yield made
+    made.stack.write("stack.yaml", before)
+
+
+def test_every_kind_comes_back_twice_and_the_application_writes_into_what_came_back(shop: Shop) -> None:
+    shop.passes()
+    files, logs = shop.files(), shop.logs()
+    name = shop.backup()
+    for _ in range(2):
+        shop.rest(begin=False)
+        shop.passes()
+        shop.spoil()
+
+        code, done, said = shop.invoke("backup.restore", name, "--force")
+
+        shop.passes()
+        shop.rest(begin=True)
+        shop.passes()
+        aside = tree(shop.own)
+        assert code == 0, said
+        assert [(one["component"], one["proven"]) for one in done["value"]["proofs"]] == [("db", True)]
+        assert f"stopping {shop.stack.name}-app" in said
+        assert shop.files() == files
+        assert shop.sql("SELECT x FROM good;") == "good\n"
+        # What was in the backup, and then what one process wrote: the one that was started afterwards.
+        after = {folder: lines[len(logs[folder]) :] for folder, lines in shop.logs().items()}
+        assert {folder: lines[: len(logs[folder])] for folder, lines in shop.logs().items()} == logs
+        assert len({line for lines in after.values() for line in lines}) == 1
+        assert all(after.values())
+        # And into nothing that was put aside.
+        shop.rest(begin=False)
+        shop.passes()
+        assert tree(shop.own) == aside
+        shop.rest(begin=True)
+        shop.passes()
+    shop.backup()
+    assert shop.files() == files
+    assert list(shop.own.glob("pre-restore-*")) == []
+
+
+def test_old_data_stay_for_as_long_as_a_container_has_run_since_before_the_restore(shop: Shop) -> None:
+    number = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+    old = shop.own / f"pre-restore-{number}/bound/bound"
+    old.mkdir(parents=True)
+    (old / "written").write_text("by a container that an earlier version left running")
+    Aside.write(shop.own, {Aside(number, None, "", str(shop.stack.folder / "bound"))})
+
+    _, _, kept = shop.invoke("backup.create")
+    stayed = (old / "written").exists()
+    subprocess.run(["docker", "restart", f"{shop.stack.name}-app"], check=True, capture_output=True)
+    shop.backup()
+
+    assert stayed
+    assert f"{shop.stack.name}-app may write there still; run: docker restart {shop.stack.name}-app" in kept
+    assert not old.exists()
+
+
+def test_a_plain_dump_is_degraded_and_refused_with_the_options_that_can_replace(shop: Shop) -> None:
+    shop.stack.replace("stack.yaml", "--clean, --if-exists, ", "")
+    code, made, said = shop.invoke("backup.create")
+    name = made["value"]["name"]
+    shop.sql("UPDATE good SET x = 'bad'")
+
+    refused, document, _ = shop.invoke("backup.restore", name, "--component", "db", "--force")
+    drilled, result, _ = shop.invoke("backup.drill", name)
+    shop.stack.replace("stack.yaml", "[pg_dump, ", "[pg_dump, --clean, --if-exists, ")
+    old, by_content, _ = shop.invoke("backup.restore", name, "--component", "db", "--force")
+
+    assert code == 3, said
+    assert [one for one in made["value"]["missing"] if "add --clean --if-exists" in one]
+    assert (refused, document["error"]["code"]) == (2, "dump-cannot-replace")
+    assert "add --clean --if-exists" in document["error"]["evidence"][0]
+    assert (drilled, result["value"]["well"]) == (1, False)
+    assert (old, by_content["error"]["code"]) == (2, "dump-cannot-replace")
+    assert "begins with CREATE TABLE and drops nothing" in by_content["error"]["evidence"][0]
+    assert shop.sql("SELECT x FROM good;") == "bad\n"
+    shop.sql("UPDATE good SET x = 'good'")
+
+
+def test_without_a_check_a_restore_and_a_drill_are_not_proven(shop: Shop) -> None:
+    text = (shop.stack.folder / "stack.yaml").read_text()
+    shop.stack.write("stack.yaml", text[: text.index("      check:")])
+    name = shop.backup()
+
+    code, done, said = shop.invoke("backup.restore", name, "--component", "db", "--force")
+    drilled, result, _ = shop.invoke("backup.drill", name)
+
+    assert (code, done["value"]["proofs"][0]["proven"]) == (3, False), said
+    assert (drilled, result["value"]["well"], result["value"]["proven"]) == (3, True, False)
+
+
+def test_a_restore_that_brings_back_something_else_is_taken_back(shop: Shop) -> None:
+    script = f"{LOADS}; [ ! -e /tmp/once ] || {{ rm /tmp/once; psql -c 'DELETE FROM good' app; }}"
+    shop.stack.replace("stack.yaml", STRICT, f'restore: [sh, -c, "{script}"]')
+    name = shop.backup()
+    shop.sql("UPDATE good SET x = 'now'")
+    shop.inside("db", "touch /tmp/once")
+
+    code, document, said = shop.invoke("backup.restore", name, "--component", "db", "--force")
+
+    assert (code, document["error"]["code"]) == (4, "restore-taken-back"), said
+    assert "answers otherwise than in the backup" in document["error"]["message"]
+    assert shop.sql("SELECT x FROM good;") == "now\n"
+    shop.sql("UPDATE good SET x = 'good'")
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_one_that_cannot_be_taken_back_is_settled_by_name_and_stops_nothing_else(shop: Shop, check: bool) -> None:
+    shop.stack.replace("stack.yaml", STRICT, f'restore: [sh, -c, "[ ! -e /tmp/broken ] || exit 9; {LOADS}"]')
+    if not check:
+        text = (shop.stack.folder / "stack.yaml").read_text()
+        shop.stack.write("stack.yaml", text[: text.index("      check:")])
+    name = shop.backup()
+    shop.sql("UPDATE good SET x = 'now'")
+    shop.inside("db", "touch /tmp/broken")
+
+    code, document, said = shop.invoke("backup.restore", name, "--component", "db", "--force")
+
+    if check:  # nothing was loaded either way, and that can be seen
+        assert (code, document["error"]["code"]) == (4, "restore-taken-back"), said
+    else:
+        assert (code, document["error"]["code"]) == (5, "restore-not-taken-back"), said
+        assert "invoke backup.settle" in document["error"]["next"]
+        verified, _, heard = shop.invoke("backup.verify", name)
+        assert (verified, "run: invoke backup.settle" in heard) == (0, True)
+        created, made, _ = shop.invoke("backup.create")
+        parts = json.loads((Path(made["value"]["folder"]) / "manifest.json").read_text())["components"]
+        assert created == 3
+        assert [bool(parts[one]["artifacts"]) for one in (*FOLDERS, "db")] == [True] * 4
+        assert [one for one in made["value"]["missing"] if not one.startswith("db: ")] == []
+        refused, again, _ = shop.invoke("backup.restore", name, "--component", "named", "--force")
+        assert (refused, again["error"]["code"]) == (2, "restore-unsettled")
+        tried, still, _ = shop.invoke("backup.settle")
+        assert (tried, still["error"]["code"]) == (5, "restore-not-taken-back")
+    shop.inside("db", "rm /tmp/broken")
+    settled, _, heard = shop.invoke("backup.settle")
+    assert settled == 0, heard
+    assert shop.sql("SELECT x FROM good;") == "now\n"
+    assert list(shop.own.glob("restore-*")) == []
+    shop.sql("UPDATE good SET x = 'good'")
+    shop.backup()
+
+
+def test_one_that_is_left_as_it_is_keeps_what_was_there_before(shop: Shop) -> None:
+    shop.stack.replace("stack.yaml", STRICT, f'restore: [sh, -c, "[ ! -e /tmp/broken ] || exit 9; {LOADS}"]')
+    text = (shop.stack.folder / "stack.yaml").read_text()
+    shop.stack.write("stack.yaml", text[: text.index("      check:")])
+    name = shop.backup()
+    shop.inside("db", "touch /tmp/broken")
+    failed, _, _ = shop.invoke("backup.restore", name, "--component", "db", "--force")
+
+    planned, document, _ = shop.invoke("backup.settle", "--as-it-is", "--dry-run")
+    left, answer, said = shop.invoke("backup.settle", "--as-it-is")
+    shop.inside("db", "rm /tmp/broken")
+    shop.backup()
+
+    [kept] = answer["value"]["kept"]
+    assert (failed, planned, left) == (5, 0, 0), said
+    assert [one["subject"] for one in document["plan"]] == ["component db"]
+    assert (Path(kept) / "db/before.gz").stat().st_size > 0

@@ -1,0 +1,123 @@
+"""What a restore has left that can be neither finished nor taken back: everything else goes on, and it is settled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conche.backup.exchange import JOURNAL, Journal, Pair
+from tests.backup.checkouts import Checkout
+
+NUMBER = "20261127T020000000000"
+
+EARLIER = {
+    "number": NUMBER,
+    "pairs": [
+        {
+            "staged": "/shop/.backup/restore-20261127T020000000000/code/src",
+            "live": "/shop/src",
+            "inode": 7,
+            "fresh": False,
+            "base": "",
+            "base_inode": 0,
+        }
+    ],
+    "swaps": [{"engine": None, "volume": "shop-kept"}],
+    "stopped": [{"engine": None, "id": "c" * 64, "name": "shop-web-1"}],
+    "fed": ["db"],
+    "done": False,
+}
+"""A journal as versions have written it that knew no components and no beginning."""
+
+
+def read(folder: Path, content: dict[str, Any]) -> Journal:
+    folder.mkdir(exist_ok=True)
+    (folder / JOURNAL).write_text(json.dumps(content).replace("/shop/.backup", str(folder)))
+    found = Journal.read(folder)
+    assert found is not None
+    return found
+
+
+def test_a_journal_of_an_earlier_version_is_read_as_one_whose_exchange_may_have_begun(tmp_path: Path) -> None:
+    found = read(tmp_path / ".backup", EARLIER)
+
+    assert (found.components, found.begun, found.stuck) == (["code", "db", "shop-kept"], True, "")
+    assert [one.name for one in found.stopped] == ["shop-web-1"]
+
+
+def test_a_journal_is_read_as_it_was_written(tmp_path: Path) -> None:
+    written = Journal(NUMBER, ["db"], begun=True, fed=["db"], answers={"db": "3"}, blind=["db"], stuck="why")
+    written.write(tmp_path)
+
+    assert Journal.read(tmp_path) == written
+
+
+@pytest.fixture
+def stuck(tmp_path: Path) -> Checkout:
+    """A checkout with a restore of `models` that was killed, and whose staging folder somebody has deleted."""
+    made = Checkout.create(tmp_path)
+    made.create_backup()
+    own, live = made.folder / ".backup", made.folder / "models"
+    own.mkdir(exist_ok=True)
+    pair = Pair(str(own / f"restore-{NUMBER}/models/models"), str(live), live.stat().st_ino, fresh=True)
+    Journal(NUMBER, ["models"], [pair], begun=True).write(own)
+    return made
+
+
+@pytest.mark.process
+def test_other_commands_go_on_and_say_how_to_settle_it(stuck: Checkout) -> None:
+    created = stuck.invoke("backup.create", "--json")
+    again = stuck.invoke("backup.create", "--json")
+    verified = stuck.invoke("backup.verify")
+    refused = stuck.invoke("backup.restore", "latest", "--component", "code", "--force")
+    settled = stuck.invoke("backup.settle")
+
+    for done in (created, again):
+        value = json.loads(done.stdout)["value"]
+        parts = json.loads((Path(value["folder"]) / "manifest.json").read_text())["components"]
+        assert done.returncode == 3
+        assert [one.partition(":")[0] for one in value["missing"]] == ["models"]
+        assert "an earlier restore is not taken back" in value["missing"][0]
+        assert all(part["artifacts"] for part in parts.values())
+    assert "a killed restore is taken back" in created.stderr
+    assert "a killed restore is taken back" not in again.stderr
+    assert (verified.returncode, "run: invoke backup.settle" in verified.stderr) == (0, True)
+    assert (refused.returncode, "restore-unsettled" in refused.stderr) == (2, True)
+    assert (settled.returncode, "restore-not-taken-back" in settled.stderr) == (5, True)
+    assert "invoke backup.settle --as-it-is" in settled.stderr
+
+
+@pytest.mark.process
+def test_it_can_be_left_as_it_is(stuck: Checkout) -> None:
+    planned = stuck.invoke("backup.settle", "--as-it-is", "--dry-run")
+    journal = (stuck.folder / ".backup" / JOURNAL).exists()
+    left = stuck.invoke("backup.settle", "--as-it-is")
+    again = stuck.invoke("backup.settle")
+
+    assert (planned.returncode, "component models" in planned.stdout, journal) == (0, True, True)
+    assert (left.returncode, "Everything is left as it is" in left.stdout) == (0, True)
+    assert (again.returncode, "There is nothing to settle" in again.stdout) == (0, True)
+    assert (stuck.folder / "models/prophet_1.pkl").read_text() == "model one"
+    stuck.create_backup()
+
+
+@pytest.mark.process
+def test_it_is_taken_back_once_that_can_be_done(stuck: Checkout) -> None:
+    failed = stuck.invoke("backup.verify")
+    staging = stuck.folder / f".backup/restore-{NUMBER}/models"
+    staging.mkdir(parents=True)
+
+    unasked = stuck.invoke("backup.verify")
+    there = (stuck.folder / "models").exists()
+    settled = stuck.invoke("backup.settle")
+
+    assert (failed.returncode, unasked.returncode, there) == (0, 0, True)
+    assert (settled.returncode, "Settled" in settled.stdout) == (0, True), settled.stderr
+    assert not (stuck.folder / "models").exists()
+    assert not staging.exists()
+    restored = stuck.invoke("backup.restore", "latest", "--component", "models", "--force")
+    assert restored.returncode == 0, restored.stderr
+    assert (stuck.folder / "models/prophet_1.pkl").read_text() == "model one"
