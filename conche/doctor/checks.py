@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 import socket
 import stat
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from conche.backup import cron, timers
 from conche.command import Invocation
+from conche.doctor import report, versions
 from conche.engine import compose, containers, host, logins
 from conche.engine.connection import Engine, translated
 from conche.errors import ConcheError, KeyUnusable
@@ -21,10 +23,14 @@ from conche.outcome import Outcome, Table
 from conche.process import run
 from conche.secrets import keys
 from conche.secrets.values import open_store
+from conche.version import is_packaged, version
 
 __all__ = ["Finding", "examine"]
 
 OLDEST_ENGINE, OLDEST_SOPS = (20, 10), (3, 11)
+
+RUNTIMES = ("containerd", "runc")
+"""What an engine stands on, and tells the version of."""
 
 MAX_SKEW = 30.0
 """Seconds by which two clocks may differ before certificates, tokens and backups' names begin to mislead."""
@@ -37,6 +43,9 @@ class Finding:
     Attributes:
         state: ok, missing (and needed), or optional (and not there).
         next_command: what to type when it is not ok.
+        versions: of what was looked at, by name.
+        code: of the error with which the look ended.
+        plain: `found` says nothing of whose machine it is, so a report may have it.
     """
 
     name: str
@@ -44,26 +53,39 @@ class Finding:
     found: str
     needed: str
     next_command: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    code: str = ""
+    plain: bool = False
 
 
 Check = Callable[[Invocation, Engine], Iterator[Finding]]
 
 
-def examine(call: Invocation) -> Outcome:
-    """Run every check. Exit code 1 when something needed is missing."""
-    findings = [*_python(), *_stack(call)]
+def examine(call: Invocation, to: str | None = None) -> Outcome:
+    """Run every check. Exit code 1 when something needed is missing.
+
+    Args:
+        to: a file for a report that names nothing of this machine.
+    """
+    file = report.place(to) if to is not None else None
+    findings = [*_ourselves(), *_python(), *_stack(call)]
     engine = Engine()
     for check in (
-        _engine, _compose, _buildx, _sops, _age_key, _cron, _restic, _disk, _ports, _clock, _modes, _registry, _helpers,
+        _engine, _compose, _buildx, _sops, _age_key, _git, _cron, _restic, _disk, _ports, _clock, _modes, _registry,
+        _helpers,
     ):  # fmt: skip
         findings += _carefully(check, call, engine)
+    if file is not None:
+        report.write(call, findings, file)
     missing = [finding for finding in findings if finding.state == "missing"]
     rows = tuple((f.name, f.state, f.found, f.needed, f.next_command) for f in findings)
     count = "one thing" if len(missing) == 1 else f"{len(missing)} things"
+    said = [f"{count} needed, and missing" if missing else "Everything that is needed is there."]
     return Outcome(
         value=[asdict(finding) for finding in findings],
+        changed=file is not None,
         tables=[Table(("what", "state", "found", "needed", "next"), rows)],
-        lines=[f"{count} needed, and missing" if missing else "Everything that is needed is there."],
+        lines=[*said, f"To attach to a bug report, once you have looked through it: {file}"] if file else said,
         exit_code=1 if missing else 0,
     )
 
@@ -74,20 +96,37 @@ def _carefully(check: Check, call: Invocation, engine: Engine) -> list[Finding]:
         return list(check(call, engine))
     except ConcheError as error:
         name = check.__name__.lstrip("_").replace("_", " ")
-        return [Finding(name, "missing", error.message, "an answer", error.next_command.replace("\n", "; "))]
+        following = error.next_command.replace("\n", "; ")
+        return [Finding(name, "missing", error.message, "an answer", following, code=error.code)]
+
+
+def _ourselves() -> Iterator[Finding]:
+    found = f"{version()}, {'installed' if is_packaged() else 'a checkout'}"
+    yield Finding("conche", "ok", found, "any", versions={"conche": version()}, plain=True)
+    system, kernel = versions.distribution(), _number(platform.release())
+    found = f"{system}, {platform.system()} {kernel}, {platform.machine()}"
+    name, _, number = system.partition(" ")
+    yield Finding("system", "ok", found, "Linux", versions={name: number, "kernel": kernel}, plain=True)
+    packages = versions.of_packages()
+    yield Finding("packages", "ok", f"{len(packages)} of ours", "any", versions=packages)
 
 
 def _python() -> Iterator[Finding]:
     found = ".".join(str(part) for part in sys.version_info[:3])
     good = sys.version_info >= (3, 11)
-    yield Finding("python", "ok" if good else "missing", found, "3.11 or later", "" if good else "scripts/quickstart")
+    yield Finding(
+        "python", "ok" if good else "missing", found, "3.11 or later", "" if good else "scripts/quickstart",
+        versions={"python": found}, plain=True,
+    )  # fmt: skip
 
 
 def _stack(call: Invocation) -> Iterator[Finding]:
     try:
         environments = ", ".join(call.stack.environments)
     except ConcheError as error:
-        yield Finding("stack.yaml", "missing", error.message, "a valid stack file", "invoke env.status")
+        yield Finding(
+            "stack.yaml", "missing", error.message, "a valid stack file", "invoke env.status", code=error.code
+        )
         return
     yield Finding("stack.yaml", "ok", f"environments {environments}", "a valid stack file")
 
@@ -96,26 +135,41 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
 
 
+def _number(text: str) -> str:
+    """The number that a version begins with: what a vendor appends may name anybody."""
+    said = re.match(r"v?(\d+(?:\.\d+)*)", text)
+    return said[1] if said else ""
+
+
 def _install(state: str) -> str:
     return "" if state == "ok" else "scripts/install-engine"
 
 
 def _engine(call: Invocation, engine: Engine) -> Iterator[Finding]:
     with translated(engine.address):
-        version = engine.client.api.version()["Version"]
-    state = "ok" if _version(version) >= OLDEST_ENGINE else "missing"
-    yield Finding("engine", state, f"{version} at {engine.address}", "20.10 or later", _install(state))
+        said = engine.client.api.version()
+        options = engine.client.info().get("SecurityOptions") or []
+    number = said["Version"]
+    state = "ok" if _version(number) >= OLDEST_ENGINE else "missing"
+    parts = {one["Name"].lower(): _number(one["Version"]) for one in said.get("Components") or []}
+    made_of = {"engine": number, "api": said["ApiVersion"], **{k: v for k, v in parts.items() if k in RUNTIMES}}
+    rootless = ", rootless" * ("name=rootless" in options)
+    yield Finding(
+        "engine", state, f"{number} at {engine.address}{rootless}", "20.10 or later", _install(state), made_of
+    )
 
 
 def _compose(call: Invocation, engine: Engine) -> Iterator[Finding]:
-    yield Finding("compose", "ok", compose.version(engine), "v2")
+    found = compose.version(engine)
+    yield Finding("compose", "ok", found, "v2", versions={"compose": _number(found)})
 
 
 def _buildx(call: Invocation, engine: Engine) -> Iterator[Finding]:
     answer = run(["docker", "buildx", "version"], timeout=30)
     found = answer.stdout.raw.split()[1] if answer.ok else "not installed"
     state = "ok" if answer.ok else "missing"
-    yield Finding("buildx", state, found, "any", _install(state))
+    known = {"buildx": _number(found)} if answer.ok else {}
+    yield Finding("buildx", state, found, "any", _install(state), known)
 
 
 def _sops(call: Invocation, engine: Engine) -> Iterator[Finding]:
@@ -128,7 +182,9 @@ def _sops(call: Invocation, engine: Engine) -> Iterator[Finding]:
     answer = run([str(get_binary_path()), "--version", "--disable-version-check"], timeout=30)
     found = answer.stdout.raw.split("\n")[0].strip()
     good = answer.ok and _version(found) >= OLDEST_SOPS
-    yield Finding("sops", "ok" if good else "missing", found, "3.11 or later", "" if good else "scripts/quickstart")
+    known = {"sops": _number(found.removeprefix("sops "))}
+    state, following = ("ok", "") if good else ("missing", "scripts/quickstart")
+    yield Finding("sops", state, found, "3.11 or later", following, known)
 
 
 def _age_key(call: Invocation, engine: Engine) -> Iterator[Finding]:
@@ -154,6 +210,13 @@ def _opened(call: Invocation) -> tuple[str, str, str]:
     return "ok", f"{whose} opens {store.file.name}: {len(store.read())} secrets", ""
 
 
+def _git(call: Invocation, engine: Engine) -> Iterator[Finding]:
+    found = versions.program("git")
+    following = "" if found else "sudo apt-get install git"
+    state, known = ("ok", {"git": found}) if found else ("optional", {})
+    yield Finding("git", state, found or "none", "to know what is deployed", following, known)
+
+
 def _cron(call: Invocation, engine: Engine) -> Iterator[Finding]:
     """What would start backups: cron and its daemon, or systemd's timers."""
     needed = "for scheduled backups"
@@ -174,7 +237,8 @@ def _restic(call: Invocation, engine: Engine) -> Iterator[Finding]:
         return
     there = shutil.which("restic")
     install = "" if there else "sudo apt-get install restic"
-    yield Finding("restic", "ok" if there else "missing", there or "none", "for off-site backups", install)
+    known = {"restic": versions.program("restic", "version")} if there else {}
+    yield Finding("restic", "ok" if there else "missing", there or "none", "for off-site backups", install, known)
 
 
 def _disk(call: Invocation, engine: Engine) -> Iterator[Finding]:
@@ -182,7 +246,8 @@ def _disk(call: Invocation, engine: Engine) -> Iterator[Finding]:
     needed = host.MIN_FREE["build"]
     found = "cannot be seen from here" if free is None else f"{free / 1024**3:.1f} GiB free"
     state = "ok" if free is None or free >= needed else "missing"
-    yield Finding("disk", state, found, f"{needed / 1024**3:.0f} GiB", "" if state == "ok" else "docker system df")
+    following = "" if state == "ok" else "docker system df"
+    yield Finding("disk", state, found, f"{needed / 1024**3:.0f} GiB", following, plain=True)
 
 
 def _ports(call: Invocation, engine: Engine) -> Iterator[Finding]:
@@ -208,6 +273,7 @@ def _clock(call: Invocation, engine: Engine) -> Iterator[Finding]:
         f"{skew:.0f} s from the engine's",
         f"{MAX_SKEW:.0f} s at most",
         "" if state == "ok" else "timedatectl set-ntp true",
+        plain=True,
     )
 
 

@@ -1,12 +1,17 @@
 """invoke doctor"""
 
+from typing import Annotated
+
 from conche.command import Invocation, command
 from conche.outcome import Outcome
 
 
 @command()
-def doctor(invocation: Invocation) -> Outcome:
+def doctor(
+    invocation: Invocation,
+    report: Annotated[str | None, "a file for a bug report: versions and findings, without names or secrets"] = None,
+) -> Outcome:
     """Look at every prerequisite: found, needed, next command."""
     from conche.doctor.checks import examine
 
-    return examine(invocation)
+    return examine(invocation, report)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import shutil
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import conche
 from conche.secrets.keys import generate
 from tests.stacks import SmallStack
 
 pytestmark = pytest.mark.engine
 
 
-def findings(stack: SmallStack, **extra: str) -> dict[str, dict[str, str]]:
+def findings(stack: SmallStack, **extra: str) -> dict[str, dict[str, Any]]:
     return {finding["name"]: finding for finding in stack.json("doctor", **extra)["value"]}
 
 
@@ -27,9 +29,20 @@ def test_a_machine_that_has_everything_ends_with_zero(small: SmallStack) -> None
 
 def test_every_prerequisite_is_looked_at(small: SmallStack) -> None:
     assert list(findings(small)) == [
-        "python", "stack.yaml", "engine", "compose", "buildx", "sops", "age key", "cron", "disk",
-        f"port {small.port}", "clock", "file modes", "registry",
+        "conche", "system", "packages", "python", "stack.yaml", "engine", "compose", "buildx", "sops", "age key", "git",
+        "cron", "disk", f"port {small.port}", "clock", "file modes", "registry",
     ]  # fmt: skip
+
+
+def test_the_versions_of_everything_are_told_by_name(small: SmallStack) -> None:
+    known = {name: one for finding in small.json("doctor")["value"] for name, one in finding["versions"].items()}
+
+    assert known.keys() >= {
+        "conche", "python", "kernel", "engine", "api", "containerd", "runc", "compose", "buildx", "sops", "git",
+        "invoke", "docker", "pydantic", "zizmor",
+    }  # fmt: skip
+    assert known["conche"] == conche.__version__
+    assert [name for name, one in known.items() if not one[:1].isdigit()] == []
 
 
 def test_where_backups_go_off_site_restic_is_looked_for(small: SmallStack) -> None:
