@@ -13,10 +13,12 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+from conche import formats
 from conche.engine import volumes
 from conche.engine.connection import Engine
-from conche.errors import ConcheError
+from conche.errors import CheckFailed, ConcheError
 from conche.files import exchange, sync_folder, write_atomic
 
 __all__ = ["BACK", "FORGET", "Aside", "Journal", "Pair", "Stopped", "Swap"]
@@ -189,17 +191,35 @@ class Journal:
 
     def write(self, folder: Path) -> None:
         """Put it on disk before anything it names is touched."""
-        write_atomic(folder / JOURNAL, json.dumps(asdict(self)).encode(), mode=0o600)
+        content = json.dumps(formats.JOURNAL.stamped(asdict(self)))
+        write_atomic(folder / JOURNAL, content.encode(), mode=0o600)
 
     @classmethod
     def read(cls, folder: Path) -> Journal | None:
-        """What an interrupted restore has left, if one has."""
+        """What an interrupted restore has left, if one has.
+
+        Raises:
+            WrittenByNewer: a later version has begun it, and has to end it.
+            CheckFailed: it is not what was written; what was begun is left alone.
+        """
+        file = folder / JOURNAL
         try:
-            content = json.loads((folder / JOURNAL).read_text())
+            return cls._of(formats.JOURNAL.opened(json.loads(file.read_text()), str(file)))
         except FileNotFoundError:
             return None
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise CheckFailed(
+                "journal-damaged",
+                f"The journal of a restore {file} is not what was written, so how far it had come is not known.",
+                looked_at=[str(file), f"{folder}/restore-*: what was to be put in place, or was there before"],
+                next_command=f"ls -l {folder}    # put right by hand what was exchanged, then remove {JOURNAL} there",
+            ) from error
+
+    @classmethod
+    def _of(cls, content: Any) -> Journal:
         # Earlier versions did not write down all of this; what is staged is in a folder of its component's name.
-        names = {Path(one["staged"]).parts[len(folder.parts) + 1] for one in content["pairs"]}
+        staged = [Path(one["staged"]).parts for one in content["pairs"]]
+        names = {parts[parts.index(f"restore-{content['number']}") + 1] for parts in staged}
         return cls(
             content["number"],
             content.get("components", sorted({*names, *content["fed"], *(one["volume"] for one in content["swaps"])})),
@@ -277,12 +297,17 @@ class Aside:
     @classmethod
     def write(cls, folder: Path, every: Iterable[Aside]) -> None:
         """Remember these, and no other."""
-        content = json.dumps([asdict(one) for one in sorted(every, key=str)])
-        write_atomic(folder / KEPT, content.encode(), mode=0o600)
+        content = [asdict(one) for one in sorted(every, key=str)]
+        write_atomic(folder / KEPT, json.dumps(formats.ASIDE.stamped({"aside": content})).encode(), mode=0o600)
 
     @classmethod
     def every(cls, folder: Path) -> list[Aside]:
-        """All that is known."""
+        """All that is known.
+
+        Raises:
+            WrittenByNewer: a later version knows of more.
+        """
         with contextlib.suppress(OSError, ValueError, TypeError):
-            return [cls(**one) for one in json.loads((folder / KEPT).read_text())]
+            content = json.loads((folder / KEPT).read_text())
+            return [cls(**one) for one in formats.ASIDE.entries(content, "aside", str(folder / KEPT))]
         return []

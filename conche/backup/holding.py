@@ -20,6 +20,7 @@ from conche.engine.connection import Engine, EngineRefused
 from conche.engine.containers import Container
 from conche.errors import ConcheError, NotFound, NotRestored, Refused, Unreachable
 from conche.files import write_atomic
+from conche.formats import WAITING
 from conche.process import signals_deferred
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def _file(store: Path, address: str | None) -> Path:
 
 
 def _write(store: Path, note: _Note) -> None:
-    write_atomic(_file(store, note.engine), json.dumps(asdict(note)).encode(), mode=0o600)
+    write_atomic(_file(store, note.engine), json.dumps(WAITING.stamped(asdict(note))).encode(), mode=0o600)
 
 
 def recover(site: Site) -> list[NotRestored]:
@@ -237,7 +238,7 @@ def _read(store: Path, address: str | None) -> _Note | None:
 
 def _parsed(file: Path) -> _Note | None:
     try:
-        content = json.loads(file.read_text())
+        content = WAITING.opened(json.loads(file.read_text()), str(file))
         return _Note(content["engine"], *(tuple(content[key]) for key in ("volumes", "ids", "stopped")))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,14 +16,49 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from conche.errors import CheckFailed
+from conche.formats import MANIFEST
+from conche.version import version
 
-__all__ = ["FILE", "TEXT", "Artifact", "ComponentRecord", "Link", "Manifest", "Omission", "human_size", "read", "text"]
+__all__ = [
+    "FILE",
+    "TEXT",
+    "Artifact",
+    "ComponentRecord",
+    "Foreign",
+    "Link",
+    "Manifest",
+    "Omission",
+    "human_size",
+    "read",
+    "text",
+]
 
 FILE = "manifest.json"
 TEXT = "MANIFEST.txt"
-SCHEMA = "conche-backup/1"
+SCHEMA = f"conche-backup/{MANIFEST.number}"
 LARGEST = 256 << 20
 """Bytes of a manifest that are read; a million artifacts need less."""
+
+
+class Foreign(CheckFailed):
+    """A manifest that is whole, and of a format that this version does not know."""
+
+    def __init__(self, folder: Path, schema: str, tools: object) -> None:
+        made = tools.get("conche") if isinstance(tools, Mapping) else None
+        by = (
+            f"Conche {made}"
+            if isinstance(made, str) and re.fullmatch(r"[0-9A-Za-z.+-]{1,64}", made)
+            else "another tool"
+        )
+        super().__init__(
+            "manifest-schema-unknown",
+            f"{folder.name} was made by {by}: its {FILE} is {schema[:40]!r}. This is Conche {version()}, which knows"
+            f" {SCHEMA}.",
+            looked_at=[str(folder / FILE)],
+            next_command="use the version that stands in its MANIFEST.txt under `Made with`\n"
+            "tar xzf ARCHIVE.tar.gz -C FOLDER    # by hand: the files are what they always were",
+        )
+        self.by = by
 
 
 class _Record(BaseModel):
@@ -143,6 +179,7 @@ def read(folder: Path) -> Manifest:
 
     Raises:
         CheckFailed: it is missing, or different from what was written, by as much as a bit.
+        Foreign: another version has written it, in a format that this one does not know.
     """
     try:
         with (folder / FILE).open("rb") as stream:
@@ -151,7 +188,7 @@ def read(folder: Path) -> Manifest:
         digest = content.pop("digest")
         same = digest == _digest(content) and _rendered({**content, "digest": digest}) == raw
         if same and content["schema_"] != SCHEMA:
-            raise _foreign(folder, str(content["schema_"]))
+            raise Foreign(folder, str(content["schema_"]), content.get("tools"))
         if same:
             return Manifest.model_validate(content)
     except FileNotFoundError:
@@ -163,16 +200,6 @@ def read(folder: Path) -> Manifest:
         f"The {FILE} of {folder.name} is not what was written.",
         looked_at=[str(folder / FILE)],
         next_command="invoke backup.list    # restore another one",
-    )
-
-
-def _foreign(folder: Path, schema: str) -> CheckFailed:
-    return CheckFailed(
-        "manifest-schema-unknown",
-        f"{folder.name} was written by another version of this tool: its {FILE} is {schema}, known here is {SCHEMA}.",
-        looked_at=[str(folder / FILE)],
-        next_command="use the version that stands in its MANIFEST.txt under `Made with`\n"
-        "tar xzf ARCHIVE.tar.gz -C FOLDER    # by hand: the files are what they always were",
     )
 
 

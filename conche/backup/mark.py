@@ -12,6 +12,7 @@ from pathlib import Path
 
 from conche.errors import Unreachable
 from conche.files import state_folder, write_atomic
+from conche.formats import SEEN, TARGET, number_of
 
 __all__ = ["FILE", "Mark"]
 
@@ -50,22 +51,38 @@ class Mark:
         """Whether `require` would refuse."""
         return self._present() is None and bool(self._remembered())
 
+    def require_known(self) -> None:
+        """See that this version may change what is in the target.
+
+        Raises:
+            WrittenByNewer: a later version keeps backups there in a format that this one does not know.
+        """
+        for kind, file in ((TARGET, self.folder / FILE), (SEEN, self._state)):
+            if problem := kind.newer(_read(file), str(file)):
+                raise problem
+
     def settle(self) -> None:
-        """Make the mark where there is none, and remember it; a kill between the two is made good by the next call.
+        """Make the mark where there is none or an older one, and remember it.
+
+        A kill between the two is made good by the next call.
 
         A full disk, or a state folder that cannot be written, is no reason to prune nothing or to have no backup: see
         `is_remembered`.
         """
-        number = self._present()
+        number = self._present() or uuid.uuid4().hex
         with contextlib.suppress(OSError):
-            if not number:
-                number = uuid.uuid4().hex
-                write_atomic(self.folder / FILE, json.dumps({"target": number}).encode() + b"\n", mode=0o600)
+            # By it older versions learn that they may change nothing any more, so it is lifted before all else.
+            if not self._present() or number_of(_read(self.folder / FILE)) < TARGET.number:
+                mark = json.dumps(TARGET.stamped({"target": number}))
+                write_atomic(self.folder / FILE, mark.encode() + b"\n", mode=0o600)
+        if not self._present():
+            return
+        with contextlib.suppress(OSError):
             others = [one for one in self._remembered() if one != number]
             seen = datetime.now(UTC).isoformat()
             content = {"folder": str(self.folder), "marks": [*others, number][-REMEMBERED:], "seen": seen}
             self._state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomic(self._state, json.dumps(content).encode(), mode=0o600)
+            write_atomic(self._state, json.dumps(SEEN.stamped(content)).encode(), mode=0o600)
 
     def is_remembered(self) -> bool:
         """Whether the absence of this mark would be noticed."""
@@ -86,19 +103,28 @@ class Mark:
     def _present(self) -> str | None:
         """The target's number; None where there is no mark, empty where it cannot be read."""
         try:
-            with (self.folder / FILE).open("rb") as stream:
-                return str(json.loads(stream.read(LARGEST))["target"])
+            (self.folder / FILE).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError, KeyError, TypeError):
+        except OSError:
             return ""
+        found = _read(self.folder / FILE)
+        return str(found["target"]) if isinstance(found, dict) and "target" in found else ""
 
     def _seen(self) -> str:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            return str(json.loads(self._state.read_bytes())["seen"])
-        return "an unknown time"
+        found = _read(self._state)
+        return str(found["seen"]) if isinstance(found, dict) and "seen" in found else "an unknown time"
 
     def _remembered(self) -> list[str]:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            return [str(one) for one in json.loads(self._state.read_bytes())["marks"]]
-        return []
+        found = _read(self._state)
+        marks = found.get("marks") if isinstance(found, dict) else None
+        return [str(one) for one in marks] if isinstance(marks, list) else []
+
+
+def _read(file: Path) -> object:
+    """What a small file says; None where it cannot be read."""
+    try:
+        with file.open("rb") as stream:
+            return json.loads(stream.read(LARGEST))
+    except (OSError, ValueError, RecursionError):
+        return None

@@ -28,6 +28,7 @@ class Candidate:
     Attributes:
         complete: nothing is missing from it, and no component has lost its data.
         sound: the components that are complete in it.
+        foreign: who has made it, where this version cannot read its manifest.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Candidate:
     verified: bool
     complete: bool = True
     sound: frozenset[str] = frozenset()
+    foreign: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def decide(backups: Sequence[Candidate], retention: dict[Kind, Retention], now: 
 
     One goes only if it is older than its kind's days, as many newer verified and complete ones of its kind as the
     retention wants are there, and no component has its newest sound state in it. One from the future stays and counts
-    for nothing.
+    for nothing, and so does one that this version cannot read: it cannot know what is in it.
     """
     past = [one for one in backups if not is_future(one.created, now)]
     pinned = newest_sound(past)
@@ -74,6 +76,10 @@ def decide(backups: Sequence[Candidate], retention: dict[Kind, Retention], now: 
 def _decided_one(
     one: Candidate, past: Sequence[Candidate], pinned: Sequence[str], rule: Retention, now: datetime
 ) -> Decision:
+    if one.foreign:
+        return Decision(
+            one.name, keep=True, why=f"{one.kind}, made by {one.foreign}, whose manifest cannot be read here"
+        )
     if one not in past:
         return Decision(one.name, keep=True, why=f"{one.kind}, from the future: counts for nothing")
     newer = sum(o.kind == one.kind and o.verified and o.complete and o.created > one.created for o in past)
@@ -109,7 +115,8 @@ def decide_future(backups: Sequence[Candidate], now: datetime) -> list[Decision]
         only = ", ".join(pinned.get(one.name, ()))
         why = f"from the future, made at {one.created:%Y-%m-%d %H:%M} UTC by its clock"
         why += f"; nothing else has a good {only}: make a backup first" if only else ""
-        decisions.append(Decision(one.name, keep=bool(only), why=why))
+        why += f"; made by {one.foreign}, whose manifest cannot be read here" if one.foreign else ""
+        decisions.append(Decision(one.name, keep=bool(only or one.foreign), why=why))
     return decisions
 
 
@@ -164,6 +171,7 @@ def _candidates(site: Site) -> list[Candidate]:
             verified=site.target.record(one).verified is not None,
             complete=one.manifest is not None and told.complete(one.name, one.manifest),
             sound=told.sound.get(one.name, frozenset()),
+            foreign="" if one.manifest else one.foreign,
         )
         for one in backups
     ]

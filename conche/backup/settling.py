@@ -31,10 +31,15 @@ def recover(site: Site) -> None:
     """Let containers go on that wait, and finish or take back what a killed restore has left.
 
     What cannot be settled is said, and stays noted.
+
+    Raises:
+        WrittenByNewer: a later version has left it.
+        CheckFailed: the journal is not what was written.
     """
     holding.recover(site)
     if not site.own.exists():
         return
+    Aside.every(site.own)  # what a later version keeps there is met before anything is changed
     journal = Journal.read(site.own)
     if journal is not None and not journal.stuck:
         journal = _tried(site, journal)

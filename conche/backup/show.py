@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
-from conche.backup.manifest import Artifact, Manifest, human_size
+from conche.backup.manifest import Artifact, Manifest, human_size, read
 from conche.backup.site import Site, open_site
 from conche.backup.target import Found, future_said, is_future
 from conche.command import Invocation
@@ -127,7 +127,9 @@ def _is_good(site: Site, one: Found) -> bool:
 
 def _described(site: Site, one: Found, older: Sequence[Found], now: datetime) -> dict[str, object]:
     record = site.target.record(one)
-    state = "not hashed" if one.manifest is None else ("complete" if one.manifest.complete else "DEGRADED")
+    known = one.manifest
+    unread = f"made by {one.foreign}" if known is None and one.foreign else "not hashed"
+    state = unread if known is None else ("complete" if known.complete else "DEGRADED")
     return {
         "name": one.name,
         "kind": one.kind,
@@ -147,6 +149,8 @@ def _described(site: Site, one: Found, older: Sequence[Found], now: datetime) ->
 def _manifest(one: Found) -> Manifest:
     if one.manifest is not None:
         return one.manifest
+    if one.foreign:
+        read(one.folder)
     raise Refused(
         "no-manifest",
         f"{one.name} has no manifest that can be read: it is damaged, or the old script made it.",

@@ -25,6 +25,7 @@ from conche.backup.manifest import Manifest
 from conche.backup.mark import Mark
 from conche.errors import CheckFailed, NotFound, Refused, did_you_mean
 from conche.files import lock, sync_file, sync_folder, write_atomic
+from conche.formats import CHECKED
 from conche.stack import KINDS, Kind
 
 __all__ = ["Found", "Record", "Target", "future_said", "is_future", "name_of"]
@@ -71,6 +72,17 @@ class Found:
         with contextlib.suppress(CheckFailed):
             return manifest.read(self.folder)
         return None
+
+    @cached_property
+    def foreign(self) -> str:
+        """Who has made it, where its manifest is whole and of a format that this version does not know; else empty."""
+        try:
+            manifest.read(self.folder)
+        except manifest.Foreign as error:
+            return error.by
+        except CheckFailed:
+            pass
+        return ""
 
     @property
     def created(self) -> datetime:
@@ -157,6 +169,7 @@ class Target:
             raise unwritable(self.folder, error) from error
         with contextlib.ExitStack() as stack:
             stack.push(held)
+            self.mark.require_known()
             self.sweep()
             if self.use != "any" or not self.mark.is_lost():
                 self.mark.settle()
@@ -221,7 +234,7 @@ class Target:
         """What is known of a backup; nothing where its manifest is another one now."""
         try:
             content = json.loads(self._record_file(one.name).read_text())
-            if content.get("manifest") != _digest_of(one):
+            if CHECKED.newer(content) or content.get("manifest") != _digest_of(one):
                 return Record()
             return Record(*(_moment(content.get(name)) for name in ("verified", "drilled")))
         except (OSError, ValueError, AttributeError, TypeError):
@@ -235,7 +248,7 @@ class Target:
         }
         try:
             self.records.mkdir(mode=0o700, exist_ok=True)
-            write_atomic(self._record_file(one.name), json.dumps(content).encode(), mode=0o600)
+            write_atomic(self._record_file(one.name), json.dumps(CHECKED.stamped(content)).encode(), mode=0o600)
         except OSError as error:
             raise unwritable(self.folder, error) from error
 

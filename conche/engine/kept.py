@@ -14,8 +14,9 @@ from typing import Any
 from conche.engine import containers
 from conche.engine.connection import Engine, translated
 from conche.engine.containers import LABEL, Container
+from conche.formats import TWIN
 
-__all__ = ["BEFORE", "bring_back", "forget", "interrupted", "keep", "twins"]
+__all__ = ["BEFORE", "bring_back", "forget", "interrupted", "keep", "require_known", "twins"]
 
 BEFORE = "-before"
 """What the name of a twin, and of the Compose project it belongs to, ends with."""
@@ -38,6 +39,7 @@ def keep(engine: Engine, one: Container) -> None:
         f"{LABEL}.project": one.project + BEFORE,
         KEPT: one.id,
         RAN: str(one.state == "running"),
+        **TWIN.labels(KEPT),
     }
     _make(engine, attributes, one.name + BEFORE, labels)
 
@@ -46,6 +48,16 @@ def twins(engine: Engine, project: str, service: str = "") -> tuple[Container, .
     """The twins of a project's containers, or of one service's."""
     found = containers.of_project(engine, project + BEFORE)
     return tuple(twin for twin in found if service in ("", twin.service))
+
+
+def require_known(engine: Engine, project: str) -> None:
+    """See that this version knows what the twins of a project stand for.
+
+    Raises:
+        WrittenByNewer: a later version has made one.
+    """
+    for twin in twins(engine, project):
+        TWIN.labelled(twin.labels, KEPT, twin.name)
 
 
 def interrupted(left: Iterable[Container], found: Iterable[Container]) -> list[str]:

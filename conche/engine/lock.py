@@ -18,6 +18,7 @@ from typing import Any
 
 from conche.engine.connection import Engine, translated
 from conche.errors import ConcheError, Locked, NotRestored
+from conche.formats import LOCK
 from conche.process import signals_deferred
 from conche.units import span
 
@@ -121,6 +122,7 @@ def hold(
 
     Raises:
         Locked: exit code 7, with the holder.
+        WrittenByNewer: a later version holds it, or has left it, in a way that this one does not know.
     """
     container = _taken(engine, project, purpose, images, clock() + wait, clock, pause, say)
     if container is None:
@@ -163,6 +165,8 @@ def _taken(
                 with translated(engine.address):
                     raise
         found = _inspect(engine, name_of(project))
+        if found is not None:
+            LOCK.labelled(found["Config"].get("Labels") or {}, LABEL, name_of(project))
         if found is not None and not _abandoned(engine, found):
             # The engine sees the end of a killed holder a moment after its death.
             dying = _died_here(found) and clock() - begun < DYING
@@ -190,6 +194,7 @@ def _created(engine: Engine, project: str, purpose: str, image: str) -> tuple[st
         f"{LABEL}.process": str(os.getpid()),
         f"{LABEL}.purpose": purpose,
         f"{LABEL}.since": datetime.now(UTC).isoformat(timespec="seconds"),
+        **LOCK.labels(LABEL),
     }
     api = engine.client.api
     created: dict[str, Any] = api.create_container(

@@ -18,6 +18,7 @@ from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.engine.inspection import as_inspected, asked_for
 from conche.files import state_folder, write_atomic
+from conche.formats import DEFINITIONS, WrittenByNewer
 
 __all__ = ["altered", "altered_services", "flat", "remember"]
 
@@ -71,9 +72,11 @@ def altered_services(
 def remember(stack: str, configuration: Configuration, found: Collection[Container]) -> None:
     """Keep what the containers were made from; what is known of others of them stays, the rest goes.
 
-    A folder that cannot be written costs later names, and is no fault.
+    A folder that cannot be written costs later names, and is no fault; so does what a later version remembers there.
     """
     file = _file(stack, configuration.project)
+    if _is_newer(file):
+        return
     salt, known = _read(file)
     services = configuration.services
     current = {
@@ -85,7 +88,7 @@ def remember(stack: str, configuration: Configuration, found: Collection[Contain
     said = {"salt": salt.hex(), "definitions": {**kept, **current}}
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(file, json.dumps(said).encode(), mode=0o600)
+        write_atomic(file, json.dumps(DEFINITIONS.stamped(said)).encode(), mode=0o600)
     except OSError:
         return
 
@@ -99,12 +102,19 @@ def _prints(salt: bytes, body: Mapping[str, Any]) -> dict[str, str]:
     return {key: hmac.new(salt, value.encode(), "sha256").hexdigest()[:16] for key, value in flat(body).items()}
 
 
+def _is_newer(file: Path) -> bool:
+    try:
+        return DEFINITIONS.newer(json.loads(file.read_bytes())) is not None
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
 def _read(file: Path) -> tuple[bytes, Mapping[str, Mapping[str, str]]]:
     """The salt, and the definitions by hash; a new salt where there is nothing that can be read."""
     try:
-        said = json.loads(file.read_bytes())
+        said = DEFINITIONS.opened(json.loads(file.read_bytes()))
         salt, definitions = bytes.fromhex(said["salt"]), said["definitions"]
         known = {str(name): {str(key): str(one) for key, one in keys.items()} for name, keys in definitions.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, WrittenByNewer):
         return random.token_bytes(32), {}
     return salt, known

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from conche.command import Invocation
-from conche.engine import containers, lock
+from conche.engine import containers, kept, lock, state
 from conche.engine.connection import Engine
 from conche.engine.lock import Held
+from conche.env.deploy.signing import newest
 from conche.files import lock as file_lock
 from conche.stack import Stack
 
@@ -37,11 +38,24 @@ def everywhere(
 
     Args:
         images: images from which the lock's container may be made, before those that the environment runs.
+
+    Raises:
+        Locked: somebody holds it.
+        WrittenByNewer: a later version keeps something of the environment that this one cannot know.
     """
     project = call.stack.project(name)
     usable = [*images, *readers(call.stack, engine, project)]
     with lock.hold(engine, project, _purpose(call, name), usable, wait=wait, say=call.output.say) as held:
+        _require_known(engine, project, usable)
         yield held
+
+
+def _require_known(engine: Engine, project: str, usable: Sequence[str]) -> None:
+    """See that all that is kept of an environment may be changed."""
+    kept.require_known(engine, project)
+    problem = newest(state.State(engine, project, usable).read())
+    if problem is not None:
+        raise problem
 
 
 @contextmanager

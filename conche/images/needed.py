@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from conche.engine import containers, state
+from conche.formats import ENDING, RELEASE
 from conche.images.observe import engines
 from conche.images.reference import parse
 from conche.stack import Stack
@@ -19,6 +20,7 @@ def needed(stack: Stack) -> dict[str, str]:
 
     Raises:
         Unreachable: an engine cannot be asked, so nobody knows.
+        WrittenByNewer: nor where a later version has written a release.
     """
     found: dict[str, str] = {}
     for engine, names in engines(stack):
@@ -28,6 +30,7 @@ def needed(stack: Stack) -> dict[str, str]:
             files = state.State(engine, project, [*running, *stack.bases]).read()
             for path in sorted(files):
                 if path.endswith("/record.json") and _succeeded(files, path):
+                    RELEASE.opened(_content(files[path]), path)
                     found.update(_of(files[path], name))
     return found
 
@@ -35,7 +38,7 @@ def needed(stack: Stack) -> dict[str, str]:
 def _succeeded(files: Mapping[str, bytes], path: str) -> bool:
     """A release that has not ended yet may need its images, too."""
     ending = files.get(path.replace("record.json", "ending.json"))
-    return ending is None or _content(ending).get("result") == "succeeded"
+    return ending is None or ENDING.opened(_content(ending), path).get("result") == "succeeded"
 
 
 def _of(record: bytes, environment: str) -> dict[str, str]:

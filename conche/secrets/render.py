@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conche.files import lock, write_atomic
+from conche.formats import RENDERED
 from conche.secret import Secret
 from conche.secrets import dotenv, htpasswd
 from conche.secrets.values import PLACEHOLDERS, variables
@@ -83,7 +84,8 @@ def write(root: Path, section: Secrets, staged: Iterable[Rendered], gone: Iterab
             path.unlink(missing_ok=True)
         if ours:
             there = {name: _seen(folder / name) for name in sorted(ours) if (folder / name).exists()}
-            write_atomic(folder / RECORD, json.dumps(there, indent=1).encode(), mode=0o600)
+            content = json.dumps(RENDERED.stamped({"files": there}), indent=1)
+            write_atomic(folder / RECORD, content.encode(), mode=0o600)
 
 
 def left_over(root: Path, section: Secrets, staged: Iterable[Rendered]) -> list[Path]:
@@ -93,8 +95,14 @@ def left_over(root: Path, section: Secrets, staged: Iterable[Rendered]) -> list[
 
 
 def _ours(folder: Path) -> list[Path]:
+    """The files that we wrote and nobody has changed.
+
+    Raises:
+        WrittenByNewer: a later version wrote them.
+    """
+    file = folder / RECORD
     try:
-        recorded = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        recorded = RENDERED.entries(json.loads(file.read_text(encoding="utf-8")), "files", str(file))
         files = {folder / Path(name).name: seen for name, seen in recorded.items()}
     except (OSError, ValueError, AttributeError):
         return []

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from conche.errors import KeyUnusable, Refused, did_you_mean
 from conche.files import lock, state_folder, write_atomic
+from conche.formats import DEVELOPMENT
 from conche.secret import Secret
 from conche.secrets import keys
 from conche.stack import SecretDeclaration, Secrets, Stack
@@ -186,8 +187,8 @@ def _development(
         with lock(environment, "making development values", folder=file.parent, wait=10):
             known = _kept(file)
             made = {name: known.get(name) or _first(declared) for name, declared in required.items()}
-            content = json.dumps({name: value.reveal() for name, value in made.items()}, indent=1)
-            write_atomic(file, content.encode(), mode=0o600)
+            shown = {name: value.reveal() for name, value in made.items()}
+            write_atomic(file, json.dumps(DEVELOPMENT.stamped({"values": shown}), indent=1).encode(), mode=0o600)
     except OSError as error:
         raise Refused(
             "development-values-not-kept",
@@ -200,8 +201,13 @@ def _development(
 
 
 def _kept(file: Path) -> dict[str, Secret]:
-    """The development values made before; none where the file cannot be read."""
+    """The development values made before; none where the file cannot be read.
+
+    Raises:
+        WrittenByNewer: a later version keeps them there.
+    """
     try:
-        return {name: Secret(value) for name, value in json.loads(file.read_text()).items()}
-    except (OSError, ValueError):
+        known = DEVELOPMENT.entries(json.loads(file.read_text()), "values", str(file))
+        return {name: Secret(value) for name, value in known.items() if isinstance(value, str)}
+    except (OSError, ValueError, AttributeError):
         return {}

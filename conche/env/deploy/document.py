@@ -20,6 +20,7 @@ from typing import Any
 from conche.env.definitions import altered, flat
 from conche.env.deploy.edge import Template
 from conche.errors import Refused
+from conche.formats import DOCUMENT
 from conche.secret import MASK, Secret
 
 __all__ = ["CONFIGS", "RELEASE", "SECRETS", "Document", "alias", "definition", "make", "shape"]
@@ -69,15 +70,19 @@ class Document:
     def packed(self) -> bytes:
         """All of it, to be sealed."""
         said = {"body": self.body, "variables": self.variables, "hidden": self.hidden, "masked": self.masked}
-        return json.dumps(said | ({"template": asdict(self.template)} if self.template else {})).encode()
+        template = {"template": asdict(self.template)} if self.template else {}
+        return json.dumps(DOCUMENT.stamped({**said, **template})).encode()
 
     @classmethod
     def unpacked(cls, content: bytes) -> Document:
         """What `packed` has made.
 
         Versions that masked values did not say so; since they do not, a value may well be `***` by itself.
+
+        Raises:
+            WrittenByNewer: a later version has kept it in a format that this one does not know.
         """
-        said = json.loads(content)
+        said = DOCUMENT.opened(json.loads(content))
         masked = said.get("masked", MASK in json.dumps(said["body"]))
         template = Template(**said["template"]) if said.get("template") else None
         return cls(said["body"], said["variables"], tuple(said.get("hidden", ())), masked, template)

@@ -16,7 +16,7 @@ from conche.env.deploy.records import Entry, Records, who
 from conche.env.deploy.recover import plan_recovery, settle
 from conche.env.deploy.route import template_of
 from conche.env.deploy.swarm import settle_swarm
-from conche.env.deploy.view import open_records
+from conche.env.deploy.view import open_records, show_records
 from conche.env.locking import locked
 from conche.errors import NotFound, Refused
 from conche.outcome import Outcome, Plan, Step, Table
@@ -33,7 +33,7 @@ DIGESTS = ("services", "ending", "fingerprints", "files", "contents", "edge")
 def history(call: Invocation, name: str, *, show: str | None) -> Outcome:
     """The releases of an environment, the newest first; or one of them, with its evidence."""
     engine = Engine(call.environment(name).engine)
-    records = open_records(call, Compose(engine, call.stack.project(name), ()))
+    records = show_records(call, Compose(engine, call.stack.project(name), ()))
     current, frozen, holder = records.current, records.frozen(), lock.holder(engine, call.stack.project(name))
     if show is not None:
         return _one(records, name, show)
@@ -72,7 +72,7 @@ def _as_json(entry: Entry) -> dict[str, object]:
 def _row(entry: Entry, current: int) -> tuple[str, ...]:
     record, ending = entry.record, entry.ending
     if record is None:
-        return f"r{entry.number}", "damaged", "", "", "", "", "", "its record is not what was written"
+        return f"r{entry.number}", entry.result.value, *[""] * 5, entry.newer or "its record is not what was written"
     mark = " (serves)" if record.number == current else ""
     return (
         record.id + mark,

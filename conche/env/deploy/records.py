@@ -7,8 +7,6 @@ carry a digest of themselves, so that one that was damaged is known, shown as su
 from __future__ import annotations
 
 import getpass
-import hashlib
-import json
 import os
 import re
 import socket
@@ -18,7 +16,9 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
+from conche import formats
 from conche.engine.state import State
+from conche.env.deploy.signing import newest, packed, read, signed, verified
 from conche.errors import Refused
 
 __all__ = ["Ending", "Entry", "Placed", "Record", "Records", "Result", "who"]
@@ -41,6 +41,7 @@ class Result(Enum):
     INTERRUPTED = "interrupted"
     RUNNING = "running"
     DAMAGED = "damaged"
+    NEWER = "newer"
 
 
 @dataclass(frozen=True)
@@ -186,15 +187,19 @@ class Entry:
 
     Attributes:
         damaged: its ending is there and cannot be read.
+        newer: what a later version has written of it, in words.
     """
 
     number: int
     record: Record | None
     ending: Ending | None
     damaged: bool = False
+    newer: str = ""
 
     @property
     def result(self) -> Result:
+        if self.newer:
+            return Result.NEWER
         if self.record is None or self.damaged:
             return Result.DAMAGED
         return Result(self.ending.result) if self.ending else Result.RUNNING
@@ -206,7 +211,21 @@ class Records:
     def __init__(self, state: State) -> None:
         self._state = state
         self._files = state.read()
+        self.newer = newest(self._files)
         self.entries = tuple(self._entries())
+
+    def require_known(self) -> None:
+        """See that all of this may be changed.
+
+        Raises:
+            WrittenByNewer: a later version has written some of it, which may be looked at only.
+        """
+        if self.newer is not None:
+            raise self.newer
+
+    def _write(self, files: Mapping[str, bytes]) -> None:
+        self.require_known()
+        self._state.write(files)
 
     @property
     def current(self) -> Record | None:
@@ -243,12 +262,16 @@ class Records:
         """
         folder = f"releases/{record.id}"
         # The record is the last: with it the rest is there.
-        files = {"salt.age": salt, f"{folder}/document.age": sealed, f"{folder}/record.json": _signed(asdict(record))}
-        self._state.write(files)
+        files = {
+            "salt.age": salt,
+            f"{folder}/document.age": sealed,
+            f"{folder}/record.json": signed(formats.RELEASE, asdict(record)),
+        }
+        self._write(files)
 
     def end(self, record: Record, ending: Ending) -> None:
         """Keep how it ended."""
-        self._state.write({f"releases/{record.id}/ending.json": _signed(asdict(ending))})
+        self._write({f"releases/{record.id}/ending.json": signed(formats.ENDING, asdict(ending))})
 
     def remade(self, record: Record, made: Mapping[str, Sequence[str]]) -> None:
         """Keep hashes of containers that were made of a release later on."""
@@ -260,7 +283,9 @@ class Records:
     def frozen(self) -> Mapping[str, str] | None:
         """Who has frozen the environment, since when and why; None where it is not."""
         unreadable = {"who": "somebody", "since": "some time", "reason": "what was said of it cannot be read any more"}
-        return _read(self._files.get("frozen.json"), unreadable) or None
+        said = read(self._files.get("frozen.json"), unreadable)
+        known = unreadable if formats.FREEZE.newer(said) else formats.FREEZE.opened(said)
+        return {**unreadable, **known} if known else None
 
     def require_thawed(self, name: str) -> None:
         """Refuse to go on in an environment that is frozen.
@@ -278,52 +303,54 @@ class Records:
 
     def freeze(self, said: Mapping[str, str]) -> None:
         """Freeze the environment; with nothing said, thaw it."""
-        self._state.write({"frozen.json": json.dumps(dict(said)).encode()})
+        self._write({"frozen.json": packed(formats.FREEZE, said)})
 
     @property
     def maintained(self) -> bool:
         """Whether the edge is to show the maintenance page, whatever is released behind it."""
-        return bool(_read(self._files.get("maintenance.json"), {}).get("on"))
+        return bool(read(self._files.get("maintenance.json"), {}).get("on"))
 
     def maintain(self, *, on: bool) -> None:
         """Keep whether the maintenance page is wanted."""
-        self._state.write({"maintenance.json": json.dumps({"on": on}).encode()})
+        self._write({"maintenance.json": packed(formats.MAINTENANCE, {"on": on})})
 
     def replicas(self) -> Mapping[str, int]:
         """Service -> how many containers env.scale wants of it."""
-        return _read(self._files.get("scale.json"), {})
+        said = read(self._files.get("scale.json"), {})
+        return {} if formats.SCALE.newer(said) else formats.SCALE.entries(said, "replicas")
 
     def scale(self, replicas: Mapping[str, int]) -> None:
         """Keep how many containers are wanted."""
-        self._state.write({"scale.json": json.dumps(dict(replicas)).encode()})
+        self._write({"scale.json": packed(formats.SCALE, {"replicas": dict(replicas)})})
 
     def handover(self, release: str) -> tuple[str, ...]:
         """The containers that a release stops to give their port to its edge; empty where it stops none."""
-        said = _read(self._files.get("handover.json"), {})
+        said = read(self._files.get("handover.json"), {})
         ids = said.get("containers") if said.get("release") == release else None
         return tuple(str(one) for one in ids) if isinstance(ids, list) else ()
 
     def note_handover(self, release: str, ids: Sequence[str]) -> None:
         """Keep which containers a release is about to stop; it counts while the release has no ending."""
-        self._state.write({"handover.json": json.dumps({"release": release, "containers": list(ids)}).encode()})
+        self._write({"handover.json": packed(formats.HANDOVER, {"release": release, "containers": list(ids)})})
 
     @property
     def scaling(self) -> tuple[str, int] | None:
         """The service whose number is being changed, or was when the command was killed, and how many it settles at."""
-        said = _read(self._files.get("scaling.json"), {})
+        said = read(self._files.get("scaling.json"), {})
         service, count = said.get("service"), said.get("count")
         return (service, count) if isinstance(service, str) and isinstance(count, int) else None
 
     def note_scaling(self, service: str = "", count: int = 0) -> None:
         """Keep that a service's number is being changed, and how many it has if that goes no further; or no more."""
         said = {"service": service, "count": count} if service else {}
-        self._state.write({"scaling.json": json.dumps(said).encode()})
+        self._write({"scaling.json": packed(formats.SCALING, said)})
 
     def forget(self, keep: int) -> None:
         """Forget all but the newest `keep`, and what serves."""
         current = self.current
         old = [entry for entry in self.entries[:-keep] if current is None or entry.number != current.number]
         if old:
+            self.require_known()
             self._state.remove(f"releases/r{entry.number}" for entry in old)
 
     def _entries(self) -> list[Entry]:
@@ -331,15 +358,18 @@ class Records:
         return [self._entry(number) for number in sorted(_numbers(written))]
 
     def _entry(self, number: int) -> Entry:
-        said = _verified(self._files.get(f"releases/r{number}/record.json"))
-        written = self._files.get(f"releases/r{number}/ending.json")
-        ended = _verified(written)
+        folder = f"releases/r{number}"
+        said = verified(self._files.get(f"{folder}/record.json"))
+        written = self._files.get(f"{folder}/ending.json")
+        ended = verified(written)
+        if newer := formats.RELEASE.newer(said) or formats.ENDING.newer(ended):
+            return Entry(number, None, None, newer=newer.brief)
         try:
             record = _record(said) if said else None
-            ending = Ending(**{**ended, "evidence": tuple(ended["evidence"])}) if ended else None
+            ending = _ending(ended) if ended else None
             record = record.carrying(ending.made) if record and ending else record
             return Entry(number, record, ending, damaged=written is not None and ended is None)
-        except (TypeError, KeyError):
+        except (TypeError, KeyError, AttributeError):
             return Entry(number, None, None)
 
 
@@ -354,30 +384,11 @@ def _record(said: Mapping[str, Any]) -> Record:
     return Record(**{**known, "services": {name: _placed(one) for name, one in said["services"].items()}})
 
 
+def _ending(said: Mapping[str, Any]) -> Ending:
+    known = {key: value for key, value in said.items() if key in Ending.__dataclass_fields__}
+    return Ending(**{**known, "evidence": tuple(said["evidence"])})
+
+
 def _placed(said: Mapping[str, Any]) -> Placed:
-    return Placed(**{**said, "hashes": tuple(said["hashes"])})
-
-
-def _read(said: bytes | None, unreadable: dict[str, Any]) -> dict[str, Any]:
-    """A small file of the environment's; empty where there is none."""
-    try:
-        parsed = json.loads(said) if said else {}
-    except ValueError:
-        return unreadable
-    return parsed if isinstance(parsed, dict) else unreadable
-
-
-def _signed(content: Mapping[str, Any]) -> bytes:
-    text = json.dumps(content, sort_keys=True)
-    return json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "content": content}, indent=1).encode()
-
-
-def _verified(said: bytes | None) -> dict[str, Any] | None:
-    """What was signed; None where it is not there, or not what was written."""
-    try:
-        document = json.loads(said or b"")
-        content: dict[str, Any] = document["content"]
-        text = json.dumps(content, sort_keys=True)
-        return content if hashlib.sha256(text.encode()).hexdigest() == document["sha256"] else None
-    except (ValueError, KeyError, TypeError):
-        return None
+    known = {key: value for key, value in said.items() if key in Placed.__dataclass_fields__}
+    return Placed(**{**known, "hashes": tuple(said["hashes"])})

@@ -11,7 +11,7 @@ from conche.engine.swarm import Replicated
 from conche.env.deploy.plan import Change
 from conche.env.deploy.records import Record, Records
 from conche.env.deploy.swarm_stack import swarm_changes
-from conche.env.deploy.view import open_records
+from conche.env.deploy.view import open_records, show_records
 from conche.errors import Refused
 from conche.images.reference import short
 from conche.outcome import Outcome, Plan, Step, Table
@@ -99,7 +99,7 @@ def look_at_swarm(call: Invocation, name: str, compose: Compose) -> SwarmObserve
         Unreachable: the engine is no manager of a swarm.
     """
     found = swarm.services(compose.engine, compose.project)
-    records = open_records(call, compose)
+    records = show_records(call, compose)
     current, unfinished = records.current, records.unfinished
     return SwarmObserved(
         name, compose.project, found, current.id if current and found else "", unfinished.id if unfinished else ""

@@ -23,17 +23,39 @@ from conche.secrets import keys
 from conche.secrets.seal import unseal
 from conche.secrets.values import for_environment
 
-__all__ = ["compose_of", "look_at_release", "open_records", "opened", "opened_if_possible", "require_whole", "salt_of"]
+__all__ = [
+    "compose_of",
+    "look_at_release",
+    "open_records",
+    "opened",
+    "opened_if_possible",
+    "require_whole",
+    "salt_of",
+    "show_records",
+]
 
 
 def open_records(call: Invocation, compose: Compose, also: tuple[str, ...] = ()) -> Records:
-    """The releases of an environment.
+    """The releases of an environment, to change something.
 
     Args:
         also: images through which the state may be reached, before those that run.
+
+    Raises:
+        WrittenByNewer: a later version has written some of it.
     """
     engine = compose.engine
-    return Records(State(engine, compose.project, [*also, *readers(call.stack, engine, compose.project)]))
+    records = Records(State(engine, compose.project, [*also, *readers(call.stack, engine, compose.project)]))
+    records.require_known()
+    return records
+
+
+def show_records(call: Invocation, compose: Compose) -> Records:
+    """The releases of an environment, to be shown, as far as this version knows them; and a warning of the rest."""
+    records = Records(State(compose.engine, compose.project, readers(call.stack, compose.engine, compose.project)))
+    if records.newer is not None:
+        call.output.say(f"warning: {records.newer.message}")
+    return records
 
 
 def opened(call: Invocation, records: Records, record: Record) -> Document | None:
@@ -99,9 +121,9 @@ def look_at_release(call: Invocation, name: str, compose: Compose) -> Observed |
     The record says which hashes its containers carry, so neither a key nor the release's document is needed.
     """
     environment = call.stack.environments[name]
-    records = open_records(call, compose)
+    records = show_records(call, compose)
     record = records.current
-    if record is None:
+    if record is None or records.newer is not None:
         return None
     serves = environment.deploy.serves
     behind = Look(name, compose, environment.deploy, {})

@@ -1,0 +1,158 @@
+"""The formats of everything that Conche keeps, each with its number, and what happens where two versions of it meet.
+
+What is written carries the number of its format and the version that wrote it. A newer Conche reads every older format.
+An older one that meets a newer format changes nothing where it lies, and names both versions: it cannot know what that
+would destroy. What carries no number was written before there were numbers, and is format 0.
+
+A number is raised when an older version would read something wrongly or lose something of it; what it can leave out
+without harm needs no new number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from conche.errors import Refused
+
+__all__ = ["EVERY", "Format", "WrittenByNewer"]
+
+NUMBER, BY = "format", "conche"
+"""The keys that every format has at its top, whatever else becomes of it."""
+
+_VERSION = re.compile(r"[0-9][0-9A-Za-z.+!-]{0,63}")
+
+
+class WrittenByNewer(Refused):
+    """What a later version of Conche has written stands in the way: it may be looked at, and nothing be changed.
+
+    Args:
+        what: was met, and where.
+        by: the version that wrote it.
+        number: of its format.
+        known: the latest number that this version reads.
+    """
+
+    def __init__(self, what: str, by: str, number: int, known: int) -> None:
+        from conche.version import version
+
+        super().__init__(
+            "format-newer",
+            f"{what} was written by Conche {by} in format {number}. This is Conche {version()}, which knows format"
+            f" {known} and changes nothing here.",
+            looked_at=[what],
+            next_command=f"use Conche {by} or a later one here, as whoever wrote it does",
+        )
+        self.by, self.number = by, number
+
+    @property
+    def brief(self) -> str:
+        """In a few words."""
+        return f"written by Conche {self.by} in format {self.number}"
+
+
+@dataclass(frozen=True)
+class Format:
+    """How one kind of thing is kept.
+
+    Attributes:
+        name: what it is.
+        number: what this version writes; it reads this one and every earlier one.
+        where: it is kept.
+    """
+
+    name: str
+    number: int
+    where: str
+
+    def stamped(self, content: Mapping[str, object]) -> dict[str, object]:
+        """The content with its number, and who wrote it, to be written."""
+        from conche.version import version
+
+        return {NUMBER: self.number, BY: version(), **content}
+
+    def labels(self, prefix: str) -> dict[str, str]:
+        """The same as labels of something in an engine."""
+        return {f"{prefix}.{key}": str(value) for key, value in self.stamped({}).items()}
+
+    def newer(self, content: object, where: str = "") -> WrittenByNewer | None:
+        """What stands in the way of whoever would change this; None where this version knows its format."""
+        number = number_of(content)
+        if number <= self.number:
+            return None
+        assert isinstance(content, Mapping)
+        by = str(content[BY])
+        by = by if _VERSION.fullmatch(by) else "of another version"
+        return WrittenByNewer(f"the {self.name}{where and f' {where}'}", by, number, self.number)
+
+    def opened(self, content: Any, where: str = "") -> Any:
+        """What was stamped, without the stamp; what carries none as it is.
+
+        Raises:
+            WrittenByNewer: this version does not know its format.
+        """
+        problem = self.newer(content, where)
+        if problem is not None:
+            raise problem
+        if not number_of(content):
+            return content
+        return {key: value for key, value in content.items() if key not in (NUMBER, BY)}
+
+    def entries(self, content: Any, key: str, where: str = "") -> Any:
+        """What stands under `key`, empty where nothing does; before there were numbers it was the whole content.
+
+        Raises:
+            WrittenByNewer: this version does not know its format.
+        """
+        found = self.opened(content, where)
+        return found.get(key, {}) if number_of(content) else found
+
+    def labelled(self, labels: Mapping[str, str], prefix: str, where: str) -> None:
+        """See that this version knows the format of something in an engine.
+
+        Raises:
+            WrittenByNewer: it does not.
+        """
+        number = labels.get(f"{prefix}.{NUMBER}", "")
+        said = {NUMBER: int(number) if number.isdecimal() else 0, BY: labels.get(f"{prefix}.{BY}", "")}
+        if problem := self.newer(said, where):
+            raise problem
+
+
+def number_of(content: object) -> int:
+    """The number that a content carries; 0 for one from before numbers, or of something else altogether."""
+    if not isinstance(content, Mapping) or not isinstance(content.get(BY), str):
+        return 0
+    number = content.get(NUMBER)
+    return number if isinstance(number, int) and not isinstance(number, bool) and number > 0 else 0
+
+
+_STATE = "in the volume PROJECT-state of the environment's engine"
+_TARGET = "in the folder of the backups"
+_USER = "in ~/.local/state/conche/STACK"
+
+RELEASE = Format("release record", 1, f"releases/rN/record.json {_STATE}")
+ENDING = Format("ending of a release", 1, f"releases/rN/ending.json {_STATE}")
+DOCUMENT = Format("document of a release", 1, f"releases/rN/document.age {_STATE}, encrypted")
+FREEZE = Format("freeze", 1, f"frozen.json {_STATE}")
+MAINTENANCE = Format("maintenance page", 1, f"maintenance.json {_STATE}")
+SCALE = Format("wanted numbers of containers", 1, f"scale.json {_STATE}")
+HANDOVER = Format("handover of a port", 1, f"handover.json {_STATE}")
+SCALING = Format("scaling under way", 1, f"scaling.json {_STATE}")
+LOCK = Format("lock", 1, "labels of the container PROJECT-lock in the environment's engine")
+TWIN = Format("container kept aside", 1, "labels of containers NAME-before in the environment's engine")
+MANIFEST = Format("manifest", 1, f"KIND/NAME/manifest.json {_TARGET}, as schema_")
+TARGET = Format("mark of the backups", 1, f".conche-target {_TARGET}; stands for all that is in it")
+CHECKED = Format("note of what was verified", 1, f".store/records/NAME.json {_TARGET}")
+WAITING = Format("note of containers that wait", 1, f".store/*waiting.json {_TARGET}, one for each engine")
+JOURNAL = Format("journal of a restore", 1, ".backup/journal.json in the checkout")
+ASIDE = Format("list of what restores have put aside", 1, ".backup/aside.json in the checkout")
+SEEN = Format("memory of a target", 1, f"target-NUMBER.json {_USER}")
+DEFINITIONS = Format("memory of definitions", 1, f"definitions-PROJECT.json {_USER}")
+DEVELOPMENT = Format("development values", 1, f"ENVIRONMENT.json {_USER}")
+RENDERED = Format("list of rendered secrets", 1, "in the folder of the secret files")
+
+EVERY = tuple(one for one in list(vars().values()) if isinstance(one, Format))
+"""All of them; docs/reference/formats.md shows the same."""

@@ -1,0 +1,1 @@
+"""What Conche keeps, of every format there has been, and what happens where two versions meet."""
