@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from conche import stack
 from conche.errors import Refused
 from conche.stack import Problem, Stack, StackInvalid
+from conche.version import version
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -388,3 +389,28 @@ def test_aliases_that_multiply_without_end_are_refused() -> None:
 
     with pytest.raises(StackInvalid, match="problem"):
         stack.parse("\n".join(levels))
+
+
+# The format of the file itself
+
+
+def test_a_file_says_its_format_or_is_of_the_first() -> None:
+    assert stack.parse(VALID).format == stack.parse("format: 1\n" + VALID).format == 1
+
+
+@pytest.mark.parametrize("number", ["2", "99999999999999999999", "0x10"])
+def test_a_file_of_a_later_format_is_refused_by_that_alone(number: str, root: Path) -> None:
+    (root / "stack.yaml").write_text(f"format: {number}\n{VALID}hosts: {{a: {{}}}}\n")
+
+    with pytest.raises(Refused) as caught:
+        stack.load(root)
+
+    assert (caught.value.code, caught.value.evidence) == ("stack-newer", ())
+    assert f"is of format {int(number, 0)}. This is Conche {version()}, which reads format 1." in caught.value.message
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "'2'", "1.5", "true", "[2]", "null"])
+def test_what_is_no_format_is_a_problem_like_any_other(number: str) -> None:
+    [problem] = problems(f"format: {number}\n{VALID}")
+
+    assert problem.startswith(":1  format: got ")

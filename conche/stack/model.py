@@ -17,6 +17,7 @@ from conche.stack.backup import Backup, Notifications
 from conche.stack.section import Name, SecretName, Section, VariableName
 
 __all__ = [
+    "FORMAT",
     "TRIAL",
     "Base",
     "Deploy",
@@ -33,6 +34,9 @@ __all__ = [
     "schema",
     "write_schema",
 ]
+
+FORMAT = 1
+"""The format of stack.yaml that this version reads, and writes in new ones."""
 
 TRIAL = "-trial"
 """Suffix of the Compose project in which a new container is tried; no environment's project ends with it."""
@@ -237,6 +241,9 @@ class Pipeline(Section):
 class Stack(Section):
     """What stack.yaml says."""
 
+    format: int = Field(
+        default=FORMAT, ge=1, le=FORMAT, description="format of this file; raised when a key gets another meaning"
+    )
     name: Name = Field(description="name of the stack; prefix of its Compose projects")
     registry: RegistryHost | None = Field(
         default=None, description="host[:port] of the private registry; default: none, images stay on their engines"

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from conche.errors import Refused, did_you_mean
-from conche.stack.model import Stack
+from conche.stack.model import FORMAT, Stack
+from conche.version import version
 
 __all__ = ["FILE", "Problem", "StackInvalid", "load", "parse"]
 
@@ -76,7 +77,7 @@ def load(root: Path) -> Stack:
 
     Raises:
         StackInvalid: exit code 2, with every problem of the file.
-        Refused: there is no such file.
+        Refused: there is no such file, or it is of a later format.
     """
     file = root / FILE
     try:
@@ -102,7 +103,9 @@ def parse(text: str, *, root: Path | None = None) -> Stack:
             problem = Problem(0, "", "expected a mapping with name and environments")
             raise StackInvalid([problem], file)
         lines, duplicates = _walk(node)
-        content = json.dumps(_Loader("").construct_document(node), default=str)
+        document = _Loader("").construct_document(node)
+        _require_known(document, file)
+        content = json.dumps(document, default=str)
     except yaml.YAMLError as error:
         raise StackInvalid([_syntax(error, text)], file) from error
     except RecursionError:
@@ -124,6 +127,18 @@ def parse(text: str, *, root: Path | None = None) -> Stack:
     if duplicates:
         raise StackInvalid(duplicates, file)
     return stack
+
+
+def _require_known(document: Any, file: Path) -> None:
+    """See that the file is of a format that this version reads: of a later one no key can be judged."""
+    number = document.get("format") if isinstance(document, Mapping) else None
+    if isinstance(number, int) and number > FORMAT:
+        raise Refused(
+            "stack-newer",
+            f"{file} is of format {number}. This is Conche {version()}, which reads format {FORMAT}.",
+            looked_at=[str(file)],
+            next_command="use the version of Conche that the file was written for",
+        )
 
 
 def _syntax(error: yaml.YAMLError, text: str) -> Problem:
