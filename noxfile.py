@@ -186,7 +186,7 @@ def schema(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """The sdist and the wheel of HEAD in dist/, built twice and equal, then used in an environment of their own."""
+    """The sdist and the wheel of HEAD in dist/, built twice and equal, then used for -- PYTHON ... or this one."""
     _see_released(session)
     with tempfile.TemporaryDirectory() as folder:
         first, second = (_built(session, Path(folder) / name) for name in ("first", "second"))

@@ -1,4 +1,6 @@
-"""Whether a wheel works where there is nothing else: `python tests/installed.py WHEEL`, as `nox -s build` calls it.
+"""Whether a wheel works where there is nothing else: `python tests/installed.py WHEEL [PYTHON ...]`.
+
+`nox -s build` calls it, with the Pythons that are given to it, or its own.
 
 It is installed without extras into an environment of its own, outside the checkout, and used there as a stranger would.
 Nothing is built for it: what it depends on has to be there as wheels, in the versions of requirements.lock.
@@ -52,10 +54,10 @@ class Place:
         self.stack = folder / "stack"
         self._home = folder / "home"
 
-    def make(self, wheel: Path) -> None:
-        """Install, and write the stack's files."""
+    def make(self, wheel: Path, python: str) -> None:
+        """Install for a Python, and write the stack's files."""
         uv, made = str(Path(sys.executable).parent / "uv"), self.python.parents[1]
-        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, made], check=True)
+        subprocess.run([uv, "venv", "--quiet", "--python", python, made], check=True)
         there = ["--quiet", "--python", str(self.python)]
         locked = ["--only-binary", ":all:", "--constraint", str(ROOT / "requirements.lock")]
         subprocess.run([uv, "pip", "install", *there, *locked, str(wheel)], check=True, cwd=made)
@@ -110,13 +112,15 @@ def examine(place: Place, version: str) -> None:
 
 def main(words: Sequence[str]) -> None:
     """Install the wheel that is named, and use it."""
-    [wheel] = (Path(word).resolve() for word in words)
-    with tempfile.TemporaryDirectory() as folder:
-        place = Place(Path(folder))
-        place.make(wheel)
-        before = place.packages()
-        examine(place, wheel.name.split("-")[1])
-        see("nothing was written where packages are, which may be read-only", holds=place.packages() == before)
+    wheel, *pythons = words
+    for python in pythons or [sys.executable]:
+        sys.stdout.write(f"installed: for {python}\n")
+        with tempfile.TemporaryDirectory() as folder:
+            place = Place(Path(folder))
+            place.make(Path(wheel).resolve(), python)
+            before = place.packages()
+            examine(place, Path(wheel).name.split("-")[1])
+            see("nothing was written where packages are, which may be read-only", holds=place.packages() == before)
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ def _engine(call: Invocation, engine: Engine) -> Iterator[Finding]:
 
 def _compose(call: Invocation, engine: Engine) -> Iterator[Finding]:
     found = compose.version(engine)
-    yield Finding("compose", "ok", found, "v2", versions={"compose": _number(found)})
+    yield Finding("compose", "ok", found, "2.20 or later", versions={"compose": _number(found)})
 
 
 def _buildx(call: Invocation, engine: Engine) -> Iterator[Finding]:

@@ -29,8 +29,8 @@ __all__ = ["Compose", "Configuration", "Healthcheck", "Service", "complaint"]
 MAKING = 600.0
 """Seconds to make and start containers, in which nothing is built, pulled or waited for."""
 
-OLDEST = (2, 0)
-"""The oldest Compose: v1 was another program, with other names for everything it made."""
+OLDEST = (2, 20)
+"""The oldest Compose that is taken; v1 was another program, with other names for everything it made."""
 
 
 @dataclass(frozen=True)
@@ -277,14 +277,22 @@ def version(engine: Engine) -> str:
     """Compose's version, such as 2.26.1.
 
     Raises:
-        Unreachable: there is no Compose, or only v1.
+        Unreachable: there is no Compose, only v1, or one that lacks options which are needed.
     """
     completed = run(["docker", "compose", "version", "--short"], extra_env=engine.cli_environment(), timeout=30)
     if not completed.ok:
         raise _no_compose(completed)
     found = completed.stdout.raw.strip().removeprefix("v")
-    if tuple(int(part) for part in re.findall(r"\d+", found)[:2]) < OLDEST:
+    number = tuple(int(part) for part in re.findall(r"\d+", found)[:2])
+    if number < (2,):
         raise _no_compose(completed)
+    if number < OLDEST:
+        raise Unreachable(
+            "compose-too-old",
+            f"Compose {found} is too old: {'.'.join(map(str, OLDEST))} or later is needed.",
+            looked_at=["docker compose version"],
+            next_command="scripts/install-engine\ninvoke doctor",
+        )
     return found
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conche.engine.compose import Compose, Healthcheck, Service
+from conche.engine.compose import Compose, Healthcheck, Service, version
 from conche.engine.connection import Engine
 from conche.engine.ports import Port
 from conche.errors import Refused, Unreachable
@@ -180,3 +180,21 @@ def test_a_service_that_depends_on_another_has_the_hash_of_being_started_alone_t
     assert list(both) == ["a", "b"]
     assert (len(both["a"].hashes), len(both["b"].hashes)) == (1, 2)
     assert alone in both["b"].hashes
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [("1.29.2", "compose-v2-missing"), ("2.19.1", "compose-too-old"), ("v2.20.0", ""), ("2.26.1-4", ""), ("3.0.0", "")],
+)
+def test_an_older_compose_is_refused(number: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "docker").write_text(f"#!/bin/sh\necho {number}\n")
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    if not code:
+        assert version(HERE) == number.removeprefix("v")
+        return
+    with pytest.raises(Unreachable) as caught:
+        version(HERE)
+    assert caught.value.code == code
