@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from conche.engine import host, ports
@@ -17,14 +17,17 @@ from conche.outcome import Plan
 __all__ = ["check", "see_ports", "taken"]
 
 
-def check(seen: Observed, plan: Plan, compose: Compose) -> None:
+def check(seen: Observed, plan: Plan, compose: Compose, coming: Collection[Path] = ()) -> None:
     """Refuse a plan that cannot succeed.
+
+    Args:
+        coming: files that are written before the plan is carried out.
 
     Raises:
         Refused: with one problem as it is, or several in one list.
     """
     services, project, engine = _planned(seen, plan), seen.configuration.project, compose.engine
-    problems = [*taken(services, project, seen.name, engine), *_files(seen, plan, engine), *_disk(plan, engine)]
+    problems = [*taken(services, project, seen.name, engine), *_files(seen, plan, engine, coming), *_disk(plan, engine)]
     _raise([*problems, *_variables(seen, plan, compose)])
 
 
@@ -93,13 +96,13 @@ def _both(port: Port, other: Service) -> bool:
     return not port.last and any(not one.last and ports.overlap(port, one) for one in other.ports)
 
 
-def _files(seen: Observed, plan: Plan, engine: Engine) -> Iterator[ConcheError]:
+def _files(seen: Observed, plan: Plan, engine: Engine, coming: Collection[Path]) -> Iterator[ConcheError]:
     """Compose accepts a missing secret, config or bind mount and fails half-way."""
     if not engine.is_local:
         return
     for service in _planned(seen, plan):
         wanted = (*service.secret_files, *service.config_files, *service.binds)
-        missing = [path for path in wanted if not _there(path)]
+        missing = [path for path in wanted if path not in coming and not _there(path)]
         if missing:
             yield Refused(
                 "file-missing",

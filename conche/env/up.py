@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from conche.command import Invocation
 from conche.engine import state
@@ -64,7 +65,7 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
     call.output.redact.learn(secrets.values())
     compose = open_compose(call, name, secrets)
     with here(call, name) as held:
-        stale = _refreshed(call, name, secrets)
+        stale, coming = _refreshed(call, name, secrets)
         glimpsed = None if build or only or stale else glance(call.stack, name, compose)
         if glimpsed and report.is_well(glimpsed) and not _outdated(call, compose, glimpsed):
             return nothing_to_do(call, name, glimpsed)
@@ -78,7 +79,7 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
         if only is not None:
             service_of(seen.configuration, only)
         plan = plan_up(seen, build=build, only=only, stale=stale | _outdated(call, compose, seen))
-        preflight.check(seen, plan, compose)
+        preflight.check(seen, plan, compose, coming)
         if call.dry_run:
             return Outcome(plan=plan)
         if not len(plan):
@@ -105,11 +106,15 @@ def _as_released(call: Invocation, name: str, compose: Compose) -> Observed | No
     return found if found is not None and same and report.is_well(found) else None
 
 
-def _refreshed(call: Invocation, name: str, secrets: Mapping[str, Secret]) -> set[str]:
-    """Write the secret files that are not what the secrets say; the services whose file has changed under them."""
+def _refreshed(call: Invocation, name: str, secrets: Mapping[str, Secret]) -> tuple[set[str], frozenset[Path]]:
+    """Write the secret files that are not what the secrets say.
+
+    Returns:
+        The services whose file has changed under them, and the files that are there now, or would be without a dry run.
+    """
     section = call.stack.secrets
     if section is None or not secrets:
-        return set()
+        return set(), frozenset()
     from conche.secrets import render
 
     # Compose cannot mount a file that is not there, so what is optional and absent is an empty one.
@@ -120,7 +125,8 @@ def _refreshed(call: Invocation, name: str, secrets: Mapping[str, Secret]) -> se
         for one, state in changed:
             call.output.say(f"secret file {one.path.name}: {state}")
         render.write(call.root, section, [one for one, _ in changed])
-    return {service for one, state in changed if state == "changed" for service in one.services}
+    stale = {service for one, state in changed if state == "changed" for service in one.services}
+    return stale, frozenset(one.path for one in staged)
 
 
 def _outdated(call: Invocation, compose: Compose, seen: Observed) -> set[str]:

@@ -12,7 +12,7 @@ from conche.engine.rendered import published_ports
 from conche.errors import Refused
 from conche.init.compose import Rendered
 
-__all__ = ["Health", "Service", "health", "refuse_impossible", "services", "troubles"]
+__all__ = ["Health", "Service", "health", "refuse_impossible", "relative", "services", "troubles"]
 
 WEB = frozenset({80, 3000, 3001, 4000, 4200, 5000, 5173, 8000, 8001, 8008, 8080, 8081, 8088, 8888, 9000})
 """Ports on which applications speak HTTP."""
@@ -47,7 +47,7 @@ def services(root: Path, rendered: Rendered) -> list[Service]:
         build = body.get("build") or {}
         context = str(build.get("context") or "")
         target = f", target {build['target']}" if build.get("target") else ""
-        where = _relative(root, context) if context.startswith("/") else context
+        where = relative(root, context) if context.startswith("/") else context
         said = (body.get("healthcheck") or {}).get("test")
         found.append(
             Service(
@@ -62,7 +62,8 @@ def services(root: Path, rendered: Rendered) -> list[Service]:
     return found
 
 
-def _relative(root: Path, path: str) -> str:
+def relative(root: Path, path: str) -> str:
+    """A path in the repository as people type it; another one as it is."""
     return str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path
 
 

@@ -112,8 +112,8 @@ def _secrets(seen: Understanding) -> Iterator[tuple[str, str]]:
     yield from ((name, ".env") for name in seen.dotenv)
     for environment, rendered in seen.rendered.items():
         for key, said in (rendered.document.get("secrets") or {}).items():
-            where = said.get("file") or said.get("environment") or "made elsewhere"
-            yield key, f"{environment}: {where}"
+            file = facts.relative(seen.root, str(said.get("file") or ""))
+            yield key, f"{environment}: {file or said.get('environment') or 'made elsewhere'}"
 
 
 def _proposals_table(proposed: Sequence[Proposal]) -> Table:

@@ -92,7 +92,7 @@ def understand(root: Path) -> Understanding:
         environments=environments,
         rendered=rendered,
         health={one: url for one, said in rendered.items() if (url := facts.health(said))},
-        data=list(_data(name, environments, rendered)),
+        data=list(_data(root, name, environments, rendered)),
         sops=usable,
         secrets=secrets,
         secrets_folder=_folder(root, {one.name for one in secrets if one.file}, rendered),
@@ -104,8 +104,15 @@ def understand(root: Path) -> Understanding:
         dockerfiles=list(_unbuilt(root, rendered)),
         registries=registries,
         pulled_from=pulled_from,
-        warnings=[*left_out, *(one for name, said in rendered.items() for one in facts.troubles(root, name, said))],
+        warnings=[*left_out, *_warnings(root, rendered, {one.variable or one.name.upper() for one in secrets})],
     )
+
+
+def _warnings(root: Path, rendered: Mapping[str, Rendered], given: Collection[str]) -> list[str]:
+    """Each once; without Compose's on variables that come from the secrets."""
+    said = [one for name, document in rendered.items() for one in facts.troubles(root, name, document)]
+    unset = [f'The "{name}" variable is not set' for name in given]
+    return [one for one in dict.fromkeys(said) if not any(words in one for words in unset)]
 
 
 def _rendered(root: Path, tried: Sequence[Candidate]) -> tuple[dict[str, Rendered], list[str]]:
@@ -164,14 +171,14 @@ def _volumes(said: Rendered, project: str) -> dict[str, dict[str, str]]:
 
 
 def _data(
-    stack: str, environments: Sequence[Candidate], rendered: Mapping[str, Rendered]
+    root: Path, stack: str, environments: Sequence[Candidate], rendered: Mapping[str, Rendered]
 ) -> Iterator[tuple[str, Data]]:
     """Data by environment, first of the one that keeps the volumes that are there; the same of two only once."""
     sources: set[str] = set()
     names: set[str] = set()
     for one in sorted(environments, key=lambda one: (bool(one.rival), not one.protected)):
         said = rendered[one.name]
-        for data in proposals(said.services, _volumes(said, one.project or f"{stack}-{one.name}")):
+        for data in proposals(root, said.services, _volumes(said, one.project or f"{stack}-{one.name}")):
             if data.source not in sources and data.name not in names:
                 sources.add(data.source)
                 names.add(data.name)

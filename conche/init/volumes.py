@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,6 +23,7 @@ class Data:
         driver: of the component; empty where nothing says that it is data at all.
         fields: what the driver takes beside `environment`.
         why: what was recognised.
+        choice: the driver that could be taken where none is proposed.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Data:
     driver: str
     fields: Mapping[str, Any]
     why: str
+    choice: str = "volume"
 
 
 @dataclass(frozen=True)
@@ -91,25 +93,26 @@ _DISPOSABLE = re.compile(r"(?:^|[-_./])(?:node_modules|cache|tmp|temp|venv|run|s
 """What is made again when it is gone, by its name."""
 
 
-def proposals(services: Mapping[str, Any], volumes: Mapping[str, Any]) -> list[Data]:
+def proposals(root: Path, services: Mapping[str, Any], volumes: Mapping[str, Any]) -> list[Data]:
     """The data of a stack's services.
 
     Args:
+        root: of the repository; folders in it are backed up by their paths in it.
         services: as Compose renders them.
         volumes: the section of the rendered document.
     """
     found: dict[str, Data] = {}
     for service, body in services.items():
-        for data in _of_service(service, body, volumes):
+        for data in _of_service(root, service, body, volumes):
             if data.source not in {one.source for one in found.values()}:
                 name, number = data.name, 2
                 while name in found:
                     name, number = f"{data.name}-{number}", number + 1
-                found[name] = Data(name, service, data.source, data.driver, data.fields, data.why)
+                found[name] = replace(data, name=name)
     return list(found.values())
 
 
-def _of_service(service: str, body: Mapping[str, Any], volumes: Mapping[str, Any]) -> Iterator[Data]:
+def _of_service(root: Path, service: str, body: Mapping[str, Any], volumes: Mapping[str, Any]) -> Iterator[Data]:
     mounts = [one for one in body.get("volumes") or [] if _writable(one, body)]
     kind = _kind(body, mounts)
     dumped = False
@@ -130,7 +133,10 @@ def _of_service(service: str, body: Mapping[str, Any], volumes: Mapping[str, Any
             fields = {"volume": source, **({"consistency": "stop"} if lite else {})}
             yield Data(key, service, source, "volume", fields, "SQLite" if lite else "a named volume")
         else:
-            yield Data(key, service, source, "", {"volume": source}, "a folder that the service may write to")
+            inside = Path(source).is_relative_to(root)
+            fields = {"paths": [str(Path(source).relative_to(root))]} if inside else {"volume": source}
+            choice = "archive" if inside else "volume"
+            yield Data(key, service, source, "", fields, "a folder that the service may write to", choice)
 
 
 def _writable(mount: Mapping[str, Any], body: Mapping[str, Any]) -> bool:

@@ -167,8 +167,7 @@ def _backup(seen: Understanding) -> Iterator[str]:
     sure = [(name, data) for name, data in seen.data if data.driver]
     unsure = [(name, data) for name, data in seen.data if not data.driver]
     head = ["backup:", f"  target: {flow(f'../{seen.name}-backups')}", "  components:"]
-    sealed = ["    secrets: {driver: secrets}"] if seen.sops is not None and seen.keyed else []
-    if not sure and not sealed:
+    if not sure:
         if unsure:
             yield from _chosen([*head, *(line for name, data in unsure for line in _component(name, data))])
         return
@@ -177,14 +176,16 @@ def _backup(seen: Understanding) -> Iterator[str]:
         lines = list(_component(name, data))
         yield f"{lines[0]}    # {data.why}"
         yield from lines[1:]
-    yield from sealed
+    if seen.sops is not None:
+        why = "with the age key; wants backup.recipients, for which invoke backup.recovery-key makes one"
+        yield from _within(4, _chosen(["secrets: {driver: secrets}"], why))
     for name, data in unsure:
         lines = [line[4:] for line in _component(name, data)]
         yield from _within(4, _chosen(lines, data.why))
 
 
 def _component(environment: str, data: Data) -> Iterator[str]:
-    said: dict[str, Any] = {"driver": data.driver or "volume", "environment": environment, **data.fields}
+    said: dict[str, Any] = {"driver": data.driver or data.choice, "environment": environment, **data.fields}
     yield f"    {data.name}:"
     for key, value in said.items():
         yield f"      {key}: {flow(value)}"

@@ -54,6 +54,9 @@ def test_a_secret_reaches_the_container_as_a_variable_and_as_a_file_its_user_can
     assert secretive.invoke("secrets.init").returncode == 0
     put(secretive, canary)
 
+    planned = secretive.invoke("env.up", "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert not (secretive.folder / "docker/secrets").exists()
     done = secretive.invoke("env.up")
 
     assert done.returncode == 0, done.stderr

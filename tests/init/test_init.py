@@ -128,7 +128,7 @@ def test_every_choice_it_leaves_open_could_be_taken(shop: Folder) -> None:
     assert stack.secrets is not None
     assert list(stack.secrets.declared) == ["db_password"]
     assert stack.backup is not None
-    assert stack.backup.components["web-content"].volume == str(shop.root / "content")
+    assert stack.backup.components["web-content"].paths == ("content",)
 
 
 def test_a_dry_run_writes_nothing_and_says_the_same(shop: Folder) -> None:

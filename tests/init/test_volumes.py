@@ -9,6 +9,8 @@ import pytest
 
 from conche.init.volumes import Data, proposals
 
+ROOT = Path("/shop")
+
 VOLUMES = {"data": {"name": "shop_data"}, "more": {"name": "shop_more"}}
 
 
@@ -17,7 +19,7 @@ def service(image: str, target: str = "/data", **more: Any) -> dict[str, Any]:
 
 
 def proposed(body: dict[str, Any]) -> Data:
-    [found] = proposals({"db": body}, VOLUMES)
+    [found] = proposals(ROOT, {"db": body}, VOLUMES)
     return found
 
 
@@ -84,9 +86,10 @@ def test_what_is_no_data_for_certain_is_left_undecided(tmp_path: Path) -> None:
     ]
     body = {"image": "shop-web", "build": {"context": str(tmp_path / "web")}, "volumes": mounts}
 
-    found = proposals({"web": body}, VOLUMES)
+    found = proposals(tmp_path, {"web": body}, VOLUMES)
 
     assert {one.source: one.driver for one in found} == {str(tmp_path / "content"): "", "shop_data": ""}
+    assert (found[0].choice, found[0].fields) == ("archive", {"paths": ["content"]})
 
 
 def test_what_two_services_share_is_kept_once_and_names_differ() -> None:
@@ -98,6 +101,6 @@ def test_what_two_services_share_is_kept_once_and_names_differ() -> None:
         "data": {"image": "postgres", "volumes": [other]},
     }
 
-    found = proposals(services, VOLUMES)
+    found = proposals(ROOT, services, VOLUMES)
 
     assert [(one.name, one.source) for one in found] == [("data", "shop_data"), ("data-2", "shop_more")]
