@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from conche.command import Invocation
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
+from conche.engine.dotenv import as_compose_reads
 from conche.errors import ConcheError
 from conche.files import read_text
 from conche.secret import SECRET_NAME, Redactor, Secret
@@ -17,6 +18,12 @@ from conche.secrets.values import for_environment, variables
 from conche.stack import Environment, Stack
 
 __all__ = ["open_compose"]
+
+SAID_IN_STACK = frozenset({"COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR", "COMPOSE_PROJECT_NAME"})
+"""Settings of Compose for which stack.yaml has keys."""
+
+_PLAIN = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n|[A-Za-z_]\w*=[A-Za-z0-9_./:@%+,=~^-]*\n)*")
+"""Lines of .env that python-dotenv and Compose read alike: asking Compose takes a process more."""
 
 
 def open_compose(call: Invocation, name: str, secrets: Mapping[str, Secret] | None = None) -> Compose:
@@ -32,9 +39,10 @@ def open_compose(call: Invocation, name: str, secrets: Mapping[str, Secret] | No
     environment = stack.environments[name]
     files = tuple(root / file for file in environment.compose)
     values = _at_hand(stack, name, root) if secrets is None else secrets
-    shown = _variables(environment, files, root)
+    shell = _shell()
+    shown = _variables(environment, files, root, shell, call.output.say)
     hidden = variables(stack.secrets, values) if stack.secrets else {}
-    named = [Secret(value) for variable, value in shown.items() if SECRET_NAME.search(variable)]
+    named = [Secret(value) for variable, value in {**shell, **shown}.items() if SECRET_NAME.search(variable)]
     redact = Redactor([*named, *values.values()])
     call.output.redact.adopt(redact)
     return Compose(
@@ -47,7 +55,13 @@ def open_compose(call: Invocation, name: str, secrets: Mapping[str, Secret] | No
             **({"COMPOSE_PROFILES": ",".join(environment.profiles)} if environment.profiles else {}),
         },
         redact,
+        shell=shell,
     )
+
+
+def _shell() -> dict[str, str]:
+    """The shell's variables, without what sets Compose, the Docker CLI and sops up."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE_", "DOCKER_", "SOPS_"))}
 
 
 def _at_hand(stack: Stack, name: str, root: Path) -> Mapping[str, Secret]:
@@ -58,7 +72,9 @@ def _at_hand(stack: Stack, name: str, root: Path) -> Mapping[str, Secret]:
         return {}
 
 
-def _variables(environment: Environment, files: tuple[Path, ...], root: Path) -> dict[str, str]:
+def _variables(
+    environment: Environment, files: tuple[Path, ...], root: Path, shell: Mapping[str, str], say: Callable[[str], None]
+) -> dict[str, str]:
     """What stack.yaml decides, then the shell for the names that the files mention, then .env."""
     owner = root.stat()
     values = {
@@ -68,20 +84,29 @@ def _variables(environment: Environment, files: tuple[Path, ...], root: Path) ->
     }
     if environment.port is not None:
         values["CONCHE_PORT"] = str(environment.port)
-    written = _dotenv(root / ".env")
+    written = _dotenv(root / ".env", environment, shell, say)
     mentioned = {
         name for file in files for name in re.findall(r"\$\{?([A-Za-z_]\w*)", read_text(file, _called(file, root)))
     }
-    shell = {name: os.environ[name] for name in mentioned if name in os.environ}
-    return {**written, **shell, **values}
+    return {**written, **{name: shell[name] for name in mentioned if name in shell}, **values}
 
 
-def _dotenv(file: Path) -> dict[str, str]:
+def _dotenv(
+    file: Path, environment: Environment, shell: Mapping[str, str], say: Callable[[str], None]
+) -> dict[str, str]:
+    """What .env says, by Compose's rules; of what sets up Compose and the Docker CLI only the profiles."""
     if not file.is_file():
         return {}
     from conche.secrets.dotenv import parse
 
-    return parse(read_text(file, file.name))
+    text = read_text(file, file.name)
+    found = parse(text)
+    if not _PLAIN.fullmatch(text):
+        found = as_compose_reads(Engine(environment.engine), file, found, shell)
+    settings = {name for name in found if name.startswith(("COMPOSE_", "DOCKER_")) and name != "COMPOSE_PROFILES"}
+    if strange := sorted(settings - SAID_IN_STACK):
+        say(f"warning: {', '.join(strange)} in .env is left out: stack.yaml says what is meant")
+    return {name: value for name, value in found.items() if name not in settings}
 
 
 def _called(file: Path, root: Path) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def build(
     """
     fresh = ("--no-cache",) if wanted.fresh else ()
     document = json.dumps(wanted.document(rendered)).encode()
-    alone = Compose(compose.engine, compose.project, (), compose.variables, compose.redact, document)
+    alone = replace(compose, files=(), document=document)
     done = alone.call(alone.argv("--progress", "plain", "build", *fresh, wanted.service), on_line=on_line, timeout=3600)
     if not done.ok:
         said = rendered["services"][wanted.service]["build"]

@@ -118,6 +118,7 @@ class Compose:
         files: Compose files, absolute.
         variables: what the files interpolate; handed on in the environment, never in argv.
         document: a rendered document instead of files; handed on over standard input.
+        shell: further variables, for what only Compose finds: bare names, and those in files that these files take in.
     """
 
     engine: Engine
@@ -126,6 +127,7 @@ class Compose:
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     redact: Redactor = field(default_factory=Redactor, repr=False)
     document: bytes = field(default=b"", repr=False)
+    shell: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def argv(self, *words: str) -> tuple[str, ...]:
         """`docker compose` for this project, with `words`."""
@@ -171,7 +173,7 @@ class Compose:
 
     def environment(self) -> dict[str, str]:
         """What a Compose process gets beside the allow-list."""
-        return {**self.variables, **self.engine.cli_environment()}
+        return {**self.shell, **self.variables, **self.engine.cli_environment()}
 
     def call(
         self,

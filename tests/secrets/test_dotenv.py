@@ -213,9 +213,9 @@ def test_every_nasty_value_has_a_form() -> None:
 
 
 def test_a_file_is_its_header_and_the_values_in_the_given_order() -> None:
-    values = secrets({"B_2": "two words", "A": "", "_c": "1"})
+    values = secrets({"B_2": "two words", "A": "", "C": "1"})
 
-    assert render(values, ["Written by Conche.", ""]) == b"# Written by Conche.\n#\nB_2='two words'\nA=\n_c=1\n"
+    assert render(values, ["Written by Conche.", ""]) == b"# Written by Conche.\n#\nB_2='two words'\nA=\nC=1\n"
     assert render({}) == b""
 
 
@@ -223,7 +223,7 @@ def test_a_file_is_utf_8() -> None:
     assert render(secrets({"A": "é🍫"})) == "A='é🍫'\n".encode()
 
 
-@pytest.mark.parametrize("name", ["", "1A", "A-B", "A B", "A=B", "A\n", "É", "export A"])
+@pytest.mark.parametrize("name", ["", "1A", "A-B", "A B", "A=B", "A.B", "A\n", "É", "export A"])
 def test_a_name_that_is_none_is_a_bug(name: str) -> None:
     with pytest.raises(AssertionError, match="not the names of environment variables"):
         render(secrets({"A": "1", name: "canary"}))

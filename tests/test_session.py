@@ -1,0 +1,113 @@
+"""What Compose files are interpolated with: .env by Compose's rules, and the shell wherever Compose looks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conche.command import Invocation
+from conche.errors import Refused
+from conche.output import Output
+from conche.session import open_compose
+
+pytestmark = pytest.mark.process
+
+STACK = "name: shop\nenvironments: {dev: {compose: [compose.yaml]}}\n"
+
+DOTENV = """\
+BASE=/srv
+DATA=${BASE}/data
+export QUOTED='si$ngle # whole'
+MANY="one\\ntwo ${BASE}"
+DEFAULT=${NOWHERE:-x}
+COMMENTED=value # not this
+DOLLARS=pa$$word
+"""
+
+
+def written(folder: Path, **files: str) -> Path:
+    for name, content in {"stack.yaml": STACK, **files}.items():
+        (folder / name.replace("__", "/")).parent.mkdir(exist_ok=True)
+        (folder / name.replace("__", "/")).write_text(content)
+    return folder
+
+
+def rendered(folder: Path) -> Any:
+    call = Invocation(folder, Output("env.config"))
+    return open_compose(call, "dev").configuration(hashed=False).rendered
+
+
+def plain(folder: Path) -> Any:
+    """What Compose itself says."""
+    argv = ["docker", "compose", "--project-name", "shop-dev", "config", "--format", "json"]
+    return json.loads(subprocess.run(argv, cwd=folder, check=True, capture_output=True).stdout)
+
+
+def test_dotenv_means_what_it_means_to_compose(tmp_path: Path) -> None:
+    names = ("DATA", "QUOTED", "MANY", "DEFAULT", "COMMENTED", "DOLLARS")
+    said = "".join(f"      {name}: ${{{name}}}\n" for name in names)
+    compose = f"services:\n  web:\n    image: a\n    environment:\n{said}    volumes: ['./d${{DATA}}:/m']\n"
+    folder = written(tmp_path, **{".env": DOTENV, "compose.yaml": compose})
+
+    assert rendered(folder) == plain(folder)
+
+
+def test_the_shell_counts_wherever_compose_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"ONLY": "a", "PASSED": "p", "SHELLED": "s", "BASE": "/shell"}.items():
+        monkeypatch.setenv(name, value)
+    files = {
+        ".env": "BASE=/srv\nDATA=${BASE}/data\n",
+        "compose.yaml": "include: [db/compose.yaml]\n"
+        "services: {web: {image: a, environment: [PASSED, DATA], env_file: w.env}}\n",
+        "db__compose.yaml": "services: {db: {image: b, environment: {X: '${ONLY:-none}'}}}\n",
+        "w.env": "FROM_SHELL=${SHELLED:-none}\n",
+    }
+    folder = written(tmp_path, **files)
+
+    assert rendered(folder) == plain(folder)
+
+
+def test_profiles_in_dotenv_count_and_what_sets_compose_up_is_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compose = (
+        "services: {web: {image: a}, debug: {image: b, profiles: [debug]}, other: {image: c, profiles: [other]}}\n"
+    )
+    dotenv = (
+        "COMPOSE_PROFILES=debug\nDOCKER_HOST=tcp://127.0.0.1:9\nCOMPOSE_PROJECT_NAME=shop\nCOMPOSE_IGNORE_ORPHANS=1\n"
+    )
+    folder = written(tmp_path, **{".env": dotenv, "compose.yaml": compose})
+
+    call = Invocation(folder, Output("env.config"))
+    opened = open_compose(call, "dev")
+
+    assert set(opened.configuration(hashed=False).services) == {"web", "debug"}
+    assert "DOCKER_HOST" not in opened.environment()
+    assert "warning: COMPOSE_IGNORE_ORPHANS, DOCKER_HOST in .env is left out" in capsys.readouterr().err
+
+
+def test_a_line_that_compose_cannot_read_is_named_and_not_shown(tmp_path: Path) -> None:
+    folder = written(
+        tmp_path, **{".env": "A='x'\nDB PASSWORD geheim123\n", "compose.yaml": "services: {web: {image: a}}\n"}
+    )
+
+    with pytest.raises(Refused) as refused:
+        rendered(folder)
+
+    assert "line 2" in " ".join(refused.value.evidence)
+    assert "geheim123" not in " ".join(refused.value.evidence)
+
+
+@pytest.mark.parametrize("name", [".env", "compose.yaml"])
+def test_a_file_in_another_encoding_is_refused_with_its_line(tmp_path: Path, name: str) -> None:
+    folder = written(tmp_path, **{"compose.yaml": "services: {web: {image: a}}\n"})
+    (folder / name).write_bytes("# caf\xe9\n".encode("latin-1"))
+
+    with pytest.raises(Refused) as refused:
+        rendered(folder)
+
+    assert (refused.value.code, refused.value.looked_at) == ("text-not-utf8", (f"{name}:1",))
