@@ -55,7 +55,7 @@ def open_compose(call: Invocation, name: str, secrets: Mapping[str, Secret] | No
             **({"COMPOSE_PROFILES": ",".join(environment.profiles)} if environment.profiles else {}),
         },
         redact,
-        shell=shell,
+        further=shell,
     )
 
 

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from conche.engine import containers
 from conche.engine.connection import Engine
 from conche.engine.hashes import TO_ITS_END, UP_WHOLE, asked_of, depend, resolved, shares, without_dependencies
 from conche.engine.ports import Port
-from conche.engine.rendered import host_files, images_named, must_exist, published_ports, replicas_of
+from conche.engine.rendered import host_files, images_named, must_exist, published_ports, replicas_of, seconds
 from conche.errors import Refused, Unreachable
 from conche.process import Captured, Completed, run, signals_deferred
 from conche.secret import Redactor
@@ -118,7 +117,7 @@ class Compose:
         files: Compose files, absolute.
         variables: what the files interpolate; handed on in the environment, never in argv.
         document: a rendered document instead of files; handed on over standard input.
-        shell: further variables, for what only Compose finds: bare names, and those in files that these files take in.
+        further: those of the shell, for what only Compose finds: bare names, and files that these files take in.
     """
 
     engine: Engine
@@ -127,7 +126,7 @@ class Compose:
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     redact: Redactor = field(default_factory=Redactor, repr=False)
     document: bytes = field(default=b"", repr=False)
-    shell: Mapping[str, str] = field(default_factory=dict, repr=False)
+    further: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def argv(self, *words: str) -> tuple[str, ...]:
         """`docker compose` for this project, with `words`."""
@@ -173,7 +172,7 @@ class Compose:
 
     def environment(self) -> dict[str, str]:
         """What a Compose process gets beside the allow-list."""
-        return {**self.shell, **self.variables, **self.engine.cli_environment()}
+        return {**self.further, **self.variables, **self.engine.cli_environment()}
 
     def call(
         self,
@@ -384,19 +383,8 @@ def _healthcheck(body: Mapping[str, Any] | None) -> Healthcheck | None:
         return None
     default = Healthcheck()
     return Healthcheck(
-        interval=_seconds(body.get("interval"), default.interval),
-        timeout=_seconds(body.get("timeout"), default.timeout),
+        interval=seconds(body.get("interval"), default.interval),
+        timeout=seconds(body.get("timeout"), default.timeout),
         retries=int(body.get("retries") or default.retries),
-        start_period=_seconds(body.get("start_period"), default.start_period),
+        start_period=seconds(body.get("start_period"), default.start_period),
     )
-
-
-_UNITS = {"h": "hours", "m": "minutes", "s": "seconds", "ms": "milliseconds", "us": "microseconds"}
-
-
-def _seconds(duration: str | None, default: float) -> float:
-    """Go's duration notation, such as 1m30s, in seconds."""
-    parts = re.findall(r"([0-9.]+)(h|ms|us|m|s)", duration or "")
-    if not parts:
-        return default
-    return timedelta(**{_UNITS[unit]: float(number) for number, unit in parts}).total_seconds()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from conche.engine.ports import Port
 
-__all__ = ["host_files", "images_named", "must_exist", "published_ports", "replicas_of"]
+__all__ = ["host_files", "images_named", "must_exist", "published_ports", "replicas_of", "seconds"]
 
 
 def images_named(rendered: Mapping[str, Any], project: str) -> Mapping[str, Any]:
@@ -47,3 +49,14 @@ def replicas_of(body: Mapping[str, Any]) -> int:
     """
     said = (body.get("scale"), (body.get("deploy") or {}).get("replicas"), 1)
     return next(int(one) for one in said if one is not None)
+
+
+_UNITS = {"h": "hours", "m": "minutes", "s": "seconds", "ms": "milliseconds", "us": "microseconds"}
+
+
+def seconds(duration: str | None, default: float) -> float:
+    """Go's duration notation, such as 1m30s, in seconds."""
+    parts = re.findall(r"([0-9.]+)(h|ms|us|m|s)", duration or "")
+    if not parts:
+        return default
+    return timedelta(**{_UNITS[unit]: float(number) for number, unit in parts}).total_seconds()

@@ -37,7 +37,7 @@ def _as_called(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str,
         for name, one in _below(_below(after, "backup"), "components").items()
         if _subject(one) not in kept
     }
-    renamed = {**after, "environments": environments}
+    renamed = {key: value for key, value in after.items() if key != "format"} | {"environments": environments}
     if components:
         return {**renamed, "backup": {**after["backup"], "components": components}}
     return {key: value for key, value in renamed.items() if key != "backup"}

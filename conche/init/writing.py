@@ -15,6 +15,7 @@ from conche.init.pipeline import FOLDERS
 from conche.init.secrets import Declared
 from conche.init.understanding import Understanding
 from conche.init.volumes import Data
+from conche.stack.model import FORMAT
 
 __all__ = ["flow", "stack_text"]
 
@@ -29,7 +30,7 @@ _PLAIN = re.compile(r"-?[A-Za-z0-9_./][A-Za-z0-9_./:@%+-]*")
 def stack_text(seen: Understanding) -> str:
     """The text of stack.yaml; each commented line, or block of them, could stand there without its `#`."""
     parts = [
-        [f"name: {flow(seen.name)}", *_registry(seen), *_images(seen)],
+        [f"name: {flow(seen.name)}", f"format: {FORMAT}", *_registry(seen), *_images(seen)],
         ["environments:", *(line for one in seen.environments for line in _environment(seen, one))],
         list(_secrets(seen)),
         list(_backup(seen)),
