@@ -107,7 +107,6 @@ def cron(call: Invocation, action: str) -> Outcome:
             next_command="invoke backup.cron status",
         )
     site = open_site(call)
-    _check_schedule(site)
     _check_path(site)
     from conche.backup import timers
 
@@ -161,18 +160,6 @@ def _status(site: Site) -> Outcome:
         warnings=warnings,
         exit_code=0 if current else 1,
     )
-
-
-def _check_schedule(site: Site) -> None:
-    from croniter import croniter
-
-    for kind in KINDS:
-        if not croniter.is_valid(site.section.at(kind)):
-            raise Refused(
-                "schedule-invalid",
-                f"backup.schedule.{kind} is {site.section.at(kind)!r}, which cron does not understand.",
-                next_command="five fields: minute hour day month weekday, such as 0 2 * * *",
-            )
 
 
 def _check_path(site: Site) -> None:

@@ -14,10 +14,11 @@ from conche.errors import Refused, Unreachable
 from conche.files import write_atomic
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.process import run
+from conche.stack import schedule
 
 __all__ = ["instead_of_cron", "manage", "on_calendar", "removal", "remove", "units", "usable"]
 
-DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:=@,+%-]+")
 """A word that means itself in a command line of a unit, once `%` is doubled."""
@@ -29,16 +30,18 @@ def instead_of_cron() -> bool:
 
 
 def on_calendar(when: str) -> str:
-    """Five cron fields as systemd's OnCalendar; each field is `*`, a number, a list or a `*/step`."""
-    minute, hour, day, month, weekday = when.split()
-    days = "" if weekday == "*" else ",".join(DAYS[int(one)] for one in weekday.split(",")) + " "
-    start = {minute: "0", hour: "0", day: "1", month: "1"}
+    """A schedule as systemd's OnCalendar=, each field as `*` or as a list of its numbers (systemd.time(7)).
 
-    def field(text: str) -> str:
-        first, _, step = text.partition("/")
-        return f"{start.get(text, '0') if first == '*' else first}/{step}" if step else text
+    Raises:
+        ValueError: it is none that both cron and systemd take.
+    """
+    minutes, hours, days, months, weekdays = (_listed(field) for field in schedule.read(when))
+    names = "" if weekdays == "*" else ",".join(DAYS[int(one)] for one in weekdays.split(",")) + " "
+    return f"{names}*-{months}-{days} {hours}:{minutes}:00"
 
-    return f"{days}*-{field(month)}-{field(day)} {field(hour)}:{field(minute)}:00"
+
+def _listed(field: schedule.Field) -> str:
+    return "*" if field is None else ",".join(map(str, sorted(field)))
 
 
 def units(site: Site) -> dict[str, str]:

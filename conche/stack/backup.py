@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ByteSize, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, ByteSize, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
+from conche.stack import schedule
 from conche.stack.section import Name, SecretName, Section, VariableName
 
 __all__ = ["KINDS", "Backup", "Component", "Kind", "Minimum", "Notifications", "Offsite", "Retention"]
@@ -18,7 +19,11 @@ KINDS: tuple[Kind, ...] = ("daily", "weekly", "monthly")
 
 Driver = Literal["archive", "command", "files", "influxdb", "logs", "secrets", "volume"]
 RelativePath = Annotated[str, Field(pattern=r"^[^/~][^\x00]*$")]
-Schedule = Annotated[str, Field(pattern=r"^\S+ \S+ \S+ \S+ \S+$")]
+Schedule = Annotated[
+    str,
+    AfterValidator(schedule.checked),
+    WithJsonSchema({"type": "string", "pattern": r"^\s*([0-9*/,-]+\s+){4}[0-9*/,-]+\s*$"}),
+]
 Size = Annotated[
     ByteSize, Field(ge=0), WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]})
 ]
@@ -150,7 +155,9 @@ class Backup(Section):
         default=(), description="recovery recipients (age1… or an ssh public key) for the age key inside a backup"
     )
     retention: Mapping[Kind, Retention] = Field(default_factory=dict, description="when backups are deleted")
-    schedule: Mapping[Kind, Schedule] = Field(default_factory=dict, description="five cron fields for each kind")
+    schedule: Mapping[Kind, Schedule] = Field(
+        default_factory=dict, description="minute hour day month weekday, for each kind"
+    )
     ping: SecretName | None = Field(
         default=None, description="secret with a URL that is asked at start (/start), success and failure (/fail)"
     )

@@ -18,7 +18,7 @@ import pytest
 from conche.backup.cron import block, next_runs, without_block
 from conche.backup.site import Site
 from conche.backup.target import Target
-from conche.backup.timers import on_calendar, units
+from conche.backup.timers import units
 from conche.stack import parse
 from tests.backup.checkouts import Checkout
 from tests.stacks import ROOT
@@ -85,22 +85,6 @@ def test_the_next_runs_follow_the_schedule(site: Site) -> None:
     assert runs["daily"] == datetime(2026, 3, 4, 1, 15, tzinfo=UTC)
     assert runs["weekly"] == datetime(2026, 3, 8, 3, 0, tzinfo=UTC)
     assert runs["monthly"] == datetime(2026, 4, 1, 4, 0, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("when", "calendar"),
-    [
-        ("0 2 * * *", "*-*-* 2:0:00"),
-        ("0 3 * * 0", "Sun *-*-* 3:0:00"),
-        ("0 4 1 * *", "*-*-1 4:0:00"),
-        ("*/5 * * * *", "*-*-* *:0/5:00"),
-        ("15 1 * * 1,3", "Mon,Wed *-*-* 1:15:00"),
-    ],
-)
-def test_a_schedule_as_systemd_says_it(when: str, calendar: str) -> None:
-    assert on_calendar(when) == calendar
-    if shutil.which("systemd-analyze"):
-        subprocess.run(["systemd-analyze", "calendar", calendar], check=True, capture_output=True)
 
 
 def test_there_is_a_timer_and_a_service_for_each_entry(site: Site) -> None:
