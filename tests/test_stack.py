@@ -58,6 +58,25 @@ def environment(line: str) -> str:
     return f"name: shop\nregistry: host\nenvironments:\n  dev:\n    compose: [a.yaml]\n{line}\n"
 
 
+@pytest.mark.parametrize(
+    ("registry", "own"),
+    [
+        ("localhost:5000", "forge"),
+        ("127.0.0.1:5000", "forge"),
+        ("localhost:5001", None),
+        ("localhost", None),
+        ("registry.example.org:5000", None),
+    ],
+)
+def test_a_registry_is_the_stacks_own_where_an_environment_publishes_its_port_here(registry: str, own: str) -> None:
+    made = stack.parse(
+        f"name: shop\nregistry: {registry}\nenvironments:\n"
+        "  dev: {compose: [a.yaml]}\n  forge: {compose: [b.yaml], port: 5000}\n"
+    )
+
+    assert made.own_registry == own
+
+
 # What is right
 
 

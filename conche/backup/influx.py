@@ -106,7 +106,7 @@ class Influx:
                 f"influx {' '.join(words[:2])} ended with {done.exit_code}.",
                 looked_at=[f"container {self.container.name}, token in {self.token_file}"],
                 evidence=done.last_lines(6),
-                next_command=_advice(done.stderr),
+                next_command=_advice(done.stderr, self.container.name),
             )
         return done
 
@@ -115,11 +115,11 @@ class Influx:
         return run(call, extra_env=self.engine.cli_environment(), timeout=HOUR)
 
 
-def _advice(said: Captured) -> str:
+def _advice(said: Captured, container: str) -> str:
     words = said.raw
     if "401" in words or "unauthorized" in words:
         return "give it the operator token: an all-access token may not back up or restore"
-    return "invoke env.logs --env prod --service influxdb"
+    return f"docker logs --tail 50 {container}"
 
 
 def _flux(moment: datetime) -> str:

@@ -15,13 +15,16 @@ from conche.ci.invoked import Reading
 from conche.errors import Refused
 from conche.stack import Stack
 
-__all__ = ["AUTOMATIC", "LABELS", "Runner", "Surroundings", "runners", "sessions", "surroundings"]
+__all__ = ["AUTOMATIC", "LABELS", "SERVERS", "Runner", "Surroundings", "runners", "serving", "sessions", "surroundings"]
 
 AUTOMATIC = frozenset({"GITHUB_TOKEN", "GITEA_TOKEN", "FORGEJO_TOKEN"})
 """Secrets that a server gives to each run by itself."""
 
 LABELS = ("GITEA_RUNNER_LABELS", "FORGEJO_RUNNER_LABELS", "RUNNER_LABELS")
 """Variables of a Compose service that tell a runner's labels, as the runners' images read them."""
+
+SERVERS = ("forgejo/forgejo", "gitea/gitea")
+"""Part of the image of a service that is a server of workflows."""
 
 NAMES = ("GITEA_RUNNER_NAME", "FORGEJO_RUNNER_NAME", "RUNNER_NAME")
 
@@ -100,6 +103,15 @@ def runners(root: Path, stack: Stack) -> list[Runner]:
                 if runner is not None:
                     found.append(runner)
     return found
+
+
+def serving(root: Path, stack: Stack) -> str | None:
+    """The environment with a server of workflows in its Compose files."""
+    for environment, described in stack.environments.items():
+        for definition in (one for file in described.compose for one in _services(root / file).values()):
+            if any(server in str((definition or {}).get("image")) for server in SERVERS):
+                return environment
+    return None
 
 
 class _Loader(yaml.SafeLoader):

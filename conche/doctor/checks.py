@@ -304,7 +304,11 @@ def _registry(call: Invocation, engine: Engine) -> Iterator[Finding]:
             yield Finding("registry", "ok", f"{call.stack.registry} answers", "to push and pull images")
     except OSError as error:
         yield Finding(
-            "registry", "optional", error.strerror or str(error), "to push and pull images", "invoke env.up --env git"
+            "registry",
+            "optional",
+            error.strerror or str(error),
+            "to push and pull images",
+            f"invoke env.up --env {call.stack.own_registry}" if call.stack.own_registry else "invoke images.login",
         )
 
 

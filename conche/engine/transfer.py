@@ -224,14 +224,14 @@ def _failure(said: str, reference: str, verb: str) -> ConcheError:
             "registry-failed",
             f"{reference} could not be {verb}: {registry} answered with an error of its own, such as a full disk.",
             evidence=[said],
-            next_command="invoke env.logs --env git\ndf -h",
+            next_command=f"df -h    # on the machine of {registry}; its own log says more",
         )
     if any(sign in words for sign in DENIED) and "repository does not exist" not in words:
         return KeyUnusable(
             "registry-denied",
             f"{registry} refuses the user or password: {reference} was not {verb}.",
             evidence=[said],
-            next_command="invoke images.login    # tells which user is tried\ninvoke secrets.set registry_password",
+            next_command="invoke images.login    # tells which user is tried, and what to type",
         )
     how = f"{reference} could not be {verb}: its registry, or this engine, says no."
     if verb == "pulled":

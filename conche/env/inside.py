@@ -11,6 +11,7 @@ from typing import Any
 from conche.command import Invocation
 from conche.env import on_swarm
 from conche.env.observe import observe, service_of
+from conche.env.report import nothing_written
 from conche.errors import Refused
 from conche.outcome import Outcome
 from conche.output import at_terminal
@@ -57,12 +58,6 @@ def logs(call: Invocation, name: str, *, follow: bool, tail: int, service: str |
 
     compose.call(argv, on_line=show).require("reading the logs")
     return Outcome(lines=[] if shown else [nothing_written(name, service)])
-
-
-def nothing_written(environment: str, service: str | None) -> str:
-    """What is said in the place of a log without a line."""
-    whose = f"{service} of {environment}" if service else environment
-    return f"{whose} has no container, or its log is empty. Next: invoke env.status --env {environment}"
 
 
 def config(call: Invocation, name: str) -> Outcome:

@@ -10,6 +10,7 @@ from conche.command import Invocation
 from conche.engine import swarm, task_containers
 from conche.engine.compose import Compose
 from conche.env.observe import service_of
+from conche.env.report import nothing_written
 from conche.errors import Refused
 from conche.outcome import Outcome
 from conche.output import at_terminal
@@ -48,21 +49,27 @@ def logs(call: Invocation, name: str, compose: Compose, *, follow: bool, tail: i
     for one in wanted:
         argv = ["docker", "service", "logs", *options, f"{compose.project}_{one}"]
         lines += _shown(call, compose, argv)
-    return Outcome(value=lines) if call.output.as_json else Outcome()
+    if call.output.as_json:
+        return Outcome(value=lines)
+    return Outcome(lines=[] if lines else [nothing_written(name, service)])
 
 
 def _shown(call: Invocation, compose: Compose, argv: Sequence[str]) -> list[str]:
+    """The lines of a log, which a person has seen already; of those that go on without an end, the last one."""
     environment = compose.engine.cli_environment()
     if call.output.as_json:
         done = run(argv, extra_env=environment, redact=compose.redact).require("reading the logs")
         # What a container writes to its error stream comes there too.
         return [*done.stdout.lines(), *done.stderr.lines()]
 
+    last: list[str] = []
+
     def show(line: Captured) -> None:
+        last[:] = [str(line)]
         call.output.line(str(line))
 
     run(argv, extra_env=environment, redact=compose.redact, on_line=show).require("reading the logs")
-    return []
+    return last
 
 
 def execute(call: Invocation, compose: Compose, service: str) -> Outcome:

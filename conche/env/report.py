@@ -13,9 +13,15 @@ from conche.outcome import Table
 from conche.stack import Environment
 from conche.units import span
 
-__all__ = ["as_json", "is_well", "remarks", "table"]
+__all__ = ["as_json", "is_well", "nothing_written", "remarks", "table"]
 
 COLUMNS = ("service", "state", "health", "image", "revision", "ports", "uptime", "drift")
+
+
+def nothing_written(environment: str, service: str | None) -> str:
+    """What is said in the place of a log without a line."""
+    whose = f"{service} of {environment}" if service else environment
+    return f"{whose} has no container, or its log is empty. Next: invoke env.status --env {environment}"
 
 
 def as_json(seen: Observed, environment: Environment) -> dict[str, object]:

@@ -11,13 +11,13 @@ from conche.engine.logins import settings
 from conche.engine.transfer import Credentials, stored
 from conche.errors import KeyUnusable, Refused, Unreachable
 from conche.files import private_folder
-from conche.images.registry import Registry, is_here
+from conche.images.registry import Advice, Registry
 from conche.outcome import Outcome, Plan, Step
 from conche.process import Completed, run
 from conche.secret import Redactor, Secret
 from conche.secrets import keys
 from conche.secrets.values import PLACEHOLDERS, for_environment, open_store, used_by
-from conche.stack import Stack
+from conche.stack import Stack, is_here
 
 __all__ = ["credentials", "login", "open_registry", "registry_of", "two_sides"]
 
@@ -78,7 +78,18 @@ def open_registry(call: Invocation, engine: Engine | None = None) -> tuple[Regis
         call.output.redact.learn([known.password])
     unasked = "" if known else stored_login(host).problem
     note = two_sides(call.stack, engine) or unasked
-    return Registry(host, known, note=note, environments=_released_for(call.stack)), known
+    released = _released_for(call.stack)
+    return Registry(host, known, note=note, advice=advice(call.stack), environments=released), known
+
+
+def advice(stack: Stack) -> Advice:
+    """What to type where the private registry does not answer or refuses us: by what stack.yaml says of it."""
+    up = f"invoke env.up --env {stack.own_registry}" if stack.own_registry else ""
+    enter = f"invoke secrets.set {stack.login.password}" if stack.login else f"docker login {stack.registry}"
+    return Advice(
+        unreachable=up or "invoke images.login    # asks it again; or correct `registry` in stack.yaml",
+        denied="\n".join(filter(None, (enter, up if stack.login else ""))),
+    )
 
 
 def _released_for(stack: Stack) -> dict[str, str]:
@@ -109,7 +120,7 @@ def login(call: Invocation, *, persist: bool) -> Outcome:
                 "`login` in stack.yaml, and the secrets it names",
                 stored_login(host).problem or "what `docker login` has stored",
             ],
-            next_command="invoke secrets.set registry_user\ninvoke secrets.set registry_password",
+            next_command=_entering(call.stack),
         )
     plan = Plan((Step("store", f"login {known.user}@{host}", "--persist"),) if persist else ())
     if call.dry_run:
@@ -127,7 +138,7 @@ def login(call: Invocation, *, persist: bool) -> Outcome:
             timeout=60,
         )
     if not completed.ok:
-        raise _refused(completed, known.user, host)
+        raise _refused(completed, known.user, call.stack)
     lines = [f"{host} lets {known.user} in, and so does the engine." + ("" if persist else " Nothing was stored.")]
     if persist:
         lines.append(f"The Docker CLI remembers it; to make it forget: docker logout {host}")
@@ -136,6 +147,12 @@ def login(call: Invocation, *, persist: bool) -> Outcome:
     return Outcome(
         value={"registry": host, "user": known.user, "stored": persist}, changed=persist, plan=plan, lines=lines
     )
+
+
+def _entering(stack: Stack) -> str:
+    if stack.login is None:
+        return f"docker login {stack.registry}"
+    return f"invoke secrets.set {stack.login.user}\ninvoke secrets.set {stack.login.password}"
 
 
 def _closed() -> Path | None:
@@ -147,20 +164,20 @@ def _closed() -> Path | None:
     return file
 
 
-def _refused(completed: Completed, user: str, host: str) -> KeyUnusable | Unreachable | Refused:
-    words = completed.stderr.raw
+def _refused(completed: Completed, user: str, stack: Stack) -> KeyUnusable | Unreachable | Refused:
+    words, host = completed.stderr.raw, stack.registry
     if "unauthorized" in words or "401 Unauthorized" in words:
         return KeyUnusable(
             "registry-denied",
             f"{host} refuses user {user}.",
             evidence=completed.last_lines(3),
-            next_command="invoke secrets.set registry_password\ninvoke env.up --env git",
+            next_command=advice(stack).denied,
         )
     if "daemon" in words:
         return Unreachable(
             "registry-unreachable",
             f"The engine does not reach {host}.",
             evidence=completed.last_lines(3),
-            next_command="invoke env.up --env git",
+            next_command=advice(stack).unreachable,
         )
     return Refused("login-not-stored", "docker login failed.", evidence=completed.last_lines(3))

@@ -14,16 +14,17 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from conche.engine.transfer import Credentials
 from conche.errors import KeyUnusable, NotFound, Refused, Unreachable, did_you_mean
 from conche.images.reference import Reference
+from conche.stack import is_here
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Manifest", "Registry", "is_here"]
+__all__ = ["Advice", "Manifest", "Registry"]
 
 KINDS = (
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -88,10 +89,15 @@ class Manifest:
         return tuple(one for one in found if isinstance(one, dict) and _DIGEST.fullmatch(str(one.get("digest"))))
 
 
-def is_here(host: str) -> bool:
-    """Whether a registry's host means the machine of whoever asks: this one for us, its own for an engine."""
-    name = host.rsplit(":", 1)[0]
-    return name == "localhost" or name.startswith("127.")
+class Advice(NamedTuple):
+    """What to type where a registry does not answer, and where it refuses us."""
+
+    unreachable: str = "invoke images.login    # asks it again"
+    denied: str = "invoke images.login    # tells which user is tried"
+
+
+ADVICE = Advice()
+"""Of a registry that nothing is known of."""
 
 
 class Registry:
@@ -102,6 +108,7 @@ class Registry:
         credentials: None where it asks for none.
         patience: seconds for one answer.
         note: what to say too where it does not answer.
+        advice: what to type then.
         environments: which environment each `repository:tag` is released for.
     """
 
@@ -112,12 +119,14 @@ class Registry:
         *,
         patience: float = TIMEOUT,
         note: str = "",
+        advice: Advice = ADVICE,
         environments: Mapping[str, str] | None = None,
     ) -> None:
         self.host = host
         self._credentials = credentials
         self._patience = patience
         self._note = note
+        self._advice = advice
         self._environments = environments or {}
         # As engines do: https everywhere but on this machine.
         self._base = f"{'http' if is_here(host) else 'https'}://{host}/v2/"
@@ -252,7 +261,7 @@ class Registry:
                 f"The registry {self.host} does not answer.",
                 looked_at=[self._base, *([self._note] if self._note else [])],
                 evidence=[str(error) or type(error).__name__],
-                next_command="invoke env.up --env git    # where it is this stack's own",
+                next_command=self._advice.unreachable,
             ) from error
 
     def _authorization(self, token: str) -> list[tuple[str, str]]:
@@ -290,7 +299,7 @@ class Registry:
                 f"{self.host} refuses {who}.",
                 looked_at=[self._note] if self._note else [],
                 evidence=words,
-                next_command="invoke secrets.set registry_password\ninvoke env.up --env git",
+                next_command=self._advice.denied,
             )
         if answer.status_code == 404:
             raise NotFound("no-such-image", f"{self.host} has no such thing.", evidence=words)

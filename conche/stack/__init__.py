@@ -20,6 +20,7 @@ from conche.stack.model import (
     SecretDeclaration,
     Secrets,
     Stack,
+    is_here,
     schema,
     write_schema,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "Secrets",
     "Stack",
     "StackInvalid",
+    "is_here",
     "load",
     "parse",
     "schema",

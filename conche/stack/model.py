@@ -31,6 +31,7 @@ __all__ = [
     "SecretDeclaration",
     "Secrets",
     "Stack",
+    "is_here",
     "schema",
     "write_schema",
 ]
@@ -51,6 +52,12 @@ HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
 OwnerAndName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$")]
 ActionsSecret = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 EngineAddress = Annotated[str, Field(pattern=r"^(swarm|(swarm\+)?(ssh|tcp|unix|npipe)://[^\s]+)$")]
+
+
+def is_here(host: str) -> bool:
+    """Whether a registry's host means the machine of whoever asks: this one for us, its own for an engine."""
+    name = host.rsplit(":", 1)[0]
+    return name == "localhost" or name.startswith("127.")
 
 
 def _present(kind: Literal["file", "folder"]) -> AfterValidator:
@@ -323,6 +330,12 @@ class Stack(Section):
         """The full reference of an image in an environment: registry/repository:tag, without a registry the rest."""
         named = f"{self.images[image].repository}:{self.environments[environment].tag}"
         return f"{self.registry}/{named}" if self.registry else named
+
+    @property
+    def own_registry(self) -> str | None:
+        """The environment that is the registry: it publishes the registry's port here. None where no one of them is."""
+        port = self.registry.rpartition(":")[2] if self.registry and is_here(self.registry) else ""
+        return next((name for name, one in self.environments.items() if str(one.port) == port), None)
 
 
 def schema() -> dict[str, Any]:

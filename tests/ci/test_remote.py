@@ -242,7 +242,16 @@ def test_no_server_there(tmp_path: Path) -> None:
 
     assert (error["code"], error["exit_code"]) == ("server-unreachable", 9)
     assert error["looked_at"] == [address]
-    assert "invoke env.status --env git" in error["next"]
+    assert error["next"] == "correct ci.server in stack.yaml"
+
+
+def test_a_server_of_the_stack_that_is_down_is_named_by_its_environment(tmp_path: Path) -> None:
+    stack = stack_for(tmp_path, f"http://127.0.0.1:{free_port()}")
+    stack.write("compose/dev.yaml", "services: {forge: {image: 'codeberg.org/forgejo/forgejo:15-rootless'}}\n")
+
+    error = ask(stack, "ci.status")["error"]
+
+    assert error["next"] == "invoke env.status --env dev    # or correct ci.server in stack.yaml"
 
 
 def test_a_server_that_speaks_no_tls(stack: SmallStack, forge: FakeForge) -> None:

@@ -119,6 +119,8 @@ def test_up_builds_registers_and_starts_the_runners(forge_stack: SmallStack, eng
     dry = forge_stack.json("ci.runner.up", "--dry-run")
     assert dry.get("error") is None, dry["error"]
     assert services(forge_stack, engine) == {}
+    silent = forge_stack.invoke("ci.runner.logs")
+    assert [line.split(" has no container")[0] for line in silent.stdout.splitlines()] == ["Runner dev", "Runner tests"]
     done = forge_stack.invoke("ci.runner.up")
 
     assert done.returncode == 0, done.stderr
@@ -143,6 +145,7 @@ def test_up_builds_registers_and_starts_the_runners(forge_stack: SmallStack, eng
     one = forge_stack.invoke("ci.runner.logs", "--runner", "tests").stdout
     assert "runner-tests" in one
     assert "runner-dev" not in one
+    assert "[one-is-followed]" in forge_stack.invoke("ci.runner.logs", "--follow").stderr
 
     again = forge_stack.invoke("env.up", "--env", "git")
     assert again.returncode == 0, again.stderr

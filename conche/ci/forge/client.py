@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from conche.ci.forge.routes import Server, server_of
@@ -14,10 +14,14 @@ from conche.secret import Secret
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Client", "TooManyRequests"]
+__all__ = ["CORRECT", "Client", "TooManyRequests"]
 
 TIMEOUT = 20.0
 """Seconds for one answer."""
+
+
+CORRECT = "correct ci.server in stack.yaml"
+"""What is left to do where an address does not answer."""
 
 
 class TooManyRequests(Unreachable):
@@ -32,11 +36,13 @@ class Client:
     Args:
         address: http:// or https://, without a slash at its end.
         token: None asks as nobody.
+        advice: what to type where it does not answer.
     """
 
-    def __init__(self, address: str, token: Secret | None) -> None:
+    def __init__(self, address: str, token: Secret | None, advice: Callable[[], str] = lambda: CORRECT) -> None:
         self.address = address.rstrip("/")
         self._token = token
+        self._advice = advice
         self._http: httpx.Client | None = None
 
     def close(self) -> None:
@@ -112,7 +118,7 @@ class Client:
             f"The server {self.address} does not answer.",
             looked_at=[self.address],
             evidence=[str(error) or type(error).__name__],
-            next_command="invoke env.status --env git    # or correct ci.server in stack.yaml",
+            next_command=self._advice(),
         )
 
     def _translated(self, answer: httpx.Response) -> Exception:

@@ -6,8 +6,9 @@ import os
 import re
 from urllib.parse import urlsplit
 
-from conche.ci.forge.client import Client
+from conche.ci.forge.client import CORRECT, Client
 from conche.ci.forge.forge import Forge
+from conche.ci.surroundings import serving
 from conche.command import Invocation
 from conche.errors import KeyUnusable, Refused
 from conche.process import run
@@ -33,7 +34,7 @@ def connect(call: Invocation, *, anonymous: bool = False) -> Forge:
     """
     address, repository = _place(call)
     token = _token(call)
-    client = Client(address, token)
+    client = Client(address, token, lambda: _unreachable(call))
     if token is not None and not (token.reveal().isascii() and token.reveal().isprintable()):
         raise KeyUnusable(
             "server-token-refused",
@@ -48,6 +49,12 @@ def connect(call: Invocation, *, anonymous: bool = False) -> Forge:
             next_command=client.new_token(),
         )
     return Forge(client, repository)
+
+
+def _unreachable(call: Invocation) -> str:
+    """What to type where the server does not answer: it may be one of this stack's own."""
+    here = serving(call.root, call.stack)
+    return f"invoke env.status --env {here}    # or {CORRECT}" if here else CORRECT
 
 
 def repository(call: Invocation) -> str:

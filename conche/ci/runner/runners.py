@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from conche.ci.forge import connect, repository
-from conche.ci.surroundings import Runner
+from conche.ci.surroundings import SERVERS, Runner
 from conche.ci.surroundings import runners as described
 from conche.command import Invocation
 from conche.engine import containers, images
@@ -27,7 +27,7 @@ from conche.session import open_compose
 
 __all__ = ["logs", "status", "token", "up"]
 
-FORGEJO = "forgejo/forgejo"
+FORGEJO = SERVERS[0]
 """Part of the image of a service that is Forgejo itself."""
 
 UNSCOPED = "any repository of the server can use these runners: set ci.repository (OWNER/NAME) in stack.yaml"
@@ -116,14 +116,23 @@ def logs(call: Invocation, name: str | None, *, follow: bool, tail: int) -> Outc
             looked_at=[f"runners: {', '.join(names)}"],
             next_command=f"invoke ci.runner.logs --runner {names[0]}",
         )
+    if follow and len(chosen) > 1:
+        raise Refused(
+            "one-is-followed",
+            "One runner is followed at a time.",
+            looked_at=[f"runners: {', '.join(runner.name for runner in found)}"],
+            next_command=f"invoke ci.runner.logs --runner {chosen[0].name} --follow",
+        )
     profiled = _with_profiles(call, environment, found)
-    if len(chosen) == 1:
-        return inside.logs(profiled, environment, follow=follow, tail=tail, service=chosen[0].service)
     said: list[object] = []
+    silent: list[str] = []
     for runner in chosen:
-        answer = inside.logs(profiled, environment, follow=False, tail=tail, service=runner.service)
+        answer = inside.logs(profiled, environment, follow=follow, tail=tail, service=runner.service)
         said += answer.value if isinstance(answer.value, list) else []
-    return Outcome(value=said if call.output.as_json else None)
+        # What is left to say there is that nothing was shown.
+        silent += [runner.name] if answer.lines else []
+    lines = [f"Runner {name} has no container, or its log is empty. Next: invoke ci.runner.status" for name in silent]
+    return Outcome(value=said if call.output.as_json else None, lines=lines)
 
 
 def _described(call: Invocation) -> list[Runner]:

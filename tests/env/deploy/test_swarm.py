@@ -218,6 +218,7 @@ def test_a_task_on_this_node_is_looked_into(stack: EdgedStack, swarming: Engine)
 
     inside = stack.invoke("env.exec", "--env", "prod", "--service", "store", "--", "cat", "/run/secrets/kept")
     logs = stack.invoke("env.logs", "--env", "prod", "--service", "web", "--tail", "5")
+    quiet = stack.invoke("env.logs", "--env", "prod", "--service", "web", "--tail", "0")
     every = json.loads(stack.invoke("env.logs", "--env", "prod", "--json").stdout)["value"]
     followed = stack.invoke("env.logs", "--env", "prod", "--follow")
     runs = running(load(stack.folder), swarming, "prod")
@@ -225,6 +226,7 @@ def test_a_task_on_this_node_is_looked_into(stack: EdgedStack, swarming: Engine)
 
     assert (inside.returncode, inside.stdout.startswith("swarm-canary")) == (0, True), inside.stderr
     assert "server one starts" in logs.stdout
+    assert (quiet.returncode, quiet.stdout.split(".")[0]) == (0, "web of prod has no container, or its log is empty")
     assert {line.partition(".")[0] for line in every} >= {f"{stack.project}_{one}" for one in ("web", "edge")}
     assert [(one.service, one.repository, one.state) for one in runs] == [("web", stack.name, "running")]
     assert {(one.name, one.place.partition(f" {stack.project}")[0]) for one in hits} == {("spoken", "prod web")}
