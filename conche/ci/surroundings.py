@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from conche.ci.invoked import Reading
-from conche.errors import Refused
+from conche.engine.written import services
 from conche.stack import Stack
 
 __all__ = ["AUTOMATIC", "LABELS", "SERVERS", "Runner", "Surroundings", "runners", "serving", "sessions", "surroundings"]
@@ -98,7 +96,7 @@ def runners(root: Path, stack: Stack) -> list[Runner]:
     found = []
     for environment, described in stack.environments.items():
         for file in described.compose:
-            for service, definition in _services(root / file).items():
+            for service, definition in services(root / file).items():
                 runner = _runner(environment, service, definition or {})
                 if runner is not None:
                     found.append(runner)
@@ -108,32 +106,10 @@ def runners(root: Path, stack: Stack) -> list[Runner]:
 def serving(root: Path, stack: Stack) -> str | None:
     """The environment with a server of workflows in its Compose files."""
     for environment, described in stack.environments.items():
-        for definition in (one for file in described.compose for one in _services(root / file).values()):
+        for definition in (one for file in described.compose for one in services(root / file).values()):
             if any(server in str((definition or {}).get("image")) for server in SERVERS):
                 return environment
     return None
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader, to which Compose's own tags, such as !reset, mean nothing."""
-
-
-_Loader.add_multi_constructor("!", lambda _loader, _tag, _node: None)
-
-
-def _services(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Refused(
-            "compose-file-invalid",
-            f"{file.name} is no YAML.",
-            looked_at=[str(file)],
-            evidence=str(error).splitlines(),
-            next_command="correct it, then: invoke env.config",
-        ) from error
-    services = content.get("services") if isinstance(content, dict) else None
-    return services if isinstance(services, dict) else {}
 
 
 def _runner(environment: str, service: str, definition: Mapping[str, Any]) -> Runner | None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from conche.command import Invocation
 from conche.engine import images, transfer
 from conche.engine.connection import Engine
 from conche.engine.dockerfile import references
 from conche.engine.transfer import Credentials
-from conche.errors import ConcheError, NotFound, Partial, Refused
+from conche.engine.written import services
+from conche.errors import ConcheError, NotFound, Partial
 from conche.images.fetch import fetch, mirrored
 from conche.images.login import open_registry
 from conche.images.reference import parse
@@ -25,44 +26,42 @@ __all__ = ["mirror", "upstream"]
 
 
 def upstream(stack: Stack, root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The images of other people that the Compose files and Dockerfiles name; not those named by a variable.
+    """The images of other people that Compose files and Dockerfiles name, but by no variable; none that is built here.
 
     Returns:
         Those that can be mirrored, and those that cannot: an engine pulls what is pinned under its own name only.
     """
-    named = sorted(set(_named(stack, root)))
+    named = sorted({one for one in _named(stack, root) if _is_upstream(stack, one)})
     pinned = tuple(one for one in named if parse(one).digest)
     return tuple(one for one in named if one not in pinned), pinned
 
 
 def _named(stack: Stack, root: Path) -> Iterator[str]:
     for image in stack.images.values():
-        found = references((root / image.dockerfile).read_text(encoding="utf-8"))
-        yield from (one for one in found if _is_upstream(stack, one))
+        yield from references((root / image.dockerfile).read_text(encoding="utf-8"))
     for environment in stack.environments.values():
         for file in (*environment.compose, *(environment.deploy.overlay if environment.deploy else ())):
-            for service in _services(root / file):
-                named = str(service.get("image") or "")
-                if _is_upstream(stack, named):
-                    yield named
+            for service in services(root / file).values():
+                yield from _of_service((root / file).parent, service if isinstance(service, dict) else {})
+
+
+def _of_service(folder: Path, service: Mapping[str, Any]) -> Iterator[str]:
+    """Its image; of one that is built, what it is made from, where that can be read."""
+    if "build" not in service:
+        yield str(service.get("image") or "")
+        return
+    how = service["build"]
+    said = how if isinstance(how, dict) else {"context": how}
+    text = str(said.get("dockerfile_inline") or "")
+    if not text:
+        file = folder / str(said.get("context") or ".") / str(said.get("dockerfile") or "Dockerfile")
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            text = file.read_text(encoding="utf-8")
+    yield from references(text)
 
 
 def _is_upstream(stack: Stack, named: str) -> bool:
     return bool(named) and "$" not in named and parse(named).registry != stack.registry
-
-
-def _services(file: Path) -> Iterator[Mapping[str, object]]:
-    try:
-        services = yaml.safe_load(file.read_text(encoding="utf-8"))["services"].values()
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise Refused(
-            "compose-file-invalid",
-            f"{file.name} cannot be read.",
-            looked_at=[str(file)],
-            evidence=str(error).splitlines()[-3:],
-            next_command="docker compose --file FILE config --quiet    # tells more",
-        ) from error
-    yield from (service for service in services if isinstance(service, dict))
 
 
 def mirror(call: Invocation) -> Outcome:

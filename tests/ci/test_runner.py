@@ -113,6 +113,20 @@ def registered(stack: SmallStack) -> list[str]:
 
 
 @pytest.mark.engine
+def test_what_the_image_is_made_from_is_had_before_anything_starts(forge_stack: SmallStack, engine: Engine) -> None:
+    give_tokens(forge_stack, "runner_token_dev", "runner_token_tests")
+    forge_stack.replace("docker/runner.Dockerfile", "FROM ", "FROM registry.invalid/runner:1 AS runner\nFROM ")
+
+    plan = forge_stack.json("ci.runner.up", "--dry-run")["plan"]
+    error = forge_stack.json("ci.runner.up")["error"]
+
+    assert (plan[0]["action"], plan[0]["subject"]) == ("pull", "image registry.invalid/runner:1")
+    assert (error["code"], error["exit_code"]) == ("base-unavailable", 9)
+    assert "docker pull registry.invalid/runner:1" in error["next"]
+    assert services(forge_stack, engine) == {}
+
+
+@pytest.mark.engine
 def test_up_builds_registers_and_starts_the_runners(forge_stack: SmallStack, engine: Engine) -> None:
     give_tokens(forge_stack, "runner_token_dev", "runner_token_tests")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from conche.ci.forge import connect, repository
 from conche.ci.surroundings import SERVERS, Runner
@@ -16,9 +17,11 @@ from conche.ci.surroundings import runners as described
 from conche.command import Invocation
 from conche.engine import containers, images
 from conche.engine.compose import Compose
+from conche.engine.dockerfile import references
 from conche.env import inside
 from conche.env import up as environments
 from conche.errors import ConcheError, NotFound, Refused, did_you_mean
+from conche.images.fetch import fetch
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.output import at_terminal
 from conche.secret import Secret
@@ -51,6 +54,7 @@ def up(call: Invocation, *, timeout: float | None) -> Outcome:
     Raises:
         NotFound: no Compose file describes a runner.
         Refused: a runner has no token.
+        Unreachable: what their image is made from cannot be had.
     """
     found = _described(call)
     environment = found[0].environment
@@ -58,13 +62,17 @@ def up(call: Invocation, *, timeout: float | None) -> Outcome:
     compose = open_compose(call, environment)
     server = _server(compose)
     tokens = _tokens(call, environment, found) if server else {}
+    everything = compose.with_every_profile()
     building = _to_build(compose, found)
-    steps = [Step("build", f"image {runner.image}", "no such image on the engine") for runner in building]
+    bases = _absent_bases(everything, building)
+    steps = [Step("pull", f"image {base}", "the runners' image is made from it") for base in bases]
+    steps += [Step("build", f"image {runner.image}", "no such image on the engine") for runner in building]
     steps += [Step("register", f"runner {runner.name}", f"{server} may not know it yet") for runner in found if server]
     if call.dry_run:
         return Outcome(plan=Plan((*steps, *_to_start(compose, found))))
-    everything = compose.with_every_profile()
     with call.output.progress("ci.runner.up") as progress:
+        for base in bases:
+            fetch(call.stack, call.root, compose.engine, base, progress, anew=False)
         for runner in building:
             progress.step(f"building {runner.image}")
             everything.call(everything.argv("build", runner.service), on_line=progress.detail).require("the build")
@@ -172,6 +180,18 @@ def _to_start(compose: Compose, found: Sequence[Runner]) -> list[Step]:
 def _to_build(compose: Compose, found: Sequence[Runner]) -> list[Runner]:
     by_image = {runner.image: runner for runner in found if runner.built}
     return [runner for image, runner in by_image.items() if images.find(compose.engine, image) is None]
+
+
+def _absent_bases(compose: Compose, building: Sequence[Runner]) -> list[str]:
+    """What the images that are to be built are made from, as far as the engine does not have it."""
+    services = compose.configuration(hashed=False).rendered["services"] if building else {}
+    named: dict[str, None] = {}
+    for runner in building:
+        how = services[runner.service]["build"]
+        file = Path(how["context"]) / how.get("dockerfile", "Dockerfile")
+        text = how.get("dockerfile_inline") or file.read_text(encoding="utf-8")
+        named |= dict.fromkeys(references(text, how.get("args")))
+    return [base for base in named if images.find(compose.engine, base) is None]
 
 
 def _tokens(call: Invocation, environment: str, found: Sequence[Runner]) -> Mapping[str, Secret]:

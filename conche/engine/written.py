@@ -1,0 +1,40 @@
+"""A Compose file as it is written: without Compose, which would want its variables and its other files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from conche.errors import Refused
+
+__all__ = ["services"]
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader, to which Compose's own tags, such as !reset, mean nothing."""
+
+
+_Loader.add_multi_constructor("!", lambda _loader, _tag, _node: None)
+
+
+def services(file: Path) -> Mapping[str, Any]:
+    """The services that a file describes, by name; what stands there may be anything.
+
+    Raises:
+        Refused: it is no YAML.
+    """
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Refused(
+            "compose-file-invalid",
+            f"{file.name} is no YAML.",
+            looked_at=[str(file)],
+            evidence=str(error).splitlines()[-3:],
+            next_command=f"docker compose --file '{file}' config --quiet    # tells more",
+        ) from error
+    found = content.get("services") if isinstance(content, dict) else None
+    return found if isinstance(found, dict) else {}
