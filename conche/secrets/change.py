@@ -26,6 +26,9 @@ from conche.stack import Secrets
 
 __all__ = ["asked", "encrypt", "init", "rotate", "rotate_value", "set_value", "unset", "write_recipients"]
 
+PLAIN = r"\.sops/secrets\.yaml"
+"""Where the plain secrets stand for whoever calls `sops --encrypt` by hand; git ignores the folder."""
+
 IGNORED = (".sops/*", ".sops-tmp-*", ".secrets.enc.yaml.*", ".env*", "..env.*", "!.env.example", "docker/secrets/*")
 """Lines that .gitignore needs."""
 
@@ -207,11 +210,16 @@ def rotate_value(call: Invocation, name: str, *, from_file: str | None) -> Outco
 
 
 def write_recipients(root: Path, file: Path, recipients: tuple[str, ...]) -> None:
-    """The rule for the encrypted file in .sops.yaml; rules for other files, and what else stands there, are kept."""
-    pattern = "^" + str(file.relative_to(root)).replace(".", r"\.") + "$"
+    """The rule for the encrypted file in .sops.yaml; rules for other files, and what else stands there, are kept.
+
+    It is also that for the plain file which people encrypt by hand into it: sops asks for a rule of what it reads.
+    """
+    name = str(file.relative_to(root)).replace(".", r"\.")
+    pattern = f"^({name}|{PLAIN})$"
     rule = {"path_regex": pattern, "age": list(recipients)}
     before = _sops_configuration(root / ".sops.yaml")
-    others = [one for one in before.get("creation_rules") or () if one.get("path_regex") != pattern]
+    ours = (pattern, f"^{name}$")
+    others = [one for one in before.get("creation_rules") or () if one.get("path_regex") not in ours]
     # sops takes the first rule that fits, so ours is the first.
     content = {**before, "creation_rules": [rule, *others]}
     head = "# Who can read the encrypted file; secrets.recipients changes this and the file together.\n"

@@ -124,6 +124,22 @@ def test_the_documented_commands_work_after_init(clone: Path) -> None:
     assert works(clone, "invoke secrets.get registry_user") == "by hand"
 
 
+def test_a_plain_file_is_encrypted_by_hand_as_ever(clone: Path) -> None:
+    works(clone, "invoke secrets.init")
+    works(clone, "SOPS_AGE_KEY_FILE=.sops/age-key.txt sops --decrypt secrets.enc.yaml > .sops/secrets.yaml")
+    plain = clone / ".sops/secrets.yaml"
+    plain.write_text(plain.read_text().replace("registry_user: your_key_here", "registry_user: by hand"))
+
+    works(
+        clone,
+        "export SOPS_AGE_RECIPIENTS=$(grep 'public key:' .sops/age-key.txt | awk '{print $4}');"
+        " sops --encrypt --age $SOPS_AGE_RECIPIENTS .sops/secrets.yaml > secrets.enc.yaml",
+    )
+
+    assert works(clone, "invoke secrets.get registry_user") == "by hand"
+    assert works(clone, "invoke secrets.recipients.list").count("age1") == 1
+
+
 def test_the_old_scripts_render(clone: Path) -> None:
     works(clone, "invoke secrets.init")
     works(clone, "invoke secrets.set registry_user", stdin="admin")

@@ -49,7 +49,10 @@ def test_init_and_recipients_keep_the_rules_for_other_files(checkout: Checkout) 
     checkout.ok("secrets.recipients.add", another)
 
     said = yaml.safe_load(config.read_text())
-    assert [rule["path_regex"] for rule in said["creation_rules"]] == ["^secrets\\.enc\\.yaml$", "old\\.json$"]
+    assert [rule["path_regex"] for rule in said["creation_rules"]] == [
+        "^(secrets\\.enc\\.yaml|\\.sops/secrets\\.yaml)$",
+        "old\\.json$",
+    ]
     assert another in said["creation_rules"][0]["age"]
     assert said["stores"] == {"json": {"indent": 2}}
 

@@ -1,0 +1,54 @@
+"""Whatever a document says to type is a task of ours, with options of its own and names that the stack has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conche.ci.invoked import Call, reader
+from conche.ci.surroundings import runners
+from conche.engine.written import services
+from conche.stack import KINDS, load
+from tests.documents import commands, documents
+from tests.stacks import ROOT
+
+READ = reader(ROOT)
+INCOMPLETE = "did not receive required positional arguments"
+STACK = load(ROOT)
+assert STACK.backup is not None
+assert STACK.secrets is not None
+
+KNOWN = {
+    "env": set(STACK.environments),
+    "component": set(STACK.backup.components),
+    "accept_smaller": set(STACK.backup.components),
+    "kind": set(KINDS),
+    "service": {name for one in STACK.environments.values() for file in one.compose for name in services(ROOT / file)},
+    "runner": {one.name for one in runners(ROOT, STACK)},
+}
+"""What an option may say, by its name."""
+
+
+def unknown(call: Call) -> Iterator[str]:
+    """What a call names that this stack does not have; words in capitals are for the reader to fill in."""
+    for name in call.given & KNOWN.keys():
+        said = call.values[name]
+        for one in said if isinstance(said, list) else [said]:
+            if str(one) not in KNOWN[name] and not str(one).isupper():
+                yield f"--{name} {one}"
+
+
+@pytest.mark.parametrize("file", documents(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_every_command_of_a_document_is_one(file: Path) -> None:
+    wrong = []
+    for command in commands(file.read_text()):
+        reading = READ(command.words[1:])
+        # Where a sentence only names a task.
+        named = len(command.words) == 2 and INCOMPLETE in reading.complaint
+        said = ("" if named else reading.complaint) or ", ".join(one for call in reading.calls for one in unknown(call))
+        if said:
+            wrong.append(f"{file.name}:{command.line}: {command.text}: {said}")
+
+    assert wrong == []

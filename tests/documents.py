@@ -1,0 +1,56 @@
+"""The commands that the documents give, as a reader finds them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.stacks import ROOT
+
+__all__ = ["Command", "commands", "documents"]
+
+_FENCE = re.compile(r"^\s*```(\w*)")
+_SPAN = re.compile(r"`([^`]+)`")
+_ENDS = re.compile(r"\s+#.*$|\s*(?:&&|\|\||[|;<>]).*$")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of a document.
+
+    Attributes:
+        text: as it stands there.
+        line: from 1.
+    """
+
+    text: str
+    line: int
+
+    @property
+    def words(self) -> list[str]:
+        """Its words alone: what may be left out is there, what a shell does with its output is not."""
+        return shlex.split(_ENDS.sub("", re.sub(r"\[(.+?)\]", r"\1", self.text.replace("\\|", "|"))))
+
+
+def documents() -> list[Path]:
+    """Every document for people, but for the list of changes."""
+    return sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+
+
+def commands(text: str, program: str = "invoke") -> Iterator[Command]:
+    """What a document says to type, in its order: code in sentences and tables, and lines of shell."""
+    # A line that goes on in the next one keeps its number.
+    text = re.sub(r"\\\n\s*(.*)", r"\1\n", text)
+    fenced: str | None = None
+    for number, line in enumerate(text.splitlines(), 1):
+        if fence := _FENCE.match(line):
+            fenced = fence[1] if fenced is None else None
+            continue
+        found = [line.strip()] if fenced is not None else _SPAN.findall(line)
+        for code in found:
+            for part in re.split(r"\s*(?:&&|;)\s+", code):
+                if re.match(rf"{program} [a-z]", part):
+                    yield Command(part, number)

@@ -1,0 +1,202 @@
+"""docs/how-to/from-the-old-commands.md, walked from top to bottom: each command that it gives, on this project's own stack.
+
+What changes more than the checkout and development is walked by its --dry-run. Commands of production are typed where it
+never was up: its images come from elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from conche.engine.connection import Engine
+from conche.testing.forge import FakeForge, FakeJob, FakeRun, serve
+from tests import warm
+from tests.documents import commands
+from tests.e2e.factories import commit
+from tests.stacks import ROOT, SmallStack
+
+pytestmark = [pytest.mark.engine, pytest.mark.e2e]
+
+DOCUMENT = (ROOT / "docs/how-to/from-the-old-commands.md").read_text()
+TOKEN = "good-token-of-tests"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the document.
+
+    Attributes:
+        written: as the document has it.
+        says: what its answer has to have in it, as a pattern.
+        typed: with what the reader fills in, where that is not what is written.
+        exit: the exit code that it has to end with.
+        stdin: what is piped into it.
+    """
+
+    written: str
+    says: str
+    typed: str = ""
+    exit: int = 0
+    stdin: str = ""
+
+
+def dry(written: str, says: str, typed: str = "", exit: int = 0) -> Step:  # noqa: A002 - what it is called there
+    """A command that only says what it would do."""
+    return Step(written, says, f"{typed or written} --dry-run", exit)
+
+
+WALK = [
+    # Setting up
+    Step("invoke secrets.render", r"\.env"),
+    Step("invoke images.build --env dev", ":develop"),
+    Step("invoke images.push --env dev", "sha256:"),
+    Step("invoke images.release --env dev", "sha256:"),
+    Step("invoke images.promote --from dev --to prod", "production"),
+    Step("invoke env.up", "http://localhost:"),
+    Step("invoke env.networks --create", "dev-backend"),
+    # Deploying
+    Step("invoke images.login", "lets admin in"),
+    Step("invoke images.pull --env dev", ":develop"),
+    Step("invoke env.update --service fastapi-app-dev", "fastapi-app-dev"),
+    Step("invoke env.up --env dev", "Nothing to do"),
+    Step("invoke env.status --env dev", "fastapi-app-dev.*running.*healthy"),
+    Step("invoke env.health --env dev", "200"),
+    dry("invoke env.deploy --env prod", "start.*influxdb"),
+    # Updating
+    Step("invoke images.build", ":develop"),
+    Step("invoke images.push", "sha256:"),
+    Step("invoke images.pull", ":develop"),
+    Step("invoke env.update --env dev --service fastapi-app-dev", "Nothing to do"),
+    dry("invoke env.update --env dev --service fastapi-app-dev --build", "build.*:develop"),
+    Step("invoke env.update --env dev --service fastapi-app-dev", "Nothing to do"),
+    dry("invoke images.release --env prod", ":production"),
+    dry("invoke env.deploy --env prod", "start.*influxdb"),
+    dry("invoke env.rollback --env prod", "no-such-release|no-earlier-release", exit=6),
+    # When something was wrong
+    Step("invoke images.list", "develop(.|\n)*production"),
+    Step("invoke images.build", ":develop"),
+    Step('invoke env.logs --env dev \\| grep -i "startup complete"', "startup complete"),
+    # Secrets
+    Step("invoke secrets.init", "Nothing to do"),
+    Step("invoke secrets.set NAME", "aemet_api_key", "invoke secrets.set aemet_api_key", stdin="a key of aemet"),
+    Step("invoke secrets.encrypt FILE --merge", "ree_api_token", "invoke secrets.encrypt old.yaml --merge"),
+    Step("invoke secrets.render", "restart"),
+    Step("invoke secrets.render --env-only", "Nothing to do"),
+    Step("invoke secrets.edit", "openweathermap_api_key"),
+    Step("invoke secrets.set NAME", "registry_user", "invoke secrets.set registry_user", stdin="admin"),
+    Step("invoke secrets.check", "demonstration|missing|placeholder", exit=1),
+    dry("invoke secrets.rotate --identity", "age1|identity"),
+    Step("invoke secrets.render", r"\.env"),
+    Step("invoke secrets.recipients.list", "age1"),
+    Step("invoke secrets.check", "demonstration|missing|placeholder", exit=1),
+    Step("invoke secrets.list", "aemet_api_key"),
+    Step("invoke env.config", "fastapi-app-dev:"),
+    # Compose reference
+    Step("invoke env.up --env dev", "fastapi-app-dev|Nothing to do"),
+    dry("invoke env.deploy --env prod", "start.*influxdb"),
+    dry("invoke env.up --env prod", "start.*influxdb"),
+    dry("invoke env.down --env dev", "fastapi-app-dev"),
+    dry("invoke env.down --env prod", "Nothing to do", "invoke env.down --env prod --confirm prod"),
+    Step("invoke env.logs --env dev --follow", "startup complete", "invoke env.logs --env dev"),
+    Step("invoke env.logs --env prod --tail 100", "prod has no container"),
+    Step("invoke env.update --env dev --service fastapi-app-dev", "Nothing to do"),
+    dry("invoke env.deploy --env prod", "start.*influxdb"),
+    dry("invoke env.down --env dev --volumes", "volume .*models_dev", "invoke env.down --env dev --volumes --yes"),
+    dry("invoke env.down --env prod --volumes --confirm prod", "models_prod"),
+    # Backups
+    Step("invoke backup.create daily", "DEGRADED(.|\n)*influxdb", exit=3),
+    Step("invoke backup.restore", "_daily_"),
+    dry("invoke backup.restore NAME [--force]", "exchange.*models", "invoke backup.restore latest --force"),
+    Step("invoke backup.verify [NAME]", "good", "invoke backup.verify latest"),
+    dry("invoke backup.cron install", "schedule"),
+    dry(
+        "invoke backup.restore NAME --component influxdb",
+        "has no component 'influxdb'",
+        "invoke backup.restore latest --component influxdb",
+        exit=6,
+    ),
+    dry(
+        "invoke backup.restore NAME --component models",
+        "exchange.*models",
+        "invoke backup.restore latest --component models --force",
+    ),
+    Step("invoke env.influx.prune --older-than 90d --dry-run", "influxdb", exit=2),
+    # Pipeline
+    dry("invoke ci.secrets --new-key", "SOPS_AGE_KEY"),
+    Step("invoke ci.runner.status", "dev .*absent", exit=1),
+    Step("invoke ci.status", "ci-cd-dual.yml"),
+    Step("invoke ci.watch", "ok"),
+    Step("invoke ci.logs", "all passed"),
+    Step("invoke ci.runner.logs --runner dev --follow", "dev has no container", "invoke ci.runner.logs --runner dev"),
+    dry("invoke secrets.rotate-value runner_token_dev", "runner_token_dev"),
+    dry("invoke ci.runner.up", "image data.forgejo.org/forgejo/runner"),
+    dry("invoke ci.run --job test-all", "test-all"),
+    Step("invoke images.build", ":develop"),
+]
+
+
+@pytest.fixture
+def forge() -> Iterator[FakeForge]:
+    with serve("forgejo-16") as fake:
+        fake.runs = [FakeRun(41, 7, [FakeJob(101, "test-all", ["success"], "all passed\n")])]
+        yield fake
+
+
+@pytest.fixture
+def stack(factory: tuple[SmallStack, str], forge: FakeForge, tmp_path: Path, engine: Engine) -> SmallStack:
+    """What the reader has before the first line: secrets of their own, a registry that is up, a recovery key, a server."""
+    made = factory[0]
+    made.write("stack.yaml", (made.folder / "stack.yaml").read_text() + f"ci: {{server: '{forge.address}', "
+               "repository: team/app}\n")  # fmt: skip
+    answered(made, "invoke secrets.init --generate")
+    answered(made, "invoke secrets.set registry_user", "admin")
+    recipient = re.findall(r"age1\w+", answered(made, f"invoke backup.recovery-key {tmp_path / 'recovery.key'}"))[0]
+    made.replace("stack.yaml", "recipients: []", f"recipients: [{recipient}]")
+    made.write("old.yaml", "ree_api_token: a token of ree\n")
+    made.write("editor", "#!/bin/sh\nsed -i 's/^openweathermap_api_key: .*/openweathermap_api_key: by hand/' \"$1\"\n")
+    (made.folder / "editor").chmod(0o755)
+    commit(made)
+    answered(made, "invoke env.up --env git")
+    volume = f"{made.name}_models_prod"
+    subprocess.run(["docker", "volume", "create", volume], check=True, capture_output=True)
+    fill = ["docker", "run", "--rm", "--volume", f"{volume}:/m", "python:3.11-slim-bookworm", "touch", "/m/prophet.pkl"]
+    subprocess.run(fill, check=True, capture_output=True)
+    return made
+
+
+def typed(stack: SmallStack, line: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """A line of a person's shell; a pipe after it is left out."""
+    words = shlex.split(re.sub(r"\s*\\?\|.*", "", line))
+    return warm.run(
+        stack.argv(*words[1:]), cwd=stack.folder, input=stdin, text=True, capture_output=True, check=False, timeout=800,
+        env=stack.environment(FORGEJO_TOKEN=TOKEN, EDITOR=shlex.quote(str(stack.folder / "editor"))),
+    )  # fmt: skip
+
+
+def answered(stack: SmallStack, line: str, stdin: str = "") -> str:
+    done = typed(stack, line, stdin)
+    assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def test_the_walk_has_every_command_of_the_document_in_its_order() -> None:
+    assert [step.written for step in WALK] == [command.text for command in commands(DOCUMENT)]
+
+
+def test_each_command_does_what_its_line_says(stack: SmallStack) -> None:
+    wrong = []
+
+    for step in WALK:
+        done = typed(stack, step.typed or step.written, step.stdin)
+        said = done.stdout + done.stderr
+        if done.returncode != step.exit or not re.search(step.says, said) or "Traceback" in said:
+            wrong.append(f"{step.typed or step.written}: {done.returncode}\n{said}")
+
+    assert not wrong, "\n".join(wrong)
