@@ -15,7 +15,7 @@ RUN apt-get update \
 COPY --from=runner /bin/forgejo-runner /usr/local/bin/forgejo-runner
 COPY --from=docker /usr/local/bin/docker /usr/local/bin/docker
 COPY --from=docker /usr/local/libexec/docker/cli-plugins /usr/local/libexec/docker/cli-plugins
-COPY --chmod=0755 runner-start runner-healthy runner-checkout /usr/local/bin/
+COPY --chmod=0755 runner-start runner-healthy runner-idle runner-checkout /usr/local/bin/
 ENV HOME=/data
 WORKDIR /data
 CMD ["runner-start"]

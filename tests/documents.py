@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.stacks import ROOT
 
-__all__ = ["Command", "commands", "documents"]
+__all__ = ["Command", "commands", "documents", "lines"]
 
 _FENCE = re.compile(r"^\s*```(\w*)")
 _SPAN = re.compile(r"`([^`]+)`")
@@ -38,6 +38,14 @@ class Command:
 def documents() -> list[Path]:
     """Every document for people, but for the list of changes."""
     return sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+
+
+def lines(text: str) -> Iterator[str]:
+    """What stands in the blocks of shell of a document, line by line, without comments."""
+    for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", "").splitlines():
+            if typed := re.sub(r"\s+#.*", "", re.sub(r"\s+", " ", line)).strip():
+                yield typed
 
 
 def commands(text: str, program: str = "invoke") -> Iterator[Command]:

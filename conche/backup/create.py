@@ -177,7 +177,9 @@ def _dumped(site: Site, name: str, folder: Path, wishes: Wishes, told: History) 
         record = proof.dumped(Dumping(site, name, component, into, wishes.plain_key))
     except ConcheError as error:
         shutil.rmtree(into)
-        omission = Omission(name=name, why=f"failed: {error.message}", harmful=component.required)
+        # One that is optional may be absent; one that there was, and that cannot be read, is missed.
+        missed = component.required or name in told.newest
+        omission = Omission(name=name, why=f"failed: {error.message}", harmful=missed)
         site.say(f"{name}: {error.message}")
         for line in error.evidence:
             site.say(f"  | {line}")

@@ -38,7 +38,7 @@ PAUSE = 0.2
 """Seconds between two of these tries."""
 
 RECOVERING = 15.0
-"""Seconds within which a container that has waited works again."""
+"""Seconds within which a container that was paused works again."""
 
 
 @dataclass
@@ -102,20 +102,21 @@ def held(store: Path, engine: Engine, address: str | None, users: Sequence[Conta
         if verbs:
             names = ", ".join(one.name for one in running if one.id in note.waiting)
             waited.words = f"{' or '.join(verbs)} for {time.monotonic() - begun:.1f} s: {names}"
-    waited.ill = _ill(engine, [one for one in well if one.id in note.waiting])
+    waited.ill = _ill(engine, [one for one in well if one.id in note.waiting], None if note.stopped else RECOVERING)
 
 
-def _ill(engine: Engine, well: Sequence[Container]) -> tuple[str, ...]:
+def _ill(engine: Engine, well: Sequence[Container], timeout: float | None) -> tuple[str, ...]:
     """Which of the containers that were healthy before they waited are not now, with the reason.
 
-    Their healthchecks are run at once: the engine asks again only after a whole interval.
+    Their healthchecks are run at once: the engine asks again only after a whole interval. One that was stopped begins
+    anew, and is given what its healthcheck allows.
     """
     definitions = {one.service: containers.definition(engine, one) for one in well}
     waiting = health.wait(
         engine,
         lambda: [seen for one in well if (seen := containers.read(engine, one.id))],
         definitions,
-        timeout=RECOVERING,
+        timeout=timeout,
     )
     return tuple(f"{name} {reason}" for name, reason in waiting.failed.items())
 

@@ -27,6 +27,7 @@ Schedule = Annotated[
 Size = Annotated[
     ByteSize, Field(ge=0), WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]})
 ]
+Argv = Annotated[tuple[str, ...], Field(min_length=1)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)]
 
 _NEEDS: Mapping[str, tuple[str, ...]] = {
@@ -42,7 +43,7 @@ _MAY: Mapping[str, tuple[str, ...]] = {
     "archive": ("optional", "exclude", "services", "environment", "mounted"),
     "files": ("optional", "exclude", "services", "environment", "mounted"),
     "logs": ("days", "mounted"),
-    "volume": ("exclude", "consistency", "drill", "unpacked", "services"),
+    "volume": ("exclude", "consistency", "idle", "drill", "unpacked", "services"),
     "influxdb": ("buckets", "token_file", "services", "check"),
     "command": ("file", "services", "check"),
     "secrets": (),
@@ -81,6 +82,10 @@ class Component(Section):
     volume: str | None = Field(default=None, description="named volume, or absolute path of a folder, on the engine")
     consistency: Literal["pause", "stop", "live"] = Field(
         default="pause", description="what happens to containers that use the volume while it is read"
+    )
+    idle: Mapping[str, Argv] = Field(
+        default_factory=dict,
+        description="volume: services that have to be idle before, and argv that tells it in each, by 0 or 1",
     )
     unpacked: bool = Field(default=False, description="volume: plain files in the backup instead of one archive")
     drill: bool = Field(

@@ -1,7 +1,7 @@
-"""docs/how-to/from-the-old-commands.md, walked from top to bottom: each command that it gives, on this project's own stack.
+"""docs/how-to/from-the-old-commands.md, walked from top to bottom on this project's own stack.
 
-What changes more than the checkout and development is walked by its --dry-run. Commands of production are typed where it
-never was up: its images come from elsewhere.
+What changes more than the checkout and development is walked by its --dry-run. Commands of production are typed where
+it never was up: its images come from elsewhere.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def forge() -> Iterator[FakeForge]:
 
 @pytest.fixture
 def stack(factory: tuple[SmallStack, str], forge: FakeForge, tmp_path: Path, engine: Engine) -> SmallStack:
-    """What the reader has before the first line: secrets of their own, a registry that is up, a recovery key, a server."""
+    """What the reader has before the first line: own secrets, a registry that is up, a recovery key, a server."""
     made = factory[0]
     made.write("stack.yaml", (made.folder / "stack.yaml").read_text() + f"ci: {{server: '{forge.address}', "
                "repository: team/app}\n")  # fmt: skip

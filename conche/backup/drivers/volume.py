@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from tarfile import TarFile
 
-from conche.backup import holding
+from conche.backup import holding, idle
 from conche.backup.archive import ArchiveWriter, compressing
 from conche.backup.drivers import Dumping
 from conche.backup.entries import Entry, Reading, tar_entries
@@ -29,6 +29,9 @@ def dump(task: Dumping) -> ComponentRecord:
     reading = Reading(exclude=(*ASIDE, *component.exclude), searched=False)
     if not volumes.exists(engine, component.volume):
         reading.leave_out(component.volume, "is no volume of the engine", harmful=component.required)
+        return task.record(reading=reading)
+    if under_way := idle.wait(task.site, component, engine):
+        reading.leave_out(component.volume, f"was not read: {under_way}", harmful=True)
         return task.record(reading=reading)
     address = task.site.stack.environments[component.environment].engine
     users = volumes.using(engine, component.volume)

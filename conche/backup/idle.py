@@ -1,0 +1,55 @@
+"""Work that has to end before containers are held for a backup, such as a pipeline before its forge is stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from conche.backup.site import Site
+from conche.engine import containers
+from conche.engine.connection import Engine
+from conche.engine.containers import Container
+from conche.process import run
+from conche.stack import Component
+
+__all__ = ["WAIT", "wait"]
+
+WAIT = 600.0
+"""Seconds that are waited for work to end, in all services of a component together."""
+
+PAUSE = 5.0
+"""Seconds between two questions."""
+
+WORKS = 1
+"""How a service's command ends while something is under way there; 0 is idle, and anything else no answer."""
+
+
+def wait(site: Site, component: Component, engine: Engine) -> str:
+    """Wait until nothing is under way in the services that the component names.
+
+    Returns:
+        Why it is not so, in words; empty where it is. A service that does not run has nothing under way.
+    """
+    assert component.environment is not None
+    end = time.monotonic() + WAIT
+    for one in containers.of_project(engine, site.stack.project(component.environment)) if component.idle else ():
+        if one.service in component.idle and (reason := _wait(site, engine, one, component.idle[one.service], end)):
+            return reason
+    return ""
+
+
+def _wait(site: Site, engine: Engine, one: Container, argv: Sequence[str], end: float) -> str:
+    said = False
+    while (seen := containers.read(engine, one.id)) is not None and seen.state == "running":
+        asked = run(["docker", "exec", one.id, *argv], extra_env=engine.cli_environment(), timeout=60)
+        if asked.ok:
+            return ""
+        if asked.exit_code != WORKS:
+            return f"{one.service} does not say whether it is idle: {' '.join(asked.last_lines(1))}"
+        if time.monotonic() > end:
+            return f"{one.service} had work under way for {WAIT:g} s"
+        if not said:
+            site.say(f"waiting until {one.service} is idle")
+            said = True
+        time.sleep(PAUSE)
+    return ""
