@@ -175,6 +175,11 @@ def _inside(stack: SmallStack, container: str, script: str) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
+def digests(listed: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    """What the registry has, by tag; what only the engine has, has none."""
+    return {(one["tag"], one["digest"]) for one in listed if one["digest"]}
+
+
 def test_all_three_environments_come_back_from_one_backup_and_the_recovery_key(lost: Lost, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
@@ -197,5 +202,5 @@ def test_all_three_environments_come_back_from_one_backup_and_the_recovery_key(l
     assert _inside(stack, f"{lost.name}_forgejo", kept).startswith("ref: refs/heads/")
     environment = {"XDG_STATE_HOME": str(host.state)}
     there = stack.json("images.list", **environment)["value"]
-    assert {(one["tag"], one["digest"]) for one in lost.images} == {(one["tag"], one["digest"]) for one in there}
+    assert digests(there) == digests(lost.images)
     assert stack.invoke("secrets.get", "registry_user", **environment).stdout == "admin"
