@@ -20,11 +20,11 @@ STACK = load(ROOT)
 assert STACK.backup is not None
 assert STACK.secrets is not None
 
-KNOWN = {
+KNOWN: dict[str, set[str]] = {
     "env": set(STACK.environments),
     "component": set(STACK.backup.components),
     "accept_smaller": set(STACK.backup.components),
-    "kind": set(KINDS),
+    "kind": {*KINDS},
     "service": {name for one in STACK.environments.values() for file in one.compose for name in services(ROOT / file)},
     "runner": {one.name for one in runners(ROOT, STACK)},
 }
