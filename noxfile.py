@@ -28,6 +28,7 @@ CACHED = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(Path(".nox/p
 LONG = {
     "order": ["-p", "randomly", "-m", "unit"],
     "properties": ["--hypothesis-profile", "long", "-m", "hypothesis"],
+    "exclusion": ["--every-pair", "tests/faults/test_exclusion.py"],
 }
 """The parts of `nox -s long` that are runs of their own, each with what it adds to a run of all tests."""
 

@@ -40,6 +40,7 @@ COLLECT_AFTER = 100_000
 _JSON = "one JSON document on stdout instead of tables"
 _DRY_RUN = "show the plan and change nothing"
 _YES = "do not ask before data is deleted"
+_LOCK_WAIT = "seconds to wait for another command that is in the way"
 
 
 @dataclass
@@ -50,6 +51,7 @@ class Invocation:
         root: the folder with `stack.yaml`, absolute.
         dry_run: compute the plan, show it, stop.
         yes: a question is answered with yes.
+        lock_wait: seconds to wait for another command that is in the way; None where nobody said.
         remainder: what stood after `--` on the command line, as it was typed.
     """
 
@@ -58,6 +60,7 @@ class Invocation:
     dry_run: bool = False
     yes: bool = False
     remainder: tuple[str, ...] = ()
+    lock_wait: float | None = None
     _stack: Stack | None = field(default=None, repr=False)
 
     @property
@@ -68,6 +71,10 @@ class Invocation:
 
             self._stack = load(self.root)
         return self._stack
+
+    def patience(self, otherwise: float) -> float:
+        """Seconds to wait for another command: what `--lock-wait` says, else what this command does by itself."""
+        return otherwise if self.lock_wait is None else self.lock_wait
 
     def environment(self, name: str) -> Environment:
         """The environment of that name.
@@ -87,13 +94,20 @@ class Invocation:
 
 
 def command(
-    *, changes: bool = False, destroys: bool = False, name: str = "", aliases: Sequence[str] = (), bare: str = ""
+    *,
+    changes: bool = False,
+    destroys: bool = False,
+    waits: bool = False,
+    name: str = "",
+    aliases: Sequence[str] = (),
+    bare: str = "",
 ) -> Callable[[Callable[..., Outcome]], Task[Any]]:
     """Make a task of a function `(invocation, options…) -> Outcome`.
 
     Args:
         changes: the task mutates something, so it takes `--dry-run`.
         destroys: it can delete data, so it takes `--yes`.
+        waits: it locks environments, so it takes `--lock-wait`.
         name: its name on the command line, where that is no Python name.
         aliases: other names for it.
         bare: an option that may also stand without its `--name`, as `daily` in `invoke backup.create daily`.
@@ -106,27 +120,30 @@ def command(
         options = _options(body)
         switches = {"json": _JSON, **({"dry_run": _DRY_RUN} if changes else {}), **({"yes": _YES} if destroys else {})}
         dotted = _dotted_name(body, name)
+        patience = {"lock_wait": _LOCK_WAIT} if waits else {}
 
         @functools.wraps(body)
         def run(context: Context, **given: Any) -> Outcome:
             chosen = {switch: given.pop(switch, False) for switch in switches}
             output = Output(dotted, as_json=chosen.pop("json"))
             invocation = Invocation(_root(context), output, remainder=_remainder(), **chosen)
+            lock_wait = given.pop("lock_wait", None)
 
             def call() -> Outcome:
                 _refuse_eaten_options(body, given, dotted)
+                invocation.lock_wait = _convert("lock_wait", float | None, lock_wait, dotted)
                 return body(invocation, **_converted(options, given, dotted))
 
             return guarded(invocation, call, changes=changes)
 
-        _present(run, options, switches)
+        _present(run, options, {**dict.fromkeys(patience), **dict.fromkeys(switches, False)})
         return _Task(
             run,
             bare=bare,
             name=name or body.__name__.rstrip("_"),
             aliases=aliases,
             iterable=[option for option, (kind, _) in options.items() if kind == list[str]],
-            help={**{option: text for option, (_, text) in options.items()}, **switches},
+            help={**{option: text for option, (_, text) in options.items()}, **patience, **switches},
         )
 
     return decorate
@@ -272,11 +289,11 @@ def _options(body: Callable[..., Outcome]) -> dict[str, tuple[Any, str]]:
     return options
 
 
-def _present(run: Any, options: dict[str, tuple[Any, str]], switches: dict[str, str]) -> None:
-    """Give the task the signature that Invoke reads: the body's options, then the switches."""
+def _present(run: Any, options: dict[str, tuple[Any, str]], shared: dict[str, bool | None]) -> None:
+    """Give the task the signature that Invoke reads: the body's options, then those that tasks share, by default."""
     parameters = list(inspect.signature(run.__wrapped__).parameters.values())
     switch_parameters = [
-        inspect.Parameter(switch, inspect.Parameter.KEYWORD_ONLY, default=False) for switch in switches
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default) for name, default in shared.items()
     ]
     first = parameters[0].replace(annotation=Context)
     rest = [

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from conche.errors import Locked, Refused
@@ -304,7 +304,14 @@ def _lock_folder() -> Path:
 
 
 @contextlib.contextmanager
-def lock(name: str, purpose: str, *, folder: Path | None = None, wait: float = 0.0) -> Iterator[int]:
+def lock(
+    name: str,
+    purpose: str,
+    *,
+    folder: Path | None = None,
+    wait: float = 0.0,
+    say: Callable[[str], None] = lambda _: None,
+) -> Iterator[int]:
     """Exclude other commands that lock the same name.
 
     The kernel frees it when its holder dies. A child that is given the descriptor (`process.run`, `keep_open`) holds it
@@ -313,6 +320,7 @@ def lock(name: str, purpose: str, *, folder: Path | None = None, wait: float = 0
     Args:
         folder: where the lock file stands; the default excludes this user's commands only.
         wait: seconds to wait for a live holder.
+        say: told, once, who is waited for.
 
     Returns:
         The descriptor that holds the lock.
@@ -323,7 +331,7 @@ def lock(name: str, purpose: str, *, folder: Path | None = None, wait: float = 0
     path = (folder or _lock_folder()) / f"{name}.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _take(descriptor, name, time.monotonic() + wait)
+        _take(descriptor, name, time.monotonic() + wait, say)
         # Who holds it is only told to others; on a full disk they have to do without.
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
@@ -333,7 +341,8 @@ def lock(name: str, purpose: str, *, folder: Path | None = None, wait: float = 0
         os.close(descriptor)
 
 
-def _take(descriptor: int, name: str, deadline: float) -> None:
+def _take(descriptor: int, name: str, deadline: float, say: Callable[[str], None]) -> None:
+    told = False
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -342,13 +351,18 @@ def _take(descriptor: int, name: str, deadline: float) -> None:
             where, _, purpose = rest.partition(" ")
             elsewhere = bool(where) and where != _counted_in()
             dead = process.isdigit() and not elsewhere and not _alive(int(process))
+            holder = (
+                f"process {process or 'unknown'}{' of another container' * elsewhere}: {purpose or 'just starting'}"
+            )
             if not dead and time.monotonic() >= deadline:
                 raise Locked(
                     "already-running",
-                    f"{name} is locked by process {process or 'unknown'}{' of another container' * elsewhere}:"
-                    f" {purpose or 'just starting'}.",
+                    f"{name} is locked by {holder}.",
                     next_command="wait for it to end, and try again",
                 ) from None
+            if purpose and not dead and not told:
+                say(f"waiting for {holder}")
+                told = True
             time.sleep(PAUSE)
         else:
             return

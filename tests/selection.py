@@ -25,6 +25,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--changed", nargs="?", const="main", metavar="REVISION",
         help="only the tests that the changes since REVISION (main) can reach, uncommitted ones included",
     )  # fmt: skip
+    group.addoption(
+        "--every-pair", action="store_true",
+        help="each command beside each that it excludes, and not one of each kind",
+    )  # fmt: skip
     group.addoption("--share", metavar="K/N", help="only the K-th of N shares of the test files")
 
 

@@ -340,6 +340,23 @@ def test_a_lock_excludes_a_second_process_and_tells_who_holds_it() -> None:
             pass
 
 
+@pytest.mark.process
+def test_whoever_waits_for_a_lock_says_once_for_whom() -> None:
+    said: list[str] = []
+    with another_process(HOLD) as holder:
+        assert line(holder) == "held"
+
+        def told(words: str) -> None:
+            said.append(words)
+            holder.kill()
+            holder.wait()
+
+        with lock("dev", "env.down dev", wait=60, say=told):
+            pass
+
+    assert said == [f"waiting for process {holder.pid}: env.up dev"]
+
+
 def test_a_lock_excludes_the_same_process_too() -> None:
     with lock("dev", "first"), pytest.raises(Locked, match="first"), lock("dev", "second"):
         pytest.fail("the lock is held twice")

@@ -17,6 +17,7 @@ from pathlib import Path
 from conche.backup import manifest, proof, reporting, sealing, settling
 from conche.backup.drivers import Dumping
 from conche.backup.history import History, amount, history, judged, shrinkage
+from conche.backup.locks import Environments, Needs, locked, resting
 from conche.backup.manifest import Artifact, ComponentRecord, Manifest, Omission, human_size
 from conche.backup.mounts import unmounted
 from conche.backup.prune import prune_after
@@ -69,15 +70,21 @@ def create(call: Invocation, kind: str, wishes: Wishes) -> Outcome:
         return Outcome(plan=plan)
     with reporting.reported(call, site, f"backup.create {kind}") as told:
         try:
-            with site.locked(f"invoke backup.create {kind}", wait=wishes.wait):
-                outcome = _created(site, chosen, wishes, plan)
+            outcome = _locked(call, site, chosen, wishes, plan)
         except OSError as error:
             raise unwritable(site.target.folder, error) from error
         told(outcome)
         return outcome
 
 
-def _created(site: Site, kind: Kind, wishes: Wishes, plan: Plan) -> Outcome:
+def _locked(call: Invocation, site: Site, kind: Kind, wishes: Wishes, plan: Plan) -> Outcome:
+    needs, purpose = resting(site), f"invoke backup.create {kind}"
+    wait, patience = max(wishes.wait, call.patience(0.0)), call.patience(site.section.lock_wait)
+    with locked(call, site, purpose, needs.all, wait=wait, patience=patience, lost=needs.lost) as environments:
+        return _created(site, kind, wishes, plan, needs, environments)
+
+
+def _created(site: Site, kind: Kind, wishes: Wishes, plan: Plan, needs: Needs, environments: Environments) -> Outcome:
     previous = site.target.backups()
     now = datetime.now(UTC)
     told = history((one.name, one.manifest) for one in previous if one.manifest and not is_future(one.created, now))
@@ -85,10 +92,13 @@ def _created(site: Site, kind: Kind, wishes: Wishes, plan: Plan) -> Outcome:
     with site.target.building() as folder:
         begun, clock = datetime.now(UTC), time.monotonic()
         name = site.target.free_name(kind, begun)
-        left = settling.unsettled(site)
-        records = {
-            one: settling.marked(one, _dumped(site, one, folder, wishes, told), left) for one in site.section.components
-        }
+        left, dumped = settling.unsettled(site), {}
+        # Those that hold an environment come first: nobody is to wait for the others.
+        for one in sorted(site.section.components, key=lambda name: not needs.of.get(name)):
+            dumped[one] = settling.marked(one, _dumped(site, one, folder, wishes, told, needs), left)
+            needs.of.pop(one, None)
+            environments.keep(needs.all)
+        records = {one: dumped[one] for one in site.section.components}
         _refuse_nothing(records)
         warnings, linked = _linked(folder, records, previous)
         made = _described(site, kind, name, begun, records)
@@ -162,7 +172,7 @@ def _require_space(site: Site, previous: list[Found]) -> None:
         )
 
 
-def _dumped(site: Site, name: str, folder: Path, wishes: Wishes, told: History) -> ComponentRecord:
+def _dumped(site: Site, name: str, folder: Path, wishes: Wishes, told: History, needs: Needs) -> ComponentRecord:
     """One component; one that fails is taken back, and the backup goes on without it."""
     component = site.section.components[name]
     into = folder / name
@@ -174,6 +184,7 @@ def _dumped(site: Site, name: str, folder: Path, wishes: Wishes, told: History) 
         omissions = tuple(Omission(name=path, why="is not mounted", harmful=True) for path in away)
         return ComponentRecord(driver=component.driver, absent=True, left_out=omissions)
     try:
+        needs.require(name)
         record = proof.dumped(Dumping(site, name, component, into, wishes.plain_key))
     except ConcheError as error:
         shutil.rmtree(into)

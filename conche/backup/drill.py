@@ -14,6 +14,7 @@ from conche.backup import holding, online, proof, reporting
 from conche.backup.drivers import influxdb
 from conche.backup.influx import BEGINNING
 from conche.backup.legacy import described
+from conche.backup.locks import locked
 from conche.backup.online import put_dump
 from conche.backup.site import Site, open_site
 from conche.backup.staging import Source, fill_volume, unpack
@@ -51,7 +52,8 @@ def drill(call: Invocation, name: str | None) -> Outcome:
     """Restore a backup, by default the newest, into scratch places; see that it works, and record it."""
     site = open_site(call)
     with reporting.reported(call, site, "backup.drill") as told:
-        with site.locked("invoke backup.drill", wait=60):
+        wait, patience = call.patience(60.0), call.patience(site.section.lock_wait)
+        with locked(call, site, "invoke backup.drill", _touched(site), wait=wait, patience=patience):
             found = site.target.find(name or "latest")
             with _scratch(site) as folder:
                 results = list(_results(site, found, folder))
@@ -62,6 +64,12 @@ def drill(call: Invocation, name: str | None) -> Outcome:
         outcome = _outcome(found, results)
         told(outcome)
         return outcome
+
+
+def _touched(site: Site) -> set[str]:
+    """The environments in which something is tried: in scratch buckets, or by a copy of a service."""
+    tried = [one for one in site.section.components.values() if one.driver == "influxdb" or (one.drill and one.volume)]
+    return {one.environment for one in tried if one.environment}
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from conche.process import signals_deferred
 if TYPE_CHECKING:
     from conche.backup.site import Site
 
-__all__ = ["Waited", "give_up", "held", "noted", "recover"]
+__all__ = ["Left", "Waited", "give_up", "held", "left", "noted", "recover"]
 
 NOTE = "waiting.json"
 """The note about the engine that is meant where none is named; one with an address has a note of its own."""
@@ -47,6 +47,15 @@ class Waited:
 
     words: str = "at rest: no container that uses it ran"
     ill: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a killed command has left waiting on an engine: containers, and the volumes for which they wait."""
+
+    engine: str | None
+    ids: tuple[str, ...]
+    volumes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -188,6 +197,12 @@ def _file(store: Path, address: str | None) -> Path:
 
 def _write(store: Path, note: _Note) -> None:
     write_atomic(_file(store, note.engine), json.dumps(WAITING.stamped(asdict(note))).encode(), mode=0o600)
+
+
+def left(store: Path) -> list[Left]:
+    """What waits still, by the notes of killed commands; that they were killed only the holder of the target knows."""
+    notes = [note for file in sorted(store.glob(f"*{NOTE}")) if (note := _parsed(file)) is not None]
+    return [Left(note.engine, note.waiting, note.volumes) for note in notes if note.waiting]
 
 
 def recover(site: Site) -> list[NotRestored]:

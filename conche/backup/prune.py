@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from conche.backup.history import history
+from conche.backup.locks import locked
 from conche.backup.manifest import human_size
 from conche.backup.site import Site, open_site
 from conche.backup.target import Found, future_said, is_future
@@ -125,7 +126,7 @@ def prune(call: Invocation, *, future: bool) -> Outcome:
     site = open_site(call)
     if call.dry_run:
         return _outcome(site, *_asked(site, future=future), done=False)
-    with site.locked("invoke backup.prune", wait=10):
+    with locked(call, site, "invoke backup.prune"):
         found, decisions = _asked(site, future=future)
         _delete(site, found, decisions)
     return _outcome(site, found, decisions, done=True)

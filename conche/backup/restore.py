@@ -12,6 +12,7 @@ from conche.backup import online, settling, sync, users
 from conche.backup.drivers.keyring import KEY
 from conche.backup.exchange import Journal
 from conche.backup.legacy import described
+from conche.backup.locks import environments_of, locked
 from conche.backup.manifest import ComponentRecord, human_size
 from conche.backup.proof import Proof
 from conche.backup.show import list_backups
@@ -73,7 +74,7 @@ def restore(call: Invocation, name: str | None, wishes: Wishes) -> Outcome:
         call.output.confirm(f"{', '.join(records)} will be replaced by {found.name}.", option="--force")
     _require_key(found, sources)
     try:
-        with site.locked(f"invoke backup.restore {found.name}", wait=10):
+        with locked(call, site, f"invoke backup.restore {found.name}", _touched(site, sources)):
             return _in_place(site, found, sources, blind=wishes.blind)
     except OSError as error:
         raise unwritable(site.own, error) from error
@@ -306,6 +307,12 @@ def _users(site: Site, sources: Sequence[Source]) -> dict[str, User]:
     """The running containers that use what will be exchanged."""
     paths = [site.root / place for source in sources for place in places(source)]
     return users.of_places(site, paths, [swap for source in sources for swap in volumes_of(source).values()])
+
+
+def _touched(site: Site, sources: Sequence[Source]) -> set[str]:
+    """The environments in which containers are stopped or given data, also by what they share."""
+    named = [known for one in sources if (known := site.section.components.get(one.name)) is not None]
+    return environments_of(site, _seen(site, sources).values()) | {one.environment for one in named if one.environment}
 
 
 def _number() -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from conche.backup import holding, settling
 from conche.backup.exchange import Journal
+from conche.backup.locks import locked
 from conche.backup.site import Site, open_site
 from conche.command import Invocation
 from conche.errors import ConcheError, NotRestored
@@ -19,7 +20,7 @@ def settle(call: Invocation, *, as_it_is: bool) -> Outcome:
     site = open_site(call)
     if call.dry_run:
         return Outcome(plan=Plan(tuple(_steps(site, as_it_is=as_it_is))))
-    with site.locked("invoke backup.settle", wait=10, settles=False):
+    with locked(call, site, "invoke backup.settle", settles=False):
         plan = Plan(tuple(_steps(site, as_it_is=as_it_is)))
         waiting = holding.recover(site)
         journal = Journal.read(site.own)

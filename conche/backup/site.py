@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from conche.backup.target import Target
 from conche.command import Invocation
 from conche.errors import Refused
-from conche.files import state_folder, write_atomic
+from conche.files import write_atomic
 from conche.stack import Backup, Component, Stack
 
 if TYPE_CHECKING:
@@ -58,23 +57,6 @@ class Site:
         """Names that no local component takes, beside those that none ever takes: rendered secrets."""
         folder = str(self.stack.secrets.folder) if self.stack.secrets else ""
         return (folder, f"{folder}/*") if folder else ()
-
-    @contextlib.contextmanager
-    def locked(self, purpose: str, *, wait: float = 0.0, settles: bool = True) -> Iterator[None]:
-        """Hold the target, after finishing what a killed command has left: containers that wait, half restores.
-
-        Args:
-            settles: whether to finish that.
-        """
-        from conche.backup import settling
-
-        with self.target.locked(purpose, wait=wait):
-            if self.target.use != "any" and not self.target.mark.is_remembered():
-                places = f"{self.target.folder} and {state_folder()}"
-                self.say(f"warning: {places} cannot both be written, so a target that is not mounted is not noticed")
-            if settles:
-                settling.recover(self)
-            yield
 
 
 def open_site(call: Invocation, use: Literal["known", "anew", "any"] = "known") -> Site:

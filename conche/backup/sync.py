@@ -18,6 +18,7 @@ from pathlib import Path
 
 from conche.backup import manifest, reporting
 from conche.backup.history import history
+from conche.backup.locks import locked
 from conche.backup.manifest import Artifact, Manifest
 from conche.backup.site import Site, open_site
 from conche.backup.snapshots import Snapshot, snapshot_of, superfluous
@@ -140,7 +141,7 @@ def sync(call: Invocation) -> Outcome:
     site = open_site(call)
     repository, offsite = opened(call, site)
     with reporting.reported(call, site, "backup.sync") as told:
-        with site.locked("invoke backup.sync", wait=60):
+        with locked(call, site, "invoke backup.sync", wait=call.patience(60.0)):
             try:
                 there, made = repository.snapshots(), True
             except NoRepository:
@@ -286,7 +287,7 @@ def fetch(call: Invocation, site: Site, name: str) -> Found:
         if one.name == name and one.manifest and not check(one.folder, one.manifest):
             return one
     site.say(f"fetching {name}")
-    with site.locked(f"invoke backup.restore {name}", wait=60), _staging(site) as folder:
+    with locked(call, site, f"invoke backup.restore {name}", wait=call.patience(60.0)), _staging(site) as folder:
         repository.call("restore", there[name], "--target", str(folder))
         known = manifest.read(folder)
         with site.target.building() as built:

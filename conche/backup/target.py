@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -151,7 +151,7 @@ class Target:
         )
 
     @contextlib.contextmanager
-    def locked(self, purpose: str, *, wait: float = 0.0) -> Iterator[int]:
+    def locked(self, purpose: str, *, wait: float = 0.0, say: Callable[[str], None] = lambda _: None) -> Iterator[int]:
         """Hold the target, and remove what a kill has left in it.
 
         Raises:
@@ -163,7 +163,7 @@ class Target:
         try:
             for folder in (self.folder, self.store, *(self.folder / kind for kind in KINDS)):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            held = lock("backup", purpose, folder=self.store, wait=wait)
+            held = lock("backup", purpose, folder=self.store, wait=wait, say=say)
             descriptor = held.__enter__()
         except OSError as error:
             raise unwritable(self.folder, error) from error

@@ -10,7 +10,7 @@ Log = Annotated[str | None, "write what is said to the end of this file; it is r
 Kind = Annotated[str, "daily, weekly or monthly"]
 
 
-@command(changes=True, bare="kind")
+@command(changes=True, waits=True, bare="kind")
 def create(
     invocation: Invocation,
     kind: Kind = "daily",
@@ -66,7 +66,7 @@ def status(invocation: Invocation) -> Outcome:
     return status(invocation)
 
 
-@command(bare="name")
+@command(waits=True, bare="name")
 def verify(
     invocation: Invocation,
     name: Annotated[str | None, "one backup, or latest; default: all"] = None,
@@ -81,7 +81,7 @@ def verify(
     return logged(log, lambda: verify(invocation, name, every=all, deep=deep))
 
 
-@command(changes=True, destroys=True, bare="name")
+@command(changes=True, destroys=True, waits=True, bare="name")
 def restore(
     invocation: Invocation,
     name: Annotated[str | None, "the backup, or latest; default: only list them"] = None,
@@ -102,7 +102,7 @@ def restore(
     return restore(invocation, name, Wishes(component, target, force, from_, recovery_key, blind=no_way_back))
 
 
-@command(changes=True)
+@command(changes=True, waits=True)
 def settle(
     invocation: Invocation,
     as_it_is: Annotated[bool, "leave everything as it is now; what was there before is kept"] = False,
@@ -116,7 +116,7 @@ def settle(
     return settle(invocation, as_it_is=as_it_is)
 
 
-@command(changes=True)
+@command(changes=True, waits=True)
 def prune(
     invocation: Invocation,
     future: Annotated[bool, "instead delete what was made while the clock was ahead"] = False,
@@ -127,7 +127,7 @@ def prune(
     return prune(invocation, future=future)
 
 
-@command(bare="name")
+@command(waits=True, bare="name")
 def drill(
     invocation: Invocation,
     name: Annotated[str | None, "the backup; default: the newest"] = None,
@@ -143,7 +143,7 @@ def drill(
     return logged(log, lambda: drill(invocation, name))
 
 
-@command(changes=True)
+@command(changes=True, waits=True)
 def sync(invocation: Invocation, log: Log = None) -> Outcome:
     """Send backups to the restic repository elsewhere."""
     from conche.backup.logfile import logged

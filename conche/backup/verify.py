@@ -14,6 +14,7 @@ from pathlib import Path
 from conche.backup import manifest
 from conche.backup.drivers import FOREIGN
 from conche.backup.extract import Limits, inflated, walk
+from conche.backup.locks import locked
 from conche.backup.manifest import Artifact, Manifest
 from conche.backup.site import Site, open_site
 from conche.backup.target import Found
@@ -128,7 +129,7 @@ def _inside(folder: Path, artifact: Artifact, known: Manifest) -> Damage | None:
 def verify(call: Invocation, name: str | None, *, every: bool, deep: bool) -> Outcome:
     """Verify one backup, or all; without a name, all."""
     site = open_site(call)
-    with site.locked("invoke backup.verify", wait=10):
+    with locked(call, site, "invoke backup.verify"):
         chosen = [site.target.find(name)] if name and not every else site.target.backups()
         if not chosen:
             raise NotFound(

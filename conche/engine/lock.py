@@ -22,7 +22,7 @@ from conche.formats import LOCK
 from conche.process import signals_deferred
 from conche.units import span
 
-__all__ = ["Held", "Holder", "hold", "holder"]
+__all__ = ["ADVICE", "Held", "Holder", "hold", "holder"]
 
 LABEL = "io.conche.lock"
 
@@ -37,6 +37,9 @@ DYING = 10.0
 
 UNUSABLE = (400, 404)
 """What the engine answers where an image is not there, or lacks the program: another image may do."""
+
+ADVICE = "wait for it to end, or let this command wait: --lock-wait 600"
+"""What to type where somebody else holds an environment."""
 
 READER = ["cat"]
 """What runs in it. Every image with a shell has it."""
@@ -174,7 +177,7 @@ def _taken(
                 raise Locked(
                     "environment-locked",
                     f"{project} is locked by {_holder(found)}.",
-                    next_command="wait for it to end, or let this command wait: --lock-wait 600",
+                    next_command=ADVICE,
                 )
             if not told and not dying:
                 say(f"waiting for {_holder(found)}")

@@ -8,7 +8,7 @@ from conche.outcome import Outcome
 Timeout = Annotated[float | None, "seconds to wait for health; default: what the healthchecks allow"]
 
 
-@command(changes=True)
+@command(changes=True, waits=True)
 def up(
     invocation: Invocation,
     env: EnvironmentName = "dev",
@@ -25,7 +25,7 @@ def up(
     return up(invocation, env, build=build, timeout=timeout)
 
 
-@command(changes=True, destroys=True)
+@command(changes=True, destroys=True, waits=True)
 def down(
     invocation: Invocation,
     env: EnvironmentName = "dev",
@@ -87,7 +87,7 @@ def config(invocation: Invocation, env: EnvironmentName = "dev") -> Outcome:
     return config(invocation, env)
 
 
-@command(changes=True)
+@command(changes=True, waits=True)
 def restart(
     invocation: Invocation,
     env: EnvironmentName = "dev",
@@ -100,7 +100,7 @@ def restart(
     return restart(invocation, env, service, timeout=timeout)
 
 
-@command(changes=True)
+@command(changes=True, waits=True)
 def update(
     invocation: Invocation,
     service: Annotated[str, "the service to replace; others are not touched"],
@@ -144,10 +144,7 @@ def networks(
     return list_networks(invocation, env, create=create)
 
 
-LockWait = Annotated[float, "seconds to wait for somebody else's command"]
-
-
-@command(changes=True)
+@command(changes=True, waits=True)
 def deploy(
     invocation: Invocation,
     env: EnvironmentName = "dev",
@@ -156,7 +153,6 @@ def deploy(
     local: Annotated[bool, "what the engine has under that name, without asking the registry"] = False,
     force: Annotated[bool, "also where nothing changes"] = False,
     allow_dirty: Annotated[bool, "a protected environment also from a tree that is no commit"] = False,
-    lock_wait: LockWait = 0.0,
     timeout: Timeout = None,
 ) -> Outcome:
     """Deploy a release; whatever happens, the version that worked keeps serving.
@@ -167,21 +163,20 @@ def deploy(
     from conche.env.deploy.prepare import Wanted
     from conche.env.deploy.release import Options, deploy
 
-    return deploy(invocation, env, Wanted(image, tag, local), Options(force, allow_dirty, lock_wait, timeout))
+    return deploy(invocation, env, Wanted(image, tag, local), Options(force, allow_dirty, timeout))
 
 
-@command(changes=True)
+@command(changes=True, waits=True)
 def rollback(
     invocation: Invocation,
     env: EnvironmentName = "dev",
     to: Annotated[str | None, "release, such as r7; default: the last good one before this"] = None,
-    lock_wait: LockWait = 0.0,
     timeout: Timeout = None,
 ) -> Outcome:
     """Go back to an earlier release: its images and its environment of then, as a release of its own."""
     from conche.env.deploy.release import Options, rollback
 
-    return rollback(invocation, env, to, Options(lock_wait=lock_wait, timeout=timeout))
+    return rollback(invocation, env, to, Options(timeout=timeout))
 
 
 @command()
@@ -196,7 +191,7 @@ def history(
     return history(invocation, env, show=show)
 
 
-@command(changes=True)
+@command(changes=True, waits=True)
 def recover(invocation: Invocation, env: EnvironmentName = "dev") -> Outcome:
     """Settle a release that was killed: finish it where it serves already, else take it back."""
     from conche.env.deploy.history import recover
@@ -217,7 +212,7 @@ def freeze(
     return freeze(invocation, env, reason=reason, off=off)
 
 
-@command(changes=True)
+@command(changes=True, waits=True)
 def maintenance(
     invocation: Invocation,
     env: EnvironmentName = "prod",
@@ -230,7 +225,7 @@ def maintenance(
     return maintenance(invocation, env, on=on, off=off)
 
 
-@command(changes=True)
+@command(changes=True, waits=True)
 def scale(
     invocation: Invocation,
     service: Annotated[str, "service of the environment"],

@@ -6,15 +6,13 @@ keep.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from conche import files
 from conche.command import Invocation
-from conche.engine import images, lock
+from conche.engine import images
 from conche.engine.connection import Engine
 from conche.engine.images import Found
 from conche.errors import ConcheError, Partial, Refused
@@ -25,6 +23,7 @@ from conche.images.needed import needed
 from conche.images.observe import STACK, Kept, Observed, digests, engines, observe, own_here, own_names
 from conche.images.reference import parse
 from conche.images.registry import Registry
+from conche.locking import every
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.stack import Stack
 
@@ -187,11 +186,10 @@ def prune(call: Invocation, *, keep: int, collecting: bool) -> Outcome:
         raise Refused("keep-too-few", "--keep 0 would leave nothing to go back to.", next_command="--keep 1 or more")
     # Without a registry there is nothing to collect in, which open_registry says.
     registry = open_registry(call)[0] if call.stack.registry or collecting else None
-    with contextlib.ExitStack() as held:
-        if not call.dry_run:
-            _lock_all(call, held)
-            if registry:
-                resume(registry, call.output.say)
+    # Nothing is deployed while we decide what no deploy needs: neither from this machine nor from another.
+    with every(call, lambda engine: _readers(call.stack, engine)):
+        if not call.dry_run and registry:
+            resume(registry, call.output.say)
         if registry and collecting:
             located(registry.host)
         seen = observe(call.stack, registry)
@@ -214,16 +212,6 @@ def prune(call: Invocation, *, keep: int, collecting: bool) -> Outcome:
         tables=[Table(("image", "tags", "where", "stays because"), rows, title="What stays")] if rows else [],
         lines=_last_words(call, doomed, collecting=collecting, planned=len(plan)),
     )
-
-
-def _lock_all(call: Invocation, held: contextlib.ExitStack) -> None:
-    """Nothing is deployed while we decide what no deploy needs: neither from this machine nor from another."""
-    purpose = f"invoke {call.output.command}"
-    for engine, names in engines(call.stack):
-        for name in names:
-            project = call.stack.project(name)
-            held.enter_context(files.lock(project, purpose))
-            held.enter_context(lock.hold(engine, project, purpose, _readers(call.stack, engine)))
 
 
 def _readers(stack: Stack, engine: Engine) -> list[str]:

@@ -139,7 +139,7 @@ def tag(
     return retag(invocation, source, new, image=image)
 
 
-@command(changes=True, destroys=True)
+@command(changes=True, destroys=True, waits=True)
 def prune(
     invocation: Invocation,
     keep: Annotated[int, "how many of the newest stay in each place"] = 10,

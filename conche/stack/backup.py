@@ -166,6 +166,12 @@ class Backup(Section):
     ping: SecretName | None = Field(
         default=None, description="secret with a URL that is asked at start (/start), success and failure (/fail)"
     )
+    lock_wait: float = Field(
+        default=600.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="seconds that a backup or a drill waits for a command that is at work on an environment it touches",
+    )
     offsite: Offsite | None = Field(default=None, description="restic repository that backup.sync fills")
     components: Mapping[Name, Component] = Field(min_length=1, description="what is in a backup, by name")
 

@@ -17,7 +17,7 @@ def token(
     return token(invocation, show=show)
 
 
-@command(changes=True)
+@command(changes=True, waits=True)
 def up(
     invocation: Invocation,
     timeout: Annotated[float | None, "seconds to wait for health; default: what the healthchecks allow"] = None,

@@ -53,13 +53,11 @@ class Options:
 
     Attributes:
         force: also where nothing changes.
-        lock_wait: seconds to wait for somebody else's command.
         timeout: seconds to wait for health; None for what the healthchecks allow.
     """
 
     force: bool = False
     allow_dirty: bool = False
-    lock_wait: float = 0.0
     timeout: float | None = None
 
 
@@ -107,7 +105,7 @@ def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Out
     prepared = prepare(call, name, wanted, allow_dirty=options.allow_dirty)
     if not call.dry_run:
         prepared = pulled(call, prepared)
-    with locked(call, prepared.engine, name, tuple(prepared.found), options.lock_wait) as held:
+    with locked(call, prepared.engine, name, tuple(prepared.found)) as held:
         records = open_records(call, prepared.compose, tuple(prepared.found))
         records.require_thawed(name)
         look = Look(name, prepared.compose, prepared.deploy, prepared.configuration.rendered)
@@ -143,7 +141,7 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
     deploy = call.environment(name).deploy
     engine = Engine(call.environment(name).engine)
     see_disk(engine, "start")
-    with locked(call, engine, name, (), options.lock_wait) as held:
+    with locked(call, engine, name) as held:
         base = Compose(engine, call.stack.project(name), (), {}, call.output.redact)
         records = open_records(call, base)
         records.require_thawed(name)

@@ -15,9 +15,9 @@ from conche.env.deploy.edge import read_template
 from conche.env.deploy.look import Look
 from conche.env.deploy.prepare import fingerprinted, read_contents
 from conche.env.deploy.records import Record, Records
-from conche.env.locking import readers
 from conche.env.observe import Observed, contents_of, look
 from conche.errors import ConcheError, KeyUnusable, Refused
+from conche.locking import readers
 from conche.secret import Redactor
 from conche.secrets import keys
 from conche.secrets.seal import unseal

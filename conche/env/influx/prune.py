@@ -11,6 +11,7 @@ from conche.command import Invocation
 from conche.engine import containers, task_containers
 from conche.engine.connection import Engine
 from conche.errors import CheckFailed, NotFound, Refused
+from conche.locking import locked
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.stack import Component
 
@@ -24,6 +25,13 @@ Counts = dict[str, dict[str, dict[str, int]]]
 def prune(call: Invocation, older_than: str, name: str, *, buckets: Sequence[str], confirm: str | None) -> Outcome:
     """Delete every measurement that is older than an age; with a dry run, only count."""
     age, environment = _age(older_than), call.environment(name)
+    with locked(call, Engine(environment.engine), name):
+        return _pruned(call, age, name, buckets=buckets, confirm=confirm, protected=environment.protected)
+
+
+def _pruned(
+    call: Invocation, age: timedelta, name: str, *, buckets: Sequence[str], confirm: str | None, protected: bool
+) -> Outcome:
     influx = _opened(call, name)
     now = datetime.now(UTC).replace(microsecond=0)
     stop = now - age
@@ -39,7 +47,7 @@ def prune(call: Invocation, older_than: str, name: str, *, buckets: Sequence[str
     value = {"before": stop.isoformat(), "buckets": counted}
     if call.dry_run or not len(plan):
         return Outcome(value=value, plan=plan, tables=[_table(counted)])
-    _ask(call, name, sum(older.values()), confirm=confirm, protected=environment.protected)
+    _ask(call, name, sum(older.values()), confirm=confirm, protected=protected)
     for step in plan:
         influx.delete(step.name, BEGINNING, stop)
     left = {step.name: sum(influx.counts(step.name, BEGINNING, stop).values()) for step in plan}

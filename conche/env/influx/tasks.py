@@ -6,7 +6,7 @@ from conche.command import EnvironmentName, Invocation, command
 from conche.outcome import Outcome
 
 
-@command(changes=True, destroys=True)
+@command(changes=True, destroys=True, waits=True)
 def prune(
     invocation: Invocation,
     older_than: Annotated[str, "an age, such as 90d"],
