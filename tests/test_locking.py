@@ -14,6 +14,7 @@ import pytest
 
 from conche import locking
 from conche.backup import holding, locks
+from conche.backup.create import in_order
 from conche.backup.site import Site
 from conche.backup.target import Target
 from conche.command import Invocation
@@ -210,6 +211,27 @@ def test_an_engine_that_does_not_answer_costs_a_backup_its_component_and_nothing
     needs.require("trial")
     with pytest.raises(Unreachable):
         needs.require("models")
+
+
+def test_a_backup_holds_no_other_environment_while_it_waits_for_a_pipeline(call: Invocation) -> None:
+    """A pipeline's deployment waits for the backup, so the backup must not wait for it with what it needs."""
+    declared = (call.root / "stack.yaml").read_text() + (
+        "    forge: {driver: volume, volume: forge, environment: git, idle: {runner: [idle]}}\n"
+        "    tailnet: {driver: volume, volume: tailnet, environment: prod}\n"
+    )
+    (call.root / "stack.yaml").write_text(
+        declared.replace("    models:", "    code: {driver: archive, paths: [src]}\n    models:")
+    )
+    section = call.stack.backup
+    assert section is not None
+
+    assert in_order(section.components, {"models", "forge", "tailnet"}) == [
+        "models",
+        "tailnet",
+        "forge",
+        "code",
+        "trial",
+    ]
 
 
 def test_a_dry_run_takes_nothing(call: Invocation, site: Site, taken: list[str]) -> None:

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,10 +30,10 @@ from conche.files import write_atomic
 from conche.outcome import Outcome, Plan, Step
 from conche.process import run
 from conche.secrets import keys
-from conche.stack import KINDS, Kind
+from conche.stack import KINDS, Component, Kind
 from conche.version import version
 
-__all__ = ["Wishes", "create"]
+__all__ = ["Wishes", "create", "in_order"]
 
 RESERVE = 8 << 20
 """Bytes that stay free beside a backup."""
@@ -93,8 +93,7 @@ def _created(site: Site, kind: Kind, wishes: Wishes, plan: Plan, needs: Needs, e
         begun, clock = datetime.now(UTC), time.monotonic()
         name = site.target.free_name(kind, begun)
         left, dumped = settling.unsettled(site), {}
-        # Those that hold an environment come first: nobody is to wait for the others.
-        for one in sorted(site.section.components, key=lambda name: not needs.of.get(name)):
+        for one in in_order(site.section.components, needs.of):
             dumped[one] = settling.marked(one, _dumped(site, one, folder, wishes, told, needs), left)
             needs.of.pop(one, None)
             environments.keep(needs.all)
@@ -113,6 +112,15 @@ def _created(site: Site, kind: Kind, wishes: Wishes, plan: Plan, needs: Needs, e
         settling.forget(site)
     outcome = _outcome(made, place, linked, plan, [*warnings, *pruned])
     return replace(outcome, lines=[*outcome.lines, *_ways_out(kind, records, told)])
+
+
+def in_order(components: Mapping[str, Component], needing: Container[str]) -> list[str]:
+    """The components as they are read: first those that hold an environment, so that nobody waits for the others.
+
+    Of these the last are the ones that wait until work has ended: that may be a pipeline, whose deployment waits for an
+    environment that would be held meanwhile.
+    """
+    return sorted(components, key=lambda name: (name not in needing, bool(components[name].idle)))
 
 
 def _require_known(site: Site, names: Sequence[str]) -> None:
