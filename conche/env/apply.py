@@ -289,8 +289,10 @@ class Applier:
             "start-failed",
             said or f"{reasons(waiting)}; what was begun has been taken back.",
             evidence=evidence(self.compose, waiting),
-            next_command=f"invoke env.up --env {name}            # after correcting it\n"
-            f"invoke env.up --env {name} --build    # if the image is older than its requirements.lock",
+            next_command=f"invoke env.up --env {name}            # after correcting it"
+            + (
+                f"\ninvoke env.up --env {name} --build    # if an image is older than its sources" * bool(self.seen.own)
+            ),
         )
 
     def _checked(self, completed: Completed, name: str) -> None:

@@ -71,7 +71,12 @@ def _has_profiles(text: str) -> bool:
 
 
 def accepts(root: Path, files: Sequence[Path]) -> bool:
-    """Whether Compose takes these files as a whole."""
+    """Whether Compose takes these files as a whole; it is not asked of what would keep it busy for ever."""
+    try:
+        for file in files:
+            refuse_bomb(str(file), read(root, file))
+    except Refused:
+        return False
     return run(_argv(files, (), ("--quiet",)), cwd=root, extra_env=_shell(), timeout=60).ok
 
 

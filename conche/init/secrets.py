@@ -87,11 +87,12 @@ def _read(file: Path, text: str) -> SopsFile:
 
 def _names(node: yaml.MappingNode) -> list[str]:
     names: list[str] = []
-    left: list[tuple[str, yaml.Node]] = [(str(k.value), v) for k, v in node.value if k.value != "sops"]
+    left: list[tuple[str, yaml.Node]] = [(str(k.value), v) for k, v in reversed(node.value) if k.value != "sops"]
+    # Depth first: however many aliases stand for one another, there is an end to what is looked at.
     while left and len(names) < MOST_FILES * 10:
-        name, below = left.pop(0)
+        name, below = left.pop()
         if isinstance(below, yaml.MappingNode):
-            left += [(f"{name}.{key.value}", value) for key, value in below.value]
+            left += [(f"{name}.{key.value}", value) for key, value in reversed(below.value)]
         elif not re.search(r"_unencrypted$", name):
             names.append(name)
     return names

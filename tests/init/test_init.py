@@ -277,8 +277,9 @@ def test_a_line_of_dotenv_that_compose_cannot_read_is_named_and_not_shown(shop: 
     assert "geheim123" not in said.stdout + said.stderr
 
 
-def test_a_variant_that_compose_refuses_is_left_out_and_said(shop: Folder) -> None:
-    shop.write("docker-compose.test.yml", "services: {web: {imge: x}}\n")
+@pytest.mark.parametrize("variant", ["services: {web: {imge: x}}\n", f"services: {{web: {{restart: always}}}}\n{BOMB}"])
+def test_a_variant_that_compose_refuses_is_left_out_and_said(shop: Folder, variant: str) -> None:
+    shop.write("docker-compose.test.yml", variant)
 
     said = shop.json()
 

@@ -41,6 +41,18 @@ def test_what_sops_has_not_encrypted_is_no_sops_file(tmp_path: Path) -> None:
     assert sops_files(tmp_path) == []
 
 
+def test_a_bomb_in_a_sops_file_is_looked_at_no_further_than_needed(tmp_path: Path) -> None:
+    levels = "".join(
+        f"{name}: &{name} {{{', '.join(f'k{n}: *{below}' for n in range(9))}}}\n"
+        for below, name in zip("abcdefghij", "bcdefghijk", strict=True)
+    )
+    (tmp_path / "secrets.yaml").write_text(f"a: &a {SEALED}\n{levels}sops: {{mac: x}}\n")
+
+    [found] = sops_files(tmp_path)
+
+    assert (len(found.names), found.why_not) == (2000, "it is nested")
+
+
 def test_of_dotenv_only_names_are_told_and_only_those_of_secrets_with_a_value() -> None:
     text = "DB_PASSWORD=geheim\nexport API_KEY='x'\nPORT=1\nEMPTY_TOKEN=\n# OLD_SECRET=1\nDB_PASSWORD=again\n"
 
