@@ -7,22 +7,18 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conche.engine import containers
-from conche.engine.connection import Engine
 from conche.errors import ConcheError
 from conche.init import facts, files, pipeline
 from conche.init.compose import Rendered, accepts, render, variables
 from conche.init.environments import Candidate, candidates, named_projects, slug
 from conche.init.facts import Health
+from conche.init.running import projects
 from conche.init.secrets import Declared, SopsFile, declared, in_dotenv, sops_files
 from conche.init.volumes import Data, proposals
 from conche.secrets import keys
 from conche.secrets.dotenv import parse
 
 __all__ = ["Understanding", "understand"]
-
-CONFIG_FILES = "com.docker.compose.project.config_files"
-"""Label of a container with the Compose files that it was made from, absolute, joined by commas."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +75,8 @@ def understand(root: Path) -> Understanding:
     rendered, left_out = _rendered(root, tried)
     kept = [one for one in tried if one.name in rendered]
     name = slug(rendered[kept[0].name].project)
-    called = {one.name: rendered[one.name].project for one in kept}
-    environments = named_projects(kept, name, called, _running(root, kept, rendered))
+    there = projects(root, kept, rendered)
+    environments = named_projects(kept, name, there.called, there.runs)
     mentioned = frozenset[str]().union(*(variables(root, one.files) for one in environments))
     sealed = sops_files(root)
     usable = next((one for one in sealed if not one.why_not), None)
@@ -135,31 +131,6 @@ def _rendered(root: Path, tried: Sequence[Candidate]) -> tuple[dict[str, Rendere
     if not rendered and refused is not None:
         raise refused
     return rendered, left_out
-
-
-def _running(root: Path, found: Sequence[Candidate], rendered: Mapping[str, Rendered]) -> dict[str, Collection[str]]:
-    """Environment -> services of which containers are there under the name of plain `docker compose`.
-
-    An engine that cannot be asked knows of none.
-    """
-    runs: dict[str, Collection[str]] = {}
-    for project in {said.project for said in rendered.values()}:
-        try:
-            there = containers.of_project(Engine(), project)
-        except ConcheError:
-            return {}
-        services = {one.service for one in there}
-        made_from = {one.labels.get(CONFIG_FILES, "") for one in there}
-        for one in found:
-            said = ",".join(str(root / file) for file in one.files)
-            fits = services <= set(rendered[one.name].services) and rendered[one.name].project == project
-            if services and fits and (said in made_from or not _of_another(root, found, made_from)):
-                runs[one.name] = services
-    return runs
-
-
-def _of_another(root: Path, found: Sequence[Candidate], made_from: Collection[str]) -> bool:
-    return any(",".join(str(root / file) for file in one.files) in made_from for one in found)
 
 
 def _volumes(said: Rendered, project: str) -> dict[str, dict[str, str]]:

@@ -78,6 +78,20 @@ def test_a_strangers_stack_is_taken_up_by_two_commands(shape: Shape, make: Make,
     assert containers.of_project(engine, stack.name) == ()
 
 
+def test_what_runs_under_another_name_keeps_it_and_its_containers(make: Make, engine: Engine) -> None:
+    stack = make(SHAPES["development-override"])
+    own = f"{stack.name}-own"
+    plain = ["docker", "compose", "--project-name", own, "up", "--detach", "--build"]
+    subprocess.run(plain, cwd=stack.folder, capture_output=True, check=True)
+    before = {one.id for one in containers.of_project(engine, own)}
+
+    init(stack)
+
+    assert load(stack.folder).project("dev") == own
+    assert stack.json("env.up")["plan"] == []
+    assert {one.id for one in containers.of_project(engine, own)} == before
+
+
 def test_what_a_build_says_is_in_its_image(make: Make, engine: Engine) -> None:
     stack = make(SHAPES["monorepo-targets-arguments"])
     subprocess.run(["git", "-C", str(stack.folder), "init", "--quiet"], check=True)

@@ -1,0 +1,36 @@
+"""Compose projects by what they were made from, as the labels of their containers say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from conche.engine.connection import Engine, translated
+from conche.engine.containers import LABEL
+
+__all__ = ["Project", "made_from"]
+
+
+@dataclass(frozen=True)
+class Project:
+    """A Compose project that has containers, running or not."""
+
+    name: str
+    services: frozenset[str]
+
+
+def made_from(engine: Engine, files: Sequence[Path]) -> list[Project]:
+    """The projects whose containers were made from these Compose files and no others.
+
+    Args:
+        files: absolute, in the order in which Compose merged them; it notes them in the engine as it was given them.
+    """
+    label = f"{LABEL}.project.config_files={','.join(map(str, files))}"
+    with translated(engine.address):
+        found = engine.client.api.containers(all=True, filters={"label": [label, f"{LABEL}.oneoff=False"]})
+    services: dict[str, set[str]] = {}
+    for one in found:
+        labels = one["Labels"]
+        services.setdefault(labels[f"{LABEL}.project"], set()).add(labels[f"{LABEL}.service"])
+    return [Project(name, frozenset(those)) for name, those in sorted(services.items())]
