@@ -13,9 +13,14 @@ from typing import Any
 import pytest
 import yaml
 
+from conche.ci.forge import Forge
+from conche.ci.forge.client import Client
+from conche.ci.runner.registration import Registrations
+from conche.ci.surroundings import Runner
 from conche.engine import containers
 from conche.engine.connection import Engine
-from conche.testing.forge import serve
+from conche.secret import Secret
+from conche.testing.forge import FakeForge, serve
 from tests import warm
 from tests.stacks import ROOT, SmallStack
 
@@ -76,15 +81,24 @@ secrets:
     runner_token_tests: {{outputs: [file], services: [runner-tests], generate: hex20, required: false}}
 environments:
   git: {{compose: [compose/git.yaml]}}
-ci: {{repository: us/shop}}
+ci: {{repository: us/shop, server: '{server}'}}
 """
 
 
 @pytest.fixture
-def forge_stack(tmp_path: Path, engine: Engine, base_image: str) -> Iterator[SmallStack]:
+def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeForge]:
+    """The HTTP side of the Forgejo in the stack."""
+    with serve(getattr(request, "param", "forgejo-11")) as fake:
+        fake.repository = "us/shop"
+        monkeypatch.setenv("FORGEJO_TOKEN", next(iter(fake.tokens)))
+        yield fake
+
+
+@pytest.fixture
+def forge_stack(tmp_path: Path, engine: Engine, base_image: str, server: FakeForge) -> Iterator[SmallStack]:
     stack = SmallStack(tmp_path / "checkout", f"t{uuid.uuid4().hex[:10]}", 1)
     stack.write("tasks.py", "from conche import namespace\nns = namespace(__file__)\n")
-    stack.write("stack.yaml", STACK.format(name=stack.name))
+    stack.write("stack.yaml", STACK.format(name=stack.name, server=server.address))
     stack.write("compose/git.yaml", COMPOSE.format(name=stack.name))
     stack.write("docker/forgejo.Dockerfile", FORGEJO)
     stack.write("docker/runner.Dockerfile", RUNNER)
@@ -147,7 +161,7 @@ def test_up_builds_registers_and_starts_the_runners(forge_stack: SmallStack, eng
         ("start", "service runner-tests"),
     ]
     assert services(forge_stack, engine) == dict.fromkeys(("forgejo", "runner-dev", "runner-tests"), "running")
-    said = "git: forgejo-cli actions register --secret-stdin=true --keep-labels --scope us/shop --name"
+    said = "git: forgejo-cli actions register --secret-stdin=true --keep-labels --scope us --name"
     assert registered(forge_stack) == [f"{said} dev < {HEX}", f"{said} tests < {HEX}"]
     assert forge_stack.json("ci.runner.up")["changed"] is False
 
@@ -191,7 +205,7 @@ def test_runners_of_a_repository_that_nobody_names_serve_the_whole_server_and_th
     forge_stack: SmallStack,
 ) -> None:
     give_tokens(forge_stack, "runner_token_dev", "runner_token_tests")
-    forge_stack.replace("stack.yaml", "ci: {repository: us/shop}", "")
+    forge_stack.replace("stack.yaml", "ci: {repository: us/shop, ", "ci: {")
 
     done = forge_stack.invoke("ci.runner.up")
 
@@ -213,6 +227,62 @@ def test_a_runner_without_a_token_is_refused_before_anything_is_started(
     assert error["code"] == "runner-token-missing"
     assert error["next"] == "invoke secrets.rotate-value runner_token_tests"
     assert services(forge_stack, engine) == {}
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("server", ["forgejo-15"], indirect=True)
+def test_where_the_api_has_it_runners_are_registered_for_the_repository_and_anew_after_a_rotation(
+    forge_stack: SmallStack, server: FakeForge
+) -> None:
+    first = forge_stack.invoke("ci.runner.up")
+    before = {one["name"]: one["uuid"] for one in server.runners}
+    again = forge_stack.json("ci.runner.up")
+    give_tokens(forge_stack, "runner_token_dev")
+    rotated = forge_stack.json("ci.runner.up")
+
+    assert first.returncode == 0, first.stderr
+    assert again["changed"] is False
+    assert [(step["action"], step["subject"]) for step in rotated["plan"][:2]] == [
+        ("register", "runner dev"),
+        ("remove", f"runner dev ({before['dev']})"),
+    ]
+    after = {one["name"]: one["uuid"] for one in server.runners}
+    assert len(server.runners) == 2
+    assert {name for name in after if after[name] != before[name]} == {"dev"}
+    argv = ["docker", "exec", f"{forge_stack.name}-runner-dev", "cat", "/run/secrets/runner_token"]
+    held = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert held.startswith(f"{after['dev']}:")
+    assert held.partition(":")[2] not in first.stdout + first.stderr + str(rotated)
+
+
+GIVEN = str(uuid.UUID(int=7))
+
+
+@pytest.mark.parametrize(
+    ("value", "known", "steps"),
+    [
+        ("", [], ["register"]),
+        (f"{GIVEN}:{HEX}", [GIVEN], []),
+        (f"{GIVEN}:{HEX}", [GIVEN, "left by a kill"], ["remove"]),
+        (f"{GIVEN}:{HEX}", ["of the token before"], ["register", "remove"]),
+        # The server's own command wrote down an owner and a repository, and such a runner falls asleep.
+        (HEX, [str(uuid.UUID(bytes=HEX[:16].encode()))], ["register", "remove"]),
+    ],
+)
+def test_what_is_registered_anew(value: str, known: list[str], steps: list[str]) -> None:
+    with serve("forgejo-15") as fake:
+        fake.runners = [
+            {"id": number, "uuid": one, "name": "dev", "status": "idle", "labels": []}
+            for number, one in enumerate(known, 1)
+        ]
+        fake.runners.append({"id": 9, "uuid": "x", "name": "dev", "status": "idle", "labels": []})
+        fake.runners[-1]["name"] = "of somebody else"
+        forge = Forge(Client(fake.address, Secret(next(iter(fake.tokens)))), fake.repository)
+        runner = Runner("git", "runner-dev", ("dev:host",), name="dev", secret="runner_token_dev")
+
+        plan = Registrations(forge, [runner], {"runner_token_dev": Secret(value)}).plan()
+
+    assert [step.action for step in plan] == steps
 
 
 @pytest.mark.engine
@@ -348,14 +418,24 @@ def test_a_runner_starts_with_a_configuration_of_its_token_and_labels(tmp_path: 
     assert connection == {
         "url": "http://localhost:3000/",
         "uuid": str(uuid.UUID(bytes=HEX[:16].encode())),
-        "token_url": f"file:{tmp_path / 'token'}",
+        "token_url": f"file:{tmp_path / 'runner.yaml.token'}",
         "labels": ["ubuntu-latest:host", "ubuntu-22.04:host"],
     }
     assert configuration["host"]["workdir_parent"] == str(tmp_path / "work")
     assert done.stderr.rstrip().endswith(f" in {tmp_path / 'work' / 'tmp'}")
     assert (tmp_path / "work" / "tmp").is_dir()
-    assert (tmp_path / "runner.yaml").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "runner.yaml.token").read_text() == HEX
+    assert [file.name for file in tmp_path.glob("runner.yaml*") if file.stat().st_mode & 0o077] == []
     assert HEX not in done.stdout + done.stderr
+
+
+def test_a_runner_starts_with_the_uuid_that_the_server_gave_with_its_token(tmp_path: Path) -> None:
+    given = str(uuid.uuid4())
+
+    connection = yaml.safe_load(start(tmp_path, f"{given}:{HEX}").stdout)["server"]["connections"]["forgejo"]
+
+    assert connection["uuid"] == given
+    assert (tmp_path / "runner.yaml.token").read_text() == HEX
 
 
 def handed_on(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
@@ -393,7 +473,9 @@ def test_a_host_without_an_authority_of_its_own_leaves_steps_the_usual_ones(tmp_
     assert not handed_on(start(tmp_path, HEX, RUNNER_CA="/dev/null")).keys() & {"SSL_CERT_FILE", "PIP_CERT"}
 
 
-@pytest.mark.parametrize("token", ["", "your_token_here", HEX[:-1], HEX + HEX, f"{HEX}\n{HEX}"])
+@pytest.mark.parametrize(
+    "token", ["", "your_token_here", HEX[:-1], HEX + HEX, f"{HEX}\n{HEX}", f"some-uuid:{HEX}", f"{HEX[:36]}:"]
+)
 def test_a_runner_refuses_what_is_no_token(tmp_path: Path, token: str) -> None:
     done = start(tmp_path, token)
 

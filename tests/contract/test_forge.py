@@ -21,6 +21,7 @@ from conche.testing.forge import PROFILES, FakeForge, FakeJob, FakeRun, serve
 COMMON = {"secret-put"}
 LISTED = COMMON | {"secret-list", "registration-token"}
 TASKS = LISTED | {"task-list", "dispatch"}
+REGISTERS = {"job-waiting", "runner-list", "runner-create", "runner-remove"}
 CAN = {
     "gitea-1.22": LISTED,
     "gitea-1.24": TASKS | {"runner-list"},
@@ -28,9 +29,9 @@ CAN = {
     "gitea-1.26": TASKS | {"runner-list", "job-log", "run-list", "run-jobs", "rerun", "rerun-failed"},
     "forgejo-1.21": COMMON,
     "forgejo-7": COMMON | {"registration-token"},
-    "forgejo-11": TASKS,
-    "forgejo-15": TASKS | {"runner-list", "run-list"},
-    "forgejo-16": TASKS | {"runner-list", "run-list", "run-jobs", "job-log", "cancel"},
+    "forgejo-11": TASKS | {"job-waiting"},
+    "forgejo-15": TASKS | REGISTERS | {"run-list"},
+    "forgejo-16": TASKS | REGISTERS | {"run-list", "run-jobs", "job-log", "cancel"},
 }
 """What each version can do, by its own description of its API."""
 
@@ -158,6 +159,20 @@ def test_runners_are_told_with_their_labels(subject: Subject) -> None:
     if runners is not None and subject.fake is not None:
         assert isinstance(runners, list)
         assert [(runner.name, runner.state, runner.labels) for runner in runners] == [("dev", "online", ("dev",))]
+
+
+def test_a_runner_is_registered_and_forgotten(changing: Subject) -> None:
+    forge = changing.forge
+    made = attempt(changing, "runner-create", lambda: forge.create_runner("tests"))
+
+    if made is not None:
+        assert isinstance(made, tuple)
+        identity, token = made
+        [there] = [one for one in forge.runners(own=True) if one.uuid == identity]
+        assert there.name == "tests"
+        assert token.reveal() not in str(token)
+        forge.remove_runner(there)
+        assert identity not in {one.uuid for one in forge.runners()}
 
 
 def test_a_registration_token_is_a_secret(changing: Subject) -> None:

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from conche.ci.forge.client import Client
 from conche.ci.forge.routes import ROUTES, Route, Server, find, first_versions
-from conche.ci.forge.values import Job, Run, Runner, job_of, run_of, runner_of, runs_of_tasks
-from conche.errors import NotFound, Refused
+from conche.ci.forge.values import Job, Run, Runner, ended, job_of, run_of, runner_of, runs_of_tasks
+from conche.errors import ConcheError, KeyUnusable, NotFound, Refused
 from conche.secret import Secret
 
 __all__ = ["Forge"]
@@ -21,6 +21,9 @@ WHAT = {
     "secret-list": "the list of secrets",
     "registration-token": "a runner's registration token",
     "runner-list": "the list of runners",
+    "runner-create": "registering a runner",
+    "runner-remove": "removing a runner",
+    "job-waiting": "the jobs that wait for a runner",
     "task-list": "the list of jobs",
     "run-list": "the list of runs",
     "run-jobs": "the jobs of a run",
@@ -38,6 +41,7 @@ class Forge:
     def __init__(self, client: Client, repository: str) -> None:
         self.client = client
         self.repository = repository
+        self._heads: dict[str, str] = {}
 
     @cached_property
     def server(self) -> Server:
@@ -64,6 +68,38 @@ class Forge:
             raise self._no_repository(error) from error
         return said
 
+    def exists(self) -> bool:
+        """Whether the server has the repository, as far as the token may see."""
+        try:
+            self.described()
+        except NotFound:
+            return False
+        return True
+
+    def user(self) -> str:
+        """Whose token it is."""
+        return str(self.client.json("GET", "/user")["login"])
+
+    def create(self) -> None:
+        """Make the repository, private and empty."""
+        owner, _, name = self.repository.partition("/")
+        path = "/user/repos" if owner == self.user() else f"/orgs/{quote(owner)}/repos"
+        self.client.json("POST", path, {"name": name, "private": True, "auto_init": False, "default_branch": "main"})
+
+    def switch_actions(self, *, on: bool) -> None:
+        """Let pushes start workflows, or not."""
+        self.client.json("PATCH", f"/repos/{self.repository}", {"has_actions": on})
+
+    def protected(self) -> set[str]:
+        """The branches, or patterns of them, that have rules."""
+        said = self._entries(self.client.json("GET", f"/repos/{self.repository}/branch_protections") or [])
+        return {str(one.get("rule_name") or one.get("branch_name")) for one in said}
+
+    def protect(self, branch: str) -> None:
+        """Let nobody push to a branch: it changes by pull requests alone."""
+        rule = {"rule_name": branch, "branch_name": branch, "enable_push": False}
+        self.client.json("POST", f"/repos/{self.repository}/branch_protections", rule)
+
     def runs(self, limit: int, branch: str = "") -> list[Run]:
         """The newest runs, newest first."""
         return [self._settled(run) for run in self._listed(limit, branch)]
@@ -74,8 +110,29 @@ class Forge:
             runs = [run_of(one) for one in said]
         else:
             runs = runs_of_tasks(self._entries(self._json("task-list", query={"limit": 50})))
-        found = [run for run in runs if not branch or run.branch.removeprefix("refs/heads/") == branch]
+        found = [run for run in runs if not branch or self._is_of(run, branch)]
         return sorted(found, key=lambda run: run.number, reverse=True)[:limit]
+
+    def _is_of(self, run: Run, branch: str) -> bool:
+        """Whether a run is of a branch, or of a pull request: by its number, or by the branch that it comes from."""
+        name = run.branch.removeprefix("refs/heads/")
+        if not name.startswith("#"):
+            return name == branch
+        return branch.removeprefix("#") == name[1:] or self._head_of(name[1:]) == branch
+
+    def _head_of(self, pull: str) -> str:
+        if pull not in self._heads:
+            try:
+                said = self.client.json("GET", f"/repos/{self.repository}/pulls/{quote(pull)}")
+                self._heads[pull] = str((said.get("head") or {}).get("ref") or "")
+            except NotFound:
+                self._heads[pull] = ""
+        return self._heads[pull]
+
+    def run_of(self, commit: str) -> Run | None:
+        """The run of a commit, the first one where it has several; None while the server has made none."""
+        runs = [run for run in self._listed(50, "") if run.commit and commit.startswith(run.commit)]
+        return self._settled(min(runs, key=lambda run: (ended(run.state), run.number))) if runs else None
 
     def run(self, number: int | None, branch: str = "") -> Run:
         """The run of that number, or the newest.
@@ -150,10 +207,38 @@ class Forge:
         """The names of the Actions secrets; values are never told."""
         return sorted(str(one["name"]) for one in self._entries(self._json("secret-list")))
 
-    def runners(self) -> list[Runner]:
-        """The repository's runners; Forgejo tells those of the whole server that serve it too."""
-        query = {"visible": "true"} if self.server.kind == "forgejo" else {}
+    def runners(self, *, own: bool = False) -> list[Runner]:
+        """The repository's runners; Forgejo tells those of the whole server that serve it too, unless `own`."""
+        query = {"visible": "true"} if self.server.kind == "forgejo" and not own else {}
         return [runner_of(one) for one in self._entries(self._json("runner-list", query=query))]
+
+    def create_runner(self, name: str) -> tuple[str, Secret]:
+        """Register a runner for this repository alone; the uuid and the token that it is to come to work with."""
+        said = self._json("runner-create", {"name": name, "ephemeral": False})
+        return str(said["uuid"]), Secret(str(said["token"]))
+
+    def remove_runner(self, runner: Runner) -> None:
+        """Forget a registration: its token is refused from then on."""
+        self._json("runner-remove", runner=runner.id)
+
+    def waiting(self, labels: Iterable[str]) -> list[Job]:
+        """The jobs that wait for a runner with these labels, or with some of them."""
+        said = self._json("job-waiting", query={"labels": quote(",".join(sorted(labels)))})
+        return [job_of(one) for one in self._entries(said or [])]
+
+    def may_write(self) -> bool:
+        """Whether the token may change this repository, asked by a change that no server carries out.
+
+        A name that begins with GITHUB_ is none for a secret; a token that may not write is refused before that is seen.
+        """
+        route = self._route("secret-put")
+        try:
+            self.client.call(route.method, self._path(route, name="GITHUB_"), {"data": "x"})
+        except KeyUnusable:
+            return False
+        except ConcheError:
+            return True
+        return True
 
     def registration_token(self) -> Secret:
         """With it a runner registers itself."""

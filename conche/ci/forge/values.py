@@ -51,11 +51,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Runner:
-    """A runner that the server knows; `state` is its own word: online, offline, idle, active."""
+    """A runner that the server knows; `state` is its own word: online, offline, idle, active.
+
+    Attributes:
+        id: what the API calls this registration.
+        uuid: what the runner calls itself; empty where the server does not tell it. Two may have one name.
+    """
 
     name: str
     state: str
     labels: tuple[str, ...]
+    id: int = 0
+    uuid: str = ""
 
 
 def ended(state: str) -> bool:
@@ -80,7 +87,8 @@ def run_of(said: Mapping[str, Any]) -> Run:
         workflow=workflow,
         branch=branch,
         commit=str(said.get("head_sha") or said.get("commit_sha") or "")[:10],
-        event=str(said.get("event") or ""),
+        # Forgejo leaves the event of a dispatched run empty.
+        event=str(said.get("event") or said.get("trigger_event") or ""),
         state=_state(said),
         began=_time(said.get("started_at") or said.get("started")),
         url=str(said.get("html_url") or ""),
@@ -123,4 +131,4 @@ def runner_of(said: Mapping[str, Any]) -> Runner:
     """A runner: Gitea's labels are objects, Forgejo's are text."""
     labels = tuple(str(one["name"] if isinstance(one, dict) else one) for one in said.get("labels") or ())
     state = "active" if said.get("busy") else str(said.get("status") or "unknown")
-    return Runner(str(said.get("name", "")), state, labels)
+    return Runner(str(said.get("name", "")), state, labels, int(said.get("id") or 0), str(said.get("uuid") or ""))

@@ -1,7 +1,6 @@
 """ci.runner.*: registering runners with the server, bringing them up, what they do and say.
 
-With Forgejo a runner is registered without a web page: the server is told its token beforehand, over stdin.
-https://forgejo.org/docs/latest/admin/actions/registration/#offline-registration
+With Forgejo a runner is registered without a web page: `registration.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from conche.ci.forge import Runner as Known
 from conche.ci.forge import connect, repository
+from conche.ci.runner.registration import Registrations, uuid_of
 from conche.ci.surroundings import SERVERS, Runner
 from conche.ci.surroundings import runners as described
 from conche.command import Invocation
@@ -20,7 +21,7 @@ from conche.engine.compose import Compose
 from conche.engine.dockerfile import references
 from conche.env import inside
 from conche.env import up as environments
-from conche.errors import ConcheError, NotFound, Refused, did_you_mean
+from conche.errors import ConcheError, NotFound, Refused, Unreachable, did_you_mean
 from conche.images.fetch import fetch
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.output import at_terminal
@@ -32,6 +33,8 @@ __all__ = ["logs", "status", "token", "up"]
 
 FORGEJO = SERVERS[0]
 """Part of the image of a service that is Forgejo itself."""
+
+OF_OWNER = "this server cannot register a runner for one repository: all repositories of {owner} can use these runners"
 
 UNSCOPED = "any repository of the server can use these runners: set ci.repository (OWNER/NAME) in stack.yaml"
 
@@ -49,11 +52,11 @@ def token(call: Invocation, *, show: bool) -> Outcome:
 
 
 def up(call: Invocation, *, timeout: float | None) -> Outcome:
-    """Build the runners' image where it is missing, tell Forgejo their tokens, and bring them up.
+    """Build the runners' image where it is missing, register them with Forgejo, and bring them up.
 
     Raises:
         NotFound: no Compose file describes a runner.
-        Refused: a runner has no token.
+        Refused: a runner has no token, and this server is told one.
         Unreachable: what their image is made from cannot be had.
     """
     found = _described(call)
@@ -61,15 +64,16 @@ def up(call: Invocation, *, timeout: float | None) -> Outcome:
     with_runners = _with_profiles(call, environment, found)
     compose = open_compose(call, environment)
     server = _server(compose)
-    tokens = _tokens(call, environment, found) if server else {}
     everything = compose.with_every_profile()
     building = _to_build(compose, found)
     bases = _absent_bases(everything, building)
     steps = [Step("pull", f"image {base}", "the runners' image is made from it") for base in bases]
     steps += [Step("build", f"image {runner.image}", "no such image on the engine") for runner in building]
-    steps += [Step("register", f"runner {runner.name}", f"{server} may not know it yet") for runner in found if server]
     if call.dry_run:
-        return Outcome(plan=Plan((*steps, *_to_start(compose, found))))
+        registering = _looked_at(call, environment, found, server) if server else []
+        return Outcome(plan=Plan((*steps, *registering, *_to_start(compose, found))))
+    if server:
+        _require_tokens(call, environment, found)
     with call.output.progress("ci.runner.up") as progress:
         for base in bases:
             fetch(call.stack, call.root, compose.engine, base, progress, anew=False)
@@ -77,14 +81,57 @@ def up(call: Invocation, *, timeout: float | None) -> Outcome:
             progress.step(f"building {runner.image}")
             everything.call(everything.argv("build", runner.service), on_line=progress.detail).require("the build")
     environments.up(call, environment, build=False, timeout=timeout)
-    scope = repository(call)
-    for runner in found:
-        if server:
-            _register(everything, server, runner, tokens[runner.service], scope)
+    registering, warnings = _registered(call, environment, found, everything, server) if server else ([], [])
     done = environments.up(with_runners, environment, build=False, timeout=timeout)
-    warnings = [*done.warnings, *([UNSCOPED] if server and not scope else [])]
     changed = bool(building) or done.changed
-    return replace(done, plan=Plan((*steps, *done.plan)), changed=changed, warnings=warnings)
+    plan = Plan((*steps, *registering, *done.plan))
+    return replace(done, plan=plan, changed=changed, warnings=[*done.warnings, *warnings])
+
+
+def _require_tokens(call: Invocation, environment: str, found: Sequence[Runner]) -> None:
+    """Refuse before anything is started what would be refused afterwards, as far as the server can be asked."""
+    try:
+        told = _by_api(call, environment, found) is None
+    except Unreachable:
+        return
+    if told:
+        _tokens(call, environment, found)
+
+
+def _looked_at(call: Invocation, environment: str, found: Sequence[Runner], server: str) -> list[Step]:
+    """What is to be registered; a server that is not up yet knows nobody."""
+    try:
+        registrations = _by_api(call, environment, found)
+    except Unreachable:
+        registrations = None
+    if registrations is not None:
+        return registrations.plan()
+    return [Step("register", f"runner {runner.name}", f"{server} may not know it yet") for runner in found]
+
+
+def _registered(
+    call: Invocation, environment: str, found: Sequence[Runner], compose: Compose, server: str
+) -> tuple[list[Step], list[str]]:
+    """Register the runners, by the API where the server has it and by its command where not; what is to be said."""
+    registrations = _by_api(call, environment, found)
+    if registrations is not None:
+        steps = registrations.plan()
+        return steps, registrations.make(call)
+    tokens, owner = _tokens(call, environment, found), repository(call).partition("/")[0]
+    for runner in found:
+        _register(compose, server, runner, tokens[runner.service], owner)
+    steps = [Step("register", f"runner {runner.name}", f"{server} may not know it yet") for runner in found]
+    return steps, [OF_OWNER.format(owner=owner) if owner else UNSCOPED]
+
+
+def _by_api(call: Invocation, environment: str, found: Sequence[Runner]) -> Registrations | None:
+    """The registrations of this repository; None where nobody says which it is, or the server has no API for them."""
+    if not repository(call):
+        return None
+    forge = connect(call)
+    if not forge.can("runner-create"):
+        return None
+    return Registrations(forge, found, for_environment(call.stack, call.root, environment, call.output.say))
 
 
 def status(call: Invocation) -> Outcome:
@@ -93,13 +140,14 @@ def status(call: Invocation) -> Outcome:
     compose = open_compose(call, found[0].environment)
     seen = {one.service: one for one in containers.of_project(compose.engine, compose.project)}
     known, warning = _known(call)
+    values = _values(call, found[0].environment)
     rows, bad = [], False
     for runner in found:
         container = seen.get(runner.service)
         state = container.state if container else "absent"
         health = container.health if container else "none"
         bad = bad or state != "running" or health == "unhealthy"
-        there = "" if known is None else known.get(runner.name, "unknown")
+        there = "" if known is None else _there(runner, known, values)
         rows.append((runner.name, state, health, there, ", ".join(runner.labels)))
     columns = ("runner", "state", "health", "on the server", "labels")
     return Outcome(
@@ -212,24 +260,41 @@ def _empty(value: Secret | None) -> bool:
     return value is None or value.reveal() in PLACEHOLDERS
 
 
-def _register(compose: Compose, server: str, runner: Runner, value: Secret, scope: str) -> None:
+def _register(compose: Compose, server: str, runner: Runner, value: Secret, owner: str) -> None:
     """Tell Forgejo a runner's token. Telling it again changes its scope at most; its labels it tells by itself.
 
     Args:
-        scope: the repository whose jobs it takes, which has to be there; empty for those of the whole server.
+        owner: of the repositories whose jobs it takes; empty for those of the whole server. One repository cannot be
+            named: `registration.py` says why.
     """
     from conche.process import run
 
     said = ("forgejo", "forgejo-cli", "actions", "register", "--secret-stdin=true", "--keep-labels")
-    scoped = (*said, "--scope", scope) if scope else said
+    scoped = (*said, "--scope", owner) if owner else said
     argv = compose.argv("exec", "--no-TTY", "--user", "git", server, *scoped, "--name", runner.name)
     told = run(argv, stdin=value.reveal().encode(), extra_env=compose.environment(), redact=compose.redact, timeout=60)
-    told.require(f"registering the runner {runner.name}" + (f" with the repository {scope}" if scope else ""))
+    told.require(f"registering the runner {runner.name}" + (f" for {owner}" if owner else ""))
 
 
-def _known(call: Invocation) -> tuple[dict[str, str] | None, str]:
-    """What the server says of runners, by name; None, with the reason, where it says nothing."""
+def _known(call: Invocation) -> tuple[list[Known] | None, str]:
+    """What the server says of runners; None, with the reason, where it says nothing."""
     try:
-        return {runner.name: runner.state for runner in connect(call).runners()}, ""
+        return connect(call).runners(), ""
     except ConcheError as error:
         return None, f"the server was not asked: {error.message}"
+
+
+def _there(runner: Runner, known: Sequence[Known], values: Mapping[str, Secret]) -> str:
+    """What the server says of a runner: of the registration whose token it has, since two may have one name."""
+    held = uuid_of(values.get(runner.secret))
+    named = [one for one in known if one.name == runner.name]
+    ours = [one for one in named if not held or not one.uuid or one.uuid == held]
+    state = ours[0].state if ours else "unknown"
+    return f"{state}, and {len(named) - 1} old" if len(named) > 1 else state
+
+
+def _values(call: Invocation, environment: str) -> Mapping[str, Secret]:
+    try:
+        return for_environment(call.stack, call.root, environment, call.output.say, create=False)
+    except ConcheError:
+        return {}

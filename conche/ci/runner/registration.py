@@ -1,0 +1,106 @@
+"""Registering runners for one repository, so that they get its jobs.
+
+Forgejo from 15 on makes a registration by its API, and tells its uuid and token; both are kept as the runner's secret,
+`UUID:TOKEN`. Before, the server's own command is told 40 hexadecimal digits of ours, of which the first 16 stand for
+the uuid. That command must not name a repository: it writes the owner down as well, and a server before 16 gives a
+runner of both no more work once it has found none.
+https://forgejo.org/docs/latest/admin/actions/registration/
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from conche.ci.forge import Forge
+from conche.ci.forge import Runner as Known
+from conche.ci.surroundings import Runner
+from conche.command import Invocation
+from conche.errors import NotFound
+from conche.outcome import Step
+from conche.secret import Secret
+from conche.secrets.store import Change
+from conche.secrets.values import open_store
+
+__all__ = ["Registrations", "uuid_of"]
+
+_OWN = re.compile(r"[0-9a-f]{40}")
+_MADE = re.compile(r"(?P<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):(?P<token>\S+)")
+
+
+def uuid_of(value: Secret | None) -> str:
+    """The uuid of a runner's secret; empty where it is none."""
+    text = value.reveal().strip() if value else ""
+    made = _MADE.fullmatch(text)
+    if made:
+        return made["uuid"]
+    return str(uuid.UUID(bytes=text[:16].encode())) if _OWN.fullmatch(text) else ""
+
+
+@dataclass(frozen=True)
+class Registrations:
+    """What the server knows of our runners, and what it shall know.
+
+    Attributes:
+        values: the secrets as they are, by name.
+    """
+
+    forge: Forge
+    runners: Sequence[Runner]
+    values: Mapping[str, Secret]
+
+    def plan(self) -> list[Step]:
+        """What is to be done; nothing where every runner's secret is a registration that the server has."""
+        steps = []
+        for runner in self.runners:
+            ours, others = self._seen(runner)
+            if ours is None:
+                why = "its token is registered nowhere" if others else "the server does not know it"
+                steps.append(Step("register", f"runner {runner.name}", why))
+            steps += [Step("remove", f"runner {runner.name} ({one.uuid})", "an old registration") for one in others]
+        return steps
+
+    def make(self, call: Invocation) -> list[str]:
+        """Register what is not registered, keep what the server gave, and only then remove what was there before.
+
+        A registration whose keeping was cut off is one of those that the next run removes.
+
+        Returns:
+            What could not be removed, in words.
+        """
+        left = []
+        for runner in self.runners:
+            ours, others = self._seen(runner)
+            if ours is None:
+                made, token = self.forge.create_runner(runner.name)
+                call.output.redact.learn([token])
+                kept = Change(put={runner.secret: Secret(f"{made}:{token.reveal()}")})
+                open_store(call.stack, call.root).change(f"register {runner.name}", partial(_always, kept))
+            left += [words for one in others if (words := self._remove(one))]
+        return left
+
+    def _seen(self, runner: Runner) -> tuple[Known | None, list[Known]]:
+        """Our registration of a runner, and the others of its name.
+
+        One that the server's command has made is none of ours: it may be of an owner and a repository at once.
+        """
+        value = self.values.get(runner.secret)
+        held = uuid_of(value) if value and ":" in value.reveal() else ""
+        named = [one for one in self.forge.runners(own=True) if one.name == runner.name]
+        ours = next((one for one in named if one.uuid == held), None)
+        return ours, [one for one in named if one is not ours]
+
+    def _remove(self, one: Known) -> str:
+        try:
+            self.forge.remove_runner(one)
+        except NotFound:
+            page = f"{self.forge.web}/settings/actions/runners"
+            return f"the registration {one.uuid} of {one.name} is still there: remove it on {page}"
+        return ""
+
+
+def _always(change: Change, _before: Mapping[str, Secret]) -> Change:
+    return change

@@ -1,0 +1,241 @@
+"""The calls of a stand-in server, in the shapes of each kind of server."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import uuid
+from typing import Any, Protocol
+
+from conche.testing.forge.git import branches, make
+from conche.testing.forge.state import PROFILES, FakeForge, FakeRun, version_of
+
+__all__ = ["Calls", "Sends"]
+
+
+class Sends(Protocol):
+    """Whatever gives an answer to the client."""
+
+    forge: FakeForge
+
+    def send(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None: ...
+
+    def send_text(self, status: int, text: str, kind: str, headers: dict[str, str] | None = None) -> None: ...
+
+
+class Calls:
+    """The calls, in the shapes of each kind of server."""
+
+    def __init__(self, handler: Sends) -> None:
+        self.send, self.text = handler.send, handler.send_text
+        self.forge = handler.forge
+        self.gitea = self.forge.kind == "gitea"
+
+    def answer(self, call: str, given: dict[str, str], query: dict[str, list[str]], body: dict[str, Any]) -> None:
+        getattr(self, call)(given, query, body)
+
+    def version(self, *_: Any) -> None:
+        self.send(200, {"version": PROFILES[self.forge.profile]})
+
+    def repository(self, *_: Any) -> None:
+        """Rights are the account's: a token that may only read does not lessen them."""
+        rights = {"admin": True, "push": True, "pull": True}
+        empty = self.forge.git is not None and not branches(self.forge)
+        said = {"full_name": self.forge.repository, "permissions": rights, "empty": empty, **self.forge.settings}
+        self.send(200, said)
+
+    def user(self, *_: Any) -> None:
+        self.send(200, {"login": self.forge.user})
+
+    def create(self, given: dict[str, str], _: Any, body: dict[str, Any]) -> None:
+        owner = given.get("organisation", self.forge.user)
+        if owner != self.forge.user and owner not in self.forge.organisations:
+            self.send(404, {"message": "The target couldn't be found."})
+            return
+        name = f"{owner}/{body['name']}"
+        if name == self.forge.repository:
+            self.send(409, {"message": "The repository with the same name already exists."})
+            return
+        self.forge.repository = name
+        make(self.forge)
+        self.send(201, {"full_name": name})
+
+    def change(self, _: Any, __: Any, body: dict[str, Any]) -> None:
+        self.forge.settings |= body
+        self.repository()
+
+    def protections(self, *_: Any) -> None:
+        self.send(200, list(self.forge.protected.values()))
+
+    def protect(self, _: Any, __: Any, body: dict[str, Any]) -> None:
+        self.forge.protected[body["rule_name"]] = body
+        self.send(201, body)
+
+    def pull(self, given: dict[str, str], *_: Any) -> None:
+        found = [run for run in self.forge.runs if run.pull == int(given["number"])]
+        self.send(200 if found else 404, {"head": {"ref": found[0].branch}} if found else {"message": "none"})
+
+    def put_secret(self, given: dict[str, str], _: Any, body: dict[str, Any]) -> None:
+        name = given["secret"].upper()
+        if re.fullmatch(r"(?!GITEA_|GITHUB_)[A-Z_][A-Z0-9_]*", name) is None:
+            self.send(400, {"message": "invalid secret name"})
+            return
+        if not body["data"]:
+            self.send(422, {"message": "[Data]: Required"})
+            return
+        new = name not in self.forge.secrets
+        self.forge.secrets[name] = body["data"]
+        self.send(201 if new else 204, {})
+
+    def secrets(self, *_: Any) -> None:
+        self.send(200, [{"name": name, "created_at": "2026-01-01T00:00:00Z"} for name in self.forge.secrets])
+
+    def token(self, *_: Any) -> None:
+        self.send(200, {"token": "registration-token-of-tests"})
+
+    def runners(self, _: Any, query: dict[str, list[str]], *__: Any) -> None:
+        visible = not self.gitea and query.get("visible") == ["true"]
+        listed = [one for one in self.forge.runners if visible or one["name"] not in self.forge.of_the_server]
+        if self.gitea:
+            entries = [{**one, "labels": [{"name": label} for label in one["labels"]]} for one in listed]
+            self.send(200, {"runners": entries, "total_count": len(entries)})
+        else:
+            self.send(200, listed)
+
+    def make_runner(self, _: Any, __: Any, body: dict[str, Any]) -> None:
+        """The same name again makes another one. It has no labels until it comes to work and tells them."""
+        number = max((int(one["id"]) for one in self.forge.runners), default=0) + 1
+        runner = {
+            "id": number, "uuid": str(uuid.uuid4()), "name": body["name"], "status": "offline", "labels": [],
+            "owner_id": 0, "repo_id": 1,
+        }  # fmt: skip
+        self.forge.runners.append(runner)
+        self.send(201, {"id": number, "uuid": runner["uuid"], "token": secrets.token_hex(20)})
+
+    def remove_runner(self, given: dict[str, str], *_: Any) -> None:
+        kept = [one for one in self.forge.runners if one["id"] != int(given["runner"])]
+        there, self.forge.runners[:] = len(kept) < len(self.forge.runners), kept
+        self.send(204 if there else 404, {})
+
+    def pending(self, _: Any, query: dict[str, list[str]], *__: Any) -> None:
+        asked = set(",".join(query.get("labels", [])).split(","))
+        waiting = [job for run in self.forge.runs for job in run.jobs if job.states[0] == "waiting"]
+        said: list[dict[str, Any]] = [
+            {"id": job.id, "name": job.name, "runs_on": job.labels, "status": "waiting"} for job in waiting
+        ]
+        self.send(200, [one for one in said if set(one["runs_on"]) <= asked] or None)
+
+    def tasks(self, *_: Any) -> None:
+        """A job becomes a task, with a number of its own, once a runner has it."""
+        listed = [(run, job, job.next_state()) for run in self.forge.runs if run.shown() for job in run.jobs]
+        entries = [
+            {
+                "id": 1000 + job.id, "name": job.name, "head_branch": self._pretty(run), "head_sha": run.sha,
+                "run_number": run.number, "event": run.event, "display_title": run.title,
+                "status": state, "workflow_id": run.workflow,
+                "url": f"{self.forge.address}/{self.forge.repository}/actions/runs/{run.number}",
+                "run_started_at": "2026-01-01T00:00:00Z",
+            }
+            for run, job, state in listed if state not in ("waiting", "blocked")
+        ]  # fmt: skip
+        self.send(200, {"total_count": len(entries), "workflow_runs": entries})
+
+    def statuses(self, given: dict[str, str], *_: Any) -> None:
+        states = [
+            {
+                "context": f"{run.workflow} / {job.name} ({run.event})",
+                "status": job.states[0] if job.states[0] in ("success", "failure") else "pending",
+                "target_url": f"/{self.forge.repository}/actions/runs/{run.number}/jobs/{number}",
+            }
+            for run in self.forge.runs if run.sha.startswith(given["sha"]) for number, job in enumerate(run.jobs)
+            if job.id not in self.forge.of_attempts_before
+        ]  # fmt: skip
+        self.send(200, {"statuses": states, "total_count": len(states)})
+
+    def runs(self, *_: Any) -> None:
+        entries = [self._run(run) for run in self.forge.runs if run.shown()]
+        self.send(200, {"total_count": len(entries), "workflow_runs": entries})
+
+    def _run(self, run: FakeRun) -> dict[str, Any]:
+        states = [job.next_state() for job in run.jobs]
+        state = next((one for one in ("failure", "cancelled", "running", "waiting") if one in states), "success")
+        page = f"{self.forge.address}/{self.forge.repository}/actions/runs/{run.number}"
+        if not self.gitea:
+            return {
+                "id": run.id, "index_in_repo": run.number, "title": run.title, "prettyref": self._pretty(run),
+                "commit_sha": run.sha, "event": "" if run.event == "workflow_dispatch" else run.event,
+                "trigger_event": run.event, "status": state, "workflow_id": run.workflow,
+                "html_url": page, "started": "2026-01-01T00:00:00Z",
+            }  # fmt: skip
+        return {
+            "id": run.id, "run_number": run.number, "display_title": run.title, "head_branch": run.branch,
+            "head_sha": run.sha, "event": run.event, "path": f"{run.workflow}@refs/heads/{run.branch}",
+            "html_url": page, "started_at": "2026-01-01T00:00:00Z", **_gitea(state),
+        }  # fmt: skip
+
+    def _pretty(self, run: FakeRun) -> str:
+        return f"#{run.pull}" if run.pull else run.branch
+
+    def jobs(self, given: dict[str, str], *_: Any) -> None:
+        run = self._find(given["run"])
+        if run is not None:
+            entries = [
+                {"id": job.id, "name": job.name, "runs_on": job.labels, **self._state(job.states[0])}
+                for job in run.jobs
+            ]
+            self.send(200, {"jobs": entries, "total_count": len(entries)} if self.gitea else entries)
+
+    def _state(self, state: str) -> dict[str, str]:
+        return _gitea(state) if self.gitea else {"status": state}
+
+    def log(self, given: dict[str, str], *_: Any) -> None:
+        jobs = [job for run in self.forge.runs for job in run.jobs if job.id == int(given["job"])]
+        if jobs:
+            self.text(200, jobs[0].log, "text/plain; charset=utf-8")
+        else:
+            self.send(404, {"message": "job not found"})
+
+    def rerun(self, given: dict[str, str], *_: Any) -> None:
+        if self._find(given["run"]) is not None:
+            self.forge.reruns.append(given["run"])
+            self.send(201, {})
+
+    def rerun_failed(self, given: dict[str, str], *_: Any) -> None:
+        if self._find(given["run"]) is not None:
+            self.forge.reruns.append(f"{given['run']} failed")
+            self.send(201, {})
+
+    def cancel(self, given: dict[str, str], *_: Any) -> None:
+        run = self._find(given["run"])
+        if run is not None:
+            for job in run.jobs:
+                job.states = ["cancelled"]
+            self.send(204, {})
+
+    def dispatch(self, given: dict[str, str], query: dict[str, list[str]], body: dict[str, Any]) -> None:
+        if given["workflow"] not in {run.workflow for run in self.forge.runs} | {"ci-cd-dual.yml"}:
+            self.send(404, {"message": "workflow not found"})
+            return
+        if body["ref"].removeprefix("refs/heads/") not in self.forge.refs | set(branches(self.forge)):
+            self.send(404, {"message": f"reference does not exist [ref: {body['ref']}]"})
+            return
+        self.forge.dispatched.append({"workflow": given["workflow"], **body})
+        page = f"{self.forge.address}/{self.forge.repository}/actions/runs/9"
+        if self.gitea and query.get("return_run_details") == ["true"] and version_of(self.forge.profile) >= 1.26:
+            self.send(200, {"workflow_run_id": 90, "html_url": page})
+        elif not self.gitea and body.get("return_run_info") and version_of(self.forge.profile) >= 11:
+            self.send(201, {"id": 90, "run_number": 9, "jobs": ["one"]})
+        else:
+            self.send(204, {})
+
+    def _find(self, number: str) -> FakeRun | None:
+        run = next((run for run in self.forge.runs if run.id == int(number)), None)
+        if run is None:
+            self.send(404, {"message": "run not found"})
+        return run
+
+
+def _gitea(state: str) -> dict[str, str]:
+    over = state in ("success", "failure", "cancelled", "skipped")
+    running = {"running": "in_progress", "waiting": "queued"}
+    return {"status": "completed", "conclusion": state} if over else {"status": running.get(state, state)}

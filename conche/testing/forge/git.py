@@ -1,0 +1,111 @@
+"""Git over HTTP for a stand-in server, by git's own program, and the runs that a push starts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from conche.testing.forge.state import FakeForge, FakeJob, FakeRun
+
+__all__ = ["Answer", "branches", "make", "serve_git"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back over HTTP."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def make(forge: FakeForge) -> None:
+    """An empty repository under the server's name for it."""
+    if forge.git is not None:
+        argv = ["git", "init", "--quiet", "--bare", "--initial-branch", "main", str(_folder(forge))]
+        subprocess.run(argv, check=True)
+
+
+def branches(forge: FakeForge) -> dict[str, str]:
+    """The branches of the repository, with the commit of each."""
+    if forge.git is None or not forge.repository or not _folder(forge).is_dir():
+        return {}
+    listed = _git(forge, "for-each-ref", "--format=%(refname:short) %(objectname)", "refs/heads")
+    return dict(line.split() for line in listed.splitlines())
+
+
+def serve_git(forge: FakeForge, method: str, path: str, headers: Mapping[str, str], sent: bytes) -> Answer:
+    """One request, as `git http-backend` answers it; a push starts the workflows of what came.
+
+    Source: git-http-backend(1), RFC 3875.
+    """
+    if forge.git is None or not path.startswith(f"/{forge.repository}.git/"):
+        return Answer(404, {}, b"")
+    before = branches(forge)
+    where, _, query = path.partition("?")
+    environment = {
+        **os.environ, "GIT_PROJECT_ROOT": str(forge.git), "GIT_HTTP_EXPORT_ALL": "1", "PATH_INFO": where,
+        "REQUEST_METHOD": method, "QUERY_STRING": query, "REMOTE_USER": forge.user, "CONTENT_LENGTH": str(len(sent)),
+        "CONTENT_TYPE": headers.get("Content-Type", ""), "GIT_PROTOCOL": headers.get("Git-Protocol", ""),
+        "HTTP_CONTENT_ENCODING": headers.get("Content-Encoding", ""),
+    }  # fmt: skip
+    argv = ["git", "http-backend"]
+    done = subprocess.run(argv, input=sent, env=environment, capture_output=True, check=True)
+    head, _, body = done.stdout.partition(b"\r\n\r\n")
+    said = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
+    status = int(said.pop("Status", "200").split()[0])
+    for branch, commit in branches(forge).items():
+        if before.get(branch) != commit:
+            forge.pushed.append((branch, commit))
+            if forge.settings["has_actions"]:
+                _start(forge, branch, commit)
+    return Answer(status, said, body)
+
+
+def _start(forge: FakeForge, branch: str, commit: str) -> None:
+    """A run for each workflow of the commit that a push to the branch starts."""
+    listed = _git(forge, "ls-tree", "--name-only", "-r", commit, ".gitea/workflows/").splitlines()
+    for file in listed:
+        text = _git(forge, "show", f"{commit}:{file}")
+        said: dict[str, Any] = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - it makes nothing but text
+        wanted = (said["on"].get("push") or {}).get("branches", [branch]) if "push" in said["on"] else []
+        if branch in wanted:
+            number = max((run.number for run in forge.runs), default=0) + 1
+            jobs = [_job(forge, number, position, *job) for position, job in enumerate(said["jobs"].items())]
+            name = file.rpartition("/")[2]
+            forge.runs.append(FakeRun(number, number, jobs, branch=branch, workflow=name, sha=commit, hidden_for=2))
+
+
+def _job(forge: FakeForge, run: int, position: int, name: str, said: Mapping[str, Any]) -> FakeJob:
+    label = said["runs-on"]
+    states = ["waiting", "running", "success"] if _taken(forge, label) else ["waiting"]
+    return FakeJob(100 * run + position, name, states, labels=[label])
+
+
+def _taken(forge: FakeForge, label: str) -> bool:
+    """Whether a runner takes the job.
+
+    A runner that was registered with an owner and a repository at once takes one and sleeps from then on.
+    """
+    for runner in forge.runners:
+        asleep = runner.get("owner_id") and runner.get("repo_id") and runner.get("taken")
+        if label in runner["labels"] and runner["status"] != "offline" and not asleep:
+            runner["taken"] = True
+            return True
+    return False
+
+
+def _folder(forge: FakeForge) -> Path:
+    assert forge.git is not None
+    return forge.git / f"{forge.repository}.git"
+
+
+def _git(forge: FakeForge, *words: str) -> str:
+    argv = ["git", "-C", str(_folder(forge)), *words]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
