@@ -11,6 +11,7 @@ from conche.ci.surroundings import runners, surroundings
 from conche.ci.tools import tool
 from conche.ci.validate import examine as findings
 from conche.ci.validate import workflows
+from conche.ci.waiting import explained
 from conche.command import Invocation
 from conche.doctor.checks import Finding
 from conche.errors import ConcheError
@@ -26,7 +27,13 @@ def examine(call: Invocation) -> Outcome:
     server = _carefully("server", lambda: _server(call))
     found += server
     if server[0].state == "ok":
-        for name, check in (("token", _token), ("secrets", _secrets), ("runners", _runners), ("api", _lacking)):
+        for name, check in (
+            ("token", _token),
+            ("secrets", _secrets),
+            ("runners", _runners),
+            ("run", _waiting),
+            ("api", _lacking),
+        ):
             found += _carefully(name, lambda check=check: check(call, connect(call)))  # type: ignore[misc]
     missing = [one for one in found if one.state == "missing"]
     rows = tuple((one.name, one.state, one.found, one.needed, one.next_command) for one in found)
@@ -78,11 +85,12 @@ def _server(call: Invocation) -> Iterator[Finding]:
 def _token(_call: Invocation, forge: Forge) -> Iterator[Finding]:
     said = forge.described()
     rights = [name for name, there in (said.get("permissions") or {}).items() if there]
-    good = "admin" in rights
-    yield Finding(
-        "token", "ok" if good else "missing", f"{forge.repository}: {', '.join(rights) or 'nothing'}",
-        "admin, for secrets and runners", "" if good else forge.client.new_token().replace("\n", "; "),
-    )  # fmt: skip
+    writes = forge.may_write()
+    good = "admin" in rights and writes
+    found = f"{forge.repository}: {', '.join(rights) or 'nothing'}" + ("" if writes else "; it may only read")
+    needed = "admin, for secrets and runners, with the scope write:repository"
+    hint = "" if good else forge.client.new_token().replace("\n", "; ")
+    yield Finding("token", "ok" if good else "missing", found, needed, hint)
     on = said.get("has_actions", True)
     yield Finding(
         "actions", "ok" if on else "missing", "on" if on else "off", "on for this repository",
@@ -112,6 +120,16 @@ def _runners(call: Invocation, forge: Forge) -> Iterator[Finding]:
     state = ("missing" if whole else "optional") if lacking else "ok"
     yield Finding("runners", state, said if lacking else ", ".join(sorted(asked)), "a runner at work for each label",
                   "invoke ci.runner.up" if lacking else "")  # fmt: skip
+
+
+def _waiting(call: Invocation, forge: Forge) -> Iterator[Finding]:
+    """Whether the newest run goes on without anybody at work for it."""
+    if not forge.can("run-list"):
+        return
+    asked = {label for one in workflows(call.root, call.stack) for job in one.jobs.values() for label in job.runs_on}
+    for run in forge.runs(1):
+        for why in explained(forge, run, forge.jobs(run), asked):
+            yield Finding("run", "missing", why, "jobs that are taken", f"invoke ci.status --run {run.number}")
 
 
 def _lacking(_call: Invocation, forge: Forge) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ import yaml
 
 from conche.errors import Refused
 
-__all__ = ["Document", "Where", "WorkflowInvalid", "parse", "read_all"]
+__all__ = ["Document", "Where", "WorkflowInvalid", "parse", "read_all", "read_each"]
 
 Where = tuple[str | int, ...]
 """The way to a value: keys and positions from the top."""
@@ -55,6 +55,18 @@ def read_all(root: Path, folder: Path) -> list[Document]:
         Refused: there is no such folder or no file in it.
         WorkflowInvalid: a file is no YAML, with line and column.
     """
+    documents, broken = read_each(root, folder)
+    for error in broken.values():
+        raise error
+    return documents
+
+
+def read_each(root: Path, folder: Path) -> tuple[list[Document], dict[str, WorkflowInvalid]]:
+    """The same, and what is wrong with the files that cannot be read, by file.
+
+    Raises:
+        Refused: there is no such folder or no file in it.
+    """
     files = sorted(file for ending in ("*.yml", "*.yaml") for file in (root / folder).glob(ending))
     if not files:
         raise Refused(
@@ -63,7 +75,14 @@ def read_all(root: Path, folder: Path) -> list[Document]:
             looked_at=[str(root / folder)],
             next_command="write one as docs/how-to/pipeline.md shows, or set ci.workflows in stack.yaml",
         )
-    return [_read(file, os.path.relpath(file, root)) for file in files]
+    documents, broken = [], {}
+    for file in files:
+        name = os.path.relpath(file, root)
+        try:
+            documents.append(_read(file, name))
+        except WorkflowInvalid as error:
+            broken[name] = error
+    return documents, broken
 
 
 def _read(file: Path, name: str) -> Document:

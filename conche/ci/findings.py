@@ -7,6 +7,7 @@ from dataclasses import dataclass
 __all__ = ["RULES", "Finding"]
 
 RULES = {
+    "unreadable": "the file is no YAML, or cannot be read: on the server a failed run without jobs or a reason",
     "needs-unknown": "a job needs a job that the workflow does not have",
     "needs-cycle": "jobs need each other in a circle, so none of them starts",
     "needs-missing": "an expression reads needs.JOB, and the job does not need JOB: it reads as empty text",

@@ -7,15 +7,23 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from conche.ci.forge import Job, Run, connect
+from conche.ci.forge import Forge, Job, Run, connect
 from conche.ci.forge.client import TooManyRequests
 from conche.ci.forge.values import ended
 from conche.ci.validate import workflows
+from conche.ci.waiting import explained
 from conche.command import Invocation
 from conche.errors import CheckFailed, NotFound, Refused, did_you_mean
 from conche.outcome import Outcome, Plan, Step, Table
+from conche.process import run as start
 
 __all__ = ["cancel", "dispatch", "logs", "rerun", "status", "watch"]
+
+LATEST = 20
+"""How many times a run is looked for that a push is to have started: at the usual interval, for a minute."""
+
+LOOKS = 5
+"""After how many looks at a run it is asked what it waits for: some seconds pass before any job is taken."""
 
 _WORDS = {"success": "ok", "failure": "failed", "waiting": "starting"}
 """States in the words that tables colour."""
@@ -26,8 +34,10 @@ def status(call: Invocation, number: int | None, branch: str | None, limit: int)
     forge = connect(call)
     if number is not None:
         run = forge.run(number)
-        return _run(run, forge.jobs(run))
+        jobs = forge.jobs(run)
+        return _run(run, jobs, explained(forge, run, jobs, _asked(call)))
     runs = forge.runs(limit, branch or "")
+    going = next((run for run in runs if not ended(run.state)), None)
     rows = tuple(
         (str(run.number), _word(run.state), run.workflow, run.branch, run.commit, run.event, run.began, run.title)
         for run in runs
@@ -37,21 +47,32 @@ def status(call: Invocation, number: int | None, branch: str | None, limit: int)
         value=[asdict(run) for run in runs],
         tables=[Table(columns, rows)] if rows else [],
         lines=[f"{forge.web}/actions" if rows else f"no runs yet: {forge.web}/actions"],
+        warnings=explained(forge, going, forge.jobs(going), _asked(call)) if going else [],
         exit_code=1 if runs and runs[0].state == "failure" else 0,
     )
 
 
-def watch(call: Invocation, number: int | None, branch: str | None, interval: float, timeout: float | None) -> Outcome:
+def watch(
+    call: Invocation, number: int | None, branch: str | None, commit: str | None, interval: float, timeout: float | None
+) -> Outcome:
     """Wait until a run has ended, telling what changes; exit code 1 when it did not end well.
+
+    Args:
+        commit: whose run it is to be, which the server makes some seconds after the push; without one, a number and a
+            branch, the commit that is checked out, where it has been pushed.
 
     Raises:
         CheckFailed: it goes on for longer than `timeout` seconds.
+        NotFound: there is no such run, and none came.
     """
     forge, begun = connect(call), time.monotonic()
     told: dict[str, str] = {}
-    chosen = forge.run(number, branch or "").number
+    if number is None and branch is None:
+        commit = _commit(call, commit) if commit else _pushed(call)
+    chosen = _made(forge, commit, interval) if commit else forge.run(number, branch or "").number
+    looks = 0
     while True:
-        pause = interval
+        pause, looks = interval, looks + 1
         try:
             run = forge.run(chosen)
             jobs = forge.jobs(run)
@@ -61,6 +82,8 @@ def watch(call: Invocation, number: int | None, branch: str | None, interval: fl
             _tell(call, {f"run {run.number}": run.state, **{job.name: job.state for job in jobs}}, told)
             if ended(run.state):
                 return _run(run, jobs)
+            if looks % LOOKS == 0:
+                _tell(call, dict.fromkeys(explained(forge, run, jobs, _asked(call)), ""), told)
         if timeout is not None and time.monotonic() - begun + pause > timeout:
             raise CheckFailed(
                 "run-goes-on",
@@ -71,10 +94,51 @@ def watch(call: Invocation, number: int | None, branch: str | None, interval: fl
         time.sleep(pause)
 
 
+def _pushed(call: Invocation) -> str:
+    """The commit that is checked out, where a branch of a remote has it; else empty."""
+    here = _git(call, "rev-parse", "--verify", "--quiet", "HEAD")
+    return here if here and _git(call, "branch", "--remotes", "--contains", here) else ""
+
+
+def _commit(call: Invocation, said: str) -> str:
+    """The whole name of a commit, which may be one that is not here."""
+    return _git(call, "rev-parse", "--verify", "--quiet", f"{said}^{{commit}}") or said
+
+
+def _git(call: Invocation, *words: str) -> str:
+    answer = start(["git", "-C", str(call.root), *words], timeout=20)
+    return answer.stdout.raw.strip() if answer.ok else ""
+
+
+def _made(forge: Forge, commit: str, interval: float) -> int:
+    """The number of a commit's run, once the server has made it."""
+    for look in range(LATEST):
+        if look:
+            time.sleep(interval)
+        run = forge.run_of(commit)
+        if run is not None:
+            return run.number
+    raise NotFound(
+        "no-run-of-commit",
+        f"The server has made no run for {commit[:10]}.",
+        looked_at=[f"{LATEST} times, the newest fifty runs", f"{forge.web}/actions"],
+        next_command="git push    # it has to be there\ninvoke ci.graph    # and a workflow has to start on its branch",
+    )
+
+
+def _asked(call: Invocation) -> set[str]:
+    """The labels that the workflows here ask for; none where they cannot be read."""
+    try:
+        read = workflows(call.root, call.stack)
+    except Refused:
+        return set()
+    return {label for one in read for job in one.jobs.values() for label in job.runs_on}
+
+
 def _tell(call: Invocation, states: dict[str, str], told: dict[str, str]) -> None:
     for name, state in states.items():
         if told.get(name) != state:
-            call.output.say(f"{name}: {state}")
+            call.output.say(f"{name}: {state}" if state else name)
             told[name] = state
 
 
@@ -157,7 +221,7 @@ def cancel(call: Invocation, number: int | None) -> Outcome:
     return Outcome(value={"run": run.number}, changed=True, plan=plan, lines=[run.url])
 
 
-def _run(run: Run, jobs: Sequence[Job]) -> Outcome:
+def _run(run: Run, jobs: Sequence[Job], why: Sequence[str] = ()) -> Outcome:
     rows = tuple((job.name, _word(job.state), ", ".join(job.labels)) for job in jobs)
     # Servers without a list of runs show the jobs that wait as statuses of the commit, for these events alone.
     unsure = run.id is None and ended(run.state) and not run.event.startswith(("push", "pull_request"))
@@ -166,7 +230,10 @@ def _run(run: Run, jobs: Sequence[Job]) -> Outcome:
         value={**asdict(run), "jobs": [asdict(job) for job in jobs]},
         tables=[Table(("job", "state", "labels"), rows, title=title)] if rows else [],
         lines=[run.url] if rows else [title, run.url],
-        warnings=[f"this server does not tell whether a {run.event} run has jobs that wait for a runner"] * unsure,
+        warnings=[
+            *[f"this server does not tell whether a {run.event} run has jobs that wait for a runner"] * unsure,
+            *why,
+        ],
         exit_code=1 if run.state in ("failure", "cancelled") else 0,
     )
 

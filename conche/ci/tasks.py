@@ -6,7 +6,7 @@ from conche.command import Invocation, command
 from conche.outcome import Outcome
 
 RunNumber = Annotated[int | None, "number of the run; default: the newest"]
-Branch = Annotated[str | None, "only runs of this branch"]
+Branch = Annotated[str | None, "only runs of this branch, or of a pull request from it or with this number"]
 
 
 @command()
@@ -71,13 +71,14 @@ def watch(
     invocation: Invocation,
     run: RunNumber = None,
     branch: Branch = None,
+    commit: Annotated[str | None, "its run; default: the commit that is checked out, if it was pushed"] = None,
     interval: Annotated[float, "seconds between two looks"] = 3.0,
     timeout: Annotated[float | None, "seconds to wait; default: for ever"] = None,
 ) -> Outcome:
     """Wait until a run has ended."""
     from conche.ci.remote import watch
 
-    return watch(invocation, run, branch, interval, timeout)
+    return watch(invocation, run, branch, commit, interval, timeout)
 
 
 @command()

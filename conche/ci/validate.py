@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from conche.ci import commands, rules, tools
-from conche.ci.document import read_all
+from conche.ci.document import WorkflowInvalid, read_all, read_each
 from conche.ci.findings import Finding
 from conche.ci.invoked import reader
 from conche.ci.surroundings import Surroundings, surroundings
@@ -21,21 +22,29 @@ __all__ = ["examine", "validate", "workflows"]
 
 def validate(call: Invocation) -> Outcome:
     """Every finding in every workflow; exit code 1 where there is one."""
-    read = workflows(call.root, call.stack)
+    documents, broken = read_each(call.root, call.stack.ci.workflows)
+    read = [parse(document) for document in documents]
     around = surroundings(call.root, call.stack, reader(call.root))
-    found = examine(call.root, read, around)
+    found = sorted([*(_unreadable(*one) for one in broken.items()), *examine(call.root, read, around)])
     jobs = sum(len(workflow.jobs) for workflow in read)
     rows = tuple((f"{one.file}:{one.line}", one.rule, one.message) for one in found)
-    files = ", ".join(workflow.file for workflow in read)
+    names = sorted([*broken, *(workflow.file for workflow in read)])
+    files = ", ".join(names)
     said = f"{len(found)} found in {files}" if found else f"{len(read)} workflows, {jobs} jobs: nothing found"
     unknown = ["no runner is known here, so labels were not checked: set ci.labels in stack.yaml"]
     return Outcome(
-        value={"files": [workflow.file for workflow in read], "findings": [asdict(one) for one in found]},
+        value={"files": names, "findings": [asdict(one) for one in found]},
         tables=[Table(("where", "rule", "what"), rows)] if rows else [],
         lines=[said],
         warnings=unknown if around.labels is None else [],
         exit_code=1 if found else 0,
     )
+
+
+def _unreadable(file: str, error: WorkflowInvalid) -> Finding:
+    """The server makes a failed run of such a file, without jobs and without a word why."""
+    place = re.search(r":(\d+):\d+ is not YAML", error.message)
+    return Finding(file, int(place[1]) if place else 1, "unreadable", error.message)
 
 
 def workflows(root: Path, stack: Stack) -> list[Workflow]:
@@ -45,7 +54,7 @@ def workflows(root: Path, stack: Stack) -> list[Workflow]:
 
 def examine(root: Path, read: Sequence[Workflow], around: Surroundings) -> list[Finding]:
     """What the rules and the tools find, in the order of the files."""
-    found = tools.examine(root, read)
+    found = tools.examine(root, read) if read else []
     for workflow in read:
         found += [*rules.examine(workflow, around), *commands.examine(workflow, around)]
     return sorted(set(found))

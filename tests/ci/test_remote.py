@@ -16,7 +16,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from conche.ci.forge import Forge
+from conche.ci.forge.client import Client
 from conche.ci.forge.where import origin
+from conche.ci.waiting import explained
+from conche.secret import Secret
 from conche.testing.forge import FakeForge, FakeJob, FakeRun, serve
 from tests.stacks import SmallStack, free_port
 
@@ -122,6 +126,81 @@ def test_watch_goes_on_until_every_job_has_ended(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "test: success" in done.stderr.splitlines()
     assert "does not tell whether a workflow_dispatch run has jobs that wait" in done.stderr
+
+
+def git(stack: SmallStack, *words: str) -> str:
+    identity = ("-c", "user.name=n", "-c", "user.email=e@example.org")
+    argv = ["git", "-C", str(stack.folder), *identity, *words]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize("forge", ["gitea-1.24", "forgejo-11", "forgejo-15"], indirect=True)
+def test_watch_waits_for_the_run_of_the_commit_that_was_pushed(stack: SmallStack, forge: FakeForge) -> None:
+    for words in (("init", "-qb", "develop"), ("add", "stack.yaml"), ("commit", "-qm", "x")):
+        git(stack, *words)
+    commit = git(stack, "rev-parse", "HEAD")
+    git(stack, "update-ref", "refs/remotes/origin/develop", commit)
+    forge.runs.append(FakeRun(42, 8, [FakeJob(103, "test", ["success"])], sha=commit, hidden_for=4))
+
+    done = stack.invoke("ci.watch", "--interval", "0", FORGEJO_TOKEN=TOKEN)
+
+    assert done.returncode == 0, done.stderr
+    assert "run 8: success" in done.stderr
+    never = ask(stack, "ci.watch", "--interval", "0", "--commit", "f" * 40)["error"]
+    assert (never["code"], never["exit_code"]) == ("no-run-of-commit", 6)
+
+
+@pytest.mark.parametrize("forge", ["forgejo-11", "forgejo-15", "forgejo-16"], indirect=True)
+def test_a_pull_request_is_found_by_its_number_and_by_its_branch(stack: SmallStack, forge: FakeForge) -> None:
+    jobs = [FakeJob(103, "quick-test", ["success"])]
+    forge.runs.append(FakeRun(42, 8, jobs, branch="feature/x", event="pull_request", pull=3))
+
+    assert [run["number"] for run in ask(stack, "ci.status", "--branch", "feature/x")["value"]] == [8]
+    assert [run["number"] for run in ask(stack, "ci.status", "--branch", "#3")["value"]] == [8]
+
+
+@pytest.mark.parametrize("forge", ["forgejo-15"], indirect=True)
+def test_a_dispatched_run_has_its_event(stack: SmallStack, forge: FakeForge) -> None:
+    forge.runs.append(FakeRun(42, 8, [FakeJob(103, "test", ["success"])], event="workflow_dispatch"))
+
+    assert ask(stack, "ci.status", "--run", "8")["value"]["event"] == "workflow_dispatch"
+
+
+def runner(state: str, label: str = "dev") -> dict[str, Any]:
+    return {"id": 1, "uuid": "x", "name": "first", "status": state, "labels": [label]}
+
+
+@pytest.mark.parametrize("forge", ["forgejo-15", "forgejo-16"], indirect=True)
+@pytest.mark.parametrize(
+    ("state", "runners", "words"),
+    [
+        ("waiting", [], "test waits for a runner with dev, and nobody carries that: invoke ci.validate"),
+        ("waiting", [runner("active", "prod")], "nobody carries that"),
+        ("waiting", [runner("offline")], "test waits for dev, and first is offline: invoke ci.runner.up"),
+        ("waiting", [runner("idle")], "first is idle; if it stays so, it asks for no work"),
+        ("waiting", [runner("active")], "first is at work on another job"),
+        ("running", [runner("idle")], "no runner is at work: where one was killed in the middle"),
+    ],
+)
+def test_why_a_run_goes_on_is_said(forge: FakeForge, state: str, runners: list[dict[str, Any]], words: str) -> None:
+    forge.runners = runners
+    forge.runs = [FakeRun(42, 8, [FakeJob(103, "test", [state], labels=["dev"])])]
+    server = Forge(Client(forge.address, Secret(TOKEN)), forge.repository)
+    run = server.run(8)
+
+    [said] = explained(server, run, server.jobs(run), {"dev"})
+
+    assert words in said
+
+
+def test_watch_says_what_a_run_waits_for_once(stack: SmallStack, forge: FakeForge) -> None:
+    states = ["waiting"] * 12 + ["success"]
+    forge.runs.append(FakeRun(42, 8, [FakeJob(103, "test", states, labels=["gpu"])]))
+
+    done = stack.invoke("ci.watch", "--interval", "0", FORGEJO_TOKEN=TOKEN)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("test waits for a runner with gpu") == 1
 
 
 def test_watch_ends_with_1_for_a_run_that_failed(stack: SmallStack) -> None:
@@ -391,6 +470,36 @@ def test_doctor_counts_the_runners_of_the_whole_server_where_they_are_told(
     states = {one["name"]: one["state"] for one in ask(stack, "ci.doctor")["value"]}
 
     assert states["runners"] == state
+
+
+def test_doctor_asks_whether_the_token_may_write_and_writes_nothing(stack: SmallStack, forge: FakeForge) -> None:
+    forge.tokens["weak-token"] = "read:repository"
+
+    states = {one["name"]: one["state"] for one in ask(stack, "ci.doctor", token="weak-token")["value"]}
+    may = {one["name"]: one["state"] for one in ask(stack, "ci.doctor")["value"]}
+
+    assert (states["token"], may["token"]) == ("missing", "ok")
+    assert forge.secrets == {}
+
+
+@pytest.mark.parametrize("forge", ["forgejo-15"], indirect=True)
+def test_doctor_sees_a_runner_that_asks_for_no_work(stack: SmallStack, forge: FakeForge) -> None:
+    forge.runners = [runner("idle")]
+    forge.runs.append(FakeRun(42, 8, [FakeJob(103, "test", ["waiting"], labels=["dev"])]))
+
+    [found] = [one for one in ask(stack, "ci.doctor")["value"] if one["name"] == "run"]
+
+    assert (found["state"], found["next"] if "next" in found else found["next_command"]) == (
+        "missing",
+        "invoke ci.status --run 8",
+    )
+
+
+def test_a_dispatch_of_a_branch_that_the_server_lacks_is_told(stack: SmallStack, forge: FakeForge) -> None:
+    error = ask(stack, "ci.dispatch", "ci-cd-dual", "--ref", "feature/y")["error"]
+
+    assert (error["code"], error["exit_code"]) == ("server-has-no-such-thing", 6)
+    assert "feature/y" in str(error)
 
 
 def test_doctor_without_a_server_still_looks_at_the_rest(tmp_path: Path) -> None:

@@ -162,14 +162,18 @@ def stack_with(tmp_path: Path, workflow: str) -> SmallStack:
 
 
 @pytest.mark.process
-def test_a_file_that_is_no_yaml_is_refused_with_line_and_column(tmp_path: Path) -> None:
+def test_a_file_that_is_no_yaml_is_found_beside_what_is_wrong_with_the_others(tmp_path: Path) -> None:
     stack = stack_with(tmp_path, "on: push\njobs:\n  test:\n    steps: [one\n    runs-on: x\n")
+    stack.write(".gitea/workflows/z.yml", "on: push\njobs:\n  test: {runs-on: x, needs: y, steps: [{run: ls}]}\n")
 
     document = stack.json("ci.validate")
+    drawn = stack.json("ci.graph")["error"]
 
-    assert document["error"]["code"] == "workflow-invalid"
-    assert ".gitea/workflows/ci.yml:5:12" in document["error"]["message"]
-    assert document["error"]["exit_code"] == 2
+    [unreadable, *others] = document["value"]["findings"]
+    assert (unreadable["rule"], unreadable["line"]) == ("unreadable", 5)
+    assert ".gitea/workflows/ci.yml:5:12" in unreadable["message"]
+    assert "needs-unknown" in {one["rule"] for one in others}
+    assert (drawn["code"], drawn["exit_code"]) == ("workflow-invalid", 2)
 
 
 @pytest.mark.process

@@ -1,0 +1,47 @@
+"""Why a run goes on: for whom its jobs wait, told from what the server knows of runners."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from conche.ci.forge import Forge, Job, Run, Runner
+from conche.ci.forge.values import ended
+
+__all__ = ["explained"]
+
+GIVEN_UP = "where one was killed in the middle, the server gives its run up after some ten minutes"
+"""Seen on Forgejo 15: after eleven and a half."""
+
+
+def explained(forge: Forge, run: Run, jobs: Sequence[Job], labels: Iterable[str]) -> list[str]:
+    """What keeps a run, in words; nothing where it has ended or the server does not tell of runners.
+
+    Args:
+        labels: that workflows ask for, where the server tells neither the jobs that wait nor what they ask for.
+    """
+    if ended(run.state) or not forge.can("runner-list"):
+        return []
+    runners = forge.runners()
+    waiting = [job for job in jobs if job.state == "waiting" and job.labels]
+    if not waiting and forge.can("job-waiting"):
+        waiting = forge.waiting(labels)
+    if waiting:
+        return [_for_whom(job, runners) for job in waiting]
+    if run.state == "running" and runners and not any(runner.state == "active" for runner in runners):
+        return [f"run {run.number} is said to run, and no runner is at work: {GIVEN_UP}"]
+    return []
+
+
+def _for_whom(job: Job, runners: Sequence[Runner]) -> str:
+    wanted = ", ".join(job.labels)
+    carriers = [one for one in runners if set(job.labels) <= {label.partition(":")[0] for label in one.labels}]
+    names = ", ".join(one.name for one in carriers)
+    if not carriers:
+        return f"{job.name} waits for a runner with {wanted}, and nobody carries that: invoke ci.validate"
+    if all(one.state == "offline" for one in carriers):
+        return f"{job.name} waits for {wanted}, and {names} is offline: invoke ci.runner.up"
+    if any(one.state in ("idle", "online") for one in carriers):
+        return (
+            f"{job.name} waits for {wanted}, and {names} is idle; if it stays so, it asks for no work: invoke ci.setup"
+        )
+    return f"{job.name} waits for {wanted}, and {names} is at work on another job"
