@@ -164,9 +164,9 @@ def logs(call: Invocation, number: int | None, branch: str | None, job: str | No
     else:
         chosen = [one for one in jobs if one.state == "failure"] or list(jobs)
     if not chosen:
-        forge.log(Job(0, "", ""))  # tells that this server has no logs to give
+        forge.log(Job(0, "", ""), run.url)  # tells that this server has no logs to give
         raise NotFound("no-such-job", f"Run {run.number} has no jobs yet.", next_command=f"open {run.url}")
-    written = {one.name: forge.log(one) for one in chosen}
+    written = {one.name: forge.log(one, run.url) for one in chosen}
     raw = "".join(f"== {name} ==\n{text.rstrip()}\n" if len(written) > 1 else text for name, text in written.items())
     return Outcome(value={"run": run.number, "logs": written}, raw=raw)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from conche.ci import credentials
 from conche.ci.forge import Forge, connect
 from conche.command import Invocation
@@ -12,7 +14,7 @@ from conche.secrets import keys
 from conche.secrets.membership import add
 from conche.secrets.values import open_store
 
-__all__ = ["check_or_put"]
+__all__ = ["check_or_put", "key_steps", "make_key"]
 
 
 def check_or_put(call: Invocation, *, check: bool, new_key: bool) -> Outcome:
@@ -49,7 +51,7 @@ def _put(call: Invocation, *, new_key: bool) -> Outcome:
     Raises:
         KeyUnusable: a secret has no value here.
     """
-    steps = _key_steps(call) if new_key else []
+    steps = key_steps(call) if new_key else []
     forge, names = connect(call), call.stack.ci.secrets
     there = _there(forge)
     steps += [Step("put", f"secret {name}", _cause(name, there)) for name in names]
@@ -57,7 +59,7 @@ def _put(call: Invocation, *, new_key: bool) -> Outcome:
     if call.dry_run:
         return Outcome(plan=plan)
     if new_key:
-        _make_key(call)
+        make_key(call)
     values = credentials.values(call, names)
     absent = [name for name in names if name not in values]
     if absent:
@@ -66,6 +68,14 @@ def _put(call: Invocation, *, new_key: bool) -> Outcome:
             f"Nobody here has a value for {', '.join(absent)}; nothing was put.",
             looked_at=keys.looked_at(call.root),
             next_command="invoke ci.secrets --new-key" if absent == [credentials.AGE_KEY] else f"export {absent[0]}=…",
+        )
+    empty = [name for name in names if not values[name].reveal()]
+    if empty:
+        raise Refused(
+            "value-empty",
+            f"{', '.join(empty)} is empty, which no server takes; nothing was put.",
+            looked_at=[f"{name} in this shell" for name in empty if name in os.environ],
+            next_command=f"unset {empty[0]}    # or give it a value\ninvoke ci.secrets",
         )
     new = {name: forge.put_secret(name, values[name]) for name in names}
     rows = tuple((name, "created" if fresh else "changed") for name, fresh in new.items())
@@ -88,7 +98,8 @@ def _cause(name: str, there: set[str] | None) -> str:
     return "it is not there" if name not in there else "its value there is not told, and may be another"
 
 
-def _key_steps(call: Invocation) -> list[Step]:
+def key_steps(call: Invocation) -> list[Step]:
+    """What CI's own key lacks: itself, or the encrypted file's being encrypted to it."""
     key = credentials.ci_key(call.root)
     known = open_store(call.stack, call.root).document().recipients
     made = [] if key else [Step("create", f"key {credentials.CI_KEY}", "CI has no key of its own")]
@@ -97,8 +108,11 @@ def _key_steps(call: Invocation) -> list[Step]:
     return made + added
 
 
-def _make_key(call: Invocation) -> None:
-    """The key file first: a run that was cut off between the two finishes when it is run again."""
+def make_key(call: Invocation) -> None:
+    """Make it, and let it read the encrypted file.
+
+    The key file first: a run that was cut off between the two finishes when it is run again.
+    """
     file = call.root / credentials.CI_KEY
     if credentials.ci_key(call.root) is None:
         identity, public = keys.generate()

@@ -142,6 +142,18 @@ def secrets(
     return check_or_put(invocation, check=check, new_key=new_key)
 
 
+@command(changes=True)
+def setup(invocation: Invocation) -> Outcome:
+    """Set up the server, its runners and this checkout for the first push.
+
+    An account and a token, the repository, git's remote and branches, CI's key and secrets, the runners, and two jobs
+    for each of their labels. Looks first, does what is missing, and can be run again after any failure.
+    """
+    from conche.ci.setup.setup import setup
+
+    return setup(invocation)
+
+
 @command()
 def doctor(invocation: Invocation) -> Outcome:
     """Look at everything that the pipeline stands on."""

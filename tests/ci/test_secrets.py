@@ -109,6 +109,14 @@ def test_a_secret_that_nobody_has_is_refused_before_anything_is_put(checkout: Ch
     assert forge.secrets == {}
 
 
+def test_an_empty_value_is_refused_before_anything_is_put(checkout: Checkout, forge: FakeForge) -> None:
+    error = secrets(checkout, ALPHA="")["error"]
+
+    assert (error["code"], error["exit_code"]) == ("value-empty", 2)
+    assert "ALPHA" in error["message"]
+    assert [line for line in forge.asked if line.startswith("PUT")] == []
+
+
 def test_no_value_is_in_any_stream_or_argv(checkout: Checkout, forge: FakeForge) -> None:
     done = checkout.invoke("ci.secrets", "--new-key", FORGEJO_TOKEN=TOKEN)
 

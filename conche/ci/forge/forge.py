@@ -176,9 +176,13 @@ class Forge:
         listed = runs_of_tasks(self._entries(self._json("task-list", query={"limit": 50})))
         return next((one.jobs for one in listed if one.number == run.number), ())
 
-    def log(self, job: Job) -> str:
-        """What a job wrote."""
-        route = self._route("job-log")
+    def log(self, job: Job, page: str = "") -> str:
+        """What a job wrote.
+
+        Args:
+            page: of its run, where a person reads it.
+        """
+        route = self._route("job-log", page)
         return self.client.call(route.method, self._path(route, job=job.id)).text
 
     def dispatch(self, workflow: str, ref: str, inputs: Mapping[str, str]) -> str:
@@ -191,10 +195,12 @@ class Forge:
 
     def rerun(self, run: Run, *, failed: bool) -> None:
         """Run all jobs again, or those that failed."""
+        self._route("rerun-failed" if failed else "rerun", run.url)
         self._json("rerun-failed" if failed else "rerun", {}, run=run.id)
 
     def cancel(self, run: Run) -> None:
         """End a run."""
+        self._route("cancel", run.url)
         self._json("cancel", {}, run=run.id)
 
     def put_secret(self, name: str, value: Secret) -> bool:
@@ -258,21 +264,21 @@ class Forge:
                 raise
             raise self._lacking(operation) from error
 
-    def _route(self, operation: str) -> Route:
+    def _route(self, operation: str, page: str = "") -> Route:
         route = find(self.server, operation)
         if route is None:
-            raise self._lacking(operation)
+            raise self._lacking(operation, page)
         return route
 
     def _path(self, route: Route, **parts: object) -> str:
         return route.path.format(repository=self.repository, **{k: quote(str(v), safe="") for k, v in parts.items()})
 
-    def _lacking(self, operation: str) -> Refused:
+    def _lacking(self, operation: str, page: str = "") -> Refused:
         return Refused(
             "server-lacks-this",
             f"{self.server} has no API for {WHAT[operation]}.",
             looked_at=[f"it is there in {first_versions(operation)}"],
-            next_command=f"open {self._page(operation)}",
+            next_command=f"open {page or self._page(operation)}",
         )
 
     def _page(self, operation: str) -> str:

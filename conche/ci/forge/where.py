@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from conche.ci.forge.client import CORRECT, Client
 from conche.ci.forge.forge import Forge
+from conche.ci.forge.kept import FILE, kept
 from conche.ci.surroundings import serving
 from conche.command import Invocation
 from conche.errors import KeyUnusable, Refused
 from conche.process import run
 from conche.secret import Secret
 
-__all__ = ["TOKENS", "connect", "origin", "repository"]
+__all__ = [
+    "SECOND",
+    "TOKENS",
+    "connect",
+    "given_token",
+    "origin",
+    "place_said",
+    "reach",
+    "repository",
+    "without_password",
+]
+
+SECOND = "forge"
+"""The remote that counts before origin: `ci.setup` adds it where origin is another server."""
 
 TOKENS = ("FORGEJO_TOKEN", "GITEA_TOKEN")
 """Variables that may hold a token; a declared secret with one of these as its variable does too."""
+
+TOKEN_FILE = "FORGEJO_TOKEN_FILE"  # noqa: S105 - the name of a variable
+"""Variable with the path of a file that holds one."""
 
 _SCP = re.compile(r"(?:[^@/]+@)?(?P<host>[^:/]+):(?P<path>[^/].*)")
 
@@ -33,7 +51,12 @@ def connect(call: Invocation, *, anonymous: bool = False) -> Forge:
         KeyUnusable: there is no token.
     """
     address, repository = _place(call)
-    token = _token(call)
+    return reach(call, address, repository, anonymous=anonymous)
+
+
+def reach(call: Invocation, address: str, repository: str, *, anonymous: bool = False) -> Forge:
+    """A repository on a server; else as `connect`."""
+    token = _token(call, address)
     client = Client(address, token, lambda: _unreachable(call))
     if token is not None and not (token.reveal().isascii() and token.reveal().isprintable()):
         raise KeyUnusable(
@@ -45,8 +68,8 @@ def connect(call: Invocation, *, anonymous: bool = False) -> Forge:
         raise KeyUnusable(
             "server-token-missing",
             f"There is no token for {address}.",
-            looked_at=[f"{name} (unset)" for name in TOKENS],
-            next_command=client.new_token(),
+            looked_at=[*(f"{name} (unset)" for name in TOKENS), f"{FILE} (none for this server)"],
+            next_command=f"invoke ci.setup\n{client.new_token()}",
         )
     return Forge(client, repository)
 
@@ -62,25 +85,50 @@ def repository(call: Invocation) -> str:
     return _said(call)[1]
 
 
+def place_said(call: Invocation, own: str = "") -> tuple[str, str]:
+    """The address of the server and OWNER/NAME on it, each empty where nobody says it.
+
+    A remote that is elsewhere, such as where this was cloned from, says nothing about the server.
+
+    Args:
+        own: the address of a server of this stack, which counts before git's remotes.
+    """
+    section, (_, _, remote) = call.stack.ci, _said(call)
+    there, name = origin(remote) or ("", "")
+    address = section.server or own or there
+    same = urlsplit(there).hostname == urlsplit(address).hostname
+    return address.rstrip("/"), section.repository or (name if same else "")
+
+
 def _place(call: Invocation) -> tuple[str, str]:
     address, name, remote = _said(call)
     if not address or not name:
         raise Refused(
             "server-unknown",
             "Neither stack.yaml nor git says where this repository is.",
-            looked_at=["ci.server and ci.repository in stack.yaml", f"git's origin: {remote or 'none'}"],
-            next_command="set ci.server (such as http://localhost:3000) and ci.repository (OWNER/NAME) in stack.yaml",
+            looked_at=[
+                "ci.server and ci.repository in stack.yaml",
+                f"git's remote: {without_password(remote) or 'none'}",
+            ],
+            next_command="invoke ci.setup\n"
+            "set ci.server (such as http://localhost:3000) and ci.repository (OWNER/NAME) in stack.yaml",
         )
     return address.rstrip("/"), name
 
 
 def _said(call: Invocation) -> tuple[str, str, str]:
-    """Address, OWNER/NAME, each empty where nobody says it; and git's origin."""
-    section = call.stack.ci
-    answer = run(["git", "-C", str(call.root), "remote", "get-url", "origin"], timeout=10)
-    remote = answer.stdout.raw.strip() if answer.ok else ""
+    """Address, OWNER/NAME, each empty where nobody says it; and git's remote."""
+    section, remote = call.stack.ci, ""
+    for name in (SECOND, "origin"):
+        answer = run(["git", "-C", str(call.root), "remote", "get-url", name], timeout=10)
+        remote = remote or (answer.stdout.raw.strip() if answer.ok else "")
     address, name = origin(remote) or ("", "")
     return section.server or address, section.repository or name, remote
+
+
+def without_password(remote: str) -> str:
+    """A remote's address as it may be shown."""
+    return re.sub(r"(?<=://)[^/@]*@", "", remote)
 
 
 def origin(remote: str) -> tuple[str, str] | None:
@@ -113,9 +161,33 @@ def _cut(path: str) -> tuple[str, str, str]:
     return f"/{prefix}" if prefix else "", "/", "/".join(parts[-2:])
 
 
-def _token(call: Invocation) -> Secret | None:
-    """From the environment, or from the encrypted file; the output redacts it from now on."""
-    token = next((Secret(os.environ[name].strip()) for name in TOKENS if os.environ.get(name, "").strip()), None)
+def given_token() -> Secret | None:
+    """The token of this shell: in a variable, or in a file that one names.
+
+    Raises:
+        KeyUnusable: there is no such file, or nothing in it.
+    """
+    said = next((os.environ[name].strip() for name in TOKENS if os.environ.get(name, "").strip()), "")
+    file = os.environ.get(TOKEN_FILE, "")
+    if said or not file:
+        return Secret(said) if said else None
+    try:
+        said = Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _no_token_in(file, str(getattr(error, "strerror", "it is no text"))) from error
+    if not said:
+        raise _no_token_in(file, "it is empty")
+    return Secret(said)
+
+
+def _no_token_in(file: str, why: str) -> KeyUnusable:
+    text = f"{TOKEN_FILE} names a file without a token: {why}."
+    return KeyUnusable("server-token-missing", text, looked_at=[file], next_command=f"export {TOKEN_FILE}=PATH")
+
+
+def _token(call: Invocation, address: str) -> Secret | None:
+    """Of this shell, kept for this server, or from the encrypted file; the output redacts it from now on."""
+    token = given_token() or kept(call.root, address)
     section = call.stack.secrets
     named = [name for name, one in section.declared.items() if one.variable(name) in TOKENS] if section else []
     if token is None and named:

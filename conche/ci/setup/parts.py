@@ -1,0 +1,333 @@
+"""The parts of `ci.setup`: for each, what is missing, and making that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from conche.ci import credentials
+from conche.ci import secrets as of_actions
+from conche.ci.forge.client import Client
+from conche.ci.forge.kept import FILE, keep, kept
+from conche.ci.forge.where import given_token
+from conche.ci.runner import runners as runner_tasks
+from conche.ci.setup import probe
+from conche.ci.setup.server import account
+from conche.ci.setup.site import Site
+from conche.ci.surroundings import runners as described
+from conche.ci.validate import workflows
+from conche.errors import KeyUnusable, NotFound, Refused, Unreachable
+from conche.outcome import Step
+from conche.secret import Secret
+from conche.secrets.change import init
+from conche.secrets.store import Change
+from conche.secrets.values import PLACEHOLDERS, demonstrates, opened
+
+__all__ = [
+    "actions_secrets",
+    "asked",
+    "branch",
+    "commit",
+    "key",
+    "labels",
+    "make_branch",
+    "make_commit",
+    "make_key",
+    "make_protected_branch",
+    "make_remote",
+    "make_repository",
+    "make_runners",
+    "make_secrets",
+    "make_token",
+    "protected_branch",
+    "put_secrets",
+    "remote",
+    "repository",
+    "runners",
+    "secrets",
+    "token",
+    "try_labels",
+]
+
+
+CHANGE_SECRETS = frozenset({"recipient", "secret", "runner", "runners"})
+"""Kinds of subjects whose steps change the encrypted file, before it is committed."""
+
+
+def secrets(site: Site) -> list[Step]:
+    """A key of one's own, and a value for what has a usual one."""
+    section, store = opened(site.call.stack, site.call.root)
+    if not store.file.exists() or demonstrates(store, section):
+        return [Step("create", f"file {store.file.name}", "it has no key of your own yet")]
+    return [Step("set", f"secret {name}", "it has no value yet") for name in _usual(site)]
+
+
+def _usual(site: Site) -> dict[str, Secret]:
+    section, store = opened(site.call.stack, site.call.root)
+    there = store.read()
+    usual = {name: one.development for name, one in section.declared.items() if one.required and one.development}
+    return {n: Secret(value) for n, value in usual.items() if n not in there or there[n].reveal() in PLACEHOLDERS}
+
+
+def make_secrets(site: Site) -> None:
+    """The file first; what is a placeholder in it gets its usual value."""
+    section, store = opened(site.call.stack, site.call.root)
+    if not store.file.exists() or demonstrates(store, section):
+        for line in init(site.call, generate=True).lines:
+            site.call.output.say(line)
+    usual = _usual(site)
+    if usual:
+        store.change("ci.setup", lambda _: Change(put=usual))
+    site.renewed = True
+
+
+def token(site: Site) -> list[Step]:
+    """A token that this server knows; one that is given is kept, so that the next command has it."""
+    given = given_token()
+    have = site.token
+    if have is not None and _accepted(site, have):
+        same = given is None or kept(site.call.root, site.address) == given
+        return [] if same else [Step("keep", f"file {FILE}", "the token that was given")]
+    if given is not None or site.own is None:
+        raise KeyUnusable(
+            "server-token-refused" if have else "server-token-missing",
+            f"{site.address} does not know the token." if have else f"There is no token for {site.address}.",
+            looked_at=["FORGEJO_TOKEN, GITEA_TOKEN, FORGEJO_TOKEN_FILE", str(FILE)],
+            next_command=site.client.new_token(),
+        )
+    return [Step("create", f"file {FILE}", "a token, and an account where there is none, by the server's own command")]
+
+
+def _accepted(site: Site, have: Secret) -> bool:
+    try:
+        Client(site.address, have).json("GET", "/user")
+    except KeyUnusable as error:
+        if error.code == "server-token-refused":
+            return False
+        # It is known and may not read whose it is: what it has to do is asked of the repository.
+    return True
+
+
+def make_token(site: Site) -> None:
+    """Keep the token that is given, or have the server make one."""
+    given = given_token()
+    if given is None:
+        assert site.own is not None
+        there = site.own.accounts()
+        name = account(site.repository, there)
+        if name not in there:
+            site.own.make_account(site.call, name)
+        given = site.own.token(site.call, name)
+        site.repository = site.repository or f"{name}/{site.call.stack.name}"
+    keep(site.call.root, site.address, given)
+
+
+def repository(site: Site) -> list[Step]:
+    """The repository on the server; one that is there has to be ours to change.
+
+    Raises:
+        KeyUnusable: the token may not do what is to come.
+    """
+    name = site.call.stack.name
+    if site.token is None:
+        return [Step("create", f"repository {site.repository or name}", "the server is new to us")]
+    site.repository = site.repository or f"{site.forge.user()}/{name}"
+    forge = site.forge
+    if not forge.exists():
+        return [Step("create", f"repository {site.repository}", "the server has none of this name")]
+    said = forge.described()
+    rights = said.get("permissions") or {}
+    if not rights.get("admin") or not forge.may_write():
+        lacks = "the scope write:repository" if rights.get("admin") else "an administrator's rights in the repository"
+        raise KeyUnusable(
+            "server-token-lacks-right",
+            f"The token may not set up {site.repository}: it lacks {lacks}.",
+            looked_at=[forge.web],
+            next_command=forge.client.new_token(),
+        )
+    # A run that was cut off in between has left them so.
+    return [] if said.get("has_actions", True) else [Step("set", "actions of the repository", "they are off")]
+
+
+def make_repository(site: Site) -> None:
+    """Make it, private and empty, with actions."""
+    forge = site.forge
+    try:
+        if not forge.exists():
+            forge.create()
+        forge.switch_actions(on=True)
+    except NotFound as error:
+        owner = site.repository.partition("/")[0]
+        raise KeyUnusable(
+            "server-token-lacks-right",
+            f"The token is {forge.user()}'s, and {owner} is no organisation in which that account makes repositories.",
+            looked_at=error.looked_at,
+            next_command="set ci.repository (OWNER/NAME) in stack.yaml\n" + forge.client.new_token(),
+        ) from error
+
+
+def remote(site: Site) -> list[Step]:
+    """A remote for it, and git told where the token is."""
+    checkout, steps = site.checkout, []
+    checkout.head()
+    if not checkout.remote():
+        steps.append(Step("add", f"remote {checkout.new_remote()}", f"git does not know {site.address}"))
+    if kept(site.call.root, site.address) is None or not checkout.knows_password():
+        steps.append(Step("set", f"git's credentials for {site.address}", f"the push takes the token from {FILE}"))
+    return steps
+
+
+def make_remote(site: Site) -> None:
+    """The credentials first: whoever sees the remote can use it."""
+    checkout = site.checkout
+    checkout.tell_password()
+    if not checkout.remote():
+        checkout.add_remote()
+
+
+def branch(site: Site) -> list[Step]:
+    """The branch that is deployed, from what is checked out."""
+    checkout, (first, _) = site.checkout, site.branches
+    if not first:
+        return []
+    if first not in checkout.branches():
+        return [Step("create", f"branch {first}", "it is deployed from there; it starts at this commit")]
+    if checkout.current() != first:
+        raise Refused(
+            "branch-not-checked-out",
+            f"{first} is deployed and not checked out: it would lack what is committed.",
+            next_command=f"git switch {first}\ninvoke ci.setup",
+        )
+    return [] if checkout.upstream(first) else [Step("set", f"branch {first}", "git push is to know where it goes")]
+
+
+def make_branch(site: Site) -> None:
+    """Make it, go to it, and let `git push` know its remote."""
+    checkout, (first, _) = site.checkout, site.branches
+    if first not in checkout.branches():
+        checkout.said("switch", "--quiet", "--create", first, "--no-track")
+    if not checkout.upstream(first):
+        checkout.follow(first, checkout.remote())
+
+
+def key(site: Site) -> list[Step]:
+    """CI's own key, which can be taken away without touching a person's."""
+    return of_actions.key_steps(site.call) if credentials.AGE_KEY in site.call.stack.ci.secrets else []
+
+
+def make_key(site: Site) -> None:
+    """Make it, and let it read the encrypted file."""
+    of_actions.make_key(site.call)
+
+
+def runners(site: Site) -> list[Step]:
+    """The runners of the Compose files, registered and at work."""
+    if not described(site.call.root, site.call.stack):
+        return []
+    if site.token is None or not site.checkout.remote():
+        return [Step("register", "runners", "the server does not know them yet")]
+    try:
+        outcome = runner_tasks.up(replace(site.call, dry_run=True), timeout=None)
+    except (KeyUnusable, Unreachable):
+        if site.call.dry_run:
+            return [Step("register", "runners", "the server may not know them yet")]
+        raise
+    steps = list(outcome.plan or ())
+    return steps or ([Step("start", "runners", "the secrets are new")] if site.renewed else [])
+
+
+def make_runners(site: Site) -> None:
+    """As `ci.runner.up` does."""
+    site.warnings += runner_tasks.up(site.call, timeout=None).warnings
+
+
+def commit(site: Site) -> list[Step]:
+    """The encrypted file and its recipients, which a push has to bring along."""
+    return [Step("commit", f"file {file}", "the pipeline reads it from the commit") for file in _uncommitted(site)]
+
+
+def _uncommitted(site: Site) -> list[str]:
+    _, store = opened(site.call.stack, site.call.root)
+    if site.call.dry_run and any(one.kind in CHANGE_SECRETS for one in site.planned):
+        return [str(store.file.relative_to(site.call.root)), ".sops.yaml"]
+    files = (str(store.file.relative_to(site.call.root)), ".sops.yaml", *([".gitignore"] if site.renewed else []))
+    return site.checkout.changed(files)
+
+
+def make_commit(site: Site) -> None:
+    """Commit them, and nothing else."""
+    site.checkout.commit(_uncommitted(site), "Give the pipeline a key and the runners their tokens")
+
+
+def actions_secrets(site: Site) -> list[Step]:
+    """The secrets of the workflows; the server does not tell values, so they are put each time."""
+    names = site.call.stack.ci.secrets
+    return [Step("put", f"secret {name}", "its value on the server is not told") for name in names]
+
+
+def put_secrets(site: Site) -> None:
+    """As `ci.secrets` does."""
+    site.warnings += of_actions.check_or_put(site.call, check=False, new_key=False).warnings
+
+
+def protected_branch(site: Site) -> list[Step]:
+    """The protected branch starts at the same commit, without a run: nothing was released yet.
+
+    Raises:
+        Refused: the repository on the server has commits that are not part of what is checked out.
+    """
+    first, protected = site.branches
+    if site.token is None or not site.checkout.remote() or not site.forge.exists():
+        return [Step("push", f"branch {protected}", "it starts at the same commit")] if protected else []
+    heads = site.checkout.remote_heads(site.checkout.remote())
+    _require_ours(site, heads, [one for one in (first, protected) if one in heads])
+    steps = []
+    if protected and protected not in heads:
+        steps.append(Step("push", f"branch {protected}", "it starts at the same commit, without a run of its own"))
+    if protected and protected not in site.forge.protected():
+        steps.append(Step("protect", f"branch {protected}", "what is released comes by a pull request"))
+    return steps
+
+
+def _require_ours(site: Site, heads: dict[str, str], branches: list[str]) -> None:
+    checkout = site.checkout
+    others = [one for one in branches if not checkout.contains(checkout.remote(), heads[one])]
+    if others:
+        raise Refused(
+            "repository-has-other-content",
+            f"{site.repository} has commits on {', '.join(others)} that are not in what is checked out.",
+            looked_at=[f"{one}: {heads[one][:10]}" for one in others],
+            next_command=f"git pull {checkout.remote()} {others[0]}    # or another ci.repository in stack.yaml",
+        )
+
+
+def make_protected_branch(site: Site) -> None:
+    """With actions off in between: a push of the protected branch would release at once what nobody has tried."""
+    forge, checkout, (_, protected) = site.forge, site.checkout, site.branches
+    if protected and protected not in checkout.remote_heads(checkout.remote()):
+        forge.switch_actions(on=False)
+        checkout.push(checkout.remote(), f"HEAD:refs/heads/{protected}")
+        forge.switch_actions(on=True)
+    if protected and protected not in forge.protected():
+        forge.protect(protected)
+
+
+def labels(site: Site) -> list[Step]:
+    """Whether runners take jobs; seen, not believed."""
+    return [probe.step(asked(site))] if asked(site) else []
+
+
+def asked(site: Site) -> list[str]:
+    """The labels that the workflows ask for.
+
+    Raises:
+        Refused: there is no workflow, or one that cannot be read.
+    """
+    read = workflows(site.call.root, site.call.stack)
+    return sorted({label for one in read for job in one.jobs.values() for label in job.runs_on})
+
+
+def try_labels(site: Site) -> None:
+    """Two jobs for each label, with a pause between."""
+    folder, remote = PurePosixPath(site.call.stack.ci.workflows), site.checkout.remote()
+    probe.labels_taken(site.checkout, site.forge, remote, folder, asked(site))

@@ -1,0 +1,71 @@
+"""What `ci.setup` knows so far, and asks each time anew: nothing is remembered that the next run could not see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from conche.ci.forge import Forge
+from conche.ci.forge.client import Client
+from conche.ci.forge.kept import kept
+from conche.ci.forge.where import given_token, reach
+from conche.ci.setup.checkout import Checkout
+from conche.ci.setup.server import Own, place
+from conche.command import Invocation
+from conche.outcome import Step
+from conche.secret import Secret
+
+__all__ = ["Site"]
+
+
+@dataclass
+class Site:
+    """The server, the repository and the checkout.
+
+    Attributes:
+        own: the Forgejo of this stack; None where the server is somebody else's.
+        repository: OWNER/NAME; empty while it is not known whose it will be.
+        planned: what was missing up to here.
+        renewed: whether this run has given the stack secrets of its own.
+    """
+
+    call: Invocation
+    own: Own | None
+    address: str
+    repository: str
+    planned: list[Step] = field(default_factory=list)
+    renewed: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+    @classmethod
+    def look(cls, call: Invocation) -> Site:
+        """Where it is to be."""
+        own = Own.find(call)
+        address, repository = place(call, own)
+        return cls(call, own, address, repository)
+
+    @property
+    def checkout(self) -> Checkout:
+        return Checkout(self.call.root, self.address, self.repository)
+
+    @property
+    def forge(self) -> Forge:
+        return reach(self.call, self.address, self.repository)
+
+    @property
+    def client(self) -> Client:
+        """The server, asked as nobody: for its words."""
+        return Client(self.address, None)
+
+    @property
+    def token(self) -> Secret | None:
+        """The token of this shell, or the one that is kept."""
+        found = given_token() or kept(self.call.root, self.address)
+        self.call.output.redact.learn([found] if found else [])
+        return found
+
+    @property
+    def branches(self) -> tuple[str, str]:
+        """The branch that is pushed first, and the protected one; empty where no environment has such a branch."""
+        with_branch = [one for one in self.call.stack.environments.values() if one.branch]
+        first = next((one.branch for one in with_branch if not one.protected), None)
+        return first or "", next((one.branch for one in with_branch if one.protected), None) or ""

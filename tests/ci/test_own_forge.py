@@ -1,0 +1,124 @@
+"""Forgejo's own command, by which `ci.setup` makes an account and a token; what it says is that of Forgejo 15."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conche.ci.setup import server
+from conche.ci.setup.server import PASSWORD, Own, account
+from conche.command import Invocation
+from conche.engine.compose import Compose
+from conche.engine.connection import Engine
+from conche.errors import KeyUnusable
+from conche.output import Output
+from conche.process import Completed, ToolFailed
+from conche.secret import Captured
+
+LISTED = """\
+ID   Username Email                 IsActive IsAdmin 2FA
+1    us       us@example.org        true     true    false
+2    guest    guest@example.org     true     false   false
+"""
+
+MADE = """\
+generated random password is 'q1w2e3r4t5z6'
+New user 'us' has been successfully created!
+"""
+
+TOKEN = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Said:
+    """Forgejo's answers, in the place of `docker compose exec`; what it was asked."""
+
+    def __init__(self, text: str, exit_code: int = 0) -> None:
+        self.text, self.exit_code = text, exit_code
+        self.asked: list[tuple[str, ...]] = []
+
+    def __call__(self, argv: Sequence[str], **_: Any) -> Completed:
+        self.asked.append(tuple(argv[argv.index("forgejo", argv.index("git")) :]))
+        return Completed(tuple(argv), self.exit_code, Captured(self.text), Captured(""))
+
+
+@pytest.fixture
+def own() -> Own:
+    return Own(Compose(Engine(), "t-git", (), {}), "forgejo", "http://localhost:3000")
+
+
+@pytest.fixture
+def call(tmp_path: Path) -> Invocation:
+    return Invocation(tmp_path, Output("ci.setup"))
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, text: str, exit_code: int = 0) -> Said:
+    said = Said(text, exit_code)
+    monkeypatch.setattr(server, "run", said)
+    return said
+
+
+def test_accounts_are_read_from_its_table(monkeypatch: pytest.MonkeyPatch, own: Own) -> None:
+    said = answering(monkeypatch, LISTED)
+
+    assert own.accounts() == ["us", "guest"]
+    assert said.asked == [("forgejo", "forgejo", "admin", "user", "list")]
+
+
+def test_the_first_password_of_an_account_is_kept_for_its_owner(
+    monkeypatch: pytest.MonkeyPatch, own: Own, call: Invocation
+) -> None:
+    answering(monkeypatch, MADE)
+
+    own.make_account(call, "us")
+
+    file = call.root / PASSWORD
+    assert file.read_text() == "us\nq1w2e3r4t5z6\n"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert "q1w2e3r4t5z6" not in call.output.redact("the password is q1w2e3r4t5z6")
+
+
+def test_a_token_may_do_what_the_pipeline_needs_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, own: Own, call: Invocation
+) -> None:
+    said = answering(monkeypatch, f"{TOKEN}\n")
+
+    assert own.token(call, "us").reveal() == TOKEN
+    [asked] = said.asked
+    assert asked[asked.index("--scopes") + 1] == "write:repository,write:user"
+    assert TOKEN not in call.output.redact(TOKEN)
+
+
+def test_what_is_no_token_is_not_taken_for_one(monkeypatch: pytest.MonkeyPatch, own: Own, call: Invocation) -> None:
+    answering(monkeypatch, "Access token was successfully created... \n")
+
+    with pytest.raises(KeyUnusable):
+        own.token(call, "us")
+
+
+def test_a_command_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, own: Own, call: Invocation) -> None:
+    answering(monkeypatch, "Command error: user already exists", exit_code=1)
+
+    with pytest.raises(ToolFailed, match="making the account us"):
+        own.make_account(call, "us")
+
+
+@pytest.mark.parametrize(
+    ("repository", "there", "login", "chosen"),
+    [
+        ("us/shop", ["guest"], "me", "us"),
+        ("", ["us", "guest"], "me", "us"),
+        ("", [], "me", "me"),
+        ("", [], "admin", "owner"),
+        ("", [], "me@example.org", "me-example-org"),
+    ],
+)
+def test_whose_repository_it_is(
+    monkeypatch: pytest.MonkeyPatch, repository: str, there: list[str], login: str, chosen: str
+) -> None:
+    monkeypatch.setattr("getpass.getuser", lambda: login)
+
+    assert account(repository, there) == chosen
