@@ -42,6 +42,7 @@ class Observed:
         release: the release that serves, where the environment is run by releases; empty elsewhere.
         changed: services whose files say something else than that release.
         interrupted: a release that was killed.
+        optional: services of profiles that are not wanted, of which there are containers all the same.
         astray: what its users are answered, where that is not what the release answers; empty where all is well.
     """
 
@@ -60,6 +61,7 @@ class Observed:
     altered: Mapping[str, Sequence[str]] = field(default_factory=dict)
     outdated: Mapping[str, str] = field(default_factory=dict)
     unregistered: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
 
     def same_image(self, one: str, other: str) -> bool:
         """Whether two image ids have the same in them."""
@@ -169,6 +171,7 @@ def _observed(
     own = {one: image.name for one, image in described.items() if one in references}
     external = configuration.external_networks
     present = networks.names(compose.engine) if external else frozenset()
+    others = {container.service for container in found} - configuration.services.keys()
     return Observed(
         name=name,
         configuration=configuration,
@@ -178,6 +181,7 @@ def _observed(
         leftovers=leftovers,
         own=own,
         unregistered=frozenset(one for one in own if not in_registry(stack, one)),
+        optional=compose.every_service() & others if others else frozenset(),
         contents=contents_of(compose.engine, found, ids),
         altered=altered_services(stack.name, compose.engine, configuration, found),
         outdated=outdated(compose, configuration, found, stack.secrets),

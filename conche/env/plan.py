@@ -84,7 +84,7 @@ def drift(seen: Observed) -> Mapping[str, str]:
         if difference:
             found[name] = difference
     for container in seen.containers:
-        if container.service not in seen.configuration.services:
+        if container.service not in seen.configuration.services.keys() | seen.optional:
             found[container.service] = "is in no Compose file"
     return found
 

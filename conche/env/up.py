@@ -179,9 +179,7 @@ def reported(call: Invocation, before: Observed, compose: Compose, plan: Plan) -
     name = before.name
     seen = observe(call.stack, name, compose)
     remember(call.stack.name, seen.configuration, seen.containers)
-    orphans = sorted({c.service for c in seen.containers} - seen.configuration.services.keys())
-    if orphans:  # a service of a profile is in the files, but not in the configuration
-        orphans = sorted(set(orphans) - compose.every_service())
+    orphans = sorted({c.service for c in seen.containers} - seen.configuration.services.keys() - seen.optional)
     return Outcome(
         value=report.as_json(seen, call.environment(name)),
         changed=_state(before) != _state(seen),

@@ -179,6 +179,9 @@ def test_up_builds_registers_and_starts_the_runners(forge_stack: SmallStack, eng
     assert again.returncode == 0, again.stderr
     assert "is in no Compose file" not in again.stderr
     assert len(services(forge_stack, engine)) == 3
+    seen = forge_stack.invoke("env.status", "--env", "git")
+    assert "is in no Compose file" not in seen.stdout
+    assert seen.returncode == 0, seen.stdout
     assert forge_stack.invoke("env.down", "--env", "git").returncode == 0
     assert services(forge_stack, engine) == {}
 
