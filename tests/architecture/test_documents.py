@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from conche.ci.invoked import Call, reader
-from conche.ci.surroundings import runners
+from conche.ci.surroundings import runners, sessions
 from conche.engine.written import services
 from conche.stack import KINDS, load
 from tests.documents import commands, documents
 from tests.stacks import ROOT
 
 READ = reader(ROOT)
+EXAMPLE = "scripts/announce"
+"""A hook of the reader's own."""
+
 INCOMPLETE = "did not receive required positional arguments"
 STACK = load(ROOT)
 assert STACK.backup is not None
@@ -52,3 +57,15 @@ def test_every_command_of_a_document_is_one(file: Path) -> None:
             wrong.append(f"{file.name}:{command.line}: {command.text}: {said}")
 
     assert wrong == []
+
+
+@pytest.mark.parametrize("file", documents(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_every_script_and_session_of_a_document_is_there(file: Path) -> None:
+    text = file.read_text()
+    known = sessions(ROOT) or frozenset()
+
+    scripts = set(re.findall(r"(?<![\w/])scripts/[\w-]+(?:\.sh)?", text))
+    named = {one for said in re.findall(r"\bnox -s ((?:[a-z]\w* ?)+)", text) for one in said.split()}
+
+    assert {one for one in scripts - {EXAMPLE} if not os.access(ROOT / one, os.X_OK)} == set()
+    assert named <= known, named - known
