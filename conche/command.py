@@ -168,7 +168,11 @@ class _Task(Task[Any]):
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Any]:
         """The arguments, each a copy of which is as good as a deep one: what they hold is not changed but replaced."""
-        arguments: list[Any] = super().get_arguments(ignore_unknown_help)
+        told = dict(self.help)
+        try:
+            arguments: list[Any] = super().get_arguments(ignore_unknown_help)
+        finally:
+            self.help = told  # Invoke takes out what it has handed on, and means to do that to a copy
         for argument in arguments:
             argument.__class__ = _Argument
             if argument.name == self._bare and self._stands_bare(arguments):

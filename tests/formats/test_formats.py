@@ -44,6 +44,7 @@ NO_STATE = {
     "ci/local.py": {"run"},  # act's event
     "ci/setup/probe.py": {"_commit"},  # a workflow, for the server
     "engine/builds.py": {"build"},  # Compose's input
+    "engine/dotenv.py": {"as_compose_reads"},  # Compose's input
     "engine/hashes.py": {"resolved", "without_dependencies"},  # Compose's input
     "engine/images.py": {"contents"},  # a digest's input
     "env/definitions.py": {"flat"},  # compared
