@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -295,8 +295,11 @@ class Aside:
             cls.write(folder, {*cls.every(folder), *found})
 
     @classmethod
-    def write(cls, folder: Path, every: Iterable[Aside]) -> None:
+    def write(cls, folder: Path, every: Collection[Aside]) -> None:
         """Remember these, and no other."""
+        if not every:
+            (folder / KEPT).unlink(missing_ok=True)
+            return
         content = [asdict(one) for one in sorted(every, key=str)]
         write_atomic(folder / KEPT, json.dumps(formats.ASIDE.stamped({"aside": content})).encode(), mode=0o600)
 

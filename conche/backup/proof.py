@@ -96,17 +96,19 @@ def dumped(task: Dumping) -> ComponentRecord:
     except NotFound:  # at rest it is dumped as files, and exchanged as such; or its dump fails for the same reason
         return dump(task)
     except ConcheError as error:
-        return _unproven(task.name, dump(task), error)
+        return _unproven(task, dump(task), error)
     record = dump(task)
     try:
         answers = dict.fromkeys((first, ask(task.site, task.name, task.component)))
     except ConcheError as error:
-        return _unproven(task.name, record, error)
+        return _unproven(task, record, error)
     return record.model_copy(update={"facts": {**record.facts, **dict(zip((BEFORE, AFTER), answers, strict=False))}})
 
 
-def _unproven(name: str, record: ComponentRecord, error: ConcheError) -> ComponentRecord:
-    left_out = Omission(name=name, why=f"could not be proven after a restore: {error.message}", harmful=True)
+def _unproven(task: Dumping, record: ComponentRecord, error: ConcheError) -> ComponentRecord:
+    for line in (f"{task.name}: {error.message}", *(f"  | {line}" for line in error.evidence)):
+        task.site.say(line)
+    left_out = Omission(name=task.name, why=f"could not be proven after a restore: {error.message}", harmful=True)
     return record.model_copy(update={"left_out": (*record.left_out, left_out)})
 
 

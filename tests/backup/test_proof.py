@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -126,7 +127,8 @@ def test_a_backup_keeps_the_answers_around_its_dump(
     container = Asked(answers)
     monkeypatch.setattr(proof, "ask", container.ask)
     monkeypatch.setattr(proof, "dump", container.dump)
-    site: Any = None
+    heard: list[str] = []
+    site: Any = SimpleNamespace(say=heard.append)
 
     made = proof.dumped(Dumping(site, "db", COMPONENT, Path("/nowhere")))
 
@@ -134,6 +136,7 @@ def test_a_backup_keeps_the_answers_around_its_dump(
     assert recorded(made) == kept
     assert made.facts["form"] == "online"
     assert [harm in words for words in made.harm] == [True] * bool(harm)
+    assert heard == ([f"db: {harm}"] if harm else [])
 
 
 @pytest.mark.parametrize(

@@ -188,8 +188,10 @@ class Shop:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, engine: Engine, base_image: str) -> Iterator[Shop]:
     stack = SmallStack.create(tmp_path_factory.mktemp("shop") / "checkout", free_port())
-    yield Shop.create(stack, engine)
-    stack.remove_all(engine)
+    try:
+        yield Shop.create(stack, engine)
+    finally:
+        stack.remove_all(engine)
 
 
 @pytest.fixture

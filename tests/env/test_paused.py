@@ -67,7 +67,7 @@ def test_a_backup_leaves_a_healthy_environment(small: SmallStack, engine: Engine
     small.behave("ill")
     ill = small.invoke("backup.create")
 
-    assert (done.returncode, status.returncode) == (0, 0), done.stderr + status.stdout
+    assert (done.returncode, status.returncode) == (0, 0), done.stdout + done.stderr + status.stdout
     assert "after the backup of kept" not in done.stderr
     assert called(engine, f"{small.name}-web") == "unhealthy"
     # It was ill before already, so that is none of the backup's doing.

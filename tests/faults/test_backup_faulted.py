@@ -100,7 +100,9 @@ def clean(checkout: Checkout) -> None:
     """Nothing half done is left after the next command."""
     left = [path.name for path in (checkout.target / ".store").iterdir()]
     assert sorted(left) == ["backup.lock", "records"], left
-    own = [path.name for path in (checkout.folder / ".backup").glob("*") if "pre-restore" not in path.name]
+    kept = {path.name for path in (checkout.folder / ".backup").glob("pre-restore-*")}
+    own = [path.name for path in (checkout.folder / ".backup").glob("*") if path.name not in kept]
+    own = [name for name in own if not (kept and name == "aside.json")]
     assert own in ([], [".gitignore"])
 
 

@@ -44,7 +44,9 @@ def own_disk(tmp_path: Path) -> Iterator[Checkout]:
 
 def left(checkout: Checkout) -> list[str]:
     """What a command has left half done."""
-    own = [path.name for path in (checkout.folder / ".backup").glob("*") if "pre-restore" not in path.name]
+    kept = {path.name for path in (checkout.folder / ".backup").glob("pre-restore-*")}
+    own = [path.name for path in (checkout.folder / ".backup").glob("*") if path.name not in kept]
+    own = [name for name in own if not (kept and name == "aside.json")]
     building = [path.name for path in checkout.target.glob(".store/building-*")]
     return [*(name for name in own if name != ".gitignore"), *building]
 
