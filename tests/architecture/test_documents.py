@@ -14,6 +14,7 @@ from conche.ci.surroundings import runners, sessions
 from conche.engine.written import services
 from conche.stack import KINDS, load
 from tests.documents import commands, documents
+from tests.e2e.old_commands import WALK
 from tests.stacks import ROOT
 
 READ = reader(ROOT)
@@ -69,3 +70,9 @@ def test_every_script_and_session_of_a_document_is_there(file: Path) -> None:
 
     assert {one for one in scripts - {EXAMPLE} if not os.access(ROOT / one, os.X_OK)} == set()
     assert named <= known, named - known
+
+
+def test_every_command_of_the_old_ones_page_is_walked_in_its_order() -> None:
+    page = (ROOT / "docs/how-to/from-the-old-commands.md").read_text()
+
+    assert [step.written for step in WALK] == [command.text for command in commands(page)]

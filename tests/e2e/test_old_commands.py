@@ -10,7 +10,6 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,128 +17,13 @@ import pytest
 from conche.engine.connection import Engine
 from conche.testing.forge import FakeForge, FakeJob, FakeRun, serve
 from tests import warm
-from tests.documents import commands
 from tests.e2e.factories import commit
-from tests.stacks import ROOT, SmallStack
+from tests.e2e.old_commands import WALK
+from tests.stacks import SmallStack
 
 pytestmark = [pytest.mark.engine, pytest.mark.e2e]
 
-DOCUMENT = (ROOT / "docs/how-to/from-the-old-commands.md").read_text()
 TOKEN = "good-token-of-tests"
-
-
-@dataclass(frozen=True)
-class Step:
-    """One command of the document.
-
-    Attributes:
-        written: as the document has it.
-        says: what its answer has to have in it, as a pattern.
-        typed: with what the reader fills in, where that is not what is written.
-        exit: the exit code that it has to end with.
-        stdin: what is piped into it.
-    """
-
-    written: str
-    says: str
-    typed: str = ""
-    exit: int = 0
-    stdin: str = ""
-
-
-def dry(written: str, says: str, typed: str = "", exit: int = 0) -> Step:  # noqa: A002 - what it is called there
-    """A command that only says what it would do."""
-    return Step(written, says, f"{typed or written} --dry-run", exit)
-
-
-WALK = [
-    # Setting up
-    Step("invoke secrets.render", r"\.env"),
-    Step("invoke images.build --env dev", ":develop"),
-    Step("invoke images.push --env dev", "sha256:"),
-    Step("invoke images.release --env dev", "sha256:"),
-    Step("invoke env.up", "http://localhost:"),
-    Step("invoke env.networks --create", "dev-backend"),
-    Step("invoke images.promote --from dev --to prod", "production"),
-    # Deploying
-    Step("invoke images.login", "lets admin in"),
-    Step("invoke images.pull --env dev", ":develop"),
-    Step("invoke env.update --service fastapi-app-dev", "fastapi-app-dev"),
-    Step("invoke env.up --env dev", "Nothing to do"),
-    Step("invoke env.status --env dev", "fastapi-app-dev.*running.*healthy"),
-    Step("invoke env.health --env dev", "200"),
-    dry("invoke env.deploy --env prod", "start +release r1 of fastapi-app-prod"),
-    # Updating
-    Step("invoke images.build", ":develop"),
-    Step("invoke images.push", "sha256:"),
-    Step("invoke images.pull", ":develop"),
-    Step("invoke env.update --env dev --service fastapi-app-dev", "from this very image already"),
-    dry("invoke env.update --env dev --service fastapi-app-dev --build", "build.*:develop"),
-    Step("invoke env.update --env dev --service fastapi-app-dev", "from this very image already"),
-    dry("invoke images.release --env prod", ":production"),
-    dry("invoke env.deploy --env prod", "start +release r1 of fastapi-app-prod"),
-    dry("invoke env.rollback --env prod", "no-such-release|no-earlier-release", exit=6),
-    # When something was wrong
-    Step("invoke images.list", "develop(.|\n)*production"),
-    Step("invoke images.build", ":develop"),
-    Step('invoke env.logs --env dev \\| grep -i "startup complete"', "startup complete"),
-    # Secrets
-    Step("invoke secrets.init", "Nothing to do"),
-    Step("invoke secrets.set NAME", "aemet_api_key", "invoke secrets.set aemet_api_key", stdin="a key of aemet"),
-    Step("invoke secrets.encrypt FILE --merge", "ree_api_token", "invoke secrets.encrypt old.yaml --merge"),
-    Step("invoke secrets.render", r"ree_api_token.txt +created"),
-    Step("invoke secrets.render --env-only", r"\.env +same"),
-    Step("invoke secrets.edit", "openweathermap_api_key", "invoke secrets.edit --allow-disk"),
-    Step("invoke secrets.set NAME", "registry_user", "invoke secrets.set registry_user", stdin="admin"),
-    Step("invoke secrets.check", "stale +.env is not what the secrets say", exit=1),
-    dry("invoke secrets.rotate --identity", "rotate.*secrets.enc.yaml"),
-    Step("invoke secrets.render", r"\.env"),
-    Step("invoke secrets.recipients.list", "age1"),
-    Step("invoke secrets.check", "nothing found"),
-    Step("invoke secrets.list", "aemet_api_key"),
-    Step("invoke env.config", "fastapi-app-dev:"),
-    # Compose reference
-    Step("invoke env.up --env dev", "fastapi-app-dev|Nothing to do"),
-    dry("invoke env.deploy --env prod", "start +release r1 of fastapi-app-prod"),
-    dry("invoke env.up --env prod", "start +release r1 of fastapi-app-prod"),
-    dry("invoke env.down --env dev", "fastapi-app-dev"),
-    dry("invoke env.down --env prod", "Nothing to do", "invoke env.down --env prod --confirm prod"),
-    Step("invoke env.logs --env dev --follow", "startup complete", "invoke env.logs --env dev"),
-    Step("invoke env.logs --env prod --tail 100", "prod has no container"),
-    Step("invoke env.update --env dev --service fastapi-app-dev", "from this very image already"),
-    dry("invoke env.deploy --env prod", "start +release r1 of fastapi-app-prod"),
-    dry("invoke env.down --env dev --volumes", "volume .*models_dev", "invoke env.down --env dev --volumes --yes"),
-    dry("invoke env.down --env prod --volumes --confirm prod", "models_prod"),
-    # Backups
-    Step("invoke backup.create daily", "DEGRADED(.|\n)*influxdb", exit=3),
-    Step("invoke backup.restore", "_daily_"),
-    dry("invoke backup.restore NAME [--force]", "exchange.*models", "invoke backup.restore latest --force"),
-    Step("invoke backup.verify [NAME]", "_daily_.* ok", "invoke backup.verify latest"),
-    dry("invoke backup.cron install", "schedule"),
-    dry(
-        "invoke backup.restore NAME --component influxdb",
-        "has no component 'influxdb'",
-        "invoke backup.restore latest --component influxdb",
-        exit=6,
-    ),
-    dry(
-        "invoke backup.restore NAME --component models",
-        "exchange.*models",
-        "invoke backup.restore latest --component models --force",
-    ),
-    Step("invoke env.influx.prune --older-than 90d --dry-run", "influxdb does not run in prod", exit=6),
-    # Pipeline
-    dry("invoke ci.secrets --new-key", "SOPS_AGE_KEY"),
-    Step("invoke ci.runner.status", "dev .*absent", exit=1),
-    Step("invoke ci.status", "ci-cd-dual.yml"),
-    Step("invoke ci.watch", "ok"),
-    Step("invoke ci.logs", "all passed"),
-    Step("invoke ci.runner.logs --runner dev --follow", "dev has no container", "invoke ci.runner.logs --runner dev"),
-    dry("invoke secrets.rotate-value runner_token_dev", "runner_token_dev"),
-    dry("invoke ci.runner.up", "image data.forgejo.org/forgejo/runner"),
-    dry("invoke ci.run --job test-all", "test-all"),
-    Step("invoke images.build", ":develop"),
-]
 
 
 @pytest.fixture
@@ -184,10 +68,6 @@ def answered(stack: SmallStack, line: str, stdin: str = "") -> str:
     done = typed(stack, line, stdin)
     assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
     return done.stdout + done.stderr
-
-
-def test_the_walk_has_every_command_of_the_document_in_its_order() -> None:
-    assert [step.written for step in WALK] == [command.text for command in commands(DOCUMENT)]
 
 
 def test_each_command_does_what_its_line_says(stack: SmallStack) -> None:
