@@ -198,9 +198,44 @@ COPY server.py /srv/
     services=frozenset({"web"}),
 )
 
+TUNNELLED = Shape(
+    {
+        "compose.yaml": """\
+services:
+  vpn:
+    image: NAME/tools:1
+    cap_add: [NET_ADMIN]
+    ports: ["127.0.0.1:PORT:8000"]
+    environment: {LISTEN: "9999"}
+    sysctls: {net.ipv4.ip_unprivileged_port_start: "0"}
+    labels: {org.example.role: gateway}
+    healthcheck: {test: [CMD, "true"], interval: 1s}
+  downloader:
+    build:
+      context: .
+      dockerfile_inline: |
+        FROM python:3.11-slim-bookworm
+        CMD ["python3", "/srv/server.py"]
+    network_mode: service:vpn
+    depends_on: {vpn: {condition: service_healthy}}
+    env_file: [{path: app.env}, {path: local.env, required: false}]
+    volumes: ["downloads:/downloads", "./server.py:/srv/server.py:ro"]
+    tmpfs: [/tmp]
+    deploy: {resources: {limits: {memory: 64m}}}
+volumes: {downloads: {}}
+""",
+        "app.env": "# of the application\nGREETING='through the tunnel'\nPUID=1000\n",
+        "server.py": SERVER,
+    },
+    answer="through the tunnel",
+    services=frozenset({"vpn", "downloader"}),
+    components={"downloads": "volume"},
+)
+
 SHAPES: Mapping[str, Shape] = {
     "database-worker-migration": DATABASE,
     "monorepo-targets-arguments": MONOREPO,
     "include-anchors-profiles": INCLUDED,
     "development-override": OVERRIDDEN,
+    "network-of-another-service": TUNNELLED,
 }

@@ -70,6 +70,9 @@ def test_a_strangers_stack_is_taken_up_by_two_commands(shape: Shape, make: Make,
     assert (again["plan"], again["changed"]) == ([], False)
     status = stack.invoke("env.status")
     assert status.returncode == 0, status.stdout
+    if shape.components and set(shape.components.values()) == {"volume"}:
+        made = stack.invoke("backup.create", "daily")
+        assert made.returncode == 0, made.stderr
     plain = ["docker", "compose", "--progress", "plain", "up", "--detach", "--no-build"]
     said = subprocess.run(plain, cwd=stack.folder, capture_output=True, text=True, check=True).stderr
     assert "Recreate" not in said
