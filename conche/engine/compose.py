@@ -16,7 +16,16 @@ from typing import Any
 
 from conche.engine import containers
 from conche.engine.connection import Engine
-from conche.engine.hashes import TO_ITS_END, UP_WHOLE, asked_of, depend, resolved, shares, without_dependencies
+from conche.engine.hashes import (
+    NOTHING_TO_COPY_INTO,
+    TO_ITS_END,
+    UP_WHOLE,
+    asked_of,
+    depend,
+    resolved,
+    shares,
+    without_dependencies,
+)
 from conche.engine.ports import Port
 from conche.engine.rendered import host_files, images_named, must_exist, published_ports, replicas_of, seconds
 from conche.errors import Refused, Unreachable
@@ -251,7 +260,8 @@ class Compose:
         """
         words = ("up", "--no-start", "--no-build", "--pull", "never", *(["--no-deps"] if alone else []), *services)
         done = self.call(self.argv("--dry-run", "--progress", "plain", *words), timeout=60)
-        return asked_of(done.stderr.raw + done.stdout.raw) if done.ok else {}
+        said = done.stderr.raw + done.stdout.raw
+        return asked_of(said) if done.ok or NOTHING_TO_COPY_INTO in said else {}
 
     def hashes(self) -> dict[str, str]:
         """Service -> Compose's hash of its definition, which a container made from it carries as a label."""

@@ -15,6 +15,7 @@ from typing import Any
 
 __all__ = [
     "GONE",
+    "NOTHING_TO_COPY_INTO",
     "TO_ITS_END",
     "UP_WHOLE",
     "asked_of",
@@ -102,6 +103,12 @@ def leaves_others(would: Mapping[str, Collection[str]], project: str, service: s
     # While it replaces a container, the new one has the old one's id before its name.
     ours = re.compile(rf"(?:[0-9a-f]{{12}}_)?{name_of}")
     return bool(would) and all(LEFT.issuperset(said) for name, said in would.items() if not ours.fullmatch(name))
+
+
+NOTHING_TO_COPY_INTO = "Could not find the file / in container"
+"""How a dry run ends that would make a container with configs or secrets in it: there is none (2.26).
+
+It has spoken by then of all that the service depends on."""
 
 
 def asked_of(said: str) -> dict[str, set[str]]:

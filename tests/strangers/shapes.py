@@ -232,10 +232,59 @@ volumes: {downloads: {}}
     components={"downloads": "volume"},
 )
 
+FRONTED = Shape(
+    {
+        "docker-compose.yaml": """\
+name: NAME
+services:
+  front:
+    image: NAME/tools:1
+    environment: {LISTEN: "80"}
+    configs: [{source: front, target: /etc/front.conf}]
+    volumes: ["./front/certs:/certs:ro", "front:/data"]
+    depends_on: {api: {condition: service_started, restart: true}}
+    networks: {edge: {aliases: [www.example.org]}}
+  site:
+    build: {context: ./site, args: [GREETING]}
+    ports: [{target: 8000, published: "PORT", host_ip: 127.0.0.1}]
+    develop: {watch: [{action: rebuild, path: ./site}]}
+    networks: [edge]
+  api:
+    build: ./site
+    deploy: {replicas: 2}
+    secrets: [token]
+    networks: [edge, inside]
+  off:
+    image: NAME/tools:1
+    scale: 0
+configs:
+  front: {content: "host=${SITE_HOST:-localhost}\\n"}
+secrets:
+  token: {environment: API_TOKEN}
+networks: {edge: , inside: {internal: true}}
+volumes: {front: }
+""",
+        ".env": "API_TOKEN='swordfish $$99'\nSITE_HOST=www.${DOMAIN:-example.org}\nGREETING=\"it's ${SITE_HOST}\"\n",
+        "front/certs/README": "certificates come here\n",
+        "site/Dockerfile": """\
+FROM python:3.11-slim-bookworm
+ARG GREETING
+ENV GREETING=${GREETING}
+COPY server.py /srv/
+CMD ["python3", "/srv/server.py"]
+""",
+        "site/server.py": SERVER,
+    },
+    answer="it's www.example.org",
+    services=frozenset({"front", "site", "api"}),
+    components={"front": "volume"},
+)
+
 SHAPES: Mapping[str, Shape] = {
     "database-worker-migration": DATABASE,
     "monorepo-targets-arguments": MONOREPO,
     "include-anchors-profiles": INCLUDED,
     "development-override": OVERRIDDEN,
     "network-of-another-service": TUNNELLED,
+    "front-replicas-configs": FRONTED,
 }
