@@ -228,6 +228,8 @@ def test_a_repository_with_other_content_is_left_as_it_is(checkout: Checkout, fo
     checkout.git("push")
     checkout.git("checkout", "--orphan", "other")
     checkout.commit("something else")
+    for branch in ("main", "develop"):
+        checkout.git("checkout", "-B", branch)
     before = list(forge.pushed)
 
     error = refused(checkout)
