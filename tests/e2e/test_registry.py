@@ -45,7 +45,7 @@ def test_an_image_goes_from_a_commit_to_production(factory: tuple[SmallStack, st
 def tags(stack: SmallStack, host: str) -> list[str]:
     """As the documented curl asks for them."""
     kept = Path(os.environ["XDG_STATE_HOME"], "conche", stack.name, "git.json")
-    values = json.loads(kept.read_text())
+    values = json.loads(kept.read_text())["values"]
     pair = f"{values['registry_user']}:{values['registry_password']}".encode()
     asked = urllib.request.Request(f"http://{host}/v2/{stack.name}/tags/list")
     asked.add_header("Authorization", f"Basic {base64.b64encode(pair).decode()}")

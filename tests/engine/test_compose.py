@@ -62,6 +62,7 @@ def test_the_development_files_are_what_the_documents_promise() -> None:
             healthcheck=Healthcheck(interval=30, timeout=10, retries=3, start_period=40),
             binds=(ROOT / "src/fastapi-app",),
             user="1000:1000",
+            replicas=1,
         )
     }
     assert configuration.external_networks == ("chocolate-factory_dev-backend",)
@@ -162,11 +163,11 @@ def test_a_port_is_known_by_address_number_and_protocol(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_a_service_that_names_no_image_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_service_that_names_no_image_has_the_name_that_compose_builds_it_under(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("services: {web: {build: .}}")
+    described = compose(tmp_path / "c.yaml")
 
-    with pytest.raises(Refused, match="web names no image"):
-        compose(tmp_path / "c.yaml").configuration()
+    assert described.configuration().services["web"].image == f"{described.project}-web"
 
 
 @pytest.mark.process
