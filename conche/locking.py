@@ -99,8 +99,8 @@ TAKEN: Mapping[str, Takes] = {
             "env.networks", "images.base", "images.build", "images.push", "images.pull", "images.release",
             "images.login", "images.promote", "images.tag", "images.mirror", "images.save", "images.load",
             "secrets.render", "secrets.backup-key", "backup.cron", "backup.recovery-key",
-            # Each command of a workflow takes its own.
-            "ci.run", "ci.dispatch", "ci.rerun", "ci.cancel", "ci.secrets",
+            # Each command that these run takes its own.
+            "ci.run", "ci.dispatch", "ci.rerun", "ci.cancel", "ci.secrets", "ci.setup",
         ),
         NOTHING,
     ),
