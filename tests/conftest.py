@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, settings
 from conche.engine import images
 from conche.engine.connection import Engine
 from conche.errors import Unreachable
-from conche.images.base import provide
 from conche.stack import load
+from conche.supply.base import provide
 from tests.edged import IMAGES, EdgedStack
 from tests.guard import pytest_runtest_protocol
 from tests.isolation import IN_CI, isolate, one_at_a_time

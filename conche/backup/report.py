@@ -9,8 +9,9 @@ from pathlib import Path
 
 from conche.backup.cron import next_runs
 from conche.backup.manifest import human_size
-from conche.backup.show import new_bytes, status
 from conche.backup.site import Site, open_site
+from conche.backup.status import status
+from conche.backup.summary import new_bytes
 from conche.backup.target import Found, unwritable
 from conche.command import Invocation
 from conche.files import write_atomic

@@ -12,10 +12,10 @@ from conche.backup import online, settling, sync, users
 from conche.backup.drivers.keyring import KEY
 from conche.backup.exchange import Journal
 from conche.backup.legacy import described
+from conche.backup.list import list_
 from conche.backup.locks import environments_of, locked
 from conche.backup.manifest import ComponentRecord, human_size
 from conche.backup.proof import Proof
-from conche.backup.show import list_backups
 from conche.backup.site import Site, open_site
 from conche.backup.staging import Source, opened_key, places, stage, unpack, volumes_of
 from conche.backup.target import Found, unwritable
@@ -83,7 +83,7 @@ def restore(call: Invocation, name: str | None, wishes: Wishes) -> Outcome:
 def _offered(call: Invocation, *, offsite: bool) -> Outcome:
     """What there is to restore."""
     if not offsite:
-        listed = list_backups(call)
+        listed = list_(call)
         return replace(listed, lines=[*listed.lines, "Restore one: invoke backup.restore NAME"])
     repository, _ = sync.opened(call, open_site(call))
     there = sorted(repository.backups())

@@ -33,9 +33,9 @@ def create(
 @command(name="list")
 def list_(invocation: Invocation) -> Outcome:
     """The backups: age, size, verified when."""
-    from conche.backup.show import list_backups
+    from conche.backup.list import list_
 
-    return list_backups(invocation)
+    return list_(invocation)
 
 
 @command()
@@ -53,7 +53,7 @@ def diff(
     second: Annotated[str, "the newer one, or latest"],
 ) -> Outcome:
     """What differs between two backups."""
-    from conche.backup.show import diff
+    from conche.backup.diff import diff
 
     return diff(invocation, first, second)
 
@@ -61,7 +61,7 @@ def diff(
 @command()
 def status(invocation: Invocation) -> Outcome:
     """Whether the newest good backups are young enough; exit code 1 if not."""
-    from conche.backup.show import status
+    from conche.backup.status import status
 
     return status(invocation)
 
@@ -180,6 +180,6 @@ def recovery_key(
     path: Annotated[str, "the new file, better on another disk"],
 ) -> Outcome:
     """Make a key that opens the age keys inside backups."""
-    from conche.backup.recovery import recovery_key
+    from conche.backup.recovery_key import recovery_key
 
     return recovery_key(invocation, path)

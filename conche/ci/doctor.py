@@ -13,14 +13,14 @@ from conche.ci.validate import examine as findings
 from conche.ci.validate import workflows
 from conche.ci.waiting import explained
 from conche.command import Invocation
-from conche.doctor.checks import Finding
+from conche.doctor.doctor import Finding
 from conche.errors import ConcheError
 from conche.outcome import Outcome, Table
 
-__all__ = ["examine"]
+__all__ = ["doctor"]
 
 
-def examine(call: Invocation) -> Outcome:
+def doctor(call: Invocation) -> Outcome:
     """Run every check. Exit code 1 when something needed is missing."""
     found = [*_tools(), *_carefully("workflows", lambda: _workflows(call))]
     found += _carefully("labels", lambda: _labels(call))

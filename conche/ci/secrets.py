@@ -14,10 +14,10 @@ from conche.secrets import keys
 from conche.secrets.membership import add
 from conche.secrets.values import open_store
 
-__all__ = ["check_or_put", "key_steps", "make_key"]
+__all__ = ["key_steps", "make_key", "secrets"]
 
 
-def check_or_put(call: Invocation, *, check: bool, new_key: bool) -> Outcome:
+def secrets(call: Invocation, *, check: bool, new_key: bool) -> Outcome:
     """Look whether the secrets are on the server, or put them there."""
     if check and new_key:
         raise Refused(

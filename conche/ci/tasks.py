@@ -137,9 +137,9 @@ def secrets(
 
     SOPS_AGE_KEY from .sops/ci-age-key.txt, or else from the key in use; the others from the encrypted file.
     """
-    from conche.ci.secrets import check_or_put
+    from conche.ci.secrets import secrets
 
-    return check_or_put(invocation, check=check, new_key=new_key)
+    return secrets(invocation, check=check, new_key=new_key)
 
 
 @command(changes=True)
@@ -157,6 +157,6 @@ def setup(invocation: Invocation) -> Outcome:
 @command()
 def doctor(invocation: Invocation) -> Outcome:
     """Look at everything that the pipeline stands on."""
-    from conche.ci.doctor import examine
+    from conche.ci.doctor import doctor
 
-    return examine(invocation)
+    return doctor(invocation)

@@ -17,7 +17,7 @@ from conche.files import write_atomic
 from conche.stack import Stack
 
 if TYPE_CHECKING:
-    from conche.doctor.checks import Finding
+    from conche.doctor.doctor import Finding
 
 __all__ = ["place", "render", "write"]
 

@@ -12,6 +12,6 @@ def doctor(
     report: Annotated[str | None, "a file for a bug report: versions and findings, without names or secrets"] = None,
 ) -> Outcome:
     """Look at every prerequisite: found, needed, next command."""
-    from conche.doctor.checks import examine
+    from conche.doctor.doctor import doctor
 
-    return examine(invocation, report)
+    return doctor(invocation, report)

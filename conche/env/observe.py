@@ -17,8 +17,8 @@ from conche.engine.images import Found
 from conche.env.contents import may_have_contents, outdated
 from conche.env.definitions import altered_services
 from conche.errors import NotFound, did_you_mean
-from conche.images.own import in_registry, own_images
 from conche.stack import TRIAL, Stack
+from conche.supply.own import in_registry, own_images
 
 __all__ = ["Observed", "contents_of", "glance", "look", "observe", "service_of"]
 

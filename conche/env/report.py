@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from conche.engine.containers import Container
 from conche.env.observe import Observed
 from conche.env.plan import drift, works
-from conche.images.reference import short
 from conche.outcome import Table
 from conche.stack import Environment
+from conche.supply.reference import short
 from conche.units import span
 
 __all__ = ["as_json", "is_well", "nothing_written", "remarks", "table"]

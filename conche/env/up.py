@@ -156,9 +156,9 @@ def apply(
 ) -> None:
     """Take the steps of a plan, with a live line of what goes on."""
     from conche.env.apply import Applier
-    from conche.images.build import build as build_image
-    from conche.images.fetch import fetch
-    from conche.images.own import own_images
+    from conche.supply.build import build as build_image
+    from conche.supply.fetch import fetch
+    from conche.supply.own import own_images
 
     own = own_images(call.stack, seen.name, compose, seen.configuration)
     with call.output.progress(f"{call.output.command} --env {seen.name}") as progress:

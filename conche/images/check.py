@@ -13,12 +13,13 @@ from conche.engine.connection import Engine
 from conche.engine.dockerfile import references
 from conche.engine.images import Found
 from conche.errors import NotFound
-from conche.images.observe import CREATED, REVISION, age
-from conche.images.own import Own, chosen
-from conche.images.reference import parse
+from conche.images.chosen import chosen
 from conche.outcome import Outcome, Table
 from conche.secrets import keys
 from conche.secrets.values import open_store
+from conche.supply.inventory import CREATED, REVISION, age
+from conche.supply.own import Own
+from conche.supply.reference import parse
 from conche.units import size, span
 
 __all__ = ["check"]

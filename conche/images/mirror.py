@@ -14,13 +14,13 @@ from conche.engine.dockerfile import references
 from conche.engine.transfer import Credentials
 from conche.engine.written import services
 from conche.errors import ConcheError, NotFound, Partial
-from conche.images.fetch import fetch, mirrored
-from conche.images.login import open_registry
-from conche.images.reference import parse
-from conche.images.registry import Registry
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.output import Progress
 from conche.stack import Stack
+from conche.supply.fetch import fetch, mirrored
+from conche.supply.login import open_registry
+from conche.supply.reference import parse
+from conche.supply.registry import Registry
 
 __all__ = ["mirror", "upstream"]
 
@@ -67,7 +67,7 @@ def _is_upstream(stack: Stack, named: str) -> bool:
 def mirror(call: Invocation) -> Outcome:
     """Copy every upstream image that this stack needs into the private registry, by way of the engine."""
     engine = Engine()
-    registry, known = open_registry(call)
+    registry, known = open_registry(call.stack, call.root, call.output.redact)
     registry.check()
     wanted, pinned = upstream(call.stack, call.root)
     warnings = [f"{one} is not mirrored: what is pinned by digest is pulled under its own name only" for one in pinned]

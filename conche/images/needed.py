@@ -8,9 +8,9 @@ from typing import Any
 
 from conche.engine import containers, state
 from conche.formats import ENDING, RELEASE
-from conche.images.observe import engines
-from conche.images.reference import parse
 from conche.stack import Stack
+from conche.supply.inventory import engines
+from conche.supply.reference import parse
 
 __all__ = ["needed"]
 

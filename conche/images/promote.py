@@ -1,4 +1,4 @@
-"""images.promote, images.tag: a tag means another manifest, in the registry alone. No layer moves."""
+"""invoke images.promote: a tag means another manifest, in the registry alone. No layer moves."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from conche.command import Invocation
 from conche.engine.connection import Engine
 from conche.errors import ConcheError, NotFound, Partial, Refused
-from conche.images.login import open_registry, registry_of
-from conche.images.observe import Running, running
-from conche.images.own import Own, chosen
-from conche.images.reference import Reference, parse
-from conche.images.registry import Manifest, Registry
+from conche.images.chosen import chosen
 from conche.outcome import Outcome, Plan, Step, Table
+from conche.supply.inventory import Running, running
+from conche.supply.login import open_registry
+from conche.supply.own import Own
+from conche.supply.reference import Reference, parse
+from conche.supply.registry import Manifest, Registry
 
-__all__ = ["promote", "retag"]
+__all__ = ["Move", "carry_out", "promote"]
 
 
 @dataclass(frozen=True)
-class _Move:
+class Move:
     """A tag that shall mean a manifest.
 
     Attributes:
@@ -48,7 +49,7 @@ def promote(call: Invocation, source: str, destination: str, *, image: str | Non
     call.environment(destination)
     if source == destination:
         raise Refused("same-environment", f"{source} cannot be promoted to itself.")
-    registry, _ = open_registry(call)
+    registry, _ = open_registry(call.stack, call.root, call.output.redact)
     runs = running(call.stack, Engine(call.environment(source).engine), source)
     targets = {one.name: one.reference for one in chosen(call, destination, image)}
     moves = [
@@ -56,18 +57,7 @@ def promote(call: Invocation, source: str, destination: str, *, image: str | Non
         for one in given
         if one.name in targets
     ]
-    return _carried_out(call, registry, moves, f"invoke env.deploy --env {destination}")
-
-
-def retag(call: Invocation, source: str, new: str, *, image: str | None) -> Outcome:
-    """Give what a tag or digest means in the registry another tag."""
-    own = chosen(call, next(iter(call.stack.environments)), image)[0]
-    repository = parse(own.reference).repository
-    bare = Reference(registry_of(call.stack), repository)
-    wanted, target = bare.at(source).wanted, bare.tagged(new)
-    registry, _ = open_registry(call)
-    move = _Move(target, registry.manifest(repository, wanted), registry.digest(repository, new), "asked for")
-    return _carried_out(call, registry, [move], "")
+    return carry_out(call, registry, moves, f"invoke env.deploy --env {destination}")
 
 
 def _promotion(
@@ -80,7 +70,7 @@ def _promotion(
     runs: Sequence[Running],
     *,
     allow_dirty: bool,
-) -> _Move:
+) -> Move:
     repository = parse(own.reference).repository
     here = [one for one in runs if one.repository == repository]
     if not here:
@@ -109,7 +99,7 @@ def _promotion(
         )
     target = parse(meant)
     services = ", ".join(sorted({one.service for one in here}))
-    return _Move(target, manifest, registry.digest(repository, target.tag), f"runs in {source} as {services}")
+    return Move(target, manifest, registry.digest(repository, target.tag), f"runs in {source} as {services}")
 
 
 def _pushed(registry: Registry, repository: str, runs: Sequence[Running], source: str) -> Manifest:
@@ -161,7 +151,8 @@ def _meant(registry: Registry, repository: str, runs: Sequence[Running], found: 
     )
 
 
-def _carried_out(call: Invocation, registry: Registry, moves: Sequence[_Move], following: str) -> Outcome:
+def carry_out(call: Invocation, registry: Registry, moves: Sequence[Move], following: str) -> Outcome:
+    """Let each tag mean its manifest; `following` is the command to type next."""
     wanted = [move for move in moves if move.before != move.manifest.digest]
     plan = Plan(tuple(move.step() for move in wanted))
     if not call.dry_run:
@@ -185,7 +176,7 @@ def _carried_out(call: Invocation, registry: Registry, moves: Sequence[_Move], f
     )
 
 
-def _take_all(registry: Registry, moves: Sequence[_Move]) -> None:
+def _take_all(registry: Registry, moves: Sequence[Move]) -> None:
     """Every tag, or none where one has been moved since the plan was made.
 
     Raises:
@@ -208,7 +199,7 @@ def _take_all(registry: Registry, moves: Sequence[_Move]) -> None:
             ) from error
 
 
-def _refuse_moved(registry: Registry, move: _Move) -> None:
+def _refuse_moved(registry: Registry, move: Move) -> None:
     now = registry.digest(move.target.repository, move.target.tag)
     if now not in (move.before, move.manifest.digest):
         raise Refused(
@@ -219,7 +210,7 @@ def _refuse_moved(registry: Registry, move: _Move) -> None:
         )
 
 
-def _take(registry: Registry, move: _Move) -> None:
+def _take(registry: Registry, move: Move) -> None:
     """Put the manifest under the tag, unless somebody else has moved the tag meanwhile; then see that it is there."""
     _refuse_moved(registry, move)
     repository, tag = move.target.repository, move.target.tag

@@ -16,16 +16,16 @@ from conche.engine import images
 from conche.engine.connection import Engine
 from conche.engine.images import Found
 from conche.errors import ConcheError, Partial, Refused
-from conche.images.collect import collect, located, resume
-from conche.images.description import CREATED, moment
-from conche.images.login import open_registry
 from conche.images.needed import needed
-from conche.images.observe import STACK, Kept, Observed, digests, engines, observe, own_here, own_names
-from conche.images.reference import parse
-from conche.images.registry import Registry
 from conche.locking import every
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.stack import Stack
+from conche.supply.collect import collect, located, resume
+from conche.supply.description import CREATED, moment
+from conche.supply.inventory import STACK, Kept, Observed, digests, engines, observe, own_here, own_names
+from conche.supply.login import open_registry
+from conche.supply.reference import parse
+from conche.supply.registry import Registry
 
 __all__ = ["Decision", "decide", "prune"]
 
@@ -185,7 +185,9 @@ def prune(call: Invocation, *, keep: int, collecting: bool) -> Outcome:
     if keep < 1:
         raise Refused("keep-too-few", "--keep 0 would leave nothing to go back to.", next_command="--keep 1 or more")
     # Without a registry there is nothing to collect in, which open_registry says.
-    registry = open_registry(call)[0] if call.stack.registry or collecting else None
+    registry = (
+        open_registry(call.stack, call.root, call.output.redact)[0] if call.stack.registry or collecting else None
+    )
     # Nothing is deployed while we decide what no deploy needs: neither from this machine nor from another.
     with every(call, lambda engine: _readers(call.stack, engine)):
         if not call.dry_run and registry:

@@ -34,9 +34,9 @@ def build(
 
     Each gets the environment's tag and the git revision's; a tree that is no commit is said, and tagged `-dirty`.
     """
-    from conche.images.deliver import build_all
+    from conche.images.build import build
 
-    return build_all(invocation, env, image, fresh=no_cache)
+    return build(invocation, env, image, fresh=no_cache)
 
 
 @command(changes=True)
@@ -45,17 +45,17 @@ def push(invocation: Invocation, env: EnvironmentName = "dev", image: ImageName 
 
     The revision's tag first, then the environment's. What is cut on the way goes on where it was when run again.
     """
-    from conche.images.deliver import push_all
+    from conche.images.push import push
 
-    return push_all(invocation, env, image)
+    return push(invocation, env, image)
 
 
 @command(changes=True)
 def pull(invocation: Invocation, env: EnvironmentName = "dev", image: ImageName = None) -> Outcome:
     """Pull an environment's images from the registry."""
-    from conche.images.deliver import pull_all
+    from conche.images.pull import pull
 
-    return pull_all(invocation, env, image)
+    return pull(invocation, env, image)
 
 
 @command(changes=True)
@@ -69,7 +69,7 @@ def release(
 
     The step that a workflow calls: stdout is that reference and nothing else.
     """
-    from conche.images.deliver import release
+    from conche.images.release import release
 
     return release(invocation, env, image, allow_dirty=allow_dirty)
 
@@ -91,9 +91,9 @@ def login(
 @command(name="list")
 def list_(invocation: Invocation) -> Outcome:
     """List this stack's images: in the registry, on the engines, and which environment runs them."""
-    from conche.images.show import list_images
+    from conche.images.list import list_
 
-    return list_images(invocation)
+    return list_(invocation)
 
 
 @command()
@@ -104,7 +104,7 @@ def inspect(
     reference: Annotated[str | None, "any other image, as registry/repository:tag"] = None,
 ) -> Outcome:
     """Show what an image says of itself, and how far a rebuild would give the same bytes."""
-    from conche.images.show import inspect
+    from conche.images.inspect import inspect
 
     return inspect(invocation, env, image, reference)
 
@@ -134,9 +134,9 @@ def tag(
     image: Annotated[str | None, "image of stack.yaml; default: the first"] = None,
 ) -> Outcome:
     """Give an image in the registry another tag."""
-    from conche.images.promote import retag
+    from conche.images.tag import tag
 
-    return retag(invocation, source, new, image=image)
+    return tag(invocation, source, new, image=image)
 
 
 @command(changes=True, destroys=True, waits=True)
@@ -174,7 +174,7 @@ def save(
     force: Annotated[bool, "replace a file that is there"] = False,
 ) -> Outcome:
     """Write an environment's images to a file, for a host without any registry."""
-    from conche.images.archive import save
+    from conche.images.save import save
 
     return save(invocation, env, image, to, force=force)
 
@@ -186,7 +186,7 @@ def load(
     env: Annotated[str | None, "environment whose engine gets them; default: the engine in use"] = None,
 ) -> Outcome:
     """Load images from a file; one that was damaged on its way is refused."""
-    from conche.images.archive import load
+    from conche.images.load import load
 
     return load(invocation, file, env)
 

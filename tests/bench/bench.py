@@ -30,8 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from conche.engine.connection import Engine  # noqa: E402 - a script has its own folder on the path, and not the root
-from conche.images.base import provide  # noqa: E402
 from conche.stack import load  # noqa: E402
+from conche.supply.base import provide  # noqa: E402
 from tests.bench import backup, deploys  # noqa: E402
 from tests.images.registries import USER, serving  # noqa: E402
 

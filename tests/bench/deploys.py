@@ -19,8 +19,8 @@ from pathlib import Path
 
 from conche.engine import containers
 from conche.engine.connection import Engine
-from conche.images.base import provide
 from conche.stack import load
+from conche.supply.base import provide
 from tests.edged import EdgedStack, built
 from tests.load import Load
 from tests.stacks import free_port

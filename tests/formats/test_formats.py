@@ -61,8 +61,8 @@ NO_STATE = {
     "env/deploy/swarm_stack.py": {"content"},  # Docker's input
     "env/inside.py": {"config"},  # shown
     "env/trial.py": {"start_and_wait"},  # Compose's input
-    "images/base.py": {"import_argv"},  # Docker's input
-    "images/registry.py": {"_token"},  # a key in memory
+    "supply/base.py": {"import_argv"},  # Docker's input
+    "supply/registry.py": {"_token"},  # a key in memory
     "init/writing.py": {"flow"},  # a line of stack.yaml
     "output.py": {"_hand_on", "_document"},  # shown, with a schema of its own
     "secret.py": {"forms"},  # searched for

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from conche.engine.connection import Engine
-from conche.images.base import provide
 from conche.stack import load
+from conche.supply.base import provide
 from tests.images.registries import PrivateRegistry, Shop, serving
 from tests.isolation import one_at_a_time
 from tests.stacks import ROOT

@@ -16,8 +16,8 @@ import bcrypt
 
 from conche.engine.connection import Engine
 from conche.engine.transfer import Credentials
-from conche.images.registry import Registry
 from conche.secret import Secret
+from conche.supply.registry import Registry
 from tests.stacks import SmallStack, free_port
 
 USER = "admin"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from conche.images.login import advice
 from conche.stack import parse
+from conche.supply.login import advice
 
 LOGIN = "login: {user: who, password: word}\nsecrets: {declared: {who: {}, word: {}}}\n"
 ELSEWHERE = "invoke images.login    # asks it again; or correct `registry` in stack.yaml"

@@ -15,11 +15,12 @@ from conche.engine import images, transfer
 from conche.engine.connection import Engine
 from conche.engine.transfer import Credentials
 from conche.errors import Unreachable
-from conche.images.deliver import _Given, _push, _see_pulled
-from conche.images.reference import parse
-from conche.images.registry import Registry
+from conche.images.pull import _see_pulled
 from conche.output import Output, Progress
 from conche.secret import Secret
+from conche.supply.own import Tagged, push
+from conche.supply.reference import parse
+from conche.supply.registry import Registry
 from tests.images.registries import USER, PrivateRegistry, Shop, serving
 
 pytestmark = pytest.mark.engine
@@ -260,10 +261,10 @@ def test_an_engine_that_knows_another_registry_by_that_name_is_noticed(
     pushed: Shop, engine: Engine, registry_image: str, tmp_path: Path
 ) -> None:
     known = Credentials(USER, Secret(pushed.registry.password))
-    given = _Given("web", parse(pushed.image), "")
+    given = Tagged("web", parse(pushed.image), "")
     with serving(engine, registry_image, tmp_path / "other") as other:
         with pytest.raises(Unreachable) as differs:
-            _push(engine, other.client(), given, known, Progress(Output("images.push")))
+            push(engine, other.client(), given, known, Progress(Output("images.push")))
         with pytest.raises(Unreachable):
             _see_pulled(engine, other.client(), given.reference, "sha256:" + "0" * 64)
 

@@ -13,8 +13,9 @@ import pytest
 from conche.engine import images
 from conche.engine.connection import Engine
 from conche.errors import Refused, Unreachable
-from conche.images.base import LABEL, Origin, base, bootstrap_argv, import_argv, provide
+from conche.images.base import base
 from conche.stack import Base, parse
+from conche.supply.base import LABEL, Origin, bootstrap_argv, import_argv, provide
 
 WANTED = Base(suite="bookworm", packages=("ca-certificates",))
 NOWHERE = f"registry.invalid/conche-{uuid.uuid4().hex[:10]}:1"

@@ -9,9 +9,9 @@ import pytest
 
 from conche.engine.dockerfile import references
 from conche.engine.images import Build, _build_failed
-from conche.images.build import _host_secrets
-from conche.images.revision import Revision, revision
 from conche.process import Captured, Completed
+from conche.supply.build import _host_secrets
+from conche.supply.revision import Revision, revision
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conche.engine.connection import Engine
-from conche.images.registry import Registry
+from conche.supply.registry import Registry
 from tests.images.registries import USER, PrivateRegistry
 from tests.stacks import SmallStack, free_port
 

@@ -10,10 +10,10 @@ import pytest
 
 from conche.engine.connection import Engine
 from conche.errors import NotFound, Refused
-from conche.images.description import Description, describe, moment
-from conche.images.observe import Running
 from conche.images.promote import _meant
-from conche.images.registry import Manifest
+from conche.supply.description import Description, describe, moment
+from conche.supply.inventory import Running
+from conche.supply.registry import Manifest
 from tests.images.registries import USER, Shop
 from tests.images.test_promote import up
 

@@ -10,10 +10,10 @@ import pytest
 
 from conche.engine import images
 from conche.engine.connection import Engine
-from conche.images.fetch import mirrored
 from conche.images.mirror import upstream
-from conche.images.reference import parse
 from conche.stack import load
+from conche.supply.fetch import mirrored
+from conche.supply.reference import parse
 from tests import warm
 from tests.images.registries import Shop
 

@@ -16,9 +16,9 @@ from conche.engine import images, lock
 from conche.engine.connection import Engine
 from conche.engine.images import Found
 from conche.engine.state import State
-from conche.images.observe import Kept, Observed, Running
 from conche.images.prune import Decision, decide
 from conche.stack import Stack, parse
+from conche.supply.inventory import Kept, Observed, Running
 from tests import warm
 from tests.images.registries import PrivateRegistry, Shop, serving
 

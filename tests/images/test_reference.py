@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from conche.errors import Refused
-from conche.images.reference import LONGEST, Reference, parse
+from conche.supply.reference import LONGEST, Reference, parse
 
 DIGEST = "sha256:" + "a" * 64
 

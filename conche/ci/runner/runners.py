@@ -22,12 +22,12 @@ from conche.engine.dockerfile import references
 from conche.env import inside
 from conche.env import up as environments
 from conche.errors import ConcheError, NotFound, Refused, Unreachable, did_you_mean
-from conche.images.fetch import fetch
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.output import at_terminal
 from conche.secret import Secret
 from conche.secrets.values import PLACEHOLDERS, for_environment
 from conche.session import open_compose
+from conche.supply.fetch import fetch
 
 __all__ = ["logs", "status", "token", "up"]
 

@@ -267,7 +267,7 @@ def actions_secrets(site: Site) -> list[Step]:
 
 def put_secrets(site: Site) -> None:
     """As `ci.secrets` does."""
-    site.warnings += of_actions.check_or_put(site.call, check=False, new_key=False).warnings
+    site.warnings += of_actions.secrets(site.call, check=False, new_key=False).warnings
 
 
 def protected_branch(site: Site) -> list[Step]:

@@ -13,9 +13,9 @@ from conche.env.deploy.handover import Handover
 from conche.env.deploy.look import NOTHING
 from conche.env.deploy.records import Placed, Record
 from conche.env.plan import done
-from conche.images.reference import short
 from conche.outcome import Plan, Step, Table
 from conche.stack import Deploy
+from conche.supply.reference import short
 
 __all__ = ["Change", "changes", "plan_record", "plan_release", "plan_route", "table"]
 

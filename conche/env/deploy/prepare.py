@@ -19,17 +19,17 @@ from conche.env.deploy.document import CONFIGS, SECRETS, Document, definition, m
 from conche.env.deploy.edge import Template, read_template
 from conche.env.deploy.records import Placed, Record, who
 from conche.errors import NotFound, Refused, Unreachable
-from conche.images.fetch import fetch
-from conche.images.login import open_registry
-from conche.images.observe import REVISION
-from conche.images.own import in_registry, own_images
-from conche.images.reference import Reference, parse
-from conche.images.revision import Revision, revision
 from conche.secret import SECRET_NAME, Secret
 from conche.secrets.seal import fingerprint
 from conche.secrets.values import for_environment, used_by
 from conche.session import open_compose
 from conche.stack import Deploy
+from conche.supply.fetch import fetch
+from conche.supply.inventory import REVISION
+from conche.supply.login import open_registry
+from conche.supply.own import in_registry, own_images
+from conche.supply.reference import Reference, parse
+from conche.supply.revision import Revision, revision
 from conche.units import size
 
 __all__ = ["Prepared", "Wanted", "fingerprinted", "kept_images", "prepare", "pulled", "read_contents", "see_disk"]
@@ -293,7 +293,7 @@ def _pins(
 
 
 def _pinned(call: Invocation, at: Reference) -> str:
-    registry, _ = open_registry(call)
+    registry, _ = open_registry(call.stack, call.root, call.output.redact)
     return str(at.pinned(registry.manifest(at.repository, at.wanted).digest))
 
 

@@ -29,11 +29,11 @@ from conche.env.deploy.swarm_stack import Sent, to_stack
 from conche.env.deploy.view import open_records, opened_if_possible, require_whole
 from conche.errors import ConcheError, Interrupted, NotRestored, Refused, Restored, Told
 from conche.files import private_folder, write_atomic
-from conche.images.login import credentials
 from conche.outcome import Plan
 from conche.output import Progress
 from conche.process import signals_deferred
 from conche.stack import Deploy
+from conche.supply.login import credentials
 
 __all__ = ["SwarmPipeline", "docker_config", "open_swarm", "settle_swarm"]
 

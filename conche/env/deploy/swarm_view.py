@@ -13,8 +13,8 @@ from conche.env.deploy.records import Record, Records
 from conche.env.deploy.swarm_stack import swarm_changes
 from conche.env.deploy.view import open_records, show_records
 from conche.errors import Refused
-from conche.images.reference import short
 from conche.outcome import Outcome, Plan, Step, Table
+from conche.supply.reference import short
 
 __all__ = ["SwarmObserved", "changes_on_swarm", "down_swarm", "look_at_swarm"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from conche.engine.connection import Engine
-from conche.images.base import provide
 from conche.stack import load
+from conche.supply.base import provide
 from tests.edged import EdgedStack
 from tests.stacks import free_port
 

@@ -19,11 +19,11 @@ from conche.env.deploy.document import Document
 from conche.env.deploy.swarm import docker_config
 from conche.env.deploy.swarm_stack import to_stack
 from conche.errors import Refused
-from conche.images.observe import running
 from conche.secret import Secret
 from conche.secrets.scan import Needles
 from conche.secrets.scan_logs import scan_container_logs
 from conche.stack import Deploy, load
+from conche.supply.inventory import running
 from tests import warm
 from tests.edged import EdgedStack
 from tests.stacks import free_port

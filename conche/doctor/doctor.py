@@ -25,7 +25,7 @@ from conche.secrets import keys
 from conche.secrets.values import open_store
 from conche.version import is_packaged, version
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "doctor"]
 
 OLDEST_ENGINE, OLDEST_SOPS = (20, 10), (3, 11)
 
@@ -61,7 +61,7 @@ class Finding:
 Check = Callable[[Invocation, Engine], Iterator[Finding]]
 
 
-def examine(call: Invocation, to: str | None = None) -> Outcome:
+def doctor(call: Invocation, to: str | None = None) -> Outcome:
     """Run every check. Exit code 1 when something needed is missing.
 
     Args:

@@ -9,11 +9,11 @@ from pathlib import Path
 from conche.engine import images, transfer
 from conche.engine.connection import Engine
 from conche.errors import ConcheError
-from conche.images.base import Origin, provide
-from conche.images.login import credentials, registry_of
-from conche.images.reference import Reference, parse
 from conche.output import Progress
 from conche.stack import Stack
+from conche.supply.base import Origin, provide
+from conche.supply.login import credentials, registry_of
+from conche.supply.reference import Reference, parse
 
 __all__ = ["MIRROR", "fetch", "mirrored"]
 

@@ -11,10 +11,10 @@ from conche.engine import containers, images, swarm
 from conche.engine.connection import Engine
 from conche.engine.images import Found
 from conche.errors import ConcheError, NotFound
-from conche.images.description import CREATED, describe, moment
-from conche.images.reference import parse
-from conche.images.registry import Manifest, Registry
 from conche.stack import Stack
+from conche.supply.description import CREATED, describe, moment
+from conche.supply.reference import parse
+from conche.supply.registry import Manifest, Registry
 
 __all__ = [
     "CREATED",

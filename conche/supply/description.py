@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conche.errors import ConcheError, NotFound
-from conche.images.registry import Manifest, Registry
+from conche.supply.registry import Manifest, Registry
 
 __all__ = ["CREATED", "Description", "describe", "moment"]
 

@@ -1,53 +1,17 @@
-"""This stack's own images: those that stack.yaml describes, and those that `build:` in a Compose file does."""
+"""Which of the images that are built here a command is about."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from conche.command import Invocation
-from conche.engine.compose import Compose, Configuration
 from conche.errors import NotFound, Refused, did_you_mean
-from conche.images.reference import parse
 from conche.session import open_compose
-from conche.stack import Stack
+from conche.supply.own import Own, own_images
 
-__all__ = ["Own", "chosen", "in_registry", "own_images"]
-
-
-@dataclass(frozen=True)
-class Own:
-    """An image that this repository builds, in one environment.
-
-    Attributes:
-        name: in stack.yaml, or of the service whose `build:` describes it.
-        compose: what builds it; None where stack.yaml says how.
-        rendered: Compose's rendering of the files with that service.
-    """
-
-    name: str
-    reference: str
-    compose: Compose | None = field(default=None, repr=False)
-    rendered: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-
-def own_images(stack: Stack, environment: str, compose: Compose, configuration: Configuration) -> dict[str, Own]:
-    """The own images of an environment by reference; what stack.yaml says of one goes before its `build:`."""
-    rendered = configuration.rendered
-    built: dict[str, Own] = {}
-    for name, service in configuration.services.items():
-        if ((rendered.get("services") or {}).get(name) or {}).get("build"):
-            built.setdefault(service.image, Own(name, service.image, compose, rendered))
-    described = {stack.reference(name, environment): name for name in stack.images}
-    return {**built, **{reference: Own(name, reference) for reference, name in described.items()}}
-
-
-def in_registry(stack: Stack, reference: str) -> bool:
-    """Whether an image of that name is kept in the private registry; else it is where it was built."""
-    return stack.registry is not None and parse(reference).registry == stack.registry
+__all__ = ["chosen"]
 
 
 def chosen(call: Invocation, environment: str, image: str | None) -> list[Own]:

@@ -1,4 +1,4 @@
-"""images.save, images.load: an environment's images as one file, for hosts without any registry."""
+"""invoke images.save: images as one file, for hosts without any registry."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 
 from conche.command import Invocation
 from conche.engine import images
-from conche.engine.connection import Engine, translated
+from conche.engine.connection import Engine
 from conche.errors import NotFound, Refused, Unreachable
 from conche.files import write_atomic
-from conche.images.own import chosen
+from conche.images.chosen import chosen
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.process import run
 from conche.units import size
 
-__all__ = ["load", "save"]
+__all__ = ["digest_of", "save", "sidecar_of"]
 
 
 def save(call: Invocation, environment: str, image: str | None, to: str, *, force: bool) -> Outcome:
@@ -50,7 +50,7 @@ def save(call: Invocation, environment: str, image: str | None, to: str, *, forc
         changed=True,
         plan=plan,
         tables=[Table(("file", "size", "sha256"), ((str(target), size(written), digest),))],
-        lines=[f"On the other host: invoke images.load '{target.name}'    # with {_sidecar(target).name} beside it"],
+        lines=[f"On the other host: invoke images.load '{target.name}'    # with {sidecar_of(target).name} beside it"],
     )
 
 
@@ -68,57 +68,21 @@ def _saved(engine: Engine, references: Sequence[str], target: Path) -> str:
                 evidence=done.last_lines(3), next_command=f"df -h {shlex.quote(str(target.parent))}",
             )  # fmt: skip
         done.require("saving images")
-        digest = _digest(folder / "images.tar")
+        digest = digest_of(folder / "images.tar")
         # First what it is compared with: a kill in between leaves a pair that images.load refuses.
-        write_atomic(_sidecar(target), f"{digest}  {target.name}\n".encode())
+        write_atomic(sidecar_of(target), f"{digest}  {target.name}\n".encode())
         os.replace(folder / "images.tar", target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return digest
 
 
-def load(call: Invocation, file: str, environment: str | None) -> Outcome:
-    """Load images from a file that images.save has written; a file that differs from its sha256 is refused."""
-    source = Path(file).expanduser().absolute()
-    if not source.is_file():
-        raise NotFound("no-such-file", f"There is no file {source}.")
-    engine = Engine(call.environment(environment).engine if environment else None)
-    plan = Plan((Step("load", f"file {source}", "asked for"),))
-    sidecar = _sidecar(source)
-    known = sidecar.read_text(errors="replace").split()[:1] if sidecar.is_file() else []
-    if known and known != [_digest(source)]:
-        raise Refused(
-            "archive-damaged",
-            f"{source.name} is not what was saved: its sha256 differs from {sidecar.name}. Nothing was loaded.",
-            next_command="copy it again",
-        )
-    if call.dry_run:
-        return Outcome(plan=plan)
-    with translated(engine.address):
-        engine.client.ping()
-    with call.output.progress(f"loading {source.name}"):
-        done = run(
-            ["docker", "image", "load", "--input", str(source)], extra_env=engine.cli_environment(), timeout=3600
-        )
-    if not done.ok:
-        raise Refused(
-            "archive-damaged", f"The engine cannot read {source.name}.", evidence=done.last_lines(3),
-            next_command="copy it again",
-        )  # fmt: skip
-    loaded = [line.partition(": ")[2] for line in done.stdout.raw.splitlines() if line.startswith("Loaded image")]
-    return Outcome(
-        value={"file": str(source), "images": loaded},
-        changed=True,
-        plan=plan,
-        tables=[Table(("image",), tuple((one,) for one in loaded))],
-        warnings=[] if known else [f"there is no {sidecar.name}: nothing was compared"],
-    )
-
-
-def _sidecar(archive: Path) -> Path:
+def sidecar_of(archive: Path) -> Path:
+    """The file beside it that holds its sha256."""
     return archive.with_name(f"{archive.name}.sha256")
 
 
-def _digest(file: Path) -> str:
+def digest_of(file: Path) -> str:
+    """Its sha256, in hex."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from conche.engine.transfer import Credentials
 from conche.errors import KeyUnusable, NotFound, Refused, Unreachable, did_you_mean
-from conche.images.reference import Reference
 from conche.stack import is_here
+from conche.supply.reference import Reference
 
 if TYPE_CHECKING:
     import httpx

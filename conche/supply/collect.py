@@ -13,10 +13,10 @@ from conche.engine import containers, oneoff
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.errors import Refused
-from conche.images.registry import Registry
 from conche.output import Progress
 from conche.process import signals_deferred
 from conche.stack import is_here
+from conche.supply.registry import Registry
 
 __all__ = ["collect", "located", "resume"]
 

@@ -1,0 +1,52 @@
+"""invoke images.pull"""
+
+from __future__ import annotations
+
+from conche.command import Invocation
+from conche.engine import images, transfer
+from conche.engine.connection import Engine
+from conche.images.chosen import chosen
+from conche.outcome import Outcome, Plan, Step, Table
+from conche.supply.login import open_registry, two_sides
+from conche.supply.own import differs
+from conche.supply.reference import Reference, parse
+from conche.supply.registry import Registry
+
+__all__ = ["pull"]
+
+
+def pull(call: Invocation, environment: str, image: str | None) -> Outcome:
+    """Pull an environment's images from the registry."""
+    engine = Engine(call.environment(environment).engine)
+    given = [parse(one.reference) for one in chosen(call, environment, image)]
+    plan = Plan(tuple(Step("pull", f"image {one}", "asked for") for one in given))
+    if call.dry_run:
+        return Outcome(plan=plan)
+    registry, known = open_registry(call.stack, call.root, call.output.redact, engine)
+    # Asked first: the registry tells which tags there are, the engine only that there is none.
+    meant = [registry.manifest(one.repository, one.tag) for one in given]
+    before = [images.find(engine, str(one)) for one in given]
+    with call.output.progress(f"pulling from {call.stack.registry}") as progress:
+        for one, manifest in zip(given, meant, strict=True):
+            progress.step(f"pulling {one}")
+            transfer.pull(engine, one.name, one.tag, known, progress.amount)
+            _see_pulled(engine, registry, one, manifest.digest)
+    after = [images.find(engine, str(one)) for one in given]
+    states = ["same" if old and new and old.id == new.id else "pulled" for old, new in zip(before, after, strict=True)]
+    rows = tuple((str(one), state) for one, state in zip(given, states, strict=True))
+    return Outcome(
+        value={str(one): state for one, state in zip(given, states, strict=True)},
+        changed="pulled" in states,
+        plan=plan,
+        tables=[Table(("image", "state"), rows)],
+        lines=[f"Next: invoke env.update --env {environment} --service NAME    # replaces one service by it"],
+        warnings=two_sides(call.stack, engine),
+    )
+
+
+def _see_pulled(engine: Engine, registry: Registry, one: Reference, meant: str) -> None:
+    """See that what the engine has now is what the registry, as we see it, means by the tag; it may have moved."""
+    found = images.find(engine, str(one))
+    here = {parse(text).digest for text in (found.digests if found else ()) if parse(text).name == one.name}
+    if meant not in here and registry.digest(one.repository, one.tag) not in here:
+        raise differs(engine, registry, f"means something else by {one} than what was pulled")

@@ -1,0 +1,23 @@
+"""invoke images.tag"""
+
+from __future__ import annotations
+
+from conche.command import Invocation
+from conche.images.chosen import chosen
+from conche.images.promote import Move, carry_out
+from conche.outcome import Outcome
+from conche.supply.login import open_registry, registry_of
+from conche.supply.reference import Reference, parse
+
+__all__ = ["tag"]
+
+
+def tag(call: Invocation, source: str, new: str, *, image: str | None) -> Outcome:
+    """Give what a tag or digest means in the registry another tag."""
+    own = chosen(call, next(iter(call.stack.environments)), image)[0]
+    repository = parse(own.reference).repository
+    bare = Reference(registry_of(call.stack), repository)
+    wanted, target = bare.at(source).wanted, bare.tagged(new)
+    registry, _ = open_registry(call.stack, call.root, call.output.redact)
+    move = Move(target, registry.manifest(repository, wanted), registry.digest(repository, new), "asked for")
+    return carry_out(call, registry, [move], "")

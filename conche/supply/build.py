@@ -1,0 +1,160 @@
+"""How an image of this stack is built: its arguments, its base images, and what the build may know of the host."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from conche.engine import images
+from conche.engine.builds import ServiceBuild, base_images
+from conche.engine.builds import build as build_service
+from conche.engine.connection import Engine
+from conche.engine.dockerfile import references
+from conche.files import private_folder, write_atomic
+from conche.output import Progress
+from conche.process import Captured
+from conche.stack import Stack
+from conche.supply.fetch import fetch
+from conche.supply.inventory import STACK
+from conche.supply.own import Own
+from conche.supply.reference import parse
+from conche.supply.revision import Revision, revision
+
+__all__ = ["build"]
+
+CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Where a host says which authorities it trusts, the most general first."""
+
+PIP_VARIABLES = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT")
+"""pip's settings that a build needs to reach what the host's pip reaches; they may hold a password."""
+
+CA_IN_BUILD = "/etc/ssl/certs/ca-certificates.crt"
+
+
+def build(
+    stack: Stack,
+    root: Path,
+    engine: Engine,
+    own: Own,
+    progress: Progress,
+    *,
+    fresh: bool = False,
+    reproducible: bool = False,
+) -> str:
+    """Build one image of the stack under its own name and its git revision's tag.
+
+    Args:
+        fresh: take nothing from the build cache.
+        reproducible: let the engine write the files' times anew, where it can; that takes some seconds.
+
+    Returns:
+        The reference it has now.
+    """
+    at = revision(root)
+    said = f"building {own.reference}" + (f" from {at.name}" if at.tag else "")
+    if own.compose is not None:
+        _by_compose(stack, root, engine, own, at, progress, fresh=fresh, said=said)
+        return own.reference
+    reference, image = own.reference, own.name
+    dockerfile = root / stack.images[image].dockerfile
+    for base in references(dockerfile.read_text(encoding="utf-8")):
+        fetch(stack, root, engine, base, progress, anew=False)
+    progress.step(said)
+    anew = reproducible and images.normalises(engine)[0]
+    with _host_secrets() as secrets, private_folder(large=True) as folder:
+        wanted = images.Build(
+            reference=reference,
+            dockerfile=dockerfile,
+            context=root / stack.images[image].context,
+            arguments=_arguments(at),
+            secrets=secrets,
+            labels={STACK: stack.name, **_labels(at)},
+            also=_further(reference, at),
+            fresh=fresh,
+            archive=folder / "image.tar" if anew else None,
+        )
+        images.build(engine, wanted, on_line=_only_steps(progress))
+    return reference
+
+
+def _by_compose(
+    stack: Stack, root: Path, engine: Engine, own: Own, at: Revision, progress: Progress, *, fresh: bool, said: str
+) -> None:
+    """Build what a service's `build:` describes, by Compose, which knows every key of it."""
+    assert own.compose is not None
+    services = own.rendered["services"]
+    made_here = {service["image"] for service in services.values() if service.get("build")}
+    for base in base_images(own.rendered, own.name):
+        if base not in made_here:
+            fetch(stack, root, engine, base, progress, anew=False)
+    progress.step(said)
+    with _host_secrets() as secrets:
+        wanted = ServiceBuild(
+            own.name,
+            own.reference,
+            tags=_further(own.reference, at),
+            labels={STACK: stack.name, **_labels(at)},
+            arguments=_arguments(at),
+            secrets=secrets,
+            fresh=fresh,
+        )
+        build_service(own.compose, own.rendered, wanted, _only_steps(progress))
+
+
+def _further(reference: str, at: Revision) -> tuple[str, ...]:
+    """The revision's tag beside the environment's."""
+    return (parse(reference).tagged(at.tag).familiar,) if at.tag else ()
+
+
+def _arguments(at: Revision) -> Mapping[str, str]:
+    """BuildKit takes SOURCE_DATE_EPOCH for the image's own times: https://reproducible-builds.org/specs/source-date-epoch/"""
+    return {
+        "REVISION": at.name,
+        "VERSION": at.version,
+        "CREATED": at.created,
+        "SOURCE_DATE_EPOCH": str(at.epoch),
+    }
+
+
+def _labels(at: Revision) -> Mapping[str, str]:
+    """Source: https://github.com/opencontainers/image-spec/blob/main/annotations.md"""
+    said = {"revision": at.name, "version": at.version, "created": at.created}
+    return {f"org.opencontainers.image.{name}": value for name, value in said.items()}
+
+
+def _only_steps(progress: Progress) -> Callable[[Captured], None]:
+    """Of BuildKit's plain output, the line that names the step under way, such as `[runtime 3/5] RUN …`."""
+
+    def show(line: Captured) -> None:
+        _, _, words = str(line).partition(" ")
+        if words.startswith("["):
+            counted = re.match(r"\[[^\]]*?(\d+)/(\d+)\]", words)
+            if counted:
+                progress.amount(f"building: {words}", int(counted[1]) - 1, int(counted[2]))
+            else:
+                progress.detail(f"building: {words}")
+
+    return show
+
+
+@contextmanager
+def _host_secrets() -> Iterator[Mapping[str, Path]]:
+    """The host's CA bundle and pip settings as build secrets: in no layer, gone afterwards."""
+    bundle = next((Path(os.environ[name]) for name in CA_VARIABLES if os.environ.get(name)), None)
+    bundle = bundle if bundle and bundle.is_file() else None
+    with private_folder() as folder:
+        secrets = {"ca": bundle} if bundle else {}
+        settings = [
+            f"{name[4:].lower().replace('_', '-')} = {os.environ[name]}"
+            for name in PIP_VARIABLES
+            if os.environ.get(name)
+        ]
+        if bundle:
+            settings.append(f"cert = {CA_IN_BUILD}")
+        if settings:
+            write_atomic(folder / "pip.conf", ("[global]\n" + "\n".join(settings) + "\n").encode(), mode=0o600)
+            secrets["pip"] = folder / "pip.conf"
+        yield secrets
