@@ -150,6 +150,14 @@ def e2e(session: nox.Session) -> None:
 
 
 @nox.session
+def real(session: nox.Session) -> None:
+    """The documented roads on real servers' images, each step timed; -- SERVER ... for some. 9: an image is missing."""
+    ended = subprocess.run([sys.executable, "-m", "tests.real", *session.posargs], check=False).returncode
+    if ended:
+        raise SystemExit(ended)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Speed, as ratios against named rivals in the same run; -- --only NAME for a part of it."""
     session.run("python", "tests/bench/bench.py", *session.posargs)
