@@ -14,8 +14,8 @@ from conche.engine.dotenv import as_compose_reads
 from conche.errors import ConcheError
 from conche.files import read_text
 from conche.secret import SECRET_NAME, Redactor, Secret
-from conche.secrets.values import for_environment, variables
 from conche.stack import Environment, Stack
+from conche.vault.values import for_environment, variables
 
 __all__ = ["open_compose"]
 
@@ -32,7 +32,7 @@ def open_compose(call: Invocation, name: str, secrets: Mapping[str, Secret] | No
     What Compose and the engine say is read as it is; the command's output redacts these secrets from now on.
 
     Args:
-        secrets: by name, as `conche.secrets.values` gives them; by default those that can be had without a complaint,
+        secrets: by name, as `conche.vault.values` gives them; by default those that can be had without a complaint,
             which is enough to look.
     """
     stack, root = call.stack, call.root
@@ -97,7 +97,7 @@ def _dotenv(
     """What .env says, by Compose's rules; of what sets up Compose and the Docker CLI only the profiles."""
     if not file.is_file():
         return {}
-    from conche.secrets.dotenv import parse
+    from conche.vault.dotenv import parse
 
     text = read_text(file, file.name)
     found = parse(text)

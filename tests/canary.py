@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from conche.secret import Secret
-from conche.secrets.scan import Needles
+from conche.vault.leaks import Needles
 from tests import warm
 
 HOOK = """\

@@ -29,8 +29,8 @@ from conche.errors import CheckFailed, ConcheError, NotFound, Refused, Restored,
 from conche.files import write_atomic
 from conche.outcome import Outcome, Plan, Step
 from conche.process import run
-from conche.secrets import keys
 from conche.stack import KINDS, Component, Kind
+from conche.vault import keys
 from conche.version import version
 
 __all__ = ["Wishes", "create", "in_order"]

@@ -8,7 +8,7 @@ from conche.command import Invocation
 from conche.errors import Refused
 from conche.files import write_atomic
 from conche.outcome import Outcome, Plan, Step
-from conche.secrets import keys
+from conche.vault import keys
 
 __all__ = ["recovery_key"]
 

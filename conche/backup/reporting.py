@@ -42,7 +42,7 @@ def secrets_of(call: Invocation, site: Site, names: tuple[str, ...]) -> dict[str
     Raises:
         KeyUnusable: there is no key for it.
     """
-    from conche.secrets.values import open_store
+    from conche.vault.values import open_store
 
     values = open_store(site.stack, site.root).read()
     call.output.redact.learn(values[name] for name in names if name in values)

@@ -15,7 +15,7 @@ from conche.secret import Secret
 
 if TYPE_CHECKING:
     from conche.backup.site import Site
-    from conche.secrets.keys import Key
+    from conche.vault.keys import Key
 
 __all__ = ["PASSPHRASE", "check_recipients", "open_sealed", "seal"]
 

@@ -21,7 +21,7 @@ from conche.backup.site import Site
 from conche.engine import volumes
 from conche.engine.connection import Engine
 from conche.errors import KeyUnusable
-from conche.secrets import keys
+from conche.vault import keys
 
 __all__ = ["Source", "Staged", "blocks", "fill_volume", "opened_key", "places", "stage", "unpack", "volumes_of"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from conche.command import Invocation
 from conche.secret import Secret
-from conche.secrets import keys
-from conche.secrets.values import open_store
+from conche.vault import keys
+from conche.vault.values import open_store
 
 __all__ = ["AGE_KEY", "CI_KEY", "ci_key", "values"]
 

@@ -10,9 +10,9 @@ from conche.command import Invocation
 from conche.errors import KeyUnusable, Refused
 from conche.files import write_atomic
 from conche.outcome import Outcome, Plan, Step, Table
-from conche.secrets import keys
-from conche.secrets.membership import add
-from conche.secrets.values import open_store
+from conche.secrets.recipients.add import add
+from conche.vault import keys
+from conche.vault.values import open_store
 
 __all__ = ["key_steps", "make_key", "secrets"]
 

@@ -21,8 +21,8 @@ from conche.engine.connection import Engine, translated
 from conche.errors import ConcheError, KeyUnusable
 from conche.outcome import Outcome, Table
 from conche.process import run
-from conche.secrets import keys
-from conche.secrets.values import open_store
+from conche.vault import keys
+from conche.vault.values import open_store
 from conche.version import is_packaged, version
 
 __all__ = ["Finding", "doctor"]

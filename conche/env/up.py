@@ -16,8 +16,8 @@ from conche.env.plan import plan_up
 from conche.errors import Refused
 from conche.outcome import Outcome, Plan, Step
 from conche.secret import Secret
-from conche.secrets.values import for_environment, used_by
 from conche.session import open_compose
+from conche.vault.values import for_environment, used_by
 
 __all__ = ["apply", "nothing_to_do", "reported", "restart", "up", "update"]
 
@@ -97,7 +97,7 @@ def _as_released(call: Invocation, name: str, compose: Compose) -> Observed | No
     if not state.kept(compose.engine, compose.project):
         return None
     from conche.env.deploy.view import look_at_release
-    from conche.secrets import keys
+    from conche.vault import keys
 
     if call.stack.secrets is not None and keys.find(call.root) is None:
         return None  # nobody can tell what the files say
@@ -115,7 +115,7 @@ def _refreshed(call: Invocation, name: str, secrets: Mapping[str, Secret]) -> tu
     section = call.stack.secrets
     if section is None or not secrets:
         return set(), frozenset()
-    from conche.secrets import render
+    from conche.vault import render
 
     # Compose cannot mount a file that is not there, so what is optional and absent is an empty one.
     optional = render.emptied(call.root, section, used_by(section, name))

@@ -15,12 +15,12 @@ from conche.engine.images import Found
 from conche.errors import NotFound
 from conche.images.chosen import chosen
 from conche.outcome import Outcome, Table
-from conche.secrets import keys
-from conche.secrets.values import open_store
 from conche.supply.inventory import CREATED, REVISION, age
 from conche.supply.own import Own
 from conche.supply.reference import parse
 from conche.units import size, span
+from conche.vault import keys
+from conche.vault.values import open_store
 
 __all__ = ["check"]
 
@@ -91,8 +91,8 @@ def _secrets(call: Invocation, engine: Engine, reference: str) -> _Finding:
     """Without a key there is nothing to look for, which is said and is no finding."""
     if call.stack.secrets is None or keys.find(call.root) is None:
         return _Finding("secrets", "unknown", "no key, so nothing to look for: invoke secrets.init")
-    from conche.secrets.scan import Needles
-    from conche.secrets.scan_image import scan_image
+    from conche.vault.leaks import Needles
+    from conche.vault.leaks_in_images import scan_image
 
     values = open_store(call.stack, call.root).read()
     hits = scan_image(engine, reference, Needles(values))

@@ -15,8 +15,8 @@ from conche.init.facts import Health
 from conche.init.running import projects
 from conche.init.secrets import Declared, SopsFile, declared, in_dotenv, sops_files
 from conche.init.volumes import Data, proposals
-from conche.secrets import keys
-from conche.secrets.dotenv import parse
+from conche.vault import keys
+from conche.vault.dotenv import parse
 
 __all__ = ["Understanding", "understand"]
 

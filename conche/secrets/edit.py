@@ -19,9 +19,9 @@ from conche.outcome import Outcome
 from conche.output import at_terminal
 from conche.process import interact, removed_at_death
 from conche.secret import Secret
-from conche.secrets.document import NAME
-from conche.secrets.store import Change, Store
-from conche.secrets.values import called, open_store
+from conche.vault.encrypted import NAME
+from conche.vault.store import Change, Store
+from conche.vault.values import called, open_store
 
 __all__ = ["edit"]
 

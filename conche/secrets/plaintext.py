@@ -20,7 +20,7 @@ from dotenv.parser import Binding, parse_stream
 
 from conche.errors import Refused
 from conche.secret import Secret
-from conche.secrets.document import NAME
+from conche.vault.encrypted import NAME
 
 __all__ = ["read"]
 

@@ -1,185 +1,47 @@
-"""Writing what containers and tools read: .env, and one file a secret in docker/secrets.
-
-Everything is staged in memory first and written by atomic renames. In .env only the marked block is ours: other lines
-stay, unless they assign one of our variables, which would shadow it. In docker/secrets a record says which files we
-wrote: those are removed when their secret is gone, and what anybody else put there stays.
-"""
+"""invoke secrets.render"""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from conche.command import Invocation
+from conche.errors import Refused
+from conche.outcome import Outcome, Plan, Step, Table
+from conche.vault.render import left_over, stage, write
+from conche.vault.values import open_store
 
-from conche.files import lock, write_atomic
-from conche.formats import RENDERED
-from conche.secret import Secret
-from conche.secrets import dotenv, htpasswd
-from conche.secrets.values import PLACEHOLDERS, variables
-from conche.stack import Htpasswd, SecretDeclaration, Secrets
-
-__all__ = ["Rendered", "emptied", "files", "left_over", "stage", "write"]
-
-BEGIN = "# --- written by invoke secrets.render: do not edit up to the end mark ---"
-END = "# --- end of what secrets.render writes ---"
-
-RECORD = ".rendered"
-"""In the folder of secret files: which of them are ours, each with its time and size when we had written it."""
-
-WAIT = 10.0
-"""Seconds to wait for another command that writes these files."""
+__all__ = ["render"]
 
 
-@dataclass(frozen=True)
-class Rendered:
-    """One file as it should be.
-
-    Attributes:
-        mode: 0600; 0444 in a folder of 0700 where the owner cannot be given away, so that a container's user reads it.
-        secret: the secret in it, or the password file; empty for .env.
-        services: what has to restart to take it up.
-    """
-
-    path: Path
-    content: bytes
-    mode: int = 0o600
-    owner: int | None = None
-    secret: str = ""
-    services: tuple[str, ...] = ()
-
-    @property
-    def state(self) -> str:
-        """created, changed or same: what writing it would do."""
-        if not self.path.exists():
-            return "created"
-        seen = self.path.stat()
-        owned = self.owner is None or seen.st_uid == self.owner
-        same = owned and seen.st_mode & 0o777 == self.mode and self.path.read_bytes() == self.content
-        return "same" if same else "changed"
-
-    def write(self) -> None:
-        """Put it in place; private from its creation."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self.secret:
-            self.path.parent.chmod(0o700)
-        # What a killed command had not renamed yet; mkstemp's names are eight characters longer.
-        for half in self.path.parent.glob(f".{self.path.name}.{'?' * 8}"):
-            half.unlink(missing_ok=True)
-        write_atomic(self.path, self.content, mode=self.mode, owner=self.owner)
-
-
-def write(root: Path, section: Secrets, staged: Iterable[Rendered], gone: Iterable[Path] = ()) -> None:
-    """Put what is staged in place, remove what is gone, and record what is ours; one command at a time."""
-    folder, locks = root / section.folder, root / ".sops"
-    locks.mkdir(mode=0o700, exist_ok=True)
-    with lock("render", "writing secrets", folder=locks, wait=WAIT):
-        ours = {path.name for path in _ours(folder)}
-        for one in staged:
-            if one.state != "same":
-                one.write()
-            ours |= {one.path.name} if one.secret else set()
-        for path in gone:
-            path.unlink(missing_ok=True)
-        if ours:
-            there = {name: _seen(folder / name) for name in sorted(ours) if (folder / name).exists()}
-            content = json.dumps(RENDERED.stamped({"files": there}), indent=1)
-            write_atomic(folder / RECORD, content.encode(), mode=0o600)
-
-
-def left_over(root: Path, section: Secrets, staged: Iterable[Rendered]) -> list[Path]:
-    """Files that we wrote for what is no longer there, and that nobody has changed since."""
-    wanted = {one.path for one in staged}
-    return [path for path in _ours(root / section.folder) if path not in wanted]
-
-
-def _ours(folder: Path) -> list[Path]:
-    """The files that we wrote and nobody has changed.
-
-    Raises:
-        WrittenByNewer: a later version wrote them.
-    """
-    file = folder / RECORD
-    try:
-        recorded = RENDERED.entries(json.loads(file.read_text(encoding="utf-8")), "files", str(file))
-        files = {folder / Path(name).name: seen for name, seen in recorded.items()}
-    except (OSError, ValueError, AttributeError):
-        return []
-    return sorted(path for path, seen in files.items() if path.is_file() and _seen(path) == seen)
-
-
-def _seen(path: Path) -> list[int]:
-    found = path.stat()
-    return [found.st_mtime_ns, found.st_size]
-
-
-def stage(root: Path, section: Secrets, values: Mapping[str, Secret], *, env: bool, files_: bool) -> list[Rendered]:
-    """What should be written for these values; nothing is.
-
-    Raises:
-        Refused: a value cannot stand in .env.
-    """
-    present = {name: value for name, value in values.items() if value.reveal() not in PLACEHOLDERS}
-    staged = [_dotenv(root / ".env", section, present)] if env else []
-    return staged + (files(root, section, {**_kept_empty(root, section), **present}) if files_ else [])
-
-
-def _kept_empty(root: Path, section: Secrets) -> dict[str, Secret]:
-    """Those of the optional secrets without a value whose file is there: a running container may have it mounted."""
-    there = [name for name in section.declared if (root / section.folder / f"{name}.txt").exists()]
-    return emptied(root, section, there)
-
-
-def emptied(root: Path, section: Secrets, names: Iterable[str]) -> dict[str, Secret]:
-    """An empty value for each of the optional secrets that have none: their file is mounted, and has to be there.
-
-    A file that somebody else has put there is left out, and so left alone.
-    """
-    folder = root / section.folder
-    ours = _ours(folder)
-    optional = [name for name in names if not section.declared[name].required]
-    files_ = {name: folder / f"{name}.txt" for name in optional}
-    return {name: Secret("") for name, path in files_.items() if path in ours or not path.exists()}
-
-
-def files(root: Path, section: Secrets, values: Mapping[str, Secret]) -> list[Rendered]:
-    """The secret files of these values, without a newline at their end, and the password files made of them."""
-    folder = root / section.folder
-    plain = [
-        _file(folder, name, section.declared[name], value.reveal().encode())
-        for name, value in values.items()
-        if name in section.declared and "file" in section.declared[name].outputs
-    ]
-    return plain + [
-        _file(folder, name, wanted, htpasswd.line(folder / f"{name}.txt", values[wanted.user], values[wanted.password]))
-        for name, wanted in section.htpasswd.items()
-        if wanted.user in values and wanted.password in values
-    ]
-
-
-def _file(folder: Path, name: str, declared: SecretDeclaration | Htpasswd, content: bytes) -> Rendered:
-    path = folder / f"{name}.txt"
-    mine = declared.owner is None or declared.owner == os.getuid()
-    if mine or os.getuid() == 0:
-        return Rendered(path, content, 0o600, None if mine else declared.owner, name, declared.services)
-    return Rendered(path, content, 0o444, None, name, declared.services)
-
-
-def _dotenv(path: Path, section: Secrets, values: Mapping[str, Secret]) -> Rendered:
-    named = variables(section, {name: value for name, value in values.items() if name in section.declared})
-    ours = dotenv.render(named)
-    kept = _others(path.read_text(encoding="utf-8"), set(named)) if path.exists() else []
-    head = "".join(f"{line}\n" for line in kept)
-    return Rendered(path, head.encode() + f"{BEGIN}\n".encode() + ours + f"{END}\n".encode())
-
-
-def _others(text: str, names: set[str]) -> list[str]:
-    """The lines of a .env that are not ours."""
-    kept, inside = [], False
-    for line in text.removesuffix("\n").split("\n"):
-        if line in (BEGIN, END):
-            inside = line == BEGIN
-        elif not inside and line.split("=", 1)[0].removeprefix("export ").strip() not in names:
-            kept.append(line)
-    return kept
+def render(call: Invocation, *, check: bool, env_only: bool, files_only: bool) -> Outcome:
+    """Write .env and docker/secrets/*.txt; with `check` only tell what is stale (exit code 1)."""
+    if env_only and files_only:
+        raise Refused("options-exclude-each-other", "--env-only and --files-only exclude each other.")
+    store = open_store(call.stack, call.root)
+    section = call.stack.secrets
+    assert section is not None
+    staged = stage(call.root, section, store.read(), env=not files_only, files_=not env_only)
+    states = {one.path.relative_to(call.root): one.state for one in staged}
+    stale = [one for one in staged if one.state != "same"]
+    gone = [] if env_only else left_over(call.root, section, staged)
+    states |= {path.relative_to(call.root): "left over" if check or call.dry_run else "removed" for path in gone}
+    plan = Plan(
+        (
+            *(Step("write", f"file {one.path.relative_to(call.root)}", one.state) for one in stale),
+            *(Step("remove", f"file {path.relative_to(call.root)}", "no secret has it any more") for path in gone),
+        )
+    )
+    if call.dry_run:
+        return Outcome(plan=plan)
+    if not check:
+        write(call.root, section, staged, gone)
+    changed = [one for one in stale if states[one.path.relative_to(call.root)] == "changed"]
+    services = sorted({service for one in changed for service in one.services})
+    rows = tuple((str(path), state) for path, state in states.items())
+    lines = [f"Restart, to take it up: {', '.join(services)}"] if services and not check else []
+    return Outcome(
+        value={"files": {str(path): state for path, state in states.items()}, "restart": services},
+        changed=bool(stale or gone) and not check,
+        plan=plan,
+        tables=[Table(("file", "state"), rows)],
+        lines=lines + (["Next: invoke secrets.render"] if check and (stale or gone) else []),
+        exit_code=1 if check and (stale or gone) else 0,
+    )

@@ -18,7 +18,7 @@ def init(
 
     Takes the demonstration key's place, and nobody else's: a key is never overwritten.
     """
-    from conche.secrets.change import init
+    from conche.secrets.init import init
 
     return init(invocation, generate=generate)
 
@@ -31,7 +31,7 @@ def encrypt(
     replace: Annotated[bool, "replace the encrypted file"] = False,
 ) -> Outcome:
     """Import plaintext values; all of them stay text."""
-    from conche.secrets.change import encrypt
+    from conche.secrets.encrypt import encrypt
 
     return encrypt(invocation, file, merge=merge, replace=replace)
 
@@ -44,9 +44,9 @@ def render(
     files_only: Annotated[bool, "only docker/secrets/*.txt"] = False,
 ) -> Outcome:
     """Write .env and docker/secrets/*.txt."""
-    from conche.secrets.deliver import render_all
+    from conche.secrets.render import render
 
-    return render_all(invocation, check=check, env_only=env_only, files_only=files_only)
+    return render(invocation, check=check, env_only=env_only, files_only=files_only)
 
 
 @command()
@@ -58,7 +58,7 @@ def get(
     fingerprint: Annotated[bool, "a fingerprint, keyed by the age key, instead"] = False,
 ) -> Outcome:
     """One value, into a pipe."""
-    from conche.secrets.show import get
+    from conche.secrets.get import get
 
     return get(invocation, name, show=show, length=length, fingerprint=fingerprint)
 
@@ -75,15 +75,15 @@ def set_(
 
     It is never given on the command line, where every user of the machine could read it.
     """
-    from conche.secrets.change import set_value
+    from conche.secrets.set import set_
 
-    return set_value(invocation, name, from_file=from_file, generate=generate, raw=raw)
+    return set_(invocation, name, from_file=from_file, generate=generate, raw=raw)
 
 
 @command(changes=True, destroys=True)
 def unset(invocation: Invocation, name: Name) -> Outcome:
     """Remove one secret."""
-    from conche.secrets.change import unset
+    from conche.secrets.unset import unset
 
     return unset(invocation, name)
 
@@ -91,15 +91,15 @@ def unset(invocation: Invocation, name: Name) -> Outcome:
 @command(name="list")
 def list_(invocation: Invocation) -> Outcome:
     """The secrets, what they are for, and which are there."""
-    from conche.secrets.show import list_secrets
+    from conche.secrets.list import list_
 
-    return list_secrets(invocation)
+    return list_(invocation)
 
 
 @command()
 def check(invocation: Invocation) -> Outcome:
     """The file against its declaration, the checkout and the key."""
-    from conche.secrets.checking import check
+    from conche.secrets.check import check
 
     return check(invocation)
 
@@ -110,7 +110,7 @@ def diff(
     revision: Annotated[str, "git revision to compare with"] = "HEAD",
 ) -> Outcome:
     """The names that differ from a git revision."""
-    from conche.secrets.show import diff
+    from conche.secrets.diff import diff
 
     return diff(invocation, revision)
 
@@ -122,7 +122,7 @@ def rotate(
     finish: Annotated[bool, "with --identity: remove the old key"] = False,
 ) -> Outcome:
     """A new data key, or a new age key."""
-    from conche.secrets.change import rotate
+    from conche.secrets.rotate import rotate
 
     return rotate(invocation, identity=identity, finish=finish)
 
@@ -130,7 +130,7 @@ def rotate(
 @command(name="rotate-value", changes=True)
 def rotate_value(invocation: Invocation, name: Name, from_file: FromFile = None) -> Outcome:
     """A new value for one secret: made, or asked for."""
-    from conche.secrets.change import rotate_value
+    from conche.secrets.rotate_value import rotate_value
 
     return rotate_value(invocation, name, from_file=from_file)
 
@@ -141,9 +141,9 @@ def run(
     only: Annotated[str | None, "these secrets, with commas; default: all"] = None,
 ) -> Outcome:
     """Run the command after `--` with the secrets in its environment."""
-    from conche.secrets.deliver import run_with
+    from conche.secrets.run import run
 
-    return run_with(invocation, only=only)
+    return run(invocation, only=only)
 
 
 @command()
@@ -155,9 +155,9 @@ def scan(
     logs: Annotated[bool, "the containers' logs of every environment, and the files below logs/, too"] = False,
 ) -> Outcome:
     """Look for the real values where they should not be."""
-    from conche.secrets.search import search
+    from conche.secrets.scan import scan
 
-    return search(invocation, staged=staged, history=history, image=list(image), logs=logs)
+    return scan(invocation, staged=staged, history=history, image=list(image), logs=logs)
 
 
 @command(name="backup-key", changes=True)
@@ -166,7 +166,7 @@ def backup_key(
     path: Annotated[str, "the new file, better on another disk"],
 ) -> Outcome:
     """A copy of the key, encrypted to a passphrase."""
-    from conche.secrets.deliver import backup_key
+    from conche.secrets.backup_key import backup_key
 
     return backup_key(invocation, path)
 
@@ -194,6 +194,6 @@ def merge(
     theirs: Annotated[str, "the other side, git's %B"],
 ) -> Outcome:
     """Merge two encrypted files: a git merge driver."""
-    from conche.secrets.merging import merge
+    from conche.secrets.merge import merge
 
     return merge(invocation, base, ours, theirs)

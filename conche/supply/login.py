@@ -9,10 +9,10 @@ from conche.engine.logins import login as stored_login
 from conche.engine.transfer import Credentials, stored
 from conche.errors import Refused
 from conche.secret import Redactor, Secret
-from conche.secrets import keys
-from conche.secrets.values import PLACEHOLDERS, for_environment, open_store, used_by
 from conche.stack import Stack, is_here
 from conche.supply.registry import Advice, Registry
+from conche.vault import keys
+from conche.vault.values import PLACEHOLDERS, for_environment, open_store, used_by
 
 __all__ = ["advice", "credentials", "open_registry", "registry_of", "two_sides"]
 

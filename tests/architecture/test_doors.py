@@ -15,10 +15,6 @@ ELSEWHERE = {
         "logs", "health", "config", "restart", "update", "exec_", "networks", "deploy", "rollback", "history",
         "recover", "freeze", "maintenance", "scale",
     },
-    "secrets": {
-        "init", "encrypt", "render", "get", "set_", "unset", "list_", "check", "diff", "rotate", "rotate_value", "run",
-        "scan", "backup_key", "merge",
-    },
 }  # fmt: skip
 """Tasks whose module still has another name: each goes when its module is moved, and none comes."""
 

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from conche.secrets import keys
+from conche.vault import keys
 from tests import warm
 from tests.stacks import ROOT, SmallStack
 

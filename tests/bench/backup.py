@@ -24,7 +24,7 @@ from pathlib import Path
 from conche.backup import manifest
 from conche.backup.verify import check
 from conche.errors import CheckFailed
-from conche.secrets.keys import generate as new_key
+from conche.vault.keys import generate as new_key
 
 PARTS = ("speed", "flips", "offsite")
 ROOT = Path(__file__).resolve().parents[2]

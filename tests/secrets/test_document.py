@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from conche.errors import KeyUnusable
-from conche.secrets import document
+from conche.vault import encrypted
 
 PEOPLE = ("age1aaa", "age1bbb")
 
@@ -26,9 +26,11 @@ def written(values: dict[str, object], **metadata: object) -> bytes:
 def test_names_and_recipients_come_in_the_order_of_the_file() -> None:
     content = written({"zebra": ENCRYPTED, "ant": ENCRYPTED, "empty": ""})
 
-    found = document.examine(content, "secrets.enc.yaml")
+    found = encrypted.examine(content, "secrets.enc.yaml")
 
-    assert found == document.Document(content, ("zebra", "ant", "empty"), PEOPLE, datetime(2026, 1, 1, tzinfo=UTC))
+    assert found == encrypted.EncryptedFile(
+        content, ("zebra", "ant", "empty"), PEOPLE, datetime(2026, 1, 1, tzinfo=UTC)
+    )
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_names_and_recipients_come_in_the_order_of_the_file() -> None:
 )
 def test_a_damaged_file_is_said_to_be_so_with_the_way_back(content: bytes, said: str) -> None:
     with pytest.raises(KeyUnusable) as refused:
-        document.examine(content, "secrets.enc.yaml")
+        encrypted.examine(content, "secrets.enc.yaml")
 
     assert said in refused.value.message
     assert (refused.value.code, refused.value.status) == ("secrets-damaged", 8)
@@ -79,18 +81,18 @@ def test_a_damaged_file_is_said_to_be_so_with_the_way_back(content: bytes, said:
     ],
 )
 def test_recipients_that_differ_are_named(declared: tuple[str, ...], said: str) -> None:
-    found = document.examine(written({}), "secrets.enc.yaml")
+    found = encrypted.examine(written({}), "secrets.enc.yaml")
 
     with pytest.raises(KeyUnusable) as refused:
-        document.require_same_recipients(found, declared, "secrets.enc.yaml")
+        encrypted.require_same_recipients(found, declared, "secrets.enc.yaml")
 
     assert said in refused.value.message
 
 
 def test_recipients_may_stand_in_another_order_and_not_twice() -> None:
-    found = document.examine(written({}), "secrets.enc.yaml")
+    found = encrypted.examine(written({}), "secrets.enc.yaml")
     twice = replace(found, recipients=(*PEOPLE, PEOPLE[0]))
 
-    document.require_same_recipients(found, PEOPLE[::-1], "secrets.enc.yaml")
+    encrypted.require_same_recipients(found, PEOPLE[::-1], "secrets.enc.yaml")
     with pytest.raises(KeyUnusable, match=f"lists {PEOPLE[0]}"):
-        document.require_same_recipients(twice, PEOPLE, "secrets.enc.yaml")
+        encrypted.require_same_recipients(twice, PEOPLE, "secrets.enc.yaml")

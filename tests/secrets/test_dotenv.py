@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from conche.errors import Refused
 from conche.process import environment
 from conche.secret import Secret
-from conche.secrets.dotenv import parse, quote, render
+from conche.vault.dotenv import parse, quote, render
 
 FORMS = {
     # bare

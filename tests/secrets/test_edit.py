@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from conche.secret import Secret
 from conche.secrets import edit
-from conche.secrets.merging import three_way
+from conche.secrets.merge import three_way
 from tests import warm
 from tests.secrets.checkouts import Checkout
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as some
 
 from conche.errors import Refused
 from conche.secret import Secret
-from conche.secrets import htpasswd
-from conche.secrets.htpasswd import LONGEST, line
+from conche.vault import htpasswd
+from conche.vault.htpasswd import LONGEST, line
 
 
 @pytest.fixture(autouse=True)

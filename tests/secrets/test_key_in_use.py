@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pyrage import passphrase
 
-from conche.secrets import keys
+from conche.vault import keys
 from tests.secrets.declared import Checkout
 
 pytestmark = pytest.mark.process

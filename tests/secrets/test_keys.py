@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conche.errors import KeyUnusable
-from conche.secrets import keys
+from conche.vault import keys
 
 
 @pytest.fixture

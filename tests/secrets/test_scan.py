@@ -23,19 +23,19 @@ from conche.engine.connection import Engine
 from conche.errors import NotFound
 from conche.process import ToolFailed
 from conche.secret import Secret
-from conche.secrets import scan
-from conche.secrets import scan_image as scan_image_module
-from conche.secrets.scan import (
+from conche.vault import leaks
+from conche.vault import leaks_in_images as scan_image_module
+from conche.vault.leaks import (
     AGE_KEY,
     CHUNK,
     UNREADABLE,
-    Finding,
+    Leak,
     Needles,
     scan_history,
     scan_index,
     scan_worktree,
 )
-from conche.secrets.scan_image import scan_image
+from conche.vault.leaks_in_images import scan_image
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,7 +85,7 @@ def needles(canary: str) -> Needles:
     return Needles({"token": Secret(canary)})
 
 
-def places(found: tuple[Finding, ...]) -> list[str]:
+def places(found: tuple[Leak, ...]) -> list[str]:
     return [finding.place for finding in found]
 
 
@@ -208,9 +208,9 @@ def test_tracked_and_untracked_files_are_searched_and_ignored_ones_are_not(
     found = scan_worktree(checkout.root, needles)
 
     assert found == (
-        Finding("token", "new folder/untracked.txt:1", "worktree", 1),
-        Finding("token", "tracked.txt:2", "worktree", 2),
-        Finding("token", "tracked.txt:3", "worktree", 3),
+        Leak("token", "new folder/untracked.txt:1", "worktree", 1),
+        Leak("token", "tracked.txt:2", "worktree", 2),
+        Leak("token", "tracked.txt:3", "worktree", 3),
     )
 
 
@@ -294,8 +294,8 @@ def test_a_file_that_cannot_be_read_is_said(
     monkeypatch.setattr(Path, "open", refuse)  # root, who runs tests in containers, is refused nothing
 
     assert scan_worktree(checkout.root, needles) == (
-        Finding(UNREADABLE, "closed", "worktree"),
-        Finding("token", "open:1", "worktree", 1),
+        Leak(UNREADABLE, "closed", "worktree"),
+        Leak("token", "open:1", "worktree", 1),
     )
 
 
@@ -311,7 +311,7 @@ def test_what_is_staged_is_searched_and_not_what_the_file_holds_by_now(
     checkout.write("staged.txt", "clean again")
     checkout.write("not-staged.txt", canary)
 
-    assert scan_index(checkout.root, needles) == (Finding("token", "staged.txt:2", "index", 2),)
+    assert scan_index(checkout.root, needles) == (Leak("token", "staged.txt:2", "index", 2),)
 
 
 def test_the_first_commit_a_rename_a_copy_and_a_link_are_staged_changes_too(
@@ -347,7 +347,7 @@ def test_as_a_hook_it_sees_what_commit_all_is_about_to_commit(
     checkout.commit("file.txt", "clean")
     hook = checkout.root / ".git/hooks/pre-commit"
     program = (
-        "import sys; from pathlib import Path; from conche.secret import Secret; from conche.secrets.scan import *\n"
+        "import sys; from pathlib import Path; from conche.secret import Secret; from conche.vault.leaks import *\n"
         f"value = Path({str(tmp_path / 'value')!r}).read_text()\n"
         "print(*(one.place for one in scan_index(Path('.'), Needles({'token': Secret(value)}))), file=sys.stderr)\n"
         "sys.exit(1)\n"
@@ -379,7 +379,7 @@ def test_a_deleted_file_is_found_with_the_commit_that_brought_it(
     checkout.git("rm", "--quiet", "moved.env")
     checkout.git("commit", "--quiet", "--message", "removed")
 
-    assert scan_history(checkout.root, needles) == (Finding("token", f"{brought}:conf/app.env", "history", 2),)
+    assert scan_history(checkout.root, needles) == (Leak("token", f"{brought}:conf/app.env", "history", 2),)
     assert scan_worktree(checkout.root, needles) == ()
 
 
@@ -390,7 +390,7 @@ def test_a_commit_that_was_amended_away_is_found_by_its_blob(canary: str, needle
     loose = scan_history(checkout.root, needles)
     checkout.git("repack", "-a", "-d", "--quiet")
 
-    assert loose == (Finding("token", f"blob {blob[:12]}", "history", 1),)
+    assert loose == (Leak("token", f"blob {blob[:12]}", "history", 1),)
     assert scan_history(checkout.root, needles) == loose
 
 
@@ -452,15 +452,15 @@ def test_a_replacement_does_not_hide_what_it_replaces(canary: str, needles: Need
 def test_objects_of_any_size_are_read_in_bounded_batches(
     canary: str, needles: Needles, checkout: Checkout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan, "BATCH", 3000)
+    monkeypatch.setattr(leaks, "BATCH", 3000)
     for number in range(5):
         checkout.write(f"small-{number}", f"{number} {canary}\n")
     checkout.write("empty", "")
     checkout.write("no newline", canary)
     checkout.commit("large", b"\xff" * 5000 + canary.encode())
-    sizes = [scan._Object(str(number), "blob", size) for number, size in enumerate([9000, 2000, 1000, 1, 2999])]
+    sizes = [leaks._Object(str(number), "blob", size) for number, size in enumerate([9000, 2000, 1000, 1, 2999])]
 
-    assert [[thing.size for thing in batch] for batch in scan._batches(sizes)] == [[9000], [2000, 1000], [1, 2999]]
+    assert [[thing.size for thing in batch] for batch in leaks._batches(sizes)] == [[9000], [2000, 1000], [1, 2999]]
     assert len(scan_history(checkout.root, needles)) == 7
 
 

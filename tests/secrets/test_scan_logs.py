@@ -14,9 +14,9 @@ from docker.types import LogConfig
 from conche.engine.connection import Engine
 from conche.engine.containers import LABEL
 from conche.secret import Secret
-from conche.secrets.scan import UNREADABLE, Needles
-from conche.secrets.scan_logs import scan_container_logs, scan_log_files
 from conche.stack import Stack, parse
+from conche.vault.leaks import UNREADABLE, Needles
+from conche.vault.leaks_in_logs import scan_container_logs, scan_log_files
 from tests.secrets.declared import Checkout
 
 Runs = Callable[..., str]

@@ -8,9 +8,9 @@ import pytest
 
 from conche.errors import KeyUnusable
 from conche.secret import Secret
-from conche.secrets import keys
-from conche.secrets.seal import fingerprint, seal, unseal
 from conche.stack import Stack, load
+from conche.vault import keys
+from conche.vault.seal import fingerprint, seal, unseal
 from tests.secrets.checkouts import Checkout
 
 

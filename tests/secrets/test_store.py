@@ -16,10 +16,10 @@ import yaml
 from conche.errors import ConcheError, KeyUnusable, Locked, Refused
 from conche.files import lock
 from conche.secret import Secret
-from conche.secrets import document, keys
-from conche.secrets import store as store_module
-from conche.secrets.change import write_recipients
-from conche.secrets.store import TEMPORARY, Change, Store
+from conche.vault import encrypted, keys
+from conche.vault import store as store_module
+from conche.vault.recipients import write_recipients
+from conche.vault.store import TEMPORARY, Change, Store
 
 VALUES = {"first": "value one", "second": "value two", "third": "007"}
 
@@ -514,7 +514,7 @@ def test_a_reader_meanwhile_sees_one_whole_file_or_the_other(made: Store) -> Non
         watcher.join()
 
     assert len(seen) > 1
-    assert {document.examine(content, made.file.name).names for content in seen} == {("first", "second", "third")}
+    assert {encrypted.examine(content, made.file.name).names for content in seen} == {("first", "second", "third")}
 
 
 def test_what_a_kill_left_is_swept_by_the_next_change(made: Store) -> None:

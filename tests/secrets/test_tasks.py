@@ -13,7 +13,7 @@ import pytest
 import yaml
 from pyrage import passphrase
 
-from conche.secrets import keys
+from conche.vault import keys
 from tests import warm
 from tests.secrets.declared import Checkout, mode
 

@@ -12,7 +12,7 @@ from conche.backup.folder import FolderWriter
 from conche.backup.manifest import ComponentRecord
 from conche.backup.storing import store
 from conche.errors import KeyUnusable
-from conche.secrets import keys
+from conche.vault import keys
 
 __all__ = ["KEY", "dump"]
 

@@ -191,8 +191,8 @@ def _token(call: Invocation, address: str) -> Secret | None:
     section = call.stack.secrets
     named = [name for name, one in section.declared.items() if one.variable(name) in TOKENS] if section else []
     if token is None and named:
-        from conche.secrets import keys
-        from conche.secrets.values import PLACEHOLDERS, open_store
+        from conche.vault import keys
+        from conche.vault.values import PLACEHOLDERS, open_store
 
         if keys.find(call.root) is not None:
             stored = open_store(call.stack, call.root).read()

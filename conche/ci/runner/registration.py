@@ -22,8 +22,8 @@ from conche.command import Invocation
 from conche.errors import NotFound
 from conche.outcome import Step
 from conche.secret import Secret
-from conche.secrets.store import Change
-from conche.secrets.values import open_store
+from conche.vault.store import Change
+from conche.vault.values import open_store
 
 __all__ = ["Registrations", "uuid_of"]
 

@@ -25,9 +25,9 @@ from conche.errors import ConcheError, NotFound, Refused, Unreachable, did_you_m
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.output import at_terminal
 from conche.secret import Secret
-from conche.secrets.values import PLACEHOLDERS, for_environment
 from conche.session import open_compose
 from conche.supply.fetch import fetch
+from conche.vault.values import PLACEHOLDERS, for_environment
 
 __all__ = ["logs", "status", "token", "up"]
 

@@ -19,9 +19,9 @@ from conche.ci.validate import workflows
 from conche.errors import KeyUnusable, NotFound, Refused, Unreachable
 from conche.outcome import Step
 from conche.secret import Secret
-from conche.secrets.change import init
-from conche.secrets.store import Change
-from conche.secrets.values import PLACEHOLDERS, demonstrates, opened
+from conche.secrets.init import init
+from conche.vault.store import Change
+from conche.vault.values import PLACEHOLDERS, demonstrates, opened
 
 __all__ = [
     "actions_secrets",

@@ -20,8 +20,6 @@ from conche.env.deploy.edge import Template, read_template
 from conche.env.deploy.records import Placed, Record, who
 from conche.errors import NotFound, Refused, Unreachable
 from conche.secret import SECRET_NAME, Secret
-from conche.secrets.seal import fingerprint
-from conche.secrets.values import for_environment, used_by
 from conche.session import open_compose
 from conche.stack import Deploy
 from conche.supply.fetch import fetch
@@ -31,6 +29,8 @@ from conche.supply.own import in_registry, own_images
 from conche.supply.reference import Reference, parse
 from conche.supply.revision import Revision, revision
 from conche.units import size
+from conche.vault.seal import fingerprint
+from conche.vault.values import for_environment, used_by
 
 __all__ = ["Prepared", "Wanted", "fingerprinted", "kept_images", "prepare", "pulled", "read_contents", "see_disk"]
 
@@ -332,7 +332,7 @@ def read_contents(
     section = call.stack.secrets
     staged: dict[str, bytes] = {}
     if section is not None:
-        from conche.secrets import render
+        from conche.vault import render
 
         optional = render.emptied(call.root, section, used_by(section, name))
         staged = {str(one.path): one.content for one in render.files(call.root, section, {**optional, **secrets})}

@@ -41,8 +41,8 @@ from conche.env.locking import locked
 from conche.errors import ConcheError, Interrupted, NotFound, NotRestored, Told
 from conche.outcome import Outcome, Plan
 from conche.output import Progress
-from conche.secrets.seal import seal
 from conche.stack import Deploy
+from conche.vault.seal import seal
 
 __all__ = ["Options", "deploy", "rollback"]
 

@@ -6,7 +6,7 @@ from conche.command import Invocation
 from conche.env.deploy.records import Record, Result
 from conche.errors import ConcheError
 from conche.notify import notify
-from conche.secrets.values import open_store
+from conche.vault.values import open_store
 
 __all__ = ["tell"]
 

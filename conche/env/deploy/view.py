@@ -19,9 +19,9 @@ from conche.env.observe import Observed, contents_of, look
 from conche.errors import ConcheError, KeyUnusable, Refused
 from conche.locking import readers
 from conche.secret import Redactor
-from conche.secrets import keys
-from conche.secrets.seal import unseal
-from conche.secrets.values import for_environment
+from conche.vault import keys
+from conche.vault.seal import unseal
+from conche.vault.values import for_environment
 
 __all__ = [
     "compose_of",

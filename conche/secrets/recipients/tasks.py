@@ -11,15 +11,15 @@ Recipient = Annotated[str, "age1…, the public key"]
 @command(name="list")
 def list_(invocation: Invocation) -> Outcome:
     """Who can read the encrypted file."""
-    from conche.secrets.membership import list_recipients
+    from conche.secrets.recipients.list import list_
 
-    return list_recipients(invocation)
+    return list_(invocation)
 
 
 @command(changes=True)
 def add(invocation: Invocation, recipient: Recipient) -> Outcome:
     """Let one more key read the file."""
-    from conche.secrets.membership import add
+    from conche.secrets.recipients.add import add
 
     return add(invocation, recipient)
 
@@ -31,6 +31,6 @@ def remove(
     force: Annotated[bool, "even if it is your own"] = False,
 ) -> Outcome:
     """Take a key's access away."""
-    from conche.secrets.membership import remove
+    from conche.secrets.recipients.remove import remove
 
     return remove(invocation, recipient, force=force)

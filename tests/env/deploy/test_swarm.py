@@ -20,10 +20,10 @@ from conche.env.deploy.swarm import docker_config
 from conche.env.deploy.swarm_stack import to_stack
 from conche.errors import Refused
 from conche.secret import Secret
-from conche.secrets.scan import Needles
-from conche.secrets.scan_logs import scan_container_logs
 from conche.stack import Deploy, load
 from conche.supply.inventory import running
+from conche.vault.leaks import Needles
+from conche.vault.leaks_in_logs import scan_container_logs
 from tests import warm
 from tests.edged import EdgedStack
 from tests.stacks import free_port

@@ -12,8 +12,8 @@ import pytest
 from conche.engine.connection import Engine
 from conche.engine.state import State
 from conche.env.deploy.document import Document
-from conche.secrets.seal import seal, unseal
 from conche.stack import load
+from conche.vault.seal import seal, unseal
 from tests.canary import Watch
 from tests.stacks import SmallStack
 

@@ -13,8 +13,8 @@ from typing import IO, cast
 from conche.engine import containers, swarm, task_containers
 from conche.engine.connection import Engine
 from conche.errors import ConcheError
-from conche.secrets.scan import UNREADABLE, Finding, Needles, folded, shown
 from conche.stack import TRIAL, Stack
+from conche.vault.leaks import UNREADABLE, Leak, Needles, folded, shown
 
 __all__ = ["FOLDER", "scan_container_logs", "scan_log_files"]
 
@@ -22,13 +22,13 @@ FOLDER = "logs"
 """Where log files stand in a checkout; git ignores it, so that the search of the checkout passes it over."""
 
 
-def scan_container_logs(stack: Stack, needles: Needles) -> tuple[Finding, ...]:
+def scan_container_logs(stack: Stack, needles: Needles) -> tuple[Leak, ...]:
     """The logs of the containers of every environment, running or not, tried or run once, as far as engines keep them.
 
     stdout and stderr are searched apart, because one may be written in the middle of a value on the other; a finding
     has the line of its own stream. What cannot be asked is reported as `UNREADABLE`.
     """
-    found: list[Finding] = []
+    found: list[Leak] = []
     for name, environment in stack.environments.items():
         engine = Engine(environment.engine)
         project = stack.project(name)
@@ -39,33 +39,33 @@ def scan_container_logs(stack: Stack, needles: Needles) -> tuple[Finding, ...]:
                 for container in (*containers.of_project(engine, one), *containers.one_off(engine, one)):
                     found += _of_container(engine, container, f"{name} {container.service}", needles)
         except ConcheError:
-            found.append(Finding(UNREADABLE, f"{name} at {engine.address}", "log"))
+            found.append(Leak(UNREADABLE, f"{name} at {engine.address}", "log"))
     return folded(found)
 
 
-def _on_swarm(engine: Engine, name: str, project: str, needles: Needles) -> Iterator[Finding]:
+def _on_swarm(engine: Engine, name: str, project: str, needles: Needles) -> Iterator[Leak]:
     """The tasks of this node; what those of others have written only their own engines keep."""
     for service, container in task_containers.of_stack(engine, project):
         yield from _of_container(engine, container, f"{name} {service}", needles)
     for node in swarm.others(engine):
-        yield Finding(UNREADABLE, f"{name} on node {node.name}", "log")
+        yield Leak(UNREADABLE, f"{name} on node {node.name}", "log")
 
 
-def _of_container(engine: Engine, container: containers.Container, service: str, needles: Needles) -> Iterator[Finding]:
+def _of_container(engine: Engine, container: containers.Container, service: str, needles: Needles) -> Iterator[Leak]:
     for stream in containers.STREAMS:
         place = f"{service} {container.name} {stream}"
         try:
             written = _Joined(containers.logged(engine, container.id, stream))
             for hit in needles.hits(io.BufferedReader(written)):
-                yield Finding(hit.name, f"{place}:{hit.line}", "log", hit.line)
+                yield Leak(hit.name, f"{place}:{hit.line}", "log", hit.line)
         except ConcheError:
             # A logging driver such as syslog keeps nothing that could be read here.
-            yield Finding(UNREADABLE, place, "log")
+            yield Leak(UNREADABLE, place, "log")
 
 
-def scan_log_files(root: Path, needles: Needles) -> tuple[Finding, ...]:
+def scan_log_files(root: Path, needles: Needles) -> tuple[Leak, ...]:
     """The files below logs/, also those that were rotated and compressed with gzip; links are not followed."""
-    found: list[Finding] = []
+    found: list[Leak] = []
     for path in sorted((root / FOLDER).rglob("*")):
         if path.is_symlink() or not path.is_file():
             continue
@@ -74,9 +74,9 @@ def scan_log_files(root: Path, needles: Needles) -> tuple[Finding, ...]:
             with _opened(path) as stream:
                 hits = list(needles.hits(stream))
         except (OSError, EOFError, zlib.error):
-            found.append(Finding(UNREADABLE, place, "log"))
+            found.append(Leak(UNREADABLE, place, "log"))
             continue
-        found += [Finding(hit.name, f"{place}:{hit.line}", "log", hit.line) for hit in hits]
+        found += [Leak(hit.name, f"{place}:{hit.line}", "log", hit.line) for hit in hits]
     return folded(found)
 
 

@@ -16,11 +16,11 @@ from conche.errors import KeyUnusable, Refused, did_you_mean
 from conche.files import lock, state_folder, write_atomic
 from conche.formats import DEVELOPMENT
 from conche.secret import Secret
-from conche.secrets import keys
 from conche.stack import SecretDeclaration, Secrets, Stack
+from conche.vault import keys
 
 if TYPE_CHECKING:
-    from conche.secrets.store import Store
+    from conche.vault.store import Store
 
 __all__ = [
     "PLACEHOLDERS",
@@ -58,7 +58,7 @@ def open_store(stack: Stack, root: Path) -> Store:
             "stack.yaml has no section `secrets`.",
             next_command="declare them as docs/reference/stack.md shows",
         )
-    from conche.secrets.store import Store
+    from conche.vault.store import Store
 
     return Store(root, root / stack.secrets.file)
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from conche.errors import ConcheError, KeyUnusable, Refused
 from conche.files import lock, write_atomic
 from conche.secret import Secret
-from conche.secrets import document, keys, sops
-from conche.secrets.document import Document
-from conche.secrets.keys import Key
+from conche.vault import encrypted, keys, sops
+from conche.vault.encrypted import EncryptedFile
+from conche.vault.keys import Key
 
 __all__ = ["Change", "Store"]
 
@@ -61,9 +61,9 @@ class Store:
     root: Path
     file: Path
 
-    def document(self) -> Document:
+    def document(self) -> EncryptedFile:
         """The file as far as it can be read without a key."""
-        return document.read(self.file)
+        return encrypted.read(self.file)
 
     def key(self) -> Key:
         """The key to use. `KeyUnusable` where there is none, or it is no recipient of the file."""
@@ -147,7 +147,7 @@ class Store:
                     next_command="add --merge to keep what is in it, or --replace",
                 )
             content = sops.encrypt(values, recipients, self.root, self.file)
-            made = document.examine(content, self.file.name)
+            made = encrypted.examine(content, self.file.name)
             if sops.decrypt(content, key, self.file.name) != dict(values) or sorted(made.recipients) != sorted(
                 recipients
             ):
@@ -155,20 +155,20 @@ class Store:
             write_atomic(self.file, content)
 
     @contextlib.contextmanager
-    def _held(self, purpose: str, moving: Collection[str] = ()) -> Iterator[tuple[Document, Key]]:
+    def _held(self, purpose: str, moving: Collection[str] = ()) -> Iterator[tuple[EncryptedFile, Key]]:
         with lock(self.file.name, purpose, folder=self._lock_folder(), wait=WAIT):
             self._sweep()
             yield self._required(moving)
 
-    def _required(self, moving: Collection[str]) -> tuple[Document, Key]:
+    def _required(self, moving: Collection[str]) -> tuple[EncryptedFile, Key]:
         before = self.document()
-        declared = document.declared_recipients(self.root, self.file)
-        document.require_same_recipients(before, declared, self.file.name, moving)
+        declared = encrypted.declared_recipients(self.root, self.file)
+        encrypted.require_same_recipients(before, declared, self.file.name, moving)
         return before, self._checked(keys.require(self.root), before)
 
     def _replace(
         self,
-        before: Document,
+        before: EncryptedFile,
         key: Key | None,
         edit: Callable[[Path], None],
         wanted: Mapping[str, Secret],
@@ -179,7 +179,7 @@ class Store:
             copy = folder / self.file.name
             copy.write_bytes(before.content)
             edit(copy)
-            after = document.read(copy)
+            after = encrypted.read(copy)
             proven = key is None or sops.decrypt_file(copy, key) == dict(wanted)
             if not proven or sorted(after.recipients) != sorted(recipients):
                 raise _unproven(self.file)
@@ -194,7 +194,7 @@ class Store:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _checked(self, key: Key, found: Document) -> Key:
+    def _checked(self, key: Key, found: EncryptedFile) -> Key:
         if set(key.public) & set(found.recipients):
             return key
         raise KeyUnusable(
@@ -220,7 +220,7 @@ class Store:
 
 
 def _check_names(values: Mapping[str, Secret]) -> None:
-    wrong = [str(number) for number, name in enumerate(values, 1) if not document.NAME.fullmatch(name)]
+    wrong = [str(number) for number, name in enumerate(values, 1) if not encrypted.NAME.fullmatch(name)]
     if wrong:
         # Not repeated: in a file that is not what it should be, a value stands where a name belongs.
         raise Refused(

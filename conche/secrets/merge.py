@@ -16,8 +16,8 @@ from conche.errors import CheckFailed
 from conche.files import write_atomic
 from conche.outcome import Outcome
 from conche.secret import Secret
-from conche.secrets import document, keys, sops
-from conche.secrets.values import open_store
+from conche.vault import encrypted, keys, sops
+from conche.vault.values import open_store
 
 __all__ = ["merge", "three_way"]
 
@@ -32,7 +32,7 @@ def merge(call: Invocation, base: str, ours: str, theirs: str) -> Outcome:
     key = keys.require(call.root)
     name = store.file.name
     contents = [(call.root / side).read_bytes() for side in (base, ours, theirs)]
-    _, mine, other = (document.examine(content, name) for content in contents)
+    _, mine, other = (encrypted.examine(content, name) for content in contents)
     values = [sops.decrypt(content, key, name) for content in contents]
     merged, conflicts = three_way(*values)
     if conflicts:

@@ -15,12 +15,12 @@ from conche.engine.connection import Engine
 from conche.errors import NotFound
 from conche.files import private_folder
 from conche.process import run
-from conche.secrets.scan import UNREADABLE, Finding, Needles, folded, shown
+from conche.vault.leaks import UNREADABLE, Leak, Needles, folded, shown
 
 __all__ = ["scan_image"]
 
 
-def scan_image(engine: Engine, reference: str, needles: Needles) -> tuple[Finding, ...]:
+def scan_image(engine: Engine, reference: str, needles: Needles) -> tuple[Leak, ...]:
     """One image of the engine: every layer, with what later layers removed, and the configuration with its history.
 
     Raises:
@@ -39,7 +39,7 @@ def scan_image(engine: Engine, reference: str, needles: Needles) -> tuple[Findin
         return _in_saved(saved, reference, needles)
 
 
-def _in_saved(saved: Path, reference: str, needles: Needles) -> tuple[Finding, ...]:
+def _in_saved(saved: Path, reference: str, needles: Needles) -> tuple[Leak, ...]:
     """From the file that `docker image save` wrote, of an engine of any age."""
     places: set[tuple[str, str]] = set()
     with tarfile.open(saved) as archive:
@@ -54,7 +54,7 @@ def _in_saved(saved: Path, reference: str, needles: Needles) -> tuple[Finding, .
         for member in archive:
             if member.isfile() and member.name.startswith("blobs/") and member.name not in named:
                 places |= {(hit.name, member.name) for hit in needles.hits(_member(archive, member.name))}
-    return folded(Finding(name, f"{reference} {shown(needles, where)}", "image") for name, where in places)
+    return folded(Leak(name, f"{reference} {shown(needles, where)}", "image") for name, where in places)
 
 
 def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:

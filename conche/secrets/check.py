@@ -12,11 +12,11 @@ from conche.errors import ConcheError, KeyUnusable, Refused
 from conche.outcome import Outcome, Table
 from conche.process import run
 from conche.secret import Secret
-from conche.secrets import document, dotenv, keys, render
-from conche.secrets.document import Document
-from conche.secrets.store import Store
-from conche.secrets.values import PLACEHOLDERS, demonstrates, how_to_declare, opened, require_holdable
 from conche.stack import SecretDeclaration, Secrets
+from conche.vault import dotenv, encrypted, keys, render
+from conche.vault.encrypted import EncryptedFile
+from conche.vault.store import Store
+from conche.vault.values import PLACEHOLDERS, demonstrates, how_to_declare, opened, require_holdable
 
 __all__ = ["check"]
 
@@ -51,7 +51,7 @@ class Problem:
 def _without_key(call: Invocation, section: Secrets, store: Store) -> Iterator[Problem]:
     try:
         found = store.document()
-        document.require_same_recipients(found, document.declared_recipients(call.root, store.file), store.file.name)
+        encrypted.require_same_recipients(found, encrypted.declared_recipients(call.root, store.file), store.file.name)
     except ConcheError as error:
         yield Problem(error.code, error.message, error.next_command.split("\n")[0], fatal=True)
         return
@@ -68,12 +68,12 @@ def _without_key(call: Invocation, section: Secrets, store: Store) -> Iterator[P
     yield from _loose(call, section)
 
 
-def _rolled_back(call: Invocation, found: Document, store: Store) -> Iterator[Problem]:
+def _rolled_back(call: Invocation, found: EncryptedFile, store: Store) -> Iterator[Problem]:
     """A whole file of an earlier time is valid in itself: only something outside it, here git, tells that it is old."""
     name = store.file.name
     shown = run(["git", "-C", str(call.root), "show", f"HEAD:./{name}"], timeout=60)
     try:
-        committed = document.examine(shown.stdout.raw.encode(), name) if shown.ok else None
+        committed = encrypted.examine(shown.stdout.raw.encode(), name) if shown.ok else None
     except KeyUnusable:
         return
     if committed is not None and committed.content != found.content and found.modified < committed.modified:

@@ -13,7 +13,7 @@ from conche.errors import ConcheError, KeyUnusable, Unreachable
 from conche.files import private_folder
 from conche.process import Completed, ToolFailed, run
 from conche.secret import Secret
-from conche.secrets.keys import Key
+from conche.vault.keys import Key
 
 __all__ = ["decrypt", "decrypt_file", "encrypt", "rotate", "set_value", "unset_value"]
 

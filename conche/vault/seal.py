@@ -11,9 +11,9 @@ from pathlib import Path
 from conche.errors import KeyUnusable
 from conche.files import state_folder, write_atomic
 from conche.secret import Secret
-from conche.secrets import keys
-from conche.secrets.values import open_store
 from conche.stack import Stack
+from conche.vault import keys
+from conche.vault.values import open_store
 
 __all__ = ["fingerprint", "seal", "unseal"]
 

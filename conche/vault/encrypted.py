@@ -17,7 +17,7 @@ import yaml
 
 from conche.errors import KeyUnusable, Refused
 
-__all__ = ["NAME", "Document", "declared_recipients", "examine", "read", "require_same_recipients"]
+__all__ = ["NAME", "EncryptedFile", "declared_recipients", "examine", "read", "require_same_recipients"]
 
 NAME = re.compile(r"(?!sops)[a-z][a-z0-9_]*(?<!_unencrypted)")
 """A secret's name: what a shell, dotenv and sops all take as it is. sops stores `*_unencrypted` in clear."""
@@ -29,7 +29,7 @@ _ENCRYPTED = re.compile(r"ENC\[AES256_GCM,data:[A-Za-z0-9+/=]*,iv:[A-Za-z0-9+/=]
 
 
 @dataclass(frozen=True)
-class Document:
+class EncryptedFile:
     """An encrypted file that is whole.
 
     Attributes:
@@ -45,7 +45,7 @@ class Document:
     modified: datetime
 
 
-def read(file: Path) -> Document:
+def read(file: Path) -> EncryptedFile:
     """The encrypted file.
 
     Raises:
@@ -64,7 +64,7 @@ def read(file: Path) -> Document:
     return examine(content, file.name)
 
 
-def examine(content: bytes, name: str) -> Document:
+def examine(content: bytes, name: str) -> EncryptedFile:
     """The same from its bytes.
 
     Raises:
@@ -96,7 +96,7 @@ def examine(content: bytes, name: str) -> Document:
         modified = datetime.fromisoformat(str(metadata["lastmodified"]))
     except ValueError:
         raise _damaged(name, "has a time of its last change that is none") from None
-    return Document(content, _names(name, loaded), _recipients(name, metadata), modified.replace(tzinfo=UTC))
+    return EncryptedFile(content, _names(name, loaded), _recipients(name, metadata), modified.replace(tzinfo=UTC))
 
 
 def _names(file: str, values: dict[str, Any]) -> tuple[str, ...]:
@@ -149,7 +149,7 @@ def declared_recipients(root: Path, file: Path) -> tuple[str, ...]:
 
 
 def require_same_recipients(
-    document: Document, declared: Sequence[str], file: str, moving: Collection[str] = ()
+    document: EncryptedFile, declared: Sequence[str], file: str, moving: Collection[str] = ()
 ) -> None:
     """Refuse a file that somebody else's key could read, or the next rotation would let read.
 

@@ -1,0 +1,51 @@
+"""invoke secrets.diff"""
+
+from __future__ import annotations
+
+from conche.command import Invocation
+from conche.errors import KeyUnusable, NotFound
+from conche.outcome import Outcome, Table
+from conche.process import run
+from conche.secret import Secret
+from conche.vault import encrypted, keys, sops
+from conche.vault.values import opened
+
+__all__ = ["diff"]
+
+
+def diff(call: Invocation, revision: str) -> Outcome:
+    """The names that differ from a git revision: + new, - gone, ~ another value."""
+    _, store = opened(call.stack, call.root)
+    key = keys.require(call.root)
+    name = store.file.name
+    now = store.read()
+    shown = run(["git", "-C", str(call.root), "show", "--end-of-options", f"{revision}:{name}"], timeout=60)
+    if not shown.ok:
+        raise NotFound("no-such-revision", f"git has no {name} at {revision!r}.", evidence=shown.last_lines(2))
+    try:
+        old = encrypted.examine(shown.stdout.raw.encode(), name).recipients
+        before = sops.decrypt(shown.stdout.raw.encode(), key, name)
+    except KeyUnusable as error:
+        raise KeyUnusable(
+            "revision-unreadable",
+            f"{name} of {revision} cannot be read with your key: it is older than your access, or damaged.",
+            looked_at=[f"key {', '.join(key.public)}", f"{revision}:{name}"],
+            next_command=f"git log --oneline -- {name}\ninvoke secrets.diff --revision ANOTHER",
+            evidence=[error.message],
+        ) from error
+    marks = {n: _mark(before.get(n), now.get(n)) for n in dict.fromkeys((*before, *now))}
+    changed = {name: mark for name, mark in marks.items() if mark}
+    new = store.document().recipients
+    recipients = {one: "+" if one in new else "-" for one in sorted({*old} ^ {*new})}
+    rows = tuple((mark, one) for one, mark in (*changed.items(), *recipients.items()))
+    return Outcome(
+        value={"secrets": changed, "recipients": recipients},
+        tables=[Table(("", "name"), rows)] if rows else [],
+        lines=[] if rows else [f"No difference to {revision}."],
+    )
+
+
+def _mark(before: Secret | None, now: Secret | None) -> str:
+    if before is None or now is None:
+        return "+" if before is None else "-"
+    return "" if before == now else "~"

@@ -1,0 +1,61 @@
+"""invoke secrets.encrypt"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from conche.command import Invocation
+from conche.errors import KeyUnusable, Refused
+from conche.outcome import Outcome
+from conche.secret import Secret
+from conche.secrets import plaintext
+from conche.vault import keys
+from conche.vault.encrypted import declared_recipients
+from conche.vault.store import Change, Store
+from conche.vault.values import how_to_declare, open_store
+
+__all__ = ["encrypt"]
+
+
+def encrypt(call: Invocation, file: str, *, merge: bool, replace: bool) -> Outcome:
+    """Import a YAML, JSON or dotenv file; every value stays the text it is written as."""
+    store = open_store(call.stack, call.root)
+    assert call.stack.secrets is not None
+    values = _plaintext(file)
+    if merge and store.file.exists():
+        names = store.change("encrypt --merge", lambda _: Change(put=values))
+    else:
+        recipients = declared_recipients(call.root, store.file)
+        store.create(values, recipients, keys.require(call.root), replace=replace)
+        names = tuple(sorted(values))
+    # The source is to be deleted: what counts is what the file in place gives back.
+    _require_kept(store, values)
+    undeclared = [name for name in values if name not in call.stack.secrets.declared]
+    lines = [f"encrypted: {', '.join(names) or 'nothing new'}"]
+    lines += [f"Next: {how_to_declare(undeclared)}"] if undeclared else []
+    if file != "-":
+        lines.append(f"All {len(values)} values were read back from {store.file.name}; comments are not kept.")
+        lines.append(f"Next: delete the plaintext: shred -u {shlex.quote(file)}")
+    return Outcome(value={"changed": list(names), "undeclared": undeclared}, changed=bool(names), lines=lines)
+
+
+def _require_kept(store: Store, values: Mapping[str, Secret]) -> None:
+    kept = store.read()
+    if lost := [name for name, value in values.items() if kept.get(name) != value]:
+        raise KeyUnusable(
+            "plaintext-not-kept",
+            f"{store.file.name} does not give back what was encrypted: {', '.join(lost)}. Keep the plaintext.",
+            looked_at=[str(store.file)],
+            next_command="invoke secrets.diff\ninvoke secrets.check",
+        )
+
+
+def _plaintext(file: str) -> dict[str, Secret]:
+    try:
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise Refused("file-unreadable", f"{file} cannot be read: {error.strerror}.", looked_at=[file]) from error
+    return plaintext.read(content, file)

@@ -1,0 +1,89 @@
+"""invoke secrets.init"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conche.command import Invocation
+from conche.errors import Refused
+from conche.files import write_atomic
+from conche.outcome import Outcome, Plan, Step
+from conche.secret import Secret
+from conche.stack import Secrets
+from conche.vault import keys
+from conche.vault.keys import DEFAULT_FILE, Key
+from conche.vault.recipients import new_key, write_recipients
+from conche.vault.values import demonstrates, make, open_store
+
+__all__ = ["init"]
+
+IGNORED = (".sops/*", ".sops-tmp-*", ".secrets.enc.yaml.*", ".env*", "..env.*", "!.env.example", "docker/secrets/*")
+"""Lines that .gitignore needs."""
+
+PLACEHOLDER = Secret("your_key_here")
+
+
+def init(call: Invocation, *, generate: bool) -> Outcome:
+    """A key, recipients and values of one's own; takes the demonstration key's place, and nobody else's."""
+    store = open_store(call.stack, call.root)
+    assert call.stack.secrets is not None
+    section = call.stack.secrets
+    if store.file.exists() and not demonstrates(store, section):
+        key = keys.find(call.root)
+        return Outcome(
+            value={"recipients": list(store.document().recipients)},
+            lines=[
+                f"Nothing to do: {store.file.name} has recipients of its own" + ("." if key else "; you have no key.")
+            ],
+        )
+    key_file = call.root / DEFAULT_FILE
+    existing = _own(keys.find(call.root, {}) if key_file.exists() else None, section)
+    plan = Plan(
+        (
+            *([] if existing else [Step("create", f"file {DEFAULT_FILE}", "no age key of your own")]),
+            Step("create", "file .sops.yaml", "recipients of your own"),
+            Step("create", f"file {store.file.name}", "encrypted to your key"),
+        )
+    )
+    if call.dry_run:
+        return Outcome(plan=plan)
+    # Before there is a key that git could take.
+    _ignore(call.root)
+    key = existing or new_key(key_file)
+    values = {n: make(d.generate) if generate and d.generate else PLACEHOLDER for n, d in section.declared.items()}
+    write_recipients(call.root, store.file, key.public)
+    store.create(values, key.public, key, replace=True)
+    todo = [name for name, value in values.items() if value == PLACEHOLDER and section.declared[name].required]
+    return Outcome(
+        value={"recipients": list(key.public), "key_file": str(key_file), "placeholders": todo},
+        changed=True,
+        plan=plan,
+        lines=[
+            f"Your public key: {', '.join(key.public)}",
+            f"Back up {DEFAULT_FILE} outside this machine now: invoke secrets.backup-key PATH",
+            "A second, offline recipient saves you when this one is lost: invoke secrets.recipients.add age1…",
+            *(f"Next: invoke secrets.set {name}" for name in todo),
+        ],
+    )
+
+
+def _own(found: Key | None, section: Secrets) -> Key | None:
+    """The key in place, unless it is the demonstration key, which nobody loses."""
+    everybodys = set(section.demonstration)
+    if found is None or not everybodys & set(found.public):
+        return found
+    if everybodys >= set(found.public):
+        return None
+    raise Refused(
+        "demonstration-key-in-place",
+        f"{DEFAULT_FILE} has the demonstration key, which everybody has, beside others.",
+        next_command=f"remove it from {DEFAULT_FILE}\ninvoke secrets.init",
+    )
+
+
+def _ignore(root: Path) -> None:
+    file = root / ".gitignore"
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    missing = [line for line in IGNORED if line not in text.splitlines()]
+    if missing:
+        write_atomic(file, (text.rstrip("\n") + "\n" * bool(text) + "\n".join(missing) + "\n").encode())

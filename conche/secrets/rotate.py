@@ -1,0 +1,86 @@
+"""invoke secrets.rotate"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conche.command import Invocation
+from conche.errors import Refused
+from conche.outcome import Outcome, Plan, Step
+from conche.secret import Secret
+from conche.vault import keys
+from conche.vault.encrypted import declared_recipients
+from conche.vault.keys import DEFAULT_FILE, Key
+from conche.vault.recipients import write_key, write_recipients
+from conche.vault.store import Store
+from conche.vault.values import open_store
+
+__all__ = ["rotate"]
+
+
+def rotate(call: Invocation, *, identity: bool, finish: bool) -> Outcome:
+    """A new data key; with `identity` a new age key beside the old one, with `finish` the old one goes."""
+    store = open_store(call.stack, call.root)
+    # What an identity of ours is in one of the two lists only was left so by a kill, and is put right now.
+    store.require_writable(moving=store.key().public if identity else ())
+    if call.dry_run:
+        return Outcome(plan=Plan((Step("rotate", f"file {store.file.name}", "asked for"),)))
+    if identity:
+        return _new_identity(call, store, finish=finish)
+    store.rotate("rotate")
+    return Outcome(
+        value={"recipients": list(store.document().recipients)},
+        changed=True,
+        lines=["The data key is new. The values are not: change those at their providers with secrets.rotate-value."],
+    )
+
+
+def _new_identity(call: Invocation, store: Store, *, finish: bool) -> Outcome:
+    """Add, prove, and only then remove: at no moment is there a file that no kept key can read."""
+    key_file = call.root / DEFAULT_FILE
+    held = store.key()
+    if held.source != str(key_file):
+        raise Refused(
+            "key-elsewhere",
+            f"The key in use is from {held.source}; --identity changes {DEFAULT_FILE} only.",
+            next_command=f"put the key into {DEFAULT_FILE} first",
+        )
+    if not (finish and len(held.public) > 1 and held.public[-1] in _everywhere(call, store)):
+        held = _with_another(call, store, key_file, held)
+    *old, public = held.public
+    lines = [f"The new public key: {public}", "Next: SOPS_AGE_KEY in CI, and invoke secrets.backup-key PATH"]
+    if not finish:
+        lines.append(
+            "The old key still works. When the new one is everywhere: invoke secrets.rotate --identity --finish"
+        )
+        return Outcome(value={"added": public, "removed": []}, changed=True, lines=lines)
+    secret = held.identities.reveal().splitlines()[-1]
+    new = Key(held.source, Secret(secret), (public,))
+    somewhere = {*store.document().recipients, *declared_recipients(call.root, store.file)}
+    for gone in [one for one in old if one in somewhere]:
+        store.rotate("rotate --identity: remove", remove=gone, prove=new)
+        write_recipients(call.root, store.file, store.document().recipients)
+    write_key(key_file, [secret])
+    return Outcome(value={"added": public, "removed": old}, changed=True, lines=lines)
+
+
+def _everywhere(call: Invocation, store: Store) -> set[str]:
+    """The recipients that the file and .sops.yaml agree on."""
+    return {*store.document().recipients} & {*declared_recipients(call.root, store.file)}
+
+
+def _with_another(call: Invocation, store: Store, key_file: Path, old: Key) -> Key:
+    """The key file with a new identity at its end, which is a recipient and has been seen to decrypt.
+
+    An identity that a killed command has put there, and made a recipient in the file only, is that new one.
+    """
+    *_, last = old.identities.reveal().splitlines()
+    found = store.document().recipients
+    begun = len(old.public) > 1 and old.public[-1] in found and old.public[-1] not in _everywhere(call, store)
+    secret, public = (Secret(last), old.public[-1]) if begun else keys.generate()
+    both = [*old.identities.reveal().splitlines(), *([] if begun else [secret.reveal()])]
+    # Both keys are on the disk before the first recipient changes, so a kill at any step leaves a usable one.
+    write_key(key_file, both)
+    store.rotate("rotate --identity: add", add=public, prove=Key(old.source, secret, (public,)))
+    write_recipients(call.root, store.file, store.document().recipients)
+    return Key(old.source, Secret("\n".join(both)), tuple(dict.fromkeys((*old.public, public))))

@@ -1,0 +1,19 @@
+"""invoke secrets.rotate-value"""
+
+from __future__ import annotations
+
+from conche.command import Invocation
+from conche.outcome import Outcome
+from conche.secrets.set import set_
+
+__all__ = ["rotate_value"]
+
+
+def rotate_value(call: Invocation, name: str, *, from_file: str | None) -> Outcome:
+    """A new value for one secret: made here where it can be, else asked for."""
+    assert call.stack.secrets is not None
+    declared = call.stack.secrets.declared.get(name)
+    made = declared is not None and declared.generate is not None and from_file is None
+    if declared is not None and declared.source and not made:
+        call.output.say(f"{name} comes from: {declared.source}")
+    return set_(call, name, from_file=from_file, generate=made, raw=False, kind="rotate-value")

@@ -1,0 +1,65 @@
+"""invoke secrets.set"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conche.command import Invocation
+from conche.errors import NotFound, Refused
+from conche.outcome import Outcome, Plan, Step
+from conche.secret import Secret
+from conche.vault import dotenv
+from conche.vault.ask import as_text, ask, trimmed
+from conche.vault.store import Change
+from conche.vault.values import called, make, open_store, require_holdable
+
+__all__ = ["set_"]
+
+
+def set_(
+    call: Invocation, name: str, *, from_file: str | None, generate: bool, raw: bool, kind: str = "set"
+) -> Outcome:
+    """One value, from a prompt, a pipe, a file, or made here; never from the command line."""
+    store = open_store(call.stack, call.root)
+    assert call.stack.secrets is not None
+    declared = call.stack.secrets.declared.get(name)
+    if declared is None:
+        raise NotFound(
+            "secret-not-declared",
+            f"stack.yaml declares no secret {called(name, call.stack.secrets.declared)}",
+            next_command="invoke secrets.list\ndeclare it under secrets.declared in stack.yaml",
+        )
+    # Nobody types a value twice to hear then that there is no key.
+    store.require_writable()
+    if call.dry_run:
+        return Outcome(plan=Plan((Step(kind, f"secret {name}", "asked for"),)))
+    value = make(declared.generate) if generate else _given(name, from_file, raw)
+    if not value.reveal():
+        raise Refused("value-empty", f"The value for {name} is empty; nothing was written.")
+    require_holdable(name, declared, value)
+    if "env" in declared.outputs and dotenv.quote(value.reveal()) is None:
+        raise Refused(
+            "value-not-representable",
+            f"{name} cannot be written to .env so that python-dotenv and Compose read the same.",
+            next_command=f"outputs: [file] for it in stack.yaml, or: invoke secrets.set {name} --generate",
+        )
+    changed = store.change(f"{kind} {name}", lambda _: Change(put={name: value}))
+    lines = [f"{name}: {'changed' if changed else 'had this value already'}"]
+    if changed and declared.services:
+        lines.append(f"Next: invoke secrets.render    # then restart {', '.join(declared.services)}")
+    return Outcome(value={"name": name, "changed": bool(changed)}, changed=bool(changed), lines=lines)
+
+
+def _given(name: str, from_file: str | None, raw: bool) -> Secret:
+    if from_file is None:
+        return ask(name, raw=raw)
+    try:
+        text = as_text(Path(from_file).expanduser().read_bytes(), "the file")
+    except OSError as error:
+        raise Refused(
+            "file-unreadable",
+            f"The file cannot be read: {error.strerror}.",
+            looked_at=["--from-file takes the name of a file, not a value"],
+            next_command=f"invoke secrets.set {name}    # reads standard input",
+        ) from error
+    return Secret(text if raw else trimmed(text))
