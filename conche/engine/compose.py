@@ -27,7 +27,15 @@ from conche.engine.hashes import (
     without_dependencies,
 )
 from conche.engine.ports import Port
-from conche.engine.rendered import host_files, images_named, must_exist, published_ports, replicas_of, seconds
+from conche.engine.rendered import (
+    Healthcheck,
+    healthcheck_of,
+    host_files,
+    must_exist,
+    published_ports,
+    replicas_of,
+    understood,
+)
 from conche.errors import Refused, Unreachable
 from conche.process import Captured, Completed, run, signals_deferred
 from conche.secret import Redactor
@@ -39,24 +47,6 @@ MAKING = 600.0
 
 OLDEST = (2, 20)
 """The oldest Compose that is taken; v1 was another program, with other names for everything it made."""
-
-
-@dataclass(frozen=True)
-class Healthcheck:
-    """A service's healthcheck; Docker's defaults where the Compose file is silent.
-
-    Source: https://docs.docker.com/reference/dockerfile/#healthcheck
-    """
-
-    interval: float = 30.0
-    timeout: float = 30.0
-    retries: int = 3
-    start_period: float = 0.0
-
-    @property
-    def deadline(self) -> float:
-        """Seconds after which a container that works has been found healthy."""
-        return self.start_period + (self.interval + self.timeout) * self.retries
 
 
 @dataclass(frozen=True)
@@ -127,6 +117,7 @@ class Compose:
         variables: what the files interpolate; handed on in the environment, never in argv.
         document: a rendered document instead of files; handed on over standard input.
         further: those of the shell, for what only Compose finds: bare names, and files that these files take in.
+        unread: it goes by what the engine has of the project alone, since its files cannot be read.
     """
 
     engine: Engine
@@ -136,10 +127,13 @@ class Compose:
     redact: Redactor = field(default_factory=Redactor, repr=False)
     document: bytes = field(default=b"", repr=False)
     further: Mapping[str, str] = field(default_factory=dict, repr=False)
+    unread: bool = False
 
     def argv(self, *words: str) -> tuple[str, ...]:
         """`docker compose` for this project, with `words`."""
-        files = [part for file in self.files for part in ("--file", str(file))] or ["--file", "-"]
+        files = [part for file in self.files for part in ("--file", str(file))] or (
+            [] if self.unread else ["--file", "-"]
+        )
         return ("docker", "compose", *files, "--project-name", self.project, *words)
 
     def up_alone(self, service: str, *, anew: bool = False) -> tuple[str, ...]:
@@ -231,9 +225,9 @@ class Compose:
             Unreachable: there is no Compose v2.
         """
         rendered = json.loads(self.document or self._answer(("config", "--format", "json")))
-        # Compose hashes a service without the name that it will give its image.
+        # Compose hashes a service as it renders it.
         hashes = self._hashes_of(rendered) if hashed else {}
-        return _configuration(self.project, images_named(rendered, self.project), hashes)
+        return _configuration(self.project, understood(rendered, self.project), hashes)
 
     def _hashes_of(self, rendered: Mapping[str, Any]) -> dict[str, set[str]]:
         """Service -> the hashes that a container of it may carry, made with what it depends on in sight or without."""
@@ -369,7 +363,7 @@ def _in_order(services: Mapping[str, Any]) -> Iterable[str]:
 
 def _service(name: str, body: Mapping[str, Any], rendered: Mapping[str, Any]) -> Service:
     needs = body.get("depends_on") or {}
-    healthcheck = _healthcheck(body.get("healthcheck"))
+    healthcheck = healthcheck_of(body.get("healthcheck"))
     return Service(
         name=name,
         image=body["image"],
@@ -385,16 +379,4 @@ def _service(name: str, body: Mapping[str, Any], rendered: Mapping[str, Any]) ->
         tries=not (body.get("network_mode") or shares(body)),
         shares=shares(body),
         replicas=replicas_of(body),
-    )
-
-
-def _healthcheck(body: Mapping[str, Any] | None) -> Healthcheck | None:
-    if not body or body.get("disable") or body.get("test") == ["NONE"]:
-        return None
-    default = Healthcheck()
-    return Healthcheck(
-        interval=seconds(body.get("interval"), default.interval),
-        timeout=seconds(body.get("timeout"), default.timeout),
-        retries=int(body.get("retries") or default.retries),
-        start_period=seconds(body.get("start_period"), default.start_period),
     )

@@ -30,6 +30,9 @@ NAMESPACES = ("network_mode", "ipc", "pid")
 
 SERVICE = "service:"
 
+UNWANTED = {"image": "none", "profiles": ["unwanted"]}
+"""What stands in the place of a service that is not wanted."""
+
 GONE = frozenset({"Recreate", "Stopping", "Stopped", "Removing", "Removed"})
 """What Compose says of a container that it replaces, because its definition is another, or removes as one too many."""
 
@@ -82,7 +85,10 @@ def resolved(rendered: Mapping[str, Any], first: Mapping[str, str]) -> bytes:
         name: {key: named(value) if key in NAMESPACES else value for key, value in body.items()}
         for name, body in rendered["services"].items()
     }
-    return json.dumps({**rendered, "services": services}).encode()
+    # What a service may depend on is part of its hash, also where it is of a profile that is not wanted.
+    optional = {other for body in services.values() for other in body.get("depends_on") or ()}
+    absent = dict.fromkeys(sorted(optional - services.keys()), UNWANTED)
+    return json.dumps({**rendered, "services": {**services, **absent}}).encode()
 
 
 def without_dependencies(document: bytes) -> bytes:

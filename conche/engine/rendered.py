@@ -4,21 +4,56 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from conche.engine.ports import Port
 
-__all__ = ["host_files", "images_named", "must_exist", "published_ports", "replicas_of", "seconds"]
+__all__ = [
+    "Healthcheck",
+    "healthcheck_of",
+    "host_files",
+    "must_exist",
+    "published_ports",
+    "replicas_of",
+    "seconds",
+    "understood",
+]
 
 
-def images_named(rendered: Mapping[str, Any], project: str) -> Mapping[str, Any]:
-    """The same, with the name that Compose gives the image of a service that is built and names none."""
+@dataclass(frozen=True)
+class Healthcheck:
+    """A service's healthcheck; Docker's defaults where the Compose file is silent.
+
+    Source: https://docs.docker.com/reference/dockerfile/#healthcheck
+    """
+
+    interval: float = 30.0
+    timeout: float = 30.0
+    retries: int = 3
+    start_period: float = 0.0
+
+    @property
+    def deadline(self) -> float:
+        """Seconds after which a container that works has been found healthy."""
+        return self.start_period + (self.interval + self.timeout) * self.retries
+
+
+def understood(rendered: Mapping[str, Any], project: str) -> Mapping[str, Any]:
+    """The same, with what Compose knows beside it.
+
+    A service that is built and names no image has the name that Compose gives it; what a service need not depend on,
+    and which is not there, is left out: Compose renders it, and refuses the document for it.
+    """
     bodies = rendered["services"]
-    if all(body.get("image") for body in bodies.values()):
-        return rendered
-    services = {name: {**body, "image": body.get("image") or f"{project}-{name}"} for name, body in bodies.items()}
+    services = {}
+    for name, body in bodies.items():
+        needs = {other: how for other, how in (body.get("depends_on") or {}).items() if other in bodies}
+        services[name] = {**body, "image": body.get("image") or f"{project}-{name}"}
+        if "depends_on" in body:
+            services[name]["depends_on"] = needs
     return {**rendered, "services": services}
 
 
@@ -60,3 +95,16 @@ def seconds(duration: str | None, default: float) -> float:
     if not parts:
         return default
     return timedelta(**{_UNITS[unit]: float(number) for number, unit in parts}).total_seconds()
+
+
+def healthcheck_of(body: Mapping[str, Any] | None) -> Healthcheck | None:
+    """A service's healthcheck; None where it has none, or none any more."""
+    if not body or body.get("disable") or body.get("test") == ["NONE"]:
+        return None
+    default = Healthcheck()
+    return Healthcheck(
+        interval=seconds(body.get("interval"), default.interval),
+        timeout=seconds(body.get("timeout"), default.timeout),
+        retries=int(body.get("retries") or default.retries),
+        start_period=seconds(body.get("start_period"), default.start_period),
+    )

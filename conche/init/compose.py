@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from conche.engine.compose import complaint
-from conche.engine.rendered import images_named
+from conche.engine.rendered import understood
 from conche.errors import Refused
 from conche.init.files import LARGEST, read, refuse_bomb
 from conche.process import run
@@ -63,7 +63,7 @@ def render(root: Path, files: Sequence[Path]) -> Rendered:
     document = json.loads(whole[0])
     services = document.get("services") or {}
     active = frozenset(names[0].split()) if names else frozenset(services)
-    return Rendered(images_named({**document, "services": services}, document["name"]), active, whole[1])
+    return Rendered(understood({**document, "services": services}, document["name"]), active, whole[1])
 
 
 def _has_profiles(text: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conche.engine.builds import ServiceBuild, base_images
-from conche.engine.rendered import images_named
+from conche.engine.rendered import understood
 
 BUILD: dict[str, Any] = {
     "context": "/shop/web",
@@ -97,6 +97,6 @@ def test_a_base_that_is_no_image_to_fetch_is_left_to_compose(changes: Any, expec
 
 
 def test_a_service_that_is_built_has_the_name_that_compose_gives_its_image() -> None:
-    named = images_named({"services": {"web": {"build": {}}, "api": {"build": {}, "image": "mine:1"}}}, "shop")
+    named = understood({"services": {"web": {"build": {}}, "api": {"build": {}, "image": "mine:1"}}}, "shop")
 
     assert {name: one["image"] for name, one in named["services"].items()} == {"web": "shop-web", "api": "mine:1"}

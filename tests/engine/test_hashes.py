@@ -52,6 +52,16 @@ def test_a_service_stands_as_the_container_it_is() -> None:
     }
 
 
+def test_what_a_service_may_depend_on_and_is_not_there_stands_as_one_that_is_not_wanted() -> None:
+    needs = {"gone": {"condition": "service_started", "required": False}}
+    rendered = {"services": {"web": {"depends_on": needs}}}
+
+    assert json.loads(resolved(rendered, {}))["services"] == {
+        "web": {"depends_on": needs},
+        "gone": {"image": "none", "profiles": ["unwanted"]},
+    }
+
+
 def test_what_depends_on_others_has_a_form_without_them() -> None:
     rendered = {"services": {"a": {"image": "x", "depends_on": {"b": {}}}, "b": {"image": "y"}}}
 
