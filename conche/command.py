@@ -52,6 +52,7 @@ class Invocation:
         dry_run: compute the plan, show it, stop.
         yes: a question is answered with yes.
         lock_wait: seconds to wait for another command that is in the way; None where nobody said.
+        lenient: files that stack.yaml names may be missing.
         remainder: what stood after `--` on the command line, as it was typed.
     """
 
@@ -61,6 +62,7 @@ class Invocation:
     yes: bool = False
     remainder: tuple[str, ...] = ()
     lock_wait: float | None = None
+    lenient: bool = False
     _stack: Stack | None = field(default=None, repr=False)
 
     @property
@@ -69,12 +71,17 @@ class Invocation:
         if self._stack is None:
             from conche.stack import load
 
-            self._stack = load(self.root)
+            self._stack = load(self.root, missing=self.output.say if self.lenient else None)
         return self._stack
 
     def patience(self, otherwise: float) -> float:
         """Seconds to wait for another command: what `--lock-wait` says, else what this command does by itself."""
         return otherwise if self.lock_wait is None else self.lock_wait
+
+    def environment_unless_said(self, default: str) -> str:
+        """The environment that is meant where none was named: the only one, whatever it is called."""
+        environments = self.stack.environments
+        return default if default in environments or len(environments) > 1 else next(iter(environments))
 
     def environment(self, name: str) -> Environment:
         """The environment of that name.
@@ -98,6 +105,7 @@ def command(
     changes: bool = False,
     destroys: bool = False,
     waits: bool = False,
+    lenient: bool = False,
     name: str = "",
     aliases: Sequence[str] = (),
     bare: str = "",
@@ -108,6 +116,7 @@ def command(
         changes: the task mutates something, so it takes `--dry-run`.
         destroys: it can delete data, so it takes `--yes`.
         waits: it locks environments, so it takes `--lock-wait`.
+        lenient: it works without the files that stack.yaml names.
         name: its name on the command line, where that is no Python name.
         aliases: other names for it.
         bare: an option that may also stand without its `--name`, as `daily` in `invoke backup.create daily`.
@@ -126,13 +135,14 @@ def command(
         def run(context: Context, **given: Any) -> Outcome:
             chosen = {switch: given.pop(switch, False) for switch in switches}
             output = Output(dotted, as_json=chosen.pop("json"))
-            invocation = Invocation(_root(context), output, remainder=_remainder(), **chosen)
+            invocation = Invocation(_root(context), output, remainder=_remainder(), lenient=lenient, **chosen)
             lock_wait = given.pop("lock_wait", None)
 
             def call() -> Outcome:
                 _refuse_eaten_options(body, given, dotted)
                 invocation.lock_wait = _convert("lock_wait", float | None, lock_wait, dotted)
-                return body(invocation, **_converted(options, given, dotted))
+                named = _environments_filled(body, options, given, invocation)
+                return body(invocation, **_converted(options, named, dotted))
 
             return guarded(invocation, call, changes=changes)
 
@@ -302,20 +312,36 @@ def _present(run: Any, options: dict[str, tuple[Any, str]], shared: dict[str, bo
     first = parameters[0].replace(annotation=Context)
     rest = [
         parameter.replace(
-            kind=inspect.Parameter.KEYWORD_ONLY, default=_for_invoke(parameter.default, options[parameter.name][0])
+            kind=inspect.Parameter.KEYWORD_ONLY, default=_for_invoke(parameter.default, options[parameter.name])
         )
         for parameter in parameters[1:]
     ]
     run.__signature__ = inspect.Signature([first, *rest, *switch_parameters])
 
 
-def _for_invoke(default: Any, kind: Any) -> Any:
+def _for_invoke(default: Any, option: tuple[Any, str]) -> Any:
     """Invoke casts to the type of the default, with a traceback for a wrong number, and appends to a list only."""
+    kind, _ = option
     if default is inspect.Parameter.empty or default is None:
         return default
+    if _names_environment(option):
+        return None  # Invoke does not tell a default from what was typed
     if kind == list[str]:
         return list(default)
     return str(default) if kind in (int, float, int | None, float | None) else default
+
+
+def _names_environment(option: tuple[Any, str]) -> bool:
+    return option == typing.get_args(EnvironmentName)
+
+
+def _environments_filled(
+    body: Callable[..., Outcome], options: dict[str, tuple[Any, str]], given: dict[str, Any], invocation: Invocation
+) -> dict[str, Any]:
+    """The same, with the default where no environment was named: the task's own, or the only one there is."""
+    parameters = inspect.signature(body).parameters
+    unsaid = [name for name, value in given.items() if value is None and _names_environment(options[name])]
+    return {**given, **{name: invocation.environment_unless_said(parameters[name].default) for name in unsaid}}
 
 
 def _converted(options: dict[str, tuple[Any, str]], given: dict[str, Any], dotted: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from conche.secret import SECRET_NAME, Redactor, Secret
 from conche.stack import Environment, Stack
 from conche.vault.values import for_environment, variables
 
-__all__ = ["open_compose"]
+__all__ = ["open_compose", "open_unread"]
 
 SAID_IN_STACK = frozenset({"COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR", "COMPOSE_PROJECT_NAME"})
 """Settings of Compose for which stack.yaml has keys."""
@@ -57,6 +57,14 @@ def open_compose(call: Invocation, name: str, secrets: Mapping[str, Secret] | No
         redact,
         further=shell,
     )
+
+
+def open_unread(call: Invocation, name: str) -> Compose:
+    """The Compose project of an environment as the engine has it, whatever its files say."""
+    environment = call.environment(name)
+    redact = Redactor([*_at_hand(call.stack, name, call.root).values()])
+    call.output.redact.adopt(redact)
+    return Compose(Engine(environment.engine), call.stack.project(name), (), redact=redact, unread=True)
 
 
 def _shell() -> dict[str, str]:

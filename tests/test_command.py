@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from invoke import Config, Context, Exit
+from invoke import Collection, Config, Context, Exit, Program
 
 from conche import namespace
-from conche.command import Invocation, command
+from conche.command import EnvironmentName, Invocation, command
 from conche.errors import NotFound
 from conche.outcome import Outcome
 from conche.output import Output
@@ -471,6 +471,35 @@ def test_an_unknown_environment_is_told_with_those_there_are(invoke: Any) -> Non
             "Next: invoke tasks.name-of --env dev",
         ],
     )
+
+
+@pytest.mark.parametrize(
+    ("environments", "said", "asked"),
+    [
+        (["main"], [], "main"),
+        (["main"], ["--env", "dev"], "dev"),
+        (["main", "dev"], [], "dev"),
+        (["main", "prod"], [], "dev"),
+    ],
+)
+def test_the_only_environment_is_meant_where_none_is_named(
+    environments: list[str], said: list[str], asked: str, tmp_path: Path
+) -> None:
+    body = "".join(f"  {name}: {{compose: [a.yaml]}}\n" for name in environments)
+    (tmp_path / "stack.yaml").write_text(f"name: shop\nenvironments:\n{body}")
+    (tmp_path / "a.yaml").touch()
+    seen: list[str] = []
+
+    @command()
+    def look(call: Invocation, env: EnvironmentName = "dev") -> Outcome:
+        seen.append(env)
+        return Outcome()
+
+    tasks = Collection(look)
+    tasks.configure({"conche": {"root": str(tmp_path)}})
+    Program(namespace=tasks).run(["invoke", "look", *said], exit=False)
+
+    assert seen == [asked]
 
 
 def test_the_stack_is_read_once_and_only_when_it_is_asked_for(tmp_path: Path) -> None:

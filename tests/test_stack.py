@@ -277,6 +277,24 @@ def test_a_path_that_is_no_file_is_refused(path: str, expected: str, root: Path)
     assert f"expected {expected}" in told
 
 
+@pytest.mark.parametrize(("broken", "loads"), [("", True), ("    prot: 1\n", False)])
+def test_files_that_are_missing_are_told_and_left_out_for_those_who_can_do_without(
+    broken: str, loads: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "stack.yaml").write_text(f"name: shop\nenvironments:\n  dev:\n    compose: [gone.yaml]\n{broken}")
+    told: list[str] = []
+
+    if loads:
+        assert stack.load(tmp_path, missing=told.append).environments.keys() == {"dev"}
+    else:
+        with pytest.raises(StackInvalid):
+            stack.load(tmp_path, missing=told.append)
+
+    assert ["gone.yaml" in one for one in told] == [True] * loads
+    with pytest.raises(StackInvalid):
+        stack.load(tmp_path)
+
+
 def test_a_build_context_is_a_folder(root: Path) -> None:
     (told,) = problems(VALID.replace("{dockerfile", "{context: docker/web.Dockerfile, dockerfile"), root)
 

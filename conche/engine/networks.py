@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from conche.engine.connection import Engine, translated
 
 __all__ = [
+    "Made",
     "create",
+    "made_by",
     "members",
     "names",
     "overlays",
@@ -21,6 +24,23 @@ __all__ = [
 
 MADE_BY = {"io.conche.made-by": "conche"}
 """Label of a network that was made here."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """The names of what a Compose project has made beside its containers."""
+
+    networks: tuple[str, ...]
+    volumes: tuple[str, ...]
+
+
+def made_by(engine: Engine, project: str) -> Made:
+    """What is there that carries a project's label."""
+    label = {"label": [f"com.docker.compose.project={project}"]}
+    with translated(engine.address):
+        networks = engine.client.api.networks(filters=label)
+        kept = engine.client.api.volumes(filters=label).get("Volumes") or []
+    return Made(tuple(sorted(one["Name"] for one in networks)), tuple(sorted(one["Name"] for one in kept)))
 
 
 def names(engine: Engine) -> frozenset[str]:

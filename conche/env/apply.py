@@ -71,6 +71,10 @@ class Applier:
             Partial: what could be had works; the rest is said.
             Interrupted: after unwinding.
         """
+        engine, project = self.compose.engine, self.compose.project
+        if any(step.kind == "service" for step in plan):
+            before = networks.made_by(engine, project).networks
+            self._undo.append(("remove new networks", lambda: networks.remove_new(engine, project, before)))
         try:
             for step in plan:
                 if step.kind == "service" and step.name in self._absent:

@@ -8,17 +8,22 @@ from conche.engine.compose import Compose
 from conche.env.locking import locked
 from conche.env.observe import observe
 from conche.env.plan import plan_down
+from conche.env.unread import with_or_without_files
 from conche.errors import Refused
 from conche.outcome import Outcome, Table
-from conche.session import open_compose
 
 __all__ = ["down"]
 
 
 def down(call: Invocation, name: str, *, volumes: bool, confirm: str | None) -> Outcome:
     """Stop and remove an environment's containers, and with `volumes` its data."""
+    return with_or_without_files(
+        call, name, lambda compose: _down(call, name, compose.with_every_profile(), volumes=volumes, confirm=confirm)
+    )
+
+
+def _down(call: Invocation, name: str, compose: Compose, *, volumes: bool, confirm: str | None) -> Outcome:
     environment = call.environment(name)
-    compose = open_compose(call, name).with_every_profile()
     if environment.swarm:
         from conche.env.deploy.swarm_view import down_swarm
 
@@ -30,7 +35,10 @@ def down(call: Invocation, name: str, *, volumes: bool, confirm: str | None) -> 
     with locked(call, compose.engine, name):
         seen = observe(call.stack, name, compose)
         doomed = networks.volumes(compose.engine, seen.configuration.volumes) if volumes else ()
-        plan = plan_down(seen, doomed, containers.one_off(compose.engine, compose.project))
+        strays = containers.one_off(compose.engine, compose.project)
+        made = networks.made_by(compose.engine, compose.project).networks
+        alone = () if seen.containers or strays else made  # what is left of one that never came up
+        plan = plan_down(seen, doomed, strays, alone)
         if call.dry_run or not len(plan):
             return Outcome(plan=plan, lines=() if len(plan) else (f"Nothing to do: {name} is down.",))
         if environment.protected or doomed:

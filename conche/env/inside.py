@@ -9,15 +9,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from conche.command import Invocation
+from conche.engine import containers
+from conche.engine.compose import Compose
+from conche.engine.containers import Container
 from conche.env import on_swarm
-from conche.env.observe import observe, service_of
+from conche.env.observe import service_of
 from conche.env.report import nothing_written
+from conche.env.unread import with_or_without_files
 from conche.errors import Refused
 from conche.outcome import Outcome
 from conche.output import at_terminal
 from conche.process import Captured, replace, run
 from conche.secret import MASK, SECRET_NAME
-from conche.session import open_compose
+from conche.session import open_compose, open_unread
 
 __all__ = ["config", "execute", "logs"]
 
@@ -31,15 +35,15 @@ USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 def logs(call: Invocation, name: str, *, follow: bool, tail: int, service: str | None) -> Outcome:
     """What the containers write, the last `tail` lines of each."""
     swarmed = call.environment(name).swarm
-    compose = open_compose(call, name)
     if follow and call.output.as_json:
         raise Refused(
             "json-has-an-end", "--json and --follow exclude each other.", next_command="invoke env.logs --follow"
         )
     if swarmed:
-        return on_swarm.logs(call, name, compose, follow=follow, tail=tail, service=service)
-    if service:
-        service_of(compose.configuration(hashed=False), service)
+        return on_swarm.logs(call, name, open_compose(call, name), follow=follow, tail=tail, service=service)
+    compose = _as_it_runs(call, name, service)
+    if service and not _of(compose, service):
+        return Outcome(lines=[nothing_written(name, service)], value=[] if call.output.as_json else None)
     plain = [] if at_terminal(sys.stdout) else ["--ansi", "never"]
     argv = compose.argv(
         *plain, "logs", "--tail", str(tail), *(["--follow"] if follow else []), *([service] if service else [])
@@ -58,6 +62,23 @@ def logs(call: Invocation, name: str, *, follow: bool, tail: int, service: str |
 
     compose.call(argv, on_line=show).require("reading the logs")
     return Outcome(lines=[] if shown else [nothing_written(name, service)])
+
+
+def _as_it_runs(call: Invocation, name: str, service: str | None) -> Compose:
+    """The environment by what the engine has of it: to be heard, or entered, it needs no file.
+
+    Raises:
+        NotFound: the service has no container, and is in no Compose file.
+    """
+    with_or_without_files(call, name, lambda _: None)  # for what must not be shown
+    compose = open_unread(call, name)
+    if service and not _of(compose, service):
+        service_of(open_compose(call, name).configuration(hashed=False), service)
+    return compose
+
+
+def _of(compose: Compose, service: str) -> list[Container]:
+    return [one for one in containers.of_project(compose.engine, compose.project) if one.service == service]
 
 
 def config(call: Invocation, name: str) -> Outcome:
@@ -100,12 +121,10 @@ def execute(call: Invocation, name: str, service: str) -> Outcome:
             "Nothing stands after `--`.",
             next_command=f"invoke env.exec --env {name} --service {service} -- python --version",
         )
-    compose = open_compose(call, name)
     if swarmed:
-        return on_swarm.execute(call, compose, service)
-    seen = observe(call.stack, name, compose)
-    service_of(seen.configuration, service)
-    if not any(container.state == "running" for container in seen.of(service)):
+        return on_swarm.execute(call, open_compose(call, name), service)
+    compose = _as_it_runs(call, name, service)
+    if not any(container.state == "running" for container in _of(compose, service)):
         raise Refused("not-running", f"{service} does not run.", next_command=f"invoke env.up --env {name}")
     terminal = at_terminal(sys.stdin, sys.stdout)
     argv = compose.argv("exec", *([] if terminal else ["--no-TTY"]), service, *call.remainder)

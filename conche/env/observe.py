@@ -44,6 +44,7 @@ class Observed:
         interrupted: a release that was killed.
         optional: services of profiles that are not wanted, of which there are containers all the same.
         astray: what its users are answered, where that is not what the release answers; empty where all is well.
+        unread: why its files could not be read, where it is known from the engine alone.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Observed:
     outdated: Mapping[str, str] = field(default_factory=dict)
     unregistered: frozenset[str] = frozenset()
     optional: frozenset[str] = frozenset()
+    unread: str = ""
 
     def same_image(self, one: str, other: str) -> bool:
         """Whether two image ids have the same in them."""
@@ -89,8 +91,16 @@ def glance(stack: Stack, name: str, compose: Compose) -> Observed | None:
     # Whether one that has ended should have, only its definition says.
     if any(container.state != "running" for container in found):
         return None
-    services = {c.service: Service(c.service, c.image, frozenset({c.config_hash})) for c in found}
-    return _observed(stack, name, compose, Configuration(compose.project, services, (), ()), found, leftovers)
+    return _observed(stack, name, compose, _as_made(compose, found), found, leftovers)
+
+
+def _as_made(compose: Compose, found: Sequence[Container], volumes: Sequence[str] = ()) -> Configuration:
+    """What the files say, as far as containers tell that were made from them."""
+    hashes: dict[str, set[str]] = {}
+    for one in found:
+        hashes.setdefault(one.service, set()).add(one.config_hash)
+    services = {one.service: Service(one.service, one.image, frozenset(hashes[one.service])) for one in found}
+    return Configuration(compose.project, services, (), tuple(volumes))
 
 
 def _may_be_scaled(files: Sequence[Path]) -> bool:
@@ -104,6 +114,10 @@ def observe(stack: Stack, name: str, compose: Compose) -> Observed:
         Unreachable: no engine, or no Compose v2.
         Refused: the Compose files are invalid.
     """
+    if compose.unread:
+        found, leftovers = look(compose)
+        known = _as_made(compose, found, networks.made_by(compose.engine, compose.project).volumes)
+        return _observed(stack, name, compose, known, found, leftovers)
     with ThreadPoolExecutor(1) as pool:
         # Compose renders in processes of its own meanwhile; importing and asking the SDK takes as long.
         rendering = pool.submit(compose.configuration)

@@ -45,12 +45,15 @@ def _sharing(seen: Observed, services: Mapping[str, Service]) -> dict[str, Servi
     return found
 
 
-def plan_down(seen: Observed, volumes: tuple[str, ...], strays: Sequence[Container] = ()) -> Plan:
+def plan_down(
+    seen: Observed, volumes: tuple[str, ...], strays: Sequence[Container] = (), networks: Sequence[str] = ()
+) -> Plan:
     """The steps that take an environment down.
 
     Args:
         volumes: deleted with their data.
         strays: what `docker compose run` has made; it goes with the project.
+        networks: those of the project that nobody is in.
     """
     known = seen.configuration.services
     steps = [_left_over(one) for one in seen.leftovers]
@@ -67,6 +70,7 @@ def plan_down(seen: Observed, volumes: tuple[str, ...], strays: Sequence[Contain
         Step("remove", f"container {one.name}", f"made by docker compose run of {one.service}{_since(one)}")
         for one in strays
     ]
+    steps += [Step("remove", f"network {name}", "nothing of the environment is in it") for name in networks]
     steps += [Step("delete", f"volume {name}", "--volumes", destroys=True) for name in volumes]
     return Plan(tuple(steps))
 

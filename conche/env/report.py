@@ -40,6 +40,7 @@ def as_json(seen: Observed, environment: Environment) -> dict[str, object]:
         "changed_since_release": list(seen.changed),
         "interrupted": seen.interrupted or None,
         "astray": seen.astray or None,
+        "unread": seen.unread or None,
     }
 
 
@@ -59,6 +60,8 @@ def remarks(seen: Observed) -> list[str]:
     """What a release has left to say: wrong answers, changed files, leftovers, an interruption."""
     name = seen.name
     said = [f"{seen.interrupted} was interrupted. Next: invoke env.recover --env {name}"] if seen.interrupted else []
+    if seen.unread:
+        said.append(f"{name}: {seen.unread} What is shown is what the engine has of {seen.configuration.project}.")
     if seen.astray:
         said.append(f"{seen.astray}. Next: invoke env.recover --env {name}")
     if seen.release and seen.leftovers:
@@ -73,7 +76,7 @@ def is_well(seen: Observed) -> bool:
     """Up, every service running and healthy or done, users answered rightly, and no drift."""
     services = seen.configuration.services
     working = all(works(services.get(container.service), container) for container in seen.containers)
-    return bool(seen.containers) and working and not seen.astray and not drift(seen)
+    return bool(seen.containers) and working and not (seen.astray or seen.unread) and not drift(seen)
 
 
 def _missing(seen: Observed) -> Sequence[str]:

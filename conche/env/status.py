@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from conche.command import Invocation
 from conche.engine import networks, state
+from conche.engine.compose import Compose
 from conche.env import on_swarm, report
 from conche.env.deploy.swarm_view import SwarmObserved, look_at_swarm
 from conche.env.deploy.view import look_at_release
 from conche.env.observe import Observed, glance, observe
+from conche.env.unread import described, is_unreadable, with_or_without_files
 from conche.errors import CheckFailed, ConcheError, Refused
 from conche.outcome import Outcome, Plan, Step, Table
-from conche.session import open_compose
+from conche.session import open_compose, open_unread
 
 __all__ = ["health", "list_networks", "status"]
 
@@ -66,6 +69,8 @@ def _look(call: Invocation, name: str) -> Observed | SwarmObserved | ConcheError
         released = look_at_release(call, name, compose) if state.kept(compose.engine, compose.project) else None
         return released or glance(call.stack, name, compose) or observe(call.stack, name, compose)
     except ConcheError as error:
+        if isinstance(error, Refused) and is_unreadable(call, name, error):
+            return replace(observe(call.stack, name, open_unread(call, name)), unread=described(error))
         return error
 
 
@@ -126,14 +131,16 @@ def _is_here(url: str) -> bool:
 
 def list_networks(call: Invocation, name: str, *, create: bool) -> Outcome:
     """The external networks of an environment and who is in them; with `create`, missing ones are made."""
-    swarmed = call.environment(name).swarm
-    compose = open_compose(call, name)
-    if swarmed:
+    if call.environment(name).swarm:
         on_swarm.refuse(
             name,
             "its networks are overlays, of which a node sees only its own members",
             "docker network ls --filter driver=overlay\ndocker network create --driver overlay --attachable NETWORK",
         )
+    return with_or_without_files(call, name, lambda compose: _networks(call, name, compose, create=create))
+
+
+def _networks(call: Invocation, name: str, compose: Compose, *, create: bool) -> Outcome:
     seen = observe(call.stack, name, compose)
     plan = Plan(tuple(Step("create", f"network {one}", "no such network") for one in seen.missing_networks if create))
     if call.dry_run:
@@ -143,7 +150,7 @@ def list_networks(call: Invocation, name: str, *, create: bool) -> Outcome:
     present = networks.names(compose.engine)
     found = {
         one: networks.members(compose.engine, one) if one in present else None
-        for one in (*seen.configuration.external_networks, *_own_networks(seen))
+        for one in (*seen.configuration.external_networks, *_own_networks(seen, compose))
     }
     rows = tuple(
         (one, "missing" if members is None else "found", ", ".join(members or ())) for one, members in found.items()
@@ -162,6 +169,8 @@ def list_networks(call: Invocation, name: str, *, create: bool) -> Outcome:
     )
 
 
-def _own_networks(seen: Observed) -> list[str]:
+def _own_networks(seen: Observed, compose: Compose) -> Sequence[str]:
+    if compose.unread:
+        return networks.made_by(compose.engine, compose.project).networks
     rendered = (seen.configuration.rendered.get("networks") or {}).values()
     return [network["name"] for network in rendered if not network.get("external")]

@@ -25,7 +25,7 @@ def up(
     return up(invocation, env, build=build, timeout=timeout)
 
 
-@command(changes=True, destroys=True, waits=True)
+@command(changes=True, destroys=True, waits=True, lenient=True)
 def down(
     invocation: Invocation,
     env: EnvironmentName = "dev",
@@ -38,7 +38,7 @@ def down(
     return down(invocation, env, volumes=volumes, confirm=confirm)
 
 
-@command()
+@command(lenient=True)
 def status(
     invocation: Invocation,
     env: Annotated[str | None, "one environment; default: all"] = None,
@@ -52,7 +52,7 @@ def status(
     return status(invocation, env)
 
 
-@command()
+@command(lenient=True)
 def logs(
     invocation: Invocation,
     env: EnvironmentName = "dev",
@@ -117,7 +117,7 @@ def update(
     return update(invocation, env, service, build=build, timeout=timeout)
 
 
-@command(name="exec")
+@command(name="exec", lenient=True)
 def exec_(
     invocation: Invocation,
     service: Annotated[str, "the service in whose container to run it"],
@@ -132,7 +132,7 @@ def exec_(
     return execute(invocation, env, service)
 
 
-@command(changes=True)
+@command(changes=True, lenient=True)
 def networks(
     invocation: Invocation,
     env: EnvironmentName = "dev",

@@ -130,7 +130,7 @@ def _last_words(call: Invocation, seen: Understanding, plan: Plan, proposed: Seq
         yield "Nothing to do: stack.yaml says what there is to say."
     elif not call.dry_run:
         first = seen.environments[0].name
-        named = "" if first == "dev" else f" --env {first}"
+        named = "" if first == "dev" or len(seen.environments) == 1 else f" --env {first}"
         yield f"Next: invoke {'' if ours else 'conche.'}env.up{named}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -72,8 +72,11 @@ class _Loader(yaml.SafeLoader):
             ) from error
 
 
-def load(root: Path) -> Stack:
+def load(root: Path, missing: Callable[[str], None] | None = None) -> Stack:
     """Read `stack.yaml` in `root`.
+
+    Args:
+        missing: where files that it names may be missing, who is told which.
 
     Raises:
         StackInvalid: exit code 2, with every problem of the file.
@@ -91,7 +94,23 @@ def load(root: Path) -> Stack:
         ) from error
     except UnicodeDecodeError as error:
         raise StackInvalid([Problem(0, "", f"byte {error.start} is not UTF-8")], file) from error
-    return parse(text, root=root)
+    try:
+        return parse(text, root=root)
+    except StackInvalid as invalid:
+        stack = _without_files(text) if missing else None
+        if stack is None or missing is None:
+            raise
+        for problem in invalid.problems:
+            missing(f"warning: {problem}")
+        return stack
+
+
+def _without_files(text: str) -> Stack | None:
+    """What stack.yaml says, where nothing is wrong with it but that files are missing; else None."""
+    try:
+        return parse(text)
+    except StackInvalid:
+        return None
 
 
 def parse(text: str, *, root: Path | None = None) -> Stack:

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from conche.engine import containers
+from conche.engine import containers, networks
 from conche.engine.connection import Engine
 from tests.stacks import SmallStack
 
@@ -58,3 +58,16 @@ def test_what_somebody_has_begun_by_hand_is_taken_down_though_no_service_runs(
 
     assert [step["action"] for step in done["plan"]] == ["remove"]
     assert containers.one_off(engine, small.project) == ()
+
+
+def test_a_network_of_one_that_never_came_up_goes_too(small: SmallStack, engine: Engine) -> None:
+    small.write("compose/dev.yaml", TWO)
+    label = {"com.docker.compose.project": small.project}
+    engine.client.api.create_network(f"{small.project}_default", labels=label)
+
+    done = small.json("env.down")
+
+    assert [(step["action"], step["subject"]) for step in done["plan"]] == [
+        ("remove", f"network {small.project}_default")
+    ]
+    assert networks.made_by(engine, small.project).networks == ()

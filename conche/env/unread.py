@@ -1,0 +1,65 @@
+"""An environment whose files cannot be read: a variable is missing, a file is broken or gone. What runs runs on.
+
+Compose and the engine know a project by the labels of what it has made, and that is enough to look at it, to read its
+logs, to run something inside, and to take it down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from conche.command import Invocation
+from conche.engine import containers, networks
+from conche.engine.compose import Compose
+from conche.errors import Refused
+from conche.session import open_compose, open_unread
+
+__all__ = ["UNREADABLE", "described", "is_unreadable", "with_or_without_files"]
+
+UNREADABLE = frozenset(
+    {
+        "compose-file-invalid",
+        "file-missing",
+        "file-unreadable",
+        "template-unreadable",
+        "text-not-utf8",
+        "text-too-large",
+    }
+)
+"""Codes of what is wrong with files, and not with what runs."""
+
+T = TypeVar("T")
+
+
+def with_or_without_files(call: Invocation, name: str, act: Callable[[Compose], T]) -> T:
+    """Do something with an environment; where its files cannot be read, by what the engine has of its project.
+
+    Args:
+        act: reads before it changes anything.
+
+    Raises:
+        Refused: the files cannot be read, and nothing is there of the project.
+    """
+    try:
+        return act(open_compose(call, name))
+    except Refused as problem:
+        if not is_unreadable(call, name, problem):
+            raise
+        compose = open_unread(call, name)
+        call.output.say(f"warning: {described(problem)} What follows goes by what the engine has of {compose.project}.")
+        return act(compose)
+
+
+def is_unreadable(call: Invocation, name: str, problem: Refused) -> bool:
+    """Whether it is files that are wrong, and there is something to go by."""
+    if problem.code not in UNREADABLE or call.environment(name).swarm:
+        return False
+    compose = open_unread(call, name)
+    made = networks.made_by(compose.engine, compose.project)
+    return bool(containers.of_project(compose.engine, compose.project) or made.networks)
+
+
+def described(problem: Refused) -> str:
+    """What is wrong with the files, in one line."""
+    return " ".join([problem.message, *problem.evidence[-1:]]).rstrip(".") + "."
