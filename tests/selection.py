@@ -29,6 +29,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--every-pair", action="store_true",
         help="each command beside each that it excludes, and not one of each kind",
     )  # fmt: skip
+    group.addoption(
+        "--whole-corpus", action="store_true",
+        help="each Compose file of the corpus, and some put together at random, beside the one with all keys",
+    )  # fmt: skip
     group.addoption("--share", metavar="K/N", help="only the K-th of N shares of the test files")
 
 
