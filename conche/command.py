@@ -17,7 +17,7 @@ import sys
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,6 +73,10 @@ class Invocation:
 
             self._stack = load(self.root, missing=self.output.say if self.lenient else None)
         return self._stack
+
+    def with_stack(self, stack: Stack) -> Invocation:
+        """The same for another stack, or a part of this one."""
+        return replace(self, _stack=stack)
 
     def patience(self, otherwise: float) -> float:
         """Seconds to wait for another command: what `--lock-wait` says, else what this command does by itself."""

@@ -98,7 +98,7 @@ TAKEN: Mapping[str, Takes] = {
             # What these make or change is whole by itself, or somebody else's program keeps it so.
             "env.networks", "images.base", "images.build", "images.push", "images.pull", "images.release",
             "images.login", "images.promote", "images.tag", "images.mirror", "images.save", "images.load",
-            "secrets.render", "secrets.backup-key", "backup.cron", "backup.recovery-key",
+            "secrets.render", "secrets.declare", "secrets.backup-key", "backup.cron", "backup.recovery-key",
             # Each command that these run takes its own.
             "ci.run", "ci.dispatch", "ci.rerun", "ci.cancel", "ci.secrets", "ci.setup",
         ),

@@ -70,7 +70,7 @@ def _without_key(call: Invocation, section: Secrets, store: Store) -> Iterator[P
 
 def _rolled_back(call: Invocation, found: EncryptedFile, store: Store) -> Iterator[Problem]:
     """A whole file of an earlier time is valid in itself: only something outside it, here git, tells that it is old."""
-    name = store.file.name
+    name = str(store.file.relative_to(call.root))
     shown = run(["git", "-C", str(call.root), "show", f"HEAD:./{name}"], timeout=60)
     try:
         committed = encrypted.examine(shown.stdout.raw.encode(), name) if shown.ok else None

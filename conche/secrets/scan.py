@@ -7,21 +7,20 @@ from dataclasses import asdict
 from conche.command import Invocation
 from conche.engine.connection import Engine
 from conche.outcome import Outcome, Table
+from conche.secrets.several import every_value
 from conche.vault import keys
 from conche.vault.leaks import Leak, Needles, scan_history, scan_index, scan_worktree
 from conche.vault.leaks_in_images import scan_image
 from conche.vault.leaks_in_logs import scan_container_logs, scan_log_files
-from conche.vault.values import PLACEHOLDERS, open_store
+from conche.vault.values import PLACEHOLDERS, opened
 
 __all__ = ["scan"]
 
 
 def scan(call: Invocation, *, staged: bool, history: bool, image: list[str], logs: bool) -> Outcome:
     """Look for every value, and for age keys; says where and which, never what. Exit code 1 when something is found."""
-    store = open_store(call.stack, call.root)
-    section = call.stack.secrets
-    assert section is not None
-    values = store.read() if keys.find(call.root) else {}
+    section, _ = opened(call.stack, call.root)
+    values = every_value(call) if keys.find(call.root) else {}
     real = {name: value for name, value in values.items() if value.reveal() not in PLACEHOLDERS}
     needles = Needles(real, harmless=section.demonstration)
     found: list[Leak] = []

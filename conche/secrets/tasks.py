@@ -7,20 +7,23 @@ from conche.outcome import Outcome
 
 Name = Annotated[str, "the secret, as stack.yaml names it"]
 FromFile = Annotated[str | None, "read the value from this file"]
+Of = Annotated[str | None, "whose secrets, where stack.yaml names several encrypted files"]
 
 
 @command(changes=True)
 def init(
     invocation: Invocation,
     generate: Annotated[bool, "make the values that can be made"] = False,
+    env: Of = None,
 ) -> Outcome:
     """Make a key, recipients and a file of your own.
 
     Takes the demonstration key's place, and nobody else's: a key is never overwritten.
     """
     from conche.secrets.init import init
+    from conche.secrets.several import within
 
-    return init(invocation, generate=generate)
+    return init(within(invocation, env), generate=generate)
 
 
 @command()
@@ -29,11 +32,13 @@ def encrypt(
     file: Annotated[str, "YAML, JSON or dotenv file with the values; - for standard input"],
     merge: Annotated[bool, "keep what is in the encrypted file"] = False,
     replace: Annotated[bool, "replace the encrypted file"] = False,
+    env: Of = None,
 ) -> Outcome:
     """Import plaintext values; all of them stay text."""
     from conche.secrets.encrypt import encrypt
+    from conche.secrets.several import within
 
-    return encrypt(invocation, file, merge=merge, replace=replace)
+    return encrypt(within(invocation, env), file, merge=merge, replace=replace)
 
 
 @command(changes=True, aliases=("decrypt",))
@@ -42,11 +47,13 @@ def render(
     check: Annotated[bool, "only tell what is stale; exit code 1"] = False,
     env_only: Annotated[bool, "only .env"] = False,
     files_only: Annotated[bool, "only docker/secrets/*.txt"] = False,
+    env: Of = None,
 ) -> Outcome:
     """Write .env and docker/secrets/*.txt."""
     from conche.secrets.render import render
+    from conche.secrets.several import within
 
-    return render(invocation, check=check, env_only=env_only, files_only=files_only)
+    return render(within(invocation, env), check=check, env_only=env_only, files_only=files_only)
 
 
 @command()
@@ -56,11 +63,13 @@ def get(
     show: Annotated[bool, "also on a terminal"] = False,
     length: Annotated[bool, "its length instead"] = False,
     fingerprint: Annotated[bool, "a fingerprint, keyed by the age key, instead"] = False,
+    env: Of = None,
 ) -> Outcome:
     """One value, into a pipe."""
     from conche.secrets.get import get
+    from conche.secrets.several import within
 
-    return get(invocation, name, show=show, length=length, fingerprint=fingerprint)
+    return get(within(invocation, env), name, show=show, length=length, fingerprint=fingerprint)
 
 
 @command(name="set", changes=True)
@@ -70,49 +79,70 @@ def set_(
     from_file: FromFile = None,
     generate: Annotated[bool, "make a value"] = False,
     raw: Annotated[bool, "keep the newline at the end of a single line too"] = False,
+    env: Of = None,
 ) -> Outcome:
     """Set one value: asked for, piped in, or made.
 
     It is never given on the command line, where every user of the machine could read it.
     """
     from conche.secrets.set import set_
+    from conche.secrets.several import within
 
-    return set_(invocation, name, from_file=from_file, generate=generate, raw=raw)
+    return set_(within(invocation, env), name, from_file=from_file, generate=generate, raw=raw)
 
 
 @command(changes=True, destroys=True)
-def unset(invocation: Invocation, name: Name) -> Outcome:
+def unset(invocation: Invocation, name: Name, env: Of = None) -> Outcome:
     """Remove one secret."""
+    from conche.secrets.several import within
     from conche.secrets.unset import unset
 
-    return unset(invocation, name)
+    return unset(within(invocation, env), name)
 
 
 @command(name="list")
-def list_(invocation: Invocation) -> Outcome:
+def list_(invocation: Invocation, env: Of = None) -> Outcome:
     """The secrets, what they are for, and which are there."""
     from conche.secrets.list import list_
+    from conche.secrets.several import within
 
-    return list_(invocation)
+    return list_(within(invocation, env))
+
+
+@command(changes=True, bare="name")
+def declare(
+    invocation: Invocation,
+    name: Annotated[str | None, "one secret of the encrypted file"] = None,
+    all_: Annotated[bool, "everything that stack.yaml does not declare"] = False,
+    env: Of = None,
+) -> Outcome:
+    """Write declarations into stack.yaml for what the encrypted file has."""
+    from conche.secrets.declare import declare
+    from conche.secrets.several import within
+
+    return declare(within(invocation, env), name, all_=all_)
 
 
 @command()
-def check(invocation: Invocation) -> Outcome:
+def check(invocation: Invocation, env: Of = None) -> Outcome:
     """The file against its declaration, the checkout and the key."""
     from conche.secrets.check import check
+    from conche.secrets.several import within
 
-    return check(invocation)
+    return check(within(invocation, env))
 
 
 @command()
 def diff(
     invocation: Invocation,
     revision: Annotated[str, "git revision to compare with"] = "HEAD",
+    env: Of = None,
 ) -> Outcome:
     """The names that differ from a git revision."""
     from conche.secrets.diff import diff
+    from conche.secrets.several import within
 
-    return diff(invocation, revision)
+    return diff(within(invocation, env), revision)
 
 
 @command(changes=True)
@@ -120,30 +150,35 @@ def rotate(
     invocation: Invocation,
     identity: Annotated[bool, "a new age key too: added, proven, and the old one kept"] = False,
     finish: Annotated[bool, "with --identity: remove the old key"] = False,
+    env: Of = None,
 ) -> Outcome:
     """A new data key, or a new age key."""
     from conche.secrets.rotate import rotate
+    from conche.secrets.several import within
 
-    return rotate(invocation, identity=identity, finish=finish)
+    return rotate(within(invocation, env), identity=identity, finish=finish)
 
 
 @command(name="rotate-value", changes=True)
-def rotate_value(invocation: Invocation, name: Name, from_file: FromFile = None) -> Outcome:
+def rotate_value(invocation: Invocation, name: Name, from_file: FromFile = None, env: Of = None) -> Outcome:
     """A new value for one secret: made, or asked for."""
     from conche.secrets.rotate_value import rotate_value
+    from conche.secrets.several import within
 
-    return rotate_value(invocation, name, from_file=from_file)
+    return rotate_value(within(invocation, env), name, from_file=from_file)
 
 
 @command()
 def run(
     invocation: Invocation,
     only: Annotated[str | None, "these secrets, with commas; default: all"] = None,
+    env: Of = None,
 ) -> Outcome:
     """Run the command after `--` with the secrets in its environment."""
     from conche.secrets.run import run
+    from conche.secrets.several import within
 
-    return run(invocation, only=only)
+    return run(within(invocation, env), only=only)
 
 
 @command()
@@ -176,14 +211,16 @@ def edit(
     invocation: Invocation,
     name: Annotated[str | None, "only this secret"] = None,
     allow_disk: Annotated[bool, "even where the temporary file is not in memory"] = False,
+    env: Of = None,
 ) -> Outcome:
     """Edit the values in your editor.
 
     The plaintext is in memory only; what is saved is checked, and only the difference is written.
     """
     from conche.secrets.edit import edit
+    from conche.secrets.several import within
 
-    return edit(invocation, name, allow_disk=allow_disk)
+    return edit(within(invocation, env), name, allow_disk=allow_disk)
 
 
 @command()

@@ -223,6 +223,9 @@ class Secrets(Section):
     """The encrypted file and what is in it."""
 
     file: Path = Field(default=Path("secrets.enc.yaml"), description="the encrypted file")
+    files: Mapping[Name, Path] = Field(
+        default_factory=dict, description="encrypted files of single environments, each with recipients of its own"
+    )
     folder: Path = Field(default=Path("docker/secrets"), description="where secret files are written")
     demonstration: tuple[str, ...] = Field(
         default=(), description="age recipients of a key that everybody has; protected environments refuse them"
@@ -231,6 +234,12 @@ class Secrets(Section):
     htpasswd: Mapping[SecretName, Htpasswd] = Field(
         default_factory=dict, description="password files made of declared secrets, by name"
     )
+
+    @property
+    def all_files(self) -> tuple[Path, ...]:
+        """Every encrypted file, once; `file` only where it is said, or nothing else is."""
+        own = (self.file,) if "file" in self.model_fields_set or not self.files else ()
+        return tuple(dict.fromkeys((*own, *self.files.values())))
 
 
 class Pipeline(Section):
@@ -312,6 +321,17 @@ class Stack(Section):
         return self
 
     @model_validator(mode="after")
+    def _secrets_of_environments(self) -> Stack:
+        for name in self.secrets.files if self.secrets else ():
+            if name not in self.environments:
+                raise PydanticCustomError(
+                    "no_such_environment",
+                    "an environment of this file in secrets.files.{name}.{hint}",
+                    {"name": name, "hint": did_you_mean(name, self.environments)},
+                )
+        return self
+
+    @model_validator(mode="after")
     def _backup_names_what_there_is(self) -> Stack:
         for name, component in (self.backup.components if self.backup else {}).items():
             if component.environment is not None and component.environment not in self.environments:
@@ -321,6 +341,15 @@ class Stack(Section):
                     {"name": name, "hint": did_you_mean(component.environment, self.environments)},
                 )
         return self
+
+    def within(self, environment: str) -> Stack:
+        """The same, with the encrypted file of one environment; of one of its own, with what belongs in there."""
+        if self.secrets is None:
+            return self
+        said = self.secrets
+        used = {n: d for n, d in said.declared.items() if not d.environments or environment in d.environments}
+        own = {"file": said.files[environment], "declared": used} if environment in said.files else {"file": said.file}
+        return self.model_copy(update={"secrets": said.model_copy(update={**own, "files": {}})})
 
     def project(self, environment: str) -> str:
         """The Compose project of an environment."""

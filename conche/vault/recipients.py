@@ -23,11 +23,12 @@ def write_recipients(root: Path, file: Path, recipients: tuple[str, ...]) -> Non
     It is also that for the plain file which people encrypt by hand into it: sops asks for a rule of what it reads.
     """
     name = str(file.relative_to(root)).replace(".", r"\.")
-    pattern = f"^({name}|{PLAIN})$"
-    rule = {"path_regex": pattern, "age": list(recipients)}
+    both, alone = f"^({name}|{PLAIN})$", f"^{name}$"
     before = _sops_configuration(root / ".sops.yaml")
-    ours = (pattern, f"^{name}$")
-    others = [one for one in before.get("creation_rules") or () if one.get("path_regex") not in ours]
+    others = [one for one in before.get("creation_rules") or () if one.get("path_regex") not in (both, alone)]
+    # Of several encrypted files, the first one is what people encrypt into by hand.
+    taken = any(str(one.get("path_regex")).endswith(f"|{PLAIN})$") for one in others)
+    rule = {"path_regex": alone if taken else both, "age": list(recipients)}
     # sops takes the first rule that fits, so ours is the first.
     content = {**before, "creation_rules": [rule, *others]}
     head = "# Who can read the encrypted file; secrets.recipients changes this and the file together.\n"

@@ -47,7 +47,7 @@ _ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789"
 
 
 def open_store(stack: Stack, root: Path) -> Store:
-    """The encrypted file of a stack.
+    """The encrypted file of a stack; of several, the first that the key here opens.
 
     Raises:
         Refused: stack.yaml declares no secrets.
@@ -60,7 +60,17 @@ def open_store(stack: Stack, root: Path) -> Store:
         )
     from conche.vault.store import Store
 
-    return Store(root, root / stack.secrets.file)
+    stores = [Store(root, root / file) for file in stack.secrets.all_files]
+    return next((one for one in stores[1:] and stores if _opens(one)), stores[0])
+
+
+def _opens(store: Store) -> bool:
+    """Whether the key that is here is a recipient of a file."""
+    try:
+        store.key()
+    except (KeyUnusable, Refused):
+        return False
+    return True
 
 
 def opened(stack: Stack, root: Path) -> tuple[Secrets, Store]:
@@ -81,7 +91,8 @@ def called(name: str, known: Iterable[str]) -> str:
 
 def how_to_declare(names: Iterable[str]) -> str:
     """What to do about names that are in the encrypted file and not in stack.yaml."""
-    return f"declare under secrets.declared in stack.yaml: {', '.join(f'{name}: {{}}' for name in names)}"
+    said = ", ".join(f"{name}: {{}}" for name in names)
+    return f"invoke secrets.declare --all    # or under secrets.declared in stack.yaml: {said}"
 
 
 def used_by(section: Secrets, environment: str) -> dict[str, SecretDeclaration]:
@@ -103,6 +114,8 @@ def for_environment(
     """
     if stack.secrets is None:
         return {}
+    stack = stack.within(environment)
+    assert stack.secrets is not None
     wanted = used_by(stack.secrets, environment)
     protected = stack.environments[environment].protected
     if not protected and keys.find(root) is None:

@@ -62,8 +62,8 @@ def test_what_somebody_has_begun_by_hand_is_taken_down_though_no_service_runs(
 
 def test_a_network_of_one_that_never_came_up_goes_too(small: SmallStack, engine: Engine) -> None:
     small.write("compose/dev.yaml", TWO)
-    label = {"com.docker.compose.project": small.project}
-    engine.client.api.create_network(f"{small.project}_default", labels=label)
+    labels = {"com.docker.compose.project": small.project, "com.docker.compose.network": "default"}
+    engine.client.api.create_network(f"{small.project}_default", labels=labels)
 
     done = small.json("env.down")
 

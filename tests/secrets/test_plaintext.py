@@ -128,7 +128,7 @@ def test_the_plaintext_may_be_deleted_once_every_value_was_read_back(checkout: C
         shown = checkout.ok("secrets.encrypt", str(source), "--merge")
         assert said in shown
         assert "All 2 values" in shown
-        assert "declare under secrets.declared in stack.yaml: new_one: {}" in shown
+        assert "under secrets.declared in stack.yaml: new_one: {}" in shown
 
     assert shown.splitlines()[-1].startswith("Next: delete the plaintext: shred -u ")
     assert checkout.ok("secrets.get", "new_one") == "x"

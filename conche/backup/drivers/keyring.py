@@ -20,11 +20,11 @@ KEY = "age-key.txt"
 
 
 def dump(task: Dumping) -> ComponentRecord:
-    """Copy the encrypted file and .sops.yaml, and seal the key in use."""
+    """Copy the encrypted files and .sops.yaml, and seal the key in use."""
     site = task.site
     section = site.stack.secrets
     reading, writer = Reading(), FolderWriter(task.folder)
-    for name in [str(section.file), ".sops.yaml"] if section else []:
+    for name in [*map(str, section.all_files), ".sops.yaml"] if section else []:
         if (site.root / name).exists():
             store(local_entries(site.root, name, reading), writer, reading)
         else:

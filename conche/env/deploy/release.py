@@ -345,7 +345,8 @@ def _pipeline(
     record, look, maintained = ready.record, ready.look, records.maintained
 
     def begin() -> None:
-        document, salt = (seal(call.stack, call.root, one) for one in (ready.document.packed(), ready.salt))
+        stack = call.stack.within(record.environment)
+        document, salt = (seal(stack, call.root, one) for one in (ready.document.packed(), ready.salt))
         records.begin(record, document, salt)
 
     def commit() -> None:

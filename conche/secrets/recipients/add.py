@@ -32,7 +32,7 @@ def add(call: Invocation, recipient: str) -> Outcome:
         changed=True,
         lines=[
             f"{recipient} can read {store.file.name} from this commit on.",
-            "Next: git add .sops.yaml secrets.enc.yaml",
+            f"Next: git add .sops.yaml {store.file.relative_to(call.root)}",
         ],
     )
 
