@@ -27,6 +27,7 @@ __all__ = [
     "keep_stopped",
     "last_lines",
     "logged",
+    "moment",
     "of_project",
     "one_off",
     "output",
@@ -156,7 +157,7 @@ def parse(attributes: Mapping[str, Any]) -> Container:
         restarts=attributes.get("RestartCount", 0),
         ports=_ports(attributes.get("NetworkSettings", {}).get("Ports") or {}),
         publishes=_publishes((attributes.get("HostConfig") or {}).get("PortBindings") or {}),
-        started_at=_moment(state.get("StartedAt", "")),
+        started_at=moment(state.get("StartedAt", "")),
         revision=labels.get("org.opencontainers.image.revision", ""),
         health_log=_last_words(health.get("Log") or []),
         error=state.get("Error", ""),
@@ -384,8 +385,8 @@ def _publishes(bindings: Mapping[str, Sequence[Mapping[str, str]] | None]) -> tu
     )
 
 
-def _moment(text: str) -> datetime | None:
-    """RFC 3339 with nanoseconds; the engine writes year 1 for never."""
+def moment(text: str) -> datetime | None:
+    """A moment as the engine writes it, RFC 3339 with nanoseconds; None where it says never, by year 1."""
     match = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?)", text)
     if not match or text.startswith("0001"):
         return None

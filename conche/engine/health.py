@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum
 
 from conche.engine import containers
@@ -16,7 +17,7 @@ from conche.engine.compose import Service
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
 
-__all__ = ["Verdict", "Waiting", "judge", "wait"]
+__all__ = ["RESTARTED", "Verdict", "Waiting", "falls_over", "judge", "wait"]
 
 POLL = 0.1
 """Seconds between two looks."""
@@ -24,7 +25,13 @@ POLL = 0.1
 WITHOUT_HEALTHCHECK = 3.0
 """Seconds a container without a healthcheck must have run to count as working."""
 
+STEADY = 20.0
+"""Seconds that one without a healthcheck must have run where the engine has had to start it again."""
+
 DEADLINE_WITHOUT_HEALTHCHECK = 30.0
+
+RESTARTED = "keeps restarting"
+"""What is said of a container that the engine has started again; the start that failed is over then."""
 
 
 class Verdict(Enum):
@@ -47,6 +54,26 @@ class Waiting:
     containers: tuple[Container, ...]
     failed: Mapping[str, str]
 
+    @property
+    def services(self) -> Mapping[str, str]:
+        """Service -> why it does not work."""
+        known = {container.name: container.service for container in self.containers}
+        return {known.get(name, name): reason for name, reason in sorted(self.failed.items())}
+
+
+def falls_over(container: Container, now: datetime | None = None) -> bool:
+    """Whether a container runs only because the engine has started it again, and has not worked since.
+
+    One without a healthcheck works once it has run for a while.
+
+    Args:
+        now: by default this moment, by our clock.
+    """
+    if container.state != "running" or not container.restarts or container.started_at is None:
+        return container.state == "restarting"
+    ran = ((now or datetime.now(UTC)) - container.started_at).total_seconds()
+    return container.health == "starting" or (container.health == "none" and 0 <= ran < STEADY)
+
 
 def judge(container: Container, service: Service, *, ran_for: float, restarts_before: int = 0) -> tuple[Verdict, str]:
     """The verdict over a container, and the reason when it failed.
@@ -64,7 +91,8 @@ def judge(container: Container, service: Service, *, ran_for: float, restarts_be
         return Verdict.WAITING, ""
     # A healthcheck may also come with the image.
     checked = service.healthcheck is not None or container.health != "none"
-    settled = container.health == "healthy" if checked else ran_for >= WITHOUT_HEALTHCHECK
+    needed = STEADY if falls_over(container) else WITHOUT_HEALTHCHECK
+    settled = container.health == "healthy" if checked else ran_for >= needed
     return (Verdict.HEALTHY if settled else Verdict.WAITING), ""
 
 
@@ -72,7 +100,7 @@ def _failure(container: Container, service: Service, restarts_before: int) -> st
     if container.oom_killed:
         return "was killed for want of memory (OOM)"
     if container.restarts > restarts_before or container.state == "restarting":
-        return "keeps restarting" + (f", exit code {container.exit_code}" if container.exit_code else "")
+        return RESTARTED + (f", exit code {container.exit_code}" if container.exit_code else "")
     ended = container.state in ("exited", "dead")
     if ended and (container.exit_code != 0 or not (service.ends or service.completes)):
         return f"exited with {container.exit_code}"
@@ -93,6 +121,8 @@ def wait(
     services: Mapping[str, Service],
     *,
     timeout: float | None = None,
+    restarts: Mapping[str, int] | None = None,
+    begun: float | None = None,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> Waiting:
@@ -102,20 +132,23 @@ def wait(
         look: the containers of these services as they are now.
         services: their definitions, by name.
         timeout: seconds; default is what the healthchecks allow.
+        restarts: container id -> restarts from before, which do not count; of a container that is not in it, such as
+            one that was started just now, all do. Default: those of the first look.
+        begun: when the waiting began, by `clock`, where this goes on with it; default: now.
     """
     limit = deadline(tuple(services.values())) if timeout is None else timeout
-    begun = clock()
-    before: dict[str, int] = {}
+    begun = clock() if begun is None else begun
     for _ in _until_over(clock, begun, limit, pause):
         seen = tuple(containers.asked(engine, container) for container in look())
         absent = [name for name in services.keys() - {c.service for c in seen} if services[name].replicas != 0]
         verdicts = dict.fromkeys(absent, (Verdict.FAILED, "has no container"))
+        restarts = {one.id: one.restarts for one in seen} if restarts is None else restarts
         for container in seen:
             verdicts[container.name] = judge(
                 container,
                 services[container.service],
                 ran_for=clock() - begun,
-                restarts_before=before.setdefault(container.id, container.restarts),
+                restarts_before=restarts.get(container.id, 0),
             )
         failed = {name: reason for name, (verdict, reason) in verdicts.items() if verdict is Verdict.FAILED}
         if failed or all(verdict is Verdict.HEALTHY for verdict, _ in verdicts.values()):

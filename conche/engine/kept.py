@@ -38,7 +38,7 @@ def keep(engine: Engine, one: Container) -> None:
         **(attributes["Config"].get("Labels") or {}),
         f"{LABEL}.project": one.project + BEFORE,
         KEPT: one.id,
-        RAN: str(one.state == "running"),
+        RAN: str(one.state in ("running", "restarting")),
         **TWIN.labels(KEPT),
     }
     _make(engine, attributes, one.name + BEFORE, labels)

@@ -1,36 +1,39 @@
-"""Carrying out a plan: step by step, with what takes it back when a later step fails.
+"""Carrying out a plan: step by step, with what takes it back when it fails.
 
 One rule: what worked before still works afterwards. A service that runs is only replaced once its successor has been
-seen healthy beside it (trial.py), and the replacement itself is not interrupted half-way. After a failure everything
-that was begun is taken back, newest first, and what served before is looked at again.
+seen healthy beside it (trial.py), and the replacement itself is not interrupted half-way. Each service is a unit of its
+own: one that does not come up is taken back with what needs it (units.py), newest first, and the others go on. Where
+nothing that was asked for is up then, or the command is interrupted, everything that was begun is taken back. What
+served before is looked at again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 
-from conche.engine import containers, health, images, kept, networks
+from conche.engine import containers, images, kept, logs, networks
 from conche.engine.compose import Compose, Service
-from conche.engine.containers import Container
+from conche.engine.connection import EngineRefused
 from conche.engine.hashes import leaves_others
-from conche.engine.health import Waiting
 from conche.env import trial
-from conche.env.evidence import evidence, reasons
+from conche.env.ending import Ending
+from conche.env.evidence import explained
 from conche.env.observe import Observed
 from conche.env.plan import works
-from conche.env.unwinding import PAUSE, Undo, told, unwind
-from conche.errors import ConcheError, Partial, Restored
+from conche.env.units import Routes, fall_with
+from conche.env.unwinding import Undo, told, unwind
+from conche.env.watch import Watch
+from conche.errors import ConcheError, NotFound, Partial, Restored
 from conche.outcome import Plan, Step
 from conche.output import Progress
 from conche.process import Completed, signals_deferred
+from conche.stack import TRIAL
 
 __all__ = ["Applier"]
-
-ENGINE_BACK = 60.0
-"""Seconds that an engine which is being restarted is waited for before unwinding."""
 
 
 @dataclass
@@ -43,7 +46,9 @@ class Applier:
         fetch: gets an image that is not built; given its reference.
         timeout: seconds to wait for health; None for what the healthchecks allow.
         held: descriptor of the environment's lock, for what outlives us.
-        whole: all or nothing; else a service whose image cannot be had does not keep the others down.
+        asked: services that are to be up afterwards; default: all.
+        routes: an edge, and the service that it sends requests to.
+        url: where the environment's users find it.
     """
 
     compose: Compose
@@ -53,61 +58,127 @@ class Applier:
     fetch: Callable[[str], object]
     timeout: float | None = None
     held: int | None = None
-    whole: bool = True
-    _absent: dict[str, ConcheError] = field(default_factory=dict)
+    asked: Collection[str] = ()
+    routes: Routes = field(default_factory=dict)
+    url: str | None = None
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
-    _undo: list[Undo] = field(default_factory=list)
+    _undo: list[tuple[str, Undo]] = field(default_factory=list)
+    _planned: set[str] = field(default_factory=set)
     _started: set[str] = field(default_factory=set)
     _touched: set[str] = field(default_factory=set)
-    _engine_gone: bool = False
+    _ordered: dict[str, datetime] = field(default_factory=dict)
+    _failures: dict[str, ConcheError] = field(default_factory=dict)
+    _fallen: dict[str, str] = field(default_factory=dict)
+    _problems: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.compose, self.seen, self.timeout, self.clock, self.pause)
 
     def apply(self, plan: Plan) -> None:
         """Take every step, then see that everything works.
 
         Raises:
-            Restored: it does not work; what was there before is there again, and was looked at.
-            NotRestored: it does not work, and what was there before does not either.
-            Partial: what could be had works; the rest is said.
+            Partial: what was asked for is up in part; the rest, and what needs it, is as it was before.
+            Restored: none of it is up; what was there before is there again, and was looked at.
+            NotRestored: what was there before does not work any more.
             Interrupted: after unwinding.
         """
         engine, project = self.compose.engine, self.compose.project
         if any(step.kind == "service" for step in plan):
             before = networks.made_by(engine, project).networks
-            self._undo.append(("remove new networks", lambda: networks.remove_new(engine, project, before)))
+            self._push("", "remove new networks", lambda: networks.remove_new(engine, project, before))
+        self._planned = {step.name for step in plan if step.kind == "service"}
         try:
             for step in plan:
-                if step.kind == "service" and step.name in self._absent:
-                    continue
-                self.progress.step(f"{step} ({step.cause})")
-                self._take(step, plan)
-            self._wait_for(self._started)
+                if step.kind != "service" or not self._is_down(step.name):
+                    self.progress.step(f"{step} ({step.cause})")
+                    self._attempt(step)
+            self._settle(self._started)
+            failure = self._ending().error() if self._failures else None
         except BaseException as error:
-            with signals_deferred():
-                problems = unwind(self._undo, self.progress.step, self._wait_ready, clock=self.clock, pause=self.pause)
-                problems += self._no_longer_serving()
-            raise told(error, problems, begun=bool(self._touched), by_hand=self._by_hand()) from error
+            raise self._told(error) from error
+        if failure is not None:
+            raise self._told(failure) from next(iter(self._failures.values()))
         self._forget()
-        if self._absent:
-            raise self._partial()
 
-    def _take(self, step: Step, plan: Plan) -> None:  # noqa: C901, PLR0912 - one case for each kind of step
+    def _attempt(self, step: Step) -> None:
+        """Take a step; where it fails by itself, what it was for is taken back, and the others go on."""
+        try:
+            self._take(step)
+        except ConcheError as failure:
+            if step.kind == "image":
+                self._fail([name for name in self._planned if self._service(name).image == step.name], failure)
+            elif step.kind == "service" and isinstance(failure, Restored | EngineRefused | NotFound):
+                self._fail([step.name], failure)
+            else:
+                raise
+
+    def _fail(self, names: Collection[str], failure: ConcheError) -> None:
+        """Take back services that do not come up, with what needs them."""
+        self._failures.update(dict.fromkeys(sorted(names), failure))
+        self._fallen = fall_with(self.seen.configuration, self._failures, self._planned, self.routes)
+        down = ", ".join([*self._failures, *self._fallen])
+        self.progress.step(f"taking back {down}: {failure.message}")
+        with signals_deferred():
+            self._take_back(self._is_down)
+
+    def _is_down(self, unit: str) -> bool:
+        return unit in self._failures or unit in self._fallen
+
+    def _take_back(self, chosen: Callable[[str], bool]) -> None:
+        """Take back what was begun of some units, the newest first."""
+        undo = [one for unit, one in self._undo if chosen(unit)]
+        self._undo = [(unit, one) for unit, one in self._undo if not chosen(unit)]
+        self._problems += unwind(undo, self.progress.step, self.watch.wait_ready, clock=self.clock, pause=self.pause)
+
+    def _ending(self) -> Ending:
+        services = self.seen.configuration.services
+        return Ending(
+            environment=self.seen.name,
+            url=self.url,
+            up={name: services[name] for name in services if name in (self.asked or services) and self._is_up(name)},
+            failures=self._failures,
+            fallen=self._fallen,
+            served={name for name in services if self._worked(name)},
+            own={name for name, service in services.items() if service.image in self.seen.own},
+            begun=bool(self._touched),
+        )
+
+    def _is_up(self, name: str) -> bool:
+        """Whether a service is as its files say, by this plan or without it."""
+        if name in self._planned:
+            return not self._is_down(name)
+        return self._worked(name)
+
+    def _worked(self, name: str) -> bool:
+        found = self.seen.of(name)
+        return bool(found) and all(works(self._service(name), one) for one in found)
+
+    def _told(self, error: BaseException) -> BaseException:
+        """The error to show, once everything is taken back; what has come up stays where only others have not."""
+        with signals_deferred():
+            if isinstance(error, Partial):
+                self._forget()
+            else:
+                self._take_back(lambda _: True)
+            problems = [*self._problems, *self.watch.lost()]
+        return told(error, problems, begun=bool(self._touched), by_hand=self._by_hand())
+
+    def _take(self, step: Step) -> None:  # noqa: C901 - one case for each kind of step
         name = step.name
         match step.action, step.kind:
             case "remove", "container":
                 containers.remove(self.compose.engine, next(c.id for c in self.seen.leftovers if c.name == name))
             case "create", "network":
-                self._undo.append((step.undo, lambda: networks.remove(self.compose.engine, name)))
+                self._push("", step.undo, lambda: networks.remove(self.compose.engine, name))
                 # A request that is broken off may still be carried out, after the unwinding has looked.
                 with signals_deferred():
                     networks.create(self.compose.engine, name)
             case "build", "image":
                 self.build(name)
             case "pull", "image":
-                try:
-                    self._pull(name)
-                except ConcheError as failure:
-                    self._go_without(name, plan, failure)
+                self._pull(name)
             case "create" | "start", "service":
                 self._start(name)
             case "scale", "service":
@@ -124,6 +195,8 @@ class Applier:
                     kept.bring_back(self.compose.engine, self.compose.project, name)
             case "await", "service":
                 self._started.add(name)
+                started = [one.started_at for one in self.seen.of(name) if one.started_at]
+                self._ordered.update({name: max(started)} if started else {})
             case _:
                 raise AssertionError(f"no way to {step}")
 
@@ -136,44 +209,25 @@ class Applier:
             self.progress.step(f"{failure.message} Building it from this checkout instead")
             self.build(reference)
 
-    def _go_without(self, reference: str, plan: Plan, failure: ConcheError) -> None:
-        """Leave out the services whose image cannot be had, and what waits for them, where others are left."""
-        services = self.seen.configuration.services
-        planned = {step.name for step in plan if step.kind == "service"}
-        gone = {name for name, service in services.items() if service.image == reference}
-        while more := {name for name in planned - gone if gone & set(services[name].waits_for)}:
-            gone |= more
-        if self.whole or not planned - gone - self._absent.keys() or any(self.seen.of(name) for name in gone):
-            raise failure
-        self.progress.step(f"going on without {', '.join(sorted(gone))}: {failure.message}")
-        self._absent.update(dict.fromkeys(gone, failure))
-
-    def _partial(self) -> Partial:
-        failures = dict.fromkeys(self._absent.values())
-        return Partial(
-            "brought-up-in-part",
-            f"{', '.join(sorted(self._started))} is up and healthy; {', '.join(sorted(self._absent))} is not there.",
-            looked_at=[failure.message for failure in failures],
-            evidence=[words for failure in failures for words in failure.evidence],
-            next_command=f"invoke env.up --env {self.seen.name}    # once the image can be had",
-        )
-
     def _start(self, name: str) -> None:
-        self._wait_for(self._dependencies(name))
+        if not self._ready(name):
+            return
         self._began(name)
         if self.seen.of(name):
-            self._undo.append((f"stop service {name}", lambda: self._stop(name)))
+            self._order(name)
+            self._push(name, f"stop service {name}", lambda: self._stop(name))
         else:
-            self._undo.append((f"remove service {name}", lambda: self._each(name, containers.remove)))
+            self._push(name, f"remove service {name}", lambda: self._each(name, containers.remove))
         self._checked(self.compose.make(self._up(name), on_line=self.progress.detail), name)
 
     def _scale(self, name: str) -> None:
         """Have as many containers as the files say; those that stay are not touched."""
         wanted, before = self.seen.configuration.services[name].replicas, len(self.seen.of(name))
         assert wanted is not None
-        self._wait_for(self._dependencies(name))
+        if not self._ready(name):
+            return
         self._began(name)
-        self._undo.append((f"scale service {name} back", lambda: self._have(name, before)))
+        self._push(name, f"scale service {name} back", lambda: self._have(name, before))
         self._have(name, wanted)
 
     def _have(self, name: str, count: int) -> None:
@@ -190,7 +244,8 @@ class Applier:
         return self.compose.up_whole(name, anew=anew) if whole else self.compose.up_alone(name, anew=anew)
 
     def _recreate(self, name: str) -> None:
-        self._wait_for(self._dependencies(name))
+        if not self._ready(name):
+            return
         if name not in self.seen.outdated and self._is_current(name):
             self.progress.step(f"{name} runs from this very image already")
             return
@@ -226,13 +281,17 @@ class Applier:
         self._started.add(name)
         self._touched.add(name)
 
+    def _order(self, name: str) -> None:
+        """Keep when a start of containers that are there was ordered: what they wrote and did before is not of it."""
+        self._ordered[name] = logs.now(self.compose.engine)
+
     def _keep(self, name: str) -> None:
         """Keep what runs now until what replaces it works: Compose removes the one before it starts the other."""
         engine, project = self.compose.engine, self.compose.project
-        self._undo.append((f"bring {name} back as it was", lambda: kept.bring_back(engine, project, name)))
+        self._push(name, f"bring {name} back as it was", lambda: kept.bring_back(engine, project, name))
         try:
             with signals_deferred():
-                for container in self._of(name):
+                for container in self.watch.of(name):
                     kept.keep(engine, container)
         except ConcheError as error:
             said = " ".join(error.evidence) or error.message
@@ -241,106 +300,76 @@ class Applier:
     def _forget(self) -> None:
         """What could not be removed goes with the next command."""
         with contextlib.suppress(ConcheError):
-            for name in self._touched:
+            for name in (one for one in self._touched if not self._is_down(one)):
                 kept.forget(self.compose.engine, self.compose.project, name)
 
     def _restart(self, name: str) -> None:
         self._began(name)
+        self._order(name)
+        self.watch.restarted.add(name)
         with signals_deferred():
             for container in self.seen.of(name):
                 containers.restart(self.compose.engine, container)
 
     def _try(self, name: str) -> None:
         self.progress.step(f"trying the new {name} beside the one that serves")
-        self._undo.append((f"remove the trial of {name}", lambda: trial.remove(self.compose)))
+        self._push(name, f"remove the trial of {name}", lambda: trial.remove(self.compose))
         waiting = trial.start_and_wait(self.compose, self.seen.configuration, name, self.timeout)
-        if waiting.failed:
-            raise self._failure(waiting, f"The new {name} does not work; the one that serves was not touched.")
+        for reason in explained(self.compose, waiting).values():
+            said = reason.says.replace(name + TRIAL, name, 1)
+            raise Restored(
+                "start-failed",
+                f"The new {said}; the one that serves was not touched.",
+                evidence=reason.lines,
+            )
         trial.remove(self.compose)
 
     def _dependencies(self, name: str) -> set[str]:
         """What has been started here and must be healthy before this service starts."""
         return self._started & set(self.seen.configuration.services[name].waits_for)
 
-    def _wait_for(self, names: Iterable[str]) -> None:
-        wanted = {name: self.seen.configuration.services[name] for name in sorted(names)}
-        if not wanted:
-            return
-        self.progress.step(f"waiting until {', '.join(wanted)} is healthy")
-        waiting = self._waited(wanted)
-        if waiting.failed:
-            raise self._failure(waiting)
+    def _ready(self, name: str) -> bool:
+        """Whether a service may start: what it waits for works. Where that does not, the service has fallen with it."""
+        self._settle(self._dependencies(name))
+        return not self._is_down(name)
 
-    def _look(self) -> tuple[Container, ...]:
-        return containers.of_project(self.compose.engine, self.compose.project)
+    def _settle(self, names: Iterable[str]) -> None:
+        """Wait until each of these services works, or has failed and is taken back."""
+        begun = self.clock()
+        while wanted := {name: self._service(name) for name in sorted(names) if not self._is_down(name)}:
+            self.progress.step(f"waiting until {', '.join(wanted)} is healthy")
+            waiting = self.watch.wait(wanted, begun, self.watch.restarts())
+            if not waiting.failed:
+                return
+            looked = self.clock()
+            for name, reason in explained(self.compose, waiting, self._ordered).items():
+                self._fail([name], Restored("start-failed", f"{reason.says}.", evidence=reason.lines))
+            # The others are not to pay for the time that took.
+            begun += self.clock() - looked
 
-    def _of(self, name: str) -> list[Container]:
-        return [container for container in self._look() if container.service == name]
+    def _service(self, name: str) -> Service:
+        return self.seen.configuration.services[name]
+
+    def _push(self, unit: str, said: str, act: Callable[[], None]) -> None:
+        self._undo.append((unit, (said, act)))
 
     def _each(self, name: str, act: Callable[..., None]) -> None:
-        for container in self._of(name):
+        for container in self.watch.of(name):
             act(self.compose.engine, container.id)
 
     def _stop(self, name: str) -> None:
         """Stop what has been started here; what ran before goes on."""
         before = {one.id for one in self.seen.of(name) if one.state == "running"}
-        for container in (one for one in self._of(name) if one.id not in before):
+        for container in (one for one in self.watch.of(name) if one.id not in before):
             containers.stop(self.compose.engine, container.id, container.stop_timeout)
-
-    def _failure(self, waiting: Waiting, said: str = "") -> Restored:
-        name = self.seen.name
-        return Restored(
-            "start-failed",
-            said or f"{reasons(waiting)}; what was begun has been taken back.",
-            evidence=evidence(self.compose, waiting),
-            next_command=f"invoke env.up --env {name}            # after correcting it"
-            + (
-                f"\ninvoke env.up --env {name} --build    # if an image is older than its sources" * bool(self.seen.own)
-            ),
-        )
 
     def _checked(self, completed: Completed, name: str) -> None:
         if not completed.ok:
             raise Restored(
                 "compose-up-failed",
-                f"Compose could not start {name}.",
+                f"Compose could not start {name}: {' '.join(completed.last_lines(1))}",
                 evidence=completed.last_lines(8),
-                next_command=f"invoke env.status --env {self.seen.name}",
             )
-
-    def _wait_ready(self) -> None:
-        """Wait until the engine answers: it may just be restarting. One that does not come back is waited for once."""
-        deadline = self.clock() + ENGINE_BACK
-        while not self._engine_gone:
-            try:
-                self._look()
-            except ConcheError:
-                self._engine_gone = self.clock() > deadline
-                self.pause(PAUSE)
-            else:
-                return
-
-    def _no_longer_serving(self) -> list[str]:
-        """Services that worked before and do not now; one that was just replaced is given its time."""
-        services = self.seen.configuration.services
-        served = {
-            container.service: services[container.service]
-            for container in self.seen.containers
-            if container.service in services and container.state == "running" and works(None, container)
-        }
-        try:
-            waiting = self._waited(served)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the first error is the one to show
-            return [f"could not look at what runs now: {error}"]
-        return [f"{name} worked before; now it {reason}" for name, reason in waiting.failed.items()]
-
-    def _waited(self, services: Mapping[str, Service]) -> Waiting:
-        return health.wait(
-            self.compose.engine,
-            lambda: [container for container in self._look() if container.service in services],
-            services,
-            timeout=self.timeout,
-        )
 
     def _by_hand(self) -> str:
         name = self.seen.name

@@ -2,22 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
 
-from conche.engine import containers
+from conche.engine import containers, logs
 from conche.engine.compose import Compose
 from conche.engine.containers import Container
-from conche.engine.health import Waiting
+from conche.engine.health import RESTARTED, Waiting
 from conche.errors import ConcheError
 
-__all__ = ["evidence", "reasons"]
+__all__ = ["Reason", "evidence", "explained", "reasons", "telling"]
+
+SEARCHED = 2000
+"""Lines of a log that are searched; a start that followed the one that failed has written some of them."""
+
+SHOWN = 20
+"""Lines of a log that are shown."""
+
+LONGEST = 200
+"""Characters of the line that says why."""
+
+IN_PASSING = 2
+"""How clear a line is that has a word of failure in it, and need not be about one."""
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+_RAISED = re.compile(r"(\w+\.)*\w*(Error|Exception)\b(: |$)")
+"""The last line of a traceback."""
+
+_LEVEL = re.compile(
+    r"\b(\w*error|fatal|panic|critical)\b[\"'\]]?[:\]=,]|level\W{1,3}(error|fatal|panic|critical)", re.I
+)
+
+_WORDS = re.compile(
+    r"\b(error|fatal|fail(ed|ure)|cannot|can't|could not|unable|denied|refused|rejected|invalid|expired|not found"
+    r"|no such|unauthori[sz]ed|forbidden|missing|required|already (in )?use|out of memory|no space|timed? ?out"
+    r"|not permitted)",
+    re.I,
+)
+
+_NO_CAUSE = re.compile(r"\b(no|0|without) errors?\b|\berror\W{1,3}(nil|null|none|<nil>)|exit (status|code) \d", re.I)
+"""Of no error, or only of how another process has ended."""
+
+
+class Reason(NamedTuple):
+    """Why a service does not work.
+
+    Attributes:
+        says: in one line, as `web exited with 3: no licence`.
+        lines: what it is taken from.
+    """
+
+    says: str
+    lines: list[str]
 
 
 def reasons(waiting: Waiting) -> str:
     """The services that do not work, each with why: `web exited with 3, db is unhealthy`."""
-    services = {container.name: container.service for container in waiting.containers}
-    said = {services.get(name, name): reason for name, reason in waiting.failed.items()}
-    return ", ".join(f"{name} {reason}" for name, reason in sorted(said.items()))
+    return ", ".join(f"{name} {reason}" for name, reason in sorted(waiting.services.items()))
 
 
 def evidence(compose: Compose, waiting: Waiting) -> list[str]:
@@ -25,21 +69,79 @@ def evidence(compose: Compose, waiting: Waiting) -> list[str]:
 
     What cannot be read is said in its place: the failure that is being explained is the one to show.
     """
-    failed = [container for container in waiting.containers if container.name in waiting.failed]
-    return [compose.redact(line) for one in failed for line in _of(compose, one, waiting.failed[one.name])]
+    return [line for reason in explained(compose, waiting).values() for line in reason.lines]
 
 
-def _of(compose: Compose, container: Container, reason: str) -> Iterator[str]:
+def explained(compose: Compose, waiting: Waiting, since: Mapping[str, datetime] | None = None) -> dict[str, Reason]:
+    """Service -> why it does not work; redacted.
+
+    Args:
+        since: service -> when its start was ordered, by the engine's clock, where its log is older than that.
+    """
+    found = {service: Reason(f"{service} {said}", []) for service, said in waiting.services.items()}
+    for one in (one for one in waiting.containers if one.name in waiting.failed):
+        reason = waiting.failed[one.name]
+        why, lines = _of(compose, one, reason, (since or {}).get(one.service))
+        says = f"{one.service} {reason}" + (f": {why}" if why else "")
+        before = found[one.service].lines
+        found[one.service] = Reason(compose.redact(says), [*before, *map(compose.redact, lines)])
+    return found
+
+
+def telling(lines: Sequence[str]) -> tuple[str, int]:
+    """The line of a log that says most clearly why a program gave up, the last of several; and how clearly, from 0."""
+    best, most = "", 0
+    for line in (_plain(line) for line in lines):
+        clear = _clarity(line)
+        if clear and clear >= most:
+            best, most = line, clear
+    return best[:LONGEST], most
+
+
+def _clarity(line: str) -> int:
+    if _RAISED.match(line):
+        return 4
+    clear = 3 if _LEVEL.search(line) else IN_PASSING if _WORDS.search(line) else 0
+    return clear - IN_PASSING if clear and _NO_CAUSE.search(line) else clear
+
+
+def _plain(line: str) -> str:
+    return _ANSI.sub("", line).strip()
+
+
+def _of(compose: Compose, container: Container, reason: str, since: datetime | None) -> tuple[str, list[str]]:
+    """The line that says why, if any does, and everything that was found."""
+    asked = [f"healthcheck: {words}" for words in container.health_log]
+    engine = [f"engine: {container.error}"] if container.error else []
     try:
-        lines = containers.last_lines(compose.engine, container.id)
+        lines = _log(compose, container, reason, since)
     except ConcheError as error:
-        yield f"{container.name} {reason}; {_unread(container, error)}"
-    else:
-        yield f"{container.name} {reason}; its last lines:"
-        yield from lines or ["(it wrote nothing)"]
-    yield from (f"healthcheck: {words}" for words in container.health_log)
-    if container.error:
-        yield f"engine: {container.error}"
+        why = container.error or "".join(container.health_log[-1:])
+        return why[:LONGEST], [f"{container.name} {reason}; {_unread(container, error)}", *asked, *engine]
+    shown = lines[-SHOWN:] or ["(it wrote nothing)"]
+    return _why(container, reason, lines), [f"{container.name} {reason}; its last lines:", *shown, *asked, *engine]
+
+
+def _why(container: Container, reason: str, lines: Sequence[str]) -> str:
+    if container.oom_killed:
+        return ""
+    said, clear = telling(lines)
+    asked = "".join(container.health_log[-1:])
+    ended = container.state in ("exited", "dead", "restarting") or reason.startswith(RESTARTED)
+    last = next((plain for line in reversed(lines) if (plain := _plain(line))), "") if ended else ""
+    # What a healthcheck says is about what it is asked for; a log is about anything.
+    ranked: Iterable[str] = (said, container.error, last, asked) if ended or clear > IN_PASSING else (asked, said)
+    return next((words for words in ranked if words), "")[:LONGEST]
+
+
+def _log(compose: Compose, container: Container, reason: str, since: datetime | None) -> list[str]:
+    """The last lines of the start that failed, without those of one that has followed it."""
+    entries = logs.last_entries(compose.engine, container.id, SEARCHED, since)
+    until = container.started_at
+    if container.state != "running" or not reason.startswith(RESTARTED):
+        now = containers.read(compose.engine, container.id)
+        until = now.started_at if now is not None and now.started_at != until else None
+    return [words for moment, words in entries if until is None or moment < until]
 
 
 def _unread(container: Container, error: ConcheError) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from conche.engine import kept
 from conche.engine.compose import Service
 from conche.engine.containers import Container
+from conche.engine.health import falls_over
 from conche.env.observe import Observed
 from conche.outcome import Plan, Step
 
@@ -164,22 +165,37 @@ def _state_step(service: Service, found: Sequence[Container], difference: str) -
     states = {container.state for container in found}
     if "paused" in states and not difference:
         return Step("unpause", subject, "is paused")
-    idle = [one for one in found if one.state not in ("running", "paused") and not done(service, one)]
+    lively = ("running", "paused", "restarting")
+    idle = [one for one in found if one.state not in lively and not done(service, one)]
     if idle and (len(idle) == len(found) or not difference):
         among = "" if len(idle) == len(found) else f", {len(idle)} of {len(found)}"
         return Step("start", subject, f"is {idle[0].state}{among}", undo=f"stop {subject}")
     if difference:
         return Step("recreate", subject, difference)
+    return _health_step(subject, found)
+
+
+def _health_step(subject: str, found: Sequence[Container]) -> Step | None:
     health = {container.health for container in found}
+    if any(container.state == "restarting" for container in found):
+        # The engine does not start one that it is about to start itself.
+        return Step("restart", subject, _fallen(found))
     if "unhealthy" in health:
         return Step("restart", subject, "is unhealthy")
+    if any(falls_over(one) for one in found):
+        return Step("await", subject, _fallen(found))
     return Step("await", subject, "is starting") if "starting" in health else None
+
+
+def _fallen(found: Sequence[Container]) -> str:
+    times = max(one.restarts for one in found)
+    return f"has been restarted {times} time{'' if times == 1 else 's'}, and does not work"
 
 
 def works(service: Service | None, container: Container) -> bool:
     """Running and healthy; or a one-shot that has ended well."""
     if container.state == "running":
-        return container.health in ("healthy", "none")
+        return container.health in ("healthy", "none") and not falls_over(container)
     return service is not None and done(service, container)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from conche.engine.containers import Container
+from conche.engine.health import falls_over
 from conche.env.observe import Observed
 from conche.env.plan import drift, works
 from conche.outcome import Table
@@ -107,13 +108,18 @@ def _row(container: Container, differences: Mapping[str, str]) -> tuple[str, ...
     return (
         container.service,
         container.state,
-        container.health,
+        _health(container),
         short(container.image),
         container.revision or "unknown",
         ", ".join(port.removesuffix("/tcp") for port in container.ports),
         _uptime(container),
         _said(differences, container.service),
     )
+
+
+def _health(container: Container) -> str:
+    times = f"restarted {container.restarts} time{'' if container.restarts == 1 else 's'}"
+    return f"{container.health}, {times}" if falls_over(container) else container.health
 
 
 def _said(differences: Mapping[str, str], service: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from conche.errors import Interrupted, NotRestored, Refused, Restored, Told
+from conche.errors import Interrupted, NotRestored, Partial, Refused, Restored, Told
 
 __all__ = ["Undo", "told", "unwind"]
 
@@ -72,7 +72,7 @@ def told(error: BaseException, problems: Sequence[str], *, begun: bool, by_hand:
             evidence=[*problems, *error.evidence],
             next_command=by_hand,
         )
-    if isinstance(error, Restored | Refused | Interrupted) or not begun:
+    if isinstance(error, Partial | Restored | Refused | Interrupted) or not begun:
         return error
     return Restored(
         error.code,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from conche.command import Invocation
@@ -11,9 +11,9 @@ from conche.engine.compose import Compose
 from conche.env import on_swarm, report
 from conche.env.definitions import remember
 from conche.env.locking import everywhere, here
-from conche.env.observe import Observed, glance, observe, service_of
+from conche.env.observe import Observed, glance, look, observe, service_of
 from conche.env.plan import plan_up
-from conche.errors import Refused
+from conche.errors import Partial, Refused
 from conche.outcome import Outcome, Plan, Step
 from conche.secret import Secret
 from conche.session import open_compose
@@ -52,7 +52,7 @@ def restart(call: Invocation, name: str, service: str | None, *, timeout: float 
         if call.dry_run:
             return Outcome(plan=plan)
         with everywhere(call, compose.engine, name):
-            apply(call, compose, seen, plan, timeout, held)
+            apply(call, compose, seen, plan, timeout, held, asked=wanted)
         return reported(call, seen, compose, plan)
 
 
@@ -88,7 +88,7 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
             # Somebody else may have been at work until just now.
             seen = observe(call.stack, name, compose)
             plan = plan_up(seen, build=build, only=only, stale=stale | _outdated(call, compose, seen))
-            apply(call, compose, seen, plan, timeout, held)
+            apply(call, compose, seen, plan, timeout, held, asked=[only] if only else ())
         return reported(call, seen, compose, plan)
 
 
@@ -152,17 +152,30 @@ def nothing_to_do(call: Invocation, name: str, seen: Observed) -> Outcome:
 
 
 def apply(
-    call: Invocation, compose: Compose, seen: Observed, plan: Plan, timeout: float | None, held: int | None
+    call: Invocation,
+    compose: Compose,
+    seen: Observed,
+    plan: Plan,
+    timeout: float | None,
+    held: int | None,
+    *,
+    asked: Collection[str] = (),
 ) -> None:
-    """Take the steps of a plan, with a live line of what goes on."""
+    """Take the steps of a plan, with a live line of what goes on.
+
+    Args:
+        asked: services that are to be up afterwards; default: all.
+    """
     from conche.env.apply import Applier
     from conche.supply.build import build as build_image
     from conche.supply.fetch import fetch
     from conche.supply.own import own_images
 
     own = own_images(call.stack, seen.name, compose, seen.configuration)
+    environment = call.environment(seen.name)
+    edge, serves = environment.deploy.edge, environment.deploy.serves
     with call.output.progress(f"{call.output.command} --env {seen.name}") as progress:
-        Applier(
+        applier = Applier(
             compose,
             seen,
             progress,
@@ -170,8 +183,15 @@ def apply(
             fetch=lambda reference: fetch(call.stack, call.root, compose.engine, reference, progress),
             timeout=timeout,
             held=held,
-            whole=call.environment(seen.name).protected,
-        ).apply(plan)
+            asked=asked,
+            routes={edge: serves} if edge and serves else {},
+            url=environment.health,
+        )
+        try:
+            applier.apply(plan)
+        except Partial:
+            remember(call.stack.name, seen.configuration, look(compose)[0])
+            raise
 
 
 def reported(call: Invocation, before: Observed, compose: Compose, plan: Plan) -> Outcome:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from conche.engine.compose import Healthcheck, Service
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
-from conche.engine.health import POLL, Verdict, deadline, judge, wait
+from conche.engine.health import POLL, STEADY, Verdict, deadline, falls_over, judge, wait
 
 RUNNING = Container(
     id="1", name="web", project="p", service="web", state="running", health="none", image="i", image_id="x",
@@ -59,6 +60,55 @@ def test_restarts_from_before_the_wait_do_not_count() -> None:
     often = replace(RUNNING, restarts=7, health="healthy")
 
     assert judge(often, CHECKED, ran_for=0, restarts_before=7) == (Verdict.HEALTHY, "")
+
+
+NOW = datetime(2026, 11, 27, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("changes", "ran", "falls"),
+    [
+        ({"state": "restarting"}, 0, True),
+        ({"restarts": 1, "health": "starting"}, 500, True),
+        ({"restarts": 1, "health": "healthy"}, 1, False),
+        ({"restarts": 1}, STEADY - 1, True),
+        ({"restarts": 1}, STEADY, False),
+        ({"restarts": 1}, -60, False),
+        ({"health": "starting"}, 1, False),
+        ({"state": "exited", "restarts": 1}, 1, False),
+    ],
+)
+def test_what_the_engine_has_started_again_falls_over_until_it_has_worked(
+    changes: dict[str, object], ran: float, falls: bool
+) -> None:
+    container = replace(RUNNING, started_at=NOW - timedelta(seconds=ran), **changes)  # type: ignore[arg-type]
+
+    assert falls_over(container, NOW) is falls
+
+
+def test_every_restart_of_what_was_started_just_now_counts() -> None:
+    clock = Clock()
+    often = replace(RUNNING, restarts=2, health="healthy")
+
+    ended = [
+        wait(NOWHERE, lambda: [often], {"web": CHECKED}, restarts=before, clock=clock, pause=clock.pause).services
+        for before in ({}, {"1": 2}, None)
+    ]
+
+    assert ended == [{"web": "keeps restarting"}, {}, {}]
+
+
+def test_a_wait_that_goes_on_has_the_time_that_is_left() -> None:
+    clock = Clock()
+    clock.pause(100)
+
+    ended = wait(
+        NOWHERE, lambda: [replace(RUNNING, state="created")], {"web": CHECKED},
+        begun=80.0, clock=clock, pause=clock.pause,
+    )  # fmt: skip
+
+    assert ended.failed == {"web": "was not healthy within 31 s"}
+    assert clock.now == pytest.approx(111, abs=2 * POLL)
 
 
 def test_the_deadline_is_the_longest_that_a_healthcheck_allows() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -19,13 +21,13 @@ WEB = Service("web", OWN, frozenset({"hash-web"}))
 DB = Service("db", THEIRS, frozenset({"hash-db"}))
 
 
-def container(service: str, **changes: str) -> Container:
+def container(service: str, **changes: Any) -> Container:
     image = OWN if service == "web" else THEIRS
     plain = Container(
         id=f"id-{service}", name=f"p-{service}-1", project="p", service=service, state="running", health="healthy",
         image=image, image_id=f"sha256:{image}", config_hash=f"hash-{service}",
     )  # fmt: skip
-    return replace(plain, **changes)  # type: ignore[arg-type]
+    return replace(plain, **changes)
 
 
 UP = Observed(
@@ -69,11 +71,17 @@ def test_a_fresh_machine_needs_everything_in_order() -> None:
         ({"state": "created"}, "start", "is created", False),
         ({"health": "unhealthy"}, "restart", "is unhealthy", False),
         ({"health": "starting"}, "await", "is starting", False),
+        ({"state": "restarting", "restarts": 7}, "restart", "has been restarted 7 times, and does not work", False),
+        ({"state": "restarting", "restarts": 7, "config_hash": "older"}, "recreate", "its definition changed", True),
+        (
+            {"health": "starting", "restarts": 1, "started_at": datetime(2026, 1, 1, tzinfo=UTC)},
+            "await", "has been restarted 1 time, and does not work", False,
+        ),
         ({"state": "paused"}, "unpause", "is paused", False),
         ({"state": "paused", "config_hash": "older"}, "recreate", "its definition changed", True),
     ],
-)
-def test_one_difference_gives_one_step(changes: dict[str, str], action: str, cause: str, drifts: bool) -> None:
+)  # fmt: skip
+def test_one_difference_gives_one_step(changes: dict[str, Any], action: str, cause: str, drifts: bool) -> None:
     seen = replace(UP, containers=(container("db"), container("web", **changes)))
 
     assert steps(plan_up(seen)) == [(action, "service web", cause)]

@@ -400,8 +400,11 @@ def test_a_secret_of_dotenv_stays_out_of_what_is_said_of_a_crash(small: SmallSta
     assert token not in failed.stdout + failed.stderr
 
 
-@pytest.mark.engine
-def test_a_service_whose_image_cannot_be_had_does_not_keep_the_others_down(engine: Engine, small: SmallStack) -> None:
+@pytest.mark.parametrize("protected", ["false", "true"])
+def test_a_service_whose_image_cannot_be_had_does_not_keep_the_others_down(
+    engine: Engine, small: SmallStack, protected: str
+) -> None:
+    small.replace("stack.yaml", "    tag: develop\n", f"    tag: develop\n    protected: {protected}\n")
     small.replace(
         "compose/dev.yaml",
         "services:\n",
@@ -412,18 +415,3 @@ def test_a_service_whose_image_cannot_be_had_does_not_keep_the_others_down(engin
 
     assert (done.returncode, "brought-up-in-part" in done.stderr) == (3, True), done.stderr
     assert [(one.service, one.state) for one in small.containers(engine)] == [("web", "running")]
-
-
-@pytest.mark.engine
-def test_a_protected_environment_comes_up_whole_or_not_at_all(engine: Engine, small: SmallStack) -> None:
-    small.replace(
-        "compose/dev.yaml",
-        "services:\n",
-        "services:\n  other: {image: 'registry.invalid/nothing:1', networks: [outside], restart: always}\n",
-    )
-    small.replace("stack.yaml", "    tag: develop\n", "    tag: develop\n    protected: true\n")
-
-    done = small.invoke("env.up")
-
-    assert done.returncode == 9, done.stderr
-    assert small.containers(engine) == ()

@@ -18,7 +18,7 @@ from conche.env.locking import everywhere, here
 from conche.env.observe import Observed, observe
 from conche.env.plan import plan_up, works
 from conche.env.up import apply, nothing_to_do, reported
-from conche.errors import Refused
+from conche.errors import Partial, Refused
 from conche.outcome import Outcome
 from conche.process import signals_deferred
 from conche.session import open_compose
@@ -62,8 +62,12 @@ def up_released(call: Invocation, name: str, *, build: bool, timeout: float | No
             _see_edge(call, look, records)
             seen = observe(call.stack, name, compose)
             plan = plan_up(seen)
-            with members.naming(look, _serving(look, seen)):
-                apply(call, compose, seen, plan, timeout, held)
+            try:
+                with members.naming(look, _serving(look, seen)):
+                    apply(call, compose, seen, plan, timeout, held)
+            except Partial:
+                records.remade(current, look.made(current))
+                raise
             records.remade(current, look.made(current))
         return reported(call, seen, compose, plan)
 

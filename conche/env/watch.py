@@ -1,0 +1,95 @@
+"""Looking at an environment while it is changed: what is there now, and whether it works."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from conche.engine import containers, health
+from conche.engine.compose import Compose, Service
+from conche.engine.containers import Container
+from conche.engine.health import Waiting
+from conche.env.observe import Observed
+from conche.env.plan import works
+from conche.env.unwinding import PAUSE
+from conche.errors import ConcheError
+
+__all__ = ["Watch"]
+
+ENGINE_BACK = 60.0
+"""Seconds that an engine which is being restarted is waited for before unwinding."""
+
+
+@dataclass
+class Watch:
+    """Looks at the environment that was `seen` before.
+
+    Args:
+        timeout: seconds to wait for health; None for what the healthchecks allow.
+
+    Attributes:
+        restarted: services whose containers were started anew, so that their restarts count from the beginning.
+    """
+
+    compose: Compose
+    seen: Observed
+    timeout: float | None = None
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+    restarted: set[str] = field(default_factory=set)
+    _engine_gone: bool = False
+
+    def look(self) -> tuple[Container, ...]:
+        """The containers that there are."""
+        return containers.of_project(self.compose.engine, self.compose.project)
+
+    def of(self, name: str) -> list[Container]:
+        """Those of one service."""
+        return [container for container in self.look() if container.service == name]
+
+    def wait(
+        self, services: Mapping[str, Service], begun: float | None = None, restarts: Mapping[str, int] | None = None
+    ) -> Waiting:
+        """Wait until these services work, or one has failed; arguments as in `health.wait`."""
+        return health.wait(
+            self.compose.engine,
+            lambda: [container for container in self.look() if container.service in services],
+            services,
+            timeout=self.timeout,
+            restarts=restarts,
+            begun=begun,
+            clock=self.clock,
+            pause=self.pause,
+        )
+
+    def restarts(self) -> dict[str, int]:
+        """Those that do not count against what was begun: of containers that run on from before."""
+        running = [one for one in self.seen.containers if one.state == "running"]
+        return {one.id: one.restarts for one in running if one.service not in self.restarted}
+
+    def wait_ready(self) -> None:
+        """Wait until the engine answers: it may just be restarting. One that does not come back is waited for once."""
+        deadline = self.clock() + ENGINE_BACK
+        while not self._engine_gone:
+            try:
+                self.look()
+            except ConcheError:
+                self._engine_gone = self.clock() > deadline
+                self.pause(PAUSE)
+            else:
+                return
+
+    def lost(self) -> list[str]:
+        """Services that worked before and do not now, in words; one that was just replaced is given its time."""
+        services = self.seen.configuration.services
+        served = {
+            container.service: services[container.service]
+            for container in self.seen.containers
+            if container.service in services and container.state == "running" and works(None, container)
+        }
+        try:
+            waiting = self.wait(served)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the first error is the one to show
+            return [f"could not look at what runs now: {error}"]
+        return [f"{name} worked before; now it {reason}" for name, reason in waiting.services.items()]
