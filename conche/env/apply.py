@@ -24,7 +24,7 @@ from conche.env.ending import Ending
 from conche.env.evidence import explained
 from conche.env.observe import Observed
 from conche.env.plan import works
-from conche.env.units import Routes, fall_with
+from conche.env.units import Routes, fall_with, needs
 from conche.env.unwinding import Undo, told, unwind
 from conche.env.watch import Watch
 from conche.errors import ConcheError, NotFound, Partial, Restored
@@ -117,6 +117,9 @@ class Applier:
     def _fail(self, names: Collection[str], failure: ConcheError) -> None:
         """Take back services that do not come up, with what needs them."""
         self._failures.update(dict.fromkeys(sorted(names), failure))
+        for name in [one for one, error in self._failures.items() if error.code == "compose-up-failed"]:
+            if needs(self.seen.configuration, name, self.routes) & self._failures.keys():
+                del self._failures[name]  # Compose could not start it because the other one does not run.
         self._fallen = fall_with(self.seen.configuration, self._failures, self._planned, self.routes)
         down = ", ".join([*self._failures, *self._fallen])
         self.progress.step(f"taking back {down}: {failure.message}")

@@ -254,6 +254,15 @@ def test_a_second_failure_while_the_first_is_explained_is_told_too(world: World)
     assert set(world.there) == {"db", "app", "exporter"}
 
 
+def test_what_cannot_be_started_because_another_has_failed_is_no_reason_of_its_own(world: World) -> None:
+    world.behaves = {"db": "exit", "exporter": "port"}
+
+    error = world.run()
+
+    assert isinstance(error, Partial)
+    assert "not up: exporter, which needs db" in error.evidence
+
+
 def test_time_in_which_a_failure_is_explained_is_not_taken_from_the_others(world: World) -> None:
     world.behaves = {"edge": "exit", "sidecar": "hang"}
 
