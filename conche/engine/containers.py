@@ -72,6 +72,7 @@ class Container:
         healthcheck: the command of its healthcheck, from the Compose file or the image, and its time-out in seconds.
         stop_timeout: seconds it is given to end.
         log_driver: where its output goes, as `json-file`.
+        binds: what of the host is mounted in it, files and folders.
         goes_when_stopped: the engine removes it as soon as it is stopped (`docker run --rm`).
         restarts: how often the engine has started it again.
     """
@@ -98,6 +99,7 @@ class Container:
     healthcheck_timeout: float = 30.0
     stop_timeout: int = 10
     log_driver: str = ""
+    binds: tuple[str, ...] = ()
     goes_when_stopped: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
 
@@ -165,6 +167,7 @@ def parse(attributes: Mapping[str, Any]) -> Container:
         healthcheck_timeout=(healthcheck.get("Timeout") or 30e9) / 1e9,
         stop_timeout=config.get("StopTimeout") or 10,
         log_driver=((attributes.get("HostConfig") or {}).get("LogConfig") or {}).get("Type", ""),
+        binds=tuple(mount["Source"] for mount in attributes.get("Mounts") or () if mount.get("Type") == "bind"),
         goes_when_stopped=bool((attributes.get("HostConfig") or {}).get("AutoRemove")),
         labels=labels,
     )

@@ -17,7 +17,7 @@ from conche.errors import Partial, Refused
 from conche.outcome import Outcome, Plan, Step
 from conche.secret import Secret
 from conche.session import open_compose
-from conche.vault.values import for_environment, used_by
+from conche.vault.values import for_environment, require_with, used_by
 
 __all__ = ["apply", "nothing_to_do", "reported", "restart", "up", "update"]
 
@@ -64,12 +64,13 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
     secrets = for_environment(call.stack, call.root, name, call.output.say)
     call.output.redact.learn(secrets.values())
     compose = open_compose(call, name, secrets)
+    require_with(call.stack, name, compose.variables.get("COMPOSE_PROFILES", ""), secrets)
     with here(call, name) as held:
-        stale, coming = _refreshed(call, name, secrets)
-        glimpsed = None if build or only or stale else glance(call.stack, name, compose)
+        changed, coming = _refreshed(call, name, secrets)
+        glimpsed = None if build or only or changed else glance(call.stack, name, compose)
         if glimpsed and report.is_well(glimpsed) and not _outdated(call, compose, glimpsed):
             return nothing_to_do(call, name, glimpsed)
-        released = None if build or only or stale else _as_released(call, name, compose)
+        released = None if build or only or changed else _as_released(call, name, compose)
         if released is not None:
             return nothing_to_do(call, name, released)
         # What only a change needs is imported only for one: finding nothing to do is the commonest run.
@@ -78,7 +79,8 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
         seen = observe(call.stack, name, compose)
         if only is not None:
             service_of(seen.configuration, only)
-        plan = plan_up(seen, build=build, only=only, stale=stale | _outdated(call, compose, seen))
+        stale = _mounting(seen, changed) | _outdated(call, compose, seen)
+        plan = plan_up(seen, build=build, only=only, stale=stale)
         preflight.check(seen, plan, compose, coming)
         if call.dry_run:
             return Outcome(plan=plan)
@@ -87,7 +89,8 @@ def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None
         with everywhere(call, compose.engine, name):
             # Somebody else may have been at work until just now.
             seen = observe(call.stack, name, compose)
-            plan = plan_up(seen, build=build, only=only, stale=stale | _outdated(call, compose, seen))
+            stale = _mounting(seen, changed) | _outdated(call, compose, seen)
+            plan = plan_up(seen, build=build, only=only, stale=stale)
             apply(call, compose, seen, plan, timeout, held, asked=[only] if only else ())
         return reported(call, seen, compose, plan)
 
@@ -106,42 +109,53 @@ def _as_released(call: Invocation, name: str, compose: Compose) -> Observed | No
     return found if found is not None and same and report.is_well(found) else None
 
 
-def _refreshed(call: Invocation, name: str, secrets: Mapping[str, Secret]) -> tuple[set[str], frozenset[Path]]:
-    """Write the secret files that are not what the secrets say.
+def _refreshed(call: Invocation, name: str, secrets: Mapping[str, Secret]) -> tuple[set[Path], frozenset[Path]]:
+    """Write the secret files that are not what the secrets say, and remove those of secrets that are unset.
 
     Returns:
-        The services whose file has changed under them, and the files that are there now, or would be without a dry run.
+        The files that have changed, and those that are there now; or would have and would be, without a dry run.
     """
     section = call.stack.secrets
-    if section is None or not secrets:
+    if section is None:
         return set(), frozenset()
-    from conche.vault import render
+    from conche.vault import keys, render
 
+    wanted = used_by(section, name)
+    if not secrets and keys.find(call.root) is None:
+        return set(), frozenset()  # nobody can tell what they say
     # Compose cannot mount a file that is not there, so what is optional and absent is an empty one.
-    optional = render.emptied(call.root, section, used_by(section, name))
-    staged = render.files(call.root, section, {**optional, **secrets})
-    changed = [(one, one.state) for one in staged if one.state != "same"]
-    if changed and not call.dry_run:
-        for one, state in changed:
-            call.output.say(f"secret file {one.path.name}: {state}")
-        render.write(call.root, section, [one for one, _ in changed])
-    stale = {service for one, state in changed if state == "changed" for service in one.services}
-    return stale, frozenset(one.path for one in staged)
+    staged = render.files(call.root, section, {**render.emptied(call.root, section, wanted), **secrets})
+    changed = [one for one in staged if one.state != "same"]
+    gone = [path for path in render.left_over(call.root, section, staged) if path.stem in wanted]
+    if (changed or gone) and not call.dry_run:
+        for one in changed:
+            call.output.say(f"secret file {one.path.name}: {one.state}")
+        for path in gone:
+            call.output.say(f"secret file {path.name}: removed")
+        render.write(call.root, section, changed, gone)
+    return {one.path for one in changed}, frozenset(one.path for one in staged)
+
+
+def _mounting(seen: Observed, files: Collection[Path]) -> set[str]:
+    """Services with a container that has one of these files mounted, or the folder of them."""
+    real = {file.resolve() for file in files}
+    real |= {file.parent for file in real}
+    return {one.service for one in seen.containers if any(Path(bind).resolve() in real for bind in one.binds)}
 
 
 def _outdated(call: Invocation, compose: Compose, seen: Observed) -> set[str]:
-    """Services started before one of their secret files was written: by a command that was killed, or by hand."""
+    """Services started before a secret file that they mount was written: by a command that was killed, or by hand."""
     section = call.stack.secrets
     if section is None or not compose.engine.is_local:
         return set()
     found = set()
-    users = {name: one.services for name, one in section.declared.items()}
-    users |= {name: one.services for name, one in section.htpasswd.items()}
-    for name, services in users.items():
+    for name in {*section.declared, *section.htpasswd}:
         file = call.root / section.folder / f"{name}.txt"
-        written = file.stat().st_mtime if file.exists() else 0.0
-        started = [c for service in services for c in seen.of(service) if c.started_at]
-        found |= {c.service for c in started if c.started_at and c.started_at.timestamp() < written}
+        if file.exists():
+            written = file.stat().st_mtime
+            users = _mounting(seen, [file])
+            started = [c for c in seen.containers if c.service in users and c.started_at]
+            found |= {c.service for c in started if c.started_at and c.started_at.timestamp() < written}
     return found
 
 

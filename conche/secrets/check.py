@@ -58,7 +58,7 @@ def _without_key(call: Invocation, section: Secrets, store: Store) -> Iterator[P
     if demonstrates(store, section):
         yield Problem("demonstration-key", "everybody can decrypt the file", "invoke secrets.init")
     for name in section.declared.keys() - set(found.names):
-        if section.declared[name].required:
+        if any(section.declared[name].is_required(one) for one in ((), *_profiles(call, section.declared[name]))):
             yield Problem("missing", f"{name} is declared and not there", f"invoke secrets.set {name}")
     if undeclared := sorted(set(found.names) - section.declared.keys()):
         said = f"in the file and not in stack.yaml: {', '.join(undeclared)}"
@@ -104,6 +104,12 @@ def _loose(call: Invocation, section: Secrets) -> Iterator[Problem]:
     folder = call.root / section.folder
     if folder.exists() and stat.S_IMODE(folder.stat().st_mode) & 0o077 and any(folder.glob("*.txt")):
         yield Problem("mode", f"{section.folder} can be entered by others", f"chmod 700 '{folder}'")
+
+
+def _profiles(call: Invocation, declared: SecretDeclaration) -> list[tuple[str, ...]]:
+    """The Compose profiles of each environment that uses a secret."""
+    environments = call.stack.environments
+    return [environments[name].profiles for name in declared.environments or environments if name in environments]
 
 
 def _with_key(call: Invocation, section: Secrets, store: Store) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -199,6 +199,9 @@ class SecretDeclaration(Section):
     services: tuple[str, ...] = Field(default=(), description="services to restart when it changes")
     owner: int | None = Field(default=None, ge=0, description="user id that owns its file; default: whoever renders it")
     required: bool = Field(default=True, description="whether its environments refuse to start without it")
+    required_with: tuple[Profile, ...] = Field(
+        default=(), description="Compose profiles with which they refuse to, where it is not required anyway"
+    )
     generate: Literal["hex16", "hex20", "hex32", "password"] | None = Field(
         default=None, description="how a value is made by --generate; none where a person gets it elsewhere"
     )
@@ -206,6 +209,12 @@ class SecretDeclaration(Section):
     development: str | None = Field(
         default=None, description="value where there is no key, in environments that are not protected; never secret"
     )
+
+    def is_required(self, profiles: Collection[str]) -> bool:
+        """Whether an environment with these Compose profiles needs it."""
+        return (
+            self.required or ("*" in profiles and bool(self.required_with)) or bool({*self.required_with} & {*profiles})
+        )
 
     def variable(self, name: str) -> str:
         """The environment variable of the secret `name`."""

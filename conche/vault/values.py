@@ -32,6 +32,7 @@ __all__ = [
     "open_store",
     "opened",
     "require_holdable",
+    "require_with",
     "used_by",
     "variables",
 ]
@@ -136,6 +137,29 @@ def for_environment(
             next_command="\n".join(f"invoke secrets.set {name}" for name in absent),
         )
     return {name: found[name] for name in wanted if name in found}
+
+
+def require_with(stack: Stack, environment: str, profiles: str, values: Mapping[str, Secret]) -> None:
+    """Refuse an environment whose Compose profiles need a secret that has no value.
+
+    Args:
+        profiles: as `COMPOSE_PROFILES` has them.
+
+    Raises:
+        Refused: with what sets them.
+    """
+    if stack.secrets is None:
+        return
+    chosen = [one.strip() for one in profiles.split(",")]
+    wanted = {name: one for name, one in used_by(stack.secrets, environment).items() if one.required_with}
+    absent = [name for name, one in wanted.items() if one.is_required(chosen) and name not in values]
+    if absent:
+        raise Refused(
+            "secrets-incomplete",
+            f"{environment} with the Compose profiles {profiles} requires {', '.join(absent)}, which has no value.",
+            looked_at=[wanted[name].source for name in absent if wanted[name].source],
+            next_command="\n".join(f"invoke secrets.set {name}" for name in absent),
+        )
 
 
 def variables(section: Secrets, values: Mapping[str, Secret]) -> dict[str, Secret]:

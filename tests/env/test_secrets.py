@@ -38,8 +38,8 @@ def secretive(small: SmallStack) -> SmallStack:
     return small
 
 
-def put(stack: SmallStack, value: str) -> None:
-    argv = stack.argv("secrets.set", "web_token")
+def put(stack: SmallStack, value: str, name: str = "web_token") -> None:
+    argv = stack.argv("secrets.set", name)
     warm.run(argv, cwd=stack.folder, env=stack.environment(), input=value, text=True, check=True, capture_output=True)
 
 
@@ -82,6 +82,59 @@ def test_a_changed_secret_restarts_the_service_that_uses_it_and_nothing_else_doe
     ]
     assert inside(secretive, "cat /run/secrets/web_token") == "after"
     assert secretive.json("env.up")["plan"] == []
+
+
+BESIDE = """\
+services:
+  side:
+    image: python:3.11-slim-bookworm
+    command: [sleep, infinity]
+    init: true
+    stop_grace_period: 1s
+    networks: [outside]
+    secrets: [side_key]
+"""
+
+
+def test_a_first_key_restarts_who_has_it_mounted_and_an_unset_one_does_not_stay(
+    small: SmallStack, engine: Engine
+) -> None:
+    declared = "secrets:\n  declared:\n    side_key: {outputs: [file], required: false}\n"
+    small.replace(
+        "stack.yaml",
+        "environments:\n",
+        f"{declared}    web_token: {{outputs: [file], services: [web], required: false}}\nenvironments:\n",
+    )
+    small.replace("compose/dev.yaml", "services:\n", BESIDE)
+    small.replace(
+        "compose/dev.yaml",
+        "volumes:\n  kept:",
+        "secrets:\n  side_key: {file: ../docker/secrets/side_key.txt}\nvolumes:\n  kept:",
+    )
+    assert small.invoke("secrets.init").returncode == 0
+    small.up()
+    put(small, "a first key", "side_key")
+
+    first = small.json("env.up")
+    warm.run(small.argv("secrets.unset", "side_key", "--yes"), cwd=small.folder, env=small.environment(), check=True)
+    second = small.json("env.up")
+
+    expected = [("restart", "service side", "a secret file of it has changed")]
+    assert [(step["action"], step["subject"], step["cause"]) for step in first["plan"]] == expected
+    assert [(step["action"], step["subject"], step["cause"]) for step in second["plan"]] == expected
+    assert (small.folder / "docker/secrets/side_key.txt").read_text() == ""
+
+
+def test_a_profile_that_needs_a_secret_is_refused_without_it_before_anything(small: SmallStack, engine: Engine) -> None:
+    declared = "{outputs: [file], required: false, required_with: [net], source: https://keys.example}"
+    small.replace("stack.yaml", "environments:\n", f"secrets:\n  declared:\n    side_key: {declared}\nenvironments:\n")
+    small.replace("stack.yaml", "    tag: develop\n", "    tag: develop\n    profiles: [net]\n")
+
+    refused = small.invoke("env.up")
+
+    assert (refused.returncode, small.containers(engine)) == (2, ()), refused.stderr
+    assert "error [secrets-incomplete]: dev with the Compose profiles net requires side_key" in refused.stderr
+    assert "Next: invoke secrets.set side_key" in refused.stderr
 
 
 def test_without_a_key_development_makes_values_of_its_own_and_says_so(secretive: SmallStack) -> None:

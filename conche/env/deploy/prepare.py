@@ -30,7 +30,7 @@ from conche.supply.reference import Reference, parse
 from conche.supply.revision import Revision, revision
 from conche.units import size
 from conche.vault.seal import fingerprint
-from conche.vault.values import for_environment, used_by
+from conche.vault.values import for_environment, require_with, used_by
 
 __all__ = ["Prepared", "Wanted", "fingerprinted", "kept_images", "prepare", "pulled", "read_contents", "see_disk"]
 
@@ -216,6 +216,7 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
         )
     deploy = environment.deploy
     compose = open_compose(call, name, secrets)
+    require_with(call.stack, name, compose.variables.get("COMPOSE_PROFILES", ""), secrets)
     compose = replace(compose, files=(*compose.files, *(call.root / file for file in deploy.overlay)))
     configuration = compose.configuration(hashed=False)
     references = {one.image for one in configuration.services.values()}
@@ -332,7 +333,7 @@ def read_contents(
     section = call.stack.secrets
     staged: dict[str, bytes] = {}
     if section is not None:
-        from conche.vault import render
+        from conche.vault import keys, render
 
         optional = render.emptied(call.root, section, used_by(section, name))
         staged = {str(one.path): one.content for one in render.files(call.root, section, {**optional, **secrets})}
