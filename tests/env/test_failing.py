@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from conche.engine import containers, kept, logs
+from conche.engine import containers, kept, logs, networks
 from conche.engine.compose import Compose, Configuration, Healthcheck, Service
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
@@ -167,6 +167,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(containers, "remove", here.remove)
     monkeypatch.setattr(containers, "read", lambda *_: None)
     monkeypatch.setattr(logs, "last_entries", here.log)
+    monkeypatch.setattr(networks, "made_by", lambda *_: networks.Made((), ()))
+    monkeypatch.setattr(networks, "remove_new", lambda *_: None)
     monkeypatch.setattr(kept, "keep", lambda _, one: here.before.update({one.service: one}))
     monkeypatch.setattr(kept, "bring_back", here.bring_back)
     monkeypatch.setattr(kept, "forget", lambda *_: None)

@@ -333,7 +333,7 @@ def read_contents(
     section = call.stack.secrets
     staged: dict[str, bytes] = {}
     if section is not None:
-        from conche.vault import keys, render
+        from conche.vault import render
 
         optional = render.emptied(call.root, section, used_by(section, name))
         staged = {str(one.path): one.content for one in render.files(call.root, section, {**optional, **secrets})}
