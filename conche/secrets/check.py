@@ -73,7 +73,7 @@ def _rolled_back(call: Invocation, found: EncryptedFile, store: Store) -> Iterat
     name = str(store.file.relative_to(call.root))
     shown = run(["git", "-C", str(call.root), "show", f"HEAD:./{name}"], timeout=60)
     try:
-        committed = encrypted.examine(shown.stdout.raw.encode(), name) if shown.ok else None
+        committed = store.examined(shown.stdout.raw.encode()) if shown.ok else None
     except KeyUnusable:
         return
     if committed is not None and committed.content != found.content and found.modified < committed.modified:

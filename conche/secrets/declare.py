@@ -14,6 +14,9 @@ from conche.errors import NotFound, Refused
 from conche.files import write_atomic
 from conche.outcome import Outcome, Plan, Step
 from conche.stack import FILE, StackInvalid, parse
+from conche.vault.encrypted import EncryptedFile
+from conche.vault.forms import form_of, new_path
+from conche.vault.store import Store
 from conche.vault.values import called, how_to_declare, open_store
 
 __all__ = ["declare", "with_declarations"]
@@ -24,7 +27,8 @@ def declare(call: Invocation, name: str | None, *, all_: bool) -> Outcome:
     if (name is not None) == all_:
         raise Refused("which-secrets", "Name one secret, or say --all.", next_command="invoke secrets.declare --all")
     store = open_store(call.stack, call.root)
-    names = store.document().names
+    document = store.document()
+    names = document.names
     if name is not None and name not in names:
         raise NotFound(
             "no-such-secret",
@@ -39,7 +43,7 @@ def declare(call: Invocation, name: str | None, *, all_: bool) -> Outcome:
     plan = Plan(tuple(Step("declare", f"secret {one}", f"is in {store.file.name}") for one in wanted))
     if call.dry_run or not wanted:
         return Outcome(plan=plan, lines=() if wanted else ("Nothing to do: stack.yaml declares it.",))
-    said = _said_in_compose(call, wanted)
+    said = {one: {**_place(store, document, one), **body} for one, body in _said_in_compose(call, wanted).items()}
     text = with_declarations(before, said)
     _require_meant(text, wanted)
     write_atomic(file, text.encode(), mode=file.stat().st_mode & 0o777)
@@ -49,6 +53,12 @@ def declare(call: Invocation, name: str | None, *, all_: bool) -> Outcome:
         plan=plan,
         lines=[f"{one}: declared" for one in wanted] + ["Next: git diff stack.yaml\n      invoke secrets.check"],
     )
+
+
+def _place(store: Store, document: EncryptedFile, name: str) -> dict[str, str]:
+    """Where the file has it, unless that is where it would be looked for."""
+    path = document.paths[name]
+    return {} if path == new_path(name, form_of(store.file.name)) else {"path": ".".join(path)}
 
 
 def with_declarations(text: str, declared: Mapping[str, Mapping[str, Any]]) -> str:

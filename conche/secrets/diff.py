@@ -7,7 +7,7 @@ from conche.errors import KeyUnusable, NotFound
 from conche.outcome import Outcome, Table
 from conche.process import run
 from conche.secret import Secret
-from conche.vault import encrypted, keys, sops
+from conche.vault import keys
 from conche.vault.values import opened
 
 __all__ = ["diff"]
@@ -17,14 +17,14 @@ def diff(call: Invocation, revision: str) -> Outcome:
     """The names that differ from a git revision: + new, - gone, ~ another value."""
     _, store = opened(call.stack, call.root)
     key = keys.require(call.root)
-    name = store.file.name
+    name = str(store.file.relative_to(call.root))
     now = store.read()
-    shown = run(["git", "-C", str(call.root), "show", "--end-of-options", f"{revision}:{name}"], timeout=60)
+    shown = run(["git", "-C", str(call.root), "show", "--end-of-options", f"{revision}:./{name}"], timeout=60)
     if not shown.ok:
         raise NotFound("no-such-revision", f"git has no {name} at {revision!r}.", evidence=shown.last_lines(2))
     try:
-        old = encrypted.examine(shown.stdout.raw.encode(), name).recipients
-        before = sops.decrypt(shown.stdout.raw.encode(), key, name)
+        found = store.examined(shown.stdout.raw.encode())
+        old, before = found.recipients, store.decrypted(found.content, found)
     except KeyUnusable as error:
         raise KeyUnusable(
             "revision-unreadable",

@@ -16,7 +16,6 @@ from conche.errors import CheckFailed
 from conche.files import write_atomic
 from conche.outcome import Outcome
 from conche.secret import Secret
-from conche.vault import encrypted, keys, sops
 from conche.vault.values import open_store
 
 __all__ = ["merge", "three_way"]
@@ -29,11 +28,11 @@ def merge(call: Invocation, base: str, ours: str, theirs: str) -> Outcome:
         CheckFailed: both sides changed a secret differently.
     """
     store = open_store(call.stack, call.root)
-    key = keys.require(call.root)
     name = store.file.name
     contents = [(call.root / side).read_bytes() for side in (base, ours, theirs)]
-    _, mine, other = (encrypted.examine(content, name) for content in contents)
-    values = [sops.decrypt(content, key, name) for content in contents]
+    found = [store.examined(content) for content in contents]
+    _, mine, other = found
+    values = [store.decrypted(one.content, one) for one in found]
     merged, conflicts = three_way(*values)
     if conflicts:
         raise CheckFailed(
@@ -41,8 +40,8 @@ def merge(call: Invocation, base: str, ours: str, theirs: str) -> Outcome:
             f"Both sides changed {', '.join(conflicts)}. {name} is as it was on this side.",
             next_command="\n".join(f"invoke secrets.set {one}" for one in conflicts if one in merged),
         )
-    content = sops.encrypt(merged, mine.recipients, call.root, store.file)
-    if sops.decrypt(content, key, name) != merged:
+    content = store.made(merged, mine.recipients, {**other.paths, **mine.paths})
+    if store.decrypted(content, store.examined(content)) != merged:
         raise AssertionError("the merged file does not decrypt to what was merged")
     write_atomic(call.root / ours, content)
     changed = sorted(n for n in merged.keys() | values[1].keys() if merged.get(n) != values[1].get(n))

@@ -192,6 +192,9 @@ class SecretDeclaration(Section):
     """One secret: where its value goes, who uses it, and where it comes from."""
 
     env: VariableName | None = Field(default=None, description="environment variable; default: the name in upper case")
+    path: str | None = Field(
+        default=None, min_length=1, description="keys under which the encrypted file has it, joined by dots"
+    )
     outputs: tuple[Literal["env", "file"], ...] = Field(
         default=("env",), description="env: a line of .env; file: docker/secrets/<name>.txt, mounted at /run/secrets"
     )

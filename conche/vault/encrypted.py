@@ -7,8 +7,8 @@ encrypt to it. So they are compared with .sops.yaml before every change.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,15 @@ from typing import Any
 import yaml
 
 from conche.errors import KeyUnusable, Refused
+from conche.vault import forms
+from conche.vault.forms import NAME, Path_
 
 __all__ = ["NAME", "EncryptedFile", "declared_recipients", "examine", "read", "require_same_recipients"]
 
-NAME = re.compile(r"(?!sops)[a-z][a-z0-9_]*(?<!_unencrypted)")
-"""A secret's name: what a shell, dotenv and sops all take as it is. sops stores `*_unencrypted` in clear."""
-
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The one in C, which is many times as fast, where PyYAML was built with it."""
+_ENCRYPTED_ANYHOW = re.compile(
+    r"ENC\[AES256_GCM,data:[A-Za-z0-9+/=]*,iv:[A-Za-z0-9+/=]+,tag:[A-Za-z0-9+/=]+,type:(str|int|float|bool)\]"
+)
+"""A value that is no text is one all the same: somebody has written it so."""
 
 _ENCRYPTED = re.compile(r"ENC\[AES256_GCM,data:[A-Za-z0-9+/=]*,iv:[A-Za-z0-9+/=]+,tag:[A-Za-z0-9+/=]+,type:str\]")
 
@@ -36,6 +37,7 @@ class EncryptedFile:
         content: its bytes.
         names: of its secrets, in the file's order.
         recipients: age1…, as the file has them.
+        paths: name -> where in the file its value stands.
         modified: when sops last wrote it, in UTC; the MAC covers it, so that it cannot be changed alone.
     """
 
@@ -43,10 +45,14 @@ class EncryptedFile:
     names: tuple[str, ...]
     recipients: tuple[str, ...]
     modified: datetime
+    paths: Mapping[str, Path_] = field(default_factory=dict, compare=False)
 
 
-def read(file: Path) -> EncryptedFile:
+def read(file: Path, places: Mapping[Path_, str] | None = None) -> EncryptedFile:
     """The encrypted file.
+
+    Args:
+        places: what stack.yaml calls the values at these paths.
 
     Raises:
         Refused: it is not there.
@@ -61,32 +67,27 @@ def read(file: Path) -> EncryptedFile:
             looked_at=[str(file)],
             next_command="invoke secrets.init",
         ) from None
-    return examine(content, file.name)
+    return examine(content, file.name, places)
 
 
-def examine(content: bytes, name: str) -> EncryptedFile:
+def examine(content: bytes, name: str, places: Mapping[Path_, str] | None = None) -> EncryptedFile:
     """The same from its bytes.
+
+    Args:
+        name: of the file, whose ending says what form it has.
+        places: what stack.yaml calls the values at these paths.
 
     Raises:
         KeyUnusable: empty, truncated, plaintext, several documents, not flat, or a value or name sops would mishandle.
     """
     if not content.strip():
         raise _damaged(name, "is empty")
-    loader: Any = _Loader(content)
     try:
-        content.decode()
-        node = loader.get_single_node()
-        if not isinstance(node, yaml.MappingNode):
-            raise _damaged(name, "is not one flat mapping")
-        keys = [str(key.value) for key, _ in node.value]
-        loaded: dict[str, Any] = loader.construct_document(node)
-    except yaml.composer.ComposerError as error:
-        raise _damaged(name, "is not one flat mapping") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise _damaged(name, "is not YAML: truncated, or edited by hand") from error
-    twice = sorted({key for key in keys if keys.count(key) > 1})
-    if twice:
-        raise _damaged(name, f"has {', '.join(twice)} twice")
+        loaded = forms.tree_of(content, forms.form_of(name))
+    except ValueError as error:
+        raise _damaged(name, str(error)) from error
+    if not isinstance(loaded, dict):
+        raise _damaged(name, "is not one flat mapping")
     metadata = loaded.pop("sops", None)
     if not isinstance(metadata, dict):
         raise _damaged(name, "is NOT ENCRYPTED, or truncated: do not commit it")
@@ -96,19 +97,29 @@ def examine(content: bytes, name: str) -> EncryptedFile:
         modified = datetime.fromisoformat(str(metadata["lastmodified"]))
     except ValueError:
         raise _damaged(name, "has a time of its last change that is none") from None
-    return EncryptedFile(content, _names(name, loaded), _recipients(name, metadata), modified.replace(tzinfo=UTC))
+    paths = _paths(name, loaded, places or {})
+    return EncryptedFile(content, tuple(paths), _recipients(name, metadata), modified.replace(tzinfo=UTC), paths)
 
 
-def _names(file: str, values: dict[str, Any]) -> tuple[str, ...]:
-    for number, (name, value) in enumerate(values.items(), 1):
-        if not NAME.fullmatch(str(name)):
+def _paths(file: str, values: dict[str, Any], places: Mapping[Path_, str]) -> dict[str, Path_]:
+    """Name -> where its value stands."""
+    # A flat file of our own has no names but those that every program takes as they are.
+    ours = forms.form_of(file) == "yaml" and not places
+    found: dict[str, Path_] = {}
+    for number, (path, value) in enumerate(forms.flat(values), 1):
+        if ours and not NAME.fullmatch(path[0]):
             raise _damaged(file, f"has a name, number {number}, that sops or a shell would mishandle")
-        if isinstance(value, (dict, list)):
-            raise _damaged(file, f"is not flat: {name} is a {type(value).__name__}")
+        if ours and (len(path) > 1 or isinstance(value, list)):
+            kind = "dict" if len(path) > 1 else "list"
+            raise _damaged(file, f"is not flat: {path[0]} is a {kind}")
+        name = places.get(path) or forms.called(path)
+        if name in found:
+            raise _damaged(file, f"has {'.'.join(found[name])} and {'.'.join(path)}, which would both be {name}")
         # sops leaves an empty string empty.
-        if value != "" and not _ENCRYPTED.fullmatch(str(value)):
-            raise _damaged(file, f"has {name} in clear, or not as text")
-    return tuple(values)
+        if value != "" and not (_ENCRYPTED if ours else _ENCRYPTED_ANYHOW).fullmatch(str(value)):
+            raise _damaged(file, f"has {'.'.join(path)} in clear, or not as text")
+        found[name] = path
+    return found
 
 
 def _recipients(file: str, metadata: dict[str, Any]) -> tuple[str, ...]:

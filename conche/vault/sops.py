@@ -13,45 +13,55 @@ from conche.errors import ConcheError, KeyUnusable, Unreachable
 from conche.files import private_folder
 from conche.process import Completed, ToolFailed, run
 from conche.secret import Secret
+from conche.vault.forms import Path_, flat, form_of, nested
 from conche.vault.keys import Key
 
 __all__ = ["decrypt", "decrypt_file", "encrypt", "rotate", "set_value", "unset_value"]
 
 
-def decrypt_file(file: Path, key: Key) -> dict[str, Secret]:
+def decrypt_file(file: Path, key: Key, paths: Mapping[str, Path_]) -> dict[str, Secret]:
     """Every value of an encrypted file, by one call.
+
+    Args:
+        paths: name -> where its value stands.
 
     Raises:
         KeyUnusable: the key is no recipient, or the file was changed outside sops.
     """
-    return _values(_call(("decrypt", "--input-type", "yaml", "--output-type", "json", str(file)), key, file), file)
+    words = ("decrypt", "--input-type", form_of(file.name), "--output-type", "json", str(file))
+    return _values(_call(words, key, file), file, paths)
 
 
-def decrypt(content: bytes, key: Key, name: str) -> dict[str, Secret]:
+def decrypt(content: bytes, key: Key, name: str, paths: Mapping[str, Path_]) -> dict[str, Secret]:
     """The same for bytes that are in no file, such as an old revision."""
-    words = ("decrypt", "--input-type", "yaml", "--output-type", "json", "--filename-override", name)
-    return _values(_call((*words, "/dev/stdin"), key, Path(name), stdin=content), Path(name))
+    words = ("decrypt", "--input-type", form_of(name), "--output-type", "json", "--filename-override", name)
+    return _values(_call((*words, "/dev/stdin"), key, Path(name), stdin=content), Path(name), paths)
 
 
-def encrypt(values: Mapping[str, Secret], recipients: Sequence[str], root: Path, file: Path) -> bytes:
+def encrypt(values: Mapping[Path_, Secret], recipients: Sequence[str], root: Path, file: Path) -> bytes:
     """A new encrypted document; values go in as JSON by stdin, so that 007 stays 007."""
-    document = json.dumps({name: secret.reveal() for name, secret in values.items()}).encode()
+    document = json.dumps(nested({path: secret.reveal() for path, secret in values.items()})).encode()
     words = (
-        "encrypt", "--age", ",".join(recipients), "--input-type", "json", "--output-type", "yaml",
+        "encrypt", "--age", ",".join(recipients), "--input-type", "json", "--output-type", form_of(file.name),
         "--filename-override", str(file.relative_to(root)), "/dev/stdin",
     )  # fmt: skip
     return _call(words, None, file, stdin=document, cwd=root).stdout.raw.encode()
 
 
-def set_value(file: Path, key: Key, name: str, value: Secret) -> None:
+def set_value(file: Path, key: Key, path: Path_, value: Secret) -> None:
     """Set one value in place; `file` is a private copy."""
     stdin = json.dumps(value.reveal()).encode()
-    _call(("set", "--idempotent", "--value-stdin", str(file), json.dumps([name])), key, file, stdin=stdin)
+    _call(("set", "--idempotent", "--value-stdin", str(file), _index(path)), key, file, stdin=stdin)
 
 
-def unset_value(file: Path, key: Key, name: str) -> None:
+def unset_value(file: Path, key: Key, path: Path_) -> None:
     """Remove one value in place; `file` is a private copy."""
-    _call(("unset", "--idempotent", str(file), json.dumps([name])), key, file)
+    _call(("unset", "--idempotent", str(file), _index(path)), key, file)
+
+
+def _index(path: Path_) -> str:
+    """How sops is told where a value stands."""
+    return "".join(json.dumps([key]) for key in path)
 
 
 def rotate(file: Path, key: Key, *, add: str = "", remove: str = "") -> None:
@@ -76,8 +86,14 @@ def _call(
     return completed
 
 
-def _values(completed: Completed, file: Path) -> dict[str, Secret]:
-    values = json.loads(completed.stdout.raw)
+def _values(completed: Completed, file: Path, paths: Mapping[str, Path_]) -> dict[str, Secret]:
+    there = dict(flat(json.loads(completed.stdout.raw)))
+    # A value of another type than text is the text that JSON has for it.
+    ours = form_of(file.name) == "yaml" and all(path == (name,) for name, path in paths.items())
+    values = {
+        name: there[path] if ours or isinstance(there[path], str) else json.dumps(there[path])
+        for name, path in paths.items()
+    }
     wrong = [name for name, value in values.items() if not isinstance(value, str)]
     if wrong:
         raise KeyUnusable(

@@ -20,6 +20,7 @@ from conche.files import lock, write_atomic
 from conche.secret import Secret
 from conche.vault import encrypted, keys, sops
 from conche.vault.encrypted import EncryptedFile
+from conche.vault.forms import NAME, Path_, form_of, new_path
 from conche.vault.keys import Key
 
 __all__ = ["Change", "Store"]
@@ -55,15 +56,17 @@ class Store:
 
     Args:
         root: the folder with stack.yaml and .sops.yaml.
-        file: the encrypted file, absolute.
+        file: the encrypted file, absolute; its ending says what form it has.
+        places: name -> where in the file its value stands, for those of which stack.yaml says it.
     """
 
     root: Path
     file: Path
+    places: Mapping[str, Path_] = field(default_factory=dict)
 
     def document(self) -> EncryptedFile:
         """The file as far as it can be read without a key."""
-        return encrypted.read(self.file)
+        return self._read(self.file)
 
     def key(self) -> Key:
         """The key to use. `KeyUnusable` where there is none, or it is no recipient of the file."""
@@ -79,8 +82,12 @@ class Store:
 
     def read(self) -> dict[str, Secret]:
         """Every secret, by one call of sops."""
-        self.key()
-        return sops.decrypt_file(self.file, keys.require(self.root))
+        found = self.document()
+        return sops.decrypt_file(self.file, self._checked(keys.require(self.root), found), found.paths)
+
+    def examined(self, content: bytes) -> EncryptedFile:
+        """Other bytes of the same file, such as an old revision's."""
+        return encrypted.examine(content, self.file.name, self._called)
 
     def change(self, purpose: str, decide: Callable[[Mapping[str, Secret]], Change]) -> tuple[str, ...]:
         """Read, decide, and write, while nobody else does.
@@ -94,7 +101,7 @@ class Store:
             Locked: another change does not end.
         """
         with self._held(purpose) as (before, key):
-            values = sops.decrypt_file(self.file, key)
+            values = sops.decrypt_file(self.file, key, before.paths)
             decided = decide(values)
             _check_names(decided.put)
             wanted = decided.applied_to(values)
@@ -104,10 +111,11 @@ class Store:
 
             def edit(copy: Path) -> None:
                 for name in sorted(changed):
+                    path = before.paths.get(name) or self._place(name)
                     if name in wanted:
-                        sops.set_value(copy, key, name, wanted[name])
+                        sops.set_value(copy, key, path, wanted[name])
                     else:
-                        sops.unset_value(copy, key, name)
+                        sops.unset_value(copy, key, path)
 
             self._replace(before, key, edit, wanted, before.recipients)
         return tuple(sorted(changed))
@@ -123,7 +131,7 @@ class Store:
         """
         # A recipient that comes or goes may already have done so in one of the two files: a kill, or a merge.
         with self._held(purpose, moving=(add, remove)) as (before, key):
-            values = sops.decrypt_file(self.file, key)
+            values = sops.decrypt_file(self.file, key, before.paths)
             kept = [one for one in before.recipients if one != remove]
             recipients = (*kept, *([add] if add and add not in kept else []))
             if not recipients:
@@ -146,13 +154,37 @@ class Store:
                     f"{self.file.name} is there already; nothing was written.",
                     next_command="add --merge to keep what is in it, or --replace",
                 )
-            content = sops.encrypt(values, recipients, self.root, self.file)
-            made = encrypted.examine(content, self.file.name)
-            if sops.decrypt(content, key, self.file.name) != dict(values) or sorted(made.recipients) != sorted(
-                recipients
-            ):
+            content = self.made(values, recipients)
+            made = self.examined(content)
+            proven = sops.decrypt(content, key, self.file.name, made.paths) == dict(values)
+            if not proven or sorted(made.recipients) != sorted(recipients):
                 raise _unproven(self.file)
             write_atomic(self.file, content)
+
+    def made(
+        self, values: Mapping[str, Secret], recipients: tuple[str, ...], paths: Mapping[str, Path_] | None = None
+    ) -> bytes:
+        """These values as an encrypted file of this form.
+
+        Args:
+            paths: where they stood so far.
+        """
+        places = {name: (paths or {}).get(name) or self._place(name) for name in values}
+        return sops.encrypt({places[name]: one for name, one in values.items()}, recipients, self.root, self.file)
+
+    def decrypted(self, content: bytes, found: EncryptedFile) -> dict[str, Secret]:
+        """The values of other bytes of the same file, which `examined` has found to be whole."""
+        return sops.decrypt(content, keys.require(self.root), self.file.name, found.paths)
+
+    @property
+    def _called(self) -> dict[Path_, str]:
+        return {path: name for name, path in self.places.items()}
+
+    def _place(self, name: str) -> Path_:
+        return self.places.get(name) or new_path(name, form_of(self.file.name))
+
+    def _read(self, file: Path) -> EncryptedFile:
+        return encrypted.read(file, self._called)
 
     @contextlib.contextmanager
     def _held(self, purpose: str, moving: Collection[str] = ()) -> Iterator[tuple[EncryptedFile, Key]]:
@@ -179,8 +211,8 @@ class Store:
             copy = folder / self.file.name
             copy.write_bytes(before.content)
             edit(copy)
-            after = encrypted.read(copy)
-            proven = key is None or sops.decrypt_file(copy, key) == dict(wanted)
+            after = self._read(copy)
+            proven = key is None or sops.decrypt_file(copy, key, after.paths) == dict(wanted)
             if not proven or sorted(after.recipients) != sorted(recipients):
                 raise _unproven(self.file)
             # Whoever uses sops by hand takes no lock.
@@ -220,7 +252,7 @@ class Store:
 
 
 def _check_names(values: Mapping[str, Secret]) -> None:
-    wrong = [str(number) for number, name in enumerate(values, 1) if not encrypted.NAME.fullmatch(name)]
+    wrong = [str(number) for number, name in enumerate(values, 1) if not NAME.fullmatch(name)]
     if wrong:
         # Not repeated: in a file that is not what it should be, a value stands where a name belongs.
         raise Refused(

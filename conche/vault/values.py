@@ -18,6 +18,7 @@ from conche.formats import DEVELOPMENT
 from conche.secret import Secret
 from conche.stack import SecretDeclaration, Secrets, Stack
 from conche.vault import keys
+from conche.vault.forms import form_of
 
 if TYPE_CHECKING:
     from conche.vault.store import Store
@@ -61,8 +62,18 @@ def open_store(stack: Stack, root: Path) -> Store:
         )
     from conche.vault.store import Store
 
-    stores = [Store(root, root / file) for file in stack.secrets.all_files]
+    stores = [Store(root, root / file, _places(stack.secrets, file)) for file in stack.secrets.all_files]
     return next((one for one in stores[1:] and stores if _opens(one)), stores[0])
+
+
+def _places(section: Secrets, file: Path) -> dict[str, tuple[str, ...]]:
+    """Where secrets stand in a file, but those that stand under their own name: in dotenv it is their variable's."""
+    by_variable = form_of(file.name) == "dotenv"
+    return {
+        name: tuple(one.path.split(".")) if one.path else (one.variable(name),)
+        for name, one in section.declared.items()
+        if one.path or by_variable
+    }
 
 
 def _opens(store: Store) -> bool:

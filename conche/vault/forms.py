@@ -1,0 +1,112 @@
+"""The forms in which sops keeps a file: YAML, JSON and dotenv, flat or nested; and what its values are called here.
+
+A value of a nested file is reached by its keys, joined by dots. What stack.yaml does not say a name for has one made of
+them. How sops tells the forms apart, and what it writes beside the values: https://github.com/getsops/sops
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+__all__ = ["NAME", "Path_", "called", "flat", "form_of", "nested", "new_path", "tree_of"]
+
+Path_ = tuple[str, ...]
+"""The keys under which a value stands."""
+
+NAME = re.compile(r"(?!sops)[a-z][a-z0-9_]*(?<!_unencrypted)")
+"""A secret's name: what a shell, dotenv and sops all take as it is. sops stores `*_unencrypted` in clear."""
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The one in C, which is many times as fast, where PyYAML was built with it."""
+
+
+def form_of(file: str) -> str:
+    """What sops takes a file for, by the ending of its name."""
+    return {".json": "json", ".env": "dotenv"}.get(PurePath(file).suffix, "yaml")
+
+
+def tree_of(content: bytes, form: str) -> Any:
+    """A file as it stands, with what sops has written beside the values under `sops`.
+
+    Raises:
+        ValueError: it is not of this form, or says a key twice; with what is wrong, in words.
+    """
+    try:
+        text = content.decode()
+        if form == "json":
+            return json.loads(text, object_pairs_hook=_once)
+        return _dotenv(text) if form == "dotenv" else _yaml(text)
+    except yaml.composer.ComposerError as error:
+        raise ValueError("is not one flat mapping") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        raise ValueError(
+            f"is not {form if form == 'dotenv' else form.upper()}: truncated, or edited by hand"
+        ) from error
+
+
+def _yaml(text: str) -> Any:
+    loader: Any = _Loader(text)
+    node = loader.get_single_node()
+    if not isinstance(node, yaml.MappingNode):
+        raise ValueError("is not one flat mapping")
+    keys = [str(key.value) for key, _ in node.value]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise ValueError(f"has {', '.join(twice)} twice")
+    return loader.construct_document(node)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise ValueError(f"has {', '.join(twice)} twice")
+    return dict(pairs)
+
+
+def _dotenv(text: str) -> dict[str, Any]:
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if not all("=" in line for line in lines):
+        raise ValueError("is not dotenv: truncated, or edited by hand")
+    said = _once([(line.partition("=")[0], line.partition("=")[2]) for line in lines])
+    values = {key: value for key, value in said.items() if not key.startswith("sops_")}
+    beside = {key.removeprefix("sops_"): value for key, value in said.items() if key.startswith("sops_")}
+    recipients = [value for key, value in beside.items() if re.fullmatch(r"age__list_\d+__map_recipient", key)]
+    others = {key.partition("__list_")[0]: True for key in beside if "__list_" in key and not key.startswith("age__")}
+    metadata = {**beside, **others, "age": [{"recipient": one} for one in recipients]}
+    return {**values, "sops": metadata} if beside else values
+
+
+def flat(tree: Mapping[str, Any], above: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+    """Each value with its path, in the file's order; a list is a value."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, (*above, str(key)))
+        else:
+            yield (*above, str(key)), value
+
+
+def called(path: Path_) -> str:
+    """A name for what stack.yaml has none for."""
+    words = re.sub(r"[^a-z0-9_]+", "_", "_".join(path).lower()).strip("_")
+    return words if NAME.fullmatch(words) else f"secret_{words}"
+
+
+def new_path(name: str, form: str) -> Path_:
+    """Where a secret is put that is in no file yet, and for which stack.yaml names no place."""
+    return (name.upper() if form == "dotenv" else name,)
+
+
+def nested(values: Mapping[Path_, Any]) -> dict[str, Any]:
+    """What `flat` has taken apart."""
+    tree: dict[str, Any] = {}
+    for path, value in values.items():
+        below = tree
+        for key in path[:-1]:
+            below = below.setdefault(key, {})
+        below[path[-1]] = value
+    return tree

@@ -1,0 +1,87 @@
+"""A SOPS file that is there is read and changed as it is: YAML, JSON or dotenv, flat or nested, with comments."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from conche.errors import KeyUnusable
+from conche.vault.encrypted import examine
+from conche.vault.forms import called, flat, nested
+from tests.secrets.declared import Checkout
+
+PLAIN = {
+    "app.enc.yaml": "# who may\ndatabase:\n  # for the app\n  password: of the database\n  port: 5432\ntoken: t\n",
+    "app.enc.json": json.dumps({"database": {"password": "of the database", "port": 5432}, "token": "t"}),
+    "app.enc.env": "# who may\nDB_PASSWORD=of the database\nDB_PORT=5432\nTOKEN=t\n",
+}
+
+PLACES = {"db_password": "database.password", "db_port": "database.port"}
+
+
+def adopted(checkout: Checkout, file: str) -> None:
+    """A file that somebody has encrypted by hand with plain sops, for the checkout's own key."""
+    [public] = [one["recipient"] for one in json.loads(checkout.ok("secrets.recipients.list", "--json"))["value"]]
+    declared = "".join(f"    {n}: {{{'' if file.endswith('.env') else f'path: {p}'}}}\n" for n, p in PLACES.items())
+    text = (checkout.folder / "stack.yaml").read_text().partition("secrets:\n")[0]
+    section = f"secrets:\n  file: {file}\n  declared:\n{declared}    token: {{}}\n"
+    checkout.small.write("stack.yaml", text + section)
+    checkout.small.write(file, PLAIN[file])
+    rule = f"creation_rules:\n  - path_regex: ^{file}$\n    age: [{public}]\n"
+    checkout.small.write(".sops.yaml", rule)
+    done = checkout.sops("encrypt", "--in-place", file)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("file", PLAIN)
+def test_a_file_that_plain_sops_has_made_is_read_and_changed_in_its_form(file: str, checkout: Checkout) -> None:
+    adopted(checkout, file)
+
+    values = {name: checkout.ok("secrets.get", name) for name in ("db_password", "db_port", "token")}
+    checkout.ok("secrets.set", "db_password", stdin="another\n")
+    checkout.ok("secrets.rotate")
+
+    assert values == {"db_password": "of the database", "db_port": "5432", "token": "t"}
+    key = checkout.key_file.read_text().splitlines()[-1]
+    plain = checkout.sops("decrypt", file, SOPS_AGE_KEY=key)
+    assert plain.stdout == PLAIN_AFTER[file], plain.stderr
+    assert checkout.call("secrets.check").returncode == 0
+
+
+PLAIN_AFTER = {
+    "app.enc.yaml": "# who may\ndatabase:\n    # for the app\n    password: another\n    port: 5432\ntoken: t\n",
+    "app.enc.json": json.dumps({"database": {"password": "another", "port": 5432}, "token": "t"}, indent="\t") + "\n",
+    "app.enc.env": "# who may\nDB_PASSWORD=another\nDB_PORT=5432\nTOKEN=t\n",
+}
+"""What plain sops shows of them afterwards."""
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("a.json", b"{", "is not JSON"),
+        ("a.json", b'{"a": 1, "a": 2}', "has a twice"),
+        ("a.json", b"[]", "not one flat mapping"),
+        ("a.env", b"TOKEN", "is not dotenv"),
+        ("a.env", b"TOKEN=x\n", "NOT ENCRYPTED"),
+    ],
+)
+def test_a_damaged_file_of_each_form_is_named(file: str, content: bytes, said: str) -> None:
+    with pytest.raises(KeyUnusable, match=said):
+        examine(content, file)
+
+
+def test_a_tree_is_taken_apart_and_put_together() -> None:
+    tree = {"a": {"b": "1", "c": {"d": "2"}}, "e": "3"}
+
+    assert list(flat(tree)) == [(("a", "b"), "1"), (("a", "c", "d"), "2"), (("e",), "3")]
+    assert nested(dict(flat(tree))) == tree
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [(("db", "Pass-Word"), "db_pass_word"), (("1",), "secret_1"), (("sops2",), "secret_sops2")]
+)
+def test_what_stack_yaml_does_not_name_is_called_by_its_path(path: tuple[str, ...], name: str) -> None:
+    assert called(path) == name
