@@ -14,7 +14,7 @@ from conche.stack import Environment
 from conche.supply.reference import short
 from conche.units import span
 
-__all__ = ["as_json", "is_well", "nothing_written", "remarks", "table"]
+__all__ = ["as_json", "is_well", "nothing_written", "remarks", "strays", "table"]
 
 COLUMNS = ("service", "state", "health", "image", "revision", "ports", "uptime", "drift")
 
@@ -68,9 +68,20 @@ def remarks(seen: Observed) -> list[str]:
     if seen.release and seen.leftovers:
         names = ", ".join(container.name for container in seen.leftovers)
         said.append(f"left over from earlier releases: {names}. Next: invoke env.recover --env {name}")
+    said += strays(seen)
     if seen.changed:
         said.append(f"changed since {seen.release}: {', '.join(seen.changed)}. Next: invoke env.deploy --env {name}")
     return said
+
+
+def strays(seen: Observed) -> list[str]:
+    """Containers of services that were taken out of the files, each with the command that removes it."""
+    return [
+        f"{one.name} is of the service {one.service}, which is in no Compose file any more. "
+        f"Next: docker rm --force {one.name}"
+        for one in seen.containers
+        if one.service not in seen.configuration.services.keys() | seen.optional
+    ]
 
 
 def is_well(seen: Observed) -> bool:

@@ -161,8 +161,14 @@ def _outdated(call: Invocation, compose: Compose, seen: Observed) -> set[str]:
 
 def nothing_to_do(call: Invocation, name: str, seen: Observed) -> Outcome:
     """What is said of an environment that is as it should be."""
-    lines = ("Nothing to do: it is up and healthy.", *_urls(call, name))
-    return Outcome(value=report.as_json(seen, call.environment(name)), tables=[report.table(seen)], lines=lines)
+    well = "and healthy" if report.is_well(seen) else "as the files say"
+    lines = (f"Nothing to do: it is up {well}.", *_urls(call, name))
+    return Outcome(
+        value=report.as_json(seen, call.environment(name)),
+        tables=[report.table(seen)],
+        lines=lines,
+        warnings=report.strays(seen),
+    )
 
 
 def apply(
@@ -213,16 +219,13 @@ def reported(call: Invocation, before: Observed, compose: Compose, plan: Plan) -
     name = before.name
     seen = observe(call.stack, name, compose)
     remember(call.stack.name, seen.configuration, seen.containers)
-    orphans = sorted({c.service for c in seen.containers} - seen.configuration.services.keys() - seen.optional)
     return Outcome(
         value=report.as_json(seen, call.environment(name)),
         changed=_state(before) != _state(seen),
         plan=plan,
         tables=[report.table(seen)],
         lines=_urls(call, name),
-        warnings=[
-            f"service {service} is in no Compose file any more: invoke env.down removes it" for service in orphans
-        ],
+        warnings=report.strays(seen),
     )
 
 

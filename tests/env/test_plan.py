@@ -12,7 +12,7 @@ from conche.engine.compose import Configuration, Service
 from conche.engine.containers import Container
 from conche.env.observe import Observed
 from conche.env.plan import drift, plan_down, plan_up
-from conche.env.report import is_well
+from conche.env.report import is_well, remarks, strays
 from conche.env.trial import definition
 from conche.outcome import Plan
 
@@ -124,6 +124,17 @@ def test_a_container_of_no_file_is_drift() -> None:
     seen = replace(UP, containers=(*UP.containers, container("old")))
 
     assert drift(seen) == {"old": "is in no Compose file"}
+
+
+def test_what_was_taken_out_of_the_files_is_named_with_the_command_that_removes_it() -> None:
+    seen = replace(UP, containers=(*UP.containers, container("old", name="p-old-1")))
+
+    [said] = strays(seen)
+
+    assert said.startswith("p-old-1 is of the service old")
+    assert said.endswith("Next: docker rm --force p-old-1")
+    assert said in remarks(seen)
+    assert strays(replace(seen, optional=frozenset({"old"}))) == []
 
 
 def test_down_stops_every_service_and_deletes_only_what_it_is_given() -> None:
