@@ -7,8 +7,10 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,11 @@ from tests.real.road import ROOT, Failed, NotHere, Road, Walk
 
 __all__ = ["ROAD"]
 
-DEV = "http://localhost:8001"
+DEV, PROD = "http://localhost:8001", "http://localhost:8000"
+
+SOMEBODY = {"user.name": "walk", "user.email": "walk@example.org", "commit.gpgsign": "false"}
+"""Whoever has cloned it, in git's configuration."""
+
 WORK = Path("/srv/chocolate-factory")
 """Where the runners work, as compose/git.yaml has it."""
 
@@ -41,29 +47,150 @@ def road(walk: Walk) -> None:
     """Every step; what was brought up is taken down, whatever happened."""
     _require_untaken()
     with _down_at_the_end(walk):
+        for name, value in SOMEBODY.items():
+            walk.run("git", "config", name, value)
         with walk.step("scripts/quickstart"):
             walk.run("scripts/quickstart")
         walk.timed("env.up", "--env", "git")
         walk.timed("ci.setup", "--dry-run")
         done = json.loads(walk.timed("ci.setup", "--json"))["value"]
-        remote, branch = done["remote"], done["branch"]
-        deployed(walk, remote, branch)
+        here = Pushed(walk, done["server"], done["repository"], done["remote"], done["branch"])
+        here.nothing_of("main")
+        first = here.deployed("from the first push to deployed")
+        second = here.pull_request()
+        here.bad_release(second)
+        here.rolled_back(first)
+        with walk.part("production", _images("compose/prod.yaml", "nginx", "influxdb")) as can:
+            if can:
+                here.production()
+        here.down_and_up()
 
 
-def deployed(walk: Walk, remote: str, branch: str) -> None:
-    """A push, and the application that answers with its commit."""
-    with walk.step("from push to deployed"):
-        walk.run("git", "push", "--quiet", remote, branch)
-        walk.invoke("ci.watch")
-    commit = walk.run("git", "rev-parse", "HEAD").strip()
-    said = version()
+@dataclass(frozen=True)
+class Pushed:
+    """The clone beside its repository on the server."""
+
+    walk: Walk
+    server: str
+    repository: str
+    remote: str
+    branch: str
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """What the documentation leaves to the server's pages, by its API and with the token that was kept."""
+        token = (self.walk.folder / ".sops/forge-token").read_text(encoding="utf-8").splitlines()[1]
+        address = f"{self.server}/api/v1/repos/{self.repository}{path}"
+        answer = httpx.request(method, address, json=body, headers={"Authorization": f"token {token}"}, timeout=60)
+        if not answer.is_success:
+            raise Failed(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
+        return answer.json() if answer.content else None
+
+    def nothing_of(self, branch: str) -> None:
+        """A branch has started nothing yet."""
+        started = [run for run in self.ask("GET", "/actions/runs")["workflow_runs"] if run["prettyref"] == branch]
+        if started:
+            raise Failed(f"ci.setup has started runs of {branch}: {[run['index_in_repo'] for run in started]}")
+
+    def deployed(self, name: str, *, fails: bool = False) -> str:
+        """Push what is committed and wait for its run; the commit, which then serves unless it was to fail."""
+        with self.walk.step(name):
+            self.walk.run("git", "push", "--quiet", self.remote, self.branch)
+            self.walk.invoke("ci.watch", fails=fails)
+        commit = self.walk.run("git", "rev-parse", "HEAD").strip()
+        if not fails:
+            _require_serving(DEV, commit)
+        return commit
+
+    def pull_request(self) -> str:
+        """A branch, its checks, its merge, and the deployment that follows; the commit that serves."""
+        walk = self.walk
+        walk.run("git", "switch", "--quiet", "--create", "feature/walk")
+        self._edit('"""Liveness: the process answers.', '"""Liveness: the process answers, and that is all.')
+        walk.run("git", "push", "--quiet", self.remote, "feature/walk")
+        pull = self._pull("feature/walk", self.branch)
+        with walk.step("checks of a pull request"):
+            walk.invoke("ci.watch")
+        walk.invoke("ci.status", "--branch", "feature/walk")
+        walk.run("git", "switch", "--quiet", self.branch)
+        self._merge(pull)
+        walk.run("git", "pull", "--quiet", self.remote, self.branch)
+        return self.deployed("from a merge to deployed")
+
+    def bad_release(self, before: str) -> None:
+        """One whose tests are green and which is ill once it is deployed: what served before goes on serving."""
+        broken = '"healthy" if services.settings.conche_release == "unknown" else str(1 // 0)'
+        self._edit('"status": "healthy"', f'"status": {broken}')
+        self.deployed("a bad release, taken back", fails=True)
+        _require_serving(DEV, before)
+        self.walk.run("git", "revert", "--no-edit", "HEAD")
+        self.deployed("from its repair to deployed")
+
+    def rolled_back(self, first: str) -> None:
+        """By a dispatch: what served before the last release serves again."""
+        walk = self.walk
+        with walk.step("a rollback by dispatch"):
+            words = ("ci.dispatch", "rollback", "--ref", self.branch, "--inputs", "environment=dev", "--json")
+            number = json.loads(walk.invoke(*words))["value"]["url"].rpartition("/")[2]
+            walk.invoke("ci.watch", "--run", number)
+        now = version(DEV)["git_revision"]
+        if now in (first, walk.run("git", "rev-parse", "HEAD").strip()):
+            raise Failed(f"after the rollback {now} serves")
+
+    def production(self) -> None:
+        """By a pull request to the protected branch."""
+        walk = self.walk
+        self._merge(self._pull(self.branch, "main"))
+        walk.run("git", "fetch", "--quiet", self.remote, "main")
+        commit = walk.run("git", "rev-parse", "FETCH_HEAD").strip()
+        with walk.step("from a merge to production"):
+            walk.invoke("ci.watch", "--commit", commit)
+        _require_serving(PROD, commit)
+
+    def down_and_up(self) -> None:
+        """The runners belong to the environment: they are back with it, and take jobs."""
+        walk = self.walk
+        walk.timed("env.down", "--env", "git")
+        walk.timed("env.up", "--env", "git")
+        with walk.step("a job after that"):
+            words = ("ci.dispatch", "quick-test", "--ref", self.branch, "--json")
+            number = json.loads(walk.invoke(*words))["value"]["url"].rpartition("/")[2]
+            walk.invoke("ci.watch", "--run", number)
+
+    def _edit(self, old: str, new: str) -> None:
+        file = self.walk.folder / "src/fastapi-app/app/api.py"
+        text = file.read_text(encoding="utf-8")
+        if old not in text:
+            raise Failed(f"{file.name} has no {old}")
+        file.write_text(text.replace(old, new, 1), encoding="utf-8")
+        self.walk.run("git", "commit", "--quiet", "--all", "--message", "A change")
+
+    def _pull(self, head: str, base: str) -> int:
+        return int(self.ask("POST", "/pulls", {"head": head, "base": base, "title": f"{head} to {base}"})["number"])
+
+    def _merge(self, pull: int) -> None:
+        """The server needs a moment to see whether it can be merged."""
+        for _ in range(60):
+            if self.ask("GET", f"/pulls/{pull}")["mergeable"]:
+                break
+            time.sleep(1)
+        self.ask("POST", f"/pulls/{pull}/merge", {"Do": "merge"})
+
+
+def _require_serving(address: str, commit: str) -> None:
+    said = version(address)
     if said["git_revision"] != commit:
-        raise Failed(f"{DEV}/version says {said}, and {commit} was pushed")
+        raise Failed(f"{address}/version says {said}, and {commit} was to serve")
 
 
-def version() -> dict[str, Any]:
+def _images(file: str, *of: str) -> list[str]:
+    """The images of these services of a Compose file: those that are pulled, by the beginning of their names."""
+    written = yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))["services"].values()
+    return sorted({one["image"] for one in written if str(one["image"]).startswith(of)})
+
+
+def version(address: str) -> dict[str, Any]:
     """What serves."""
-    said: dict[str, Any] = httpx.get(f"{DEV}/version", timeout=30).json()
+    said: dict[str, Any] = httpx.get(f"{address}/version", timeout=30).json()
     return said
 
 
