@@ -147,6 +147,7 @@ MANIFEST = Format("manifest", 1, f"KIND/NAME/manifest.json {_TARGET}, as schema_
 TARGET = Format("mark of the backups", 1, f".conche-target {_TARGET}; stands for all that is in it")
 CHECKED = Format("note of what was verified", 1, f".store/records/NAME.json {_TARGET}")
 WAITING = Format("note of containers that wait", 1, f".store/*waiting.json {_TARGET}, one for each engine")
+RUNNING = Format("note of a program that runs in a container", 1, f".store/NUMBER.running.json {_TARGET}")
 JOURNAL = Format("journal of a restore", 1, ".backup/journal.json in the checkout")
 ASIDE = Format("list of what restores have put aside", 1, ".backup/aside.json in the checkout")
 SEEN = Format("memory of a target", 1, f"target-NUMBER.json {_USER}")

@@ -198,7 +198,7 @@ def _dumped(site: Site, name: str, folder: Path, wishes: Wishes, told: History, 
         shutil.rmtree(into)
         # One that is optional may be absent; one that there was, and that cannot be read, is missed.
         missed = component.required or name in told.newest
-        omission = Omission(name=name, why=f"failed: {error.message}", harmful=missed)
+        omission = Omission(name=name, why=_why(error), harmful=missed)
         site.say(f"{name}: {error.message}")
         for line in error.evidence:
             site.say(f"  | {line}")
@@ -212,6 +212,12 @@ def _dumped(site: Site, name: str, folder: Path, wishes: Wishes, told: History, 
         omission = Omission(name=name, why=f"is empty: nothing was found{had}", harmful=True)
         return record.model_copy(update={"left_out": (*record.left_out, omission)})
     return judged(name, record, before, component.min, accepted=name in wishes.smaller)
+
+
+def _why(error: ConcheError) -> str:
+    """What failed, in the program's own last words, and what to do: in the record alone somebody may read it."""
+    advice = [f"Next: {line}" for line in error.next_command.splitlines()[:1]]
+    return " ".join(["failed:", error.message, *error.evidence[-1:], *advice])
 
 
 def _refuse_nothing(records: dict[str, ComponentRecord]) -> None:

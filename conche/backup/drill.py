@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from conche.backup import holding, online, proof, reporting
+from conche.backup import holding, online, proof, reporting, running
 from conche.backup.drivers import influxdb
-from conche.backup.influx import BEGINNING
+from conche.backup.influx import BEGINNING, Influx
 from conche.backup.legacy import described
 from conche.backup.locks import locked
 from conche.backup.online import put_dump
@@ -25,6 +25,7 @@ from conche.engine import containers, copies, health, volumes
 from conche.engine.connection import Engine
 from conche.errors import CheckFailed, ConcheError
 from conche.outcome import Outcome, Table
+from conche.stack import Component
 
 __all__ = ["drill"]
 
@@ -140,19 +141,11 @@ def _loadable(source: Source) -> Result:
 def _in_buckets(source: Source, found: Found) -> str:
     """Each bucket under another name; no more values than the live one has up to the moment of the backup."""
     component = source.site.section.components[source.name]
-    influx = influxdb.opened(source.site, component)
-    number = uuid.uuid4().hex[:8]
     archive = next(source.file(one) for one in source.record.artifacts if one.path.endswith(influxdb.DATA_FILE))
     said = []
-    with put_dump(influx, archive) as folder:
+    with put_dump(source.site, component, archive) as (influx, folder):
         for bucket in component.buckets or influx.buckets():
-            scratch = f"{bucket}_drill_{number}"
-            try:
-                influx.restore_bucket(folder, bucket, scratch)
-                restored = sum(influx.counts(scratch, BEGINNING, found.created).values())
-            finally:
-                if scratch in influx.buckets():
-                    influx.delete_bucket(scratch)
+            restored = _restored(source.site, component, influx, folder, bucket, found)
             live = sum(influx.counts(bucket, BEGINNING, found.created).values())
             if live and not restored:
                 raise CheckFailed(
@@ -160,6 +153,15 @@ def _in_buckets(source: Source, found: Found) -> str:
                 )
             said.append(f"{bucket}: {restored} values, live {live}")
     return "; ".join(said)
+
+
+def _restored(site: Site, component: Component, influx: Influx, folder: str, bucket: str, found: Found) -> int:
+    """How many values a bucket restores to; the scratch bucket goes, after a kill too."""
+    scratch = f"{bucket}_drill_{uuid.uuid4().hex[:8]}"
+    with running.noted(site, component, influx.container, bucket=scratch) as program:
+        trial = replace(influx, number=program.number)
+        trial.restore_bucket(folder, bucket, scratch)
+        return sum(trial.counts(scratch, BEGINNING, found.created).values())
 
 
 def _served(source: Source) -> str:

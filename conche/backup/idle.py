@@ -6,10 +6,9 @@ import time
 from collections.abc import Sequence
 
 from conche.backup.site import Site
-from conche.engine import containers
+from conche.engine import containers, programs
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
-from conche.process import run
 from conche.stack import Component
 
 __all__ = ["WAIT", "wait"]
@@ -41,7 +40,7 @@ def wait(site: Site, component: Component, engine: Engine) -> str:
 def _wait(site: Site, engine: Engine, one: Container, argv: Sequence[str], end: float) -> str:
     said = False
     while (seen := containers.read(engine, one.id)) is not None and seen.state == "running":
-        asked = run(["docker", "exec", one.id, *argv], extra_env=engine.cli_environment(), timeout=60)
+        asked = programs.run(engine, one.id, argv, number=programs.new_number(), timeout=60)
         if asked.ok:
             return ""
         if asked.exit_code != WORKS:

@@ -10,14 +10,17 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Literal
 
+from conche.backup.manifest import human_size
+from conche.engine import programs
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
-from conche.errors import ConcheError
-from conche.process import Captured, Completed, run
+from conche.errors import ConcheError, Refused, Unreachable
+from conche.process import Captured, Completed
 
 __all__ = ["CONFIG", "DATA", "Influx", "InfluxFailed"]
 
@@ -34,7 +37,20 @@ shift
 exec influx "$@" --org "${INFLUX_ORG:-$DOCKER_INFLUXDB_INIT_ORG}"
 """
 
-HOUR = 3600.0
+ASK = """
+[ -r "$1" ] || exit 77
+INFLUX_TOKEN=$(cat "$1"); export INFLUX_TOKEN
+exec influx bucket list --json --org "${INFLUX_ORG:-$DOCKER_INFLUXDB_INIT_ORG}"
+"""
+NO_TOKEN = 77
+ROOM = 'df -Pk "$1" | tail -n 1 | { read -r _ _ _ free _; echo "$free"; }; du -sk "$2" | cut -f 1'
+
+ANSWER, QUERY, COPY = 60.0, 600.0, 3600.0
+"""Seconds for what is answered at once, for what reads the data, and for what moves all of them.
+
+A server that has locked itself up answers nothing any more: deleting a bucket with a damaged block does that.
+"""
+
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -50,33 +66,55 @@ class Influx:
 
     Attributes:
         token_file: file in the container with the operator token.
+        number: that our programs in the container carry.
+        otherwise: where that token is refused, the one that the container's own configuration has is tried: after a
+            restore it may be the valid one.
+        refused: what a refused token was given for.
     """
 
     engine: Engine
     container: Container
     token_file: str
+    number: str = field(default_factory=programs.new_number)
+    otherwise: bool = False
+    refused: list[str] = field(default_factory=list)
+
+    def token(self) -> Literal["valid", "refused", "absent"]:
+        """What the server says of the token in the file."""
+        done = self._exec("influx bucket list", ["sh", "-euc", ASK, "sh", self.token_file], ANSWER)
+        if done.exit_code == NO_TOKEN:
+            return "absent"
+        return "refused" if _is_refused(done) else "valid"
+
+    def way_out(self, environment: str) -> list[str]:
+        """What to type where the token in the file is refused, and the container's configuration has the valid one."""
+        asked = rf"""docker exec {self.container.name} sed -n 's/^ *token = "\(.*\)"$/\1/p' {CONFIG}/influx-configs"""
+        return [
+            f"{asked} | head -n 1 | invoke secrets.set {self.token_file.rpartition('/')[2].removesuffix('.txt')}",
+            f"invoke env.up --env {environment}    # or, where releases serve: invoke env.deploy --env {environment}",
+        ]
 
     def backup(self, folder: str) -> tuple[str, ...]:
         """Back everything up into a folder of the container; the warnings it gave."""
-        done = self._call(CALL, "backup", folder)
+        done = self._call(CALL, "backup", folder, seconds=COPY)
         return tuple(line for line in (*done.stderr.lines(), *done.stdout.lines()) if re.search(r"\bWARN\b", line))
 
     def restore_all(self, folder: str) -> None:
         """Replace everything, tokens and users too, by a backup in a folder of the container."""
-        self._call(CALL, "restore", folder, "--full")
+        self._call(CALL, "restore", folder, "--full", seconds=COPY)
 
     def restore_bucket(self, folder: str, bucket: str, new: str) -> None:
         """Restore one bucket under another name; nothing else is touched."""
-        self._call(CALL, "restore", folder, "--bucket", bucket, "--new-bucket", new)
+        self._call(CALL, "restore", folder, "--bucket", bucket, "--new-bucket", new, seconds=COPY)
 
     def buckets(self) -> tuple[str, ...]:
         """The names of the buckets, without InfluxDB's own."""
-        listed = json.loads(self._call(ORG, "bucket", "list", "--json").stdout.raw)
+        listed = json.loads(self._call(ORG, "bucket", "list", "--json", seconds=ANSWER).stdout.raw)
         return tuple(sorted(one["name"] for one in listed if not one["name"].startswith("_")))
 
     def delete_bucket(self, name: str) -> None:
         """Delete a bucket and what is in it."""
-        self._call(ORG, "bucket", "delete", "--name", name)
+        self._call(ORG, "bucket", "delete", "--name", name, seconds=ANSWER)
 
     def counts(self, bucket: str, start: datetime, stop: datetime) -> dict[str, int]:
         """Values of each measurement from `start` up to, and without, `stop`: one for each field of a point."""
@@ -84,46 +122,91 @@ class Influx:
             f'from(bucket: "{bucket}") |> range(start: {_flux(start)}, stop: {_flux(stop)})'
             ' |> group(columns: ["_measurement"]) |> count()'
         )
-        return _counted(self._call(ORG, "query", flux, "--raw").stdout.raw)
+        return _counted(self._call(ORG, "query", flux, "--raw", seconds=QUERY).stdout.raw)
 
     def delete(self, bucket: str, start: datetime, stop: datetime) -> None:
-        """Delete what lies between two moments."""
-        self._call(ORG, "delete", "--bucket", bucket, "--start", _flux(start), "--stop", _flux(stop))
+        """Delete what lies from `start` up to, and without, `stop`: the server takes the last moment it is told too."""
+        span = ("--start", _flux(start), "--stop", _flux_before(stop))
+        self._call(ORG, "delete", "--bucket", bucket, *span, seconds=QUERY)
 
-    def make(self, folder: str) -> None:
-        """Make a private folder in the container."""
-        self._exec(["mkdir", "-m", "700", folder]).require("making a folder in the container")
+    def make(self, folder: str, size: int | None = None) -> None:
+        """Make a private folder in the container.
+
+        Args:
+            size: bytes that will go into it; default: as many as the server's own data take.
+
+        Raises:
+            Refused: there is not so much room.
+        """
+        asked = self._exec("du", ["sh", "-euc", ROOM, "sh", folder.rpartition("/")[0], DATA], QUERY)
+        free, taken = [1024 * int(words) for words in asked.require("asking for room").stdout.raw.split()]
+        wanted = taken if size is None else size
+        if free < wanted:
+            raise Refused(
+                "no-room-in-container",
+                f"{human_size(wanted)} have to pass through {folder.rpartition('/')[0]} of {self.container.name};"
+                f" {human_size(free)} are free there.",
+                looked_at=[f"df and du in {self.container.name}"],
+                next_command=f"docker exec {self.container.name} df -h /tmp\ndocker system df",
+            )
+        self._exec("mkdir", ["mkdir", "-m", "700", folder], ANSWER).require("making a folder in the container")
 
     def remove(self, folder: str) -> None:
         """Remove a folder that was made here; the container may be gone."""
-        self._exec(["rm", "-rf", folder])
+        self._exec("rm", ["rm", "-rf", folder], QUERY)
 
-    def _call(self, script: str, *words: str) -> Completed:
-        done = self._exec(["sh", "-euc", script, "sh", self.token_file, *words])
+    def _call(self, script: str, *words: str, seconds: float) -> Completed:
+        what = f"influx {' '.join(words[:2] if words[0] == 'bucket' else words[:1])}"
+        done = self._exec(what, ["sh", "-euc", script, "sh", self.token_file, *words], seconds)
+        if self.otherwise and _is_refused(done):
+            self.refused.append(what)
+            done = self._exec(what, ["sh", "-euc", script, "sh", "", *words], seconds)
         if not done.ok:
             raise InfluxFailed(
                 "influx-failed",
-                f"influx {' '.join(words[:2])} ended with {done.exit_code}.",
+                f"{what} ended with {done.exit_code}.",
                 looked_at=[f"container {self.container.name}, token in {self.token_file}"],
                 evidence=done.last_lines(6),
                 next_command=_advice(done.stderr, self.container.name),
             )
         return done
 
-    def _exec(self, argv: list[str]) -> Completed:
-        call = ["docker", "exec", "--user", "0:0", self.container.id, *argv]
-        return run(call, extra_env=self.engine.cli_environment(), timeout=HOUR)
+    def _exec(self, what: str, argv: Sequence[str], seconds: float) -> Completed:
+        try:
+            return programs.run(self.engine, self.container.id, argv, number=self.number, user="0:0", timeout=seconds)
+        except Unreachable as error:
+            if error.code != "tool-timed-out":
+                raise
+            name = self.container.name
+            raise Unreachable(
+                "influx-hangs",
+                f"{what} in {name} gave no answer within {seconds:g} s, and was ended.",
+                looked_at=[f"container {name}"],
+                next_command=f"docker logs --tail 50 {name}\ndocker restart {name}"
+                "    # heals a server that has locked itself up; then again",
+            ) from error
+
+
+def _is_refused(done: Completed) -> bool:
+    return not done.ok and any(word in done.stderr.raw for word in ("401", "unauthorized"))
 
 
 def _advice(said: Captured, container: str) -> str:
     words = said.raw
     if "401" in words or "unauthorized" in words:
         return "give it the operator token: an all-access token may not back up or restore"
+    if "no space left" in words:
+        return f"docker exec {container} df -h /tmp    # what is backed up or restored passes through there"
     return f"docker logs --tail 50 {container}"
 
 
 def _flux(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _flux_before(moment: datetime) -> str:
+    """The last nanosecond before a moment of whole seconds."""
+    return f"{moment.astimezone(UTC) - timedelta(seconds=1):%Y-%m-%dT%H:%M:%S}.999999999Z"
 
 
 def _counted(annotated: str) -> dict[str, int]:

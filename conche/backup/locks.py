@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conche import locking
-from conche.backup import holding, settling, users
+from conche.backup import holding, running, settling, users
 from conche.backup.exchange import Journal, Swap
 from conche.backup.site import Site
 from conche.backup.users import User
@@ -168,6 +168,7 @@ def _left(site: Site, lost: dict[str, Unreachable], *, stuck: bool) -> set[str]:
     waiting = holding.left(site.target.store)
     swaps = [Swap(note.engine, volume) for note in waiting for volume in note.volumes]
     found = [(note.engine, one) for note in waiting for one in note.ids]
+    found += [(one.address, one.container) for one in running.left(site.target.store)]
     names: set[str] = set()
     journal = Journal.read(site.own)
     if journal is not None and (stuck or not journal.stuck):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-from conche.backup import users
+from conche.backup import running, users
 from conche.backup.archive import compressing
 from conche.backup.drivers import Dumping, influxdb
 from conche.backup.drivers.command import serving
@@ -18,12 +20,12 @@ from conche.backup.proof import Proof, ask, judged, require_same
 from conche.backup.site import Site
 from conche.backup.staging import Source, blocks
 from conche.backup.users import User
-from conche.engine import containers, volumes
+from conche.engine import programs, volumes
 from conche.errors import CheckFailed, ConcheError, NotFound, Refused, Unreachable
-from conche.process import run
 from conche.stack import Component
 
 __all__ = [
+    "Given",
     "dump_before",
     "is_online",
     "put_dump",
@@ -88,13 +90,41 @@ def writers(site: Site, names: Iterable[str]) -> dict[str, User]:
     return found
 
 
-def dump_before(site: Site, sources: Sequence[Source], journal: Journal, *, blind: bool) -> None:
+@dataclass
+class Given:
+    """What came of giving running programs the data of a backup.
+
+    Attributes:
+        shut_out: what to say and to type where a database refuses now what its users go by.
+        unkept: components whose writers did not stop; what they wrote since this moment until the other one is gone.
+    """
+
+    proofs: list[Proof] = field(default_factory=list)
+    shut_out: list[str] = field(default_factory=list)
+    unkept: dict[str, tuple[datetime, datetime]] = field(default_factory=dict)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What may be missed."""
+        return [
+            f"{name}: what was written to it between {since:%H:%M:%S} and {until:%H:%M:%S} UTC is neither in the"
+            " restored data nor in the copy put aside; name what writes to it under its `services` in stack.yaml"
+            for name, (since, until) in self.unkept.items()
+        ]
+
+
+def dump_before(site: Site, sources: Sequence[Source], journal: Journal, *, blind: bool) -> dict[str, datetime]:
     """Dump what is there now, into the staging folder, and see that this can be loaded again: it is the way back.
 
     Args:
         blind: go on without a way back where what is there cannot be dumped.
+
+    Returns:
+        Since when what is written to a component is not in its dump.
     """
+    since = {}
     for source in sources:
+        since[source.name] = datetime.now(UTC)
         component = _declared(site, source.name)
         if component.check:
             try:
@@ -112,25 +142,32 @@ def dump_before(site: Site, sources: Sequence[Source], journal: Journal, *, blin
             shutil.rmtree(folder, ignore_errors=True)
             journal.blind.append(source.name)
             site.say(f"warning: {source.name} has no way back: {error.message}")
+    return since
 
 
-def restore(site: Site, sources: Sequence[Source], journal: Journal) -> list[Proof]:
+def restore(site: Site, sources: Sequence[Source], journal: Journal, since: Mapping[str, datetime]) -> Given:
     """Let the programs take their data, each written down first, and see what they answer then.
+
+    Args:
+        since: when the dumps began that are the way back.
 
     Raises:
         CheckFailed: one holds something else than was backed up.
     """
-    proofs = []
+    given = Given()
     for source in sources:
         journal.fed.append(source.name)
         journal.write(site.own)
         site.say(f"restoring {source.name}")
-        _give(site, source.name, {Path(one.path).name: source.file(one) for one in source.record.artifacts})
+        files = {Path(one.path).name: source.file(one) for one in source.record.artifacts}
+        given.shut_out += _give(site, source.name, files)
         component = _declared(site, source.name)
+        if not component.services:
+            given.unkept[source.name] = (since[source.name], datetime.now(UTC))
         now = ask(site, source.name, component) if component.check else None
         if now is not None or component.driver == "command":
-            proofs.append(judged(source.name, source.record, journal.answers.get(source.name), now))
-    return proofs
+            given.proofs.append(judged(source.name, source.record, journal.answers.get(source.name), now))
+    return given
 
 
 def take_back(site: Site, journal: Journal) -> None:
@@ -145,7 +182,8 @@ def take_back(site: Site, journal: Journal) -> None:
         site.say(f"giving {name} its old data again")
         before, component = journal.answers.get(name), _declared(site, name)
         try:
-            _give(site, name, {path.name: path for path in (journal.staging(site.own) / name).iterdir()})
+            before_it = {path.name: path for path in (journal.staging(site.own) / name).iterdir()}
+            _give(site, name, before_it, again=True)
         except ConcheError:
             # What is loaded in one transaction fails as a whole: then everything is as it was.
             if before is None or ask(site, name, component) != before:
@@ -183,8 +221,10 @@ def _dump_before(site: Site, source: Source, folder: Path) -> None:
         influxdb.dump(Dumping(site, source.name, component, folder))
         return
     with compressing(folder / "before.gz") as compressor:
-        for block in containers.output(site.engine(component), serving(site, component).id, component.dump):
-            compressor.write(block)
+        container = serving(site, component)
+        with running.noted(site, component, container) as program:
+            for block in programs.output(program.engine, container.id, component.dump, number=program.number):
+                compressor.write(block)
         compressor.finish()
     if problem := _examined([folder / "before.gz"]).problem(component.restore):
         raise CheckFailed("dump-cannot-replace", f"{problem}.")
@@ -199,31 +239,61 @@ def _examined(files: Iterable[Path]) -> Examined:
     return found
 
 
-def _give(site: Site, name: str, dump: Mapping[str, Path]) -> None:
-    """Let the program take a dump, by the names of its files: an InfluxDB is replaced with its tokens and users."""
+def _give(site: Site, name: str, dump: Mapping[str, Path], *, again: bool = False) -> list[str]:
+    """Let the program take a dump, by the names of its files: an InfluxDB is replaced with its tokens and users.
+
+    Args:
+        again: it is what the program held before.
+
+    Returns:
+        What is to be said of it afterwards.
+    """
     component = _declared(site, name)
-    if component.driver != "influxdb":
-        engine, container = site.engine(component), serving(site, component)
-        argv = ["docker", "exec", "--interactive", container.id, *component.restore]
-        [file] = dump.values()
-        # A program that says a line for each row it takes is not kept word for word.
-        done = run(argv, stdin=blocks(file), extra_env=engine.cli_environment(), on_line=lambda _: None)
-        done.require(f"restoring {name}")
-        return
-    influx = influxdb.opened(site, component)
-    with put_dump(influx, dump[influxdb.DATA_FILE]) as folder:
+    if component.driver == "influxdb":
+        return _give_influx(site, component, dump, again=again)
+    container = serving(site, component)
+    [file] = dump.values()
+    with running.noted(site, component, container) as program:
+        done = programs.run(
+            program.engine,
+            container.id,
+            component.restore,
+            number=program.number,
+            stdin=blocks(file),
+            on_line=lambda _: None,  # a program that says a line for each row it takes is not kept word for word
+        )
+    done.require(f"restoring {name}")
+    return []
+
+
+def _give_influx(site: Site, component: Component, dump: Mapping[str, Path], *, again: bool) -> list[str]:
+    """At each moment one of two tokens is the valid one, wherever this is ended: the file's or the configuration's."""
+    with put_dump(site, component, dump[influxdb.DATA_FILE]) as (influx, folder):
+        first = not again and influx.token() == "valid"
+        if first:
+            _put_configuration(influx, dump)
         influx.restore_all(folder)
+        if not first:
+            _put_configuration(influx, dump)
+        if influx.token() != "refused":
+            return []
+    said = f"{influx.container.name} has the tokens of the backup now, and refuses the one in {influx.token_file}"
+    valid = f"Whoever goes by that is shut out. The valid one is in {CONFIG}/influx-configs of the container:"
+    return [f"{said}.", valid, *influx.way_out(str(component.environment))]
+
+
+def _put_configuration(influx: Influx, dump: Mapping[str, Path]) -> None:
     if influxdb.CONFIG_FILE in dump:
         volumes.put(influx.engine, influx.container.id, CONFIG, blocks(dump[influxdb.CONFIG_FILE]))
 
 
 @contextmanager
-def put_dump(influx: Influx, archive: Path) -> Iterator[str]:
-    """A dump in a folder of the database's container, gone afterwards; the folder."""
-    folder = influxdb.scratch()
-    influx.make(folder)
-    try:
+def put_dump(site: Site, component: Component, archive: Path) -> Iterator[tuple[Influx, str]]:
+    """The database, and a dump in a folder of its container, gone afterwards."""
+    influx, folder = influxdb.opened(site, component), influxdb.scratch()
+    with running.noted(site, component, influx.container, folder=folder) as program:
+        influx = replace(influx, number=program.number)
+        influx.make(folder, archive.stat().st_size)
         volumes.put(influx.engine, influx.container.id, folder, blocks(archive))
-        yield folder
-    finally:
-        influx.remove(folder)
+        yield influx, folder
+    influxdb.warn_refused(site, influx)

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
+from conche.backup import running
 from conche.backup.drivers import Dumping, dump, printable
 from conche.backup.drivers.command import serving
 from conche.backup.manifest import ComponentRecord, Omission
 from conche.backup.site import Site
+from conche.engine import programs
 from conche.errors import CheckFailed, ConcheError, NotFound
-from conche.process import ToolFailed, run
+from conche.process import ToolFailed
 from conche.stack import Component
 
 __all__ = ["Proof", "ask", "compared", "dumped", "judged", "recorded", "require_same"]
@@ -66,11 +68,17 @@ def ask(site: Site, name: str, component: Component) -> str:
         ToolFailed: it failed, or answers more than is kept.
         Unreachable: it did not answer in time.
     """
-    argv = ["docker", "exec", serving(site, component).id, *component.check]
-    # With somebody who listens to each line no more than the end of a long answer is kept.
-    done = run(
-        argv, extra_env=site.engine(component).cli_environment(), timeout=PATIENCE, exact=True, on_line=lambda _: None
-    )
+    container = serving(site, component)
+    with running.noted(site, component, container) as program:
+        done = programs.run(
+            program.engine,
+            container.id,
+            component.check,
+            number=program.number,
+            timeout=PATIENCE,
+            exact=True,
+            on_line=lambda _: None,  # with somebody who listens to each line no more than a long answer's end is kept
+        )
     if not done.ok:
         raise ToolFailed(
             "check-failed",

@@ -15,7 +15,7 @@ from conche.backup.legacy import described
 from conche.backup.list import list_
 from conche.backup.locks import environments_of, locked
 from conche.backup.manifest import ComponentRecord, human_size
-from conche.backup.proof import Proof
+from conche.backup.online import Given
 from conche.backup.site import Site, open_site
 from conche.backup.staging import Source, opened_key, places, stage, unpack, volumes_of
 from conche.backup.target import Found, unwritable
@@ -218,11 +218,11 @@ def _in_place(site: Site, found: Found, sources: Sequence[Source], *, blind: boo
     try:
         warnings = _staged(site, held, journal)
         writing = users.stop(site, journal, lambda: online.writers(site, journal.components))
-        online.dump_before(site, asked, journal, blind=blind)
+        since = online.dump_before(site, asked, journal, blind=blind)
         stopped = users.stop(site, journal, lambda: _users(site, held))
         _exchange(site, journal)
         users.start(site, [user for id_, user in stopped.items() if id_ not in writing])
-        proofs = online.restore(site, asked, journal)
+        given = online.restore(site, asked, journal, since)
         users.start(site, writing.values())
     except BaseException as error:
         _take_back(site, journal, error)
@@ -237,7 +237,7 @@ def _in_place(site: Site, found: Found, sources: Sequence[Source], *, blind: boo
     ran = {**stopped, **writing}.values()
     warnings += [f"{one.container.name} was paused; it runs now" for one in ran if one.container.state == "paused"]
     kept = site.own / f"pre-restore-{journal.number}"
-    return _outcome(found, journal, _plan(found, sources, seen), warnings, proofs, kept)
+    return _outcome(found, journal, _plan(found, sources, seen), [*warnings, *given.warnings], given, kept)
 
 
 def _staged(site: Site, held: Sequence[Source], journal: Journal) -> list[str]:
@@ -319,27 +319,31 @@ def _number() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
 
 
-def _outcome(
-    found: Found, journal: Journal, plan: Plan, warnings: list[str], proofs: Sequence[Proof], kept: Path
-) -> Outcome:
+def _outcome(found: Found, journal: Journal, plan: Plan, warnings: list[str], given: Given, kept: Path) -> Outcome:
     aside = [str(kept)] if kept.exists() else []
     aside += [f"in volumes, .pre-restore-{journal.number}"] if journal.swaps else []
-    unproven = [one for one in proofs if not one.proven]
+    unproven = [one for one in given.proofs if not one.proven]
     return Outcome(
         value={
             "backup": found.name,
             "components": journal.components,
             "old_data": str(kept) if kept.exists() else None,
-            "proofs": [one.as_json() for one in proofs],
+            "proofs": [one.as_json() for one in given.proofs],
+            "unkept": [
+                {"component": name, "since": since.isoformat(), "until": until.isoformat()}
+                for name, (since, until) in given.unkept.items()
+            ],
+            "shut_out": given.shut_out,
         },
         changed=True,
         plan=plan,
         warnings=warnings,
         lines=[
             f"{', '.join(journal.components)}: restored from {found.name}",
-            *map(str, proofs),
+            *map(str, given.proofs),
+            *given.shut_out,
             *(["Look at it by hand, and give it a `check` for the next time: docs/how-to/backup.md"] * bool(unproven)),
             *([f"The old data are kept until the next complete backup: {' and, '.join(aside)}"] if aside else []),
         ],
-        exit_code=3 if unproven else 0,
+        exit_code=3 if unproven or given.shut_out else 0,
     )

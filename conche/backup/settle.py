@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from conche.backup import holding, settling
+from conche.backup import holding, running, settling
 from conche.backup.exchange import Journal
 from conche.backup.locks import locked
 from conche.backup.site import Site, open_site
@@ -23,6 +23,7 @@ def settle(call: Invocation, *, as_it_is: bool) -> Outcome:
     with locked(call, site, "invoke backup.settle", settles=False):
         plan = Plan(tuple(_steps(site, as_it_is=as_it_is)))
         waiting = holding.recover(site)
+        running.recover(site)
         journal = Journal.read(site.own)
         if not as_it_is:
             if waiting:
@@ -32,6 +33,7 @@ def settle(call: Invocation, *, as_it_is: bool) -> Outcome:
             lines = ["Settled." if plan else "There is nothing to settle."]
             return Outcome(value={"kept": []}, changed=bool(plan), plan=plan, lines=lines)
         holding.give_up(site)
+        running.forget(site)
         kept = settling.give_up(site, journal) if journal is not None else []
     return Outcome(
         value={"kept": kept},
@@ -54,6 +56,8 @@ def _steps(site: Site, *, as_it_is: bool) -> Iterator[Step]:
             yield Step("settle", f"component {name}", cause, undo=undo)
     for note in sorted(site.target.store.glob(f"*{holding.NOTE}")):
         yield Step("settle", f"note {note.name}", "containers wait, or helpers were left")
+    for program in running.left(site.target.store):
+        yield Step("settle", f"container {program.name}", "what an earlier command has started in it may run still")
 
 
 def _taken_back(site: Site, journal: Journal) -> None:

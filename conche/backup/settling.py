@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from conche.backup import holding, online, users
+from conche.backup import holding, online, running, users
 from conche.backup.exchange import FORGET, JOURNAL, Aside, Journal, Swap
 from conche.backup.manifest import ComponentRecord, Omission
 from conche.backup.site import Site
@@ -37,6 +37,7 @@ def recover(site: Site) -> None:
         CheckFailed: the journal is not what was written.
     """
     holding.recover(site)
+    running.recover(site)
     if not site.own.exists():
         return
     Aside.every(site.own)  # what a later version keeps there is met before anything is changed
@@ -76,6 +77,7 @@ def undo(site: Site, journal: Journal, *, wait: bool) -> None:
     """
     with signals_deferred():
         if not journal.done:
+            running.require_ended(site)  # a restore that runs on would undo what is done here
             if journal.begun:
                 users.stop(site, journal, lambda: users.of_journal(site, journal))
             journal.back()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from conche.engine.connection import Engine, EngineRefused, translated
+from conche.engine.connection import Engine, translated
 from conche.errors import Unreachable
 from conche.process import run
 
@@ -30,7 +29,6 @@ __all__ = [
     "moment",
     "of_project",
     "one_off",
-    "output",
     "passes_healthcheck",
     "pause",
     "publishing",
@@ -273,30 +271,6 @@ def resume(engine: Engine, found: Iterable[Container]) -> None:
     for one in found:
         if one.state == "paused":
             unpause(engine, one.id)
-
-
-def output(engine: Engine, container_id: str, argv: Sequence[str]) -> Iterator[bytes]:
-    """Run a program in a container; what it writes to stdout, block by block, as it is asked for.
-
-    Raises:
-        EngineRefused: it ended with another exit code than 0; what it wrote is not to be trusted then.
-    """
-    said = deque[bytes](maxlen=20)
-    with translated(engine.address):
-        api = engine.client.api
-        begun = api.exec_create(container_id, list(argv))["Id"]
-        for out, err in api.exec_start(begun, stream=True, demux=True):
-            if out:
-                yield out
-            if err:
-                said.append(err)
-        code = api.exec_inspect(begun)["ExitCode"]
-    if code != 0:
-        raise EngineRefused(
-            "dump-failed",
-            f"{argv[0]} in the container ended with {code}.",
-            evidence=b"".join(said).decode(errors="replace").splitlines()[-10:],
-        )
 
 
 def definition(engine: Engine, container: Container) -> Service:

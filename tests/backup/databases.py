@@ -56,9 +56,9 @@ class Database:
     token: str
 
     @classmethod
-    def create(cls, stack: SmallStack, engine: Engine) -> Database:
-        image = REAL or f"localhost:5000/{stack.name}:influxdb"
-        if not REAL:
+    def create(cls, stack: SmallStack, engine: Engine, real: str = REAL) -> Database:
+        image = real or f"localhost:5000/{stack.name}:influxdb"
+        if not real:
             images.build(engine, Build(image, influxdb.DOCKERFILE, influxdb.CONTEXT))
         token = secrets.token_hex(16)
         stack.write("token.txt", token)
@@ -78,6 +78,10 @@ class Database:
         script = 'INFLUX_TOKEN=$(cat /run/secrets/influxdb_token) exec influx write --org factory --precision s -b "$1"'
         argv = ["docker", "exec", "-i", self.influx.container.id, "sh", "-c", script, "sh", bucket]
         subprocess.run(argv, input=lines.encode(), check=True, capture_output=True)
+
+    def influx_says(self, words: str) -> str:
+        """What the database's own program answers, with the operator token."""
+        return self.sh(f"INFLUX_TOKEN=$(cat /run/secrets/influxdb_token) exec influx {words}")
 
     def sh(self, script: str) -> str:
         argv = ["docker", "exec", self.influx.container.id, "sh", "-euc", script]

@@ -8,14 +8,18 @@ import json
 import subprocess
 import tarfile
 from datetime import UTC, datetime
+from typing import cast
 
 import pytest
 
 from conche.backup.drivers.influxdb import Watch
 from conche.backup.entries import Reading, tar_entries
 from conche.backup.influx import BEGINNING
+from conche.command import Invocation
 from conche.engine import containers
 from conche.engine.connection import Engine
+from conche.env.influx.prune import prune
+from conche.errors import Refused
 from tests.backup.databases import REAL, Database
 from tests.stacks import SmallStack
 
@@ -73,6 +77,59 @@ def test_cold_its_files_are_taken_and_come_back(database: Database, engine: Engi
     assert record["consistency"] == "cold: the database was stopped"
     assert done.returncode == 0, done.stderr
     assert counts(database) == {"prices": 1}
+
+
+@pytest.mark.engine
+def test_a_backup_that_is_older_than_the_token_says_which_one_is_valid_and_the_next_ones_go_by_it(
+    database: Database,
+) -> None:
+    older = database.backup().name
+    made = json.loads(database.influx_says("auth create --operator --org factory --json"))
+    database.stack.write("token.txt", made["token"])
+    database.write(SECOND)
+
+    done = database.stack.invoke("backup.restore", older, "--force", "--json")
+    again = database.stack.invoke("backup.create")
+    back = database.stack.invoke("backup.restore", older, "--force")
+
+    value = json.loads(done.stdout)["value"]
+    assert done.returncode == 3, done.stderr
+    assert "refuses the one in /run/secrets/influxdb_token" in value["shut_out"][0]
+    assert "| invoke secrets.set influxdb_token" in value["shut_out"][2]
+    valid = database.sh(value["shut_out"][2].partition(" exec ")[2].partition(" ")[2].partition(" | invoke")[0]).strip()
+    assert valid == database.token
+    assert [made["token"] in text or database.token in text for text in (done.stdout, done.stderr)] == [False, False]
+    assert (again.returncode, back.returncode) == (0, 3), again.stderr
+    assert "refuses the token in /run/secrets/influxdb_token: influx backup was done with the one in" in again.stderr
+    database.stack.write("token.txt", database.token)
+    assert counts(database) == {"prices": 1}
+
+
+@pytest.mark.engine
+def test_what_is_written_during_a_restore_is_lost_and_that_is_said(database: Database) -> None:
+    name = database.backup().name
+    begun = datetime.now(UTC)
+
+    done = database.stack.invoke("backup.restore", name, "--force", "--json")
+
+    [unkept] = json.loads(done.stdout)["value"]["unkept"]
+    assert unkept["component"] == "influxdb"
+    assert begun < datetime.fromisoformat(unkept["since"]) < datetime.fromisoformat(unkept["until"])
+    assert "neither in the restored data nor in the copy put aside" in done.stderr
+
+
+@pytest.mark.engine
+def test_a_token_that_nothing_accepts_is_the_reason_in_the_record(database: Database) -> None:
+    database.stack.write("token.txt", "wrong")
+    database.sh("sed -i 's/token = .*/token = \"wrong too\"/' /etc/influxdb2/influx-configs")
+
+    done = database.stack.invoke("backup.create", "--json")
+
+    assert done.returncode == 4, done.stderr
+    evidence = " ".join(json.loads(done.stdout)["error"]["evidence"])
+    assert "influx backup ended with 1." in evidence
+    assert "401" in evidence
+    assert "Next: give it the operator token" in evidence
 
 
 @pytest.mark.engine
@@ -176,3 +233,11 @@ def test_what_its_exit_code_hides_is_found(name: str, content: bytes | None, sai
 
 def test_a_bucket_without_data_is_found() -> None:
     assert watched(influx_backup(), ("energy", "siar_historical")) == ["has no data of the bucket siar_historical"]
+
+
+@pytest.mark.parametrize("age", ["99999y", "57y", "23h", "0d", "90", "-1d", "1d 1w", "٣d", ""])
+def test_what_is_no_age_is_refused_before_anything_is_asked(age: str) -> None:
+    with pytest.raises(Refused) as refused:
+        prune(cast(Invocation, None), age, "dev", buckets=(), confirm=None)
+
+    assert refused.value.code == "not-an-age"

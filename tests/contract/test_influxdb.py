@@ -83,6 +83,17 @@ def test_counts_and_deletions_keep_to_their_time(database: Database) -> None:
     assert database.influx.counts("energy", BEGINNING, middle) == {}
 
 
+def test_the_servers_own_deletion_takes_its_last_moment_too(database: Database) -> None:
+    database.write("moments value=1 1800000000\nmoments value=2 1800000001\n")
+    database.sh(
+        "INFLUX_TOKEN=$(cat /run/secrets/influxdb_token) influx delete --org factory --bucket energy"
+        " --start 2027-01-15T08:00:00Z --stop 2027-01-15T08:00:00Z"
+    )
+
+    assert database.influx.counts("energy", datetime.fromtimestamp(1_800_000_000, UTC), NOW) == {"moments": 1}
+    database.influx.delete("energy", datetime.fromtimestamp(1_800_000_000, UTC), NOW)
+
+
 def test_a_bucket_is_restored_under_another_name_and_never_over_one(database: Database) -> None:
     database.influx.backup("/tmp/four")
     there = database.influx.counts("energy", BEGINNING, NOW)

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conche import formats
-from conche.backup import holding, manifest
+from conche.backup import holding, manifest, running
 from conche.backup.exchange import Aside, Journal
 from conche.backup.prune import Candidate, decide, decide_future
 from conche.backup.target import Found, Target
@@ -334,6 +334,9 @@ def test_the_rest_that_is_newer_stops_whoever_would_change_it(now: Path, monkeyp
                  "user/conche/guestbook/definitions-guestbook-dev.json"):  # fmt: skip
         later(now / file)
 
+    note = now / f"backups/.store/7e57.{running.NOTE}"
+    note.write_text(json.dumps(formats.RUNNING.stamped({}) | {"format": formats.RUNNING.number + 1, "conche": LATER}))
+    refused(lambda: running.left(now / "backups/.store"), now)
     refused(lambda: holding._read(now / "backups/.store", None), now)
     refused(lambda: Journal.read(now / "restores"), now)
     refused(lambda: Aside.add(now / "restores", made.JOURNAL), now)

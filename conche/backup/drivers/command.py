@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from conche.backup import running
 from conche.backup.archive import Archive, compressing
 from conche.backup.drivers import Dumping
 from conche.backup.entries import Reading
 from conche.backup.loading import Examined, complaints
 from conche.backup.manifest import ComponentRecord
 from conche.backup.site import Site
-from conche.engine import containers, task_containers
+from conche.engine import containers, programs, task_containers
 from conche.engine.containers import Container
 from conche.errors import NotFound
 from conche.stack import Component
@@ -23,9 +24,10 @@ def dump(task: Dumping) -> ComponentRecord:
     file = dump_name(task.name, component)
     seen = Examined()
     with compressing(task.folder / file) as compressor:
-        for block in containers.output(task.site.engine(component), container.id, component.dump):
-            compressor.write(block)
-            seen.feed(block)
+        with running.noted(task.site, component, container) as program:
+            for block in programs.output(program.engine, container.id, component.dump, number=program.number):
+                compressor.write(block)
+                seen.feed(block)
         compressed, digest, pieces = compressor.finish()
     reading = Reading()
     if seen.size == 0:

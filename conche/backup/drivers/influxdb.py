@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from tarfile import TarInfo
 from typing import Any
 
+from conche.backup import running
 from conche.backup.archive import ArchiveWriter, compressing
 from conche.backup.drivers import Dumping
 from conche.backup.drivers.volume import ASIDE
@@ -23,7 +24,7 @@ from conche.engine.containers import Container
 from conche.errors import NotFound, Refused
 from conche.stack import Component
 
-__all__ = ["CONFIG_FILE", "DATA_FILE", "Watch", "dump", "find", "opened", "pack", "scratch"]
+__all__ = ["CONFIG_FILE", "DATA_FILE", "Watch", "dump", "find", "opened", "pack", "scratch", "warn_refused"]
 
 DATA_FILE, CONFIG_FILE = "influxdb_data.tar.gz", "influxdb_config.tar.gz"
 
@@ -82,7 +83,16 @@ def opened(site: Site, component: Component) -> Influx:
             f"{component.service} is {container.state} in {component.environment}.",
             next_command=f"invoke env.up --env {component.environment}",
         )
-    return Influx(site.engine(component), container, component.token_file)
+    return Influx(site.engine(component), container, component.token_file, otherwise=True)
+
+
+def warn_refused(site: Site, influx: Influx) -> None:
+    """Say where a token was refused, and the one of the container's own configuration has served."""
+    if influx.refused:
+        site.say(
+            f"warning: {influx.container.name} refuses the token in {influx.token_file}: {influx.refused[0]} was done"
+            f" with the one in {CONFIG}/influx-configs of its container"
+        )
 
 
 def scratch() -> str:
@@ -91,15 +101,14 @@ def scratch() -> str:
 
 
 def _online(task: Dumping, engine: Engine, container: Container, reading: Reading) -> Artifact:
-    influx = Influx(engine, container, task.component.token_file)
-    folder = scratch()
-    try:
+    folder, watch = scratch(), Watch()
+    with running.noted(task.site, task.component, container, folder=folder) as program:
+        influx = Influx(engine, container, task.component.token_file, program.number, otherwise=True)
+        influx.make(folder)
         for warning in influx.backup(folder):
             reading.leave_out("influx backup", f"said: {warning.strip()}", harmful=True)
-        watch = Watch()
         made = pack(task, DATA_FILE, engine, container, folder, reading, watch)
-    finally:
-        influx.remove(folder)
+    warn_refused(task.site, influx)
     for problem in watch.problems(task.component.buckets):
         reading.leave_out("influx backup", problem, harmful=True)
     return made

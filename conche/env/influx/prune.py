@@ -61,12 +61,12 @@ def _pruned(
 
 
 def _age(text: str) -> timedelta:
-    match = re.fullmatch(r"(\d{1,5})([dwy])", text.strip())
+    match = re.fullmatch(r"([0-9]{1,5})([dwy])", text.strip())
     age = timedelta(days=int(match[1]) * UNITS[match[2]]) if match else timedelta()
-    if age < SHORTEST:
+    if not SHORTEST <= age < datetime.now(UTC) - BEGINNING:
         raise Refused(
             "not-an-age",
-            f"{text!r} is no age of a day or more, such as 90d, 12w or 1y.",
+            f"{text!r} is no age of a day or more, such as 90d, 12w or 1y, that goes back no further than to 1970.",
             next_command="invoke env.influx.prune 90d --dry-run",
         )
     return age
