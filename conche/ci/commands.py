@@ -145,7 +145,9 @@ def _elsewhere(
 ) -> Iterator[Finding]:
     """A deployment from one environment's branch into another environment."""
     for command, call in deploying:
-        environment = call.values.get("env")
-        if isinstance(environment, str) and "$" not in environment and environment != around.branches[branch]:
+        # Where none is named, the tasks mean the only one, or this.
+        unsaid = next(iter(around.environments)) if len(around.environments) == 1 else "dev"
+        environment = str(call.values.get("env") or unsaid)
+        if "$" not in environment and environment != around.branches[branch]:
             text = f"{branch!r} belongs to {around.branches[branch]}, and this deploys to {environment}."
             yield found("branch-unknown", command.where, text)
