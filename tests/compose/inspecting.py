@@ -25,7 +25,7 @@ CONTAINERS_OWN = (
 )  # fmt: skip
 """What no two containers have the same, and what is read in another way below."""
 
-UNORDERED = ("Env", "ExtraHosts", "Mounts", "Binds", "Aliases", "Links")
+UNORDERED = ("Env", "ExtraHosts", "Mounts", "Binds", "Aliases", "Links", "Ulimits")
 """Lists that Compose writes in any order."""
 
 ASKED_OF_NETWORK = ("IPAMConfig", "Links", "Aliases", "DriverOpts")
