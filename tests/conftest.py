@@ -19,6 +19,7 @@ from conche.supply.base import provide
 from tests.edged import IMAGES, EdgedStack
 from tests.guard import pytest_runtest_protocol
 from tests.isolation import IN_CI, isolate, one_at_a_time
+from tests.scheduling import pytest_xdist_make_scheduler
 from tests.selection import pytest_addoption, pytest_collection_modifyitems, pytest_runtest_makereport
 from tests.stacks import ROOT, SmallStack, free_port, tracked_files
 from tests.swarming import pytest_sessionfinish
@@ -29,6 +30,7 @@ __all__ = [
     "pytest_runtest_makereport",
     "pytest_runtest_protocol",
     "pytest_sessionfinish",
+    "pytest_xdist_make_scheduler",
 ]
 
 isolate(os.environ, ROOT)

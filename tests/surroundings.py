@@ -114,6 +114,7 @@ SURROUNDINGS: Mapping[str, Surrounding] = {
         "[user]\n\tuseConfigOnly = true\n[core]\n\tautocrlf = true\n\thooksPath = /nonexistent\n\tquotePath = false\n"
         "[safe]\n\tdirectory = /nonexistent\n[status]\n\tshowUntrackedFiles = no\n[color]\n\tui = always\n",
     ),
+    "no-engine": Surrounding({"CONCHE_TEST_DOCKER_HOST": "unix:///nonexistent/docker.sock"}),
     "settings": Surrounding(
         {
             "DOCKER_HOST": "tcp://127.0.0.1:1", "DOCKER_CONTEXT": "nowhere", "DOCKER_CONFIG": "/nonexistent",
@@ -132,16 +133,11 @@ SURROUNDINGS: Mapping[str, Surrounding] = {
 # fmt: on
 
 TOGETHER = (
-    "plain+root",
-    "runner+umask-077+kiritimati",
-    "latin-1+umask-002+st-johns",
-    "ascii+home-unset",
-    "turkish+home-read-only",
-    "blanks+git",
-    "settings+closed",
-    "ordinary-user+locale-C",
-    "docker-group+locale-POSIX",
-    "nameless-user",
+    "plain+root+runner+umask-077+latin-1+kiritimati+home-unset",
+    "ordinary-user+locale-C+umask-002+st-johns+blanks",
+    "docker-group+locale-POSIX+settings+closed",
+    "nameless-user+turkish+home-read-only",
+    "ascii+git+no-engine",
 )
 """Every surrounding once, in as few runs as do not contradict each other; a red one is run again by its parts."""
 

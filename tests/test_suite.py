@@ -1,0 +1,90 @@
+"""What a run of the tests does where something takes its workers, its engine or its disk away."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.stacks import ROOT
+
+pytestmark = pytest.mark.process
+
+HERE = "def test_works():\n    assert True\n"
+
+
+def run(folder: Path, *arguments: str, before: Sequence[str] = (), **environment: str) -> tuple[int, str]:
+    """The exit code and the output of a run of its own over the test files in a folder."""
+    argv = [*before, sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder)]
+    argv += ["-p", "no:cacheprovider", *arguments, str(folder)]
+    done = subprocess.run(
+        argv, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+DIES = "import os, signal\n\n\ndef test_dies():\n    os.kill(os.getpid(), signal.SIGKILL)\n\n\n"
+
+
+@pytest.mark.parametrize(
+    ("workers", "last"),
+    [("1", DIES), ("1", DIES + HERE), ("2", HERE + "\n\n" + DIES)],
+    ids=["alone, at the end", "alone, before the end", "beside another"],
+)
+def test_a_worker_that_is_killed_fails_its_test_and_all_others_are_run(tmp_path: Path, workers: str, last: str) -> None:
+    files = [HERE, DIES + HERE, HERE, last]
+    for number, text in enumerate(files):
+        (tmp_path / f"test_{number}.py").write_text(text)
+
+    code, said = run(tmp_path, "-p", "tests.scheduling", "-n", workers, "--dist", "loadfile", PYTHONPATH=str(ROOT))
+
+    assert code == 1
+    assert f"2 failed, {sum(text.count('test_works') for text in files)} passed" in said
+    assert "crashed while running 'test_1.py::test_dies'" in said
+
+
+def test_a_test_that_hangs_fails_alone(tmp_path: Path) -> None:
+    (tmp_path / "test_hangs.py").write_text("import signal\n\n\ndef test_hangs():\n    signal.pause()\n\n\n" + HERE)
+
+    code, said = run(tmp_path, "-n", "1", "--timeout", "1")
+
+    assert code == 1
+    assert "1 failed, 1 passed" in said
+    assert "Timeout" in said
+
+
+def test_a_skipped_test_is_red_in_ci_and_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
+    (tmp_path / "test_skips.py").write_text(
+        "import pytest\n\n\ndef test_skips():\n    pytest.skip('restic is not installed')\n"
+    )
+
+    laptop, _ = run(tmp_path, CI="", CONCHE_TEST_CI="", PYTHONPATH=str(ROOT))
+    code, said = run(tmp_path, CI="true", PYTHONPATH=str(ROOT))
+
+    assert laptop == 0
+    assert code == 1
+    assert "restic is not installed" in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="to mount a small disk takes root")
+def test_a_full_disk_for_temporary_files_is_said(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/test_writes.py").write_text(
+        "def test_writes(tmp_path):\n    (tmp_path / 'much').write_bytes(bytes(1 << 20))\n"
+    )
+    mount = f"mount -t tmpfs -o size=256k tmpfs '{small}' && exec \"$@\""
+    unshare = shutil.which("unshare")
+    assert unshare
+
+    code, said = run(tmp_path / "tests", before=(unshare, "--mount", "sh", "-c", mount, "sh"), TMPDIR=str(small))
+
+    assert code == 1
+    assert "No space left on device" in said
