@@ -36,7 +36,7 @@ SCOPES = "write:repository,write:user"
 
 _NAME = re.compile(r"[^A-Za-z0-9]+")
 _ROW = re.compile(r"\d+\s+(?P<name>\S+)\s+\S+")
-_SHOWN = re.compile(r"password is '(?P<password>[^']+)'")
+_SHOWN = re.compile(r"password is '(?P<password>.+)'")
 
 
 @dataclass(frozen=True)
