@@ -161,6 +161,18 @@ def test_runners_are_told_with_their_labels(subject: Subject) -> None:
         assert [(runner.name, runner.state, runner.labels) for runner in runners] == [("dev", "online", ("dev",))]
 
 
+def test_a_job_that_a_runner_has_waits_for_none(changing: Subject) -> None:
+    assert changing.fake is not None
+    jobs = [FakeJob(103, "test", ["running"], labels=["dev"]), FakeJob(104, "build", ["waiting"], labels=["dev"])]
+    changing.fake.runs = [FakeRun(42, 8, jobs)]
+
+    waiting = attempt(changing, "job-waiting", lambda: changing.forge.waiting({"dev"}))
+
+    if waiting is not None:
+        assert isinstance(waiting, list)
+        assert [(job.name, job.state, job.labels) for job in waiting] == [("build", "waiting", ("dev",))]
+
+
 def test_a_runner_is_registered_and_forgotten(changing: Subject) -> None:
     forge = changing.forge
     made = attempt(changing, "runner-create", lambda: forge.create_runner("tests"))

@@ -228,9 +228,13 @@ class Forge:
         self._json("runner-remove", runner=runner.id)
 
     def waiting(self, labels: Iterable[str]) -> list[Job]:
-        """The jobs that wait for a runner with these labels, or with some of them."""
+        """The jobs that wait for a runner with these labels, or with some of them.
+
+        Forgejo lists those that a runner is at work on along with them.
+        """
         said = self._json("job-waiting", query={"labels": quote(",".join(sorted(labels)))})
-        return [job_of(one) for one in self._entries(said or [])]
+        jobs = [job_of(one) for one in self._entries(said or [])]
+        return [job for job in jobs if job.state == "waiting"]
 
     def may_write(self) -> bool:
         """Whether the token may change this repository, asked by a change that no server carries out.

@@ -118,11 +118,12 @@ class Calls:
         self.send(204 if there else 404, {})
 
     def pending(self, _: Any, query: dict[str, list[str]], *__: Any) -> None:
+        """Those at work are listed too."""
         asked = set(",".join(query.get("labels", [])).split(","))
-        waiting = [job for run in self.forge.runs for job in run.jobs if job.states[0] == "waiting"]
         said: list[dict[str, Any]] = [
-            {"id": job.id, "name": job.name, "runs_on": job.labels, "status": "waiting"} for job in waiting
-        ]
+            {"id": job.id, "name": job.name, "runs_on": job.labels, "status": job.states[0]}
+            for run in self.forge.runs for job in run.jobs if job.states[0] in ("waiting", "running")
+        ]  # fmt: skip
         self.send(200, [one for one in said if set(one["runs_on"]) <= asked] or None)
 
     def tasks(self, *_: Any) -> None:
