@@ -498,8 +498,8 @@ def test_doctor_sees_a_runner_that_asks_for_no_work(stack: SmallStack, forge: Fa
 def test_a_dispatch_of_a_branch_that_the_server_lacks_is_told(stack: SmallStack, forge: FakeForge) -> None:
     error = ask(stack, "ci.dispatch", "ci-cd-dual", "--ref", "feature/y")["error"]
 
-    assert (error["code"], error["exit_code"]) == ("server-has-no-such-thing", 6)
-    assert "feature/y" in str(error)
+    assert (error["code"], error["exit_code"]) == ("no-such-ref", 6)
+    assert "feature/y" in error["message"]
 
 
 def test_doctor_without_a_server_still_looks_at_the_rest(tmp_path: Path) -> None:

@@ -204,6 +204,13 @@ def test_a_workflow_is_started_with_its_inputs(changing: Subject) -> None:
         assert changing.fake.dispatched[0]["inputs"] == {"a": "b"}
 
 
+def test_a_branch_that_the_server_lacks_is_told_wherever_a_workflow_can_be_started(subject: Subject) -> None:
+    if "dispatch" in subject.can:
+        with pytest.raises(NotFound, match="no branch or tag no/such-branch") as told:
+            subject.forge.dispatch("ci-cd-dual.yml", "no/such-branch", {})
+        assert told.value.code == "no-such-ref"
+
+
 def test_a_run_is_run_again_and_ended(changing: Subject) -> None:
     if not {"run-list", "task-list"} & changing.can:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -11,7 +12,7 @@ from urllib.parse import quote
 from conche.ci.forge.client import Client
 from conche.ci.forge.routes import ROUTES, Route, Server, find, first_versions
 from conche.ci.forge.values import Job, Run, Runner, ended, job_of, run_of, runner_of, runs_of_tasks
-from conche.errors import ConcheError, KeyUnusable, NotFound, Refused
+from conche.errors import ConcheError, KeyUnusable, NotFound, Refused, Unreachable
 from conche.secret import Secret
 
 __all__ = ["Forge"]
@@ -186,12 +187,40 @@ class Forge:
         return self.client.call(route.method, self._path(route, job=job.id)).text
 
     def dispatch(self, workflow: str, ref: str, inputs: Mapping[str, str]) -> str:
-        """Start a workflow; the page of its run, or of all of them where the server does not tell."""
+        """Start a workflow; the page of its run, or of all of them where the server does not tell.
+
+        Raises:
+            NotFound: the server has no such branch or tag.
+        """
         body = {"ref": ref, "inputs": dict(inputs), "return_run_info": True}
         query = {"return_run_details": "true"} if self.server.kind == "gitea" else {}
-        said = self._json("dispatch", body, query=query, workflow=workflow)
+        try:
+            said = self._json("dispatch", body, query=query, workflow=workflow)
+        except (NotFound, Unreachable) as error:
+            # Forgejo calls what it does not find there a failure of its own, and says to administrators alone why.
+            if error.code in ("server-failed", "server-has-no-such-thing"):
+                self._require_ref(ref, error)
+            raise
         number = said.get("run_number")
         return str(said.get("html_url") or (f"{self.web}/actions/runs/{number}" if number else f"{self.web}/actions"))
+
+    def _require_ref(self, ref: str, error: ConcheError) -> None:
+        if re.fullmatch(r"[0-9a-f]{7,64}", ref):
+            return
+        name = quote(ref.removeprefix("refs/heads/").removeprefix("refs/tags/"))
+        for kind in ("branches", "tags"):
+            try:
+                self.client.json("GET", f"/repos/{self.repository}/{kind}/{name}")
+            except NotFound:
+                continue
+            return
+        raise NotFound(
+            "no-such-ref",
+            f"{self.repository} has no branch or tag {ref} on the server.",
+            looked_at=error.looked_at,
+            evidence=error.evidence,
+            next_command=f"git push REMOTE {ref}    # or another --ref",
+        ) from error
 
     def rerun(self, run: Run, *, failed: bool) -> None:
         """Run all jobs again, or those that failed."""

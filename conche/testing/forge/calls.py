@@ -6,6 +6,7 @@ import re
 import secrets
 import uuid
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 from conche.testing.forge.git import branches, make
 from conche.testing.forge.state import PROFILES, FakeForge, FakeRun, version_of
@@ -214,11 +215,13 @@ class Calls:
             self.send(204, {})
 
     def dispatch(self, given: dict[str, str], query: dict[str, list[str]], body: dict[str, Any]) -> None:
-        if given["workflow"] not in {run.workflow for run in self.forge.runs} | {"ci-cd-dual.yml"}:
-            self.send(404, {"message": "workflow not found"})
+        """Forgejo calls what it does not find its own failure, and tells the words to administrators alone."""
+        lacks = 404 if self.gitea else 500
+        if body["ref"].removeprefix("refs/heads/") not in self._branches():
+            self.send(lacks, {"message": f"reference does not exist [ref: {body['ref']}]" if self.gitea else ""})
             return
-        if body["ref"].removeprefix("refs/heads/") not in self.forge.refs | set(branches(self.forge)):
-            self.send(404, {"message": f"reference does not exist [ref: {body['ref']}]"})
+        if given["workflow"] not in {run.workflow for run in self.forge.runs} | {"ci-cd-dual.yml"}:
+            self.send(lacks, {"message": "workflow not found" if self.gitea else ""})
             return
         self.forge.dispatched.append({"workflow": given["workflow"], **body})
         page = f"{self.forge.address}/{self.forge.repository}/actions/runs/9"
@@ -228,6 +231,13 @@ class Calls:
             self.send(201, {"id": 90, "run_number": 9, "jobs": ["one"]})
         else:
             self.send(204, {})
+
+    def _branches(self) -> set[str]:
+        return self.forge.refs | set(branches(self.forge))
+
+    def branch(self, given: dict[str, str], *_: Any) -> None:
+        there = unquote(given["branch"]) in self._branches()
+        self.send(200 if there else 404, {"name": given["branch"]} if there else {"message": "not found"})
 
     def _find(self, number: str) -> FakeRun | None:
         run = next((run for run in self.forge.runs if run.id == int(number)), None)

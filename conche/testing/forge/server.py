@@ -37,6 +37,7 @@ _ROUTES = (
     ("change", "PATCH", _R, _ALWAYS, _NEVER, _ALWAYS, _NEVER),
     ("protections", "GET", _R + "/branch_protections", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
     ("protect", "POST", _R + "/branch_protections", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
+    ("branch", "GET", _R + "/branches/(?P<branch>.+)", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
     ("pull", "GET", _R + r"/pulls/(?P<number>\d+)", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
     ("put_secret", "PUT", _A + r"/secrets/(?P<secret>[^/]+)", 1.21, _NEVER, 1.21, _NEVER),
     ("secrets", "GET", _A + "/secrets", 1.22, _NEVER, 8, _NEVER),
