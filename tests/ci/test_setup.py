@@ -21,7 +21,7 @@ from conche.ci.setup.setup import setup
 from conche.command import Invocation
 from conche.errors import ConcheError
 from conche.output import Output
-from conche.testing.forge import FakeForge, serve
+from conche.testing.forge import FakeForge, go_on, serve
 from tests.secrets.checkouts import Checkout
 from tests.stacks import free_port
 
@@ -46,6 +46,7 @@ jobs:
 def forge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeForge]:
     monkeypatch.setattr(probe, "PAUSE", 0.0)
     monkeypatch.setattr(probe, "INTERVAL", 0.0)
+    monkeypatch.setattr(probe, "SETTLES", 0.0)
     with serve("forgejo-15") as fake:
         fake.git, fake.repository, fake.tokens = tmp_path / "srv", "", {TOKEN: "write:repository,write:user"}
         fake.runners = [
@@ -122,6 +123,7 @@ def test_a_fresh_checkout_becomes_one_whose_first_push_runs(checkout: Checkout, 
     assert [branch for branch, _ in forge.pushed].count(probe.BRANCH) == 2
     pushed = checkout.git("push")
     assert pushed.returncode == 0, pushed.stderr
+    go_on(forge, calls=20)
     assert [(run.branch, run.workflow) for run in forge.runs][-1] == ("develop", "ci.yml")
 
 
@@ -203,6 +205,19 @@ def test_after_a_kill_with_actions_switched_off_they_are_on_again(
     assert complete(checkout, forge) == AS_IT_IS_TO_BE
 
 
+def test_what_the_server_does_not_tell_of_leaves_actions_off(
+    checkout: Checkout, forge: FakeForge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(probe, "LOOKS", 1)
+        error = refused(checkout)
+
+    assert error.code == "push-not-handled"
+    assert (forge.settings["has_actions"], forge.runs) == (False, [])
+    set_up(checkout)
+    assert complete(checkout, forge) == AS_IT_IS_TO_BE
+
+
 def refused(checkout: Checkout) -> ConcheError:
     with pytest.raises(ConcheError) as told:
         set_up(checkout)
@@ -212,7 +227,7 @@ def refused(checkout: Checkout) -> ConcheError:
 def test_a_runner_that_sleeps_after_its_first_job_is_found(
     checkout: Checkout, forge: FakeForge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "LOOKS", 8)
+    monkeypatch.setattr(probe, "LOOKS", 24)
     forge.runners[0] |= {"owner_id": 1, "repo_id": 1}
 
     error = refused(checkout)

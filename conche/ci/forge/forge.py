@@ -91,6 +91,12 @@ class Forge:
         """Let pushes start workflows, or not."""
         self.client.json("PATCH", f"/repos/{self.repository}", {"has_actions": on})
 
+    def tells_push(self, branch: str, commit: str) -> bool:
+        """Whether the repository's feed tells of a push: the server takes it from a queue once git has gone."""
+        told = self._entries(self.client.json("GET", f"/repos/{self.repository}/activities/feeds?limit=50") or [])
+        of_branch = (one for one in told if str(one.get("ref_name")).removeprefix("refs/heads/") == branch)
+        return any(commit in str(one.get("content")) for one in of_branch)
+
     def protected(self) -> set[str]:
         """The branches, or patterns of them, that have rules."""
         said = self._entries(self.client.json("GET", f"/repos/{self.repository}/branch_protections") or [])

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from conche.ci import credentials
 from conche.ci import secrets as of_actions
+from conche.ci.forge import Forge
 from conche.ci.forge.client import Client
 from conche.ci.forge.kept import FILE, keep, kept
 from conche.ci.forge.where import given_token
@@ -16,7 +17,7 @@ from conche.ci.setup.server import account
 from conche.ci.setup.site import Site
 from conche.ci.surroundings import runners as described
 from conche.ci.validate import workflows
-from conche.errors import KeyUnusable, NotFound, Refused, Unreachable
+from conche.errors import CheckFailed, KeyUnusable, NotFound, Refused, Unreachable
 from conche.outcome import Step
 from conche.secret import Secret
 from conche.secrets.init import init
@@ -155,6 +156,7 @@ def make_repository(site: Site) -> None:
     try:
         if not forge.exists():
             forge.create()
+        _wait_for_protected(site, forge)
         forge.switch_actions(on=True)
     except NotFound as error:
         owner = site.repository.partition("/")[0]
@@ -164,6 +166,14 @@ def make_repository(site: Site) -> None:
             looked_at=error.looked_at,
             next_command="set ci.repository (OWNER/NAME) in stack.yaml\n" + forge.client.new_token(),
         ) from error
+
+
+def _wait_for_protected(site: Site, forge: Forge) -> None:
+    """A run that was cut off may have pushed the protected branch just now; one that is old is not told any more."""
+    checkout, (_, protected) = site.checkout, site.branches
+    there = checkout.remote_heads(checkout.remote()) if checkout.remote() else {}
+    if protected in there:
+        probe.push_handled(forge, protected, there[protected])
 
 
 def remote(site: Site) -> list[Step]:
@@ -307,6 +317,13 @@ def make_protected_branch(site: Site) -> None:
     if protected and protected not in checkout.remote_heads(checkout.remote()):
         forge.switch_actions(on=False)
         checkout.push(checkout.remote(), f"HEAD:refs/heads/{protected}")
+        if not probe.push_handled(forge, protected, checkout.head()):
+            raise CheckFailed(
+                "push-not-handled",
+                f"{protected} was pushed, and the server does not tell of it; actions stay off until it does.",
+                looked_at=[f"the feed of {forge.web}"],
+                next_command="invoke ci.setup",
+            )
         forge.switch_actions(on=True)
     if protected and protected not in forge.protected():
         forge.protect(protected)

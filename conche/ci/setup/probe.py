@@ -14,7 +14,7 @@ from conche.ci.setup.checkout import Checkout
 from conche.errors import CheckFailed
 from conche.outcome import Step
 
-__all__ = ["BRANCH", "labels_taken", "step"]
+__all__ = ["BRANCH", "labels_taken", "push_handled", "step"]
 
 BRANCH = "conche-probe"
 LOOKS = 180
@@ -26,12 +26,26 @@ PAUSE = 12.0
 INTERVAL = 1.0
 """Seconds between two looks at the run."""
 
+SETTLES = 3.0
+"""Seconds from the entry in the feed to the end of what the server does about a push: the one who starts workflows is
+called in the same breath, after the one who writes that entry."""
+
 IDENTITY = ("-c", "user.name=conche", "-c", "user.email=conche@localhost.localdomain")
 
 
 def step(labels: Sequence[str]) -> Step:
     """What is planned."""
     return Step("try", f"branch {BRANCH}", f"two jobs for each of {', '.join(labels)}, to see that runners take them")
+
+
+def push_handled(forge: Forge, branch: str, commit: str) -> bool:
+    """Wait until the server has dealt with a push: only then does it look whether actions are on."""
+    for _ in range(LOOKS):
+        if forge.tells_push(branch, commit):
+            time.sleep(SETTLES)
+            return True
+        time.sleep(INTERVAL)
+    return False
 
 
 def labels_taken(checkout: Checkout, forge: Forge, remote: str, folder: PurePosixPath, labels: Sequence[str]) -> None:

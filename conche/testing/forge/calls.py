@@ -72,6 +72,9 @@ class Calls:
         self.forge.protected[body["rule_name"]] = body
         self.send(201, body)
 
+    def feeds(self, *_: Any) -> None:
+        self.send(200, self.forge.feed[::-1])
+
     def pull(self, given: dict[str, str], *_: Any) -> None:
         found = [run for run in self.forge.runs if run.pull == int(given["number"])]
         self.send(200 if found else 404, {"head": {"ref": found[0].branch}} if found else {"message": "none"})

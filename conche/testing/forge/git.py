@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Mapping
@@ -13,7 +14,10 @@ import yaml
 
 from conche.testing.forge.state import FakeForge, FakeJob, FakeRun
 
-__all__ = ["Answer", "branches", "make", "serve_git"]
+__all__ = ["Answer", "branches", "go_on", "make", "serve_git"]
+
+CALLS = 12
+"""Calls of the API until a push is dealt with."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,21 @@ def serve_git(forge: FakeForge, method: str, path: str, headers: Mapping[str, st
     for branch, commit in branches(forge).items():
         if before.get(branch) != commit:
             forge.pushed.append((branch, commit))
-            if forge.settings["has_actions"]:
-                _start(forge, branch, commit)
+            forge.coming.append((branch, commit, CALLS))
     return Answer(status, said, body)
+
+
+def go_on(forge: FakeForge, calls: int = 1) -> None:
+    """Deal with the pushes whose turn has come after so many calls more: tell them, and start their workflows."""
+    waiting, forge.coming = forge.coming, []
+    for branch, commit, left in waiting:
+        if left > calls:
+            forge.coming.append((branch, commit, left - calls))
+            continue
+        content = json.dumps({"HeadCommit": {"Sha1": commit}})
+        forge.feed.append({"op_type": "commit_repo", "ref_name": f"refs/heads/{branch}", "content": content})
+        if forge.settings["has_actions"]:
+            _start(forge, branch, commit)
 
 
 def _start(forge: FakeForge, branch: str, commit: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from conche.testing.forge.calls import Calls
-from conche.testing.forge.git import serve_git
+from conche.testing.forge.git import go_on, serve_git
 from conche.testing.forge.state import PROFILES, FakeForge, version_of
 
 __all__ = ["serve"]
@@ -38,6 +38,7 @@ _ROUTES = (
     ("protections", "GET", _R + "/branch_protections", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
     ("protect", "POST", _R + "/branch_protections", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
     ("branch", "GET", _R + "/branches/(?P<branch>.+)", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
+    ("feeds", "GET", _R + "/activities/feeds", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
     ("pull", "GET", _R + r"/pulls/(?P<number>\d+)", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
     ("put_secret", "PUT", _A + r"/secrets/(?P<secret>[^/]+)", 1.21, _NEVER, 1.21, _NEVER),
     ("secrets", "GET", _A + "/secrets", 1.22, _NEVER, 8, _NEVER),
@@ -154,6 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif "/actions/" in self.path and not self.forge.settings["has_actions"]:
             self.send(404, {"message": "Not Found"})
         else:
+            go_on(self.forge)
             Calls(self).answer(call, given, query, body)
 
     def _git(self, sent: bytes) -> None:

@@ -79,6 +79,9 @@ class FakeForge:
         user: whose token it is.
         organisations: in which that account may make repositories.
         pushed: branch and commit of each push, in order.
+        coming: pushes that are not dealt with yet, each with how many calls that still takes: a server takes them
+            from a queue, and looks only then whether actions are on.
+        feed: what happened, as the repository tells it.
         fault: what the next answers are instead: 429, 500, html, redirect; empty for none.
     """
 
@@ -102,6 +105,8 @@ class FakeForge:
     user: str = "team"
     organisations: set[str] = field(default_factory=set)
     pushed: list[tuple[str, str]] = field(default_factory=list)
+    coming: list[tuple[str, str, int]] = field(default_factory=list)
+    feed: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def kind(self) -> str:
