@@ -10,7 +10,19 @@ from typing import Any
 
 import yaml
 
-__all__ = ["CASES", "FILES", "KEYS", "REFUSED", "VARIANTS", "Case", "choice", "filled", "laid_together", "table"]
+__all__ = [
+    "CASES",
+    "FILES",
+    "KEYS",
+    "REFUSED",
+    "VARIANTS",
+    "Case",
+    "choice",
+    "filled",
+    "laid_together",
+    "released",
+    "table",
+]
 
 REFUSED = "refused"
 """The group of what Compose or some engines and kernels refuse; both must refuse alike."""
@@ -95,6 +107,12 @@ def laid_together(cases: Iterable[tuple[Case, str]]) -> dict[str, Any]:
 def choice() -> dict[str, Any]:
     """One file in which every group is one service: each key once, but for those that may be refused."""
     return laid_together((case, f"it-{case.group}") for case in CASES if case.group not in (REFUSED, VARIANTS))
+
+
+def released() -> dict[str, Any]:
+    """The same without what is built, which a release wants to find."""
+    left_out = (REFUSED, VARIANTS, "built")
+    return laid_together((case, f"it-{case.group}") for case in CASES if case.group not in left_out)
 
 
 def _merged(one: Any, other: Any) -> Any:

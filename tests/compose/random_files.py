@@ -1,4 +1,4 @@
-"""Files of the corpus put together at random, for `nox -s long -- compose`: nothing else collects this module."""
+"""What takes longest, for `nox -s long -- compose`: random files, and releases. Nothing else collects this module."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.compose.corpus import CASES, Case, laid_together
+from tests.compose.corpus import CASES, Case, laid_together, released
 from tests.compose.trial import Trial
 
 pytestmark = pytest.mark.engine
@@ -30,3 +30,7 @@ def test_what_compose_makes_of_keys_put_together_conche_makes_too(
         place.see_the_same(laid_together(cases))
     finally:
         place.remove()
+
+
+def test_a_release_differs_in_nothing_but_what_the_page_says(trial: Trial) -> None:
+    trial.see_released(released())

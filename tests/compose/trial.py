@@ -24,8 +24,8 @@ __all__ = ["Trial"]
 
 STACK = "name: {name}\nenvironments: {{dev: {{compose: [compose.yaml], project: {name}, deploy: {{}}}}}}\n"
 
-ALLOWED = allowed(ROOT / "docs/reference/compose.md")
-"""What may differ."""
+PAGE = ROOT / "docs/reference/compose.md"
+"""It says what may differ."""
 
 SHELL = {"SHELL_VARIABLE": "from the shell"}
 
@@ -99,9 +99,27 @@ class Trial:
         if plain.returncode != 0:
             assert not self.left(), f"left behind: {self.left()}"
             return
-        strange = unexplained(differences(made, self.seen()), ALLOWED)
-        assert not strange, "\n".join(f"{path}: {one} became {other}" for path, (one, other) in strange.items())
+        self._see_explained(made, "env.up")
         planned = json.loads(self.invoke("env.up", "--json").stdout)["plan"]
         assert not planned, planned
         status = self.invoke("env.status")
         assert status.returncode == 0, status.stdout + status.stderr
+
+    def see_released(self, document: Mapping[str, Any]) -> None:
+        """Bring a file up by Compose and by a release, and see that they differ in nothing but what the page says."""
+        self.write(document)
+        plain = self.compose("up", "--detach")
+        assert plain.returncode == 0, plain.stderr
+        made = self.seen()
+        self.remove()
+        self.write(document)
+        self.take_up()
+        released = self.invoke("env.deploy", "--local", "--allow-dirty")
+        assert released.returncode == 0, released.stderr
+        self._see_explained(made, "env.deploy")
+        status = self.invoke("env.status")
+        assert status.returncode == 0, status.stdout + status.stderr
+
+    def _see_explained(self, made: Mapping[str, str], after: str) -> None:
+        strange = unexplained(differences(made, self.seen()), allowed(PAGE, after=after))
+        assert not strange, "\n".join(f"{path}: {one} became {other}" for path, (one, other) in strange.items())

@@ -165,7 +165,7 @@ class Prepared:
                     self.found[service.image].id if service.image in self.found else "",
                     self.found[service.image].labels.get(REVISION, "") if service.image in self.found else "",
                     definition(document.body, name),
-                    tuple(sorted(service.hashes)),
+                    tuple(sorted(service.hashes)) if service.replicas != 0 else (),
                 )
                 for name, service in configuration.services.items()
             },

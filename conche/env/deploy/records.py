@@ -52,7 +52,7 @@ class Placed:
         image: reference, by digest where it has one.
         image_id: what that was on the engine.
         definition: sha256 of what the Compose document says of it, without what changes with every release.
-        hashes: Compose's own hashes of it, which its containers carry.
+        hashes: Compose's own hashes of it, which its containers carry; none where it is to have no container.
     """
 
     image: str

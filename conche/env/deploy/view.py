@@ -127,7 +127,10 @@ def look_at_release(call: Invocation, name: str, compose: Compose) -> Observed |
         return None
     serves = environment.deploy.serves
     behind = Look(name, compose, environment.deploy, {})
-    services = {one: Service(one, said.image, frozenset(said.hashes)) for one, said in record.services.items()}
+    services = {
+        one: Service(one, said.image, frozenset(said.hashes), replicas=None if said.hashes else 0)
+        for one, said in record.services.items()
+    }
     found, leftovers = look(compose)
     hashes = {one for said in record.services.values() for one in said.hashes}
     if serves is None and any(container.config_hash not in hashes for container in found):
