@@ -233,6 +233,7 @@ def test_prune_killed_at_every_operation(server: Server, golden: Checkout, tmp_p
 
 
 @pytest.mark.engine
+@pytest.mark.timeout(2700)  # some sixty restores, each with a database that takes its dump twice
 @pytest.mark.parametrize("fault", ["before", "after"])
 def test_an_online_restore_killed_at_every_operation_is_whole_or_taken_back(
     server: Server, small: SmallStack, engine: Engine, fault: str
