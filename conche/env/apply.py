@@ -31,7 +31,6 @@ from conche.errors import ConcheError, NotFound, Partial, Restored
 from conche.outcome import Plan, Step
 from conche.output import Progress
 from conche.process import Completed, signals_deferred
-from conche.stack import TRIAL
 
 __all__ = ["Applier"]
 
@@ -319,12 +318,8 @@ class Applier:
         self._push(name, f"remove the trial of {name}", lambda: trial.remove(self.compose))
         waiting = trial.start_and_wait(self.compose, self.seen.configuration, name, self.timeout)
         for reason in explained(self.compose, waiting).values():
-            said = reason.says.replace(name + TRIAL, name, 1)
-            raise Restored(
-                "start-failed",
-                f"The new {said}; the one that serves was not touched.",
-                evidence=reason.lines,
-            )
+            said = f"The new {reason.says}; the one that serves was not touched."
+            raise Restored("start-failed", said, evidence=reason.lines)
         trial.remove(self.compose)
 
     def _dependencies(self, name: str) -> set[str]:

@@ -12,6 +12,7 @@ from conche.engine.compose import Compose
 from conche.engine.containers import Container
 from conche.engine.health import RESTARTED, Waiting
 from conche.errors import ConcheError
+from conche.stack import TRIAL
 
 __all__ = ["Reason", "evidence", "explained", "reasons", "telling"]
 
@@ -78,14 +79,19 @@ def explained(compose: Compose, waiting: Waiting, since: Mapping[str, datetime] 
     Args:
         since: service -> when its start was ordered, by the engine's clock, where its log is older than that.
     """
-    found = {service: Reason(f"{service} {said}", []) for service, said in waiting.services.items()}
+    found = {service: Reason(f"{_called(service)} {said}", []) for service, said in waiting.services.items()}
     for one in (one for one in waiting.containers if one.name in waiting.failed):
         reason = waiting.failed[one.name]
         why, lines = _of(compose, one, reason, (since or {}).get(one.service))
-        says = f"{one.service} {reason}" + (f": {why}" if why else "")
+        says = f"{_called(one.service)} {reason}" + (f": {why}" if why else "")
         before = found[one.service].lines
         found[one.service] = Reason(compose.redact(says), [*before, *map(compose.redact, lines)])
     return found
+
+
+def _called(service: str) -> str:
+    """A service as its files call it, where it is on trial."""
+    return service.removesuffix(TRIAL)
 
 
 def telling(lines: Sequence[str]) -> tuple[str, int]:

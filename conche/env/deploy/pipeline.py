@@ -18,7 +18,7 @@ from conche.env.deploy.edge import Configuration as EdgeConfiguration
 from conche.env.deploy.edge import Edge
 from conche.env.deploy.look import Look
 from conche.env.deploy.unwinding import Before, by_hand, wait_ready
-from conche.env.evidence import evidence
+from conche.env.evidence import explained
 from conche.env.unwinding import Undo, told, unwind
 from conche.errors import ConcheError, NotFound, NotRestored, Restored, Told
 from conche.outcome import Plan, Step
@@ -164,6 +164,7 @@ class Pipeline:
             self.recorded = True
 
     def _commit(self) -> None:
+        self.warnings += self.before.died(self.look, self.configuration, self.release, self.progress.step)
         with signals_deferred():
             self.commit()
             self.committed = True
@@ -233,8 +234,7 @@ class Pipeline:
         """Start the new containers; while they start, let nginx test the configuration that will send users there."""
         served = self.served
         self._undo.append((f"remove {self.release}", lambda: self._remove_release(served, self.release)))
-        there = len(self.look.of(served))
-        argv = self.compose.up_beside(served, there + self.counts.get(served, 1))
+        argv = self.compose.up_beside(served, len(self.look.of(served)) + self.counts.get(served, 1))
         self._checked(self.compose.make(argv, on_line=self.progress.detail), served)
         self._place()
 
@@ -379,13 +379,14 @@ class Pipeline:
             timeout=self.timeout,
         )
         if waiting.failed:
-            raise self._failure(waiting, f"{', '.join(wanted)} does not become healthy.")
+            raise self._failure(waiting)
 
-    def _failure(self, waiting: Waiting, said: str) -> Restored:
+    def _failure(self, waiting: Waiting, said: str = "") -> Restored:
+        found = explained(self.compose, waiting).values()
         return Restored(
             "release-failed",
-            said,
-            evidence=evidence(self.compose, waiting),
+            " ".join([*(f"{one.says}." for one in found), said]).strip(),
+            evidence=[line for one in found for line in one.lines],
             next_command=f"invoke env.history --env {self.look.name}",
         )
 
@@ -393,7 +394,7 @@ class Pipeline:
         if not completed.ok:
             raise Restored(
                 "compose-up-failed",
-                f"Compose could not start {name}.",
+                f"Compose could not start {name}: {' '.join(completed.last_lines(1))}",
                 evidence=completed.last_lines(8),
                 next_command=f"invoke env.status --env {self.look.name}",
             )

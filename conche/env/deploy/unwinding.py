@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from conche.engine import containers, health, networks
 from conche.engine.compose import Configuration, Service
 from conche.engine.containers import Container
+from conche.engine.health import Waiting
 from conche.env.deploy.document import alias
 from conche.env.deploy.look import FAULT, NOTHING, Look
+from conche.env.evidence import explained
 from conche.env.unwinding import PAUSE
 from conche.errors import NotRestored, Told
 
@@ -54,6 +56,22 @@ class Before:
         release = next((one for one in (at, current, *there) if one in there), NOTHING)
         answered = answer.good and at == release
         return cls(release, working, answered, found, answered and look.right(answer, release))
+
+    def died(self, look: Look, configuration: Configuration, release: str, say: Callable[[str], None]) -> list[str]:
+        """Services that the release keeps, and that do not work any more, in words; it does not fail for them."""
+        kept = {one.service for one in self.working if one.service in configuration.services} - {look.deploy.serves}
+        restarts = {one.id: one.restarts for one in self.working}
+        seen = tuple(one for one in look.all() if one.service in kept)
+        failed = dict.fromkeys(kept - {one.service for one in seen}, "has no container")
+        for one in seen:
+            service, before = configuration.services[one.service], restarts.get(one.id, 0)
+            failed[one.name] = health.judge(one, service, ran_for=0.0, restarts_before=before)[1]
+        ill = Waiting(seen, {name: reason for name, reason in failed.items() if reason})
+        found = explained(look.compose, ill).values()
+        words = [f"{one.says}. {release} serves without it. Next: invoke env.up --env {look.name}" for one in found]
+        for said in words:
+            say(said)
+        return words
 
     def lost(self, look: Look, configuration: Configuration, timeout: float | None) -> list[str]:
         """What worked before and does not now, in words; networks that the release has made go."""
