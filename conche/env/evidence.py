@@ -62,7 +62,7 @@ class Reason(NamedTuple):
 
 def reasons(waiting: Waiting) -> str:
     """The services that do not work, each with why: `web exited with 3, db is unhealthy`."""
-    return ", ".join(f"{name} {reason}" for name, reason in sorted(waiting.services.items()))
+    return ", ".join(f"{_called(name)} {reason}" for name, reason in sorted(waiting.services.items()))
 
 
 def evidence(compose: Compose, waiting: Waiting) -> list[str]:

@@ -18,7 +18,7 @@ from conche.env.deploy.edge import Configuration as EdgeConfiguration
 from conche.env.deploy.edge import Edge
 from conche.env.deploy.look import Look
 from conche.env.deploy.unwinding import Before, by_hand, wait_ready
-from conche.env.evidence import explained
+from conche.env.evidence import explained, reasons
 from conche.env.unwinding import Undo, told, unwind
 from conche.errors import ConcheError, NotFound, NotRestored, Restored, Told
 from conche.outcome import Plan, Step
@@ -385,8 +385,8 @@ class Pipeline:
         found = explained(self.compose, waiting).values()
         return Restored(
             "release-failed",
-            " ".join([*(f"{one.says}." for one in found), said]).strip(),
-            evidence=[line for one in found for line in one.lines],
+            f"{reasons(waiting)}. {said}".lstrip(". ").rstrip(),  # sent elsewhere too: without what containers write
+            evidence=[*(one.says for one in found), *(line for one in found for line in one.lines)],
             next_command=f"invoke env.history --env {self.look.name}",
         )
 
@@ -394,7 +394,7 @@ class Pipeline:
         if not completed.ok:
             raise Restored(
                 "compose-up-failed",
-                f"Compose could not start {name}: {' '.join(completed.last_lines(1))}",
+                f"Compose could not start {name}.",
                 evidence=completed.last_lines(8),
                 next_command=f"invoke env.status --env {self.look.name}",
             )
