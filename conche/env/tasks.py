@@ -13,6 +13,7 @@ def up(
     invocation: Invocation,
     env: EnvironmentName = "dev",
     build: Annotated[bool, "build this repository's images even if they are there"] = False,
+    local: Annotated[bool, "where it deploys: what the engine has, without asking the registry"] = False,
     timeout: Timeout = None,
 ) -> Outcome:
     """Bring an environment up, healthy.
@@ -22,7 +23,7 @@ def up(
     """
     from conche.env.up import up
 
-    return up(invocation, env, build=build, timeout=timeout)
+    return up(invocation, env, build=build, local=local, timeout=timeout)
 
 
 @command(changes=True, destroys=True, waits=True, lenient=True)

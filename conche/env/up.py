@@ -22,9 +22,13 @@ from conche.vault.values import for_environment, require_with, used_by
 __all__ = ["apply", "nothing_to_do", "reported", "restart", "up", "update"]
 
 
-def up(call: Invocation, name: str, *, build: bool, timeout: float | None) -> Outcome:
-    """Bring an environment up; a second run finds nothing to do."""
-    return _converge(call, name, build=build, timeout=timeout, only=None)
+def up(call: Invocation, name: str, *, build: bool, local: bool, timeout: float | None) -> Outcome:
+    """Bring an environment up; a second run finds nothing to do.
+
+    Args:
+        local: where it deploys, deploy what the engine has, as `env.deploy --local` does.
+    """
+    return _converge(call, name, build=build, timeout=timeout, only=None, local=local)
 
 
 def update(call: Invocation, name: str, service: str, *, build: bool, timeout: float | None) -> Outcome:
@@ -56,11 +60,13 @@ def restart(call: Invocation, name: str, service: str | None, *, timeout: float 
         return reported(call, seen, compose, plan)
 
 
-def _converge(call: Invocation, name: str, *, build: bool, timeout: float | None, only: str | None) -> Outcome:
+def _converge(
+    call: Invocation, name: str, *, build: bool, timeout: float | None, only: str | None, local: bool = False
+) -> Outcome:
     if call.environment(name).deploy.edge is not None or call.environment(name).swarm:
         from conche.env.deploy.up import up_released
 
-        return up_released(call, name, build=build, timeout=timeout, only=only)
+        return up_released(call, name, build=build, timeout=timeout, only=only, local=local)
     secrets = for_environment(call.stack, call.root, name, call.output.say)
     call.output.redact.learn(secrets.values())
     compose = open_compose(call, name, secrets)

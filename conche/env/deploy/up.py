@@ -26,7 +26,9 @@ from conche.session import open_compose
 __all__ = ["up_released"]
 
 
-def up_released(call: Invocation, name: str, *, build: bool, timeout: float | None, only: str | None) -> Outcome:
+def up_released(
+    call: Invocation, name: str, *, build: bool, timeout: float | None, only: str | None, local: bool
+) -> Outcome:
     """Bring up what the current release is made of; where there is none, or a new image is asked for, deploy.
 
     Raises:
@@ -43,7 +45,7 @@ def up_released(call: Invocation, name: str, *, build: bool, timeout: float | No
     current = records.current
     document = opened(call, records, current) if current else None
     if only is not None or current is None or document is None or call.environment(name).swarm:
-        return deploy(call, name, Wanted(), Options(timeout=timeout))
+        return deploy(call, name, Wanted(local=local), Options(timeout=timeout))
     compose = compose_of(files, document)
     environment = call.environment(name)
     with here(call, name) as held:
