@@ -100,13 +100,13 @@ def test_env_up_deploys_where_nothing_was_and_then_finds_nothing_to_do(stack: Ed
     assert [one.name for one in containers.one_off(engine, stack.project)] == []
 
 
-def test_env_up_deploys_what_was_built_here_where_no_registry_answers(stack: EdgedStack, engine: Engine) -> None:
-    subprocess.run(["docker", "tag", stack.version("one"), stack.reference("production")], check=True)
+def test_env_up_deploys_what_was_built_here_where_no_registry_answers(fresh: EdgedStack) -> None:
+    subprocess.run(["docker", "tag", fresh.version("one"), fresh.reference("production")], check=True)
 
-    done = stack.invoke("env.up", "--env", "prod", "--local")
+    done = fresh.invoke("env.up", "--env", "prod", "--local")
 
     assert done.returncode == 0, done.stderr
-    assert stack.page()["version"] == "one"
+    assert fresh.page()["version"] == "one"
 
 
 def test_env_up_brings_back_what_was_stopped_or_removed(released: EdgedStack, engine: Engine) -> None:

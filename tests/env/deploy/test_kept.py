@@ -67,12 +67,14 @@ def test_a_kept_service_that_died_is_said_before_the_commit_and_at_the_end(
 
 
 @pytest.mark.engine
-def test_a_store_that_is_killed_during_a_release_is_named(released: EdgedStack, engine: Engine) -> None:
-    released.version("two")
-    with released.begin("env.deploy", "--env", "prod", "--local", "--image", released.reference("two")) as running:
+def test_a_store_that_is_killed_during_a_release_is_named(fresh: EdgedStack, engine: Engine) -> None:
+    done = fresh.deploy(fresh.version("one"))
+    assert done.returncode == 0, done.stderr
+    fresh.version("two")
+    with fresh.begin("env.deploy", "--env", "prod", "--local", "--image", fresh.reference("two")) as running:
         assert running.stderr is not None
         next(line for line in running.stderr if line.startswith("watch release"))
-        engine.client.api.kill(f"{released.name}-store")
+        engine.client.api.kill(f"{fresh.name}-store")
         said = running.stderr.read()
 
     assert running.returncode == 0, said
