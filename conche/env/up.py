@@ -22,7 +22,7 @@ from conche.vault.values import for_environment, require_with, used_by
 __all__ = ["apply", "nothing_to_do", "reported", "restart", "up", "update"]
 
 
-def up(call: Invocation, name: str, *, build: bool, local: bool, timeout: float | None) -> Outcome:
+def up(call: Invocation, name: str, *, build: bool, timeout: float | None, local: bool = False) -> Outcome:
     """Bring an environment up; a second run finds nothing to do.
 
     Args:
