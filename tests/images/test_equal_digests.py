@@ -53,8 +53,8 @@ def test_two_builds_without_cache_have_equal_digests(shop: Shop, new_engine: Eng
     first, second = found
     assert first is not None
     assert second is not None
-    assert first.id == second.id
     assert first.layers == second.layers
+    assert first.id == second.id
 
 
 def test_inspect_says_what_an_engine_can(shop: Shop, engine: Engine, new_engine: Engine) -> None:

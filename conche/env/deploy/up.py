@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from conche.command import Invocation
+from conche.engine.compose import Compose
 from conche.engine.containers import Container
-from conche.engine.rendered import replicas_of
 from conche.env import preflight, report
 from conche.env.deploy import members
 from conche.env.deploy.look import Look
@@ -53,7 +55,7 @@ def up_released(
         if released is not None and report.is_well(released) and not released.leftovers and not released.interrupted:
             return nothing_to_do(call, name, released)
         require_whole(document, current)
-        seen = observe(call.stack, name, compose)
+        seen = _observe(call, name, compose, records)
         plan = plan_up(seen)
         preflight.check(seen, plan, compose)
         if call.dry_run:
@@ -62,7 +64,7 @@ def up_released(
             look = Look(name, compose, environment.deploy, document.body)
             records = settle(call, records, look, thorough=True)
             _see_edge(call, look, records)
-            seen = observe(call.stack, name, compose)
+            seen = _observe(call, name, compose, records)
             plan = plan_up(seen)
             try:
                 with members.naming(look, _serving(look, seen)):
@@ -74,12 +76,26 @@ def up_released(
         return reported(call, seen, compose, plan)
 
 
+def _observe(call: Invocation, name: str, compose: Compose, records: Records) -> Observed:
+    """The environment, with as many containers wanted as env.scale has asked for since the release.
+
+    They cannot be asked for in the release's document: what has `deploy.replicas` in it hashes otherwise, and would be
+    replaced.
+    """
+    seen = observe(call.stack, name, compose)
+    wanted = {
+        one: replace(service, replicas=records.replicas().get(one, service.replicas))
+        for one, service in seen.configuration.services.items()
+    }
+    return replace(seen, configuration=replace(seen.configuration, services=wanted))
+
+
 def _serving(look: Look, seen: Observed) -> list[Container]:
     """What goes on serving while others of the same release are started; nothing where none has to be."""
     serves = look.deploy.serves or ""
     service = seen.configuration.services[serves]
     good = [one for one in seen.of(serves) if works(service, one)]
-    return good if len(good) < max(len(seen.of(serves)), replicas_of(look.rendered["services"][serves])) else []
+    return good if len(good) < max(len(seen.of(serves)), service.replicas or 1) else []
 
 
 def _see_edge(call: Invocation, look: Look, records: Records) -> None:
