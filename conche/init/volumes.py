@@ -48,16 +48,29 @@ class _Kind:
 
 
 _AS_ROOT = (
-    'MYSQL_PWD="${MARIADB_ROOT_AS_ROOT:-${MYSQL_ROOT_AS_ROOT:-'
-    '$(cat "${MARIADB_ROOT_AS_ROOT_FILE:-$MYSQL_ROOT_AS_ROOT_FILE}")}}"'
+    'MYSQL_PWD="${MARIADB_ROOT_PASSWORD:-${MYSQL_ROOT_PASSWORD:-'
+    '$(cat "${MARIADB_ROOT_PASSWORD_FILE:-${MYSQL_ROOT_PASSWORD_FILE:-/dev/null}}")}}"'
 )
-"""The images' own variables, read in the container: no password stands in stack.yaml or in an argv."""
+"""The images' own variables, read in the container: no password stands in stack.yaml or in an argv.
+
+Sources: https://hub.docker.com/_/mariadb, https://hub.docker.com/_/mysql
+"""
 
 _POSTGRES = '-U "${POSTGRES_USER:-postgres}" "${POSTGRES_DB:-${POSTGRES_USER:-postgres}}"'
-_MONGO = (
-    '${MONGO_INITDB_ROOT_USERNAME:+--username "$MONGO_INITDB_ROOT_USERNAME" --authenticationDatabase admin'
-    ' --password "$MONGO_INITDB_ROOT_AS_ROOT"}'
-)
+
+
+def _mongo(tool: str) -> str:
+    """A tool of MongoDB's, which takes a password from a file, if not from the argv that everybody can read.
+
+    Sources: https://hub.docker.com/_/mongo, https://www.mongodb.com/docs/database-tools/mongodump/
+    """
+    user = '${MONGO_INITDB_ROOT_USERNAME:-$(cat "${MONGO_INITDB_ROOT_USERNAME_FILE:-/dev/null}")}'
+    given = '${MONGO_INITDB_ROOT_PASSWORD:-$(cat "${MONGO_INITDB_ROOT_PASSWORD_FILE:-/dev/null}")}'
+    quoted = "sed \"s/'/''/g; s/.*/password: '&'/\""
+    login = '${user:+--username "$user" --authenticationDatabase admin --config /dev/fd/3}'
+    # The archive goes through the standard streams, so the file with the password is another one.
+    return f'exec 4<&0; user="{user}"; printf %s "{given}" | {quoted} | {tool} --quiet --archive {login} 3<&0 0<&4'
+
 
 KINDS = (
     _Kind(
@@ -77,8 +90,8 @@ KINDS = (
     ),
     _Kind(
         "MongoDB", r"mongo", 27017, ("/data/db",),
-        f"exec mongodump --quiet --archive {_MONGO}",
-        f"exec mongorestore --quiet --archive --drop {_MONGO}",
+        _mongo("mongodump"),
+        _mongo("mongorestore --drop"),
     ),
     _Kind("InfluxDB", r"influxdb", 8086, ("/var/lib/influxdb2",)),
     _Kind("Redis", r"redis|valkey|keydb", 6379, ()),

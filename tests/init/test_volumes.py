@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,63 @@ def test_no_password_stands_in_what_is_proposed() -> None:
     data = proposed(service("mariadb:11", environment={"MARIADB_ROOT_PASSWORD": "geheim123"}))
 
     assert "geheim123" not in str(data)
+
+
+TOOL = """\
+#!/bin/sh
+echo "$0 $*" > "$SAID"
+echo "$MYSQL_PWD" >> "$SAID"
+case "$*" in *"/dev/fd/3"*) cat /dev/fd/3 >> "$SAID";; esac
+cat
+"""
+"""Stands for a database's program: notes its argv, and the passwords it is given; passes its input on."""
+
+
+@pytest.mark.parametrize("by_file", [False, True])
+@pytest.mark.parametrize(
+    ("image", "tools", "variable", "given"),
+    [
+        ("mariadb:11", ("mariadb-dump", "mariadb"), "MARIADB_ROOT_PASSWORD", 'it\'s "50%" $x'),
+        ("mariadb:11", ("mariadb-dump", "mariadb"), "MYSQL_ROOT_PASSWORD", 'it\'s "50%" $x'),
+        ("mysql:8", ("mysqldump", "mysql"), "MYSQL_ROOT_PASSWORD", 'it\'s "50%" $x'),
+        ("mongo:7", ("mongodump", "mongorestore"), "MONGO_INITDB_ROOT_PASSWORD", "password: 'it''s \"50%\" $x'"),
+    ],
+)
+def test_a_database_is_dumped_and_restored_with_the_password_that_its_image_was_given(
+    tmp_path: Path, image: str, tools: tuple[str, str], variable: str, given: str, by_file: bool
+) -> None:
+    fields = proposed(service(image)).fields
+    for tool in tools:
+        (tmp_path / tool).write_text(TOOL)
+        (tmp_path / tool).chmod(0o755)
+    (tmp_path / "password").write_text('it\'s "50%" $x')
+    said = tmp_path / "said"
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "SAID": str(said),
+        "MONGO_INITDB_ROOT_USERNAME": "root",
+        **({f"{variable}_FILE": str(tmp_path / "password")} if by_file else {variable: 'it\'s "50%" $x'}),
+    }
+
+    for argv, tool in zip((fields["dump"], fields["restore"]), tools, strict=True):
+        done = subprocess.run(argv, env=environment, input=b"data", capture_output=True, check=True)
+
+        called, *passwords = said.read_text().splitlines()
+        assert called.startswith(f"{tmp_path / tool} ")
+        assert "50%" not in called
+        assert given in passwords
+        assert (done.stdout, done.stderr) == (b"data", b"")
+
+
+def test_a_database_without_a_password_is_asked_for_none(tmp_path: Path) -> None:
+    fields = proposed(service("mongo:7")).fields
+    (tmp_path / "mongodump").write_text(TOOL)
+    (tmp_path / "mongodump").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SAID": str(tmp_path / "said")}
+
+    subprocess.run(fields["dump"], env=environment, stdin=subprocess.DEVNULL, check=True, capture_output=True)
+
+    assert (tmp_path / "said").read_text().splitlines()[0] == f"{tmp_path}/mongodump --quiet --archive"
 
 
 def test_what_is_no_data_for_certain_is_left_undecided(tmp_path: Path) -> None:
