@@ -29,7 +29,7 @@ from conche.errors import CheckFailed, KeyUnusable, NotFound, Refused, Unreachab
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.process import Completed, run
 from conche.secret import Secret
-from conche.stack import KINDS, Offsite
+from conche.stack import KINDS, Kind, Offsite
 
 __all__ = ["NoRepository", "Repository", "Snapshot", "fetch", "opened", "superfluous", "sync"]
 
@@ -290,6 +290,7 @@ def fetch(call: Invocation, site: Site, name: str) -> Found:
     with locked(call, site, f"invoke backup.restore {name}", wait=call.patience(60.0)), _staging(site) as folder:
         repository.call("restore", there[name], "--target", str(folder))
         known = manifest.read(folder)
+        kind = _kind_of(known, name, repository.address)
         with site.target.building() as built:
             _put_together(folder, built, known)
             if damage := check(built, known):
@@ -299,12 +300,29 @@ def fetch(call: Invocation, site: Site, name: str) -> Found:
                     evidence=[str(each) for each in damage],
                     next_command=f"restic --repo {repository.address} check --read-data",
                 )
-            kind = next(kind for kind in KINDS if kind == known.kind)
             present = next((one for one in site.target.backups() if one.name == name), None)
             if present is not None:
                 site.target.discard(present)
             site.target.publish(built, kind, name)
     return site.target.find(name)
+
+
+def _kind_of(known: Manifest, name: str, address: str) -> Kind:
+    """Return the kind of a backup that was fetched under a name.
+
+    Raises:
+        CheckFailed: it is another backup, or of a kind that there is not: whoever can write to the repository may have
+            put anything under that name.
+    """
+    kind = next((one for one in KINDS if one == known.kind), None)
+    if kind is None or known.name != name:
+        raise CheckFailed(
+            "offsite-damaged",
+            f"What the repository has under the name {name} says that it is {known.name!r}, {known.kind!r}.",
+            looked_at=[address],
+            next_command="invoke backup.restore --from offsite    # lists what there is",
+        )
+    return kind
 
 
 def _put_together(folder: Path, built: Path, known: Manifest) -> None:

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from conche.backup.manifest import Manifest
 from conche.backup.snapshots import Snapshot, snapshot_of, superfluous
+from conche.backup.sync import _kind_of
+from conche.errors import CheckFailed
 from conche.stack import KINDS
 from tests.backup.checkouts import Checkout, tree
 
@@ -112,6 +115,17 @@ def test_without_the_toolkit_restic_and_cat_are_enough(checkout: Checkout, tmp_p
 
     assert len(pieces) > 2
     assert b"".join(piece.read_bytes() for piece in pieces) == (folder / "code/src.tar.gz").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("factory_daily_2", "daily"), ("factory_daily_1", "yearly")])
+def test_what_calls_itself_otherwise_than_it_was_asked_for_is_not_taken(name: str, kind: str) -> None:
+    made = Manifest(
+        name=name, stack="factory", kind=kind, created=datetime(2026, 3, 1, tzinfo=UTC), seconds=1, complete=True,
+        components={},
+    )  # fmt: skip
+
+    with pytest.raises(CheckFailed, match=f"says that it is '{name}', '{kind}'"):
+        _kind_of(made, "factory_daily_1", "elsewhere")
 
 
 def test_of_each_kind_the_newest_are_kept_and_one_that_keeps_none_is_left_alone() -> None:
