@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, private folders, locks."""
+"""Files that are either complete or absent: atomic writes, private folders, locks."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ __all__ = [
 
 
 PREFIX = "conche-private-"
-"""What the name of every private folder begins with."""
+"""Prefix of the name of every private folder."""
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - in it each user gets a folder of their own
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - each user gets a folder of their own in it
 """A tmpfs on every Linux (shm_overview(7))."""
 
 PAUSE = 0.02
-"""Seconds between two tries to take a lock."""
+"""Seconds between two attempts to take a lock."""
 
 
 def write_atomic(path: Path, content: bytes, *, mode: int = 0o644, owner: int | None = None) -> bool:
-    """Put `content` at `path`, so that every reader sees the old file or the new one, also after a power cut.
+    """Write `content` to `path` so that readers see either the old file or the new one, even after a power cut.
 
     Returns:
-        Whether the file is different now: equal content is left untouched.
+        Whether the file has changed: a file with equal content is left untouched.
     """
     if owner is None and _holds(path, content, mode):
         return False
@@ -68,14 +68,14 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o644, owner: int | 
 
 
 def read_text(path: Path, name: str, *, most: int = 1 << 20) -> str:
-    """A text file that somebody else has written.
+    """Read a text file that somebody else has written.
 
     Args:
-        name: how people call it, in an error.
-        most: bytes that it may have.
+        name: its name in error messages.
+        most: its maximum size in bytes.
 
     Raises:
-        Refused: it is larger, no UTF-8, or cannot be read.
+        Refused: it is larger, is not UTF-8, or cannot be read.
     """
     try:
         size = path.stat().st_size
@@ -103,15 +103,15 @@ def read_text(path: Path, name: str, *, most: int = 1 << 20) -> str:
 
 
 def write_new(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
-    """Put `content` at `path` where there is nothing yet; whoever is killed meanwhile leaves nothing at all behind.
+    """Write `content` to `path` unless something exists there; a kill in the middle leaves nothing behind.
 
     Returns:
-        Whether it is there now; something else that stands there, or comes there meanwhile, stays.
+        Whether it was written; anything that exists there, or appears meanwhile, stays.
     """
     try:
-        # Without a name (open(2), O_TMPFILE) until all of it is on disk, and then under one that nobody has.
+        # The file has no name (open(2), O_TMPFILE) until all of it is on disk; the link fails if the name is taken.
         descriptor = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o600)
-    except OSError:  # a file system that has no such files
+    except OSError:  # the file system does not support it
         return not path.exists() and write_atomic(path, content, mode=mode)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -138,7 +138,7 @@ def _holds(path: Path, content: bytes, mode: int) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put a folder's names on disk: a rename in it then survives a power cut."""
+    """Flush a folder's entries to disk, so that a rename in it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -147,7 +147,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def begin_writeback(descriptor: int) -> None:
-    """Let the kernel begin to put a file on disk (sync_file_range(2)), so that there is little left to wait for."""
+    """Have the kernel start flushing a file to disk (sync_file_range(2)), so that a later sync waits less."""
     import ctypes
 
     sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
@@ -157,7 +157,7 @@ def begin_writeback(descriptor: int) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Put a file's content on disk."""
+    """Flush a file's content to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -166,9 +166,9 @@ def sync_file(path: Path) -> None:
 
 
 def exchange(first: Path, second: Path) -> None:
-    """Swap two files or folders, at once where the kernel and the file system can (`RENAME_EXCHANGE`, renameat2(2)).
+    """Swap two files or folders, atomically where kernel and file system can (`RENAME_EXCHANGE`, renameat2(2)).
 
-    Where they cannot it takes three renames, and `first` is missing for a moment.
+    Otherwise it takes three renames, and `first` is missing for a moment.
     """
     import ctypes
 
@@ -194,7 +194,7 @@ def _runtime_path() -> Path:
 
 
 def memory_folder() -> Path | None:
-    """A folder of this user in memory where no runtime folder is set, as in a container; not made here."""
+    """Return this user's folder in memory if no runtime folder is set, as in a container; does not create it."""
     return None if os.environ.get("XDG_RUNTIME_DIR") else _shared_memory()
 
 
@@ -203,7 +203,7 @@ def _shared_memory() -> Path | None:
 
 
 def runtime_folder() -> Path:
-    """A folder of this user (0700) that no reboot keeps: `$XDG_RUNTIME_DIR/conche`, or one under the temp folder."""
+    """Return this user's folder (0700) that is lost on reboot: `$XDG_RUNTIME_DIR/conche`, or one in the temp folder."""
     return _own(_runtime_path())
 
 
@@ -221,11 +221,11 @@ def _own(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def private_folder(*, large: bool = False, base: Path | None = None) -> Iterator[Path]:
-    """An empty folder (0700) that is gone afterwards, also when an earlier process that made one was killed.
+    """Provide an empty folder (0700) and remove it afterwards; also removes those that killed processes have left.
 
     Args:
-        large: on the temp folder's disk, for what may not fit a memory file system.
-        base: in this folder of the user's own, instead of the runtime folder.
+        large: make it in the temp folder, on disk, for content that may not fit into memory.
+        base: make it in this folder of the user instead of the runtime folder.
     """
     given = base and _own(base)
     place = given or (Path(tempfile.gettempdir()) if large else runtime_folder())
@@ -239,27 +239,27 @@ def private_folder(*, large: bool = False, base: Path | None = None) -> Iterator
 
 
 def _held_folder(base: Path) -> tuple[Path, int]:
-    """A new folder, and the descriptor that holds its lock: whoever sees it free knows that its maker is dead.
+    """Make a folder; return it with the descriptor that holds its lock: a free lock means that its maker is dead.
 
-    The kernel lets go of the lock. A process id would not tell: the maker may live in a container that shares the
-    base, where ids count differently, or its id may have gone to another process.
+    The kernel releases the lock when the maker dies. A process id would not tell: the maker may run in a container
+    that shares the base and counts ids differently, or its id may have been given to another process.
     """
     while True:
         folder = Path(tempfile.mkdtemp(dir=base, prefix=PREFIX))
         with contextlib.suppress(FileNotFoundError):
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # A sweep may have come between the making and the locking.
+            # A sweep may have removed the folder before it was locked.
             if os.fstat(descriptor).st_nlink:
                 return folder, descriptor
             os.close(descriptor)
 
 
 def sweep(base: Path | None = None) -> None:
-    """Remove this user's private folders whose maker is dead, in `base`, or where the small ones are made."""
+    """Remove this user's private folders whose maker is dead, from `base` or from where the small ones are made."""
     bases = [base] if base else [_runtime_path(), *filter(None, [_shared_memory()])]
     for folder in (folder for one in bases for folder in one.glob(f"{PREFIX}*")):
-        # In a shared temp folder anybody can make a folder of any name.
+        # In a shared temp folder anybody can make a folder with any name.
         with contextlib.suppress(OSError):
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
@@ -281,7 +281,7 @@ def _alive(process: int) -> bool:
 
 
 def _counted_in() -> str:
-    """Where our process ids count: containers that share a folder with us have others (pid_namespaces(7))."""
+    """Return our pid namespace: containers that share a folder with us count ids differently (pid_namespaces(7))."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -289,12 +289,12 @@ def _counted_in() -> str:
 
 
 def state_folder() -> Path:
-    """Where this user's state is kept over reboots, `$XDG_STATE_HOME/conche`; not made here."""
+    """Return this user's folder for state that survives reboots, `$XDG_STATE_HOME/conche`; does not create it."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "conche"
 
 
 def _lock_folder() -> Path:
-    """One folder for all of a user's sessions: a login and a cron job have different runtime folders."""
+    """Return one folder for all of a user's sessions: a login and a cron job have different runtime folders."""
     try:
         folder = state_folder() / "locks"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -314,13 +314,13 @@ def lock(
 ) -> Iterator[int]:
     """Exclude other commands that lock the same name.
 
-    The kernel frees it when its holder dies. A child that is given the descriptor (`process.run`, `keep_open`) holds it
-    too: what a killed command has left running is waited for.
+    The kernel releases the lock when its holder dies. A child that gets the descriptor (`process.run`, `keep_open`)
+    holds it too, so a child that outlives a killed command is waited for.
 
     Args:
-        folder: where the lock file stands; the default excludes this user's commands only.
+        folder: where the lock file is; the default excludes only this user's commands.
         wait: seconds to wait for a live holder.
-        say: told, once, who is waited for.
+        say: told once who holds the lock.
 
     Returns:
         The descriptor that holds the lock.
@@ -332,7 +332,7 @@ def lock(
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _take(descriptor, name, time.monotonic() + wait, say)
-        # Who holds it is only told to others; on a full disk they have to do without.
+        # The holder's name is only for messages; on a full disk they do without it.
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()} {_counted_in()} {purpose}".encode(), 0)

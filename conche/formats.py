@@ -1,11 +1,11 @@
-"""The formats of everything that Conche keeps, each with its number, and what happens where two versions of it meet.
+"""The numbered formats of everything that Conche stores, and what happens when two versions of Conche meet.
 
-What is written carries the number of its format and the version that wrote it. A newer Conche reads every older format.
-An older one that meets a newer format changes nothing where it lies, and names both versions: it cannot know what that
-would destroy. What carries no number was written before there were numbers, and is format 0.
+Stored content carries the number of its format and the version that wrote it. A newer Conche reads every older format.
+An older Conche that meets a newer format changes nothing there and names both versions: it cannot know what a change
+would destroy. Content without a number predates the numbering and counts as format 0.
 
-A number is raised when an older version would read something wrongly or lose something of it; what it can leave out
-without harm needs no new number.
+Raise a number when an older version would misread the content or lose part of it. Additions that an older version can
+safely ignore need no new number.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from conche.errors import Refused
 __all__ = ["EVERY", "Format", "WrittenByNewer"]
 
 NUMBER, BY = "format", "conche"
-"""The keys that every format has at its top, whatever else becomes of it."""
+"""The top-level keys of every format; they never change."""
 
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+!-]{0,63}")
 
 
 class WrittenByNewer(Refused):
-    """What a later version of Conche has written stands in the way: it may be looked at, and nothing be changed.
+    """Something was written by a later version of Conche: it may be read but not changed.
 
     Args:
-        what: was met, and where.
+        what: what was found, and where.
         by: the version that wrote it.
-        number: of its format.
-        known: the latest number that this version reads.
+        number: the number of its format.
+        known: the highest number that this version reads.
     """
 
     def __init__(self, what: str, by: str, number: int, known: int) -> None:
@@ -49,18 +49,18 @@ class WrittenByNewer(Refused):
 
     @property
     def brief(self) -> str:
-        """In a few words."""
+        """A short form of the message."""
         return f"written by Conche {self.by} in format {self.number}"
 
 
 @dataclass(frozen=True)
 class Format:
-    """How one kind of thing is kept.
+    """How one kind of thing is stored.
 
     Attributes:
         name: what it is.
-        number: what this version writes; it reads this one and every earlier one.
-        where: it is kept.
+        number: the number that this version writes; it reads this and every earlier one.
+        where: where it is stored.
     """
 
     name: str
@@ -68,17 +68,17 @@ class Format:
     where: str
 
     def stamped(self, content: Mapping[str, object]) -> dict[str, object]:
-        """The content with its number, and who wrote it, to be written."""
+        """Return the content with the format's number and this version added, ready to be written."""
         from conche.version import version
 
         return {NUMBER: self.number, BY: version(), **content}
 
     def labels(self, prefix: str) -> dict[str, str]:
-        """The same as labels of something in an engine."""
+        """Return the number and this version as labels for an object in an engine."""
         return {f"{prefix}.{key}": str(value) for key, value in self.stamped({}).items()}
 
     def newer(self, content: object, where: str = "") -> WrittenByNewer | None:
-        """What stands in the way of whoever would change this; None where this version knows its format."""
+        """Return the error for changing this content; None if this version knows its format."""
         number = number_of(content)
         if number <= self.number:
             return None
@@ -88,7 +88,7 @@ class Format:
         return WrittenByNewer(f"the {self.name}{where and f' {where}'}", by, number, self.number)
 
     def opened(self, content: Any, where: str = "") -> Any:
-        """What was stamped, without the stamp; what carries none as it is.
+        """Return the content without its stamp; content without one is returned unchanged.
 
         Raises:
             WrittenByNewer: this version does not know its format.
@@ -101,7 +101,7 @@ class Format:
         return {key: value for key, value in content.items() if key not in (NUMBER, BY)}
 
     def entries(self, content: Any, key: str, where: str = "") -> Any:
-        """What stands under `key`, empty where nothing does; before there were numbers it was the whole content.
+        """Return the value of `key`, empty if it is absent; in format 0 the whole content was that value.
 
         Raises:
             WrittenByNewer: this version does not know its format.
@@ -110,7 +110,7 @@ class Format:
         return found.get(key, {}) if number_of(content) else found
 
     def labelled(self, labels: Mapping[str, str], prefix: str, where: str) -> None:
-        """See that this version knows the format of something in an engine.
+        """Check that this version knows the format of an object in an engine.
 
         Raises:
             WrittenByNewer: it does not.
@@ -122,7 +122,7 @@ class Format:
 
 
 def number_of(content: object) -> int:
-    """The number that a content carries; 0 for one from before numbers, or of something else altogether."""
+    """Return the format number of a content; 0 if it predates the numbering or is something else altogether."""
     if not isinstance(content, Mapping) or not isinstance(content.get(BY), str):
         return 0
     number = content.get(NUMBER)
@@ -156,4 +156,4 @@ DEVELOPMENT = Format("development values", 1, f"ENVIRONMENT.json {_USER}")
 RENDERED = Format("list of rendered secrets", 1, "in the folder of the secret files")
 
 EVERY = tuple(one for one in list(vars().values()) if isinstance(one, Format))
-"""All of them; docs/reference/formats.md shows the same."""
+"""All formats; docs/reference/formats.md lists the same."""

@@ -1,7 +1,7 @@
-"""Which locks a command takes, in which order, and how it takes those of environments.
+"""Which locks a command takes and in which order, and how it locks environments.
 
-An environment is locked twice: against this user's commands on this machine by the kernel, and against everybody's by
-its engine.
+An environment is locked twice: by the kernel against this user's commands on this machine, and by its engine against
+everybody's.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ __all__ = [
 
 
 class Lock(StrEnum):
-    """What commands lock, in the order in which they take it: whoever holds one never waits for an earlier one.
+    """What commands lock, in the order of locking: a command that holds one lock never waits for an earlier one.
 
-    Environments among themselves are taken by name. Two more locks, of secret files and of development values that are
-    being written, are held for a moment; nothing is waited for inside them.
+    Several environments are locked in order of their names. Two more locks, on secret files and on development values
+    while they are written, are held only for a moment, and nothing waits for anything else while holding them.
     """
 
     ENVIRONMENT = "environment"
@@ -56,7 +56,7 @@ class Takes:
     """The locks that a command takes.
 
     Attributes:
-        locks: in their order.
+        locks: the locks, in order.
         environments: which environments, in words.
     """
 
@@ -93,36 +93,36 @@ TAKEN: Mapping[str, Takes] = {
     ),
     **dict.fromkeys(
         (
-            # A freeze has to be possible while something is deployed: it is for what comes next.
+            # A freeze must be possible during a deploy: it concerns the next one.
             "env.freeze",
-            # What these make or change is whole by itself, or somebody else's program keeps it so.
+            # What these write is atomic, or another program keeps it consistent.
             "env.networks", "images.base", "images.build", "images.push", "images.pull", "images.release",
             "images.login", "images.promote", "images.tag", "images.mirror", "images.save", "images.load",
             "secrets.render", "secrets.declare", "secrets.backup-key", "backup.cron", "backup.recovery-key",
-            # Each command that these run takes its own.
+            # The commands that these run take their own locks.
             "ci.run", "ci.dispatch", "ci.rerun", "ci.cancel", "ci.secrets", "ci.setup",
         ),
         NOTHING,
     ),
 }  # fmt: skip
-"""What each command that changes something takes; one that is not here only looks."""
+"""The locks of every command that changes something; a command missing here only reads."""
 
 
 def ordered(names: Iterable[str]) -> list[str]:
-    """Environments in the order in which a command that holds several takes them."""
+    """Return environments in the order in which a command locks several of them."""
     return sorted(set(names))
 
 
 @contextmanager
 def here(call: Invocation, name: str, *, purpose: str = "", wait: float | None = None) -> Iterator[int | None]:
-    """Against other commands of this user on this machine; a dry run only looks, and needs no lock.
+    """Lock an environment against this user's other commands on this machine; a dry run only reads and takes no lock.
 
     Args:
-        purpose: what others are told; default: the command, for this environment.
-        wait: seconds; default: what `--lock-wait` says, else none.
+        purpose: what others are told about the holder; default: the command and this environment.
+        wait: seconds to wait; default: `--lock-wait`, or 0 without it.
 
     Returns:
-        A descriptor that holds the lock, which a child may be given.
+        A descriptor that holds the lock and may be passed to a child.
     """
     if call.dry_run:
         yield None
@@ -148,10 +148,10 @@ def everywhere(
     purpose: str = "",
     wait: float | None = None,
 ) -> Iterator[Held | None]:
-    """Against every client of the engine; it costs a container, so only what changes something takes it.
+    """Lock an environment against every client of its engine; only for changes, since the lock costs a container.
 
     Args:
-        images: images from which the lock's container may be made, before those that the environment runs.
+        images: images to make the lock's container from, preferred to those that the environment runs.
     """
     project = call.stack.project(name)
     usable = [*images, *readers(call.stack, engine, project)]
@@ -171,7 +171,7 @@ def locked(
     purpose: str = "",
     wait: float | None = None,
 ) -> Iterator[Held | None]:
-    """Both; nothing for a dry run."""
+    """Lock an environment both ways, with `here` and `everywhere`; a dry run takes no lock."""
     if call.dry_run:
         yield None
         return
@@ -184,10 +184,10 @@ def locked(
 
 @contextmanager
 def every(call: Invocation, images: Callable[[Engine], Sequence[str]]) -> Iterator[None]:
-    """All environments of the stack.
+    """Lock all environments of the stack.
 
     Args:
-        images: those of an engine from which a lock's container may be made.
+        images: returns the images of an engine from which a lock's container may be made.
     """
     with ExitStack() as held:
         for name in ordered(() if call.dry_run else call.stack.environments):
@@ -197,7 +197,7 @@ def every(call: Invocation, images: Callable[[Engine], Sequence[str]]) -> Iterat
 
 
 def readers(stack: Stack, engine: Engine, project: str) -> list[str]:
-    """Images that the engine has, for containers that only read: those that run, then the bases."""
+    """Return images for containers that only read: those of the project's containers, then the base images."""
     running = [one.image_id for one in containers.of_project(engine, project)]
     return list(dict.fromkeys([*running, *stack.bases]))
 

@@ -1,7 +1,7 @@
-"""Telling people and a dead man's switch how a command ended. Telling never makes a command fail.
+"""Tells people and a dead man's switch how a command ended; a failure to do so never fails the command.
 
-Messages go out by Apprise (https://github.com/caronc/apprise), which knows mail, chat and phone services by address;
-pings follow the convention of healthchecks.io: URL/start, URL, URL/fail. Addresses are secrets: they hold tokens.
+Apprise (https://github.com/caronc/apprise) sends the messages; it knows mail, chat and phone services by address.
+Pings follow the convention of healthchecks.io: URL/start, URL, URL/fail. Addresses are secrets: they contain tokens.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from conche.secret import Secret
 __all__ = ["notify", "ping"]
 
 TIMEOUT = 10.0
-"""Seconds for one ping."""
+"""Seconds after which a ping is given up."""
 
 
 def ping(url: Secret, event: Literal["start", "success", "fail"]) -> str:
-    """Ask a ping URL; what went wrong, in words that hold no address, or an empty string."""
+    """Send a ping; return what went wrong, without the address in it, or an empty string."""
     import httpx
 
     suffix = "" if event == "success" else f"/{event}"
@@ -32,7 +32,7 @@ def ping(url: Secret, event: Literal["start", "success", "fail"]) -> str:
 
 
 def notify(addresses: Sequence[Secret], title: str, body: str, *, failure: bool) -> str:
-    """Send one message to every address; what went wrong, or an empty string."""
+    """Send one message to every address; return what went wrong, or an empty string."""
     if not addresses:
         return ""
     import apprise
@@ -41,7 +41,7 @@ def notify(addresses: Sequence[Secret], title: str, body: str, *, failure: bool)
     logging.getLogger("apprise").disabled = True
     sender = apprise.Apprise()
     unknown, sent = 0, False
-    with contextlib.suppress(Exception):  # a plugin may raise anything, and telling never makes a command fail
+    with contextlib.suppress(Exception):  # a plugin may raise anything, and a notification never fails a command
         unknown = sum(not sender.add(address.reveal()) for address in addresses)
         kind = apprise.NotifyType.FAILURE if failure else apprise.NotifyType.SUCCESS
         sent = bool(sender.notify(title=title, body=body, notify_type=kind))
