@@ -1,4 +1,4 @@
-"""One module a driver: how one kind of component is dumped."""
+"""One module for each driver: how one kind of component is dumped."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ MODULES = {
 }  # fmt: skip
 
 FOREIGN = ("volume", "influxdb")
-"""Drivers whose archives hold folders of a container, with links that mean its own root."""
+"""Drivers whose archives hold a container's folders, where links are relative to the container's root."""
 
 
 @dataclass(frozen=True)
 class Dumping:
-    """One component that is being dumped.
+    """A component that is being dumped.
 
     Attributes:
-        folder: where its artifacts go; empty.
-        plain_key: the age key is stored as it is, on demand.
+        folder: the empty folder for its artifacts.
+        plain_key: store the age key unencrypted, as the user asked.
     """
 
     site: Site
@@ -42,7 +42,7 @@ class Dumping:
     plain_key: bool = False
 
     def artifact(self, file: str, archive: Archive) -> Artifact:
-        """An archive as the manifest has it."""
+        """Return the manifest's entry for an archive."""
         return Artifact(
             path=f"{self.name}/{file}",
             size=archive.size,
@@ -53,7 +53,7 @@ class Dumping:
         )
 
     def stored(self, files: list[Stored]) -> tuple[tuple[Artifact, ...], tuple[Link, ...]]:
-        """Plain files and links as the manifest has them."""
+        """Return the manifest's entries for plain files and links."""
         artifacts = [
             Artifact(path=f"{self.name}/{one.name}", size=one.size, sha256=one.sha256, mode=one.mode)
             for one in files
@@ -71,7 +71,7 @@ class Dumping:
         reading: Reading | None = None,
         facts: dict[str, str] | None = None,
     ) -> ComponentRecord:
-        """What is said of the component in the manifest."""
+        """Return the manifest's record of the component."""
         left_out = reading.left_out if reading else []
         return ComponentRecord(
             driver=self.component.driver,
@@ -94,5 +94,5 @@ def dump(task: Dumping) -> ComponentRecord:
 
 
 def printable(name: str) -> str:
-    """A file name as text that any program can read."""
+    """Return a file name as text that any program can read."""
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")

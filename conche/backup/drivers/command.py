@@ -18,7 +18,7 @@ __all__ = ["dump", "dump_name", "serving"]
 
 
 def dump(task: Dumping) -> ComponentRecord:
-    """Store what the program writes; its exit code must be 0."""
+    """Store what the program writes to stdout; its exit code must be 0."""
     component = task.component
     container = serving(task.site, component)
     file = dump_name(task.name, component)
@@ -40,12 +40,12 @@ def dump(task: Dumping) -> ComponentRecord:
 
 
 def dump_name(name: str, component: Component) -> str:
-    """The file of the dump."""
+    """Return the name of the dump's file."""
     return f"{component.file or name + '.dump'}.gz"
 
 
 def serving(site: Site, component: Component) -> Container:
-    """The running container of a component's service.
+    """Return the running container of a component's service.
 
     Raises:
         NotFound: there is none.

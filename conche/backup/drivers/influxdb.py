@@ -1,4 +1,4 @@
-"""influxdb: online by the container's own `influx backup`, or its files while it is stopped; a live engine never."""
+"""influxdb: `influx backup` in the running container, or the files of a stopped one; never files in use."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def dump(task: Dumping) -> ComponentRecord:
 
 
 def find(site: Site, component: Component) -> Container:
-    """The container of the database, running or not.
+    """Return the database's container, whether or not it runs.
 
     Raises:
         NotFound: there is none.
@@ -71,7 +71,7 @@ def find(site: Site, component: Component) -> Container:
 
 
 def opened(site: Site, component: Component) -> Influx:
-    """The database, to talk to.
+    """Return a client for the running database.
 
     Raises:
         NotFound: it does not run.
@@ -87,7 +87,7 @@ def opened(site: Site, component: Component) -> Influx:
 
 
 def warn_refused(site: Site, influx: Influx) -> None:
-    """Say where a token was refused, and the one of the container's own configuration has served."""
+    """Warn if the token was refused, and the one in the container's own configuration was used instead."""
     if influx.refused:
         site.say(
             f"warning: {influx.container.name} refuses the token in {influx.token_file}: {influx.refused[0]} was done"
@@ -96,8 +96,8 @@ def warn_refused(site: Site, influx: Influx) -> None:
 
 
 def scratch() -> str:
-    """A folder of the container that nobody else has."""
-    return f"/tmp/conche-backup-{uuid.uuid4().hex}"  # noqa: S108 - in the container, by a name that nobody knows
+    """Return the path of a new, unique folder for use in a container."""
+    return f"/tmp/conche-backup-{uuid.uuid4().hex}"  # noqa: S108 - in the container, with a name that nobody can guess
 
 
 def _online(task: Dumping, engine: Engine, container: Container, reading: Reading) -> Artifact:
@@ -123,7 +123,7 @@ def pack(
     reading: Reading,
     watch: Watch | None = None,
 ) -> Artifact:
-    """A folder of the container as an archive, by names relative to it."""
+    """Archive a folder of the container, with names relative to it."""
     with compressing(task.folder / file) as compressor:
         writer = ArchiveWriter(compressor)
         with volumes.opened(engine, container.id, path) as stream:
@@ -134,9 +134,9 @@ def pack(
 
 @dataclass
 class Watch:
-    """Looks at the files of `influx backup` as they pass: whether each can be unpacked, and whether all are there.
+    """Checks the files of `influx backup` as they stream by: that each can be unpacked, and that none is missing.
 
-    Its manifest has no checksums, and a damaged shard is restored without a word.
+    InfluxDB's own manifest has no checksums, and `influx restore` accepts a damaged shard without a word.
     """
 
     sizes: dict[str, int] = field(default_factory=dict)
@@ -144,12 +144,12 @@ class Watch:
     manifests: dict[str, bytes] = field(default_factory=dict)
 
     def over(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """The same entries, watched."""
+        """Yield the entries unchanged, checking them as they are read."""
         for entry in entries:
             yield entry if entry.read is None else Entry(entry.info, self._reader(entry.read))
 
     def problems(self, buckets: Iterable[str]) -> list[str]:
-        """What is wrong with the backup as a whole."""
+        """Return what is wrong with the backup as a whole."""
         found = [f"wrote {name}, which does not unpack" for name in self.broken]
         if len(self.manifests) != 1:
             return [*found, f"wrote {len(self.manifests)} manifests instead of one"]
@@ -198,7 +198,7 @@ class Watch:
 def _unpacks(unpack: Any, block: bytes) -> bool:
     try:
         unpack.decompress(block)
-    except Exception:  # noqa: BLE001 - isal has error classes of its own; whichever it is, the file is broken
+    except Exception:  # noqa: BLE001 - isal has error classes of its own; any of them means that the file is broken
         return False
     return True
 

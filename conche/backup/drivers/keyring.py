@@ -1,4 +1,4 @@
-"""secrets: the encrypted file, its rules, and the age key, itself encrypted."""
+"""secrets: the encrypted files, their rules, and the age key, itself encrypted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEY = "age-key.txt"
 
 
 def dump(task: Dumping) -> ComponentRecord:
-    """Copy the encrypted files and .sops.yaml, and seal the key in use."""
+    """Copy the encrypted files and .sops.yaml, and encrypt the key in use."""
     site = task.site
     section = site.stack.secrets
     reading, writer = Reading(), FolderWriter(task.folder)

@@ -22,7 +22,7 @@ CONSISTENCY = "as read, file by file"
 
 
 def dump(task: Dumping) -> ComponentRecord:
-    """Dump the component's folders, each to an archive, or its files, each to a file."""
+    """Dump the component's folders, one archive each, or its files, one file each."""
     component = task.component
     reading = Reading(
         exclude=(*task.site.never(), *component.exclude),
@@ -45,14 +45,14 @@ def dump(task: Dumping) -> ComponentRecord:
 
 
 def archive_name(path: str, paths: tuple[str, ...]) -> str:
-    """`src` is src.tar.gz and `.claude` claude.tar.gz; the whole path where two folders have the same name."""
+    """Return an archive's name: src.tar.gz for `src`, claude.tar.gz for `.claude`, the whole path for equal names."""
     alike = [one for one in paths if Path(one).name.lstrip(".") == Path(path).name.lstrip(".")]
     name = Path(path).name if len(alike) == 1 else "-".join(Path(path).parts)
     return f"{name.lstrip('.')}.tar.gz"
 
 
 def _base(task: Dumping) -> str:
-    """The folder that all of the component's paths are in; files are stored by their names below it."""
+    """Return the folder that contains all of the component's paths; files are stored under their names below it."""
     folders = []
     for pattern in task.component.paths:
         parts = Path(pattern).parts
@@ -96,7 +96,7 @@ def _archive(task: Dumping, path: str, reading: Reading) -> Artifact | None:
 
 
 def _matching(task: Dumping, pattern: str, reading: Reading) -> Iterator[str]:
-    """The files and links that a pattern means; a folder means everything below it."""
+    """Yield the paths that a pattern matches; a folder stands for everything below it."""
     root, found = task.site.root, False
     oldest = time.time() - task.component.days * DAY if task.component.driver == "logs" else 0.0
     for path in root.glob(pattern):
@@ -116,7 +116,7 @@ def _absent(task: Dumping, path: str, reading: Reading) -> None:
 
 
 def _printable(entries: Iterator[Entry], reading: Reading) -> Iterator[Entry]:
-    """A manifest lists these files by name, and JSON has no other names than Unicode's."""
+    """Leave out entries whose names are not UTF-8: the manifest lists these files, and JSON is Unicode only."""
     for entry in entries:
         try:
             entry.info.name.encode()

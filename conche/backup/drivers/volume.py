@@ -1,4 +1,4 @@
-"""volume: a named volume or a folder of the engine's host, through the engine."""
+"""volume: a named volume or a folder of the engine's host, read through the engine."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from conche.engine.connection import Engine
 __all__ = ["ASIDE", "dump", "read_into"]
 
 ASIDE = (".restore-*", ".pre-restore-*")
-"""What a restore leaves in a volume; never part of a backup."""
+"""What restores leave in a volume; never part of a backup."""
 
 
 def dump(task: Dumping) -> ComponentRecord:
-    """Dump the volume while the containers that use it are paused, stopped, or go on."""
+    """Dump the volume while the containers that use it are paused, stopped, or left running."""
     component, engine = task.component, task.site.engine(task.component)
     assert component.volume is not None
     assert component.environment is not None
@@ -35,7 +35,7 @@ def dump(task: Dumping) -> ComponentRecord:
         return task.record(reading=reading)
     address = task.site.stack.environments[component.environment].engine
     users = volumes.using(engine, component.volume)
-    # The helper is made while its note is there, and before anything waits: making it takes as long as a small volume.
+    # The helper is made after its note, for a kill, but before containers wait: it takes as long as a small volume.
     with (
         holding.noted(task.site.target.store, address, component.volume),
         volumes.mounted(engine, component.volume) as helper,
@@ -60,7 +60,7 @@ def dump(task: Dumping) -> ComponentRecord:
 
 
 def read_into(writer: Writer, engine: Engine, container: str, path: str, reading: Reading) -> None:
-    """Write what stands below a path of a container, by names relative to it."""
+    """Write everything below a path of a container, with names relative to it."""
     last = path.rstrip("/").rpartition("/")[2]
     with volumes.opened(engine, container, path) as stream:
         store(tar_entries(stream, last, reading), writer, reading)
@@ -70,7 +70,7 @@ def read_into(writer: Writer, engine: Engine, container: str, path: str, reading
 
 
 def _alone(stream: TarFile, name: str) -> Iterator[Entry]:
-    """One file that was asked for by itself."""
+    """Yield the entry of a file that was requested on its own, under its full name."""
     for entry in tar_entries(stream, "", Reading()):
         entry.info.name = name
         yield entry
