@@ -1,1 +1,1 @@
-"""Backups: create, verify, restore, prove it, keep it running."""
+"""Backups: create, verify and restore them, prove that they work, and run them on a schedule."""

@@ -1,7 +1,7 @@
-"""Writing archives: an ordinary tar.gz, made of many small gzip members.
+"""Writes archives: ordinary tar.gz files made of many small gzip members.
 
-Where a member ends depends on names and sizes alone, so a file that stays the same gives the same compressed bytes
-wherever it stands. Two cores can compress at once, and a repository that cuts at those places stores what is the same
+Where a member ends depends only on names and sizes, so an unchanged file gives the same compressed bytes wherever it is
+in the archive. Two cores can compress in parallel, and a repository that cuts the archive there stores equal pieces
 only once (sync.py). Concatenated members are one gzip file (RFC 1952, 2.2): plain `tar xzf` reads them.
 """
 
@@ -27,21 +27,21 @@ from conche.files import begin_writeback
 __all__ = ["Archive", "ArchiveWriter", "Compressor", "compressing"]
 
 LEVEL = 2
-"""isal's best ratio for its speed; 3 takes twice as long for 2 %."""
+"""The best trade-off in isal; 3 takes twice as long to save another 2 %."""
 
 LARGE = 32 * 1024
-"""Bytes of a file that gets a gzip member of its own."""
+"""Size in bytes from which a file gets a gzip member of its own."""
 
 IN_FLIGHT = 6
 
 WORTH_A_THREAD = 256 * 1024
-"""Bytes of a member that another thread compresses: with less to do it waits longer for its turn than it works."""
+"""Size in bytes from which another thread compresses a member; a smaller one takes longer to hand over than to do."""
 
 WRITEBACK = 16 << 20
-"""Bytes after which the disk is set to work: waiting for it only at the end would take as long again."""
+"""Bytes after which flushing to disk is started: leaving all of it to the end would take as long again."""
 
 GZIP = 31
-"""zlib's number for a window of 32 KiB and a gzip header."""
+"""zlib's `wbits` for a window of 32 KiB and a gzip header."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Archive:
     """A gzip file that was written.
 
     Attributes:
-        members: entries of the tar in it; 0 where it holds no tar.
-        content: bytes of the files in it, unpacked.
-        pieces: compressed bytes of each gzip member, in order.
+        members: number of entries of the tar in it; 0 if it holds no tar.
+        content: total size of the files in it, unpacked, in bytes.
+        pieces: compressed size of each gzip member in bytes, in order.
     """
 
     size: int
@@ -62,7 +62,7 @@ class Archive:
 
 
 class Compressor:
-    """Compresses what it is given in gzip members, on two threads, and writes them in order."""
+    """Compresses content into gzip members on two threads, and writes them in order."""
 
     def __init__(self, stream: BinaryIO, pool: ThreadPoolExecutor) -> None:
         self._stream, self._pool = stream, pool
@@ -74,14 +74,14 @@ class Compressor:
         self._unwritten = 0
 
     def write(self, content: bytes) -> None:
-        """More content; a member ends after each `BLOCK` bytes at the latest."""
+        """Add content; a member ends after `BLOCK` bytes at the latest."""
         self._member.append(content)
         self._length += len(content)
         if self._length >= BLOCK:
             self.cut()
 
     def cut(self) -> None:
-        """End the gzip member here."""
+        """End the current gzip member."""
         if not self._length:
             return
         member, threaded = self._member, self._length >= WORTH_A_THREAD
@@ -91,13 +91,13 @@ class Compressor:
             self._write_one()
 
     def mark(self) -> tuple[int, hashlib._Hash, int]:
-        """A place to come back to."""
+        """Return a position that `back` can return to."""
         self.cut()
         self._drain()
         return self._stream.tell(), self._hash.copy(), len(self._pieces)
 
     def back(self, mark: tuple[int, hashlib._Hash, int]) -> None:
-        """Take back what was written since."""
+        """Discard what was written since the mark."""
         self._member, self._length = [], 0
         self._drain()
         place, self._hash, count = mark
@@ -106,7 +106,7 @@ class Compressor:
         self._stream.truncate()
 
     def finish(self) -> tuple[int, str, tuple[int, ...]]:
-        """End it: size, sha256 and pieces of what was written."""
+        """Write what is left; return size, sha256 and pieces of everything written."""
         self.cut()
         if not self._pieces and not self._pending:
             self._pending.append(_compress([]))
@@ -140,7 +140,7 @@ class ArchiveWriter:
         self._before = (0, 0)
 
     def add(self, info: TarInfo, blocks: Iterable[bytes] = ()) -> None:
-        """One entry; for a file, exactly as many bytes as its header says."""
+        """Add one entry; the blocks of a file must have exactly the size in its header."""
         if info.size >= LARGE or zlib.crc32(info.name.encode(errors="surrogateescape")) % 8 == 0:
             self._to.cut()
         info.uname = info.gname = ""
@@ -154,18 +154,18 @@ class ArchiveWriter:
         self._content += info.size
 
     def mark(self) -> object:
-        """A place to come back to."""
+        """Return a position that `back` can return to."""
         self._before = (self._members, self._content)
         return self._to.mark()
 
     def back(self, mark: object) -> None:
-        """Take back what was added since."""
+        """Discard what was added since the mark."""
         assert isinstance(mark, tuple)
         self._members, self._content = self._before
         self._to.back(mark)
 
     def finish(self) -> Archive:
-        """End the archive."""
+        """Finish the archive."""
         self._to.write(bytes(2 * tarfile.BLOCKSIZE))
         size, digest, pieces = self._to.finish()
         return Archive(size, digest, self._members, self._content, pieces)
@@ -173,7 +173,7 @@ class ArchiveWriter:
 
 @contextmanager
 def compressing(path: Path) -> Iterator[Compressor]:
-    """A compressor into a new file (0600)."""
+    """Provide a compressor that writes to a new file (0600)."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as stream, ThreadPoolExecutor(2) as pool:
         yield Compressor(stream, pool)
@@ -186,7 +186,7 @@ def _compress(chunks: list[bytes]) -> bytes:
 
 @functools.cache
 def _zeros() -> bytes:
-    """A block of zeros compressed once: a sparse file may have thousands."""
+    """Compress a block of zeros, once: a sparse file may have thousands of them."""
     return _gzip(ZEROS)
 
 

@@ -1,4 +1,4 @@
-"""backup.create: observe, dump aside, publish by one rename, verify, prune."""
+"""backup.create: observe, dump into a private folder, verify, publish by one rename, prune."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from conche.version import version
 __all__ = ["Wishes", "create", "in_order"]
 
 RESERVE = 8 << 20
-"""Bytes that stay free beside a backup."""
+"""Bytes that must stay free beside a backup."""
 
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -46,10 +46,10 @@ class Wishes:
     """What a user asks of one backup.
 
     Attributes:
-        plain_key: the age key is stored as it is.
+        plain_key: store the age key unencrypted.
         wait: seconds to wait for another command.
-        new_target: the target begins anew, with another mark.
-        smaller: components that may be smaller than they were.
+        new_target: start the target anew, with a new mark.
+        smaller: components that may be smaller than before.
     """
 
     plain_key: bool = False
@@ -108,17 +108,17 @@ def _created(site: Site, kind: Kind, wishes: Wishes, plan: Plan, needs: Needs, e
     found = Found(place, kind, begun.replace(microsecond=0))
     site.target.note(found, Record(verified=datetime.now(UTC)))
     pruned = prune_after(site, found)
-    if made.complete:  # what restores have put aside is kept until the next good backup: this one
+    if made.complete:  # what restores have put aside is only kept until the next good backup
         settling.forget(site)
     outcome = _outcome(made, place, linked, plan, [*warnings, *pruned])
     return replace(outcome, lines=[*outcome.lines, *_ways_out(kind, records, told)])
 
 
 def in_order(components: Mapping[str, Component], needing: Container[str]) -> list[str]:
-    """The components as they are read: first those that hold an environment, so that nobody waits for the others.
+    """Return the components in reading order: those that need an environment locked first, to release it early.
 
-    Of these the last are the ones that wait until work has ended: that may be a pipeline, whose deployment waits for an
-    environment that would be held meanwhile.
+    Among these, the components that wait for work to end come last: that work may be a pipeline whose deployment itself
+    waits for an environment, which would otherwise stay locked.
     """
     return sorted(components, key=lambda name: (name not in needing, bool(components[name].idle)))
 
@@ -135,7 +135,7 @@ def _require_known(site: Site, names: Sequence[str]) -> None:
 
 
 def _ways_out(kind: Kind, records: dict[str, ComponentRecord], told: History) -> Iterator[str]:
-    """What to type where a component was made smaller on purpose."""
+    """Return what to type if a component was made smaller on purpose."""
     lost = [
         name
         for name, record in records.items()
@@ -181,7 +181,7 @@ def _require_space(site: Site, previous: list[Found]) -> None:
 
 
 def _dumped(site: Site, name: str, folder: Path, wishes: Wishes, told: History, needs: Needs) -> ComponentRecord:
-    """One component; one that fails is taken back, and the backup goes on without it."""
+    """Dump one component; if that fails, remove what was written and record the component as absent."""
     component = site.section.components[name]
     into = folder / name
     into.mkdir(mode=0o700)
@@ -196,7 +196,7 @@ def _dumped(site: Site, name: str, folder: Path, wishes: Wishes, told: History, 
         record = proof.dumped(Dumping(site, name, component, into, wishes.plain_key))
     except ConcheError as error:
         shutil.rmtree(into)
-        # One that is optional may be absent; one that there was, and that cannot be read, is missed.
+        # An optional component may be absent, but not if an earlier backup has it.
         missed = component.required or name in told.newest
         omission = Omission(name=name, why=_why(error), harmful=missed)
         site.say(f"{name}: {error.message}")
@@ -204,7 +204,7 @@ def _dumped(site: Site, name: str, folder: Path, wishes: Wishes, told: History, 
             site.say(f"  | {line}")
         return ComponentRecord(driver=component.driver, absent=True, left_out=(omission,))
     for inside, _, _ in os.walk(into, topdown=False):
-        with contextlib.suppress(OSError):  # a folder with something in it stays
+        with contextlib.suppress(OSError):  # a folder that is not empty stays
             Path(inside).rmdir()
     before = told.newest.get(name)
     if record.absent and component.required and not record.harm:
@@ -215,7 +215,7 @@ def _dumped(site: Site, name: str, folder: Path, wishes: Wishes, told: History, 
 
 
 def _why(error: ConcheError) -> str:
-    """What failed, in the program's own last words, and what to do: in the record alone somebody may read it."""
+    """Return what failed, the program's last line, and what to do: some people read only the manifest."""
     advice = [f"Next: {line}" for line in error.next_command.splitlines()[:1]]
     return " ".join(["failed:", error.message, *error.evidence[-1:], *advice])
 
@@ -231,12 +231,12 @@ def _refuse_nothing(records: dict[str, ComponentRecord]) -> None:
 
 
 def _linked(folder: Path, records: dict[str, ComponentRecord], previous: list[Found]) -> tuple[list[str], int]:
-    """Make what an earlier backup has too a hard link to it; warnings, and the bytes that were saved."""
+    """Replace files that an earlier backup also has by hard links; return warnings and the number of bytes saved."""
     wanted = {one.sha256: one for record in records.values() for one in record.artifacts if one.size}
     warnings, saved = [], 0
     for path, twin in _twins(wanted, previous):
         ours = folder / path.path
-        # The earlier file may have rotted: then the new one stays, and the old one is told.
+        # The earlier file may have rotted: then keep the new one, and report the old one.
         if not filecmp.cmp(ours, twin, shallow=False):
             warnings.append(f"{twin} is damaged; run: invoke backup.verify --all")
             continue
@@ -253,7 +253,7 @@ def _linked(folder: Path, records: dict[str, ComponentRecord], previous: list[Fo
 
 
 def _twins(wanted: dict[str, Artifact], previous: list[Found]) -> Iterator[tuple[Artifact, Path]]:
-    """Each artifact that the newest backups that can be read have too, with its file there."""
+    """Yield each artifact that one of the last three backups also has, with its file there."""
     seen: set[str] = set()
     for one in previous[:3]:
         for artifact in one.manifest.artifacts() if one.manifest else ():
@@ -283,7 +283,7 @@ def _described(site: Site, kind: Kind, name: str, begun: datetime, records: dict
 
 
 def _images(site: Site) -> dict[str, str]:
-    """What runs in the environments of the components, by service."""
+    """Return the images that run in the components' environments, by service."""
     from conche.engine import containers
     from conche.engine.connection import Engine
 
@@ -308,10 +308,10 @@ def _write_manifest(folder: Path, made: Manifest) -> None:
 
 
 def _prove(folder: Path) -> None:
-    """Read everything again before anybody may see it.
+    """Read everything back before the backup becomes visible.
 
     Raises:
-        CheckFailed: something reads otherwise than it was written.
+        CheckFailed: something reads differently from what was written.
     """
     damage = check(folder, manifest.read(folder))
     if damage:

@@ -1,6 +1,6 @@
-"""backup.cron: the schedule, as a marked block of the user's crontab; systemd's timers where there is no cron.
+"""backup.cron: the schedule as a marked block in the user's crontab, or as systemd timers where there is no cron.
 
-Every line stands by itself: absolute paths, its own PATH, its own log. Other lines of the crontab are not touched.
+Every line is self-contained: absolute paths, its own PATH, its own log. Other lines of the crontab are not touched.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ __all__ = ["NAMES", "START", "Entry", "block", "cron", "daemon_runs", "entries",
 
 ACTIONS = ("install", "status", "uninstall")
 WAIT = 7200
-"""Seconds that a scheduled command waits for another one: on a Sunday three may follow each other closely."""
+"""Seconds that a scheduled command waits for another one: on a Sunday three may run shortly after each other."""
 
 DRILL = "30 5 * * 0"
 SYNC = "30 4 * * *"
 REBOOT = "@reboot"
 
 NAMES = (*KINDS, "sync", "drill", "reboot")
-"""Of all entries that there may be."""
+"""The names of all possible entries."""
 
 START = "sudo service cron start"
-"""What starts Debian's cron, with systemd and without."""
+"""Starts Debian's cron, with or without systemd."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Entry:
     """One line of the schedule.
 
     Attributes:
-        name: of the entry and of its log.
+        name: the name of the entry and of its log.
         when: five cron fields, or @reboot.
         words: the task and its arguments.
     """
@@ -55,24 +55,24 @@ class Entry:
 
 
 def entries(site: Site) -> list[Entry]:
-    """What is to run, and when."""
+    """Return what has to run, and when."""
     made = [Entry(kind, site.section.at(kind), ("backup.create", kind, "--wait", str(WAIT))) for kind in KINDS]
     if site.section.offsite:
         made.append(Entry("sync", SYNC, ("backup.sync",)))
     made.append(Entry("drill", DRILL, ("backup.drill",)))
-    # Lets containers go on that a power cut found waiting.
+    # Resumes containers that a power cut has left waiting.
     made.append(Entry("reboot", REBOOT, ("backup.verify", "latest")))
     return made
 
 
 def block(site: Site) -> list[str]:
-    """The lines of the crontab, with their marks."""
+    """Return our lines of the crontab, with the marks around them."""
     begin, end = _marks(site)
     return [begin, *(_line(site, entry) for entry in entries(site)), end]
 
 
 def without_block(site: Site, lines: Sequence[str]) -> list[str]:
-    """The other lines of a crontab; an end that is missing is put after the last line that is ours."""
+    """Return the other lines of a crontab; if the end mark is missing, our block ends with the last line of ours."""
     begin, end = _marks(site)
     kept, inside = [], False
     for line in lines:
@@ -89,7 +89,7 @@ def without_block(site: Site, lines: Sequence[str]) -> list[str]:
 
 
 def next_runs(site: Site, now: datetime) -> list[tuple[str, datetime]]:
-    """The next time of each entry, by the local clock."""
+    """Return the next run of each entry, by the local clock, the earliest first."""
     from croniter import croniter
 
     return sorted(
@@ -116,7 +116,7 @@ def cron(call: Invocation, action: str) -> Outcome:
         return _status(site)
     before = _crontab()
     wanted = without_block(site, before) + (block(site) if action == "install" else [])
-    # From a time when this machine had no cron: each backup would be made twice.
+    # Timers may be left from when this machine had no cron: then every backup would be made twice.
     plan = Plan((*_plan(before, wanted, action).steps, *timers.removal(site).steps))
     if call.dry_run or not len(plan):
         lines = [] if len(plan) else ["Nothing to do."]
@@ -163,7 +163,7 @@ def _status(site: Site) -> Outcome:
 
 
 def _check_path(site: Site) -> None:
-    """A line break would begin another line of the crontab, or another setting of a unit."""
+    """Refuse control characters: a line break would start a new crontab line, or a new setting in a unit."""
     if any(ord(sign) < 32 or ord(sign) == 127 for sign in f"{site.root}{sys.executable}"):
         raise Refused(
             "path-not-schedulable",
@@ -176,16 +176,16 @@ def _crontab() -> list[str]:
     listed = run(["crontab", "-l"], timeout=30, exact=True)
     if not listed.ok and "no crontab" not in listed.stderr.raw:
         listed.require("reading the crontab")
-    # Only at line feeds: the lines of others may hold whatever else `splitlines` takes for an end.
+    # Split only at line feeds: other people's lines may contain what `splitlines` also takes for a line end.
     return listed.stdout.raw.removesuffix("\n").split("\n") if listed.stdout.raw and listed.ok else []
 
 
 def _write(lines: Sequence[str]) -> None:
-    # From a file: `crontab -` whose writer is killed before it has written takes an empty crontab for the new one.
+    # From a file: if the writer to `crontab -` is killed too early, crontab installs an empty crontab.
     with private_folder() as folder:
         wanted = folder / "crontab"
         wanted.write_bytes(os.fsencode("".join(f"{line}\n" for line in lines)))
-        # By its name alone: of a path, Debian's crontab reads the first 100 bytes.
+        # The bare name: Debian's crontab reads only the first 100 bytes of a path.
         run(["crontab", wanted.name], cwd=folder, timeout=30).require("writing the crontab")
 
 
@@ -194,12 +194,12 @@ def _line(site: Site, entry: Entry) -> str:
     log = str(root / "logs" / f"backup-{entry.name}.log")
     words = " ".join(shlex.quote(word) for word in (*command(), *entry.words, "--log", log))
     line = f"cd {shlex.quote(str(root))} && PATH={shlex.quote(_path())} {words}"
-    # To cron a bare % ends the command.
+    # An unescaped % ends the command for cron.
     return f"{entry.when} {line.replace('%', chr(92) + '%')} # {_tag(site)} {entry.name}"
 
 
 def command() -> tuple[str, ...]:
-    """This very invoke, by absolute paths."""
+    """Return the command line of this very invoke, with absolute paths."""
     return (sys.executable, "-m", "invoke")
 
 
@@ -219,7 +219,7 @@ def _marks(site: Site) -> tuple[str, str]:
 
 
 def daemon_runs() -> bool:
-    """Whether a process of this machine reads crontabs."""
+    """Return whether a cron daemon runs on this machine."""
     return any(name in ("cron", "crond", "cronie", "fcron") for name in _process_names())
 
 

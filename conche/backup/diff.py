@@ -14,7 +14,7 @@ __all__ = ["diff"]
 
 
 def diff(call: Invocation, first: str, second: str) -> Outcome:
-    """What differs between two backups, file by file."""
+    """Show what differs between two backups, file by file."""
     site = open_site(call)
     before, after = (manifest_of(site.target.find(name)) for name in (first, second))
     changes = list(_changes(before, after))

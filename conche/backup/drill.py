@@ -1,4 +1,4 @@
-"""backup.drill: a restore on trial. Nothing that serves is touched, and nothing is left but the result."""
+"""backup.drill: a trial restore that touches nothing in service and leaves nothing behind but its result."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ __all__ = ["drill"]
 
 @dataclass(frozen=True)
 class Result:
-    """What came of restoring one component on trial.
+    """The result of restoring one component on trial.
 
     Attributes:
-        proven: whether it shows that a restore would bring back what was there.
+        proven: whether it shows that a restore would bring back what was backed up.
     """
 
     component: str
@@ -45,12 +45,12 @@ class Result:
 
     @property
     def state(self) -> str:
-        """In a word or two."""
+        """The result in a word or two."""
         return ("ok" if self.proven else "not proven") if self.well else "FAILED"
 
 
 def drill(call: Invocation, name: str | None) -> Outcome:
-    """Restore a backup, by default the newest, into scratch places; see that it works, and record it."""
+    """Restore a backup, by default the newest, into scratch places, check that it works, and record the result."""
     site = open_site(call)
     with reporting.reported(call, site, "backup.drill") as told:
         wait, patience = call.patience(60.0), call.patience(site.section.lock_wait)
@@ -68,14 +68,14 @@ def drill(call: Invocation, name: str | None) -> Outcome:
 
 
 def _touched(site: Site) -> set[str]:
-    """The environments in which something is tried: in scratch buckets, or by a copy of a service."""
+    """Return the environments in which something is tried: scratch buckets, or a copy of a service."""
     tried = [one for one in site.section.components.values() if one.driver == "influxdb" or (one.drill and one.volume)]
     return {one.environment for one in tried if one.environment}
 
 
 @contextlib.contextmanager
 def _scratch(site: Site) -> Iterator[Path]:
-    """A folder for unpacked data, on the disk where a restore would need the room too."""
+    """Provide a folder for unpacked data, on the disk that a real restore would use."""
     site.make_own()
     folder = site.own / f"restore-drill-{uuid.uuid4().hex}"
     folder.mkdir(mode=0o700)
@@ -122,7 +122,7 @@ def _unpacked(source: Source, folder: Path) -> str:
 
 
 def _loadable(source: Source) -> Result:
-    """Whether a dump could take the place of what is there; loading it would be no trial."""
+    """Judge whether a dump could replace what is there, without loading it: that would be no trial."""
     name = f"{source.name}, as a dump"
     component = source.site.section.components[source.name]
     try:
@@ -139,7 +139,7 @@ def _loadable(source: Source) -> Result:
 
 
 def _in_buckets(source: Source, found: Found) -> str:
-    """Each bucket under another name; no more values than the live one has up to the moment of the backup."""
+    """Restore each bucket under another name; count its values, and the live ones up to the backup's time."""
     component = source.site.section.components[source.name]
     archive = next(source.file(one) for one in source.record.artifacts if one.path.endswith(influxdb.DATA_FILE))
     said = []
@@ -156,7 +156,7 @@ def _in_buckets(source: Source, found: Found) -> str:
 
 
 def _restored(site: Site, component: Component, influx: Influx, folder: str, bucket: str, found: Found) -> int:
-    """How many values a bucket restores to; the scratch bucket goes, after a kill too."""
+    """Restore a bucket and return its number of values; the scratch bucket is removed, even after a kill."""
     scratch = f"{bucket}_drill_{uuid.uuid4().hex[:8]}"
     with running.noted(site, component, influx.container, bucket=scratch) as program:
         trial = replace(influx, number=program.number)
@@ -165,7 +165,7 @@ def _restored(site: Site, component: Component, influx: Influx, folder: str, buc
 
 
 def _served(source: Source) -> str:
-    """A copy of the service on a scratch volume, until it is healthy."""
+    """Run a copy of the service on a scratch volume until it is healthy."""
     component = source.site.section.components[source.name]
     assert component.volume is not None
     assert component.environment is not None

@@ -1,8 +1,8 @@
-"""What is read, before it is known where it goes: entries of a folder here, or of a tar stream from an engine.
+"""Reads what is backed up, independent of its destination: entries of a local folder or of an engine's tar stream.
 
-A file that is rewritten while it is read gives bytes that never were its content. So it is looked at before and after:
-a small one is read whole first, a large one raises `Changed` at its end, and whoever stores it takes back what it has
-written and reads again.
+A file that is rewritten while it is read gives bytes that never were its content, so its state is compared before and
+after. A small file is read completely before it is stored; a large one raises `Changed` at its end, and the caller
+discards what it has written and reads the file again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 BLOCK = 1 << 20
-"""Bytes of one read; a file of at most this is read whole before a byte of it is stored."""
+"""Bytes of one read; a file up to this size is read completely before any of it is stored."""
 
 ZEROS = bytes(BLOCK)
 
@@ -37,13 +37,13 @@ AGE_KEY = re.compile(rb"AGE-SECRET-KEY-1[0-9A-Z]{58}")
 KEY_LENGTH = 74
 
 TICK = 10_000_000
-"""Nanoseconds: kernels before 6.13 give all changes of one tick, 10 ms at most, the same time.
+"""Nanoseconds: kernels before 6.13 give all changes within one tick, at most 10 ms, the same time.
 
 Source: https://docs.kernel.org/filesystems/multigrain-ts.html
 """
 
 NEVER = (".env", ".env.*", ".sops", ".git", ".backup", ".venv", ".nox", "__pycache__", "node_modules", "*.pyc")
-"""Names that no local component takes: secrets, and what is made anew from something else."""
+"""Names that no local component backs up: secrets, and what can be generated again."""
 ALWAYS = (".env.example",)
 
 TOO_LONG = "lies too deep: no archive with it would be restored"
@@ -51,11 +51,11 @@ LEADS_OUT = "is a link that leads outside: no archive with it would be restored;
 
 
 class Changed(Exception):
-    """A file was rewritten, cut or replaced while it was read."""
+    """A file was rewritten, truncated or replaced while it was read."""
 
 
 class Unreadable(Exception):
-    """A file cannot be read; the error of what it is written to is another one."""
+    """A file cannot be read; distinguishes this from an error of writing it elsewhere."""
 
 
 class HoldsKey(Exception):
@@ -64,11 +64,11 @@ class HoldsKey(Exception):
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What is not in the backup.
+    """Something that is not in the backup.
 
     Attributes:
-        why: one or two words, such as `is a socket`.
-        harmful: somebody will miss it, so that the backup is degraded.
+        why: a few words, such as `is a socket`.
+        harmful: somebody will miss it, so the backup is degraded.
     """
 
     name: str
@@ -81,8 +81,8 @@ class Entry:
     """A file, folder or symbolic link.
 
     Attributes:
-        info: name relative to what is backed up, and kind; for what is no file mode, owner and time too.
-        read: for a file, its header as it is now and its blocks.
+        info: name relative to what is backed up, and kind; unless it is a file, also mode, owner and time.
+        read: for a file, returns its current header and its blocks.
     """
 
     info: TarInfo
@@ -91,13 +91,13 @@ class Entry:
 
 @dataclass
 class Reading:
-    """What came of reading a component's sources.
+    """How to read a component's sources, and what was left out.
 
     Attributes:
-        grows: files may grow while they are read, and are taken as far as they went at first: logs.
-        searched: contents are searched for private keys.
-        inside: links that lead outside are left out, as the archive with them would be refused.
-        second_names: files that the stream has only as hard links to others; each is to be asked for by itself.
+        grows: files may grow while they are read, such as logs; they are read up to their initial size.
+        searched: search contents for private keys.
+        inside: leave out links that lead outside, since an archive with them would be refused.
+        second_names: files that the stream has only as hard links to others; request each on its own.
     """
 
     exclude: Sequence[str] = ()
@@ -109,29 +109,29 @@ class Reading:
 
     @cached_property
     def _rules(self) -> re.Pattern[str]:
-        """Every rule in one: a tree may have a hundred thousand names."""
+        """All rules in one pattern: a tree may have a hundred thousand names."""
         return re.compile("|".join(fnmatch.translate(rule) for rule in (*NEVER, *self.exclude)))
 
     def leave_out(self, name: str, why: str, *, harmful: bool = False) -> None:
-        """Note that something is not in the backup."""
+        """Record that something is not in the backup."""
         self.left_out.append(LeftOut(name, why, harmful))
 
     def refuses_link(self, info: TarInfo) -> bool:
-        """Whether a link is left out because the archive with it would not be restored; said if so."""
+        """Return whether a link would make the archive unrestorable; if so, record that it is left out."""
         refused = self.inside and leads_out(os.fsencode(info.name), os.fsencode(info.linkname))
         if refused:
             self.leave_out(info.name, LEADS_OUT, harmful=True)
         return refused
 
     def excludes(self, name: str) -> bool:
-        """Whether a name, or the path that ends with it, is left out by the rules."""
+        """Return whether the rules leave out a path, by its last name or as a whole."""
         last = name.rpartition("/")[2]
         if last in ALWAYS:
             return False
         return bool(self._rules.match(last) or self._rules.match(name))
 
     def excludes_own(self, name: str) -> bool:
-        """Whether the component's own rules leave out a path: itself, or a folder that it stands in."""
+        """Return whether the component's own rules leave out a path or a folder above it."""
         parts = name.split("/")
         return any(
             fnmatch.fnmatch(part, rule) or fnmatch.fnmatch("/".join(parts[: place + 1]), rule)
@@ -141,9 +141,9 @@ class Reading:
 
 
 def local_entries(root: Path, name: str, reading: Reading) -> Iterator[Entry]:
-    """A file or folder of `root` and everything below it, in an order that is always the same.
+    """Yield a file or folder of `root` and everything below it, always in the same order.
 
-    What is neither file, folder nor link is left out, and so is what cannot be read: that is said in `reading`.
+    Whatever is not a file, folder or link, or cannot be read, is left out and recorded in `reading`.
     """
     path = root / name
     try:
@@ -170,7 +170,7 @@ def local_entries(root: Path, name: str, reading: Reading) -> Iterator[Entry]:
             if reading.excludes(below):
                 continue
             if child.is_file(follow_symlinks=False):
-                # Its header is made when it is read: asking for it here too would take a third of the time.
+                # Its header is made when it is read: a second stat here would take a third of the time.
                 yield Entry(TarInfo(below), partial(_read, child.path, below, reading))
             else:
                 yield from local_entries(root, below, reading)
@@ -179,7 +179,7 @@ def local_entries(root: Path, name: str, reading: Reading) -> Iterator[Entry]:
 
 
 def _children(path: Path, name: str, reading: Reading) -> list[os.DirEntry[str]] | None:
-    """What is in a folder, by name; None where that cannot be read."""
+    """Return the entries of a folder, sorted by name; None if it cannot be read."""
     try:
         children = sorted(os.scandir(path), key=lambda child: child.name)
     except OSError as error:
@@ -192,9 +192,9 @@ def _children(path: Path, name: str, reading: Reading) -> list[os.DirEntry[str]]
 
 
 def tar_entries(stream: tarfile.TarFile, prefix: str, reading: Reading) -> Iterator[Entry]:
-    """The entries of a tar stream below the folder `prefix`, with that folder taken off their names."""
+    """Yield the entries of a tar stream below the folder `prefix`, with that folder removed from their names."""
     for info in stream:
-        stream.members = []  # type: ignore[attr-defined]  # it would keep every one
+        stream.members = []  # type: ignore[attr-defined]  # it would keep all of them
         below = info.name.strip("/").removeprefix(prefix).strip("/")
         if not below or reading.excludes_own(below):
             continue
@@ -221,8 +221,8 @@ def _streamed(stream: tarfile.TarFile, info: TarInfo) -> Callable[[], tuple[TarI
 
 
 def _read(path: str, name: str, reading: Reading) -> tuple[TarInfo, Iterator[bytes]]:
-    """A file's header as it is now, and its blocks; the iterator closes the file."""
-    # A FIFO that has taken the file's place meanwhile would otherwise be waited for.
+    """Return a file's current header and its blocks; the iterator closes the file."""
+    # O_NONBLOCK: a FIFO that has replaced the file meanwhile would block.
     try:
         stream = FileIO(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:
@@ -241,7 +241,7 @@ def _read(path: str, name: str, reading: Reading) -> tuple[TarInfo, Iterator[byt
 
 
 def _settled(stream: FileIO) -> os.stat_result:
-    """A file's state, at a moment after which every change gives it another time."""
+    """Return a file's state, once any later change is sure to give it another time."""
     seen = os.fstat(stream.fileno())
     if 0 <= time.time_ns() - seen.st_ctime_ns < TICK:
         time.sleep(TICK / 1e9)
@@ -271,10 +271,10 @@ def _blocks(stream: FileIO, before: os.stat_result, name: str, reading: Reading)
 
 
 def _same(before: os.stat_result, after: os.stat_result, reading: Reading) -> bool:
-    """Whether a file was left alone.
+    """Return whether a file was left alone.
 
-    Who rewrites it may set its time back, as rsync does; the time of its last change nobody can set. But that is also
-    the time of its rename or removal, and a log that is rotated meanwhile was still read whole.
+    A program that rewrites it may set mtime back, as rsync does, but nobody can set ctime. A rename or removal changes
+    ctime too, though, and a log that is rotated meanwhile was still read completely.
     """
     moved = reading.grows or after.st_nlink < before.st_nlink
     same = (after.st_mtime_ns, after.st_size) == (before.st_mtime_ns, before.st_size)
@@ -282,12 +282,12 @@ def _same(before: os.stat_result, after: os.stat_result, reading: Reading) -> bo
 
 
 def _skipped_hole(stream: FileIO) -> bool:
-    """Go over a block that lies in a hole: it need not be read."""
+    """Skip the next block if it lies in a hole, and return whether it did."""
     place = stream.tell()
     try:
         data = stream.seek(place, os.SEEK_DATA)
     except OSError as error:
-        if error.errno not in (errno.ENXIO, errno.EINVAL):  # nothing but a hole up to the end; or cannot tell
+        if error.errno not in (errno.ENXIO, errno.EINVAL):  # a hole up to the end; or the file system cannot tell
             raise
         data = place + BLOCK if error.errno == errno.ENXIO else place
     skipped = data >= place + BLOCK

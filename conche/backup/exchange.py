@@ -1,7 +1,7 @@
-"""Exchanging old data and new: written down first, done by renames, taken back where it fails.
+"""Exchanges old data and new: journalled first, done by renames, taken back if it fails.
 
-The journal names what will be exchanged before anything is. What has been exchanged is told by inodes, and in a volume
-by its own markers, so that a command that was killed at any point is finished or taken back by the next one.
+The journal names everything that will be exchanged before the exchange begins. Inodes, and marker files in a volume,
+tell what has been exchanged already, so the next command can finish or take back one that was killed at any point.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if [ -d ".restore-$1" ]; then
 fi
 rm -f ".restore-$1.moving"
 """
-"""Puts what is staged in `.restore-ID` in the place of what is there; can be run again wherever it was ended."""
+"""Replaces a volume's content by what is staged in `.restore-ID`; can be run again wherever it was interrupted."""
 
 BACK = """
 if [ -d ".pre-restore-$1" ]; then
@@ -67,7 +67,7 @@ if [ -d ".pre-restore-$1" ]; then
 fi
 rm -rf ".restore-$1" ".restore-$1.moving"
 """
-"""Takes that back, from wherever it was ended."""
+"""Takes `FORWARD` back, from wherever it was interrupted."""
 
 FORGET = 'rm -rf ".pre-restore-$1"'
 
@@ -77,10 +77,11 @@ class Pair:
     """A staged file or folder and the place it goes to, on one file system.
 
     Attributes:
-        inode: of what is staged.
-        fresh: nothing is at the place yet.
-        base: for what no backup holds, such as a .env, and what moves on from the old folder to the new one: that
-            folder, and the inode of the new one.
+        inode: the inode of what is staged.
+        fresh: whether nothing exists at the place yet.
+        base: only for what no backup holds, such as a .env, and what therefore moves from the old folder to the new
+            one: the path of that folder.
+        base_inode: the inode of the new folder.
     """
 
     staged: str
@@ -96,7 +97,7 @@ class Pair:
 
     @classmethod
     def carrying(cls, folder: Pair, name: str) -> Pair:
-        """What no backup holds, at `name` below a folder that is exchanged, moves on into the new folder."""
+        """Return the pair that moves `name`, which no backup holds, from an exchanged folder into the new one."""
         live = Path(folder.live) / name
         return cls(
             str(Path(folder.staged) / name),
@@ -108,7 +109,7 @@ class Pair:
         )
 
     def forward(self) -> None:
-        """Exchange, unless that has been done."""
+        """Exchange the two, unless that is done already."""
         if self._done() or (self.base and os.path.lexists(self.live)):
             return
         live = Path(self.live)
@@ -120,7 +121,7 @@ class Pair:
         sync_folder(live.parent)
 
     def back(self) -> None:
-        """Take it back, if it was done."""
+        """Take the exchange back, if it was done."""
         aside = Path(self.live + ".exchanged")
         if os.path.lexists(aside) and not os.path.lexists(self.staged):
             os.replace(aside, self.staged)
@@ -138,23 +139,23 @@ class Pair:
 
 @dataclass(frozen=True)
 class Swap:
-    """A volume whose content is exchanged with what is staged in it."""
+    """A volume whose content is exchanged with what is staged inside it."""
 
     engine: str | None
     volume: str
 
     def forward(self, number: str) -> None:
-        """Exchange, from wherever an earlier try has ended."""
+        """Exchange the two, from wherever an earlier attempt was interrupted."""
         volumes.run_beside(Engine(self.engine), self.volume, FORWARD, [number])
 
     def back(self, number: str) -> None:
-        """Take it back; also removes what is only staged."""
+        """Take the exchange back; also removes what is only staged."""
         volumes.run_beside(Engine(self.engine), self.volume, BACK, [number])
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """A container that is stopped during the exchange and was running."""
+    """A container that was running and is stopped for the exchange."""
 
     engine: str | None
     id: str
@@ -166,15 +167,15 @@ class Journal:
     """What a restore is about to do.
 
     Attributes:
-        number: of the restore; its staging folder is `restore-<number>`.
+        number: the restore's number; its staging folder is `restore-<number>`.
         components: what is restored.
         begun: the exchange has begun.
-        fed: components whose running program is given the backup's data, or has been; what it held before is in the
-            staging folder.
-        answers: what the checks of such components answered before.
-        blind: those of them that could not be dumped before, and have no way back.
-        done: the exchange is final: what is left is to clear up.
-        stuck: why it could not be taken back by a later command; only `backup.settle` tries again.
+        fed: components whose running program has been given the backup's data, or is just being given them; what it
+            held before is in the staging folder.
+        answers: what the checks of these components answered before.
+        blind: those of them that could not be dumped before and have no way back.
+        done: the exchange is final, and only clearing up is left.
+        stuck: why a later command could not take it back; only `backup.settle` tries again.
     """
 
     number: str
@@ -190,17 +191,17 @@ class Journal:
     stuck: str = ""
 
     def write(self, folder: Path) -> None:
-        """Put it on disk before anything it names is touched."""
+        """Write the journal to disk; do so before touching anything that it names."""
         content = json.dumps(formats.JOURNAL.stamped(asdict(self)))
         write_atomic(folder / JOURNAL, content.encode(), mode=0o600)
 
     @classmethod
     def read(cls, folder: Path) -> Journal | None:
-        """What an interrupted restore has left, if one has.
+        """Return the journal that an interrupted restore has left; None if there is none.
 
         Raises:
-            WrittenByNewer: a later version has begun it, and has to end it.
-            CheckFailed: it is not what was written; what was begun is left alone.
+            WrittenByNewer: a later version has begun the restore and has to end it.
+            CheckFailed: the journal is damaged; what was begun is left alone.
         """
         file = folder / JOURNAL
         try:
@@ -217,7 +218,7 @@ class Journal:
 
     @classmethod
     def _of(cls, content: Any) -> Journal:
-        # Earlier versions did not write down all of this; what is staged is in a folder of its component's name.
+        # Earlier versions did not record all of this; the staging folder has a folder for each component.
         staged = [Path(one["staged"]).parts for one in content["pairs"]]
         names = {parts[parts.index(f"restore-{content['number']}") + 1] for parts in staged}
         return cls(
@@ -235,7 +236,7 @@ class Journal:
         )
 
     def staging(self, folder: Path) -> Path:
-        """Where new data are before the exchange, and old ones after it."""
+        """Return the folder that holds the new data before the exchange and the old data after it."""
         return folder / f"restore-{self.number}"
 
     def forward(self) -> None:
@@ -246,7 +247,7 @@ class Journal:
             swap.forward(self.number)
 
     def back(self) -> None:
-        """Take everything back, the last first; goes on after a failure, and raises the first one at its end."""
+        """Take everything back in reverse order; go on after failures, and raise the first one at the end."""
         problems: list[Exception] = []
         for swap in reversed(self.swaps):
             try:
@@ -262,7 +263,7 @@ class Journal:
             raise problems[0]
 
     def close(self, folder: Path) -> None:
-        """The end of a restore: what is in the staging folder now is the old data, or is not wanted."""
+        """End the restore: put the old data in the staging folder aside if it is done, else remove what is there."""
         staging = self.staging(folder)
         if self.done and staging.exists():
             os.replace(staging, folder / f"pre-restore-{self.number}")
@@ -275,10 +276,10 @@ class Journal:
 
 @dataclass(frozen=True)
 class Aside:
-    """Old data that a restore has put aside: in a volume, or of a path of the checkout.
+    """Old data that a restore has put aside, either inside a volume or from a path of the checkout.
 
     Attributes:
-        live: that path; the old data are in `pre-restore-<number>`.
+        live: that path; its old data are in `pre-restore-<number>`.
     """
 
     number: str
@@ -288,7 +289,7 @@ class Aside:
 
     @classmethod
     def add(cls, folder: Path, journal: Journal) -> None:
-        """Remember what a restore has put aside."""
+        """Record what a restore has put aside."""
         found = {cls(journal.number, swap.engine, swap.volume) for swap in journal.swaps}
         found |= {cls(journal.number, None, "", one.live) for one in journal.pairs if not (one.fresh or one.base)}
         if found:
@@ -296,7 +297,7 @@ class Aside:
 
     @classmethod
     def write(cls, folder: Path, every: Collection[Aside]) -> None:
-        """Remember these, and no other."""
+        """Replace the list by these."""
         if not every:
             (folder / KEPT).unlink(missing_ok=True)
             return
@@ -305,10 +306,10 @@ class Aside:
 
     @classmethod
     def every(cls, folder: Path) -> list[Aside]:
-        """All that is known.
+        """Return everything on the list.
 
         Raises:
-            WrittenByNewer: a later version knows of more.
+            WrittenByNewer: a later version has written the list.
         """
         with contextlib.suppress(OSError, ValueError, TypeError):
             content = json.loads((folder / KEPT).read_text())

@@ -1,8 +1,8 @@
-"""Our own strict reading of archives.
+"""Reads archives with our own strict rules.
 
-The filters of Python's tarfile are no defence: CVE-2025-4517 and its relatives got round them, and so did
-CVE-2026-11940. Here only files, folders and symbolic links exist; everything is opened below a descriptor of the
-folder above it, without following links; links are made last, relative, and can lead nowhere but inside.
+The filters of Python's tarfile are no defence: CVE-2025-4517 and its relatives bypassed them, and so did
+CVE-2026-11940. Here only files, folders and symbolic links are allowed; everything is opened relative to a descriptor
+of its parent folder, without following links; links are made last, are relative and can only lead inside.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ LONGEST = 4096
 
 
 class Refuses(Exception):
-    """An archive is not taken, and why."""
+    """An archive is refused; the message says why."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may hold at most.
+    """How much an archive may hold.
 
     Attributes:
-        members: entries.
-        content: bytes of all files, unpacked.
-        links_out: links may lead anywhere: those of a volume mean a container's folders, and go back into it.
-        exact: it has to be exactly as much, as the manifest knows.
+        members: number of entries.
+        content: total size of all files, unpacked, in bytes.
+        links_out: links may lead anywhere: those of a volume refer to a container's folders, and go back into it.
+        exact: the archive must hold exactly as much, as the manifest says.
     """
 
     members: int = 5_000_000
@@ -53,7 +53,7 @@ class Limits:
 
 @dataclass
 class Walked:
-    """What an archive held."""
+    """What was found in an archive."""
 
     members: int = 0
     content: int = 0
@@ -63,10 +63,10 @@ class Walked:
 
 @contextmanager
 def inflated(path: Path) -> Iterator[IO[bytes]]:
-    """The content of a gzip file, as a stream.
+    """Provide the content of a gzip file as a stream.
 
     Raises:
-        CheckFailed: it is no gzip file, or damaged.
+        CheckFailed: the file is damaged, or is not gzip.
     """
     from isal import igzip_threaded, isal_zlib
 
@@ -74,7 +74,7 @@ def inflated(path: Path) -> Iterator[IO[bytes]]:
     broken: Any = (EOFError, zlib.error, isal_zlib.error, gzip.BadGzipFile)
     unpack: Any = igzip_threaded.open
     try:
-        # One thread of its own: unpacking goes on while what came of it is written.
+        # A thread of its own: unpacking goes on while the result is being written.
         with unpack(path, "rb", threads=1, block_size=BLOCK) as stream:
             yield stream
     except broken as error:
@@ -82,11 +82,11 @@ def inflated(path: Path) -> Iterator[IO[bytes]]:
 
 
 OTHERS = {b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2", b"\x04\x22\x4d\x18": "lz4"}
-"""What else archives were compressed by, by their first bytes."""
+"""Other programs that archives may be compressed with, by their first bytes."""
 
 
 def _require_gzip(path: Path) -> None:
-    """Say of an archive that another program has compressed what to do with it."""
+    """Refuse an archive that another program has compressed, and say how to convert it."""
     with path.open("rb") as stream:
         begin = stream.read(6)
     for magic, program in OTHERS.items():
@@ -102,7 +102,7 @@ def _require_gzip(path: Path) -> None:
 
 
 def damaged(path: Path, why: str) -> CheckFailed:
-    """The error for an archive that cannot be used."""
+    """Return the error for an archive that cannot be used."""
     return CheckFailed(
         "archive-refused",
         f"{path.name} is not taken: {why}.",
@@ -112,28 +112,28 @@ def damaged(path: Path, why: str) -> CheckFailed:
 
 
 def walk(path: Path, limits: Limits, visit: Callable[[TarInfo, IO[bytes] | None], None] | None = None) -> Walked:
-    """Go through a tar.gz; `visit` gets every entry but the links, once it has been found harmless.
+    """Read through a tar.gz, and call `visit` with every harmless entry except links.
 
-    Names that begin with `./`, as tar writes them by hand, are taken without it.
+    A leading `./` is removed from names: tar writes it when used by hand.
 
     Raises:
-        CheckFailed: the archive is damaged, holds what no backup holds, or more or less than its limits.
+        CheckFailed: the archive is damaged, has an entry that no backup has, or breaks its limits.
     """
     walked = Walked()
     try:
         with inflated(path) as raw:
             stream = _Forward(raw)
-            # Opened as a file, so that it is not read by tarfile's stream, and never sought back.
+            # Opened as a file to avoid tarfile's own stream class; it never seeks back.
             with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:", errorlevel=2) as archive:
                 for info in archive:
-                    archive.members = []  # type: ignore[attr-defined]  # it would keep every one
+                    archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
                     info.name = info.name.removeprefix("./")
                     if info.name in ("", ".") and info.isdir():
                         continue
                     _admit(info, walked, limits)
                     if visit is not None and not info.issym():
                         visit(info, archive.extractfile(info) if info.isreg() else None)
-                # tarfile takes a broken header in the middle for the end.
+                # tarfile takes a broken header in the middle for the end of the archive.
                 if stream.has_more_than_zeros(archive.offset):
                     raise Refuses("something stands after its end, or a header in it is broken")
         for name, info in walked.links.items():
@@ -146,7 +146,7 @@ def walk(path: Path, limits: Limits, visit: Callable[[TarInfo, IO[bytes] | None]
 
 
 def extract(path: Path, into: Path, limits: Limits) -> Walked:
-    """Unpack a tar.gz into an existing folder. What was unpacked stays when it fails: the folder is the caller's."""
+    """Unpack a tar.gz into an existing folder; if it fails, what was unpacked stays for the caller to remove."""
     descriptor = os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         folders = _Folders(descriptor)
@@ -168,9 +168,9 @@ def extract(path: Path, into: Path, limits: Limits) -> Walked:
 
 
 class _Forward:
-    """A stream as tarfile wants a file: it can go back by as much as a header, and forward by reading.
+    """A stream that tarfile can use as a file: it can seek back by as much as a header, and forward by reading.
 
-    tarfile's own reading of streams copies what it has not used yet at every header.
+    tarfile's own stream class copies its unused buffer at every header.
     """
 
     KEPT = 2 * tarfile.BLOCKSIZE
@@ -201,12 +201,12 @@ class _Forward:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def has_more_than_zeros(self, place: int) -> bool:
-        """Whether anything but zeros stands from this place on; reads to the end."""
+        """Return whether anything but zeros follows this position; reads to the end."""
         self.seek(place)
         return any(block.strip(b"\0") for block in iter(lambda: self.read(BLOCK), b""))
 
     def _more(self) -> bool:
-        """The next block, with the end of the last one before it; the place stays where it is."""
+        """Read the next block, keeping the end of the previous one before it; the position does not change."""
         block = self._stream.read(BLOCK)
         kept = self._block[-self.KEPT :]
         self._start += len(self._block) - len(kept)
@@ -241,16 +241,16 @@ def _admit(info: TarInfo, walked: Walked, limits: Limits) -> None:
 
 
 def too_long(name: bytes) -> bool:
-    """Whether a path is one that is not unpacked."""
+    """Return whether a path is too long or too deep to be unpacked."""
     return len(name) > LONGEST or name.count(b"/") >= DEEPEST
 
 
 def leads_out(name: bytes, target: bytes) -> bool:
-    """Whether a link leads outside, or might.
+    """Return whether a link leads outside, or might.
 
-    One that leads inside goes up only at its beginning, and not further than the top. No entry stands below a link, so
-    the folder that a link is in is a real one; after its leading `..` a target only goes down, through folders, or
-    through other links, which themselves lead inside.
+    A link that stays inside goes up only at its beginning, and no further than the top. No entry is below a link, so
+    the folder that contains a link is a real one; after its leading `..` a target only goes down, through folders or
+    through other links, which stay inside themselves.
     """
     parts = [part for part in target.split(b"/") if part not in (b"", b".")]
     ups = next((place for place, part in enumerate(parts) if part != b".."), len(parts))
@@ -272,7 +272,7 @@ def _above(name: bytes) -> Iterator[bytes]:
 
 
 class _Folders:
-    """The folders below a descriptor, opened one below the other and never through a link."""
+    """The folders below a descriptor, opened level by level and never through a link."""
 
     def __init__(self, top: int) -> None:
         self._top = top
@@ -280,7 +280,7 @@ class _Folders:
         self._infos: list[tuple[bytes, TarInfo]] = []
 
     def above(self, name: bytes) -> tuple[int, bytes]:
-        """The descriptor of the folder in which `name` stands, made where it is missing, and its last part."""
+        """Return the descriptor of the folder that contains `name`, made if missing, and the last part of `name`."""
         *parents, last = name.split(b"/")
         kept = 0
         while kept < min(len(parents), len(self._open)) and self._open[kept][0] == parents[kept]:
@@ -294,7 +294,7 @@ class _Folders:
         return (self._open[-1][1] if self._open else self._top), last
 
     def make(self, name: bytes, info: TarInfo) -> None:
-        """A folder; its mode and time are given to it at the end."""
+        """Make a folder; `finish` sets its mode and time."""
         above, last = self.above(name)
         try:
             os.mkdir(last, 0o700, dir_fd=above)
@@ -303,7 +303,7 @@ class _Folders:
         self._infos.append((name, info))
 
     def finish(self) -> None:
-        """Modes and times of the folders, the deepest first."""
+        """Set the modes and times of the folders, the deepest first."""
         for name, info in sorted(self._infos, key=lambda pair: pair[0].count(b"/"), reverse=True):
             above, last = self.above(name)
             descriptor = os.open(last, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
@@ -343,11 +343,11 @@ def _unpack(info: TarInfo, content: IO[bytes] | None, folders: _Folders) -> None
 
 
 def write_sparsely(descriptor: int, block: bytes) -> None:
-    """Write a block; pages of zeros become holes."""
+    """Write a block, with holes in place of pages of zeros."""
     if ZEROS not in block:
         _write(descriptor, block)
         return
-    if block == HOLE:  # most of a sparse file: one step instead of one for each page
+    if block == HOLE:  # most blocks of a sparse file: one step instead of one for each page
         os.lseek(descriptor, len(block), os.SEEK_CUR)
         return
     begun = 0
@@ -366,7 +366,7 @@ def _write(descriptor: int, block: bytes) -> None:
 
 
 def _dress(descriptor: int, info: TarInfo) -> None:
-    """Owner (for root), mode without set-user-id, and time."""
+    """Set the owner (if we are root), the mode without set-user-id bits, and the time."""
     if os.geteuid() == 0:
         os.fchown(descriptor, info.uid, info.gid)
     os.fchmod(descriptor, info.mode & 0o777)

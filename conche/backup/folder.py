@@ -1,4 +1,4 @@
-"""Writing plain files: the components whose files stand in a backup as they are."""
+"""Writes plain files, for the components whose files are in a backup as they are."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class FolderWriter:
 
     @property
     def owner(self) -> str:
-        """user:group, as numbers, of most of the files."""
+        """The owner of most of the files, as numeric user:group."""
         return self._owners.most_common(1)[0][0] if self._owners else "0:0"
 
     def add(self, info: TarInfo, blocks: Iterable[bytes] = ()) -> None:
-        """One entry. Empty folders are not kept: a backup lists files."""
+        """Write one entry; empty folders are not kept, since a backup lists files."""
         if info.isdir():
             return
         path = self._folder / info.name
@@ -58,7 +58,7 @@ class FolderWriter:
         try:
             digest = _written(path, blocks)
         except FileExistsError:
-            raise  # that is another's
+            raise  # the existing file belongs to another entry
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -67,15 +67,15 @@ class FolderWriter:
         self.stored.append(Stored(info.name, info.size, digest, info.mode & 0o777))
 
     def mark(self) -> object:
-        """Nothing to come back to: a file that fails half-way is gone already."""
+        """Return nothing: a file that fails half-way is removed at once."""
         return None
 
     def back(self, mark: object) -> None:
-        """Take back what was added since."""
+        """Do nothing: nothing half-written is left."""
 
 
 def _written(path: Path, blocks: Iterable[bytes]) -> str:
-    """Write a new file (0600); its sha256."""
+    """Write a new file (0600); return its sha256."""
     digest = hashlib.sha256()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as stream:

@@ -1,4 +1,4 @@
-"""What the components of earlier backups held, and in which of them each is sound: pure decisions over manifests."""
+"""What the components of earlier backups held, and in which backups each is sound: pure decisions over manifests."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from conche.stack import Minimum
 __all__ = ["ACCEPTED", "SMALL_PART", "Amount", "History", "Known", "amount", "history", "judged", "shrinkage"]
 
 SMALL_PART = 10
-"""A component with less than one part in this many of its bytes, or of its entries, has lost its data."""
+"""A component that keeps less than one part in this many of its bytes or entries has lost its data."""
 
 ACCEPTED = "is smaller than before, and that was accepted"
-"""How the manifest says that `--accept-smaller` was given."""
+"""The manifest's words for a component that was accepted by `--accept-smaller`."""
 
 
 @dataclass(frozen=True)
 class Amount:
-    """How much a component holds: bytes before compression, and files, folders and links."""
+    """How much a component holds: bytes before compression, and the number of files, folders and links."""
 
     size: int
     entries: int
@@ -30,7 +30,7 @@ class Amount:
 
 @dataclass(frozen=True)
 class Known:
-    """The newest sound state of a component, and the backup that has it."""
+    """The newest sound state of a component, and the name of the backup that has it."""
 
     backup: str
     record: ComponentRecord
@@ -38,7 +38,7 @@ class Known:
 
 @dataclass
 class History:
-    """What a row of backups tells.
+    """What a series of backups tells about their components.
 
     Attributes:
         newest: the newest sound state of each component.
@@ -49,13 +49,13 @@ class History:
     sound: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def complete(self, name: str, manifest: Manifest) -> bool:
-        """Whether everything that a backup should have is in it, and is not a remnant of what it was."""
+        """Return whether a backup has everything it should, and no component is a remnant of what it was."""
         present = {one for one, record in manifest.components.items() if not record.absent}
         return manifest.complete and present <= self.sound[name]
 
 
 def history(manifests: Iterable[tuple[str, Manifest]]) -> History:
-    """What backups tell of each component, each judged by those before it: older versions judged none of them."""
+    """Judge every component of every backup by the backups before it: older versions did not when making them."""
     told = History()
     for name, one in sorted(manifests, key=lambda pair: (pair[1].created, pair[0])):
         good = {part: record for part, record in one.components.items() if _is_sound(record, told.newest.get(part))}
@@ -72,14 +72,14 @@ def _is_sound(record: ComponentRecord, before: Known | None) -> bool:
 
 
 def amount(record: ComponentRecord) -> Amount:
-    """What a component holds."""
+    """Return how much a component holds."""
     return _sum(record.artifacts, len(record.links))
 
 
 def shrinkage(before: ComponentRecord, now: ComponentRecord) -> str:
-    """Why a component looks as if it had lost its data, with both figures; empty where it does not.
+    """Return why a component seems to have lost its data, with both figures; empty if it does not.
 
-    Logs come and go by themselves. What was dumped in another way has another size.
+    Logs come and go by themselves, and a different way of dumping gives a different size.
     """
     ways = {(one.driver, one.facts.get("form", "")) for one in (before, now)}
     if now.driver == "logs" or now.absent:
@@ -96,11 +96,11 @@ def shrinkage(before: ComponentRecord, now: ComponentRecord) -> str:
 def judged(
     name: str, record: ComponentRecord, before: Known | None, least: Minimum | None, accepted: bool
 ) -> ComponentRecord:
-    """A component as it was dumped, with what is wrong with its size beside that of earlier backups.
+    """Return a component's record, with what is wrong with its size compared to earlier backups added to it.
 
     Args:
-        least: what stack.yaml says it has at least.
-        accepted: the user says that it may have less than before.
+        least: the minimum that stack.yaml declares.
+        accepted: the user says that it may hold less than before.
     """
     now, found = amount(record), []
     if least and (now.size < least.size or now.entries < least.entries):
@@ -118,7 +118,7 @@ def _of(name: str, record: ComponentRecord) -> str:
 
 
 def _archives(before: ComponentRecord, now: ComponentRecord) -> Iterator[tuple[str, Amount, Amount]]:
-    """The archives that both have: one folder of several can be the disk that is not mounted."""
+    """Yield the archives that both have: a single folder of several may be on a disk that is not mounted."""
     old: Mapping[str, Artifact] = {one.path: one for one in before.artifacts if one.members}
     for one in now.artifacts:
         if one.path in old:

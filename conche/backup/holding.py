@@ -1,7 +1,7 @@
-"""Containers that wait while their data are read or exchanged, and go on afterwards whatever happens.
+"""Makes containers wait while their data are read, and resumes them afterwards whatever happens.
 
-What is about to be paused or stopped is written down first. After a kill the next command finds that note, and lets
-the containers go on.
+Containers are noted on disk before they are paused or stopped. After a kill the next command finds the note and resumes
+them.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 __all__ = ["Left", "Waited", "give_up", "held", "left", "noted", "recover"]
 
 NOTE = "waiting.json"
-"""The note about the engine that is meant where none is named; one with an address has a note of its own."""
+"""The note for the default engine; the name for an engine with an address has a hash in front."""
 
 TRIES = 5
-"""How often a container that runs is tried to be paused."""
+"""Number of attempts to pause a running container."""
 
 PAUSE = 0.2
-"""Seconds between two of these tries."""
+"""Seconds between two attempts."""
 
 RECOVERING = 15.0
-"""Seconds within which a container that was paused works again."""
+"""Seconds within which a container that was paused must work again."""
 
 
 @dataclass
 class Waited:
-    """How long containers waited, in words for the manifest, and which of them do not work since."""
+    """How long containers waited, in words for the manifest, and which of them have not worked since."""
 
     words: str = "at rest: no container that uses it ran"
     ill: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Waited:
 
 @dataclass(frozen=True)
 class Left:
-    """What a killed command has left waiting on an engine: containers, and the volumes for which they wait."""
+    """Containers that a killed command has left waiting on an engine, and the volumes they wait for."""
 
     engine: str | None
     ids: tuple[str, ...]
@@ -60,11 +60,11 @@ class Left:
 
 @dataclass(frozen=True)
 class _Note:
-    """What to do after a kill: let these containers go on, and remove the helpers of these volumes.
+    """What to do after a kill: resume these containers, and remove the helpers of these volumes.
 
     Attributes:
         ids: containers that are paused.
-        stopped: containers that are stopped: as asked, or because they could not be paused.
+        stopped: containers that are stopped, as requested or because they could not be paused.
     """
 
     engine: str | None
@@ -79,13 +79,13 @@ class _Note:
 
 @contextlib.contextmanager
 def held(store: Path, engine: Engine, address: str | None, users: Sequence[Container], how: str) -> Iterator[Waited]:
-    """Inside, those of the containers that ran are paused or stopped; `live` leaves them alone. Stands inside `noted`.
+    """Pause or stop the running containers for this block, unless `how` is `live`; use within `noted`.
 
-    One that the engine starts again and again cannot be paused: it is stopped, and started afterwards.
+    A container that keeps restarting cannot be paused: it is stopped, and started afterwards.
 
     Args:
-        store: folder for the note.
-        address: the engine's, as stack.yaml has it.
+        store: the folder for the note.
+        address: the engine's address, as in stack.yaml.
         how: pause, stop or live.
     """
     running = [one for one in users if one.state in ("running", "restarting")]
@@ -115,10 +115,10 @@ def held(store: Path, engine: Engine, address: str | None, users: Sequence[Conta
 
 
 def _ill(engine: Engine, well: Sequence[Container], timeout: float | None) -> tuple[str, ...]:
-    """Which of the containers that were healthy before they waited are not now, with the reason.
+    """Return which containers were healthy before they waited and are not now, with the reason.
 
-    Their healthchecks are run at once: the engine asks again only after a whole interval. One that was stopped begins
-    anew, and is given what its healthcheck allows.
+    Their healthchecks are run at once: the engine would only do so after a whole interval. A container that was stopped
+    starts anew, and gets the time that its healthcheck allows.
     """
     definitions = {one.service: containers.definition(engine, one) for one in well}
     waiting = health.wait(
@@ -131,7 +131,7 @@ def _ill(engine: Engine, well: Sequence[Container], timeout: float | None) -> tu
 
 
 def _hold(store: Path, engine: Engine, note: _Note, one: Container, how: str) -> _Note:
-    """Let one container wait, noted before it does; the note as it is now."""
+    """Note one container, then pause or stop it; return the new note."""
     state = one.state if how == "pause" else ""
     for left in reversed(range(TRIES)):
         if state != "running":
@@ -141,12 +141,12 @@ def _hold(store: Path, engine: Engine, note: _Note, one: Container, how: str) ->
             containers.pause(engine, one.id)
             return planned
         except (NotFound, EngineRefused):
-            # Whatever it is, we did not pause it: what somebody else has paused must stay so.
+            # In any case we did not pause it, and a container that somebody else has paused must stay paused.
             _write(store, note)
             seen = containers.read(engine, one.id)
             if seen is None or seen.state not in ("running", "restarting"):
                 return note
-            # The kernel cannot freeze one in which a healthcheck starts just now, and one that crashes comes and goes.
+            # The kernel cannot freeze a container while a healthcheck starts in it, and a crashing one comes and goes.
             state = seen.state
             if state == "running" and not left:
                 raise
@@ -164,15 +164,15 @@ def _hold(store: Path, engine: Engine, note: _Note, one: Container, how: str) ->
 
 @contextlib.contextmanager
 def noted(store: Path, address: str | None, *volumes: str) -> Iterator[None]:
-    """Inside, helpers are made for these volumes: after a kill the next command removes them."""
+    """Note that helpers for these volumes may exist during this block: after a kill the next command removes them."""
     left = _read(store, address)
-    if left is not None and left.waiting:  # an engine that did not answer a moment ago
+    if left is not None and left.waiting:  # the engine did not answer a moment ago
         _go_on(Engine(left.engine), left)
     _write(store, _Note(address, volumes))
     try:
         yield
     except Unreachable as error:
-        # What was made there may be there still: the note stays, and the next command looks.
+        # The helpers may still exist: keep the note for the next command.
         note = _read(store, address)
         if note is not None and note.waiting:
             raise _left_waiting(note, error) from error
@@ -184,7 +184,7 @@ def noted(store: Path, address: str | None, *volumes: str) -> Iterator[None]:
 
 
 def _forget(store: Path, address: str | None) -> None:
-    """Remove the note, unless containers wait still."""
+    """Remove the note, unless containers are still waiting."""
     note = _read(store, address)
     if note is None or not note.waiting:
         _file(store, address).unlink(missing_ok=True)
@@ -200,16 +200,16 @@ def _write(store: Path, note: _Note) -> None:
 
 
 def left(store: Path) -> list[Left]:
-    """What waits still, by the notes of killed commands; that they were killed only the holder of the target knows."""
+    """Return what the notes say is still waiting; only the holder of the target knows that those commands are dead."""
     notes = [note for file in sorted(store.glob(f"*{NOTE}")) if (note := _parsed(file)) is not None]
     return [Left(note.engine, note.waiting, note.volumes) for note in notes if note.waiting]
 
 
 def recover(site: Site) -> list[NotRestored]:
-    """Let containers go on that a killed command has left waiting, and remove its helpers.
+    """Resume containers that a killed command has left waiting, and remove its helpers.
 
     Returns:
-        What could not be done; it stays noted, and the next command tries again.
+        What could not be done; it stays noted for the next command.
     """
     problems = []
     for file in sorted(site.target.store.glob(f"*{NOTE}")):
@@ -223,7 +223,7 @@ def recover(site: Site) -> list[NotRestored]:
 
 
 def give_up(site: Site) -> None:
-    """Forget which containers wait: somebody else lets them go on."""
+    """Forget which containers wait: somebody else will resume them."""
     for file in site.target.store.glob(f"*{NOTE}"):
         file.unlink()
 
@@ -261,10 +261,10 @@ def _parsed(file: Path) -> _Note | None:
 
 
 def _go_on(engine: Engine, note: _Note) -> None:
-    """Let every container go on that still waits.
+    """Resume every container that still waits.
 
     Raises:
-        NotRestored: one could not; the note has to stay.
+        NotRestored: one could not be resumed; the note has to stay.
     """
     problem: ConcheError | None = None
     for one in note.waiting:

@@ -1,4 +1,4 @@
-"""Work that has to end before containers are held for a backup, such as a pipeline before its forge is stopped."""
+"""Waits for work to end before containers are held for a backup: for a pipeline, say, before its forge is stopped."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from conche.stack import Component
 __all__ = ["WAIT", "wait"]
 
 WAIT = 600.0
-"""Seconds that are waited for work to end, in all services of a component together."""
+"""Seconds to wait for work to end, for all services of a component together."""
 
 PAUSE = 5.0
-"""Seconds between two questions."""
+"""Seconds between two runs of a service's command."""
 
 WORKS = 1
-"""How a service's command ends while something is under way there; 0 is idle, and anything else no answer."""
+"""The exit code of a service's command while work is under way; 0 means idle, anything else is no answer."""
 
 
 def wait(site: Site, component: Component, engine: Engine) -> str:
-    """Wait until nothing is under way in the services that the component names.
+    """Wait until no work is under way in the services that the component names.
 
     Returns:
-        Why it is not so, in words; empty where it is. A service that does not run has nothing under way.
+        Why that could not be established; empty if all are idle. A service that does not run counts as idle.
     """
     assert component.environment is not None
     end = time.monotonic() + WAIT

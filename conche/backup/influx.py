@@ -1,8 +1,8 @@
-"""InfluxDB 2 by the `influx` program in its own container.
+"""Talks to InfluxDB 2 through the `influx` program in its own container.
 
-The operator token is read inside the container: it stands in no argv and leaves it in no output. The exit code of
-`influx backup` says little: a wrong bucket name and a shard that has gone end with 0, so its words and its files are
-looked at.
+The operator token is read inside the container: it appears in no argv and in no output. The exit code of
+`influx backup` says little: it is 0 even for a wrong bucket name or a missing shard, so its output and files are
+examined.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ NO_TOKEN = 77
 ROOM = 'df -Pk "$1" | tail -n 1 | { read -r _ _ _ free _; echo "$free"; }; du -sk "$2" | cut -f 1'
 
 ANSWER, QUERY, COPY = 60.0, 600.0, 3600.0
-"""Seconds for what is answered at once, for what reads the data, and for what moves all of them.
+"""Time limits in seconds for simple requests, for queries over the data, and for copying all of them.
 
-A server that has locked itself up answers nothing any more: deleting a bucket with a damaged block does that.
+A server that has locked itself up never answers: deleting a bucket with a damaged block has that effect.
 """
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -65,11 +65,11 @@ class Influx:
     """An InfluxDB that runs in a container.
 
     Attributes:
-        token_file: file in the container with the operator token.
-        number: that our programs in the container carry.
-        otherwise: where that token is refused, the one that the container's own configuration has is tried: after a
-            restore it may be the valid one.
-        refused: what a refused token was given for.
+        token_file: the file in the container with the operator token.
+        number: the number that marks our programs in the container.
+        otherwise: if that token is refused, try the one in the container's own configuration: after a restore that may
+            be the valid one.
+        refused: the commands for which the token was refused.
     """
 
     engine: Engine
@@ -80,14 +80,14 @@ class Influx:
     refused: list[str] = field(default_factory=list)
 
     def token(self) -> Literal["valid", "refused", "absent"]:
-        """What the server says of the token in the file."""
+        """Return what the server thinks of the token in the file."""
         done = self._exec("influx bucket list", ["sh", "-euc", ASK, "sh", self.token_file], ANSWER)
         if done.exit_code == NO_TOKEN:
             return "absent"
         return "refused" if _is_refused(done) else "valid"
 
     def way_out(self, environment: str) -> list[str]:
-        """What to type where the token in the file is refused, and the container's configuration has the valid one."""
+        """Return what to type if the token in the file is refused and the valid one is in the configuration."""
         asked = rf"""docker exec {self.container.name} sed -n 's/^ *token = "\(.*\)"$/\1/p' {CONFIG}/influx-configs"""
         return [
             f"{asked} | head -n 1 | invoke secrets.set {self.token_file.rpartition('/')[2].removesuffix('.txt')}",
@@ -95,12 +95,12 @@ class Influx:
         ]
 
     def backup(self, folder: str) -> tuple[str, ...]:
-        """Back everything up into a folder of the container; the warnings it gave."""
+        """Back everything up into a folder of the container; return its warnings."""
         done = self._call(CALL, "backup", folder, seconds=COPY)
         return tuple(line for line in (*done.stderr.lines(), *done.stdout.lines()) if re.search(r"\bWARN\b", line))
 
     def restore_all(self, folder: str) -> None:
-        """Replace everything, tokens and users too, by a backup in a folder of the container."""
+        """Replace everything, including tokens and users, by a backup in a folder of the container."""
         self._call(CALL, "restore", folder, "--full", seconds=COPY)
 
     def restore_bucket(self, folder: str, bucket: str, new: str) -> None:
@@ -108,16 +108,16 @@ class Influx:
         self._call(CALL, "restore", folder, "--bucket", bucket, "--new-bucket", new, seconds=COPY)
 
     def buckets(self) -> tuple[str, ...]:
-        """The names of the buckets, without InfluxDB's own."""
+        """Return the names of the buckets, without InfluxDB's own."""
         listed = json.loads(self._call(ORG, "bucket", "list", "--json", seconds=ANSWER).stdout.raw)
         return tuple(sorted(one["name"] for one in listed if not one["name"].startswith("_")))
 
     def delete_bucket(self, name: str) -> None:
-        """Delete a bucket and what is in it."""
+        """Delete a bucket and its content."""
         self._call(ORG, "bucket", "delete", "--name", name, seconds=ANSWER)
 
     def counts(self, bucket: str, start: datetime, stop: datetime) -> dict[str, int]:
-        """Values of each measurement from `start` up to, and without, `stop`: one for each field of a point."""
+        """Count the values of each measurement from `start` to `stop`, exclusive; each field of a point counts."""
         flux = (
             f'from(bucket: "{bucket}") |> range(start: {_flux(start)}, stop: {_flux(stop)})'
             ' |> group(columns: ["_measurement"]) |> count()'
@@ -125,7 +125,7 @@ class Influx:
         return _counted(self._call(ORG, "query", flux, "--raw", seconds=QUERY).stdout.raw)
 
     def delete(self, bucket: str, start: datetime, stop: datetime) -> None:
-        """Delete what lies from `start` up to, and without, `stop`: the server takes the last moment it is told too."""
+        """Delete from `start` to `stop`, exclusive; the server itself treats the end as inclusive."""
         span = ("--start", _flux(start), "--stop", _flux_before(stop))
         self._call(ORG, "delete", "--bucket", bucket, *span, seconds=QUERY)
 
@@ -133,10 +133,10 @@ class Influx:
         """Make a private folder in the container.
 
         Args:
-            size: bytes that will go into it; default: as many as the server's own data take.
+            size: bytes that will go into it; default: the size of the server's own data.
 
         Raises:
-            Refused: there is not so much room.
+            Refused: there is not enough room.
         """
         asked = self._exec("du", ["sh", "-euc", ROOM, "sh", folder.rpartition("/")[0], DATA], QUERY)
         free, taken = [1024 * int(words) for words in asked.require("asking for room").stdout.raw.split()]
@@ -152,7 +152,7 @@ class Influx:
         self._exec("mkdir", ["mkdir", "-m", "700", folder], ANSWER).require("making a folder in the container")
 
     def remove(self, folder: str) -> None:
-        """Remove a folder that was made here; the container may be gone."""
+        """Remove a folder that `make` has made; the container may be gone."""
         self._exec("rm", ["rm", "-rf", folder], QUERY)
 
     def _call(self, script: str, *words: str, seconds: float) -> Completed:
@@ -205,12 +205,12 @@ def _flux(moment: datetime) -> str:
 
 
 def _flux_before(moment: datetime) -> str:
-    """The last nanosecond before a moment of whole seconds."""
+    """Format the last nanosecond before a moment of whole seconds."""
     return f"{moment.astimezone(UTC) - timedelta(seconds=1):%Y-%m-%dT%H:%M:%S}.999999999Z"
 
 
 def _counted(annotated: str) -> dict[str, int]:
-    """Annotated CSV: comment lines, then tables, each with a head of its own."""
+    """Sum the counts in annotated CSV: comment lines, then tables, each with a header of its own."""
     counts: dict[str, int] = {}
     head: Mapping[str, int] = {}
     for row in csv.reader(line for line in annotated.splitlines() if line and not line.startswith("#")):

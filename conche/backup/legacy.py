@@ -1,4 +1,4 @@
-"""Backups that the old shell script made: the same layout, and no list of hashes."""
+"""Backups made by the old shell script: the same layout, but no list of hashes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["described"]
 
 
 def described(site: Site, found: Found) -> Manifest:
-    """The manifest of a backup; for one of the old script, what its files are now.
+    """Return a backup's manifest; for a backup of the old script, make one from its files as they are now.
 
     Raises:
-        CheckFailed: it has a manifest, and that is damaged.
+        CheckFailed: it has a manifest, but a damaged one.
     """
     if (found.folder / FILE).exists():
         return read(found.folder)

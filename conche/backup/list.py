@@ -18,7 +18,7 @@ COLUMNS = ("backup", "age", "size", "new", "verified", "drilled", "state")
 
 
 def list_(call: Invocation) -> Outcome:
-    """Every backup, the newest first."""
+    """List every backup, the newest first."""
     site = open_site(call)
     backups = site.target.backups()
     now = datetime.now(UTC)

@@ -1,7 +1,7 @@
-"""Whether a dump can be loaded over what is there: decided by the two command lines, and by what the dump says.
+"""Judges whether a dump can be loaded over what is there, from the two command lines and from the dump itself.
 
-Programs that dump databases write, unless told otherwise, what fills an empty one; over a full one it fails, or adds to
-it, and psql ends with 0 all the same. Only what is a single call of a known program is judged; a script may do more.
+By default, database dumps are meant for an empty database; loaded over a full one they fail or add to it, and psql ends
+with 0 all the same. Only single calls of known programs are judged: a script may do anything.
 
 Sources: pg_dump(1), pg_restore(1), psql(1) of PostgreSQL 17; mysqldump of MySQL 8.0 and mariadb-dump of MariaDB 11.
 """
@@ -18,10 +18,10 @@ __all__ = ["Call", "Examined", "call_of", "complaints"]
 
 SHELLS = ("sh", "bash", "dash", "ash")
 PREFIXES = {"exec": 0, "env": 0, "gosu": 1, "su-exec": 1, "timeout": 1}
-"""Programs that become another one, and how many words of their own they have."""
+"""Programs that start another one, and how many words of their own come before it."""
 
 HEAD = TAIL = 4096
-"""Bytes in which a dump says what it is, and that it is whole."""
+"""Bytes at the beginning and the end of a dump that say what it is, and that it is complete."""
 
 VALUED = {
     "pg_dump": "deEfFhjnNpStTUZ",
@@ -29,36 +29,36 @@ VALUED = {
     "pg_restore": "dfFhIjLnNpPStTU",
     "psql": "cdfFhLopPRTUv",
 }
-"""The short options of a program that have a value."""
+"""The short options of each program that take a value."""
 
 NAMED = ("--command", "--dbname", "--file", "--format", "--set", "--variable")
-"""The long options with a value that matters here; it may be a word of its own."""
+"""The long options whose value matters here; it may be a separate word."""
 
 MYSQL_DUMPS, MYSQL_CLIENTS = ("mysqldump", "mariadb-dump"), ("mysql", "mariadb")
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a known program.
+    """A single call of a program.
 
     Attributes:
-        options: as (name, value), in their order; what is no option is there without a value.
+        options: (name, value) in order; other arguments are included with an empty value.
     """
 
     program: str
     options: tuple[tuple[str, str], ...] = ()
 
     def has(self, *names: str) -> bool:
-        """Whether one of these options is given."""
+        """Return whether one of these options is given."""
         return any(name in names for name, _ in self.options)
 
     def values(self, *names: str) -> list[str]:
-        """What is given with these options."""
+        """Return the values given for these options."""
         return [value for name, value in self.options if name in names]
 
 
 def call_of(argv: Sequence[str]) -> Call | None:
-    """The one program that an argv calls; None where it is unknown, or calls several."""
+    """Return the one program that an argv calls; None if that is unclear, or there are several."""
     words = _alone(list(argv))
     if not words:
         return None
@@ -67,7 +67,7 @@ def call_of(argv: Sequence[str]) -> Call | None:
 
 
 def complaints(dump: Sequence[str], restore: Sequence[str]) -> list[str]:
-    """Why what `dump` writes cannot replace what is there when `restore` reads it, each with what helps."""
+    """Return why `restore` cannot replace what is there with the output of `dump`, each with a remedy."""
     return list(_complaints(call_of(dump), call_of(restore)))
 
 
@@ -139,7 +139,7 @@ def _by_mysql(dump: Call | None, restore: Call) -> Iterator[str]:
 
 @dataclass
 class Examined:
-    """What a dump says of itself while its blocks pass; nothing of it is kept but a beginning and an end."""
+    """What a dump says about itself, gathered while its blocks pass; only its beginning and end are kept."""
 
     size: int = 0
     head: bytes = b""
@@ -148,20 +148,20 @@ class Examined:
     _rest: bytes = field(default=b"", repr=False)
 
     def feed(self, block: bytes) -> None:
-        """The next block."""
+        """Take the next block."""
         self.size += len(block)
         if len(self.head) < HEAD:
             self.head = (self.head + block)[:HEAD]
         self.tail = (self.tail + block)[-TAIL:]
         if not self.first and (statement := self._statement):
-            # A line may go on in the next block, and no statement that is looked for begins further on in one.
+            # Keep the start of an unfinished line: the pattern matches only there, and it may go on in the next block.
             text = self._rest + block
             found = statement.search(text)
             self.first = found[1] if found else b""
             self._rest = text[text.rfind(b"\n") + 1 :][:200]
 
     def problem(self, restore: Sequence[str]) -> str:
-        """Why it cannot be loaded over what is there; empty where nothing speaks against it."""
+        """Return why it cannot be loaded over what is there; empty if nothing speaks against it."""
         name, end = self._kind
         if end and end not in self.tail:
             return f"it is not whole: a dump of {name} ends with `{end.decode()}`"
@@ -180,7 +180,7 @@ class Examined:
 
     @property
     def _kind(self) -> tuple[str, bytes]:
-        """The program that wrote it, and the last words of that; empty where it is unknown."""
+        """The database system that it is from, and the line that ends such a dump; empty if unknown."""
         if re.search(rb"^-- PostgreSQL database dump\s*$", self.head, re.M):
             return "PostgreSQL", b"-- PostgreSQL database dump complete"
         if re.search(rb"^-- (MySQL|MariaDB) dump ", self.head, re.M):
@@ -198,18 +198,18 @@ _MYSQL = re.compile(rb"^(DROP|/\*!\d+ DROP|CREATE TABLE|INSERT INTO)\b", re.M)
 
 
 def _reads_script(psql: Call) -> bool:
-    """Whether psql takes its commands from stdin."""
+    """Return whether psql reads its commands from stdin."""
     files = psql.values("-f", "--file")
     return not psql.has("-c", "--command") and all(one in ("-", "/dev/stdin") for one in files)
 
 
 def _format(dump: Call) -> str:
-    """The first letter of a dump's format: plain, custom, directory or tar."""
+    """Return the first letter of a dump's format: plain, custom, directory or tar."""
     return next(iter(reversed(dump.values("-F", "--format"))), "p")[:1] or "p"
 
 
 def _alone(argv: list[str]) -> list[str]:
-    """The words of the one program that an argv means, without what only starts it; none where there are several."""
+    """Return the words of the one program that an argv runs, without its launchers; none if there are several."""
     while argv:
         name = PurePosixPath(argv[0]).name
         if name in SHELLS:
@@ -227,7 +227,7 @@ def _alone(argv: list[str]) -> list[str]:
 
 
 def _split(script: str) -> list[str]:
-    """The words of a shell line that is one simple command; none where it is more."""
+    """Return the words of a shell line if it is one simple command, else none."""
     lexer = shlex.shlex(script.strip(), posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     try:
@@ -239,10 +239,10 @@ def _split(script: str) -> list[str]:
 
 
 def _options(words: Sequence[str], valued: str | None) -> Iterator[tuple[str, str]]:
-    """Options as getopt_long(3) reads them, each with its value.
+    """Yield options as getopt_long(3) reads them, each with its value.
 
     Args:
-        valued: the short options with a value; None where they are unknown, and one letter is one option.
+        valued: the short options that take a value; None if unknown, then every such word is one option.
     """
     left = list(words)
     while left:
@@ -257,7 +257,7 @@ def _options(words: Sequence[str], valued: str | None) -> Iterator[tuple[str, st
 
 
 def _cluster(letters: str, valued: str, left: list[str]) -> Iterator[tuple[str, str]]:
-    """Short options in one word, the last of which may have a value, there or in the next word."""
+    """Yield the short options of one word; the last may have a value, in the same word or in the next."""
     for place, letter in enumerate(letters):
         if letter in valued:
             rest = letters[place + 1 :]

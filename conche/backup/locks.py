@@ -1,4 +1,4 @@
-"""The locks of a backup command: environments by name, then the target; what a killed one has left is settled first."""
+"""Takes the locks of a backup command, environments by name and then the target, and settles what was left before."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from conche.stack import Component
 __all__ = ["Environments", "Needs", "environments_of", "locked", "resting"]
 
 PATIENCE = 10.0
-"""Seconds for which a command waits for a lock, where neither its user nor stack.yaml says how long."""
+"""Seconds that a command waits for a lock if neither its user nor stack.yaml says how long."""
 
 
 @dataclass
 class Needs:
-    """The environments that have to stay as they are while components are read.
+    """The environments that must not change while components are read.
 
     Attributes:
-        of: environments, by component; one that is read while everything goes on needs none.
+        of: the environments that each component needs; one that is read while everything runs on needs none.
         lost: environments whose engine does not answer, with the error.
     """
 
@@ -39,11 +39,11 @@ class Needs:
 
     @property
     def all(self) -> set[str]:
-        """Every one that is needed."""
+        """All environments that are needed."""
         return set[str]().union(*self.of.values())
 
     def require(self, component: str) -> None:
-        """See that what a component needs is held.
+        """Check that the environments that a component needs could be locked.
 
         Raises:
             Unreachable: an engine does not answer.
@@ -54,10 +54,10 @@ class Needs:
 
 
 class Environments:
-    """Environments that are held, each until it is let go.
+    """Locked environments, which can be released one by one.
 
     Args:
-        lock: what holds the environment of a name.
+        lock: returns the lock of an environment, by its name.
     """
 
     def __init__(self, lock: Callable[[str], contextlib.AbstractContextManager[object]]) -> None:
@@ -71,10 +71,10 @@ class Environments:
         self.keep(())
 
     def take(self, name: str) -> None:
-        """Hold an environment.
+        """Lock an environment.
 
         Raises:
-            Locked: somebody else does.
+            Locked: somebody else holds it.
             Unreachable: its engine does not answer.
         """
         with contextlib.ExitStack() as stack:
@@ -82,7 +82,7 @@ class Environments:
             self._open[name] = stack.pop_all()
 
     def keep(self, names: Collection[str]) -> None:
-        """Let go of all but these."""
+        """Release all but these."""
         with contextlib.ExitStack() as closing:
             for name in [one for one in self._open if one not in names]:
                 closing.push(self._open.pop(name))
@@ -100,16 +100,16 @@ def locked(
     lost: dict[str, Unreachable] | None = None,
     settles: bool = True,
 ) -> Iterator[Environments]:
-    """Hold environments and the target, after settling what a killed command has left. A dry run holds nothing.
+    """Lock environments and the target, and settle what a killed command has left. A dry run locks nothing.
 
-    What is left can be seen by the holder of the target only. Where it concerns further environments, everything is let
-    go and taken again in the right order.
+    Only the holder of the target can see what is left. If it concerns further environments, everything is released and
+    locked again in the right order.
 
     Args:
-        wait: seconds to wait for the target; default: `PATIENCE`, unless `--lock-wait` says otherwise.
-        patience: seconds to wait for each environment; the default is the same.
-        lost: takes the environments whose engines do not answer; without it, that is an error.
-        settles: whether to settle what is left; otherwise it is held for whoever does.
+        wait: seconds to wait for the target; default: `--lock-wait`, else `PATIENCE`.
+        patience: seconds to wait for each environment; the same default.
+        lost: collects the environments whose engines do not answer; without it, that is an error.
+        settles: settle what is left; otherwise only lock the environments that it concerns, for the caller to do so.
 
     Raises:
         Locked: with the holder and its purpose.
@@ -158,12 +158,12 @@ def _warn(site: Site) -> None:
 
 
 def _left(site: Site, lost: dict[str, Unreachable], *, stuck: bool) -> set[str]:
-    """The environments in which a killed command has left something that has to be settled.
+    """Return the environments in which a killed command has left something to settle.
 
-    An engine that has not answered is not asked again: settling says what is wrong with it.
+    An engine that has not answered is not asked again: settling will report what is wrong with it.
 
     Args:
-        stuck: also by a restore that only `backup.settle` takes back.
+        stuck: include a restore that only `backup.settle` takes back.
     """
     waiting = holding.left(site.target.store)
     swaps = [Swap(note.engine, volume) for note in waiting for volume in note.volumes]
@@ -192,7 +192,7 @@ def _left(site: Site, lost: dict[str, Unreachable], *, stuck: bool) -> set[str]:
 
 
 def _of_volume(site: Site, swap: Swap, lost: dict[str, Unreachable]) -> set[str]:
-    """The environments that have to do with a volume: by stack.yaml, and by what uses it now."""
+    """Return the environments that a volume concerns: by stack.yaml, and by the containers that use it now."""
     declared = [one for one in site.section.components.values() if one.volume == swap.volume]
     names = {one.environment for one in declared if one.environment and _address(site, one) == swap.engine}
     if names & lost.keys():
@@ -205,14 +205,14 @@ def _of_volume(site: Site, swap: Swap, lost: dict[str, Unreachable]) -> set[str]
 
 
 def environments_of(site: Site, found: Iterable[User]) -> set[str]:
-    """The environments that containers belong to; some belong to none of this stack."""
+    """Return the environments that containers belong to; a container may belong to none of this stack."""
     environments = site.stack.environments.items()
     projects = {(one.engine, site.stack.project(name)): name for name, one in environments}
     return {projects[place] for one in found if (place := (one.address, one.container.project)) in projects}
 
 
 def resting(site: Site) -> Needs:
-    """What has to stay as it is while a backup is made: what it pauses, stops, or finds stopped."""
+    """Return what must not change while a backup is made: what it pauses, stops, or finds stopped."""
     needs = Needs()
     for name, component in site.section.components.items():
         if component.driver == "volume" and component.consistency != "live":
@@ -224,7 +224,7 @@ def resting(site: Site) -> Needs:
 
 
 def _runs(site: Site, component: Component) -> bool:
-    """Whether a database is read while it runs; where nobody knows, reading it says why."""
+    """Return whether a database is read while it runs; if that is unknown, assume so: reading it reports why."""
     assert component.environment is not None
     if site.stack.environments[component.environment].swarm:
         return True

@@ -1,4 +1,4 @@
-"""The log of a scheduled command: everything it says goes to a file, which is rotated before."""
+"""Sends everything that a scheduled command prints to a log file, which is rotated first."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from conche.outcome import Outcome
 __all__ = ["logged"]
 
 LARGEST = 1 << 20
-"""Bytes from which on a log is put aside before it is written on."""
+"""Size in bytes from which a log is rotated before it is written to."""
 
 KEPT = 4
 
 
 def logged(path: str | None, work: Callable[[], Outcome]) -> Outcome:
-    """Do the work with stdout and stderr going to the end of that file, from now on; without one, as ever."""
+    """Do the work with stdout and stderr appended to that file, for the rest of the process; without one, as usual."""
     if path is None:
         return work()
     file = Path(path)

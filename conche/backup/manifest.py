@@ -1,7 +1,7 @@
 """The manifest of a backup: manifest.json for programs, MANIFEST.txt for people.
 
-manifest.json lists every file with size and sha256 and ends with a digest of itself. It is read back byte for byte: a
-single bit that is different is found, also one that leaves valid JSON.
+manifest.json lists every file with size and sha256 and ends with a digest of itself. It is compared byte for byte when
+it is read, so that even a single changed bit that leaves valid JSON is found.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ FILE = "manifest.json"
 TEXT = "MANIFEST.txt"
 SCHEMA = f"conche-backup/{MANIFEST.number}"
 LARGEST = 256 << 20
-"""Bytes of a manifest that are read; a million artifacts need less."""
+"""Maximum bytes of a manifest that are read; a million artifacts need less."""
 
 
 class Foreign(CheckFailed):
-    """A manifest that is whole, and of a format that this version does not know."""
+    """A manifest that is undamaged, but in a format that this version does not know."""
 
     def __init__(self, folder: Path, schema: str, tools: object) -> None:
         made = tools.get("conche") if isinstance(tools, Mapping) else None
@@ -70,10 +70,10 @@ class Artifact(_Record):
 
     Attributes:
         path: relative to the backup.
-        mode: of the source; the file in the backup is 0600.
-        members: entries of the tar in it; 0 where it is no archive.
-        content: bytes of the files in that tar, unpacked; of what was compressed, where it is no tar.
-        pieces: compressed bytes of each of its gzip members, with spaces between them.
+        mode: the mode of the source; the file in the backup is 0600.
+        members: number of entries of the tar in it; 0 if it is no archive.
+        content: total size of the files in that tar, unpacked, in bytes; if it is no tar, of what was compressed.
+        pieces: compressed size of each of its gzip members in bytes, separated by spaces.
     """
 
     path: str
@@ -104,8 +104,8 @@ class ComponentRecord(_Record):
     """One component as it was backed up.
 
     Attributes:
-        consistency: at which moment the data are, in words.
-        absent: there was nothing to back up, and that is allowed.
+        consistency: as of which moment the data are, in words.
+        absent: nothing of it is in the backup.
     """
 
     driver: str
@@ -119,7 +119,7 @@ class ComponentRecord(_Record):
 
     @property
     def size(self) -> int:
-        """Bytes of its artifacts."""
+        """Total size of its artifacts in bytes."""
         return sum(artifact.size for artifact in self.artifacts)
 
     @property
@@ -132,9 +132,9 @@ class Manifest(_Record):
     """A backup.
 
     Attributes:
-        created: when it was begun, UTC.
+        created: when it was begun, in UTC.
         seconds: how long it took.
-        complete: nothing is missing that should be there.
+        complete: nothing that should be there is missing.
         text: MANIFEST.txt.
     """
 
@@ -153,7 +153,7 @@ class Manifest(_Record):
 
     @property
     def size(self) -> int:
-        """Bytes of all artifacts."""
+        """Total size of all artifacts in bytes."""
         return sum(record.size for record in self.components.values())
 
     @property
@@ -162,24 +162,24 @@ class Manifest(_Record):
         return tuple(f"{name}: {words}" for name, record in self.components.items() for words in record.harm)
 
     def artifacts(self) -> Iterator[Artifact]:
-        """Every file but the manifest itself."""
+        """Yield every file except the manifest itself."""
         for record in self.components.values():
             yield from record.artifacts
         if self.text is not None:
             yield self.text
 
     def render(self) -> bytes:
-        """The bytes of manifest.json."""
+        """Return the bytes of manifest.json."""
         content = self.model_dump(mode="json")
         return _rendered({**content, "digest": _digest(content)})
 
 
 def read(folder: Path) -> Manifest:
-    """The manifest of the backup in `folder`.
+    """Read the manifest of the backup in `folder`.
 
     Raises:
-        CheckFailed: it is missing, or different from what was written, by as much as a bit.
-        Foreign: another version has written it, in a format that this one does not know.
+        CheckFailed: it is missing, or differs from what was written by as little as a bit.
+        Foreign: another version has written it in a format that this one does not know.
     """
     try:
         with (folder / FILE).open("rb") as stream:
@@ -212,7 +212,7 @@ def _rendered(content: Mapping[str, object]) -> bytes:
 
 
 def text(manifest: Manifest) -> str:
-    """MANIFEST.txt."""
+    """Return the content of MANIFEST.txt."""
     local = manifest.created.astimezone()
     lines = [
         f"Backup: {manifest.name}",
@@ -241,7 +241,7 @@ def text(manifest: Manifest) -> str:
 
 
 def human_size(size: float) -> str:
-    """Bytes for people: 1.5 MB."""
+    """Format a number of bytes for people, such as 1.5 MB."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""The mark by which a target is known again: a disk that is not mounted leaves an empty folder in its place."""
+"""The mark that identifies a target: a disk that is not mounted leaves an empty folder in its place."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ __all__ = ["FILE", "Mark"]
 FILE = ".conche-target"
 
 REMEMBERED = 20
-"""Marks that are remembered of one path: disks may take turns there."""
+"""Number of marks that are remembered for one path: disks may take turns there."""
 
 LARGEST = 4096
-"""Bytes of a mark that are read."""
+"""Maximum bytes of a mark that are read."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """The mark of a target, and what this user's state remembers of it."""
+    """The mark of a target, and what this user's state folder remembers of it."""
 
     folder: Path
     stack: str
 
     def require(self) -> None:
-        """See that a target that had a mark has one.
+        """Check that a target that had a mark still has one.
 
         Raises:
-            Unreachable: it has none, so that another folder stands in its place.
+            Unreachable: it has none, so another folder must be in its place.
         """
         if self.is_lost():
             raise Unreachable(
@@ -48,11 +48,11 @@ class Mark:
             )
 
     def is_lost(self) -> bool:
-        """Whether `require` would refuse."""
+        """Return whether `require` would refuse."""
         return self._present() is None and bool(self._remembered())
 
     def require_known(self) -> None:
-        """See that this version may change what is in the target.
+        """Check that this version may change what is in the target.
 
         Raises:
             WrittenByNewer: a later version keeps backups there in a format that this one does not know.
@@ -62,16 +62,16 @@ class Mark:
                 raise problem
 
     def settle(self) -> None:
-        """Make the mark where there is none or an older one, and remember it.
+        """Write the mark if there is none or only an older one, and remember it.
 
-        A kill between the two is made good by the next call.
+        After a kill between the two, the next call completes it.
 
-        A full disk, or a state folder that cannot be written, is no reason to prune nothing or to have no backup: see
+        A full disk, or a state folder that cannot be written, must not prevent pruning or a backup: see
         `is_remembered`.
         """
         number = self._present() or uuid.uuid4().hex
         with contextlib.suppress(OSError):
-            # By it older versions learn that they may change nothing any more, so it is lifted before all else.
+            # The mark tells older versions that they may no longer change anything, so it is raised before all else.
             if not self._present() or number_of(_read(self.folder / FILE)) < TARGET.number:
                 mark = json.dumps(TARGET.stamped({"target": number}))
                 write_atomic(self.folder / FILE, mark.encode() + b"\n", mode=0o600)
@@ -85,11 +85,11 @@ class Mark:
             write_atomic(self._state, json.dumps(SEEN.stamped(content)).encode(), mode=0o600)
 
     def is_remembered(self) -> bool:
-        """Whether the absence of this mark would be noticed."""
+        """Return whether the absence of this mark would be noticed."""
         return self._present() in self._remembered()
 
     def sweep(self) -> None:
-        """Remove what a kill has left half written."""
+        """Remove files that a kill has left half-written."""
         for half in self.folder.glob(f".{FILE}.????????"):
             half.unlink(missing_ok=True)
         for half in self._state.parent.glob(f".{self._state.name}.????????"):
@@ -101,7 +101,7 @@ class Mark:
         return state_folder() / self.stack / f"target-{place}.json"
 
     def _present(self) -> str | None:
-        """The target's number; None where there is no mark, empty where it cannot be read."""
+        """Return the target's number; None if there is no mark, empty if it cannot be read."""
         try:
             (self.folder / FILE).stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -122,7 +122,7 @@ class Mark:
 
 
 def _read(file: Path) -> object:
-    """What a small file says; None where it cannot be read."""
+    """Return the JSON content of a small file; None if it cannot be read."""
     try:
         with file.open("rb") as stream:
             return json.loads(stream.read(LARGEST))

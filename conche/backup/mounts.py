@@ -1,4 +1,4 @@
-"""Whether a folder is on a disk of its own, as the kernel lists what is mounted."""
+"""Tells whether a folder is on a disk of its own, by the kernel's list of mounts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOUNTINFO = Path("/proc/self/mountinfo")
 
 
 def mount_points(text: str) -> frozenset[Path]:
-    """The mount points in a mountinfo file, proc_pid_mountinfo(5): the fifth field, with octal escapes."""
+    """Return the mount points in a mountinfo file, proc_pid_mountinfo(5): the fifth field, with octal escapes."""
     fields = [line.split(" ") for line in text.splitlines()]
     return frozenset(Path(_unescaped(line[4])) for line in fields if len(line) > 4)
 
@@ -25,12 +25,12 @@ def _unescaped(name: str) -> str:
 
 
 def mount_of(path: Path, mounts: Collection[Path]) -> Path:
-    """The mount point that a resolved path is on."""
+    """Return the mount point that a resolved path is on."""
     return next((one for one in (path, *path.parents) if one in mounts or os.path.ismount(one)), Path("/"))
 
 
 def unmounted(root: Path, component: Component) -> Iterator[str]:
-    """The paths of a component that wants them mounted, and that are on the checkout's or the root's file system."""
+    """Yield the paths that a component wants mounted, but that are on the checkout's or the root's file system."""
     if not component.mounted:
         return
     mounts = _mounts()
@@ -41,7 +41,7 @@ def unmounted(root: Path, component: Component) -> Iterator[str]:
 
 
 def _fixed(pattern: str) -> Path:
-    """What of a pattern is no pattern."""
+    """Return the leading part of a pattern that has no wildcards."""
     parts = Path(pattern).parts
     signs = next((place for place, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
     return Path(*parts[:signs])
@@ -50,5 +50,5 @@ def _fixed(pattern: str) -> Path:
 def _mounts() -> frozenset[Path]:
     try:
         return mount_points(os.fsdecode(MOUNTINFO.read_bytes()))
-    except OSError:  # no Linux: os.path.ismount alone then, which does not see a bind mount of the same file system
+    except OSError:  # not Linux: os.path.ismount alone must do, which misses bind mounts of the same file system
         return frozenset()

@@ -1,4 +1,4 @@
-"""Restoring what only a running program can take: a dump of the state before is the way back, after a kill too."""
+"""Restores data that only a running program can load; a dump made just before can reverse it, even after a kill."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ __all__ = [
 
 
 def is_online(source: Source) -> bool:
-    """Whether a component is restored by the program that serves it, while that runs."""
+    """Return whether a component is restored through the program that serves it, while that runs."""
     return source.record.driver == "command" or source.record.facts.get("form") == "online"
 
 
 def require_replacing(sources: Sequence[Source]) -> None:
-    """Refuse where the programs that stack.yaml names cannot put a dump in the place of what is there.
+    """Refuse if the programs that stack.yaml names cannot replace what is there by a dump.
 
     Raises:
-        NotFound: stack.yaml does not say any more how a component is restored.
-        Refused: it would fail, or be added to what is there.
+        NotFound: stack.yaml no longer says how a component is restored.
+        Refused: the restore would fail, or add to what is there.
     """
     for source in filter(is_online, sources):
         component = _declared(source.site, source.name)
@@ -56,10 +56,10 @@ def require_replacing(sources: Sequence[Source]) -> None:
 
 
 def require_loadable(sources: Sequence[Source]) -> None:
-    """Refuse where a dump itself says that it cannot be loaded over what is there.
+    """Refuse if a dump itself shows that it cannot be loaded over what is there.
 
     Raises:
-        Refused: it is not whole, or would be added to what is there.
+        Refused: the dump is incomplete, or would add to what is there.
     """
     for source in filter(is_online, sources):
         component = _declared(source.site, source.name)
@@ -81,7 +81,7 @@ def _cannot_replace(source: Source, problems: Sequence[str]) -> Refused:
 
 
 def writers(site: Site, names: Iterable[str]) -> dict[str, User]:
-    """The running containers of services that stop while a running program takes its data."""
+    """Return the running containers of services that have to stop while a running program loads its data."""
     found: dict[str, User] = {}
     for name in names:
         component = site.section.components.get(name)
@@ -92,11 +92,11 @@ def writers(site: Site, names: Iterable[str]) -> dict[str, User]:
 
 @dataclass
 class Given:
-    """What came of giving running programs the data of a backup.
+    """The result of giving running programs the data of a backup.
 
     Attributes:
-        shut_out: what to say and to type where a database refuses now what its users go by.
-        unkept: components whose writers did not stop; what they wrote since this moment until the other one is gone.
+        shut_out: what to say and to type if a database now refuses the token that its users have.
+        unkept: components whose writers did not stop, with the moments between which everything written is lost.
     """
 
     proofs: list[Proof] = field(default_factory=list)
@@ -105,7 +105,7 @@ class Given:
 
     @property
     def warnings(self) -> list[str]:
-        """What may be missed."""
+        """Warnings about data that may be missed."""
         return [
             f"{name}: what was written to it between {since:%H:%M:%S} and {until:%H:%M:%S} UTC is neither in the"
             " restored data nor in the copy put aside; name what writes to it under its `services` in stack.yaml"
@@ -114,13 +114,13 @@ class Given:
 
 
 def dump_before(site: Site, sources: Sequence[Source], journal: Journal, *, blind: bool) -> dict[str, datetime]:
-    """Dump what is there now, into the staging folder, and see that this can be loaded again: it is the way back.
+    """Dump what is there now into the staging folder, as the way back, and check that it can be loaded again.
 
     Args:
-        blind: go on without a way back where what is there cannot be dumped.
+        blind: go on without a way back if what is there cannot be dumped.
 
     Returns:
-        Since when what is written to a component is not in its dump.
+        For each component, since when what is written to it is no longer in its dump.
     """
     since = {}
     for source in sources:
@@ -134,7 +134,7 @@ def dump_before(site: Site, sources: Sequence[Source], journal: Journal, *, blin
         folder = journal.staging(site.own) / source.name
         try:
             _dump_before(site, source, folder)
-        except (NotFound, Unreachable):  # then nothing can be loaded either
+        except (NotFound, Unreachable):  # in that case nothing can be loaded either
             raise
         except ConcheError as error:
             if not blind:
@@ -146,13 +146,13 @@ def dump_before(site: Site, sources: Sequence[Source], journal: Journal, *, blin
 
 
 def restore(site: Site, sources: Sequence[Source], journal: Journal, since: Mapping[str, datetime]) -> Given:
-    """Let the programs take their data, each written down first, and see what they answer then.
+    """Have the programs load their data, journalling each one first, and compare what their checks answer then.
 
     Args:
-        since: when the dumps began that are the way back.
+        since: when the dumps that are the way back were begun.
 
     Raises:
-        CheckFailed: one holds something else than was backed up.
+        CheckFailed: a component does not hold what was backed up.
     """
     given = Given()
     for source in sources:
@@ -171,10 +171,10 @@ def restore(site: Site, sources: Sequence[Source], journal: Journal, since: Mapp
 
 
 def take_back(site: Site, journal: Journal) -> None:
-    """Give the programs that a restore has begun to feed what they held before; can be done again.
+    """Give the programs that a restore has begun to feed their old data back; can be repeated.
 
     Raises:
-        CheckFailed: one answers otherwise than before the restore.
+        CheckFailed: a check answers differently from before the restore.
     """
     for name in reversed(journal.fed):
         if name in journal.blind:
@@ -185,7 +185,7 @@ def take_back(site: Site, journal: Journal) -> None:
             before_it = {path.name: path for path in (journal.staging(site.own) / name).iterdir()}
             _give(site, name, before_it, again=True)
         except ConcheError:
-            # What is loaded in one transaction fails as a whole: then everything is as it was.
+            # A load in one transaction fails as a whole, and then everything is as it was.
             if before is None or ask(site, name, component) != before:
                 raise
         if before is not None:
@@ -231,7 +231,7 @@ def _dump_before(site: Site, source: Source, folder: Path) -> None:
 
 
 def _examined(files: Iterable[Path]) -> Examined:
-    """A dump, read to its end."""
+    """Read a dump to its end, and return what it says about itself."""
     found = Examined()
     for file in files:
         for block in blocks(file):
@@ -240,13 +240,13 @@ def _examined(files: Iterable[Path]) -> Examined:
 
 
 def _give(site: Site, name: str, dump: Mapping[str, Path], *, again: bool = False) -> list[str]:
-    """Let the program take a dump, by the names of its files: an InfluxDB is replaced with its tokens and users.
+    """Have the program load a dump, given as files by name; an InfluxDB is replaced including its tokens and users.
 
     Args:
-        again: it is what the program held before.
+        again: the dump is what the program held before.
 
     Returns:
-        What is to be said of it afterwards.
+        Lines to show to the user afterwards.
     """
     component = _declared(site, name)
     if component.driver == "influxdb":
@@ -260,14 +260,14 @@ def _give(site: Site, name: str, dump: Mapping[str, Path], *, again: bool = Fals
             component.restore,
             number=program.number,
             stdin=blocks(file),
-            on_line=lambda _: None,  # a program that says a line for each row it takes is not kept word for word
+            on_line=lambda _: None,  # with a listener only the end is kept: a program may print a line for each row
         )
     done.require(f"restoring {name}")
     return []
 
 
 def _give_influx(site: Site, component: Component, dump: Mapping[str, Path], *, again: bool) -> list[str]:
-    """At each moment one of two tokens is the valid one, wherever this is ended: the file's or the configuration's."""
+    """Replace data and configuration; at every moment the token in the file or in the configuration is valid."""
     with put_dump(site, component, dump[influxdb.DATA_FILE]) as (influx, folder):
         first = not again and influx.token() == "valid"
         if first:
@@ -289,7 +289,7 @@ def _put_configuration(influx: Influx, dump: Mapping[str, Path]) -> None:
 
 @contextmanager
 def put_dump(site: Site, component: Component, archive: Path) -> Iterator[tuple[Influx, str]]:
-    """The database, and a dump in a folder of its container, gone afterwards."""
+    """Provide the database, and a dump in a folder of its container that is removed afterwards."""
     influx, folder = influxdb.opened(site, component), influxdb.scratch()
     with running.noted(site, component, influx.container, folder=folder) as program:
         influx = replace(influx, number=program.number)

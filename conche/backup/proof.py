@@ -1,7 +1,7 @@
-"""Whether a restore brought back what was backed up: by what a component's `check` answers, then, before and now.
+"""Judges whether a restore brought back what was backed up, by comparing the answers of a component's `check`.
 
-The answer is asked before a dump and after it, since an application may write meanwhile; both are kept with the backup.
-A restore is proven by an answer that is one of the two, or lies between them in every number that has moved.
+The check runs before and after a dump, since an application may write meanwhile; both answers are kept with the backup.
+A restore is proven if its answer equals one of the two, or lies between them in every number that has moved.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from conche.stack import Component
 __all__ = ["Proof", "ask", "compared", "dumped", "judged", "recorded", "require_same"]
 
 PATIENCE = 600.0
-"""Seconds that a check has for its answer."""
+"""Seconds that a check may take to answer."""
 
 LARGEST = 64 << 10
-"""Characters of an answer: it stands in the manifest."""
+"""Maximum characters of an answer: it goes into the manifest."""
 
 SHOWN = 200
-"""Characters of an answer that are shown where two differ."""
+"""Maximum characters shown of each of two answers that differ."""
 
 BEFORE, AFTER = "check", "check after"
-"""The facts of a component that hold the answers; the second only where it is another one."""
+"""The keys of a component's facts for the answers; the second only if that answer is different."""
 
 NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
-"""Splits an answer into text and numbers, by turns."""
+"""Splits an answer into alternating text and numbers."""
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What is known of a component after its restore.
+    """Whether a restored component is proven to be what was backed up.
 
     Attributes:
-        why: in words.
+        why: the reason, in words.
     """
 
     component: str
@@ -56,16 +56,16 @@ class Proof:
         return f"{self.component}: {'proven' if self.proven else 'not proven'}: {self.why}"
 
     def as_json(self) -> dict[str, object]:
-        """The fields."""
+        """Return the fields."""
         return {"component": self.component, "proven": self.proven, "why": self.why}
 
 
 def ask(site: Site, name: str, component: Component) -> str:
-    """What a component's check answers now.
+    """Run a component's check, and return its answer.
 
     Raises:
         NotFound: its service does not run.
-        ToolFailed: it failed, or answers more than is kept.
+        ToolFailed: it failed, or its answer is too long to be kept.
         Unreachable: it did not answer in time.
     """
     container = serving(site, component)
@@ -77,7 +77,7 @@ def ask(site: Site, name: str, component: Component) -> str:
             number=program.number,
             timeout=PATIENCE,
             exact=True,
-            on_line=lambda _: None,  # with somebody who listens to each line no more than a long answer's end is kept
+            on_line=lambda _: None,  # with a listener only the end of a long answer is kept
         )
     if not done.ok:
         raise ToolFailed(
@@ -96,12 +96,12 @@ def ask(site: Site, name: str, component: Component) -> str:
 
 
 def dumped(task: Dumping) -> ComponentRecord:
-    """Dump a component, with what its check answers before and after; degraded where it does not answer."""
+    """Dump a component, and record its check's answers before and after; it is degraded if the check fails."""
     if not task.component.check:
         return dump(task)
     try:
         first = ask(task.site, task.name, task.component)
-    except NotFound:  # at rest it is dumped as files, and exchanged as such; or its dump fails for the same reason
+    except NotFound:  # its files are dumped, and later exchanged, at rest; or its dump fails for the same reason
         return dump(task)
     except ConcheError as error:
         return _unproven(task, dump(task), error)
@@ -121,7 +121,7 @@ def _unproven(task: Dumping, record: ComponentRecord, error: ConcheError) -> Com
 
 
 def recorded(record: ComponentRecord) -> tuple[str, ...]:
-    """What the check answered around the dump; nothing where it was not asked."""
+    """Return the check's answers before and after the dump; nothing if it was not run."""
     return tuple(record.facts[name] for name in (BEFORE, AFTER) if name in record.facts)
 
 
@@ -129,7 +129,7 @@ Likeness = Literal["same", "unclear", "other"]
 
 
 def compared(then: Sequence[str], now: str) -> Likeness:
-    """How an answer compares with those around the dump; unclear where only that differs which moved meanwhile."""
+    """Compare an answer with those before and after the dump; unclear if it differs only in what moved meanwhile."""
     if now in then:
         return "same"
     if len(then) < 2:
@@ -149,14 +149,14 @@ def _between(first: str, second: str, now: str) -> bool:
 
 
 def judged(name: str, record: ComponentRecord, before: str | None, now: str | None) -> Proof:
-    """What the answers prove of a restored component.
+    """Return what the answers prove about a restored component.
 
     Args:
-        before: the answer before the restore; None where there was none.
-        now: the answer after it; None where the component has no check.
+        before: the answer before the restore; None if there was none.
+        now: the answer after it; None if the component has no check.
 
     Raises:
-        CheckFailed: it is not what was backed up.
+        CheckFailed: the component is not what was backed up.
     """
     then = recorded(record)
     if now is None:
@@ -175,10 +175,10 @@ def judged(name: str, record: ComponentRecord, before: str | None, now: str | No
 
 
 def require_same(name: str, before: str, now: str) -> None:
-    """See that what was there before a restore is there again.
+    """Check that what was there before a restore is there again.
 
     Raises:
-        CheckFailed: the check answers otherwise.
+        CheckFailed: the check answers differently.
     """
     if before != now:
         raise _different(name, f"{name} was given its old data again, and its check answers otherwise.", before, now)
@@ -194,6 +194,6 @@ def _different(name: str, message: str, wanted: str, now: str) -> CheckFailed:
 
 
 def _short(answer: str) -> str:
-    """An answer on one line, without anything that a terminal would obey."""
+    """Return an answer as one line, without control characters that a terminal would obey."""
     said = ascii(answer)
     return said if len(said) <= SHOWN else f"{said[:SHOWN]}…"

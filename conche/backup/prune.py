@@ -1,4 +1,4 @@
-"""backup.prune: what retention does not keep, with a reason for each, and the refusals that protect the rest."""
+"""backup.prune: deletes what retention does not keep, with a reason for each, and refuses when it would be unsafe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from conche.stack import KINDS, Kind, Retention
 __all__ = ["Candidate", "Decision", "clock_problem", "decide", "decide_future", "newest_sound", "prune", "prune_after"]
 
 LONGEST_GAP = timedelta(days=45)
-"""A newest backup older than this more likely means a wrong clock than a long holiday."""
+"""If the newest backup is older than this, a wrong clock is more likely than a long holiday."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Candidate:
     Attributes:
         complete: nothing is missing from it, and no component has lost its data.
         sound: the components that are complete in it.
-        foreign: who has made it, where this version cannot read its manifest.
+        foreign: who made it, if this version cannot read its manifest.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Decision:
 
 
 def clock_problem(backups: Sequence[Candidate], now: datetime) -> str:
-    """Why no age can be trusted just now; empty where it can. One from the future says nothing of today."""
+    """Return why the clock cannot be trusted; empty if it can. Backups from the future are ignored."""
     past = [one for one in backups if not is_future(one.created, now)]
     newest = max(past, key=lambda one: one.created, default=None)
     if newest and now - newest.created > LONGEST_GAP:
@@ -60,11 +60,11 @@ def clock_problem(backups: Sequence[Candidate], now: datetime) -> str:
 
 
 def decide(backups: Sequence[Candidate], retention: dict[Kind, Retention], now: datetime) -> list[Decision]:
-    """What stays and what goes, the newest first: pure.
+    """Decide which backups stay and which go, the newest first; a pure function.
 
-    One goes only if it is older than its kind's days, as many newer verified and complete ones of its kind as the
-    retention wants are there, and no component has its newest sound state in it. One from the future stays and counts
-    for nothing, and so does one that this version cannot read: it cannot know what is in it.
+    A backup goes only if it is older than its kind's days, if there are as many newer verified and complete ones of its
+    kind as the retention wants, and if it has no component's newest sound state. A backup from the future stays and
+    counts for nothing, and so does one that this version cannot read, since its content is unknown.
     """
     past = [one for one in backups if not is_future(one.created, now)]
     pinned = newest_sound(past)
@@ -98,7 +98,7 @@ def _decided_one(
 
 
 def newest_sound(backups: Sequence[Candidate]) -> dict[str, list[str]]:
-    """The components whose newest sound state a backup has, by its name; a verified one goes before one that is not."""
+    """Return, by backup, the components whose newest sound state it has; a verified backup is preferred to others."""
     pinned: dict[str, list[str]] = {}
     for part in sorted({part for one in backups for part in one.sound}):
         best = max((one for one in backups if part in one.sound), key=lambda one: (one.verified, one.created))
@@ -107,7 +107,7 @@ def newest_sound(backups: Sequence[Candidate]) -> dict[str, list[str]]:
 
 
 def decide_future(backups: Sequence[Candidate], now: datetime) -> list[Decision]:
-    """Which of the backups from the future go: those whose components are all sound in one of today's as well."""
+    """Decide which backups from the future go: those whose sound components are all in verified ones of today too."""
     future = [one for one in backups if is_future(one.created, now)]
     today = {part for one in backups if one not in future and one.verified for part in one.sound}
     pinned = newest_sound([replace(one, sound=one.sound - today) for one in future])
@@ -122,7 +122,7 @@ def decide_future(backups: Sequence[Candidate], now: datetime) -> list[Decision]
 
 
 def prune(call: Invocation, *, future: bool) -> Outcome:
-    """Delete what retention does not keep, or what is from the future; a dry run shows all of them with the reason."""
+    """Delete what retention does not keep, or what is from the future; a dry run shows every backup with its reason."""
     site = open_site(call)
     if call.dry_run:
         return _outcome(site, *_asked(site, future=future), done=False)
@@ -142,7 +142,7 @@ def _asked(site: Site, *, future: bool) -> tuple[list[Found], list[Decision]]:
 
 
 def prune_after(site: Site, newest: Found) -> list[str]:
-    """The same after a backup was made; warnings instead of refusals. Its verified twin must be there."""
+    """Prune after `newest` was made and recorded as verified; return warnings, such as that nothing was pruned."""
     others = [one for one in _candidates(site) if one.name != newest.name]
     now = datetime.now(UTC)
     warnings = future_said(site.target.backups(), now)

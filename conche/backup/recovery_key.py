@@ -1,4 +1,4 @@
-"""backup.recovery-key: the key that is kept apart, and opens the age keys inside backups."""
+"""backup.recovery-key: makes the key that is kept apart and opens the age keys inside backups."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["recovery_key"]
 
 
 def recovery_key(call: Invocation, path: str) -> Outcome:
-    """Write a new age identity (0600), and say what to put into stack.yaml."""
+    """Write a new age identity to a file (0600), and say what to put into stack.yaml."""
     target = Path(path).expanduser()
     if target.exists():
         raise Refused("file-exists", f"{target} is there already; nothing was written.")

@@ -1,4 +1,4 @@
-"""backup.report: one HTML page, with nothing to load and nothing to run."""
+"""backup.report: a single HTML page that loads nothing else and runs no script."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ svg { width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; 
 
 
 def report(call: Invocation, output: str | None) -> Outcome:
-    """Write the page."""
+    """Write the page to a file."""
     site = open_site(call)
     file = Path(output).expanduser() if output else site.target.folder / FILE
     content = page(call, site, datetime.now(UTC)).encode()
@@ -51,7 +51,7 @@ def report(call: Invocation, output: str | None) -> Outcome:
 
 
 def page(call: Invocation, site: Site, now: datetime) -> str:
-    """The page as text."""
+    """Return the page as text."""
     backups = site.target.backups()
     costs = [new_bytes(one, backups[place + 1 :]) for place, one in enumerate(backups)]
     title = f"Backups of {html.escape(site.stack.name)}"
@@ -87,7 +87,7 @@ def _state(call: Invocation) -> str:
 
 
 def _chart(backups: Sequence[Found], costs: Sequence[int]) -> str:
-    """A bar for each backup, the oldest on the left: its size, and in it what it added."""
+    """Draw a bar for each backup, the oldest on the left: its size, and within it the part that is new."""
     if not backups:
         return "<p>There is none yet.</p>"
     sizes = [one.size for one in backups]
@@ -131,7 +131,7 @@ def _table(site: Site, backups: Sequence[Found], costs: Sequence[int]) -> str:
                 _figure(human_size(cost)),
                 _figure(f"{known.seconds:g} s" if known else ""),
                 _moment(record.verified, "bad"),
-                # Only the newest is drilled, once a week: that another never was is no fault.
+                # Only the newest backup is drilled, once a week, so most of them never are.
                 _moment(record.drilled, "none"),
             ]
         )

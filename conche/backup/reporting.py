@@ -1,4 +1,4 @@
-"""Pings and notifications around a command; its own errors go on as they are."""
+"""Sends pings and notifications around a command; the command's own errors pass through unchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["reported", "secrets_of"]
 
 @contextlib.contextmanager
 def reported(call: Invocation, site: Site, what: str) -> Iterator[Callable[[Outcome], None]]:
-    """Inside, a command runs that says its outcome at the end; who wants to know is told how it went."""
+    """Report to those who want to know how this block ends; the block calls the given function with its outcome."""
     told: list[Outcome] = []
     values = _values(call, site)
     _ping(site, values, "start")
@@ -37,7 +37,7 @@ def reported(call: Invocation, site: Site, what: str) -> Iterator[Callable[[Outc
 
 
 def secrets_of(call: Invocation, site: Site, names: tuple[str, ...]) -> dict[str, Secret]:
-    """These secrets of the encrypted file.
+    """Return those of these secrets that the encrypted file has.
 
     Raises:
         KeyUnusable: there is no key for it.

@@ -1,4 +1,4 @@
-"""backup.restore: verify, unpack beside, stop, exchange, start, look; and back again where it does not work."""
+"""backup.restore: verify, unpack beside, stop, exchange, start, check; and take it all back if it does not work."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Wishes:
     """What a user asks of one restore.
 
     Attributes:
-        components: only these; all where there are none.
+        components: restore only these; all if empty.
         target: unpack into this new folder, and touch nothing else.
         force: do not ask.
-        source: offsite, to fetch the backup first.
+        source: `offsite` fetches the backup first.
         recovery_key: file with the key that opens the age key of the backup.
-        blind: also where what is there now cannot be dumped, and there is no way back.
+        blind: restore even if what is there now cannot be dumped, so that there is no way back.
     """
 
     components: Sequence[str] = ()
@@ -53,7 +53,7 @@ class Wishes:
 
 
 def restore(call: Invocation, name: str | None, wishes: Wishes) -> Outcome:
-    """Restore a backup, some of its components, or into a new folder; without a name list what there is."""
+    """Restore a backup or some of its components, in place or into a new folder; without a name, list the backups."""
     if wishes.source not in (None, "offsite"):
         raise Refused("no-such-source", f"--from takes offsite, not {wishes.source!r}.")
     if name is None:
@@ -81,7 +81,7 @@ def restore(call: Invocation, name: str | None, wishes: Wishes) -> Outcome:
 
 
 def _offered(call: Invocation, *, offsite: bool) -> Outcome:
-    """What there is to restore."""
+    """List what can be restored."""
     if not offsite:
         listed = list_(call)
         return replace(listed, lines=[*listed.lines, "Restore one: invoke backup.restore NAME"])
@@ -119,7 +119,7 @@ def _recovery(path: str | None) -> bytes | None:
 
 
 def _require_whole(found: Found, sources: Sequence[Source]) -> None:
-    """Refuse a damaged component before anything is touched."""
+    """Refuse a damaged component, before anything is touched."""
     if found.manifest is None:
         return
     for source in sources:
@@ -133,7 +133,7 @@ def _require_whole(found: Found, sources: Sequence[Source]) -> None:
 
 
 def _require_key(found: Found, sources: Sequence[Source]) -> None:
-    """Refuse before anything is touched where the age key in the backup is needed and cannot be opened."""
+    """Refuse, before anything is touched, if the age key in the backup is needed and cannot be opened."""
     for source in sources:
         for artifact in source.record.artifacts:
             if source.record.driver == "secrets" and artifact.path.endswith(f"/{KEY}"):
@@ -159,7 +159,7 @@ def _require_space(folder: Path, sources: Sequence[Source]) -> None:
 
 
 def _into_folder(call: Invocation, site: Site, found: Found, sources: Sequence[Source], target: Path) -> Outcome:
-    """Unpack into a folder that is not there yet; it appears when it is whole."""
+    """Unpack into a folder that does not exist yet, or is empty; it appears once it is complete."""
     target = target.resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise Refused("target-not-empty", f"{target} is there already; nothing was written.")
@@ -241,7 +241,7 @@ def _in_place(site: Site, found: Found, sources: Sequence[Source], *, blind: boo
 
 
 def _staged(site: Site, held: Sequence[Source], journal: Journal) -> list[str]:
-    """Unpack beside what is there; what is not restored, and why."""
+    """Unpack beside what is there; return warnings about what is not restored."""
     warnings = []
     for source in held:
         site.say(f"unpacking {source.name}")
@@ -260,11 +260,11 @@ def _exchange(site: Site, journal: Journal) -> None:
 
 
 def _take_back(site: Site, journal: Journal, error: BaseException) -> None:
-    """Put back what was there before, and see that it works.
+    """Put back what was there before, and check that it works.
 
     Raises:
-        Restored: with the first error's words; what was there before is there again.
-        NotRestored: it is not.
+        Restored: what was there before is there again; carries the first error's message.
+        NotRestored: it could not be brought back.
     """
     site.say("taking the restore back")
     words = error.message if isinstance(error, Told) else str(error)
@@ -298,19 +298,19 @@ def _take_back(site: Site, journal: Journal, error: BaseException) -> None:
 
 
 def _seen(site: Site, sources: Sequence[Source]) -> dict[str, User]:
-    """Every container that has to stop, as it is now."""
+    """Return every container that has to stop, as it is now."""
     found = _users(site, [one for one in sources if not online.is_online(one)])
     return found | online.writers(site, [one.name for one in sources])
 
 
 def _users(site: Site, sources: Sequence[Source]) -> dict[str, User]:
-    """The running containers that use what will be exchanged."""
+    """Return the running containers that use what will be exchanged."""
     paths = [site.root / place for source in sources for place in places(source)]
     return users.of_places(site, paths, [swap for source in sources for swap in volumes_of(source).values()])
 
 
 def _touched(site: Site, sources: Sequence[Source]) -> set[str]:
-    """The environments in which containers are stopped or given data, also by what they share."""
+    """Return the environments in which containers are stopped or given data, including those that share the data."""
     named = [known for one in sources if (known := site.section.components.get(one.name)) is not None]
     return environments_of(site, _seen(site, sources).values()) | {one.environment for one in named if one.environment}
 

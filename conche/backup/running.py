@@ -1,7 +1,7 @@
-"""What backups and restores have running inside containers: noted before it starts, and ended by the next command.
+"""Programs that backups and restores run inside containers: noted before they start, ended by the next command.
 
-A program in a container outlives a command that is killed. Until it is ended nothing is taken back and no other is
-started beside it, and what it has made there goes: a dump of a database holds its tokens.
+A program in a container outlives a command that is killed. Until it is ended, nothing is taken back and no other is
+started beside it. What it has made there is removed too: a dump of a database contains its tokens.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ NOTE = "running.json"
 
 @dataclass(frozen=True)
 class Program:
-    """What runs in a container for us.
+    """A program that runs in a container for us.
 
     Attributes:
-        address: the engine's, as stack.yaml has it.
-        number: that its processes carry (conche.engine.programs).
-        folder: what they have made in the container, which goes with them.
-        bucket: of an InfluxDB, the same.
-        token_file: in the container, for that.
+        address: the engine's address, as in stack.yaml.
+        number: the number that its processes carry (conche.engine.programs).
+        folder: a folder that it has made in the container, removed afterwards.
+        bucket: a bucket of InfluxDB that it has made, removed afterwards.
+        token_file: the file in the container with the token to do that.
     """
 
     address: str | None
@@ -52,7 +52,7 @@ class Program:
 
     @property
     def engine(self) -> Engine:
-        """Where it runs."""
+        """The engine that it runs on."""
         return Engine(self.address)
 
 
@@ -60,9 +60,9 @@ class Program:
 def noted(
     site: Site, component: Component, container: Container, *, folder: str = "", bucket: str = ""
 ) -> Iterator[Program]:
-    """Inside, a program may run in a container under a number; afterwards what it has made there is gone.
+    """Note that a program may run in a container during this block, and remove afterwards what it has made there.
 
-    Whoever runs it by `programs.run` has it ended where it is interrupted.
+    A program that is run by `programs.run` is ended if it is interrupted.
     """
     assert component.environment is not None
     address = site.stack.environments[component.environment].engine
@@ -73,7 +73,7 @@ def noted(
     try:
         yield program
     except BaseException:
-        with signals_deferred(), contextlib.suppress(ConcheError):  # noted still, for the next command
+        with signals_deferred(), contextlib.suppress(ConcheError):  # the note stays for the next command
             _settle(site, program)
         raise
     with signals_deferred():
@@ -81,12 +81,12 @@ def noted(
 
 
 def left(store: Path) -> list[Program]:
-    """What killed commands have left running; that they were killed only the holder of the target knows."""
+    """Return what the notes say is still running; only the holder of the target knows that those commands are dead."""
     return [program for file in sorted(store.glob(f"*.{NOTE}")) if (program := _parsed(file)) is not None]
 
 
 def recover(site: Site) -> None:
-    """End what killed commands have left running, and remove what it has made; what cannot be done is said."""
+    """End what killed commands have left running, and remove what it has made; warn about what cannot be done."""
     for program in left(site.target.store):
         try:
             _settle(site, program)
@@ -97,29 +97,29 @@ def recover(site: Site) -> None:
 
 
 def require_ended(site: Site) -> None:
-    """See that nothing of a killed command runs any more.
+    """End what killed commands have left running, and make sure that nothing runs any more.
 
     Raises:
-        Unreachable: something may.
+        Unreachable: something may still run.
     """
     for program in left(site.target.store):
         _end(site, program)
 
 
 def forget(site: Site) -> None:
-    """Leave what runs as it is."""
+    """Forget what runs, and leave it as it is."""
     for file in site.target.store.glob(f"*.{NOTE}"):
         file.unlink(missing_ok=True)
 
 
 def _settle(site: Site, program: Program, *, ended: bool = False) -> None:
-    """End it, remove what it has made, and forget it; where its container rests, what it has made is kept in mind.
+    """End a program, remove what it has made, and remove its note; if its container does not run, the note stays.
 
     Args:
-        ended: it has ended by itself.
+        ended: the program has ended by itself.
 
     Raises:
-        Unreachable: it may run still.
+        Unreachable: it may still run.
     """
     if program.folder or program.bucket:
         seen = containers.read(program.engine, program.container) if ended else _end(site, program)

@@ -1,7 +1,7 @@
-"""The age key inside a backup: encrypted to recovery recipients or a passphrase.
+"""Encrypts the age key inside a backup, to recovery recipients or with a passphrase.
 
-A backup that holds both the encrypted secrets and the key in clear protects nothing; one that holds the key encrypted
-to itself can be opened by nobody. The file is armored age: `age --decrypt` reads it.
+A backup with both the encrypted secrets and the plain key protects nothing; one with the key encrypted to itself cannot
+be opened by anybody. The file is armored age: `age --decrypt` reads it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 __all__ = ["PASSPHRASE", "check_recipients", "open_sealed", "seal"]
 
 PASSPHRASE = "CONCHE_BACKUP_PASSPHRASE"  # noqa: S105 - the name of a variable
-"""Variable with the passphrase, where a person or a cron job would rather have one than a recovery key."""
+"""Variable with the passphrase, for a person or a cron job that prefers one to a recovery key."""
 
 SHORTEST = 12
 HEAD = b"-----BEGIN AGE ENCRYPTED FILE-----"
 
 
 def check_recipients(site: Site, key: Key | None, *, plain_key: bool) -> None:
-    """Refuse, before anything is read, what could not be opened later.
+    """Refuse a backup whose age key nobody could open later, before anything is read.
 
     Raises:
-        Refused: there is a key and nothing to encrypt it to, or only itself.
+        Refused: there is a key, but nothing to encrypt it to except itself.
     """
     if plain_key or not _has_secrets(site):
         return
@@ -55,7 +55,7 @@ def check_recipients(site: Site, key: Key | None, *, plain_key: bool) -> None:
 
 
 def seal(identities: Secret, recipients: Sequence[str]) -> bytes:
-    """The key as an armored age file, and with a passphrase proven to open."""
+    """Encrypt the key as an armored age file; with a passphrase, also prove that it opens again."""
     import pyrage
 
     content = identities.reveal().encode() + b"\n"
@@ -70,10 +70,10 @@ def seal(identities: Secret, recipients: Sequence[str]) -> bytes:
 
 
 def open_sealed(sealed: bytes, recovery: bytes | None) -> bytes:
-    """The age key in a backup.
+    """Open the age key in a backup.
 
     Args:
-        recovery: the text of a recovery key: an age identity, or an OpenSSH private key. Without one the passphrase of
+        recovery: the text of a recovery key: an age identity, or an OpenSSH private key. Without one, the passphrase in
             the environment is tried.
 
     Raises:
@@ -89,7 +89,7 @@ def open_sealed(sealed: bytes, recovery: bytes | None) -> bytes:
             return opened
         if passphrase := os.environ.get(PASSPHRASE):
             return _by_passphrase(sealed, passphrase)
-    except Exception:  # noqa: BLE001 - pyrage's error is shown nowhere: it might repeat what it was given
+    except Exception:  # noqa: BLE001 - pyrage's error is never shown: it might repeat its input
         raise KeyUnusable(
             "recovery-key-wrong",
             "The recovery key or passphrase does not open the age key of this backup.",
@@ -105,10 +105,10 @@ def open_sealed(sealed: bytes, recovery: bytes | None) -> bytes:
 
 
 def _by_passphrase(sealed: bytes, passphrase: str) -> bytes:
-    """What a passphrase opens.
+    """Decrypt with a passphrase.
 
-    age refuses what would take this machine too long by a measurement of a moment, which a busy one may fail: a second
-    measurement decides.
+    age refuses a file that would take this machine too long, judging by a short measurement that may go wrong on a busy
+    machine: a second attempt decides.
     """
     import pyrage
 

@@ -1,4 +1,4 @@
-"""backup.settle: what other commands could not settle is tried again, or left as it is on demand."""
+"""backup.settle: tries again what other commands could not settle, or on request leaves everything as it is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["settle"]
 
 
 def settle(call: Invocation, *, as_it_is: bool) -> Outcome:
-    """Take a restore back, or forget it, and the same for containers that wait."""
+    """Take a restore back and resume waiting containers, or forget about both."""
     site = open_site(call)
     if call.dry_run:
         return Outcome(plan=Plan(tuple(_steps(site, as_it_is=as_it_is))))

@@ -1,8 +1,8 @@
-"""What earlier commands have left: half restores, containers that wait, and the old data that restores have put aside.
+"""Settles what earlier commands have left: unfinished restores, waiting containers, and old data put aside by restores.
 
-A restore that cannot be taken back is tried once more by the next command, and then by `backup.settle` alone: each try
-feeds a running program its old data anew, and what is written there meanwhile would be lost for it. Other components
-are backed up as ever.
+If a restore cannot be taken back, the next command tries once more, and after that only `backup.settle`: each attempt
+feeds a running program its old data again, which loses everything written there meanwhile. Other components are backed
+up as usual.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ SETTLE = "invoke backup.settle    # it tries again to take the restore back"
 
 
 def recover(site: Site) -> None:
-    """Let containers go on that wait, and finish or take back what a killed restore has left.
+    """Resume waiting containers, and finish or take back what a killed restore has left.
 
-    What cannot be settled is said, and stays noted.
+    Warns about what cannot be settled, and keeps the note of it.
 
     Raises:
         WrittenByNewer: a later version has left it.
-        CheckFailed: the journal is not what was written.
+        CheckFailed: the journal is damaged.
     """
     holding.recover(site)
     running.recover(site)
     if not site.own.exists():
         return
-    Aside.every(site.own)  # what a later version keeps there is met before anything is changed
+    Aside.every(site.own)  # raises before anything is changed if a later version has written there
     journal = Journal.read(site.own)
     if journal is not None and not journal.stuck:
         journal = _tried(site, journal)
@@ -55,13 +55,13 @@ def recover(site: Site) -> None:
 
 
 def _tried(site: Site, journal: Journal) -> Journal | None:
-    """A journal that has been settled now, or as it is noted where that failed."""
+    """Try to settle a journal; return None if that worked, else the journal with the reason."""
     site.say("a killed restore is " + ("finished" if journal.done else "taken back"))
     try:
         undo(site, journal, wait=False)
     except (ConcheError, OSError) as error:
         journal.stuck = error.message if isinstance(error, ConcheError) else str(error)
-        # An engine that does not answer may do so a moment later, with nothing changed: it is asked again.
+        # An engine that does not answer may do so a moment later, with nothing changed: the next command tries again.
         if not isinstance(error, Unreachable):
             with contextlib.suppress(OSError):
                 journal.write(site.own)
@@ -70,21 +70,21 @@ def _tried(site: Site, journal: Journal) -> Journal | None:
 
 
 def undo(site: Site, journal: Journal, *, wait: bool) -> None:
-    """Take a restore back, or finish it where it is final, and start what was stopped; can be done again.
+    """Take a restore back, or finish it if it is final, and start what was stopped; can be repeated.
 
     Args:
-        wait: until what was started works; a program that has to take its old data is waited for in any case.
+        wait: wait until what was started works; a program that has to load its old data is waited for in any case.
     """
     with signals_deferred():
         if not journal.done:
-            running.require_ended(site)  # a restore that runs on would undo what is done here
+            running.require_ended(site)  # a restore that is still running would undo what is done here
             if journal.begun:
                 users.stop(site, journal, lambda: users.of_journal(site, journal))
             journal.back()
         for swap in journal.swaps:
             volumes.clear_helpers(Engine(swap.engine), swap.volume)
         fed = [] if journal.done else journal.fed
-        # Those that write to what takes its old data now start after it.
+        # Services that write to a program that has to load its old data start after it.
         late = {(site.stack.project(env), one) for env, one in _writing(site, fed)}
         stopped = users.of_stopped(journal)
         first = [one for one in stopped if (one.container.project, one.container.service) not in late]
@@ -96,7 +96,7 @@ def undo(site: Site, journal: Journal, *, wait: bool) -> None:
 
 
 def _writing(site: Site, names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Environment and name of each service that stops while a running program takes its data."""
+    """Yield environment and name of each service that stops while a running program loads its data."""
     for name in names:
         component = site.section.components.get(name)
         if component is not None and component.environment is not None:
@@ -104,7 +104,7 @@ def _writing(site: Site, names: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def unsettled(site: Site) -> dict[str, str]:
-    """The components of a restore that is neither finished nor taken back, each with why."""
+    """Return the components of a restore that is neither finished nor taken back, each with the reason."""
     journal = Journal.read(site.own)
     if journal is None:
         return {}
@@ -113,14 +113,14 @@ def unsettled(site: Site) -> dict[str, str]:
 
 
 def marked(name: str, record: ComponentRecord, left: Mapping[str, str]) -> ComponentRecord:
-    """A component as it was dumped; degraded where a restore of it is not settled: nobody knows what it holds."""
+    """Return a component's record, degraded if a restore of it is not settled: nobody knows what it holds."""
     if name not in left:
         return record
     return record.model_copy(update={"left_out": (*record.left_out, Omission(name=name, why=left[name], harmful=True))})
 
 
 def require_settled(site: Site) -> None:
-    """Refuse another restore while one is neither finished nor taken back: its way back would be lost."""
+    """Refuse a restore while another is neither finished nor taken back: the way back of that one would be lost."""
     journal = Journal.read(site.own)
     if journal is not None:
         raise Refused(
@@ -133,7 +133,7 @@ def require_settled(site: Site) -> None:
 
 
 def give_up(site: Site, journal: Journal) -> list[str]:
-    """Leave everything as it is now, and forget the restore; where what was there before is kept."""
+    """Leave everything as it is now, and forget the restore; return the places where the old data are kept."""
     staging = journal.staging(site.own)
     kept = site.own / f"not-taken-back-{journal.number}"
     names = f".restore-{journal.number} and .pre-restore-{journal.number}"
@@ -152,9 +152,9 @@ def give_up(site: Site, journal: Journal) -> list[str]:
 
 
 def forget(site: Site) -> None:
-    """Remove the old data that restores have put aside: a good backup has been made since.
+    """Remove the old data that restores have put aside, because a good backup has been made since.
 
-    What a container has been running on since before the restore stays: it may write there still.
+    If a container has run on since before the restore, its old data stay: it may still write there.
     """
     every = Aside.every(site.own)
     for old in sorted(site.own.glob("pre-restore-*")):
@@ -169,12 +169,12 @@ def forget(site: Site) -> None:
 
 
 def _places(site: Site, old: Path) -> list[Path]:
-    """Where old data were, as far as can be seen; earlier versions did not write it down."""
+    """Guess where old data were, by their names: earlier versions did not record it."""
     return [site.root / one.name for component in old.iterdir() if component.is_dir() for one in component.iterdir()]
 
 
 def _stays(site: Site, one: Aside) -> bool:
-    """Whether old data stay where they are; those in a volume are removed here."""
+    """Return whether old data stay where they are; removes those in a volume unless they have to stay."""
     if one.live:
         return (site.own / f"pre-restore-{one.number}").exists()
     try:

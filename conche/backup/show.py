@@ -12,7 +12,7 @@ __all__ = ["show"]
 
 
 def show(call: Invocation, name: str) -> Outcome:
-    """One backup: its components and files."""
+    """Show one backup: its components and files."""
     site = open_site(call)
     one = site.target.find(name)
     known = manifest_of(one)

@@ -1,4 +1,4 @@
-"""What every backup command stands on: the stack's section, the target, and the checkout."""
+"""What every backup command needs: the section in stack.yaml, the target, and the checkout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Site", "open_site"]
 
 OWN = ".backup"
-"""Folder of the checkout for what a restore needs: what is staged, and the old data it has put aside."""
+"""Folder of the checkout for restores: what is staged, and the old data that they have put aside."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Site:
     """A checkout and where its backups go.
 
     Attributes:
-        say: one line of progress.
+        say: prints one line of progress.
     """
 
     root: Path
@@ -42,28 +42,28 @@ class Site:
         return self.root / OWN
 
     def make_own(self) -> None:
-        """Make that folder: private, and nothing that git would track."""
+        """Make that folder, private and ignored by git."""
         self.own.mkdir(mode=0o700, exist_ok=True)
         write_atomic(self.own / ".gitignore", b"*\n")
 
     def engine(self, component: Component) -> Engine:
-        """The engine of a component's environment."""
+        """Return the engine of a component's environment."""
         from conche.engine.connection import Engine
 
         assert component.environment is not None
         return Engine(self.stack.environments[component.environment].engine)
 
     def never(self) -> tuple[str, ...]:
-        """Names that no local component takes, beside those that none ever takes: rendered secrets."""
+        """Return names that no local component backs up, in addition to `entries.NEVER`: the rendered secrets."""
         folder = str(self.stack.secrets.folder) if self.stack.secrets else ""
         return (folder, f"{folder}/*") if folder else ()
 
 
 def open_site(call: Invocation, use: Literal["known", "anew", "any"] = "known") -> Site:
-    """The site of a call.
+    """Return the site of a call.
 
     Args:
-        use: of the target, when it lacks the mark that it had (target.py).
+        use: how to treat the target if it lacks the mark that it had (target.py).
 
     Raises:
         Refused: stack.yaml has no section `backup`.

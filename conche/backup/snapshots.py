@@ -1,4 +1,4 @@
-"""What a repository off-site has of the backups, and what of it retention does not keep: pure."""
+"""Which backups an off-site repository has, and which of them retention does not keep; pure functions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Snapshot:
     """A snapshot of a restic repository that holds a backup.
 
     Attributes:
-        id: restic's name of it.
-        name: of the backup.
+        id: restic's id.
+        name: the name of the backup.
         kind: daily, weekly or monthly.
         time: when the backup was created.
         complete: nothing is missing from the backup.
-        sound: the components that are complete in it; None where an older version has sent it and did not say.
+        sound: the components that are complete in it; None if an older version sent it without saying so.
     """
 
     id: str
@@ -34,14 +34,14 @@ class Snapshot:
     sound: frozenset[str] | None = None
 
     def tags(self) -> tuple[str, ...]:
-        """What restic shall keep with it."""
+        """Return the tags that restic stores with it."""
         state = "complete" if self.complete else "degraded"
         parts = (f"sound={part}" for part in sorted(self.sound or ()))
         return (f"name={self.name}", f"kind={self.kind}", f"state={state}", *parts)
 
 
 def snapshot_of(listed: Mapping[str, Any]) -> Snapshot | None:
-    """A snapshot as `restic snapshots --json` lists it; none where it holds no backup of ours."""
+    """Parse a snapshot that `restic snapshots --json` lists; None if it holds no backup of ours."""
     words = [tag.split("=", 1) for tag in listed.get("tags") or [] if "=" in tag]
     tags = {key: value for key, value in words if key != "sound"}
     if not {"name", "kind"} <= tags.keys():
@@ -55,14 +55,15 @@ def snapshot_of(listed: Mapping[str, Any]) -> Snapshot | None:
 def superfluous(
     there: Sequence[Snapshot], kept: Mapping[str, int], now: datetime | None = None
 ) -> tuple[Snapshot, ...]:
-    """What retention does not keep: of each kind those with enough newer complete ones, of which no component is the
-    newest sound one. A kind of which none is kept is left alone, and so is what is from the future, which counts for
-    nothing.
+    """Return the snapshots that retention does not keep.
+
+    These have enough newer complete ones of their kind, and no component's newest sound state. A kind for which the
+    retention keeps none is left alone, and so are snapshots from the future, which count for nothing.
 
     Args:
-        there: the newest first.
-        kept: how many of each kind.
-        now: tells what is from the future; without it nothing is.
+        there: the snapshots, the newest first.
+        kept: how many to keep of each kind.
+        now: the present, to tell what is from the future; without it nothing is.
     """
     past = [one for one in there if now is None or not is_future(one.time, now)]
     parts = {part for one in past for part in one.sound or ()}

@@ -1,4 +1,4 @@
-"""Unpacking a backup beside what is there: everything that can fail before anything is touched."""
+"""Unpacks a backup beside what is there, so that whatever can fail does so before anything is touched."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Source:
     """A component of a backup that is to be restored.
 
     Attributes:
-        folder: the backup.
+        folder: the backup's folder.
         recovery: the text of the key that opens the age key in it.
     """
 
@@ -42,7 +42,7 @@ class Source:
     recovery: bytes | None = None
 
     def file(self, artifact: Artifact) -> Path:
-        """An artifact's file."""
+        """Return an artifact's file."""
         return self.folder / artifact.path
 
 
@@ -59,7 +59,7 @@ class Staged:
 
 
 def unpack(source: Source, into: Path) -> None:
-    """A component as plain files below a new folder, at the paths that they have below stack.yaml."""
+    """Unpack a component as plain files into a new folder, at their paths relative to stack.yaml."""
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
     for artifact in source.record.artifacts:
         if artifact.members:
@@ -95,7 +95,7 @@ def stage(source: Source, staging: Path, number: str) -> Staged:
 
 
 def places(source: Source) -> list[Path]:
-    """The files and folders of the checkout that a component exchanges, relative to stack.yaml, but for the age key."""
+    """Return the files and folders that a component exchanges, relative to stack.yaml, without the age key."""
     if source.record.driver in ("volume", "influxdb", "command"):
         return []
     if source.record.driver == "archive":
@@ -108,7 +108,7 @@ def places(source: Source) -> list[Path]:
 
 
 def _unsaved(source: Source, folder: Path) -> Iterator[str]:
-    """What stands below a folder that is to be exchanged and is in no backup by rule, such as a .env."""
+    """Yield what is below a folder to be exchanged but in no backup by rule, such as a .env."""
     component = source.site.section.components.get(source.name)
     reading = Reading(exclude=(*source.site.never(), *(component.exclude if component else ())))
     if folder.is_symlink() or not folder.is_dir():
@@ -116,7 +116,7 @@ def _unsaved(source: Source, folder: Path) -> Iterator[str]:
     for inside, folders, files in os.walk(folder):
         relative = Path(inside).relative_to(source.site.root)
         taken = [name for name in (*folders, *files) if reading.excludes(str(relative / name))]
-        # What lies deeper is in no archive, and os.walk comes no further than Python's recursion does.
+        # Nothing deeper is in an archive, and os.walk cannot go deeper than Python's recursion limit.
         below = [] if len(relative.parts) > DEEPEST else folders
         folders[:] = [name for name in below if name not in taken]
         yield from (str((Path(inside) / name).relative_to(folder)) for name in taken)
@@ -126,7 +126,7 @@ _KEY_PLACE = Path(KEY)
 
 
 def _place(source: Source, path: str) -> Path:
-    """Where a plain file of a backup belongs, relative to stack.yaml."""
+    """Return where a plain file of a backup belongs, relative to stack.yaml."""
     below = Path(path).relative_to(source.name)
     return Path(source.record.facts.get("folder", "")) / below
 
@@ -155,10 +155,10 @@ def _inflate(archive: Path, place: Path) -> None:
 
 
 def opened_key(source: Source, sealed: Artifact) -> bytes | None:
-    """The age key of a backup; None where it cannot be opened and need not be, since there is one already.
+    """Return the age key of a backup; None if it cannot be opened but is not needed, since there is one already.
 
     Raises:
-        KeyUnusable: it cannot be opened, and is needed.
+        KeyUnusable: it cannot be opened, but is needed.
     """
     try:
         return sealing.open_sealed(source.file(sealed).read_bytes(), source.recovery)
@@ -169,7 +169,7 @@ def opened_key(source: Source, sealed: Artifact) -> bytes | None:
 
 
 def _staged_key(source: Source, into: Path, staged: Staged) -> list[Path]:
-    """The age key, opened, unless a key that can be used is there already."""
+    """Stage the opened age key and return its place; nothing, with a warning, if there is none or it is not needed."""
     sealed = next((one for one in source.record.artifacts if one.path.endswith(f"/{KEY}")), None)
     if sealed is None:
         staged.warnings.append("this backup holds no age key")
@@ -187,13 +187,13 @@ def _staged_key(source: Source, into: Path, staged: Staged) -> list[Path]:
 
 
 def _commented(key: bytes) -> bytes:
-    """A key file with the public keys in it, which a backup keeps beside the key and not in it."""
+    """Return a key file with the public keys added, which a backup keeps apart from the key."""
     lines = key.decode(errors="replace").split()
     return keys.as_file(lines).encode() if all(keys.public_or_none(line) for line in lines) else key
 
 
 def volumes_of(source: Source) -> dict[str, Swap]:
-    """The volumes whose content a component exchanges, by the file in the backup that has it."""
+    """Return the volumes whose content a component exchanges, by the file in the backup that holds it."""
     component = source.site.section.components.get(source.name)
     if component is None or component.environment is None:
         return {}
@@ -219,7 +219,7 @@ def _stage_in_volumes(source: Source, wanted: Mapping[str, Swap], number: str) -
 
 
 def fill_volume(source: Source, engine: Engine, volume: str) -> None:
-    """Put a volume component into another, empty volume."""
+    """Unpack a volume component into another, empty volume."""
     with volumes.mounted(engine, volume, writable=True) as helper:
         _fill(source, engine, helper, volumes.MOUNTED, f"{source.name}.tar.gz")
 
@@ -242,16 +242,16 @@ def _folder_alone(name: str) -> bytes:
 
 
 def blocks(path: Path) -> Iterator[bytes]:
-    """What a gzip file unpacks to."""
+    """Yield the unpacked content of a gzip file."""
     with inflated(path) as content:
         while block := content.read(BLOCK):
             yield block
 
 
 def _packed(source: Source) -> Iterator[bytes]:
-    """The plain files of a component as a tar stream, all of one owner."""
+    """Yield the plain files of a component as a tar stream, all with the same owner."""
     owner, _, group = source.record.facts.get("owner", "0:0").partition(":")
-    made = int(source.folder.stat().st_mtime)  # of folders and links no time is kept
+    made = int(source.folder.stat().st_mtime)  # backups keep no time of folders and links
     paths = [one.path for one in source.record.artifacts] + [one.path for one in source.record.links]
     for folder in sorted({parent for path in paths for parent in Path(path).relative_to(source.name).parents}):
         if folder != Path():

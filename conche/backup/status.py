@@ -18,11 +18,11 @@ OLDEST: dict[Kind, timedelta] = {
     "weekly": timedelta(days=8),
     "monthly": timedelta(days=32),
 }
-"""The age of a kind's newest verified backup from which on something is wrong: its interval and some slack."""
+"""The age from which a kind's newest verified backup is late: its interval and some slack."""
 
 
 def status(call: Invocation) -> Outcome:
-    """Whether a good backup of each scheduled kind is young enough: the dead man's switch."""
+    """Show whether each kind has a good backup that is recent enough: the dead man's switch."""
     site = open_site(call)
     backups, now = site.target.backups(), datetime.now(UTC)
     past = [one for one in backups if not is_future(one.created, now)]

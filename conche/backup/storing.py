@@ -1,4 +1,4 @@
-"""From entries to a writer, with second tries for what changes while it is read."""
+"""Passes entries to a writer, and tries again what changes while it is read."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["Writer", "store"]
 TRIES = 3
 
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
-"""What symlink(2) ends with on vfat, for instance."""
+"""Errors of symlink(2) on a file system without links, such as vfat."""
 
 
 class Writer(Protocol):
-    """What entries are written to: an archive, or a folder."""
+    """What entries are written to: an archive or a folder."""
 
     def add(self, info: TarInfo, blocks: Iterable[bytes] = ...) -> None: ...
 
@@ -28,10 +28,10 @@ class Writer(Protocol):
 
 
 def store(entries: Iterable[Entry], writer: Writer, reading: Reading) -> int:
-    """Write every entry; what cannot be had whole is left out, and said in `reading`.
+    """Write every entry; what cannot be read completely is left out, and recorded in `reading`.
 
     Returns:
-        How many were written.
+        The number of entries written.
     """
     return sum(_store(entry, writer, reading) for entry in entries)
 
@@ -62,7 +62,7 @@ def _store(entry: Entry, writer: Writer, reading: Reading) -> bool:
 
 
 def _add_unread(info: TarInfo, writer: Writer, reading: Reading) -> bool:
-    """A folder or link."""
+    """Add a folder or a link."""
     try:
         writer.add(info)
     except OSError as error:
@@ -74,7 +74,7 @@ def _add_unread(info: TarInfo, writer: Writer, reading: Reading) -> bool:
 
 
 def _add(writer: Writer, info: TarInfo, blocks: Iterator[bytes]) -> None:
-    if info.size <= BLOCK:  # it has been read already
+    if info.size <= BLOCK:  # it has been read completely already
         writer.add(info, blocks)
         return
     mark = writer.mark()

@@ -1,4 +1,4 @@
-"""What lists and pages say of a backup."""
+"""What lists and pages say about a backup."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["age_in_words", "manifest_of", "new_bytes"]
 
 
 def new_bytes(one: Found, older: Sequence[Found]) -> int:
-    """Bytes that no older backup has: what it costs to keep."""
+    """Return the number of bytes that no older backup has: the cost of keeping this one."""
     if one.manifest is None:
         return one.size
     known = {artifact.sha256 for other in older if other.manifest for artifact in other.manifest.artifacts()}
@@ -21,7 +21,7 @@ def new_bytes(one: Found, older: Sequence[Found]) -> int:
 
 
 def manifest_of(one: Found) -> Manifest:
-    """Its manifest.
+    """Return a backup's manifest.
 
     Raises:
         Refused: it has none that can be read.
@@ -39,7 +39,7 @@ def manifest_of(one: Found) -> Manifest:
 
 
 def age_in_words(age: timedelta) -> str:
-    """Such as `3 d`; in the largest unit of which there are two."""
+    """Format an age in the largest unit of which there are at least two, such as `3 d`."""
     seconds = int(age.total_seconds())
     if seconds < 0:
         return "in the future"

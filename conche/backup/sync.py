@@ -1,7 +1,7 @@
-"""backup.sync: backups in a restic repository elsewhere, encrypted there, each piece once.
+"""backup.sync: keeps backups in a restic repository elsewhere, encrypted, and each piece only once.
 
-Archives go there in the pieces they were written in (archive.py): a file that has not changed is the same piece, so
-fourteen backups cost little more than one. Put together again they are the archives, bit by bit.
+Archives are sent in the pieces in which they were written (archive.py): an unchanged file is the same piece, so
+fourteen backups cost little more than one. Joined again, the pieces are the archive, bit for bit.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["NoRepository", "Repository", "Snapshot", "fetch", "opened", "superfl
 
 PIECES = ".pieces"
 IN_FOLDER = 500
-"""Pieces in one folder: restic stores the list of a folder anew when anything in it is different."""
+"""Pieces in one folder: restic stores a folder's list again if anything in it has changed."""
 
 DAY = 86_400.0
 BLOCK = 1 << 20
@@ -46,7 +46,7 @@ class Repository:
     """A restic repository.
 
     Attributes:
-        variables: its password and credentials, which go into restic's environment and nowhere else.
+        variables: its password and credentials, passed only through restic's environment.
     """
 
     address: str
@@ -66,7 +66,7 @@ class Repository:
         return done if done.ok else self._failed(done)
 
     def snapshots(self) -> tuple[Snapshot, ...]:
-        """The snapshots of this stack's backups, the newest first.
+        """Return the snapshots of this stack's backups, the newest first.
 
         Raises:
             NoRepository: it has not been made yet.
@@ -76,11 +76,11 @@ class Repository:
         return tuple(sorted(found, key=lambda one: one.time, reverse=True))
 
     def backups(self) -> dict[str, str]:
-        """The snapshot of each backup that is there, by the backup's name; none where there is no repository yet."""
+        """Return the snapshot id of each backup by its name; empty if there is no repository yet."""
         return {one.name: one.id for one in reversed(self.listed())}
 
     def listed(self) -> tuple[Snapshot, ...]:
-        """As `snapshots`; none where there is no repository yet."""
+        """Return the same as `snapshots`, but nothing if there is no repository yet."""
         with suppress(NoRepository):
             return self.snapshots()
         return ()
@@ -108,11 +108,11 @@ class NoRepository(NotFound):
 
 
 def opened(call: Invocation, site: Site) -> tuple[Repository, Offsite]:
-    """The repository of the stack.
+    """Return the stack's repository, ready to use, and its section in stack.yaml.
 
     Raises:
-        Refused: stack.yaml has none.
-        KeyUnusable: its password cannot be had.
+        Refused: stack.yaml has none, or a secret that it names is missing.
+        KeyUnusable: the secrets cannot be decrypted.
     """
     offsite = site.section.offsite
     if offsite is None:
@@ -137,7 +137,7 @@ def opened(call: Invocation, site: Site) -> tuple[Repository, Offsite]:
 
 
 def sync(call: Invocation) -> Outcome:
-    """Send what is not there yet, and forget there what its own retention does not keep."""
+    """Send the backups that are not there yet, and forget those that the repository's own retention does not keep."""
     site = open_site(call)
     repository, offsite = opened(call, site)
     with reporting.reported(call, site, "backup.sync") as told:
@@ -160,7 +160,7 @@ def sync(call: Invocation) -> Outcome:
 
 
 def _local(site: Site) -> dict[str, Snapshot]:
-    """The backups of the target as they would be in the repository; what nobody has verified is sound in nothing."""
+    """Return the target's backups as they would be in the repository; one that is not verified has no sound part."""
     backups = site.target.backups()
     told = history((one.name, one.manifest) for one in backups if one.manifest)
     found = {}
@@ -174,7 +174,7 @@ def _local(site: Site) -> dict[str, Snapshot]:
 
 
 def _recognised(there: Sequence[Snapshot], local: Mapping[str, Snapshot]) -> tuple[Snapshot, ...]:
-    """Snapshots with what the target's backups of the same name tell of those that an older version has sent."""
+    """Complete the snapshots that an older version has sent by what the target's backups of the same name tell."""
     known = {name: one for name, one in local.items() if one.sound}
     return tuple(
         replace(one, complete=known[one.name].complete, sound=known[one.name].sound)
@@ -187,7 +187,7 @@ def _recognised(there: Sequence[Snapshot], local: Mapping[str, Snapshot]) -> tup
 def _sent(
     site: Site, repository: Repository, missing: Sequence[Found], local: Mapping[str, Snapshot], *, made: bool
 ) -> tuple[Snapshot, ...]:
-    """Send these, the oldest first, into a repository that is made where it has not been; what is there then."""
+    """Send backups, the oldest first, to the repository, made if necessary; return all snapshots in it."""
     if not made:
         repository.call("init")
     for one in reversed(missing):
@@ -196,7 +196,7 @@ def _sent(
 
 
 def _missing(site: Site, offsite: Offsite, there: Sequence[Snapshot], local: Mapping[str, Snapshot]) -> list[Found]:
-    """The backups that are not there and would be kept there, the newest first; none from the future."""
+    """Return the backups that are not there but would be kept, the newest first; none from the future."""
     present, now = {one.name for one in there}, datetime.now(UTC)
     together = [*there, *(one for name, one in local.items() if name not in present)]
     together.sort(key=lambda one: one.time, reverse=True)
@@ -227,7 +227,7 @@ def _send(site: Site, repository: Repository, one: Found, tags: Sequence[str]) -
 
 
 def _kept(site: Site, repository: Repository, there: Sequence[Snapshot], offsite: Offsite) -> tuple[Snapshot, ...]:
-    """Forget what retention does not keep; what is there then."""
+    """Forget what retention does not keep; return the snapshots that remain."""
     kept, now = _retention(offsite), datetime.now(UTC)
     unsaid = {one.name for one in superfluous(there, kept, now) if one.sound is None}
     there = [_looked_into(site, repository, one) if one.name in unsaid else one for one in there]
@@ -238,7 +238,7 @@ def _kept(site: Site, repository: Repository, there: Sequence[Snapshot], offsite
 
 
 def _looked_into(site: Site, repository: Repository, one: Snapshot) -> Snapshot:
-    """A snapshot with what its manifest tells; where that cannot be had it stays as it is, and is not forgotten."""
+    """Complete a snapshot from its manifest; if that cannot be read, the snapshot stays as it is and is kept."""
     with _staging(site) as folder, suppress(Unreachable, CheckFailed):
         repository.call("restore", one.id, "--target", str(folder), "--include", f"/{manifest.FILE}")
         known = manifest.read(folder)
@@ -251,7 +251,7 @@ def _retention(offsite: Offsite) -> dict[str, int]:
 
 
 def _laid_out(source: Path, artifact: Artifact, folder: Path) -> None:
-    """An artifact as restic shall have it: an archive in its pieces, anything else as it is."""
+    """Lay an artifact out for restic: an archive in its pieces, anything else unchanged."""
     place = folder / artifact.path
     place.parent.mkdir(parents=True, exist_ok=True)
     sizes = [int(size) for size in artifact.pieces.split()]
@@ -265,12 +265,12 @@ def _laid_out(source: Path, artifact: Artifact, folder: Path) -> None:
             piece = pieces / f"{number // IN_FOLDER:05}" / f"{number:07}"
             piece.parent.mkdir(parents=True, exist_ok=True)
             piece.write_bytes(stream.read(size))
-            # restic stores times too: always the same one keeps the lists of folders the same.
+            # restic stores times too: a constant one keeps the lists of folders the same.
             os.utime(piece, (0, 0))
 
 
 def fetch(call: Invocation, site: Site, name: str) -> Found:
-    """Bring a backup from the repository into the target, verified, unless it is there already."""
+    """Fetch a backup from the repository into the target and verify it, unless it is there already, undamaged."""
     repository, _ = opened(call, site)
     listed, now = repository.listed(), datetime.now(UTC)
     there = {one.name: one.id for one in reversed(listed)}
@@ -347,7 +347,7 @@ def _put_together(folder: Path, built: Path, known: Manifest) -> None:
 
 @contextmanager
 def _staging(site: Site) -> Iterator[Path]:
-    """A folder on the target's disk; a kill's is swept with those in which backups are built."""
+    """Provide a folder on the target's disk; after a kill it is swept like the folders that backups are built in."""
     folder = Path(tempfile.mkdtemp(prefix=BUILDING, dir=site.target.store))
     try:
         yield folder

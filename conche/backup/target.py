@@ -1,6 +1,6 @@
-"""The folder of the backups: daily/, weekly/, monthly/, and .store/ for what is not a backup.
+"""The folder of the backups: daily/, weekly/, monthly/, and .store/ for everything else.
 
-A backup appears by one rename, when it is whole, and goes by one rename, before anything in it is deleted.
+A backup appears by one rename, once it is complete, and goes by one rename, before anything in it is deleted.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _NAME = re.compile(r"(?P<stack>.+)_(?P<kind>daily|weekly|monthly)_(?P<time>\d{8}
 BUILDING, TRASH = "building-", "trash-"
 
 AHEAD = timedelta(minutes=5)
-"""How far clocks may differ: a backup further ahead than this is from the future."""
+"""How far clocks may differ: a backup that is further ahead is from the future."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a backup beyond itself.
+    """What is known about a backup but not stored in it.
 
     Attributes:
-        verified: when its files last were what the manifest says; None for never, or where they were not.
-        drilled: when it was last restored on trial, and worked.
+        verified: when its files were last found to be as the manifest says; None for never, or if they are not.
+        drilled: when a trial restore of it last worked.
     """
 
     verified: datetime | None = None
@@ -68,14 +68,14 @@ class Found:
 
     @cached_property
     def manifest(self) -> Manifest | None:
-        """None where it has none that can be trusted: damaged, or written by the old script."""
+        """Its manifest; None if that is missing, damaged, or in a format that this version does not know."""
         with contextlib.suppress(CheckFailed):
             return manifest.read(self.folder)
         return None
 
     @cached_property
     def foreign(self) -> str:
-        """Who has made it, where its manifest is whole and of a format that this version does not know; else empty."""
+        """Who made it, if its manifest is undamaged but in a format that this version does not know; else empty."""
         try:
             manifest.read(self.folder)
         except manifest.Foreign as error:
@@ -86,12 +86,12 @@ class Found:
 
     @property
     def created(self) -> datetime:
-        """The manifest's time, in UTC: names follow the local clock, which one night a year goes back."""
+        """The manifest's time, in UTC: names use the local clock, which goes back one night a year."""
         return self.manifest.created if self.manifest else self.named
 
     @property
     def size(self) -> int:
-        """Bytes of its files."""
+        """Total size of its files in bytes."""
         return sum(path.lstat().st_size for path in self.folder.rglob("*") if not path.is_dir())
 
 
@@ -100,8 +100,8 @@ class Target:
     """Where the backups of a stack are.
 
     Attributes:
-        use: `known` wants the mark where there was one; `anew` makes another one; `any` is content without it, for a
-            restore from elsewhere after the disk has died.
+        use: `known` requires the mark if there was one; `anew` makes a new one; `any` works without it, for a restore
+            from elsewhere after the disk has died.
     """
 
     folder: Path
@@ -117,7 +117,7 @@ class Target:
         return Mark(self.folder, self.stack)
 
     def backups(self) -> list[Found]:
-        """Every backup of this stack, the newest first; foreign names and links are none.
+        """Return every backup of this stack, the newest first; foreign names and links are ignored.
 
         Raises:
             Unreachable: the target's disk is not mounted.
@@ -131,10 +131,10 @@ class Target:
         return sorted(found, key=lambda one: (one.created, one.name), reverse=True)
 
     def find(self, name: str) -> Found:
-        """The backup of that name; `latest` is the newest that is not from the future.
+        """Return the backup of that name; `latest` is the newest that is not from the future.
 
         Raises:
-            NotFound: there is none, with the nearest name.
+            NotFound: there is none; suggests the nearest name.
         """
         backups = self.backups()
         if name == "latest" and backups:
@@ -152,7 +152,7 @@ class Target:
 
     @contextlib.contextmanager
     def locked(self, purpose: str, *, wait: float = 0.0, say: Callable[[str], None] = lambda _: None) -> Iterator[int]:
-        """Hold the target, and remove what a kill has left in it.
+        """Lock the target, and remove what a kill has left in it.
 
         Raises:
             Locked: another command is at work here.
@@ -176,7 +176,7 @@ class Target:
             yield descriptor
 
     def require(self) -> None:
-        """See that this is the target that it was.
+        """Check that this is still the same target.
 
         Raises:
             Unreachable: its disk is not mounted.
@@ -185,7 +185,7 @@ class Target:
             self.mark.require()
 
     def sweep(self) -> None:
-        """Remove unfinished and half-deleted backups; only the holder of the lock may."""
+        """Remove unfinished and half-deleted backups; only the holder of the lock may do so."""
         for left in [*self.store.glob(f"{BUILDING}*"), *self.store.glob(f"{TRASH}*")]:
             shutil.rmtree(left, ignore_errors=True)
         for half in [*self.store.glob(".*.json.????????"), *self.records.glob(".*.json.????????")]:
@@ -194,7 +194,7 @@ class Target:
 
     @contextlib.contextmanager
     def building(self) -> Iterator[Path]:
-        """A folder in which a backup is built; gone afterwards unless it was published."""
+        """Provide a folder to build a backup in; it is removed afterwards unless it was published."""
         folder = Path(tempfile.mkdtemp(prefix=BUILDING, dir=self.store))
         try:
             yield folder
@@ -202,10 +202,10 @@ class Target:
             shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, built: Path, kind: Kind, name: str) -> Path:
-        """Make a finished backup visible, on disk when this returns."""
+        """Make a finished backup visible; it is safely on disk when this returns."""
         place = self.folder / kind / name
         every = [*built.rglob("*"), built]
-        # Asked for at once the file system puts many on disk together; one after the other each waits for a turn.
+        # In parallel: the file system flushes many files together, but sequential calls would each wait for a turn.
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(sync_file, [path for path in every if path.is_file() and not path.is_symlink()]))
             list(pool.map(sync_folder, [path for path in every if path.is_dir() and not path.is_symlink()]))
@@ -215,8 +215,8 @@ class Target:
         return place
 
     def discard(self, one: Found) -> None:
-        """Delete a backup: out of sight first."""
-        # No folder is made for it: on a full disk that could not be done.
+        """Delete a backup, after moving it out of sight."""
+        # Only a rename: on a full disk no folder could be made for it.
         place = self.store / f"{TRASH}{one.name}"
         try:
             os.replace(one.folder, place)
@@ -231,7 +231,7 @@ class Target:
         return self.store / "records"
 
     def record(self, one: Found) -> Record:
-        """What is known of a backup; nothing where its manifest is another one now."""
+        """Return what is known about a backup; nothing if its manifest has changed since."""
         try:
             content = json.loads(self._record_file(one.name).read_text())
             if CHECKED.newer(content) or content.get("manifest") != _digest_of(one):
@@ -241,7 +241,7 @@ class Target:
             return Record()
 
     def note(self, one: Found, record: Record) -> None:
-        """Keep what is known of a backup."""
+        """Store what is known about a backup."""
         content = {
             "manifest": _digest_of(one),
             **{name: value.isoformat() for name in ("verified", "drilled") if (value := getattr(record, name))},
@@ -253,7 +253,7 @@ class Target:
             raise unwritable(self.folder, error) from error
 
     def free_name(self, kind: Kind, moment: datetime) -> str:
-        """The name of a backup that begins now; numbered where that second was there before."""
+        """Return the name of a backup that begins at this moment, with a number if that name is taken."""
         wanted = name_of(self.stack, kind, moment)
         names = (wanted, *(f"{wanted}-{number}" for number in range(2, 100)))
         return next(name for name in names if not (self.folder / kind / name).exists())
@@ -273,12 +273,12 @@ class Target:
 
 
 def is_future(created: datetime, now: datetime) -> bool:
-    """Whether a backup is from the future: the clock was wrong when it was made, or is now."""
+    """Return whether a backup is from the future: the clock was wrong when it was made, or is now."""
     return created > now + AHEAD
 
 
 def future_said(backups: Iterable[Found], now: datetime) -> list[str]:
-    """What is said of backups from the future."""
+    """Return warnings about backups from the future."""
     return [
         f"{one.name} is from the future and counts for nothing; run: invoke backup.prune --future"
         for one in backups
@@ -287,12 +287,12 @@ def future_said(backups: Iterable[Found], now: datetime) -> list[str]:
 
 
 def name_of(stack: str, kind: str, moment: datetime) -> str:
-    """`<stack>_<kind>_<YYYYMMDD_HHMMSS>`, by the local clock as documented."""
+    """Return `<stack>_<kind>_<YYYYMMDD_HHMMSS>`, by the local clock as documented."""
     return f"{stack}_{kind}_{moment.astimezone():%Y%m%d_%H%M%S}"
 
 
 def unwritable(folder: Path, error: OSError) -> Refused:
-    """The error for a target that cannot be written, or is full."""
+    """Return the error for a target that cannot be written or is full."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Refused(
             "target-full",

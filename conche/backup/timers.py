@@ -1,4 +1,4 @@
-"""The schedule as systemd timers of the user, for machines without cron."""
+"""The schedule as the user's systemd timers, for machines without cron."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ __all__ = ["instead_of_cron", "manage", "on_calendar", "removal", "remove", "uni
 DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:=@,+%-]+")
-"""A word that means itself in a command line of a unit, once `%` is doubled."""
+"""A word that needs no quotes in a unit's command line, once `%` is doubled."""
 
 
 def instead_of_cron() -> bool:
-    """Whether this machine has systemd and no cron."""
+    """Return whether this machine has systemd but no cron."""
     return shutil.which("crontab") is None and shutil.which("systemctl") is not None
 
 
 def on_calendar(when: str) -> str:
-    """A schedule as systemd's OnCalendar=, each field as `*` or as a list of its numbers (systemd.time(7)).
+    """Return a schedule for systemd's OnCalendar=, each field as `*` or a list of numbers (systemd.time(7)).
 
     Raises:
-        ValueError: it is none that both cron and systemd take.
+        ValueError: it is not a schedule that both cron and systemd accept.
     """
     minutes, hours, days, months, weekdays = (_listed(field) for field in schedule.read(when))
     names = "" if weekdays == "*" else ",".join(DAYS[int(one)] for one in weekdays.split(",")) + " "
@@ -45,7 +45,7 @@ def _listed(field: schedule.Field) -> str:
 
 
 def units(site: Site) -> dict[str, str]:
-    """The unit files, by name."""
+    """Return the content of the unit files, by name."""
     from conche.backup.cron import REBOOT, command, entries
 
     made = {}
@@ -66,17 +66,17 @@ def units(site: Site) -> dict[str, str]:
 
 
 def _folder(path: Path) -> str:
-    """A path that is a whole setting: it is not quoted, but specifiers are expanded in it (systemd.unit(5))."""
+    """Return a path as a whole setting: it is not quoted, but specifiers are expanded in it (systemd.unit(5))."""
     text = str(path).replace("%", "%%")
-    # A backslash would join the next line to this one, and white space at the end would be cut off.
+    # A backslash at the end would join the next line, and white space at the end would be cut off.
     return f"{text}/." if text.endswith("\\") or text[-1:].isspace() else text
 
 
 def _command_line(words: Sequence[str]) -> str:
-    """Words as ExecStart= takes them apart: quotes and escapes of systemd.syntax(7), `$` and `%` doubled.
+    """Quote words as ExecStart= parses them, with quotes and escapes of systemd.syntax(7), and `$` and `%` doubled.
 
-    The program itself may have no quote and no backslash in its path, and no variable is expanded in it, though it is
-    in what the program is told of its own name (systemd.service(5)): such a one is started by a shell.
+    The program's path may contain no quote and no backslash, and variables are not expanded in it, but they are in
+    argv[0] (systemd.service(5)): a program with such a path is started by a shell.
     """
     through = () if _PLAIN.fullmatch(words[0]) else ("/bin/sh", "-c", 'exec "$@"', "sh")
     return " ".join(_quoted(word) for word in (*through, *words))
@@ -140,12 +140,12 @@ def _uninstall(call: Invocation, site: Site) -> Outcome:
 
 
 def removal(site: Site) -> Plan:
-    """What `remove` would remove: also timers from a time when there was no cron."""
+    """Return the steps of `remove`, including timers from when this machine had no cron."""
     return Plan(tuple(Step("uninstall", f"timer {path.name}", "asked for") for path in _there(site)))
 
 
 def remove(site: Site) -> None:
-    """Stop and remove the timers; without a systemd that answers, their files, which is what the next login reads."""
+    """Stop and remove the timers; if systemd does not answer, only their files, which the next login reads."""
     there = _there(site)
     if not there:
         return
@@ -160,7 +160,7 @@ def remove(site: Site) -> None:
 
 
 def usable() -> bool:
-    """Whether systemd would start something for this user."""
+    """Return whether systemd would start something for this user."""
     return shutil.which("systemctl") is not None and _answers()
 
 
@@ -177,7 +177,7 @@ def _place() -> Path:
 
 
 def _link(name: str) -> Path:
-    """What `systemctl enable` makes of `WantedBy=timers.target`."""
+    """Return the link that `systemctl enable` makes for `WantedBy=timers.target`."""
     return _place() / "timers.target.wants" / name
 
 

@@ -1,6 +1,6 @@
-"""The containers that use what a restore exchanges: found by what they mount, stopped for it, and started again.
+"""The containers that use what a restore exchanges: found by their mounts, stopped for it, and started again.
 
-A container that runs on while its folder is exchanged goes on writing into the one that was put aside.
+A container that keeps running while its folder is exchanged would go on writing into the folder that was put aside.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ __all__ = [
 
 RUNNING = ("running", "paused", "restarting")
 LOOKS = 5
-"""How often users are looked for and stopped, until nobody runs any more."""
+"""Number of times that users are looked for and stopped, until none runs any more."""
 
 NUMBER = "%Y%m%dT%H%M%S%f"
-"""How a restore's number is made of its moment, in UTC."""
+"""The format of a restore's number: the moment when it began, in UTC."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class User:
     """A running container, and the engine it is on.
 
     Attributes:
-        address: the engine's, as stack.yaml has it.
+        address: the engine's address, as in stack.yaml.
     """
 
     address: str | None
@@ -57,7 +57,7 @@ Users = Mapping[str, User]
 
 
 def of_places(site: Site, paths: Iterable[Path], swaps: Iterable[Swap]) -> dict[str, User]:
-    """The containers that use one of these paths of this machine, or one of these volumes."""
+    """Return the running containers that use one of these paths of this machine, or one of these volumes."""
     wanted: dict[str | None, list[str]] = {}
     for swap in swaps:
         wanted.setdefault(swap.engine, []).append(swap.volume)
@@ -74,7 +74,7 @@ def of_places(site: Site, paths: Iterable[Path], swaps: Iterable[Swap]) -> dict[
 
 
 def of_services(site: Site, environment: str, services: Iterable[str]) -> dict[str, User]:
-    """The running containers of some services."""
+    """Return the running containers of some services."""
     address = site.stack.environments[environment].engine
     engine, names = Engine(address), set(services)
     project = containers.of_project(engine, site.stack.project(environment)) if names else ()
@@ -82,13 +82,13 @@ def of_services(site: Site, environment: str, services: Iterable[str]) -> dict[s
 
 
 def of_journal(site: Site, journal: Journal) -> dict[str, User]:
-    """The running containers that use what a restore has begun to exchange, and those that it had stopped."""
+    """Return the running containers that use what a restore has begun to exchange, and those that it had stopped."""
     found = of_places(site, [Path(pair.live) for pair in journal.pairs], journal.swaps)
     return found | {one.container.id: one for one in of_stopped(journal) if one.container.state in RUNNING}
 
 
 def of_stopped(journal: Journal) -> list[User]:
-    """The containers that a restore has stopped, as far as they are still there."""
+    """Return the containers that a restore has stopped, if they still exist."""
     asked = [(one, Engine(one.engine)) for one in journal.stopped]
     return [
         User(one.engine, engine, seen) for one, engine in asked if (seen := containers.read(engine, one.id)) is not None
@@ -96,7 +96,7 @@ def of_stopped(journal: Journal) -> list[User]:
 
 
 def require_stoppable(users: Users) -> None:
-    """Refuse before anything is touched where a user cannot be stopped and started again."""
+    """Refuse, before anything is touched, if a user cannot be stopped and started again."""
     for user in users.values():
         one = user.container
         if task := one.labels.get(SERVICE):
@@ -116,10 +116,10 @@ def require_stoppable(users: Users) -> None:
 
 
 def stop(site: Site, journal: Journal, look: Callable[[], Users]) -> dict[str, User]:
-    """Stop every user, each written down first, until nobody runs; who ran.
+    """Stop every user, journalling each one first, until none runs; return those that ran.
 
     Raises:
-        Refused: one cannot be stopped, or they are started again as fast as they stop.
+        Refused: a user cannot be stopped, or users are started again as fast as they are stopped.
     """
     stopped: dict[str, User] = {}
     for _ in range(LOOKS):
@@ -147,7 +147,7 @@ def start(site: Site, users: Iterable[User], *, wait: bool = True) -> None:
     """Start what was stopped, and wait until it works.
 
     Raises:
-        Restored: it does not.
+        Restored: it does not work.
     """
     every = list(users)
     for user in every:
@@ -170,7 +170,7 @@ def _require_well(user: User) -> None:
 
 
 def since(users: Users, number: str) -> list[str]:
-    """The names of the containers that have run since before the restore of this number."""
+    """Return the names of the containers that have run since before the restore with this number."""
     moment = datetime.strptime(number, NUMBER).replace(tzinfo=UTC)
     every = (user.container for user in users.values())
     return sorted(one.name for one in every if one.started_at is not None and one.started_at < moment)
@@ -183,7 +183,7 @@ def _running(address: str | None, places: Iterable[str]) -> dict[str, User]:
 
 
 def _on_this_machine(site: Site) -> list[str | None]:
-    """The engines whose host is this machine, each once; where there is no socket, there is no engine."""
+    """Return the engines that run on this machine, each once; without its socket an engine does not exist."""
     every = [None, *(one.engine for one in site.stack.environments.values())]
     known: dict[str, str | None] = {}
     for address in every:

@@ -1,4 +1,4 @@
-"""backup.verify: is a backup what its manifest says, file by file and bit by bit?"""
+"""backup.verify: checks that a backup is what its manifest says, file by file and bit by bit."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ __all__ = ["Damage", "check", "verify"]
 BLOCK = 1 << 20
 ARCHIVE = re.compile(r"\.(tar(\.\w+)?|tgz|tzst|txz|tbz2)$")
 Inodes = dict[tuple[int, int], str]
-"""sha256 by device and inode: a file that several backups share is read once."""
+"""sha256 by device and inode: a file that several backups share is read only once."""
 
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing that is not as it was written."""
+    """Something that is not as it was written."""
 
     path: str
     what: str
@@ -44,12 +44,12 @@ class Damage:
 def check(
     folder: Path, known: Manifest, *, deep: bool = False, only: str = "", read: Inodes | None = None
 ) -> list[Damage]:
-    """What is wrong with a backup's files; nothing where every bit is as it was written.
+    """Return what is wrong with a backup's files; nothing if every bit is as it was written.
 
     Args:
-        deep: also inflate every archive and walk through it.
-        only: one component; the manifest has been read already.
-        read: hashes of files that other backups share with this one.
+        deep: also decompress every archive and read through its entries.
+        only: check only this component.
+        read: known hashes of files that other backups share with this one; new ones are added.
     """
     inodes: Inodes = {} if read is None else read
     artifacts = [one for one in known.artifacts() if not only or one.path.startswith(f"{only}/")]
@@ -97,7 +97,7 @@ def _links(folder: Path, known: Manifest, only: str) -> list[Damage]:
 
 
 def _strangers(folder: Path, known: Manifest) -> list[Damage]:
-    """Files and folders that nobody wrote."""
+    """Return files and folders that are not in the manifest."""
     listed = {one.path for one in known.artifacts()} | {manifest.FILE}
     listed |= {link.path for record in known.components.values() for link in record.links}
     above = {str(parent) for path in listed for parent in Path(path).parents}
@@ -127,7 +127,7 @@ def _inside(folder: Path, artifact: Artifact, known: Manifest) -> Damage | None:
 
 
 def verify(call: Invocation, name: str | None, *, every: bool, deep: bool) -> Outcome:
-    """Verify one backup, or all; without a name, all."""
+    """Verify one backup, or all if `every` is set or no name is given."""
     site = open_site(call)
     with locked(call, site, "invoke backup.verify"):
         chosen = [site.target.find(name)] if name and not every else site.target.backups()
@@ -175,7 +175,7 @@ def _why_unread(one: Found) -> str:
 
 
 def _unhashed(one: Found) -> Iterable[Damage]:
-    """A backup of the old script: nothing to compare with, but its archives can be read or not."""
+    """Check a backup of the old script: there are no hashes to compare with, only archives to read through."""
     archives = sorted(path for path in one.folder.rglob("*") if ARCHIVE.search(path.name))
     if not archives and not (one.folder / manifest.TEXT).exists():
         yield Damage(".", "has no manifest and no archive")
@@ -210,7 +210,7 @@ def _outcome(results: Mapping[Found, _Result]) -> Outcome:
 
 
 def _sharing(one: Found, damage: Damage, results: Mapping[Found, _Result]) -> list[str]:
-    """The other backups that share a damaged file by hard link."""
+    """Return the other backups that share a damaged file as a hard link."""
     try:
         inode = (one.folder / damage.path).lstat().st_ino
     except OSError:
