@@ -131,7 +131,7 @@ def _table(site: Site, backups: Sequence[Found], costs: Sequence[int]) -> str:
                 _figure(human_size(cost)),
                 _figure(f"{known.seconds:g} s" if known else ""),
                 _moment(record.verified, "bad"),
-                # Only the newest backup is drilled, once a week, so most of them never are.
+                # Only the newest backup is drilled, once a week: for the others, never is no fault.
                 _moment(record.drilled, "none"),
             ]
         )

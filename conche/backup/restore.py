@@ -298,7 +298,7 @@ def _take_back(site: Site, journal: Journal, error: BaseException) -> None:
 
 
 def _seen(site: Site, sources: Sequence[Source]) -> dict[str, User]:
-    """Return every container that has to stop, as it is now."""
+    """Return every container that has to stop, in its present state."""
     found = _users(site, [one for one in sources if not online.is_online(one)])
     return found | online.writers(site, [one.name for one in sources])
 

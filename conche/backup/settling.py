@@ -61,7 +61,7 @@ def _tried(site: Site, journal: Journal) -> Journal | None:
         undo(site, journal, wait=False)
     except (ConcheError, OSError) as error:
         journal.stuck = error.message if isinstance(error, ConcheError) else str(error)
-        # An engine that does not answer may do so a moment later, with nothing changed: the next command tries again.
+        # A silent engine may answer a moment later, and nothing has changed: the next command tries again.
         if not isinstance(error, Unreachable):
             with contextlib.suppress(OSError):
                 journal.write(site.own)
