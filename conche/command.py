@@ -35,7 +35,7 @@ __all__ = ["EnvironmentName", "Invocation", "command", "seldom_collecting", "typ
 EnvironmentName = Annotated[str, "environment of stack.yaml"]
 
 COLLECT_AFTER = 100_000
-"""Objects made and not freed before Python looks for cycles; its own default of 700 is for nobody in particular."""
+"""Net new objects before Python looks for reference cycles, instead of its general-purpose default of 700."""
 
 _JSON = "one JSON document on stdout instead of tables"
 _DRY_RUN = "show the plan and change nothing"
@@ -45,15 +45,15 @@ _LOCK_WAIT = "seconds to wait for another command that is in the way"
 
 @dataclass
 class Invocation:
-    """One call of a task: where, with which switches, and how it speaks.
+    """One call of a task: its root folder, its output and its switches.
 
     Attributes:
         root: the folder with `stack.yaml`, absolute.
         dry_run: compute the plan, show it, stop.
-        yes: a question is answered with yes.
-        lock_wait: seconds to wait for another command that is in the way; None where nobody said.
+        yes: answer every question with yes.
+        lock_wait: seconds to wait for another command that is in the way; None if not given.
         lenient: files that stack.yaml names may be missing.
-        remainder: what stood after `--` on the command line, as it was typed.
+        remainder: the words after `--` on the command line, as typed.
     """
 
     root: Path
@@ -75,23 +75,23 @@ class Invocation:
         return self._stack
 
     def with_stack(self, stack: Stack) -> Invocation:
-        """The same for another stack, or a part of this one."""
+        """Return a copy for another stack, or for a part of this one."""
         return replace(self, _stack=stack)
 
     def patience(self, otherwise: float) -> float:
-        """Seconds to wait for another command: what `--lock-wait` says, else what this command does by itself."""
+        """Return the seconds to wait for another command: `--lock-wait` if given, else this command's default."""
         return otherwise if self.lock_wait is None else self.lock_wait
 
     def environment_unless_said(self, default: str) -> str:
-        """The environment that is meant where none was named: the only one, whatever it is called."""
+        """Return the environment to use when none was named: the only one there is, else the default."""
         environments = self.stack.environments
         return default if default in environments or len(environments) > 1 else next(iter(environments))
 
     def environment(self, name: str) -> Environment:
-        """The environment of that name.
+        """Return the environment with this name.
 
         Raises:
-            NotFound: there is none, with the ones there are.
+            NotFound: there is none; the error lists those there are.
         """
         environments = self.stack.environments
         if name not in environments:
@@ -114,19 +114,19 @@ def command(
     aliases: Sequence[str] = (),
     bare: str = "",
 ) -> Callable[[Callable[..., Outcome]], Task[Any]]:
-    """Make a task of a function `(invocation, options…) -> Outcome`.
+    """Turn a function `(invocation, options…) -> Outcome` into a task.
 
     Args:
         changes: the task mutates something, so it takes `--dry-run`.
         destroys: it can delete data, so it takes `--yes`.
         waits: it locks environments, so it takes `--lock-wait`.
         lenient: it works without the files that stack.yaml names.
-        name: its name on the command line, where that is no Python name.
+        name: its name on the command line, if that is not a valid Python name.
         aliases: other names for it.
         bare: an option that may also stand without its `--name`, as `daily` in `invoke backup.create daily`.
 
-    An option's annotation is `Annotated[type, "help text"]`; types are str, int, float, bool, list[str], and these or
-    None. An option without a default is positional.
+    An option's annotation is `Annotated[type, "help text"]`; types are str, int, float, bool, list[str], or one of
+    these or None. An option without a default is positional.
     """
 
     def decorate(body: Callable[..., Outcome]) -> Task[Any]:
@@ -164,13 +164,13 @@ def command(
 
 
 class _Task(Task[Any]):
-    """A task that Invoke may copy as often as it likes, and with an option that may stand bare.
+    """A cheaply copyable task with one optionally positional option.
 
-    Invoke copies every task and argument deeply, twice, before it does anything, though none of them ever changes: with
-    as many tasks as there are here that would be half of the time of `invoke --list`.
+    Invoke deep-copies every task and argument twice before it does anything, though none of them ever changes. With
+    this many tasks that would take half the time of `invoke --list`.
 
-    To Invoke an argument is an option with a default, or positional and required. So which of the two `bare` is this
-    time is read from the command line.
+    To Invoke an argument is either an option with a default, or positional and required; the command line decides
+    which of the two `bare` is.
     """
 
     def __init__(self, *words: Any, bare: str, **options: Any) -> None:
@@ -181,12 +181,12 @@ class _Task(Task[Any]):
         return self
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Any]:
-        """The arguments, each a copy of which is as good as a deep one: what they hold is not changed but replaced."""
+        """Return the arguments, safe to copy shallowly: their attributes are replaced, never mutated."""
         told = dict(self.help)
         try:
             arguments: list[Any] = super().get_arguments(ignore_unknown_help)
         finally:
-            self.help = told  # Invoke takes out what it has handed on, and means to do that to a copy
+            self.help = told  # Invoke pops the entries it has used, believing this to be a copy
         for argument in arguments:
             argument.__class__ = _Argument
             if argument.name == self._bare and self._stands_bare(arguments):
@@ -194,7 +194,7 @@ class _Task(Task[Any]):
         return arguments
 
     def _stands_bare(self, arguments: Sequence[Argument]) -> bool:
-        """Whether a word follows the task's name that is no option, no option's value and no other task."""
+        """Return whether the task's name is followed by a word that is no option, option value or other task."""
         valued = {flag for argument in arguments if argument.takes_value for flag in _flags(argument)}
         line = _typed.get()
         words = iter(sys.argv[1:] if line is None else line)
@@ -215,7 +215,7 @@ _typed: ContextVar[Sequence[str] | None] = ContextVar("_typed", default=None)
 
 @contextlib.contextmanager
 def typed(words: Sequence[str]) -> Iterator[None]:
-    """Within it, tasks are asked as if these words had been typed, and not those of the process."""
+    """Let tasks see these words as the command line within this block, instead of the process's own."""
     before = _typed.set(words)
     try:
         yield
@@ -234,9 +234,9 @@ class _Argument(Argument):
 
 @contextlib.contextmanager
 def seldom_collecting() -> Iterator[None]:
-    """Within it, Python hardly looks for garbage: in modules that are imported is none, and to look takes a tenth.
+    """Collect garbage rarely within this block: imported modules hold none, and looking takes a tenth of the time.
 
-    Afterwards all is as it was: the process may be somebody else's.
+    The threshold is restored afterwards: the process may be somebody else's.
     """
     before = gc.get_threshold()
     gc.set_threshold(COLLECT_AFTER, *before[1:])
@@ -247,14 +247,14 @@ def seldom_collecting() -> Iterator[None]:
 
 
 def guarded(invocation: Invocation, body: Callable[[], Outcome], *, changes: bool) -> Outcome:
-    """Run a body, print what came of it, and end with the right exit code."""
+    """Run a body, print its outcome or error, and end with the right exit code."""
     from conche.files import sweep
     from conche.process import signals_raise
 
-    # What a killed command has left does not wait for the next one that would write there. Never a reason to fail.
+    # Clean up after killed commands now, not when the next one writes there; this must never fail the command.
     with contextlib.suppress(OSError):
         sweep()
-    # To the end: a second Ctrl-C while the error of the first is told would end with a traceback.
+    # Covers the reporting too: a second Ctrl-C while the error of the first is shown would end in a traceback.
     with signals_raise(), seldom_collecting():
         return _told(invocation, body, changes=changes)
 
@@ -276,7 +276,7 @@ def _told(invocation: Invocation, body: Callable[[], Outcome], *, changes: bool)
 
 
 def _see_written(output: Output, *, done: bool) -> None:
-    """An answer that cannot be written is lost; work that was done stays done, and the exit code says that."""
+    """Raise if the answer could not be written; after work that stays done only warn, so the exit code is right."""
     if output.lost is None:
         return
     if not done:
@@ -292,9 +292,9 @@ def _dotted_name(body: Callable[..., Outcome], name: str) -> str:
 
 
 def _options(body: Callable[..., Outcome]) -> dict[str, tuple[Any, str]]:
-    """Type and help text of each option, from the annotations.
+    """Return type and help text of each option, from the annotations.
 
-    The task files leave out `from __future__ import annotations`: evaluating text again costs each start-up more than
+    Task files omit `from __future__ import annotations`: evaluating its strings would cost each start-up more than
     everything else that this module does.
     """
     hints = body.__annotations__
@@ -308,7 +308,7 @@ def _options(body: Callable[..., Outcome]) -> dict[str, tuple[Any, str]]:
 
 
 def _present(run: Any, options: dict[str, tuple[Any, str]], shared: dict[str, bool | None]) -> None:
-    """Give the task the signature that Invoke reads: the body's options, then those that tasks share, by default."""
+    """Give the task the signature that Invoke reads: the body's options, then the shared ones with their defaults."""
     parameters = list(inspect.signature(run.__wrapped__).parameters.values())
     switch_parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default) for name, default in shared.items()
@@ -324,12 +324,12 @@ def _present(run: Any, options: dict[str, tuple[Any, str]], shared: dict[str, bo
 
 
 def _for_invoke(default: Any, option: tuple[Any, str]) -> Any:
-    """Invoke casts to the type of the default, with a traceback for a wrong number, and appends to a list only."""
+    """Adapt a default: Invoke casts to its type, with a traceback for a wrong number, and appends only to a list."""
     kind, _ = option
     if default is inspect.Parameter.empty or default is None:
         return default
     if _names_environment(option):
-        return None  # Invoke does not tell a default from what was typed
+        return None  # Invoke cannot tell a default from a typed value
     if kind == list[str]:
         return list(default)
     return str(default) if kind in (int, float, int | None, float | None) else default
@@ -342,7 +342,7 @@ def _names_environment(option: tuple[Any, str]) -> bool:
 def _environments_filled(
     body: Callable[..., Outcome], options: dict[str, tuple[Any, str]], given: dict[str, Any], invocation: Invocation
 ) -> dict[str, Any]:
-    """The same, with the default where no environment was named: the task's own, or the only one there is."""
+    """Fill in environments that were not named: the only one there is, else the task's default."""
     parameters = inspect.signature(body).parameters
     unsaid = [name for name, value in given.items() if value is None and _names_environment(options[name])]
     return {**given, **{name: invocation.environment_unless_said(parameters[name].default) for name in unsaid}}
@@ -353,12 +353,12 @@ def _converted(options: dict[str, tuple[Any, str]], given: dict[str, Any], dotte
 
 
 def _refuse_eaten_options(body: Callable[..., Outcome], given: dict[str, Any], dotted: str) -> None:
-    """Invoke takes `--help`, and any option it does not know, for a positional argument that is still missing."""
+    """Refuse an option in the place of a positional argument: Invoke puts `--help` and unknown options there."""
     for parameter in inspect.signature(body).parameters.values():
         value = given.get(parameter.name)
         # A dash by itself means standard input, as everywhere.
         if parameter.default is inspect.Parameter.empty and isinstance(value, str) and re.match("-.", value):
-            # What does not look like an option may be a value that was pasted here.
+            # What does not look like an option may be a pasted value, and is not repeated.
             said = repr(value) if re.fullmatch("--?[a-z][a-z-]*|-.", value) else "what begins with a dash"
             raise Refused(
                 "argument-missing",
@@ -368,7 +368,7 @@ def _refuse_eaten_options(body: Callable[..., Outcome], given: dict[str, Any], d
 
 
 def _convert(option: str, kind: Any, value: Any, dotted: str) -> Any:
-    """Invoke hands over text; numbers are told from words here."""
+    """Convert text from Invoke to the number that an option takes, and refuse what is none."""
     for number in (int, float):
         if kind not in (number, number | None) or not isinstance(value, str):
             continue
@@ -391,5 +391,5 @@ def _root(context: Context) -> Path:
 
 
 def _remainder() -> tuple[str, ...]:
-    """What stands after `--`, from argv itself: Invoke joins it with spaces, which loses where words end."""
+    """Return the words after `--` from argv itself: Invoke joins them with spaces, which loses where words end."""
     return tuple(sys.argv[sys.argv.index("--") + 1 :]) if "--" in sys.argv else ()

@@ -22,8 +22,8 @@ class Step:
         action: a verb of the glossary, for example `build`.
         subject: what it is done to, for example `image localhost:5000/chocolate-factory:develop`.
         cause: why, for example `no such image on the engine`.
-        undo: how it is taken back when a later step fails; empty where nothing needs to be.
-        destroys: whether data is gone afterwards.
+        undo: how it is taken back when a later step fails; empty if that is not needed.
+        destroys: whether it deletes data.
     """
 
     action: str
@@ -39,7 +39,7 @@ class Step:
 
     @property
     def name(self) -> str:
-        """What the subject is called."""
+        """The subject without its first word."""
         return self.subject.partition(" ")[2]
 
     def __str__(self) -> str:
@@ -59,13 +59,13 @@ class Plan:
         return len(self.steps)
 
     def as_json(self) -> list[dict[str, object]]:
-        """One object a step, with the fields of `Step`."""
+        """Return one object per step, with the fields of `Step`."""
         return [asdict(step) for step in self.steps]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows and columns, without colour or width: the module that prints decides about both."""
+    """Text in rows and columns, without colour or width: the module that prints decides both."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -74,7 +74,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command has done, or with a dry run would do.
+    """What a command has done, or in a dry run would do.
 
     Attributes:
         value: the answer, as JSON can carry it.
@@ -83,7 +83,7 @@ class Outcome:
         tables: the answer for people.
         lines: short sentences after the tables, such as what to type next.
         warnings: shown on stderr, and in the JSON document.
-        exit_code: 0, or 1 where a check found something.
+        exit_code: 0, or 1 if a check found something.
         raw: text that is the answer by itself (logs, a rendered file), printed as it is.
     """
 

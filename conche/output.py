@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMA", "Output", "Progress", "at_terminal"]
 
 SCHEMA = "conche/1"
-"""The version of the JSON document; it changes when a field goes or means something else."""
+"""The version of the JSON document; it changes when a field is removed or changes its meaning."""
 
 WIDTH_OFF_TERMINAL = 200
-"""Columns of a table that goes to a file or a pipe, where cutting it at 80 would lose what is looked for."""
+"""Width of a table that goes to a file or a pipe, where 80 columns would cut off what is looked for."""
 
 _OUTPUT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
@@ -40,12 +40,12 @@ _UNSURE = {"starting", "created", "paused", "optional", "changed", "unknown", "s
 
 
 def at_terminal(*streams: TextIO) -> bool:
-    """Whether a person sits at all of these: runners give their steps a terminal too, and nobody sits there."""
+    """Return whether a person sits at all of these streams; CI runners provide terminals that nobody sits at."""
     return not os.environ.get("CI") and all(stream.isatty() for stream in streams)
 
 
 class Progress:
-    """What a long step says of itself: a live line on a terminal, with a bar if its length is known; else plain lines.
+    """Progress of a long step: a live line on a terminal, with a bar if the length is known; else plain lines.
 
     Args:
         shown: Rich's display on a terminal, with one task in it; None elsewhere.
@@ -56,25 +56,25 @@ class Progress:
         self._shown = shown
 
     def step(self, text: str) -> None:
-        """A new step begins."""
+        """Announce a new step."""
         if self._shown is None:
             self._output.say(text)
         else:
             self._update(text, None, None)
 
     def detail(self, text: object) -> None:
-        """Something passing, such as a line of a program: shown on a terminal only, as its str()."""
+        """Show something fleeting, such as a program's output line, as its str(); only on a terminal."""
         if self._shown is not None:
             self._update(str(text), None, None)
 
     def amount(self, text: str, done: int, total: int) -> None:
-        """How much of something is through, in any unit: a bar on a terminal, nothing elsewhere."""
+        """Show how much is done, in any unit: a bar on a terminal, nothing elsewhere."""
         if self._shown is not None:
             self._update(text, done, total)
 
     def _update(self, text: str, done: int | None, total: int | None) -> None:
         [task] = self._shown.tasks
-        # Rich's update() takes a total of None for "as before", and a task that once was through stays so.
+        # Rich's update() takes a total of None to mean "as before", and a task that was once finished stays so.
         task.total, task.finished_time = total, None
         self._shown.update(task.id, description=self._output.redact(text), completed=done or 0)
 
@@ -105,7 +105,7 @@ class Output:
         self._shown: Any = None
 
     def say(self, text: str) -> None:
-        """One line of progress on stderr; above the live line, where there is one."""
+        """Print a line on stderr, above the live line if there is one."""
         if self._shown is None:
             print(self.redact(text), file=self._stderr, flush=True)
         else:
@@ -113,14 +113,14 @@ class Output:
 
     @property
     def lost(self) -> AnswerLost | None:
-        """Why the answer could not be written, or not to its end."""
+        """Why the answer could not be written in full; None if it could."""
         return self._stdout.lost
 
     def line(self, text: object) -> None:
-        """One line of a stream that is itself the answer, such as a log that is followed; shown as its str().
+        """Print a line of a stream that is itself the answer, such as a followed log, as its str().
 
         Raises:
-            AnswerLost: nobody reads on, so nothing more needs to be got.
+            AnswerLost: nobody reads any further, so no more needs to be fetched.
         """
         self._put(self.redact(str(text)) + "\n")
         if self.lost is not None:
@@ -131,14 +131,14 @@ class Output:
         self._stdout.flush()
 
     def text(self, words: str) -> Text:
-        """Words for Rich, redacted, in which nothing is markup."""
+        """Return redacted words for Rich, in which nothing is markup."""
         from rich.text import Text
 
         return Text(self.redact(words))
 
     @contextlib.contextmanager
     def progress(self, text: str) -> Iterator[Progress]:
-        """A long step: `text` at once, then what the step says of itself."""
+        """Show a long step: `text` at once, then the progress it reports."""
         if not at_terminal(self._stderr):
             progress = Progress(self)
             progress.step(text)
@@ -153,7 +153,7 @@ class Output:
                 self._shown = None
 
     def outcome(self, outcome: Outcome, *, dry_run: bool = False) -> None:
-        """The answer of a command that has ended well, or the plan of a dry run."""
+        """Print the answer of a command that has ended well, or the plan of a dry run."""
         for warning in outcome.warnings:
             self.say(f"warning: {warning}")
         if "GITHUB_OUTPUT" in os.environ and not dry_run:
@@ -176,7 +176,7 @@ class Output:
             self._put(self.redact(text) + "\n")
 
     def error(self, error: Told) -> None:
-        """What happened, what was looked at, the tool's own words, and the next command."""
+        """Print what happened, what was looked at, the tool's own words and the next command."""
         if self.as_json:
             self._document(changed=False, value=None, plan=[], warnings=[], error=error.as_json())
         console = self._console(self._stderr)
@@ -207,14 +207,14 @@ class Output:
             raise Refused("not-confirmed", "Not confirmed; nothing was changed.")
 
     def _hand_on(self, value: object, file: Path) -> None:
-        """In a workflow, what the answer says by name becomes outputs of the step: text as it is, the rest as JSON.
+        """Write the answer's named values as outputs of the workflow's step: text as it is, the rest as JSON.
 
         Source: https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands#multiline-strings
         """
         answer = self._masked(json.loads(json.dumps(value, default=_as_json)))
         if not isinstance(answer, dict):
             return
-        # A line of the value itself could end it, were the word for its end known beforehand.
+        # If the end marker were known beforehand, a line of the value itself could end it.
         end = f"end-{os.urandom(12).hex()}"
         said = {name: given if isinstance(given, str) else json.dumps(given) for name, given in answer.items()}
         lines = (f"{name}<<{end}\n{text}\n{end}\n" for name, text in said.items() if _OUTPUT_NAME.fullmatch(name))
@@ -228,11 +228,11 @@ class Output:
         content = json.loads(json.dumps(fields, default=_as_json))
         masked = {name: self._masked(value) for name, value in content.items()}
         document = {"schema": SCHEMA, "command": self.command, **masked}
-        # A character that is replaced would be another value; escaped it is the same one in any encoding.
+        # A replaced character would change the value; an escaped one is the same in any encoding.
         self._put(json.dumps(document, indent=2, ensure_ascii=not self._stdout.is_unicode) + "\n")
 
     def _masked(self, value: Any) -> Any:
-        """JSON redacted value by value: redacted as one text it could cease to be JSON."""
+        """Redact JSON value by value: redacted as one text it might no longer be JSON."""
         if isinstance(value, dict):
             return {self.redact(key): self._masked(below) for key, below in value.items()}
         if isinstance(value, list):
@@ -291,7 +291,7 @@ class Output:
 
 
 def _live(console: Console) -> Any:
-    """One line with a spinner, and a bar beside it where the length is known; it goes when it ends."""
+    """Build a line with a spinner, and a bar if the length is known; it disappears when it ends."""
     from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task
     from rich.table import Column
     from rich.text import Text
@@ -313,7 +313,7 @@ def _live(console: Console) -> Any:
 
 
 def _aligned(table: Table) -> str:
-    """A table as plain text: the title, then columns as wide as their widest cell, with a rule below their names."""
+    """Format a table as plain text: the title, a rule below the column names, columns as wide as their widest cell."""
     widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
     rule = tuple("─" * width for width in widths)
     lines = [

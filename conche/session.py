@@ -1,4 +1,4 @@
-"""One command at work on one environment: its Compose project, with what its files interpolate."""
+"""Opens the Compose project of an environment for one command, with the variables its files interpolate."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from conche.vault.values import for_environment, variables
 __all__ = ["open_compose", "open_unread"]
 
 SAID_IN_STACK = frozenset({"COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR", "COMPOSE_PROJECT_NAME"})
-"""Settings of Compose for which stack.yaml has keys."""
+"""Compose settings that have keys of their own in stack.yaml."""
 
 _PLAIN = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n|[A-Za-z_]\w*=[A-Za-z0-9_./:@%+,=~^-]*\n)*")
-"""Lines of .env that python-dotenv and Compose read alike: asking Compose takes a process more."""
+"""Matches a .env that python-dotenv and Compose read alike; asking Compose costs another process."""
 
 
 def open_compose(call: Invocation, name: str, secrets: Mapping[str, Secret] | None = None) -> Compose:
-    """The Compose project of an environment, with the variables its files interpolate.
+    """Open the Compose project of an environment, with the variables its files interpolate.
 
-    What Compose and the engine say is read as it is; the command's output redacts these secrets from now on.
+    Answers of Compose and the engine are read unredacted; the command's output redacts these secrets from now on.
 
     Args:
-        secrets: by name, as `conche.vault.values` gives them; by default those that can be had without a complaint,
-            which is enough to look.
+        secrets: by name, as `conche.vault.values` gives them; default: those that can be read, else none, which is
+            enough to look.
     """
     stack, root = call.stack, call.root
     environment = stack.environments[name]
@@ -60,7 +60,7 @@ def open_compose(call: Invocation, name: str, secrets: Mapping[str, Secret] | No
 
 
 def open_unread(call: Invocation, name: str) -> Compose:
-    """The Compose project of an environment as the engine has it, whatever its files say."""
+    """Open the Compose project of an environment as the engine knows it, without reading its files."""
     environment = call.environment(name)
     redact = Redactor([*_at_hand(call.stack, name, call.root).values()])
     call.output.redact.adopt(redact)
@@ -68,12 +68,12 @@ def open_unread(call: Invocation, name: str) -> Compose:
 
 
 def _shell() -> dict[str, str]:
-    """The shell's variables, without what sets Compose, the Docker CLI and sops up."""
+    """Return the shell's variables, without those that configure Compose, the Docker CLI or sops."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE_", "DOCKER_", "SOPS_"))}
 
 
 def _at_hand(stack: Stack, name: str, root: Path) -> Mapping[str, Secret]:
-    """An environment's secrets where there is a key for them; else what .env says has to do."""
+    """Return an environment's secrets if they can be read; otherwise none, and .env has to do."""
     try:
         return for_environment(stack, root, name, lambda _: None, create=False)
     except ConcheError:
@@ -83,7 +83,7 @@ def _at_hand(stack: Stack, name: str, root: Path) -> Mapping[str, Secret]:
 def _variables(
     environment: Environment, files: tuple[Path, ...], root: Path, shell: Mapping[str, str], say: Callable[[str], None]
 ) -> dict[str, str]:
-    """What stack.yaml decides, then the shell for the names that the files mention, then .env."""
+    """Merge the variables: stack.yaml wins, then the shell for names that the files mention, then .env."""
     owner = root.stat()
     values = {
         "CONCHE_PUBLISH": environment.publish,
@@ -102,7 +102,7 @@ def _variables(
 def _dotenv(
     file: Path, environment: Environment, shell: Mapping[str, str], say: Callable[[str], None]
 ) -> dict[str, str]:
-    """What .env says, by Compose's rules; of what sets up Compose and the Docker CLI only the profiles."""
+    """Read .env by Compose's rules; of the settings of Compose and the Docker CLI keep only the profiles."""
     if not file.is_file():
         return {}
     from conche.vault.dotenv import parse
