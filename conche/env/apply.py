@@ -1,10 +1,10 @@
-"""Carrying out a plan: step by step, with what takes it back when it fails.
+"""Carries out a plan step by step, and takes back what fails.
 
-One rule: what worked before still works afterwards. A service that runs is only replaced once its successor has been
-seen healthy beside it (trial.py), and the replacement itself is not interrupted half-way. Each service is a unit of its
-own: one that does not come up is taken back with what needs it (units.py), newest first, and the others go on. Where
-nothing that was asked for is up then, or the command is interrupted, everything that was begun is taken back. What
-served before is looked at again.
+One rule: what worked before still works afterwards. A running service is only replaced once its successor has been seen
+healthy beside it (trial.py), and the replacement itself is not interrupted half-way. Each service is a unit of its own:
+one that does not come up is taken back together with what needs it (units.py), newest first, and the others go on. If
+nothing that was asked for is up then, or the command is interrupted, everything that was begun is taken back. Finally,
+what served before is checked.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Applier:
     """Applies the plan of one environment.
 
     Args:
-        seen: the environment before.
-        build: builds one of the stack's own images; given its reference.
-        fetch: gets an image that is not built; given its reference.
+        seen: the environment as it was before.
+        build: builds one of the stack's own images, by its reference.
+        fetch: gets an image that is not built here, by its reference.
         timeout: seconds to wait for health; None for what the healthchecks allow.
-        held: descriptor of the environment's lock, for what outlives us.
+        held: descriptor of the environment's lock, for processes that outlive us.
         asked: services that are to be up afterwards; default: all.
-        routes: an edge, and the service that it sends requests to.
+        routes: edge -> the service that it sends requests to.
         url: where the environment's users find it.
     """
 
@@ -75,12 +75,12 @@ class Applier:
         self.watch = Watch(self.compose, self.seen, self.timeout, self.clock, self.pause)
 
     def apply(self, plan: Plan) -> None:
-        """Take every step, then see that everything works.
+        """Take every step, then check that everything works.
 
         Raises:
-            Partial: what was asked for is up in part; the rest, and what needs it, is as it was before.
-            Restored: none of it is up; what was there before is there again, and was looked at.
-            NotRestored: what was there before does not work any more.
+            Partial: only part of what was asked for is up; the rest, and what needs it, is as it was before.
+            Restored: none of it is up; what was there before is back, and was checked.
+            NotRestored: what was there before no longer works.
             Interrupted: after unwinding.
         """
         engine, project = self.compose.engine, self.compose.project
@@ -102,7 +102,7 @@ class Applier:
         self._forget()
 
     def _attempt(self, step: Step) -> None:
-        """Take a step; where it fails by itself, what it was for is taken back, and the others go on."""
+        """Take a step; if it fails on its own account, take back what it was for and let the others go on."""
         try:
             self._take(step)
         except ConcheError as failure:
@@ -114,11 +114,11 @@ class Applier:
                 raise
 
     def _fail(self, names: Collection[str], failure: ConcheError) -> None:
-        """Take back services that do not come up, with what needs them."""
+        """Take back services that do not come up, and what needs them."""
         self._failures.update(dict.fromkeys(sorted(names), failure))
         for name in [one for one, error in self._failures.items() if error.code == "compose-up-failed"]:
             if needs(self.seen.configuration, name, self.routes) & self._failures.keys():
-                del self._failures[name]  # Compose could not start it because the other one does not run.
+                del self._failures[name]  # Compose could not start it because one it needs does not run.
         self._fallen = fall_with(self.seen.configuration, self._failures, self._planned, self.routes)
         down = ", ".join([*self._failures, *self._fallen])
         self.progress.step(f"taking back {down}: {failure.message}")
@@ -148,7 +148,7 @@ class Applier:
         )
 
     def _is_up(self, name: str) -> bool:
-        """Whether a service is as its files say, by this plan or without it."""
+        """Return whether a service is as its files say, by this plan or without it."""
         if name in self._planned:
             return not self._is_down(name)
         return self._worked(name)
@@ -158,7 +158,7 @@ class Applier:
         return bool(found) and all(works(self._service(name), one) for one in found)
 
     def _told(self, error: BaseException) -> BaseException:
-        """The error to show, once everything is taken back; what has come up stays where only others have not."""
+        """Take everything back and return the error to show; after a partial success, keep what has come up."""
         with signals_deferred():
             if isinstance(error, Partial):
                 self._forget()
@@ -174,7 +174,7 @@ class Applier:
                 containers.remove(self.compose.engine, next(c.id for c in self.seen.leftovers if c.name == name))
             case "create", "network":
                 self._push("", step.undo, lambda: networks.remove(self.compose.engine, name))
-                # A request that is broken off may still be carried out, after the unwinding has looked.
+                # An aborted request may still be carried out, after the unwinding has looked.
                 with signals_deferred():
                     networks.create(self.compose.engine, name)
             case "build", "image":
@@ -223,7 +223,7 @@ class Applier:
         self._checked(self.compose.make(self._up(name), on_line=self.progress.detail), name)
 
     def _scale(self, name: str) -> None:
-        """Have as many containers as the files say; those that stay are not touched."""
+        """Make a service have as many containers as the files say, without touching those that stay."""
         wanted, before = self.seen.configuration.services[name].replicas, len(self.seen.of(name))
         assert wanted is not None
         if not self._ready(name):
@@ -237,7 +237,7 @@ class Applier:
         self._checked(self.compose.make(argv, on_line=self.progress.detail), name)
 
     def _up(self, name: str) -> tuple[str, ...]:
-        """As `docker compose up` makes it, where that touches nothing else; else alone, which has another hash."""
+        """Return `docker compose up` if it touches nothing else; else the service alone, which has another hash."""
         anew = name in self.seen.outdated
         if self.compose.document or not self.seen.configuration.needs(name):
             return self.compose.up_alone(name, anew=anew)
@@ -267,7 +267,7 @@ class Applier:
         self._checked(completed, name)
 
     def _is_current(self, name: str) -> bool:
-        """Whether a build or pull has brought the image that runs already, under the same definition."""
+        """Return whether the image just built or pulled runs already, under the same definition."""
         service = self.seen.configuration.services[name]
         return (
             not self._started.intersection(service.shares)
@@ -284,11 +284,11 @@ class Applier:
         self._touched.add(name)
 
     def _order(self, name: str) -> None:
-        """Keep when a start of containers that are there was ordered: what they wrote and did before is not of it."""
+        """Note when existing containers are told to start: what they wrote and did before is not part of it."""
         self._ordered[name] = logs.now(self.compose.engine)
 
     def _keep(self, name: str) -> None:
-        """Keep what runs now until what replaces it works: Compose removes the one before it starts the other."""
+        """Keep what runs now until its replacement works: Compose removes the old one before it starts the new one."""
         engine, project = self.compose.engine, self.compose.project
         self._push(name, f"bring {name} back as it was", lambda: kept.bring_back(engine, project, name))
         try:
@@ -300,7 +300,7 @@ class Applier:
             self.progress.step(f"on a failure {name} could not be brought back as it was: {said}")
 
     def _forget(self) -> None:
-        """What could not be removed goes with the next command."""
+        """Remove what was kept; what cannot be removed goes with the next command."""
         with contextlib.suppress(ConcheError):
             for name in (one for one in self._touched if not self._is_down(one)):
                 kept.forget(self.compose.engine, self.compose.project, name)
@@ -323,16 +323,16 @@ class Applier:
         trial.remove(self.compose)
 
     def _dependencies(self, name: str) -> set[str]:
-        """What has been started here and must be healthy before this service starts."""
+        """Return what has been started here and must be healthy before this service starts."""
         return self._started & set(self.seen.configuration.services[name].waits_for)
 
     def _ready(self, name: str) -> bool:
-        """Whether a service may start: what it waits for works. Where that does not, the service has fallen with it."""
+        """Wait for what a service depends on; return whether it may start, or has fallen with that."""
         self._settle(self._dependencies(name))
         return not self._is_down(name)
 
     def _settle(self, names: Iterable[str]) -> None:
-        """Wait until each of these services works, or has failed and is taken back."""
+        """Wait until each of these services works, or has failed and been taken back."""
         begun = self.clock()
         while wanted := {name: self._service(name) for name in sorted(names) if not self._is_down(name)}:
             self.progress.step(f"waiting until {', '.join(wanted)} is healthy")
@@ -342,7 +342,7 @@ class Applier:
             looked = self.clock()
             for name, reason in explained(self.compose, waiting, self._ordered).items():
                 self._fail([name], Restored("start-failed", f"{reason.says}.", evidence=reason.lines))
-            # The others are not to pay for the time that took.
+            # The time that this took must not count against the others.
             begun += self.clock() - looked
 
     def _service(self, name: str) -> Service:

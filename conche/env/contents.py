@@ -1,7 +1,8 @@
-"""What the configs and secrets of an environment's Compose files hold, and whether its containers have that.
+"""Compares the configs and secrets of an environment's Compose files with what its containers have.
 
-Compose mounts what comes from a file, and copies what stands in the Compose file or comes from a variable into the
-container when it makes one. Neither is part of the hash by which it knows that a service has changed.
+Compose mounts a config or secret that comes from a file; one that is written in the Compose file or comes from a
+variable it copies into the container on creation. Neither is part of the hash by which it knows that a service has
+changed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Content:
 
     Attributes:
         kind: config or secret.
-        key: under which the Compose file defines it.
+        key: its name in the Compose file.
         target: its path in the container.
         said: the definition, as Compose renders it.
     """
@@ -46,7 +47,7 @@ class Content:
 
 
 def contents_of_service(rendered: Mapping[str, Any], service: str) -> Iterator[Content]:
-    """The configs and secrets of a service; what Compose does not make itself is left out."""
+    """Yield the configs and secrets of a service, without those that Compose does not make itself."""
     for kind in KINDS:
         defined = rendered.get(kind) or {}
         for given in rendered["services"][service].get(kind) or []:
@@ -56,13 +57,13 @@ def contents_of_service(rendered: Mapping[str, Any], service: str) -> Iterator[C
 
 
 def _target(kind: str, given: Mapping[str, Any]) -> str:
-    """Where Compose puts it: https://docs.docker.com/reference/compose-file/services/#configs"""
+    """Return where Compose puts it: https://docs.docker.com/reference/compose-file/services/#configs"""
     root = "/run/secrets/" if kind == "secrets" else "/"
     return str(PurePosixPath(root) / str(given.get("target") or given["source"]))
 
 
 def value_of(content: Content, compose: Compose) -> bytes | None:
-    """What does not come from a file: from the Compose file itself, or from a variable.
+    """Return a content that is written in the Compose file itself, or comes from a variable.
 
     Returns:
         None for what comes from a file.
@@ -87,7 +88,7 @@ def value_of(content: Content, compose: Compose) -> bytes | None:
 
 
 def may_have_contents(files: Iterable[Path], section: Secrets | None) -> bool:
-    """Whether Compose files may name configs, or secrets other than the files that are written from this section."""
+    """Return whether Compose files may name configs, or secrets other than the files written from this section."""
     for file in files:
         text = file.read_text(encoding="utf-8")
         if re.search(r"\b(configs|include|extends|content)[\"']?\s*:|\benvironment:[ \t]*[\"']?\w", text):
@@ -101,12 +102,12 @@ def may_have_contents(files: Iterable[Path], section: Secrets | None) -> bool:
 def outdated(
     compose: Compose, configuration: Configuration, found: Sequence[Container], section: Secrets | None
 ) -> dict[str, str]:
-    """Service -> which of its configs and secrets have another content than its containers were given, in words.
+    """Return service -> a config or secret with other content than its containers were given, in words.
 
-    A container that has written to its copy since it was started tells nothing of what it was given.
+    A copy that its container has written to since it was started does not show what was given.
 
     Args:
-        section: files of secrets that are written from it are left out.
+        section: secret files that are written from it are left out.
     """
     changed: dict[str, str] = {}
     for name in configuration.services if configuration.rendered else ():
@@ -119,7 +120,7 @@ def outdated(
 
 
 def _is_declared(file: str, section: Secrets | None) -> bool:
-    """Whether a path is that of a file which secrets.render writes."""
+    """Return whether secrets.render writes the file at this path."""
     if section is None:
         return False
     path = PurePath(file)
@@ -132,7 +133,7 @@ def _differs(compose: Compose, content: Content, container: Container) -> bool:
     try:
         wanted = value_of(content, compose)
     except Refused:
-        return False  # said where something is to be started
+        return False  # reported when something is to be started
     had = file_in(compose.engine, container.id, content.target)
     if had is None:
         return bool(wanted)
@@ -143,7 +144,7 @@ def _differs(compose: Compose, content: Content, container: Container) -> bool:
 
 
 def _newer(path: Path, container: Container) -> bool:
-    """Whether a file was written, or put in the place of another one, since the container was started."""
+    """Return whether a file was written or replaced since the container was started."""
     try:
         seen = path.stat()
     except OSError:

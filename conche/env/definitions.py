@@ -1,7 +1,7 @@
-"""Which keys of a service's definition have changed: their names, never their values.
+"""Tells which keys of a service's definition have changed: their names, never their values.
 
-What a container was made from is remembered on this machine, by Compose's hash of it and as salted fingerprints. Of a
-container that somebody else has made there is only what inspecting it shows.
+This machine remembers what a container was made from, under Compose's hash of it and as salted fingerprints. Of a
+container that somebody else has made it only knows what inspecting it shows.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from conche.formats import DEFINITIONS, WrittenByNewer
 __all__ = ["altered", "altered_services", "flat", "remember"]
 
 LEFT_OUT = frozenset({"build", "pull_policy", "scale", "deploy.replicas"})
-"""What does not make another container: Compose does not hash it."""
+"""Keys that Compose does not hash: changing one recreates no container."""
 
 MOST_NAMED = 8
-"""Names in one sentence."""
+"""Most names to list in one sentence."""
 
 
 def flat(body: Mapping[str, Any]) -> dict[str, str]:
-    """A service's keys, those of mappings one by one such as `environment.LEVEL`, with their values as JSON."""
+    """Return a service's keys with their values as JSON; those of mappings one by one, such as `environment.LEVEL`."""
     found = {}
     for key, value in body.items():
         if isinstance(value, Mapping):
@@ -41,7 +41,7 @@ def flat(body: Mapping[str, Any]) -> dict[str, str]:
 
 
 def altered(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
-    """The keys of two flat definitions that differ, in order."""
+    """Return the keys in which two flat definitions differ, in order."""
     names = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
     return (*names[:MOST_NAMED], f"and {len(names) - MOST_NAMED} more") if len(names) > MOST_NAMED else tuple(names)
 
@@ -49,7 +49,7 @@ def altered(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, .
 def altered_services(
     stack: str, engine: Engine, configuration: Configuration, found: Iterable[Container]
 ) -> dict[str, tuple[str, ...]]:
-    """Service -> the keys that differ from what a container of it was made from; only where its hash is another.
+    """Return service -> keys that differ from what a container of it was made from, if the hash differs.
 
     Args:
         stack: its name.
@@ -70,9 +70,9 @@ def altered_services(
 
 
 def remember(stack: str, configuration: Configuration, found: Collection[Container]) -> None:
-    """Keep what the containers were made from; what is known of others of them stays, the rest goes.
+    """Remember what the containers were made from, and forget definitions that none of them carries.
 
-    A folder that cannot be written costs later names, and is no fault; so does what a later version remembers there.
+    It is no fault if the folder cannot be written or a later version remembers something there: it only costs names.
     """
     file = _file(stack, configuration.project)
     if _is_newer(file):
@@ -98,7 +98,7 @@ def _file(stack: str, project: str) -> Path:
 
 
 def _prints(salt: bytes, body: Mapping[str, Any]) -> dict[str, str]:
-    """A flat definition with a fingerprint in the place of each value."""
+    """Return a flat definition with a fingerprint in place of each value."""
     return {key: hmac.new(salt, value.encode(), "sha256").hexdigest()[:16] for key, value in flat(body).items()}
 
 
@@ -110,7 +110,7 @@ def _is_newer(file: Path) -> bool:
 
 
 def _read(file: Path) -> tuple[bytes, Mapping[str, Mapping[str, str]]]:
-    """The salt, and the definitions by hash; a new salt where there is nothing that can be read."""
+    """Return the salt and the definitions by hash; a new salt and none if nothing can be read."""
     try:
         said = DEFINITIONS.opened(json.loads(file.read_bytes()))
         salt, definitions = bytes.fromhex(said["salt"]), said["definitions"]

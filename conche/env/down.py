@@ -1,4 +1,4 @@
-"""env.down: stop an environment; its data only with --volumes, and then not by accident."""
+"""env.down: stops an environment, and deletes its volumes only with --volumes and confirmation."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def _down(call: Invocation, name: str, compose: Compose, *, volumes: bool, confi
 
 
 def _volumes(compose: Compose) -> tuple[str, ...]:
-    """Those of the environment's volumes that this engine has."""
+    """Return those of the environment's volumes that this engine has."""
     return networks.volumes(compose.engine, compose.configuration(hashed=False).volumes)
 
 
 def _ask(call: Invocation, name: str, doomed: tuple[str, ...], *, protected: bool, confirmed: str | None) -> None:
-    """On a protected environment its name is typed or given with --confirm; --yes alone does not do."""
+    """Ask first; a protected environment needs its name, typed or given with --confirm: --yes is not enough."""
     for volume in doomed:
         call.output.say(f"volume {volume} and the data in it will be deleted")
     if confirmed is not None and confirmed != name:

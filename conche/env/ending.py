@@ -1,4 +1,4 @@
-"""How a plan has ended that did not come through whole: what is up, what is not and why, in one error."""
+"""Sums up a plan that failed, at least in part: what is up, what is not and why, in one error."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["Ending"]
 
 @dataclass(frozen=True)
 class Ending:
-    """The end of a plan of which some services failed.
+    """The end of a plan in which some services failed.
 
     Attributes:
         environment: its name.
         url: where its users find it.
-        up: the services that were asked for and are up, as their files say.
+        up: services that were asked for and are up, as their files say.
         failures: service -> why it is not up.
-        fallen: service -> the one that it needs and that is not up.
-        served: services that worked before; what has failed of them is what it was.
+        fallen: service -> a service it needs that is not up.
+        served: services that worked before; those of them that failed are as they were.
         own: services whose image is built here.
-        begun: whether anything that people notice had been.
+        begun: whether anything that people notice had been begun.
     """
 
     environment: str
@@ -38,7 +38,7 @@ class Ending:
     begun: bool
 
     def error(self) -> ConcheError:
-        """`Partial` where anything that was asked for is up; else the failure, or one error for several."""
+        """Return `Partial` if anything that was asked for is up; else the failure, or one error for several."""
         if self.up:
             return Partial(
                 "brought-up-in-part",
@@ -60,7 +60,7 @@ class Ending:
         )
 
     def _where(self) -> str:
-        """The address of its users, where what is up publishes that port."""
+        """Return the address for users if a service that is up publishes its port."""
         try:
             number = urlsplit(self.url or "").port
         except ValueError:
@@ -72,7 +72,7 @@ class Ending:
         return [port for service in self.up.values() for port in service.ports]
 
     def _lines(self) -> list[str]:
-        """One for each service: what is not up first, with why."""
+        """Return a line per service: first those that are not up, with the reason."""
         failed = [f"{self._state(name)}: {_named(name, error)}" for name, error in self.failures.items()]
         fallen = [f"{self._state(name)}: {name}, which needs {other}" for name, other in self.fallen.items()]
         return failed + fallen + [f"up: {name}{_address(service)}" for name, service in self.up.items()]
@@ -84,7 +84,7 @@ class Ending:
         return [words for error in dict.fromkeys(self.failures.values()) for words in error.evidence]
 
     def _next(self) -> str:
-        """Commands that fit what has failed: only what is built here may be older than its sources."""
+        """Return commands that fit the failures: only an image built here may be older than its sources."""
         again = f"invoke env.up --env {self.environment}            # after correcting it"
         build = f"invoke env.up --env {self.environment} --build    # if an image is older than its sources"
         said = [one.next_command for one in self.failures.values() if one.next_command]

@@ -1,4 +1,4 @@
-"""Why containers do not work, in their own words."""
+"""Explains why containers do not work, in their own words."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from conche.stack import TRIAL
 __all__ = ["Reason", "evidence", "explained", "reasons", "telling"]
 
 SEARCHED = 2000
-"""Lines of a log that are searched; a start that followed the one that failed has written some of them."""
+"""Lines of a log that are searched; some may come from a later start than the one that failed."""
 
 SHOWN = 20
 """Lines of a log that are shown."""
 
 LONGEST = 200
-"""Characters of the line that says why."""
+"""Characters that are kept of the line that says why."""
 
 IN_PASSING = 2
-"""How clear a line is that has a word of failure in it, and need not be about one."""
+"""Clarity of a line that contains a word of failure but need not be about one."""
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -45,15 +45,15 @@ _WORDS = re.compile(
 )
 
 _NO_CAUSE = re.compile(r"\b(no|0|without) errors?\b|\berror\W{1,3}(nil|null|none|<nil>)|exit (status|code) \d", re.I)
-"""Of no error, or only of how another process has ended."""
+"""Lines about no error, or only about how another process has ended."""
 
 
 class Reason(NamedTuple):
     """Why a service does not work.
 
     Attributes:
-        says: in one line, as `web exited with 3: no licence`.
-        lines: what it is taken from.
+        says: the reason in one line, such as `web exited with 3: no licence`.
+        lines: what it was taken from.
     """
 
     says: str
@@ -61,23 +61,23 @@ class Reason(NamedTuple):
 
 
 def reasons(waiting: Waiting) -> str:
-    """The services that do not work, each with why: `web exited with 3, db is unhealthy`."""
+    """List the services that do not work, each with the reason: `web exited with 3, db is unhealthy`."""
     return ", ".join(f"{_called(name)} {reason}" for name, reason in sorted(waiting.services.items()))
 
 
 def evidence(compose: Compose, waiting: Waiting) -> list[str]:
-    """For each container that failed: how, its last lines, what its healthcheck and the engine said; redacted.
+    """Return how each failed container failed, its last lines, its healthcheck's words and the engine's; redacted.
 
-    What cannot be read is said in its place: the failure that is being explained is the one to show.
+    A log that cannot be read is reported in its place: the failure that is being explained is the one to show.
     """
     return [line for reason in explained(compose, waiting).values() for line in reason.lines]
 
 
 def explained(compose: Compose, waiting: Waiting, since: Mapping[str, datetime] | None = None) -> dict[str, Reason]:
-    """Service -> why it does not work; redacted.
+    """Return service -> why it does not work; redacted.
 
     Args:
-        since: service -> when its start was ordered, by the engine's clock, where its log is older than that.
+        since: service -> when its start was ordered, by the engine's clock, if its log goes back further.
     """
     found = {service: Reason(f"{_called(service)} {said}", []) for service, said in waiting.services.items()}
     for one in (one for one in waiting.containers if one.name in waiting.failed):
@@ -90,12 +90,15 @@ def explained(compose: Compose, waiting: Waiting, since: Mapping[str, datetime] 
 
 
 def _called(service: str) -> str:
-    """A service as its files call it, where it is on trial."""
+    """Return the name of a service in its files, without the suffix of a trial."""
     return service.removesuffix(TRIAL)
 
 
 def telling(lines: Sequence[str]) -> tuple[str, int]:
-    """The line of a log that says most clearly why a program gave up, the last of several; and how clearly, from 0."""
+    """Return the line of a log that says most clearly why a program gave up, and how clearly, from 0.
+
+    Of several equally clear lines it is the last.
+    """
     best, most = "", 0
     for line in (_plain(line) for line in lines):
         clear = _clarity(line)
@@ -116,7 +119,7 @@ def _plain(line: str) -> str:
 
 
 def _of(compose: Compose, container: Container, reason: str, since: datetime | None) -> tuple[str, list[str]]:
-    """The line that says why, if any does, and everything that was found."""
+    """Return the line that says why, if any does, and everything that was found."""
     asked = [f"healthcheck: {words}" for words in container.health_log]
     engine = [f"engine: {container.error}"] if container.error else []
     try:
@@ -135,13 +138,13 @@ def _why(container: Container, reason: str, lines: Sequence[str]) -> str:
     asked = "".join(container.health_log[-1:])
     ended = container.state in ("exited", "dead", "restarting") or reason.startswith(RESTARTED)
     last = next((plain for line in reversed(lines) if (plain := _plain(line))), "") if ended else ""
-    # What a healthcheck says is about what it is asked for; a log is about anything.
+    # A healthcheck only says what it was asked; a log may be about anything.
     ranked: Iterable[str] = (said, container.error, last, asked) if ended or clear > IN_PASSING else (asked, said)
     return next((words for words in ranked if words), "")[:LONGEST]
 
 
 def _log(compose: Compose, container: Container, reason: str, since: datetime | None) -> list[str]:
-    """The last lines of the start that failed, without those of one that has followed it."""
+    """Return the last lines of the start that failed, without those of a later start."""
     entries = logs.last_entries(compose.engine, container.id, SEARCHED, since)
     until = container.started_at
     if container.state != "running" or not reason.startswith(RESTARTED):
@@ -151,7 +154,7 @@ def _log(compose: Compose, container: Container, reason: str, since: datetime | 
 
 
 def _unread(container: Container, error: ConcheError) -> str:
-    """Why a log cannot be read: most often because of where it goes."""
+    """Return why a log cannot be read: most often because of its logging driver."""
     said = " ".join(error.evidence) or error.message
     if "does not support reading" in said:
         return f'its log goes to "{container.log_driver}" and cannot be read'

@@ -1,4 +1,4 @@
-"""env.logs, env.config, env.exec: what an environment says, is made of, and lets one do inside."""
+"""env.logs, env.config and env.exec: an environment's logs, its Compose files, and commands inside it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from conche.session import open_compose, open_unread
 __all__ = ["config", "execute", "logs"]
 
 CLEAR_LINE = "\x1b[2K"
-"""What Compose writes before each line of a log, a terminal or not, whatever --ansi says (2.26)."""
+"""What Compose 2.26 writes before each line of a log, on a terminal or not, whatever --ansi says."""
 
 USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 """User and password in a URL."""
 
 
 def logs(call: Invocation, name: str, *, follow: bool, tail: int, service: str | None) -> Outcome:
-    """What the containers write, the last `tail` lines of each."""
+    """Show what the containers write, from the last `tail` lines of each on."""
     swarmed = call.environment(name).swarm
     if follow and call.output.as_json:
         raise Refused(
@@ -65,12 +65,12 @@ def logs(call: Invocation, name: str, *, follow: bool, tail: int, service: str |
 
 
 def _as_it_runs(call: Invocation, name: str, service: str | None) -> Compose:
-    """The environment by what the engine has of it: to be heard, or entered, it needs no file.
+    """Open an environment by what the engine has of it: logs and exec need no files.
 
     Raises:
         NotFound: the service has no container, and is in no Compose file.
     """
-    with_or_without_files(call, name, lambda _: None)  # for what must not be shown
+    with_or_without_files(call, name, lambda _: None)  # learns what must not be shown
     compose = open_unread(call, name)
     if service and not _of(compose, service):
         service_of(open_compose(call, name).configuration(hashed=False), service)
@@ -82,7 +82,7 @@ def _of(compose: Compose, service: str) -> list[Container]:
 
 
 def config(call: Invocation, name: str) -> Outcome:
-    """The Compose files as Compose understands them, with secrets masked."""
+    """Show the Compose files as Compose understands them, with secrets masked."""
     import yaml
 
     call.environment(name)
@@ -94,7 +94,7 @@ def config(call: Invocation, name: str) -> Outcome:
 
 
 def _hidden(service: Mapping[str, Any]) -> dict[str, Any]:
-    """A service's variables, without the values of those that are named like a secret."""
+    """Return a service's variables, with the values of those named like a secret masked."""
     variables = service.get("environment") or {}
     hidden = {
         name: MASK if value and SECRET_NAME.search(name) and not str(value).startswith("/run/secrets/") else value
@@ -104,7 +104,7 @@ def _hidden(service: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _urls(value: Any) -> Any:
-    """The same without users and passwords in URLs."""
+    """Mask users and passwords in URLs."""
     if isinstance(value, dict):
         return {key: _urls(below) for key, below in value.items()}
     if isinstance(value, list):
@@ -113,7 +113,7 @@ def _urls(value: Any) -> Any:
 
 
 def execute(call: Invocation, name: str, service: str) -> Outcome:
-    """Run what stands after `--` inside a container; its exit code is ours."""
+    """Run the command after `--` inside a container, and end with its exit code."""
     swarmed = call.environment(name).swarm
     if not call.remainder:
         raise Refused(

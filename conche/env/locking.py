@@ -1,4 +1,4 @@
-"""Locking an environment in order to change it: nothing that a later version keeps there is changed unknown."""
+"""Locks an environment for a change, and refuses one that holds something written by a later version."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["everywhere", "here", "locked"]
 
 @contextmanager
 def everywhere(call: Invocation, engine: Engine, name: str, images: Sequence[str] = ()) -> Iterator[Held | None]:
-    """As `locking.everywhere`.
+    """Lock as `conche.locking.everywhere` does, and see that this version knows all that is kept.
 
     Raises:
-        Locked: somebody holds it.
-        WrittenByNewer: a later version keeps something of the environment that this one cannot know.
+        Locked: somebody holds the lock.
+        WrittenByNewer: a later version has kept something of the environment that this one does not know.
     """
     with locking.everywhere(call, engine, name, images) as held:
         _require_known(call, engine, name, images)
@@ -31,7 +31,7 @@ def everywhere(call: Invocation, engine: Engine, name: str, images: Sequence[str
 
 @contextmanager
 def locked(call: Invocation, engine: Engine, name: str, images: Sequence[str] = ()) -> Iterator[Held | None]:
-    """As `locking.locked`; it raises what `everywhere` does."""
+    """Lock as `conche.locking.locked` does; except in a dry run, check what `everywhere` checks."""
     with locking.locked(call, engine, name, images) as held:
         if not call.dry_run:
             _require_known(call, engine, name, images)
@@ -39,7 +39,7 @@ def locked(call: Invocation, engine: Engine, name: str, images: Sequence[str] = 
 
 
 def _require_known(call: Invocation, engine: Engine, name: str, images: Sequence[str]) -> None:
-    """See that all that is kept of an environment may be changed."""
+    """Raise if a later version has written anything that is kept of an environment."""
     project = call.stack.project(name)
     kept.require_known(engine, project)
     usable = [*images, *locking.readers(call.stack, engine, project)]

@@ -1,4 +1,4 @@
-"""What an environment should be and what it is: read once, before anything is decided."""
+"""Observes what an environment should be and what it is, once, before anything is decided."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ class Observed:
     """An environment at one moment.
 
     Attributes:
-        name: of the environment.
+        name: the environment's name.
         configuration: what the Compose files ask for.
-        containers: what is there, of any state.
-        images: reference -> image id on the engine, None where it is missing.
-        contents: image id -> digest of what is in it, where containers run from another id than their reference means.
-        altered: service -> keys of its definition that are others than its container was made from, as far as known.
-        outdated: service -> which of its configs and secrets its containers have in another content, in words.
+        containers: those that exist, in any state.
+        images: reference -> image id on the engine, None if it is missing.
+        contents: image id -> digest of its content, in case containers run from an id other than their reference's.
+        altered: service -> keys of its definition that differ from what its container was made from, as far as known.
+        outdated: service -> a config or secret whose content in its containers is out of date, in words.
         missing_networks: external networks that are not on the engine.
         leftovers: containers of an interrupted trial or replacement.
         own: reference -> its name in stack.yaml, or the service that describes it, for the images built here.
-        unregistered: those of them that no registry has: they are built, and never pulled.
-        release: the release that serves, where the environment is run by releases; empty elsewhere.
-        changed: services whose files say something else than that release.
+        unregistered: those of `own` that no registry has: they are built, and never pulled.
+        release: the release that serves; empty if the environment is not run by releases.
+        changed: services whose files differ from that release.
         interrupted: a release that was killed.
-        optional: services of profiles that are not wanted, of which there are containers all the same.
-        astray: what its users are answered, where that is not what the release answers; empty where all is well.
-        unread: why its files could not be read, where it is known from the engine alone.
+        optional: services of inactive profiles that have containers all the same.
+        astray: what its users are answered, if it is not the release's answer; empty if all is well.
+        unread: why its files could not be read, if only the engine could be asked.
     """
 
     name: str
@@ -66,19 +66,19 @@ class Observed:
     unread: str = ""
 
     def same_image(self, one: str, other: str) -> bool:
-        """Whether two image ids have the same in them."""
+        """Return whether two image ids have the same content."""
         return self.contents.get(one, one) == self.contents.get(other, other)
 
     def of(self, service: str) -> tuple[Container, ...]:
-        """The containers of one service."""
+        """Return the containers of one service."""
         return tuple(container for container in self.containers if container.service == service)
 
 
 def glance(stack: Stack, name: str, compose: Compose) -> Observed | None:
-    """A cheaper look, which is enough when every container runs and carries the hash of its definition; else None.
+    """Observe at less cost if every container runs and carries the hash of its definition; else return None.
 
-    What was made from the same definition need not be rendered again: that saves the longer one of Compose's answers.
-    Configs, secrets and the number of containers are no part of a definition.
+    What was made from the same definition need not be rendered again, which saves the slower of two calls of Compose.
+    Configs, secrets and the number of containers are not part of a definition.
     """
     if may_have_contents(compose.files, stack.secrets) or _may_be_scaled(compose.files):
         return None
@@ -88,14 +88,14 @@ def glance(stack: Stack, name: str, compose: Compose) -> Observed | None:
         hashes = hashing.result()
     if leftovers or sorted((c.service, c.config_hash) for c in found) != sorted(hashes.items()):
         return None
-    # Whether one that has ended should have, only its definition says.
+    # Only its definition says whether a container that has ended should have.
     if any(container.state != "running" for container in found):
         return None
     return _observed(stack, name, compose, _as_made(compose, found), found, leftovers)
 
 
 def _as_made(compose: Compose, found: Sequence[Container], volumes: Sequence[str] = ()) -> Configuration:
-    """What the files say, as far as containers tell that were made from them."""
+    """Reconstruct what the files say, as far as the containers made from them tell."""
     hashes: dict[str, set[str]] = {}
     for one in found:
         hashes.setdefault(one.service, set()).add(one.config_hash)
@@ -108,7 +108,7 @@ def _may_be_scaled(files: Sequence[Path]) -> bool:
 
 
 def observe(stack: Stack, name: str, compose: Compose) -> Observed:
-    """Look at everything that `env.up` and `env.status` decide upon.
+    """Observe everything that `env.up` and `env.status` decide on.
 
     Raises:
         Unreachable: no engine, or no Compose v2.
@@ -119,7 +119,7 @@ def observe(stack: Stack, name: str, compose: Compose) -> Observed:
         known = _as_made(compose, found, networks.made_by(compose.engine, compose.project).volumes)
         return _observed(stack, name, compose, known, found, leftovers)
     with ThreadPoolExecutor(1) as pool:
-        # Compose renders in processes of its own meanwhile; importing and asking the SDK takes as long.
+        # Compose renders in its own processes meanwhile; importing and asking the SDK takes as long.
         rendering = pool.submit(compose.configuration)
         found, leftovers = look(compose)
         configuration = _confirmed(compose, rendering.result(), found)
@@ -127,9 +127,9 @@ def observe(stack: Stack, name: str, compose: Compose) -> Observed:
 
 
 def _confirmed(compose: Compose, configuration: Configuration, found: Sequence[Container]) -> Configuration:
-    """The same, with the hashes of which Compose itself says that it would leave their containers as they are.
+    """Add the hashes of containers that Compose itself would leave as they are.
 
-    It is only asked of those that carry an unexpected one.
+    Compose is only asked about containers with an unexpected hash.
     """
     unknown = {
         one.name: one
@@ -139,7 +139,7 @@ def _confirmed(compose: Compose, configuration: Configuration, found: Sequence[C
     if not unknown:
         return configuration
     current = {name for name, said in compose.up_would().items() if GONE.isdisjoint(said)}
-    # What was made without what it depends on in sight is current when Compose is asked in the same way.
+    # A container made without its dependencies in sight is only current if Compose is asked in the same way.
     alone = {one.service for name, one in unknown.items() if name not in current and configuration.needs(one.service)}
     with ThreadPoolExecutor(len(alone) or 1) as pool:
         for answer in pool.map(lambda service: compose.up_would(service, alone=True), sorted(alone)):
@@ -151,7 +151,7 @@ def _confirmed(compose: Compose, configuration: Configuration, found: Sequence[C
 
 
 def look(compose: Compose) -> tuple[tuple[Container, ...], tuple[Container, ...]]:
-    """The containers of a project, and what an interrupted trial or replacement has left."""
+    """Return the containers of a project, and what an interrupted trial or replacement has left."""
     found = containers.of_project(compose.engine, compose.project)
     halves = tuple(container for container in found if container.half_made)
     asked = tuple(containers.asked(compose.engine, container) for container in found if not container.half_made)
@@ -160,7 +160,7 @@ def look(compose: Compose) -> tuple[tuple[Container, ...], tuple[Container, ...]
 
 
 def contents_of(engine: Engine, found: Iterable[Container], there: Mapping[str, Found | None]) -> dict[str, str]:
-    """Image id -> digest of what is in it: of what is there, and of what containers run from beside it.
+    """Return image id -> digest of its content: of these images, and of others that containers run from.
 
     Args:
         there: reference -> the image on the engine.
@@ -203,10 +203,10 @@ def _observed(
 
 
 def service_of(configuration: Configuration, name: str) -> Service:
-    """The service of that name.
+    """Return the service with this name.
 
     Raises:
-        NotFound: with the ones there are.
+        NotFound: there is none; the error lists those there are.
     """
     if name not in configuration.services:
         raise NotFound(

@@ -1,4 +1,4 @@
-"""What env.logs, env.exec and others do on a swarm, and what of it they cannot do there, with what to type instead."""
+"""env.logs and env.exec on a swarm, and the refusal of what a swarm cannot do, with what to type instead."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def refuse(name: str, why: str, instead: str) -> NoReturn:
 
 
 def logs(call: Invocation, name: str, compose: Compose, *, follow: bool, tail: int, service: str | None) -> Outcome:
-    """What the tasks write, on whatever node, service by service."""
+    """Show what the tasks write, on whatever node, service by service."""
     found = [one.name for one in swarm.services(compose.engine, compose.project)]
     if service is not None:
         service_of(compose.configuration(), service)
@@ -55,11 +55,11 @@ def logs(call: Invocation, name: str, compose: Compose, *, follow: bool, tail: i
 
 
 def _shown(call: Invocation, compose: Compose, argv: Sequence[str]) -> list[str]:
-    """The lines of a log, which a person has seen already; of those that go on without an end, the last one."""
+    """Print a log as it comes and return its last line; with --json return all lines instead."""
     environment = compose.engine.cli_environment()
     if call.output.as_json:
         done = run(argv, extra_env=environment, redact=compose.redact).require("reading the logs")
-        # What a container writes to its error stream comes there too.
+        # What a container writes to its error stream arrives on the CLI's.
         return [*done.stdout.lines(), *done.stderr.lines()]
 
     last: list[str] = []
@@ -73,7 +73,7 @@ def _shown(call: Invocation, compose: Compose, argv: Sequence[str]) -> list[str]
 
 
 def execute(call: Invocation, compose: Compose, service: str) -> Outcome:
-    """Run what stands after `--` in the container of a task on this node; its exit code is ours."""
+    """Run the command after `--` in a task's container on this node, and end with its exit code."""
     service_of(compose.configuration(), service)
     container = task_containers.of_service(compose.engine, compose.project, service, "a command inside it")
     terminal = at_terminal(sys.stdin, sys.stdout)

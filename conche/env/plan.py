@@ -1,4 +1,4 @@
-"""Pure decisions: from what was observed to the steps that are needed, each with its cause."""
+"""Decides, from what was observed, which steps are needed and why; pure."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["drift", "plan_down", "plan_up", "works"]
 
 
 def plan_up(seen: Observed, *, build: bool = False, only: str | None = None, stale: Collection[str] = ()) -> Plan:
-    """The steps that make an environment, or one service of it, what its files say.
+    """Plan the steps that make an environment, or one service of it, what its files say.
 
     Args:
-        build: build this repository's images even where they are there.
+        build: build this repository's images even if they exist.
         stale: services whose secret files have changed under them.
         only: one service, whose image is fetched anew; what it depends on stays untouched, and of the others only what
             shares its network, processes, memory or volumes is made anew with it.
@@ -38,7 +38,7 @@ def plan_up(seen: Observed, *, build: bool = False, only: str | None = None, sta
 
 
 def _sharing(seen: Observed, services: Mapping[str, Service]) -> dict[str, Service]:
-    """Other services that use what one of these has, at first or at second hand, in order."""
+    """Return other services that share something of these, directly or indirectly, in order."""
     found: dict[str, Service] = {}
     for name, service in seen.configuration.services.items():
         if name not in services and not {*services, *found}.isdisjoint(service.shares):
@@ -49,12 +49,12 @@ def _sharing(seen: Observed, services: Mapping[str, Service]) -> dict[str, Servi
 def plan_down(
     seen: Observed, volumes: tuple[str, ...], strays: Sequence[Container] = (), networks: Sequence[str] = ()
 ) -> Plan:
-    """The steps that take an environment down.
+    """Plan the steps that take an environment down.
 
     Args:
-        volumes: deleted with their data.
-        strays: what `docker compose run` has made; it goes with the project.
-        networks: those of the project that nobody is in.
+        volumes: those to delete, with their data.
+        strays: containers that `docker compose run` has made; they go with the project.
+        networks: those of the project that nothing is in.
     """
     known = seen.configuration.services
     steps = [_left_over(one) for one in seen.leftovers]
@@ -77,9 +77,9 @@ def plan_down(
 
 
 def drift(seen: Observed) -> Mapping[str, str]:
-    """Service -> how what runs differs from what the files say; services that agree are left out.
+    """Return service -> how what runs differs from what the files say; services that agree are left out.
 
-    An environment that has no container at all is down, which is no drift.
+    An environment without any container is down, which is not drift.
     """
     if not seen.containers:
         return {}
@@ -106,7 +106,7 @@ def _left_over(one: Container) -> Step:
 
 
 def _since(one: Container) -> str:
-    """How long a container has been running that goes: somebody may be at work in it."""
+    """Say since when a container that will be removed has been running: somebody may be at work in it."""
     running = one.state in ("running", "paused", "restarting") and one.started_at is not None
     return f", {one.state} since {one.started_at:%Y-%m-%d %H:%M:%S} UTC" if running else ""
 
@@ -178,7 +178,7 @@ def _state_step(service: Service, found: Sequence[Container], difference: str) -
 def _health_step(subject: str, found: Sequence[Container]) -> Step | None:
     health = {container.health for container in found}
     if any(container.state == "restarting" for container in found):
-        # The engine does not start one that it is about to start itself.
+        # The engine ignores a start of a container that it is about to restart itself.
         return Step("restart", subject, _fallen(found))
     if "unhealthy" in health:
         return Step("restart", subject, "is unhealthy")
@@ -193,22 +193,22 @@ def _fallen(found: Sequence[Container]) -> str:
 
 
 def works(service: Service | None, container: Container) -> bool:
-    """Running and healthy; or a one-shot that has ended well."""
+    """Return whether a container is running and healthy, or a one-shot that has ended well."""
     if container.state == "running":
         return container.health in ("healthy", "none") and not falls_over(container)
     return service is not None and done(service, container)
 
 
 def done(service: Service, container: Container) -> bool:
-    """A one-shot that has ended well."""
+    """Return whether a container is a one-shot that has ended well."""
     return (service.ends or service.completes) and container.state == "exited" and container.exit_code == 0
 
 
 def _difference(seen: Observed, service: Service, fresh: Collection[str] = ()) -> str:
-    """How a service differs from what its files say; the one answer for what is planned and for what is shown.
+    """Describe how a service differs from what its files say; plans and reports use this same answer.
 
     Args:
-        fresh: images that are about to be had anew.
+        fresh: images that are about to be built or pulled.
     """
     found = seen.of(service.name)
     if not found:

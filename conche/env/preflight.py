@@ -1,4 +1,4 @@
-"""What must hold before anything is changed; every problem is named at once."""
+"""Checks what must hold before anything is changed, and reports every problem at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check(seen: Observed, plan: Plan, compose: Compose, coming: Collection[Path]
         coming: files that are written before the plan is carried out.
 
     Raises:
-        Refused: with one problem as it is, or several in one list.
+        Refused: one problem as it is, or several in one list.
     """
     services, project, engine = _planned(seen, plan), seen.configuration.project, compose.engine
     problems = [*taken(services, project, seen.name, engine), *_files(seen, plan, engine, coming), *_disk(plan, engine)]
@@ -44,7 +44,7 @@ def _raise(problems: Sequence[ConcheError]) -> None:
 
 
 def _planned(seen: Observed, plan: Plan) -> list[Service]:
-    """The services that the plan starts or replaces."""
+    """Return the services that the plan starts or replaces."""
     names = {step.name for step in plan if step.kind == "service"}
     return [service for name, service in seen.configuration.services.items() if name in names]
 
@@ -58,7 +58,7 @@ def see_ports(
         stopping: other services of the project that stop for them.
 
     Raises:
-        Refused: with the holder of one port, or of several in one list.
+        Refused: naming the holder of one port, or of several in one list.
     """
     _raise([*taken(services, project, environment, engine, stopping)])
 
@@ -66,10 +66,10 @@ def see_ports(
 def taken(
     services: Sequence[Service], project: str, environment: str, engine: Engine, stopping: Sequence[str] = ()
 ) -> Iterator[ConcheError]:
-    """The ports of services that others hold: containers that stay, processes of the engine's host, one another.
+    """Yield an error for each port that something else holds: a container that stays, a host process, another of these.
 
     Args:
-        services: those that are started or replaced; what runs of them gives way.
+        services: those to be started or replaced; their running containers give way.
     """
     if not any(service.ports for service in services):
         return
@@ -92,12 +92,12 @@ def taken(
 
 
 def _both(port: Port, other: Service) -> bool:
-    """Whether another service of the same files publishes a port too; of a range, any other one will do."""
+    """Return whether another service of the same files publishes a port too; a range can do with another port."""
     return not port.last and any(not one.last and ports.overlap(port, one) for one in other.ports)
 
 
 def _files(seen: Observed, plan: Plan, engine: Engine, coming: Collection[Path]) -> Iterator[ConcheError]:
-    """Compose accepts a missing secret, config or bind mount and fails half-way."""
+    """Find missing secrets, configs and bind mounts: Compose accepts them and fails half-way."""
     if not engine.is_local:
         return
     for service in _planned(seen, plan):
@@ -112,13 +112,13 @@ def _files(seen: Observed, plan: Plan, engine: Engine, coming: Collection[Path])
                 if set(missing) <= set(service.secret_files)
                 else "git status",
             )
-        # Root enters every folder; a container whose user the file does not name may be root too.
+        # Root enters every folder; a container whose user the Compose file does not name may be root too.
         if service.user.split(":")[0] not in ("", "0", "root"):
             yield from _closed(service, [path for path in service.binds if _there(path)])
 
 
 def _variables(seen: Observed, plan: Plan, compose: Compose) -> Iterator[ConcheError]:
-    """Compose misses the variable of a config or secret only when it has begun."""
+    """Find unset variables of configs and secrets: Compose notices them only after it has begun."""
     rendered = seen.configuration.rendered
     wanted = [content for one in _planned(seen, plan) for content in contents_of_service(rendered, one.name)]
     for content in {str(one): one for one in wanted}.values():
@@ -129,7 +129,7 @@ def _variables(seen: Observed, plan: Plan, compose: Compose) -> Iterator[ConcheE
 
 
 def _closed(service: Service, binds: Sequence[Path]) -> Iterator[ConcheError]:
-    """Folders that belong to root and let nobody else in."""
+    """Find folders that belong to root and let nobody else in."""
     for path in binds:
         seen = path.stat()
         if path.is_dir() and seen.st_uid == 0 and seen.st_mode & 0o005 != 0o005:
@@ -141,7 +141,7 @@ def _closed(service: Service, binds: Sequence[Path]) -> Iterator[ConcheError]:
 
 
 def _there(path: Path) -> bool:
-    """Whether it is there, as far as this user may see: what stands below a closed folder is the engine's affair."""
+    """Return whether a path exists; assume so inside a folder closed to this user, as the engine may still reach it."""
     try:
         return path.exists()
     except OSError:

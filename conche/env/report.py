@@ -1,4 +1,4 @@
-"""What is said of an environment: one value, from which the table and the JSON come."""
+"""Reports on an environment: the table and the JSON come from one value."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ COLUMNS = ("service", "state", "health", "image", "revision", "ports", "uptime",
 
 
 def nothing_written(environment: str, service: str | None) -> str:
-    """What is said in the place of a log without a line."""
+    """Return what is shown in place of an empty log."""
     whose = f"{service} of {environment}" if service else environment
     return f"{whose} has no container, or its log is empty. Next: invoke env.status --env {environment}"
 
 
 def as_json(seen: Observed, environment: Environment) -> dict[str, object]:
-    """An environment as JSON: `environment`, `url`, `up`, `healthy` and one object a service."""
+    """Return an environment as JSON: `environment`, `url`, `up`, `healthy` and one object per service."""
     differences = drift(seen)
     return {
         "environment": seen.name,
@@ -46,7 +46,7 @@ def as_json(seen: Observed, environment: Environment) -> dict[str, object]:
 
 
 def table(seen: Observed) -> Table:
-    """The same for people."""
+    """Return an environment as a table for people."""
     differences = drift(seen)
     rows = [_row(container, differences) for container in seen.containers]
     rows += [
@@ -58,7 +58,7 @@ def table(seen: Observed) -> Table:
 
 
 def remarks(seen: Observed) -> list[str]:
-    """What a release has left to say: wrong answers, changed files, leftovers, an interruption."""
+    """Return remarks on a release: wrong answers, changed files, leftovers, an interruption."""
     name = seen.name
     said = [f"{seen.interrupted} was interrupted. Next: invoke env.recover --env {name}"] if seen.interrupted else []
     if seen.unread:
@@ -75,7 +75,7 @@ def remarks(seen: Observed) -> list[str]:
 
 
 def strays(seen: Observed) -> list[str]:
-    """Containers of services that were taken out of the files, each with the command that removes it."""
+    """Describe containers of services that are no longer in the files, each with the command that removes it."""
     return [
         f"{one.name} is of the service {one.service}, which is in no Compose file any more. "
         f"Next: docker rm --force {one.name}"
@@ -85,7 +85,7 @@ def strays(seen: Observed) -> list[str]:
 
 
 def is_well(seen: Observed) -> bool:
-    """Up, every service running and healthy or done, users answered rightly, and no drift."""
+    """Return whether it is up, every service is healthy or done, users get right answers, and nothing has drifted."""
     services = seen.configuration.services
     working = all(works(services.get(container.service), container) for container in seen.containers)
     return bool(seen.containers) and working and not (seen.astray or seen.unread) and not drift(seen)

@@ -1,4 +1,4 @@
-"""env.status, env.health, env.networks: looks that change nothing."""
+"""env.status, env.health and env.networks: looking at environments."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from conche.session import open_compose, open_unread
 __all__ = ["health", "list_networks", "status"]
 
 PAUSE = 0.5
-"""Seconds between two questions of `env.health --wait`."""
+"""Seconds between two requests of `env.health --wait`."""
 
 ANSWER_SHOWN = 2000
 """Characters of an answer that are shown."""
 
 
 def status(call: Invocation, name: str | None) -> Outcome:
-    """Every environment, or one: services, health, revision, drift. Exit code 1 on drift or ill health.
+    """Show every environment, or one: services, health, revision, drift. Exit code 1 on drift or ill health.
 
-    Among all of them, one that is down is no fault; asked for by name, it is.
+    An environment that is down is only at fault if it was asked for by name.
     """
     names = [name] if name else list(call.stack.environments)
     for one in names:
@@ -86,7 +86,7 @@ def health(
     """Ask the environment's URL from outside, as its users do.
 
     Raises:
-        CheckFailed: it does not answer 2xx, or with `wait` not in time.
+        CheckFailed: it does not answer 2xx; with `wait`, not in time.
     """
     import httpx
 
@@ -125,12 +125,12 @@ def health(
 
 
 def _is_here(url: str) -> bool:
-    """Whether a URL means this machine, where no proxy helps."""
+    """Return whether a URL means this machine, where no proxy helps."""
     return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def list_networks(call: Invocation, name: str, *, create: bool) -> Outcome:
-    """The external networks of an environment and who is in them; with `create`, missing ones are made."""
+    """List the networks of an environment and their members; with `create`, create external ones that are missing."""
     if call.environment(name).swarm:
         on_swarm.refuse(
             name,

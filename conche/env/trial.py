@@ -1,8 +1,8 @@
-"""A trial: the new container beside the one that serves, before that one is touched.
+"""Runs a trial: the new container beside the one that serves, before that one is touched.
 
-It runs from the rendered definition without published ports and fixed name, in a Compose project of its own, on the
-same networks and volumes. Only services of this repository's own images are tried: two servers on one data volume are
-not safe.
+It is made from the rendered definition, without published ports or a fixed name, in a Compose project of its own, on
+the same networks and volumes. Only services of this repository's own images are tried: two servers on one data volume
+are not safe.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ __all__ = ["definition", "remove", "start_and_wait"]
 
 
 PER_CONTAINER = ("ports", "container_name", "restart", "depends_on", "build", "links", "hostname")
-"""What belongs to the container that serves, and would get in its way."""
+"""Keys that belong to the container that serves; with them the trial would get in its way."""
 
 
 def definition(configuration: Configuration, service: str, present: Collection[str]) -> dict[str, Any]:
-    """The Compose document of a trial of one service.
+    """Return the Compose document for a trial of one service.
 
-    What belongs to the one that serves is left out, fixed addresses and aliases too, and the service has another name:
-    nothing that looks for it by name finds the trial. Networks and volumes are the project's own where they are
-    `present`; one that is new gets a stand-in, which goes with the trial.
+    What belongs to the container that serves is left out, fixed addresses and aliases too, and the service is renamed:
+    nothing that looks for it by name finds the trial. Networks and volumes are the project's own if they are `present`;
+    a new one gets a stand-in, which goes with the trial.
     """
     rendered: Mapping[str, Any] = copy.deepcopy(dict(configuration.rendered))
     body = rendered["services"][service]
@@ -78,7 +78,7 @@ def start_and_wait(compose: Compose, configuration: Configuration, service: str,
 
 
 def remove(compose: Compose) -> None:
-    """Remove what a trial left, its containers and stand-ins; nothing where there is nothing."""
+    """Remove what a trial left, its containers and stand-ins, if anything."""
     project = compose.project + TRIAL
     for container in containers.of_project(compose.engine, project):
         containers.remove(compose.engine, container.id)

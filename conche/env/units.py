@@ -1,4 +1,4 @@
-"""What stands and falls together: the services of a plan that cannot do without one that does not come up."""
+"""Decides which services of a plan fall together: those that cannot do without one that does not come up."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from conche.engine.compose import Configuration
 __all__ = ["fall_with", "needs"]
 
 Routes = Mapping[str, str]
-"""An edge -> the service that it sends requests to."""
+"""Edge -> the service that it sends requests to."""
 
 
 def needs(configuration: Configuration, service: str, routes: Routes) -> frozenset[str]:
-    """What a service cannot do without: by `depends_on`, by what it shares of another one, by an edge's route."""
+    """Return what a service cannot do without: by `depends_on`, by what it shares, or by an edge's route."""
     body = configuration.rendered["services"][service]
     depends = {name for name, how in (body.get("depends_on") or {}).items() if (how or {}).get("required", True)}
     routed = {routes[service]} if service in routes else set()
@@ -23,10 +23,10 @@ def needs(configuration: Configuration, service: str, routes: Routes) -> frozens
 def fall_with(
     configuration: Configuration, failed: Collection[str], planned: Collection[str], routes: Routes
 ) -> dict[str, str]:
-    """The services of a plan that fall with the failed ones, each with what it needs of those.
+    """Return the services of a plan that fall with the failed ones, each with one it needs that is down.
 
     Args:
-        planned: what the plan starts or replaces; what it leaves alone is left alone by a failure too.
+        planned: what the plan starts or replaces; a failure leaves alone whatever the plan does.
     """
     fallen: dict[str, str] = {}
     down = set(failed)

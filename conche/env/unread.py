@@ -1,7 +1,7 @@
-"""An environment whose files cannot be read: a variable is missing, a file is broken or gone. What runs runs on.
+"""Works with an environment whose files cannot be read: a variable is missing, or a file is broken or gone.
 
-Compose and the engine know a project by the labels of what it has made, and that is enough to look at it, to read its
-logs, to run something inside, and to take it down.
+What runs keeps running. Compose and the engine know a project by the labels of what it has made, which is enough to
+look at it, read its logs, run something inside and take it down.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ UNREADABLE = frozenset(
         "text-too-large",
     }
 )
-"""Codes of what is wrong with files, and not with what runs."""
+"""Codes of errors in files, as opposed to what runs."""
 
 T = TypeVar("T")
 
 
 def with_or_without_files(call: Invocation, name: str, act: Callable[[Compose], T]) -> T:
-    """Do something with an environment; where its files cannot be read, by what the engine has of its project.
+    """Act on an environment; if its files cannot be read, by what the engine has of its project.
 
     Args:
-        act: reads before it changes anything.
+        act: reads before it changes anything, as it may be called twice.
 
     Raises:
-        Refused: the files cannot be read, and nothing is there of the project.
+        Refused: the files cannot be read, and the engine has nothing of the project.
     """
     try:
         return act(open_compose(call, name))
@@ -52,7 +52,7 @@ def with_or_without_files(call: Invocation, name: str, act: Callable[[Compose], 
 
 
 def is_unreadable(call: Invocation, name: str, problem: Refused) -> bool:
-    """Whether it is files that are wrong, and there is something to go by."""
+    """Return whether the files are at fault, and the engine has something of the project to go by."""
     if problem.code not in UNREADABLE or call.environment(name).swarm:
         return False
     compose = open_unread(call, name)
@@ -61,5 +61,5 @@ def is_unreadable(call: Invocation, name: str, problem: Refused) -> bool:
 
 
 def described(problem: Refused) -> str:
-    """What is wrong with the files, in one line."""
+    """Describe in one line what is wrong with the files."""
     return " ".join([problem.message, *problem.evidence[-1:]]).rstrip(".") + "."

@@ -1,4 +1,4 @@
-"""Taking back what was begun: newest first, each tried until it succeeds, and what could not be is said."""
+"""Takes back what was begun, newest first, retries each step, and reports what could not be taken back."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from conche.errors import Interrupted, NotRestored, Partial, Refused, Restored, 
 __all__ = ["Undo", "told", "unwind"]
 
 Undo = tuple[str, Callable[[], None]]
-"""What it does, in words, and the doing."""
+"""What it does, in words, and the function that does it."""
 
 AGAIN = 30.0
-"""Seconds in which a step that cannot be taken back is tried again."""
+"""Seconds for which taking a step back is retried."""
 
 PAUSE = 0.3
 """Seconds between two tries."""
@@ -27,12 +27,12 @@ def unwind(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> list[str]:
-    """Take steps back, the newest first; what could not be taken back, in words.
+    """Take steps back, the newest first, and return what could not be taken back, in words.
 
-    Each is tried until it succeeds, for a while: an engine that is restarted answers until it is down, and refuses.
+    Each is retried for a while: an engine that is restarted answers until it is down, and refuses.
 
     Args:
-        wait_ready: called before each try; returns when the engine can be asked, or is given up.
+        wait_ready: called before each try; returns once the engine answers, or is given up.
     """
     problems = []
     for description, act in reversed(undo):
@@ -53,12 +53,12 @@ def unwind(
 
 
 def told(error: BaseException, problems: Sequence[str], *, begun: bool, by_hand: str) -> BaseException:
-    """The error to show: the first one, and whether what it found was restored.
+    """Return the error to show: the first one, and whether what there was before was restored.
 
     Args:
-        problems: what was not.
-        begun: whether anything that people notice had been.
-        by_hand: the commands with which they go on where it was not.
+        problems: what was not restored.
+        begun: whether anything that people notice had been begun.
+        by_hand: the commands with which people go on if something was not restored.
     """
     if not isinstance(error, Told):
         for problem in problems:

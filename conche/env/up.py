@@ -26,7 +26,7 @@ def up(call: Invocation, name: str, *, build: bool, timeout: float | None, local
     """Bring an environment up; a second run finds nothing to do.
 
     Args:
-        local: where it deploys, deploy what the engine has, as `env.deploy --local` does.
+        local: if this deploys, deploy what the engine has, as `env.deploy --local` does.
     """
     return _converge(call, name, build=build, timeout=timeout, only=None, local=local)
 
@@ -79,7 +79,7 @@ def _converge(
         released = None if build or only or changed else _as_released(call, name, compose)
         if released is not None:
             return nothing_to_do(call, name, released)
-        # What only a change needs is imported only for one: finding nothing to do is the commonest run.
+        # Imported here because only a change needs it: finding nothing to do is the commonest run.
         from conche.env import preflight
 
         seen = observe(call.stack, name, compose)
@@ -102,7 +102,7 @@ def _converge(
 
 
 def _as_released(call: Invocation, name: str, compose: Compose) -> Observed | None:
-    """The environment, where it runs what its last release is made of and the files still say that; else None."""
+    """Return the environment if it runs its last release and the files still say the same; else None."""
     if not state.kept(compose.engine, compose.project):
         return None
     from conche.env.deploy.view import look_at_release
@@ -116,10 +116,10 @@ def _as_released(call: Invocation, name: str, compose: Compose) -> Observed | No
 
 
 def _refreshed(call: Invocation, name: str, secrets: Mapping[str, Secret]) -> tuple[set[Path], frozenset[Path]]:
-    """Write the secret files that are not what the secrets say, and remove those of secrets that are unset.
+    """Write the secret files that differ from the secrets, and remove those of secrets that are unset.
 
     Returns:
-        The files that have changed, and those that are there now; or would have and would be, without a dry run.
+        The files that have changed, and those that are there now; in a dry run, what these would be.
     """
     section = call.stack.secrets
     if section is None:
@@ -129,7 +129,7 @@ def _refreshed(call: Invocation, name: str, secrets: Mapping[str, Secret]) -> tu
     wanted = used_by(section, name)
     if not secrets and keys.find(call.root) is None:
         return set(), frozenset()  # nobody can tell what they say
-    # Compose cannot mount a file that is not there, so what is optional and absent is an empty one.
+    # Compose cannot mount a file that is not there, so an absent optional secret becomes an empty one.
     staged = render.files(call.root, section, {**render.emptied(call.root, section, wanted), **secrets})
     changed = [one for one in staged if one.state != "same"]
     gone = [path for path in render.left_over(call.root, section, staged) if path.stem in wanted]
@@ -143,14 +143,14 @@ def _refreshed(call: Invocation, name: str, secrets: Mapping[str, Secret]) -> tu
 
 
 def _mounting(seen: Observed, files: Collection[Path]) -> set[str]:
-    """Services with a container that has one of these files mounted, or the folder of them."""
+    """Return services with a container that mounts one of these files, or its folder."""
     real = {file.resolve() for file in files}
     real |= {file.parent for file in real}
     return {one.service for one in seen.containers if any(Path(bind).resolve() in real for bind in one.binds)}
 
 
 def _outdated(call: Invocation, compose: Compose, seen: Observed) -> set[str]:
-    """Services started before a secret file that they mount was written: by a command that was killed, or by hand."""
+    """Return services older than a secret file that they mount, written by a killed command or by hand."""
     section = call.stack.secrets
     if section is None or not compose.engine.is_local:
         return set()
@@ -166,7 +166,7 @@ def _outdated(call: Invocation, compose: Compose, seen: Observed) -> set[str]:
 
 
 def nothing_to_do(call: Invocation, name: str, seen: Observed) -> Outcome:
-    """What is said of an environment that is as it should be."""
+    """Report an environment that is as it should be."""
     well = "and healthy" if report.is_well(seen) else "as the files say"
     lines = (f"Nothing to do: it is up {well}.", *_urls(call, name))
     return Outcome(
@@ -187,7 +187,7 @@ def apply(
     *,
     asked: Collection[str] = (),
 ) -> None:
-    """Take the steps of a plan, with a live line of what goes on.
+    """Take the steps of a plan, showing progress on a live line.
 
     Args:
         asked: services that are to be up afterwards; default: all.
@@ -221,7 +221,7 @@ def apply(
 
 
 def reported(call: Invocation, before: Observed, compose: Compose, plan: Plan) -> Outcome:
-    """What is said of an environment that was changed."""
+    """Observe an environment that was changed, and report it."""
     name = before.name
     seen = observe(call.stack, name, compose)
     remember(call.stack.name, seen.configuration, seen.containers)
@@ -236,7 +236,7 @@ def reported(call: Invocation, before: Observed, compose: Compose, plan: Plan) -
 
 
 def _state(seen: Observed) -> object:
-    """What a run may have changed: containers, when they started, images, networks."""
+    """Return what a run may have changed: containers, when they started, images, networks."""
     return [(c.id, c.started_at, c.state) for c in seen.containers], seen.images, seen.missing_networks
 
 

@@ -1,4 +1,4 @@
-"""Looking at an environment while it is changed: what is there now, and whether it works."""
+"""Watches an environment while it is changed: what is there now, and whether it works."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from conche.errors import ConcheError
 __all__ = ["Watch"]
 
 ENGINE_BACK = 60.0
-"""Seconds that an engine which is being restarted is waited for before unwinding."""
+"""Seconds to wait for a restarting engine before unwinding."""
 
 
 @dataclass
 class Watch:
-    """Looks at the environment that was `seen` before.
+    """A live view of the environment that was `seen` before.
 
     Args:
         timeout: seconds to wait for health; None for what the healthchecks allow.
 
     Attributes:
-        restarted: services whose containers were started anew, so that their restarts count from the beginning.
+        restarted: services whose containers were started anew, so that their restarts count from zero.
     """
 
     compose: Compose
@@ -41,11 +41,11 @@ class Watch:
     _engine_gone: bool = False
 
     def look(self) -> tuple[Container, ...]:
-        """The containers that there are."""
+        """Return the containers that there are now."""
         return containers.of_project(self.compose.engine, self.compose.project)
 
     def of(self, name: str) -> list[Container]:
-        """Those of one service."""
+        """Return the containers of one service."""
         return [container for container in self.look() if container.service == name]
 
     def wait(
@@ -64,12 +64,12 @@ class Watch:
         )
 
     def restarts(self) -> dict[str, int]:
-        """Those that do not count against what was begun: of containers that run on from before."""
+        """Return container id -> restarts from before, which do not count, of containers that kept running."""
         running = [one for one in self.seen.containers if one.state == "running"]
         return {one.id: one.restarts for one in running if one.service not in self.restarted}
 
     def wait_ready(self) -> None:
-        """Wait until the engine answers: it may just be restarting. One that does not come back is waited for once."""
+        """Wait until the engine answers: it may be restarting. One that does not come back is waited for only once."""
         deadline = self.clock() + ENGINE_BACK
         while not self._engine_gone:
             try:
@@ -81,7 +81,7 @@ class Watch:
                 return
 
     def lost(self) -> list[str]:
-        """Services that worked before and do not now, in words; one that was just replaced is given its time."""
+        """Describe services that worked before and do not now; one that was just replaced is given its time."""
         services = self.seen.configuration.services
         served = {
             container.service: services[container.service]

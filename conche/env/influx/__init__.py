@@ -1,1 +1,1 @@
-"""Looking after the data of an environment's InfluxDB."""
+"""Looks after the data in an environment's InfluxDB."""

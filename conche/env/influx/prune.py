@@ -23,7 +23,7 @@ Counts = dict[str, dict[str, dict[str, int]]]
 
 
 def prune(call: Invocation, older_than: str, name: str, *, buckets: Sequence[str], confirm: str | None) -> Outcome:
-    """Delete every measurement that is older than an age; with a dry run, only count."""
+    """Delete every measurement that is older than an age; in a dry run, only count."""
     age, environment = _age(older_than), call.environment(name)
     with locked(call, Engine(environment.engine), name):
         return _pruned(call, age, name, buckets=buckets, confirm=confirm, protected=environment.protected)
@@ -73,7 +73,7 @@ def _age(text: str) -> timedelta:
 
 
 def _opened(call: Invocation, name: str) -> Influx:
-    """The environment's InfluxDB, as the section `backup` describes it."""
+    """Open the environment's InfluxDB, as the section `backup` describes it."""
     components = call.stack.backup.components.values() if call.stack.backup else ()
     known = [one for one in components if one.driver == "influxdb" and one.environment == name]
     component = known[0] if known else Component(driver="influxdb", service="influxdb", environment=name)
