@@ -1,4 +1,4 @@
-"""What env.up has made and a release would make the same stays as it is: a database is not stopped to be pinned."""
+"""Keeps what env.up has made and a release would make the same: a database is not stopped just to be pinned."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["adopted"]
 
 
 def adopted(prepared: Prepared, found: Sequence[Container], record: Record) -> Record:
-    """The record of a release that also knows the hashes of containers made from the very files it is made of.
+    """Return the record with the hashes of containers that were made from the very files the release is made of.
 
-    What the edge serves is made anew in each release. So is, without an edge, what is told its release.
+    What the edge serves is made anew in each release. Without an edge, so is whatever is told its release.
 
     Args:
         found: the containers of the project.
@@ -34,7 +34,7 @@ def adopted(prepared: Prepared, found: Sequence[Container], record: Record) -> R
         return record
     configuration = prepared.compose.configuration()
     files, services = configuration.services, dict(record.services)
-    # No part of Compose's hash.
+    # Contents are not part of Compose's hash.
     other = outdated(prepared.compose, configuration, strange, None)
     for one in strange:
         placed = services[one.service]
@@ -46,7 +46,10 @@ def adopted(prepared: Prepared, found: Sequence[Container], record: Record) -> R
 
 
 def _mounts(configuration: Configuration, service: str) -> bool:
-    """Whether env.up mounts configs or secrets of a service from files, which a release copies: the checkout may go."""
+    """Return whether env.up mounts configs or secrets of a service from files.
+
+    A release copies them, because the checkout may go.
+    """
     return any(content.said.get("file") for content in contents_of_service(configuration.rendered, service))
 
 

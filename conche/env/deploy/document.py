@@ -1,9 +1,9 @@
-"""From what the Compose files say to what a release is made of: pure, and the same again for the same input.
+"""Turns what the Compose files say into the document of a release; pure, so the same input gives the same document.
 
 Images are pinned by digest. Secrets and configs become values that Compose copies into the containers: a release must
-depend neither on a folder that a CI runner removes nor on a variable of today. What an edge serves gets the release's
-id as label, variable and network alias. Other services that run an image of the stack are told the release they came
-with; they keep it, with their definition, from release to release, and are not replaced for nothing.
+depend neither on a folder that a CI runner removes nor on the present value of a variable. What an edge serves gets the
+release's id as label, variable and network alias. Other services that run an image of the stack are told the release
+they came with; they keep it as long as their definition stays the same, and are not replaced for nothing.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ RELEASE = "io.conche.release"
 """Label of the containers of a release."""
 
 SECRETS = "io.conche.secrets"
-"""Label with a fingerprint of the secrets that a service is given, so that another secret is another definition."""
+"""Label with a fingerprint of the secrets that a service is given, so that a changed secret changes the definition."""
 
 CONFIGS = "io.conche.configs"
-"""The same for its configs."""
+"""Label with a fingerprint of its configs, likewise."""
 
 VARIABLE = "CONCHE_SECRET_"
 
 LARGEST = 1 << 20
-"""Bytes of a config, which is kept with each release."""
+"""Most bytes of a config, as each release keeps it."""
 
 EMPTY = "\n"
-"""What an empty config is given: Compose makes no file of nothing at all."""
+"""Content of a config that is empty: Compose makes no file without content."""
 
 TOLD = ("CONCHE_RELEASE", "CONCHE_IMAGE_DIGEST")
 """Variables by which a container knows what it is: no part of its definition."""
@@ -54,7 +54,7 @@ class Document:
         variables: values for Compose's environment; secret.
         hidden: further values that stand in the body and must not be shown.
         masked: it was kept by a version that read its values from redacted text, and some of them are `***`.
-        template: of the edge; None where there is no edge, and in what earlier versions have kept.
+        template: the edge's; None without an edge, and in what earlier versions have kept.
     """
 
     body: Mapping[str, Any] = field(repr=False)
@@ -64,20 +64,20 @@ class Document:
     template: Template | None = field(repr=False, default=None)
 
     def content(self) -> bytes:
-        """As Compose reads it."""
+        """Return it as Compose reads it."""
         return json.dumps(self.body).encode()
 
     def packed(self) -> bytes:
-        """All of it, to be sealed."""
+        """Return all of it, to be sealed."""
         said = {"body": self.body, "variables": self.variables, "hidden": self.hidden, "masked": self.masked}
         template = {"template": asdict(self.template)} if self.template else {}
         return json.dumps(DOCUMENT.stamped({**said, **template})).encode()
 
     @classmethod
     def unpacked(cls, content: bytes) -> Document:
-        """What `packed` has made.
+        """Read what `packed` has made.
 
-        Versions that masked values did not say so; since they do not, a value may well be `***` by itself.
+        Versions that masked values did not say so; what later ones have kept may really contain a value of `***`.
 
         Raises:
             WrittenByNewer: a later version has kept it in a format that this one does not know.
@@ -88,11 +88,11 @@ class Document:
         return cls(said["body"], said["variables"], tuple(said.get("hidden", ())), masked, template)
 
     def secrets(self) -> list[Secret]:
-        """Every value of it that must not be shown."""
+        """Return every value of it that must not be shown."""
         return [Secret(value) for value in (*self.variables.values(), *self.hidden)]
 
     def masked_in(self) -> dict[str, list[str]]:
-        """Service -> what of it holds `***`: variables by name, anything else by its key."""
+        """Return service -> what of it holds `***`: variables by name, anything else by its key."""
         found = {}
         for name, service in self.body["services"].items():
             environment = service.get("environment") or {}
@@ -104,21 +104,21 @@ class Document:
         return found
 
     def scaled(self, replicas: Mapping[str, int]) -> Document:
-        """The same with so many containers of these services, where it has them."""
+        """Return a copy with this many containers of these services, as far as it has them."""
         body = copy.deepcopy(dict(self.body))
         for name in replicas.keys() & body["services"].keys():
             body["services"][name].setdefault("deploy", {})["replicas"] = replicas[name]
         return replace(self, body=body)
 
     def altered(self, before: Document | None) -> dict[str, tuple[str, ...]]:
-        """Service -> the keys of its definition that are others than in an earlier release."""
+        """Return service -> the keys of its definition that differ from an earlier release."""
         if before is None:
             return {}
         both = self.body["services"].keys() & before.body["services"].keys()
         return {name: altered(*(flat(_lasting(one.body, name)) for one in (before, self))) for name in both}
 
     def renumbered(self, serves: str | None, before: str, release: str) -> Document:
-        """The same as another release."""
+        """Return a copy under the id of another release."""
         if serves is None:
             # Going back replaces every service that is told its release, so each can be told the new one.
             body = copy.deepcopy(dict(self.body))
@@ -133,7 +133,7 @@ class Document:
         return replace(self, body=body)
 
     def with_images(self, images: Mapping[str, str]) -> Document:
-        """The same with other images, by service; what is told its image is told the other one."""
+        """Return a copy with other images, by service; services that are told their image are told the new one."""
         body = copy.deepcopy(dict(self.body))
         for name, image in images.items():
             service = body["services"][name]
@@ -144,7 +144,7 @@ class Document:
         return replace(self, body=body)
 
     def after(self, before: Document, serves: str | None) -> Document:
-        """The same; what is as it was in an earlier release keeps what it was told then, as its containers do."""
+        """Return a copy in which services that have not changed keep what they were told, as their containers do."""
         body, earlier = copy.deepcopy(dict(self.body)), before.body
         for name, service in body["services"].items():
             same = name in earlier["services"] and definition(body, name) == definition(earlier, name)
@@ -159,7 +159,7 @@ class Document:
 
 
 def alias(service: str, release: str) -> str:
-    """The name under which the edge finds the containers of a release."""
+    """Return the name under which the edge finds the containers of a release."""
     return f"{service}-{release}"
 
 
@@ -175,7 +175,7 @@ def make(  # noqa: PLR0913 - each is a part of the document
     told: Collection[str] = (),
     swarm: bool = False,
 ) -> Document:
-    """The document of a release.
+    """Make the document of a release.
 
     Args:
         rendered: Compose's own rendering of the files, with interpolated values.
@@ -183,8 +183,8 @@ def make(  # noqa: PLR0913 - each is a part of the document
         contents: config or secret, as `config rules` -> its content.
         marks: service -> labels with fingerprints of its secrets and configs.
         serves: the service behind the edge.
-        replicas: service -> containers, where other than the files say.
-        told: services beside it whose containers shall know their release.
+        replicas: service -> number of containers, if other than the files say.
+        told: other services whose containers are told their release.
         swarm: it is for a swarm, which gives secrets the owner and mode they ask for.
     """
     body = copy.deepcopy(dict(rendered))
@@ -196,8 +196,8 @@ def make(  # noqa: PLR0913 - each is a part of the document
         if marks.get(name):
             service["labels"] = {**(service.get("labels") or {}), **marks[name]}
         for given in () if swarm else service.get("secrets") or []:
-            # Compose 2.26 copies a value 0444, reads any other mode as a decimal number, and with an owner the engine
-            # fails for a user that the image's passwd does not name. It is only seen inside the container.
+            # Compose 2.26 copies a value with mode 0444 and reads any other mode as a decimal number; with an owner
+            # the engine fails for a user that the image's passwd does not name. Only the container sees the file.
             for unsafe in ("uid", "gid", "mode"):
                 given.pop(unsafe, None)
         for given in () if swarm else service.get("configs") or []:
@@ -211,9 +211,9 @@ def make(  # noqa: PLR0913 - each is a part of the document
 
 
 def _hold(body: Mapping[str, Any], contents: Mapping[str, bytes]) -> dict[str, str]:
-    """Give configs and secrets their contents, instead of where the checkout has these; the variables that hold some.
+    """Give configs and secrets contents in place of their sources in the checkout; return variables that hold them.
 
-    A secret stands in a variable, so that no document shows it; a config may be larger than a variable can be.
+    A secret is kept in a variable, so that no document shows it; a config may be larger than a variable can be.
     """
     variables: dict[str, str] = {}
     for key, secret in (body.get("secrets") or {}).items():
@@ -231,7 +231,7 @@ def _hold(body: Mapping[str, Any], contents: Mapping[str, bytes]) -> dict[str, s
 
 
 def definition(body: Mapping[str, Any], service: str) -> str:
-    """A digest of a service's definition, without what changes with every release."""
+    """Return a digest of a service's definition, without what changes with every release."""
     return hashlib.sha256(json.dumps(_lasting(body, service), sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -250,7 +250,7 @@ def _lasting(body: Mapping[str, Any], service: str) -> dict[str, Any]:
 
 
 def shape(rendered: Mapping[str, Any], service: str, root: str) -> str:
-    """A digest of what the files say of a service, the same in every checkout and before and after a release."""
+    """Return a digest of what the files say of a service, equal in every checkout and before and after a release."""
     said = json.dumps(rendered["services"][service], sort_keys=True)
     return hashlib.sha256(said.replace(json.dumps(root)[1:-1], ".").encode()).hexdigest()[:16]
 
@@ -261,7 +261,7 @@ def _tell(service: dict[str, Any], release: str) -> None:
 
 
 def _known(image: str) -> dict[str, str]:
-    """What a container is told of its image; one that no registry knows is known by its id."""
+    """Return what a container is told of its image: its digest, or the id of one that no registry has."""
     digest = image.rpartition("@")[2]
     return {"CONCHE_IMAGE_DIGEST": digest} if digest.startswith("sha256:") else {}
 
@@ -274,9 +274,9 @@ def _mark(service: dict[str, Any], name: str, release: str) -> None:
 
 
 def _as_mounted(given: dict[str, Any], said: Mapping[str, Any]) -> None:
-    """Let a config be what it is where Compose mounts its file: as the file is, whatever owner and mode were asked for.
+    """Make a config look as if Compose mounted its file: as the file is, whatever owner and mode were asked for.
 
-    Of the file's own mode it keeps whether it can be run.
+    Of the file's own mode, keep whether it is executable.
     """
     if not said.get("file"):
         return
@@ -287,7 +287,7 @@ def _as_mounted(given: dict[str, Any], said: Mapping[str, Any]) -> None:
 
 
 def _variable(key: str, taken: Mapping[str, str]) -> str:
-    """A variable of its own for a secret, whatever characters its key has."""
+    """Return an unused name of a variable for a secret, whatever characters its key has."""
     name = VARIABLE + re.sub(r"\W", "_", key.upper())
     while name in taken:
         name += "_"
@@ -295,7 +295,7 @@ def _variable(key: str, taken: Mapping[str, str]) -> str:
 
 
 def _secret_text(key: str, content: bytes) -> str:
-    # A variable of a process has at most 128 KiB.
+    # An environment variable of a process has at most 128 KiB.
     text = _text(content)
     if text is None or len(content) > 120_000:
         raise Refused(
@@ -318,7 +318,7 @@ def _config_text(key: str, content: bytes) -> str:
 
 
 def _text(content: bytes) -> str | None:
-    """What is text without a zero byte; else None."""
+    """Return what is text without a zero byte; else None."""
     try:
         text = content.decode()
     except UnicodeDecodeError:

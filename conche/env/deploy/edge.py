@@ -1,7 +1,7 @@
-"""The edge: an nginx in front of an environment, and the one place where it is decided which release serves.
+"""The edge: an nginx in front of an environment, and the one place that decides which release serves.
 
-Each configuration is a folder of its own in the edge's volume; the link `current` names the one that counts. To switch
-is to write a folder, to test it with nginx itself, to move the link, and to reload: old workers end their requests.
+Each configuration is a folder of its own in the edge's volume; the link `current` names the one in use. A switch writes
+a folder, lets nginx itself test it, moves the link and reloads nginx; old workers end their requests.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ FOLDER = "/etc/conche/edge"
 """Where the edge's service mounts a volume of its own."""
 
 DRAINING = "worker process is shutting down"
-"""What nginx calls a worker that ends its last requests."""
+"""What nginx calls a worker that is ending its last requests."""
 
 SELF = "8082/"
 """Port and path where the edge says which release it serves."""
 
 PAUSE = 0.2
-"""Seconds between two looks."""
+"""Seconds between two polls."""
 
 SWITCHING = 10.0
 """Seconds within which a reload takes effect."""
 
 SWITCHING_BACK = 60.0
-"""The same for what worked before, however busy the machine is."""
+"""Seconds within which a reload of what worked before takes effect, however busy the machine is."""
 
 MAINTAINED = "-maintenance"
-"""Ends the name of a configuration that shows the maintenance page instead of what it sends requests to."""
+"""Suffix of the name of a configuration that shows the maintenance page instead of its release."""
 
 NAMED = re.compile(rf"(r\d+|nothing)-[0-9a-f]{{8}}({MAINTAINED})?")
-"""What a configuration's folder is called; the first group is its release."""
+"""Matches the name of a configuration's folder; the first group is its release."""
 
 MARK = "# Names its containers; without that it is "
-"""Begins the first line of a configuration that names containers; then comes the name of the one that does not."""
+"""Begins the first line of a configuration that names containers, before the name of the one that does not."""
 
 LARGEST = 1 << 20
-"""Bytes of a file in the edge's volume above which it is none of ours."""
+"""Most bytes of a file in the edge's volume; a larger one is not ours."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Template:
     """What an edge's configurations are made from; kept with each release.
 
     Attributes:
-        text: of the configuration, with `@words@` to fill in.
-        port: on which what the edge serves listens.
+        text: the configuration's, with `@words@` to fill in.
+        port: the one on which the service behind the edge listens.
         drain: seconds that requests under way are given to end.
     """
 
@@ -78,7 +78,7 @@ class Configuration:
     """One configuration of the edge.
 
     Attributes:
-        name: of its folder, from its content.
+        name: its folder's name, derived from its content.
         release: the release it sends requests to.
     """
 
@@ -94,12 +94,12 @@ class Configuration:
 
     @property
     def plain(self) -> str:
-        """Its name, whether or not the maintenance page is shown, or it names containers for a while."""
+        """Its name regardless of whether it shows the maintenance page or names containers for a while."""
         return (self.unnamed or self.name).removesuffix(MAINTAINED)
 
 
 def read_template(root: Path, deploy: Deploy) -> Template:
-    """The template as the checkout has it: its own, or the built-in one.
+    """Read the template that the checkout uses: its own, or the built-in one.
 
     Raises:
         Refused: it cannot be read.
@@ -120,7 +120,7 @@ def read_template(root: Path, deploy: Deploy) -> Template:
 
 
 def configure(template: Template, *, release: str, upstream: str, listen: int, maintenance: bool) -> Configuration:
-    """The configuration that sends requests to a release.
+    """Make the configuration that sends requests to a release.
 
     Args:
         upstream: host:port, as the edge's network knows it.
@@ -137,7 +137,7 @@ def configure(template: Template, *, release: str, upstream: str, listen: int, m
     text = template.text
     for word, value in words.items():
         text = text.replace(f"@{word}@", value)
-    # What is under maintenance has the name of what would serve: the two differ in nothing else.
+    # Under maintenance the digest is that of what would serve: the two differ in nothing else.
     told = hashlib.sha256(text.replace("@maintenance@", "").encode() + page).hexdigest()[:8]
     name = f"{release}-{told}{MAINTAINED if maintenance else ''}"
     text = text.replace("@maintenance@", "1" if maintenance else "").replace("@folder@", f"{FOLDER}/{name}")
@@ -149,8 +149,8 @@ class Answer:
     """What a request was answered.
 
     Attributes:
-        status: 0 where there was no answer.
-        body: of the answer, or why there was none.
+        status: HTTP status; 0 if there was no answer.
+        body: the answer's body, or why there was no answer.
     """
 
     status: int
@@ -158,12 +158,12 @@ class Answer:
 
     @property
     def good(self) -> bool:
-        """2xx."""
+        """Whether the status is 2xx."""
         return 200 <= self.status < 300
 
     @property
     def brief(self) -> str:
-        """In one short line."""
+        """The answer in one short line."""
         words = " ".join(re.sub(r"<[^>]*>", " ", self.body).split())
         return f"{self.status or 'no answer'} {words[:80]}".strip()
 
@@ -176,8 +176,8 @@ class Edge:
     """The edge of an environment, by its container.
 
     Args:
-        container: id; it has the edge's volume mounted, running or not.
-        listen: the port inside that its service publishes.
+        container: its id; it has the edge's volume mounted, running or not.
+        listen: the port inside the container that its service publishes.
     """
 
     engine: Engine
@@ -187,18 +187,18 @@ class Edge:
     pause: Callable[[float], None] = time.sleep
 
     def serving(self) -> str:
-        """The release that the running configuration serves; empty where the edge does not answer."""
+        """Return the release that the running configuration serves; empty if the edge does not answer."""
         return self._served(self._ask((SELF,)))
 
     def state(self, path: str) -> tuple[str, Answer]:
-        """The release that the running configuration serves, and what its users are answered."""
+        """Return the release that the running configuration serves, and what its users are answered."""
         answers = self._ask((SELF, f"{self.listen}{path}"))
         return self._served(answers[:1]), answers[1]
 
     def kept(self) -> tuple[str, tuple[Configuration, ...]]:
-        """The name of the configuration that counts, empty before there is one; and every one there is, newest first.
+        """Return the name of the configuration in use, empty before there is one, and every one there is, newest first.
 
-        It is read from the volume, so the edge need not run.
+        They are read from the volume, so the edge need not run.
         """
         with translated(self.engine.address):
             stream, _ = self.engine.client.api.get_archive(self.container, FOLDER)
@@ -220,21 +220,21 @@ class Edge:
         return counts, tuple(Configuration(name, name.partition("-")[0], found[name]) for name in names)
 
     def in_place(self) -> Configuration | None:
-        """The configuration that counts; None before there is one."""
+        """Return the configuration in use; None before there is one."""
         counts, every = self.kept()
         return next((one for one in every if one.name == counts), None)
 
     def placed(self, name: str) -> Configuration:
-        """A configuration that was placed."""
+        """Return a configuration that was placed, by name."""
         return next(one for one in self.kept()[1] if one.name == name)
 
     def place(self, configuration: Configuration) -> None:
-        """Write a configuration beside the one that counts."""
+        """Write a configuration beside the one in use."""
         with translated(self.engine.address):
             self.engine.client.api.put_archive(self.container, FOLDER, packed(configuration.files, mode=0o644))
 
     def prove(self, configuration: Configuration) -> None:
-        """Let nginx test it.
+        """Let nginx test a placed configuration.
 
         Raises:
             Restored: it is broken; what serves was not touched.
@@ -249,7 +249,7 @@ class Edge:
             )
 
     def begin(self, configuration: Configuration) -> None:
-        """For an edge that does not run yet: let it start with this configuration."""
+        """Let an edge that does not run yet start with this configuration."""
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as archive:
             link = tarfile.TarInfo("current")
@@ -260,10 +260,10 @@ class Edge:
             self.engine.client.api.put_archive(self.container, FOLDER, buffer.getvalue())
 
     def switch(self, configuration: Configuration, within: float = SWITCHING) -> None:
-        """Let this configuration count, and see that no worker of another one takes requests any more.
+        """Put this configuration in use, and wait until no worker of another one takes requests.
 
         Args:
-            within: seconds; there is no other way on where it is the way back.
+            within: seconds; longer on the way back, as nothing else is left to do then.
 
         Raises:
             Restored: nginx does not take it up in time.
@@ -283,9 +283,9 @@ class Edge:
             self.pause(PAUSE / 4)
 
     def switch_back(self, configuration: Configuration) -> None:
-        """The same for what served before, until the engine too finds the edge well again.
+        """Switch to what served before, and wait until the engine too finds the edge well again.
 
-        A configuration that answers wrongly may have made it unhealthy, and the engine asks again in its own time.
+        A configuration that answers wrongly may have made it unhealthy, and the engine checks again in its own time.
         """
         self.switch(configuration, SWITCHING_BACK)
         deadline = self.clock() + SWITCHING_BACK
@@ -295,12 +295,12 @@ class Edge:
             self.pause(PAUSE)
 
     def _taking(self, workers: Collection[str]) -> bool:
-        """Whether one of these still takes requests."""
+        """Return whether one of these workers still takes requests."""
         now = self._workers()
         return any(one in now and DRAINING not in now[one] for one in workers)
 
     def _workers(self) -> dict[str, str]:
-        """nginx's workers: process id -> what it calls itself."""
+        """Return nginx's workers: process id -> what it calls itself."""
         with translated(self.engine.address):
             running = self.engine.client.api.top(self.container)
         place = running["Titles"].index("PID")
@@ -317,11 +317,11 @@ class Edge:
         return self._ask((f"{8081 if candidate else self.listen}{path}",) * times, headers)
 
     def reaches(self, entry: str, path: str) -> Answer:
-        """What is answered at host:port itself, past every configuration."""
+        """Return what host:port itself answers, bypassing every configuration."""
         return self._ask((f"{entry}{path}",), host="")[0]
 
     def drained(self, seconds: float) -> bool:
-        """Wait until no worker of an earlier configuration has requests left; whether that came in time."""
+        """Wait until no worker of an earlier configuration has requests left; return whether that came in time."""
         deadline = self.clock() + seconds
         while True:
             if not any(DRAINING in said for said in self._workers().values()):
@@ -331,7 +331,7 @@ class Edge:
             self.pause(PAUSE)
 
     def sweep(self, keep: Configuration) -> None:
-        """Remove configurations that do not count any more; old workers have theirs in memory."""
+        """Remove configurations that are no longer in use; old workers have theirs in memory."""
         names = self._exec("ls", FOLDER).stdout.raw.split()
         old = [f"{FOLDER}/{name}" for name in names if NAMED.fullmatch(name) and name != keep.name]
         if old:
@@ -343,8 +343,8 @@ class Edge:
         """Ask from inside the edge's container, all in one go.
 
         Args:
-            wanted: port and path of each.
-            host: before them; the edge itself.
+            wanted: port and path of each request.
+            host: what is put before them; by default the edge itself.
         """
         mark = uuid.uuid4().hex
         given = [part for name, value in (headers or {}).items() for part in ("--header", f"{name}: {value}")]
@@ -362,7 +362,7 @@ class Edge:
         return answers[0].body.strip() if answers[0].good else ""
 
     def _exec(self, *words: str) -> Completed:
-        """Run something in the edge's container; through the engine itself, which spares a process each time."""
+        """Run a command in the edge's container, through the engine itself, which saves a process each time."""
         api = self.engine.client.api
         with translated(self.engine.address):
             made = api.exec_create(self.container, list(words))["Id"]
@@ -378,7 +378,7 @@ class Edge:
 
 
 def listening(published: Sequence[Mapping[str, object]]) -> int:
-    """The port inside the edge's container that its service publishes.
+    """Return the port inside the edge's container that its service publishes.
 
     Raises:
         Refused: it publishes none, or several.

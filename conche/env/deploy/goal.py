@@ -1,4 +1,4 @@
-"""Which release env.rollback goes back to, and what of the one that serves stays as it is."""
+"""Decides which release env.rollback goes back to, and what of the current one stays as it is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["goal_of", "kept_at_rollback"]
 
 
 def goal_of(records: Records, engine: Engine, name: str, to: str | None) -> Record:
-    """The release to go back to: the one named, or the last good one before the one that serves."""
+    """Return the release to go back to: the one named, or the last good one before the one that serves."""
     good = {e.record.number: e.record for e in records.entries if e.record and e.result is Result.SUCCEEDED}
     current = records.current
     if to is not None:
@@ -41,7 +41,7 @@ def _listing(name: str) -> str:
 
 
 def kept_at_rollback(engine: Engine, deploy: Deploy, current: Record | None, document: Document) -> dict[str, Placed]:
-    """What the services behind no edge run now, where the release to go back to has the same in another image."""
+    """Return what services not behind the edge run now, if the goal has the same content in another image."""
     if deploy.serves is None or current is None:
         return {}
     asked = {name: str(body["image"]) for name, body in document.body["services"].items() if name != deploy.serves}

@@ -1,7 +1,7 @@
-"""The first release behind an edge: the port that containers of env.up have published so far becomes the edge's.
+"""Hands over the port at the first release behind an edge: from the containers of env.up that publish it to the edge.
 
 Nothing is stopped before the release works and the edge, tried without its port, has answered for it. Then what has the
-port stops, and the edge starts. Taken back, the edge goes and what was stopped serves on its port again.
+port stops, and the edge starts. To take this back, the edge is removed and what was stopped is started again.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Handover:
     """What was there before the first release.
 
     Attributes:
-        holders: containers that have a port of the edge's, and stop for it.
-        old: containers of what the edge serves that belong to no release, and go when it serves.
+        holders: containers that hold a port of the edge's, and stop for it.
+        old: containers of the service behind the edge that belong to no release, and go once the edge serves.
     """
 
     holders: tuple[Container, ...] = ()
@@ -41,12 +41,12 @@ class Handover:
     def of(
         cls, found: Sequence[Container], serves: str | None, published: Sequence[Port], recreated: Collection[str]
     ) -> Handover:
-        """What has to give way.
+        """Find what has to give way.
 
         Args:
             found: every container of the project but the edge's.
-            published: what the edge publishes; empty where it runs already.
-            recreated: services that are made anew before the edge starts, and give their ports back by that.
+            published: ports that the edge publishes; empty if it already runs.
+            recreated: services that are made anew before the edge starts, which frees their ports.
         """
         holders = [
             one
@@ -58,10 +58,10 @@ class Handover:
 
 
 def prepare_handover(look: Look, found: Sequence[Change], configuration: Configuration) -> Handover:
-    """What gives way where an edge starts, as it is now.
+    """Look for what gives way to an edge that starts.
 
     Raises:
-        Refused: somebody else has a port of what is started or replaced.
+        Refused: a port of what is started or replaced is taken by something else.
     """
     edge = next((one for one in found if one.service == look.deploy.edge and one.strategy != "keep"), None)
     recreated = {one.service for one in found if one.strategy in ("recreate", "replace")}
@@ -81,12 +81,12 @@ def _see_ports(look: Look, found: Sequence[Change], configuration: Configuration
 
 
 def overlap(some: Sequence[tuple[Any, ...]], others: Sequence[tuple[Any, ...]]) -> bool:
-    """Whether two services could not publish these at the same time."""
+    """Return whether two services could not publish these at the same time."""
     return any(ports.overlap(Port(*one), Port(*other)) for one in some for other in others)
 
 
 def give_back(look: Look, holders: Sequence[str]) -> None:
-    """Take an edge away that took over in a release that did not end, and let what it has stopped serve again.
+    """Remove the edge of a release that did not complete its takeover, and let what that stopped serve again.
 
     Raises:
         NotRestored: it does not.
@@ -104,7 +104,7 @@ def remove_edge(look: Look) -> None:
 
 
 def start_again(look: Look, one: Container) -> None:
-    """Start a container, and see that it works and has its ports."""
+    """Start a container, and check that it works and has its ports."""
     engine = look.compose.engine
     containers.start(engine, one.id)
     services = {one.service: containers.definition(engine, one)}

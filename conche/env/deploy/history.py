@@ -1,4 +1,4 @@
-"""env.history, env.recover, env.freeze, env.maintenance."""
+"""env.history, env.recover, env.freeze and env.maintenance."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ __all__ = ["freeze", "history", "maintenance", "recover"]
 
 
 DIGESTS = ("services", "ending", "fingerprints", "files", "contents", "edge")
-"""Fields of a release that tell a reader nothing, or that are told otherwise."""
+"""Fields of a release that tell a reader nothing, or are shown in another way."""
 
 
 def history(call: Invocation, name: str, *, show: str | None) -> Outcome:
-    """The releases of an environment, the newest first; or one of them, with its evidence."""
+    """List the releases of an environment, newest first; or show one of them, with its evidence."""
     engine = Engine(call.environment(name).engine)
     records = show_records(call, Compose(engine, call.stack.project(name), ()))
     current, frozen, holder = records.current, records.frozen(), lock.holder(engine, call.stack.project(name))
@@ -107,7 +107,7 @@ def _one(records: Records, name: str, show: str) -> Outcome:
 
 
 def recover(call: Invocation, name: str) -> Outcome:
-    """Settle a release that was killed: finished where it serves already, else taken back; leftovers go."""
+    """Settle a release that was killed: finish it if it already serves, else take it back; remove leftovers."""
     environment = call.environment(name)
     compose = open_compose(call, name)
     compose = replace(compose, files=(*compose.files, *(call.root / one for one in environment.deploy.overlay)))
@@ -152,7 +152,7 @@ def _recover_swarm(call: Invocation, records: Records, compose: Compose, name: s
 
 
 def freeze(call: Invocation, name: str, *, reason: str | None, off: bool) -> Outcome:
-    """Refuse every deploy from now on, for a reason, until it is thawed."""
+    """Refuse every deploy from now on, for a reason; with `off`, allow them again."""
     engine = Engine(call.environment(name).engine)
     records = open_records(call, Compose(engine, call.stack.project(name), ()))
     if not off and not reason:
@@ -181,7 +181,7 @@ def freeze(call: Invocation, name: str, *, reason: str | None, off: bool) -> Out
 
 
 def maintenance(call: Invocation, name: str, *, on: bool, off: bool) -> Outcome:
-    """Answer every request with the maintenance page, or serve again."""
+    """Answer every request with the maintenance page, or serve the release again."""
     if on == off:
         raise Refused(
             "options-exclude-each-other", "Exactly one of --on and --off is meant.",
@@ -216,6 +216,6 @@ def maintenance(call: Invocation, name: str, *, on: bool, off: bool) -> Outcome:
         edge.place(wanted)
         edge.prove(wanted)
         edge.switch(wanted)
-        # What is kept holds for the releases to come, and for an edge that is made anew.
+        # Kept for the releases to come, and for an edge that is made anew.
         records.maintain(on=on)
     return Outcome(value={"environment": name, "maintenance": on}, changed=True, plan=plan, lines=[words])

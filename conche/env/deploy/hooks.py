@@ -1,4 +1,4 @@
-"""Hooks: commands of stack.yaml that run on this machine, around a release."""
+"""Runs hooks: commands of stack.yaml that run on this machine, around a release."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["run_after", "run_first"]
 
 
 def run_first(call: Invocation, deploy: Deploy, record: Record) -> None:
-    """The hook before anything is changed.
+    """Run the hook before anything is changed.
 
     Raises:
         Refused: it failed, and nothing was changed.
@@ -27,7 +27,7 @@ def run_first(call: Invocation, deploy: Deploy, record: Record) -> None:
 
 
 def run_after(call: Invocation, deploy: Deploy, record: Record, result: Result) -> list[str]:
-    """The hooks after a release; what goes wrong in them, in words. They never change the result."""
+    """Run the hooks after a release, and return what went wrong, in words; they never change the result."""
     if result is not Result.SUCCEEDED:
         names = ["on-failure"]
     else:
@@ -54,6 +54,6 @@ def _problem(call: Invocation, hook: Hook, record: Record, result: str) -> str:
         done = run(hook.command, extra_env=told, cwd=call.root, timeout=hook.timeout, redact=call.output.redact)
     except ConcheError as error:
         return error.message
-    except OSError as error:  # it is there, and the kernel does not take it for a program
+    except OSError as error:  # it exists, but the kernel does not take it for a program
         return f"{hook.command[0]} cannot be run: {error.strerror}"
     return "" if done.ok else f"{hook.command[0]} ended with {done.exit_code}: {' '.join(done.last_lines(2))}"

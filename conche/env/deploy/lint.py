@@ -1,4 +1,4 @@
-"""What a Compose file must say, or not say, before a release of it can stand beside another."""
+"""Checks what a Compose file must and must not say for two of its releases to run side by side."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def check(
     protected: bool,
     swarm: bool = False,
 ) -> None:
-    """Refuse files that cannot be deployed without losing requests, with every reason at once.
+    """Refuse files that cannot be deployed without losing requests, listing every reason.
 
     Args:
         own: image references of this stack's own images.
-        protected: bind mounts of the checkout are refused too.
+        protected: refuse bind mounts of the checkout too.
         swarm: a swarm brings secrets and configs into containers by itself.
     """
     problems = list(_problems(configuration, deploy, root, own, protected=protected))
@@ -42,7 +42,7 @@ def check(
 
 
 def stays_down(bodies: Mapping[str, Any], deploy: Deploy) -> list[str]:
-    """Warnings for the edge and what it serves, where the engine would not start them again after a reboot.
+    """Return warnings if the engine would not start the edge, or what it serves, again after a reboot.
 
     Args:
         bodies: services of the rendered Compose document.

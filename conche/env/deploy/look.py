@@ -1,4 +1,4 @@
-"""What runs of an environment and its releases, looked at anew each time it is asked."""
+"""Live view of an environment and its releases; every call queries the engine."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from conche.stack import Deploy
 __all__ = ["NOTHING", "Look", "number"]
 
 FAULT = 500
-"""The lowest status by which an application says that the fault is its own."""
+"""The lowest status by which an application admits a fault of its own."""
 
 NOTHING = "nothing"
 """What serves before the first release."""
 
 
 def number(release: str) -> int:
-    """The number in a release's id; 0 where it is none."""
+    """Return the number in a release's id; 0 if it is none."""
     return int(release[1:]) if release[1:].isdigit() else 0
 
 
@@ -36,8 +36,8 @@ class Look:
     """The containers of one environment.
 
     Args:
-        name: of the environment.
-        rendered: the rendered Compose document, in which the edge's port stands; without it the engine is asked, which
+        name: the environment's name.
+        rendered: the rendered Compose document, which contains the edge's port; without it the engine is asked, which
             knows the port while the edge runs.
     """
 
@@ -47,19 +47,19 @@ class Look:
     rendered: Any
 
     def all(self) -> tuple[Container, ...]:
-        """Every container of the project."""
+        """Return every container of the project."""
         return containers.of_project(self.compose.engine, self.compose.project)
 
     def of(self, service: str) -> tuple[Container, ...]:
-        """The containers of a service, of any release."""
+        """Return the containers of a service, of any release."""
         return tuple(one for one in self.all() if one.service == service)
 
     def of_release(self, service: str, release: str) -> tuple[Container, ...]:
-        """The containers of a service that belong to a release."""
+        """Return the containers of a service that belong to a release."""
         return tuple(one for one in self.of(service) if one.labels.get(RELEASE) == release)
 
     def made(self, record: Record) -> dict[str, list[str]]:
-        """Service -> hashes of its containers of a release that the record of it does not know."""
+        """Return service -> hashes of its containers of a release that the release's record does not know."""
         found: dict[str, set[str]] = {}
         for one in self.all():
             placed = record.services.get(one.service)
@@ -69,16 +69,16 @@ class Look:
         return {name: sorted(hashes) for name, hashes in found.items()}
 
     def others(self, service: str, keep: Sequence[str]) -> tuple[Container, ...]:
-        """Containers of a service that belong to none of these releases."""
+        """Return the containers of a service that belong to none of these releases."""
         return tuple(one for one in self.of(service) if one.labels.get(RELEASE) not in keep)
 
     def labels(self) -> list[str]:
-        """The releases that have containers behind the edge, the newest first."""
+        """Return the releases that have containers behind the edge, the newest first."""
         found = {one.labels.get(RELEASE, "") for one in self.of(self.deploy.serves or "")}
         return sorted((one for one in found if one), key=number, reverse=True)
 
     def serving(self) -> str:
-        """The release to which the edge sends requests; empty where no edge answers."""
+        """Return the release to which the edge sends requests; empty if no edge answers."""
         if self.deploy.edge is None or not self.of(self.deploy.edge):
             return ""
         try:
@@ -87,14 +87,14 @@ class Look:
             return ""
 
     def state(self) -> tuple[str, edges.Answer]:
-        """The release to which the edge sends requests, and what its users are answered."""
+        """Return the release to which the edge sends requests, and what its users are answered."""
         if self.deploy.edge is not None and self.of(self.deploy.edge):
             with contextlib.suppress(ConcheError):
                 return self.edge().state(self.deploy.probe.path)
         return "", edges.Answer(0, "the edge does not run")
 
     def answers(self, release: str) -> bool:
-        """Whether a release runs and gives the right answer through the edge."""
+        """Return whether a release runs and gives the right answer through the edge."""
         assert self.deploy.serves is not None
         found = self.of_release(self.deploy.serves, release)
         if not found or any(one.state != "running" or one.health == "unhealthy" for one in found):
@@ -107,7 +107,7 @@ class Look:
         return self.right(answer, release)
 
     def edge(self) -> edges.Edge:
-        """The edge.
+        """Return the edge.
 
         Raises:
             NotFound: it has no container.
@@ -123,21 +123,21 @@ class Look:
         return edges.Edge(self.compose.engine, found[0].id, self.listening())
 
     def listening(self) -> int:
-        """The port on which the edge listens in its container."""
+        """Return the port on which the edge listens in its container."""
         if self.rendered:
             return edges.listening(self.rendered["services"][self.deploy.edge].get("ports") or [])
         published = [port for one in self.of(self.deploy.edge or "") for port in one.ports]
         return edges.listening([{"target": port.rpartition("->")[2].partition("/")[0]} for port in published])
 
     def configured(self) -> str:
-        """The name of the edge's configuration that counts, maintenance page or not; empty where there is none."""
+        """Return the name of the edge's configuration in use, maintenance page or not; empty if there is none."""
         if self.deploy.edge is None or not self.of(self.deploy.edge):
             return ""
         found = self.edge().in_place()
         return found.plain if found else ""
 
     def edge_configuration(self, template: edges.Template, release: str, *, maintenance: bool) -> edges.Configuration:
-        """The edge's configuration that sends requests to a release; before there is one, everything is maintenance."""
+        """Make the edge's configuration for a release; before there is one, it shows the maintenance page."""
         assert self.deploy.serves is not None
         return edges.configure(
             template,
@@ -148,17 +148,17 @@ class Look:
         )
 
     def wrong(self, release: str) -> str:
-        """What users are answered while the edge runs, where that is not what the release should answer; else empty."""
+        """Return what users are answered while the edge runs, if the release should answer otherwise; else empty."""
         if self.deploy.edge is None or not any(one.state == "running" for one in self.of(self.deploy.edge)):
             return ""
         at, answer = self.state()
         return "" if at == release and self.right(answer, release) else answer.brief
 
     def astray(self, release: str, seen: tuple[str, edges.Answer] | None = None) -> str:
-        """What users are answered, where that is wrong and the release itself is not what is wrong; else empty.
+        """Return what users are answered, if it is wrong and the release itself is not at fault; else empty.
 
         Args:
-            seen: what `state` has just told.
+            seen: what `state` has just returned.
         """
         at, answer = seen or self.state()
         if at == release and self.right(answer, release):
@@ -169,12 +169,12 @@ class Look:
             own = self.edge().reaches(entry, self.deploy.probe.path)
         except ConcheError:
             return ""
-        # An error of the release's own is no fault of the edge; one that does not even say whom it serves is.
+        # An error of the release's own is not the edge's fault; not even saying whom it serves is.
         fine = own.good or 0 < own.status < FAULT
         return answer.brief if at != release or (fine and own.status != answer.status) else ""
 
     def right(self, answer: edges.Answer, release: str) -> bool:
-        """Whether an answer is good, and says that it comes from this release where stack.yaml names a field."""
+        """Return whether an answer is good and, if stack.yaml names a field, says that it comes from this release."""
         field = self.deploy.probe.field
         if not answer.good or not field:
             return answer.good

@@ -1,8 +1,8 @@
-"""Which containers of a release the edge sends requests to, while their number changes.
+"""Decides which containers of a release the edge sends requests to while their number changes.
 
-As a rule the edge asks the engine's name server for all of a release's containers. One that has just been started
-would be among them before it works, and one that is about to go until it is gone. So meanwhile the edge names those
-that serve, each by its id; what is no longer named ends its requests, and can go then.
+Normally the edge asks the engine's name server for all of a release's containers. One that was just started would be
+among them before it works, and one that is about to go until it is gone. So meanwhile the edge names those that serve,
+each by its id; a container that is no longer named ends its requests, and can go then.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from conche.errors import Restored
 __all__ = ["named", "naming", "prove", "serve_all", "serve_only"]
 
 SHORT = 12
-"""Characters of a container's id that the engine's name server knows it by."""
+"""Characters of a container's id by which the engine's name server knows it."""
 
 MEMBERS = "$conche_members"
 
 
 def named(base: Configuration, serves: str, ids: Sequence[str]) -> Configuration:
-    """A configuration that sends requests to these containers alone, each its share.
+    """Return a configuration that sends requests to these containers alone, an equal share to each.
 
     It is made from the one that serves, whatever template that came from; one that does not mention the release's
-    containers by their common name is left as it is.
+    containers by their common name is returned as it is.
 
     Args:
         serves: the service behind the edge.
-        ids: of the containers; at least one.
+        ids: ids of the containers; at least one.
     """
     file = f"{base.name}/nginx.conf"
     text = base.files[file].decode()
@@ -56,7 +56,7 @@ def named(base: Configuration, serves: str, ids: Sequence[str]) -> Configuration
 
 
 def _shares(members: Sequence[str]) -> str:
-    """nginx's words for one of several by chance; the last one takes what rounding has left."""
+    """Return the nginx block that picks a member at random; the last one takes what rounding leaves."""
     share = int(10000 / len(members)) / 100
     lines = [f'    {share:.2f}% "{one}";' for one in members[:-1]]
     return "\n".join([f'  split_clients "$request_id" {MEMBERS} {{', *lines, f'    * "{members[-1]}";', "  }"])
@@ -66,7 +66,7 @@ def serve_only(look: Look, members: Sequence[Container]) -> bool:
     """Send requests to these containers alone, and let the others end theirs.
 
     Returns:
-        Whether the edge does; not where none runs, or where its template looks for containers in a way of its own.
+        Whether the edge does: not if none runs, or if its template finds containers in a way of its own.
     """
     assert look.deploy.serves is not None
     counts = _in_place(look)
@@ -84,7 +84,7 @@ def serve_only(look: Look, members: Sequence[Container]) -> bool:
 
 
 def serve_all(look: Look) -> None:
-    """Send requests to all containers of the release again, where the edge names some."""
+    """Send requests to all containers of the release again, if the edge names some."""
     counts = _in_place(look)
     if counts is None or not counts.unnamed:
         return
@@ -92,14 +92,14 @@ def serve_all(look: Look) -> None:
 
 
 def _base(look: Look, counts: Configuration) -> Configuration:
-    """The configuration that names no containers, of which the one that counts was made."""
+    """Return the configuration without named containers from which the one in use was made."""
     name = counts.unnamed
     return look.edge().placed(name) if name else counts
 
 
 @contextlib.contextmanager
 def naming(look: Look, members: Sequence[Container]) -> Iterator[None]:
-    """Inside, requests go to these containers alone; afterwards, whatever happens, to all there are."""
+    """Send requests to these containers alone within this block; afterwards, whatever happens, to all there are."""
     serve_only(look, members)
     try:
         yield
@@ -111,7 +111,7 @@ def prove(look: Look, new: Sequence[Container], release: str) -> None:
     """See that each new container answers through the edge's private entry before users are sent to it.
 
     Raises:
-        Restored: one does not, or answers otherwise than it should.
+        Restored: one does not, or answers wrongly.
     """
     counts = _in_place(look)
     if counts is None:
@@ -130,7 +130,7 @@ def prove(look: Look, new: Sequence[Container], release: str) -> None:
 
 
 def _in_place(look: Look) -> Configuration | None:
-    """The configuration that counts; None where no edge runs."""
+    """Return the configuration in use; None if no edge runs."""
     if look.deploy.edge is None or not any(one.state == "running" for one in look.of(look.deploy.edge)):
         return None
     return look.edge().in_place()

@@ -1,4 +1,4 @@
-"""Carrying out a release, step by step; on a failure everything is taken back, newest first, and looked at."""
+"""Carries out a release, step by step; on a failure takes everything back, newest first, and checks it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from conche.stack import Deploy
 __all__ = ["Pipeline"]
 
 PAUSE = 0.3
-"""Seconds between two probes, and between two looks while watching."""
+"""Seconds between two probes, and between two checks while watching."""
 
 EARLY = 5.0
-"""Seconds in which wrong answers may still come too early, before users are sent there."""
+"""Seconds for which wrong answers are borne before users are sent there: they may just come too early."""
 
 PATIENCE = 1.5
 """Seconds of wrong answers to users after which they are sent back."""
@@ -44,18 +44,18 @@ class Pipeline:
 
     Args:
         before: what served before it.
-        compose: of the release's document.
-        previous: of the document of the release that serves; None for the first.
-        previous_port: on which that one's containers behind the edge listen.
-        look: what runs.
-        release: the label of the containers that shall serve.
-        configure: the edge's configuration for a release, as this one is to have it.
+        compose: Compose for the release's document.
+        previous: Compose for the document of the release that serves; None for the first.
+        previous_port: the port on which that release's containers behind the edge listen.
+        look: a live view of what runs.
+        release: the label of the containers that are to serve.
+        configure: makes the edge's configuration for a release, from this one's template.
         begin: writes the record.
         commit: writes its good ending.
-        counts: service -> containers it shall have.
-        commanding: the service in whose image the release command is run.
+        counts: service -> number of containers it is to have.
+        commanding: the service in whose image the release command runs.
         lock: verified before the switch.
-        maintained: the edge shows the maintenance page, whatever serves.
+        maintained: whether the edge shows the maintenance page, whatever serves.
     """
 
     release: str
@@ -102,7 +102,7 @@ class Pipeline:
         """Take every step.
 
         Raises:
-            Restored: it failed; the release before serves, and was looked at.
+            Restored: it failed; the release before serves, and was checked.
             NotRestored: it failed, and the release before does not serve.
             Interrupted: after unwinding.
         """
@@ -123,7 +123,7 @@ class Pipeline:
             raise told(error, problems, begun=bool(self._undo), by_hand=by_hand(self.look)) from error
 
     def _left_behind(self, error: BaseException) -> None:
-        """The release serves and is recorded; what is left of the one before does not make it a failure."""
+        """Warn of what is left of the release before: the new one serves and is recorded, so it has not failed."""
         left = f"{self.release} serves; what is left of {self.before.release} goes with the next command"
         if isinstance(error, ConcheError):
             self.warnings.append(f"{left}: {error.message} Or: invoke env.recover --env {self.look.name}")
@@ -179,7 +179,7 @@ class Pipeline:
 
         def heard(line: Captured) -> None:
             self.progress.detail(line)
-            # Compose's own remarks come between what the command says.
+            # Compose's own remarks are mixed into what the command says.
             if not line.raw.startswith("time="):
                 said.append(str(line))
 
@@ -205,18 +205,18 @@ class Pipeline:
         self._wait({name: [c.id for c in self.look.of(name)]})
 
     def _bring_edge(self, name: str) -> None:
-        """An edge that is new starts with a configuration; until a release serves, it says it is in maintenance."""
+        """Start the edge; a new one gets a configuration that shows maintenance until a release serves."""
         with signals_deferred():
             self._checked(self.compose.make(self.compose.create_alone(name), on_line=self.progress.detail), name)
             edge = self.look.edge()
-            # One that is made anew finds in its volume what served.
+            # An edge that is made anew finds in its volume what served.
             kept = edge.in_place()
             if kept is None or kept.release != self.before.release:
                 edge.begin(self.configure(self.before.release))
             self._bring(name)
 
     def _replace(self, step: Step) -> None:
-        """Without an edge: the successor is tried beside, then takes the place."""
+        """Replace a service without an edge: its successor is tried beside it, then takes its place."""
         name = step.name
         if self.look.of(name):
             self._undo.append((f"remove the trial of {name}", lambda: trial.remove(self.compose)))
@@ -239,7 +239,7 @@ class Pipeline:
         self._place()
 
     def _place(self) -> None:
-        """Put the edge's configuration beside the one that counts, and let nginx test it."""
+        """Put the edge's configuration beside the one in use, and let nginx test it."""
         self._restarts = {one.id: one.restarts for one in self.look.of_release(self.served, self.release)}
         edge, new = self.look.edge(), self.configure(self.release)
         edge.place(new)
@@ -255,14 +255,14 @@ class Pipeline:
         self._probed(self.candidate, said, EARLY)
 
     def _probed(self, candidate: str, said: str, patience: float, through: Edge | None = None) -> None:
-        """The right answer, from a candidate several times in a row; wrong ones are borne for a while."""
+        """Require the right answer, from a candidate several times in a row; bear wrong ones for a while."""
         edge, probe = through or self.look.edge(), self.deploy.probe
         deadline: float | None = None
         while True:
             answers = edge.probe(probe.path, candidate, probe.times if candidate else 1)
             if all(self.look.right(answer, self.release) for answer in answers):
                 return
-            # From the first wrong answer on, which itself may have taken long.
+            # Counted from the first wrong answer on, which itself may have taken long.
             deadline = deadline or self.clock() + patience
             if self.clock() > deadline:
                 raise Restored(
@@ -285,7 +285,7 @@ class Pipeline:
             edge.switch(self.configure(self.release))
 
     def _switch_back(self) -> None:
-        """Put the very configuration back that served, and see that users are answered as they were."""
+        """Put back the very configuration that served, and check that users are answered as they were."""
         edge, before = self.look.edge(), self.before
         old = self._in_place or self.configure(before.release)
         before.require_answer(self.look, self.previous_port)
@@ -310,7 +310,7 @@ class Pipeline:
             try:
                 self._probed(candidate, f"{self.release} does not answer its users as it should.", PATIENCE)
             except Restored:
-                # One that has died since the look says more of the cause than the wrong answers that came of it.
+                # A container that has died since says more about the cause than the wrong answers it has led to.
                 self._require_running(service)
                 raise
             if self.clock() >= deadline:
@@ -318,7 +318,7 @@ class Pipeline:
             self.pause(PAUSE)
 
     def _require_running(self, service: Service) -> None:
-        """See that every container of the release works as it did before users came."""
+        """Check that every container of the release works as it did before users came."""
         seen = self.look.of_release(self.served, self.release)
         failed = {
             one.name: reason

@@ -1,4 +1,4 @@
-"""Pure: from what runs and what a release is to be, to the steps of a deploy, each with its cause and its undo."""
+"""Plans a deploy from what runs and what a release is to be: steps, each with its cause and its undo; pure."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def changes(
     forced: bool,
     altered: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> tuple[Change, ...]:
-    """What becomes of each service.
+    """Decide what becomes of each service.
 
     Args:
         altered: service -> keys of its definition that have changed, as far as known.
-        wanted: the release that is to be.
-        own: image references, pinned, of this stack's own images.
+        wanted: the release to come.
+        own: pinned references of this stack's own images.
     """
     found = [
         _change(
@@ -71,7 +71,7 @@ def changes(
         )
         for name, service in configuration.services.items()
     ]
-    # What a release has kept no fingerprint of cannot be compared.
+    # Contents of which a release has kept no fingerprint cannot be compared.
     before = {key: had for key, had in current.contents.items() if key in wanted.contents} if current else {}
     other = frozenset(key for key, had in before.items() if wanted.contents[key] != had)
     found = _with_what_they_share([_named(one, altered, configuration, other) for one in found], configuration)
@@ -89,7 +89,7 @@ def changes(
 def _named(
     change: Change, altered: Mapping[str, Sequence[str]], configuration: Configuration, contents: Collection[str]
 ) -> Change:
-    """The same with what of its definition has changed: configs and secrets with another content, or keys."""
+    """Name in the cause what of a definition has changed: configs and secrets with other content, or keys."""
     if change.cause != CHANGED:
         return change
     held = contents_of_service(configuration.rendered, change.service) if configuration.rendered else ()
@@ -101,7 +101,7 @@ def _named(
 
 
 def _with_what_they_share(found: Sequence[Change], configuration: Configuration) -> list[Change]:
-    """The same; what uses the network, processes, memory or volumes of one that is made anew is made anew after it."""
+    """Make anew, too, what uses the network, processes, memory or volumes of a service that is made anew."""
     anew: dict[str, Change] = {}
     for change in found:
         service = configuration.services[change.service]
@@ -174,11 +174,11 @@ def plan_release(
     networks: Sequence[str] = (),
     handover: Handover = NO_HANDOVER,
 ) -> Plan:
-    """The steps of a release; none where nothing changes.
+    """Plan the steps of a release; none if nothing changes.
 
     Args:
-        before: the release that serves; `nothing` where none does.
-        counts: service -> containers that it shall have.
+        before: the release that serves; `nothing` if none does.
+        counts: service -> number of containers that it is to have.
         networks: external networks that are missing.
         handover: what gives way to a first release.
     """
@@ -227,7 +227,7 @@ def _steps(
 
 
 def _taking_over(holders: Sequence[Container], edge: Sequence[Step]) -> Iterator[Step]:
-    """The edge is tried without its port before what has the port stops for it."""
+    """Yield the steps that try the edge without its port before what has the port stops for it."""
     names = ", ".join(one.name for one in holders)
     for step in edge:
         yield Step(
@@ -243,7 +243,7 @@ def _taking_over(holders: Sequence[Container], edge: Sequence[Step]) -> Iterator
 
 
 def plan_route(release: str, deploy: Deploy, before: str) -> Plan:
-    """The steps of a release in which nothing but the edge's configuration is another."""
+    """Plan the steps of a release that changes nothing but the edge's configuration."""
     steps = (
         Step("record", f"release {release}", "before anything is changed"),
         Step("place", f"configuration of {release}", "it is not the one that serves; nginx tests it"),
@@ -256,7 +256,7 @@ def plan_route(release: str, deploy: Deploy, before: str) -> Plan:
 
 
 def plan_record(release: str, wanted: Record, current: Record | None) -> Plan:
-    """The steps where what is asked for runs already, by env.up, and no release says so; none where one does."""
+    """Plan to record what env.up already runs as asked for, unless a release says so; then there are no steps."""
     if current is not None and _placed(wanted) == _placed(current):
         return Plan()
     steps = (
@@ -276,7 +276,7 @@ def _single(change: Change) -> Step:
 
 
 def table(found: Sequence[Change], configuration: Configuration, title: str) -> Table:
-    """The services, what becomes of each, and what its users notice."""
+    """Return a table of the services, what becomes of each, and what its users notice."""
     rows = tuple(
         (one.service, one.strategy, short(configuration.services[one.service].image), one.cause or "-", one.downtime)
         for one in found

@@ -1,4 +1,4 @@
-"""What a release is to be: files, secrets and images, looked up before any lock is taken and anything is changed."""
+"""Looks up what a release is made of: files, secrets and images, before any lock is taken or anything is changed."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Wanted:
 
     Attributes:
         reference: one image, by tag or digest.
-        tag: of all own images; default: the environment's.
-        local: what the engine has under that name, without asking a registry.
+        tag: the tag of all own images; default: the environment's.
+        local: take what the engine has under that name, without asking a registry.
     """
 
     reference: str | None = None
@@ -52,20 +52,20 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything a release is made of but its number.
+    """Everything a release is made of, except its number.
 
     Attributes:
         configuration: what the checkout's files say.
-        pins: image reference in the files -> by digest.
+        pins: image reference in the files -> the same by digest.
         found: pinned reference -> the image on the engine; missing where it is still to be pulled.
         secrets: by name.
         contents: config or secret, as `config rules` -> its content.
         named: what the Compose files interpolate, by variable.
         own: image references in the files, of this stack's own images.
-        template: of the edge; None without one.
+        template: the edge's; None without an edge.
         fingerprints: variable or secret -> fingerprint; empty until `fingerprinted`.
-        prints: config or secret -> fingerprint of its content; the same.
-        kept: service -> pinned reference it had before, where what is asked for has the same in it.
+        prints: config or secret -> fingerprint of its content; likewise.
+        kept: service -> pinned reference it had before, if what is asked for has the same content.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Prepared:
         return self.compose.engine
 
     def fingerprinted(self, salt: bytes) -> Prepared:
-        """The same, with the fingerprints of its secrets under the environment's salt."""
+        """Return a copy with the fingerprints of its secrets under the environment's salt."""
         values = {**self.secrets, **self.named}
         return replace(
             self,
@@ -101,7 +101,7 @@ class Prepared:
         )
 
     def keeping(self, before: Record | None) -> Prepared:
-        """The same, with the images of the release before where those that are asked for have the same in them.
+        """Return a copy that keeps images of the release before if those that are asked for have the same content.
 
         A build of the same content has another id as soon as a label names another revision.
         """
@@ -111,14 +111,14 @@ class Prepared:
         return replace(self, kept=kept, found={**self.found, **found})
 
     def owned(self, document: Document) -> list[str]:
-        """The image references, pinned, of this stack's own images as a document of this has them."""
+        """Return the pinned references of this stack's own images in a document of this release."""
         services = document.body["services"]
         return [services[name]["image"] for name, one in self.configuration.services.items() if one.image in self.own]
 
     def document(
         self, release: str, replicas: Mapping[str, int], before: Document | None, *, forced: bool = False
     ) -> Document:
-        """The Compose document of this as the release of that id, after that of the current one."""
+        """Make the Compose document of the release with this id, building on that of the current one."""
         shown = self.compose.variables
         hidden = [value for variable, value in shown.items() if value and SECRET_NAME.search(variable)]
         hidden += [value.reveal() for value in self.secrets.values()]
@@ -144,7 +144,7 @@ class Prepared:
         return replace(document, hidden=tuple(dict.fromkeys(hidden)), template=self.template)
 
     def record(self, number: int, document: Document, configuration: Configuration) -> Record:
-        """The record of this as a release.
+        """Make the record of the release.
 
         Args:
             configuration: of the document, with Compose's hashes.
@@ -176,7 +176,7 @@ class Prepared:
 
 
 def kept_images(engine: Engine, before: Record | None, asked: Mapping[str, str]) -> dict[str, str]:
-    """Service -> image of the release before, where what is asked for is another one with the same in it.
+    """Return service -> image of the release before, if another one with the same content is asked for.
 
     Args:
         asked: service -> image reference, pinned.
@@ -191,7 +191,7 @@ def kept_images(engine: Engine, before: Record | None, asked: Mapping[str, str])
 
 
 def _alike(one: str, other: str) -> bool:
-    """Whether two references may name builds of one image: by repository, or by an id that names none."""
+    """Return whether two references may name builds of one image: by repository, or by an id that names none."""
     names = {parse(text).name for text in (one, other) if not text.startswith("sha256:")}
     return len(names) < 2
 
@@ -241,7 +241,7 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
 
 
 def see_disk(engine: Engine, what: str) -> None:
-    """See that the engine's disk has room for what is to be done: start, pull."""
+    """Check that the engine's disk has room for what is to be done: start or pull."""
     free, needed = host.free_disk(engine), host.MIN_FREE[what]
     if free is not None and free < needed:
         raise Unreachable(
@@ -252,7 +252,7 @@ def see_disk(engine: Engine, what: str) -> None:
 
 
 def pulled(call: Invocation, prepared: Prepared) -> Prepared:
-    """The same, with every image on the engine."""
+    """Pull what is missing, and return a copy that has every image on the engine."""
     missing = [pin for pin in prepared.pins.values() if pin not in prepared.found]
     see_disk(prepared.engine, "pull" if missing else "start")
     if missing:
@@ -267,7 +267,7 @@ def pulled(call: Invocation, prepared: Prepared) -> Prepared:
 def _pins(
     call: Invocation, name: str, configuration: Configuration, own: Mapping[str, str], wanted: Wanted
 ) -> tuple[dict[str, str], str]:
-    """Each image by digest, and what was asked for."""
+    """Return each image by digest, and what was asked for."""
     engine = Engine(call.environment(name).engine)
     explicit = parse(wanted.reference) if wanted.reference else None
     if explicit is not None and explicit.name not in {parse(one).name for one in own}:
@@ -310,12 +310,12 @@ def _local(engine: Engine, at: Reference) -> str:
     known = [text for text in found.digests if parse(text).name == at.name]
     if at.digest:
         return str(at.pinned(at.digest))
-    # Of several digests none is more right than another, and a registry is not asked: the engine's own id is exact.
+    # Of several digests none is more right than another, and no registry is asked: the engine's own id is exact.
     return known[0] if len(known) == 1 else found.id
 
 
 def _known(engine: Engine, reference: str) -> str:
-    """Somebody else's image by digest, where the engine knows one: a tag may mean another tomorrow."""
+    """Return somebody else's image by digest, if the engine knows one: a tag may move."""
     found = images.find(engine, reference)
     if found is None or "@" in reference:
         return reference
@@ -325,7 +325,7 @@ def _known(engine: Engine, reference: str) -> str:
 def read_contents(
     call: Invocation, name: str, compose: Compose, configuration: Configuration, secrets: Mapping[str, Secret]
 ) -> dict[str, bytes]:
-    """The content of each config and secret that a service has: from the secrets, from files, or from variables.
+    """Return the content of each config and secret that a service has: from the secrets, files or variables.
 
     Raises:
         Refused: a file cannot be read, or a variable is not set.
@@ -349,7 +349,7 @@ def read_contents(
 
 
 def _with_configs(configuration: Configuration) -> Configuration:
-    """The same with what is in the files of its configs: a release must not depend on the checkout."""
+    """Return a copy with the contents of its configs' files: a release must not depend on the checkout."""
     configs = dict(configuration.rendered.get("configs") or {})
     for key, said in configs.items():
         if said.get("file"):
@@ -383,12 +383,12 @@ def _read(path: str, what: str) -> bytes:
 
 
 def fingerprinted(salt: bytes, contents: Mapping[str, bytes]) -> dict[str, str]:
-    """Config or secret -> fingerprint of its content."""
+    """Return config or secret -> fingerprint of its content."""
     return {key: fingerprint(salt, Secret(content.decode(errors="replace"))) for key, content in contents.items()}
 
 
 def _marks(configuration: Configuration, prints: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Service -> labels with the fingerprints of its secrets together, and of its configs."""
+    """Return service -> one label with the fingerprints of its secrets, and one with those of its configs."""
     marks: dict[str, dict[str, str]] = {}
     for name in configuration.services:
         for content in contents_of_service(configuration.rendered, name):

@@ -1,7 +1,7 @@
 """Release records: what was deployed, when, by whom, and how it ended; kept in the environment's engine.
 
-A record is written before anything is changed, and never again; how the release ended stands in a second file. Both
-carry a digest of themselves, so that one that was damaged is known, shown as such, and never used.
+A record is written before anything is changed, and never again; how the release ended is kept in a second file. Both
+carry a digest of themselves, so that a damaged one is recognised, shown as such and never used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Ending", "Entry", "Placed", "Record", "Records", "Result", "who"]
 
 
 def who() -> str:
-    """Who releases: in a pipeline whoever has started it, else the user."""
+    """Return who releases: in a pipeline whoever has started it, else the user."""
     try:
         return os.environ.get("GITHUB_ACTOR") or getpass.getuser()
     except (KeyError, OSError):
@@ -49,10 +49,10 @@ class Placed:
     """A service as a release has it.
 
     Attributes:
-        image: reference, by digest where it has one.
-        image_id: what that was on the engine.
+        image: its reference, by digest if it has one.
+        image_id: its id on the engine.
         definition: sha256 of what the Compose document says of it, without what changes with every release.
-        hashes: Compose's own hashes of it, which its containers carry; none where it is to have no container.
+        hashes: Compose's own hashes of it, which its containers carry; none if it is to have no container.
     """
 
     image: str
@@ -62,26 +62,26 @@ class Placed:
     hashes: tuple[str, ...]
 
     def same_as(self, other: Placed | None) -> bool:
-        """Whether another release has the same of this service."""
+        """Return whether another release has this service with the same image and definition."""
         return other is not None and (self.image, self.definition) == (other.image, other.definition)
 
 
 @dataclass(frozen=True)
 class Record:
-    """A release, as it was meant.
+    """A release, as it was planned.
 
     Attributes:
-        number: counts up in each environment; a clock that goes back changes no order.
+        number: counts up in each environment, so that the order does not depend on a clock.
         kind: deploy, rollback or scale.
         started: RFC 3339, UTC.
-        asked: the image that was asked for, as it was said.
-        revision: of the checkout it was deployed from, and whether that was a commit.
-        files: service -> digest of what the checkout's files say, by which it is seen that they have changed.
+        asked: the image that was asked for, as it was given.
+        revision: of the checkout it was deployed from; `dirty` tells whether that was no commit.
+        files: service -> digest of what the checkout's files say, to see when they have changed.
         fingerprints: variable or secret -> fingerprint of its value.
         contents: config or secret, as `config rules` -> fingerprint of its content.
         of: the release that a rollback goes back to.
-        edge: the name of the edge's configuration, which comes from its content; empty where it is not known.
-        keeps: the earlier release whose containers stay behind the edge, where only its configuration is another.
+        edge: the name of the edge's configuration, derived from its content; empty if it is not known.
+        keeps: the earlier release whose containers stay behind the edge, if only the edge's configuration changes.
     """
 
     number: int
@@ -103,21 +103,21 @@ class Record:
 
     @property
     def id(self) -> str:
-        """What it is called: r1, r2, …"""
+        """Its name: r1, r2, …"""
         return f"r{self.number}"
 
     @property
     def label(self) -> str:
-        """The release that its containers behind the edge are labelled with, to which the edge sends requests."""
+        """The release id on its containers behind the edge, to which the edge sends requests."""
         return self.keeps or self.id
 
     def again(
         self, number: int, hashes: Mapping[str, Collection[str]], kept: Mapping[str, Placed] | None = None
     ) -> Record:
-        """This release as a new one, which goes back to it.
+        """Return a new release that goes back to this one.
 
         Args:
-            hashes: service -> Compose's hashes of it as the new one has it.
+            hashes: service -> Compose's hashes of it in the new release.
             kept: services that stay as they are now.
         """
         services = {
@@ -132,17 +132,17 @@ class Record:
         )  # fmt: skip
 
     def changed_variables(self, before: Record | None) -> list[str]:
-        """Names of variables and secrets that are new, gone or of another value."""
+        """Return names of variables and secrets that are new, gone or have another value."""
         now, then = self._values(), before._values() if before else {}
         return sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
 
     def _values(self) -> dict[str, str]:
-        """Variable or secret -> fingerprint, whether a secret is handed over in a variable or in a file."""
+        """Return variable or secret -> fingerprint, whether a secret is handed over in a variable or in a file."""
         files = {key.removeprefix("secret "): had for key, had in self.contents.items() if key.startswith("secret ")}
         return {**files, **self.fingerprints}
 
     def carrying(self, made: Mapping[str, Collection[str]]) -> Record:
-        """The same; containers of its services may also carry these hashes."""
+        """Return a copy in which containers of its services may also carry these hashes."""
         services = {
             name: replace(placed, hashes=tuple(sorted({*placed.hashes, *made.get(name, ())})))
             for name, placed in self.services.items()
@@ -150,7 +150,7 @@ class Record:
         return replace(self, services=services)
 
     def known_as(self, before: Record | None) -> Record:
-        """The same; what is as it was before may still carry the hashes it had then: each Compose has its own."""
+        """Return a copy in which unchanged services also keep earlier hashes: Compose versions hash differently."""
         if before is None:
             return self
         old = {name: placed for name, placed in before.services.items() if placed.same_as(self.services.get(name))}
@@ -166,11 +166,11 @@ class Ending:
     """How a release ended.
 
     Attributes:
-        seconds: it took.
+        seconds: how long it took.
         cause: the first error, in words; empty for success.
         evidence: last lines, health log, exit codes; redacted.
-        made: service -> hashes that its containers were given and that nobody could know before, as of what shares
-            another container's network.
+        made: service -> hashes of its containers that could not be known before, such as of one that shares another
+            container's network.
     """
 
     result: str
@@ -183,11 +183,11 @@ class Ending:
 
 @dataclass(frozen=True)
 class Entry:
-    """A record with its ending, if it has one; None for a record that cannot be read.
+    """A record and its ending, if it has one; a record that cannot be read is None.
 
     Attributes:
-        damaged: its ending is there and cannot be read.
-        newer: what a later version has written of it, in words.
+        damaged: its ending exists but cannot be read.
+        newer: what of it a later version has written, in words.
     """
 
     number: int
@@ -215,7 +215,7 @@ class Records:
         self.entries = tuple(self._entries())
 
     def require_known(self) -> None:
-        """See that all of this may be changed.
+        """Check that all of this may be changed.
 
         Raises:
             WrittenByNewer: a later version has written some of it, which may be looked at only.
@@ -235,7 +235,7 @@ class Records:
 
     @property
     def unfinished(self) -> Record | None:
-        """The release after the current one that has no ending which can be read: it runs just now, or was killed."""
+        """The release after the current one that has no readable ending: it is under way, or was killed."""
         after = self.current.number if self.current else 0
         begun = [e.record for e in self.entries if e.record and e.number > after and e.ending is None]
         return begun[-1] if begun else None
@@ -246,7 +246,7 @@ class Records:
         return max(_numbers(self._files), default=0) + 1
 
     def sealed(self, record: Record) -> bytes | None:
-        """The encrypted document and environment of a release; None where it is gone."""
+        """Return the encrypted document and environment of a release; None if it is gone."""
         return self._files.get(f"releases/{record.id}/document.age")
 
     @property
@@ -258,10 +258,10 @@ class Records:
         """Keep a record, before anything is changed.
 
         Args:
-            salt: of the fingerprints, sealed anew, for whoever may deploy by now.
+            salt: of the fingerprints, sealed anew for everybody who may deploy by now.
         """
         folder = f"releases/{record.id}"
-        # The record is the last: with it the rest is there.
+        # The record comes last: once it is there, so is the rest.
         files = {
             "salt.age": salt,
             f"{folder}/document.age": sealed,
@@ -270,18 +270,18 @@ class Records:
         self._write(files)
 
     def end(self, record: Record, ending: Ending) -> None:
-        """Keep how it ended."""
+        """Keep how a release ended."""
         self._write({f"releases/{record.id}/ending.json": signed(formats.ENDING, asdict(ending))})
 
     def remade(self, record: Record, made: Mapping[str, Sequence[str]]) -> None:
-        """Keep hashes of containers that were made of a release later on."""
+        """Keep hashes of containers that were made from a release later on."""
         ending = next((entry.ending for entry in self.entries if entry.number == record.number), None)
         if ending is not None and made:
             known = {name: [*ending.made.get(name, ()), *hashes] for name, hashes in made.items()}
             self.end(record, replace(ending, made={**ending.made, **known}))
 
     def frozen(self) -> Mapping[str, str] | None:
-        """Who has frozen the environment, since when and why; None where it is not."""
+        """Return who has frozen the environment, since when and why; None if it is not frozen."""
         unreadable = {"who": "somebody", "since": "some time", "reason": "what was said of it cannot be read any more"}
         said = read(self._files.get("frozen.json"), unreadable)
         known = unreadable if formats.FREEZE.newer(said) else formats.FREEZE.opened(said)
@@ -291,7 +291,7 @@ class Records:
         """Refuse to go on in an environment that is frozen.
 
         Raises:
-            Refused: by whom, since when and why.
+            Refused: it is frozen: by whom, since when and why.
         """
         frozen = self.frozen()
         if frozen:
@@ -302,7 +302,7 @@ class Records:
             )
 
     def freeze(self, said: Mapping[str, str]) -> None:
-        """Freeze the environment; with nothing said, thaw it."""
+        """Freeze the environment; thaw it if nothing is given."""
         self._write({"frozen.json": packed(formats.FREEZE, said)})
 
     @property
@@ -315,7 +315,7 @@ class Records:
         self._write({"maintenance.json": packed(formats.MAINTENANCE, {"on": on})})
 
     def replicas(self) -> Mapping[str, int]:
-        """Service -> how many containers env.scale wants of it."""
+        """Return service -> how many containers env.scale wants of it."""
         said = read(self._files.get("scale.json"), {})
         return {} if formats.SCALE.newer(said) else formats.SCALE.entries(said, "replicas")
 
@@ -324,7 +324,7 @@ class Records:
         self._write({"scale.json": packed(formats.SCALE, {"replicas": dict(replicas)})})
 
     def handover(self, release: str) -> tuple[str, ...]:
-        """The containers that a release stops to give their port to its edge; empty where it stops none."""
+        """Return the ids of the containers that a release stops to give their port to its edge, if any."""
         said = read(self._files.get("handover.json"), {})
         ids = said.get("containers") if said.get("release") == release else None
         return tuple(str(one) for one in ids) if isinstance(ids, list) else ()
@@ -335,18 +335,18 @@ class Records:
 
     @property
     def scaling(self) -> tuple[str, int] | None:
-        """The service whose number is being changed, or was when the command was killed, and how many it settles at."""
+        """The service that is being scaled, or was when the command was killed, and the number it settles at."""
         said = read(self._files.get("scaling.json"), {})
         service, count = said.get("service"), said.get("count")
         return (service, count) if isinstance(service, str) and isinstance(count, int) else None
 
     def note_scaling(self, service: str = "", count: int = 0) -> None:
-        """Keep that a service's number is being changed, and how many it has if that goes no further; or no more."""
+        """Note that a service is being scaled, and the number it settles at if interrupted; or clear that note."""
         said = {"service": service, "count": count} if service else {}
         self._write({"scaling.json": packed(formats.SCALING, said)})
 
     def forget(self, keep: int) -> None:
-        """Forget all but the newest `keep`, and what serves."""
+        """Forget all releases but the newest `keep` and the one that serves."""
         current = self.current
         old = [entry for entry in self.entries[:-keep] if current is None or entry.number != current.number]
         if old:
@@ -374,12 +374,12 @@ class Records:
 
 
 def _numbers(paths: Iterable[str]) -> set[int]:
-    """Of the releases that these files belong to."""
+    """Return the numbers of the releases that these files belong to."""
     return {int(match[1]) for path in paths if (match := re.match(r"releases/r(\d+)/", path))}
 
 
 def _record(said: Mapping[str, Any]) -> Record:
-    """A record; what a later version has added to it is left out."""
+    """Build a record, without fields that a later version has added."""
     known = {key: value for key, value in said.items() if key in Record.__dataclass_fields__}
     return Record(**{**known, "services": {name: _placed(one) for name, one in said["services"].items()}})
 

@@ -1,4 +1,4 @@
-"""What a killed release has left: finished where the new one serves already, taken back where it does not.
+"""Settles what a killed release has left: finishes it if it already serves, takes it back if it does not.
 
 What the edge does counts for more than what the records say: what serves is never removed because its record is gone.
 """
@@ -36,7 +36,7 @@ class Recovery:
 
     Attributes:
         serves: the release that serves afterwards; empty for none.
-        finished: it is the one that was interrupted.
+        finished: whether that is the one that was interrupted.
     """
 
     plan: Plan
@@ -45,10 +45,10 @@ class Recovery:
 
 
 def plan_recovery(records: Records, look: Look, *, thorough: bool = True) -> Recovery:
-    """The steps that settle an interrupted release and leftovers.
+    """Plan the steps that settle an interrupted release and leftovers.
 
     Args:
-        thorough: ask the edge also where neither the records nor the containers tell of anything to settle.
+        thorough: ask the edge even if neither the records nor the containers show anything to settle.
     """
     unfinished, there = records.unfinished, look.labels()
     current = records.current.label if records.current else ""
@@ -83,7 +83,7 @@ def plan_recovery(records: Records, look: Look, *, thorough: bool = True) -> Rec
 
 
 def _finished(look: Look, unfinished: Record, seen: tuple[str, Answer], maintained: bool) -> bool:
-    """Whether an interrupted release serves already, and its users are answered as they should be."""
+    """Return whether an interrupted release serves already, and its users are answered as they should be."""
     at, answer = seen
     if at != unfinished.label or not look.answers(at):
         return False
@@ -93,7 +93,7 @@ def _finished(look: Look, unfinished: Record, seen: tuple[str, Answer], maintain
 
 
 def _astray(records: Records, look: Look, serves: str, seen: tuple[str, Answer]) -> str:
-    """Why the edge has to be switched though it sends requests to the right release; empty where it has not."""
+    """Return why the edge has to be switched though it sends requests to the right release; empty if it need not."""
     current, unfinished = records.current, records.unfinished
     if unfinished is not None and unfinished.keeps and look.configured() == unfinished.edge:
         return f"it has the configuration of {unfinished.id}"
@@ -104,7 +104,7 @@ def _astray(records: Records, look: Look, serves: str, seen: tuple[str, Answer])
 
 
 def _before(at: str, current: str, there: list[str], interrupted: str) -> str:
-    """The release that is to serve where the interrupted one does not: the one the edge is at, the current, any."""
+    """Return the release to serve instead of the interrupted one: the edge's, else the current one, else any."""
     candidates = [one for one in (at, current, *there) if one in there and one != interrupted]
     return candidates[0] if candidates else current
 
@@ -123,7 +123,7 @@ def _served_steps(look: Look, serves: str, at: str, there: list[str]) -> Iterato
 
 
 def _replaced(look: Look, unfinished: Record, current: Record, spared: str | None) -> Iterator[Step]:
-    """What an interrupted release had replaced or added already, of the services that are not behind the edge."""
+    """Yield steps to undo what an interrupted release has replaced or added among services not behind the edge."""
     for name, placed in unfinished.services.items():
         if name in (look.deploy.serves, spared):
             continue
@@ -152,14 +152,14 @@ def _others(look: Look) -> Iterator[tuple[Container, str]]:
 
 
 def settle(call: Invocation, records: Records, look: Look, *, strict: bool = False, thorough: bool = False) -> Records:
-    """Settle what was left, and say so; the records, read anew.
+    """Settle what was left, say so, and return the records, read anew.
 
     Args:
-        thorough: ask the edge also where nothing tells of anything to settle.
-        strict: fail where what served before does not start again, instead of leaving everything to the next release.
+        thorough: ask the edge even if nothing shows anything to settle.
+        strict: fail if what served before does not start again, instead of leaving everything to the next release.
 
     Raises:
-        NotRestored: what served before does not work any more, and nothing was removed.
+        NotRestored: what served before no longer works, and nothing was removed.
     """
     recovery = plan_recovery(records, look, thorough=strict or thorough)
     if not len(recovery.plan):
@@ -182,7 +182,7 @@ def settle(call: Invocation, records: Records, look: Look, *, strict: bool = Fal
             records.end(unfinished, _ending(Result.INTERRUPTED))
         return open_records(call, look.compose)
     _switch(call, records, look, recovery.plan, strict=strict)
-    if strict:  # a new release replaces what it wants to be otherwise by itself
+    if strict:  # a new release itself replaces what it wants to be different
         _recreate(call, records, look, recovery.plan)
     _clean(call.output.say, look, recovery.plan)
     if unfinished is not None:
@@ -199,7 +199,7 @@ def _restore(look: Look, plan: Plan) -> None:
 
 
 def _switch(call: Invocation, records: Records, look: Look, plan: Plan, *, strict: bool) -> None:
-    """Let the edge send requests to the release that serves, as it did."""
+    """Let the edge send requests to the release that is to serve, as it did before."""
     for step in plan:
         if step.action != "switch":
             continue
@@ -257,7 +257,7 @@ def _start(look: Look, recovery: Recovery) -> None:
 
 
 def _serving(look: Look, release: str) -> list[Container]:
-    """What serves already of a release, if users are sent to it: what is started beside it gets none until it works."""
+    """Return what already serves of a release that has users: what is started beside it gets none until it works."""
     if look.deploy.serves is None or look.serving() != release:
         return []
     found = look.of_release(look.deploy.serves, release)

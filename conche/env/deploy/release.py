@@ -1,4 +1,4 @@
-"""env.deploy and env.rollback: one pipeline for both; every release is recorded, also one that goes back."""
+"""env.deploy and env.rollback: one pipeline for both, and a record of every release, rollbacks included."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Options:
     """How to deploy.
 
     Attributes:
-        force: also where nothing changes.
+        force: deploy even if nothing changes.
         timeout: seconds to wait for health; None for what the healthchecks allow.
     """
 
@@ -66,9 +66,9 @@ class Draft:
     """What a release is to be.
 
     Attributes:
-        own: image references, pinned, of this stack's own images.
-        salt: of the fingerprints.
-        earlier: the document of the release that serves; None where there is none, or no key for it.
+        own: pinned references of this stack's own images.
+        salt: the fingerprints' salt.
+        earlier: the document of the release that serves; None if there is none, or no key for it.
     """
 
     record: Record
@@ -86,7 +86,7 @@ class Release(Draft):
 
     Attributes:
         found: what becomes of each service.
-        commanding: the service in whose image the release command is run.
+        commanding: the service in whose image the release command runs.
         handover: what gives way to a first release.
     """
 
@@ -100,7 +100,7 @@ class Release(Draft):
 
 
 def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Outcome:
-    """Deploy an image to an environment, without losing a request where it has an edge."""
+    """Deploy an image to an environment, without losing a request if it has an edge."""
     begun = time.monotonic()
     prepared = prepare(call, name, wanted, allow_dirty=options.allow_dirty)
     if not call.dry_run:
@@ -135,7 +135,7 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
     """Go back to a release: its images, its files and its environment, as a new release by the same pipeline.
 
     Raises:
-        NotFound: exit code 6, with the releases there are.
+        NotFound: there is none to go back to (exit code 6); the error lists those there are.
     """
     begun = time.monotonic()
     deploy = call.environment(name).deploy
@@ -181,14 +181,14 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
 
 
 def _following(call: Invocation, records: Records, compose: Compose, name: str) -> int:
-    """The number of the next release: none that a record or anything that runs has, also where records were lost."""
+    """Return the number of the next release, above those of all records and, should some be lost, of all that runs."""
     look = swarm.services if call.environment(name).swarm else containers.of_project
     running = look(compose.engine, compose.project)
     return max([records.following, *(number_of(one.labels.get(RELEASE, "")) + 1 for one in running)])
 
 
 def _settled(call: Invocation, records: Records, look: Look) -> Records:
-    """The records, once what an interrupted release has left is settled."""
+    """Settle what an interrupted release has left, and return the records."""
     if call.dry_run:
         return records
     if call.environment(look.name).swarm:
@@ -197,7 +197,7 @@ def _settled(call: Invocation, records: Records, look: Look) -> Records:
 
 
 def _looked(call: Invocation, look: Look, records: Records, compose: Compose) -> tuple[Configuration, Before]:
-    """A document's configuration, and what serves now; Compose computes its hashes while the engine is asked."""
+    """Return a document's configuration and what serves now; Compose hashes while the engine is asked."""
     current = records.current.label if records.current else ""
     with ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(compose.configuration)
@@ -236,7 +236,7 @@ def _ready(call: Invocation, look: Look, records: Records, draft: Draft, before:
 
 
 def _rerouted(ready: Release, earlier: Document, current: Record) -> Release:
-    """A release of which only the edge's configuration is another: what runs behind it stays."""
+    """Make a release that changes only the edge's configuration: what runs behind it stays."""
     document, record = rerouted(ready.document, ready.record, earlier, current)
     assert document.template is not None
     compose, deploy = compose_of(ready.compose, document), ready.look.deploy
@@ -317,7 +317,7 @@ def _carry_out(
 
 
 def _forgotten(records: Records, keep: int) -> list[str]:
-    """Forget old releases; what goes wrong with that, in words: the new one serves all the same."""
+    """Forget old releases; return what went wrong, in words: the new one serves all the same."""
     try:
         records.forget(keep)
     except ConcheError as problem:
@@ -326,7 +326,7 @@ def _forgotten(records: Records, keep: int) -> list[str]:
 
 
 def _ended(call: Invocation, records: Records, record: Record, result: Result, begun: float, error: Told) -> None:
-    """Keep how it ended; where even that fails the first error is still the one to show."""
+    """Record how a release ended; if even that fails, the first error is still the one to show."""
     cause, *evidence = map(call.output.redact, (f"{error.code}: {error.message}", *error.evidence))
     try:
         records.end(record, _ending(result, begun, cause, evidence))
@@ -386,7 +386,7 @@ def _pipeline(
 
 
 def _previous(call: Invocation, records: Records, ready: Release, document: Document | None) -> Compose | None:
-    """The Compose of the release that serves, by which its services can be brought back."""
+    """Return the Compose of the release that serves, with which its services can be brought back."""
     if document is not None:
         return compose_of(ready.compose, document)
     risky = [one.service for one in ready.found if one.strategy in ("recreate", "replace")]

@@ -1,7 +1,7 @@
-"""Where the edge sends requests: by which configuration, and what it is made from.
+"""Decides by which configuration the edge sends requests, and from which template that is made.
 
 The configuration that a release had is part of it: its template is kept with the release, and the edge keeps what was
-made from it. The checkout's template counts for new releases alone.
+made from it. The checkout's template is only for new releases.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["bring_back", "is_other", "rerouted", "template_of"]
 
 
 def template_of(call: Invocation, records: Records, look: Look, release: str) -> Template:
-    """What the edge's configurations of a release are made from; what the checkout has where that was not kept.
+    """Return what the edge's configurations of a release are made from; if that was not kept, what the checkout has.
 
     Args:
-        release: by the label of its containers.
+        release: the label of its containers.
     """
     return _kept_template(call, records, release) or read_template(call.root, look.deploy)
 
@@ -38,9 +38,9 @@ def _kept_template(call: Invocation, records: Records, release: str) -> Template
 
 
 def bring_back(call: Invocation, records: Records, look: Look, release: str) -> None:
-    """Let the edge send requests to a release by the configuration that it had, and see what users are answered.
+    """Let the edge send requests to a release by the configuration that it had, and check what users are answered.
 
-    Where it was not kept with the release, what the edge still has of it is tried, and last what the checkout has.
+    What was kept with the release is tried first, then what the edge still has of it, last what the checkout has.
 
     Raises:
         NotRestored: no configuration leads to the right answer.
@@ -79,17 +79,17 @@ def _candidates(call: Invocation, records: Records, look: Look, release: str) ->
 
 
 def is_other(look: Look, template: Template, release: str) -> bool:
-    """Whether the edge has another configuration than this template makes for the release that it serves."""
+    """Return whether the edge has another configuration than this template makes for the release that it serves."""
     found = look.configured()
     return bool(found) and found != look.edge_configuration(template, release, maintenance=False).plain
 
 
 def rerouted(document: Document, record: Record, earlier: Document, current: Record) -> tuple[Document, Record]:
-    """A release of which only the edge's configuration is another, with the containers of the current one.
+    """Make a release that changes only the edge's configuration, with the containers of the current one.
 
     Args:
-        document: of the release that would have been made.
-        earlier: of the current one.
+        document: that of the release that would have been made.
+        earlier: that of the current release.
     """
     kept = replace(earlier, template=document.template, hidden=tuple({*earlier.hidden, *document.hidden}))
     now = datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,4 +1,4 @@
-"""env.scale: how many containers of a service run; kept in the engine, so that the next release has as many."""
+"""env.scale: sets how many containers of a service run, and keeps that in the engine for the next release."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from conche.session import open_compose
 __all__ = ["scale"]
 
 SETTLING = 120.0
-"""Seconds within which a swarm has to have as many as are wanted."""
+"""Seconds within which a swarm has to reach the wanted number."""
 
 
 def scale(call: Invocation, name: str, service: str, replicas: int) -> Outcome:
-    """Have so many containers of a service; new ones have to become healthy, or they go again.
+    """Run this many containers of a service; new ones have to become healthy, or are removed again.
 
     Raises:
-        Refused: nothing was deployed yet, or the service cannot stand beside itself.
+        Refused: nothing was deployed yet, or two containers of the service cannot run side by side.
         Restored: the new ones do not become healthy.
     """
     environment = call.environment(name)

@@ -1,7 +1,7 @@
-"""More or fewer containers of one service, while requests come: none is lost, and a kill leaves nothing half done.
+"""Starts or removes containers of a service under load: no request is lost, and a kill leaves nothing half done.
 
-What is begun is noted first. A new container gets requests once it is healthy and has answered through the edge; one
-that goes gets no more, and ends those it has.
+A change is noted before it begins. A new container gets requests once it is healthy and has answered through the edge;
+one that goes gets no more, and ends those it has.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Scaling", "resume"]
 
 
 def resume(records: Records, look: Look, release: str, say: Callable[[str], None]) -> None:
-    """Settle what an interrupted change has left, if one has: as many containers as were noted, and no more.
+    """Settle what an interrupted change has left, if any: keep as many containers as were noted, and no more.
 
     Args:
         release: the one that serves.
@@ -55,10 +55,10 @@ class Scaling:
         return self.service == self.look.deploy.serves
 
     def grow(self, replicas: int) -> None:
-        """Start more; users are sent to them once each is healthy and answers through the edge.
+        """Start more containers; users are sent to them once each is healthy and answers through the edge.
 
         Raises:
-            Restored: they do not become healthy, and are gone again.
+            Restored: they did not become healthy, and were removed again.
         """
         before = self._there()
         self.records.note_scaling(self.service, len(before))
@@ -77,13 +77,13 @@ class Scaling:
         self._end()
 
     def shrink(self, replicas: int) -> None:
-        """Have fewer; each that goes has ended its requests."""
+        """Remove containers, each after it has ended its requests."""
         self.records.scale({**self.records.replicas(), self.service: replicas})
         self.records.note_scaling(self.service, replicas)
         self.settle(replicas)
 
     def settle(self, count: int) -> None:
-        """Have no more than so many, whatever was begun."""
+        """Keep no more than this many containers, whatever was begun."""
         there = self._there()
         stay, surplus = there[:count], there[count:]
         if surplus and self.served:
@@ -96,7 +96,7 @@ class Scaling:
         self._end()
 
     def _there(self) -> list[Container]:
-        """Its containers: first those that stay the longest, which run, are the release's, and are the oldest."""
+        """Return its containers in the order in which they are kept: of the release, running, healthy, oldest."""
 
         def place(one: Container) -> tuple[bool, bool, bool, str]:
             other = self.served and one.labels.get(RELEASE) != self.release

@@ -1,6 +1,6 @@
-"""Files of an environment's state: signed with a digest of themselves, or small ones that are read as they are.
+"""Reads and writes files of an environment's state: signed with their own digest, or small and taken as they are.
 
-The envelope of a signed file is the same in every format: so each version can tell a damaged file from a newer one.
+The envelope of a signed file is the same in every format, so each version can tell a damaged file from a newer one.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ SIGNED = ("record.json", "ending.json")
 
 
 def signed(kind: Format, content: Mapping[str, object]) -> bytes:
-    """What is kept of a content, with a digest of it."""
+    """Return a content as it is kept, with its stamp and a digest of both."""
     whole = kind.stamped(content)
     digest = hashlib.sha256(_canonical(whole).encode()).hexdigest()
     return json.dumps({"sha256": digest, "content": whole}, indent=1).encode()
 
 
 def verified(said: bytes | None) -> dict[str, Any] | None:
-    """What was signed, with its stamp; None where it is not there, or not what was written."""
+    """Return what was signed, with its stamp; None if it is missing, or not what was written."""
     try:
         document = json.loads(said or b"")
         content: dict[str, Any] = document["content"]
@@ -48,12 +48,12 @@ def verified(said: bytes | None) -> dict[str, Any] | None:
 
 
 def packed(kind: Format, content: Mapping[str, object]) -> bytes:
-    """A small file."""
+    """Return a small file as it is kept, with its stamp."""
     return json.dumps(kind.stamped(content)).encode()
 
 
 def read(said: bytes | None, unreadable: dict[str, Any]) -> dict[str, Any]:
-    """A small file, with its stamp; empty where there is none."""
+    """Read a small file, with its stamp; empty if there is none."""
     try:
         parsed = json.loads(said) if said else {}
     except (ValueError, RecursionError):
@@ -62,7 +62,7 @@ def read(said: bytes | None, unreadable: dict[str, Any]) -> dict[str, Any]:
 
 
 def newest(files: Mapping[str, bytes]) -> WrittenByNewer | None:
-    """The file of a state that this version does not know the format of; None where it knows all of them."""
+    """Return an error for the first file whose format this version does not know; None if it knows all of them."""
     for path in sorted(files):
         name = path.rpartition("/")[2]
         if name in FORMATS:

@@ -1,7 +1,7 @@
-"""A release on Docker Swarm: the same files, by `docker stack deploy`; the whole stack goes on, or back.
+"""Carries out a release on Docker Swarm: the same files, by `docker stack deploy`; the whole stack goes on, or back.
 
-Swarm starts a new task before it stops the old one, and rolls a service back that fails. What it leaves open is done
-here: convergence is waited for, what runs is compared with what was sent, and if one service fails all go back.
+Swarm starts a new task before it stops the old one, and rolls back a service that fails. This module does what Swarm
+leaves open: it waits for convergence, compares what runs with what was sent, and takes all services back if one fails.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ __all__ = ["SwarmPipeline", "docker_config", "open_swarm", "settle_swarm"]
 
 
 SETTLING = 180.0
-"""Seconds to converge, where the healthchecks do not say more."""
+"""Seconds to converge, unless a timeout is given."""
 
 PAUSE = 0.5
 
 AGAIN = 30.0
-"""Seconds in which going back is tried again."""
+"""Seconds for which going back is retried."""
 
 ASKING = 60
 """Seconds after which a container that asks the edge ends by itself."""
 
 GOING = 30.0
-"""Seconds that tasks are given to end, so that the networks they are in can go."""
+"""Seconds that tasks are given to end, so that the networks they are in can be removed."""
 
 
 class Ready(Protocol):
@@ -71,7 +71,7 @@ class SwarmPipeline:
     Args:
         sent: what this release hands to Swarm.
         credentials: for the nodes that have to pull from `registry`, and for no other registry.
-        right: whether an answer is good and comes from a release.
+        right: tells whether an answer is good and comes from a release.
     """
 
     release: str
@@ -129,7 +129,7 @@ class SwarmPipeline:
     def _record(self) -> None:
         with signals_deferred():
             self.begin()
-            # Looked at under the lock, and before anything of this release is there.
+            # Observed under the lock, and before anything of this release is there.
             self._before = stacks.standing(self.engine, self.stack)
             self.recorded = True
 
@@ -147,7 +147,7 @@ class SwarmPipeline:
         }
 
     def hand_over(self, sent: Sent) -> None:
-        """Let Swarm have this; it goes on by itself from there."""
+        """Hand this to Swarm, which goes on by itself from there."""
         content = sent.content(self._names(sent))
         with private_folder() as folder:
             extra = {}
@@ -170,7 +170,7 @@ class SwarmPipeline:
             broken = [one for one in seen.values() if one.broken and one.image == wanted.get(one.name)]
             if broken:
                 raise self._failure(broken, "failed, and is not to be started again")
-            # The image that runs is compared: an update that was rolled back counts as settled, too.
+            # Images have to be compared: an update that was rolled back counts as settled, too.
             if seen.keys() >= wanted.keys() and all(
                 one.settled and one.image == wanted[one.name] for one in seen.values() if one.name in wanted
             ):
@@ -192,7 +192,7 @@ class SwarmPipeline:
         )
 
     def _probe(self) -> None:
-        """Through the edge: from its own container, or where that is on another node from one in its network."""
+        """Probe through the edge: from its own container or, if that is on another node, from one in its network."""
         container = self._edge_container()
         if container is not None:
             self._ask(edges.Edge(self.engine, container, self.listen))
@@ -201,7 +201,7 @@ class SwarmPipeline:
         body = self.sent.body["services"][self.deploy.edge]
         key = next(iter(body["networks"]))
         network = str(self.sent.body["networks"][key].get("name") or f"{self.stack}_{key}")
-        # curl asks for the edge as it does inside it, and is connected to its task.
+        # curl asks as it does inside the edge, but connects to the edge's task.
         files = {".curlrc": f'connect-to = "::tasks.{self.stack}_{self.deploy.edge}:"\n'.encode()}
         try:
             with oneoff.within(self.engine, str(body["image"]), network, files, ASKING) as there:
@@ -237,7 +237,7 @@ class SwarmPipeline:
         return str(found[0]["Id"]) if found else None
 
     def _go_back(self) -> str:
-        """Bring every service back as it was, and remove what has come since; what went wrong, or an empty string."""
+        """Bring every service back as it was, remove what has come since, and return what went wrong, if anything."""
         before = self._before
         if before is None:
             return ""
@@ -250,7 +250,7 @@ class SwarmPipeline:
         return problem
 
     def _back(self, before: Standing) -> None:
-        """Wait until all that worked before does."""
+        """Wait until all that worked before does again."""
         deadline = self.clock() + max(self.timeout or 0.0, SETTLING)
         while left := stacks.missing(self.engine, self.stack, before):
             if self.clock() > deadline:
@@ -258,7 +258,7 @@ class SwarmPipeline:
             self.pause(PAUSE)
 
     def _persistently(self, act: Callable[[], None]) -> str:
-        """Try until it succeeds, for a while: an engine may just be restarting; what went wrong, or an empty string."""
+        """Retry for a while, as an engine may just be restarting, and return what went wrong, if anything."""
         deadline = self.clock() + AGAIN
         while True:
             try:
@@ -286,7 +286,7 @@ class SwarmPipeline:
 
 
 def docker_config(credentials: Credentials, registry: str) -> bytes:
-    """Docker's settings with one login, for the nodes that pull; it lives as long as the command that hands it over.
+    """Return Docker's settings with one login, for the nodes that pull; they live as long as the command using them.
 
     Args:
         registry: the one registry that the credentials are for; no other is told them.
@@ -306,7 +306,7 @@ def open_swarm(
     commit: Callable[[], None],
     timeout: float | None,
 ) -> SwarmPipeline:
-    """The pipeline of a release that is ready, on its swarm."""
+    """Make the pipeline of a release that is ready, on its swarm."""
     engine, stack = ready.compose.engine, ready.compose.project
     look = Look(ready.record.environment, ready.compose, deploy, ready.document.body)
     known = credentials(call.stack, call.root)
@@ -329,7 +329,7 @@ def open_swarm(
 
 
 def _sent(call: Invocation, look: Look, document: Document, replicas: Mapping[str, int]) -> Sent:
-    """What a release hands to Swarm; there the edge finds the service by its own name, of whatever release.
+    """Return what a release hands to Swarm; there the edge finds the service by its own name, in every release.
 
     Args:
         replicas: service -> tasks that env.scale wants; an earlier release may not know of it.
@@ -338,7 +338,7 @@ def _sent(call: Invocation, look: Look, document: Document, replicas: Mapping[st
     if look.deploy.edge is not None:
         edge = edges.configure(
             document.template or edges.read_template(call.root, look.deploy),
-            # The same for every release: another configuration would stop the edge to start it anew.
+            # The same for every release: another configuration would make Swarm replace the edge.
             release="swarm",
             upstream=f"{look.deploy.serves}:{look.deploy.port}",
             listen=look.listening(),
@@ -350,10 +350,10 @@ def _sent(call: Invocation, look: Look, document: Document, replicas: Mapping[st
 def settle_swarm(
     call: Invocation, records: Records, compose: Compose, deploy: Deploy, name: str, *, strict: bool = False
 ) -> Records:
-    """Settle a release that was killed: finished where all of it runs, else the stack goes back to the one before.
+    """Settle a release that was killed: finish it if all of it runs, else take the stack back to the one before.
 
     Args:
-        strict: fail where that one cannot be gone back to, instead of leaving everything to the next release.
+        strict: fail if it cannot go back to that one, instead of leaving everything to the next release.
     """
     unfinished = records.unfinished
     if unfinished is None:

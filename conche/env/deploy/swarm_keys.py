@@ -1,7 +1,7 @@
-"""What of a Compose document a swarm is given, key by key; whatever is in no table here is refused by its name.
+"""Lists, key by key, what of a Compose document a swarm is given; a key in no table here is refused by name.
 
-Swarm takes far less than Compose, and `docker stack deploy` leaves the rest out without failing. A service that was
-told to run on one node, or to mount another device, must not run without that.
+Swarm takes far less than Compose, and `docker stack deploy` silently leaves out the rest. A service that was told to
+run on one node, or to mount another device, must not run without that.
 Source: https://docs.docker.com/reference/compose-file/legacy-versions/
 """
 
@@ -21,7 +21,7 @@ PLAIN = (
 """Keys of a service that Swarm takes as Compose renders them."""
 
 RESTART = {"no": "none", "always": "any", "unless-stopped": "any", "on-failure": "on-failure"}
-"""What Compose calls a policy -> what Swarm does."""
+"""Restart policy: Compose's name -> Swarm's."""
 
 ALL: Mapping[str, Any] = {}
 """The whole value, whatever is in it."""
@@ -75,7 +75,7 @@ _SERVICE: Mapping[str, Any] = {
         "volume": {"nocopy": ALL},
         "tmpfs": {"size": ALL},
     },
-    # They say nothing about what runs: how an image is had, and which services are meant. Order: see `unordered`.
+    # They say nothing about what runs, only how to get an image and which services are meant. Order: see `unordered`.
     **dict.fromkeys(("attach", "build", "depends_on", "develop", "expose", "profiles", "pull_policy"), ALL),
 }
 _DOCUMENT: Mapping[str, Any] = {
@@ -95,14 +95,14 @@ _DOCUMENT: Mapping[str, Any] = {
 
 _UNSET: tuple[Any, ...] = (None, "", [], {})
 _OFF = ("enable_ipv6", "oom_kill_disable", "privileged")
-"""Keys of which `false` says the same as leaving them out."""
+"""Keys for which `false` means the same as leaving them out."""
 
 _TMPFS = ("size",)
-"""Options of an entry of `tmpfs:` that a mount of Swarm can have."""
+"""Options of a `tmpfs:` entry that a Swarm mount can have."""
 
 
 def uncarried(document: Mapping[str, Any]) -> list[str]:
-    """Every key of a rendered Compose document, and every value, that a swarm would run without."""
+    """Return every key and value of a rendered Compose document that a swarm would run without."""
     return [*_unknown(document, _DOCUMENT, ""), *_values(document)]
 
 
@@ -151,7 +151,7 @@ def _of_service(at: str, body: Mapping[str, Any]) -> Iterator[str]:
 
 
 def unordered(document: Mapping[str, Any]) -> list[str]:
-    """What a swarm does otherwise than the files say, and can be lived with; in words."""
+    """Describe what a swarm does differently from the files, where that is tolerable."""
     said = []
     for name, body in document["services"].items():
         waits = [

@@ -1,7 +1,7 @@
-"""One service of a release as `docker stack deploy` takes it: pure.
+"""Converts one service of a release to what `docker stack deploy` takes; pure.
 
-What the Compose file says counts; where it is silent, a new task is started before the old one is stopped, wherever two
-may stand beside each other, and a service that fails is rolled back.
+What the Compose file says counts. Where it is silent, a new task starts before the old one stops, wherever two may run
+side by side, and a service that fails is rolled back.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 def convert(name: str, body: Mapping[str, Any], deploy: Deploy) -> dict[str, Any]:
-    """A service as Compose renders it, as Swarm takes it."""
+    """Convert a service from what Compose renders to what Swarm takes."""
     taken = {key: body[key] for key in (*PLAIN, "healthcheck", "logging") if body.get(key) is not None}
     parts = {
         "extra_hosts": [one.replace("=", ":", 1) for one in body.get("extra_hosts") or []],
@@ -38,7 +38,7 @@ def convert(name: str, body: Mapping[str, Any], deploy: Deploy) -> dict[str, Any
 
 
 def _networks(name: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Its networks, without the alias that a release has on Compose; its own name Swarm adds by itself."""
+    """Return its networks, without the alias that a release has on Compose and its own name, which Swarm adds."""
     own = {name, alias(name, (body.get("labels") or {}).get(RELEASE, ""))}
     given = {key: (said or {}).get("aliases") or [] for key, said in (body.get("networks") or {}).items()}
     return {key: {"aliases": [one for one in names if one not in own]} for key, names in given.items()}
@@ -57,7 +57,7 @@ def _mounts(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _temporary(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The entries of `tmpfs:`, which `docker stack deploy` would drop, as mounts."""
+    """Yield the entries of `tmpfs:`, which `docker stack deploy` would drop, as mounts."""
     for entry in body.get("tmpfs") or []:
         target, _, options = entry.partition(":")
         sizes = [one.partition("=")[2] for one in options.split(",") if one.startswith("size=")]
@@ -71,7 +71,7 @@ def _bytes(text: object) -> int:
 
 
 def _ports(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Each published port; a range of several is one of each, and one that is not named is the engine's choice."""
+    """Yield each published port, those of a range one by one; a port without a number is the engine's choice."""
     routed = (body.get("deploy") or {}).get("endpoint_mode") == "vip"
     for port in body.get("ports") or []:
         said = {
@@ -87,7 +87,7 @@ def _ports(body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _file(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A secret or configuration, with its mode as a number; Compose renders it as one, or as octal text."""
+    """Return a secret or configuration with its mode as a number; Compose renders a number or octal text."""
     mode = given.get("mode", 0o444)
     return {
         **{key: str(given[key]) for key in ("source", "target", "uid", "gid") if given.get(key) not in (None, "")},
@@ -120,7 +120,7 @@ def _deploy(name: str, body: Mapping[str, Any], deploy: Deploy) -> dict[str, Any
 
 
 def _beside(name: str, body: Mapping[str, Any], deploy: Deploy) -> bool:
-    """Whether a new task may stand beside the old one: not on one port of a host, and not on one database's volume."""
+    """Return whether a new task may run beside the old one: not on the same host port, nor on one database's volume."""
     return name == deploy.serves or not (body.get("ports") or body.get("volumes"))
 
 
@@ -131,7 +131,7 @@ def _restart(said: str) -> dict[str, Any]:
 
 
 def _resources(body: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
-    """Limits and reservations, under their old names too; a number of CPUs is text in a stack's file."""
+    """Return limits and reservations, from their old names too; CPUs have to be text in a stack file."""
     old = {
         "limits": {"cpus": body.get("cpus"), "memory": body.get("mem_limit"), "pids": body.get("pids_limit")},
         "reservations": {"memory": body.get("mem_reservation")},

@@ -1,4 +1,4 @@
-"""From a release's document to what Swarm takes, and what becomes of each service: pure."""
+"""Converts a release's document to what Swarm takes, and decides what becomes of each service; pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from conche.stack import Deploy
 __all__ = ["Sent", "plan_swarm", "swarm_changes", "to_stack"]
 
 VERSION = "3.9"
-"""Of the format: the first that limits processes, which the Docker CLI knows since 20.10."""
+"""Version of the format: the first that limits processes, known to the Docker CLI since 20.10."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Sent:
     """What is handed to Swarm.
 
     Attributes:
-        secrets: key -> content, of Swarm secrets that the document names by content.
-        configs: the same for configurations.
+        secrets: key -> content of the Swarm secrets that the document names by content.
+        configs: likewise for configurations.
     """
 
     body: Mapping[str, Any]
@@ -37,7 +37,7 @@ class Sent:
     configs: Mapping[str, bytes] = field(default_factory=dict)
 
     def content(self, names: Mapping[str, str]) -> bytes:
-        """The document, with the names under which Swarm has its secrets and configurations."""
+        """Return the document, with the names under which Swarm has its secrets and configurations."""
         body = json.loads(json.dumps(self.body))
         for kind, given in (("secrets", self.secrets), ("configs", self.configs)):
             if given:
@@ -49,14 +49,14 @@ class Sent:
 def to_stack(
     document: Document, deploy: Deploy, edge: edges.Configuration | None, overlays: Collection[str] = ()
 ) -> Sent:
-    """A release's document as Swarm takes it.
+    """Convert a release's document to what Swarm takes.
 
     Args:
-        overlays: networks of the swarm that are there already.
-        edge: the edge's configuration, which on Swarm is a configuration of its own and not in a volume.
+        overlays: existing networks of the swarm.
+        edge: the edge's configuration, which on Swarm is given to its service as files and not in a volume.
 
     Raises:
-        Refused: something of it cannot be done by Swarm.
+        Refused: Swarm cannot do something that it asks for.
     """
     rendered = document.body
     outside = {key: said for key, said in (rendered.get("networks") or {}).items() if said.get("external")}
@@ -87,7 +87,7 @@ def to_stack(
 
 
 def _at_edge(service: dict[str, Any], edge: edges.Configuration) -> dict[str, bytes]:
-    """Give the edge its configuration as files of its service, instead of a volume; what is in them."""
+    """Give the edge its configuration as files of its service instead of a volume; return their contents."""
     given = {path.partition("/")[2]: content for path, content in edge.files.items()}
     service["configs"] = [
         *service.get("configs", []),
@@ -102,12 +102,12 @@ def _dashed(name: str) -> str:
 
 
 def _config(said: Mapping[str, Any]) -> bytes:
-    """The content of a configuration; Compose has doubled the dollars in what stands in the file itself."""
+    """Return the content of a configuration; Compose has doubled the dollars of one written in the file itself."""
     return str(said.get("content") or "").replace("$$", "$").encode()
 
 
 def _external(rendered: Mapping[str, Any]) -> dict[str, Any]:
-    """Secrets and configurations that the swarm has already."""
+    """Return secrets and configurations that the swarm already has."""
     found = {}
     for kind in ("secrets", "configs"):
         outside = {
@@ -128,7 +128,7 @@ def _network(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _volumes(given: Mapping[str, Any], services: Mapping[str, Any]) -> dict[str, Any]:
-    """The volumes that services have, and no other: the edge's is not among them."""
+    """Return the volumes that services use, and no other: the edge's is not among them."""
     mounts = [one for body in services.values() for one in body.get("volumes", []) if one["type"] == "volume"]
     used = {one.get("source") for one in mounts}
     keys = ("name", "driver", "driver_opts", "external", "labels")
@@ -140,7 +140,7 @@ def _volumes(given: Mapping[str, Any], services: Mapping[str, Any]) -> dict[str,
 def swarm_changes(
     found: Sequence[Replicated], record: Record, current: Record | None, *, forced: bool
 ) -> tuple[Change, ...]:
-    """What becomes of each service: Swarm itself decides by the definition, which is compared here."""
+    """Decide what becomes of each service by comparing definitions, as Swarm itself does."""
     running = {one.name: one for one in found}
     changes = []
     for name, placed in record.services.items():
@@ -158,7 +158,7 @@ def swarm_changes(
 
 
 def plan_swarm(release: str, found: Sequence[Change], deploy: Deploy, current: Record | None) -> Plan:
-    """The steps of a release on Swarm; none where nothing changes."""
+    """Plan the steps of a release on Swarm; none if nothing changes."""
     if all(change.strategy == "keep" for change in found):
         return Plan()
     before = current.id if current else "nothing"

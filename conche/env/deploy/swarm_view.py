@@ -1,4 +1,4 @@
-"""env.status, env.up and env.down of an environment on a swarm."""
+"""env.status, env.up and env.down for an environment on a swarm."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["SwarmObserved", "changes_on_swarm", "down_swarm", "look_at_swarm"]
 COLUMNS = ("service", "state", "running", "image", "update")
 
 GONE = 120.0
-"""Seconds that the containers of a stack which is removed are given to end."""
+"""Seconds that the containers of a removed stack are given to end."""
 
 
 class SwarmObserved:
-    """What runs of a stack, as the table and the JSON show it."""
+    """What runs of a stack, for the table and the JSON."""
 
     def __init__(self, name: str, stack: str, services: tuple[Replicated, ...], release: str, interrupted: str) -> None:
         self.name, self.stack, self.services = name, stack, services
@@ -33,11 +33,11 @@ class SwarmObserved:
 
     @property
     def well(self) -> bool:
-        """Everything that shall run does."""
+        """Whether everything that should run does."""
         return bool(self.services) and all(one.settled for one in self.services) and not self.interrupted
 
     def as_json(self) -> dict[str, object]:
-        """The same keys as an environment on Compose, where they mean the same."""
+        """Return it as JSON, with the keys of an environment on Compose where they mean the same."""
         return {
             "environment": self.name,
             "up": bool(self.services),
@@ -60,7 +60,7 @@ class SwarmObserved:
         }
 
     def remarks(self) -> list[str]:
-        """Nodes that do not answer, with what ran there; nobody knows whether it still does."""
+        """Report nodes that do not answer, with what ran there: nobody knows whether it still does."""
         lost: dict[str, list[str]] = {}
         for one in self.services:
             for node in one.unreachable:
@@ -71,7 +71,7 @@ class SwarmObserved:
         ]
 
     def table(self) -> Table:
-        """For people."""
+        """Return it as a table for people."""
         rows = tuple(
             (
                 one.name,
@@ -93,7 +93,7 @@ def _state(one: Replicated) -> str:
 
 
 def look_at_swarm(call: Invocation, name: str, compose: Compose) -> SwarmObserved:
-    """What runs of an environment on its swarm.
+    """Look at what runs of an environment on its swarm.
 
     Raises:
         Unreachable: the engine is no manager of a swarm.
@@ -107,13 +107,13 @@ def look_at_swarm(call: Invocation, name: str, compose: Compose) -> SwarmObserve
 
 
 def see_known(found: Sequence[Replicated], records: Records, stack: str, instead: str) -> None:
-    """See that every service of the stack is of a release that is recorded here.
+    """Refuse a stack with services that belong to no release recorded here.
 
     Args:
-        instead: what to type where the stack is meant all the same.
+        instead: what to type if this stack is meant all the same.
 
     Raises:
-        Refused: somebody else runs it: made by hand, or by way of another manager.
+        Refused: somebody else runs it: made by hand, or through another manager node.
     """
     known = {service for entry in records.entries if entry.record for service in entry.record.services}
     strange = [one for one in found if one.name not in known]
@@ -127,10 +127,10 @@ def see_known(found: Sequence[Replicated], records: Records, stack: str, instead
 
 
 def changes_on_swarm(compose: Compose, records: Records, record: Record, *, forced: bool) -> tuple[Change, ...]:
-    """What becomes of each service in a release.
+    """Decide what becomes of each service in a release.
 
     Args:
-        forced: also where nothing changes, and where somebody else has made the stack; a rollback takes none over.
+        forced: even if nothing changes, or somebody else has made the stack; a rollback never takes one over.
 
     Raises:
         Refused: somebody else runs the stack.
@@ -143,11 +143,11 @@ def changes_on_swarm(compose: Compose, records: Records, record: Record, *, forc
 
 
 def down_swarm(call: Invocation, name: str, compose: Compose, doomed: Sequence[str], *, volumes: bool) -> Outcome:
-    """Remove an environment's stack; what is known of its releases stays.
+    """Remove an environment's stack, and keep the records of its releases.
 
     Args:
-        doomed: volumes of this node that are deleted with their data.
-        volumes: the data is meant, too; other nodes have volumes of the same names, which only their engines delete.
+        doomed: volumes of this node to delete, with their data.
+        volumes: the data is meant too; volumes of the same names on other nodes can only be deleted by their engines.
     """
     found = swarm.services(compose.engine, compose.project)
     see_known(found, open_records(call, compose), compose.project, f"docker stack rm {compose.project}")

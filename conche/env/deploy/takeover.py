@@ -1,4 +1,4 @@
-"""Carrying out the first release behind an edge whose port others have had so far."""
+"""Carries out the first release behind an edge whose port others have had so far."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["Takeover"]
 
 @dataclass
 class Takeover(Pipeline):
-    """A release that takes the edge's port over.
+    """A release whose edge takes over its port.
 
     Args:
-        note: keeps which containers are about to be stopped.
+        note: records which containers are about to be stopped.
     """
 
     handover: Handover = field(default_factory=Handover)
@@ -42,12 +42,12 @@ class Takeover(Pipeline):
         super()._commit()
         for one in self.handover.holders:
             if one not in self.handover.old:
-                # It belongs to nothing that the files name, so it is not for a release to remove it.
+                # It belongs to nothing that the files name, so a release must not remove it.
                 containers.keep_stopped(self.compose.engine, one.id)
                 self.warnings.append(f"{one.name} has had the edge's port and is stopped now: docker rm {one.name}")
 
     def _place(self) -> None:
-        """Nothing runs yet that could test the edge's configuration: its trial starts with it."""
+        """Do nothing: no edge runs yet that could test its configuration; its trial will."""
 
     def _try_edge(self, name: str) -> None:
         """Start the edge beside what has its port, without that port, and ask the new release through it."""
@@ -80,7 +80,7 @@ class Takeover(Pipeline):
         start_again(self.look, one)
 
     def _start_edge(self, name: str) -> None:
-        """Start the edge on the port that is free now; it sends users to the new release from the first moment on."""
+        """Start the edge on the port that is now free; from the first moment it sends users to the new release."""
         self._undo.append((f"take {name} off the port", lambda: remove_edge(self.look)))
         self._bring(name)
         self.switched_after = self.clock() - self.begun

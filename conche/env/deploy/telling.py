@@ -1,4 +1,4 @@
-"""Who is told how a release ended. Telling never changes the result."""
+"""Notifies people when a release ends; this never changes its result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["tell"]
 
 
 def tell(call: Invocation, record: Record, result: Result, cause: str = "") -> list[str]:
-    """Send a message to every address of `notifications` in stack.yaml; what went wrong, in words."""
+    """Send a message to every address of `notifications` in stack.yaml; return what went wrong, in words."""
     notifications = call.stack.notifications
     if notifications is None:
         return []

@@ -1,4 +1,4 @@
-"""What there was before a release, and looking whether it works again once the release was taken back."""
+"""Remembers what there was before a release, and checks that it works again once the release is taken back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from conche.errors import NotRestored, Told
 __all__ = ["Before", "by_hand", "wait_ready"]
 
 ENGINE_BACK = 60.0
-"""Seconds that an engine which is being restarted is waited for before unwinding."""
+"""Seconds to wait for a restarting engine before unwinding."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Before:
 
     Attributes:
         release: the one that served, or `nothing`.
-        working: containers that ran and were not ill.
+        working: containers that ran and were not unhealthy.
         answered: whether the release that served gave its users a good answer.
         identified: whether that answer also said that it came from this release.
         networks: names of all networks.
@@ -43,10 +43,10 @@ class Before:
 
     @classmethod
     def of(cls, look: Look, current: str) -> Before:
-        """As it is now.
+        """Look at what there is now.
 
         Args:
-            current: the release that ought to serve, by its label; what the edge says counts for more.
+            current: label of the release that ought to serve; what the edge says counts for more.
         """
         working = tuple(one for one in look.all() if one.state == "running" and one.health != "unhealthy")
         found = networks.names(look.compose.engine)
@@ -58,7 +58,7 @@ class Before:
         return cls(release, working, answered, found, answered and look.right(answer, release))
 
     def died(self, look: Look, configuration: Configuration, release: str, say: Callable[[str], None]) -> list[str]:
-        """Services that the release keeps, and that do not work any more, in words; it does not fail for them."""
+        """Report services that the release keeps but that no longer work; it does not fail because of them."""
         kept = {one.service for one in self.working if one.service in configuration.services} - {look.deploy.serves}
         restarts = {one.id: one.restarts for one in self.working}
         seen = tuple(one for one in look.all() if one.service in kept)
@@ -74,7 +74,7 @@ class Before:
         return words
 
     def lost(self, look: Look, configuration: Configuration, timeout: float | None) -> list[str]:
-        """What worked before and does not now, in words; networks that the release has made go."""
+        """Describe what worked before and does not now; if nothing did, remove networks that the release has made."""
         try:
             if not self.working:
                 networks.remove_new(look.compose.engine, look.compose.project, self.networks)
@@ -91,7 +91,7 @@ class Before:
         ids = {one.id for one in self.working}
 
         def now() -> list[Container]:
-            # What the edge serves is the same container still; another may have been made anew as it was.
+            # What the edge serves must still be the same container; others may have been made anew as they were.
             found = [one for one in look.all() if one.service in services]
             return [one for one in found if one.service != serves or one.id in ids]
 
@@ -99,7 +99,7 @@ class Before:
         return [f"{name} worked before; now it {reason}" for name, reason in waiting.failed.items()]
 
     def require_answer(self, look: Look, port: int) -> None:
-        """See that what answered before still does, past the edge's configuration, which may be what answers wrongly.
+        """Check that what answered before still does, bypassing the edge's configuration, which may be at fault.
 
         Raises:
             NotRestored: it does not, so users are not sent back to it.
@@ -111,7 +111,7 @@ class Before:
             raise NotRestored("previous-state-lost", f"{self.release} does not answer: {alone}")
 
     def not_served(self, look: Look) -> list[str]:
-        """What its users were answered rightly before and are not now, in words."""
+        """Describe a wrong answer to users who got the right one before."""
         if not self.answered:
             return []
         at, answer = look.state()
@@ -128,7 +128,7 @@ def wait_ready(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Wait until the engine answers, and the edge and what it served run: the engine may just be restarting them."""
+    """Wait for the engine, which may be restarting, and see that the edge and what it served run again."""
     ids = {one.id for one in before.working if one.service in (look.deploy.edge, look.deploy.serves)}
     deadline = clock() + ENGINE_BACK
     while clock() < deadline:
@@ -142,7 +142,7 @@ def wait_ready(
 
 
 def by_hand(look: Look) -> str:
-    """The commands where what worked before a release could not be brought back."""
+    """Return the commands to use if what worked before a release could not be brought back."""
     return (
         f"invoke env.status --env {look.name}\ninvoke env.recover --env {look.name}\n"
         f"docker ps --all --filter label=com.docker.compose.project={look.compose.project}"

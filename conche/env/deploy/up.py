@@ -1,4 +1,4 @@
-"""env.up where an edge stands in front: what the current release has is brought up; without one it is deployed."""
+"""env.up behind an edge: brings up what the current release has, or deploys if there is none."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["up_released"]
 def up_released(
     call: Invocation, name: str, *, build: bool, timeout: float | None, only: str | None, local: bool
 ) -> Outcome:
-    """Bring up what the current release is made of; where there is none, or a new image is asked for, deploy.
+    """Bring up what the current release is made of; if there is none, or a new image is asked for, deploy.
 
     Raises:
         Refused: a build is asked for, which an environment with releases gets by images.release.
@@ -77,10 +77,10 @@ def up_released(
 
 
 def _observe(call: Invocation, name: str, compose: Compose, records: Records) -> Observed:
-    """The environment, with as many containers wanted as env.scale has asked for since the release.
+    """Observe the environment, wanting as many containers as env.scale has asked for since the release.
 
-    They cannot be asked for in the release's document: what has `deploy.replicas` in it hashes otherwise, and would be
-    replaced.
+    The release's document cannot ask for them: `deploy.replicas` in it would change the hash, and so replace the
+    containers.
     """
     seen = observe(call.stack, name, compose)
     wanted = {
@@ -91,7 +91,7 @@ def _observe(call: Invocation, name: str, compose: Compose, records: Records) ->
 
 
 def _serving(look: Look, seen: Observed) -> list[Container]:
-    """What goes on serving while others of the same release are started; nothing where none has to be."""
+    """Return what goes on serving while others of the same release are started; nothing if none has to be."""
     serves = look.deploy.serves or ""
     service = seen.configuration.services[serves]
     good = [one for one in seen.of(serves) if works(service, one)]
@@ -99,7 +99,7 @@ def _serving(look: Look, seen: Observed) -> list[Container]:
 
 
 def _see_edge(call: Invocation, look: Look, records: Records) -> None:
-    """See that an edge that is to be made will find its configuration."""
+    """Create an edge that has no container, so that it starts with its configuration."""
     assert look.deploy.edge is not None
     if look.of(look.deploy.edge) or records.current is None:
         return

@@ -1,4 +1,4 @@
-"""An environment that is run by releases, as env.status and env.up see it."""
+"""Looks at an environment that is run by releases, for env.status and env.up."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = [
 
 
 def open_records(call: Invocation, compose: Compose, also: tuple[str, ...] = ()) -> Records:
-    """The releases of an environment, to change something.
+    """Open the releases of an environment in order to change something.
 
     Args:
         also: images through which the state may be reached, before those that run.
@@ -51,7 +51,7 @@ def open_records(call: Invocation, compose: Compose, also: tuple[str, ...] = ())
 
 
 def show_records(call: Invocation, compose: Compose) -> Records:
-    """The releases of an environment, to be shown, as far as this version knows them; and a warning of the rest."""
+    """Open the releases of an environment to show those that this version knows, and warn about the rest."""
     records = Records(State(compose.engine, compose.project, readers(call.stack, compose.engine, compose.project)))
     if records.newer is not None:
         call.output.say(f"warning: {records.newer.message}")
@@ -59,7 +59,7 @@ def show_records(call: Invocation, compose: Compose) -> Records:
 
 
 def opened(call: Invocation, records: Records, record: Record) -> Document | None:
-    """A release's document; None where it is gone.
+    """Open a release's document; None if it is gone.
 
     Raises:
         KeyUnusable: there is no key for it.
@@ -73,7 +73,7 @@ def opened(call: Invocation, records: Records, record: Record) -> Document | Non
 
 
 def require_whole(document: Document, record: Record) -> None:
-    """See that containers may be made of a release.
+    """Check that containers may be made from a release.
 
     Raises:
         Refused: it was kept by a version that masked values, and its containers would get `***` for them.
@@ -92,7 +92,7 @@ def require_whole(document: Document, record: Record) -> None:
 
 
 def salt_of(call: Invocation, records: Records) -> bytes:
-    """The salt of an environment's fingerprints; a new one before its first release, or where nobody here has a key."""
+    """Return the salt of an environment's fingerprints; a new one before its first release, or without a key here."""
     try:
         return unseal(call.stack, call.root, records.salt) if records.salt else random.token_bytes(32)
     except KeyUnusable:
@@ -100,7 +100,7 @@ def salt_of(call: Invocation, records: Records) -> bytes:
 
 
 def opened_if_possible(call: Invocation, records: Records, record: Record | None) -> Document | None:
-    """The same; None also where there is no key for it: a new release must not depend on an old key."""
+    """Open a release's document; None also without a key for it: a new release must not depend on an old key."""
     try:
         return opened(call, records, record) if record is not None else None
     except KeyUnusable:
@@ -108,7 +108,7 @@ def opened_if_possible(call: Invocation, records: Records, record: Record | None
 
 
 def compose_of(like: Compose, document: Document) -> Compose:
-    """The Compose of a release's document, on the same engine and project."""
+    """Return the Compose of a release's document, on the same engine and project."""
     redact = Redactor(document.secrets())
     redact.adopt(like.redact)
     variables = {**like.variables, **document.variables}
@@ -116,7 +116,7 @@ def compose_of(like: Compose, document: Document) -> Compose:
 
 
 def look_at_release(call: Invocation, name: str, compose: Compose) -> Observed | None:
-    """An environment as its current release has it; None where there is none, or none runs.
+    """Observe an environment as its current release has it; None if there is none, or it does not run.
 
     The record says which hashes its containers carry, so neither a key nor the release's document is needed.
     """
@@ -156,9 +156,9 @@ def look_at_release(call: Invocation, name: str, compose: Compose) -> Observed |
 
 
 def _astray(look: Look, record: Record) -> str:
-    """What users are answered, in words, where it is not what the release should answer them.
+    """Describe what users are answered, if it is not what the release should answer them.
 
-    While the edge does not run, that is what there is to say.
+    While the edge does not run it says nothing: that it does not run is all there is to say.
     """
     if not any(one.state == "running" for one in look.of(look.deploy.edge or "")):
         return ""
@@ -172,7 +172,7 @@ def _astray(look: Look, record: Record) -> str:
 
 
 def _rerouted(call: Invocation, look: Look, record: Record) -> tuple[str, ...]:
-    """The edge's service, where the checkout would have another configuration in it."""
+    """Return the edge's service if the checkout would give it another configuration."""
     edge = look.deploy.edge
     if edge is None or not any(one.state == "running" for one in look.of(edge)):
         return ()
@@ -182,7 +182,7 @@ def _rerouted(call: Invocation, look: Look, record: Record) -> tuple[str, ...]:
 
 
 def _changed(call: Invocation, compose: Compose, records: Records, record: Record) -> tuple[str, ...]:
-    """Services of which the files say something else now; without a key nobody can tell."""
+    """Return services whose files have changed since; without a key nobody can tell."""
     if call.stack.secrets is not None and keys.find(call.root) is None:
         return ()
     overlay = call.stack.environments[record.environment].deploy.overlay
@@ -197,7 +197,7 @@ def _changed(call: Invocation, compose: Compose, records: Records, record: Recor
 def _other_contents(
     call: Invocation, files: Compose, configuration: Configuration, records: Records, record: Record
 ) -> set[str]:
-    """Services with a config or secret that has another content now; what cannot be read or compared is left out."""
+    """Return services with a config or secret that has changed since; what cannot be read or compared is left out."""
     if not record.contents or not records.salt:
         return set()
     try:
