@@ -1,1 +1,1 @@
-"""invoke ci.*: workflows that are checked before the push, run here, and watched on the server."""
+"""invoke ci.*: check workflows before the push, run them here, and watch them on the server."""

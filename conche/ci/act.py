@@ -1,6 +1,6 @@
-"""act: its argv, the event it is told, and what it says as it goes. Nothing here runs it.
+"""The interface to act: its argv, its event file, and its progress output. Nothing here runs it.
 
-https://nektosact.com/usage/; labels are mapped to the host itself, so no engine and no network are needed for the jobs.
+Labels are mapped to the host itself, so jobs need no engine and no network. https://nektosact.com/usage/
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ __all__ = [
 ]
 
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\([A-Z]|\r")
-"""Steps run on a terminal of act's own, so tools colour what they say."""
+"""act gives steps a terminal of its own, so tools colour their output."""
 
 BROKEN_OFF = "context canceled"
-"""What act says when a signal has ended it."""
+"""act's message when a signal ended it."""
 
 LAST_WORDS = """\
 unset BASH_ENV
@@ -39,14 +39,14 @@ for name in ${!GITHUB_@}; do
 done
 trap 'status=$?; [ "$status" = 0 ] || sleep 1; exit "$status"' EXIT
 """
-"""What the bash of a step reads first (BASH_ENV), and no bash that it starts: a step that fails lingers.
+"""BASH_ENV script for the bash of a step, but not for any bash that it starts: a failing step lingers for a second.
 
-act closes such a step's terminal at once, and one time in six on a busy machine loses the lines that are still in it.
-A runner of Gitea or Forgejo gives each step what GitHub's gives it under its own names too, the job's token with it.
+act closes a failed step's terminal at once, and on a busy machine one time in six loses the lines still in it.
+Gitea's and Forgejo's runners also give each step GitHub's variables, the job's token included, under their own names.
 """
 
 SOURCE = "CONCHE_CI_CHECKOUT"
-"""Variable with the folder that `CHECKOUT` copies."""
+"""Environment variable that holds the folder to be copied by `CHECKOUT`."""
 
 CHECKOUT = f"""\
 #!/bin/sh
@@ -59,10 +59,10 @@ cd "${SOURCE}"
     for file; do [ ! -e "$file" ] && [ ! -L "$file" ] || printf "%s\\0" "$file"; done' sh
 }} | tar --create --null --files-from - | tar --extract --directory "$here"
 """
-"""The command `runner-checkout` of a run here: the checkout with what is not committed, without what git ignores."""
+"""The `runner-checkout` command in a run here: copies uncommitted files too, but none that git ignores."""
 
 TOKEN = "the-token-of-no-job"  # noqa: S105 - nobody knows it
-"""A runner gives every step a token of its job; here there is no server that would know one."""
+"""Stands in for the job token that a runner gives every step; here there is no server that would know one."""
 
 SKIPPED_LABEL = "Skipping unsupported platform"
 
@@ -70,7 +70,7 @@ SKIPPED_LABEL = "Skipping unsupported platform"
 def argv(
     program: str, *, workflow: str, event: str, event_file: Path, labels: Iterable[str], job: str, cache: Path
 ) -> tuple[str, ...]:
-    """act for one workflow: what it would read from the folder by itself is told to be empty."""
+    """Return act's argv for one workflow; files that act would read from the folder by itself are set to /dev/null."""
     platforms = [part for label in sorted(labels) for part in ("--platform", f"{label}=-self-hosted")]
     empty = [part for kind in ("--env-file", "--var-file", "--input-file") for part in (kind, "/dev/null")]
     return (
@@ -81,7 +81,7 @@ def argv(
 
 
 def event(kind: str, branch: str, head: str) -> dict[str, object]:
-    """The event as a server would tell it: a push to `branch`, or a pull request from `head` into it."""
+    """Return the event as a server would send it: a push to `branch`, or a pull request from `head` into it."""
     if kind == "pull_request":
         pull = {"number": 1, "head": {"ref": head}, "base": {"ref": branch}}
         return {"number": 1, "action": "synchronize", "pull_request": pull}
@@ -89,14 +89,14 @@ def event(kind: str, branch: str, head: str) -> dict[str, object]:
 
 
 def github(kind: str, branch: str) -> dict[str, str]:
-    """What the event decides of the context `github`; for a pull request the branch is the one it goes into."""
+    """Return what the event decides of the context `github`; a pull request's branch is the one it goes into."""
     if kind == "pull_request":
         return {"event_name": kind, "base_ref": branch, "ref": "refs/pull/1/merge"}
     return {"event_name": kind, "ref": f"refs/heads/{branch}", "ref_name": branch, "ref_type": "branch"}
 
 
 def secret_file(secrets: Mapping[str, Secret]) -> bytes:
-    """The secrets as act reads them, for its standard input; they are never in a file or in argv."""
+    """Return the secrets in act's format, for its standard input; they are never in a file or in argv."""
     return "".join(f"{name}={_quoted(value)}\n" for name, value in secrets.items()).encode()
 
 
@@ -110,7 +110,7 @@ class StepRecord:
     """One step that ran.
 
     Attributes:
-        seconds: how long; 0 where act does not say.
+        seconds: how long it took; 0 if act does not say.
     """
 
     name: str
@@ -121,7 +121,7 @@ class StepRecord:
 
 @dataclass
 class Record:
-    """What act has said so far."""
+    """What act has reported so far."""
 
     jobs: dict[str, str] = field(default_factory=dict)
     steps: dict[str, list[StepRecord]] = field(default_factory=dict)
@@ -129,7 +129,7 @@ class Record:
     other: list[str] = field(default_factory=list)
 
     def take(self, line: str) -> Iterator[str]:
-        """One line of act's JSON; yields what a person wants to see of it."""
+        """Take in one line of act's JSON and yield what a person wants to see of it."""
         try:
             said = json.loads(line)
         except ValueError:
@@ -163,7 +163,7 @@ class Record:
             yield f"{job} | {text}"
 
     def failed(self) -> tuple[str, StepRecord] | None:
-        """The first step that failed, with its job."""
+        """Return the first step that failed, with its job."""
         return next(
             ((job, step) for job, steps in self.steps.items() for step in steps if step.result == "failure"), None
         )

@@ -1,4 +1,4 @@
-"""The commands in run steps: Nox sessions and Invoke tasks that must exist, deployments that must fit stack.yaml."""
+"""Check the commands in run steps: Nox sessions and Invoke tasks must exist, deployments must fit stack.yaml."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SESSION_OPTION = re.compile(r"-[rRxvNl]*[se]=?(?P<short>.*)|--sessions?(?:=(?P<
 
 @dataclass(frozen=True)
 class Command:
-    """One command line of a run step, as words; variables stand in it as they are written."""
+    """One command line of a run step, as words; variables are not expanded."""
 
     step: Step
     argv: tuple[str, ...]
@@ -47,7 +47,7 @@ class Command:
         return Path(self.argv[0]).name
 
     def after(self, *programs: str) -> tuple[str, ...] | None:
-        """The arguments, where it runs one of these programs: by name, by path, or as `python -m`."""
+        """Return the arguments if it runs one of these programs: by name, by path, or as `python -m`."""
         if self.program in programs:
             return self.argv[1:]
         module = self.program.startswith("python") and self.argv[1:2] == ("-m",) and self.argv[2:3]
@@ -55,7 +55,7 @@ class Command:
 
 
 def commands(job: Job) -> Iterator[Command]:
-    """The command lines of a job that are plain words; what is no plain command is shellcheck's."""
+    """Yield the command lines of a job that are plain words; the rest is left to shellcheck."""
     for step in job.steps:
         if step.interpreter in SHELLS:
             for argv in simple_commands(step.run):
@@ -63,7 +63,7 @@ def commands(job: Job) -> Iterator[Command]:
 
 
 def examine(workflow: Workflow, around: Surroundings) -> Iterator[Finding]:
-    """Everything that is wrong with the commands of one workflow."""
+    """Yield everything that is wrong with the commands of one workflow."""
 
     def found(rule: str, where: Where, message: str) -> Finding:
         return Finding(workflow.file, workflow.document.line(where), rule, message)
@@ -100,7 +100,7 @@ def _invoke(command: Command, around: Surroundings, found: Found) -> Iterator[Fi
 
 
 def _sessions(words: Sequence[str]) -> Iterator[str]:
-    """What stands after -s, up to the next option."""
+    """Yield the words after -s, up to the next option."""
     taking = False
     for word in words:
         if word == "--":
@@ -116,7 +116,7 @@ def _deployments(workflow: Workflow, job: Job, around: Surroundings, found: Foun
     deploying = list(_deploying(job, around))
     if not deploying:
         return
-    # Taking back is for the moment in which no test is to be waited for: what serves then has served before.
+    # A rollback must not have to wait for tests, and what it puts in service has served before.
     if not job.needs and any(not call.is_one_of(TAKES_BACK) for _, call in deploying):
         yield found("deploy-without-needs", job.where, f"{job.name} deploys and needs no job that tests.")
     named = {one for match in _REF.finditer(job.condition) for one in match.groups() if one}
@@ -143,9 +143,9 @@ def _deploying(job: Job, around: Surroundings) -> Iterator[tuple[Command, Call]]
 def _elsewhere(
     deploying: Sequence[tuple[Command, Call]], branch: str, around: Surroundings, found: Found
 ) -> Iterator[Finding]:
-    """A deployment from one environment's branch into another environment."""
+    """Find deployments from one environment's branch into another environment."""
     for command, call in deploying:
-        # Where none is named, the tasks mean the only one, or this.
+        # Without --env the tasks take the only environment, or else dev.
         unsaid = next(iter(around.environments)) if len(around.environments) == 1 else "dev"
         environment = str(call.values.get("env") or unsaid)
         if "$" not in environment and environment != around.branches[branch]:

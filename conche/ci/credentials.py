@@ -1,4 +1,4 @@
-"""The values behind Actions secrets: CI's own age key, and declared secrets by their variable."""
+"""The values of Actions secrets: CI's own age key, and declared secrets by their variable."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["AGE_KEY", "CI_KEY", "ci_key", "values"]
 AGE_KEY = "SOPS_AGE_KEY"
 
 CI_KEY = Path(".sops/ci-age-key.txt")
-"""CI's own key, relative to stack.yaml: a recipient that can be removed without touching a person's."""
+"""CI's own key, relative to stack.yaml: a recipient that can be removed without touching a person's key."""
 
 
 def ci_key(root: Path) -> keys.Key | None:
-    """CI's own key, if there is one.
+    """Return CI's own key, if there is one.
 
     Raises:
         KeyUnusable: it is malformed or readable by others.
@@ -30,10 +30,10 @@ def ci_key(root: Path) -> keys.Key | None:
 
 
 def values(call: Invocation, names: Iterable[str]) -> dict[str, Secret]:
-    """What the Actions secrets of these names would be; what nobody has is left out.
+    """Return the values for the Actions secrets of these names, leaving out those without one.
 
-    `SOPS_AGE_KEY` is CI's key, or else the one in use here; any other is a variable of this shell, or the declared
-    secret with that variable.
+    `SOPS_AGE_KEY` is CI's key, or else the one in use here; any other comes from this shell's variable of that name,
+    or from the declared secret with that variable.
     """
     found: dict[str, Secret] = {}
     wanted = set(names)

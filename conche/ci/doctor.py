@@ -1,4 +1,4 @@
-"""ci.doctor: is everything there that the pipeline stands on; none of its checks writes."""
+"""ci.doctor: check that everything the pipeline depends on is there; no check writes anything."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def doctor(call: Invocation) -> Outcome:
 
 
 def _carefully(name: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
-    """A check that fails is a finding, not the end of the examination."""
+    """Run a check, turning its failure into a finding so that the other checks still run."""
     try:
         return list(check())
     except ConcheError as error:
@@ -116,14 +116,14 @@ def _runners(call: Invocation, forge: Forge) -> Iterator[Finding]:
     lacking = sorted(asked - {label.partition(":")[0] for label in at_work})
     whole = forge.server.kind == "forgejo"
     said = f"{'nobody' if whole else 'no runner of the repository'} carries {', '.join(lacking)}"
-    # Gitea does not tell of the runners of the whole server, which may carry the rest.
+    # Gitea does not list the runners of the whole server, which may carry the rest.
     state = ("missing" if whole else "optional") if lacking else "ok"
     yield Finding("runners", state, said if lacking else ", ".join(sorted(asked)), "a runner at work for each label",
                   "invoke ci.runner.up" if lacking else "")  # fmt: skip
 
 
 def _waiting(call: Invocation, forge: Forge) -> Iterator[Finding]:
-    """Whether the newest run goes on without anybody at work for it."""
+    """Find out whether the newest run goes on with no runner at work on it."""
     if not forge.can("run-list"):
         return
     asked = {label for one in workflows(call.root, call.stack) for job in one.jobs.values() for label in job.runs_on}

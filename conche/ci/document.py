@@ -1,4 +1,4 @@
-"""Workflow files: YAML with its lines, and no opinion on what it says."""
+"""Read workflow files: YAML with line numbers, not yet interpreted."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from conche.errors import Refused
 __all__ = ["Document", "Where", "WorkflowInvalid", "parse", "read_all", "read_each"]
 
 Where = tuple[str | int, ...]
-"""The way to a value: keys and positions from the top."""
+"""The path to a value: keys and positions from the top."""
 
 
 MOST_VALUES = 20_000
-"""Values of a file with its aliases written out; a few lines of nested aliases can mean billions."""
+"""Most values in a file once its aliases are expanded; a few lines of nested aliases can mean billions."""
 
 
 class WorkflowInvalid(Refused):
-    """A workflow file is no YAML, or cannot be read."""
+    """A workflow file is not YAML, or cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Document:
 
     Attributes:
         file: its path as people type it, relative to stack.yaml.
-        content: mappings, lists and scalars; keys are always text, so `on` is no truth value.
+        content: mappings, lists and scalars; keys are always text, so `on` is not read as true.
         lines: the line of each value, from 1.
     """
 
@@ -42,18 +42,18 @@ class Document:
     lines: Mapping[Where, int]
 
     def line(self, where: Where) -> int:
-        """The line of a value, or of the nearest thing around it."""
+        """Return the line of a value, or of the nearest thing around it."""
         while where and where not in self.lines:
             where = where[:-1]
         return self.lines.get(where, 1)
 
 
 def read_all(root: Path, folder: Path) -> list[Document]:
-    """Every `*.yml` and `*.yaml` of a folder, by name.
+    """Read every `*.yml` and `*.yaml` of a folder, by name.
 
     Raises:
         Refused: there is no such folder or no file in it.
-        WorkflowInvalid: a file is no YAML, with line and column.
+        WorkflowInvalid: a file is not YAML, with line and column.
     """
     documents, broken = read_each(root, folder)
     for error in broken.values():
@@ -62,7 +62,7 @@ def read_all(root: Path, folder: Path) -> list[Document]:
 
 
 def read_each(root: Path, folder: Path) -> tuple[list[Document], dict[str, WorkflowInvalid]]:
-    """The same, and what is wrong with the files that cannot be read, by file.
+    """Read every `*.yml` and `*.yaml` of a folder; return the documents, and by file the errors of the unreadable ones.
 
     Raises:
         Refused: there is no such folder or no file in it.
@@ -95,7 +95,7 @@ def _read(file: Path, name: str) -> Document:
 
 
 def parse(text: str, name: str) -> Document:
-    """The document of a workflow's text."""
+    """Parse a workflow's text."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         lines: dict[Where, int] = {}
@@ -120,7 +120,7 @@ def _syntax(error: yaml.YAMLError, name: str) -> WorkflowInvalid:
 
 
 def _build(node: yaml.Node, where: Where, lines: dict[Where, int], loader: yaml.SafeLoader) -> Any:
-    """The value of a node; a value that has a key stands at the line of its key."""
+    """Build the value of a node; a value that has a key gets the line of its key."""
     lines.setdefault(where, node.start_mark.line + 1)
     if len(lines) > MOST_VALUES:
         raise yaml.MarkedYAMLError(problem="too much, once its aliases are written out", problem_mark=node.start_mark)

@@ -1,7 +1,7 @@
-"""Expressions of workflows: which contexts and functions they name.
+"""Find expressions in workflows, and the contexts and functions that they name.
 
-The names are those that GitHub's syntax, Gitea, Forgejo and act have in common: `gitea.*` and `forgejo.*` work on one
-server each, and act refuses both.
+The known names are those that GitHub's syntax, Gitea, Forgejo and act have in common: `gitea.*` and `forgejo.*` each
+work on one server only, and act refuses both.
 Source: https://docs.github.com/en/actions/reference/workflows-and-actions/contexts
 """
 
@@ -47,7 +47,7 @@ _WORDS = frozenset({"true", "false", "null"})
 
 @dataclass(frozen=True)
 class Name:
-    """A name in an expression, such as `needs.build.outputs.image`; `call` where it is a function."""
+    """A name in an expression, such as `needs.build.outputs.image`; `call` is true for a function."""
 
     parts: tuple[str, ...]
     call: bool = False
@@ -58,13 +58,13 @@ class Name:
 
 @dataclass(frozen=True)
 class Expression:
-    """One expression and where it stands."""
+    """One expression and its place in the file."""
 
     where: Where
     text: str
 
     def names(self) -> Iterator[Name]:
-        """Every name in it, outside its literals; `needs['a']` is `needs.a`."""
+        """Yield every name outside string literals; `needs['a']` counts as `needs.a`."""
         text = _LITERAL.sub(lambda literal: f".{literal['key']}" if literal["key"] else "''", self.text)
         for found in _NAME.finditer(text):
             head = found["head"].lower()
@@ -74,11 +74,11 @@ class Expression:
 
 
 def may_run(condition: str, github: Mapping[str, str], *, skipped: bool = False) -> bool:
-    """Whether a job with this `if:` can run, as far as the event decides it: what is not decided by it may hold.
+    """Return whether a job with this `if:` can run; a condition that the event does not decide may hold.
 
     Args:
-        github: properties of the context `github`, as the event has them.
-        skipped: a job that this one needs does not run, so it does not either unless it asks for its status itself.
+        github: properties of the context `github`, as the event sets them.
+        skipped: a job that this one needs does not run, so neither does this one unless it checks the status itself.
     """
     if skipped and not _STATUS.search(condition):
         return False
@@ -93,13 +93,13 @@ def _holds(comparison: str, github: Mapping[str, str]) -> bool:
     found = _COMPARED.fullmatch(comparison)
     if found is None or found["name"] not in github:
         return True
-    # Text is compared without regard to case.
+    # Workflow expressions compare text without regard to case.
     same = github[found["name"]].casefold() == found["value"].replace("''", "'").casefold()
     return same if found["how"] == "==" else not same
 
 
 def expressions(document: Document, value: Any = None, where: Where = ()) -> Iterator[Expression]:
-    """Every expression of a document: what stands in `${{ }}`, and each `if:` of a job or step."""
+    """Yield every expression of a document: the contents of `${{ }}`, and each `if:` of a job or step."""
     value = document.content if where == () else value
     if isinstance(value, dict):
         for key, below in value.items():

@@ -1,4 +1,4 @@
-"""What a check of a workflow found."""
+"""Findings: what the checks of a workflow report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RULES = {
     "zizmor": "zizmor finds it unsafe",
     "shellcheck": "shellcheck finds the shell text faulty",
 }
-"""Our own rules, and the tools whose findings pass through, each with what it means."""
+"""Our own rules, and the tools whose findings are passed on, each with its meaning."""
 
 
 @dataclass(frozen=True, order=True)

@@ -1,4 +1,4 @@
-"""ci.graph: the jobs of the workflows and what each waits for, as text, Mermaid or SVG, from the files themselves."""
+"""ci.graph: draw the workflows' jobs and what each waits for, as text, Mermaid or SVG, from the files themselves."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from conche.outcome import Outcome
 __all__ = ["as_mermaid", "as_svg", "as_text", "graph"]
 
 WIDTH, HEIGHT, GAP = 250, 62, 34
-"""Pixels of a job's box in SVG, and between two."""
+"""Size of a job's box in SVG and the gap between two boxes, in pixels."""
 
 COLUMN, ROW = WIDTH + 2 * GAP, HEIGHT + GAP
 MARGIN, TITLE = 20, 30
 
 
 def graph(call: Invocation, form: str) -> Outcome:
-    """The graph in one of its forms.
+    """Draw the graph in one of its forms.
 
     Raises:
         Refused: there is no such form.
@@ -45,7 +45,7 @@ def graph(call: Invocation, form: str) -> Outcome:
 
 
 def as_text(read: Sequence[Workflow]) -> str:
-    """A tree for each workflow: a job stands below the last of the jobs that it needs."""
+    """Draw a tree for each workflow: a job is placed below the last of the jobs that it needs."""
     return "\n".join("\n".join(_tree(workflow)) + "\n" for workflow in read)
 
 
@@ -58,7 +58,7 @@ def _tree(workflow: Workflow) -> Iterator[str]:
     below: dict[str, list[Job]] = {"": []}
     for name, place in order.items():
         job = workflow.jobs[name]
-        known = [one for one in job.needs if order.get(one, place) < place]  # a circle is cut open
+        known = [one for one in job.needs if order.get(one, place) < place]  # breaks cycles
         below.setdefault(max(known, key=order.__getitem__) if known else "", []).append(job)
 
     def branch(parent: str, indent: str) -> Iterator[str]:
@@ -79,7 +79,7 @@ def _described(job: Job, parent: str) -> str:
 
 
 def as_mermaid(read: Sequence[Workflow]) -> str:
-    """A flowchart that Forgejo, Gitea and GitHub draw in Markdown."""
+    """Return a flowchart that Forgejo, Gitea and GitHub render in Markdown."""
     lines = ["flowchart TD"]
     for number, workflow in enumerate(read):
         names = {name: f"w{number}j{position}" for position, name in enumerate(workflow.jobs)}
@@ -98,7 +98,7 @@ def _mermaid(text: str) -> str:
 
 
 def as_svg(read: Sequence[Workflow]) -> str:
-    """The jobs in columns: each stands one column right of the last job that it needs."""
+    """Draw the jobs in columns: each is one column to the right of the last job that it needs."""
     parts, top, width = [], MARGIN, 0
     for workflow in read:
         places = _places(_columns(workflow), top + TITLE)

@@ -1,4 +1,4 @@
-"""What Invoke itself says of a command line: its own loader and parser, nothing run."""
+"""Parse command lines with Invoke's own loader and parser, without running anything."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Call", "Reading", "reader"]
 
 @dataclass(frozen=True)
 class Call:
-    """One task of a command line.
+    """One task on a command line.
 
     Attributes:
-        values: by the option's name, as given or by default.
-        given: the options that stand on the command line.
+        values: option values by name, as given or by default.
+        given: the options that are on the command line.
     """
 
     task: str
@@ -28,20 +28,20 @@ class Call:
     given: frozenset[str] = frozenset()
 
     def is_one_of(self, tasks: frozenset[str]) -> bool:
-        """Whether it is one of these tasks of ours, also where they stand below a name in another's tasks.py."""
+        """Return whether it is one of these tasks of ours, even below a name of another tasks.py."""
         return ".".join(self.task.split(".")[-2:]) in tasks
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What Invoke makes of a command line: the calls, or the complaint of its parser."""
+    """A command line as Invoke parses it: the calls, or its parser's complaint."""
 
     calls: tuple[Call, ...] = ()
     complaint: str = ""
 
 
 def reader(root: Path) -> Callable[[Sequence[str]], Reading]:
-    """A function that reads the arguments of `invoke`."""
+    """Return a function that parses the arguments of `invoke`."""
     from invoke import Collection, FilesystemLoader, Program
     from invoke.exceptions import CollectionNotFound, ParseError
     from invoke.parser import Parser
@@ -53,7 +53,7 @@ def reader(root: Path) -> Callable[[Sequence[str]], Reading]:
     except CollectionNotFound:
         return lambda _: Reading(complaint="there is no tasks.py here.")
     collection = Collection.from_module(module)
-    # Invoke takes each option's help away from the task as it reads it, and these tasks may be asked again.
+    # Invoke removes each option's help from the task while reading it, and these tasks may be read again.
     helps = [(task, dict(task.help)) for task in _tasks(collection)]
     initial = Program().initial_context
 

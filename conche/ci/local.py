@@ -1,8 +1,8 @@
-"""ci.run: the workflows on this machine, by act, as a runner would run them.
+"""ci.run: run the workflows on this machine with act, as a runner would.
 
-act runs steps on the host and hands its whole environment on, so it gets a chosen one: no settings, keys or virtual
-environment of whoever calls. A branch that the filters leave out starts nothing, and a label that no runner carries is
-an error: act would leave out the job and call that a success.
+act runs steps on the host and passes on its whole environment, so it gets a chosen one, without the caller's settings,
+keys or virtual environment. A branch that the filters exclude starts nothing, and a label that no runner carries is
+an error: act would skip the job and call that a success.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ __all__ = ["run"]
 EVENTS = ("push", "pull_request")
 
 MARK = "CONCHE_CI_RUN"
-"""Variable by which the processes of a run are known: act ends without waiting for those that it ends."""
+"""Environment variable that marks the processes of a run: act ends without waiting for those that it ends."""
 
 UNWINDING = 120.0
-"""Seconds that steps of a run that was broken off have to unwind."""
+"""Seconds that the steps of an interrupted run have to unwind."""
 
 
 def run(call: Invocation, workflow: str | None, job: str | None, event: str, branch: str | None) -> Outcome:
-    """Run what an event would start; exit code 1 when a job fails.
+    """Run the workflows that an event would start; exit code 1 if a job fails.
 
     Raises:
-        Refused: nothing would start, or a job's label is carried by no runner.
+        Refused: nothing would start, or no runner carries a job's label.
         NotFound: there is no such workflow or job.
     """
     if event not in EVENTS:
@@ -82,7 +82,7 @@ def run(call: Invocation, workflow: str | None, job: str | None, event: str, bra
 
 
 def _plan(chosen: Sequence[Workflow], job: str | None, cause: str, github: Mapping[str, str]) -> Plan:
-    """The jobs in order, without those that the event rules out; the other conditions hold or not when reached."""
+    """Plan the jobs in order, without those that the event rules out; other conditions are decided during the run."""
     steps = []
     for workflow in chosen:
         wanted = needed(workflow, job) if job else set(workflow.jobs)
@@ -121,13 +121,13 @@ def _run(call: Invocation, argv: Sequence[str], secrets: Mapping[str, Secret], f
 
 
 def _environment(folder: Path, root: Path) -> dict[str, str]:
-    """What a runner's own environment would have, and what this machine needs to reach its registries."""
+    """Return what a runner's own environment would contain, and what this machine needs to reach its registries."""
     home = folder / "home"
     home.mkdir(mode=0o700, exist_ok=True)
     lingering = folder / "last-words.sh"
     lingering.write_text(act.LAST_WORDS)
-    # Nothing of the environment that this task itself runs in: the set-up step has to make its own.
-    # Outside a virtual environment that would be the system's own folder of programs.
+    # Hide the virtual environment that this task itself runs in: the set-up step has to make its own.
+    # Outside a virtual environment this would hide the system's own programs.
     ours = {str(Path(sys.prefix) / "bin"), str(Path(sys.executable).parent)} if sys.prefix != sys.base_prefix else set()
     programs = folder / "bin"
     programs.mkdir(exist_ok=True)
@@ -145,7 +145,7 @@ def _environment(folder: Path, root: Path) -> dict[str, str]:
         "HOME": str(home),
         "BASH_ENV": str(lingering),
         "XDG_CONFIG_HOME": str(home / ".config"),
-        # The same locks as everybody's on this machine, the same downloads, the same engine.
+        # Share locks, downloads and engine with everything else on this machine.
         "XDG_STATE_HOME": os.environ.get("XDG_STATE_HOME", str(state)),
         "PIP_CACHE_DIR": os.environ.get("PIP_CACHE_DIR", str(Path.home() / ".cache" / "pip")),
         "DOCKER_CONFIG": os.environ.get("DOCKER_CONFIG", str(Path.home() / ".docker")),
@@ -153,9 +153,9 @@ def _environment(folder: Path, root: Path) -> dict[str, str]:
 
 
 def _end_steps(mark: str) -> None:
-    """Let what a broken-off act has left behind unwind, and end it after that: its folder is about to go.
+    """Let the processes that an interrupted act left behind unwind, then kill them: their folder is about to go.
 
-    After a run that ended by itself nothing is ended: a step may have started something that shall go on.
+    After a run that ended by itself nothing is killed: a step may have started something that is meant to go on.
     """
     import psutil
 
@@ -228,7 +228,7 @@ def _filters(workflow: Workflow) -> str:
 
 
 def _labels(call: Invocation, chosen: Iterable[Workflow]) -> set[str]:
-    """The labels that the jobs ask for, each of which a runner must carry."""
+    """Return the labels that the jobs ask for, refusing any that no runner carries."""
     asked = {(label, job.name) for one in chosen for job in one.jobs.values() for label in job.runs_on}
     carried = {name for runner in runners(call.root, call.stack) for name in runner.names}
     carried |= {label.partition(":")[0] for label in call.stack.ci.labels}
@@ -254,7 +254,7 @@ def _branch_here(root: Path) -> str:
 
 
 def _changed(root: Path) -> set[str] | None:
-    """The files that a push would bring, and those that are not committed; None where nothing says what is there."""
+    """Return the files that a push would bring and the uncommitted ones; None if there is nothing to compare with."""
     for base in ("@{upstream}", "HEAD~1"):
         answer = start(["git", "-C", str(root), "diff", "--name-only", "--relative", "-z", base, "--"], timeout=60)
         if answer.ok:

@@ -1,4 +1,4 @@
-"""ci.status, ci.watch, ci.logs, ci.dispatch, ci.rerun, ci.cancel: what runs on the server."""
+"""ci.status, ci.watch, ci.logs, ci.dispatch, ci.rerun, ci.cancel: runs on the server."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from conche.process import run as start
 __all__ = ["cancel", "dispatch", "logs", "rerun", "status", "watch"]
 
 LATEST = 20
-"""How many times a run is looked for that a push is to have started: at the usual interval, for a minute."""
+"""How many times to look for the run that a push should have started: a minute at the usual interval."""
 
 LOOKS = 5
-"""After how many looks at a run it is asked what it waits for: some seconds pass before any job is taken."""
+"""After every how many looks to ask what a run waits for: some seconds always pass before a job is taken."""
 
 _WORDS = {"success": "ok", "failure": "failed", "waiting": "starting"}
-"""States in the words that tables colour."""
+"""States as the words that tables colour."""
 
 
 def status(call: Invocation, number: int | None, branch: str | None, limit: int) -> Outcome:
-    """The newest runs, or one with its jobs; exit code 1 when the newest, or that one, failed."""
+    """Show the newest runs, or one run with its jobs; exit code 1 if the newest, or that one, failed."""
     forge = connect(call)
     if number is not None:
         run = forge.run(number)
@@ -55,15 +55,15 @@ def status(call: Invocation, number: int | None, branch: str | None, limit: int)
 def watch(
     call: Invocation, number: int | None, branch: str | None, commit: str | None, interval: float, timeout: float | None
 ) -> Outcome:
-    """Wait until a run has ended, telling what changes; exit code 1 when it did not end well.
+    """Wait until a run has ended, reporting changes; exit code 1 if it did not end well.
 
     Args:
-        commit: whose run it is to be, which the server makes some seconds after the push; without one, a number and a
-            branch, the commit that is checked out, where it has been pushed.
+        commit: wait for this commit's run, which the server creates some seconds after the push. Without a commit,
+            number or branch: the commit that is checked out, if it has been pushed.
 
     Raises:
         CheckFailed: it goes on for longer than `timeout` seconds.
-        NotFound: there is no such run, and none came.
+        NotFound: there is no such run, and none appeared.
     """
     forge, begun = connect(call), time.monotonic()
     told: dict[str, str] = {}
@@ -95,13 +95,13 @@ def watch(
 
 
 def _pushed(call: Invocation) -> str:
-    """The commit that is checked out, where a branch of a remote has it; else empty."""
+    """Return the commit that is checked out if a branch of a remote has it, else an empty text."""
     here = _git(call, "rev-parse", "--verify", "--quiet", "HEAD")
     return here if here and _git(call, "branch", "--remotes", "--contains", here) else ""
 
 
 def _commit(call: Invocation, said: str) -> str:
-    """The whole name of a commit, which may be one that is not here."""
+    """Return the full hash of a commit, or what was given if it is not in this checkout."""
     return _git(call, "rev-parse", "--verify", "--quiet", f"{said}^{{commit}}") or said
 
 
@@ -111,7 +111,7 @@ def _git(call: Invocation, *words: str) -> str:
 
 
 def _made(forge: Forge, commit: str, interval: float) -> int:
-    """The number of a commit's run, once the server has made it."""
+    """Wait until the server has created a commit's run, and return its number."""
     for look in range(LATEST):
         if look:
             time.sleep(interval)
@@ -127,7 +127,7 @@ def _made(forge: Forge, commit: str, interval: float) -> int:
 
 
 def _asked(call: Invocation) -> set[str]:
-    """The labels that the workflows here ask for; none where they cannot be read."""
+    """Return the labels that the workflows here ask for; none if they cannot be read."""
     try:
         read = workflows(call.root, call.stack)
     except Refused:
@@ -143,7 +143,7 @@ def _tell(call: Invocation, states: dict[str, str], told: dict[str, str]) -> Non
 
 
 def logs(call: Invocation, number: int | None, branch: str | None, job: str | None) -> Outcome:
-    """What jobs wrote: one, those that failed, or where none did all of them.
+    """Show the logs of one job, of the failed ones, or if none failed of all.
 
     Raises:
         NotFound: the run has no such job.
@@ -164,7 +164,7 @@ def logs(call: Invocation, number: int | None, branch: str | None, job: str | No
     else:
         chosen = [one for one in jobs if one.state == "failure"] or list(jobs)
     if not chosen:
-        forge.log(Job(0, "", ""), run.url)  # tells that this server has no logs to give
+        forge.log(Job(0, "", ""), run.url)  # refuses if this server's API has no logs
         raise NotFound("no-such-job", f"Run {run.number} has no jobs yet.", next_command=f"open {run.url}")
     written = {one.name: forge.log(one, run.url) for one in chosen}
     raw = "".join(f"== {name} ==\n{text.rstrip()}\n" if len(written) > 1 else text for name, text in written.items())
@@ -198,7 +198,7 @@ def dispatch(call: Invocation, workflow: str, ref: str | None, inputs: Sequence[
 
 
 def rerun(call: Invocation, number: int | None, *, failed: bool) -> Outcome:
-    """Run a run's jobs again, or those that failed."""
+    """Run all jobs of a run again, or only those that failed."""
     forge = connect(call)
     run = forge.run(number)
     plan = Plan((Step("start", f"run {run.number}" + (", failed jobs" if failed else ""), "asked for"),))
@@ -209,7 +209,7 @@ def rerun(call: Invocation, number: int | None, *, failed: bool) -> Outcome:
 
 
 def cancel(call: Invocation, number: int | None) -> Outcome:
-    """End a run; one that has ended is left alone."""
+    """Cancel a run; one that has ended is left alone."""
     forge = connect(call)
     run = forge.run(number)
     if ended(run.state):
@@ -223,7 +223,7 @@ def cancel(call: Invocation, number: int | None) -> Outcome:
 
 def _run(run: Run, jobs: Sequence[Job], why: Sequence[str] = ()) -> Outcome:
     rows = tuple((job.name, _word(job.state), ", ".join(job.labels)) for job in jobs)
-    # Servers without a list of runs show the jobs that wait as statuses of the commit, for these events alone.
+    # Servers without a list of runs show waiting jobs as commit statuses, and only for these events.
     unsure = run.id is None and ended(run.state) and not run.event.startswith(("push", "pull_request"))
     title = f"run {run.number} of {run.workflow} on {run.branch}: {run.state}"
     return Outcome(

@@ -1,6 +1,6 @@
-"""Our own rules on what a workflow says: needs, outputs, labels, contexts, secrets, actions.
+"""Our own rules for workflows: needs, outputs, labels, contexts, secrets, actions.
 
-The tools do not see these: servers read a wrong output as empty text and leave a job with an unknown label waiting.
+No tool checks these: servers read a wrong output as empty text and leave a job with an unknown label waiting.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from conche.errors import did_you_mean
 __all__ = ["OLDEST", "examine"]
 
 OLDEST = {"checkout": 4, "setup-python": 5, "setup-node": 4, "cache": 4, "upload-artifact": 3, "download-artifact": 3}
-"""The first major version of an action of `actions/` that runs on Node.js 20; runners no longer have the ones before.
+"""The first major version of each action in `actions/` that runs on Node.js 20; runners no longer have older Node.js.
 
-Artifacts are the exception: Gitea before 1.26 knows their third version only.
+The artifact actions are the exception: Gitea before 1.26 supports only their version 3.
 
 Source: https://github.blog/changelog/2023-09-22-github-actions-transitioning-from-node-16-to-node-20/
 """
@@ -35,7 +35,7 @@ _INSTEAD = {
 
 
 def examine(workflow: Workflow, around: Surroundings) -> Iterator[Finding]:
-    """Everything that these rules find in one workflow."""
+    """Yield everything that these rules find in one workflow."""
     found = _Found(workflow)
     yield from _needs(found)
     yield from _labels(found, around)
@@ -45,7 +45,7 @@ def examine(workflow: Workflow, around: Surroundings) -> Iterator[Finding]:
 
 
 class _Found:
-    """Findings of one workflow, by place."""
+    """Makes the findings of one workflow, with the line of their place."""
 
     def __init__(self, workflow: Workflow) -> None:
         self.workflow = workflow
@@ -141,7 +141,7 @@ def _need(found: _Found, where: Where, job: Job, parts: tuple[str, ...]) -> Iter
 
 
 def _step(found: _Found, where: Where, job: Job, wanted: str) -> Iterator[Finding]:
-    """A step reads what steps before it have said; a job's outputs read any of its steps."""
+    """Check a step id: a step can read only the steps before it, a job's outputs any step of the job."""
     here = where[3] if where[2:3] == ("steps",) else len(job.steps)
     known = [step.id for number, step in enumerate(job.steps) if step.id and number < int(here)]
     if wanted not in known and wanted != "*":

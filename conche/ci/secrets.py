@@ -1,4 +1,4 @@
-"""ci.secrets: the Actions secrets on the server, from CI's own age key and the encrypted file."""
+"""ci.secrets: put the Actions secrets on the server, from CI's own age key and the encrypted file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["key_steps", "make_key", "secrets"]
 
 
 def secrets(call: Invocation, *, check: bool, new_key: bool) -> Outcome:
-    """Look whether the secrets are on the server, or put them there."""
+    """Check whether the secrets are on the server, or put them there."""
     if check and new_key:
         raise Refused(
             "options-exclude-each-other", "--check looks only; --new-key makes a key.", next_command="leave one out"
@@ -27,7 +27,7 @@ def secrets(call: Invocation, *, check: bool, new_key: bool) -> Outcome:
 
 
 def _check(call: Invocation) -> Outcome:
-    """Whether every secret that workflows may use is on the server; values are never told, so they are not compared."""
+    """Check that the server has every secret that workflows may use; only names, since it never tells values."""
     forge = connect(call)
     there = set(forge.secret_names())
     wanted = call.stack.ci.secrets
@@ -46,7 +46,7 @@ def _put(call: Invocation, *, new_key: bool) -> Outcome:
     """Put the secrets of `ci.secrets` on the server.
 
     Args:
-        new_key: make an age key for CI and let it read the encrypted file; one that is there is used.
+        new_key: make an age key for CI, or use the one that is there, and let it read the encrypted file.
 
     Raises:
         KeyUnusable: a secret has no value here.
@@ -99,7 +99,7 @@ def _cause(name: str, there: set[str] | None) -> str:
 
 
 def key_steps(call: Invocation) -> list[Step]:
-    """What CI's own key lacks: itself, or the encrypted file's being encrypted to it."""
+    """Plan what is missing for CI's own key: the key itself, or its being a recipient of the encrypted file."""
     key = credentials.ci_key(call.root)
     known = open_store(call.stack, call.root).document().recipients
     made = [] if key else [Step("create", f"key {credentials.CI_KEY}", "CI has no key of its own")]
@@ -109,9 +109,9 @@ def key_steps(call: Invocation) -> list[Step]:
 
 
 def make_key(call: Invocation) -> None:
-    """Make it, and let it read the encrypted file.
+    """Make CI's own key, and let it read the encrypted file.
 
-    The key file first: a run that was cut off between the two finishes when it is run again.
+    The key file comes first, so that a command interrupted between the two finishes when it is run again.
     """
     file = call.root / credentials.CI_KEY
     if credentials.ci_key(call.root) is None:

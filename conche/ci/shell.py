@@ -1,4 +1,4 @@
-"""The commands in a shell text, as words: enough of the shell's grammar to know whom a line calls, and with what."""
+"""Split shell text into commands and words: enough of the shell's grammar to know what a line calls, with what."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _CALLERS = frozenset({"env", "exec", "nohup", "time"})
 
 
 def simple_commands(text: str) -> Iterator[tuple[str, ...]]:
-    """The words of each command, up to a quotation that never ends; variables stand in them as they are written.
+    """Yield the words of each command, up to a quotation that never ends; variables are not expanded.
 
-    Redirections are left out, and so is what stands before the program: assignments, `if`, `!`, `exec`, `env` and such.
+    Redirections are left out, and so is what precedes the program: assignments, `if`, `!`, `exec`, `env` and the like.
     """
     for words in _parted(_HERE_DOCUMENT.sub(r"\g<rest>", text.replace("\\\n", " "))):
         called = tuple(_called(words))
@@ -77,7 +77,7 @@ def _unquoted(part: re.Match[str]) -> str:
 
 
 def _called(words: list[str]) -> list[str]:
-    """The program that really runs, and its arguments."""
+    """Return the program that really runs, and its arguments."""
     caller = False
     for number, word in enumerate(words):
         if word in _CALLERS:

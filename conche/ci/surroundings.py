@@ -1,4 +1,4 @@
-"""What the repository around a workflow has: runners' labels, branches, secrets, Nox sessions, tasks."""
+"""What a workflow's repository provides: runners' labels, branches, secrets, Nox sessions, tasks."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ AUTOMATIC = frozenset({"GITHUB_TOKEN", "GITEA_TOKEN", "FORGEJO_TOKEN"})
 """Secrets that a server gives to each run by itself."""
 
 LABELS = ("GITEA_RUNNER_LABELS", "FORGEJO_RUNNER_LABELS", "RUNNER_LABELS")
-"""Variables of a Compose service that tell a runner's labels, as the runners' images read them."""
+"""Variables of a Compose service from which runners' images take the labels."""
 
 SERVERS = ("forgejo/forgejo", "gitea/gitea")
-"""Part of the image of a service that is a server of workflows."""
+"""Part of the image name of a service that is a forge."""
 
 NAMES = ("GITEA_RUNNER_NAME", "FORGEJO_RUNNER_NAME", "RUNNER_NAME")
 
@@ -34,10 +34,10 @@ class Runner:
     """A runner that a Compose file describes.
 
     Attributes:
-        name: what the server shall call it.
+        name: its name on the server.
         built: the Compose file says how its image is built.
-        profiles: Compose profiles of which it is; without one it comes up with its environment.
-        secret: the declared secret that holds its token; empty where it has none.
+        profiles: its Compose profiles; without one it comes up with its environment.
+        secret: the declared secret that holds its token; empty if it has none.
         labels: each `name:scheme` or `name:scheme://image`; a bare name means different things on Gitea and Forgejo.
     """
 
@@ -52,7 +52,7 @@ class Runner:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What `runs-on` says for them."""
+        """The labels as `runs-on` names them, without the scheme."""
         return tuple(label.partition(":")[0] for label in self.labels)
 
 
@@ -61,12 +61,12 @@ class Surroundings:
     """What a workflow can refer to.
 
     Attributes:
-        labels: of all runners; None where no runner is known.
-        environments: of stack.yaml.
-        branches: environment by the branch that is deployed there.
-        secrets: Actions secrets that there will be.
-        sessions: of the noxfile, `*` where it says more than can be read; None where there is none.
-        read: what Invoke makes of a command line.
+        labels: of all runners; None if no runner is known.
+        environments: those in stack.yaml.
+        branches: environments by the branch that is deployed there.
+        secrets: Actions secrets that runs will have.
+        sessions: of the noxfile, with `*` for what cannot be read without running it; None without a noxfile.
+        read: parses a command line as Invoke does.
     """
 
     labels: frozenset[str] | None = None
@@ -78,7 +78,7 @@ class Surroundings:
 
 
 def surroundings(root: Path, stack: Stack, read: Callable[[Sequence[str]], Reading]) -> Surroundings:
-    """Look at the repository."""
+    """Collect what the repository provides."""
     known = [name for runner in runners(root, stack) for name in runner.names]
     known += [label.partition(":")[0] for label in stack.ci.labels]
     return Surroundings(
@@ -92,7 +92,7 @@ def surroundings(root: Path, stack: Stack, read: Callable[[Sequence[str]], Readi
 
 
 def runners(root: Path, stack: Stack) -> list[Runner]:
-    """The runners in the Compose files of every environment."""
+    """Return the runners in the Compose files of every environment."""
     found = []
     for environment, described in stack.environments.items():
         for file in described.compose:
@@ -104,7 +104,7 @@ def runners(root: Path, stack: Stack) -> list[Runner]:
 
 
 def serving(root: Path, stack: Stack) -> str | None:
-    """The environment with a server of workflows in its Compose files."""
+    """Return the environment with a forge in its Compose files, if any."""
     for environment, described in stack.environments.items():
         for definition in (one for file in described.compose for one in services(root / file).values()):
             if any(server in str((definition or {}).get("image")) for server in SERVERS):
@@ -142,7 +142,7 @@ def _labels(variables: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def sessions(root: Path) -> frozenset[str] | None:
-    """The sessions of noxfile.py, read and not run: asking Nox would take half a second and run the file."""
+    """Return the sessions of noxfile.py by parsing it: asking Nox would take half a second and run the file."""
     file = root / "noxfile.py"
     if not file.is_file():
         return None
@@ -165,7 +165,7 @@ def _sessions(tree: ast.Module) -> Iterator[str]:
         endings = ["", *_pythons(given.get("python"))]
         yield from (f"{name}{ending}" for ending in endings)
         if "parametrize" in decorators:
-            # A parameter may be the Python itself, whose sessions are called NAME-VERSION.
+            # The parameter may be the Python version itself; such sessions are called NAME-VERSION.
             yield from (f"{name}(*)", f"{name}-*")
 
 
@@ -175,7 +175,7 @@ def _called(decorator: ast.expr) -> str:
 
 
 def _pythons(said: ast.expr | None) -> list[str]:
-    """What Nox puts behind a session's name for each Python that it may have."""
+    """Return the suffixes that Nox adds to a session's name, for each of its Pythons."""
     if said is None or (isinstance(said, ast.Constant) and not isinstance(said.value, str)):
         return []
     versions = said.elts if isinstance(said, ast.List | ast.Tuple | ast.Set) else [said]

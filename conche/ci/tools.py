@@ -1,4 +1,4 @@
-"""The tools that check workflow files: the JSON Schema, act, zizmor, shellcheck. argv in, findings out."""
+"""Check workflow files with other tools: the JSON Schema, act, zizmor, shellcheck."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = ["examine", "tool"]
 TIMEOUT = 60.0
 
 BOOTSTRAP = "scripts/bootstrap"
-"""What installs everything for a checkout of the toolkit."""
+"""Installs everything for a checkout of the toolkit."""
 
 _ACT = re.compile(r"Line: (?P<line>\d+) Column (?P<column>\d+): (?P<text>.*)")
 _MASKED = re.compile(r"\$\{\{.*?\}\}", re.DOTALL)
 
 
 def tool(name: str) -> str:
-    """A program that stands beside the Python in use, as wheels install it, or on PATH.
+    """Return the path of a program beside the Python in use, where wheels install it, or else on PATH.
 
     Raises:
         Unreachable: neither has it.
@@ -43,14 +43,14 @@ def tool(name: str) -> str:
 
 
 def _missing(name: str) -> Unreachable:
-    """The error for what comes with the extra `ci`, or from anywhere else."""
-    # By its name alone pip would look for the toolkit of a checkout in an index, where anybody may have put one.
+    """Return the error for a missing tool: the extra `ci` installs it, or in a checkout the bootstrap script."""
+    # In a checkout, pip would look for `conche` in an index, where anybody may have put one.
     how = "pip install 'conche[ci]'    # with `conche[ci]` in the requirements it stays" if is_packaged() else BOOTSTRAP
     return Unreachable("tool-missing", f"{name} is not installed.", next_command=how)
 
 
 def examine(root: Path, workflows: Sequence[Workflow]) -> list[Finding]:
-    """What all tools find, asked at the same time."""
+    """Return the findings of all tools, which run at the same time."""
     documents = [workflow.document for workflow in workflows]
     with ThreadPoolExecutor(max_workers=4) as pool:
         asked = [
@@ -63,7 +63,7 @@ def examine(root: Path, workflows: Sequence[Workflow]) -> list[Finding]:
 
 
 def _schema(documents: Sequence[Document]) -> Iterator[Finding]:
-    """SchemaStore's schema of workflow files, which check-jsonschema carries along."""
+    """Validate against SchemaStore's schema of workflow files, which check-jsonschema bundles."""
     from importlib.resources import files
 
     try:
@@ -96,7 +96,7 @@ def _act(root: Path, document: Document) -> Iterator[Finding]:
 
 
 def _zizmor(root: Path, documents: Sequence[Document]) -> Iterator[Finding]:
-    """Files and not the folder: zizmor finds none in one that is called .gitea."""
+    """Run zizmor on the files, not on their folder: it finds none in a folder called .gitea."""
     argv = [tool("zizmor"), "--offline", "--no-progress", "--format", "json"]
     answer = run([*argv, *(document.file for document in documents)], cwd=root, timeout=TIMEOUT)
     try:
@@ -120,7 +120,7 @@ def _shellcheck(workflow: Workflow) -> Iterator[Finding]:
         for step in job.steps:
             if not step.run.strip() or step.interpreter not in SHELLS:
                 continue
-            # An expression is text by the time the shell sees it: any word without quotes stands for it.
+            # The shell never sees an expression, only its value: replace it with an unquoted word.
             script = _MASKED.sub("expression", step.run)
             answer = run(
                 [tool("shellcheck"), "--shell", step.interpreter, "--severity", "info", "--format", "json", "-"],

@@ -1,4 +1,4 @@
-"""Which workflows an event starts: the filters by branch and by path, which act leaves out.
+"""Decide which workflows an event starts, by the branch and path filters, which act ignores.
 
 Source: https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-syntax#filter-pattern-cheat-sheet
 """
@@ -17,10 +17,10 @@ _SIGN = re.compile(r"\*\*/|\*\*|\*|\[[^\]]*\]|\\.|.", re.DOTALL)
 
 
 def starts(workflow: Workflow, event: str, branch: str, changed: Collection[str] | None = None) -> bool:
-    """Whether an event on a branch starts a workflow; for a pull request the branch is the one it goes into.
+    """Return whether an event on a branch starts a workflow; a pull request's branch is the one it goes into.
 
     Args:
-        changed: the files that the event brings; None where that is not known, and every filter of paths lets it pass.
+        changed: the files that the event changes; None if unknown, and then every path filter lets it pass.
     """
     if event not in workflow.triggers:
         return False
@@ -35,7 +35,7 @@ def starts(workflow: Workflow, event: str, branch: str, changed: Collection[str]
 
 
 def _brings(filters: Mapping[str, Any], changed: Collection[str]) -> bool:
-    """Whether a file that changed is one that the filters of paths ask for."""
+    """Return whether the path filters ask for one of the changed files."""
     if "paths" in filters:
         return any(matches(file, _patterns(filters["paths"])) for file in changed)
     if "paths-ignore" in filters:
@@ -44,7 +44,7 @@ def _brings(filters: Mapping[str, Any], changed: Collection[str]) -> bool:
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a name passes the patterns: the last one that fits decides, and `!` in front of it means no."""
+    """Return whether a name passes the patterns: the last match decides, and one that begins with `!` excludes."""
     passes = False
     for pattern in patterns:
         wanted = not pattern.startswith("!")
@@ -58,7 +58,7 @@ def _patterns(said: Any) -> Sequence[str]:
 
 
 def _regex(pattern: str) -> str:
-    """`*` stops at a slash and `**` does not; `?` and `+` repeat what stands before them, as in an expression."""
+    """Translate a pattern: `*` stops at a slash, `**` does not; `?` and `+` are quantifiers, as in a regex."""
     parts = []
     for sign in _SIGN.findall(pattern):
         if sign == "**/":

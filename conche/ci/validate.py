@@ -1,4 +1,4 @@
-"""ci.validate: our own rules, and the tools, over every workflow file."""
+"""ci.validate: check every workflow file by our own rules and with the tools."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["examine", "validate", "workflows"]
 
 
 def validate(call: Invocation) -> Outcome:
-    """Every finding in every workflow; exit code 1 where there is one."""
+    """Report every finding in every workflow; exit code 1 if there is one."""
     documents, broken = read_each(call.root, call.stack.ci.workflows)
     read = [parse(document) for document in documents]
     around = surroundings(call.root, call.stack, reader(call.root))
@@ -42,18 +42,18 @@ def validate(call: Invocation) -> Outcome:
 
 
 def _unreadable(file: str, error: WorkflowInvalid) -> Finding:
-    """The server makes a failed run of such a file, without jobs and without a word why."""
+    """Return the finding for a file that a server would turn into a failed run, without jobs and without a reason."""
     place = re.search(r":(\d+):\d+ is not YAML", error.message)
     return Finding(file, int(place[1]) if place else 1, "unreadable", error.message)
 
 
 def workflows(root: Path, stack: Stack) -> list[Workflow]:
-    """The workflows of a repository, by file name."""
+    """Return the workflows of a repository, by file name."""
     return [parse(document) for document in read_all(root, stack.ci.workflows)]
 
 
 def examine(root: Path, read: Sequence[Workflow], around: Surroundings) -> list[Finding]:
-    """What the rules and the tools find, in the order of the files."""
+    """Return the findings of the rules and the tools, in the order of the files."""
     found = tools.examine(root, read) if read else []
     for workflow in read:
         found += [*rules.examine(workflow, around), *commands.examine(workflow, around)]

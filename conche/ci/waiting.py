@@ -1,4 +1,4 @@
-"""Why a run goes on: for whom its jobs wait, told from what the server knows of runners."""
+"""Explain why a run has not ended: which runners its jobs wait for, from what the server knows of runners."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ GIVEN_UP = "where one was killed in the middle, the server gives its run up afte
 
 
 def explained(forge: Forge, run: Run, jobs: Sequence[Job], labels: Iterable[str]) -> list[str]:
-    """What keeps a run, in words; nothing where it has ended or the server does not tell of runners.
+    """Say in words what keeps a run; nothing if it has ended or the server does not list runners.
 
     Args:
-        labels: that workflows ask for, where the server tells neither the jobs that wait nor what they ask for.
+        labels: those that the workflows ask for, in case the run's jobs as listed do not say what they wait for.
     """
     if ended(run.state) or not forge.can("runner-list"):
         return []

@@ -1,4 +1,4 @@
-"""What a workflow says, as values: triggers, jobs, steps. What is not well shaped is left to the schema's complaint."""
+"""Workflows as values: triggers, jobs, steps. Malformed parts are ignored here; the schema check reports them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conche.ci.document import Document, Where
 __all__ = ["SHELLS", "Job", "Step", "Workflow", "needed", "ordered", "parse"]
 
 SHELLS = ("bash", "sh")
-"""Shells whose text is looked into; the others speak languages of their own."""
+"""Shells whose scripts are checked; the others have languages of their own."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Step:
 
     Attributes:
         where: its place in the file.
-        run: the shell text; empty where it uses an action.
-        interpreter: the shell or other program that reads it, by the step or the defaults of its job or workflow.
+        run: the script; empty if it uses an action.
+        interpreter: the shell or other program that runs it, set by the step or the defaults of its job or workflow.
     """
 
     where: Where
@@ -41,7 +41,7 @@ class Job:
     """One job of a workflow.
 
     Attributes:
-        runs_on: labels; empty where an expression decides.
+        runs_on: labels, without those that an expression decides.
         outputs: expressions by name.
         calls: the reusable workflow that it calls, instead of steps.
     """
@@ -77,7 +77,7 @@ class Workflow:
 
 
 def parse(document: Document) -> Workflow:
-    """The workflow of a document."""
+    """Return the workflow in a document."""
     content = _mapping(document.content)
     shell = _default_shell(content)
     jobs = {name: _job(name, _mapping(job), shell) for name, job in _mapping(content.get("jobs")).items()}
@@ -91,7 +91,7 @@ def parse(document: Document) -> Workflow:
 
 
 def ordered(workflow: Workflow) -> list[str]:
-    """The jobs, each after those that it needs; as they are written where they need each other in a circle."""
+    """Return the jobs, each after those that it needs; in file order if they need each other in a circle."""
     needs = {name: [need for need in job.needs if need in workflow.jobs] for name, job in workflow.jobs.items()}
     try:
         return list(TopologicalSorter(needs).static_order())
@@ -100,7 +100,7 @@ def ordered(workflow: Workflow) -> list[str]:
 
 
 def needed(workflow: Workflow, job: str) -> set[str]:
-    """A job, and all that it needs."""
+    """Return a job and all that it needs, directly or not."""
     found: set[str] = set()
     left = [job]
     while left:
@@ -146,7 +146,7 @@ def _job(name: str, said: Mapping[str, Any], shell: str) -> Job:
 
 
 def _step(said: Mapping[str, Any], where: Where, shell: str) -> Step:
-    # It may be a path with options, such as `/bin/bash -e {0}`.
+    # `shell` may be a path with options, such as `/bin/bash -e {0}`.
     program = (_text(said.get("shell")) or shell or "bash").split(maxsplit=1)[:1]
     return Step(
         where=where,

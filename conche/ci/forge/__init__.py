@@ -1,4 +1,4 @@
-"""Gitea and Forgejo by their HTTP API: what they have in common, and what only some of their versions can do."""
+"""Gitea and Forgejo through their HTTP APIs: what they have in common, and what only some versions can do."""
 
 from conche.ci.forge.forge import Forge
 from conche.ci.forge.values import Job, Run, Runner

@@ -1,4 +1,4 @@
-"""One HTTP connection to a server, with its errors in our words. The token goes into a header and nowhere else."""
+"""An HTTP connection to a server, with its errors translated into ours. The token is sent only in a header."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 __all__ = ["CORRECT", "Client", "TooManyRequests"]
 
 TIMEOUT = 20.0
-"""Seconds for one answer."""
+"""Seconds to wait for one answer."""
 
 
 CORRECT = "correct ci.server in stack.yaml"
-"""What is left to do where an address does not answer."""
+"""The advice that remains if an address does not answer."""
 
 
 class TooManyRequests(Unreachable):
-    """The server wants to be asked less often; `after` is when, in seconds."""
+    """The server wants to be asked less often: again after `after` seconds."""
 
     after: float = 60.0
 
@@ -35,8 +35,8 @@ class Client:
 
     Args:
         address: http:// or https://, without a slash at its end.
-        token: None asks as nobody.
-        advice: what to type where it does not answer.
+        token: None calls anonymously.
+        advice: returns what to type if the server does not answer.
     """
 
     def __init__(self, address: str, token: Secret | None, advice: Callable[[], str] = lambda: CORRECT) -> None:
@@ -46,12 +46,12 @@ class Client:
         self._http: httpx.Client | None = None
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         if self._http is not None:
             self._http.close()
 
     def server(self) -> Server:
-        """What answers there. Forgejo 1.21 told a version like Gitea's; it is known by an address of its own."""
+        """Ask what answers there. Forgejo 1.21 gave a version like Gitea's; it is known by an endpoint of its own."""
         said = str(self.json("GET", "/version").get("version", ""))
         if "+gitea" in said:
             return server_of(said, forgejo=True)
@@ -59,10 +59,10 @@ class Client:
         return server_of(said, forgejo=own.status_code == 200)
 
     def json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The answer of a call, from its JSON; an empty answer is {}.
+        """Make a call and return its decoded JSON; an empty answer is {}.
 
         Raises:
-            Unreachable: no answer, or one that is no JSON.
+            Unreachable: no answer, or one that is not JSON.
         """
         answer = self.call(method, path, body)
         if not answer.content:
@@ -73,13 +73,13 @@ class Client:
             raise self._no_json(answer) from None
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
-        """A call below `/api/v1`.
+        """Make a call below `/api/v1`.
 
         Raises:
             NotFound: 404 and 405.
             KeyUnusable: 401 and 403.
             TooManyRequests: 429.
-            Unreachable: no connection, no trust in its certificate, or an error of the server's own.
+            Unreachable: no connection, an untrusted certificate, or an error of the server's own.
         """
         answer = self._send(method, f"/api/v1{path}", body)
         if not answer.is_success:
@@ -94,7 +94,7 @@ class Client:
                 headers = {"Accept": "application/json, text/plain"}
                 if self._token is not None:
                     headers["Authorization"] = f"token {self._token.reveal()}"
-                # A proxy does not help on the way to this machine.
+                # A proxy could not reach this machine's own addresses.
                 direct = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
                 self._http = httpx.Client(base_url=self.address, headers=headers, timeout=TIMEOUT, mounts=direct)
             return self._http.request(method, path, json=body)
@@ -182,7 +182,7 @@ class Client:
         )
 
     def new_token(self) -> str:
-        """Where a token comes from."""
+        """Say how to make a token."""
         return (
             f"open {self.address}/user/settings/applications, make a token with the scope write:repository, then\n"
             "export FORGEJO_TOKEN=…    # or: read -rs FORGEJO_TOKEN && export FORGEJO_TOKEN"
@@ -196,7 +196,7 @@ def _right(answer: httpx.Response) -> str:
 
 
 def _words(answer: httpx.Response) -> list[str]:
-    """The server's own words."""
+    """Return the server's own error message, if it gave one."""
     try:
         said = answer.json()
     except ValueError:

@@ -1,4 +1,4 @@
-"""What is asked of a server, whatever its kind and version; what its version lacks is refused with a web address."""
+"""Ask a server of any kind and version; what its version lacks is refused with the address of a web page."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ class Forge:
         return f"{self.client.address}/{self.repository}"
 
     def can(self, operation: str) -> bool:
-        """Whether this server's version has it."""
+        """Return whether this server's version has an operation."""
         return find(self.server, operation) is not None
 
     def operations(self) -> dict[str, bool]:
-        """Every operation, and whether this server has it."""
+        """Return every operation, and whether this server has it."""
         return {operation: self.can(operation) for operation in dict.fromkeys(route.operation for route in ROUTES)}
 
     def described(self) -> Mapping[str, Any]:
-        """The repository as the server tells it: permissions, whether Actions are on."""
+        """Return the server's description of the repository: permissions, whether Actions are on."""
         try:
             said: Mapping[str, Any] = self.client.json("GET", f"/repos/{self.repository}")
         except NotFound as error:
@@ -70,7 +70,7 @@ class Forge:
         return said
 
     def exists(self) -> bool:
-        """Whether the server has the repository, as far as the token may see."""
+        """Return whether the server has the repository, as far as the token may see."""
         try:
             self.described()
         except NotFound:
@@ -78,37 +78,37 @@ class Forge:
         return True
 
     def user(self) -> str:
-        """Whose token it is."""
+        """Return the account that the token belongs to."""
         return str(self.client.json("GET", "/user")["login"])
 
     def create(self) -> None:
-        """Make the repository, private and empty."""
+        """Create the repository, private and empty."""
         owner, _, name = self.repository.partition("/")
         path = "/user/repos" if owner == self.user() else f"/orgs/{quote(owner)}/repos"
         self.client.json("POST", path, {"name": name, "private": True, "auto_init": False, "default_branch": "main"})
 
     def switch_actions(self, *, on: bool) -> None:
-        """Let pushes start workflows, or not."""
+        """Turn Actions on or off: whether pushes start workflows."""
         self.client.json("PATCH", f"/repos/{self.repository}", {"has_actions": on})
 
     def tells_push(self, branch: str, commit: str) -> bool:
-        """Whether the repository's feed tells of a push: the server takes it from a queue once git has gone."""
+        """Return whether the repository's feed shows a push: the server handles it from a queue after git has ended."""
         told = self._entries(self.client.json("GET", f"/repos/{self.repository}/activities/feeds?limit=50") or [])
         of_branch = (one for one in told if str(one.get("ref_name")).removeprefix("refs/heads/") == branch)
         return any(commit in str(one.get("content")) for one in of_branch)
 
     def protected(self) -> set[str]:
-        """The branches, or patterns of them, that have rules."""
+        """Return the branches, or patterns of branches, that have protection rules."""
         said = self._entries(self.client.json("GET", f"/repos/{self.repository}/branch_protections") or [])
         return {str(one.get("rule_name") or one.get("branch_name")) for one in said}
 
     def protect(self, branch: str) -> None:
-        """Let nobody push to a branch: it changes by pull requests alone."""
+        """Forbid pushes to a branch: it changes through pull requests only."""
         rule = {"rule_name": branch, "branch_name": branch, "enable_push": False}
         self.client.json("POST", f"/repos/{self.repository}/branch_protections", rule)
 
     def runs(self, limit: int, branch: str = "") -> list[Run]:
-        """The newest runs, newest first."""
+        """Return the newest runs, newest first."""
         return [self._settled(run) for run in self._listed(limit, branch)]
 
     def _listed(self, limit: int, branch: str) -> list[Run]:
@@ -121,7 +121,7 @@ class Forge:
         return sorted(found, key=lambda run: run.number, reverse=True)[:limit]
 
     def _is_of(self, run: Run, branch: str) -> bool:
-        """Whether a run is of a branch, or of a pull request: by its number, or by the branch that it comes from."""
+        """Return whether a run is of a branch, or of a pull request named by its number or source branch."""
         name = run.branch.removeprefix("refs/heads/")
         if not name.startswith("#"):
             return name == branch
@@ -137,12 +137,15 @@ class Forge:
         return self._heads[pull]
 
     def run_of(self, commit: str) -> Run | None:
-        """The run of a commit, the first one where it has several; None while the server has made none."""
+        """Return the run of a commit; None while the server has created none.
+
+        Of several, one that has not ended comes first, then the one with the lowest number.
+        """
         runs = [run for run in self._listed(50, "") if run.commit and commit.startswith(run.commit)]
         return self._settled(min(runs, key=lambda run: (ended(run.state), run.number))) if runs else None
 
     def run(self, number: int | None, branch: str = "") -> Run:
-        """The run of that number, or the newest.
+        """Return the run of that number, or the newest.
 
         Raises:
             NotFound: there is none among the newest fifty.
@@ -160,9 +163,10 @@ class Forge:
         return self._settled(chosen[0])
 
     def _settled(self, run: Run) -> Run:
-        """The same; one that is known by its listed jobs alone has not ended while the server waits for others of it.
+        """Return the run, still running if it seems to have succeeded but some of its jobs are pending.
 
-        Servers write a commit status for every job when a run begins.
+        That can happen to a run that is known only by its listed jobs. When a run begins, servers write a commit
+        status for every job.
         """
         if run.id is not None or run.state != "success":
             return run
@@ -175,7 +179,7 @@ class Forge:
         return replace(run, state="running") if pending else run
 
     def jobs(self, run: Run) -> tuple[Job, ...]:
-        """The jobs of a run: told with it, told by the list of jobs, or none where the server tells neither."""
+        """Return the jobs of a run: from the run itself or the list of jobs, or none if the server has neither."""
         if run.id is not None and self.can("run-jobs"):
             return tuple(job_of(one) for one in self._entries(self._json("run-jobs", run=run.id)))
         if run.jobs or not self.can("task-list"):
@@ -184,16 +188,16 @@ class Forge:
         return next((one.jobs for one in listed if one.number == run.number), ())
 
     def log(self, job: Job, page: str = "") -> str:
-        """What a job wrote.
+        """Return the log of a job.
 
         Args:
-            page: of its run, where a person reads it.
+            page: of its run, where a person can read the log.
         """
         route = self._route("job-log", page)
         return self.client.call(route.method, self._path(route, job=job.id)).text
 
     def dispatch(self, workflow: str, ref: str, inputs: Mapping[str, str]) -> str:
-        """Start a workflow; the page of its run, or of all of them where the server does not tell.
+        """Start a workflow; return the page of its run, or of all runs if the server does not say which.
 
         Raises:
             NotFound: the server has no such branch or tag.
@@ -203,7 +207,7 @@ class Forge:
         try:
             said = self._json("dispatch", body, query=query, workflow=workflow)
         except (NotFound, Unreachable) as error:
-            # Forgejo calls what it does not find there a failure of its own, and says to administrators alone why.
+            # Forgejo reports a missing ref as an internal error, and tells only administrators why.
             if error.code in ("server-failed", "server-has-no-such-thing"):
                 self._require_ref(ref, error)
             raise
@@ -229,52 +233,52 @@ class Forge:
         ) from error
 
     def rerun(self, run: Run, *, failed: bool) -> None:
-        """Run all jobs again, or those that failed."""
+        """Run all jobs of a run again, or only those that failed."""
         self._route("rerun-failed" if failed else "rerun", run.url)
         self._json("rerun-failed" if failed else "rerun", {}, run=run.id)
 
     def cancel(self, run: Run) -> None:
-        """End a run."""
+        """Cancel a run."""
         self._route("cancel", run.url)
         self._json("cancel", {}, run=run.id)
 
     def put_secret(self, name: str, value: Secret) -> bool:
-        """Put an Actions secret; returns whether it is new."""
+        """Put an Actions secret; return whether it is new."""
         route = self._route("secret-put")
         answer = self.client.call(route.method, self._path(route, name=name), {"data": value.reveal()})
         return answer.status_code == 201
 
     def secret_names(self) -> list[str]:
-        """The names of the Actions secrets; values are never told."""
+        """Return the names of the Actions secrets; servers never tell the values."""
         return sorted(str(one["name"]) for one in self._entries(self._json("secret-list")))
 
     def runners(self, *, own: bool = False) -> list[Runner]:
-        """The repository's runners; Forgejo tells those of the whole server that serve it too, unless `own`."""
+        """Return the repository's runners; on Forgejo also those of the whole server that serve it, unless `own`."""
         query = {"visible": "true"} if self.server.kind == "forgejo" and not own else {}
         return [runner_of(one) for one in self._entries(self._json("runner-list", query=query))]
 
     def create_runner(self, name: str) -> tuple[str, Secret]:
-        """Register a runner for this repository alone; the uuid and the token that it is to come to work with."""
+        """Register a runner for this repository only; return the uuid and the token with which it is to connect."""
         said = self._json("runner-create", {"name": name, "ephemeral": False})
         return str(said["uuid"]), Secret(str(said["token"]))
 
     def remove_runner(self, runner: Runner) -> None:
-        """Forget a registration: its token is refused from then on."""
+        """Remove a registration: its token is refused from then on."""
         self._json("runner-remove", runner=runner.id)
 
     def waiting(self, labels: Iterable[str]) -> list[Job]:
-        """The jobs that wait for a runner with these labels, or with some of them.
+        """Return the jobs that wait for a runner with some or all of these labels.
 
-        Forgejo lists those that a runner is at work on along with them.
+        Forgejo's list also contains those that a runner is working on.
         """
         said = self._json("job-waiting", query={"labels": quote(",".join(sorted(labels)))})
         jobs = [job_of(one) for one in self._entries(said or [])]
         return [job for job in jobs if job.state == "waiting"]
 
     def may_write(self) -> bool:
-        """Whether the token may change this repository, asked by a change that no server carries out.
+        """Return whether the token may change this repository, by asking for a change that no server carries out.
 
-        A name that begins with GITHUB_ is none for a secret; a token that may not write is refused before that is seen.
+        No secret's name may begin with GITHUB_, but a token that may not write is refused before the name is checked.
         """
         route = self._route("secret-put")
         try:
@@ -286,7 +290,7 @@ class Forge:
         return True
 
     def registration_token(self) -> Secret:
-        """With it a runner registers itself."""
+        """Return the token with which a runner registers itself."""
         return Secret(str(self._json("registration-token")["token"]))
 
     def _json(
@@ -321,7 +325,7 @@ class Forge:
         )
 
     def _page(self, operation: str) -> str:
-        """Where a person does by hand what the API does not do."""
+        """Return the page where a person does by hand what the API cannot do."""
         if operation.startswith("secret"):
             return f"{self.web}/settings/actions/secrets"
         if operation.startswith(("runner", "registration")):
@@ -338,7 +342,7 @@ class Forge:
 
     @staticmethod
     def _entries(said: Any) -> Iterable[Mapping[str, Any]]:
-        """The list in an answer: Gitea wraps it with a count, Forgejo mostly does not."""
+        """Return the list in an answer: Gitea wraps it in an object with a count, Forgejo mostly does not."""
         if isinstance(said, list):
             return said
         return next((value for value in said.values() if isinstance(value, list)), [])

@@ -1,6 +1,6 @@
-"""The token that `ci.setup` keeps: a file of mode 600 beside the keys, in no secret store and no backup of one.
+"""The token that `ci.setup` keeps: a file of mode 600 beside the keys, outside the secret store and its backups.
 
-Its first line is the server that it is for, so that no other one is ever sent it.
+Its first line is the address of its server, so that it is never sent to another one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FILE = Path(".sops/forge-token")
 
 
 def kept(root: Path, address: str) -> Secret | None:
-    """The token for this server, if one is kept.
+    """Return the token for this server, if one is kept.
 
     Raises:
         KeyUnusable: others may read the file.
@@ -39,14 +39,14 @@ def kept(root: Path, address: str) -> Secret | None:
 
 
 def keep(root: Path, address: str, token: Secret) -> bool:
-    """Keep the token for this server instead of what was kept; whether that changed anything."""
+    """Keep the token for this server, replacing any kept before; return whether the file changed."""
     file = root / FILE
     file.parent.mkdir(mode=0o700, exist_ok=True)
     return write_atomic(file, f"{address}\n{token.reveal()}\n".encode(), mode=0o600)
 
 
 def helper(root: Path) -> str:
-    """What git runs to learn the password for this server (gitcredentials(7)): the token is in no argv."""
+    """Return git's credential helper for this server (gitcredentials(7)), which keeps the token out of any argv."""
     file = shlex.quote(str(root / FILE))
     return (
         f'!f() {{ test "$1" != get || {{ echo username=token; printf "password=%s\\n" "$(sed -n 2p {file})"; }}; }}; f'

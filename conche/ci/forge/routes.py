@@ -1,4 +1,4 @@
-"""Which server answers which call, from which version on.
+"""Which server has which call, since which version.
 
 Source: `templates/swagger/v1_json.tmpl` of Gitea 1.21 to 1.26 and Forgejo 1.21 to 16, at their tags.
 """
@@ -16,12 +16,12 @@ _ACTIONS = f"{_REPO}/actions"
 
 @dataclass(frozen=True)
 class Server:
-    """What answers at the address.
+    """The kind and version of the server at an address.
 
     Attributes:
         kind: gitea or forgejo.
         version: major and minor, to compare.
-        text: as it says it.
+        text: the version as the server gives it.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Route:
-    """One call, as one kind of server has it.
+    """One call on one kind of server.
 
     Attributes:
         since: the first version that has it.
@@ -73,7 +73,7 @@ ROUTES = (
     Route("run-list", "forgejo", (12, 0), "GET", f"{_ACTIONS}/runs"),
     Route("run-jobs", "gitea", (1, 25), "GET", f"{_ACTIONS}/runs/{{run}}/jobs"),
     Route("run-jobs", "forgejo", (16, 0), "GET", f"{_ACTIONS}/runs/{{run}}/jobs"),
-    # Gitea 1.24 has it too, and tells nobody the number of a job that it asks for: its list has those of the tasks.
+    # Gitea 1.24 has it too, but offers no way to learn the job's id: its list gives those of the tasks.
     Route("job-log", "gitea", (1, 25), "GET", f"{_ACTIONS}/jobs/{{job}}/logs"),
     Route("job-log", "forgejo", (16, 0), "GET", f"{_ACTIONS}/jobs/{{job}}/logs"),
     Route("rerun", "gitea", (1, 26), "POST", f"{_ACTIONS}/runs/{{run}}/rerun"),
@@ -85,12 +85,12 @@ ROUTES = (
 
 
 def find(server: Server, operation: str) -> Route | None:
-    """The route of an operation on a server; None where its version has none."""
+    """Return the route of an operation on a server; None if its version has none."""
     return next((route for route in ROUTES if route.operation == operation and route.answers(server)), None)
 
 
 def first_versions(operation: str) -> str:
-    """Who has it, for people: `Gitea from 1.26 on`."""
+    """Say which servers have an operation, such as `Gitea from 1.26 on`."""
     since: dict[str, tuple[int, int]] = {}
     for route in ROUTES:
         if route.operation == operation:
@@ -104,7 +104,7 @@ def _text(version: tuple[int, int]) -> str:
 
 
 def server_of(said: str, *, forgejo: bool) -> Server:
-    """A server by the version it tells. Forgejo from 7 on says which Gitea it stems from, as in 11.0.1+gitea-1.22.0."""
+    """Return the server with this version text; from Forgejo 7 on it names a Gitea too, as in 11.0.1+gitea-1.22.0."""
     numbers = [int(number) for number in re.findall(r"\d+", said)[:2]]
     major, minor = (*numbers, 0, 0)[:2]
     return Server("forgejo" if forgejo or "+gitea" in said else "gitea", (major, minor), said)

@@ -1,4 +1,4 @@
-"""What servers tell, in one form: runs, jobs, runners. Each kind of server has its own words for them."""
+"""Runs, jobs and runners in one form, whichever words a kind of server has for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STATES = {
     "canceled": "cancelled",
 }  # fmt: skip
 _DECIDES = ("running", "waiting", "blocked", "failure", "cancelled", "success", "skipped", "unknown")
-"""A run is in the first of these states that one of its jobs is in: it goes on until all have ended."""
+"""The first of these states that one of its jobs is in is the state of a run: it goes on until all jobs have ended."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Run:
     """One run of a workflow.
 
     Attributes:
-        id: what the API calls it; None where the server tells its jobs only.
+        id: its id in the API; None if the server lists only its jobs.
         number: what people and web pages call it.
-        jobs: where the server tells them along with the run.
+        jobs: filled if the server lists them along with the run.
     """
 
     id: int | None
@@ -51,11 +51,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Runner:
-    """A runner that the server knows; `state` is its own word: online, offline, idle, active.
+    """A runner that the server knows; `state` is the server's own word: online, offline, idle, active.
 
     Attributes:
-        id: what the API calls this registration.
-        uuid: what the runner calls itself; empty where the server does not tell it. Two may have one name.
+        id: the API's id of this registration.
+        uuid: what the runner identifies itself by; empty if the server does not tell. Two may share a name.
     """
 
     name: str
@@ -66,18 +66,18 @@ class Runner:
 
 
 def ended(state: str) -> bool:
-    """Whether nothing more will happen to a run or job."""
+    """Return whether nothing more will happen to a run or job."""
     return state in ("success", "failure", "cancelled", "skipped")
 
 
 def _state(said: Mapping[str, Any]) -> str:
-    """Gitea tells that it is over and how it went apart, Forgejo in one word."""
+    """Return our word for a state: Gitea has separate fields for its end and its result, Forgejo has one."""
     word = str(said.get("conclusion") or said.get("status") or "unknown").lower()
     return _STATES.get(word, word)
 
 
 def run_of(said: Mapping[str, Any]) -> Run:
-    """A run as Gitea or Forgejo tells it."""
+    """Return the run in Gitea's or Forgejo's JSON."""
     workflow = str(said.get("workflow_id") or said.get("path") or "").partition("@")[0].rpartition("/")[2]
     branch = str(said.get("head_branch") or said.get("prettyref") or "")
     return Run(
@@ -96,21 +96,22 @@ def run_of(said: Mapping[str, Any]) -> Run:
 
 
 def _time(said: Any) -> str:
-    """Servers tell the year 0 or 1970 for what has not begun."""
+    """Return a time; empty for the year 1 or 1970, which servers give for what has not begun."""
     text = str(said or "")
     return "" if text.startswith(("0001-", "1970-")) else text
 
 
 def job_of(said: Mapping[str, Any]) -> Job:
-    """A job as either server tells it."""
+    """Return the job in either server's JSON."""
     labels = said.get("labels") or said.get("runs_on") or ()
     return Job(said["id"], str(said.get("name", "")), _state(said), tuple(map(str, labels)))
 
 
 def runs_of_tasks(said: Iterable[Mapping[str, Any]]) -> list[Run]:
-    """Runs put together from the list of jobs, which older servers have alone.
+    """Build runs from the list of jobs, since older servers have only that.
 
-    A job is listed once a runner has it, so what is listed may have ended and the run not; and again for each attempt.
+    A job is listed only once a runner has taken it, so all that is listed may have ended while the run has not.
+    Each attempt is listed again.
     """
     by_number: dict[int, list[Mapping[str, Any]]] = {}
     for task in said:
@@ -128,7 +129,7 @@ def runs_of_tasks(said: Iterable[Mapping[str, Any]]) -> list[Run]:
 
 
 def runner_of(said: Mapping[str, Any]) -> Runner:
-    """A runner: Gitea's labels are objects, Forgejo's are text."""
+    """Return the runner in either server's JSON: Gitea's labels are objects, Forgejo's are text."""
     labels = tuple(str(one["name"] if isinstance(one, dict) else one) for one in said.get("labels") or ())
     state = "active" if said.get("busy") else str(said.get("status") or "unknown")
     return Runner(str(said.get("name", "")), state, labels, int(said.get("id") or 0), str(said.get("uuid") or ""))

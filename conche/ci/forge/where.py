@@ -1,4 +1,4 @@
-"""Which server, which repository there, and with which token."""
+"""Find the server, the repository on it, and the token."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ __all__ = [
 ]
 
 SECOND = "forge"
-"""The remote that counts before origin: `ci.setup` adds it where origin is another server."""
+"""The remote that takes precedence over origin: `ci.setup` adds it if origin is on another server."""
 
 TOKENS = ("FORGEJO_TOKEN", "GITEA_TOKEN")
-"""Variables that may hold a token; a declared secret with one of these as its variable does too."""
+"""Variables that may hold a token; a declared secret with one of these as its variable counts too."""
 
 TOKEN_FILE = "FORGEJO_TOKEN_FILE"  # noqa: S105 - the name of a variable
-"""Variable with the path of a file that holds one."""
+"""Variable with the path of a file that holds a token."""
 
 _SCP = re.compile(r"(?:[^@/]+@)?(?P<host>[^:/]+):(?P<path>[^/].*)")
 
 
 def connect(call: Invocation, *, anonymous: bool = False) -> Forge:
-    """The server of this repository.
+    """Return this repository on its server.
 
     Args:
-        anonymous: without a token it is asked as nobody; else that is refused.
+        anonymous: go on without a token if there is none, instead of refusing.
 
     Raises:
         Refused: neither stack.yaml nor git's origin says where it is.
@@ -55,7 +55,7 @@ def connect(call: Invocation, *, anonymous: bool = False) -> Forge:
 
 
 def reach(call: Invocation, address: str, repository: str, *, anonymous: bool = False) -> Forge:
-    """A repository on a server; else as `connect`."""
+    """Return a repository on a given server; otherwise like `connect`."""
     token = _token(call, address)
     client = Client(address, token, lambda: _unreachable(call))
     if token is not None and not (token.reveal().isascii() and token.reveal().isprintable()):
@@ -75,23 +75,23 @@ def reach(call: Invocation, address: str, repository: str, *, anonymous: bool = 
 
 
 def _unreachable(call: Invocation) -> str:
-    """What to type where the server does not answer: it may be one of this stack's own."""
+    """Return what to type if the server does not answer: it may be a service of this stack."""
     here = serving(call.root, call.stack)
     return f"invoke env.status --env {here}    # or {CORRECT}" if here else CORRECT
 
 
 def repository(call: Invocation) -> str:
-    """This repository on its server, OWNER/NAME; empty where neither stack.yaml nor git's origin says it."""
+    """Return this repository's OWNER/NAME on its server; empty if neither stack.yaml nor git's remote says it."""
     return _said(call)[1]
 
 
 def place_said(call: Invocation, own: str = "") -> tuple[str, str]:
-    """The address of the server and OWNER/NAME on it, each empty where nobody says it.
+    """Return the address of the server and OWNER/NAME on it, each empty if nothing says it.
 
-    A remote that is elsewhere, such as where this was cloned from, says nothing about the server.
+    A remote on another server, such as the one this was cloned from, does not determine the name.
 
     Args:
-        own: the address of a server of this stack, which counts before git's remotes.
+        own: the address of a server of this stack, which takes precedence over git's remotes.
     """
     section, (_, _, remote) = call.stack.ci, _said(call)
     there, name = origin(remote) or ("", "")
@@ -117,7 +117,7 @@ def _place(call: Invocation) -> tuple[str, str]:
 
 
 def _said(call: Invocation) -> tuple[str, str, str]:
-    """Address, OWNER/NAME, each empty where nobody says it; and git's remote."""
+    """Return the address and OWNER/NAME, each empty if nothing says it, and git's remote."""
     section, remote = call.stack.ci, ""
     for name in (SECOND, "origin"):
         answer = run(["git", "-C", str(call.root), "remote", "get-url", name], timeout=10)
@@ -127,16 +127,16 @@ def _said(call: Invocation) -> tuple[str, str, str]:
 
 
 def without_password(remote: str) -> str:
-    """A remote's address as it may be shown."""
+    """Return a remote's address without its user and password, fit to be shown."""
     return re.sub(r"(?<=://)[^/@]*@", "", remote)
 
 
 def origin(remote: str) -> tuple[str, str] | None:
-    """The web address and owner/name of a git remote; over ssh the web is taken to be https on the same host."""
+    """Return the web address and owner/name of a git remote; for ssh, assume https on the same host."""
     try:
         parts = urlsplit(remote)
         port = f":{parts.port}" if parts.port else ""
-    except ValueError:  # a port that is no number, half an address
+    except ValueError:  # such as a port that is not a number
         return None
     if parts.scheme in ("http", "https") and parts.hostname:
         path = parts.path.strip("/").removesuffix(".git")
@@ -153,7 +153,7 @@ def origin(remote: str) -> tuple[str, str] | None:
 
 
 def _cut(path: str) -> tuple[str, str, str]:
-    """A server may live below a path of its own: the last two parts are owner and name."""
+    """Split a path into the server's prefix and its last two parts, owner and name."""
     parts = path.split("/")
     if len(parts) < 2 or not all(parts):
         return "", "", ""
@@ -162,7 +162,7 @@ def _cut(path: str) -> tuple[str, str, str]:
 
 
 def given_token() -> Secret | None:
-    """The token of this shell: in a variable, or in a file that one names.
+    """Return this shell's token: from a variable, or from the file that a variable names.
 
     Raises:
         KeyUnusable: there is no such file, or nothing in it.
@@ -186,7 +186,7 @@ def _no_token_in(file: str, why: str) -> KeyUnusable:
 
 
 def _token(call: Invocation, address: str) -> Secret | None:
-    """Of this shell, kept for this server, or from the encrypted file; the output redacts it from now on."""
+    """Find the token: in this shell, kept for this server, or in the encrypted file; output redacts it from now on."""
     token = given_token() or kept(call.root, address)
     section = call.stack.secrets
     named = [name for name, one in section.declared.items() if one.variable(name) in TOKENS] if section else []

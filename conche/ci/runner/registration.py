@@ -1,9 +1,9 @@
-"""Registering runners for one repository, so that they get its jobs.
+"""Register runners for one repository, so that they get its jobs.
 
-Forgejo from 15 on makes a registration by its API, and tells its uuid and token; both are kept as the runner's secret,
-`UUID:TOKEN`. Before, the server's own command is told 40 hexadecimal digits of ours, of which the first 16 stand for
-the uuid. That command must not name a repository: it writes the owner down as well, and a server before 16 gives a
-runner of both no more work once it has found none.
+Forgejo from 15 on registers a runner through its API and returns a uuid and a token; both are kept as the runner's
+secret, `UUID:TOKEN`. Before 15 we give the server's own command 40 hexadecimal digits, the first 16 of which make the
+uuid. That command must not name a repository: it would record the owner as well, and a server before 16 gives a
+runner with both no more work once it has found none.
 https://forgejo.org/docs/latest/admin/actions/registration/
 """
 
@@ -32,7 +32,7 @@ _MADE = re.compile(r"(?P<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):(?P<t
 
 
 def uuid_of(value: Secret | None) -> str:
-    """The uuid of a runner's secret; empty where it is none."""
+    """Return the uuid in a runner's secret; empty if the secret is malformed or missing."""
     text = value.reveal().strip() if value else ""
     made = _MADE.fullmatch(text)
     if made:
@@ -42,10 +42,10 @@ def uuid_of(value: Secret | None) -> str:
 
 @dataclass(frozen=True)
 class Registrations:
-    """What the server knows of our runners, and what it shall know.
+    """Our runners and their registrations on the server.
 
     Attributes:
-        values: the secrets as they are, by name.
+        values: the current secrets, by name.
     """
 
     forge: Forge
@@ -53,7 +53,7 @@ class Registrations:
     values: Mapping[str, Secret]
 
     def plan(self) -> list[Step]:
-        """What is to be done; nothing where every runner's secret is a registration that the server has."""
+        """Plan what is to be done; nothing if the server has each runner's registration and no old ones."""
         steps = []
         for runner in self.runners:
             ours, others = self._seen(runner)
@@ -64,9 +64,9 @@ class Registrations:
         return steps
 
     def make(self, call: Invocation) -> list[str]:
-        """Register what is not registered, keep what the server gave, and only then remove what was there before.
+        """Register what is not registered, store the new secrets, and only then remove old registrations.
 
-        A registration whose keeping was cut off is one of those that the next run removes.
+        If it is interrupted before a secret is stored, the next run removes that registration.
 
         Returns:
             What could not be removed, in words.
@@ -83,9 +83,9 @@ class Registrations:
         return left
 
     def _seen(self, runner: Runner) -> tuple[Known | None, list[Known]]:
-        """Our registration of a runner, and the others of its name.
+        """Return our registration of a runner, and the others of its name.
 
-        One that the server's command has made is none of ours: it may be of an owner and a repository at once.
+        A registration made by the server's command does not count as ours: it may have both an owner and a repository.
         """
         value = self.values.get(runner.secret)
         held = uuid_of(value) if value and ":" in value.reveal() else ""

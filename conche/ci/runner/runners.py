@@ -1,6 +1,6 @@
-"""ci.runner.*: registering runners with the server, bringing them up, what they do and say.
+"""ci.runner.*: register runners with the server, bring them up, show their state and logs.
 
-With Forgejo a runner is registered without a web page: `registration.py`.
+With Forgejo no web page is needed to register a runner: see `registration.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from conche.vault.values import PLACEHOLDERS, for_environment
 __all__ = ["logs", "status", "token", "up"]
 
 FORGEJO = SERVERS[0]
-"""Part of the image of a service that is Forgejo itself."""
+"""Part of the image name of a service that is Forgejo itself."""
 
 OF_OWNER = "this server cannot register a runner for one repository: all repositories of {owner} can use these runners"
 
@@ -40,7 +40,7 @@ UNSCOPED = "any repository of the server can use these runners: set ci.repositor
 
 
 def token(call: Invocation, *, show: bool) -> Outcome:
-    """The server's registration token: into a pipe as it is, on a terminal only with `show`."""
+    """Print the server's registration token: into a pipe as it is, on a terminal only with `show`."""
     if at_terminal(sys.stdout) and not show:
         raise Refused(
             "value-not-shown",
@@ -52,12 +52,12 @@ def token(call: Invocation, *, show: bool) -> Outcome:
 
 
 def up(call: Invocation, *, timeout: float | None) -> Outcome:
-    """Build the runners' image where it is missing, register them with Forgejo, and bring them up.
+    """Build the runners' images if missing, register the runners with Forgejo, and bring them up.
 
     Raises:
         NotFound: no Compose file describes a runner.
-        Refused: a runner has no token, and this server is told one.
-        Unreachable: what their image is made from cannot be had.
+        Refused: a runner has no token, and this server has to be told one.
+        Unreachable: a base image of theirs cannot be had.
     """
     found = _described(call)
     environment = found[0].environment
@@ -89,7 +89,7 @@ def up(call: Invocation, *, timeout: float | None) -> Outcome:
 
 
 def _require_tokens(call: Invocation, environment: str, found: Sequence[Runner]) -> None:
-    """Refuse before anything is started what would be refused afterwards, as far as the server can be asked."""
+    """Refuse missing tokens before anything is started, if the server is up and has to be told them."""
     try:
         told = _by_api(call, environment, found) is None
     except Unreachable:
@@ -99,7 +99,7 @@ def _require_tokens(call: Invocation, environment: str, found: Sequence[Runner])
 
 
 def _looked_at(call: Invocation, environment: str, found: Sequence[Runner], server: str) -> list[Step]:
-    """What is to be registered; a server that is not up yet knows nobody."""
+    """Plan what is to be registered: all runners, if the server is not up yet."""
     try:
         registrations = _by_api(call, environment, found)
     except Unreachable:
@@ -112,7 +112,7 @@ def _looked_at(call: Invocation, environment: str, found: Sequence[Runner], serv
 def _registered(
     call: Invocation, environment: str, found: Sequence[Runner], compose: Compose, server: str
 ) -> tuple[list[Step], list[str]]:
-    """Register the runners, by the API where the server has it and by its command where not; what is to be said."""
+    """Register the runners by the server's API, or by its command if it has none; return steps and warnings."""
     registrations = _by_api(call, environment, found)
     if registrations is not None:
         steps = registrations.plan()
@@ -125,7 +125,7 @@ def _registered(
 
 
 def _by_api(call: Invocation, environment: str, found: Sequence[Runner]) -> Registrations | None:
-    """The registrations of this repository; None where nobody says which it is, or the server has no API for them."""
+    """Return this repository's registrations; None if its name is not known or the server has no API for them."""
     if not repository(call):
         return None
     forge = connect(call)
@@ -135,7 +135,7 @@ def _by_api(call: Invocation, environment: str, found: Sequence[Runner]) -> Regi
 
 
 def status(call: Invocation) -> Outcome:
-    """Each runner as the engine and as the server sees it; exit code 1 when one does not work."""
+    """Show each runner as the engine and the server see it; exit code 1 if one does not work."""
     found = _described(call)
     compose = open_compose(call, found[0].environment)
     seen = {one.service: one for one in containers.of_project(compose.engine, compose.project)}
@@ -160,7 +160,7 @@ def status(call: Invocation) -> Outcome:
 
 
 def logs(call: Invocation, name: str | None, *, follow: bool, tail: int) -> Outcome:
-    """What the runners write, or one of them."""
+    """Show the logs of all runners, or of one."""
     found = _described(call)
     environment = found[0].environment
     chosen = [runner for runner in found if name in (None, runner.name, runner.service)]
@@ -185,14 +185,14 @@ def logs(call: Invocation, name: str | None, *, follow: bool, tail: int) -> Outc
     for runner in chosen:
         answer = inside.logs(profiled, environment, follow=follow, tail=tail, service=runner.service)
         said += answer.value if isinstance(answer.value, list) else []
-        # What is left to say there is that nothing was shown.
+        # Its lines only say that nothing was shown.
         silent += [runner.name] if answer.lines else []
     lines = [f"Runner {name} has no container, or its log is empty. Next: invoke ci.runner.status" for name in silent]
     return Outcome(value=said if call.output.as_json else None, lines=lines)
 
 
 def _described(call: Invocation) -> list[Runner]:
-    """The runners of one environment: the first that has some."""
+    """Return the runners of the first environment that has some."""
     found = described(call.root, call.stack)
     if not found:
         raise NotFound(
@@ -205,7 +205,7 @@ def _described(call: Invocation) -> list[Runner]:
 
 
 def _with_profiles(call: Invocation, environment: str, found: Sequence[Runner]) -> Invocation:
-    """The same call, in which the runners' profiles belong to their environment."""
+    """Return the call with the runners' profiles added to their environment."""
     stack = call.stack
     before = stack.environments[environment]
     profiles = dict.fromkeys((*before.profiles, *(one for runner in found for one in runner.profiles)))
@@ -214,7 +214,7 @@ def _with_profiles(call: Invocation, environment: str, found: Sequence[Runner]) 
 
 
 def _server(compose: Compose) -> str:
-    """The service that is Forgejo; empty where it is elsewhere, and runners register by themselves."""
+    """Return the service that is Forgejo; empty if it is elsewhere, where runners register themselves."""
     services = compose.configuration(hashed=False).services
     return next((name for name, service in services.items() if FORGEJO in service.image), "")
 
@@ -231,7 +231,7 @@ def _to_build(compose: Compose, found: Sequence[Runner]) -> list[Runner]:
 
 
 def _absent_bases(compose: Compose, building: Sequence[Runner]) -> list[str]:
-    """What the images that are to be built are made from, as far as the engine does not have it."""
+    """Return the base images that the images to be built need and the engine does not have."""
     services = compose.configuration(hashed=False).rendered["services"] if building else {}
     named: dict[str, None] = {}
     for runner in building:
@@ -261,11 +261,11 @@ def _empty(value: Secret | None) -> bool:
 
 
 def _register(compose: Compose, server: str, runner: Runner, value: Secret, owner: str) -> None:
-    """Tell Forgejo a runner's token. Telling it again changes its scope at most; its labels it tells by itself.
+    """Tell Forgejo a runner's token. Repeating it changes at most the scope; the runner reports its labels itself.
 
     Args:
-        owner: of the repositories whose jobs it takes; empty for those of the whole server. One repository cannot be
-            named: `registration.py` says why.
+        owner: of the repositories whose jobs it takes; empty for those of the whole server. It cannot be one
+            repository: `registration.py` says why.
     """
     from conche.process import run
 
@@ -277,7 +277,7 @@ def _register(compose: Compose, server: str, runner: Runner, value: Secret, owne
 
 
 def _known(call: Invocation) -> tuple[list[Known] | None, str]:
-    """What the server says of runners; None, with the reason, where it says nothing."""
+    """Return the runners that the server knows; None, with the reason, if it cannot be asked."""
     try:
         return connect(call).runners(), ""
     except ConcheError as error:
@@ -285,7 +285,7 @@ def _known(call: Invocation) -> tuple[list[Known] | None, str]:
 
 
 def _there(runner: Runner, known: Sequence[Known], values: Mapping[str, Secret]) -> str:
-    """What the server says of a runner: of the registration whose token it has, since two may have one name."""
+    """Say what the server reports of a runner: of the registration with its token, since two may share a name."""
     held = uuid_of(values.get(runner.secret))
     named = [one for one in known if one.name == runner.name]
     ours = [one for one in named if not held or not one.uuid or one.uuid == held]

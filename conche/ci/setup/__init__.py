@@ -1,1 +1,1 @@
-"""invoke ci.setup: from a checkout and a forge that is up to a repository whose first push is deployed."""
+"""invoke ci.setup: given a checkout and a running forge, make a repository whose first push is deployed."""

@@ -1,4 +1,4 @@
-"""The side of git: the remote, the branches, what is committed and pushed."""
+"""The git side of `ci.setup`: the remote, the branches, commits and pushes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from conche.process import Completed, run
 __all__ = ["Checkout"]
 
 QUIET = {"GIT_TERMINAL_PROMPT": "0"}
-"""Nobody is there to be asked for a password."""
+"""Keeps git from asking for a password, since nobody may be there to answer."""
 
 
 @dataclass(frozen=True)
 class Checkout:
-    """A checkout, and the repository on the server that it is to have.
+    """A checkout and its intended repository on the server.
 
     Attributes:
         address: of the server, without a slash at its end.
@@ -31,27 +31,27 @@ class Checkout:
     repository: str
 
     def git(self, *words: str, stdin: bytes = b"", timeout: float = 60) -> Completed:
-        """One command of git's here; whether it worked is the caller's to see."""
+        """Run a git command here; the caller checks whether it worked."""
         return run(["git", "-C", str(self.root), *words], stdin=stdin, extra_env=QUIET, timeout=timeout)
 
     def said(self, *words: str, stdin: bytes = b"") -> str:
-        """What such a command says; it has to work."""
+        """Run a git command that has to work, and return its output."""
         return self.git(*words, stdin=stdin).require(f"git {words[0]}").stdout.raw.strip()
 
     def remotes(self) -> dict[str, str]:
-        """The addresses of the remotes, by name."""
+        """Return the addresses of the remotes, by name."""
         return {name: self.said("remote", "get-url", name) for name in self.said("remote").split()}
 
     def remote(self) -> str:
-        """The remote that is this repository, of the two that `ci.*` looks at; empty where there is none."""
+        """Return which of the two remotes that `ci.*` looks at is this repository; empty if neither is."""
         here, there = (self.address, self.repository), self.remotes()
         return next((name for name in (SECOND, "origin") if name in there and origin(there[name]) == here), "")
 
     def new_remote(self) -> str:
-        """What the remote shall be called: origin, or beside one that is elsewhere forge.
+        """Return the name for the new remote: origin, or forge if origin is another repository.
 
         Raises:
-            Refused: both are there, and neither is this repository.
+            Refused: both exist, and neither is this repository.
         """
         there = self.remotes()
         name = "origin" if "origin" not in there else SECOND
@@ -65,15 +65,15 @@ class Checkout:
         return name
 
     def add_remote(self) -> None:
-        """Add it under the name that is free."""
+        """Add the remote under the free name."""
         self.said("remote", "add", self.new_remote(), f"{self.address}/{self.repository}.git")
 
     def knows_password(self) -> bool:
-        """Whether git takes the kept token for this server."""
+        """Return whether git uses the kept token for this server."""
         return self.git("config", "--local", "--get-all", self._credential).stdout.raw.strip() == helper(self.root)
 
     def tell_password(self) -> None:
-        """Let git take the kept token for this server, and nothing else."""
+        """Make git use the kept token for this server, and nothing else."""
         self.said("config", "--local", "--replace-all", self._credential, helper(self.root))
 
     @property
@@ -81,24 +81,24 @@ class Checkout:
         return f"credential.{self.address}.helper"
 
     def branches(self) -> list[str]:
-        """The local branches."""
+        """Return the local branches."""
         return self.said("for-each-ref", "--format=%(refname:short)", "refs/heads").split()
 
     def current(self) -> str:
-        """The branch that is checked out; empty for none."""
+        """Return the branch that is checked out; empty for none."""
         return self.git("symbolic-ref", "--short", "--quiet", "HEAD").stdout.raw.strip()
 
     def upstream(self, branch: str) -> str:
-        """The remote that `git push` takes for a branch; empty where nothing says it."""
+        """Return the remote that `git push` uses for a branch; empty if none is configured."""
         return self.git("config", "--get", f"branch.{branch}.remote").stdout.raw.strip()
 
     def follow(self, branch: str, remote: str) -> None:
-        """Let `git push` know where a branch goes."""
+        """Configure where `git push` sends a branch."""
         self.said("config", f"branch.{branch}.remote", remote)
         self.said("config", f"branch.{branch}.merge", f"refs/heads/{branch}")
 
     def head(self) -> str:
-        """The commit that is checked out.
+        """Return the commit that is checked out.
 
         Raises:
             Refused: there is none.
@@ -114,7 +114,7 @@ class Checkout:
         return answer.stdout.raw.strip()
 
     def changed(self, files: Sequence[str]) -> list[str]:
-        """Which of these files are not as the last commit has them."""
+        """Return which of these files differ from the last commit."""
         there = [file for file in files if (self.root / file).exists()]
         if not there:
             return []
@@ -122,7 +122,7 @@ class Checkout:
         return [entry[3:] for entry in listed.split("\0") if entry]
 
     def commit(self, files: Sequence[str], message: str) -> None:
-        """Commit these files alone, whatever else is staged."""
+        """Commit only these files, whatever else is staged."""
         self.said("add", "--", *files)
         made = self.git("commit", "--quiet", "--only", "--message", message, "--", *files)
         if not made.ok:
@@ -134,17 +134,17 @@ class Checkout:
             )
 
     def remote_heads(self, remote: str) -> dict[str, str]:
-        """The branches of the repository on the server, with the commit of each."""
+        """Return the branches of the repository on the server, with the commit of each."""
         listed = self.git("ls-remote", "--heads", remote).require("asking the repository for its branches")
         lines = (line.split("\t") for line in listed.stdout.raw.splitlines())
         return {ref.removeprefix("refs/heads/"): commit for commit, ref in lines}
 
     def contains(self, remote: str, commit: str) -> bool:
-        """Whether what is checked out goes on from a commit on the server."""
+        """Return whether a commit on the server is an ancestor of what is checked out."""
         if not self.git("cat-file", "-e", f"{commit}^{{commit}}").ok:
             self.git("fetch", "--quiet", remote, commit, timeout=600).require("fetching what the repository has")
         return self.git("merge-base", "--is-ancestor", commit, "HEAD").ok
 
     def push(self, remote: str, *refs: str) -> None:
-        """Push, without the hooks and settings of whoever works here."""
+        """Push these refs, without running hooks."""
         self.git("push", "--quiet", "--no-verify", remote, *refs, timeout=900).require(f"git push {' '.join(refs)}")

@@ -1,4 +1,4 @@
-"""The parts of `ci.setup`: for each, what is missing, and making that."""
+"""The parts of `ci.setup`: each has a function that plans what is missing, and one that makes it."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ __all__ = [
 
 
 CHANGE_SECRETS = frozenset({"recipient", "secret", "runner", "runners"})
-"""Kinds of subjects whose steps change the encrypted file, before it is committed."""
+"""Kinds of subjects whose steps change the encrypted file before it is committed."""
 
 
 def secrets(site: Site) -> list[Step]:
-    """A key of one's own, and a value for what has a usual one."""
+    """Plan a key of the user's own, and values for secrets that have a usual one."""
     section, store = opened(site.call.stack, site.call.root)
     if not store.file.exists() or demonstrates(store, section):
         return [Step("create", f"file {store.file.name}", "it has no key of your own yet")]
@@ -71,7 +71,7 @@ def _usual(site: Site) -> dict[str, Secret]:
 
 
 def make_secrets(site: Site) -> None:
-    """The file first; what is a placeholder in it gets its usual value."""
+    """Make the file if needed, then replace placeholders in it with their usual values."""
     section, store = opened(site.call.stack, site.call.root)
     if not store.file.exists() or demonstrates(store, section):
         for line in init(site.call, generate=True).lines:
@@ -83,7 +83,7 @@ def make_secrets(site: Site) -> None:
 
 
 def token(site: Site) -> list[Step]:
-    """A token that this server knows; one that is given is kept, so that the next command has it."""
+    """Plan a token that this server accepts; a given one is kept, so that the next command has it."""
     given = given_token()
     have = site.token
     if have is not None and _accepted(site, have):
@@ -105,12 +105,12 @@ def _accepted(site: Site, have: Secret) -> bool:
     except KeyUnusable as error:
         if error.code == "server-token-refused":
             return False
-        # It is known and may not read whose it is: what it has to do is asked of the repository.
+        # The token is known but may not read its account; `repository` checks what it has to be able to do.
     return True
 
 
 def make_token(site: Site) -> None:
-    """Keep the token that is given, or have the server make one."""
+    """Keep the given token, or have the server make one."""
     given = given_token()
     if given is None:
         assert site.own is not None
@@ -124,10 +124,10 @@ def make_token(site: Site) -> None:
 
 
 def repository(site: Site) -> list[Step]:
-    """The repository on the server; one that is there has to be ours to change.
+    """Plan the repository on the server; if it is there, we must be allowed to change it.
 
     Raises:
-        KeyUnusable: the token may not do what is to come.
+        KeyUnusable: the token may not do what the later parts need.
     """
     name = site.call.stack.name
     if site.token is None:
@@ -146,12 +146,12 @@ def repository(site: Site) -> list[Step]:
             looked_at=[forge.web],
             next_command=forge.client.new_token(),
         )
-    # A run that was cut off in between has left them so.
+    # An interrupted `ci.setup` can have left Actions off.
     return [] if said.get("has_actions", True) else [Step("set", "actions of the repository", "they are off")]
 
 
 def make_repository(site: Site) -> None:
-    """Make it, private and empty, with actions."""
+    """Make the repository, private and empty, with Actions on."""
     forge = site.forge
     try:
         if not forge.exists():
@@ -169,7 +169,10 @@ def make_repository(site: Site) -> None:
 
 
 def _wait_for_protected(site: Site, forge: Forge) -> None:
-    """A run that was cut off may have pushed the protected branch just now; one that is old is not told any more."""
+    """Wait until the server has handled a push of the protected branch that an interrupted command may just have made.
+
+    The server's feed no longer shows an old push.
+    """
     checkout, (_, protected) = site.checkout, site.branches
     there = checkout.remote_heads(checkout.remote()) if checkout.remote() else {}
     if protected in there:
@@ -177,7 +180,7 @@ def _wait_for_protected(site: Site, forge: Forge) -> None:
 
 
 def remote(site: Site) -> list[Step]:
-    """A remote for it, and git told where the token is."""
+    """Plan a remote for the repository, and git's credentials for it."""
     checkout, steps = site.checkout, []
     checkout.head()
     if not checkout.remote():
@@ -188,7 +191,7 @@ def remote(site: Site) -> list[Step]:
 
 
 def make_remote(site: Site) -> None:
-    """The credentials first: whoever sees the remote can use it."""
+    """Set the credentials, then add the remote, so that the remote is usable as soon as it exists."""
     checkout = site.checkout
     checkout.tell_password()
     if not checkout.remote():
@@ -196,7 +199,7 @@ def make_remote(site: Site) -> None:
 
 
 def branch(site: Site) -> list[Step]:
-    """The branch that is deployed, from what is checked out."""
+    """Plan the branch that is deployed, starting at what is checked out."""
     checkout, (first, _) = site.checkout, site.branches
     if not first:
         return []
@@ -212,7 +215,7 @@ def branch(site: Site) -> list[Step]:
 
 
 def make_branch(site: Site) -> None:
-    """Make it, go to it, and let `git push` know its remote."""
+    """Create the branch, switch to it, and set its remote for `git push`."""
     checkout, (first, _) = site.checkout, site.branches
     if first not in checkout.branches():
         checkout.said("switch", "--quiet", "--create", first, "--no-track")
@@ -221,17 +224,17 @@ def make_branch(site: Site) -> None:
 
 
 def key(site: Site) -> list[Step]:
-    """CI's own key, which can be taken away without touching a person's."""
+    """Plan CI's own key, which can be revoked without touching a person's."""
     return of_actions.key_steps(site.call) if credentials.AGE_KEY in site.call.stack.ci.secrets else []
 
 
 def make_key(site: Site) -> None:
-    """Make it, and let it read the encrypted file."""
+    """Make CI's own key, and let it read the encrypted file."""
     of_actions.make_key(site.call)
 
 
 def runners(site: Site) -> list[Step]:
-    """The runners of the Compose files, registered and at work."""
+    """Plan registering and starting the runners in the Compose files."""
     if not described(site.call.root, site.call.stack):
         return []
     if site.token is None or not site.checkout.remote():
@@ -247,12 +250,12 @@ def runners(site: Site) -> list[Step]:
 
 
 def make_runners(site: Site) -> None:
-    """As `ci.runner.up` does."""
+    """Bring the runners up as `ci.runner.up` does."""
     site.warnings += runner_tasks.up(site.call, timeout=None).warnings
 
 
 def commit(site: Site) -> list[Step]:
-    """The encrypted file and its recipients, which a push has to bring along."""
+    """Plan committing the encrypted file and its recipients, which the push has to include."""
     return [Step("commit", f"file {file}", "the pipeline reads it from the commit") for file in _uncommitted(site)]
 
 
@@ -265,23 +268,23 @@ def _uncommitted(site: Site) -> list[str]:
 
 
 def make_commit(site: Site) -> None:
-    """Commit them, and nothing else."""
+    """Commit these files, and nothing else."""
     site.checkout.commit(_uncommitted(site), "Give the pipeline a key and the runners their tokens")
 
 
 def actions_secrets(site: Site) -> list[Step]:
-    """The secrets of the workflows; the server does not tell values, so they are put each time."""
+    """Plan putting the workflows' secrets; the server does not tell their values, so they are put each time."""
     names = site.call.stack.ci.secrets
     return [Step("put", f"secret {name}", "its value on the server is not told") for name in names]
 
 
 def put_secrets(site: Site) -> None:
-    """As `ci.secrets` does."""
+    """Put the secrets as `ci.secrets` does."""
     site.warnings += of_actions.secrets(site.call, check=False, new_key=False).warnings
 
 
 def protected_branch(site: Site) -> list[Step]:
-    """The protected branch starts at the same commit, without a run: nothing was released yet.
+    """Plan the protected branch: it starts at the same commit, without a run, since nothing was released yet.
 
     Raises:
         Refused: the repository on the server has commits that are not part of what is checked out.
@@ -312,7 +315,7 @@ def _require_ours(site: Site, heads: dict[str, str], branches: list[str]) -> Non
 
 
 def make_protected_branch(site: Site) -> None:
-    """With actions off in between: a push of the protected branch would release at once what nobody has tried."""
+    """Push the protected branch with Actions off: else the push would at once release what nobody has tried."""
     forge, checkout, (_, protected) = site.forge, site.checkout, site.branches
     if protected and protected not in checkout.remote_heads(checkout.remote()):
         forge.switch_actions(on=False)
@@ -330,12 +333,12 @@ def make_protected_branch(site: Site) -> None:
 
 
 def labels(site: Site) -> list[Step]:
-    """Whether runners take jobs; seen, not believed."""
+    """Plan a trial that shows whether runners really take jobs."""
     return [probe.step(asked(site))] if asked(site) else []
 
 
 def asked(site: Site) -> list[str]:
-    """The labels that the workflows ask for.
+    """Return the labels that the workflows ask for.
 
     Raises:
         Refused: there is no workflow, or one that cannot be read.
@@ -345,6 +348,6 @@ def asked(site: Site) -> list[str]:
 
 
 def try_labels(site: Site) -> None:
-    """Two jobs for each label, with a pause between."""
+    """Run two jobs for each label, with a pause between."""
     folder, remote = PurePosixPath(site.call.stack.ci.workflows), site.checkout.remote()
     probe.labels_taken(site.checkout, site.forge, remote, folder, asked(site))

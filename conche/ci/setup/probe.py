@@ -1,4 +1,4 @@
-"""Seeing runners take jobs: a branch with one commit, which has nothing but a workflow that asks for every label."""
+"""Check that runners take jobs: push a branch whose one commit has only a workflow that asks for every label."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ __all__ = ["BRANCH", "labels_taken", "push_handled", "step"]
 
 BRANCH = "conche-probe"
 LOOKS = 180
-"""How many times a run is looked at before a runner is said not to take its jobs, which do nothing."""
+"""How many looks at a run before we conclude that no runner takes its jobs, which do nothing."""
 
 PAUSE = 12.0
-"""Seconds between the two rounds: a runner asks every two seconds, so it has asked in vain by then."""
+"""Seconds between the two rounds: a runner polls every two seconds, so by then it has found no work."""
 
 INTERVAL = 1.0
 """Seconds between two looks at the run."""
 
 SETTLES = 3.0
-"""Seconds from the entry in the feed to the end of what the server does about a push: the one who starts workflows is
-called in the same breath, after the one who writes that entry."""
+"""Seconds from the entry in the feed until the server has finished handling a push: it starts workflows right after
+it writes that entry."""
 
 IDENTITY = ("-c", "user.name=conche", "-c", "user.email=conche@localhost.localdomain")
 
 
 def step(labels: Sequence[str]) -> Step:
-    """What is planned."""
+    """Return the step that is planned."""
     return Step("try", f"branch {BRANCH}", f"two jobs for each of {', '.join(labels)}, to see that runners take them")
 
 
 def push_handled(forge: Forge, branch: str, commit: str) -> bool:
-    """Wait until the server has dealt with a push: only then does it look whether actions are on."""
+    """Wait until the server has handled a push, which is when it checks whether Actions are on; return if it has."""
     for _ in range(LOOKS):
         if forge.tells_push(branch, commit):
             time.sleep(SETTLES)
@@ -49,7 +49,7 @@ def push_handled(forge: Forge, branch: str, commit: str) -> bool:
 
 
 def labels_taken(checkout: Checkout, forge: Forge, remote: str, folder: PurePosixPath, labels: Sequence[str]) -> None:
-    """Have each label take one job, and after a pause, in which runners find nothing to do, another one.
+    """Have each label's runner take one job, and after a pause in which runners find nothing to do, another one.
 
     Raises:
         CheckFailed: a job was not taken, or did not end well.
@@ -65,7 +65,7 @@ def labels_taken(checkout: Checkout, forge: Forge, remote: str, folder: PurePosi
 
 @contextmanager
 def _branch(checkout: Checkout, remote: str) -> Iterator[None]:
-    """The branch is gone afterwards; one that a kill has left is pushed over by the next run."""
+    """Remove the branch afterwards; if a kill prevents that, the next run overwrites it."""
     try:
         yield
     finally:
@@ -73,7 +73,7 @@ def _branch(checkout: Checkout, remote: str) -> Iterator[None]:
 
 
 def _commit(checkout: Checkout, folder: PurePosixPath, labels: Sequence[str], turn: int) -> str:
-    """A commit without a parent and without the files of the checkout, so that no other workflow starts."""
+    """Make a commit without a parent and without the files of the checkout, so that no other workflow starts."""
     jobs = {f"job-{n}": {"runs-on": label, "steps": [{"run": "true"}]} for n, label in enumerate(labels)}
     text = json.dumps({"name": f"Probe {turn}", "on": {"push": {"branches": [BRANCH]}}, "jobs": jobs}, indent=1)
     entry = "100644 blob " + checkout.said("hash-object", "-w", "--stdin", stdin=text.encode()) + "\tprobe.yml"

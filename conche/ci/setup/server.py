@@ -1,4 +1,4 @@
-"""The forge's own side: where it is, an account on it and a token, by the command that the server brings along.
+"""The forge's side: its address, and an account and a token made with the server's own command.
 
 https://forgejo.org/docs/latest/admin/command-line/
 """
@@ -26,13 +26,13 @@ from conche.session import open_compose
 __all__ = ["PASSWORD", "Own", "place"]
 
 FORGEJO = SERVERS[0]
-"""Part of the image of a service that is Forgejo itself."""
+"""Part of the image name of a service that is Forgejo itself."""
 
 PASSWORD = Path(".sops/forge-password")
-"""Where the first password of an account that was made here is kept, relative to stack.yaml, for its owner to read."""
+"""Where the first password of an account made here is kept for its owner to read, relative to stack.yaml."""
 
 SCOPES = "write:repository,write:user"
-"""What `ci.*` does with the token: everything of the repository, and making it."""
+"""What `ci.*` needs the token for: creating the repository, and everything in it."""
 
 _NAME = re.compile(r"[^A-Za-z0-9]+")
 _ROW = re.compile(r"\d+\s+(?P<name>\S+)\s+\S+")
@@ -44,7 +44,7 @@ class Own:
     """The Forgejo that is a service of this stack.
 
     Attributes:
-        address: what it calls itself, without a slash at its end.
+        address: its own ROOT_URL, without a slash at its end.
     """
 
     compose: Compose
@@ -53,7 +53,7 @@ class Own:
 
     @classmethod
     def find(cls, call: Invocation) -> Own | None:
-        """The first one; None where no Compose file has one."""
+        """Find the first Forgejo in the Compose files; None if there is none."""
         for environment, one in call.stack.environments.items():
             written = [body for file in one.compose for body in services(call.root / file).values()]
             if not any(FORGEJO in str(body.get("image", "")) for body in written if isinstance(body, dict)):
@@ -67,12 +67,12 @@ class Own:
         return None
 
     def accounts(self) -> list[str]:
-        """The accounts that there are, first the first one."""
+        """Return the existing accounts, the first one first."""
         listed = self._command("list").require("asking Forgejo for its accounts")
         return [row["name"] for row in map(_ROW.match, listed.stdout.raw.splitlines()) if row]
 
     def make_account(self, call: Invocation, name: str) -> None:
-        """An administrator, whose first password is kept for whoever is to sign in."""
+        """Make an administrator's account, and keep its first password for whoever is to sign in."""
         email = f"{name}@localhost.localdomain"
         options = ("--admin", "--random-password", "--must-change-password=false", "--email", email)
         said = self._command("create", "--username", name, *options)
@@ -85,7 +85,7 @@ class Own:
         said.require(f"making the account {name}")
 
     def token(self, call: Invocation, name: str) -> Secret:
-        """A new token of an account; one that a run made which was cut off here is left, and known by its name."""
+        """Make a new token for an account; one left by an interrupted command stays, recognisable by its name."""
         called = (
             f"conche-{_NAME.sub('-', socket.gethostname())}-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**6}"
         )
@@ -106,7 +106,7 @@ class Own:
 
 
 def place(call: Invocation, own: Own | None) -> tuple[str, str]:
-    """The address of the server, and the account or OWNER/NAME that is wanted there; empty where nobody says it.
+    """Return the address of the server, and the OWNER/NAME that is wanted there, empty if nothing says it.
 
     Raises:
         Refused: there is no server to be found.
@@ -123,8 +123,8 @@ def place(call: Invocation, own: Own | None) -> tuple[str, str]:
 
 
 def account(repository: str, there: list[str]) -> str:
-    """Whose repository it is to be: the one that is said, the first account, or whoever sits here."""
+    """Return the repository's owner: as configured, else the first account, else the local user's name."""
     said = repository.partition("/")[0]
     name = _NAME.sub("-", getpass.getuser()).strip("-") or "owner"
-    # Forgejo keeps this name for itself.
+    # Forgejo reserves the name admin.
     return said or (there[0] if there else "owner" if name == "admin" else name)

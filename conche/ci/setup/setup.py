@@ -1,6 +1,6 @@
-"""ci.setup: everything between a forge that is up and the first push, in an order in which nothing runs too early.
+"""ci.setup: everything between a running forge and the first push, in an order in which nothing runs too early.
 
-Each part looks first and plans what is missing, so a run that was cut off anywhere is finished by the next one.
+Each part first plans what is missing, so whatever was interrupted is finished by the next `ci.setup`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ PARTS: tuple[tuple[Callable[[Site], list[Step]], Callable[[Site], None]], ...] =
     (parts.protected_branch, parts.make_protected_branch),
     (parts.labels, parts.try_labels),
 )
-"""What each part lacks, and how it is made; later ones stand on earlier ones."""
+"""For each part the function that plans what is missing and the one that makes it; later parts need earlier ones."""
 
 
 def setup(call: Invocation) -> Outcome:
-    """Set the pipeline up, or with `--dry-run` tell what there is to do.
+    """Set the pipeline up, or with `--dry-run` say what there is to do.
 
     Raises:
         Refused: the repository has other content, or no server is known.
@@ -41,7 +41,7 @@ def setup(call: Invocation) -> Outcome:
         CheckFailed: a runner took no job.
     """
     site = Site.look(call)
-    # What the server would not understand is refused before anything is done.
+    # Refuse unreadable workflows before anything is done.
     parts.asked(site)
     for look, make in PARTS:
         steps = look(site)
@@ -54,7 +54,7 @@ def setup(call: Invocation) -> Outcome:
 
 
 def _told(site: Site, plan: Plan) -> Outcome:
-    """What was done, and what is left for a person: the push, and signing in."""
+    """Report what was done, and what is left for a person: the push, and signing in."""
     if site.call.dry_run:
         return Outcome(plan=plan)
     checkout, (first, _) = site.checkout, site.branches

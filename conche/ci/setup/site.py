@@ -1,4 +1,4 @@
-"""What `ci.setup` knows so far, and asks each time anew: nothing is remembered that the next run could not see."""
+"""What `ci.setup` works on. State is looked up anew each time, so that the next command sees the same."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Site:
     """The server, the repository and the checkout.
 
     Attributes:
-        own: the Forgejo of this stack; None where the server is somebody else's.
-        repository: OWNER/NAME; empty while it is not known whose it will be.
+        own: the Forgejo of this stack; None if the server is outside it.
+        repository: OWNER/NAME; empty while its owner is not known.
         planned: what was missing up to here.
-        renewed: whether this run has given the stack secrets of its own.
+        renewed: whether this command has given the stack secrets of its own.
     """
 
     call: Invocation
@@ -38,7 +38,7 @@ class Site:
 
     @classmethod
     def look(cls, call: Invocation) -> Site:
-        """Where it is to be."""
+        """Find the server and the repository's name."""
         own = Own.find(call)
         address, repository = place(call, own)
         return cls(call, own, address, repository)
@@ -53,19 +53,19 @@ class Site:
 
     @property
     def client(self) -> Client:
-        """The server, asked as nobody: for its words."""
+        """A client without a token, for its messages."""
         return Client(self.address, None)
 
     @property
     def token(self) -> Secret | None:
-        """The token of this shell, or the one that is kept."""
+        """The token of this shell, or else the kept one."""
         found = given_token() or kept(self.call.root, self.address)
         self.call.output.redact.learn([found] if found else [])
         return found
 
     @property
     def branches(self) -> tuple[str, str]:
-        """The branch that is pushed first, and the protected one; empty where no environment has such a branch."""
+        """The branch that is pushed first, and the protected one; empty if no environment has such a branch."""
         with_branch = [one for one in self.call.stack.environments.values() if one.branch]
         first = next((one.branch for one in with_branch if not one.protected), None)
         return first or "", next((one.branch for one in with_branch if one.protected), None) or ""
