@@ -1,1 +1,1 @@
-"""`conche init`: from a repository that Compose can run to a stack.yaml, by looking alone."""
+"""`conche init`: write a stack.yaml for a repository that Compose can run, just by looking at it."""

@@ -1,4 +1,4 @@
-"""What Compose says of files: everything that Compose decides is asked from it, and no engine is needed for that."""
+"""Ask Compose about files: whatever Compose decides is left to it. That needs no engine."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from conche.process import run
 __all__ = ["Rendered", "accepts", "render", "variables"]
 
 MOST_KEYS = 20_000
-"""Keys that are looked through for the line of a complaint."""
+"""Most keys to search for the line of a complaint."""
 
 _NAMED = re.compile(r"(?:services|volumes|networks|secrets|configs)(?:\.[\w.-]+)+")
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """Files as Compose understands them.
+    """Files as Compose renders them.
 
     Attributes:
         document: with the services of every profile.
-        active: services that `docker compose up` starts: those without a profile, and of profiles that .env names.
-        warnings: Compose's own, such as variables that are not set.
+        active: services that `docker compose up` starts: those without a profile or with one that .env names.
+        warnings: Compose's own, such as for unset variables.
     """
 
     document: Mapping[str, Any] = field(repr=False)
@@ -50,10 +50,10 @@ class Rendered:
 
 
 def render(root: Path, files: Sequence[Path]) -> Rendered:
-    """Ask Compose.
+    """Have Compose render the files.
 
     Raises:
-        Refused: it does not accept the files: its words, and the line where that can be told.
+        Refused: it does not accept them, with its own message, and the line if it can be found.
         Unreachable: there is no Compose v2.
     """
     for file in files:
@@ -71,7 +71,7 @@ def _has_profiles(text: str) -> bool:
 
 
 def accepts(root: Path, files: Sequence[Path]) -> bool:
-    """Whether Compose takes these files as a whole; it is not asked of what would keep it busy for ever."""
+    """Return whether Compose accepts these files together; it is not asked about files that would never let it end."""
     try:
         for file in files:
             refuse_bomb(str(file), read(root, file))
@@ -81,7 +81,7 @@ def accepts(root: Path, files: Sequence[Path]) -> bool:
 
 
 def variables(root: Path, files: Sequence[Path]) -> frozenset[str]:
-    """The variables that files mention."""
+    """Return the variables that files mention."""
     texts = [read(root, file) for file in files]
     return frozenset(name for text in texts for name in re.findall(r"(?<!\$)\$\{?([A-Za-z_]\w*)", text))
 
@@ -100,7 +100,7 @@ def _asked(
         if isinstance(refused, Refused):
             said = done.stderr.raw
             refused.looked_at = tuple(_places(root, files, said)) or refused.looked_at
-            # Of a line of .env that it cannot read Compose shows all, and there may be a secret in it.
+            # Compose shows the whole of a .env line that it cannot read, which may contain a secret.
             refused.evidence = tuple(re.sub(r"(in variable name) .*", r"\1", line) for line in refused.evidence)
             refused.next_command = "correct what it names, then: conche init"
         raise refused
@@ -108,7 +108,7 @@ def _asked(
 
 
 def _shell() -> dict[str, str]:
-    """The shell's variables, which Compose interpolates; how it and the Docker CLI are set up stays out."""
+    """Return the shell's variables for interpolation, without those that configure Compose and the Docker CLI."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE_", "DOCKER_"))}
 
 
@@ -120,7 +120,7 @@ def _warnings(text: str) -> Iterator[str]:
 
 
 def _places(root: Path, files: Sequence[Path], said: str) -> Iterator[str]:
-    """Where in the files stands what Compose complains about; its own words often give no line."""
+    """Find what Compose complains about in the files; its own messages often give no line."""
     wanted = [*_NAMED.findall(said), *re.findall(r'service "([^"]+)"', said)]
     further = re.findall(r"Additional property (\S+) is not allowed", said)
     for file in files:
@@ -136,7 +136,7 @@ def _places(root: Path, files: Sequence[Path], said: str) -> Iterator[str]:
 
 
 def _fault(file: Path) -> int:
-    """The line on which a file ceases to be YAML, which Compose tells of the construct around it; 0 for a good one."""
+    """Return the line where a file stops being YAML, 0 if it never does; Compose gives that of the outer construct."""
     try:
         yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -147,7 +147,7 @@ def _fault(file: Path) -> int:
 
 
 def _lines(file: Path) -> Iterator[tuple[str, int]]:
-    """Dotted path -> line, of every key; nothing of a file that is no YAML."""
+    """Yield the dotted path and line of every key; nothing if a file is not YAML."""
     try:
         node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""Which environments a repository has: a decision by the names of its files, what is in them, and their calls."""
+"""Decide which environments a repository has: by its files' names, their content, and how scripts call Compose."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ KNOWN = {
     "release": "prod",
     "stage": "staging",
 }
-"""What people call an environment -> what it is called here."""
+"""Common names for an environment -> its name here."""
 
 DEFAULT, BESIDE = "dev", "main"
-"""What the environment of the files that Compose takes by itself is called; the second where another one is dev."""
+"""Names for the environment of Compose's default files; the second is used if another environment is dev."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An environment as it will stand in stack.yaml.
+    """An environment as it will be in stack.yaml.
 
     Attributes:
         files: in the order in which Compose merges them.
         project: its Compose project; empty for the one that stack.yaml implies.
-        otherwise: other files that it may mean, where nothing decides.
-        rival: the environment that has the project which plain `docker compose` gives this one too.
+        otherwise: the other files that it may consist of, if nothing decides.
+        rival: the environment that has the project name which plain `docker compose` would give this one too.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Candidate:
 
 
 def slug(text: str, fallback: str = "stack") -> str:
-    """A name as stack.yaml takes it: small letters and digits, in parts joined by `-` or `_`, a letter first."""
+    """Make text a name for stack.yaml: lower-case letters and digits, parts joined by `-` or `_`, a letter first."""
     plain = re.sub(r"[-_]*-[-_]*", "-", re.sub(r"[^a-z0-9_]+", "-", text.lower()))
     plain = re.sub(r"_+", "_", plain).strip("-_")[:60].strip("-_")
     if not plain:
@@ -61,11 +61,11 @@ def slug(text: str, fallback: str = "stack") -> str:
 def candidates(
     found: Found, services: Mapping[Path, Collection[str]], alone: Callable[[Path], bool]
 ) -> list[Candidate]:
-    """The environments, the one that Compose takes by itself first.
+    """Return the environments, the one of Compose's default files first.
 
     Args:
         services: Compose file -> the services that it names.
-        alone: whether Compose takes one file by itself.
+        alone: returns whether Compose accepts a file by itself.
     """
     others: dict[str, Candidate] = {}
     for file, said in found.variants.items():
@@ -86,7 +86,7 @@ def _default(found: Found, others: Mapping[str, Candidate]) -> Iterator[Candidat
 
 
 def _free(name: str, taken: Collection[str]) -> str:
-    """The name, or with a number the first one that nobody has."""
+    """Return the name, with the lowest number that makes it free if it is taken."""
     number = 2
     free = name
     while free in taken:
@@ -97,7 +97,7 @@ def _free(name: str, taken: Collection[str]) -> str:
 def _files(
     found: Found, services: Mapping[Path, Collection[str]], file: Path, alone: Callable[[Path], bool]
 ) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """The files of a variant, and those that it may mean as well."""
+    """Return the files of a variant, and the other files that it may consist of."""
     written = next((files for files in found.used if files[-1] == file), None)
     if written is not None:
         return written, ()
@@ -110,19 +110,19 @@ def _files(
         return ((file,), ()) if own and alone(file) else (merged, ())
     if not alone(file):
         return merged, ()
-    # What names every service again and can stand by itself is no addition to the other file.
+    # A file that repeats every service and is complete by itself does not extend the other one.
     return ((file,), merged) if own >= below else (merged, (file,))
 
 
 def named_projects(
     found: Sequence[Candidate], stack: str, called: Mapping[str, str], runs: Mapping[str, Collection[str]]
 ) -> list[Candidate]:
-    """The same with their Compose projects: what is there keeps its names, its volumes first of all.
+    """Return the environments with their Compose projects, so that what exists keeps its names, above all volumes.
 
     Args:
         stack: name of the stack.
         called: environment -> the project that plain `docker compose` gives it.
-        runs: environment -> containers that run of its services under that name, and of no others.
+        runs: environment -> its services that have containers under that name.
     """
     holders: dict[str, str] = {}
     for one in sorted(found, key=lambda one: not runs.get(one.name)):

@@ -1,4 +1,4 @@
-"""What the rendered files of one environment say: values for the table, and for stack.yaml."""
+"""Facts from the rendered files of one environment, for the table and for stack.yaml."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from conche.init.compose import Rendered
 __all__ = ["Health", "Service", "health", "refuse_impossible", "relative", "services", "troubles"]
 
 WEB = frozenset({80, 3000, 3001, 4000, 4200, 5000, 5173, 8000, 8001, 8008, 8080, 8081, 8088, 8888, 9000})
-"""Ports on which applications speak HTTP."""
+"""Ports on which applications usually serve HTTP."""
 
 _URL = re.compile(r"https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\]|\$\{?HOSTNAME\}?)(?::(\d+))?(/[^\s'\"|;)]*)?")
 
@@ -34,14 +34,14 @@ class Service:
 
 @dataclass(frozen=True)
 class Health:
-    """A URL that may answer when the application works, and what it was guessed from."""
+    """A URL that should answer when the application works, and what it was guessed from."""
 
     url: str
     why: str
 
 
 def services(root: Path, rendered: Rendered) -> list[Service]:
-    """The services of an environment; those of profiles that are not asked for too."""
+    """Return the services of an environment, including those of inactive profiles."""
     found = []
     for name, body in rendered.services.items():
         build = body.get("build") or {}
@@ -63,7 +63,7 @@ def services(root: Path, rendered: Rendered) -> list[Service]:
 
 
 def relative(root: Path, path: str) -> str:
-    """A path in the repository as people type it; another one as it is."""
+    """Return a path in the repository as people type it; any other path unchanged."""
     return str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path
 
 
@@ -75,7 +75,7 @@ def _ports(body: Mapping[str, Any]) -> Iterator[str]:
 
 
 def health(rendered: Rendered) -> Health | None:
-    """The URL of the first service that tells one by its healthcheck; else of the first that looks like the web."""
+    """Return the URL of the first service whose healthcheck names one, else of the first that looks like a website."""
     active = {name: body for name, body in rendered.services.items() if name in rendered.active}
     told = [url for name, body in active.items() for url in _told(name, body)]
     if told:
@@ -110,7 +110,7 @@ def _at(port: Mapping[str, Any], published: int, path: str) -> str:
 
 
 def refuse_impossible(name: str, rendered: Rendered, files: Sequence[Path]) -> None:
-    """Refuse what Compose accepts and nobody can bring up.
+    """Refuse files that Compose accepts but that cannot be brought up.
 
     Raises:
         Refused: there is no service, or two want the same container name.
@@ -138,7 +138,7 @@ def refuse_impossible(name: str, rendered: Rendered, files: Sequence[Path]) -> N
 
 
 def troubles(root: Path, name: str, rendered: Rendered) -> Iterator[str]:
-    """What works here, and may not do so elsewhere or may not be meant."""
+    """Yield warnings about what works here, but may not work elsewhere or may not be intended."""
     for service, body in rendered.services.items():
         context = str((body.get("build") or {}).get("context") or "")
         if context.startswith("/") and not Path(context).is_relative_to(root):

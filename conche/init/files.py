@@ -1,4 +1,4 @@
-"""The files of a repository that say how it runs: found by their names, read with a bound."""
+"""The files that say how a repository runs: found by their names, read up to a limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from conche.files import read_text
 __all__ = ["BASES", "LARGEST", "MOST_FILES", "Found", "find", "keys_of", "read", "refuse_bomb"]
 
 BASES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
-"""What Compose looks for by itself, in its order."""
+"""The files that Compose looks for by default, in its order."""
 
 OVERRIDES = (
     "compose.override.yml",
@@ -25,16 +25,16 @@ OVERRIDES = (
 )
 
 FOLDERS = ("compose", "docker", "deploy", "deployment", "infra")
-"""Where Compose files stand that do not stand at the top."""
+"""Where Compose files usually are if not at the top."""
 
 LARGEST = 1 << 20
-"""Bytes of a file that is read."""
+"""Most bytes of a file that is read."""
 
 MOST_VALUES = 1_000_000
-"""Values of a YAML file with its aliases written out."""
+"""Most values of a YAML file once its aliases are expanded."""
 
 MOST_FILES = 200
-"""Files of one kind that are looked at."""
+"""Most files of one kind that are looked at."""
 
 _VARIANT = re.compile(r"(?:docker-)?compose[.\-_](?P<name>.+)\.ya?ml|(?P<first>[^.]+)[.\-_](?:docker-)?compose\.ya?ml")
 _USED = re.compile(r"docker[- ]compose((?:\s+(?:-f|--file)[ =]\S+)+)")
@@ -50,9 +50,9 @@ class Found:
     """The Compose files of a repository, relative to it.
 
     Attributes:
-        default: what `docker compose` takes by itself: a file and its override, or what COMPOSE_FILE in .env says.
-        variants: the others -> what stands for dev or prod in their names.
-        used: how scripts and documents call Compose: the lists behind `-f`, most frequent first.
+        default: what `docker compose` takes by default: a file and its override, or what COMPOSE_FILE in .env says.
+        variants: the other files -> the part of their names that says dev, prod and the like.
+        used: how scripts and documents call Compose: the lists after `-f`, most frequent first.
         skipped: files beside them that are not looked at, with the reason.
     """
 
@@ -63,10 +63,10 @@ class Found:
 
 
 def find(root: Path, compose_file: str = "") -> Found:
-    """Look for Compose files at the top, or where none is there in the folders where they usually stand.
+    """Look for Compose files at the top, or else in the folders where they usually are.
 
     Args:
-        compose_file: COMPOSE_FILE of .env.
+        compose_file: the value of COMPOSE_FILE in .env.
 
     Raises:
         NotFound: there is none.
@@ -122,21 +122,21 @@ def _used(root: Path) -> tuple[tuple[Path, ...], ...]:
 
 
 def read(root: Path, name: Path | str) -> str:
-    """A text file of the repository; `Refused` where it is too large, no UTF-8, or cannot be read."""
+    """Read a text file of the repository; `Refused` if it is too large, not UTF-8, or cannot be read."""
     return read_text(root / name, str(name), most=LARGEST)
 
 
 def refuse_bomb(name: str, text: str) -> None:
-    """Refuse YAML that is short and means a great deal: Compose writes each alias out, and would not end.
+    """Refuse short YAML that expands to a great deal: Compose expands every alias, and would never end.
 
     Raises:
-        Refused: with its aliases written out it has more than a million values.
+        Refused: with its aliases expanded it has more than a million values.
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         size = _written_out(node, {}) if node is not None else 0
     except (yaml.YAMLError, RecursionError):
-        return  # Compose says better what is wrong with it
+        return  # Compose explains better what is wrong with it
     if size > MOST_VALUES:
         raise Refused(
             "text-too-large",
@@ -147,7 +147,7 @@ def refuse_bomb(name: str, text: str) -> None:
 
 
 def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node has when each alias is written out; what is known is not counted again."""
+    """Count the values of a node with every alias expanded, visiting each node once."""
     if id(node) not in known:
         known[id(node)] = MOST_VALUES  # an alias inside its own anchor has no end
         below = (
@@ -160,9 +160,9 @@ def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
 
 
 def keys_of(file: Path, *path: str) -> tuple[str, ...]:
-    """The keys of the mapping at a path of a YAML file, as they are written; none where there is no such mapping.
+    """Return the keys, as written, of the mapping at a path in a YAML file; none if there is no such mapping.
 
-    Nothing is constructed: neither tags nor aliases cost anything.
+    No values are constructed, so neither tags nor aliases cost anything.
     """
     if file.stat().st_size > LARGEST:
         return ()

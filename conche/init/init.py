@@ -1,4 +1,4 @@
-"""conche init: stack.yaml and tasks.py for a repository that Compose can run; nothing else is written or changed."""
+"""conche init: write stack.yaml and tasks.py for a repository that Compose can run, and change nothing else."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ ns = namespace(__file__)
 """A tasks.py with all tasks of the toolkit."""
 
 BESIDE_YOURS = 'ns.add_collection(namespace(__file__), name="conche")'
-"""What a tasks.py gets that has tasks of its own; ours are then called conche.env.up."""
+"""The line to add to a tasks.py that has tasks of its own; ours are then called conche.env.up and so on."""
 
 
 def init(call: Invocation) -> Outcome:
-    """Look at the repository, and write what is not there yet.
+    """Look at the repository, and write the files that are not there yet.
 
     Raises:
         NotFound: there is no Compose file.
@@ -73,7 +73,7 @@ def _write(file: Path, text: str) -> None:
 def _proposed(root: Path, text: str) -> list[Proposal]:
     import yaml
 
-    load(root)  # one with problems is not compared with anything
+    load(root)  # refuses a stack.yaml with problems before it is compared
     before: Any = yaml.safe_load((root / FILE).read_text(encoding="utf-8"))
     return proposals(before, yaml.safe_load(text))
 

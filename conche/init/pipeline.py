@@ -1,4 +1,4 @@
-"""The workflows of a repository: where they stand, and what they refer to."""
+"""The workflows of a repository: where they are, and what they refer to."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from conche.init.compose import Rendered
 __all__ = ["FOLDERS", "Pipeline", "look"]
 
 FOLDERS = (".gitea/workflows", ".forgejo/workflows", ".github/workflows")
-"""Where Gitea, Forgejo and GitHub look for workflows; Gitea and Forgejo in the last one too."""
+"""Where Gitea, Forgejo and GitHub look for workflows; Gitea and Forgejo also look in the last one."""
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What stack.yaml can say of the workflows.
+    """What stack.yaml can say about the workflows.
 
     Attributes:
-        folder: of the workflow files; empty where there are none.
+        folder: of the workflow files; empty if there are none.
         labels: of runners that no Compose file describes.
         secrets: Actions secrets that are used.
-        problem: why they could not be read.
+        problem: why the workflows could not be read.
     """
 
     folder: str = ""
@@ -51,7 +51,7 @@ def look(root: Path, rendered: Mapping[str, Rendered]) -> Pipeline:
 
 
 def _described(rendered: Mapping[str, Rendered]) -> set[str]:
-    """The labels of the runners among the services."""
+    """Return the labels of the runners among the services."""
     found: set[str] = set()
     for one in rendered.values():
         for body in one.services.values():

@@ -1,4 +1,4 @@
-"""What a second look would write otherwise than stack.yaml says: additions and changes, and nothing is taken away."""
+"""Compare stack.yaml with what `conche init` would write now: additions and changes, never removals."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 __all__ = ["Proposal", "proposals"]
 
 Proposal = tuple[str, str, Any]
-"""A key by its dotted path, what it says now in words, and what it could say."""
+"""A key by its dotted path, its present value in words, and the value it could have."""
 
 SETTLED = ("name", "project", "health", "tag", "target", "file", "protected", "driver")
-"""Keys that a person chooses: what stands there stays, and is not spoken of."""
+"""Keys that a person chooses: their values stay, and no change is proposed."""
 
 
 def proposals(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Proposal]:
-    """What `after` has and `before` has not.
+    """Return what `after` has and `before` lacks or has differently.
 
     Args:
         before: stack.yaml as it is.
@@ -25,7 +25,7 @@ def proposals(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Propo
 
 
 def _as_called(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, with the names that a person has given to the same environments; what is backed up already left out."""
+    """Return `after` with the names that a person gave the same environments, and without what is backed up already."""
     known = {tuple(said.get("compose") or ()): name for name, said in _below(before, "environments").items()}
     names = {
         name: known.get(tuple(said.get("compose") or ()), name) for name, said in _below(after, "environments").items()
@@ -49,7 +49,7 @@ def _below(said: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _subject(component: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a component is of, whatever it is called and whoever dumps it."""
+    """Return what a component backs up, whatever its name and driver."""
     if component.get("driver") == "secrets":
         return ("secrets",)
     return tuple(str(component.get(key) or "") for key in ("volume", "service", "paths"))

@@ -1,4 +1,4 @@
-"""Which Compose project an environment has, by what runs of it already; else by what Compose would call it."""
+"""Find each environment's Compose project: from its existing containers, else the name Compose would give it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["Projects", "projects"]
 
 @dataclass(frozen=True)
 class Projects:
-    """What is there.
+    """The projects of the environments.
 
     Attributes:
         called: environment -> its project.
-        runs: environment -> services of it that have containers in that project.
+        runs: environment -> its services that have containers in that project.
     """
 
     called: dict[str, str]
@@ -30,7 +30,7 @@ class Projects:
 
 
 def projects(root: Path, found: Sequence[Candidate], rendered: Mapping[str, Rendered]) -> Projects:
-    """Ask the engine; one that cannot be asked knows of nothing."""
+    """Ask the engine for the projects; if it cannot be asked, take the names that Compose would give."""
     seen = Projects({one.name: rendered[one.name].project for one in found})
     engine = Engine()
     try:
@@ -40,7 +40,7 @@ def projects(root: Path, found: Sequence[Candidate], rendered: Mapping[str, Rend
             for project in (same or there)[:1]:
                 seen.called[one.name], seen.runs[one.name] = project.name, project.services
         for one in found:
-            # Of a checkout elsewhere, or of other files of this one: by the name and the services alone.
+            # Containers made from another checkout or other files: recognised by project and service names only.
             project_name = seen.called[one.name]
             if one.name in seen.runs or project_name in [seen.called[other] for other in seen.runs]:
                 continue

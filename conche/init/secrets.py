@@ -1,4 +1,4 @@
-"""The secrets of a repository, by name: in SOPS files, in .env, in Compose's `secrets:`. No value leaves it."""
+"""Find a repository's secrets by name: in SOPS files, in .env, in Compose's `secrets:`. Values are never returned."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class SopsFile:
 
     Attributes:
         file: relative to the repository.
-        names: of its values; those of nested ones joined by dots.
-        why_not: why secrets.* cannot work on it as it is; empty where they can.
+        names: of its values; nested keys are joined by dots.
+        why_not: why secrets.* cannot work on it as it is; empty if they can.
     """
 
     file: Path
@@ -42,7 +42,7 @@ class Declared:
     """A secret as stack.yaml will declare it.
 
     Attributes:
-        variable: other than its name in capital letters; empty else.
+        variable: empty if it is the name in capital letters.
         file: whether services read it as a file.
         reads: whether a Compose file interpolates it.
     """
@@ -55,7 +55,7 @@ class Declared:
 
 
 def sops_files(root: Path) -> list[SopsFile]:
-    """The SOPS files at the top and where they usually stand."""
+    """Return the SOPS files at the top and in the usual places."""
     found = []
     paths = [path for pattern in _PLACES for path in sorted(root.glob(pattern))]
     for path in paths[:MOST_FILES]:
@@ -69,7 +69,7 @@ def sops_files(root: Path) -> list[SopsFile]:
 
 def _read(file: Path, text: str) -> SopsFile:
     try:
-        # sops indents JSON with tabs, which YAML does not know.
+        # sops indents JSON with tabs, which YAML does not allow.
         node = yaml.compose(text.replace("\t", "  "), Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError):
         node = None
@@ -88,7 +88,7 @@ def _read(file: Path, text: str) -> SopsFile:
 def _names(node: yaml.MappingNode) -> list[str]:
     names: list[str] = []
     left: list[tuple[str, yaml.Node]] = [(str(k.value), v) for k, v in reversed(node.value) if k.value != "sops"]
-    # Depth first: however many aliases stand for one another, there is an end to what is looked at.
+    # Depth first and limited: nested aliases could otherwise mean any number of values.
     while left and len(names) < MOST_FILES * 10:
         name, below = left.pop()
         if isinstance(below, yaml.MappingNode):
@@ -99,7 +99,7 @@ def _names(node: yaml.MappingNode) -> list[str]:
 
 
 def in_dotenv(text: str) -> tuple[str, ...]:
-    """The variables of a .env file that are named like secrets and have a value."""
+    """Return the variables of a .env file that are named like secrets and have a value."""
     pairs = re.findall(r"^[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)[ \t]*=[ \t]*(\S?)", text, re.MULTILINE)
     return tuple(dict.fromkeys(name for name, value in pairs if value and SECRET_NAME.search(name)))
 
@@ -107,7 +107,7 @@ def in_dotenv(text: str) -> tuple[str, ...]:
 def declared(
     names: Sequence[str], mentioned: Collection[str], secrets: Mapping[str, Any], services: Mapping[str, Any]
 ) -> list[Declared]:
-    """How the Compose files use what a SOPS file has.
+    """Return how the Compose files use the values of a SOPS file.
 
     Args:
         mentioned: variables that the Compose files mention.

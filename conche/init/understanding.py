@@ -1,4 +1,4 @@
-"""Looking at a repository: everything that stack.yaml can say of it, and what cannot be decided by looking."""
+"""Look at a repository: everything that stack.yaml can say about it, and what cannot be decided by looking."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ __all__ = ["Understanding", "understand"]
 
 @dataclass(frozen=True)
 class Understanding:
-    """What was understood of a repository.
+    """What was learnt about a repository.
 
     Attributes:
         name: of the stack.
-        rendered: environment -> its files as Compose understands them.
-        data: environment and data, of each kept in the environment that counts most.
+        rendered: environment -> its files as Compose renders them.
+        data: environment and data; what several share only for the environment that counts most.
         sops: the SOPS file that secrets.* can work on.
         secrets: how its values are used.
-        secrets_folder: where Compose looks for their files; empty where it looks for none.
+        secrets_folder: where Compose looks for their files; empty if it looks for none.
         keyed: whether an age key was found that may open it.
         other_sops: SOPS files that are left as they are.
         dotenv: variables of .env that are named like secrets.
         mentioned: variables that the Compose files mention.
         dockerfiles: those that no Compose file builds.
-        registries: hosts of registries in the names of images; those that are pulled from first.
-        warnings: what may not be meant, and files that were left out.
+        registries: hosts of private registries in the names of images.
+        warnings: what may not be intended, and files that were left out.
     """
 
     root: Path
@@ -62,11 +62,11 @@ class Understanding:
 
 
 def understand(root: Path) -> Understanding:
-    """Look at everything once.
+    """Look at the whole repository once.
 
     Raises:
         NotFound: there is no Compose file.
-        Refused: Compose does not accept the files, .env is no UTF-8, or no engine could bring the services up.
+        Refused: Compose does not accept the files, .env is not UTF-8, or no engine could bring the services up.
     """
     dotenv = files.read(root, ".env") if (root / ".env").is_file() else ""
     found = files.find(root, parse(dotenv).get("COMPOSE_FILE", ""))
@@ -105,14 +105,14 @@ def understand(root: Path) -> Understanding:
 
 
 def _warnings(root: Path, rendered: Mapping[str, Rendered], given: Collection[str]) -> list[str]:
-    """Each once; without Compose's on variables that come from the secrets."""
+    """Return each warning once, without Compose's about variables that the secrets will set."""
     said = [one for name, document in rendered.items() for one in facts.troubles(root, name, document)]
     unset = [f'The "{name}" variable is not set' for name in given]
     return [one for one in dict.fromkeys(said) if not any(words in one for words in unset)]
 
 
 def _rendered(root: Path, tried: Sequence[Candidate]) -> tuple[dict[str, Rendered], list[str]]:
-    """Each environment as Compose understands it; a variant that it does not accept is left out, and said."""
+    """Render each environment; variants that Compose does not accept are left out, and returned in words."""
     rendered: dict[str, Rendered] = {}
     left_out: list[str] = []
     refused: ConcheError | None = None
@@ -134,7 +134,7 @@ def _rendered(root: Path, tried: Sequence[Candidate]) -> tuple[dict[str, Rendere
 
 
 def _volumes(said: Rendered, project: str) -> dict[str, dict[str, str]]:
-    """The volumes of the files with the names that they have in a project; those that the files name keep theirs."""
+    """Return the files' volumes with their names in a project; explicit names in the files stay as they are."""
     named = {key: str((one or {}).get("name") or "") for key, one in (said.document.get("volumes") or {}).items()}
     return {
         key: {"name": f"{project}_{key}" if name == f"{said.project}_{key}" else name} for key, name in named.items()
@@ -144,7 +144,7 @@ def _volumes(said: Rendered, project: str) -> dict[str, dict[str, str]]:
 def _data(
     root: Path, stack: str, environments: Sequence[Candidate], rendered: Mapping[str, Rendered]
 ) -> Iterator[tuple[str, Data]]:
-    """Data by environment, first of the one that keeps the volumes that are there; the same of two only once."""
+    """Yield data by environment, beginning with one that keeps existing volumes; shared data only once."""
     sources: set[str] = set()
     names: set[str] = set()
     for one in sorted(environments, key=lambda one: (bool(one.rival), not one.protected)):
@@ -157,7 +157,7 @@ def _data(
 
 
 def _folder(root: Path, names: Collection[str], rendered: Mapping[str, Rendered]) -> str:
-    """The folder in which Compose looks for the first of these secrets."""
+    """Return the folder in which Compose looks for the first of these secrets."""
     for one in rendered.values():
         for said in (one.document.get("secrets") or {}).values():
             file = Path(str((said or {}).get("file") or ""))
@@ -180,7 +180,7 @@ def _declared(file: SopsFile, mentioned: Collection[str], rendered: Mapping[str,
 
 
 def _unbuilt(root: Path, rendered: Mapping[str, Rendered]) -> Iterator[Path]:
-    """Dockerfiles at the top and in folders below it that no service is built from."""
+    """Yield Dockerfiles at the top and one folder below that no service is built from."""
     built = set()
     for one in rendered.values():
         for body in one.services.values():
@@ -194,7 +194,7 @@ def _unbuilt(root: Path, rendered: Mapping[str, Rendered]) -> Iterator[Path]:
 
 
 def _registries(rendered: Mapping[str, Rendered]) -> tuple[list[str], str]:
-    """Hosts of private registries in the names of images, and the first of them that an image is pulled from."""
+    """Return the hosts of private registries in images' names, and the first that an image is only pulled from."""
     hosts: dict[str, None] = {}
     pulled = ""
     for said in rendered.values():

@@ -1,4 +1,4 @@
-"""What of a stack's data is worth a backup, and by which driver: by the image's name, the port and the path."""
+"""Decide which data of a stack to back up, and with which driver, by the image's name, the port and the path."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Data:
 
     Attributes:
         name: of the component in stack.yaml.
-        source: the volume by the name that the engine knows, or the folder on the host.
-        driver: of the component; empty where nothing says that it is data at all.
-        fields: what the driver takes beside `environment`.
+        source: the volume by its name on the engine, or the folder on the host.
+        driver: of the component; empty if nothing shows that it is data at all.
+        fields: the driver's keys besides `environment`.
         why: what was recognised.
-        choice: the driver that could be taken where none is proposed.
+        choice: the driver to suggest if none is proposed.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Data:
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of database: how it is recognised, and how it is dumped; without a dump its files are taken."""
+    """A kind of database: how to recognise it, and how to dump it; without a dump its files are backed up."""
 
     called: str
     images: str
@@ -51,7 +51,7 @@ _AS_ROOT = (
     'MYSQL_PWD="${MARIADB_ROOT_PASSWORD:-${MYSQL_ROOT_PASSWORD:-'
     '$(cat "${MARIADB_ROOT_PASSWORD_FILE:-${MYSQL_ROOT_PASSWORD_FILE:-/dev/null}}")}}"'
 )
-"""The images' own variables, read in the container: no password stands in stack.yaml or in an argv.
+"""The images' own variables, read in the container, so that no password is in stack.yaml or in an argv.
 
 Sources: https://hub.docker.com/_/mariadb, https://hub.docker.com/_/mysql
 """
@@ -60,7 +60,7 @@ _POSTGRES = '-U "${POSTGRES_USER:-postgres}" "${POSTGRES_DB:-${POSTGRES_USER:-po
 
 
 def _mongo(tool: str) -> str:
-    """A tool of MongoDB's, which takes a password from a file, if not from the argv that everybody can read.
+    """Return the command line of one of MongoDB's tools, with the password in a file: everybody can read an argv.
 
     Sources: https://hub.docker.com/_/mongo, https://www.mongodb.com/docs/database-tools/mongodump/
     """
@@ -98,16 +98,16 @@ KINDS = (
 )  # fmt: skip
 
 _BESIDE = re.compile(r"exporter|express|admin|backup|commander|insight|proxy")
-"""What stands in the names of programs that are used with a database and are none."""
+"""Found in the names of programs that are used with a database but are not one."""
 
 _SQLITE = re.compile(r"sqlite|\.(?:db|sqlite3?)\b", re.IGNORECASE)
 
 _DISPOSABLE = re.compile(r"(?:^|[-_./])(?:node_modules|cache|tmp|temp|venv|run|sockets?)(?:$|[-_./])", re.IGNORECASE)
-"""What is made again when it is gone, by its name."""
+"""Names of what is made again when it is gone."""
 
 
 def proposals(root: Path, services: Mapping[str, Any], volumes: Mapping[str, Any]) -> list[Data]:
-    """The data of a stack's services.
+    """Return the data of a stack's services.
 
     Args:
         root: of the repository; folders in it are backed up by their paths in it.
@@ -153,7 +153,7 @@ def _of_service(root: Path, service: str, body: Mapping[str, Any], volumes: Mapp
 
 
 def _writable(mount: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
-    """Whether a service may keep data in a mount: nothing read-only, no single file, no code that it is built from."""
+    """Return whether a mount may hold data: not if it is read-only, one file, or code the service is built from."""
     if mount["type"] == "bind":
         source, context = Path(str(mount.get("source"))), str((body.get("build") or {}).get("context") or "")
         if source.is_file() or (context.startswith("/") and Path(context).is_relative_to(source)):
@@ -162,7 +162,7 @@ def _writable(mount: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
 
 
 def _source(mount: Mapping[str, Any], volumes: Mapping[str, Any]) -> str:
-    """A volume by its name on the engine; a folder by its path; nothing for a file, a socket, or what has no name."""
+    """Return a volume's name on the engine or a folder's path; empty for sockets, system folders, unnamed volumes."""
     source = str(mount.get("source") or "")
     if mount["type"] == "volume":
         return str((volumes.get(source) or {}).get("name") or "")
@@ -191,7 +191,7 @@ def _kind(body: Mapping[str, Any], mounts: list[Mapping[str, Any]]) -> _Kind | N
 
 
 def _holds(kind: _Kind, target: str) -> bool:
-    """Whether a path in the container is where such a database has its data; not its configuration or scripts."""
+    """Return whether a path in the container holds the database's data, and not its configuration or scripts."""
     return not target.startswith(("/etc", "/docker-entrypoint")) or target.startswith(kind.paths or ("\0",))
 
 

@@ -1,4 +1,4 @@
-"""stack.yaml as text: what was understood, and as commented lines what could not be decided."""
+"""Write the text of stack.yaml: what is known as keys, and what could not be decided as commented lines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PLAIN = re.compile(r"-?[A-Za-z0-9_./][A-Za-z0-9_./:@%+-]*")
 
 
 def stack_text(seen: Understanding) -> str:
-    """The text of stack.yaml; each commented line, or block of them, could stand there without its `#`."""
+    """Return the text of stack.yaml; each commented line, or block of them, is valid there without its `#`."""
     parts = [
         [f"name: {flow(seen.name)}", f"format: {FORMAT}", *_registry(seen), *_images(seen)],
         ["environments:", *(line for one in seen.environments for line in _environment(seen, one))],
@@ -40,7 +40,7 @@ def stack_text(seen: Understanding) -> str:
 
 
 def flow(value: object) -> str:
-    """A value on one line of YAML, as people write it."""
+    """Format a value on one line of YAML, as people write it."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{flow(key)}: {flow(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -55,13 +55,13 @@ def flow(value: object) -> str:
 
 
 def _chosen(lines: Sequence[str], why: str = "") -> list[str]:
-    """Lines that stand there as a choice."""
+    """Comment out lines that are offered as a choice."""
     said = f"    # {why}" if why else ""
     return [f"# {line}{said if number == 0 else ''}" for number, line in enumerate(lines)]
 
 
 def _within(indent: int, lines: Sequence[str]) -> list[str]:
-    """Lines below a key; what is commented out keeps its `#` in front of what would stand there."""
+    """Indent lines below a key, the `#` of commented ones too."""
     return [" " * indent + line for line in lines]
 
 
@@ -74,7 +74,7 @@ def _registry(seen: Understanding) -> Iterator[str]:
 
 
 def _images(seen: Understanding) -> Iterator[str]:
-    """Dockerfiles that no service is built from."""
+    """Offer images for the Dockerfiles that no service is built from."""
     if not seen.dockerfiles:
         return
     lines = ["images:"]
@@ -149,7 +149,7 @@ def _secrets(seen: Understanding) -> Iterator[str]:
 
 
 def _secret_name(seen: Understanding, dotted: str) -> str:
-    """What a nested value is called in a flat file: its last part, where a Compose file mentions that as a variable."""
+    """Return a nested value's name in a flat file: its last part if a Compose file mentions that as a variable."""
     last = slug(dotted.rpartition(".")[2], "secret").replace("-", "_")
     return last if last.upper() in seen.mentioned else slug(dotted, "secret").replace("-", "_")
 
