@@ -1,1 +1,1 @@
-"""invoke doctor: is everything there that the toolkit stands on."""
+"""invoke doctor: check that everything the toolkit depends on is there."""

