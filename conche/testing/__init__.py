@@ -1,1 +1,1 @@
-"""Stand-ins that ship with the toolkit, each held to the same contract suite as what it stands for."""
+"""Stand-ins that ship with the toolkit, each tested by the same contract suite as the real thing."""

@@ -1,4 +1,4 @@
-"""A Gitea or Forgejo of one version, as far as Actions go: a real HTTP server with that version's routes."""
+"""A stand-in for one version of Gitea or Forgejo, limited to Actions: a real HTTP server with that version's routes."""
 
 from conche.testing.forge.git import go_on
 from conche.testing.forge.server import serve

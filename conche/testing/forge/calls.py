@@ -1,4 +1,4 @@
-"""The calls of a stand-in server, in the shapes of each kind of server."""
+"""The API calls of a stand-in server, in the JSON of each kind of server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Calls", "Sends"]
 
 
 class Sends(Protocol):
-    """Whatever gives an answer to the client."""
+    """Sends an answer to the client."""
 
     forge: FakeForge
 
@@ -25,7 +25,7 @@ class Sends(Protocol):
 
 
 class Calls:
-    """The calls, in the shapes of each kind of server."""
+    """One method for each call."""
 
     def __init__(self, handler: Sends) -> None:
         self.send, self.text = handler.send, handler.send_text
@@ -39,7 +39,7 @@ class Calls:
         self.send(200, {"version": PROFILES[self.forge.profile]})
 
     def repository(self, *_: Any) -> None:
-        """Rights are the account's: a token that may only read does not lessen them."""
+        """Describe the repository. Rights are the account's, even if the token may only read."""
         rights = {"admin": True, "push": True, "pull": True}
         empty = self.forge.git is not None and not branches(self.forge)
         said = {"full_name": self.forge.repository, "permissions": rights, "empty": empty, **self.forge.settings}
@@ -107,7 +107,7 @@ class Calls:
             self.send(200, listed)
 
     def make_runner(self, _: Any, __: Any, body: dict[str, Any]) -> None:
-        """The same name again makes another one. It has no labels until it comes to work and tells them."""
+        """Register a runner; the same name again makes another. It has no labels until it connects and reports them."""
         number = max((int(one["id"]) for one in self.forge.runners), default=0) + 1
         runner = {
             "id": number, "uuid": str(uuid.uuid4()), "name": body["name"], "status": "offline", "labels": [],
@@ -122,7 +122,7 @@ class Calls:
         self.send(204 if there else 404, {})
 
     def pending(self, _: Any, query: dict[str, list[str]], *__: Any) -> None:
-        """Those at work are listed too."""
+        """List the jobs that wait; those being worked on are listed too."""
         asked = set(",".join(query.get("labels", [])).split(","))
         said: list[dict[str, Any]] = [
             {"id": job.id, "name": job.name, "runs_on": job.labels, "status": job.states[0]}
@@ -131,7 +131,7 @@ class Calls:
         self.send(200, [one for one in said if set(one["runs_on"]) <= asked] or None)
 
     def tasks(self, *_: Any) -> None:
-        """A job becomes a task, with a number of its own, once a runner has it."""
+        """List the tasks: a job becomes a task, with an id of its own, once a runner has taken it."""
         listed = [(run, job, job.next_state()) for run in self.forge.runs if run.shown() for job in run.jobs]
         entries = [
             {
@@ -218,7 +218,7 @@ class Calls:
             self.send(204, {})
 
     def dispatch(self, given: dict[str, str], query: dict[str, list[str]], body: dict[str, Any]) -> None:
-        """Forgejo calls what it does not find its own failure, and tells the words to administrators alone."""
+        """Start a workflow. Forgejo reports a missing ref or workflow as an internal error, without saying why."""
         lacks = 404 if self.gitea else 500
         if body["ref"].removeprefix("refs/heads/") not in self._branches():
             self.send(lacks, {"message": f"reference does not exist [ref: {body['ref']}]" if self.gitea else ""})

@@ -1,4 +1,4 @@
-"""Git over HTTP for a stand-in server, by git's own program, and the runs that a push starts."""
+"""Serve git over HTTP for a stand-in server with git's own program, and start the runs of a push."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from conche.testing.forge.state import FakeForge, FakeJob, FakeRun
 __all__ = ["Answer", "branches", "go_on", "make", "serve_git"]
 
 CALLS = 12
-"""Calls of the API until a push is dealt with."""
+"""API calls until a push is handled."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back over HTTP."""
+    """An HTTP response."""
 
     status: int
     headers: Mapping[str, str]
@@ -30,14 +30,14 @@ class Answer:
 
 
 def make(forge: FakeForge) -> None:
-    """An empty repository under the server's name for it."""
+    """Make an empty repository under the server's name for it."""
     if forge.git is not None:
         argv = ["git", "init", "--quiet", "--bare", "--initial-branch", "main", str(_folder(forge))]
         subprocess.run(argv, check=True)
 
 
 def branches(forge: FakeForge) -> dict[str, str]:
-    """The branches of the repository, with the commit of each."""
+    """Return the branches of the repository, with the commit of each."""
     if forge.git is None or not forge.repository or not _folder(forge).is_dir():
         return {}
     listed = _git(forge, "for-each-ref", "--format=%(refname:short) %(objectname)", "refs/heads")
@@ -45,7 +45,7 @@ def branches(forge: FakeForge) -> dict[str, str]:
 
 
 def serve_git(forge: FakeForge, method: str, path: str, headers: Mapping[str, str], sent: bytes) -> Answer:
-    """One request, as `git http-backend` answers it; a push starts the workflows of what came.
+    """Answer one request through `git http-backend`; a push starts the workflows of the pushed commits.
 
     Source: git-http-backend(1), RFC 3875.
     """
@@ -72,7 +72,7 @@ def serve_git(forge: FakeForge, method: str, path: str, headers: Mapping[str, st
 
 
 def go_on(forge: FakeForge, calls: int = 1) -> None:
-    """Deal with the pushes whose turn has come after so many calls more: tell them, and start their workflows."""
+    """Handle the pushes that are due after this many more calls: show them in the feed, and start their workflows."""
     waiting, forge.coming = forge.coming, []
     for branch, commit, left in waiting:
         if left > calls:
@@ -85,7 +85,7 @@ def go_on(forge: FakeForge, calls: int = 1) -> None:
 
 
 def _start(forge: FakeForge, branch: str, commit: str) -> None:
-    """A run for each workflow of the commit that a push to the branch starts."""
+    """Start a run for each workflow of the commit that a push to the branch triggers."""
     listed = _git(forge, "ls-tree", "--name-only", "-r", commit, ".gitea/workflows/").splitlines()
     for file in listed:
         text = _git(forge, "show", f"{commit}:{file}")
@@ -105,9 +105,9 @@ def _job(forge: FakeForge, run: int, position: int, name: str, said: Mapping[str
 
 
 def _taken(forge: FakeForge, label: str) -> bool:
-    """Whether a runner takes the job.
+    """Return whether a runner takes the job.
 
-    A runner that was registered with an owner and a repository at once takes one and sleeps from then on.
+    A runner registered with both an owner and a repository takes one job, and sleeps from then on.
     """
     for runner in forge.runners:
         asleep = runner.get("owner_id") and runner.get("repo_id") and runner.get("taken")

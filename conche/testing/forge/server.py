@@ -1,7 +1,7 @@
-"""A Gitea or Forgejo of one version, as far as Actions go: a real HTTP server with that version's routes.
+"""A stand-in for one version of Gitea or Forgejo, limited to Actions: a real HTTP server with that version's routes.
 
-What the version lacks is answered with 404, as the real one does. `tests/contract/test_forge.py` holds every profile to
-one suite, and a real server too where one is named.
+What the version lacks is answered with 404, as by the real one. `tests/contract/test_forge.py` runs the same suite on
+every profile, and on a real server if one is named.
 Source: `templates/swagger/v1_json.tmpl` of each server at its tag.
 """
 
@@ -63,7 +63,7 @@ _ROUTES = (
 
 @contextlib.contextmanager
 def serve(profile: str) -> Iterator[FakeForge]:
-    """A server of that profile on a free port of this machine."""
+    """Run a server of that profile on a free port of this machine."""
     forge = FakeForge(profile)
     handler = type("Handler", (_Handler,), {"forge": forge})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -83,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
-        """Requests are in `forge.asked`."""
+        """Log nothing: requests are in `forge.asked`."""
 
     def do_GET(self) -> None:
         self._answer()

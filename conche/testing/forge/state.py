@@ -1,4 +1,4 @@
-"""What a stand-in server knows: runs, runners, secrets, branches; tests set it up and look at it."""
+"""The state of a stand-in server: runs, runners, secrets, branches; tests set it up and inspect it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ PROFILES = {
     "forgejo-15": "15.0.7+gitea-1.22.0",
     "forgejo-16": "16.0.0+gitea-1.22.0",
 }
-"""Servers by name, with the version that each tells."""
+"""Servers by name, with the version that each reports."""
 
 
 @dataclass
 class FakeJob:
-    """A job; each time somebody asks for it, it goes on to its next state, and stays in the last."""
+    """A job; it advances to its next state each time it is asked for, and stays in the last."""
 
     id: int
     name: str
@@ -42,8 +42,8 @@ class FakeRun:
     """A run of a workflow.
 
     Attributes:
-        pull: of a pull request with that number, `branch` being the one that it comes from.
-        hidden_for: how many lists of runs it is not in yet.
+        pull: the number of its pull request, whose source is `branch`; 0 for none.
+        hidden_for: how many more lists of runs leave it out.
     """
 
     id: int
@@ -58,31 +58,31 @@ class FakeRun:
     hidden_for: int = 0
 
     def shown(self) -> bool:
-        """Whether it is listed yet: a server makes a run some seconds after the push."""
+        """Return whether it is listed yet: a server creates a run some seconds after the push."""
         self.hidden_for -= self.hidden_for > 0
         return self.hidden_for == 0
 
 
 @dataclass
 class FakeForge:
-    """The state of one server, which tests set up and look at.
+    """The state of one server, which tests set up and inspect.
 
     Attributes:
-        tokens: the scopes of each token; one with `write:repository` may everything here.
-        of_attempts_before: numbers of jobs that were run again; the list of jobs has them, the commit's status has not.
-        of_the_server: names of runners that serve every repository, and are not of this one.
-        repository: that there is, by its full name; empty for a server without one.
-        settings: what PATCH may change of it.
-        protected: rules of branches, by the branch.
-        refs: branches that a dispatch may name; those of `git` count too.
-        git: a folder for bare repositories, whose pushes start the workflows of the commit; None serves no git.
-        user: whose token it is.
-        organisations: in which that account may make repositories.
+        tokens: the scopes of each token; one with `write:repository` may do everything here.
+        of_attempts_before: ids of jobs that were run again: in the list of jobs, but not in the commit's status.
+        of_the_server: names of runners that belong to the whole server, not to this repository.
+        repository: the full name of the one repository; empty for a server without one.
+        settings: the repository's settings that PATCH can change.
+        protected: protection rules by branch.
+        refs: branches that a dispatch may name, besides those in `git`.
+        git: a folder for bare repositories, to which pushes start the commit's workflows; None serves no git.
+        user: the account that the tokens belong to.
+        organisations: those in which that account may create repositories.
         pushed: branch and commit of each push, in order.
-        coming: pushes that are not dealt with yet, each with how many calls that still takes: a server takes them
-            from a queue, and looks only then whether actions are on.
-        feed: what happened, as the repository tells it.
-        fault: what the next answers are instead: 429, 500, html, redirect; empty for none.
+        coming: pushes not handled yet, each with the calls left until then: a server takes them from a queue, and
+            checks only then whether Actions are on.
+        feed: the repository's activities.
+        fault: what to answer instead from now on: 429, 500, html, redirect; empty for none.
     """
 
     profile: str
@@ -114,6 +114,6 @@ class FakeForge:
 
 
 def version_of(profile: str) -> float:
-    """1.26 and 15 as numbers that compare: no Gitea 1.x has reached three digits."""
+    """Return a version such as 1.26 or 15 as a comparable number: no Gitea 1.x has reached three digits."""
     major, minor = (int(part) for part in re.findall(r"\d+", PROFILES[profile])[:2])
     return major + minor / 100 if major == 1 else float(major)

@@ -1,8 +1,8 @@
-"""A stand-in for the image influxdb:2.7, where no registry can be reached: its `influx` program, and no server.
+"""A stand-in for the image influxdb:2.7, for use without a registry: its `influx` program, but no server.
 
-What `influx backup` writes, how it fails, and what it hides are those of influx-cli 2.7.5 as read in its source. The
-suite tests/contract/test_influxdb.py holds it to that; with CONCHE_TEST_INFLUXDB_IMAGE=influxdb:2.7 the same suite runs
-against the real image.
+What `influx backup` writes, how it fails, and what it hides follow the source of influx-cli 2.7.5. The suite
+tests/contract/test_influxdb.py checks that; with CONCHE_TEST_INFLUXDB_IMAGE=influxdb:2.7 it runs against the real
+image.
 """
 
 from __future__ import annotations
