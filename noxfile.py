@@ -15,14 +15,14 @@ import nox
 nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "types", "tests", "app"]
 
-# The tools stand beside the Python that runs nox, whether or not its environment is activated.
+# The tools are beside the Python that runs nox, whether or not its environment is activated.
 os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
 
-# Most tests wait for the engine half of their time, so one worker more than there are cores keeps those busy. A file is
-# one worker's: what its tests share is made once, and they find it as the ones before have left it.
+# Most tests spend half their time waiting for the engine, so one worker more than there are cores keeps the cores busy.
+# A file stays with one worker: what its tests share is made once, and each test finds it as the earlier ones left it.
 PARALLEL = ["-n", str((os.cpu_count() or 1) + 1), "--dist", "loadfile"]
 
-# pytest rewrites the tests' assertions, which takes each worker seconds where it may not keep what it wrote.
+# pytest rewrites the tests' assertions, which takes each worker seconds unless the result may be cached.
 CACHED = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(Path(".nox/pycache").absolute())}
 
 LONG = {
@@ -31,11 +31,11 @@ LONG = {
     "exclusion": ["--every-pair", "tests/faults/test_exclusion.py"],
     "compose": ["--whole-corpus", "tests/compose", "tests/compose/random_files.py"],
 }
-"""The parts of `nox -s long` that are runs of their own, each with what it adds to a run of all tests."""
+"""The parts of `nox -s long` that are runs of their own, each with the options it adds to a run of all tests."""
 
 PARTS = [*LONG, "coverage"]
-"""The parts of `nox -s long`. CI runs one, chosen by the commit; where it is the last one, its run of all tests is that
-part: to count the lines of every process that tests start makes most of them twice as slow."""
+"""The parts of `nox -s long`. CI runs one, chosen by the commit; if that is the last, CI's run of all tests serves as
+that part, since counting the lines of every process that tests start makes most tests twice as slow."""
 
 APP = Path("src/fastapi-app")
 SCRIPTS = [str(path) for path in sorted(Path("scripts").iterdir())] + [".ci/run"]
@@ -214,7 +214,7 @@ def build(session: nox.Session) -> None:
 
 
 def _see_released(session: nox.Session) -> None:
-    """A commit with a version's tag has that version's changes in CHANGELOG.md, and their day."""
+    """Check that a commit tagged as a version has that version's changes in CHANGELOG.md, with their date."""
     argv = ["git", "tag", "--points-at", "HEAD", "--list", "v[0-9]*"]
     for tag in subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split():
         heading = rf"^## \[{re.escape(tag[1:])}\] - \d{{4}}-\d\d-\d\d$"
@@ -223,12 +223,12 @@ def _see_released(session: nox.Session) -> None:
 
 
 def _built(session: nox.Session, folder: Path) -> dict[str, bytes]:
-    """What a build of HEAD makes, by name: of a clone, where neither what is not committed nor an old build can be."""
+    """Build HEAD in a clone, without uncommitted files or old builds; return the made files by name."""
     source, out = folder / "source", folder / "out"
     session.run("git", "clone", "--quiet", ".", str(source), external=True)
     argv = ["git", "log", "-1", "--format=%ct"]
     moment = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
-    # Without isolation the lock file, and no index of today, says what builds.
+    # Without isolation the build tools come from the lock file, not from today's index.
     session.run(
         "uv", "build", "--quiet", "--no-build-isolation", "--offline", "--python", sys.executable, "--out-dir",
         str(out), str(source), env={"SOURCE_DATE_EPOCH": moment},

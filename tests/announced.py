@@ -1,4 +1,4 @@
-"""A service that says when it is ready, as sd_notify(3) has it: nobody has to ask it again and again."""
+"""Start services that announce when they are ready, by sd_notify(3), so that no test has to poll them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 STARTING = 60.0
-"""Seconds that a service has until it is ready."""
+"""Seconds that a service has to become ready."""
 
 
 @contextlib.contextmanager
 def place() -> Iterator[Path]:
-    """A folder for a service's sockets: their paths have 108 bytes (unix(7)), which pytest's own folders may use up."""
+    """Make a folder for a service's sockets: their paths have at most 108 bytes (unix(7)), pytest's may be longer."""
     with tempfile.TemporaryDirectory(prefix="conche-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
@@ -26,7 +26,7 @@ def start(argv: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
     """Start a service, and wait until it is ready.
 
     Args:
-        folder: for its log, to which is added, and for the socket on which it speaks.
+        folder: for its log, which is appended to, and for the socket on which it announces itself.
 
     Raises:
         AssertionError: it has ended, or is not ready in time.

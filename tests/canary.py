@@ -1,7 +1,7 @@
-"""A call of a task under watch: what it started, what it wrote, and what it left, searched for a canary.
+"""Watch a task's call: search what it starts, what it writes, and what it leaves for a canary.
 
-The watch is an audit hook inside the process of the task (PEP 578), so it sees every process at its start, however
-short it lives, and every file at the moment it gets its name or is removed.
+The watch is an audit hook inside the task's process (PEP 578), so it sees every process at its start, however
+short-lived, and every file at the moment it gets its name or is removed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def hook(event, arguments):
 sys.addaudithook(hook)
 del os.environ["WATCH_CANARY"], os.environ["WATCH_RECORD"]
 """
-"""What Python runs at its start as `sitecustomize`, and a forked child of the warm process before its task."""
+"""Python runs this at its start as `sitecustomize`, and a forked child of the warm process before its task."""
 
 
 def begin(variables: dict[str, str]) -> None:
@@ -80,8 +80,8 @@ class Watch:
     """Calls of tasks, each with folders of its own for whatever it may leave.
 
     Attributes:
-        canary: what nothing may show.
-        folder: for the hook, its record, and the runtime, temporary and state folders of what is called.
+        canary: the value that nothing may show.
+        folder: for the hook, and the runtime, temporary and state folders of the called tasks.
         private: names of files that may hold the canary, when nobody else can read them.
     """
 
@@ -99,12 +99,12 @@ class Watch:
         return cls(canary, folder, frozenset(private))
 
     def environment(self, given: Mapping[str, str]) -> dict[str, str]:
-        """The environment of a call: the given one, with folders that only this watch knows."""
+        """Return the environment of a call: the given one, with folders of this watch only."""
         folders = {"XDG_RUNTIME_DIR": "runtime", "XDG_STATE_HOME": "state", "TMPDIR": "temporary"}
         return {**given, **{name: str(self.folder / folder) for name, folder in folders.items()}}
 
     def hooked(self, argv: Sequence[str], environment: Mapping[str, str], record: int) -> dict[str, Any]:
-        """The options by which it is watched: a task from its begin on, anything else from the start of its Python."""
+        """Return the options that watch a call: a task from its beginning, others from the start of their Python."""
         variables = {"WATCH_RECORD": str(record), "WATCH_CANARY": self.canary[CORE]}
         if warm.words_of(argv) is not None and not warm.shared.idle:
             return {"env": environment, "before": "tests.canary:begin", "told": variables}
@@ -118,9 +118,9 @@ class Watch:
         """Run a task to its end and look at everything it did.
 
         Args:
-            shows: its very answer is the value.
+            shows: the task is meant to print the value.
         """
-        # A pipe and no file: the disk may be full.
+        # A pipe instead of a file, since the disk may be full.
         reading, record = os.pipe()
         fcntl.fcntl(record, fcntl.F_SETPIPE_SZ, 1 << 20)
         done = warm.run(
@@ -130,7 +130,7 @@ class Watch:
             input=stdin,
             capture_output=True,
             timeout=800,
-            umask=0,  # nothing is private by luck
+            umask=0,  # nothing becomes private by luck
             **self.hooked(argv, self.environment(environment), record),
         )
         task = " ".join(argv[3:])
@@ -151,13 +151,13 @@ class Watch:
         return done
 
     def holds(self, text: str | bytes) -> bool:
-        """Whether the canary, or anybody's private key, stands in it in any form in which tools write it."""
+        """Return whether text has the canary, or any private key, in any form in which tools write it."""
         content = text.encode() if isinstance(text, str) else text
         needles = Needles({"canary": Secret(self.canary), "core": Secret(self.canary[CORE])})
         return any(True for _ in needles.hits(io.BytesIO(content)))
 
     def exposing(self, *folders: Path) -> list[Path]:
-        """Files that hold the canary or a private key, and should not, or that others can read."""
+        """Return the files with the canary or a private key that should not have it or that others can read."""
         files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
         holding = [path for path in files if self.holds(path.read_bytes())]
         return [p for p in holding if p.name not in self.private or stat.S_IMODE(p.stat().st_mode) & 0o077]

@@ -1,4 +1,4 @@
-"""What every test stands on: isolation, a canary secret, and small stacks on the real engine."""
+"""Fixtures for every test: isolation, a canary secret, and small stacks on the real engine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
 
 isolate(os.environ, ROOT)
 
-# How long an example takes says how busy the machine is. In CI a failure must be there again in the next run.
+# No deadline: an example's duration only shows how busy the machine is. In CI, failures must be reproducible.
 settings.register_profile(
     "conche",
     deadline=None,
@@ -48,7 +48,7 @@ settings.load_profile("conche")
 
 @pytest.fixture(autouse=True)
 def isolation(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No colour, and folders of the test's own; the rest of the environment is cleared once, for fixtures too."""
+    """Turn colour off and give each test folders of its own; the rest of the environment is cleared once, for all."""
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
@@ -62,7 +62,7 @@ def canary() -> str:
 
 @pytest.fixture(scope="session")
 def engine() -> Engine:
-    """The real engine. Without one these tests are skipped on a laptop; in CI nothing is skipped."""
+    """The real engine. Without one these tests are skipped, but not in CI."""
     found = Engine()
     try:
         found.client.ping()
@@ -73,7 +73,7 @@ def engine() -> Engine:
 
 @pytest.fixture(scope="session")
 def base_image(engine: Engine) -> str:
-    """The base of the small images: what images.base provides for this repository."""
+    """The base of the small images, as images.base provides it for this repository."""
     reference = "python:3.11-slim-bookworm"
     with one_at_a_time("images"):
         provide(engine, load(ROOT).bases, reference, lambda _: None)
@@ -83,7 +83,7 @@ def base_image(engine: Engine) -> str:
 
 @pytest.fixture(scope="session")
 def edge_image(engine: Engine, base_image: str) -> Iterator[str]:
-    """The edge's image, and afterwards none of the versions that were built to stand behind it."""
+    """The edge's image; the versions that were built to run behind it are removed afterwards."""
     reference = "nginx:1.27"
     with one_at_a_time("images"):
         provide(engine, load(ROOT).bases, reference, lambda _: None)
@@ -104,7 +104,7 @@ def edged(tmp_path_factory: pytest.TempPathFactory, engine: Engine, edge_image: 
 
 @pytest.fixture
 def fresh(tmp_path: Path, engine: Engine, edge_image: str) -> Iterator[EdgedStack]:
-    """The same, of one test alone."""
+    """A stack behind an edge, for one test only."""
     stack = EdgedStack.create(tmp_path / "checkout", port=free_port())
     yield stack
     stack.remove_all(engine)
@@ -127,7 +127,7 @@ def development(tmp_path_factory: pytest.TempPathFactory, engine: Engine, base_i
         (folder / tracked).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / tracked, folder / tracked)
     for file in ("stack.yaml", "compose/dev.yaml"):
-        # The port first: a name of ours may have these digits in it.
+        # Replace the port first: the stack's own name may contain these digits.
         text = (folder / file).read_text().replace("8001", str(stack.port))
         renamed = text.replace("chocolate-factory", stack.name).replace("chocolate_factory_dev", f"{stack.name}-dev")
         stack.write(file, renamed)

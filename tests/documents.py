@@ -1,4 +1,4 @@
-"""The commands that the documents give, as a reader finds them."""
+"""Find the commands in the documents, as a reader would."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Command:
     """One command of a document.
 
     Attributes:
-        text: as it stands there.
+        text: as written there.
         line: from 1.
     """
 
@@ -31,17 +31,17 @@ class Command:
 
     @property
     def words(self) -> list[str]:
-        """Its words alone: what may be left out is there, what a shell does with its output is not."""
+        """Return its words, including optional ones, but without what a shell does with the output."""
         return shlex.split(_ENDS.sub("", re.sub(r"\[(.+?)\]", r"\1", self.text.replace("\\|", "|"))))
 
 
 def documents() -> list[Path]:
-    """Every document for people, but for the list of changes."""
+    """Return every document for people, except the list of changes."""
     return sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 
 
 def lines(text: str) -> Iterator[str]:
-    """What stands in the blocks of shell of a document, line by line, without comments."""
+    """Yield the lines of a document's shell blocks, without comments."""
     for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         for line in block.replace("\\\n", "").splitlines():
             if typed := re.sub(r"\s+#.*", "", re.sub(r"\s+", " ", line)).strip():
@@ -49,8 +49,8 @@ def lines(text: str) -> Iterator[str]:
 
 
 def commands(text: str, program: str = "invoke") -> Iterator[Command]:
-    """What a document says to type, in its order: code in sentences and tables, and lines of shell."""
-    # A line that goes on in the next one keeps its number.
+    """Yield the commands that a document says to type, in order: code in sentences and tables, and shell lines."""
+    # Join continued lines without changing line numbers.
     text = re.sub(r"\\\n\s*(.*)", r"\1\n", text)
     fenced: str | None = None
     for number, line in enumerate(text.splitlines(), 1):

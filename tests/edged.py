@@ -1,4 +1,4 @@
-"""A stack with an edge: a web service whose versions are images, a store that must not be replaced, and an nginx."""
+"""A stack with an edge: a web service with one image per version, a store that must not be replaced, and an nginx."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ BUILT_IN = files("conche.env.deploy").joinpath("nginx.conf").read_text()
 
 
 def marked(mark: str) -> str:
-    """The built-in template with a header of its own in each answer."""
+    """Return the built-in template with an added header in each answer."""
     plain = BUILT_IN.replace(
         "    add_header X-Request-Id $request_id always;\n    add_header X-Content-Type-Options nosniff always;\n", ""
     )
@@ -150,12 +150,12 @@ def marked(mark: str) -> str:
 
 
 IMAGES = "conche-edged"
-"""Name of the images of the versions, which all stacks of a test session share."""
+"""Name of the versions' images, which all stacks of a test session share."""
 
 
 @functools.cache
 def built(version: str, how: str) -> str:
-    """Build a version; its reference."""
+    """Build a version; return its reference."""
     reference = f"{IMAGES}:{version}-{how}-{os.getpid()}"
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "server.py").write_text(SERVER)
@@ -171,7 +171,7 @@ class EdgedStack(SmallStack):
 
     @classmethod
     def create(cls, folder: Path, port: int) -> EdgedStack:
-        """Write its files."""
+        """Write the stack's files."""
         stack = cls(folder, f"t{uuid.uuid4().hex[:10]}", port)
         stack.write("tasks.py", TASKS)
         stack.write("stack.yaml", STACK.format(name=stack.name, port=port))
@@ -185,29 +185,29 @@ class EdgedStack(SmallStack):
         return f"{self.name}-prod"
 
     def environment(self, **extra: str) -> dict[str, str]:
-        """Without an age key what a release keeps is sealed to one in the state folder, which outlives a test here."""
+        """Keep the state folder beyond a test: without an age key, releases are sealed to one that is kept there."""
         return super().environment(**{"XDG_STATE_HOME": str(self.folder.parent / "state"), **extra})
 
     def version(self, name: str, how: str = "well") -> str:
-        """A version of the web service; its reference. It is built once, whatever stacks have it."""
+        """Build a version of the web service, once for all stacks; return its reference."""
         reference = f"localhost:5000/{self.name}:{name}"
         subprocess.run(["docker", "tag", built(name, how), reference], check=True, capture_output=True)
         return reference
 
     def reference(self, version: str) -> str:
-        """The reference of a version."""
+        """Return the reference of a version."""
         return f"localhost:5000/{self.name}:{version}"
 
     def deploy(self, image: str, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
-        """env.deploy of a version that was built here."""
+        """Call env.deploy with a version that was built here."""
         return self.invoke("env.deploy", "--env", "prod", "--image", image, "--local", *words, **extra)
 
     def rollback(self, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
-        """env.rollback."""
+        """Call env.rollback."""
         return self.invoke("env.rollback", "--env", "prod", *words, **extra)
 
     def begin(self, *words: str, **extra: str) -> subprocess.Popen[str]:
-        """A task that runs while the test goes on; stderr is a pipe."""
+        """Start a task that runs while the test goes on; stderr is a pipe."""
         return warm.Popen[str](
             self.argv(*words),
             cwd=self.folder,
@@ -219,12 +219,12 @@ class EdgedStack(SmallStack):
         )
 
     def page(self) -> Any:
-        """What its users are answered."""
+        """Return what users get."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=10) as answer:
             return json.loads(answer.read())
 
     def mark(self) -> str:
-        """The mark of the edge's template in what users are answered; the status where that is no good answer."""
+        """Return the mark of the edge's template in what users get; the status if that is an error."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=10) as answer:
                 return str(answer.headers["X-Mark"])
@@ -232,13 +232,13 @@ class EdgedStack(SmallStack):
             return str(error.status)
 
     def use_template(self, content: str) -> None:
-        """Let the checkout's template of the edge be this."""
+        """Set the checkout's template for the edge."""
         self.write("own.conf", content)
         if "template:" not in (self.folder / "stack.yaml").read_text():
             self.replace("stack.yaml", "      drain: 10\n", "      drain: 10\n      template: own.conf\n")
 
     def page_or(self, version: str) -> str:
-        """A version that does not serve now: this one, or another."""
+        """Return a version that does not serve now: this one, or another."""
         try:
             serves = self.page()["version"]
         except (OSError, ValueError):
@@ -246,7 +246,7 @@ class EdgedStack(SmallStack):
         return version if serves != version else f"{version}-again"
 
     def leftovers(self, engine: Engine) -> list[str]:
-        """What is there beside one container of each service, and the one that gives access to the state."""
+        """Return the containers beyond one of each service and the one that gives access to the state."""
         names = [name.lstrip("/") for one in engine.client.api.containers(all=True) for name in one["Names"] or []]
         ours = sorted(name for name in names if name.startswith(self.name))
         web = [one.name for one in self.containers(engine) if one.service == "web" and one.state == "running"]
@@ -254,5 +254,5 @@ class EdgedStack(SmallStack):
         return [name for name in ours if name not in wanted]
 
     def history(self) -> Any:
-        """The value of env.history."""
+        """Return the value of env.history."""
         return json.loads(self.invoke("env.history", "--env", "prod", "--json").stdout)["value"]

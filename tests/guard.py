@@ -1,4 +1,4 @@
-"""Keeps unit tests what they are: a test that starts Conche or Docker's programs has to say so by a marker."""
+"""Keep unit tests pure: a test that starts Conche or Docker's programs has to say so with a marker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 OURS = ("docker", "dockerd", "invoke", "nox", "python", "ssh", "restic")
-"""Beginnings of the names of programs that are Conche, or take long; tools that packages bring, as sops, may run."""
+"""How names begin of programs that are Conche or take long; tools that packages install, such as sops, may run."""
 
 _watched: list[str] = []
 
@@ -21,7 +21,7 @@ def _watch(event: str, arguments: Sequence[Any]) -> None:
         return
     argv = arguments[1] if event == "subprocess.Popen" else [sys.executable]
     words = [os.fsdecode(word) for word in (argv if isinstance(argv, list | tuple) else [argv])]
-    # setpriv(1) is how Conche starts programs that are to end with it.
+    # Conche starts programs that must end with it through setpriv(1).
     if words and PurePath(words[0]).name == "setpriv" and "--" in words:
         words = words[words.index("--") + 1 :]
     if words and (PurePath(words[0]).name.startswith(OURS) or words[0] == sys.executable):
@@ -33,7 +33,7 @@ sys.addaudithook(_watch)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Refuse to start such a process in a unit test or its fixtures, whoever asks for it."""
+    """Refuse to start such a process in a unit test or its fixtures, whatever code asks for it."""
     if item.get_closest_marker("unit"):
         _watched.append(item.nodeid)
     try:

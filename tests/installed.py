@@ -1,9 +1,9 @@
-"""Whether a wheel works where there is nothing else: `python tests/installed.py WHEEL [PYTHON ...]`.
+"""Check that a wheel works where nothing else is installed: `python tests/installed.py WHEEL [PYTHON ...]`.
 
-`nox -s build` calls it, with the Pythons that are given to it, or its own.
+`nox -s build` calls this with the Pythons it was given, or else its own.
 
-It is installed without extras into an environment of its own, outside the checkout, and used there as a stranger would.
-Nothing is built for it: what it depends on has to be there as wheels, in the versions of requirements.lock.
+The wheel is installed without extras into an environment of its own outside the checkout, and used as a stranger would.
+Nothing is built for it: its dependencies have to be available as wheels, in the versions of requirements.lock.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ jobs:
 
 
 class Place:
-    """An environment with a wheel in it, and a stack beside it."""
+    """An environment with the wheel installed, and a stack beside it."""
 
     def __init__(self, folder: Path) -> None:
         self.python = folder / "venv" / "bin" / "python"
@@ -55,7 +55,7 @@ class Place:
         self._home = folder / "home"
 
     def make(self, wheel: Path, python: str) -> None:
-        """Install for a Python, and write the stack's files."""
+        """Install the wheel for a Python, and write the stack's files."""
         uv, made = str(Path(sys.executable).parent / "uv"), self.python.parents[1]
         subprocess.run([uv, "venv", "--quiet", "--python", python, made], check=True)
         there = ["--quiet", "--python", str(self.python)]
@@ -69,12 +69,12 @@ class Place:
             (self.stack / name).write_text(content, encoding="utf-8")
 
     def packages(self) -> dict[str, float]:
-        """When each installed file was written, but for Python's own caches."""
+        """Return when each installed file was written, without Python's own caches."""
         files = self.python.parents[1].rglob("*")
         return {str(one): one.lstat().st_mtime for one in files if "__pycache__" not in one.parts and one.is_file()}
 
     def run(self, *words: str, expect: int = 0, path: str = "") -> str:
-        """What `python -m` says to these words, on standard output; ends the program where it ends otherwise."""
+        """Return the standard output of `python -m` with these words; exit if its exit code is not the expected one."""
         kept = {name: os.environ[name] for name in ("PATH", "DOCKER_HOST", "TMPDIR") if name in os.environ}
         said = subprocess.run(
             [self.python, "-m", *words], cwd=self.stack, capture_output=True, text=True, check=False,
@@ -86,7 +86,7 @@ class Place:
 
 
 def see(what: str, *, holds: bool) -> None:
-    """Say what holds, or end with what does not."""
+    """Print what holds, or exit with what does not."""
     if not holds:
         sys.exit(f"installed: not so: {what}")
     sys.stdout.write(f"installed: {what}\n")
@@ -111,7 +111,7 @@ def examine(place: Place, version: str) -> None:
 
 
 def main(words: Sequence[str]) -> None:
-    """Install the wheel that is named, and use it."""
+    """Install the given wheel, and use it."""
     wheel, *pythons = words
     for python in pythons or [sys.executable]:
         sys.stdout.write(f"installed: for {python}\n")

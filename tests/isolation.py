@@ -1,7 +1,7 @@
-"""What tests may know of their surroundings: little, and the same everywhere.
+"""Isolate tests from their surroundings, so that they see the same everywhere.
 
-The environment is cleared once, before anything is collected, because fixtures of a module or a session run outside
-those of a test. What tests may inherit is listed; all else is the business of whoever runs them.
+The environment is cleared once, before anything is collected, because fixtures of a module or session run outside
+those of a test. What tests may inherit is listed; all else belongs to whoever runs them.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ __all__ = ["IN_CI", "isolate", "kept", "one_at_a_time"]
 
 INHERITED = {
     "PATH", "TMPDIR", "VIRTUAL_ENV", "LOCPATH",
-    # How Python and pytest were told to run.
+    # How Python and pytest are to run.
     "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONWARNDEFAULTENCODING", "PYENV_ROOT",
-    # Behind a proxy that signs anew, nothing can be fetched without its authority.
+    # Behind a proxy that re-signs TLS, nothing can be fetched without its certificate authority.
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO",
 }  # fmt: skip
-"""Names that tests inherit."""
+"""Variables that tests inherit."""
 
 FAMILIES = ("CONCHE_TEST_", "PIP_", "UV_", "PYTEST_", "COV_", "COVERAGE_")
-"""Beginnings of further names that they inherit: where packages come from, and what the test runner passes on."""
+"""Prefixes of further variables that they inherit: where packages come from, and what the test runner passes on."""
 
 ENGINE = "CONCHE_TEST_DOCKER_HOST"
-"""The engine for tests, where it is not the usual one."""
+"""Variable with the engine for tests, if it is not the usual one."""
 
 IN_CI = bool(os.environ.get("CI") or os.environ.get("CONCHE_TEST_CI"))
-"""Whether a runner runs the tests, where nothing may be skipped; pytest-xdist's workers learn it by the second name."""
+"""Whether the tests run in CI, where nothing may be skipped; the second variable tells pytest-xdist's workers."""
 
 
 def kept(environment: Mapping[str, str]) -> dict[str, str]:
-    """The part of an environment that tests inherit."""
+    """Return the part of an environment that tests inherit."""
     return {name: value for name, value in environment.items() if name in INHERITED or name.startswith(FAMILIES)}
 
 
@@ -51,7 +51,7 @@ def isolate(environment: MutableMapping[str, str], checkout: Path) -> None:
     left = kept(environment)
     home = Path(tempfile.mkdtemp(prefix="conche-tests-home-"))
     atexit.register(_remove, home, os.getpid())
-    # A checkout that a runner has mounted may belong to another user; git then refuses it.
+    # A checkout mounted by a runner may belong to another user, and git would refuse it.
     (home / ".gitconfig").write_text(f'[safe]\n\tdirectory = "{checkout}"\n', "utf-8")
     _share_plugins(_home(environment), home)
     environment.clear()
@@ -64,18 +64,18 @@ def isolate(environment: MutableMapping[str, str], checkout: Path) -> None:
     if ENGINE in left:
         environment["DOCKER_HOST"] = left[ENGINE]
     time.tzset()
-    # What is written and read without an encoding named follows the locale of this process.
+    # Reading and writing without a named encoding follows this process's locale.
     with contextlib.suppress(locale.Error):
         locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
     os.umask(0o022)
-    # A shell has its background jobs ignore Ctrl-C, and Python then leaves that as it is.
+    # Shells make background jobs ignore Ctrl-C, and Python keeps that setting.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager
 def one_at_a_time(what: str) -> Iterator[None]:
-    """Wait until no other process of this user's tests does this."""
+    """Hold a lock, so that of this user's test processes only one at a time does this."""
     path = Path(tempfile.gettempdir()) / f"conche-tests-{os.getuid()}-{what}.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
@@ -86,7 +86,7 @@ def one_at_a_time(what: str) -> Iterator[None]:
 
 
 def _home(environment: Mapping[str, str]) -> Path | None:
-    """The user's own home; None for one that has none."""
+    """Return the user's own home; None for a user without one."""
     try:
         return Path(environment.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError:
@@ -99,7 +99,7 @@ def _pip_cache(environment: Mapping[str, str]) -> str:
 
 
 def _share_plugins(theirs: Path | None, home: Path) -> None:
-    """Compose may be a plugin in the user's own folder."""
+    """Link the user's own folder of plugins, where Compose may be."""
     if theirs is None:
         return
     plugins = theirs / ".docker/cli-plugins"
@@ -109,6 +109,6 @@ def _share_plugins(theirs: Path | None, home: Path) -> None:
 
 
 def _remove(home: Path, owner: int) -> None:
-    # A child that was forked ends with the same list of things to do.
+    # A forked child inherits this exit handler.
     if os.getpid() == owner:
         shutil.rmtree(home, ignore_errors=True)

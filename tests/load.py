@@ -1,4 +1,4 @@
-"""Users: requests at a steady rate from a thread of their own, each with a connection of its own."""
+"""Simulate users: requests at a steady rate from a thread of their own, each on a connection of its own."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ANSWER = 15.0
 
 @dataclass
 class Load:
-    """Asks one address until it is left.
+    """Sends requests to one address within a `with` block.
 
     Args:
-        rate: requests a second; they are sent on time whether or not earlier ones were answered.
+        rate: requests a second, sent on time whether or not earlier ones were answered.
 
     Attributes:
-        failures: what became of each lost request, with the moment it was sent.
-        answers: moment sent, moment answered, release and version, of each one that was answered well.
+        failures: what became of each lost request, with the time it was sent.
+        answers: of each good answer: time sent, time answered, release and version.
     """
 
     port: int
@@ -49,15 +49,15 @@ class Load:
         return len(self.failures) + len(self.answers)
 
     def releases(self, since: float = 0.0) -> set[str]:
-        """The releases that have answered requests sent since then."""
+        """Return the releases that have answered requests sent since then."""
         return {release for sent, _, release, _ in self.answers if sent >= since}
 
     def versions(self) -> set[str]:
-        """The versions that have answered."""
+        """Return the versions that have answered."""
         return {version for _, _, _, version in self.answers}
 
     def until(self, condition: Callable[[Load], bool]) -> None:
-        """Wait for something to be seen; the test's own time-out ends it."""
+        """Wait until a condition holds; only the test's own time-out ends it otherwise."""
         while not condition(self):
             self._over.wait(0.01)
 

@@ -1,4 +1,4 @@
-"""Another machine, reached by ssh: a real sshd in front of this machine's engine."""
+"""Stand in for another machine reached by ssh: a real sshd in front of this machine's engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.stacks import free_port
 
 PROGRAMS = f"{os.environ.get('PATH', '')}:/usr/sbin"
-"""Where sshd is looked for: Debian's openssh-server has it in a folder that is not in everybody's PATH."""
+"""Where to look for sshd: Debian's openssh-server installs it in a folder that not every PATH has."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Machine:
     """A machine with an engine.
 
     Attributes:
-        address: of the engine, as `engine:` in stack.yaml takes it.
+        address: of the engine, as written after `engine:` in stack.yaml.
         path: PATH with an ssh that knows the machine's key and has one of its own.
     """
 
@@ -32,7 +32,7 @@ class Machine:
 
 @contextmanager
 def machine(folder: Path) -> Iterator[Machine]:
-    """A machine that stands as long as the block."""
+    """Run such a machine for this block."""
     sshd = shutil.which("sshd", path=PROGRAMS)
     assert sshd is not None, "sshd is missing: apt-get install openssh-server"
     port, user = free_port(), getpass.getuser()
@@ -58,7 +58,7 @@ def _log(folder: Path) -> str:
 
 
 def _configure(folder: Path, port: int, user: str) -> None:
-    """Both ends' settings; nothing of whoever runs the tests is read or written."""
+    """Write both ends' settings, without reading or writing those of whoever runs the tests."""
     key = (folder / "user.pub").read_text()
     (folder / "authorized").write_text(key)
     (folder / "known").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")

@@ -1,4 +1,4 @@
-"""Which test files a change can reach: by imports, and by the tasks that a test calls by name."""
+"""Find the test files that a change can reach: by imports, and by the tasks that a test calls by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EVERYTHING = re.compile(
     r"pyproject\.toml|requirements.*\.lock|noxfile\.py|conche/__init__\.py|conche/testing/.*"
     r"|tests/(conftest|selection|reach|stacks|warm)\.py|docker/.*|compose/.*|stack\.yaml|scripts/.*"
 )
-"""A change of one of these can reach every test."""
+"""Files of which any change can reach every test."""
 
 
 def reached(root: Path, revision: str) -> frozenset[str]:
@@ -44,14 +44,14 @@ def _changed(root: Path, revision: str) -> set[str]:
 
 
 def _reads(test: Path, changed: Iterable[str]) -> bool:
-    """Whether a test names a changed file that is no Python: a page, a workflow, a script."""
+    """Return whether a test names a changed file other than Python: a page, a workflow, a script."""
     text = test.read_text()
     return any(Path(name).name in text for name in changed if not name.endswith(".py"))
 
 
 @cache
 def _stands_on(root: Path, file: Path) -> frozenset[str]:
-    """Return the Python files that a file imports or calls as a task, and theirs; it is one of them."""
+    """Return a Python file, and all that it imports or calls as tasks, directly or not."""
     found = {file.relative_to(root).as_posix()}
     tree = ast.parse(file.read_text())
     modules = {*_imported(tree), *_called(root, tree)}
@@ -63,7 +63,7 @@ def _stands_on(root: Path, file: Path) -> frozenset[str]:
         else:
             found |= _below(module)
     conftest = file.parent / "conftest.py"
-    # Of the one at the top a test uses what it asks for, and a change of it reaches everything anyway.
+    # The top-level conftest.py is left out: a change to it reaches everything anyway.
     if file.name.startswith("test_") and conftest.is_file() and file.parent != root / "tests":
         found |= _stands_on(root, conftest)
     return frozenset(found)
@@ -79,7 +79,7 @@ def _imported(tree: ast.AST) -> Iterator[str]:
 
 
 def _called(root: Path, tree: ast.AST) -> Iterator[str]:
-    """Yield what the tasks stand on whose names are written in a file."""
+    """Yield the modules needed by the tasks whose names are in a file."""
     tasks = _tasks(root)
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -89,7 +89,7 @@ def _called(root: Path, tree: ast.AST) -> Iterator[str]:
 
 @cache
 def _tasks(root: Path) -> Mapping[str, tuple[str, ...]]:
-    """Return what each task's body imports, by its dotted name: a body imports only what it needs."""
+    """Return by dotted name what each task's body imports, which is only what it needs."""
     found: dict[str, tuple[str, ...]] = {}
     for file in (root / "conche").rglob("tasks.py"):
         namespace = ".".join(file.relative_to(root / "conche").parts[:-1])
@@ -110,7 +110,7 @@ def _below(module: str) -> frozenset[str]:
     graph = _graph()
     if module not in graph.modules:
         return frozenset()
-    # A task file imports all of its namespace, each body its own part: what is called says which.
+    # A tasks.py imports its whole namespace, but each body only its own part, which `_tasks` has already given.
     direct = set() if module.endswith(".tasks") else graph.find_upstream_modules(module)
     return frozenset(file for name in {module, *direct} for file in _files(name))
 

@@ -1,7 +1,7 @@
-"""How pytest-xdist gives test files to its workers, where a worker is killed.
+"""Make pytest-xdist share out test files correctly after a worker is killed.
 
-xdist 3.8 hands the whole share of a dead worker to the next one, with the test it died of and with files that are done.
-A run then ends with its workers waiting for ever. Source: https://github.com/pytest-dev/pytest-xdist/issues/1378
+xdist 3.8 hands a dead worker's whole share to the next one, including the test that killed it and finished files.
+The workers then wait for ever. Source: https://github.com/pytest-dev/pytest-xdist/issues/1378
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ __all__ = ["ByFile", "pytest_xdist_make_scheduler"]
 
 
 class ByFile(LoadFileScheduling):
-    """A file is one worker's; of a dead worker's files others get what was not begun."""
+    """Gives each file to one worker; after a worker's death others get the tests that were not begun."""
 
     def remove_node(self, node: WorkerController) -> str | None:
-        """Take back what a worker has not run; returns the test it died of, if it died."""
+        """Take back what a worker has not run; return the test that killed it, if it died."""
         workload = self.assigned_work.pop(node)
         fatal = next(((unit, test) for unit in workload.values() for test, done in unit.items() if not done), None)
         if fatal is None:
@@ -32,12 +32,12 @@ class ByFile(LoadFileScheduling):
         return test
 
     def schedule(self) -> None:
-        """Share the files, or give a worker that has come later what is left."""
+        """Share out the files, or give what is left to workers that joined later."""
         if self.collection is None:
             super().schedule()
             return
         for node in self._ready():
-            # A worker begins a test only when it knows of the next one, or that there is none.
+            # A worker begins a test only once it knows the next one, or that there is none.
             while self.workqueue and self._pending_of(self.assigned_work[node]) < 2:
                 self._assign_work_unit(node)
         if not self.workqueue:
@@ -45,11 +45,11 @@ class ByFile(LoadFileScheduling):
                 node.shutdown()
 
     def _ready(self) -> list[WorkerController]:
-        """The workers that can be given tests; one that has just been started has not collected them yet."""
+        """Return the workers that can be given tests; a new one has not collected them yet."""
         return [node for node in self.nodes if node in self.registered_collections and not node.shutting_down]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile | None:
-    """Ours for `--dist loadfile`; None leaves it to xdist."""
+    """Use our scheduler for `--dist loadfile`; None leaves the choice to xdist."""
     return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None

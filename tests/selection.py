@@ -1,4 +1,4 @@
-"""Which tests run: markers by what a test asks for, shares, and what a change reaches.
+"""Select tests: by markers set from the fixtures a test asks for, by share, and by what a change reaches.
 
 pytest finds the hooks by their names in `tests/conftest.py`, which imports them.
 """
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare what selects tests beyond -k and -m."""
+    """Add the options that select tests beyond -k and -m."""
     group = parser.getgroup("conche")
     group.addoption(
         "--changed", nargs="?", const="main", metavar="REVISION",
@@ -73,7 +73,7 @@ def _keep(config: pytest.Config, items: list[pytest.Item], wanted: Any) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """In CI nothing is skipped: what a test needs is installed, or the test fails with its name."""
+    """Turn skips into failures in CI: what a test needs is installed, or the test fails and names it."""
     report = yield
     if report.skipped and IN_CI and not hasattr(report, "wasxfail"):
         report.outcome = "failed"

@@ -55,7 +55,7 @@ ASKS = json.dumps(
     " to.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n'); status = to.makefile('rb').read().split()[1].decode();"
     " status == '200' or sys.exit(f'HTTP Error {status}')"
 )
-"""A healthcheck in Python, as YAML: without urllib, which takes longer to import than all of this takes."""
+"""A healthcheck in Python, as YAML: without urllib, whose import takes longer than all the rest."""
 
 DOCKERFILE = """\
 FROM python:3.11-slim-bookworm
@@ -113,15 +113,15 @@ TASKS = "from conche import namespace\nns = namespace(__file__)\n"
 
 
 PORTS = range(18_000, 32_000)
-"""Below those that Linux gives to clients by itself (ip(7), ip_local_port_range), so that none is taken in between."""
+"""Below the ports that Linux assigns to clients (ip(7), ip_local_port_range), so that none is taken in between."""
 
 _given: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that no process that runs such tests on this machine is given, until it ends.
+    """Return a port that nobody listens on, reserved until this process ends among all such tests on this machine.
 
-    Each process remembers its own by an abstract socket of that name (unix(7)), which the kernel gives to one alone.
+    The reservation is an abstract socket with that name (unix(7)), which the kernel gives to one process only.
     """
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):
         claim = socket.socket(socket.AF_UNIX)
@@ -138,7 +138,7 @@ def free_port() -> int:
 
 
 def tracked_files(root: Path) -> list[Path]:
-    """The files of a checkout that git tracks, or would: untracked ones that it does not ignore."""
+    """Return the files of a checkout that git tracks, and the untracked ones that it does not ignore."""
     argv = ["git", "-C", str(root), "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     listed = subprocess.run(argv, capture_output=True, check=True).stdout.decode()
     return [Path(name) for name in listed.split("\0") if name and (root / name).is_file()]
@@ -146,7 +146,7 @@ def tracked_files(root: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class SmallStack:
-    """A stack of one web service, whose behaviour its tests decide.
+    """A stack of one web service, whose behaviour the tests decide.
 
     Attributes:
         folder: the checkout.
@@ -159,7 +159,7 @@ class SmallStack:
 
     @classmethod
     def create(cls, folder: Path, port: int) -> SmallStack:
-        """Write its files."""
+        """Write the stack's files."""
         stack = cls(folder, f"t{uuid.uuid4().hex[:10]}", port)
         stack.write("tasks.py", TASKS)
         stack.write("stack.yaml", STACK.format(name=stack.name, port=port))
@@ -171,19 +171,19 @@ class SmallStack:
         return stack
 
     def write(self, name: str, content: str) -> None:
-        """A file of the checkout."""
+        """Write a file of the checkout."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
 
     def replace(self, name: str, old: str, new: str) -> None:
-        """Change a file of the checkout."""
+        """Replace text in a file of the checkout."""
         before = (self.folder / name).read_text()
         assert old in before
         self.write(name, before.replace(old, new))
 
     def behave(self, how: str) -> None:
-        """well, slow, crash, hang, sick or memory, from the server's next start on; ill at once, and until that."""
+        """Behave well, slow, crash, hang, sick or memory from the server's next start on; ill at once, until then."""
         self.write("app/behaviour", how)
 
     @property
@@ -201,7 +201,7 @@ class SmallStack:
         return {**os.environ, "PYTHONPATH": str(ROOT), **extra}
 
     def invoke(self, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
-        """Call a task as a user does; no terminal."""
+        """Call a task as a user does, but without a terminal."""
         return warm.run(
             self.argv(*words),
             cwd=self.folder,
@@ -212,20 +212,20 @@ class SmallStack:
         )
 
     def json(self, *words: str, **extra: str) -> Any:
-        """The JSON document of a task."""
+        """Return the JSON document of a task."""
         return json.loads(self.invoke(*words, "--json", **extra).stdout)
 
     def up(self) -> None:
-        """Bring it up, and see that this worked."""
+        """Bring the stack up, and check that this worked."""
         done = self.invoke("env.up")
         assert done.returncode == 0, done.stderr
 
     def containers(self, engine: Engine) -> tuple[Container, ...]:
-        """Its containers, of any state, trials too."""
+        """Return its containers in any state, trials included."""
         return containers.of_project(engine, self.project) + containers.of_project(engine, f"{self.project}-trial")
 
     def remove_all(self, engine: Engine) -> None:
-        """Whatever a test has left."""
+        """Remove whatever a test has left."""
         api = engine.client.api
         self._remove_containers(engine)
         for network in api.networks():
@@ -240,14 +240,14 @@ class SmallStack:
                     api.remove_image(tag, force=True)
 
     def _remove_containers(self, engine: Engine) -> None:
-        """Its containers, and helpers with a name of the engine's making that have a volume of its."""
+        """Remove its containers, and helper containers with engine-made names that mount a volume of it."""
         api = engine.client.api
 
         def ours(container: dict[str, Any]) -> bool:
             names = [*(container["Names"] or []), *(mount.get("Name") or "" for mount in container["Mounts"] or [])]
             return any(self.name in name for name in names)
 
-        # Something that a test has killed may have one more made just now.
+        # What a test killed may just have had one more container made.
         for _ in range(10):
             left = [container["Id"] for container in api.containers(all=True) if ours(container)]
             if not left:
@@ -260,6 +260,6 @@ class SmallStack:
                 except docker.errors.APIError as error:
                     if error.status_code != HTTPStatus.CONFLICT:
                         raise
-                    # It is going by itself.
+                    # The engine is already removing it.
                     with contextlib.suppress(docker.errors.NotFound):
                         api.wait(container, condition="removed", timeout=60)

@@ -1,8 +1,8 @@
-"""Lets a command stand where a test wants it, for as long as the test wants, without a clock.
+"""Hold a command at the point a test wants, for as long as the test wants, without timers.
 
-The command is a child of the warm process. It stops before the first thing of a kind that it does with certain words in
-it: a request to the engine (`http.client.send`), a file that it opens (`open`), a program that it starts
-(`subprocess.Popen`), whatever Python reports (sys.addaudithook).
+The command is a child of the warm process. It stops before its first audit event of a given name that has certain
+words in it: a request to the engine (`http.client.send`), a file that it opens (`open`), a program that it starts
+(`subprocess.Popen`), or whatever else Python reports (sys.addaudithook).
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ __all__ = ["Standing", "standing"]
 
 @dataclass(frozen=True)
 class Standing:
-    """A command that stands."""
+    """A command that is held."""
 
     process: warm.Popen[str]
     line: int
 
     def go_on(self) -> tuple[int, str]:
-        """Let it go on to its end; its exit code, and what it said."""
+        """Let the command go on to its end; return its exit code and its output."""
         os.write(self.line, b"!")
         _, said = self.process.communicate()
         return self.process.returncode, said
 
     def kill(self) -> None:
-        """End it where it stands, with kill -9."""
+        """Kill the command where it stands, with SIGKILL."""
         self.process.kill()
         self.process.communicate()
 
 
 @contextmanager
 def standing(stack: SmallStack, *words: str, event: str, at: str, **extra: str) -> Iterator[Standing]:
-    """A task that stands before the first event of that name with these words in it."""
+    """Start a task that is held before the first event of that name with these words in it."""
     reached, theirs = os.pipe()
     mine, line = os.pipe()
     process = warm.Popen[str](
@@ -63,7 +63,7 @@ def standing(stack: SmallStack, *words: str, event: str, at: str, **extra: str) 
 
 
 def stand(told: tuple[str, str, int, int]) -> None:
-    """In the command: say when it is there, and stand until somebody says to go on, or is gone."""
+    """Run in the command: report when it gets there, and wait until the test says to go on, or is gone."""
     wanted, words, reached, line = told
     there = False
 
@@ -81,6 +81,6 @@ def stand(told: tuple[str, str, int, int]) -> None:
 
 
 def _said(event: str, arguments: tuple[Any, ...]) -> str:
-    # What a program finds in its environment says nothing about what it does.
+    # A program's environment says nothing about what it does.
     told = arguments[:2] if event == "subprocess.Popen" else arguments
     return " ".join(one.decode(errors="replace") if isinstance(one, bytes) else str(one) for one in told)

@@ -1,11 +1,11 @@
-"""Run tests in surroundings that are not ours: another locale, umask, user, home, folder, or a runner's variables.
+"""Run tests in surroundings unlike ours: another locale, umask, user, home, folder, or a runner's variables.
 
     python tests/surroundings.py                        the names
     python tests/surroundings.py latin-1 -- pytest -m unit
     python tests/surroundings.py latin-1+umask-002 -- pytest -m unit
     python tests/surroundings.py --together             all of them, in few runs
 
-Each run has a copy of the checkout in a temporary folder. What cannot be made here is an error, and no reason to skip.
+Each run has a copy of the checkout in a temporary folder. A surrounding that cannot be made is an error, not a skip.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from tests.stacks import ROOT, tracked_files
 __all__ = ["SURROUNDINGS", "TOGETHER", "Surrounding", "as_user", "combined", "main", "readable_toolkit"]
 
 SOMEBODY = 54321
-"""A user id without an entry in the table of users."""
+"""A user id without an entry in the user database."""
 
 SOCKET = Path("/var/run/docker.sock")
 
 NOWHERE = "http://127.0.0.1:1"
-"""Where nothing listens."""
+"""An address where nothing listens."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Surrounding:
     """Where tests are run.
 
     Attributes:
-        environment: variables that are set, with `{folder}` for the temporary folder; None for one that is not there.
+        environment: variables to set, with `{folder}` for the temporary folder; None unsets one.
         umask: of the tests' process.
-        user: whose process it is: "" for whoever calls, root, ordinary (made for the run), docker (ordinary, with
-            access to the engine) or nameless (a number that has no name).
+        user: who runs the process: "" for the caller, root, ordinary (made for the run), docker (ordinary, with
+            access to the engine) or nameless (an id without a name).
         checkout: name of the folder with the copy.
         closed: whether the folder above the copy can be entered by its owner only.
-        locale: source and character set of a locale to be made, as localedef(1) names them.
-        git: git's configuration of the user.
+        locale: source and character set of a locale to make, as localedef(1) names them.
+        git: the user's git configuration.
     """
 
     environment: Mapping[str, str | None] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Surrounding:
 
 
 def _runner(*, prefixes: Sequence[str]) -> dict[str, str | None]:
-    """What a runner sets for each step, of all the servers that name it alike."""
+    """Return what a runner sets for each step, once for each server's prefix."""
     names = {
         "ACTIONS": "true", "ACTOR": "somebody", "API_URL": f"{NOWHERE}/api/v1", "BASE_REF": "main", "ACTION": "1",
         "EVENT_NAME": "push", "EVENT_PATH": "{folder}/tmp/event.json", "HEAD_REF": "feature/x", "JOB": "quick",
@@ -139,7 +139,7 @@ TOGETHER = (
     "nameless-user+turkish+home-read-only",
     "ascii+git+no-engine",
 )
-"""Every surrounding once, in as few runs as do not contradict each other; a red one is run again by its parts."""
+"""Every surrounding once, combined into as few runs as possible; rerun the parts of a red one separately."""
 
 
 class CannotBeMade(Exception):
@@ -147,7 +147,7 @@ class CannotBeMade(Exception):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a program in a surrounding; its exit code."""
+    """Run a program in a surrounding; return its exit code."""
     if not arguments:
         sys.stdout.write("".join(f"{name}\n" for name in SURROUNDINGS))
         return 0
@@ -167,7 +167,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def combined(names: Sequence[str]) -> Surrounding:
-    """Return one surrounding that is all of these.
+    """Return one surrounding that combines all of these.
 
     Errors:
         CannotBeMade: two of them ask for different values of the same thing.
@@ -215,7 +215,7 @@ def _folder() -> Iterator[Path]:
 
 
 def _copy(target: Path, umask: int) -> Path:
-    """A clone, with what is not committed yet; cloned, because some tests ask git about it."""
+    """Clone the checkout, because some tests ask git about it, and add what is not committed."""
     _make(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(target)])
     wanted = set(tracked_files(ROOT))
     for gone in set(tracked_files(target)) - wanted:
@@ -242,7 +242,7 @@ def _environment(wanted: Surrounding, folder: Path) -> dict[str, str]:
 
 def _locale(folder: Path, source: str, charset: str) -> Path:
     folder.mkdir()
-    # The C library looks for the name of the character set in small letters without dashes.
+    # The C library looks for the character set's name in lower case without dashes.
     name = f"{source}.{charset.lower().replace('-', '')}"
     _make(
         ["localedef", "--inputfile", source, "--charmap", charset, str(folder / name)], hint="apt-get install locales"
@@ -252,7 +252,7 @@ def _locale(folder: Path, source: str, charset: str) -> Path:
 
 @contextlib.contextmanager
 def _user(kind: str, folder: Path) -> Iterator[tuple[int | None, list[int]]]:
-    """The id of the user who runs the tests, None for this one, and the groups he is in."""
+    """Provide the id of the user who runs the tests, None for the current one, and their groups."""
     root = os.geteuid() == 0
     if kind in ("root", "nameless", "docker") and not root:
         raise CannotBeMade("it needs root")
@@ -277,17 +277,17 @@ def _give(folder: Path, owner: int | None) -> None:
 
 
 def as_user(owner: int, folder: Path, groups: Sequence[int] = (), needed: Sequence[Path] = ()) -> list[str]:
-    """What root puts before a command line to run it as another user.
+    """Return the prefix with which root runs a command line as another user.
 
-    The other user reaches this very Python, even in a home that is closed to others: mounts of the command's own put a
-    folder over the closed one that has nothing else in it.
+    The other user can reach this very Python, even in a home that is closed to others: in the command's own mount
+    namespace, a folder that contains nothing else covers the closed one.
 
     Args:
         folder: where the mounts are prepared; empty again when the command has ended.
-        needed: more places that are to be reached, besides Python.
+        needed: further paths that must be reachable.
     """
     member = [f"--groups={','.join(map(str, groups))}"] if groups else ["--clear-groups"]
-    # setpriv itself still finds programs as root does; the shell it becomes no longer can.
+    # setpriv looks programs up as root could; the shell after it can look them up only as the other user.
     become = ["setpriv", f"--reuid={owner}", f"--regid={owner}", *member, "sh", "-c", 'exec "$@"', "sh"]
     places = {place.resolve() for place in (Path(sys.prefix), Path(sys.base_prefix), *needed)}
     closed = sorted({top for place in places for top in _closed(place)})
@@ -310,7 +310,7 @@ def as_user(owner: int, folder: Path, groups: Sequence[int] = (), needed: Sequen
 
 
 def readable_toolkit(folder: Path) -> dict[str, str]:
-    """The environment in which another user finds the toolkit, though the checkout may be nobody else's business."""
+    """Copy the toolkit to where another user can read it, unlike the checkout; return the environment that finds it."""
     copy = folder / "toolkit"
     for file in (ROOT / "conche").rglob("*"):
         if file.is_file() and file.suffix != ".pyc":
@@ -321,12 +321,12 @@ def readable_toolkit(folder: Path) -> dict[str, str]:
 
 
 def _closed(place: Path) -> list[Path]:
-    """The topmost folder above a place that only its owner may enter."""
+    """Return the topmost folder above a place that others may not enter, if any."""
     return [one for one in reversed(place.parents) if not one.stat().st_mode & 0o001][:1]
 
 
 def _opened(top: Path, places: set[Path], stage: Path) -> list[str]:
-    """Shell lines that put a folder with nothing but these places over a closed one, in this mount namespace alone."""
+    """Return shell lines that cover a closed folder with one that has only these places, in this mount namespace."""
     lines = [shlex.join(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(stage)])]
     for place in sorted(places):
         inside = str(stage / place.relative_to(top))
@@ -335,7 +335,7 @@ def _opened(top: Path, places: set[Path], stage: Path) -> list[str]:
 
 
 def _reachable(prefix: Sequence[str], checkout: Path) -> None:
-    """See that the tests can be run at all, before anything else is blamed."""
+    """Check that the tests can be run at all, before anything else is blamed."""
     _make([*prefix, sys.executable, "-c", "import pytest, os; os.listdir(os.getcwd())"], cwd=checkout)
 
 

@@ -1,7 +1,7 @@
-"""The engine as the manager of a swarm of one, which it becomes once and is until the tests are over.
+"""Make the engine the manager of a swarm of one, once, until the tests are over.
 
 An engine that leaves a swarm forgets the names of all containers that run on it (moby, libnetwork/agent.go, on
-EventNodeLeave): until they are started again none of them finds another, whichever test they belong to.
+EventNodeLeave): until they are restarted they cannot find each other, whichever test they belong to.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from tests.isolation import one_at_a_time
 __all__ = ["joined", "pytest_sessionfinish"]
 
 _used: list[int] = []
-"""The descriptor by which this process says that it uses the swarm, to its end."""
+"""The descriptor whose lock shows, until this process ends, that it uses the swarm."""
 
 
 @contextlib.contextmanager
 def joined(engine: Engine) -> Iterator[Engine]:
-    """Within it the engine manages a swarm; those who use it wait for each other."""
+    """Have the engine manage a swarm for this block; its users wait for each other."""
     with one_at_a_time("swarm"):
         if not _used:
             _used.append(os.open(_note(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
             fcntl.flock(_used[0], fcntl.LOCK_SH)
         if not _cluster(engine):
             engine.client.swarm.init(advertise_addr="127.0.0.1")
-            # It is left only if it is this one: the next may be the user's own.
+            # Only this swarm is left afterwards: another one may be the user's own.
             _note().write_text(_cluster(engine), "utf-8")
         yield engine
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Leave the swarm that tests have made, once no other tests on this machine use it."""
+    """Leave the swarm that tests have made once no other tests on this machine use it."""
     if hasattr(session.config, "workerinput") or not _note().exists():
         return
     _used.append(os.open(_note(), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
@@ -58,6 +58,6 @@ def _note() -> Path:
 
 
 def _cluster(engine: Engine) -> str:
-    """The id of the swarm that the engine manages; empty where it manages none."""
+    """Return the id of the swarm that the engine manages; empty if it manages none."""
     said = engine.client.info().get("Swarm") or {}
     return str((said.get("Cluster") or {}).get("ID", "")) if said.get("ControlAvailable") else ""

@@ -137,7 +137,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Start `invoke` in that folder; it is gone afterwards."""
+    """Start `invoke` in that folder; it is ended afterwards."""
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     monkeypatch.setenv("PYTHONUNBUFFERED", "")
     monkeypatch.setenv("COLUMNS", "200")
@@ -157,7 +157,7 @@ def start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def invoke(start: Any) -> Any:
-    """Run `invoke` to its end: exit code, stdout, stderr."""
+    """Run `invoke` to its end; return exit code, stdout and stderr."""
 
     def invoked(*argv: str) -> tuple[int, str, str]:
         process = start(*argv)
@@ -371,7 +371,7 @@ def test_a_reader_that_leaves_is_no_error(how: str, start: Any) -> None:
 
 
 def shell(folder: Path, line: str, **extra: str) -> subprocess.CompletedProcess[bytes]:
-    """A line of bash, in which $invoke stands for what the tests call."""
+    """Run a line of bash in which $invoke stands for the program that the tests call."""
     given = {**os.environ, "PYTHONPATH": str(REPOSITORY), "invoke": f"{sys.executable} -m invoke", **extra}
     return subprocess.run(["bash", "-c", line], cwd=folder, env=given, capture_output=True, check=False)
 
@@ -515,7 +515,7 @@ def test_the_stack_is_read_once_and_only_when_it_is_asked_for(tmp_path: Path) ->
 
 
 def of_this_process() -> list[object]:
-    """What a host process has set for itself, and we could change."""
+    """Return settings of a host process that we could change."""
     handlers = [signal.getsignal(number) for number in signal.valid_signals()]
     return [
         gc.isenabled(),

@@ -1,4 +1,4 @@
-"""The error tree: its exit codes, its JSON, its words."""
+"""The error tree: its exit codes, its JSON, its messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files are whole or not there; private folders and locks do not outlive who made them."""
+"""Files are complete or absent; private folders and locks do not outlive their makers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 @contextlib.contextmanager
 def another_process(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """A Python process that uses `conche.files` and is killed at the end, -9."""
+    """Run a Python process that uses `conche.files`, and kill it with SIGKILL at the end."""
     lines = f"import sys, os\nfrom pathlib import Path\nfrom conche.files import *\n{code}"
     argv = [sys.executable, "-c", lines, *map(str, arguments)]
     pipe = subprocess.PIPE
@@ -81,7 +81,7 @@ def test_the_mode_does_not_depend_on_the_umask(umask: int, bits: int, tmp_path: 
 
 @pytest.mark.process
 def test_a_private_file_is_private_before_its_first_byte(tmp_path: Path) -> None:
-    """Every mode that the file system ever showed, from an audit hook that looks at each step."""
+    """Check every mode that the file system ever showed, from an audit hook that looks at each step."""
     code = """
 seen = set()
 def look(event, details):
@@ -131,7 +131,7 @@ def test_a_reader_that_has_the_old_file_open_keeps_it(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_a_writer_that_is_killed_leaves_the_old_content_or_the_new(tmp_path: Path) -> None:
-    """At twenty points of its work, some early and some late; the size makes a partial write likely to be seen."""
+    """Kill it at twenty points, early and late; the file's size makes a partial write likely to be seen."""
     whole = {bytes([letter]) * 2_000_000 for letter in b"ab"}
     path = tmp_path / "file"
     write_atomic(path, b"a" * 2_000_000)
@@ -154,7 +154,7 @@ while True:
 @pytest.mark.process
 @pytest.mark.parametrize("limit", [0, 1, 4096, 99_999])
 def test_a_full_disk_leaves_the_old_file_and_no_other(limit: int, tmp_path: Path) -> None:
-    """The kernel cuts the file at so many bytes, as a full disk does."""
+    """Have the kernel cut the file at so many bytes, as a full disk does."""
     path = tmp_path / "file"
     path.write_bytes(b"old")
     code = """
@@ -187,10 +187,10 @@ def test_a_file_cannot_take_the_place_of_a_folder(tmp_path: Path) -> None:
 
 @pytest.fixture(params=[False, True], ids=["small", "large"])
 def large(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether folders are made on disk; either way below a base of this test alone."""
+    """Whether folders are made on disk; either way below a base of this test only."""
     for variable in ("XDG_RUNTIME_DIR", "TMPDIR"):
         monkeypatch.setenv(variable, str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", None)  # where tempfile remembers what TMPDIR was
+    monkeypatch.setattr(tempfile, "tempdir", None)  # tempfile's cache of TMPDIR
     return bool(request.param)
 
 
@@ -261,7 +261,7 @@ def test_a_link_and_a_file_are_left_alone_with_what_they_lead_to(tmp_path: Path,
 
 @pytest.mark.process
 def test_a_folder_whose_maker_has_another_count_of_processes_is_known_by_its_lock(large: bool) -> None:
-    """As in a container that shares the folder: the maker's id says nothing here, and may be that of a dead process."""
+    """As in a container that shares the folder: the maker's process id means nothing here, and may look dead."""
     code = "with private_folder(large=bool(int(sys.argv[1]))) as folder:\n    print(folder, flush=True)\n    input()"
     with another_process(code, int(large)) as maker:
         folder = Path(line(maker))
@@ -393,7 +393,7 @@ def test_a_holder_in_another_container_is_not_taken_for_dead(tmp_path: Path) -> 
 
 @pytest.mark.process
 def test_who_comes_after_a_killed_holder_waits_for_the_child_that_holds_on(tmp_path: Path) -> None:
-    """The child writes before it lets go, so the next holder must find what it wrote."""
+    """Since the child writes before it lets go, the next holder must find what it wrote."""
     os.mkfifo(tmp_path / "gate")
     gate = os.open(tmp_path / "gate", os.O_RDWR)
     code = """

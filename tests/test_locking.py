@@ -1,4 +1,4 @@
-"""Which locks commands take: a table, in an order in which no two commands can wait for each other."""
+"""The locks that commands take: a table, and an order in which no two commands can wait for each other."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_reference_shows_the_table() -> None:
 
 
 def sequences(takes: Takes) -> Iterator[list[str]]:
-    """Every sequence of locks that a command of this set may take, by what there is in three environments."""
+    """Yield every sequence of locks that a command with this set may take, with three environments."""
     some = [*itertools.permutations(ENVIRONMENTS, 1), *itertools.permutations(ENVIRONMENTS, 2)]
     chosen: list[tuple[str, ...]] = [ENVIRONMENTS] if takes == EVERY else [*some]
     others = [str(one) for one in takes.locks if one is not Lock.ENVIRONMENT]
@@ -66,7 +66,7 @@ def sequences(takes: Takes) -> Iterator[list[str]]:
 
 
 def can_wait_for_each_other(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether each may hold what the other one waits for."""
+    """Return whether each may hold what the other waits for."""
     return any(
         one.index(first) < one.index(second) and other.index(second) < other.index(first)
         for first, second in itertools.permutations(set(one) & set(other), 2)
@@ -120,7 +120,7 @@ def site(call: Invocation) -> Site:
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is taken and let go, in this order, where environments are free."""
+    """The locks that are taken and released, in order, with all environments free."""
     seen: list[str] = []
 
     @contextmanager
@@ -153,7 +153,7 @@ def test_a_backup_command_takes_environments_by_name_and_then_the_target(
 
 
 def leave_waiting(site: Site) -> None:
-    """The note of a backup that was killed while a container of production was paused."""
+    """Write the note of a backup that was killed while a container of production was paused."""
     site.target.store.mkdir(parents=True)
     engine = site.stack.environments["prod"].engine
     note = {"engine": engine, "volumes": ["models"], "ids": ["0123"], "stopped": []}
@@ -163,7 +163,7 @@ def leave_waiting(site: Site) -> None:
 def test_an_engine_that_does_not_answer_is_asked_once_for_what_was_left(
     call: Invocation, site: Site, taken: list[str]
 ) -> None:
-    """Settling says then what waits there, and what to type."""
+    """Settling then says what waits there, and what to type."""
     leave_waiting(site)
     said: list[str] = []
     lost: dict[str, Unreachable] = {}
@@ -179,7 +179,7 @@ def test_an_engine_that_does_not_answer_is_asked_once_for_what_was_left(
 def test_what_a_killed_command_has_left_is_settled_under_the_lock_of_its_environment(
     call: Invocation, site: Site, taken: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is seen by the holder of the target alone, who lets that go first: nobody waits against the order."""
+    """Only the target's holder sees what is left, and releases the target first, so nobody waits against the order."""
     leave_waiting(site)
     monkeypatch.setattr(volumes, "using", lambda *_: ())
     monkeypatch.setattr(containers, "read", lambda *_: None)
@@ -214,7 +214,7 @@ def test_an_engine_that_does_not_answer_costs_a_backup_its_component_and_nothing
 
 
 def test_a_backup_holds_no_other_environment_while_it_waits_for_a_pipeline(call: Invocation) -> None:
-    """A pipeline's deployment waits for the backup, so the backup must not wait for it with what it needs."""
+    """A pipeline's deployment waits for the backup, so the backup must not hold what it needs while waiting for it."""
     declared = (call.root / "stack.yaml").read_text() + (
         "    forge: {driver: volume, volume: forge, environment: git, idle: {runner: [idle]}}\n"
         "    tailnet: {driver: volume, volume: tailnet, environment: prod}\n"

@@ -1,4 +1,4 @@
-"""Pings and notifications against a real server on this machine."""
+"""Pings and notifications to a real server on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from conche.secret import Secret
 
 
 class Listening(ThreadingHTTPServer):
-    """Keeps what it was sent; answers 500 below /sick."""
+    """Records what it is sent; answers 500 below /sick."""
 
     heard: list[tuple[str, str]]
 

@@ -1,4 +1,4 @@
-"""stdout carries the answer and nothing else; no secret in any stream; colour only where somebody sees it."""
+"""stdout carries only the answer; no stream carries a secret; colour appears only where somebody sees it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Terminal = Callable[..., str]
 
 @dataclass
 class Streams:
-    """An `Output` that is neither at a terminal nor at a pipe, and what it wrote."""
+    """An `Output` on neither a terminal nor a pipe, and what it wrote."""
 
     as_json: bool = False
     stdin: TextIO = field(default_factory=io.StringIO)
@@ -64,7 +64,7 @@ def as_json() -> Streams:
 
 @pytest.fixture
 def at_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Does something with an `Output` on a terminal of 80 columns, and tells what was to be seen."""
+    """A function that uses an `Output` on a terminal of 80 columns, and returns what was to be seen."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setenv("TERM", "xterm")
@@ -78,7 +78,7 @@ def at_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
                 work(Output("env.down", stdin=keyboard, stdout=screen, stderr=screen))
         finally:
             os.close(slave)
-            with contextlib.suppress(OSError):  # Linux's end of a terminal
+            with contextlib.suppress(OSError):  # how Linux reports the end of a terminal
                 while True:
                     seen.append(os.read(master, 65536))
             os.close(master)
@@ -405,7 +405,7 @@ def test_in_ci_a_terminal_is_nobodys(at_terminal: Terminal, monkeypatch: pytest.
 
 
 def outputs_of(value: object, file: Path) -> dict[str, str]:
-    """What a runner would read: NAME<<END, lines, END."""
+    """Read outputs as a runner would: NAME<<END, lines, END."""
     Streams().output.outcome(Outcome(value=value))
     lines, found = iter(file.read_text().splitlines()), {}
     for line in lines:

@@ -1,6 +1,6 @@
 """Processes: argv is data, the environment is chosen, nothing outlives its parent, no secret comes back.
 
-Whether a process is gone is read from a FIFO that it holds open: its end comes when the last holder has died.
+To learn whether processes are gone, tests read a FIFO that they hold open: it ends when the last holder has died.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class Holders:
     descriptor: int
 
     def read(self) -> bytes:
-        """What the holders have written, as soon as the last of them is gone."""
+        """Return what the holders have written, as soon as the last of them is gone."""
         os.set_blocking(self.descriptor, True)
         return b"".join(iter(lambda: os.read(self.descriptor, 4096), b""))
 
     def wait_until_held(self) -> None:
-        """Until a first line is written."""
+        """Wait until a holder has written its first line."""
         os.close(os.open(self.path, os.O_RDONLY))  # blocks until there is a writer
         os.set_blocking(self.descriptor, True)
         while os.read(self.descriptor, 1) != b"\n":
@@ -75,7 +75,7 @@ HOLD_STUBBORNLY = """exec 9>"$1"; (trap '' TERM; exec sleep 600) & echo held >&9
 
 @contextlib.contextmanager
 def parent(code: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python process that uses `conche.process`, and is gone afterwards."""
+    """Run a Python process that uses `conche.process`; it is gone afterwards."""
     lines = "import sys\nfrom conche.process import *\nfrom conche.errors import Interrupted\n" + code
     with subprocess.Popen(python(lines, *arguments), cwd=REPOSITORY, stdout=subprocess.PIPE) as started:
         try:

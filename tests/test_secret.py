@@ -1,4 +1,4 @@
-"""A secret prints as `***` wherever it is printed, and no text that went through a redactor holds one."""
+"""A secret prints as `***` everywhere, and no text that went through a redactor contains one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FORMS: dict[str, Callable[[str], str]] = {
     "Compose in JSON": lambda value: json.dumps(value.replace("$", "$$"))[1:-1],
 }
 
-# A value made of asterisks cannot be told from its mask.
+# Asterisks in a value could not be told from its mask.
 values = st.text(min_size=6, max_size=40).filter(lambda value: "*" not in value)
 
 

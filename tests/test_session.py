@@ -1,4 +1,4 @@
-"""What Compose files are interpolated with: .env by Compose's rules, and the shell wherever Compose looks."""
+"""The variables for Compose files: .env by Compose's rules, and the shell wherever Compose looks there."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def rendered(folder: Path) -> Any:
 
 
 def plain(folder: Path) -> Any:
-    """What Compose itself says."""
+    """Return Compose's own result."""
     argv = ["docker", "compose", "--project-name", "shop-dev", "config", "--format", "json"]
     return json.loads(subprocess.run(argv, cwd=folder, check=True, capture_output=True).stdout)
 

@@ -1,4 +1,4 @@
-"""stack.yaml becomes one frozen model, or every problem is told at once."""
+"""stack.yaml becomes one frozen model, or all its problems are reported at once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ environments:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder with the files that `VALID` names."""
+    """Make a folder with the files that `VALID` names."""
     for file in ("docker/web.Dockerfile", "compose/dev.yaml", "compose/prod.yaml"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).touch()
@@ -40,7 +40,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def problems(text: str, root: Path | None = None) -> list[str]:
-    """What is wrong with a stack file, as it is shown."""
+    """Return the problems of a stack file, as they are shown."""
     if root is None:
         with pytest.raises(StackInvalid) as caught:
             stack.parse(text)
@@ -54,7 +54,7 @@ def problems(text: str, root: Path | None = None) -> list[str]:
 
 
 def environment(line: str) -> str:
-    """A stack file with one environment, whose last line is given."""
+    """Return a stack file with one environment, whose last line is given."""
     return f"name: shop\nregistry: host\nenvironments:\n  dev:\n    compose: [a.yaml]\n{line}\n"
 
 
@@ -339,7 +339,7 @@ anything = st.recursive(
 
 
 def is_told(text: str, root: Path) -> bool:
-    """Whether the text is a stack, or is refused with its problems; nothing else can come of it."""
+    """Return whether the text is a valid stack; otherwise it must be refused with its problems, and nothing else."""
     try:
         return isinstance(stack.parse(text, root=root), Stack)
     except StackInvalid as error:

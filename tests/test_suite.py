@@ -1,4 +1,4 @@
-"""What a run of the tests does where something takes its workers, its engine or its disk away."""
+"""How a run of the tests behaves when it loses workers, its engine or its disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HERE = "def test_works():\n    assert True\n"
 
 
 def run(folder: Path, *arguments: str, before: Sequence[str] = (), **environment: str) -> tuple[int, str]:
-    """The exit code and the output of a run of its own over the test files in a folder."""
+    """Run the test files in a folder separately; return exit code and output."""
     argv = [*before, sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder)]
     argv += ["-p", "no:cacheprovider", *arguments, str(folder)]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The surroundings that the tests are run in: each of them once, and none that contradicts another."""
+"""The combined surroundings that tests are run in: each surrounding once, without contradictions."""
 
 from __future__ import annotations
 

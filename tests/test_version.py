@@ -1,4 +1,4 @@
-"""Which Conche runs, by git and by what a build has written."""
+"""Conche's version, from git or from what a build has written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def git(folder: Path, *words: str) -> str:
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """A checkout with one commit and the folder of the package."""
+    """Make a checkout with one commit and the folder of the package."""
     (tmp_path / "conche").mkdir()
     (tmp_path / "conche" / "code.py").write_text("1\n")
     git(tmp_path, "init", "--quiet")

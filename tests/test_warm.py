@@ -1,4 +1,4 @@
-"""The warm process: its children are what processes of their own would have been."""
+"""The warm process: its children behave like separately started processes."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ INVOKE = (sys.executable, "-m", "invoke")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with tasks that tell of the process they run in."""
+    """Make a folder with tasks that describe the process they run in."""
     (tmp_path / "tasks.py").write_text(TASKS)
     return tmp_path
 
@@ -92,7 +92,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def both(argv: tuple[str, ...], **options: Any) -> list[subprocess.Popen[str]]:
-    """A process of its own and a forked one, from the same call."""
+    """Start a separate process and a forked one from the same call."""
     made = [subprocess.Popen(argv, text=True, **options), warm.Popen[str](argv, text=True, **options)]
     assert forked(made[1])
     return made
@@ -104,12 +104,12 @@ def forked(process: subprocess.Popen[str]) -> bool:
 
 
 def held() -> list[Path]:
-    """The descriptors of the server."""
+    """Return the descriptors of the server."""
     return sorted(Path(f"/proc/{warm.shared.start()}/fd").iterdir())
 
 
 def pieces(terminal: int) -> Iterator[bytes]:
-    """What is written to a terminal until nobody has it open; a read gives 4 KiB of it at most."""
+    """Yield what is written to a terminal until nobody has it open; one read returns at most 4 KiB."""
     with contextlib.suppress(OSError):
         while piece := os.read(terminal, 1 << 16):
             yield piece
@@ -139,7 +139,7 @@ def test_a_forked_task_finds_what_it_would_find_in_a_process_of_its_own(folder: 
 
     assert [code for code, _, _ in ended] == [0, 0], ended
     facts = [json.loads(out) for _, out, _ in ended]
-    # Each has pipes of its own.
+    # Each process has pipes of its own.
     descriptors = [fact.pop("descriptors") for fact in facts]
     assert facts[0] == facts[1]
     assert descriptors[0].keys() == descriptors[1].keys()
@@ -193,7 +193,7 @@ def test_a_forked_task_ends_as_a_process_of_its_own(folder: Path, how: str) -> N
 
     (code, out, err), (code_too, out_too, err_too) = ended
     assert (code, out) == (code_too, out_too)
-    # A traceback goes through other frames.
+    # Their tracebacks have different frames.
     assert err.splitlines()[-1:] == err_too.splitlines()[-1:]
     assert len(err_too.splitlines()) >= len(err.splitlines())
 
@@ -258,7 +258,7 @@ def test_many_threads_may_start_tasks_and_the_server_keeps_nothing_of_them(folde
 
 @pytest.fixture
 def own(folder: Path) -> Callable[..., bool]:
-    """Whether a call gets a process of its own."""
+    """Return a function that says whether a call gets a process of its own."""
 
     def started(**options: Any) -> bool:
         given = {"cwd": folder, "env": environment(), "stdout": subprocess.DEVNULL, **options}

@@ -1,8 +1,8 @@
-"""Run a program that is killed, with everything it starts, at its first try to open a socket of the network.
+"""Run a program that is killed, with everything it starts, as soon as it tries to open a network socket.
 
     python without_network.py PROGRAM ARGUMENTS
 
-A seccomp filter (seccomp(2)) needs neither root nor a namespace, and survives exec. socket(2) with AF_UNIX is allowed.
+This uses a seccomp filter (seccomp(2)): it needs neither root nor a namespace, and survives exec. AF_UNIX is allowed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Program(ctypes.Structure):
 
 
 def forbid() -> None:
-    """From now on, for this process and its children."""
+    """Apply the filter to this process and its children from now on."""
     libc = ctypes.CDLL(None, use_errno=True)
     code = b"".join(struct.pack("HBBI", *instruction) for instruction in FILTER)
     program = Program(len(FILTER), code)
