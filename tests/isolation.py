@@ -109,6 +109,6 @@ def _share_plugins(theirs: Path | None, home: Path) -> None:
 
 
 def _remove(home: Path, owner: int) -> None:
-    # A forked child inherits this exit handler.
+    # A forked child inherits this exit function.
     if os.getpid() == owner:
         shutil.rmtree(home, ignore_errors=True)

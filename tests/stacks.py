@@ -240,7 +240,7 @@ class SmallStack:
                     api.remove_image(tag, force=True)
 
     def _remove_containers(self, engine: Engine) -> None:
-        """Remove its containers, and helper containers with engine-made names that mount a volume of it."""
+        """Remove its containers, and others with engine-made names that mount one of its volumes."""
         api = engine.client.api
 
         def ours(container: dict[str, Any]) -> bool:

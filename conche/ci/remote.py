@@ -23,7 +23,7 @@ LATEST = 20
 """How many times to look for the run that a push should have started: a minute at the usual interval."""
 
 LOOKS = 5
-"""After every how many looks to ask what a run waits for: some seconds always pass before a job is taken."""
+"""Looks at a run between asking what it waits for: some seconds always pass before a job is taken."""
 
 _WORDS = {"success": "ok", "failure": "failed", "waiting": "starting"}
 """States as the words that tables colour."""
