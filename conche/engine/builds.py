@@ -1,7 +1,7 @@
-"""Images that Compose's own `build:` describes: what they are called, and how Compose builds them.
+"""Has Compose build the images that its own `build:` describes, and finds their base images.
 
-Compose reads `build:` and builds: context, target, arguments, secrets, ssh, caches, networks and whatever else it may
-know are its own affair. What is added is what an image has to say of itself.
+Compose interprets `build:` itself: context, target, arguments, secrets, ssh, caches, networks and anything else it
+supports. We only add what identifies the image.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ __all__ = ["ServiceBuild", "base_images", "build"]
 
 @dataclass(frozen=True)
 class ServiceBuild:
-    """What to build, and what the image is given beside what its `build:` says; that goes before it.
+    """What to build, and additions to the service's `build:`, which takes precedence.
 
     Attributes:
         tags: further references.
-        secrets: id -> file, mounted during the build and in no layer.
-        arguments: build arguments; never secret, they stand in the image's history.
-        fresh: take nothing from the build cache.
+        secrets: id -> file, mounted during the build and stored in no layer.
+        arguments: build arguments; never secret, since the image's history shows them.
+        fresh: ignore the build cache.
     """
 
     service: str
@@ -54,7 +54,7 @@ class ServiceBuild:
         said["tags"] = [*(said.get("tags") or []), *self.tags]
         said["secrets"] = [*(said.get("secrets") or []), *({"source": name} for name in added)]
         if len(said.get("platforms") or []) > 1:
-            # As `docker compose up` does: an engine runs what is for one platform.
+            # As `docker compose up` does: an engine runs images of one platform.
             said["platforms"] = [service["platform"]] if service.get("platform") else []
         return {
             "name": rendered["name"],
@@ -66,10 +66,10 @@ class ServiceBuild:
 def build(
     compose: Compose, rendered: Mapping[str, Any], wanted: ServiceBuild, on_line: Callable[[Captured], None]
 ) -> None:
-    """Have Compose build the image of a service.
+    """Have Compose build a service's image.
 
     Raises:
-        BuildFailed: with the step that failed and its last lines.
+        BuildFailed: with the failed step and its last lines.
     """
     fresh = ("--no-cache",) if wanted.fresh else ()
     document = json.dumps(wanted.document(rendered)).encode()
@@ -82,7 +82,7 @@ def build(
 
 
 def base_images(rendered: Mapping[str, Any], service: str) -> tuple[str, ...]:
-    """The base images that the build of a service asks for; none where its Dockerfile cannot be read here."""
+    """Return the base images that a service's build needs; none if its Dockerfile cannot be read here."""
     said = rendered["services"][service]["build"]
     text = said.get("dockerfile_inline") or _dockerfile(said)
     found = references(text, said.get("args") or {}, said.get("target") or "")
@@ -94,9 +94,9 @@ def _dockerfile(said: Mapping[str, Any]) -> str:
     try:
         return (Path(said["context"]) / (said.get("dockerfile") or "Dockerfile")).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        return ""  # in a repository elsewhere; or missing, which Compose says better
+        return ""  # in a remote repository; or missing, which Compose reports better
 
 
 def _doubled(values: Mapping[str, str]) -> dict[str, str]:
-    """Compose interpolates what it reads."""
+    """Double each `$`, because Compose interpolates what it reads."""
     return {name: value.replace("$", "$$") for name, value in values.items()}

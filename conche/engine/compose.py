@@ -1,7 +1,7 @@
-"""Compose: its argv, its rendered configuration, and its complaints translated.
+"""Compose: builds its argv, reads its rendered configuration and translates its errors.
 
-argv is built by pure methods and compared as tuples in tests. Compose is never asked to wait: its exit code after
-`--wait` cannot be trusted (health.py polls instead).
+argv is built by pure methods and compared as tuples in tests. `--wait` is never used: its exit code cannot be trusted
+(health.py polls instead).
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from conche.secret import Redactor
 __all__ = ["Compose", "Configuration", "Healthcheck", "Service", "complaint"]
 
 MAKING = 600.0
-"""Seconds to make and start containers, in which nothing is built, pulled or waited for."""
+"""Seconds allowed for creating and starting containers, without any build, pull or wait."""
 
 OLDEST = (2, 20)
-"""The oldest Compose that is taken; v1 was another program, with other names for everything it made."""
+"""The oldest Compose accepted; v1 was a different program, which named everything it made differently."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,20 @@ class Service:
     """One service as Compose renders it.
 
     Attributes:
-        image: reference, as the file has it.
-        ports: what it publishes.
-        hashes: Compose's own hashes of the definition (hashes.py); a container carries one of them. There are two where
-            the service depends on others: Compose leaves dependencies out of the hash when it starts a service alone.
-        binds: host folders that are mounted and that nobody makes.
+        image: reference, as written in the file.
+        ports: published ports.
+        hashes: Compose's own hashes of the definition (hashes.py); a container carries one of them. A service that
+            depends on others has two: Compose leaves dependencies out of the hash when it starts a service alone.
+        binds: mounted host folders that must already exist.
         secret_files: host files of its secrets.
         config_files: host files of its configs.
-        user: whom it runs as, as the file says; empty for what the image says.
+        user: the user that the file sets; empty for the image's own.
         waits_for: services that must be healthy, or done, before it starts.
-        ends: it is a one-shot: without healthcheck, and not started again when it has ended well.
-        completes: another service waits for its end.
-        tries: whether a second one may run beside it, for a trial.
-        shares: services whose containers it uses the network, processes, memory or volumes of.
-        replicas: how many containers it is to have; None where only its containers were looked at.
+        ends: it is a one-shot: without healthcheck, and not restarted after exiting successfully.
+        completes: another service waits for it to finish.
+        tries: whether a second container may run beside it, for a trial.
+        shares: services whose network, processes, memory or volumes it shares.
+        replicas: the number of containers wanted; None if the service was derived from its containers alone.
     """
 
     name: str
@@ -92,8 +92,8 @@ class Configuration:
     """A project's rendered Compose files.
 
     Attributes:
-        external_networks: networks that Compose wants to find and does not make.
-        volumes: names of the volumes it makes, as the engine knows them.
+        external_networks: networks that Compose expects to exist and does not create.
+        volumes: names of the volumes it creates, as the engine knows them.
         rendered: the whole document, with interpolated values: do not print it unmasked.
     """
 
@@ -104,7 +104,7 @@ class Configuration:
     rendered: Mapping[str, Any] = field(repr=False, default_factory=dict)
 
     def needs(self, service: str) -> frozenset[str]:
-        """What a service depends on, in whatever way."""
+        """Return the services that a service depends on, under any condition."""
         return frozenset(self.rendered["services"][service].get("depends_on") or ())
 
 
@@ -114,10 +114,10 @@ class Compose:
 
     Args:
         files: Compose files, absolute.
-        variables: what the files interpolate; handed on in the environment, never in argv.
-        document: a rendered document instead of files; handed on over standard input.
-        further: those of the shell, for what only Compose finds: bare names, and files that these files take in.
-        unread: it goes by what the engine has of the project alone, since its files cannot be read.
+        variables: what the files interpolate; passed in the environment, never in argv.
+        document: a rendered document instead of files; passed on standard input.
+        further: variables of the shell, for references that only Compose finds: bare names and included files.
+        unread: relies only on what the engine has of the project, because its files cannot be read.
     """
 
     engine: Engine
@@ -130,51 +130,51 @@ class Compose:
     unread: bool = False
 
     def argv(self, *words: str) -> tuple[str, ...]:
-        """`docker compose` for this project, with `words`."""
+        """Return the argv of `docker compose` for this project, followed by `words`."""
         files = [part for file in self.files for part in ("--file", str(file))] or (
             [] if self.unread else ["--file", "-"]
         )
         return ("docker", "compose", *files, "--project-name", self.project, *words)
 
     def up_alone(self, service: str, *, anew: bool = False) -> tuple[str, ...]:
-        """Create, start or recreate one service; Compose neither builds nor pulls, and leaves the others alone.
+        """Return the argv that creates, starts or recreates one service without building, pulling or touching others.
 
         Args:
-            anew: recreate it also where its definition is the same.
+            anew: recreate it even if its definition is unchanged.
         """
         words = ("--progress", "plain", "up", "--detach", "--no-build", "--pull", "never", "--no-deps")
         return self.argv(*words, *(["--force-recreate"] if anew else []), service)
 
     def up_whole(self, service: str, *, anew: bool = False) -> tuple[str, ...]:
-        """The same, made with what it depends on in sight, so that its hash is the one of `docker compose up`.
+        """Return `up_alone`'s argv, but with dependencies in view, so that the hash is that of `docker compose up`.
 
-        That is for services of which Compose leaves the others alone, which `up_would` tells.
+        Use it only for a service whose dependencies Compose would leave alone, as `up_would` tells.
         """
         force = ("--force-recreate",) if anew else ()
         words = self.argv("--progress", "plain", "up", "--no-build", "--pull", "never", *force)
         return ("sh", "-c", UP_WHOLE, "sh", service, *words)
 
     def create_alone(self, service: str) -> tuple[str, ...]:
-        """Create one service's container, and do not start it."""
+        """Return the argv that creates one service's container without starting it."""
         words = [word for word in self.up_alone(service)[:-1] if word != "--detach"]
         return (*words, "--no-start", service)
 
     def up_beside(self, service: str, count: int) -> tuple[str, ...]:
-        """Have `count` containers of a service, old ones left as they are and new ones made as the document says."""
+        """Return the argv that scales a service to `count`: existing containers stay, new ones follow the document."""
         scale = ("--no-recreate", "--scale", f"{service}={count}")
         return (*self.up_alone(service)[:-1], *scale, service)
 
     def run_once(self, service: str, name: str, command: Sequence[str]) -> tuple[str, ...]:
-        """Run one command in a container of its own, made as a service is, that goes when it ends."""
+        """Return the argv that runs one command in a container made like the service's and removed when it ends."""
         words = ("run", "--rm", "--no-deps", "-T", "--name", name, "--entrypoint", command[0], service, *command[1:])
         return self.argv("--progress", "plain", *words)
 
     def down(self, *, volumes: bool) -> tuple[str, ...]:
-        """Stop and remove containers and networks; with `volumes` their data too."""
+        """Return the argv that stops and removes containers and networks; with `volumes` their data too."""
         return self.argv("--progress", "plain", "down", "--remove-orphans", *(["--volumes"] if volumes else []))
 
     def environment(self) -> dict[str, str]:
-        """What a Compose process gets beside the allow-list."""
+        """Return the variables that a Compose process gets in addition to the allow-list."""
         return {**self.further, **self.variables, **self.engine.cli_environment()}
 
     def call(
@@ -206,23 +206,23 @@ class Compose:
         outlives: bool = False,
         keep_open: Sequence[int] = (),
     ) -> Completed:
-        """Run one of those that make containers, whole: a signal waits for its end.
+        """Run to its end an argv that makes containers, deferring signals.
 
-        What a Compose that is broken off has asked for the engine goes on making, after an unwinding has looked.
+        If Compose is interrupted, the engine still makes what it was asked for, even after unwinding has looked.
         """
         words = ("sh", "-c", TO_ITS_END, "sh", *argv) if outlives else argv
         with signals_deferred():
             return self.call(words, on_line=on_line, timeout=MAKING, outlives=outlives, keep_open=keep_open)
 
     def configuration(self, *, hashed: bool = True) -> Configuration:
-        """The files as Compose understands them; a document is rendered already.
+        """Return the files as Compose renders them; `document` is rendered already.
 
         Args:
-            hashed: with the hashes of the definitions, which cost another call or two.
+            hashed: include the hashes of the definitions, which take one or two more calls.
 
         Raises:
             Refused: Compose finds the files invalid.
-            Unreachable: there is no Compose v2.
+            Unreachable: Compose v2 is not installed.
         """
         rendered = json.loads(self.document or self._answer(("config", "--format", "json")))
         # Compose hashes a service as it renders it.
@@ -230,7 +230,7 @@ class Compose:
         return _configuration(self.project, understood(rendered, self.project), hashes)
 
     def _hashes_of(self, rendered: Mapping[str, Any]) -> dict[str, set[str]]:
-        """Service -> the hashes that a container of it may carry, made with what it depends on in sight or without."""
+        """Return service -> the hashes its containers may carry, made with their dependencies in view or without."""
         from concurrent.futures import ThreadPoolExecutor
 
         found: Sequence[containers.Container] = ()
@@ -246,11 +246,11 @@ class Compose:
         return hashes
 
     def up_would(self, *services: str, alone: bool = False) -> Mapping[str, Collection[str]]:
-        """Container -> what Compose would do with it; nothing where it cannot say, as when an image is missing.
+        """Return container -> what Compose would do with it; empty if it cannot say, as when an image is missing.
 
         Args:
-            services: of these, and what they depend on; default: of all.
-            alone: without what they depend on.
+            services: consider these and their dependencies; default: all.
+            alone: leave the dependencies out.
         """
         words = ("up", "--no-start", "--no-build", "--pull", "never", *(["--no-deps"] if alone else []), *services)
         done = self.call(self.argv("--dry-run", "--progress", "plain", *words), timeout=60)
@@ -258,15 +258,15 @@ class Compose:
         return asked_of(said) if done.ok or NOTHING_TO_COPY_INTO in said else {}
 
     def hashes(self) -> dict[str, str]:
-        """Service -> Compose's hash of its definition, which a container made from it carries as a label."""
+        """Return service -> Compose's hash of its definition, which its containers carry as a label."""
         return _pairs(self._answer(("config", "--hash", "*")))
 
     def with_every_profile(self) -> Compose:
-        """The same project, with the services of all profiles; Compose does not even take down those of others."""
+        """Return this project with every profile enabled; otherwise Compose does not even take down other profiles."""
         return replace(self, variables={**self.variables, "COMPOSE_PROFILES": "*"})
 
     def every_service(self) -> frozenset[str]:
-        """The services of the files, those of profiles that are not wanted too."""
+        """Return all services of the files, including those of inactive profiles."""
         return frozenset(self.with_every_profile()._answer(("config", "--services")).split())
 
     def _answer(self, words: Sequence[str]) -> str:
@@ -279,10 +279,10 @@ class Compose:
 
 
 def version(engine: Engine) -> str:
-    """Compose's version, such as 2.26.1.
+    """Return Compose's version, such as 2.26.1.
 
     Raises:
-        Unreachable: there is no Compose, only v1, or one that lacks options which are needed.
+        Unreachable: Compose is missing, is v1, or is too old for the options we need.
     """
     completed = run(["docker", "compose", "version", "--short"], extra_env=engine.cli_environment(), timeout=30)
     if not completed.ok:
@@ -356,7 +356,7 @@ def _configuration(project: str, rendered: Mapping[str, Any], hashes: Mapping[st
 
 
 def _in_order(services: Mapping[str, Any]) -> Iterable[str]:
-    """The names of the services, each after those it depends on; Compose refuses cycles itself."""
+    """Return the services' names, each after its dependencies; Compose itself refuses cycles."""
     needs = {name: sorted(body.get("depends_on") or {}) for name, body in services.items()}
     return [name for name in TopologicalSorter(needs).static_order() if name in services]
 

@@ -1,7 +1,7 @@
-"""Which engine is meant, and a connection to it.
+"""Chooses the engine and connects to it.
 
-The address is, first that applies: the environment's `engine:` in stack.yaml, `DOCKER_HOST`, the Docker context in use,
-the local engine. The Docker CLI decides the same way, so both always mean the same engine.
+The address is the first that is set: the environment's `engine:` in stack.yaml, `DOCKER_HOST`, the current Docker
+context, the local engine. The Docker CLI decides the same way, so both always use the same engine.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ __all__ = ["Engine", "EngineRefused", "translated"]
 LOCAL = "unix:///var/run/docker.sock"
 
 TIMEOUT = 60
-"""Seconds for one request to the engine; a pull or build is not one."""
+"""Seconds for one request to the engine; pulls and builds have limits of their own."""
 
 TIMEOUT_VARIABLE = "CONCHE_ENGINE_TIMEOUT"
-"""Other seconds: for an engine that is far away or slow, or that shall be given up sooner."""
+"""Variable that overrides TIMEOUT: for a distant or slow engine, or to give up sooner."""
 
 
 class Engine:
-    """A Docker engine, by address; nothing is connected before `client` is asked for.
+    """A Docker engine, by address; connects only when `client` is first used.
 
     Args:
-        address: `engine:` of an environment, or None for the engine that the Docker CLI would use. `swarm` and a
-            prefix `swarm+` say what runs there, not where.
+        address: `engine:` of an environment, or None for the engine that the Docker CLI would use. `swarm` and the
+            prefix `swarm+` say what runs there, not where it is.
     """
 
     def __init__(self, address: str | None = None) -> None:
@@ -56,19 +56,19 @@ class Engine:
 
     @property
     def is_local(self) -> bool:
-        """Whether the engine's file system is this machine's, as bind mounts and port checks assume."""
+        """Whether the engine shares this machine's file system, as bind mounts and port checks assume."""
         return self.address.startswith(("unix://", "npipe://"))
 
     def cli_environment(self) -> Mapping[str, str]:
-        """What the Docker CLI needs to mean this engine too."""
+        """Return the variables that make the Docker CLI use this engine too."""
         return {"DOCKER_HOST": self._configured} if self._configured else {}
 
     @cached_property
     def client(self) -> DockerClient:
-        """A connection.
+        """The Docker SDK's client, connected on first use.
 
         Raises:
-            Unreachable: exit code 9, with the command that gives this machine an engine.
+            Unreachable: exit code 9, with the command that installs an engine on this machine.
         """
 
         with translated(self.address):
@@ -83,7 +83,7 @@ class Engine:
             return docker.DockerClient(
                 base_url=self.address, version=version, timeout=_timeout(), tls=self._tls(), **options
             )
-        # The SDK takes what stands in Docker's settings for what Docker writes there.
+        # The SDK trusts Docker's settings file to be well-formed.
         except (docker.errors.InvalidConfigFile, AttributeError, KeyError, TypeError, ValueError) as error:
             raise Refused(
                 "docker-settings-invalid",
@@ -98,7 +98,7 @@ class Engine:
         from conche.engine.ssh import Adapter
 
         version = MINIMUM_DOCKER_API_VERSION
-        # Finding out the version itself takes a connection, so it is not left to the SDK's own kind.
+        # Asking for the version takes a connection too, and that must not be one of the SDK's own kind.
         for _ in range(2):
             client = self._client(version, use_ssh_client=True)
             client.api.mount("http+docker://ssh", Adapter(self.address, _timeout(), shell_out=True))
@@ -106,7 +106,7 @@ class Engine:
         return client
 
     def _tls(self) -> Any:
-        """The certificates for a tcp:// engine: those of DOCKER_CERT_PATH, or of the context whose address is used."""
+        """Return the certificates for a tcp:// engine: from DOCKER_CERT_PATH, or from the context that is used."""
         from docker.tls import TLSConfig
         from docker.utils import kwargs_from_env
 
@@ -133,10 +133,10 @@ def _timeout() -> int:
 
 @contextmanager
 def translated(address: str, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Inside, what the Docker SDK raises for an engine that does not answer becomes `Unreachable`.
+    """Translate the Docker SDK's errors within this block, such as `Unreachable` for an engine that does not answer.
 
     Args:
-        but: what the caller handles itself.
+        but: exceptions that the caller handles itself.
     """
     import docker.errors
     import requests.exceptions
@@ -159,7 +159,7 @@ def translated(address: str, but: tuple[type[Exception], ...] = ()) -> Iterator[
         raise EngineRefused(
             "engine-refused", "The engine refused a request.", evidence=[str(error.explanation or error)]
         ) from error
-    # A stream that breaks off raises what lies below requests.
+    # A broken stream raises errors from the layers below requests.
     except (
         docker.errors.DockerException,
         requests.exceptions.RequestException,
@@ -170,7 +170,7 @@ def translated(address: str, but: tuple[type[Exception], ...] = ()) -> Iterator[
 
 
 class EngineRefused(ConcheError):
-    """The engine answered a request with an error that has no better translation."""
+    """The engine answered a request with an error that has no more specific translation."""
 
     exit_code = 9
 
@@ -204,7 +204,7 @@ class _Context:
 
 
 def _context() -> _Context | None:
-    """The Docker context in use, as the CLI tells it; the SDK's `from_env` knows nothing of contexts."""
+    """Return the current Docker context, as the CLI reports it; the SDK's `from_env` ignores contexts."""
     name = os.environ.get("DOCKER_CONTEXT") or _current_context()
     if not name or name == "default":
         return None

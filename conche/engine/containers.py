@@ -1,4 +1,4 @@
-"""What runs: the containers of a project, as values."""
+"""The containers of a project, as values, and operations on them."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ LABEL = "com.docker.compose"
 STREAMS = ("stdout", "stderr")
 
 EVERY = {"0.0.0.0": "", "::": ""}  # noqa: S104 - read, not bound
-"""How the engine writes every address."""
+"""How the engine writes "every address"."""
 
 RETRIES = 3
-"""Failed checks in a row that make a container unhealthy, where its healthcheck does not say."""
+"""Consecutive failed checks that make a container unhealthy, unless its healthcheck says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,20 @@ class Container:
 
     Attributes:
         state: created, running, paused, restarting, exited or dead.
-        health: healthy, unhealthy, starting (not known yet, as after a pause), or none where there is no healthcheck.
-        image: the reference it was made from; `image_id` is what that meant then.
+        health: healthy, unhealthy, starting (not known yet, as after a pause), or none if it has no healthcheck.
+        image: the reference it was made from; `image_id` is what that meant at the time.
         config_hash: Compose's hash of the definition it was made from.
-        ports: published, as `127.0.0.1:8001->8000/tcp`; empty while it does not run.
-        publishes: TCP ports of the host that it has whenever it runs, as (address, port); the address is empty where
-            all are meant.
-        started_at: None where it never ran.
-        healthcheck: the command of its healthcheck, from the Compose file or the image, and its time-out in seconds.
+        ports: published ports, as `127.0.0.1:8001->8000/tcp`; empty unless it runs.
+        publishes: TCP ports of the host that it takes whenever it runs, as (address, port); an empty address means
+            all.
+        started_at: None if it never ran.
+        healthcheck: the command of its healthcheck, from the Compose file or the image.
+        healthcheck_timeout: seconds allowed for it.
         stop_timeout: seconds it is given to end.
-        log_driver: where its output goes, as `json-file`.
-        binds: what of the host is mounted in it, files and folders.
-        goes_when_stopped: the engine removes it as soon as it is stopped (`docker run --rm`).
-        restarts: how often the engine has started it again.
+        log_driver: where its output goes, such as `json-file`.
+        binds: files and folders of the host that are mounted in it.
+        goes_when_stopped: the engine removes it as soon as it stops (`docker run --rm`).
+        restarts: how often the engine has restarted it.
     """
 
     id: str
@@ -103,17 +104,17 @@ class Container:
 
     @property
     def half_made(self) -> bool:
-        """Whether Compose was ended while it made this one: until the one before is gone its name says for which."""
+        """Whether Compose was killed while creating it: it still has its predecessor's id before its name."""
         return self.state == "created" and re.match(r"[0-9a-f]{12}_", self.name) is not None
 
 
 def of_project(engine: Engine, project: str) -> tuple[Container, ...]:
-    """The containers of a Compose project, running or not, by service; one-off containers are left out."""
+    """Return a Compose project's containers, running or not, sorted by service, without one-off containers."""
     return _labelled(engine, project, oneoff=False)
 
 
 def one_off(engine: Engine, project: str) -> tuple[Container, ...]:
-    """The containers that `compose run` has made in a project."""
+    """Return the containers that `compose run` has made in a project."""
     return _labelled(engine, project, oneoff=True)
 
 
@@ -126,7 +127,7 @@ def _labelled(engine: Engine, project: str, *, oneoff: bool) -> tuple[Container,
 
 
 def read(engine: Engine, container_id: str) -> Container | None:
-    """One container, or None when it is gone."""
+    """Inspect one container; None if it is gone."""
     import docker.errors
 
     with translated(engine.address):
@@ -137,7 +138,7 @@ def read(engine: Engine, container_id: str) -> Container | None:
 
 
 def parse(attributes: Mapping[str, Any]) -> Container:
-    """A container from the engine's answer to an inspect."""
+    """Build a container from the engine's answer to an inspect."""
     state, config = attributes["State"], attributes["Config"]
     labels = config.get("Labels") or {}
     health = state.get("Health") or {}
@@ -172,14 +173,14 @@ def parse(attributes: Mapping[str, Any]) -> Container:
 
 
 def last_lines(engine: Engine, container_id: str, count: int = 20) -> tuple[str, ...]:
-    """The end of a container's log."""
+    """Return the last lines of a container's log."""
     with translated(engine.address):
         log: bytes = engine.client.api.logs(container_id, tail=count)
     return tuple(log.decode(errors="replace").splitlines())
 
 
 def logged(engine: Engine, container_id: str, stream: str) -> Iterator[bytes]:
-    """What a container has written to one of `STREAMS`, from its start, in pieces that end anywhere."""
+    """Yield all that a container has written to one of `STREAMS`, in pieces split anywhere."""
     with translated(engine.address):
         yield from engine.client.api.logs(
             container_id, stdout=stream == "stdout", stderr=stream == "stderr", stream=True, follow=False
@@ -187,10 +188,10 @@ def logged(engine: Engine, container_id: str, stream: str) -> Iterator[bytes]:
 
 
 def passes_healthcheck(engine: Engine, container: Container) -> bool:
-    """Ask the container's own healthcheck now.
+    """Run the container's own healthcheck now.
 
-    The engine asks for the first time after a whole interval, 30 s by default; asking ourselves shows within a second
-    that a container works, on every engine (`start_interval` needs engine 25).
+    The engine first runs it after a whole interval, 30 s by default; running it ourselves shows within a second that
+    a container works, on every engine (`start_interval` needs engine 25).
     """
     if not container.healthcheck:
         return False
@@ -202,7 +203,7 @@ def passes_healthcheck(engine: Engine, container: Container) -> bool:
 
 
 def remove(engine: Engine, container_id: str) -> None:
-    """End and remove a container; its named volumes stay. One that is gone already is fine."""
+    """End and remove a container but keep its named volumes; it may be gone already."""
     import docker.errors
 
     with translated(engine.address):
@@ -213,10 +214,10 @@ def remove(engine: Engine, container_id: str) -> None:
 
 
 def stop(engine: Engine, container_id: str, grace: int | None = None) -> None:
-    """Stop a container; it stays, and can be started again. One that is gone already is fine.
+    """Stop a container without removing it; it may be gone already.
 
     Args:
-        grace: seconds it is given to end, where that is more than a minute; by default its own.
+        grace: seconds it is given to end; needed if they are more than a minute, by default its own.
     """
     import docker.errors
 
@@ -228,22 +229,22 @@ def stop(engine: Engine, container_id: str, grace: int | None = None) -> None:
 
 
 def start(engine: Engine, container_id: str) -> None:
-    """Start a container that is stopped, or let one go on that is paused; one that runs already is fine."""
+    """Start a stopped container or unpause a paused one; it may be running already."""
     with translated(engine.address):
         api = engine.client.api
-        # The engine refuses to start one that is paused.
+        # The engine refuses to start a paused container.
         (api.unpause if api.inspect_container(container_id)["State"]["Paused"] else api.start)(container_id)
 
 
 def keep_stopped(engine: Engine, container_id: str) -> None:
-    """Let a stopped container stay so when the engine starts, whatever its restart policy was."""
+    """Keep a stopped container stopped when the engine starts, whatever its restart policy was."""
     policy: Any = {"Name": "no"}
     with translated(engine.address):
         engine.client.api.update_container(container_id, restart_policy=policy)
 
 
 def end(engine: Engine, container_id: str) -> None:
-    """End a container at once; it stays. One that does not run, or is gone, is fine."""
+    """Kill a container at once without removing it; it may be stopped or gone already."""
     import docker.errors
 
     with translated(engine.address), contextlib.suppress(docker.errors.NotFound):
@@ -261,20 +262,20 @@ def pause(engine: Engine, container_id: str) -> None:
 
 
 def unpause(engine: Engine, container_id: str) -> None:
-    """Let a paused container go on."""
+    """Unpause a container."""
     with translated(engine.address):
         engine.client.api.unpause(container_id)
 
 
 def resume(engine: Engine, found: Iterable[Container]) -> None:
-    """Let those of the containers go on that are paused, which Compose can neither start nor leave."""
+    """Unpause the paused ones of these containers, because Compose can neither start nor skip them."""
     for one in found:
         if one.state == "paused":
             unpause(engine, one.id)
 
 
 def definition(engine: Engine, container: Container) -> Service:
-    """A container's service as far as its health is concerned, from the container itself."""
+    """Derive a service from its container, as far as judging its health needs."""
     from conche.engine.compose import Healthcheck, Service
 
     with translated(engine.address):
@@ -291,36 +292,36 @@ def definition(engine: Engine, container: Container) -> Service:
 
 
 def restart(engine: Engine, container: Container) -> None:
-    """Stop a container within its own grace, and start it."""
+    """Restart a container, giving it its own grace period to stop."""
     with translated(engine.address):
         engine.client.api.restart(container.id, timeout=container.stop_timeout)
 
 
 def asked(engine: Engine, container: Container) -> Container:
-    """The same container; where the engine does not know its health yet, its healthcheck is asked by ourselves."""
+    """Return the container; if the engine still reports "starting", run its healthcheck now."""
     waits = container.state == "running" and container.health == "starting"
     return replace(container, health="healthy") if waits and passes_healthcheck(engine, container) else container
 
 
 def publishing(engine: Engine, port: int) -> Container | None:
-    """The running container that publishes a TCP port of the host, if one does."""
+    """Return the running container that publishes a TCP port of the host, if any."""
     with translated(engine.address):
         found = engine.client.api.containers(filters={"publish": f"{port}/tcp"})
     return read(engine, found[0]["Id"]) if found else None
 
 
 def users(engine: Engine) -> dict[str, str]:
-    """Image id -> the name of a container that was made from it; of any state, and whoever's it is."""
+    """Return image id -> the name of a container made from it, in any state and of any project."""
     with translated(engine.address):
         found = engine.client.api.containers(all=True)
     return {one["ImageID"]: one["Names"][0].lstrip("/") for one in found if one["Names"]}
 
 
 def _health(state: Mapping[str, Any], retries: int) -> str:
-    """What the healthcheck has found; `starting` where nobody has asked.
+    """Return what the healthcheck found; `starting` if it has not run.
 
-    The engine calls a container unhealthy as soon as it is paused, and until the next check after that. Where checks
-    have really failed, as many have failed in a row as make a container unhealthy.
+    The engine reports a paused container as unhealthy until the first check after the pause. A container that is
+    really unhealthy has failed as many checks in a row as it takes.
     Source: CloseMonitorChannel in https://github.com/moby/moby/blob/v20.10.24/container/health.go
     """
     health = state.get("Health") or {}
@@ -331,7 +332,7 @@ def _health(state: Mapping[str, Any], retries: int) -> str:
 
 
 def _healthcheck(test: Sequence[str]) -> tuple[str, ...]:
-    """The argv of a healthcheck, as the engine runs it."""
+    """Return a healthcheck's argv, as the engine runs it."""
     kind, *words = test or ["NONE"]
     if kind == "CMD":
         return tuple(words)
@@ -339,7 +340,7 @@ def _healthcheck(test: Sequence[str]) -> tuple[str, ...]:
 
 
 def _last_words(log: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The last line of what the failed checks said, each once."""
+    """Return the last output line of each failed check, without duplicates."""
     said = [entry["Output"].strip().splitlines()[-1:] for entry in log if entry["ExitCode"] != 0]
     return tuple(dict.fromkeys(line for lines in said for line in lines))
 
@@ -353,7 +354,7 @@ def _ports(published: Mapping[str, Sequence[Mapping[str, str]] | None]) -> tuple
 
 
 def _publishes(bindings: Mapping[str, Sequence[Mapping[str, str]] | None]) -> tuple[tuple[str, int], ...]:
-    """Fixed TCP ports alone: one that the engine chooses takes nobody's."""
+    """Return fixed TCP ports only: a port chosen by the engine conflicts with nobody's."""
     return tuple(
         (EVERY.get(one.get("HostIp", ""), one.get("HostIp", "")), int(one["HostPort"]))
         for inside, several in sorted(bindings.items())
@@ -363,7 +364,7 @@ def _publishes(bindings: Mapping[str, Sequence[Mapping[str, str]] | None]) -> tu
 
 
 def moment(text: str) -> datetime | None:
-    """A moment as the engine writes it, RFC 3339 with nanoseconds; None where it says never, by year 1."""
+    """Parse the engine's RFC 3339 time with nanoseconds; None for year 1, which means never."""
     match = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?)", text)
     if not match or text.startswith("0001"):
         return None

@@ -1,4 +1,4 @@
-"""A copy of a service on other data, without network: to see whether the data are any good."""
+"""Runs a copy of a service on other data, without network, to test whether the data are good."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["create_volume", "remove_volume", "start_copy"]
 
 
 def create_volume(engine: Engine, name: str, beside: str) -> None:
-    """Make a volume that is marked as a helper of the volume `beside`."""
+    """Create a volume labelled as a helper of the volume `beside`."""
     with translated(engine.address):
         engine.client.api.create_volume(name, labels={LABEL: beside})
 
 
 def remove_volume(engine: Engine, name: str) -> None:
-    """Remove a volume; one that is gone already is fine."""
+    """Remove a volume; it may be gone already."""
     import docker.errors
 
     with translated(engine.address):
@@ -27,9 +27,9 @@ def remove_volume(engine: Engine, name: str) -> None:
 
 
 def start_copy(engine: Engine, original: Container, volume: str, instead: str, project: str) -> str:
-    """Start a container like `original` with the volume `instead` in the place of `volume`; its id.
+    """Start a container like `original` with the volume `instead` in place of `volume`, and return its id.
 
-    It has no network and no published ports, and whatever else is mounted is read-only.
+    It has no network and no published ports, and all its other mounts are read-only.
     """
     with translated(engine.address):
         api = engine.client.api

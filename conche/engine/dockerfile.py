@@ -1,4 +1,4 @@
-"""What a Dockerfile asks for, read from its text.
+"""Finds the base images in a Dockerfile's text.
 
 Source: https://docs.docker.com/reference/dockerfile/
 """
@@ -18,7 +18,7 @@ _TAKES = re.compile(r"\s*(?:COPY|ADD)\s.*?--from=(\S+)|\s*RUN\s.*?--mount=\S*\bf
 
 @dataclass
 class _Stage:
-    """One stage: what it is made from, its name, and the stages or images that it takes files from."""
+    """One stage: its base, its name, and the stages or images that it copies or mounts from."""
 
     base: str
     name: str
@@ -28,10 +28,10 @@ class _Stage:
 def references(
     dockerfile: str, arguments: Mapping[str, str] | None = None, target: str | None = None
 ) -> tuple[str, ...]:
-    """The base images that a Dockerfile's text asks for, without its own stages and `scratch`.
+    """Return the base images that a Dockerfile asks for, without its own stages and `scratch`.
 
     Args:
-        target: only for what the build of this stage needs; empty for that of the last one; None for any.
+        target: consider only what this stage needs; empty for the last stage, None for all stages.
     """
     stages = _stages(dockerfile, arguments or {})
     wanted = range(len(stages)) if target is None else _needed(stages, target)
@@ -58,7 +58,7 @@ def _stages(dockerfile: str, arguments: Mapping[str, str]) -> list[_Stage]:
 
 
 def _needed(stages: Sequence[_Stage], target: str) -> set[int]:
-    """The numbers of the stages that a build of one of them runs."""
+    """Return the numbers of the stages that building `target` runs."""
     left = [_number(stages, target, len(stages))] if target else [len(stages) - 1]
     found: set[int] = set()
     while left:
@@ -72,7 +72,7 @@ def _needed(stages: Sequence[_Stage], target: str) -> set[int]:
 
 
 def _number(stages: Sequence[_Stage], name: str, before: int) -> int:
-    """Which of the stages before one is meant by a name or number; -1 for none."""
+    """Return the number of the stage that `name` means among those before `before`; -1 for none."""
     if name.isdigit():
         return int(name) if int(name) < before else -1
     return next((number for number in reversed(range(before)) if stages[number].name == name.lower()), -1)

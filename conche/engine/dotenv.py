@@ -1,4 +1,4 @@
-"""A .env file by Compose's own rules: references to other variables, defaults, quotes, comments."""
+"""Reads a .env file by Compose's own rules: references to other variables, defaults, quotes, comments."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["as_compose_reads"]
 
 
 def as_compose_reads(engine: Engine, file: Path, names: Iterable[str], shell: Mapping[str, str]) -> dict[str, str]:
-    """The values of a .env file, for which Compose is asked to interpolate each of its names.
+    """Return a .env file's values, by having Compose interpolate each of its names.
 
     Args:
-        names: of its variables.
-        shell: variables that go before those of the file, and that it may refer to.
+        names: the names of its variables.
+        shell: variables that override the file's, and that it may refer to.
 
     Raises:
-        Refused: Compose cannot read it; the line is named and not shown, since it may hold a secret.
+        Refused: Compose cannot read it; the line is named but not shown, since it may hold a secret.
     """
     wanted = {name: f"${{{name}}}" for name in names}
     document = {"name": "dotenv", "services": {"dotenv": {"image": "dotenv", "environment": wanted}}}
@@ -47,5 +47,5 @@ def as_compose_reads(engine: Engine, file: Path, names: Iterable[str], shell: Ma
         refused.evidence = tuple(re.sub(r"(in variable name) .*", r"\1", line) for line in refused.evidence)
         raise refused
     found = json.loads(done.stdout.raw)["services"]["dotenv"]["environment"]
-    # Compose renders each dollar sign doubled.
+    # Compose doubles each dollar sign it renders.
     return {name: str(found[name] or "").replace("$$", "$") for name in wanted}

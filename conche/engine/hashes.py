@@ -1,9 +1,9 @@
-"""Compose's hash of a service's definition, in the form in which a container carries it.
+"""Computes Compose's hash of a service's definition as its container carries it.
 
-Compose hashes what it makes a container from: variables of an `env_file` are among the others, and a service whose
-network, processes or memory are shared stands as the container it is at that moment. `config --hash` says it of the
-files as they are written. So it is asked for the rendered document, with the containers that there are; where that is
-not enough, as with `volumes_from`, a dry run says what Compose would do (docker/compose, pkg/compose/convergence.go).
+Compose hashes what it makes a container from: variables of an `env_file` are merged in, and a service whose network,
+processes or memory are shared is replaced by its current container. `config --hash` hashes the files as written. So we
+pass it the rendered document with the current containers; where that is not enough, as with `volumes_from`, a dry run
+says what Compose would do (docker/compose, pkg/compose/convergence.go).
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ NAMESPACES = ("network_mode", "ipc", "pid")
 SERVICE = "service:"
 
 UNWANTED = {"image": "none", "profiles": ["unwanted"]}
-"""What stands in the place of a service that is not wanted."""
+"""Stands in for a service whose profile is inactive."""
 
 GONE = frozenset({"Recreate", "Stopping", "Stopped", "Removing", "Removed"})
-"""What Compose says of a container that it replaces, because its definition is another, or removes as one too many."""
+"""What Compose reports for a container that it replaces for a changed definition, or removes as surplus."""
 
 LEFT = frozenset({"Running", "Created"})
-"""What it says of one that it leaves as it is, running or not."""
+"""What it reports for a container that it leaves as it is, running or not."""
 
 _QUIETLY = """\
 quietly() { said=$("$@" 2>&1) || { code=$?; printf '%s\\n' "$said" >&2; exit "$code"; }; }
 """
 
 TO_ITS_END = f'{_QUIETLY}quietly "$@"'
-"""A shell's script: a program whose words the shell hears. Compose breaks off when it writes to one who has gone."""
+"""Shell script that runs a program and collects its output: Compose aborts when its reader has gone."""
 
 UP_WHOLE = f"""\
 {_QUIETLY}service=$1; shift
 quietly "$@" --no-start "$service"
 quietly "$@" --detach --no-deps --no-recreate "$service"
 """
-"""A shell's script: `compose up` in two steps, of which the first makes a container and the second starts only that.
+"""Shell script that runs `compose up` in two steps: the first creates a container, the second starts only that.
 
-Both are one child, so that a kill of whoever called it does not come between them.
+Both steps are one child process, so that killing the caller cannot come between them.
 """
 
 
 def shares(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """The services whose containers a service uses the network, processes, memory or volumes of."""
+    """Return the services whose network, processes, memory or volumes a service shares."""
     modes = (str(body.get(key) or "") for key in NAMESPACES)
     named = [mode.removeprefix(SERVICE) for mode in modes if mode.startswith(SERVICE)]
     sources = (source.split(":")[0] for source in body.get("volumes_from") or [])
@@ -71,7 +71,7 @@ def depend(rendered: Mapping[str, Any]) -> bool:
 
 
 def resolved(rendered: Mapping[str, Any], first: Mapping[str, str]) -> bytes:
-    """The document with containers in the place of services, as Compose has it when it makes one.
+    """Return the document with shared services replaced by their containers, as Compose does on creation.
 
     Args:
         first: service -> id of its first container.
@@ -85,40 +85,40 @@ def resolved(rendered: Mapping[str, Any], first: Mapping[str, str]) -> bytes:
         name: {key: named(value) if key in NAMESPACES else value for key, value in body.items()}
         for name, body in rendered["services"].items()
     }
-    # What a service may depend on is part of its hash, also where it is of a profile that is not wanted.
+    # Optional dependencies are part of the hash even if their profile is inactive.
     optional = {other for body in services.values() for other in body.get("depends_on") or ()}
     absent = dict.fromkeys(sorted(optional - services.keys()), UNWANTED)
     return json.dumps({**rendered, "services": {**services, **absent}}).encode()
 
 
 def without_dependencies(document: bytes) -> bytes:
-    """The document as Compose has it when it starts services one by one: what they depend on is left out."""
+    """Return the document without dependencies, as Compose sees it when it starts services one by one."""
     rendered = json.loads(document)
     services = {name: {**body, "depends_on": {}} for name, body in rendered["services"].items()}
     return json.dumps({**rendered, "services": services}).encode()
 
 
 def leaves_others(would: Mapping[str, Collection[str]], project: str, service: str, named: str | None) -> bool:
-    """Whether Compose would leave every container but those of one service as it is.
+    """Return whether Compose would leave every container but those of one service as it is.
 
     Args:
-        would: container -> what a dry run said of it; where it said nothing, nobody knows.
-        named: the fixed name of the service's container.
+        would: container -> what a dry run reported for it; if it is empty, the answer is no.
+        named: the fixed name of the service's container, if it has one.
     """
     name_of = re.escape(named) if named else rf"{re.escape(project)}-{re.escape(service)}-\d+"
-    # While it replaces a container, the new one has the old one's id before its name.
+    # While Compose replaces a container, the new one's name begins with the old one's id.
     ours = re.compile(rf"(?:[0-9a-f]{{12}}_)?{name_of}")
     return bool(would) and all(LEFT.issuperset(said) for name, said in would.items() if not ours.fullmatch(name))
 
 
 NOTHING_TO_COPY_INTO = "Could not find the file / in container"
-"""How a dry run ends that would make a container with configs or secrets in it: there is none (2.26).
+"""How a dry run ends that would create a container with configs or secrets: none exists to copy them into (2.26).
 
-It has spoken by then of all that the service depends on."""
+By then it has reported everything that the service depends on."""
 
 
 def asked_of(said: str) -> dict[str, set[str]]:
-    """Container -> what a dry run said of it, such as `Running` or `Recreate`."""
+    """Parse a dry run's output into container -> what it reports, such as `Running` or `Recreate`."""
     found: dict[str, set[str]] = {}
     for name, state in re.findall(r"\bContainer (\S+) +(\w+)", said):
         found.setdefault(name, set()).add(state)

@@ -1,6 +1,6 @@
-"""Whether containers work: a pure judgement, and polling until it is final.
+"""Judges whether containers work, and polls until the verdict is final.
 
-`docker compose up --wait` is not asked: it may exit 0 when its time is over, and a one-shot service that ends well
+`docker compose up --wait` is not used: it may exit 0 when it times out, and a one-shot service that exits successfully
 makes it fail.
 """
 
@@ -20,22 +20,22 @@ from conche.engine.containers import Container
 __all__ = ["RESTARTED", "Verdict", "Waiting", "falls_over", "judge", "wait"]
 
 POLL = 0.1
-"""Seconds between two looks."""
+"""Seconds between two polls."""
 
 WITHOUT_HEALTHCHECK = 3.0
-"""Seconds a container without a healthcheck must have run to count as working."""
+"""Seconds that a container without a healthcheck must have run to count as working."""
 
 STEADY = 20.0
-"""Seconds that one without a healthcheck must have run where the engine has had to start it again."""
+"""Seconds that it must have run if the engine had to restart it."""
 
 DEADLINE_WITHOUT_HEALTHCHECK = 30.0
 
 RESTARTED = "keeps restarting"
-"""What is said of a container that the engine has started again; the start that failed is over then."""
+"""The reason given for a container that the engine has restarted, when the failed run is already over."""
 
 
 class Verdict(Enum):
-    """What a look at a container says."""
+    """The state of a container at one poll."""
 
     HEALTHY = "healthy"
     WAITING = "starting"
@@ -48,7 +48,7 @@ class Waiting:
 
     Attributes:
         containers: their last state.
-        failed: the ones that do not work, with the reason.
+        failed: name of each container that does not work -> the reason.
     """
 
     containers: tuple[Container, ...]
@@ -56,18 +56,18 @@ class Waiting:
 
     @property
     def services(self) -> Mapping[str, str]:
-        """Service -> why it does not work."""
+        """Failed service -> why it does not work."""
         known = {container.name: container.service for container in self.containers}
         return {known.get(name, name): reason for name, reason in sorted(self.failed.items())}
 
 
 def falls_over(container: Container, now: datetime | None = None) -> bool:
-    """Whether a container runs only because the engine has started it again, and has not worked since.
+    """Return whether the engine has restarted a container that has not worked since.
 
-    One without a healthcheck works once it has run for a while.
+    Without a healthcheck, a container works once it has run for `STEADY` seconds.
 
     Args:
-        now: by default this moment, by our clock.
+        now: by default the current time, by our clock.
     """
     if container.state != "running" or not container.restarts or container.started_at is None:
         return container.state == "restarting"
@@ -76,11 +76,11 @@ def falls_over(container: Container, now: datetime | None = None) -> bool:
 
 
 def judge(container: Container, service: Service, *, ran_for: float, restarts_before: int = 0) -> tuple[Verdict, str]:
-    """The verdict over a container, and the reason when it failed.
+    """Return the verdict on a container, and the reason if it failed.
 
     Args:
         ran_for: seconds since it started.
-        restarts_before: restarts that were counted before the wait began; only new ones count against it.
+        restarts_before: restarts from before the wait; only new ones count against it.
     """
     failure = _failure(container, service, restarts_before)
     if failure:
@@ -89,7 +89,7 @@ def judge(container: Container, service: Service, *, ran_for: float, restarts_be
         return Verdict.HEALTHY, ""
     if container.state != "running" or service.completes:
         return Verdict.WAITING, ""
-    # A healthcheck may also come with the image.
+    # A healthcheck may also come from the image.
     checked = service.healthcheck is not None or container.health != "none"
     needed = STEADY if falls_over(container) else WITHOUT_HEALTHCHECK
     settled = container.health == "healthy" if checked else ran_for >= needed
@@ -108,7 +108,7 @@ def _failure(container: Container, service: Service, restarts_before: int) -> st
 
 
 def deadline(services: Sequence[Service]) -> float:
-    """Seconds to wait for these services: the longest that one of their own healthchecks allows."""
+    """Return the seconds to wait for these services: the longest that any of their healthchecks allows."""
     return max(
         (service.healthcheck.deadline if service.healthcheck else DEADLINE_WITHOUT_HEALTHCHECK for service in services),
         default=0.0,
@@ -126,15 +126,15 @@ def wait(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> Waiting:
-    """Look until every container works or one has failed.
+    """Poll until every container works or one has failed.
 
     Args:
-        look: the containers of these services as they are now.
+        look: returns the current containers of these services.
         services: their definitions, by name.
         timeout: seconds; default is what the healthchecks allow.
-        restarts: container id -> restarts from before, which do not count; of a container that is not in it, such as
-            one that was started just now, all do. Default: those of the first look.
-        begun: when the waiting began, by `clock`, where this goes on with it; default: now.
+        restarts: container id -> earlier restarts, which do not count; all restarts count for a container that is
+            missing here, such as one just started. Default: those of the first poll.
+        begun: when an earlier wait that this one continues began, by `clock`; default: now.
     """
     limit = deadline(tuple(services.values())) if timeout is None else timeout
     begun = clock() if begun is None else begun
@@ -164,7 +164,7 @@ def wait(
 def _until_over(
     clock: Callable[[], float], begun: float, limit: float, pause: Callable[[float], None]
 ) -> Iterator[None]:
-    """At least one look, then one every `POLL` seconds while there is time."""
+    """Yield at least once, then every `POLL` seconds until the limit."""
     yield
     while clock() - begun < limit:
         pause(POLL)

@@ -1,4 +1,4 @@
-"""The machine an engine runs on: its disk and its ports."""
+"""The machine that an engine runs on: its disk and its ports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIN_FREE = {"build": 2 * 1024**3, "pull": 2 * 1024**3, "start": 100 * 1024**2}
 
 
 def free_disk(engine: Engine) -> int | None:
-    """Free bytes where the engine keeps images and volumes; None where that cannot be seen from here."""
+    """Return the free bytes where the engine keeps images and volumes; None if that cannot be seen from here."""
     if not engine.is_local:
         return None
     with translated(engine.address):
@@ -27,5 +27,5 @@ def free_disk(engine: Engine) -> int | None:
 
 
 def listener(engine: Engine, address: str, port: int) -> str:
-    """Who listens on a port of the engine's host: `container x`, `process y (pid 7)`, or an empty string."""
+    """Return who listens on a port of the engine's host: `container x`, `process y (pid 7)`, or an empty string."""
     return ports.holder(engine, ports.Port(address, port), ports.publishers(engine))

@@ -1,4 +1,4 @@
-"""Images on an engine: look, build, tag, remove. Pushing and pulling stand in transfer.py."""
+"""Finds, builds, tags and removes an engine's images; transfer.py pushes and pulls them."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ __all__ = [
 ]
 
 BUILT = tuple(f"org.opencontainers.image.{name}" for name in ("revision", "version", "created"))
-"""Labels that say from what and when an image was built, and nothing of what is in it."""
+"""Labels that tell when and from what an image was built, but nothing about its contents."""
 
 TOOLS = ("io.conche.", "com.docker.compose.")
-"""Prefixes of the labels of whatever built the image."""
+"""Prefixes of labels added by the tools that build images."""
 
 OF_THE_BUILD = ("Labels", "Hostname", "Domainname", "Image", "ArgsEscaped")
-"""Keys of an image's configuration that are left over from its build, beside its labels."""
+"""Keys of an image's configuration that are left over from its build; labels are filtered separately."""
 
 NORMALISES = 26
-"""The first engine whose BuildKit writes files' times anew."""
+"""The first engine whose BuildKit can rewrite files' timestamps."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class Found:
     """An image that an engine has.
 
     Attributes:
-        id: of its configuration.
-        tags: the references it has there, registry/repository:tag.
-        digests: registry/repository@sha256:…, for what was pushed or pulled.
+        id: the id of its configuration.
+        tags: its references on the engine, registry/repository:tag.
+        digests: registry/repository@sha256:…, if it was pushed or pulled.
         size: bytes, unpacked.
         created: RFC 3339, as the image says.
-        user: whom it runs as; empty for root.
+        user: the user it runs as; empty for root.
         layers: digests of the unpacked layers.
-        contents: digest of what is in it, as `contents` makes it.
+        contents: digest of its contents, computed by `contents`.
     """
 
     id: str
@@ -79,11 +79,11 @@ class Build:
     Attributes:
         reference: the tag it gets.
         also: further tags.
-        secrets: id -> file or variable, mounted during the build and in no layer.
-        labels: of the image, beside the Dockerfile's own.
-        arguments: build arguments; never secret, they stand in the image's history.
-        fresh: take nothing from the build cache.
-        archive: write the image to this file first, with the files' times written anew, and load it from there.
+        secrets: id -> file or variable, mounted during the build and stored in no layer.
+        labels: the image's labels, added to the Dockerfile's own.
+        arguments: build arguments; never secret, since the image's history shows them.
+        fresh: ignore the build cache.
+        archive: write the image to this file first, with files' timestamps rewritten, and load it from there.
     """
 
     reference: str
@@ -97,7 +97,7 @@ class Build:
     archive: Path | None = None
 
     def argv(self) -> tuple[str, ...]:
-        """The command that builds it and loads it into the engine."""
+        """Return the command that builds it, and loads it into the engine or writes `archive`."""
         arguments = [part for name, value in self.arguments.items() for part in ("--build-arg", f"{name}={value}")]
         secrets = [part for name, path in self.secrets.items() for part in ("--secret", f"id={name},src={path}")]
         tags = [part for tag in (self.reference, *self.also) for part in ("--tag", tag)]
@@ -111,11 +111,11 @@ class Build:
 
 
 class BuildFailed(Refused):
-    """A Dockerfile failed; nothing that runs was touched."""
+    """A Dockerfile failed to build; nothing running was touched."""
 
 
 def find(engine: Engine, reference: str) -> Found | None:
-    """The image of that reference on the engine, if it is there."""
+    """Return the engine's image of that reference; None if there is none."""
     import docker.errors
 
     with translated(engine.address):
@@ -138,10 +138,10 @@ def find(engine: Engine, reference: str) -> Found | None:
 
 
 def contents(attributes: Mapping[str, Any]) -> str:
-    """A digest of what is in an image: its layers, and its configuration without what its build says of itself.
+    """Return a digest of an image's layers and of its configuration, without traces of the build.
 
-    Two builds of the same content have different ids as soon as a label names another revision. A container made from
-    one of them is what a container made from the other would be.
+    Two builds of the same content get different ids as soon as a label names another revision, yet containers made
+    from them do not differ.
 
     Args:
         attributes: the engine's answer to an inspect.
@@ -155,7 +155,7 @@ def contents(attributes: Mapping[str, Any]) -> str:
         for name, value in (config.get("Labels") or {}).items()
         if name not in BUILT and not name.startswith(TOOLS)
     }
-    # Builders write what is not set as null, as empty, or not at all.
+    # Builders write unset values as null, as empty, or not at all.
     said = {key: value for key, value in config.items() if value and key not in OF_THE_BUILD}
     platform = [attributes.get(key) or "" for key in ("Os", "Architecture", "Variant")]
     text = json.dumps([layers, said, labels, platform], sort_keys=True)
@@ -163,13 +163,13 @@ def contents(attributes: Mapping[str, Any]) -> str:
 
 
 def same(engine: Engine, one: str, other: str) -> bool:
-    """Whether two images, by id or reference, have the same in them; one that is gone is not the same as any."""
+    """Return whether two images, by id or reference, have the same contents; a missing image equals none."""
     first, second = find(engine, one), find(engine, other)
     return first is not None and second is not None and first.contents == second.contents
 
 
 def of_repository(engine: Engine, name: str) -> tuple[Found, ...]:
-    """The engine's images of one repository, registry included; the newest first."""
+    """Return the engine's images of one repository, registry included, newest first."""
     with translated(engine.address):
         ids = dict.fromkeys(image["Id"] for image in engine.client.api.images(name=name))
     found = [find(engine, one) for one in ids]
@@ -177,27 +177,27 @@ def of_repository(engine: Engine, name: str) -> tuple[Found, ...]:
 
 
 def dangling(engine: Engine, label: str) -> tuple[Found, ...]:
-    """Images with this label that have lost their last tag, as a rebuild leaves them."""
+    """Return the images with this label that have lost their last tag, as a rebuild leaves them."""
     with translated(engine.address):
         found = engine.client.api.images(filters={"dangling": True, "label": label})
     return tuple(image for one in found if (image := find(engine, one["Id"])))
 
 
 def labelled(engine: Engine, label: str) -> tuple[Found, ...]:
-    """The engine's images with this label that have a tag."""
+    """Return the engine's tagged images with this label."""
     with translated(engine.address):
         ids = dict.fromkeys(image["Id"] for image in engine.client.api.images(filters={"label": label}))
     return tuple(image for one in ids if (image := find(engine, one)) and image.tags)
 
 
 def tag(engine: Engine, reference: str, name: str, new: str) -> None:
-    """Give an image of the engine another name and tag too."""
+    """Give an image of the engine an additional name and tag."""
     with translated(engine.address):
         engine.client.api.tag(reference, name, new, force=True)
 
 
 def remove(engine: Engine, reference: str) -> None:
-    """Remove a reference, and the image with its last one; one that is gone already is fine.
+    """Remove a reference, and with its last reference the image; it may be gone already.
 
     Raises:
         EngineRefused: a container uses the image.
@@ -212,12 +212,12 @@ def remove(engine: Engine, reference: str) -> None:
 
 
 def normalises(engine: Engine) -> tuple[bool, str]:
-    """Whether this engine can write the files' times of an image anew, so that equal contents have equal digests.
+    """Return whether this engine can rewrite files' timestamps in an image, so that equal contents have equal digests.
 
-    BuildKit can since 0.13, which is in engine 26; but the older kind of image store leaves the times as they are.
+    BuildKit can since 0.13, which is in engine 26; but the older kind of image store leaves timestamps as they are.
 
     Returns:
-        Whether it can, and what it is, in words.
+        Whether it can, and a description of the engine.
     """
     with translated(engine.address):
         info = engine.client.info()
@@ -232,7 +232,7 @@ def build(engine: Engine, wanted: Build, on_line: Callable[[Captured], None] | N
     """Build an image.
 
     Raises:
-        BuildFailed: with the step that failed and its last lines.
+        BuildFailed: with the failed step and its last lines.
     """
     completed = run(
         wanted.argv(),
@@ -253,11 +253,11 @@ def _build_failed(wanted: Build, completed: Completed) -> Unreachable | BuildFai
 
 
 def build_failed(completed: Completed, reference: str, dockerfile: str, by_hand: str) -> Unreachable | BuildFailed:
-    """What a build that has failed is told as.
+    """Translate a failed build into the error to raise.
 
     Args:
-        dockerfile: its name.
-        by_hand: the command that shows more.
+        dockerfile: the Dockerfile's name.
+        by_hand: a command that shows more.
     """
     words = completed.stderr.raw
     if "is not a docker command" in words or "unknown command" in words:
@@ -278,7 +278,7 @@ def build_failed(completed: Completed, reference: str, dockerfile: str, by_hand:
             evidence=completed.last_lines(3),
             next_command=f"install it, or take the line that names it out of {settings()}",
         )
-    # buildx says all of it on stderr; Compose tells the steps on stdout, and what went wrong on stderr.
+    # buildx writes everything to stderr; Compose writes the steps to stdout and errors to stderr.
     steps, said = completed.stdout.lines(), completed.stderr.lines()
     return BuildFailed(
         "build-failed",
@@ -289,7 +289,7 @@ def build_failed(completed: Completed, reference: str, dockerfile: str, by_hand:
 
 
 def _failing_step(lines: Sequence[str]) -> tuple[str, ...]:
-    """From BuildKit's plain output: the failing step and its last lines, not the wall before them."""
+    """Extract the failing step and its last lines from BuildKit's plain output."""
     errors = [number for number, line in enumerate(lines) if re.match(r"#\d+ ERROR", line)]
     if not errors:
         return tuple(lines[-15:])

@@ -1,4 +1,4 @@
-"""Files inside containers, running or not, read through the engine."""
+"""Reads files inside containers, running or not, through the engine."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from conche.errors import Unreachable
 __all__ = ["file_in"]
 
 LARGEST_READ = 4 << 20
-"""Bytes of a file that is read out of a container as a whole."""
+"""Bytes of the largest archive that is read from a container."""
 
 
 def file_in(engine: Engine, container_id: str, path: str) -> tuple[bytes, float] | None:
-    """A small file of a container, running or not, and when it was written; None where there is none.
+    """Read a small file of a container, running or not, and its modification time; None if there is none.
 
     Raises:
-        Unreachable: it is larger than anything that is read here.
+        Unreachable: it is larger than `LARGEST_READ`.
     """
     import docker.errors
 

@@ -1,4 +1,4 @@
-"""What a container was made of, as far as inspecting it shows, in the words of a Compose file."""
+"""Describes a container's definition in Compose's terms, as far as inspecting it shows."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from conche.engine.containers import LABEL
 __all__ = ["as_inspected", "asked_for"]
 
 PLAIN = {"command": "Cmd", "entrypoint": "Entrypoint", "user": "User", "working_dir": "WorkingDir"}
-"""Keys of a service and the names that the engine has for them, in a container's configuration as in an image's."""
+"""Keys of a service and the engine's names for them, in the configuration of containers and images alike."""
 
 
 def as_inspected(engine: Engine, container_id: str) -> dict[str, Any]:
-    """A container's service, without what its image says by itself; empty when it is gone."""
+    """Describe a container's service, without what comes from its image; empty if the container is gone."""
     import docker.errors
 
     api = engine.client.api
@@ -44,14 +44,14 @@ def as_inspected(engine: Engine, container_id: str) -> dict[str, Any]:
 
 
 def asked_for(body: Mapping[str, Any], inspected: Mapping[str, Any]) -> dict[str, Any]:
-    """The same keys of a rendered service; what it leaves to the image is as it was found."""
+    """Return a rendered service's values for the keys of `as_inspected`, to be compared with `inspected`."""
     said = {key: body.get(key) for key in PLAIN}
     environment = {key: _plain(value) for key, value in (body.get("environment") or {}).items() if value is not None}
     found = inspected["environment"]
     return {
         "image": body["image"],
         **{key: [_plain(one) for one in value] if isinstance(value, list) else value for key, value in said.items()},
-        # A variable of the image's own value is not seen as the container's.
+        # `inspected` omits variables that equal the image's own.
         "environment": {key: value for key, value in environment.items() if key in found or value},
         "labels": {key: _plain(value) for key, value in (body.get("labels") or {}).items()},
         "restart": str(body.get("restart") or "no"),
@@ -63,7 +63,7 @@ def asked_for(body: Mapping[str, Any], inspected: Mapping[str, Any]) -> dict[str
 
 
 def _plain(value: Any) -> str:
-    """A value as a container has it: Compose renders each `$` doubled."""
+    """Return a value as a container has it: Compose doubles each `$` it renders."""
     return str(value).replace("$$", "$")
 
 

@@ -1,8 +1,8 @@
-"""Containers kept, by a twin that never starts, while Compose puts successors in their place.
+"""Preserves a container as a twin that never starts, while Compose replaces the container.
 
-Compose removes a container before it starts the one that is to replace it, and the engine may refuse to start that: no
-such user, no such device, no such program. The twin holds everything the old one was made of, its volumes and its image
-too, and stands in the engine, where a command that was killed finds it again.
+Compose removes a container before it starts its replacement, and the engine may refuse to start that: no such user, no
+such device, no such program. The twin has the whole definition of the old container, including its volumes and image.
+It stays in the engine, where it is found again after a command was killed.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from conche.formats import TWIN
 __all__ = ["BEFORE", "bring_back", "forget", "interrupted", "keep", "require_known", "twins"]
 
 BEFORE = "-before"
-"""What the name of a twin, and of the Compose project it belongs to, ends with."""
+"""Suffix of a twin's name and of its Compose project's."""
 
 KEPT = "io.conche.kept"
-"""Label of a twin: the id of the container it stands for."""
+"""Label of a twin with the id of its original container."""
 
 RAN = f"{KEPT}.ran"
-"""Label of a twin: whether that container ran."""
+"""Label of a twin that says whether the original ran."""
 
 
 def keep(engine: Engine, one: Container) -> None:
-    """Make the twin of a container; one that is there already is as good."""
+    """Make the twin of a container, unless it has one already."""
     if any(twin.labels.get(KEPT) == one.id for twin in twins(engine, one.project, one.service)):
         return
     with translated(engine.address):
@@ -45,13 +45,13 @@ def keep(engine: Engine, one: Container) -> None:
 
 
 def twins(engine: Engine, project: str, service: str = "") -> tuple[Container, ...]:
-    """The twins of a project's containers, or of one service's."""
+    """Return the twins of a project's containers, or of one service's."""
     found = containers.of_project(engine, project + BEFORE)
     return tuple(twin for twin in found if service in ("", twin.service))
 
 
 def require_known(engine: Engine, project: str) -> None:
-    """See that this version knows what the twins of a project stand for.
+    """Ensure that this version understands the format of a project's twins.
 
     Raises:
         WrittenByNewer: a later version has made one.
@@ -61,10 +61,10 @@ def require_known(engine: Engine, project: str) -> None:
 
 
 def interrupted(left: Iterable[Container], found: Iterable[Container]) -> list[str]:
-    """Services that were to be replaced when a command was killed, and of which nothing runs now.
+    """Return the services that a killed command was replacing and that do not run now.
 
     Args:
-        left: with the twins among them.
+        left: containers, including the twins.
         found: the containers of the project.
     """
     running = {one.service for one in found if one.state == "running"}
@@ -78,7 +78,7 @@ def forget(engine: Engine, project: str, service: str) -> None:
 
 
 def bring_back(engine: Engine, project: str, service: str) -> None:
-    """Have a service's containers be again what its twins stand for, and remove the twins."""
+    """Restore a service's original containers from its twins, and remove the twins."""
     kept = {twin.labels[KEPT]: twin for twin in twins(engine, project, service)}
     if not kept:
         return
@@ -93,7 +93,7 @@ def bring_back(engine: Engine, project: str, service: str) -> None:
 
 
 def _restore(engine: Engine, project: str, twin: Container, old: Container | None) -> None:
-    """Have the container that a twin stands for, as it was; `old` is what is left of it."""
+    """Restore the original of a twin; `old` is the original container if it still exists."""
     name = twin.name.removesuffix(BEFORE)
     if old is not None and old.name != name:
         with translated(engine.address):
@@ -111,14 +111,14 @@ def _again(engine: Engine, project: str, twin: Container, name: str) -> str:
 
 
 def _make(engine: Engine, attributes: Mapping[str, Any], name: str, labels: Mapping[str, str]) -> str:
-    """Make a container of the same definition, in the same networks, on the same volumes; its id."""
+    """Create a container with the same definition, networks and volumes, and return its id."""
     endpoints = _endpoints(attributes)
     config = {
         **attributes["Config"],
         "Labels": dict(labels),
         "Image": _image(engine, attributes),
         "HostConfig": _host(attributes),
-        # Engines before 25 take one network when a container is made.
+        # Engines before 25 accept only one network when a container is created.
         "NetworkingConfig": {"EndpointsConfig": dict(list(endpoints.items())[:1])},
     }
     if config.get("Hostname") == attributes["Id"][:12] or not endpoints:
@@ -139,7 +139,7 @@ def _make(engine: Engine, attributes: Mapping[str, Any], name: str, labels: Mapp
 
 
 def _image(engine: Engine, attributes: Mapping[str, Any]) -> str:
-    """By the name it was made from where that still means the same; a build may have given the name away."""
+    """Return the image's name if it still means the same image, else its id; a build may have moved the name."""
     from conche.engine import images
 
     name = str(attributes["Config"]["Image"])
@@ -148,7 +148,7 @@ def _image(engine: Engine, attributes: Mapping[str, Any]) -> str:
 
 
 def _host(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The engine's settings of it, with volumes that have no name of their own by the name they were given."""
+    """Return the container's host settings, with anonymous volumes under the names that the engine gave them."""
     host = copy.deepcopy(dict(attributes["HostConfig"]))
     given = {one["Destination"]: one["Name"] for one in attributes.get("Mounts") or [] if one["Type"] == "volume"}
     for mount in host.get("Mounts") or []:
@@ -161,7 +161,7 @@ def _host(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _endpoints(attributes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What was asked for of each network, without what the engine itself has given."""
+    """Return what was requested of each network, without what the engine itself assigned."""
     if str(attributes["HostConfig"]["NetworkMode"]).startswith(("host", "none", "container:")):
         return {}
     identity, asked = attributes["Id"][:12], {}

@@ -1,7 +1,7 @@
-"""The lock of an environment, kept in its engine: a laptop, a cron job and a CI runner exclude one another.
+"""Locks an environment in its engine, so that a laptop, a cron job and a CI runner exclude one another.
 
-A container's name is unique in an engine, so creating one is atomic. This one reads its standard input, on which we
-hold the other end: when we die, however we die, the engine sees its end, and the container goes, with its name.
+A container's name is unique in an engine, so creating one is atomic. The lock's container reads its standard input, of
+which we hold the other end: however we die, its input ends, and the container goes and frees the name.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ __all__ = ["ADVICE", "Held", "Holder", "hold", "holder"]
 LABEL = "io.conche.lock"
 
 PAUSE = 0.2
-"""Seconds between two tries."""
+"""Seconds between two attempts."""
 
 UNSTARTED = 30.0
-"""Seconds after which a lock that was created and never started belongs to nobody: its maker died in between."""
+"""Seconds after which a lock that was created but never started is abandoned: its maker died in between."""
 
 DYING = 10.0
-"""Seconds that a lock may outlive its holder, where we can see that the holder is dead."""
+"""Seconds that a lock may outlive a holder that we can see is dead."""
 
 UNUSABLE = (400, 404)
-"""What the engine answers where an image is not there, or lacks the program: another image may do."""
+"""Statuses for an image that is missing, or that lacks the program: another image may do."""
 
 ADVICE = "wait for it to end, or let this command wait: --lock-wait 600"
-"""What to type where somebody else holds an environment."""
+"""Advice shown when somebody else holds an environment."""
 
 READER = ["cat"]
-"""What runs in it. Every image with a shell has it."""
+"""The command that runs in the lock's container; every image with a shell has it."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock: who, where, since when, for what."""
+    """The holder of a lock: who, where, since when and for what."""
 
     who: str
     where: str
@@ -68,10 +68,10 @@ class Held:
     container: str
 
     def verify(self) -> None:
-        """See that it is still ours, before a step that must not be taken twice.
+        """Ensure that it is still ours, before a step that must not be taken twice.
 
         Raises:
-            NotRestored: somebody has removed it, or the engine has been restarted.
+            NotRestored: somebody has removed it, or the engine was restarted.
         """
         import docker.errors
 
@@ -90,12 +90,12 @@ class Held:
 
 
 def name_of(project: str) -> str:
-    """The container that is a project's lock."""
+    """Return the name of the container that is a project's lock."""
     return f"{project}-lock"
 
 
 def holder(engine: Engine, project: str) -> Holder | None:
-    """Who holds a project's lock now, if anybody does."""
+    """Return who holds a project's lock now, if anybody does."""
     found = _inspect(engine, name_of(project))
     return _holder(found) if found is not None and found["State"]["Status"] == "running" else None
 
@@ -112,20 +112,20 @@ def hold(
     pause: Callable[[float], None] = time.sleep,
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Held | None]:
-    """Exclude every other client of this engine from a project.
+    """Exclude every other client of this engine from a project for this block.
 
     Args:
-        purpose: what for, such as `invoke env.deploy --env prod`.
-        images: images to make the container from, the first one that works; they have to be on the engine.
-        wait: seconds to wait for a holder.
-        say: told, once, who is waited for.
+        purpose: what the lock is for, such as `invoke env.deploy --env prod`.
+        images: images on the engine; the container is made from the first that works.
+        wait: seconds to wait for another holder.
+        say: called once with the holder we wait for, or if no image works.
 
-    Returns:
-        The lock; None where none of the images can be used, and only the machine's own lock protects.
+    Yields:
+        The lock; None if none of the images works, so that only the machine's own lock protects.
 
     Raises:
         Locked: exit code 7, with the holder.
-        WrittenByNewer: a later version holds it, or has left it, in a way that this one does not know.
+        WrittenByNewer: a later version holds it, or has left it, in a format unknown to this one.
     """
     container = _taken(engine, project, purpose, images, clock() + wait, clock, pause, say)
     if container is None:
@@ -136,7 +136,7 @@ def hold(
     try:
         yield Held(engine, identity)
     finally:
-        # An engine that does not answer has no lock any more; the error that is under way is the one to show.
+        # An engine that does not answer has no lock any more; the error already being raised is the one to show.
         with contextlib.suppress(OSError, ConcheError):
             connection.close()
             _removed(engine, identity, clock, pause)
@@ -157,7 +157,7 @@ def _taken(
     told, candidates, begun = False, list(images), clock()
     while candidates:
         try:
-            # A signal between the making and our knowing of it would leave it behind.
+            # A signal between its creation and our learning its id would leave it behind.
             with translated(engine.address, but=(docker.errors.APIError,)), signals_deferred():
                 return _created(engine, project, purpose, candidates[0])
         except docker.errors.APIError as error:
@@ -171,7 +171,7 @@ def _taken(
         if found is not None:
             LOCK.labelled(found["Config"].get("Labels") or {}, LABEL, name_of(project))
         if found is not None and not _abandoned(engine, found):
-            # The engine sees the end of a killed holder a moment after its death.
+            # The engine notices a killed holder only a moment after its death.
             dying = _died_here(found) and clock() - begun < DYING
             if clock() >= deadline and not dying:
                 raise Locked(
@@ -187,7 +187,7 @@ def _taken(
 
 
 def _created(engine: Engine, project: str, purpose: str, image: str) -> tuple[str, Any]:
-    """A running lock, by its container's id, and our end of its input."""
+    """Start a lock, and return its container's id and our end of its input."""
     import docker.errors
 
     labels = {
@@ -223,7 +223,7 @@ def _created(engine: Engine, project: str, purpose: str, image: str) -> tuple[st
 
 
 def _abandoned(engine: Engine, found: dict[str, Any]) -> bool:
-    """Whether nobody holds it: it has ended, or its maker died before it was started; it is removed then."""
+    """Return whether nobody holds it, and remove it then: it has ended, or its maker died before starting it."""
     import docker.errors
 
     state = found["State"]["Status"]
@@ -238,13 +238,13 @@ def _abandoned(engine: Engine, found: dict[str, Any]) -> bool:
 
 
 def _age(engine: Engine, found: dict[str, Any]) -> float:
-    """Seconds since it was made, by the engine's own clock: ours may be wrong."""
+    """Return the seconds since it was created, by the engine's own clock: ours may be wrong."""
     now, made = (datetime.fromisoformat(text) for text in (engine.client.info()["SystemTime"], found["Created"]))
     return (now - made).total_seconds()
 
 
 def _died_here(found: dict[str, Any]) -> bool:
-    """Whether its holder was a process of this machine, and is no more."""
+    """Return whether its holder was a process of this machine that no longer exists."""
     held = _holder(found)
     if held.where != socket.gethostname() or not held.process.isdigit():
         return False
@@ -258,7 +258,7 @@ def _died_here(found: dict[str, Any]) -> bool:
 
 
 def _removed(engine: Engine, identity: str, clock: Callable[[], float], pause: Callable[[float], None]) -> None:
-    """Remove it ourselves, and see it gone: the next command shall not meet its name."""
+    """Remove it and wait until it is gone, so that the next command does not find its name taken."""
     import docker.errors
 
     deadline = clock() + 10

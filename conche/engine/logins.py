@@ -1,8 +1,8 @@
-"""What `docker login` has stored, and the programs that keep it.
+"""Reads what `docker login` has stored, including through credential helpers.
 
-Docker's settings may name a credential helper, a program that another machine or another Docker has. It is asked only
-for a registry that it keeps, and where it cannot be asked the engine goes there without a login: what needs none needs
-no helper.
+Docker's settings may name a credential helper, a program that only another machine or another Docker has. It is asked
+only about its own registries, and if it cannot be run the engine goes there without a login: where no login is needed,
+no helper is either.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ __all__ = ["Login", "login", "missing_helpers", "settings"]
 
 @dataclass(frozen=True)
 class Login:
-    """How one is known to a registry.
+    """A stored login for a registry.
 
     Attributes:
-        fields: what the engine takes in a request; empty for nobody.
-        problem: why a credential helper could not be asked; empty where none had to be.
+        fields: what the engine takes in a request; empty if there is no login.
+        problem: why a credential helper could not be asked; empty if it worked or none was needed.
         helper: its program.
     """
 
@@ -36,17 +36,17 @@ class Login:
 
     @property
     def ways_out(self) -> str:
-        """What to type where a login is needed after all."""
+        """What to type if a login is needed after all."""
         return (
             f"install {self.helper}, or take the line that names it out of {settings()}\n"
             "then, if the registry wants it: docker login"
         )
 
     def explained(self, error: ConcheError, *, denied: bool) -> ConcheError:
-        """A pull's or push's failure that may be the helper's.
+        """Return the error of a pull or push, with the helper's problem added if there is one.
 
         Args:
-            denied: the registry wants to know who asks.
+            denied: the registry demands a login.
         """
         if not self.problem:
             return error
@@ -64,12 +64,12 @@ class Login:
 
 
 def settings() -> Path:
-    """Docker's settings file."""
+    """Return the path of Docker's settings file."""
     return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
 
 
 def login(registry: str) -> Login:
-    """What is stored for a registry."""
+    """Return the login stored for a registry."""
     import docker.auth
     import docker.errors
 
@@ -87,11 +87,11 @@ def login(registry: str) -> Login:
             asked, problem=f"the credential helper {asked.helper}, which {settings()} names, failed: {error}"
         )
     except (ValueError, TypeError, AttributeError, KeyError, OSError):
-        return asked  # settings that nobody can read are no login
+        return asked  # unreadable settings count as no login
 
 
 def missing_helpers() -> dict[str, str]:
-    """Credential helpers that Docker's settings name and that cannot be run: program -> what it is to keep."""
+    """Return the credential helpers in Docker's settings that cannot be run: program -> the registry it serves."""
     known = _known()
     if known is None:
         return {}
@@ -101,7 +101,7 @@ def missing_helpers() -> dict[str, str]:
 
 
 def _known() -> Any:
-    """The settings; None where nobody can read them."""
+    """Return the settings; None if they are unreadable."""
     import docker.auth
     import docker.errors
 

@@ -1,4 +1,4 @@
-"""What containers have written, with when."""
+"""Reads containers' logs with timestamps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["last_entries", "now"]
 
 
 def now(engine: Engine) -> datetime:
-    """This moment by the engine's clock, which stamps what containers write."""
+    """Return the current time by the engine's clock, which stamps log lines."""
     with translated(engine.address):
         return datetime.fromisoformat(engine.client.info()["SystemTime"])
 
@@ -19,10 +19,10 @@ def now(engine: Engine) -> datetime:
 def last_entries(
     engine: Engine, container_id: str, count: int, since: datetime | None = None
 ) -> tuple[tuple[datetime, str], ...]:
-    """The end of a container's log, each line with when it was written, by the engine's clock.
+    """Return the last lines of a container's log, each with its time by the engine's clock.
 
     Args:
-        since: lines from before are left out.
+        since: leave out earlier lines.
     """
     began = None if since is None else since.timestamp()
     with translated(engine.address):

@@ -1,4 +1,4 @@
-"""Which mounts of a container reach a volume or a path of the engine's host: at it, below it, or above it."""
+"""Decides which mounts of a container reach a volume or a path of the engine's host: at, below or above it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Mount:
 
     Attributes:
         volume: the volume's name; empty for a folder or file of the host.
-        paths: where it is on the engine's host.
+        paths: its paths on the engine's host.
     """
 
     volume: str
@@ -29,7 +29,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class Places:
-    """What is about to be read or exchanged, by the names of volumes and by paths of the engine's host."""
+    """Volumes and paths of the engine's host that are about to be read or replaced."""
 
     volumes: frozenset[str]
     paths: frozenset[PurePosixPath]
@@ -39,11 +39,11 @@ class Places:
     def of(
         cls, names: Iterable[str], volumes: Mapping[str, Iterable[str]], resolve: Callable[[str], str] = str
     ) -> Places:
-        """The places that are meant by names of volumes, and by absolute paths.
+        """Build the places from volume names and absolute paths.
 
         Args:
             volumes: name of each volume -> its paths on the host.
-            resolve: gives a path without symbolic links, where the host's file system can be asked.
+            resolve: resolves symbolic links, if the host's file system is accessible.
         """
         every = tuple(names)
         named = frozenset(one for one in every if not one.startswith("/"))
@@ -55,11 +55,11 @@ class Places:
         return cls(named, paths, frozenset(parent for path in paths for parent in path.parents))
 
     def reached_by(self, mount: Mount) -> bool:
-        """Whether a container with this mount may use what is here.
+        """Return whether a container with this mount may use these places.
 
-        A mount stays with the file or folder that it was made of, whatever takes its name: so whoever has one at a
-        place, or below it, goes on with the old data. From above everything is looked up by its name again, and only
-        who can write is in the way.
+        A mount stays bound to the file or folder it was made from, even when another takes its name: so a container
+        with a mount at a place, or below it, keeps using the old data. Through a mount above, names are looked up
+        again, so only writers are in the way.
         """
         if mount.volume in self.volumes or any({path, *path.parents} & self.paths for path in mount.paths):
             return True
@@ -69,7 +69,7 @@ class Places:
 def mounts(
     described: Sequence[Mapping[str, Any]], volumes: Mapping[str, Iterable[str]], resolve: Callable[[str], str] = str
 ) -> list[Mount]:
-    """The mounts of a container, from the engine's answer."""
+    """Build a container's mounts from the engine's answer."""
     return [
         Mount(
             one.get("Name") or "",
@@ -81,7 +81,7 @@ def mounts(
 
 
 def volume_paths(described: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
-    """Where each volume is on the engine's host: its folder, and what it binds there instead."""
+    """Return each volume's paths on the engine's host: its folder, and the path it binds instead, if any."""
     found = {}
     for one in described:
         options = one.get("Options") or {}
@@ -92,9 +92,9 @@ def volume_paths(described: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str,
 
 
 def own_container() -> str:
-    """The id of the container in which this process runs; empty where it runs in none.
+    """Return the id of the container in which this process runs; empty if it runs in none.
 
-    The engine mounts some files of a container's own folder, such as its hosts, into it.
+    The engine mounts files of the container's own folder, such as its hosts file, into it, which shows its id.
     """
     try:
         text = MOUNTINFO.read_text(errors="replace")

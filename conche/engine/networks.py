@@ -1,4 +1,4 @@
-"""Networks and volumes of an engine."""
+"""Lists, creates and removes networks and volumes of an engine."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ __all__ = [
 ]
 
 MADE_BY = {"io.conche.made-by": "conche"}
-"""Label of a network that was made here."""
+"""Label of the networks that `create` makes."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """The names of what a Compose project has made beside its containers."""
+    """The names of a Compose project's networks and volumes."""
 
     networks: tuple[str, ...]
     volumes: tuple[str, ...]
 
 
 def made_by(engine: Engine, project: str) -> Made:
-    """What is there that carries a project's label."""
+    """Return the networks and volumes that carry a project's label."""
     label = {"label": [f"com.docker.compose.project={project}"]}
     with translated(engine.address):
         networks = engine.client.api.networks(filters=label)
@@ -44,40 +44,40 @@ def made_by(engine: Engine, project: str) -> Made:
 
 
 def names(engine: Engine) -> frozenset[str]:
-    """The names of all networks."""
+    """Return the names of all networks."""
     with translated(engine.address):
         return frozenset(network["Name"] for network in engine.client.api.networks())
 
 
 def overlays(engine: Engine) -> frozenset[str]:
-    """The names of a swarm's networks."""
+    """Return the names of a swarm's networks."""
     with translated(engine.address):
         return frozenset(network["Name"] for network in engine.client.api.networks(filters={"driver": "overlay"}))
 
 
 def members(engine: Engine, name: str) -> tuple[str, ...]:
-    """The names of the containers in a network."""
+    """Return the names of the containers in a network."""
     with translated(engine.address):
         inspected = engine.client.api.inspect_network(name)
     return tuple(sorted(member["Name"] for member in (inspected.get("Containers") or {}).values()))
 
 
 def create(engine: Engine, name: str) -> None:
-    """Make a bridge network; one of that name that is there already stays as it is."""
+    """Create a bridge network, unless one of that name exists."""
     if name not in names(engine):
         with translated(engine.address):
             engine.client.api.create_network(name, driver="bridge", labels=MADE_BY)
 
 
 def remove(engine: Engine, name: str) -> None:
-    """Remove a network; one that is gone already is fine."""
+    """Remove a network; it may be gone already."""
     if name in names(engine):
         with translated(engine.address):
             engine.client.api.remove_network(name)
 
 
 def remove_new(engine: Engine, project: str, before: Collection[str]) -> None:
-    """Remove the networks that a Compose project has made since; one that is in use stays."""
+    """Remove a Compose project's networks that are not in `before`, except those in use."""
     import docker.errors
 
     with translated(engine.address):
@@ -88,7 +88,7 @@ def remove_new(engine: Engine, project: str, before: Collection[str]) -> None:
 
 
 def remove_of_project(engine: Engine, project: str) -> None:
-    """Remove the networks and volumes that a Compose project has made."""
+    """Remove a Compose project's networks and volumes."""
     label = {"label": [f"com.docker.compose.project={project}"]}
     with translated(engine.address):
         for network in engine.client.api.networks(filters=label):
@@ -104,7 +104,7 @@ def remove_volume(engine: Engine, name: str) -> None:
 
 
 def volumes(engine: Engine, wanted: Sequence[str]) -> tuple[str, ...]:
-    """Those of `wanted` that are volumes of the engine."""
+    """Return those of `wanted` that are volumes of the engine."""
     with translated(engine.address):
         present = {volume["Name"] for volume in engine.client.api.volumes().get("Volumes") or []}
     return tuple(name for name in wanted if name in present)

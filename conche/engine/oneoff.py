@@ -1,4 +1,4 @@
-"""A container for one run beside another one: of its image, with its settings, volumes and networks."""
+"""Runs one-off containers beside another container, with its image, settings, volumes and networks."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from conche.process import run as run_process
 __all__ = ["beside", "left", "run", "within"]
 
 HOME = "/tmp"  # noqa: S108 - in a container that nobody else has
-"""A folder that each image has."""
+"""A folder that every image has."""
 
 
 def beside(engine: Engine, container_id: str, command: Sequence[str], labels: Mapping[str, str]) -> str:
-    """Make it, and do not start it yet; settings go to the engine in the request and into no argv.
+    """Create the container without starting it; its settings go to the engine in the request, not in argv.
 
     Returns:
         Its id.
@@ -42,13 +42,13 @@ def beside(engine: Engine, container_id: str, command: Sequence[str], labels: Ma
 
 
 def run(engine: Engine, container_id: str, on_line: Callable[[Captured], None]) -> Completed:
-    """Start it, and wait for its end."""
+    """Start the container, and wait until it ends."""
     argv = ["docker", "start", "--attach", container_id]
     return run_process(argv, extra_env=engine.cli_environment(), on_line=on_line, timeout=3600)
 
 
 def left(engine: Engine, label: str) -> dict[str, str]:
-    """Such containers that are still there: id -> the label's value."""
+    """Return the remaining containers with this label: id -> the label's value."""
     with translated(engine.address):
         found = engine.client.api.containers(all=True, filters={"label": label})
     return {one["Id"]: one["Labels"][label] for one in found}
@@ -56,11 +56,11 @@ def left(engine: Engine, label: str) -> dict[str, str]:
 
 @contextmanager
 def within(engine: Engine, image: str, network: str, files: Mapping[str, bytes], seconds: int) -> Iterator[str]:
-    """A container in a network that does nothing but be there, to run programs in; it goes at the end.
+    """Provide an idle container in a network to run programs in; it is removed at the end of the block.
 
     Args:
-        files: what it has in its `CURL_HOME`.
-        seconds: after which it ends by itself, where whoever made it was killed.
+        files: contents of its `CURL_HOME`.
+        seconds: time after which it ends by itself, in case its maker was killed.
     """
     api = engine.client.api
     with translated(engine.address):

@@ -1,4 +1,4 @@
-"""Published ports: known by address, number and protocol; which exclude each other, and who holds one."""
+"""Published ports, identified by address, number and protocol: which of them conflict, and who holds one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Port(NamedTuple):
 
     Attributes:
         address: empty for every address of both families.
-        last: of a range from `number` on, any one of which will do; 0 where it is this one.
+        last: the end of a range from `number`, any port of which will do; 0 for a single port.
     """
 
     address: str
@@ -31,7 +31,7 @@ class Port(NamedTuple):
     last: int = 0
 
     def each(self) -> Iterator[Port]:
-        """The ports of a range, or this one."""
+        """Yield the ports of a range, or the single port."""
         for number in range(self.number, max(self.number, self.last) + 1):
             yield Port(self.address, number, self.protocol)
 
@@ -42,10 +42,10 @@ class Port(NamedTuple):
 
 @dataclass(frozen=True)
 class Publisher:
-    """A running container and the ports it publishes; `project` and `service` are empty for what Compose did not make.
+    """A running container and the ports it publishes; `project` and `service` are empty unless Compose made it.
 
     Attributes:
-        oneoff: `docker compose run` has made it.
+        oneoff: `docker compose run` made it.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Publisher:
 
 
 def overlap(one: Port, other: Port) -> bool:
-    """Whether only one of two ports can be had: a wildcard is every address of its family."""
+    """Return whether two ports exclude each other; a wildcard stands for every address of its family."""
     return one.number == other.number and one.protocol == other.protocol and _meet(one.address, other.address)
 
 
@@ -72,13 +72,13 @@ def _meet(one: str, other: str) -> bool:
 
 
 def _plain(address: str) -> Any:
-    """An address; one of IPv4 that is written as of IPv6 is one of IPv4."""
+    """Parse an address; an IPv4 address written as IPv6 counts as IPv4."""
     found = ip_address(address.strip("[]"))
     return getattr(found, "ipv4_mapped", None) or found
 
 
 def publishers(engine: Engine) -> tuple[Publisher, ...]:
-    """The running containers that publish ports."""
+    """Return the running containers that publish ports."""
     with translated(engine.address):
         found = engine.client.api.containers()
     return tuple(one for one in map(_publisher, found) if one.ports)
@@ -101,11 +101,11 @@ def _publisher(listed: Mapping[str, Any]) -> Publisher:
 
 
 def holder(engine: Engine, wanted: Port, others: Collection[Publisher], own: Collection[Port] = ()) -> str:
-    """Who keeps a port from being published: `container x`, `process y (pid 7)`, or an empty string.
+    """Return who keeps a port from being published: `container x`, `process y (pid 7)`, or an empty string.
 
     Args:
         others: containers that stay as they are.
-        own: what containers publish that give way.
+        own: ports of containers that give way.
     """
     held = [_holder(engine, one, others, own) for one in wanted.each()]
     return held[0] if all(held) else ""
@@ -122,7 +122,7 @@ def _holder(engine: Engine, wanted: Port, others: Collection[Publisher], own: Co
 
 
 def _free(wanted: Port) -> bool:
-    """Whether the kernel would give the port to a server."""
+    """Return whether the kernel would let a server bind the port."""
     addresses = [wanted.address.strip("[]")] if wanted.address else ["0.0.0.0", "::"]  # noqa: S104 - asks, does not listen
     return all(_given(address, wanted) for address in addresses)
 
@@ -134,17 +134,17 @@ def _given(address: str, wanted: Port) -> bool:
             if family == socket.AF_INET6:
                 probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if wanted.protocol == "tcp":
-                # As a server would ask: connections of a server that has just ended do not hold the port.
+                # As servers do: connections of a server that has just ended do not hold the port.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((address, wanted.number))
     except OSError as error:
-        # A privileged port, or an address or family that this host does not have, is the engine's affair.
+        # A privileged port, or an address or family that this host lacks, is for the engine to judge.
         return error.errno != errno.EADDRINUSE
     return True
 
 
 def _process(wanted: Port, ours: Collection[Port]) -> str:
-    """The process that listens on a port, but for what the engine listens on for containers that give way."""
+    """Return the process that listens on a port, unless the engine listens there for containers that give way."""
     import psutil
 
     with contextlib.suppress(psutil.Error, OSError):
@@ -167,6 +167,6 @@ def _listening(found: Any, listens: str) -> Port | None:
 
 
 def _clash(wanted: Port, listening: Port) -> bool:
-    """Whether a socket is in the way; one of every address of IPv6 may be one of IPv4 too."""
+    """Return whether a listening socket is in the way; one on every IPv6 address may accept IPv4 too."""
     address = "" if listening.address == "::" else listening.address
     return overlap(wanted, listening._replace(address=address))

@@ -1,7 +1,7 @@
-"""Programs that are started in containers, each with a number in its environment by which it is found again.
+"""Runs programs in containers, each with a number in its environment by which it is found again.
 
-A program in a container runs on when whoever has started it is gone: the engine neither ends it nor knows a call that
-would. Its children inherit the number, so that all of it is found and ended.
+A program in a container keeps running when its caller is gone: the engine does not end it and offers no call that
+would. Its children inherit the number, so that all of them are found and ended.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from conche.process import run as run_process
 __all__ = ["NUMBER", "end", "new_number", "output", "run"]
 
 NUMBER = "CONCHE_PROGRAM"
-"""The variable with the number."""
+"""The variable that holds the number."""
 
 PATIENCE = 60.0
-"""Seconds within which a program that is ended has to be gone."""
+"""Seconds allowed for ending a program."""
 
 USERS = "ls -dln /proc/[0-9]* 2>/dev/null | tr -s ' ' | cut -d ' ' -f 3 | sort -u"
-"""Whose processes there are: a program may have become another user, whose environment nobody else may read."""
+"""Lists the users with processes: a program may have changed its user, and only that user may read its environment."""
 
 END = f"""
 tries=0
@@ -47,11 +47,11 @@ while :; do
   sleep 0.2 2>/dev/null || sleep 1
 done
 """
-"""Asks the processes that carry a number to end, and kills those that do not within 5 s; says whom it has found."""
+"""Terminates the processes that carry a number, kills those left after 5 s, and prints those it found."""
 
 
 def new_number() -> str:
-    """A number that no other program has."""
+    """Return a number that no other program has."""
     return uuid.uuid4().hex
 
 
@@ -67,11 +67,11 @@ def run(  # noqa: PLR0913 - as the spawner's, every option is named
     on_line: Callable[[Captured], None] | None = None,
     exact: bool = False,
 ) -> Completed:
-    """Run a program in a container to its end; where we are interrupted, or it is too slow, it is ended there too.
+    """Run a program in a container to its end; if we are interrupted or it takes too long, end it there too.
 
     Args:
-        user: as whom; default: as the container's own.
-        stdin: what it reads; nothing at all where it is None.
+        user: the user to run as; default: the container's own.
+        stdin: its input; empty if None.
 
     Raises:
         Unreachable: it did not end in time.
@@ -94,10 +94,10 @@ def run(  # noqa: PLR0913 - as the spawner's, every option is named
 
 
 def output(engine: Engine, container_id: str, argv: Sequence[str], *, number: str) -> Iterator[bytes]:
-    """Run a program in a container; what it writes to stdout, block by block, as it is asked for.
+    """Run a program in a container, and yield its stdout block by block, as it is consumed.
 
     Raises:
-        EngineRefused: it ended with another exit code than 0; what it wrote is not to be trusted then.
+        EngineRefused: it ended with a non-zero exit code; its output cannot be trusted then.
     """
     said = deque[bytes](maxlen=20)
     try:
@@ -122,16 +122,16 @@ def output(engine: Engine, container_id: str, argv: Sequence[str], *, number: st
 
 
 def _end_quietly(engine: Engine, container_id: str, number: str) -> None:
-    """End it where that can be done; whoever has noted it tries again."""
+    """End the program if possible; whoever has noted its number tries again."""
     with signals_deferred(), contextlib.suppress(ConcheError):
         end(engine, container_id, number)
 
 
 def end(engine: Engine, container_id: str, number: str) -> bool:
-    """End what runs in a container under a number; whether anything did. A container that does not run is fine.
+    """End the processes of a number in a container, which may be stopped; return whether there were any.
 
     Raises:
-        Unreachable: it could not be ended, or nobody can tell: the container has no shell.
+        Unreachable: they could not be ended, or there is no telling because the container has no shell.
     """
     if not _runs_any(engine, container_id):
         return False
@@ -142,7 +142,7 @@ def end(engine: Engine, container_id: str, number: str) -> bool:
 
 
 def _asked(engine: Engine, container_id: str, user: str, script: str, *arguments: str) -> str:
-    """What a script says in a container; nothing where nothing else runs there any more."""
+    """Return a script's output in a container; a failure is ignored if no other program runs there any more."""
     done = run_process(
         ["docker", "exec", "--user", user, container_id, "/bin/sh", "-c", script, "sh", *arguments],
         extra_env=engine.cli_environment(),
@@ -162,7 +162,7 @@ def _asked(engine: Engine, container_id: str, user: str, script: str, *arguments
 
 
 def _runs_any(engine: Engine, container_id: str) -> bool:
-    """Whether any program runs in a container that was started there beside its own."""
+    """Return whether a container runs any program besides its own."""
     import docker.errors
 
     with translated(engine.address):

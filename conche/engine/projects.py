@@ -1,4 +1,4 @@
-"""Compose projects by what they were made from, as the labels of their containers say."""
+"""Finds Compose projects by the files they were made from, using their containers' labels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Project:
 
 
 def made_from(engine: Engine, files: Sequence[Path]) -> list[Project]:
-    """The projects whose containers were made from these Compose files and no others.
+    """Return the projects whose containers were made from exactly these Compose files.
 
     Args:
-        files: absolute, in the order in which Compose merged them; it notes them in the engine as it was given them.
+        files: absolute, in the order in which Compose was given them: it records them so.
     """
     label = f"{LABEL}.project.config_files={','.join(map(str, files))}"
     with translated(engine.address):

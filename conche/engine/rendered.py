@@ -1,4 +1,4 @@
-"""What stands in a service as Compose renders it: its files, mounts, ports and number."""
+"""Reads a service as Compose renders it: its files, mounts, ports, replicas and healthcheck."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Healthcheck:
-    """A service's healthcheck; Docker's defaults where the Compose file is silent.
+    """A service's healthcheck, with Docker's defaults for what the Compose file omits.
 
     Source: https://docs.docker.com/reference/dockerfile/#healthcheck
     """
@@ -37,15 +37,15 @@ class Healthcheck:
 
     @property
     def deadline(self) -> float:
-        """Seconds after which a container that works has been found healthy."""
+        """Seconds within which a working container is found healthy."""
         return self.start_period + (self.interval + self.timeout) * self.retries
 
 
 def understood(rendered: Mapping[str, Any], project: str) -> Mapping[str, Any]:
-    """The same, with what Compose knows beside it.
+    """Complete a rendered document with what Compose leaves implicit.
 
-    A service that is built and names no image has the name that Compose gives it; what a service need not depend on,
-    and which is not there, is left out: Compose renders it, and refuses the document for it.
+    A built service without an image name gets the name that Compose gives it. Optional dependencies on absent services
+    are removed: Compose renders them, but refuses a document that has them.
     """
     bodies = rendered["services"]
     services = {}
@@ -58,14 +58,14 @@ def understood(rendered: Mapping[str, Any], project: str) -> Mapping[str, Any]:
 
 
 def host_files(body: Mapping[str, Any], rendered: Mapping[str, Any], kind: str) -> tuple[Path, ...]:
-    """The host files of a service's secrets, or of its configs."""
+    """Return the host files of a service's secrets or configs, as `kind` says."""
     defined = rendered.get(kind) or {}
     named = [(defined.get(given["source"]) or {}).get("file") for given in body.get(kind) or []]
     return tuple(Path(file) for file in named if file)
 
 
 def published_ports(published: Sequence[Mapping[str, Any]]) -> Iterator[Port]:
-    """The ports published by number; Compose leaves a range, such as 3000-3005, of which any one will do, as text."""
+    """Yield the ports published by number; Compose leaves a range, such as 3000-3005, of which any will do, as text."""
     for port in published:
         first, _, last = str(port.get("published") or "").partition("-")
         if first and int(first):
@@ -73,14 +73,14 @@ def published_ports(published: Sequence[Mapping[str, Any]]) -> Iterator[Port]:
 
 
 def must_exist(mount: Mapping[str, Any]) -> bool:
-    """Whether a mount is of a host folder that nobody makes."""
+    """Return whether a mount needs an existing host folder, which neither Compose nor the engine creates."""
     return mount["type"] == "bind" and not (mount.get("bind") or {}).get("create_host_path")
 
 
 def replicas_of(body: Mapping[str, Any]) -> int:
-    """How many containers Compose gives a service, as it renders it; one that says both says the same twice.
+    """Return how many containers Compose gives a rendered service; `scale` and `replicas` agree if both are set.
 
-    `GetScale` of https://github.com/compose-spec/compose-go/blob/main/types/types.go
+    Source: `GetScale` of https://github.com/compose-spec/compose-go/blob/main/types/types.go
     """
     said = (body.get("scale"), (body.get("deploy") or {}).get("replicas"), 1)
     return next(int(one) for one in said if one is not None)
@@ -90,7 +90,7 @@ _UNITS = {"h": "hours", "m": "minutes", "s": "seconds", "ms": "milliseconds", "u
 
 
 def seconds(duration: str | None, default: float) -> float:
-    """Go's duration notation, such as 1m30s, in seconds."""
+    """Convert Go's duration notation, such as 1m30s, to seconds."""
     parts = re.findall(r"([0-9.]+)(h|ms|us|m|s)", duration or "")
     if not parts:
         return default
@@ -98,7 +98,7 @@ def seconds(duration: str | None, default: float) -> float:
 
 
 def healthcheck_of(body: Mapping[str, Any] | None) -> Healthcheck | None:
-    """A service's healthcheck; None where it has none, or none any more."""
+    """Return a service's healthcheck; None if it has none or has disabled it."""
     if not body or body.get("disable") or body.get("test") == ["NONE"]:
         return None
     default = Healthcheck()

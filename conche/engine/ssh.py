@@ -1,4 +1,4 @@
-"""The Docker SDK's way to an engine over ssh, with connections that can be closed after their other end has gone."""
+"""Extends the Docker SDK's ssh transport with connections that close cleanly after the other end has gone."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["Adapter"]
 class _Socket(SSHSocket):
     """The standard streams of an ssh process.
 
-    The SDK says goodbye to the other end when it closes, and ends with BrokenPipeError where that has hung up first, as
-    it does at the end of each exec and attach: how fast it does so is chance.
+    On close, the SDK writes a goodbye to the other end, which raises BrokenPipeError if that has already hung up, as it
+    does at the end of each exec and attach: which of them is first is a race.
     """
 
     def close(self) -> None:
@@ -41,8 +41,8 @@ class _Pool(SSHConnectionPool):
 
 
 class Adapter(SSHHTTPAdapter):
-    """Carries requests to an engine by the ssh program, which knows ~/.ssh/config, agents and jump hosts."""
+    """Carries requests to an engine through the ssh program, which supports ~/.ssh/config, agents and jump hosts."""
 
     def get_connection(self, url: str | bytes, proxies: object = None) -> _Pool:  # noqa: ARG002 - the SDK's own
-        """A pool for one request: each has an ssh of its own, as the SDK does it."""
+        """Return a pool for one request: each request gets an ssh process of its own, as in the SDK."""
         return _Pool(timeout=self.timeout, maxsize=self.max_pool_size, host=self.ssh_host)

@@ -1,7 +1,7 @@
-"""What a stack is made of at one moment, and putting it back as it was, whoever made it.
+"""Records a stack at one moment and restores it, whoever made it.
 
-A release that fails must not leave less than it found. So services get the very definitions back that the swarm had
-before, and only what has come since is removed.
+A failed release must not leave less than it found. So services get back the exact definitions that the swarm had
+before, and only what was added since is removed.
 Source: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Service/operation/ServiceUpdate
 """
 
@@ -19,10 +19,10 @@ from conche.engine.swarm import OURS, STACK, services
 __all__ = ["Standing", "missing", "put_back", "standing", "sweep_since"]
 
 TRIES = 5
-"""How often a definition is written that the swarm is changing, too."""
+"""How often writing a definition is tried while the swarm changes it too."""
 
 SETTLED = ("", "completed")
-"""States of an update that was not given up."""
+"""States of an update that was not abandoned."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Standing:
 
     Attributes:
         specs: service, without the stack's name -> its whole definition.
-        settled: services of which everything ran that should.
-        made: ids of its networks, and of the secrets and configurations that were made here.
+        settled: services whose tasks all ran as wanted.
+        made: ids of its networks, and of the secrets and configurations that we made.
     """
 
     specs: Mapping[str, Mapping[str, Any]] = field(repr=False, default_factory=dict)
@@ -41,7 +41,7 @@ class Standing:
 
 
 def standing(engine: Engine, stack: str) -> Standing:
-    """The stack as it is now."""
+    """Record the stack as it is now."""
     found = _services(engine, stack)
     running = services(engine, stack)
     return Standing(
@@ -52,7 +52,7 @@ def standing(engine: Engine, stack: str) -> Standing:
 
 
 def put_back(engine: Engine, stack: str, before: Standing) -> None:
-    """Give every service the definition it had, make those that are gone, and remove those that were not there."""
+    """Give every service its former definition, recreate missing services, and remove new ones."""
     api: Any = engine.client.api
     now = _services(engine, stack)
     with translated(engine.address):
@@ -68,14 +68,14 @@ def put_back(engine: Engine, stack: str, before: Standing) -> None:
 
 
 def _write(engine: Engine, service: str, spec: Mapping[str, Any]) -> None:
-    """Write a definition, unless it is there and counts; the swarm may be rolling the service back just now."""
+    """Write a definition unless it is in effect already; the swarm may be rolling the service back meanwhile."""
     import docker.errors
 
     api: Any = engine.client.api
     for left in reversed(range(TRIES)):
         with translated(engine.address, but=(docker.errors.APIError,) if left else ()):
             said = api.inspect_service(service)
-            # Written again, a definition also ends an update that was paused or rolled back.
+            # Writing the same definition again also ends an update that was paused or rolled back.
             if said["Spec"] == spec and (said.get("UpdateStatus") or {}).get("State", "") in SETTLED:
                 return
             try:
@@ -99,7 +99,7 @@ def _rest(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def missing(engine: Engine, stack: str, before: Standing) -> list[str]:
-    """Services that worked then and do not as they did, in words: gone, of another definition, or not settled."""
+    """Describe the services that worked before but are now gone, defined differently or not settled."""
     found, running = _services(engine, stack), {one.name: one for one in services(engine, stack)}
     left = []
     for name in sorted(before.settled):
@@ -116,7 +116,7 @@ def missing(engine: Engine, stack: str, before: Standing) -> list[str]:
 def sweep_since(
     engine: Engine, stack: str, before: Standing, seconds: float, pause: Callable[[float], None] = time.sleep
 ) -> None:
-    """Remove networks, secrets and configurations that have come since; tasks that end may hold them for a while."""
+    """Remove networks, secrets and configurations added since, retrying while ending tasks still hold them."""
     import docker.errors
 
     api: Any = engine.client.api

@@ -1,7 +1,7 @@
-"""Files that an environment keeps in its own engine, so that every client of that engine sees the same.
+"""Keeps an environment's files in its own engine, so that every client of that engine sees the same.
 
-They lie in a named volume. A container that was created and never started gives access to it: nothing has to run, and
-it works over ssh as well.
+They are in a named volume. A container that is created but never started gives access to it: nothing has to run, and it
+works over ssh too.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ LABEL = "io.conche.state"
 
 
 def volume_name(project: str) -> str:
-    """The volume with a project's state."""
+    """Return the name of the volume with a project's state."""
     return f"{project}-state"
 
 
 def kept(engine: Engine, project: str) -> bool:
-    """Whether anything was ever kept for a project."""
+    """Return whether anything was ever kept for a project."""
     with translated(engine.address):
         volumes = engine.client.api.volumes(filters={"name": volume_name(project)}).get("Volumes") or []
     return any(volume["Name"] == volume_name(project) for volume in volumes)
@@ -38,14 +38,15 @@ class State:
     """The state of one Compose project.
 
     Args:
-        images: images to make the container from, the first that the engine has; it is never started.
+        images: candidates for the image of the container, which is never started; the first that the engine has is
+            used.
     """
 
     def __init__(self, engine: Engine, project: str, images: Sequence[str]) -> None:
         self._engine, self._project, self._images = engine, project, images
 
     def read(self) -> dict[str, bytes]:
-        """Every file, by its path below the state folder; empty where nothing was ever kept."""
+        """Return every file, by its path below the state folder; empty if nothing was ever kept."""
         import docker.errors
 
         api = self._engine.client.api
@@ -66,13 +67,13 @@ class State:
             }
 
     def write(self, files: Mapping[str, bytes]) -> None:
-        """Put files there (0600, root's); existing ones are replaced, others stay."""
+        """Write files (0600, owned by root), replacing existing ones; others stay."""
         with translated(self._engine.address):
             if not self._engine.client.api.put_archive(self._container(), FOLDER, packed(files)):
                 raise Unreachable("state-not-kept", f"The engine did not keep the state of {self._project}.")
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files or folders; this runs a container for a moment."""
+        """Remove files or folders; this briefly runs a container."""
         argv = ["rm", "-rf", "--", *(f"{FOLDER}/{path}" for path in paths)]
         api = self._engine.client.api
         with translated(self._engine.address):
@@ -101,7 +102,7 @@ class State:
                 host_config=self._host_config(),
             )
         except docker.errors.APIError as error:
-            if error.status_code != 409:  # somebody else has just made it
+            if error.status_code != 409:  # 409: somebody else has just made it
                 raise
             return str(api.inspect_container(name)["Id"])
         return str(made["Id"])
@@ -126,7 +127,7 @@ class State:
 
 
 def packed(files: Mapping[str, bytes], mode: int = 0o600) -> bytes:
-    """Files as the tar archive that the engine takes, with the folders they stand in."""
+    """Pack files and their folders into the tar archive that the engine takes."""
     buffer = io.BytesIO()
     now = int(time.time())
     with tarfile.open(fileobj=buffer, mode="w") as archive:

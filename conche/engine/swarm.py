@@ -1,7 +1,7 @@
-"""Docker Swarm: stacks, their services and tasks, and what they are given; nothing here decides.
+"""Docker Swarm: stacks, their services and tasks, and their secrets and configurations; makes no decisions.
 
-`docker stack deploy` returns before anything has converged, and ends with 0 even where Swarm rolls the update back by
-itself. So services are asked, by UpdateStatus and by the images that run.
+`docker stack deploy` returns before anything has converged, and exits 0 even if Swarm rolls the update back by itself.
+So the services themselves are inspected: their UpdateStatus and the images that run.
 Source: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Service
 """
 
@@ -38,17 +38,17 @@ __all__ = [
 ]
 
 STACK = "com.docker.stack.namespace"
-"""Label with which Docker marks what belongs to a stack."""
+"""Label with which Docker marks whatever belongs to a stack."""
 
 OURS = "io.conche.content"
-"""Label with which we mark the secrets and configurations we have made."""
+"""Label with which we mark the secrets and configurations that we make."""
 
 
 REMOVING = 30.0
-"""Seconds in which the removal of a stack is tried again."""
+"""Seconds during which the removal of a stack is retried."""
 
 FOR_EVER = "any"
-"""Restart policy of what is started again however it ends."""
+"""Restart policy of tasks that are restarted however they end."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,17 @@ class Replicated:
     """A service of a stack at one moment.
 
     Attributes:
-        name: without the stack's.
-        wanted: tasks that shall run.
+        name: without the stack's name.
+        wanted: tasks that should run.
         running: tasks that run the wanted image and definition.
         others: tasks that still run an earlier one.
-        update: UpdateStatus of the service: updating, completed, paused, rollback_…; empty where there was no update.
-        message: what Swarm says of it.
-        errors: what the newest tasks that failed, or find no node, said.
-        done: tasks that have ended well and are not started again.
-        broken: a task has failed and is not started again.
-        everywhere: it has a task on each node, instead of so many.
-        unreachable: nodes that do not answer, on which tasks of it ran that nobody can stop.
+        update: UpdateStatus of the service: updating, completed, paused, rollback_…; empty if there was no update.
+        message: Swarm's message about the update.
+        errors: errors of the latest tasks that failed or found no node.
+        done: tasks that have ended successfully and are not restarted.
+        broken: a task has failed and is not restarted.
+        everywhere: it has one task on each node, instead of a number of replicas.
+        unreachable: nodes that do not answer, with tasks of it that nobody can stop.
     """
 
     id: str
@@ -86,13 +86,13 @@ class Replicated:
 
     @property
     def settled(self) -> bool:
-        """Everything that shall run does, or has ended well, and nothing else."""
+        """Whether every wanted task runs or has ended successfully, and no other task runs."""
         there = self.running + self.done == self.wanted and not self.broken
         return there and not self.others and self.update in ("", "completed")
 
     @property
     def reverted(self) -> bool:
-        """Swarm has given the update up."""
+        """Whether Swarm has abandoned the update."""
         return self.update.startswith("rollback") or self.update == "paused"
 
 
@@ -101,7 +101,7 @@ class Node:
     """A machine of a swarm.
 
     Attributes:
-        up: whether it answers the managers; what it last told of its tasks is true only then.
+        up: whether it answers the managers; otherwise the last report of its tasks cannot be relied on.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Node:
 
 
 def require(engine: Engine) -> None:
-    """See that the engine manages a swarm.
+    """Ensure that the engine manages a swarm.
 
     Raises:
         Unreachable: it does not.
@@ -129,7 +129,7 @@ def require(engine: Engine) -> None:
 def deploy(
     engine: Engine, stack: str, document: bytes, extra_env: Mapping[str, str], on_line: Callable[[Captured], None]
 ) -> Completed:
-    """Hand a document to Swarm; that is all that the exit code tells."""
+    """Hand a document to Swarm; the exit code says no more than that it was accepted."""
     argv = (
         "docker",
         "stack",
@@ -146,11 +146,11 @@ def deploy(
 
 
 def remove(engine: Engine, stack: str, pause: Callable[[float], None] = time.sleep) -> None:
-    """Remove a stack with its services and networks; its volumes stay."""
+    """Remove a stack with its services and networks, but not its volumes."""
     deadline = time.monotonic() + REMOVING
     while True:
         done = run(["docker", "stack", "rm", stack], extra_env=engine.cli_environment(), timeout=120)
-        # Tasks that are about to end still hold its networks for a moment.
+        # Ending tasks still hold its networks for a moment.
         if done.ok or time.monotonic() > deadline:
             break
         pause(1.0)
@@ -158,7 +158,7 @@ def remove(engine: Engine, stack: str, pause: Callable[[float], None] = time.sle
 
 
 def services(engine: Engine, stack: str) -> tuple[Replicated, ...]:
-    """The services of a stack, by name.
+    """Return the services of a stack, sorted by name.
 
     Raises:
         Unreachable: the engine is no manager of a swarm.
@@ -173,7 +173,7 @@ def services(engine: Engine, stack: str) -> tuple[Replicated, ...]:
 
 
 def nodes(engine: Engine) -> dict[str, Node]:
-    """The machines of the swarm, by id."""
+    """Return the machines of the swarm, by id."""
     with translated(engine.address):
         found = engine.client.api.nodes()
     return {
@@ -187,7 +187,7 @@ def nodes(engine: Engine) -> dict[str, Node]:
 
 
 def others(engine: Engine) -> list[Node]:
-    """The machines of the swarm but the one of this engine."""
+    """Return the machines of the swarm except this engine's."""
     with translated(engine.address):
         own = (engine.client.info().get("Swarm") or {}).get("NodeID")
     return [node for id_, node in nodes(engine).items() if id_ != own]
@@ -196,12 +196,12 @@ def others(engine: Engine) -> list[Node]:
 def observed(
     said: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]], known: Mapping[str, Node], stack: str
 ) -> Replicated:
-    """A service as the engine tells it, with its tasks.
+    """Build a service from the engine's answer and its tasks.
 
     Args:
-        tasks: those of other services are left out.
-        known: nodes by id. What a node that is down has told last of its tasks stays as it was: they are counted no
-            more, and neither are those of a node that was removed.
+        tasks: those of other services are ignored.
+        known: nodes by id. Tasks of a node that is down, whose last report is out of date, do not count as running, and
+            neither do those of a removed node.
     """
     spec, status = said["Spec"], said.get("UpdateStatus") or {}
     content = spec["TaskTemplate"]["ContainerSpec"]
@@ -254,13 +254,13 @@ def _restarts(spec: Mapping[str, Any]) -> bool:
 
 
 def _newest(tasks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The newest task of each place: a number, or where there is one on each node the node."""
+    """Return the newest task of each slot, or of each node for a global service."""
     places = {task.get("Slot") or task.get("NodeID"): task for task in sorted(tasks, key=lambda t: str(t["CreatedAt"]))}
     return list(places.values())
 
 
 def _wanted(spec: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> int:
-    """How many tasks shall run; where each node that is fit has one, those that Swarm wants, and one at least."""
+    """Return how many tasks should run; for a global service those that Swarm wants, but at least one."""
     if "Global" not in spec["Mode"]:
         return int((spec["Mode"].get("Replicated") or {}).get("Replicas", 1))
     wanted = [task for task in _newest(tasks) if task["DesiredState"] in ("running", "ready")]
@@ -278,7 +278,7 @@ def _errors(tasks: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def wait_gone(engine: Engine, stack: str, seconds: float, pause: Callable[[float], None] = time.sleep) -> bool:
-    """Wait until no container and no network of a stack is left on this node; whether that came in time."""
+    """Wait until this node has no container or network of a stack left; return whether that came in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with translated(engine.address):
@@ -292,7 +292,7 @@ def wait_gone(engine: Engine, stack: str, seconds: float, pause: Callable[[float
 def wait_settled(
     engine: Engine, stack: str, service: str, seconds: float, pause: Callable[[float], None] = time.sleep
 ) -> bool:
-    """Wait until a service has as many tasks as are wanted; whether that came in time."""
+    """Wait until a service has settled; return whether that came in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if any(one.settled for one in services(engine, stack) if one.name == service):
@@ -302,16 +302,16 @@ def wait_settled(
 
 
 def replicate(engine: Engine, service: str, replicas: int) -> None:
-    """Change how many tasks of a service shall run."""
+    """Set how many tasks of a service should run."""
     argv = ["docker", "service", "scale", "--detach", f"{service}={replicas}"]
     run(argv, extra_env=engine.cli_environment(), timeout=60).require(f"scaling {service}")
 
 
 def provide(engine: Engine, stack: str, kind: str, key: str, content: bytes) -> str:
-    """See that Swarm has a secret or a configuration of this content; its name, which the content decides.
+    """Ensure that Swarm has a secret or configuration of this content, and return its name, derived from the content.
 
     Args:
-        kind: `secret` or `config`. Neither can be changed in Swarm, so another content is another one.
+        kind: `secret` or `config`. Swarm can change neither, so new content needs a new name.
     """
     name = f"{stack}_{key}-{hashlib.sha256(content).hexdigest()[:12]}"[:64]
     api: Any = engine.client.api
@@ -326,7 +326,7 @@ def provide(engine: Engine, stack: str, kind: str, key: str, content: bytes) -> 
 
 
 def sweep(engine: Engine, stack: str, keep: frozenset[str]) -> None:
-    """Remove secrets and configurations that we made and nothing uses; Swarm itself refuses those in use."""
+    """Remove the secrets and configurations that we made, except `keep`; Swarm itself refuses those in use."""
     import docker.errors
 
     api: Any = engine.client.api

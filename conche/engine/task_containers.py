@@ -1,4 +1,4 @@
-"""Tasks of a swarm's services as containers of this very node; those of other nodes only their own engines reach."""
+"""Finds the containers of a swarm's tasks on this node; those of other nodes are reachable by their engines only."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from conche.errors import NotFound, Refused
 __all__ = ["here", "of_service", "of_stack"]
 
 SERVICE = "com.docker.swarm.service.name"
-"""Label of a task's container."""
+"""Label of a task's container with its service's name."""
 
 
 def here(engine: Engine, stack: str, service: str) -> Container | None:
-    """The running container of a service's task on this node; None where it runs on another one, or not at all."""
+    """Return the running container of a service's task on this node; None if it runs elsewhere or not at all."""
     filters = {"label": f"{SERVICE}={stack}_{service}", "status": "running"}
     with translated(engine.address):
         found = engine.client.api.containers(filters=filters)
@@ -25,7 +25,7 @@ def here(engine: Engine, stack: str, service: str) -> Container | None:
 
 
 def of_stack(engine: Engine, stack: str) -> tuple[tuple[str, Container], ...]:
-    """The containers of a stack on this node, of any state, each with the name of its service."""
+    """Return a stack's containers on this node, in any state, each with the name of its service."""
     with translated(engine.address):
         found = engine.client.api.containers(all=True, filters={"label": f"{STACK}={stack}"})
     names = {said["Id"]: said["Labels"].get(SERVICE, "").removeprefix(f"{stack}_") for said in found}
@@ -33,14 +33,14 @@ def of_stack(engine: Engine, stack: str) -> tuple[tuple[str, Container], ...]:
 
 
 def of_service(engine: Engine, stack: str, service: str, what: str) -> Container:
-    """The same, for something that can be done on no other node.
+    """Return the running container of a service's task, for an action that works only on this node.
 
     Args:
-        what: that is done, as in `a command inside it`.
+        what: the action, as in `a command inside it`.
 
     Raises:
-        NotFound: no task of it runs.
-        Refused: they run on other nodes.
+        NotFound: no task of the service runs.
+        Refused: its tasks run on other nodes.
     """
     found = here(engine, stack, service)
     if found is not None:
@@ -62,7 +62,7 @@ def of_service(engine: Engine, stack: str, service: str, what: str) -> Container
 
 
 def _where(engine: Engine, service: str) -> dict[str, bool]:
-    """Name of each node that has a task of it -> whether it answers."""
+    """Return the name of each node with a running task of a service -> whether the node answers."""
     api: Any = engine.client.api
     with translated(engine.address, but=()):
         tasks = api.tasks(filters={"name": service, "desired-state": "running"})

@@ -1,7 +1,7 @@
-"""Pushing and pulling, through the engine itself.
+"""Pushes and pulls images through the engine itself.
 
-Credentials go to the engine in one request's header: into no file, no argv and no environment, and what `docker login`
-has stored is neither used for them nor touched.
+Given credentials go to the engine in one request's header, never into a file, argv or the environment; what
+`docker login` has stored is then neither used nor touched.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from conche.units import size
 __all__ = ["Amount", "Credentials", "PullFailed", "Pushed", "pull", "push", "stored"]
 
 STALLED = 300
-"""Seconds without a word from a registry, after which it is given up."""
+"""Seconds of silence after which we give up on a registry."""
 
 FULL = "no space left on device"
 
@@ -29,7 +29,7 @@ NO_NETWORK = (
     "TLS handshake timeout", "Client.Timeout exceeded", "context deadline exceeded", "server misbehaving",
     "Temporary failure in name resolution", "connection reset by peer", "EOF", "broken pipe",
 )  # fmt: skip
-"""What the engine says when it reached no registry, or lost it, as against one that answered with no."""
+"""What the engine says if it did not reach a registry, or lost it, as opposed to a registry that refused."""
 
 DENIED = (
     "unauthorized", "authentication required", "no basic auth credentials", "denied", "401 Unauthorized",
@@ -39,29 +39,29 @@ DENIED = (
 BROKEN = ("received unexpected HTTP status: 5", "500 Internal", "502 Bad", "503 Service", "blob upload", FULL)
 
 Amount = Callable[[str, int, int], None]
-"""Called with what is going on, the bytes that are through, and all of them as far as is known."""
+"""Called with a description of the progress, the bytes transferred, and the total known so far."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """Who one is to a registry."""
+    """A user and password for a registry."""
 
     user: str
     password: Secret = field(repr=False)
 
     def header(self) -> Mapping[str, str]:
-        """What the engine takes for one request."""
+        """Return what the engine takes for one request."""
         return {"username": self.user, "password": self.password.reveal()}
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push has done.
+    """The result of a push.
 
     Attributes:
-        digest: of the manifest, as the registry names it.
-        moved: layers that crossed the wire.
-        known: layers that the registry had already.
+        digest: the manifest's digest, as the registry reports it.
+        moved: number of layers transferred.
+        known: number of layers that the registry had already.
     """
 
     digest: str
@@ -70,11 +70,11 @@ class Pushed:
 
 
 class PullFailed(Unreachable):
-    """No registry answered for a reference, or it was lost on the way, as against one that answered with no."""
+    """The registry did not answer, or was lost on the way, as opposed to one that refused."""
 
 
 class _Layers:
-    """What the events say of each layer, added up."""
+    """Sums up the events of all layers."""
 
     def __init__(self, amount: Amount | None, what: str) -> None:
         self._amount, self._what = amount, what
@@ -88,12 +88,12 @@ class _Layers:
         if status in ("Pushed", "Pull complete"):
             self.moved.add(layer)
         elif status.startswith("Retrying"):
-            # The engine tries five times, and waits longer each time.
+            # The engine tries five times, waiting longer each time.
             self._tell(f"{self._what}: the registry was lost. {status}")
         elif status.startswith(("Layer already exists", "Mounted from", "Already exists")):
             self.known.add(layer)
         elif detail.get("total") and status in ("Pushing", "Downloading"):
-            # A layer may turn out longer than the engine guessed.
+            # A layer may turn out larger than the engine guessed.
             current, total = int(detail["current"]), int(detail["total"])
             self._bytes[layer] = (current, max(current, total))
             self._tell("")
@@ -113,16 +113,18 @@ def push(
     *,
     patience: float = STALLED,
 ) -> Pushed:
-    """Push one tag. Layers first, the manifest last: a push that is cut leaves no half tag, and a second one goes on.
+    """Push one tag.
+
+    The manifest goes last, after the layers: an interrupted push leaves no partial tag, and the next one resumes.
 
     Args:
         name: registry and repository.
         credentials: None for what `docker login` has stored.
-        patience: seconds without a word, after which it is given up.
+        patience: seconds of silence after which to give up.
 
     Raises:
         KeyUnusable: the registry refuses the credentials.
-        Unreachable: it cannot be reached, was lost on the way, or cannot keep what it is given.
+        Unreachable: the registry cannot be reached, was lost on the way, or cannot store the image.
     """
     layers, digest, reference = _Layers(amount, f"pushing {name}:{tag}"), "", f"{name}:{tag}"
     known = _known(name, credentials)
@@ -146,14 +148,14 @@ def pull(
     """Pull one image.
 
     Args:
-        name: registry and repository, as the engine shall call it.
+        name: registry and repository, as the engine should name it.
         wanted: a tag or a digest.
-        patience: seconds without a word, after which it is given up.
+        patience: seconds of silence after which to give up.
 
     Raises:
         PullFailed: no registry answered.
         KeyUnusable: the registry refuses the credentials.
-        Refused: it answered, and has no such image.
+        Refused: the registry answered, but has no such image.
     """
     reference = f"{name}@{wanted}" if wanted.startswith("sha256:") else f"{name}:{wanted}"
     layers = _Layers(amount, f"pulling {reference}")
@@ -165,7 +167,7 @@ def pull(
 
 
 def _known(name: str, credentials: Credentials | None) -> Login:
-    """Who one is to the registry of an image: as given, or as stored."""
+    """Return the login for an image's registry: the given credentials, or what is stored."""
     if credentials is not None:
         return Login(credentials.header())
     import docker.auth
@@ -175,12 +177,12 @@ def _known(name: str, credentials: Credentials | None) -> Login:
 
 @contextlib.contextmanager
 def _patient(engine: Engine, reference: str, verb: str, patience: float, known: Login) -> Iterator[None]:
-    """Layers take longer than a request to the engine usually may; what goes wrong is the registry's more often."""
+    """Wait up to `patience` for each answer in this block, and translate errors, which are mostly the registry's."""
     import docker.errors
     import requests.exceptions
     import urllib3.exceptions
 
-    # The one before the engine's answer begins, the other in the middle of it.
+    # The first is raised before the engine's answer begins, the second in the middle of it.
     silent = (requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError)
     api = engine.client.api
     before = api.timeout
@@ -251,9 +253,9 @@ def _lost(said: str, reference: str, verb: str) -> Unreachable:
 
 
 def stored(registry: str) -> Credentials | None:
-    """What `docker login` has stored for a registry, in Docker's settings or a credential helper; None for nothing."""
+    """Return what `docker login` stored for a registry, in Docker's settings or a credential helper, or None."""
     lower = {key.lower(): value for key, value in login(registry).fields.items()}
-    # A token of a credential helper is no password.
+    # A credential helper's token is not a password.
     if not lower.get("username") or not lower.get("password"):
         return None
     return Credentials(lower["username"], Secret(lower["password"]))

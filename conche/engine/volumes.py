@@ -1,7 +1,7 @@
-"""What is in a volume or folder of an engine, read and written through the engine: a remote one too.
+"""Reads and writes the contents of a volume or folder through its engine, even a remote one.
 
-A container that is created and never started lends its file system: the engine copies from and to what is mounted in
-it. Only to exchange what is in a volume does a container have to run, for some renames.
+A container that is created but never started gives access: the engine copies from and to what is mounted in it. Only
+replacing a volume's contents needs a running container, for some renames.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ __all__ = [
 ]
 
 MOUNTED = "/conche-volume"
-"""Where a volume is mounted in the containers that are made here."""
+"""Where a volume is mounted in the containers made here."""
 
 LABEL = "io.conche.helper-of"
-"""Label of what is made here for a while, with the volume it is made for."""
+"""Label of the temporary containers and volumes made here, with the volume they serve."""
 
 CHUNK = 1 << 20
 
 
 class Stream(io.RawIOBase):
-    """What the engine sends, as a file."""
+    """The engine's response as a file object."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks, self._rest = chunks, b""
@@ -60,7 +60,7 @@ class Stream(io.RawIOBase):
 
 
 def exists(engine: Engine, volume: str) -> bool:
-    """Whether the engine has a volume of that name; a folder of its host is made when it is first used."""
+    """Return whether the engine has a volume of that name; always for a host folder, which is created on first use."""
     import docker.errors
 
     if volume.startswith("/"):
@@ -74,9 +74,9 @@ def exists(engine: Engine, volume: str) -> bool:
 
 
 def using(engine: Engine, *places: str) -> tuple[Container, ...]:
-    """The containers, of any state, that use one of these volumes or paths of the engine's host (mounting.py).
+    """Return the containers, in any state, that use one of these volumes or host paths (mounting.py).
 
-    Our own helpers are left out, and the container in which this very process runs.
+    Our own helpers are left out, and so is the container in which this process runs.
     """
     if not places:
         return ()
@@ -96,14 +96,14 @@ def using(engine: Engine, *places: str) -> tuple[Container, ...]:
 
 
 def is_mounted_in(engine: Engine, container_id: str, volume: str) -> bool:
-    """Whether the very volume or folder is mounted in a container, and not only something above or below it."""
+    """Return whether exactly this volume or folder is mounted in a container, not something above or below it."""
     with translated(engine.address):
         mounts = engine.client.api.inspect_container(container_id)["Mounts"]
     return any(volume in (mount.get("Name"), mount.get("Source")) for mount in mounts)
 
 
 def at(engine: Engine, container_id: str, path: str) -> str | None:
-    """The volume or folder that is mounted at a path of a container."""
+    """Return the volume or folder that is mounted at a path of a container."""
     with translated(engine.address):
         mounts = engine.client.api.inspect_container(container_id)["Mounts"]
     return next((mount.get("Name") or mount["Source"] for mount in mounts if mount["Destination"] == path), None)
@@ -111,7 +111,7 @@ def at(engine: Engine, container_id: str, path: str) -> str | None:
 
 @contextlib.contextmanager
 def mounted(engine: Engine, volume: str, *, writable: bool = False) -> Iterator[str]:
-    """A container that is not started, with the volume at `MOUNTED`; its id."""
+    """Provide the id of a container, never started, with the volume at `MOUNTED`, for this block."""
     mount = f"{volume}:{MOUNTED}{'' if writable else ':ro'}"
     with translated(engine.address):
         api = engine.client.api
@@ -128,7 +128,7 @@ def mounted(engine: Engine, volume: str, *, writable: bool = False) -> Iterator[
 
 
 def clear_helpers(engine: Engine, volume: str) -> None:
-    """Remove what an interrupted command has made for a volume: containers, and a drill's volume."""
+    """Remove what an interrupted command has left for a volume: containers, and a drill's volume."""
     wanted = {"label": [f"{LABEL}={volume}"]}
     with translated(engine.address):
         for one in engine.client.api.containers(all=True, filters=wanted):
@@ -139,7 +139,7 @@ def clear_helpers(engine: Engine, volume: str) -> None:
 
 @contextlib.contextmanager
 def opened(engine: Engine, container_id: str, path: str) -> Iterator[tarfile.TarFile]:
-    """A file or folder of a container, running or not, as a tar stream.
+    """Open a file or folder of a container, running or not, as a tar stream.
 
     Raises:
         NotFound: there is no such path.
@@ -165,7 +165,7 @@ def put(engine: Engine, container_id: str, path: str, chunks: Iterable[bytes]) -
 
 
 def run_beside(engine: Engine, volume: str, script: str, arguments: Sequence[str]) -> str:
-    """Run a shell script as root in a container of its own, in the volume's folder, without network; what it says.
+    """Run a shell script as root in a new container without network, in the volume's folder, and return its output.
 
     Raises:
         Refused: no image of the engine has a shell.
@@ -199,7 +199,7 @@ def _any_image(engine: Engine, volume: str) -> str:
 
 
 def _images(engine: Engine, volume: str) -> Iterator[str]:
-    """Images of the engine: first those whose containers use the volume."""
+    """Yield the engine's images, first those whose containers use the volume."""
     seen: set[str] = set()
     with translated(engine.address):
         every = [image["Id"] for image in engine.client.api.images()]

@@ -1,4 +1,4 @@
-"""A Compose file as it is written: without Compose, which would want its variables and its other files."""
+"""Reads a Compose file as written, without Compose, which would need its variables and its other files."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["services"]
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader, to which Compose's own tags, such as !reset, mean nothing."""
+    """A SafeLoader that ignores Compose's own tags, such as !reset."""
 
 
 _Loader.add_multi_constructor("!", lambda _loader, _tag, _node: None)
 
 
 def services(file: Path) -> Mapping[str, Any]:
-    """The services that a file describes, by name; what stands there may be anything.
+    """Return the services that a file describes, by name; their definitions are not validated.
 
     Raises:
-        Refused: it is no YAML.
+        Refused: it is not YAML.
     """
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
