@@ -1,1 +1,1 @@
-"""How an image comes onto an engine: its name, its registry, its build, its bases."""
+"""Gets images onto an engine: their references, registry, builds and bases."""

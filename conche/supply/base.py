@@ -1,6 +1,6 @@
-"""Base images where no registry answers: made from Debian's packages, under the name a Dockerfile asks for.
+"""Provides base images; if no registry answers, makes them from Debian's packages under the name a Dockerfile uses.
 
-An image that is there, or that can be pulled, is never replaced. One that was made carries a label that says so.
+An image that is present, or that can be pulled, is never replaced by one made here, which carries a label saying so.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from conche.supply.reference import parse
 __all__ = ["LABEL", "Origin", "provide"]
 
 LABEL = "io.conche.base"
-"""Label of an image that was made here; its value is the Debian release."""
+"""Label of an image made here; its value is the Debian release."""
 
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
-"""What no container reads, and about a quarter of the size."""
+"""Paths that no container reads, about a quarter of the size."""
 
 
 class Origin(Enum):
@@ -40,10 +40,10 @@ class Origin(Enum):
 def provide(
     engine: Engine, bases: Mapping[str, Base], reference: str, say: Callable[[str], None], *, anew: bool = False
 ) -> Origin:
-    """See that the engine has this image.
+    """Ensure that the engine has this image.
 
     Args:
-        anew: also where it has one already.
+        anew: pull or make it even if the engine has it already.
 
     Raises:
         Unreachable: it can neither be pulled nor made.
@@ -82,7 +82,7 @@ def _make(engine: Engine, reference: str, wanted: Base) -> None:
 
 
 def bootstrap_argv(wanted: Base, tree: Path) -> tuple[str, ...]:
-    """mmdebstrap picks root or an own user namespace by itself, and Debian's default mirror."""
+    """Return the mmdebstrap argv; it chooses between root and a user namespace, and Debian's mirror, by itself."""
     return (
         "mmdebstrap",
         "--quiet",
@@ -95,7 +95,7 @@ def bootstrap_argv(wanted: Base, tree: Path) -> tuple[str, ...]:
 
 
 def import_argv(reference: str, wanted: Base, tree: Path) -> tuple[str, ...]:
-    """The command that makes an image of a file system."""
+    """Return the argv that makes an image from a file system."""
     return (
         "docker", "import",
         "--change", f"LABEL {LABEL}=debian-{wanted.suite}",
@@ -106,13 +106,13 @@ def import_argv(reference: str, wanted: Base, tree: Path) -> tuple[str, ...]:
 
 
 def _require_mmdebstrap() -> None:
-    """It comes from Debian's packages like the image itself, so root installs it without a question."""
+    """Install mmdebstrap if missing, without asking: it comes from Debian's packages like the image itself."""
     if shutil.which("mmdebstrap"):
         return
     install = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", "mmdebstrap"]
     privileged = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
     completed = None
-    # A new machine may have no lists of packages yet.
+    # A new machine may have no package lists yet.
     for argv in (["apt-get", "update", "--quiet"], install):
         if shutil.which([*privileged, *argv][0]):
             completed = run([*privileged, *argv], extra_env={"DEBIAN_FRONTEND": "noninteractive"}, timeout=600)

@@ -1,4 +1,4 @@
-"""How an image of this stack is built: its arguments, its base images, and what the build may know of the host."""
+"""Builds an image of this stack: its arguments, its base images, and the host's settings that the build gets."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from conche.supply.revision import Revision, revision
 __all__ = ["build"]
 
 CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""Where a host says which authorities it trusts, the most general first."""
+"""Variables that point to the host's CA bundle, the most general first."""
 
 PIP_VARIABLES = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT")
-"""pip's settings that a build needs to reach what the host's pip reaches; they may hold a password."""
+"""pip's settings that a build needs to reach the same indexes as the host's pip; they may hold a password."""
 
 CA_IN_BUILD = "/etc/ssl/certs/ca-certificates.crt"
 
@@ -47,11 +47,11 @@ def build(
     """Build one image of the stack under its own name and its git revision's tag.
 
     Args:
-        fresh: take nothing from the build cache.
-        reproducible: let the engine write the files' times anew, where it can; that takes some seconds.
+        fresh: ignore the build cache.
+        reproducible: have the engine rewrite files' timestamps, if it can; that takes some seconds.
 
     Returns:
-        The reference it has now.
+        The image's reference.
     """
     at = revision(root)
     said = f"building {own.reference}" + (f" from {at.name}" if at.tag else "")
@@ -83,7 +83,7 @@ def build(
 def _by_compose(
     stack: Stack, root: Path, engine: Engine, own: Own, at: Revision, progress: Progress, *, fresh: bool, said: str
 ) -> None:
-    """Build what a service's `build:` describes, by Compose, which knows every key of it."""
+    """Build what a service's `build:` describes through Compose, which supports every key of it."""
     assert own.compose is not None
     services = own.rendered["services"]
     made_here = {service["image"] for service in services.values() if service.get("build")}
@@ -105,12 +105,16 @@ def _by_compose(
 
 
 def _further(reference: str, at: Revision) -> tuple[str, ...]:
-    """The revision's tag beside the environment's."""
+    """Return the reference with the revision's tag, in addition to the environment's, if there is a revision."""
     return (parse(reference).tagged(at.tag).familiar,) if at.tag else ()
 
 
 def _arguments(at: Revision) -> Mapping[str, str]:
-    """BuildKit takes SOURCE_DATE_EPOCH for the image's own times: https://reproducible-builds.org/specs/source-date-epoch/"""
+    """Return the build arguments.
+
+    BuildKit uses SOURCE_DATE_EPOCH for the image's own times.
+    Source: https://reproducible-builds.org/specs/source-date-epoch/
+    """
     return {
         "REVISION": at.name,
         "VERSION": at.version,
@@ -120,13 +124,16 @@ def _arguments(at: Revision) -> Mapping[str, str]:
 
 
 def _labels(at: Revision) -> Mapping[str, str]:
-    """Source: https://github.com/opencontainers/image-spec/blob/main/annotations.md"""
+    """Return the labels that identify a revision.
+
+    Source: https://github.com/opencontainers/image-spec/blob/main/annotations.md
+    """
     said = {"revision": at.name, "version": at.version, "created": at.created}
     return {f"org.opencontainers.image.{name}": value for name, value in said.items()}
 
 
 def _only_steps(progress: Progress) -> Callable[[Captured], None]:
-    """Of BuildKit's plain output, the line that names the step under way, such as `[runtime 3/5] RUN …`."""
+    """Show only those lines of BuildKit's plain output that name the current step, such as `[runtime 3/5] RUN …`."""
 
     def show(line: Captured) -> None:
         _, _, words = str(line).partition(" ")
@@ -142,7 +149,7 @@ def _only_steps(progress: Progress) -> Callable[[Captured], None]:
 
 @contextmanager
 def _host_secrets() -> Iterator[Mapping[str, Path]]:
-    """The host's CA bundle and pip settings as build secrets: in no layer, gone afterwards."""
+    """Provide the host's CA bundle and pip settings as build secrets: stored in no layer, deleted afterwards."""
     bundle = next((Path(os.environ[name]) for name in CA_VARIABLES if os.environ.get(name)), None)
     bundle = bundle if bundle and bundle.is_file() else None
     with private_folder() as folder:

@@ -1,7 +1,7 @@
-"""The registry's garbage collection: layers that no manifest names any more leave its disk.
+"""Runs the registry's garbage collection, which deletes layers that no manifest refers to any more.
 
-It must not run beside uploads, whose layers no manifest names yet, so the registry is stopped meanwhile. A container
-that stands beside it, made before it is stopped and removed after it runs again, tells the next command of a kill.
+It must not run during uploads, whose layers no manifest refers to yet, so the registry is stopped meanwhile. A second
+container, created before the registry stops and removed once it runs again, tells the next command about a kill.
 Source: https://distribution.github.io/distribution/about/garbage-collection/
 """
 
@@ -21,7 +21,7 @@ from conche.supply.registry import Registry
 __all__ = ["collect", "located", "resume"]
 
 LABEL = "io.conche.collects"
-"""Of the container that collects: the registry's container, by id."""
+"""Label of the collecting container, with the id of the registry's container."""
 
 COLLECT = (
     'exec "$(command -v registry || command -v docker-registry)" garbage-collect '
@@ -30,14 +30,14 @@ COLLECT = (
 """The official image calls the program `registry`, Debian `docker-registry`."""
 
 STARTING = 30.0
-"""Seconds that the registry has for its first answer."""
+"""Seconds allowed for the registry's first answer."""
 
 
 def collect(registry: Registry, progress: Progress) -> None:
-    """Stop the registry, collect with its own image, settings and volumes, and start it again, whatever happens.
+    """Stop the registry, collect garbage with its own image, settings and volumes, and always start it again.
 
     Raises:
-        Refused: the registry is no container of this engine.
+        Refused: the registry is not a container of this engine.
         ToolFailed: the collection failed; the registry runs again.
     """
     engine = Engine()
@@ -56,7 +56,7 @@ def collect(registry: Registry, progress: Progress) -> None:
 
 
 def resume(registry: Registry, say: Callable[[str], None]) -> None:
-    """Start a registry that a killed collection has left stopped."""
+    """Start the registry again if a killed collection has left it stopped."""
     engine = Engine()
     for made, collected in oneoff.left(engine, LABEL).items():
         say("an earlier garbage collection was interrupted: seeing that the registry runs")
@@ -65,7 +65,7 @@ def resume(registry: Registry, say: Callable[[str], None]) -> None:
 
 
 def _restore(engine: Engine, registry: str, made: str) -> None:
-    """Start the registry; first ends what collects, which would take a layer that is uploaded meanwhile for garbage."""
+    """Start the registry, after ending the collection, which would treat layers uploaded from then on as garbage."""
     containers.end(engine, made)
     found = containers.read(engine, registry)
     if found is not None and found.state != "running":
@@ -74,10 +74,10 @@ def _restore(engine: Engine, registry: str, made: str) -> None:
 
 
 def located(host: str) -> Container:
-    """The container of a registry that this engine runs.
+    """Return the container of a registry that this engine runs.
 
     Raises:
-        Refused: it runs somewhere else.
+        Refused: the registry runs somewhere else.
     """
     engine = Engine()
     port = host.rpartition(":")[2]

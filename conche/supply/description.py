@@ -1,4 +1,4 @@
-"""What an image in a registry says of itself: of one platform, or an index of several with their attestations.
+"""Describes an image in a registry: of one platform, or an index of several with their attestations.
 
 Source: https://github.com/opencontainers/image-spec/blob/main/image-index.md
 """
@@ -19,31 +19,31 @@ __all__ = ["CREATED", "Description", "describe", "moment"]
 CREATED = "org.opencontainers.image.created"
 
 ATTESTS = "vnd.docker.reference.type"
-"""Annotation of what an index has beside its images, such as their provenance.
+"""Annotation of an index's entries that are not images, such as their provenance.
 
 Source: https://docs.docker.com/build/metadata/attestations/attestation-storage/
 """
 
 MOST = 64
-"""Images of one index that are read."""
+"""The most images of one index that are read."""
 
 DEEPEST = 3
-"""How deep an index may stand in others."""
+"""How many levels of nested indexes are read."""
 
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
-"""What the kernel calls a machine -> what registries call it."""
+"""The kernel's name of an architecture -> the registries'."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What an image says of itself.
+    """What an image's manifests and configuration tell about it.
 
     Attributes:
-        size: bytes of its compressed layers; of an index, those of all its platforms, each layer once.
-        created: RFC 3339; of an index, when its newest image was made; empty where that is not known.
-        configuration: of the image; of an index, that of this machine's platform, or else of its first image.
-        parts: digests of the manifests that belong to it, attestations too.
-        problem: why something of it is not known; empty where all is.
+        size: bytes of its compressed layers; for an index those of all platforms, counting each layer once.
+        created: RFC 3339; for an index when its newest image was made; empty if unknown.
+        configuration: the image's; for an index that of this machine's platform, or else of its first image.
+        parts: digests of the manifests that belong to it, including attestations.
+        problem: why some of it is unknown; empty if nothing is.
     """
 
     size: int = 0
@@ -58,7 +58,7 @@ class Description:
 
 
 def moment(created: str) -> datetime | None:
-    """When an image was made; None where it does not say, or names the epoch, as reproducible builds do."""
+    """Parse an image's creation time; None if it is absent, or is the epoch, as in reproducible builds."""
     try:
         found = datetime.fromisoformat(created)
     except ValueError:
@@ -68,14 +68,14 @@ def moment(created: str) -> datetime | None:
 
 
 def describe(registry: Registry, repository: str, manifest: Manifest) -> Description:
-    """Read what a manifest describes: its configuration, or the images of an index with theirs."""
+    """Read what a manifest describes: an image's configuration, or an index's images with theirs."""
     found = _read(registry, repository, manifest, DEEPEST)
     return replace(found.described, size=sum(found.layers.values()))
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A description with the layers that it counts, by digest."""
+    """A description, and the sizes of the layers it counts, by digest."""
 
     described: Description
     layers: Mapping[str, int]
@@ -95,7 +95,7 @@ def _read(registry: Registry, repository: str, manifest: Manifest, depth: int) -
 
 
 def _together(parts: frozenset[str], read: Sequence[Description], layers: Mapping[str, int]) -> _Part:
-    """One description of several; where one of them cannot be dated nobody knows how old the whole is."""
+    """Combine several descriptions; if one has no date, the whole has none."""
     dates = [one.created for one in read]
     created = "" if not all(map(moment, dates)) else max(dates, key=lambda one: str(moment(one)))
     problems = [one.problem for one in read if one.problem]
@@ -130,7 +130,7 @@ def _layers(manifest: Manifest) -> Iterator[tuple[str, int]]:
 
 
 def _foreign(entry: Mapping[str, Any]) -> bool:
-    """Whether an image of an index is for another machine than this one."""
+    """Return whether an image of an index is for another architecture than this machine's."""
     here = platform.machine()
     return _mapping(entry.get("platform")).get("architecture") != MACHINES.get(here, here)
 

@@ -1,4 +1,4 @@
-"""Getting an image onto the engine, from wherever it can be had."""
+"""Gets an image onto the engine from wherever it is available."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ MIRROR = "mirror"
 
 
 def mirrored(stack: Stack, upstream: Reference) -> Reference:
-    """Where the private registry keeps a copy of an upstream image: HOST/mirror/docker.io/library/nginx:1.27."""
-    # A repository's name has no colons and brackets, as ports and addresses have.
+    """Return where the private registry keeps a copy of an upstream image: HOST/mirror/docker.io/library/nginx:1.27."""
+    # A repository's name cannot have the colons and brackets of ports and addresses.
     host = re.sub(r"[^a-z0-9.]+", "-", upstream.registry.lower()).strip("-")
     return Reference(registry_of(stack), f"{MIRROR}/{host}/{upstream.repository}", upstream.tag)
 
@@ -32,11 +32,11 @@ def fetch(stack: Stack, root: Path, engine: Engine, reference: str, progress: Pr
     """Get an image: this stack's own from its registry; any other from the mirror, upstream, or Debian's packages.
 
     Args:
-        anew: ask also where the engine has one of that name.
+        anew: fetch it even if the engine has one of that name.
 
     Raises:
-        Unreachable: it cannot be had.
-        Refused: its registry says no.
+        Unreachable: it is available nowhere.
+        Refused: its registry refuses.
     """
     if not anew and images.find(engine, reference) is not None:
         return
@@ -55,7 +55,7 @@ def fetch(stack: Stack, root: Path, engine: Engine, reference: str, progress: Pr
 
 
 def _from_mirror(stack: Stack, root: Path, engine: Engine, reference: str, progress: Progress) -> bool:
-    """Whether the private registry had a copy; where it does not answer, or has none, nothing is lost."""
+    """Pull the private registry's copy, and return whether there was one; failing to get it does no harm."""
     upstream = parse(reference)
     if (
         stack.registry is None or upstream.digest

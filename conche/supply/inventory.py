@@ -1,4 +1,4 @@
-"""Which images there are, in the registry and on the engines, and which of them run: read once."""
+"""Takes an inventory of the images in the registry and on the engines, and of those that run."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ REVISION = "org.opencontainers.image.revision"
 """Label with the git revision. Source: https://github.com/opencontainers/image-spec/blob/main/annotations.md"""
 
 STACK = "io.conche.stack"
-"""Label with the stack's name: what images.prune may remove once it has lost its last tag."""
+"""Label with the stack's name: images.prune may remove an image with it that has lost its last tag."""
 
 AT_ONCE = 8
-"""Questions that a registry gets at a time."""
+"""Requests sent to a registry at a time."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Kept:
     """One tag of a repository in the registry.
 
     Attributes:
-        digest: of its manifest.
-        size: bytes of its compressed layers, those of every platform.
-        created: RFC 3339; empty where that is not known.
-        parts: digests of what an index lists.
-        problem: why something of it is not known.
+        digest: its manifest's digest.
+        size: bytes of its compressed layers, for every platform.
+        created: RFC 3339; empty if unknown.
+        parts: digests of the manifests that an index lists.
+        problem: why some of it is unknown.
     """
 
     repository: str
@@ -70,10 +70,10 @@ class Running:
 
     Attributes:
         digests: its manifests' digests, as far as the engine knows them.
-        state: of the container: running, exited…
-        health: of the container: healthy, unhealthy, starting, or none.
-        tag: by which the container's image was named; empty where a digest was given.
-        digest: the same the other way round.
+        state: the container's state: running, exited…
+        health: the container's health: healthy, unhealthy, starting, or none.
+        tag: the tag that the container's image was named by; empty if it was named by digest.
+        digest: the digest that it was named by; empty if it was named by tag.
     """
 
     environment: str
@@ -90,14 +90,14 @@ class Running:
 
 @dataclass(frozen=True)
 class Observed:
-    """What is where.
+    """An inventory of images.
 
     Attributes:
-        kept: the registry's tags; empty where it could not be asked.
+        kept: the registry's tags; empty if it could not be asked.
         local: engine address -> its images of this stack's repositories.
         loose: engine address -> images of this stack that have lost their last tag.
-        used: engine address -> image id -> a container that was made from it, whoever's that is.
-        problems: what could not be asked, in words.
+        used: engine address -> image id -> a container made from it, of any project.
+        problems: errors of the registry and of engines that could not be asked.
     """
 
     kept: tuple[Kept, ...]
@@ -109,7 +109,7 @@ class Observed:
 
 
 def observe(stack: Stack, registry: Registry | None) -> Observed:
-    """Ask the registry, where there is one, the engines, and the environments."""
+    """Take the inventory of the registry, if there is one, the engines, and the environments."""
     problems: list[ConcheError] = []
     kept: list[Kept] = []
     repositories = sorted({image.repository for image in stack.images.values()})
@@ -135,20 +135,20 @@ def observe(stack: Stack, registry: Registry | None) -> Observed:
 
 
 def own_names(stack: Stack) -> dict[str, str]:
-    """The images that stack.yaml describes, without their tags: as an engine calls them -> repository."""
+    """Return the images that stack.yaml describes: the engine's name without tag -> repository."""
     host = f"{stack.registry}/" if stack.registry else ""
     return {f"{host}{image.repository}": image.repository for image in stack.images.values()}
 
 
 def own_here(stack: Stack, engine: Engine) -> tuple[Found, ...]:
-    """This stack's own images on an engine: by the names in stack.yaml, and by the label that a build gives them."""
+    """Return this stack's own images on an engine, found by the names in stack.yaml and by the builds' label."""
     named = [one for name in own_names(stack) for one in images.of_repository(engine, name)]
     ours = images.labelled(engine, f"{STACK}={stack.name}")
     return tuple({one.id: one for one in (*named, *ours)}.values())
 
 
 def engines(stack: Stack) -> list[tuple[Engine, list[str]]]:
-    """Each engine once, with the environments on it."""
+    """Return each engine once, with the environments on it."""
     grouped: dict[str, tuple[Engine, list[str]]] = {}
     for name, environment in stack.environments.items():
         engine = Engine(environment.engine)
@@ -157,10 +157,10 @@ def engines(stack: Stack) -> list[tuple[Engine, list[str]]]:
 
 
 def running(stack: Stack, engine: Engine, environment: str) -> list[Running]:
-    """The images of this stack that an environment's containers were made from, of any state; on a swarm its services.
+    """Return this stack's images that an environment's containers, in any state, or swarm services were made from.
 
     Raises:
-        Unreachable: the environment is on a swarm, and the engine manages none.
+        Unreachable: the environment is on a swarm, but the engine manages none.
     """
     if stack.environments[environment].swarm:
         return list(_on_swarm(stack, engine, environment))
@@ -188,7 +188,7 @@ def running(stack: Stack, engine: Engine, environment: str) -> list[Running]:
 
 
 def _on_swarm(stack: Stack, engine: Engine, environment: str) -> Iterator[Running]:
-    """What the services of a swarm are made from; one that has not all of its tasks has not shown that it works."""
+    """Yield the images of an environment's swarm services; a service that has not settled counts as starting."""
     names = {parse(name).name: repository for name, repository in own_names(stack).items()}
     for one in swarm.services(engine, stack.project(environment)):
         image = images.find(engine, one.image)
@@ -209,18 +209,18 @@ def _on_swarm(stack: Stack, engine: Engine, environment: str) -> Iterator[Runnin
 
 
 def age(created: str, now: datetime) -> float | None:
-    """Seconds since an RFC 3339 moment; None where it says nothing or the epoch, as reproducible builds do."""
+    """Return the seconds since an RFC 3339 time; None if it is empty or the epoch, as in reproducible builds."""
     made = moment(created)
     return (now - made).total_seconds() if made else None
 
 
 def digests(registry: Registry, repository: str) -> dict[str, str]:
-    """What each tag of a repository means now, by the digest of its manifest."""
+    """Return each tag of a repository -> the digest of the manifest it means now."""
     return {tag: manifest.digest for tag, manifest in _manifests(registry, repository).items()}
 
 
 def _kept(registry: Registry, repository: str) -> Iterable[Kept]:
-    """Every tag; what its image says of itself is read once for each digest."""
+    """Yield every tag of a repository; each digest's image is described only once."""
     manifests = _manifests(registry, repository)
     distinct = {manifest.digest: manifest for manifest in manifests.values()}
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -233,7 +233,7 @@ def _kept(registry: Registry, repository: str) -> Iterable[Kept]:
 
 
 def _manifests(registry: Registry, repository: str) -> dict[str, Manifest]:
-    """What each tag means; without those that went while we asked."""
+    """Return each tag -> its manifest, without tags deleted while we asked."""
 
     def ask(tag: str) -> Manifest | None:
         try:

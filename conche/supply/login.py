@@ -1,4 +1,4 @@
-"""Who we are to the private registry: from the secrets, for one command, and into no file."""
+"""Credentials for the private registry, taken from the secrets for one command and never written to disk."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["advice", "credentials", "open_registry", "registry_of", "two_sides"]
 
 
 def credentials(stack: Stack, root: Path) -> Credentials | None:
-    """The user and password of the private registry: the secrets that `login` in stack.yaml names.
+    """Return the user and password for the private registry: the secrets that `login` in stack.yaml names.
 
-    Without a key they are the development values of an environment that is not protected; where there are none, or no
-    `login`, what `docker login` has stored.
+    Without a key, use the development values of an unprotected environment. Without those, or without `login`, use what
+    `docker login` has stored.
 
     Raises:
-        KeyUnusable: there is a key, and it cannot be used.
+        KeyUnusable: there is a key, but it cannot be used.
     """
     if stack.login is not None:
         values = _values(stack, root)
@@ -34,10 +34,10 @@ def credentials(stack: Stack, root: Path) -> Credentials | None:
 
 
 def registry_of(stack: Stack) -> str:
-    """The host of the private registry.
+    """Return the host of the private registry.
 
     Raises:
-        Refused: stack.yaml names none, and images stay where they are built.
+        Refused: stack.yaml names none, so images stay where they are built.
     """
     if stack.registry is None:
         raise Refused(
@@ -64,11 +64,11 @@ def _values(stack: Stack, root: Path) -> dict[str, Secret]:
 def open_registry(
     stack: Stack, root: Path, redact: Redactor, engine: Engine | None = None
 ) -> tuple[Registry, Credentials | None]:
-    """The private registry, and who we are to it.
+    """Return the private registry, and our credentials for it.
 
     Args:
         redact: learns the password.
-        engine: which pushes to it or pulls from it.
+        engine: the engine that pushes to it or pulls from it.
     """
     host = registry_of(stack)
     known = credentials(stack, root)
@@ -80,7 +80,7 @@ def open_registry(
 
 
 def advice(stack: Stack) -> Advice:
-    """What to type where the private registry does not answer or refuses us: by what stack.yaml says of it."""
+    """Advise, based on stack.yaml, what to type if the private registry does not answer or refuses us."""
     up = f"invoke env.up --env {stack.own_registry}" if stack.own_registry else ""
     enter = f"invoke secrets.set {stack.login.password}" if stack.login else f"docker login {stack.registry}"
     return Advice(
@@ -90,13 +90,13 @@ def advice(stack: Stack) -> Advice:
 
 
 def _released_for(stack: Stack) -> dict[str, str]:
-    """The environment of each `repository:tag` that images.release makes."""
+    """Return each `repository:tag` that images.release makes -> its environment."""
     pairs = [(stack.reference(image, name), name) for name in reversed([*stack.environments]) for image in stack.images]
     return {reference.removeprefix(f"{stack.registry}/"): name for reference, name in pairs}
 
 
 def two_sides(stack: Stack, engine: Engine | None) -> list[str]:
-    """A warning where a name such as `localhost` means one registry to us and another to an engine elsewhere."""
+    """Warn if a name such as `localhost` means one registry to us and another to a remote engine."""
     if engine is None or engine.is_local or stack.registry is None or not is_here(stack.registry):
         return []
     return [

@@ -1,4 +1,4 @@
-"""This stack's own images: those that stack.yaml describes, and those that `build:` in a Compose file does."""
+"""This stack's own images: those described by stack.yaml, and those described by `build:` in a Compose file."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Own:
     """An image that this repository builds, in one environment.
 
     Attributes:
-        name: in stack.yaml, or of the service whose `build:` describes it.
-        compose: what builds it; None where stack.yaml says how.
+        name: its name in stack.yaml, or the service whose `build:` describes it.
+        compose: the Compose that builds it; None if stack.yaml describes it.
         rendered: Compose's rendering of the files with that service.
     """
 
@@ -36,7 +36,7 @@ class Own:
 
 
 def own_images(stack: Stack, environment: str, compose: Compose, configuration: Configuration) -> dict[str, Own]:
-    """The own images of an environment by reference; what stack.yaml says of one goes before its `build:`."""
+    """Return an environment's own images by reference; stack.yaml takes precedence over `build:`."""
     rendered = configuration.rendered
     built: dict[str, Own] = {}
     for name, service in configuration.services.items():
@@ -47,7 +47,7 @@ def own_images(stack: Stack, environment: str, compose: Compose, configuration: 
 
 
 def in_registry(stack: Stack, reference: str) -> bool:
-    """Whether an image of that name is kept in the private registry; else it is where it was built."""
+    """Return whether an image of that name belongs in the private registry; otherwise it stays where it was built."""
     return stack.registry is not None and parse(reference).registry == stack.registry
 
 
@@ -56,8 +56,8 @@ class Tagged:
     """An own image as it is pushed for an environment.
 
     Attributes:
-        name: in stack.yaml, or of the service that builds it.
-        revision: the tag of the git revision it was built from; empty where that is not known.
+        name: its name in stack.yaml, or the service that builds it.
+        revision: the tag of the git revision it was built from; empty if unknown.
     """
 
     name: str
@@ -66,11 +66,11 @@ class Tagged:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """The revision's tag first: the environment's means something new only when that is through."""
+        """Its tags, the revision's first: the environment's tag moves only after that one is pushed."""
         return tuple(dict.fromkeys(tag for tag in (self.revision, self.reference.tag) if tag))
 
     def as_json(self, pushed: Pushed) -> Mapping[str, object]:
-        """What `--json` says of it once it is pushed."""
+        """Return what `--json` shows of it once it is pushed."""
         return {
             "image": str(self.reference.pinned(pushed.digest)),
             "reference": str(self.reference),
@@ -82,12 +82,12 @@ class Tagged:
 
 
 def meanings(registry: Registry, given: Tagged) -> list[str | None]:
-    """The digest that each of its tags means in the registry now."""
+    """Return the digest that each of its tags means in the registry now."""
     return [registry.digest(given.reference.repository, tag) for tag in given.tags]
 
 
 def push(engine: Engine, registry: Registry, given: Tagged, known: Credentials | None, progress: Progress) -> Pushed:
-    """Push every tag; then see that the registry, as we see it, has what the engine has pushed."""
+    """Push every tag, then verify that the registry, as we reach it, has what the engine pushed."""
     results = []
     for tag in given.tags:
         progress.step(f"pushing {given.reference.tagged(tag)}")
@@ -99,7 +99,7 @@ def push(engine: Engine, registry: Registry, given: Tagged, known: Credentials |
 
 
 def differs(engine: Engine, registry: Registry, how: str) -> Unreachable:
-    """The error for a registry that is not the same one for us and for the engine."""
+    """Return the error for a name that means different registries to us and to the engine."""
     return Unreachable(
         "registry-differs",
         f"{registry.host}, as this machine reaches it, {how}: the engine reaches another registry by that name.",

@@ -1,4 +1,4 @@
-"""References of images: `registry/repository:tag@digest`, parsed once and never taken apart by string methods.
+"""References of images: `registry/repository:tag@digest`, parsed here and never split by string methods elsewhere.
 
 Source of the grammar: https://pkg.go.dev/github.com/distribution/reference
 """
@@ -16,7 +16,7 @@ DOCKER_HUB = "docker.io"
 """The registry of a reference that names none."""
 
 LONGEST = 255
-"""Characters of registry and repository together."""
+"""Maximum number of characters of registry and repository together."""
 
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9A-Fa-f:]+\])"
 _REGISTRY = re.compile(rf"{_HOST}(?::[0-9]{{1,5}})?")
@@ -32,8 +32,8 @@ class Reference:
     Attributes:
         registry: host[:port].
         repository: the name below it, lower case.
-        tag: empty where only the digest counts.
-        digest: `sha256:…`; empty where the tag decides.
+        tag: empty if only the digest counts.
+        digest: `sha256:…`; empty if the tag decides.
     """
 
     registry: str
@@ -48,7 +48,7 @@ class Reference:
 
     @property
     def familiar(self) -> str:
-        """As engines and people write it: without Docker Hub's name, and without its `library`."""
+        """The form that engines and people write: without Docker Hub's name, and without its `library`."""
         return (
             str(self).removeprefix(f"{DOCKER_HUB}/").removeprefix("library/")
             if self.registry == DOCKER_HUB
@@ -62,11 +62,11 @@ class Reference:
 
     @property
     def wanted(self) -> str:
-        """What a registry is asked for: the digest, or else the tag."""
+        """What to ask a registry for: the digest, or else the tag."""
         return self.digest or self.tag
 
     def tagged(self, tag: str) -> Reference:
-        """The same repository under another tag."""
+        """Return the same repository with another tag."""
         if not _TAG.fullmatch(tag):
             raise _invalid(
                 tag, "a tag is up to 128 letters, digits, `_`, `.` and `-`, and starts with none of the last two"
@@ -74,11 +74,11 @@ class Reference:
         return replace(self, tag=tag, digest="")
 
     def at(self, wanted: str) -> Reference:
-        """The same repository by a digest or a tag."""
+        """Return the same repository with a digest or a tag."""
         return self.pinned(wanted) if _DIGEST.fullmatch(wanted) else self.tagged(wanted)
 
     def pinned(self, digest: str) -> Reference:
-        """The same repository by digest alone."""
+        """Return the same repository by digest alone."""
         return replace(self, tag="", digest=digest)
 
     def __str__(self) -> str:
@@ -86,10 +86,10 @@ class Reference:
 
 
 def parse(text: str, *, default_tag: str = "latest") -> Reference:
-    """A reference as people write it.
+    """Parse a reference as people write it.
 
     Raises:
-        Refused: it is none, with what is wrong with it.
+        Refused: it is invalid; the message says why.
     """
     rest, at, digest = text.partition("@")
     if at and not _DIGEST.fullmatch(digest):
@@ -123,7 +123,7 @@ def _invalid(text: str, why: str) -> Refused:
 
 
 def short(text: str) -> str:
-    """A reference or image id as tables show it: a digest by its first twelve digits, and without the registry."""
+    """Shorten a reference or image id for tables: twelve digits of a digest, and no registry before one."""
     name, at, digest = text.rpartition("@")
     if not at:
         return text[7:19] if text.startswith("sha256:") else text

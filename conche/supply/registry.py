@@ -1,4 +1,4 @@
-"""A registry, by its HTTP API: tags, manifests, deletion. No layer ever crosses this client.
+"""A client of a registry's HTTP API: tags, manifests, deletion. It never transfers layers.
 
 Source of the API: https://distribution.github.io/distribution/spec/api/
 """
@@ -32,16 +32,16 @@ KINDS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.oci.image.index.v1+json",
 )
-"""The kinds of manifest we understand. Without them a registry may answer with one rewritten, of another digest."""
+"""The kinds of manifest we understand. Unless we list them, a registry may convert one, which changes its digest."""
 
 PAGE = 1000
-"""Tags that are asked for at a time."""
+"""Tags requested at a time."""
 
 TIMEOUT = 30.0
 """Seconds for one answer."""
 
 PAUSE = 0.1
-"""Seconds between two questions to a registry that starts."""
+"""Seconds between two requests to a registry that is starting."""
 
 
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
@@ -62,7 +62,7 @@ class Manifest:
 
     @cached_property
     def document(self) -> Mapping[str, Any]:
-        """It, parsed; empty where it is no JSON object."""
+        """The parsed content; empty if it is not a JSON object."""
         try:
             parsed = json.loads(self.content)
         except ValueError:
@@ -71,18 +71,18 @@ class Manifest:
 
     @property
     def names(self) -> frozenset[str]:
-        """By what an engine may call the image: its configuration's digest, or with the newer image store its own."""
+        """The image ids an engine may use: the configuration's digest, or the manifest's in the newer image store."""
         return frozenset(one for one in (self.configured, self.digest) if one)
 
     @property
     def configured(self) -> str:
-        """Digest of the image's configuration; empty where there is none, as in an index."""
+        """Digest of the image's configuration; empty if there is none, as in an index."""
         described = self.document.get("config")
         return str(described.get("digest") or "") if isinstance(described, dict) else ""
 
     @property
     def listed(self) -> tuple[Mapping[str, Any], ...] | None:
-        """The manifests that an index lists, as it describes them; None for the manifest of one image."""
+        """An index's entries for its manifests; None for the manifest of one image."""
         found = self.document.get("manifests")
         if not isinstance(found, list):
             return None
@@ -90,14 +90,14 @@ class Manifest:
 
 
 class Advice(NamedTuple):
-    """What to type where a registry does not answer, and where it refuses us."""
+    """What to type if a registry does not answer, and if it refuses us."""
 
     unreachable: str = "invoke images.login    # asks it again"
     denied: str = "invoke images.login    # tells which user is tried"
 
 
 ADVICE = Advice()
-"""Of a registry that nothing is known of."""
+"""The advice for a registry of which nothing is known."""
 
 
 class Registry:
@@ -105,11 +105,11 @@ class Registry:
 
     Args:
         host: host[:port].
-        credentials: None where it asks for none.
+        credentials: None if it needs none.
         patience: seconds for one answer.
-        note: what to say too where it does not answer.
+        note: shown in addition if it does not answer or refuses us.
         advice: what to type then.
-        environments: which environment each `repository:tag` is released for.
+        environments: `repository:tag` -> the environment that it is released for.
     """
 
     def __init__(
@@ -128,26 +128,26 @@ class Registry:
         self._note = note
         self._advice = advice
         self._environments = environments or {}
-        # As engines do: https everywhere but on this machine.
+        # As engines do: https except for this machine.
         self._base = f"{'http' if is_here(host) else 'https'}://{host}/v2/"
         self._tokens: dict[str, str] = {}
 
     def check(self) -> None:
-        """Ask whether it lets us in.
+        """Check that the registry lets us in.
 
         Raises:
             KeyUnusable: it refuses the user or password.
-            Unreachable: it does not answer.
+            Unreachable: it does not answer, or is not a registry.
         """
         answer = self._ask("GET", "")
         if "html" in answer.headers.get("Content-Type", ""):
             raise self._no_registry(answer)
 
     def wait(self, seconds: float) -> None:
-        """Wait until one that has just been started answers.
+        """Wait until a registry that has just been started answers.
 
         Raises:
-            Unreachable: it does not within this time.
+            Unreachable: it does not answer in time.
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -161,17 +161,17 @@ class Registry:
                 return
 
     def tags(self, repository: str) -> tuple[str, ...]:
-        """The tags of a repository, sorted; none where there is no such repository."""
+        """Return the sorted tags of a repository; none if there is no such repository."""
         try:
             return tuple(sorted(self._listed(f"{repository}/tags/list", "tags")))
         except NotFound:
             return ()
 
     def manifest(self, repository: str, wanted: str) -> Manifest:
-        """The manifest of a tag or digest.
+        """Return the manifest of a tag or digest.
 
         Raises:
-            NotFound: with the tags there are.
+            NotFound: with the existing tags.
         """
         try:
             return self._manifest(repository, wanted)
@@ -191,24 +191,24 @@ class Registry:
         return Manifest(digest, answer.headers.get("Content-Type", KINDS[0]).split(";")[0], content)
 
     def digest(self, repository: str, wanted: str) -> str | None:
-        """What a tag means now, or a digest that is there; None where there is no such manifest."""
+        """Return the digest of the manifest that a tag or digest names; None if there is none."""
         try:
             return self._manifest(repository, wanted).digest
         except NotFound:
             return None
 
     def configuration(self, repository: str, manifest: Manifest) -> Mapping[str, Any]:
-        """The image's configuration: labels, user, history; empty for an index."""
+        """Return an image's configuration: labels, user, history; empty for an index."""
         if not manifest.configured:
             return {}
         return self._json(self._ask("GET", f"{repository}/blobs/{manifest.configured}"))
 
     def put(self, repository: str, tag: str, manifest: Manifest) -> None:
-        """Let a tag mean this manifest. The registry has its layers already, or refuses."""
+        """Make a tag mean this manifest; the registry refuses if it does not have its layers already."""
         self._ask("PUT", f"{repository}/manifests/{tag}", content=manifest.content, kind=manifest.kind)
 
     def delete(self, repository: str, digest: str) -> None:
-        """Remove a manifest, with every tag that means it. Its layers go with the next garbage collection."""
+        """Delete a manifest and every tag that means it; its layers go with the next garbage collection."""
         with contextlib.suppress(NotFound):
             self._ask("DELETE", f"{repository}/manifests/{digest}")
 
@@ -247,7 +247,7 @@ class Registry:
     def _client(self) -> httpx.Client:
         import httpx
 
-        # A proxy does not help on the way to this machine.
+        # A proxy cannot reach this machine's own registry.
         return httpx.Client(timeout=self._patience, follow_redirects=True, trust_env=not is_here(self.host))
 
     def _sent(self, method: str, path: str, content: bytes, headers: list[tuple[str, str]]) -> httpx.Response:
@@ -273,7 +273,10 @@ class Registry:
         return [("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}")]
 
     def _token(self, answer: httpx.Response) -> str:
-        """The token that a registry with a token server wants: https://distribution.github.io/distribution/spec/auth/token/"""
+        """Get the token that a registry with a token server requires.
+
+        Source: https://distribution.github.io/distribution/spec/auth/token/
+        """
         import httpx
 
         asked = dict(re.findall(r'(\w+)="([^"]*)"', answer.headers["WWW-Authenticate"]))
@@ -313,7 +316,7 @@ class Registry:
         raise Unreachable("registry-failed", f"{self.host} answers with an error.", evidence=words)
 
     def _json(self, answer: httpx.Response) -> Mapping[str, Any]:
-        """An answer's object. On a registry's port there may be something else, which answers with a page."""
+        """Return an answer's JSON object; something other than a registry may answer there with a web page."""
         try:
             found = answer.json()
         except ValueError:
@@ -332,7 +335,7 @@ class Registry:
 
 
 def _said(answer: httpx.Response) -> list[str]:
-    """A registry's own words about what went wrong."""
+    """Return the registry's own error messages."""
     try:
         errors = answer.json().get("errors") or []
     except (ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""What git says the checkout is: the identity of an image that is built from it."""
+"""The git revision of the checkout, which identifies the images built from it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Revision:
 
     Attributes:
         name: abbreviated commit, with `-dirty` where the tree differs from it; `unknown` without git.
-        version: the nearest tag, or the same as name.
-        created: time of the commit, RFC 3339 in UTC: the same tree gives the same image.
-        epoch: the same, in seconds.
+        version: what `git describe` says: the nearest tag, or else the same as name.
+        created: time of the commit, RFC 3339 in UTC, so that the same tree gives the same image.
+        epoch: the same time in Unix seconds.
     """
 
     name: str
@@ -30,17 +30,17 @@ class Revision:
 
     @property
     def dirty(self) -> bool:
-        """Whether the tree differs from the commit, or nobody knows which commit it is."""
+        """Whether the tree differs from the commit, or the commit is unknown."""
         return self.name.endswith("-dirty") or self.name == "unknown"
 
     @property
     def tag(self) -> str:
-        """The tag of what is built from it; empty where git says nothing."""
+        """The tag of images built from it; empty if the commit is unknown."""
         return "" if self.name == "unknown" else self.name
 
 
 def revision(root: Path) -> Revision:
-    """The revision of the checkout at `root`."""
+    """Return the revision of the checkout at `root`."""
     try:
         answer = run(["git", "-C", str(root), "log", "-1", "--format=%h %ct"], timeout=10)
         described = run(["git", "-C", str(root), "describe", "--tags", "--always", "--dirty"], timeout=10)
