@@ -1,1 +1,1 @@
-"""Images: what this stack builds, and the bases it builds on."""
+"""The images commands: images that this stack builds, and the base images it builds on."""

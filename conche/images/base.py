@@ -14,7 +14,7 @@ __all__ = ["base"]
 
 
 def base(stack: Stack, engine: Engine, say: Callable[[str], None], *, dry_run: bool, renew: bool = False) -> Outcome:
-    """Provide every base image of stack.yaml; with `renew` also those that are there, for their security updates."""
+    """Provide every base image of stack.yaml; with `renew` refresh existing ones too, for their security updates."""
     missing = [reference for reference in stack.bases if images.find(engine, reference) is None]
     cause = "not on the engine; made from Debian's packages if no registry answers"
     wanted = list(stack.bases) if renew else missing

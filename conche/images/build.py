@@ -18,7 +18,7 @@ __all__ = ["build", "build_plan", "dirt"]
 
 
 def build(call: Invocation, environment: str, image: str | None, *, fresh: bool) -> Outcome:
-    """Build images for an environment; each gets the environment's tag and its git revision's."""
+    """Build images for an environment; each gets the tags of the environment and of its git revision."""
     given, at = chosen(call, environment, image), revision(call.root)
     engine = Engine(call.environment(environment).engine)
     plan = build_plan(given, at)
@@ -48,13 +48,13 @@ def build(call: Invocation, environment: str, image: str | None, *, fresh: bool)
 
 
 def build_plan(own: Sequence[Own], at: Revision) -> Plan:
-    """The steps that build these images."""
+    """Return the steps that build these images."""
     cause = f"of {at.name}" if at.tag else "asked for"
     return Plan(tuple(Step("build", f"image {one.reference}", cause) for one in own))
 
 
 def dirt(at: Revision) -> list[str]:
-    """What to know of images that are built from no clean commit."""
+    """Return warnings about images that are not built from a clean commit."""
     if not at.tag:
         return ["git does not say which commit this is: the image has no revision tag"]
     return [f"the tree differs from its commit: tagged {at.tag}"] if at.dirty else []

@@ -1,4 +1,4 @@
-"""images.check: is an image fit for an environment? Findings end with exit code 1."""
+"""invoke images.check: checks whether an image is fit for an environment; exits with 1 on findings."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = ["check"]
 LABELS = (CREATED, REVISION, "org.opencontainers.image.version")
 
 GROWTH = 1.25
-"""How much larger than the last one an image may be."""
+"""How many times the size of the previous image an image may have."""
 
 BASE_AGE = 90 * 86400.0
-"""Seconds after which a base image has missed too many security updates."""
+"""Seconds after which a base image counts as having missed too many security updates."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class _Finding:
 
 
 def check(call: Invocation, environment: str, image: str | None) -> Outcome:
-    """Labels, user, secrets in layers and history, size against the last, age of the base."""
+    """Check labels, user, secrets in layers and history, size relative to the previous image, and age of the bases."""
     engine = Engine(call.environment(environment).engine)
     findings: dict[str, list[_Finding]] = {}
     for own in chosen(call, environment, image):
@@ -88,7 +88,7 @@ def _user(found: Found) -> _Finding:
 
 
 def _secrets(call: Invocation, engine: Engine, reference: str) -> _Finding:
-    """Without a key there is nothing to look for, which is said and is no finding."""
+    """Search the image for secrets; without a key this reports `unknown`, which is not a failure."""
     if call.stack.secrets is None or keys.find(call.root) is None:
         return _Finding("secrets", "unknown", "no key, so nothing to look for: invoke secrets.init")
     from conche.vault.leaks import Needles
@@ -102,7 +102,7 @@ def _secrets(call: Invocation, engine: Engine, reference: str) -> _Finding:
 
 
 def _size(engine: Engine, found: Found, reference: str) -> _Finding:
-    """Against the newest other image of its repository on the engine; a registry's sizes are compressed ones."""
+    """Compare with the newest other image of its repository on the engine; registries only know compressed sizes."""
     now = size(found.size)
     last = next((one for one in images.of_repository(engine, parse(reference).name) if one.id != found.id), None)
     if last is None:

@@ -1,4 +1,4 @@
-"""Which of the images that are built here a command is about."""
+"""Selects the own images that a command applies to."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ __all__ = ["chosen"]
 
 
 def chosen(call: Invocation, environment: str, image: str | None) -> list[Own]:
-    """The own images that are meant: one, or all of an environment.
+    """Return the selected own images: one, or all of an environment.
 
     Raises:
-        NotFound: there is none of that name, with the ones there are.
+        NotFound: there is none of that name; lists those that exist.
+        Refused: nothing of the environment is built here.
     """
     found = _of_environment(call, environment)
     known = [one.name for one in found]
@@ -48,5 +49,5 @@ def _of_environment(call: Invocation, environment: str) -> list[Own]:
 
 
 def _may_build(files: Iterable[Path]) -> bool:
-    """Whether Compose files may have a `build:`, themselves or in what they take from others."""
+    """Return whether Compose files may have a `build:`, directly or in files that they include or extend."""
     return any(re.search(r"\b(build|include|extends)\b", file.read_text(encoding="utf-8")) for file in files)

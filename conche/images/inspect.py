@@ -21,7 +21,7 @@ __all__ = ["inspect"]
 
 
 def inspect(call: Invocation, environment: str, image: str | None, reference: str | None) -> Outcome:
-    """One image: what it says of itself, what it is made of, and whether a rebuild would give the same bytes."""
+    """Show one image: its labels, its contents, and whether a rebuild would give the same bytes."""
     at = _meant(call, environment, image, reference)
     engine = Engine(call.environment(environment).engine)
     found = images.find(engine, str(at))

@@ -19,7 +19,7 @@ COLUMNS = ("image", "tag", "digest", "size", "age", "revision", "where", "runs i
 
 
 def list_(call: Invocation) -> Outcome:
-    """The tags of this stack's images, in the registry and on the engines, and what runs."""
+    """List the tags of this stack's images, in the registry and on the engines, and where they run."""
     registry = open_registry(call.stack, call.root, call.output.redact)[0] if call.stack.registry else None
     seen = observe(call.stack, registry)
     now = datetime.now(UTC)
@@ -54,7 +54,7 @@ def _in_registry(one: Kept, seen: Observed, now: datetime) -> dict[str, object]:
 
 
 def _only_local(call: Invocation, seen: Observed, now: datetime) -> list[dict[str, object]]:
-    """Tags that an engine has and the registry has not, or means something else by."""
+    """Return the tags that an engine has but the registry lacks, or uses for another image."""
     kept = {(one.repository, one.tag): {one.digest, *one.parts} for one in seen.kept}
     entries: list[dict[str, object]] = []
     for found in seen.local.values():

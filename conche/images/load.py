@@ -15,7 +15,7 @@ __all__ = ["load"]
 
 
 def load(call: Invocation, file: str, environment: str | None) -> Outcome:
-    """Load images from a file that images.save has written; a file that differs from its sha256 is refused."""
+    """Load images from a file written by images.save; refuse a file that does not match its sha256."""
     source = Path(file).expanduser().absolute()
     if not source.is_file():
         raise NotFound("no-such-file", f"There is no file {source}.")

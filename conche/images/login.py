@@ -20,7 +20,7 @@ __all__ = ["login"]
 
 
 def login(call: Invocation, *, persist: bool) -> Outcome:
-    """See that the registry lets us in; with `persist`, let the Docker CLI remember it."""
+    """Check that the registry lets us in; with `persist`, have the Docker CLI store the login."""
     engine, host = Engine(), registry_of(call.stack)
     registry, known = open_registry(call.stack, call.root, call.output.redact)
     if known is None:
@@ -39,7 +39,7 @@ def login(call: Invocation, *, persist: bool) -> Outcome:
     registry.check()
     closed = _closed() if persist else None
     with private_folder() as folder:
-        # Docker's own settings, with what other registries have stored there, are for --persist alone.
+        # Only --persist may use Docker's own settings, which hold other registries' logins too.
         own = {} if persist else {"DOCKER_CONFIG": str(folder)}
         completed = run(
             ["docker", "login", "--username", known.user, "--password-stdin", host],
@@ -67,7 +67,7 @@ def _entering(stack: Stack) -> str:
 
 
 def _closed() -> Path | None:
-    """Docker's settings, if others could read them: the CLI would write the password into them as they are."""
+    """If others can read Docker's settings, make them private, since the CLI keeps the mode, and return their path."""
     file = settings()
     if not file.is_file() or not file.stat().st_mode & 0o077:
         return None

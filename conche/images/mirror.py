@@ -1,4 +1,4 @@
-"""images.mirror: upstream images kept in the private registry, so that a restart depends on nobody's rate limit."""
+"""invoke images.mirror: copies upstream images to the private registry, so that no restart hits a rate limit."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ __all__ = ["mirror", "upstream"]
 
 
 def upstream(stack: Stack, root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The images of other people that Compose files and Dockerfiles name, but by no variable; none that is built here.
+    """Find the upstream images named in Compose files and Dockerfiles, unless a variable names them.
 
     Returns:
-        Those that can be mirrored, and those that cannot: an engine pulls what is pinned under its own name only.
+        Those that can be mirrored, and those that cannot: an engine pulls pinned images under their own name only.
     """
     named = sorted({one for one in _named(stack, root) if _is_upstream(stack, one)})
     pinned = tuple(one for one in named if parse(one).digest)
@@ -46,7 +46,7 @@ def _named(stack: Stack, root: Path) -> Iterator[str]:
 
 
 def _of_service(folder: Path, service: Mapping[str, Any]) -> Iterator[str]:
-    """Its image; of one that is built, what it is made from, where that can be read."""
+    """Yield a service's image; if it is built, its base images, as far as its Dockerfile can be read."""
     if "build" not in service:
         yield str(service.get("image") or "")
         return
@@ -65,7 +65,7 @@ def _is_upstream(stack: Stack, named: str) -> bool:
 
 
 def mirror(call: Invocation) -> Outcome:
-    """Copy every upstream image that this stack needs into the private registry, by way of the engine."""
+    """Copy every upstream image that this stack needs into the private registry, through the engine."""
     engine = Engine()
     registry, known = open_registry(call.stack, call.root, call.output.redact)
     registry.check()
@@ -115,13 +115,13 @@ def _copy(
         images.tag(engine, one, copy.name, copy.tag)
         transfer.push(engine, copy.name, copy.tag, known, progress.amount)
     finally:
-        # Of a copy that is there already, too: whoever made it may have been killed before this.
+        # Even if the copy exists already: whoever made it may have been killed before this.
         images.remove(engine, str(copy))
     return "copied"
 
 
 def _has(registry: Registry, repository: str, tag: str, engine: Engine, reference: str) -> bool:
-    """Whether the registry's copy is the engine's image."""
+    """Return whether the registry's copy is the engine's image."""
     found = images.find(engine, reference)
     try:
         manifest = registry.manifest(repository, tag)

@@ -1,4 +1,4 @@
-"""Images that a rollback may need: those of the releases that the environments' engines remember."""
+"""Finds the images that a rollback may need: those of the releases recorded in the environments' engines."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["needed"]
 
 
 def needed(stack: Stack) -> dict[str, str]:
-    """Digest or image id -> why it must stay, of every good release of every environment.
+    """Return digest or image id -> why it must stay, for every good release of every environment.
 
     Raises:
-        Unreachable: an engine cannot be asked, so nobody knows.
-        WrittenByNewer: nor where a later version has written a release.
+        Unreachable: an engine cannot be asked, so what it needs is unknown.
+        WrittenByNewer: a later version has written a release, so what it needs is unknown.
     """
     found: dict[str, str] = {}
     for engine, names in engines(stack):
@@ -36,7 +36,7 @@ def needed(stack: Stack) -> dict[str, str]:
 
 
 def _succeeded(files: Mapping[str, bytes], path: str) -> bool:
-    """A release that has not ended yet may need its images, too."""
+    """Return whether a release succeeded or has not ended yet; it may need its images then too."""
     ending = files.get(path.replace("record.json", "ending.json"))
     return ending is None or ENDING.opened(_content(ending), path).get("result") == "succeeded"
 
@@ -51,7 +51,7 @@ def _of(record: bytes, environment: str) -> dict[str, str]:
 
 
 def _content(text: bytes) -> dict[str, Any]:
-    """What a signed file says; one that was damaged says nothing, and nobody goes back to such a release."""
+    """Return a signed file's content; empty if it is damaged, since nobody rolls back to such a release."""
     try:
         said: dict[str, Any] = json.loads(text)["content"]
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""invoke images.promote: a tag means another manifest, in the registry alone. No layer moves."""
+"""invoke images.promote: makes a tag mean another manifest, within the registry and without moving layers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["Move", "carry_out", "promote"]
 
 @dataclass(frozen=True)
 class Move:
-    """A tag that shall mean a manifest.
+    """A tag to be moved to a manifest.
 
     Attributes:
-        before: the digest it meant when the plan was made.
+        before: the digest that the tag meant when the plan was made; None if it did not exist.
     """
 
     target: Reference
@@ -40,10 +40,10 @@ class Move:
 
 
 def promote(call: Invocation, source: str, destination: str, *, image: str | None, allow_dirty: bool) -> Outcome:
-    """Let the destination's tag mean the very image that runs in the source environment.
+    """Make the destination's tag mean exactly the image that runs in the source environment.
 
     Raises:
-        Refused: nothing runs there, it was never pushed, or it was built from a tree that is no commit.
+        Refused: nothing healthy runs there, it was never pushed, or it was built from a tree with uncommitted changes.
     """
     given = chosen(call, source, image)
     call.environment(destination)
@@ -103,7 +103,7 @@ def _promotion(
 
 
 def _pushed(registry: Registry, repository: str, runs: Sequence[Running], source: str) -> Manifest:
-    """The manifest of what runs; all its containers have to run the same."""
+    """Return the manifest of the running image; all its containers must run the same one."""
     if len({one.id for one in runs}) > 1:
         raise Refused(
             "several-images-run",
@@ -131,7 +131,9 @@ def _found(registry: Registry, repository: str, digest: str) -> Manifest | None:
 
 
 def _meant(registry: Registry, repository: str, runs: Sequence[Running], found: Mapping[str, Manifest]) -> Manifest:
-    """Which of several manifests of one image is meant: the one it was made from, or else the index of the others.
+    """Choose among several manifests of one image.
+
+    Prefer the digest that its containers were made from, then what their tags mean now, then the index of the others.
 
     Raises:
         Refused: nothing tells them apart.
@@ -152,7 +154,7 @@ def _meant(registry: Registry, repository: str, runs: Sequence[Running], found: 
 
 
 def carry_out(call: Invocation, registry: Registry, moves: Sequence[Move], following: str) -> Outcome:
-    """Let each tag mean its manifest; `following` is the command to type next."""
+    """Move each tag to its manifest; `following` is the command to type next."""
     wanted = [move for move in moves if move.before != move.manifest.digest]
     plan = Plan(tuple(move.step() for move in wanted))
     if not call.dry_run:
@@ -177,10 +179,10 @@ def carry_out(call: Invocation, registry: Registry, moves: Sequence[Move], follo
 
 
 def _take_all(registry: Registry, moves: Sequence[Move]) -> None:
-    """Every tag, or none where one has been moved since the plan was made.
+    """Move every tag, or none if one of them has been moved since the plan was made.
 
     Raises:
-        Partial: with what was moved, where a later one failed.
+        Partial: a tag after the first failed; lists those that were moved.
     """
     for move in moves:
         _refuse_moved(registry, move)
@@ -211,7 +213,7 @@ def _refuse_moved(registry: Registry, move: Move) -> None:
 
 
 def _take(registry: Registry, move: Move) -> None:
-    """Put the manifest under the tag, unless somebody else has moved the tag meanwhile; then see that it is there."""
+    """Put the manifest under the tag, unless somebody else has moved the tag meanwhile, and verify the result."""
     _refuse_moved(registry, move)
     repository, tag = move.target.repository, move.target.tag
     registry.put(repository, tag, move.manifest)

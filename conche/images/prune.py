@@ -1,7 +1,7 @@
-"""images.prune: which images may go, and why the others stay; a pure decision, then deletion by digest.
+"""invoke images.prune: decides which images may go and why the others stay, then deletes by digest.
 
-A registry deletes a manifest with every tag that means it, so tags are judged in groups: what one of them needs, all
-keep.
+The decision is pure. A registry deletes a manifest together with every tag that means it, so tags are judged in groups:
+if one must stay, all do.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from conche.supply.registry import Registry
 __all__ = ["Decision", "decide", "prune"]
 
 OURS = re.compile(r"[0-9a-f]{7,40}(-dirty)?")
-"""Tags that images.build gives by itself. Any other was given by hand, and stays."""
+"""Tags that images.build assigns; any other was given by hand, and stays."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of one image in one place.
+    """The fate of one image in one place.
 
     Attributes:
         where: `registry`, or an engine's address.
-        digest: of the manifest in the registry; the image's id on an engine.
-        stays: why it is kept; empty where it goes.
+        digest: the manifest's digest in the registry; the image's id on an engine.
+        stays: why it is kept; empty if it goes.
         because: why it goes, if it does.
-        called: on an engine, what it calls the image, without the tag.
+        called: the engine's name for the image, without the tag; empty in the registry.
     """
 
     where: str
@@ -59,7 +59,7 @@ class Decision:
 
     @property
     def name(self) -> str:
-        """How people call it."""
+        """The name that people use for it."""
         return f"{self.repository}:{', '.join(self.tags)}" if self.tags else f"{self.repository}@{self.digest[:19]}"
 
     def step(self) -> Step:
@@ -70,8 +70,8 @@ def decide(stack: Stack, seen: Observed, wanted: Mapping[str, str], keep: int) -
     """Judge every image of the registry and of the engines.
 
     Args:
-        wanted: digest or image id -> why it must stay, such as the releases that a rollback may need.
-        keep: how many of the newest to keep in each repository, in each place.
+        wanted: digest or image id -> why it must stay, such as a release that a rollback may need.
+        keep: how many of the newest images to keep in each repository, in each place.
     """
     reasons = {**wanted}
     for run in seen.running:
@@ -98,7 +98,7 @@ def _in_registry(
         newest = _newest(made, keep)
         for digest, group in groups.items():
             tags = tuple(one.tag for one in group)
-            # An engine may know an index by the image of its own platform.
+            # An engine may know an index only by its own platform's image.
             stays = _why(tags, (digest, *sorted(group[0].parts)), own, reasons, newest, keep)
             stays = stays or ("" if digest in made else _undated(group[0].problem))
             yield Decision("registry", repository, digest, tags, stays, _unneeded(keep))
@@ -131,7 +131,7 @@ def _on_engine(
 
 
 def _loose(stack: Stack, address: str, found: Sequence[Found], reasons: Mapping[str, str]) -> Iterator[Decision]:
-    """What a rebuild has left without a tag, and no registry knows."""
+    """Judge the images that a rebuild has left without a tag and that no registry has."""
     for image in found:
         if not image.digests:
             because = "a rebuild has left it without a tag"
@@ -139,12 +139,12 @@ def _loose(stack: Stack, address: str, found: Sequence[Found], reasons: Mapping[
 
 
 def _undated(problem: str) -> str:
-    """What is not known to be old stays."""
+    """Return why an image of unknown age stays."""
     return f"nobody knows how old it is{': ' if problem else ''}{problem.rstrip('.')}"
 
 
 def _newest(made: Mapping[str, datetime], keep: int) -> list[str]:
-    """The newest, and what is as new as the last of them: an index is as old as the image in it."""
+    """Return the newest, and any as new as the last of them: an index has the same age as the image in it."""
     dates = sorted(made.values(), reverse=True)[:keep]
     return [one for one, date in made.items() if date >= dates[-1]] if dates else []
 
@@ -161,7 +161,7 @@ def _why(
     newest: Sequence[str],
     keep: int,
 ) -> str:
-    """Why an image stays, the weightiest reason; empty where nothing speaks for it."""
+    """Return the strongest reason why an image stays; empty if there is none."""
     for identity in identities:
         if identity in reasons:
             return reasons[identity]
@@ -175,20 +175,21 @@ def _why(
 
 
 def prune(call: Invocation, *, keep: int, collecting: bool) -> Outcome:
-    """Delete what nothing needs any more, in the registry and on the engines.
+    """Delete the images that nothing needs any more, in the registry and on the engines.
 
     Raises:
-        Refused: not everything could be asked, so nobody knows what is needed.
+        Refused: `keep` is too small, or the registry whose garbage to collect is not here.
+        ConcheError: not everything could be asked, so what is needed is unknown.
         Locked: an environment is being changed.
-        Partial: some could not be deleted, with the reason of each; the others are.
+        Partial: some could not be deleted, with the reason for each; the others are gone.
     """
     if keep < 1:
         raise Refused("keep-too-few", "--keep 0 would leave nothing to go back to.", next_command="--keep 1 or more")
-    # Without a registry there is nothing to collect in, which open_registry says.
+    # If there is no registry to collect in, open_registry raises the error.
     registry = (
         open_registry(call.stack, call.root, call.output.redact)[0] if call.stack.registry or collecting else None
     )
-    # Nothing is deployed while we decide what no deploy needs: neither from this machine nor from another.
+    # Neither this machine nor another may deploy while we decide what no deploy needs.
     with every(call, lambda engine: _readers(call.stack, engine)):
         if not call.dry_run and registry:
             resume(registry, call.output.say)
@@ -217,7 +218,7 @@ def prune(call: Invocation, *, keep: int, collecting: bool) -> Outcome:
 
 
 def _readers(stack: Stack, engine: Engine) -> list[str]:
-    """Images that a lock can be made from, the bases first: they are not deleted."""
+    """Return the images that a lock can be made from, first the bases, which are not deleted."""
     return [*stack.bases, *(tag for image in own_here(stack, engine) for tag in image.tags)]
 
 
@@ -228,7 +229,7 @@ def _steps(doomed: Sequence[Decision], *, collecting: bool) -> Iterator[Step]:
 
 
 def _carry_out(call: Invocation, registry: Registry | None, doomed: Sequence[Decision], *, collecting: bool) -> None:
-    """Delete one after the other; one that cannot be deleted does not keep the others."""
+    """Delete one image after the other; a failure does not stop the rest."""
     places = {engine.address: engine for engine, _ in engines(call.stack)}
     left: list[ConcheError] = []
     with call.output.progress("pruning images") as progress:
@@ -257,13 +258,13 @@ def _carry_out(call: Invocation, registry: Registry | None, doomed: Sequence[Dec
 
 
 def _remove(engine: Engine, one: Decision) -> None:
-    """An image of an engine goes with its last tag; one without tags by its id."""
+    """Remove an image's tags from an engine, the last of which removes the image; without tags, remove it by id."""
     for name in [f"{one.called}:{tag}" for tag in one.tags] or [one.digest]:
         images.remove(engine, name)
 
 
 def _refuse_moved(registry: Registry, one: Decision) -> None:
-    """A tag that was given to this manifest since the plan was made is somebody's, and would go with it."""
+    """Refuse if the manifest got a new tag since the plan was made: somebody wants it, and it would be deleted too."""
     now = {tag for tag, digest in digests(registry, one.repository).items() if digest == one.digest}
     if now - set(one.tags):
         raise Refused(

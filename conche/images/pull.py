@@ -23,7 +23,7 @@ def pull(call: Invocation, environment: str, image: str | None) -> Outcome:
     if call.dry_run:
         return Outcome(plan=plan)
     registry, known = open_registry(call.stack, call.root, call.output.redact, engine)
-    # Asked first: the registry tells which tags there are, the engine only that there is none.
+    # The registry is asked first, because its error lists the existing tags, unlike the engine's.
     meant = [registry.manifest(one.repository, one.tag) for one in given]
     before = [images.find(engine, str(one)) for one in given]
     with call.output.progress(f"pulling from {call.stack.registry}") as progress:
@@ -45,7 +45,7 @@ def pull(call: Invocation, environment: str, image: str | None) -> Outcome:
 
 
 def _see_pulled(engine: Engine, registry: Registry, one: Reference, meant: str) -> None:
-    """See that what the engine has now is what the registry, as we see it, means by the tag; it may have moved."""
+    """Verify that the engine now has what the tag meant, or means now, in the registry as we reach it."""
     found = images.find(engine, str(one))
     here = {parse(text).digest for text in (found.digests if found else ()) if parse(text).name == one.name}
     if meant not in here and registry.digest(one.repository, one.tag) not in here:

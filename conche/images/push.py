@@ -19,7 +19,7 @@ __all__ = ["push"]
 
 
 def push(call: Invocation, environment: str, image: str | None) -> Outcome:
-    """Push what is built for an environment: the revision's tag, then the environment's."""
+    """Push the images built for an environment: the revision's tag, then the environment's."""
     own = chosen(call, environment, image)
     engine = Engine(call.environment(environment).engine)
     given = [_on_engine(engine, one, environment) for one in own]
@@ -44,7 +44,7 @@ def push(call: Invocation, environment: str, image: str | None) -> Outcome:
 
 
 def _on_engine(engine: Engine, own: Own, environment: str) -> Tagged:
-    """An image that is on the engine, with the tag of the revision it was built from."""
+    """Find an own image on the engine, with the tag of the revision it was built from."""
     reference = parse(own.reference)
     found = images.find(engine, str(reference))
     if found is None:

@@ -18,10 +18,11 @@ __all__ = ["release"]
 
 
 def release(call: Invocation, environment: str, image: str | None, *, allow_dirty: bool) -> Outcome:
-    """Build and push one image; the answer is its reference by digest, alone on stdout.
+    """Build and push one image; stdout is its reference by digest and nothing else.
 
     Raises:
-        Refused: a protected environment's image would be built from a tree that is no commit.
+        Refused: a protected environment's image would be built from a tree with uncommitted changes, or the stack
+            builds several images.
     """
     own, at = chosen(call, environment, image), revision(call.root)
     if at.dirty and call.environment(environment).protected and not allow_dirty:

@@ -1,4 +1,4 @@
-"""invoke images.save: images as one file, for hosts without any registry."""
+"""invoke images.save: writes images to one file, for hosts without a registry."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["digest_of", "save", "sidecar_of"]
 
 
 def save(call: Invocation, environment: str, image: str | None, to: str, *, force: bool) -> Outcome:
-    """Write images to a file, whole or not at all, with a file beside it that holds its sha256."""
+    """Write images to a file atomically, with a file beside it that holds its sha256."""
     engine = Engine(call.environment(environment).engine)
     references = [one.reference for one in chosen(call, environment, image)]
     missing = [one for one in references if images.find(engine, one) is None]
@@ -55,7 +55,7 @@ def save(call: Invocation, environment: str, image: str | None, to: str, *, forc
 
 
 def _saved(engine: Engine, references: Sequence[str], target: Path) -> str:
-    """Write the file in a folder beside it, which is swept when a kill has left it; its sha256."""
+    """Write the file by way of a folder beside it, which the next run removes after a kill, and return its sha256."""
     folder = target.with_name(f".{target.name}.partial")
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -69,7 +69,7 @@ def _saved(engine: Engine, references: Sequence[str], target: Path) -> str:
             )  # fmt: skip
         done.require("saving images")
         digest = digest_of(folder / "images.tar")
-        # First what it is compared with: a kill in between leaves a pair that images.load refuses.
+        # The sha256 goes first: a kill in between leaves a pair that images.load refuses.
         write_atomic(sidecar_of(target), f"{digest}  {target.name}\n".encode())
         os.replace(folder / "images.tar", target)
     finally:
@@ -78,11 +78,11 @@ def _saved(engine: Engine, references: Sequence[str], target: Path) -> str:
 
 
 def sidecar_of(archive: Path) -> Path:
-    """The file beside it that holds its sha256."""
+    """Return the path of the file beside an archive that holds its sha256."""
     return archive.with_name(f"{archive.name}.sha256")
 
 
 def digest_of(file: Path) -> str:
-    """Its sha256, in hex."""
+    """Return a file's sha256 in hex."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

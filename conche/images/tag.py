@@ -13,7 +13,7 @@ __all__ = ["tag"]
 
 
 def tag(call: Invocation, source: str, new: str, *, image: str | None) -> Outcome:
-    """Give what a tag or digest means in the registry another tag."""
+    """Give an image in the registry, named by tag or digest, another tag."""
     own = chosen(call, next(iter(call.stack.environments)), image)[0]
     repository = parse(own.reference).repository
     bare = Reference(registry_of(call.stack), repository)
