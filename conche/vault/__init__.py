@@ -1,1 +1,1 @@
-"""The secrets of a stack: the encrypted file, its keys, and what is written from it."""
+"""The secrets of a stack: the encrypted file, its keys, and the files rendered from it."""

@@ -1,4 +1,4 @@
-"""A value from a person or a pipe; never from a command line, which every user of the machine can read."""
+"""Reads a value from a person or a pipe; never from a command line, which every user of the machine can read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["as_text", "ask", "trimmed"]
 
 
 def ask(what: str, *, raw: bool = False) -> Secret:
-    """What a person types twice, or what comes by a pipe, without the newline that `echo` adds unless `raw`."""
+    """Return what a person types twice, or what a pipe delivers, without the newline that `echo` adds unless `raw`."""
     if at_terminal(sys.stdin):
         text = _typed(f"{what}: ")
         if text != _typed(f"{what} again: "):
@@ -27,19 +27,23 @@ def _typed(prompt: str) -> str:
     try:
         return getpass.getpass(prompt)
     except EOFError:
-        # Ctrl-D leaves the cursor behind the prompt.
+        # Ctrl-D leaves the cursor on the prompt's line.
         sys.stderr.write("\n")
         raise Refused("input-ended", "The input ended before there was an answer; nothing was written.") from None
 
 
 def trimmed(text: str) -> str:
-    """Without the newline at the end of a single line; that of several lines is a part of them: a key ends with one."""
+    """Remove the newline that ends a single line; a text of several lines keeps its own, since a key ends with one."""
     line = text.removesuffix("\n")
     return text if "\n" in line else line
 
 
 def as_text(content: bytes, source: str) -> str:
-    """A secret is text, whatever the locale says of the stream it comes from."""
+    """Decode a secret as UTF-8, whatever the locale's encoding is.
+
+    Raises:
+        Refused: it is not text.
+    """
     try:
         return content.decode()
     except UnicodeDecodeError:

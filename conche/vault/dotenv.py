@@ -1,9 +1,9 @@
-r"""Values in a .env file, written so that python-dotenv and Compose read the same.
+r"""Writes values to a .env file so that python-dotenv and Compose read the same.
 
-The two agree on less than they look: Compose expands `$` in double quotes and python-dotenv does not; python-dotenv
-turns `\\` into `\` in single quotes and Compose does not; an unquoted value ends where either sees a comment. What is
-left in common is what `quote` uses, and a value outside it is refused rather than delivered wrong. `docker run
---env-file` and a shell's `source` read other languages: these files are not for them.
+The two agree on less than it seems: Compose expands `$` in double quotes and python-dotenv does not; python-dotenv
+turns `\\` into `\` in single quotes and Compose does not; an unquoted value ends where either sees a comment. `quote`
+uses only what they have in common, and a value outside that is refused rather than delivered wrong. `docker run
+--env-file` and a shell's `source` have other syntaxes: these files are not for them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["parse", "quote", "render"]
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BARE = re.compile(r"[A-Za-z0-9_./:@%+,=~^-]*")
 _NEVER = re.compile(r"[\0\ud800-\udfff]")
-"""No environment holds a NUL, and no UTF-8 a lone surrogate."""
+"""An environment cannot hold a NUL, nor UTF-8 a lone surrogate."""
 
 _NOT_SINGLE = re.compile(r"\r|\\(?:[\\']|\Z)")
 _NOT_DOUBLE = re.compile(r'\$|\\(?:"|\Z)')
@@ -31,10 +31,10 @@ _DOUBLE = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r"})
 
 
 def render(values: Mapping[str, Secret], header: Sequence[str] = ()) -> bytes:
-    """A .env file of these values, in their order, below `header` as comments.
+    """Return a .env file of these values, in their order, below `header` as comments.
 
     Raises:
-        Refused: some values cannot be written so that both readers agree; all of their names are given.
+        Refused: some values cannot be written so that both readers agree; names all of them.
     """
     plain = {name: value.reveal() for name, value in values.items()}
     quoted = {name: quote(value) for name, value in plain.items()}
@@ -49,7 +49,7 @@ def render(values: Mapping[str, Secret], header: Sequence[str] = ()) -> bytes:
 
 
 def quote(value: str) -> str | None:
-    """What stands for this value behind the `=`; None where the two readers agree on no form of it."""
+    """Return how to write this value after the `=`; None if the two readers agree on no form of it."""
     if _BARE.fullmatch(value):
         return value
     if _NEVER.search(value):
@@ -65,13 +65,13 @@ def quote(value: str) -> str | None:
 
 
 def parse(text: str) -> dict[str, str]:
-    """The values of a .env file, `$` and all; a name without a `=` has none."""
+    """Return the values of a .env file without expanding `$`; a name without `=` has no value."""
     read = dotenv_values(stream=StringIO(text), interpolate=False)
     return {name: value for name, value in read.items() if value is not None}
 
 
 def _not_representable(names: Sequence[str]) -> Refused:
-    # The names of the secrets are those of the variables in lower case, unless stack.yaml says otherwise.
+    # A secret's name is its variable's in lower case, unless stack.yaml says otherwise.
     return Refused(
         "value-not-representable",
         f"{', '.join(names)} cannot be written to .env so that python-dotenv and Compose read the same.",
@@ -83,7 +83,7 @@ def _not_representable(names: Sequence[str]) -> Refused:
 
 
 def _compare(meant: Mapping[str, str], read: Mapping[str, str]) -> None:
-    """A difference is a bug of ours. What a wrong file is read as may hold parts of values, its names too: say none."""
+    """Assert that a file is read back as meant; what was misread is not shown, since even names may hold values."""
     if read != meant:
         different = [name for name, value in meant.items() if read.get(name) != value]
         raise AssertionError(f"a .env file is not read back as it was meant: {', '.join(different) or 'more names'}")

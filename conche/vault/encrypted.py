@@ -1,4 +1,4 @@
-"""The encrypted file, as far as it can be read without a key: names, recipients, damage.
+"""Examines the encrypted file as far as possible without a key: names, recipients, damage.
 
 The recipients in a SOPS file are not authenticated: whoever can write the file can add one, and the next rotation would
 encrypt to it. So they are compared with .sops.yaml before every change.
@@ -24,21 +24,21 @@ __all__ = ["NAME", "EncryptedFile", "declared_recipients", "examine", "read", "r
 _ENCRYPTED_ANYHOW = re.compile(
     r"ENC\[AES256_GCM,data:[A-Za-z0-9+/=]*,iv:[A-Za-z0-9+/=]+,tag:[A-Za-z0-9+/=]+,type:(str|int|float|bool)\]"
 )
-"""A value that is no text is one all the same: somebody has written it so."""
+"""An encrypted value of any type; files that others wrote may hold values other than text."""
 
 _ENCRYPTED = re.compile(r"ENC\[AES256_GCM,data:[A-Za-z0-9+/=]*,iv:[A-Za-z0-9+/=]+,tag:[A-Za-z0-9+/=]+,type:str\]")
 
 
 @dataclass(frozen=True)
 class EncryptedFile:
-    """An encrypted file that is whole.
+    """An encrypted file that is intact.
 
     Attributes:
         content: its bytes.
-        names: of its secrets, in the file's order.
-        recipients: age1…, as the file has them.
-        paths: name -> where in the file its value stands.
-        modified: when sops last wrote it, in UTC; the MAC covers it, so that it cannot be changed alone.
+        names: the names of its secrets, in the file's order.
+        recipients: age1…, in the file's order.
+        paths: name -> the place of its value in the file.
+        modified: when sops last wrote it, in UTC; the MAC covers it, so it cannot be changed alone.
     """
 
     content: bytes
@@ -49,13 +49,13 @@ class EncryptedFile:
 
 
 def read(file: Path, places: Mapping[Path_, str] | None = None) -> EncryptedFile:
-    """The encrypted file.
+    """Read the encrypted file.
 
     Args:
-        places: what stack.yaml calls the values at these paths.
+        places: path -> the name that stack.yaml gives the value there.
 
     Raises:
-        Refused: it is not there.
+        Refused: it does not exist.
         KeyUnusable: it is damaged, or not encrypted.
     """
     try:
@@ -71,11 +71,11 @@ def read(file: Path, places: Mapping[Path_, str] | None = None) -> EncryptedFile
 
 
 def examine(content: bytes, name: str, places: Mapping[Path_, str] | None = None) -> EncryptedFile:
-    """The same from its bytes.
+    """Examine an encrypted file's bytes.
 
     Args:
-        name: of the file, whose ending says what form it has.
-        places: what stack.yaml calls the values at these paths.
+        name: the file's name, whose extension tells its form.
+        places: path -> the name that stack.yaml gives the value there.
 
     Raises:
         KeyUnusable: empty, truncated, plaintext, several documents, not flat, or a value or name sops would mishandle.
@@ -102,8 +102,8 @@ def examine(content: bytes, name: str, places: Mapping[Path_, str] | None = None
 
 
 def _paths(file: str, values: dict[str, Any], places: Mapping[Path_, str]) -> dict[str, Path_]:
-    """Name -> where its value stands."""
-    # A flat file of our own has no names but those that every program takes as they are.
+    """Return name -> the place of its value."""
+    # Our own flat files have only names that every program accepts unchanged.
     ours = forms.form_of(file) == "yaml" and not places
     found: dict[str, Path_] = {}
     for number, (path, value) in enumerate(forms.flat(values), 1):
@@ -133,7 +133,7 @@ def _recipients(file: str, metadata: dict[str, Any]) -> tuple[str, ...]:
 
 
 def declared_recipients(root: Path, file: Path) -> tuple[str, ...]:
-    """The recipients that .sops.yaml names for the encrypted file.
+    """Return the recipients that .sops.yaml names for the encrypted file.
 
     Raises:
         KeyUnusable: .sops.yaml is missing, broken, or has no rule for the file.
@@ -150,7 +150,7 @@ def declared_recipients(root: Path, file: Path) -> tuple[str, ...]:
         raise _config(config, "is broken") from error
     except (StopIteration, KeyError):
         raise _config(config, f"has no rule with age recipients for {file.name}") from None
-    # sops takes a comma at the end too.
+    # sops accepts a trailing comma.
     listed = recipients.split(",") if isinstance(recipients, str) else recipients
     listed = listed if isinstance(listed, list) else []
     named = tuple(filter(None, (str(recipient or "").strip() for recipient in listed)))
@@ -162,10 +162,13 @@ def declared_recipients(root: Path, file: Path) -> tuple[str, ...]:
 def require_same_recipients(
     document: EncryptedFile, declared: Sequence[str], file: str, moving: Collection[str] = ()
 ) -> None:
-    """Refuse a file that somebody else's key could read, or the next rotation would let read.
+    """Refuse a file that somebody else's key can read, or could after the next rotation.
 
     Args:
-        moving: recipients that are just coming or going, and may be in one of the two already.
+        moving: recipients being added or removed, which may be in only one of the file and .sops.yaml.
+
+    Raises:
+        KeyUnusable: the file and .sops.yaml name different recipients.
     """
     found = sorted(one for one in document.recipients if one not in moving)
     wanted = sorted(one for one in declared if one not in moving)

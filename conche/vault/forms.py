@@ -1,7 +1,7 @@
-"""The forms in which sops keeps a file: YAML, JSON and dotenv, flat or nested; and what its values are called here.
+"""The forms of a sops file: YAML, JSON and dotenv, flat or nested; and the names of its values here.
 
-A value of a nested file is reached by its keys, joined by dots. What stack.yaml does not say a name for has one made of
-them. How sops tells the forms apart, and what it writes beside the values: https://github.com/getsops/sops
+A value in a nested file is found by its keys, joined by dots. If stack.yaml gives it no name, one is made of the keys.
+How sops tells the forms apart, and what it writes beside the values: https://github.com/getsops/sops
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ import yaml
 __all__ = ["NAME", "Path_", "called", "flat", "form_of", "nested", "new_path", "tree_of"]
 
 Path_ = tuple[str, ...]
-"""The keys under which a value stands."""
+"""The keys that lead to a value."""
 
 NAME = re.compile(r"(?!sops)[a-z][a-z0-9_]*(?<!_unencrypted)")
-"""A secret's name: what a shell, dotenv and sops all take as it is. sops stores `*_unencrypted` in clear."""
+"""A secret's name: one that a shell, dotenv and sops all accept unchanged. sops stores `*_unencrypted` in clear."""
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The one in C, which is many times as fast, where PyYAML was built with it."""
+"""The loader in C, which is many times as fast, if PyYAML was built with it."""
 
 
 def form_of(file: str) -> str:
-    """What sops takes a file for, by the ending of its name."""
+    """Return the form that sops assumes for a file, by its extension."""
     return {".json": "json", ".env": "dotenv"}.get(PurePath(file).suffix, "yaml")
 
 
 def tree_of(content: bytes, form: str) -> Any:
-    """A file as it stands, with what sops has written beside the values under `sops`.
+    """Parse a file, with sops's metadata under `sops`.
 
     Raises:
-        ValueError: it is not of this form, or says a key twice; with what is wrong, in words.
+        ValueError: it is not of this form, or repeats a key; the message says what is wrong.
     """
     try:
         text = content.decode()
@@ -82,7 +82,7 @@ def _dotenv(text: str) -> dict[str, Any]:
 
 
 def flat(tree: Mapping[str, Any], above: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
-    """Each value with its path, in the file's order; a list is a value."""
+    """Yield each value with its path, in the file's order; a list is a value."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             yield from flat(value, (*above, str(key)))
@@ -91,18 +91,18 @@ def flat(tree: Mapping[str, Any], above: Path_ = ()) -> Iterator[tuple[Path_, An
 
 
 def called(path: Path_) -> str:
-    """A name for what stack.yaml has none for."""
+    """Make a name for a value that stack.yaml does not name."""
     words = re.sub(r"[^a-z0-9_]+", "_", "_".join(path).lower()).strip("_")
     return words if NAME.fullmatch(words) else f"secret_{words}"
 
 
 def new_path(name: str, form: str) -> Path_:
-    """Where a secret is put that is in no file yet, and for which stack.yaml names no place."""
+    """Return where to put a secret that is not in the file yet, and for which stack.yaml names no place."""
     return (name.upper() if form == "dotenv" else name,)
 
 
 def nested(values: Mapping[Path_, Any]) -> dict[str, Any]:
-    """What `flat` has taken apart."""
+    """Rebuild the tree that `flat` has flattened."""
     tree: dict[str, Any] = {}
     for path, value in values.items():
         below = tree

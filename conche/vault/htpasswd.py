@@ -1,6 +1,7 @@
-"""A password file for a server such as the registry: one line, `user:bcrypt`.
+"""Makes a password file for a server such as the registry: one line, `user:bcrypt`.
 
-A bcrypt hash has a random salt, so the same password never gives the same line twice: a line that still fits is kept.
+A bcrypt hash has a random salt, so the same password never gives the same line twice: a line that still matches is
+kept.
 Source: https://httpd.apache.org/docs/2.4/misc/password_encryptions.html
 """
 
@@ -14,17 +15,17 @@ from conche.secret import Secret
 __all__ = ["line"]
 
 ROUNDS = 10
-"""The cost, as a power of two. The registry asks at every request, each of which then takes about 50 ms of its time."""
+"""The cost, as a power of two. The registry checks the password at every request, which takes it about 50 ms."""
 
 LONGEST = 72
-"""Bytes of a password that bcrypt looks at."""
+"""Bytes of a password that bcrypt uses."""
 
 
 def line(file: Path, user: Secret, password: Secret) -> bytes:
-    """What should stand in `file`: what stands there already, where it fits this user and password.
+    """Return the content that `file` should have: its present one if that matches this user and password.
 
     Raises:
-        Refused: the user or the password cannot stand in such a file.
+        Refused: the user or the password cannot be used in such a file.
     """
     import bcrypt
 

@@ -1,7 +1,7 @@
-"""Age keys: which one is used, and whether it may be.
+"""Age keys: chooses the one to use, and checks that it is usable.
 
-sops itself takes every key it finds anywhere, so a broken CI key looks fine on a laptop. Here there is an order, and
-exactly one source is handed on: SOPS_AGE_KEY, SOPS_AGE_KEY_FILE, .sops/age-key.txt, ~/.config/sops/age/keys.txt.
+sops itself uses every key it finds anywhere, so a broken CI key looks fine on a laptop. Here exactly one source is
+used, the first of: SOPS_AGE_KEY, SOPS_AGE_KEY_FILE, .sops/age-key.txt, ~/.config/sops/age/keys.txt.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ DEFAULT_FILE = Path(".sops/age-key.txt")
 """Where a checkout keeps its key, relative to stack.yaml."""
 
 PREFIX = "AGE-SECRET-KEY-1"
-"""What every private key of age begins with."""
+"""How every private age key begins."""
 
 _ENCRYPTED = ("age-encryption.org/", "-----BEGIN AGE ENCRYPTED FILE-----")
-"""How what age has encrypted begins, as bytes and as text (C2SP, age)."""
+"""How files encrypted by age begin, in binary and in armoured form (C2SP, age)."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Key:
 
     Attributes:
         source: where they were found.
-        identities: one age secret key a line.
+        identities: age secret keys, one per line.
         public: their recipients, age1….
     """
 
@@ -43,7 +43,7 @@ class Key:
 
 
 def find(root: Path, environment: Mapping[str, str] | None = None) -> Key | None:
-    """The key to use, or None where there is none at all.
+    """Return the key to use, or None if there is none at all.
 
     Raises:
         KeyUnusable: the first source that is set has a key that is malformed, unreadable, or readable by others.
@@ -62,10 +62,10 @@ def find(root: Path, environment: Mapping[str, str] | None = None) -> Key | None
 
 
 def require(root: Path, environment: Mapping[str, str] | None = None) -> Key:
-    """The key to use.
+    """Return the key to use.
 
     Raises:
-        KeyUnusable: there is none, with where was looked; or the one found cannot be used.
+        KeyUnusable: there is none, with the places searched; or the key found cannot be used.
     """
     key = find(root, environment)
     if key is None:
@@ -80,14 +80,14 @@ def require(root: Path, environment: Mapping[str, str] | None = None) -> Key:
 
 
 def looked_at(root: Path, environment: Mapping[str, str] | None = None) -> list[str]:
-    """The four places a key is looked for, each with what is there."""
+    """Describe the four places where a key is looked for, and whether each is set or present."""
     given = os.environ if environment is None else environment
     variables = [f"{name} ({'set' if given.get(name) else 'unset'})" for name in ("SOPS_AGE_KEY", "SOPS_AGE_KEY_FILE")]
     return variables + [f"{place} ({'there' if place.exists() else 'absent'})" for place in _default_places(root)]
 
 
 def generate() -> tuple[Secret, str]:
-    """A new identity and its recipient."""
+    """Generate an identity and its recipient."""
     from pyrage import x25519
 
     identity = x25519.Identity.generate()
@@ -95,22 +95,22 @@ def generate() -> tuple[Secret, str]:
 
 
 def public_of(identity: str) -> str:
-    """The recipient of one identity; pyrage's IdentityError where it is none."""
+    """Return the recipient of an identity; raises pyrage's IdentityError if it is not one."""
     from pyrage import x25519
 
     return str(x25519.Identity.from_str(identity).to_public())
 
 
 def as_file(identities: Iterable[str]) -> str:
-    """A key file as age-keygen writes it: each identity below a comment with its recipient."""
+    """Return a key file's text as age-keygen writes it: each identity below a comment with its recipient."""
     return "".join(f"# public key: {public_of(one)}\n{one}\n" for one in identities)
 
 
 def public_or_none(identity: str) -> str:
-    """The same, or an empty string for text that only looks like an identity."""
+    """Return the recipient of an identity, or an empty string for text that only looks like one."""
     try:
         return public_of(identity)
-    except Exception:  # noqa: BLE001 - whatever pyrage says of it, it is nobody's
+    except Exception:  # noqa: BLE001 - whatever pyrage raises, the text is nobody's identity
         return ""
 
 
@@ -142,7 +142,7 @@ def _from_file(file: Path, source: str) -> Key:
 
 
 def _key(source: str, text: str) -> Key:
-    """A key from the text of a variable or file: quotes, CR, blank lines and comments around it do not matter."""
+    """Parse a key from a variable's or file's text, ignoring quotes, CR, blank lines and comments around it."""
     if text.lstrip().startswith(_ENCRYPTED):
         raise KeyUnusable(
             "key-encrypted",
@@ -157,7 +157,7 @@ def _key(source: str, text: str) -> Key:
     for identity in identities:
         try:
             public.append(public_of(identity))
-        except Exception:  # noqa: BLE001 - pyrage's error is shown nowhere: it might repeat what it was given
+        except Exception:  # noqa: BLE001 - pyrage's error is never shown: it might repeat its input
             raise KeyUnusable(
                 "key-malformed",
                 f"What {source} holds is no age key.",

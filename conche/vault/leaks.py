@@ -1,7 +1,7 @@
-"""Where the real values of the secrets stand in the open: files, the index, git's history, images, logs.
+"""Searches files, the index, git's history, images and logs for the secrets' real values.
 
-A finding names the secret and the place, never the text. What is compressed inside a file, such as an archive that
-somebody committed, is not opened.
+A finding names the secret and the place, never the text. Compressed content inside a file, such as a committed archive,
+is not opened.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ __all__ = [
 ]
 
 AGE_KEY = "age private key"
-"""The name under which a private key of age is reported, whoever's it is."""
+"""The name under which any private age key is reported."""
 
 UNREADABLE = "(unreadable)"
-"""The name of a finding that says: this place could not be searched."""
+"""The name of a finding for a place that could not be searched."""
 
 SHORTEST = 8
-"""Characters. A shorter value stands in too much innocent text to be searched for."""
+"""Characters. A shorter value occurs in too much innocent text to be searched for."""
 
 SHORTEST_LINE = 16
-"""Characters of one line of a value of several lines: `-----BEGIN` and `user: admin` are nobody's secret."""
+"""Characters of one line of a multi-line value: `-----BEGIN` and `user: admin` are nobody's secret."""
 
 CHUNK = 1 << 20
-"""Bytes searched at a time: small enough for the processor's cache, through which they go once for every form."""
+"""Bytes searched at a time: few enough to stay in the processor's cache while they are searched for each form."""
 
 BATCH = 16 << 20
-"""Bytes of git objects held at a time; an object that is larger by itself is held alone."""
+"""Bytes of git objects held at a time; a larger object is held alone."""
 
 _AGE_KEY = re.compile(rb"AGE-SECRET-KEY-1[0-9A-Z]{58}")
 _AGE_KEY_LENGTH = 74
@@ -66,11 +66,11 @@ class Leak:
     """A secret in the open.
 
     Attributes:
-        name: of the secret, `AGE_KEY` or `UNREADABLE`.
-        place: `path:line`; `commit:path` of the commit that brought it, or `blob ID` where no branch and no tag has
-            it; `reference layer N path` or `reference config.Env[N]`; `environment service container stream:line`.
+        name: the secret's name, `AGE_KEY` or `UNREADABLE`.
+        place: `path:line`; `commit:path` of the commit that introduced it, or `blob ID` if no branch or tag has it;
+            `reference layer N path` or `reference config.Env[N]`; `environment service container stream:line`.
         kind: `worktree`, `index`, `history`, `image` or `log`.
-        line: in the file or blob, from 1; 0 where the place has no lines.
+        line: line in the file or blob, from 1; 0 if the place has no lines.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Leak:
 
 
 class Hit(NamedTuple):
-    """Where a stream holds a secret: the byte it begins at, from 0, and the line, from 1."""
+    """An occurrence of a secret in a stream: the offset of its first byte, from 0, and the line, from 1."""
 
     name: str
     offset: int
@@ -88,10 +88,10 @@ class Hit(NamedTuple):
 
 
 class Needles:
-    """The values to search for, in the forms in which tools write them; nothing that prints it shows one.
+    """The values to search for, in the forms in which tools write them; printing it shows none of them.
 
-    A value of eight characters or more is found as it is, as base64 (also in the middle of other text, such as
-    `user:password`), URL-quoted, JSON-quoted, and with each `$` doubled or each `'` escaped as env files have them.
+    A value of eight characters or more is found as it is, as base64 (even inside other text, such as `user:password`),
+    URL-quoted, JSON-quoted, and with each `$` doubled or each `'` escaped as in env files.
     """
 
     def __init__(self, secrets: Mapping[str, Secret], harmless: Collection[str] = ()) -> None:
@@ -107,7 +107,7 @@ class Needles:
         return f"Needles({len(self._names)} forms)"
 
     def hits(self, stream: IO[bytes]) -> Iterator[Hit]:
-        """Every secret in what the stream still has, however long it or its lines are, in order."""
+        """Yield every secret in the rest of the stream, in order, however long the stream or its lines are."""
         tail, begins, first_line = b"", 0, 1
         while chunk := stream.read(CHUNK):
             block = tail + chunk
@@ -122,14 +122,14 @@ class Needles:
             tail = block[kept:]
 
     def mask(self, text: str) -> str:
-        """The text with every secret in it as `***`: a file can be named after its content."""
+        """Return the text with every secret replaced by `***`: a file can be named after its content."""
         masked = os.fsencode(text)
         for form in self._names:
             masked = masked.replace(form, MASK.encode())
         return os.fsdecode(_AGE_KEY.sub(MASK.encode(), masked))
 
     def _within(self, block: bytes, seen: int) -> Iterator[tuple[int, str]]:
-        """What ends after the first `seen` bytes. One `find` a form is faster than one regular expression for all."""
+        """Yield what ends after the first `seen` bytes; one `find` per form is faster than one regex for all."""
         for form, names in self._names.items():
             start = block.find(form)
             while start >= 0:
@@ -149,14 +149,14 @@ def _searched(value: str) -> set[bytes]:
     ordinary = {line for line in lines if several and (len(line) < SHORTEST_LINE or line.startswith("-----"))}
     texts = {*forms(value), value.replace("'", "\\'")} - ordinary
     found = {*(text.encode() for text in texts), *_inside_base64(value.encode())}
-    # Whatever holds a longer form holds the shorter one that stands in it.
+    # Text that contains a longer form also contains any shorter form within it.
     return {form for form in found if not any(other in form for other in found - {form})}
 
 
 def _inside_base64(value: bytes) -> Iterator[bytes]:
-    """What base64, of either alphabet, makes of the value wherever it begins in the encoded text.
+    """Yield the value's base64, in either alphabet, for every alignment within the encoded text.
 
-    The first and last characters depend on the neighbours, and are left out.
+    The first and last characters depend on the neighbouring bytes, and are left out.
     """
     for before, affected in enumerate((0, 2, 3)):
         padded = b"\0" * before + value
@@ -166,7 +166,7 @@ def _inside_base64(value: bytes) -> Iterator[bytes]:
 
 
 def scan_worktree(root: Path, needles: Needles) -> tuple[Leak, ...]:
-    """The files of the checkout that git tracks, or would: untracked ones that it does not ignore. Names too."""
+    """Search the names and contents of the checkout's files that git tracks or does not ignore."""
     listed = _git(root, "ls-files", "--cached", "--others", "--exclude-standard")
     found: list[Leak] = []
     for path in {_unquoted(line) for line in listed.split("\n") if line}:
@@ -181,7 +181,7 @@ def scan_worktree(root: Path, needles: Needles) -> tuple[Leak, ...]:
 
 
 def _content(path: Path) -> IO[bytes]:
-    """What git would store of it: a link's own text; of a folder, which is another repository, nothing."""
+    """Open what git would store of a path: a link's target as text, and nothing for a folder (another repository)."""
     mode = path.lstat().st_mode
     if stat.S_ISLNK(mode):
         return io.BytesIO(os.fsencode(path.readlink()))
@@ -189,12 +189,12 @@ def _content(path: Path) -> IO[bytes]:
 
 
 def scan_index(root: Path, needles: Needles) -> tuple[Leak, ...]:
-    """What is staged and differs from HEAD: the content that the next commit brings, whatever the files hold now.
+    """Search what is staged and differs from HEAD, whatever the files contain now.
 
-    In a hook of `git commit -a` git means another index than usual, by `GIT_INDEX_FILE`; so do we.
+    In a hook of `git commit -a`, `GIT_INDEX_FILE` names another index than usual, which we use too.
     """
     index = os.environ.get("GIT_INDEX_FILE")
-    _git(root, "rev-parse", "--git-dir")  # without a repository, git diff would go on and compare files
+    _git(root, "rev-parse", "--git-dir")  # outside a repository, git diff would compare files instead
     changes = _git(
         root, "diff", "--cached", "--raw", "--no-abbrev", "--no-renames", "--no-relative", "--diff-filter=ACMRT",
         extra_env={"GIT_INDEX_FILE": str(Path(index).absolute())} if index else None,
@@ -211,7 +211,7 @@ def scan_index(root: Path, needles: Needles) -> tuple[Leak, ...]:
 
 
 def scan_history(root: Path, needles: Needles) -> tuple[Leak, ...]:
-    """Every object that git has, also those that no branch reaches any more: files, names, messages.
+    """Search every git object, even those that no branch reaches any more: files, names, messages.
 
     A blob is reported once, with the line of the first occurrence.
     """
@@ -225,13 +225,13 @@ def scan_history(root: Path, needles: Needles) -> tuple[Leak, ...]:
     for (name, thing), line in sorted(lines.items()):
         commit, path = origins.get(thing.id, ("", ""))
         place = f"{commit}:{shown(needles, path)}" if commit else f"{thing.kind} {thing.id[:12]}"
-        # A file that is named after a secret stands in every version of its folder: one of them is enough.
+        # A file named after a secret is in every version of its folder: one finding is enough.
         found.setdefault((name, "tree" if thing.kind == "tree" else thing.id), Leak(name, place, "history", line))
     return folded(found.values())
 
 
 def _origins(root: Path, blobs: set[str]) -> dict[str, tuple[str, str]]:
-    """For each blob that a branch or tag has: the first commit with it, and its path there."""
+    """Return, for each blob that a branch or tag has, the first commit with it and its path there."""
     if not blobs:
         return {}
     commits = _git(root, "rev-list", "--all", "--topo-order", "--reverse")
@@ -255,7 +255,7 @@ class _Object(NamedTuple):
 
 
 def _objects(checked: str) -> Iterator[_Object]:
-    """From what `cat-file --batch-check` says; a submodule's commit is `missing`, because it is elsewhere."""
+    """Parse the output of `cat-file --batch-check`, skipping `missing` objects such as a submodule's commit."""
     for line in checked.split("\n"):
         match line.split(" "):
             case [name, kind, size]:
@@ -263,9 +263,9 @@ def _objects(checked: str) -> Iterator[_Object]:
 
 
 def _contents(root: Path, objects: Iterable[_Object]) -> Iterator[tuple[_Object, bytes]]:
-    """The objects' contents, in which every byte that is not UTF-8 has become U+FFFD: no secret has such a byte.
+    """Yield the objects' contents, with every non-UTF-8 byte replaced by U+FFFD: no secret has such a byte.
 
-    `run` hands over text, so git's own framing by size does not hold; a mark that nobody can know stands between.
+    `run` returns text, so git's own framing by size does not hold; an unpredictable mark separates the objects instead.
     """
     for batch in _batches(objects):
         known = {thing.id: thing for thing in batch}
@@ -299,32 +299,32 @@ def _in_file(needles: Needles, path: str, stream: IO[bytes], kind: str) -> Itera
 
 
 def shown(needles: Needles, path: str) -> str:
-    """A path on one line: what a terminal would not print as it is, is escaped; a secret is masked."""
+    """Format a path on one line, with unprintable characters escaped and secrets masked."""
     text = needles.mask(path)
     return text if text.isprintable() else repr(text)[1:-1]
 
 
 def folded(found: Iterable[Leak]) -> tuple[Leak, ...]:
-    """In order of name, file and line, each once."""
+    """Sort by name, file and line, and remove duplicates."""
     return tuple(sorted(set(found), key=lambda one: (one.name, one.place.removesuffix(f":{one.line}"), one.line)))
 
 
 def _git(root: Path, *words: str, stdin: bytes = b"", extra_env: Mapping[str, str] | None = None) -> str:
-    """What a git command says: the objects as they are, names in C quotes, which text can carry byte by byte."""
+    """Return a git command's output: objects unreplaced, and paths in C quotes, which preserve every byte as text."""
     argv = ["git", "--no-replace-objects", "-c", "core.quotePath=true", "-C", str(root), *words]
     completed = run(argv, stdin=stdin, extra_env=extra_env)
     if not completed.ok:
-        # An error shows a tool's last words, and git's stdout may be the secret itself.
+        # An error shows a tool's last lines, and git's stdout may be the secret itself.
         dataclasses.replace(completed, stdout=Captured("")).require(f"git {words[0]}")
     return completed.stdout.raw
 
 
 def _change(line: str) -> tuple[str, str]:
-    """The new blob and the path, from a line such as `:100644 100644 OLD NEW M<tab>path`."""
+    """Parse the new blob and the path from a line such as `:100644 100644 OLD NEW M<tab>path`."""
     fields, _, path = line.partition("\t")
     return fields.split(" ")[3], _unquoted(path)
 
 
 def _unquoted(path: str) -> str:
-    """A path as git writes it: in C quotes, whose escapes are those of Python too, if anything in it is special."""
+    """Decode a path from git's output: one with special characters is in C quotes, with the escapes of Python."""
     return os.fsdecode(ast.literal_eval("b" + path)) if path.startswith('"') else path

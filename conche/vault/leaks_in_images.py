@@ -1,4 +1,4 @@
-"""The search of an image: every layer, also for files that a later layer removed, and its configuration and history."""
+"""Searches an image: every layer, including files that a later layer removed, and its configuration and history."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["scan_image"]
 
 
 def scan_image(engine: Engine, reference: str, needles: Needles) -> tuple[Leak, ...]:
-    """One image of the engine: every layer, with what later layers removed, and the configuration with its history.
+    """Search an image of the engine: all layers, even what later ones removed, and the configuration with its history.
 
     Raises:
         NotFound: the engine has no such image.
@@ -40,7 +40,7 @@ def scan_image(engine: Engine, reference: str, needles: Needles) -> tuple[Leak, 
 
 
 def _in_saved(saved: Path, reference: str, needles: Needles) -> tuple[Leak, ...]:
-    """From the file that `docker image save` wrote, of an engine of any age."""
+    """Search the file written by `docker image save`, in the format of any engine, old or new."""
     places: set[tuple[str, str]] = set()
     with tarfile.open(saved) as archive:
         [image] = json.loads(_member(archive, "manifest.json").read())
@@ -49,7 +49,7 @@ def _in_saved(saved: Path, reference: str, needles: Needles) -> tuple[Leak, ...]
         layers = image["Layers"] or []
         for number, layer in enumerate(layers, start=1):
             places |= {(name, f"layer {number} {path}") for name, path in _in_layer(_member(archive, layer), needles)}
-        # The OCI layout has more, such as attestations, which hold build arguments.
+        # The OCI layout has more blobs, such as attestations, which contain build arguments.
         named = {image["Config"], *layers}
         for member in archive:
             if member.isfile() and member.name.startswith("blobs/") and member.name not in named:
@@ -64,7 +64,7 @@ def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
 
 
 def _in_layer(compressed: IO[bytes], needles: Needles) -> Iterator[tuple[str, str]]:
-    """Names of secrets with the paths they stand in. The layer is searched whole, and listed only if there is need."""
+    """Yield secrets' names with the paths they occur in; the layer is searched whole, and listed only on a hit."""
     magic = compressed.read(4)
     compressed.seek(0)
     if magic == b"\x28\xb5\x2f\xfd":
@@ -76,7 +76,7 @@ def _in_layer(compressed: IO[bytes], needles: Needles) -> Iterator[tuple[str, st
         return
     layer.seek(0)
     with tarfile.open(fileobj=layer) as files:
-        # A member's offset is that of its header, so a name that holds a secret is the member's too.
+        # A member's offset is its header's, so a secret in its name is attributed to it too.
         starts = [(member.offset, member.name) for member in files]
     for hit in hits:
         after = bisect.bisect_right(starts, hit.offset, key=lambda start: start[0])
@@ -84,7 +84,7 @@ def _in_layer(compressed: IO[bytes], needles: Needles) -> Iterator[tuple[str, st
 
 
 def _strings(value: Any, where: str) -> Iterator[tuple[str, str]]:
-    """Every string in a JSON document, keys too, with where it stands, such as `.config.Env[0]`."""
+    """Yield every string in a JSON document, including keys, with its place, such as `.config.Env[0]`."""
     if isinstance(value, str):
         yield where, value
     elif isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The search of logs: what the containers of every environment have written, and the files below logs/."""
+"""Searches logs: the output of every environment's containers, and the files below logs/."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from conche.vault.leaks import UNREADABLE, Leak, Needles, folded, shown
 __all__ = ["FOLDER", "scan_container_logs", "scan_log_files"]
 
 FOLDER = "logs"
-"""Where log files stand in a checkout; git ignores it, so that the search of the checkout passes it over."""
+"""The folder of log files in a checkout; git ignores it, so the search of the checkout skips it."""
 
 
 def scan_container_logs(stack: Stack, needles: Needles) -> tuple[Leak, ...]:
-    """The logs of the containers of every environment, running or not, tried or run once, as far as engines keep them.
+    """Search the logs of every environment's containers, running or not, including trials and one-offs.
 
-    stdout and stderr are searched apart, because one may be written in the middle of a value on the other; a finding
-    has the line of its own stream. What cannot be asked is reported as `UNREADABLE`.
+    stdout and stderr are searched separately, because either may interrupt a value on the other; a finding has the line
+    within its own stream. What cannot be read is reported as `UNREADABLE`.
     """
     found: list[Leak] = []
     for name, environment in stack.environments.items():
@@ -44,7 +44,7 @@ def scan_container_logs(stack: Stack, needles: Needles) -> tuple[Leak, ...]:
 
 
 def _on_swarm(engine: Engine, name: str, project: str, needles: Needles) -> Iterator[Leak]:
-    """The tasks of this node; what those of others have written only their own engines keep."""
+    """Search this node's tasks; the logs of tasks on other nodes are kept only by those nodes' engines."""
     for service, container in task_containers.of_stack(engine, project):
         yield from _of_container(engine, container, f"{name} {service}", needles)
     for node in swarm.others(engine):
@@ -59,12 +59,12 @@ def _of_container(engine: Engine, container: containers.Container, service: str,
             for hit in needles.hits(io.BufferedReader(written)):
                 yield Leak(hit.name, f"{place}:{hit.line}", "log", hit.line)
         except ConcheError:
-            # A logging driver such as syslog keeps nothing that could be read here.
+            # A logging driver such as syslog keeps nothing that can be read here.
             yield Leak(UNREADABLE, place, "log")
 
 
 def scan_log_files(root: Path, needles: Needles) -> tuple[Leak, ...]:
-    """The files below logs/, also those that were rotated and compressed with gzip; links are not followed."""
+    """Search the files below logs/, including rotated ones compressed with gzip; links are not followed."""
     found: list[Leak] = []
     for path in sorted((root / FOLDER).rglob("*")):
         if path.is_symlink() or not path.is_file():
@@ -89,7 +89,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 class _Joined(io.RawIOBase):
-    """Pieces of bytes, as they come, as one stream."""
+    """Joins pieces of bytes into one stream, as they arrive."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces

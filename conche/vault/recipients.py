@@ -1,4 +1,4 @@
-"""New identities, and recipients that the encrypted file and .sops.yaml name together."""
+"""Creates key files, and writes the recipients of the encrypted file to .sops.yaml."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from conche.vault.keys import Key
 __all__ = ["new_key", "write_key", "write_recipients"]
 
 PLAIN = r"\.sops/secrets\.yaml"
-"""Where the plain secrets stand for whoever calls `sops --encrypt` by hand; git ignores the folder."""
+"""The plain secrets of whoever runs `sops --encrypt` by hand; git ignores the folder."""
 
 
 def write_recipients(root: Path, file: Path, recipients: tuple[str, ...]) -> None:
-    """The rule for the encrypted file in .sops.yaml; rules for other files, and what else stands there, are kept.
+    """Write the encrypted file's rule to .sops.yaml, keeping rules for other files and all other content.
 
-    It is also that for the plain file which people encrypt by hand into it: sops asks for a rule of what it reads.
+    The rule also covers the plain file that people encrypt by hand: sops looks for a rule for the file that it reads.
     """
     name = str(file.relative_to(root)).replace(".", r"\.")
     both, alone = f"^({name}|{PLAIN})$", f"^{name}$"
     before = _sops_configuration(root / ".sops.yaml")
     others = [one for one in before.get("creation_rules") or () if one.get("path_regex") not in (both, alone)]
-    # Of several encrypted files, the first one is what people encrypt into by hand.
+    # With several encrypted files, the first is the one that people encrypt by hand.
     taken = any(str(one.get("path_regex")).endswith(f"|{PLAIN})$") for one in others)
     rule = {"path_regex": alone if taken else both, "age": list(recipients)}
-    # sops takes the first rule that fits, so ours is the first.
+    # sops uses the first rule that matches, so ours goes first.
     content = {**before, "creation_rules": [rule, *others]}
     head = "# Who can read the encrypted file; secrets.recipients changes this and the file together.\n"
     write_atomic(root / ".sops.yaml", (head + yaml.safe_dump(content, sort_keys=False)).encode())
 
 
 def _sops_configuration(file: Path) -> dict[str, Any]:
-    """What .sops.yaml says; nothing where it says nothing that sops would understand."""
+    """Return the content of .sops.yaml; empty if sops would not understand it."""
     try:
         said = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
@@ -46,7 +46,7 @@ def _sops_configuration(file: Path) -> dict[str, Any]:
 
 
 def new_key(file: Path) -> Key:
-    """An identity of one's own in a file that nobody else may read."""
+    """Generate a key and write it to a file that nobody else may read."""
     secret, public = keys.generate()
     file.parent.mkdir(mode=0o700, exist_ok=True)
     write_key(file, [secret.reveal()])

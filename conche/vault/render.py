@@ -1,8 +1,8 @@
-"""Writing what containers and tools read: .env, and one file a secret in docker/secrets.
+"""Writes what containers and tools read: .env, and one file per secret in docker/secrets.
 
 Everything is staged in memory first and written by atomic renames. In .env only the marked block is ours: other lines
-stay, unless they assign one of our variables, which would shadow it. In docker/secrets a record says which files we
-wrote: those are removed when their secret is gone, and what anybody else put there stays.
+stay, unless they assign one of our variables, which would shadow it. In docker/secrets a record lists the files we
+wrote: those are removed when their secret is gone, and other people's files stay.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BEGIN = "# --- written by invoke secrets.render: do not edit up to the end mark 
 END = "# --- end of what secrets.render writes ---"
 
 RECORD = ".rendered"
-"""In the folder of secret files: which of them are ours, each with its time and size when we had written it."""
+"""The record in the folder of secret files: which files are ours, with the time and size each had when written."""
 
 WAIT = 10.0
 """Seconds to wait for another command that writes these files."""
@@ -37,9 +37,9 @@ class Rendered:
     """One file as it should be.
 
     Attributes:
-        mode: 0600; 0444 in a folder of 0700 where the owner cannot be given away, so that a container's user reads it.
-        secret: the secret in it, or the password file; empty for .env.
-        services: what has to restart to take it up.
+        mode: 0600; 0444 in a folder of 0700 if we cannot change the owner, so that the container's user can read it.
+        secret: the secret or password file in it; empty for .env.
+        services: services that must restart to pick it up.
     """
 
     path: Path
@@ -51,7 +51,7 @@ class Rendered:
 
     @property
     def state(self) -> str:
-        """created, changed or same: what writing it would do."""
+        """What writing it would do: created, changed or same."""
         if not self.path.exists():
             return "created"
         seen = self.path.stat()
@@ -60,18 +60,18 @@ class Rendered:
         return "same" if same else "changed"
 
     def write(self) -> None:
-        """Put it in place; private from its creation."""
+        """Write the file, private from its creation."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.secret:
             self.path.parent.chmod(0o700)
-        # What a killed command had not renamed yet; mkstemp's names are eight characters longer.
+        # Remove what a killed command has not renamed; mkstemp's names are eight characters longer.
         for half in self.path.parent.glob(f".{self.path.name}.{'?' * 8}"):
             half.unlink(missing_ok=True)
         write_atomic(self.path, self.content, mode=self.mode, owner=self.owner)
 
 
 def write(root: Path, section: Secrets, staged: Iterable[Rendered], gone: Iterable[Path] = ()) -> None:
-    """Put what is staged in place, remove what is gone, and record what is ours; one command at a time."""
+    """Write the staged files, remove those in `gone`, and record which are ours; one command at a time."""
     folder, locks = root / section.folder, root / ".sops"
     locks.mkdir(mode=0o700, exist_ok=True)
     with lock("render", "writing secrets", folder=locks, wait=WAIT):
@@ -89,13 +89,13 @@ def write(root: Path, section: Secrets, staged: Iterable[Rendered], gone: Iterab
 
 
 def left_over(root: Path, section: Secrets, staged: Iterable[Rendered]) -> list[Path]:
-    """Files that we wrote for what is no longer there, and that nobody has changed since."""
+    """Return the files that we wrote, that nobody has changed since, and that are not staged any more."""
     wanted = {one.path for one in staged}
     return [path for path in _ours(root / section.folder) if path not in wanted]
 
 
 def _ours(folder: Path) -> list[Path]:
-    """The files that we wrote and nobody has changed.
+    """Return the files that we wrote and nobody has changed.
 
     Raises:
         WrittenByNewer: a later version wrote them.
@@ -115,10 +115,10 @@ def _seen(path: Path) -> list[int]:
 
 
 def stage(root: Path, section: Secrets, values: Mapping[str, Secret], *, env: bool, files_: bool) -> list[Rendered]:
-    """What should be written for these values; nothing is.
+    """Return the files that should be written for these values, without writing any.
 
     Raises:
-        Refused: a value cannot stand in .env.
+        Refused: a value cannot be written to .env.
     """
     present = {name: value for name, value in values.items() if value.reveal() not in PLACEHOLDERS}
     staged = [_dotenv(root / ".env", section, present)] if env else []
@@ -126,13 +126,13 @@ def stage(root: Path, section: Secrets, values: Mapping[str, Secret], *, env: bo
 
 
 def _kept_empty(root: Path, section: Secrets) -> dict[str, Secret]:
-    """Those of the optional secrets without a value whose file is there: a running container may have it mounted."""
+    """Return empty values for optional secrets whose file exists: a running container may have it mounted."""
     there = [name for name in section.declared if (root / section.folder / f"{name}.txt").exists()]
     return emptied(root, section, there)
 
 
 def emptied(root: Path, section: Secrets, names: Iterable[str]) -> dict[str, Secret]:
-    """An empty value for each of the optional secrets that have none: their file is mounted, and has to be there.
+    """Return an empty value for each optional secret of `names`: its file is mounted, so it has to exist.
 
     A file that somebody else has put there is left out, and so left alone.
     """
@@ -144,7 +144,7 @@ def emptied(root: Path, section: Secrets, names: Iterable[str]) -> dict[str, Sec
 
 
 def files(root: Path, section: Secrets, values: Mapping[str, Secret]) -> list[Rendered]:
-    """The secret files of these values, without a newline at their end, and the password files made of them."""
+    """Stage the secret files of these values, without a trailing newline, and the password files made from them."""
     folder = root / section.folder
     plain = [
         _file(folder, name, section.declared[name], value.reveal().encode())
@@ -175,7 +175,7 @@ def _dotenv(path: Path, section: Secrets, values: Mapping[str, Secret]) -> Rende
 
 
 def _others(text: str, names: set[str]) -> list[str]:
-    """The lines of a .env that are not ours."""
+    """Return the lines of a .env that are not ours."""
     kept, inside = [], False
     for line in text.removesuffix("\n").split("\n"):
         if line in (BEGIN, END):

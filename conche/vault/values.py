@@ -1,6 +1,6 @@
-"""The one way for the rest of the toolkit to get secrets: decrypted once, in memory, as `Secret`s.
+"""The only way for the rest of the toolkit to get secrets: decrypted once, in memory, as `Secret`s.
 
-Without a key an unprotected environment gets values of its own, made once and kept (0600) in the user's state folder; a
+Without a key an unprotected environment gets generated development values, kept (0600) in the user's state folder; a
 protected one refuses.
 """
 
@@ -39,17 +39,17 @@ __all__ = [
 ]
 
 PLACEHOLDERS = frozenset({"", "your_key_here", "your_token_here", "changeme", "change_me", "todo", "xxx"})
-"""Values that stand for one that is still to come."""
+"""Values that count as not set yet."""
 
 LONGEST_VARIABLE = 32 * 4096
-"""Bytes of one variable with its name, `=` and a NUL, beyond which Linux starts no program (execve(2))."""
+"""The most bytes of one variable, with its name, `=` and a NUL, with which Linux starts a program (execve(2))."""
 
 _ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789"
-"""No sign that Compose, dotenv or a shell reads as more than itself, and none that a person mistakes for another."""
+"""Only characters that are not special to Compose, dotenv or a shell, and that people do not confuse."""
 
 
 def open_store(stack: Stack, root: Path) -> Store:
-    """The encrypted file of a stack; of several, the first that the key here opens.
+    """Return a stack's encrypted file; of several, the first that the present key opens.
 
     Raises:
         Refused: stack.yaml declares no secrets.
@@ -67,7 +67,7 @@ def open_store(stack: Stack, root: Path) -> Store:
 
 
 def _places(section: Secrets, file: Path) -> dict[str, tuple[str, ...]]:
-    """Where secrets stand in a file, but those that stand under their own name: in dotenv it is their variable's."""
+    """Return name -> place, for secrets not stored under their own name; dotenv stores them under their variable's."""
     by_variable = form_of(file.name) == "dotenv"
     return {
         name: tuple(one.path.split(".")) if one.path else (one.variable(name),)
@@ -77,7 +77,7 @@ def _places(section: Secrets, file: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _opens(store: Store) -> bool:
-    """Whether the key that is here is a recipient of a file."""
+    """Return whether the present key is a recipient of a file."""
     try:
         store.key()
     except (KeyUnusable, Refused):
@@ -86,39 +86,39 @@ def _opens(store: Store) -> bool:
 
 
 def opened(stack: Stack, root: Path) -> tuple[Secrets, Store]:
-    """What the stack declares, and its encrypted file; `Refused` like `open_store`."""
+    """Return the stack's declared secrets and its encrypted file; raises `Refused` like `open_store`."""
     store = open_store(stack, root)
     assert stack.secrets is not None
     return stack.secrets, store
 
 
 def called(name: str, known: Iterable[str]) -> str:
-    """How an unknown name is spoken of: as it was typed only where it is a slip of a known one.
+    """Quote an unknown name for an error message only if it resembles a known one.
 
-    A person pastes the value where the name belongs, and an error is kept in logs.
+    People paste the value where the name belongs, and errors are kept in logs.
     """
     meant = did_you_mean(name, known)
     return f"{name!r}.{meant}" if meant else "of that name."
 
 
 def how_to_declare(names: Iterable[str]) -> str:
-    """What to do about names that are in the encrypted file and not in stack.yaml."""
+    """Say what to do about names that are in the encrypted file but not in stack.yaml."""
     said = ", ".join(f"{name}: {{}}" for name in names)
     return f"invoke secrets.declare --all    # or under secrets.declared in stack.yaml: {said}"
 
 
 def used_by(section: Secrets, environment: str) -> dict[str, SecretDeclaration]:
-    """The declared secrets that an environment uses."""
+    """Return the declared secrets that an environment uses."""
     return {n: d for n, d in section.declared.items() if not d.environments or environment in d.environments}
 
 
 def for_environment(
     stack: Stack, root: Path, environment: str, say: Callable[[str], None], *, create: bool = True
 ) -> dict[str, Secret]:
-    """The secrets of an environment, by name; placeholders count as absent.
+    """Return the secrets of an environment, by name; placeholders count as absent.
 
     Args:
-        create: without a key, make the development values that are not there yet; without it nothing is written.
+        create: if there is no key, generate the missing development values; otherwise nothing is written.
 
     Raises:
         KeyUnusable: exit code 8; a protected environment without a usable key, or with the demonstration key.
@@ -154,10 +154,10 @@ def require_with(stack: Stack, environment: str, profiles: str, values: Mapping[
     """Refuse an environment whose Compose profiles need a secret that has no value.
 
     Args:
-        profiles: as `COMPOSE_PROFILES` has them.
+        profiles: the value of `COMPOSE_PROFILES`.
 
     Raises:
-        Refused: with what sets them.
+        Refused: with the commands that set the missing secrets.
     """
     if stack.secrets is None:
         return
@@ -174,10 +174,10 @@ def require_with(stack: Stack, environment: str, profiles: str, values: Mapping[
 
 
 def variables(section: Secrets, values: Mapping[str, Secret]) -> dict[str, Secret]:
-    """The values that go into the environment, by variable.
+    """Return the values that go into the environment, by variable.
 
     Raises:
-        Refused: an environment cannot hold a value.
+        Refused: a value does not fit into an environment.
     """
     declared = section.declared
     for name, value in values.items():
@@ -186,7 +186,7 @@ def variables(section: Secrets, values: Mapping[str, Secret]) -> dict[str, Secre
 
 
 def require_holdable(name: str, declared: SecretDeclaration, value: Secret) -> None:
-    """Refuse a value that is meant for the environment, and that no process could be started with."""
+    """Refuse a value for the environment with which no process could be started."""
     if "env" not in declared.outputs:
         return
     size = len(f"{declared.variable(name)}={value.reveal()}".encode()) + 1
@@ -201,12 +201,12 @@ def require_holdable(name: str, declared: SecretDeclaration, value: Secret) -> N
 
 
 def demonstrates(store: Store, section: Secrets) -> bool:
-    """Whether the demonstration key can read the file."""
+    """Return whether the demonstration key can read the file."""
     return bool(set(store.document().recipients) & set(section.demonstration))
 
 
 def make(kind: str | None) -> Secret:
-    """A new random value."""
+    """Generate a random value."""
     if kind == "password":
         return Secret("".join(random.choice(_ALPHABET) for _ in range(24)))
     return Secret(random.token_hex({"hex16": 16, "hex20": 20}.get(kind or "", 32)))
@@ -249,10 +249,10 @@ def _development(
 
 
 def _kept(file: Path) -> dict[str, Secret]:
-    """The development values made before; none where the file cannot be read.
+    """Return the development values generated before; none if the file cannot be read.
 
     Raises:
-        WrittenByNewer: a later version keeps them there.
+        WrittenByNewer: a later version has written the file.
     """
     try:
         known = DEVELOPMENT.entries(json.loads(file.read_text()), "values", str(file))
