@@ -1,1 +1,1 @@
-"""Secrets: SOPS and age, without the ways to lose or leak them."""
+"""The secrets commands: SOPS and age, safe against losing or leaking secrets."""

@@ -17,7 +17,7 @@ __all__ = ["backup_key"]
 
 
 def backup_key(call: Invocation, path: str) -> Outcome:
-    """A copy of the key, encrypted to a passphrase that is asked for or read from a pipe."""
+    """Write a copy of the key, encrypted with a passphrase that is asked for or read from a pipe."""
     key = keys.require(call.root)
     target = Path(path).expanduser()
     if target.exists():

@@ -1,4 +1,4 @@
-"""secrets.check: the encrypted file against its declaration, the checkout and the key."""
+"""invoke secrets.check: compares the encrypted file with its declaration, the checkout and the key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["check"]
 
 
 def check(call: Invocation) -> Outcome:
-    """The file against its declaration and the checkout; without a key what can be seen without one."""
+    """Check the file against its declaration and the checkout; without a key, only what needs none."""
     section, store = opened(call.stack, call.root)
     found = [*_without_key(call, section, store)]
     key = keys.find(call.root)
@@ -69,7 +69,7 @@ def _without_key(call: Invocation, section: Secrets, store: Store) -> Iterator[P
 
 
 def _rolled_back(call: Invocation, found: EncryptedFile, store: Store) -> Iterator[Problem]:
-    """A whole file of an earlier time is valid in itself: only something outside it, here git, tells that it is old."""
+    """Detect an older file put in place: it is valid by itself, so only something outside it, here git, reveals it."""
     name = str(store.file.relative_to(call.root))
     shown = run(["git", "-C", str(call.root), "show", f"HEAD:./{name}"], timeout=60)
     try:
@@ -85,7 +85,7 @@ def _rolled_back(call: Invocation, found: EncryptedFile, store: Store) -> Iterat
 
 
 def _tracked(call: Invocation, section: Secrets) -> Iterator[Problem]:
-    """Plaintext that git tracks, or would."""
+    """Find plaintext that git tracks or does not ignore."""
     private = [".env", str(keys.DEFAULT_FILE), *(str(section.folder / f"{name}.txt") for name in section.declared)]
     listed = run(["git", "-C", str(call.root), "ls-files", "-z", "--", *private], timeout=60)
     for path in filter(None, listed.stdout.raw.split("\0")) if listed.ok else ():
@@ -107,7 +107,7 @@ def _loose(call: Invocation, section: Secrets) -> Iterator[Problem]:
 
 
 def _profiles(call: Invocation, declared: SecretDeclaration) -> list[tuple[str, ...]]:
-    """The Compose profiles of each environment that uses a secret."""
+    """Return the Compose profiles of each environment that uses a secret."""
     environments = call.stack.environments
     return [environments[name].profiles for name in declared.environments or environments if name in environments]
 
@@ -136,7 +136,7 @@ def _deliverable(name: str, declared: SecretDeclaration, value: Secret) -> bool:
 
 
 def _stale(call: Invocation, section: Secrets, values: Mapping[str, Secret]) -> Iterator[Problem]:
-    """Rendered files that are there and not what they should be."""
+    """Find existing rendered files that are not as they should be."""
     declared = section.declared
     writable = {n: v for n, v in values.items() if n not in declared or _deliverable(n, declared[n], v)}
     staged = render.stage(call.root, section, writable, env=True, files_=True)
@@ -150,7 +150,7 @@ def _stale(call: Invocation, section: Secrets, values: Mapping[str, Secret]) -> 
     known = {one.path for one in staged} | set(ours)
     for path in (call.root / section.folder / f"{name}.txt" for name in (*section.declared, *section.htpasswd)):
         if path not in known and path.exists() and path.stat().st_size:
-            # Nobody else has that value: it is taken in, and not thrown away.
+            # The value may exist nowhere else, so suggest storing it rather than deleting the file.
             made_of = section.htpasswd.get(path.stem)
             wanted = f"{made_of.password}" if made_of else f"{path.stem} --from-file {shlex.quote(str(path))}"
             yield Problem(

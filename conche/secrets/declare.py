@@ -1,4 +1,4 @@
-"""secrets.declare: what the encrypted file has, written into stack.yaml as declarations; the rest stays as it is."""
+"""invoke secrets.declare: adds declarations to stack.yaml for what the encrypted file has, changing nothing else."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def declare(call: Invocation, name: str | None, *, all_: bool) -> Outcome:
         )
     file = call.root / FILE
     before = file.read_text(encoding="utf-8")
-    everywhere = parse(before).secrets  # what is declared for another environment alone is declared, too
+    everywhere = parse(before).secrets  # includes what is declared for other environments only
     assert everywhere is not None
     wanted = [one for one in ([name] if name else names) if one not in everywhere.declared]
     plan = Plan(tuple(Step("declare", f"secret {one}", f"is in {store.file.name}") for one in wanted))
@@ -56,16 +56,16 @@ def declare(call: Invocation, name: str | None, *, all_: bool) -> Outcome:
 
 
 def _place(store: Store, document: EncryptedFile, name: str) -> dict[str, str]:
-    """Where the file has it, unless that is where it would be looked for."""
+    """Return the secret's `path` in the file, unless it is the default one."""
     path = document.paths[name]
     return {} if path == new_path(name, form_of(store.file.name)) else {"path": ".".join(path)}
 
 
 def with_declarations(text: str, declared: Mapping[str, Mapping[str, Any]]) -> str:
-    """A stack file's text with further declarations at the end of those that are there.
+    """Return a stack file's text with declarations added after the existing ones.
 
     Raises:
-        Refused: they stand there in a form that nothing can be added to.
+        Refused: the section is written in a form that cannot be added to.
     """
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     secrets = _below(root, "secrets")
@@ -95,7 +95,7 @@ def _below(node: yaml.Node | None, key: str) -> yaml.Node | None:
 
 
 def _end(node: yaml.MappingNode) -> int:
-    """The number of the line after a block: that of its last value, without the blanks and comments behind it."""
+    """Return the number of the line after a block's last value, before any blank lines and comments that follow."""
     last = node.value[-1][1]
     while isinstance(last, yaml.MappingNode) and last.value and not last.flow_style:
         last = last.value[-1][1]
@@ -110,12 +110,12 @@ def _inserted(lines: Sequence[str], number: int, new: Sequence[str]) -> str:
 
 
 def _flow(body: Mapping[str, Any]) -> str:
-    """A declaration on one line."""
+    """Format a declaration on one line."""
     return yaml.safe_dump(dict(body), default_flow_style=True, sort_keys=False, width=1000).strip()
 
 
 def _said_in_compose(call: Invocation, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """How the Compose files use each: by which variable, and whether as a file."""
+    """Derive declarations from how the Compose files use each secret: by which variable, and whether as a file."""
     files = {call.root / file for one in call.stack.environments.values() for file in one.compose}
     text = "\n".join(_text(file) for file in sorted(files))
     said: dict[str, dict[str, Any]] = {}
@@ -138,7 +138,7 @@ def _text(file: Path) -> str:
 
 
 def _require_meant(text: str, wanted: Sequence[str]) -> None:
-    """See that the new text is a stack file that declares them, before it takes the old one's place."""
+    """Ensure that the new text is a valid stack file that declares them, before it replaces the old one."""
     try:
         section = parse(text).secrets
     except StackInvalid as invalid:

@@ -14,7 +14,7 @@ __all__ = ["diff"]
 
 
 def diff(call: Invocation, revision: str) -> Outcome:
-    """The names that differ from a git revision: + new, - gone, ~ another value."""
+    """List the names that differ from a git revision: + new, - gone, ~ another value."""
     _, store = opened(call.stack, call.root)
     key = keys.require(call.root)
     name = str(store.file.relative_to(call.root))

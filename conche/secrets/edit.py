@@ -1,4 +1,4 @@
-"""secrets.edit: an editor over the values, in memory only, and never a damaged file afterwards."""
+"""invoke secrets.edit: opens the values in an editor, in memory only, and never leaves a damaged file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from conche.vault.values import called, open_store
 __all__ = ["edit"]
 
 AT_ONCE = 2.0
-"""Seconds in which nobody has edited anything."""
+"""Seconds within which nobody can have edited anything."""
 
 HINT = 'If the editor is still open, it does not wait, and has nothing to save to: EDITOR="code --wait", for example.'
 
@@ -35,7 +35,7 @@ QUIET_VIM = ("-n", "-i", "NONE", "-c", "set noundofile")
 
 
 def edit(call: Invocation, name: str | None, *, allow_disk: bool) -> Outcome:
-    """Edit all values, or one; what is saved is checked, and only the difference is written."""
+    """Edit all values, or one; check what is saved, and write only the difference."""
     store = open_store(call.stack, call.root)
     if not at_terminal(sys.stdin) and not os.environ.get("EDITOR"):
         raise Refused(
@@ -88,7 +88,7 @@ def _apply(call: Invocation, store: Store, change: Change, count: int) -> Outcom
 
 
 def _edited(call: Invocation, file: Path) -> dict[str, Secret]:
-    """What the editor has saved, once it is whole; on a terminal it may be mended."""
+    """Return what the editor saved, once it is valid; on a terminal the user may correct it."""
     while True:
         code = interact([*_editor(), str(file)])
         if code:
@@ -121,7 +121,7 @@ def _read(file: Path) -> dict[str, Secret]:
     if not isinstance(node, yaml.MappingNode) or not isinstance(loaded, dict) or not loaded:
         raise Refused("edit-empty", "What was saved has no values; to remove one: invoke secrets.unset NAME.")
     names = [str(key.value) for key, _ in node.value]
-    # By their lines: where a name belongs there may be a value by now.
+    # Errors name lines, not names: the user may have put a value where a name belongs.
     wrong = [
         str(key.start_mark.line + 1)
         for key, value in node.value
@@ -140,7 +140,7 @@ def _written(values: Mapping[str, Secret]) -> str:
 
 
 def _line(name: str, value: str) -> str:
-    """One value as YAML, in letters where those are read back as they were: YAML folds rare line breaks such as NEL."""
+    """Format one value as YAML, unescaped if it is read back unchanged: YAML folds rare line breaks such as NEL."""
     text = str(yaml.safe_dump({name: value}, allow_unicode=True, width=4096))
     if yaml.load(text, Loader=yaml.BaseLoader) == {name: value}:  # noqa: S506 - BaseLoader makes text of everything
         return text
@@ -148,7 +148,7 @@ def _line(name: str, value: str) -> str:
 
 
 def _in_memory(folder: Path) -> bool:
-    """Whether the folder's file system is a tmpfs, by the longest mount point above it (proc(5), mountinfo)."""
+    """Return whether a folder is in memory, by the type of the closest mount at or above it (proc(5), mountinfo)."""
     mounts = {}
     for line in os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).strip().split("\n"):
         before, _, after = line.partition(" - ")

@@ -21,7 +21,7 @@ __all__ = ["encrypt"]
 
 
 def encrypt(call: Invocation, file: str, *, merge: bool, replace: bool) -> Outcome:
-    """Import a YAML, JSON or dotenv file; every value stays the text it is written as."""
+    """Import a YAML, JSON or dotenv file; every value stays the text that is written there."""
     store = open_store(call.stack, call.root)
     assert call.stack.secrets is not None
     values = _plaintext(file)
@@ -31,7 +31,7 @@ def encrypt(call: Invocation, file: str, *, merge: bool, replace: bool) -> Outco
         recipients = declared_recipients(call.root, store.file)
         store.create(values, recipients, keys.require(call.root), replace=replace)
         names = tuple(sorted(values))
-    # The source is to be deleted: what counts is what the file in place gives back.
+    # The user will delete the source, so verify what the file in place gives back.
     _require_kept(store, values)
     undeclared = [name for name in values if name not in call.stack.secrets.declared]
     lines = [f"encrypted: {', '.join(names) or 'nothing new'}"]

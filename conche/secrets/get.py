@@ -1,4 +1,4 @@
-"""invoke secrets.get: a value is shown only where somebody asks for it."""
+"""invoke secrets.get: shows a value only if somebody asks for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["get"]
 
 
 def get(call: Invocation, name: str, *, show: bool, length: bool, fingerprint: bool) -> Outcome:
-    """One value: into a pipe as it is, on a terminal only with `show`."""
+    """Write one value unchanged to a pipe; on a terminal only with `show`."""
     _, store = opened(call.stack, call.root)
     values = store.read()
     if name not in values:
@@ -45,5 +45,5 @@ def get(call: Invocation, name: str, *, show: bool, length: bool, fingerprint: b
 
 
 def _fingerprint(identity: Secret, value: Secret) -> str:
-    """Keyed by the age key: a bare hash of a short value could be searched for."""
+    """Hash a value with the age key: a plain hash of a short value could be found by brute force."""
     return hmac.new(identity.reveal().encode(), value.reveal().encode(), hashlib.sha256).hexdigest()[:16]

@@ -24,7 +24,7 @@ PLACEHOLDER = Secret("your_key_here")
 
 
 def init(call: Invocation, *, generate: bool) -> Outcome:
-    """A key, recipients and values of one's own; takes the demonstration key's place, and nobody else's."""
+    """Create a key, recipients and values; this replaces the demonstration key, but never anybody's own."""
     store = open_store(call.stack, call.root)
     assert call.stack.secrets is not None
     section = call.stack.secrets
@@ -47,7 +47,7 @@ def init(call: Invocation, *, generate: bool) -> Outcome:
     )
     if call.dry_run:
         return Outcome(plan=plan)
-    # Before there is a key that git could take.
+    # Before there is a key that git could add.
     _ignore(call.root)
     key = existing or new_key(key_file)
     values = {n: make(d.generate) if generate and d.generate else PLACEHOLDER for n, d in section.declared.items()}
@@ -68,7 +68,7 @@ def init(call: Invocation, *, generate: bool) -> Outcome:
 
 
 def _own(found: Key | None, section: Secrets) -> Key | None:
-    """The key in place, unless it is the demonstration key, which nobody loses."""
+    """Return the key in place, unless it is the demonstration key, which may be overwritten."""
     everybodys = set(section.demonstration)
     if found is None or not everybodys & set(found.public):
         return found

@@ -14,7 +14,7 @@ __all__ = ["list_"]
 
 
 def list_(call: Invocation) -> Outcome:
-    """The declared and the stored secrets; names need no key, lengths do."""
+    """List the declared and the stored secrets; names need no key, lengths do."""
     section, store = opened(call.stack, call.root)
     stored = store.document().names
     values = store.read() if keys.find(call.root) else None

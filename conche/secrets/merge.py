@@ -1,7 +1,7 @@
-"""secrets.merge: a git merge driver.
+"""invoke secrets.merge: a git merge driver.
 
 Two branches that change different secrets conflict in git on the MAC, and keeping either MAC breaks the file. So the
-three versions are decrypted, merged name by name, and encrypted anew. To switch it on, once in a clone:
+three versions are decrypted, merged name by name, and encrypted again. To enable it, once per clone:
 
     git config merge.sops.driver 'invoke secrets.merge %O %A %B'
     echo 'secrets.enc.yaml merge=sops' >> .gitattributes
@@ -22,7 +22,7 @@ __all__ = ["merge", "three_way"]
 
 
 def merge(call: Invocation, base: str, ours: str, theirs: str) -> Outcome:
-    """Merge `theirs` into `ours`, both from `base`; `ours` is written only when nothing conflicts.
+    """Merge `theirs` into `ours`, both derived from `base`; `ours` is written only if nothing conflicts.
 
     Raises:
         CheckFailed: both sides changed a secret differently.
@@ -45,7 +45,7 @@ def merge(call: Invocation, base: str, ours: str, theirs: str) -> Outcome:
         raise AssertionError("the merged file does not decrypt to what was merged")
     write_atomic(call.root / ours, content)
     changed = sorted(n for n in merged.keys() | values[1].keys() if merged.get(n) != values[1].get(n))
-    # Recipients are not authenticated, so those of the other side are not taken over by a merge.
+    # Recipients are not authenticated, so a merge does not adopt those of the other side.
     foreign = sorted({*other.recipients} ^ {*mine.recipients})
     return Outcome(
         value={"merged": changed, "recipients_differ": foreign},
@@ -58,7 +58,7 @@ def merge(call: Invocation, base: str, ours: str, theirs: str) -> Outcome:
 def three_way(
     base: Mapping[str, Secret], ours: Mapping[str, Secret], theirs: Mapping[str, Secret]
 ) -> tuple[dict[str, Secret], list[str]]:
-    """The merged values, and the names that both sides changed differently."""
+    """Return the merged values, and the names that both sides changed differently."""
     merged: dict[str, Secret] = {}
     conflicts = []
     for name in dict.fromkeys((*ours, *theirs, *base)):

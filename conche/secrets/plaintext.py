@@ -1,7 +1,7 @@
-"""Plaintext that is to be imported: YAML, JSON or dotenv, taken whole or refused with the line that is in the way.
+"""Reads plaintext to import: YAML, JSON or dotenv, accepted whole or refused with the offending line.
 
-The source may be deleted afterwards, so nothing in it is guessed at and nothing passed over. A name may be said, since
-it will stand in clear in the encrypted file; where no name can be told from a value, only the line is.
+The source may be deleted afterwards, so nothing in it is guessed or skipped. Errors may show a name, which will be in
+clear in the encrypted file too; if a name cannot be told from a value, they show only the line.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["read"]
 _VARIABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 _SWALLOWED = re.compile(r"\n[ \t]*(?:export[ \t]+)?(?:[A-Za-z_]\w*=[^=\s]|[A-Z_][A-Z0-9_]*=\Z)")
-"""What looks like the next variable, inside a quoted value: the closing quote of the first one is missing."""
+"""Text like a further variable inside a quoted value: the value's closing quote is missing."""
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -36,7 +36,7 @@ _TEXT = "tag:yaml.org,2002:str"
 
 @dataclass(frozen=True)
 class _Entry:
-    """One name with its value, and where it stands: `line 3`, or in JSON `entry 3`."""
+    """One name with its value and its place: `line 3`, or in JSON `entry 3`."""
 
     where: str
     name: str
@@ -44,13 +44,13 @@ class _Entry:
 
 
 def read(content: bytes, file: str) -> dict[str, Secret]:
-    """The values of a plaintext file, each as the text it is written as: 007 stays 007.
+    """Return the values of a plaintext file, each as the text that is written there: 007 stays 007.
 
     Args:
         file: its name, which tells the format: `.env…` and `….env` are dotenv, `….json` is JSON, the rest is YAML.
 
     Raises:
-        Refused: a part of it cannot be taken as it is.
+        Refused: a part of it cannot be taken unchanged.
     """
     text = _text(content, file)
     if file.endswith(".json"):
@@ -67,7 +67,7 @@ def read(content: bytes, file: str) -> dict[str, Secret]:
 
 def _check(entries: list[_Entry], file: str) -> None:
     if wrong := [entry.where for entry in entries if not NAME.fullmatch(entry.name)]:
-        # Not repeated: in a file that is not what it should be, a value stands where a name belongs.
+        # The names are not repeated: in a malformed file, a value may be where a name belongs.
         raise Refused(
             "secret-name-unusable",
             f"{file} has what cannot be the name of a secret: {', '.join(wrong)}. Nothing was written.",
@@ -90,7 +90,7 @@ def _places(entries: Iterable[_Entry], name: str) -> str:
 
 
 def _text(content: bytes, file: str) -> str:
-    """UTF-8, whatever the locale is; the mark that Windows puts first is no part of it. UTF-16 shows by its NULs."""
+    """Decode UTF-8, whatever the locale, without Windows' byte order mark; UTF-16 is detected by its NULs."""
     wrong, text = content.find(b"\0"), ""
     try:
         text = content.decode("utf-8-sig")
@@ -118,14 +118,14 @@ def _dotenv(text: str, file: str) -> Iterator[_Entry]:
 
 
 def _line(binding: Binding) -> int:
-    """Where it begins; the parser counts the empty lines before it to it."""
+    """Return the line where a binding begins; the parser includes the empty lines before it."""
     text = binding.original.string
     return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
 
 
 def _json(text: str, file: str) -> Iterator[_Entry]:
     try:
-        # A list of pairs, so that a name that is there twice is seen.
+        # A list of pairs, so that repeated names are noticed.
         loaded = json.loads(text, object_pairs_hook=_Pairs)
     except json.JSONDecodeError as error:
         raise _refused(file, f"is not JSON in line {error.lineno}") from None
@@ -141,14 +141,14 @@ def _json(text: str, file: str) -> Iterator[_Entry]:
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """A JSON object."""
+    """A JSON object as pairs, distinct from a JSON array."""
 
 
 def _yaml(text: str, file: str) -> Iterator[_Entry]:
     try:
         node = yaml.compose(text, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError) as error:
-        # Its message would repeat the line, and with it a value.
+        # Its message would repeat the line, which may hold a value.
         raise _refused(file, f"is not YAML{_marked(error, text)}") from None
     if not isinstance(node, yaml.MappingNode):
         hint = "; a file of NAME=value is called ….env" if _SWALLOWED.search(f"\n{text}") else ""
@@ -161,7 +161,7 @@ def _yaml(text: str, file: str) -> Iterator[_Entry]:
 
 
 def _is_text(node: yaml.Node) -> bool:
-    """A scalar without a tag such as !!binary, which means something else than what is written."""
+    """Return whether a node is a scalar without a tag such as !!binary, which would change the meaning of its text."""
     return isinstance(node, yaml.ScalarNode) and node.tag == _TEXT
 
 

@@ -12,7 +12,7 @@ __all__ = ["render"]
 
 
 def render(call: Invocation, *, check: bool, env_only: bool, files_only: bool) -> Outcome:
-    """Write .env and docker/secrets/*.txt; with `check` only tell what is stale (exit code 1)."""
+    """Write .env and docker/secrets/*.txt; with `check` only report what is stale (exit code 1)."""
     if env_only and files_only:
         raise Refused("options-exclude-each-other", "--env-only and --files-only exclude each other.")
     store = open_store(call.stack, call.root)

@@ -19,9 +19,9 @@ __all__ = ["rotate"]
 
 
 def rotate(call: Invocation, *, identity: bool, finish: bool) -> Outcome:
-    """A new data key; with `identity` a new age key beside the old one, with `finish` the old one goes."""
+    """Rotate the data key; with `identity` also add a new age key, with `finish` then remove the old one."""
     store = open_store(call.stack, call.root)
-    # What an identity of ours is in one of the two lists only was left so by a kill, and is put right now.
+    # If a kill has left one of our identities in only one of the two lists, it is put right below.
     store.require_writable(moving=store.key().public if identity else ())
     if call.dry_run:
         return Outcome(plan=Plan((Step("rotate", f"file {store.file.name}", "asked for"),)))
@@ -36,7 +36,7 @@ def rotate(call: Invocation, *, identity: bool, finish: bool) -> Outcome:
 
 
 def _new_identity(call: Invocation, store: Store, *, finish: bool) -> Outcome:
-    """Add, prove, and only then remove: at no moment is there a file that no kept key can read."""
+    """Add, prove, and only then remove, so that a kept key can read the file at every moment."""
     key_file = call.root / DEFAULT_FILE
     held = store.key()
     if held.source != str(key_file):
@@ -65,21 +65,21 @@ def _new_identity(call: Invocation, store: Store, *, finish: bool) -> Outcome:
 
 
 def _everywhere(call: Invocation, store: Store) -> set[str]:
-    """The recipients that the file and .sops.yaml agree on."""
+    """Return the recipients that both the file and .sops.yaml have."""
     return {*store.document().recipients} & {*declared_recipients(call.root, store.file)}
 
 
 def _with_another(call: Invocation, store: Store, key_file: Path, old: Key) -> Key:
-    """The key file with a new identity at its end, which is a recipient and has been seen to decrypt.
+    """Append a new identity to the key file, make it a recipient, and prove that it decrypts.
 
-    An identity that a killed command has put there, and made a recipient in the file only, is that new one.
+    If a killed command has added an identity that is a recipient in the encrypted file only, continue with that one.
     """
     *_, last = old.identities.reveal().splitlines()
     found = store.document().recipients
     begun = len(old.public) > 1 and old.public[-1] in found and old.public[-1] not in _everywhere(call, store)
     secret, public = (Secret(last), old.public[-1]) if begun else keys.generate()
     both = [*old.identities.reveal().splitlines(), *([] if begun else [secret.reveal()])]
-    # Both keys are on the disk before the first recipient changes, so a kill at any step leaves a usable one.
+    # Both keys are on disk before the first recipient changes, so a kill at any step leaves a usable one.
     write_key(key_file, both)
     store.rotate("rotate --identity: add", add=public, prove=Key(old.source, secret, (public,)))
     write_recipients(call.root, store.file, store.document().recipients)

@@ -10,7 +10,7 @@ __all__ = ["rotate_value"]
 
 
 def rotate_value(call: Invocation, name: str, *, from_file: str | None) -> Outcome:
-    """A new value for one secret: made here where it can be, else asked for."""
+    """Give one secret a new value: generated if its declaration says how, else asked for."""
     assert call.stack.secrets is not None
     declared = call.stack.secrets.declared.get(name)
     made = declared is not None and declared.generate is not None and from_file is None

@@ -14,11 +14,11 @@ from conche.vault.values import called, open_store, variables
 __all__ = ["run"]
 
 NEVER_SET = ("PATH", "HOME", "SHELL", "IFS", "PYTHONPATH", "PYTHONHOME")
-"""Variables that decide what a command is; a secret of such a name is refused."""
+"""Variables that determine what a command runs; a secret under such a name is refused."""
 
 
 def run(call: Invocation, *, only: str | None) -> Outcome:
-    """Become the command after `--`, with the secrets in its environment and no key."""
+    """Become the command after `--`, with the secrets in its environment but no key."""
     if not call.remainder:
         raise Refused("no-command", "Nothing stands after `--`.", next_command="invoke secrets.run -- env")
     store = open_store(call.stack, call.root)

@@ -1,4 +1,4 @@
-"""secrets.scan: the real values, wherever they should not be."""
+"""invoke secrets.scan: finds the real values wherever they should not be."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["scan"]
 
 
 def scan(call: Invocation, *, staged: bool, history: bool, image: list[str], logs: bool) -> Outcome:
-    """Look for every value, and for age keys; says where and which, never what. Exit code 1 when something is found."""
+    """Search for every value and for age keys; show which and where, never the value. Exit with 1 on findings."""
     section, _ = opened(call.stack, call.root)
     values = every_value(call) if keys.find(call.root) else {}
     real = {name: value for name, value in values.items() if value.reveal() not in PLACEHOLDERS}

@@ -19,7 +19,7 @@ __all__ = ["set_"]
 def set_(
     call: Invocation, name: str, *, from_file: str | None, generate: bool, raw: bool, kind: str = "set"
 ) -> Outcome:
-    """One value, from a prompt, a pipe, a file, or made here; never from the command line."""
+    """Set one value from a prompt, a pipe or a file, or generate it; never take it from the command line."""
     store = open_store(call.stack, call.root)
     assert call.stack.secrets is not None
     declared = call.stack.secrets.declared.get(name)
@@ -29,7 +29,7 @@ def set_(
             f"stack.yaml declares no secret {called(name, call.stack.secrets.declared)}",
             next_command="invoke secrets.list\ndeclare it under secrets.declared in stack.yaml",
         )
-    # Nobody types a value twice to hear then that there is no key.
+    # Nobody should type a value twice only to learn that there is no key.
     store.require_writable()
     if call.dry_run:
         return Outcome(plan=Plan((Step(kind, f"secret {name}", "asked for"),)))

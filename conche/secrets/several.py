@@ -1,4 +1,4 @@
-"""Encrypted files of single environments: which of them a command is about."""
+"""Chooses among the encrypted files of individual environments."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["every_value", "within"]
 
 
 def within(call: Invocation, environment: str | None) -> Invocation:
-    """The same for the secrets of one environment, in the encrypted file that is its own.
+    """Return the invocation for the secrets of one environment, in that environment's own encrypted file.
 
     Raises:
         NotFound: there is no such environment.
-        Refused: none is named, and there are several encrypted files.
+        Refused: no environment is named, but there are several encrypted files.
     """
     if environment is not None:
         call.environment(environment)
@@ -32,7 +32,7 @@ def within(call: Invocation, environment: str | None) -> Invocation:
 
 
 def every_value(call: Invocation) -> dict[str, Secret]:
-    """The values of every encrypted file, as a command names them; of several files, of those that the key here opens.
+    """Return the values of every encrypted file that the key opens; of several, named `NAME --env ENVIRONMENT`.
 
     Raises:
         KeyUnusable: it opens none.
