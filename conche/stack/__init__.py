@@ -1,7 +1,7 @@
-"""stack.yaml -> `Stack`: one typed, frozen model, read in one place.
+"""Reads stack.yaml into `Stack`: one typed, frozen model.
 
-A bad file is refused with every problem at once, each with its line, its path in the file, the value that stands there,
-what was expected and, where one is close, the word that was probably meant. Sections of other namespaces slot in as
+A bad file is refused with all its problems at once, each with its line, its path in the file, the value found there,
+what was expected and, if a known word is close, the one that was probably meant. Sections of other namespaces are
 further fields of `Stack`.
 """
 

@@ -176,11 +176,11 @@ class Backup(Section):
     components: Mapping[Name, Component] = Field(min_length=1, description="what is in a backup, by name")
 
     def kept(self, kind: Kind) -> Retention:
-        """The retention of a kind: what the file says, else the documented one."""
+        """Return the retention of a kind: the file's, or else the documented default."""
         return self.retention.get(kind, _RETENTION[kind])
 
     def at(self, kind: Kind) -> str:
-        """The cron fields of a kind."""
+        """Return the cron fields of a kind: the file's, or else the default."""
         return self.schedule.get(kind, _SCHEDULE[kind])
 
 

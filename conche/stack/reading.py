@@ -1,4 +1,4 @@
-"""Reading stack.yaml: YAML with its lines, and every problem at once."""
+"""Reads stack.yaml: YAML with line numbers, reporting every problem at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["FILE", "Problem", "StackInvalid", "load", "parse"]
 FILE = "stack.yaml"
 
 MOST_KEYS = 20_000
-"""Keys of a file with its aliases written out; a few lines of nested aliases can mean billions."""
+"""The most keys of a file with its aliases expanded; a few lines of nested aliases can mean billions."""
 
 Path_ = tuple[str | int, ...]
 
@@ -31,9 +31,9 @@ class Problem:
     """One thing wrong with a stack file.
 
     Attributes:
-        line: from 1; 0 where the file as a whole is meant.
-        path: where in the file, for example `environments.dev.port`.
-        message: the value that stands there and what was expected.
+        line: from 1; 0 for the file as a whole.
+        path: place in the file, for example `environments.dev.port`.
+        message: the value found there and what was expected.
     """
 
     line: int
@@ -46,7 +46,7 @@ class Problem:
 
 
 class StackInvalid(Refused):
-    """The stack file is missing or wrong; `problems` has everything that is wrong with it."""
+    """The stack file is invalid; `problems` has everything that is wrong with it."""
 
     def __init__(self, problems: list[Problem], file: Path) -> None:
         count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
@@ -60,7 +60,7 @@ class StackInvalid(Refused):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader, with a YAML error where a scalar is not what it looks like, such as the date 2024-99-99."""
+    """A SafeLoader that raises a YAML error for a scalar that is not what it looks like, such as 2024-99-99."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -76,11 +76,11 @@ def load(root: Path, missing: Callable[[str], None] | None = None) -> Stack:
     """Read `stack.yaml` in `root`.
 
     Args:
-        missing: where files that it names may be missing, who is told which.
+        missing: if given, files that it names may be missing, and this is called with a warning for each.
 
     Raises:
         StackInvalid: exit code 2, with every problem of the file.
-        Refused: there is no such file, or it is of a later format.
+        Refused: there is no such file, or it has a later format.
     """
     file = root / FILE
     try:
@@ -106,7 +106,7 @@ def load(root: Path, missing: Callable[[str], None] | None = None) -> Stack:
 
 
 def _without_files(text: str) -> Stack | None:
-    """What stack.yaml says, where nothing is wrong with it but that files are missing; else None."""
+    """Return the stack if missing files are all that is wrong with it; else None."""
     try:
         return parse(text)
     except StackInvalid:
@@ -114,7 +114,7 @@ def _without_files(text: str) -> Stack | None:
 
 
 def parse(text: str, *, root: Path | None = None) -> Stack:
-    """The model of a stack file's text; with `root`, the files it names must exist below it."""
+    """Parse a stack file's text; with `root`, the files it names must exist below it."""
     file = (root / FILE) if root else Path(FILE)
     try:
         node = yaml.compose(text, Loader=_Loader)
@@ -137,7 +137,7 @@ def parse(text: str, *, root: Path | None = None) -> Stack:
         stack = Stack.model_validate_json(content, context={"root": root})
     except ValidationError as error:
         details = error.errors(include_url=False)
-        # A list whose only entry is wrong counts as empty too; that second complaint helps nobody.
+        # A list whose only entry is wrong is also reported as empty; that second problem helps nobody.
         wrong = {detail["loc"][:-1] for detail in details if detail["loc"]}
         problems = [
             _problem(detail, lines) for detail in details if detail["type"] != "too_short" or detail["loc"] not in wrong
@@ -149,7 +149,7 @@ def parse(text: str, *, root: Path | None = None) -> Stack:
 
 
 def _require_known(document: Any, file: Path) -> None:
-    """See that the file is of a format that this version reads: of a later one no key can be judged."""
+    """Ensure that this version reads the file's format: it cannot judge the keys of a later one."""
     number = document.get("format") if isinstance(document, Mapping) else None
     if isinstance(number, int) and number > FORMAT:
         raise Refused(
@@ -170,7 +170,7 @@ def _syntax(error: yaml.YAMLError, text: str) -> Problem:
 
 
 def _walk(root: yaml.MappingNode) -> tuple[dict[Path_, int], list[Problem]]:
-    """The line of every path, and every key that stands twice in its mapping."""
+    """Return the line of every path, and a problem for every key that is repeated in its mapping."""
     lines: dict[Path_, int] = {(): 0}
     duplicates: list[Problem] = []
     twice: set[Path_] = set()
@@ -259,7 +259,7 @@ def _description(path: Path_) -> str:
 
 
 def _model_at(path: Path_) -> type[BaseModel]:
-    """The model of the section at a path, found along the fields; a mapping by name is stepped into by any name."""
+    """Return the model of the section at a path, following the fields; in a mapping by name, any name matches."""
     model: type[BaseModel] = Stack
     entries: type[BaseModel] | None = None
     for part in path:
@@ -278,7 +278,7 @@ def _model_at(path: Path_) -> type[BaseModel]:
 
 
 def _kinds(annotation: Any) -> list[type]:
-    """The classes in an annotation, however deep."""
+    """Return the classes in an annotation, at any depth."""
     if isinstance(annotation, type) and not get_args(annotation):
         return [annotation]
     return [kind for argument in get_args(annotation) for kind in _kinds(argument)]

@@ -1,7 +1,7 @@
-"""When something is to run: the part of cron's five fields that a crontab and systemd's timers mean the same by.
+"""Schedules: the subset of cron's five fields that crontabs and systemd's timers interpret alike.
 
 A field is `*`, or a list of numbers, ranges `a-b`, and steps `*/n` and `a-b/n`. Facts are from crontab(5) of Debian's
-cron and from systemd.time(7). What one of the two takes otherwise, or not at all, is refused: names, ranges that wrap,
+cron and from systemd.time(7). Whatever either rejects or interprets differently is refused: names, ranges that wrap,
 `a/n`, `0#1`, and a day of the month together with a weekday, which cron takes as either and systemd as both.
 """
 
@@ -15,14 +15,14 @@ from typing import NamedTuple
 __all__ = ["Field", "Schedule", "checked", "read"]
 
 LEAP_YEAR = 2024
-"""A year in which every date there is comes."""
+"""A year that has every possible date."""
 
 _WEEKDAY = "weekday (Sunday is 0)"
 _RANGES = {"minute": (0, 59), "hour": (0, 23), "day of the month": (1, 31), "month": (1, 12), _WEEKDAY: (0, 7)}
 _PART = re.compile(r"(?:\*|([0-9]{1,2})(?:-([0-9]{1,2}))?)(?:/([0-9]{1,2}))?")
 
 Field = frozenset[int] | None
-"""The numbers that a field means; None is `*`."""
+"""The numbers that a field stands for; None is `*`."""
 
 
 class Schedule(NamedTuple):
@@ -36,7 +36,7 @@ class Schedule(NamedTuple):
 
 
 def read(text: str) -> Schedule:
-    """What a schedule means.
+    """Parse a schedule.
 
     Raises:
         ValueError: with what was expected in its place.
@@ -53,7 +53,7 @@ def read(text: str) -> Schedule:
 
 
 def checked(text: str) -> str:
-    """The same schedule with one space between its fields, as a crontab holds it.
+    """Validate a schedule, and return it with one space between its fields, as in a crontab.
 
     Raises:
         ValueError: with what was expected in its place.

@@ -1,4 +1,4 @@
-"""What every section of stack.yaml is made of."""
+"""The base model and the field types of every section of stack.yaml."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_len
 
 
 class Section(BaseModel):
-    """A mapping of stack.yaml: frozen, strict, and without keys that nobody knows."""
+    """A mapping of stack.yaml: frozen, strict, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
