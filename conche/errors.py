@@ -4,7 +4,7 @@
     ├── ConcheError
     │   ├── CheckFailed    1  a check, verify or scan found something
     │   ├── Refused        2  nothing was changed: usage, stack file, preflight
-    │   ├── Partial        3  some components failed, the rest is kept and said
+    │   ├── Partial        3  some components failed, the rest is kept and reported
     │   ├── Restored       4  failed; the previous state was restored and verified
     │   ├── NotRestored    5  failed; the previous state could not be restored
     │   ├── NotFound       6  no such release, backup, secret, environment
@@ -13,8 +13,8 @@
     │   └── Unreachable    9  the engine, a registry or a server cannot be reached, or a tool is missing
     └── Interrupted        128 + signal, after unwinding
 
-Every error has a fixed kebab-case code, which docs/reference/errors.md explains. This module imports nothing of the
-toolkit, so that every other module may raise from it.
+Every error has a fixed kebab-case code, which docs/reference/errors.md explains. This module imports no other module of
+the toolkit, so that all of them can use it.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _CODE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
 
 
 class Told(BaseException):
-    """What is told to the user without a traceback.
+    """Base of every error that is shown without a traceback.
 
     Args:
         code: kebab-case name of the fault, listed in docs/reference/errors.md.
-        message: what happened, one sentence.
+        message: what happened, in one sentence.
         looked_at: where the toolkit looked, or what it saw, one line each.
-        next_command: what to type next; several lines when there are several steps.
-        evidence: the tool's own words or a container's last lines, kept as they were.
+        next_command: what to type next; several lines for several steps.
+        evidence: a tool's own output or a container's last lines, unchanged.
     """
 
     exit_code: ClassVar[int] = 2
@@ -77,11 +77,11 @@ class Told(BaseException):
 
     @property
     def status(self) -> int:
-        """The exit code of the process that ends with this error."""
+        """The process's exit code if it ends with this error."""
         return self.exit_code
 
     def as_json(self) -> dict[str, object]:
-        """The value under `error` in the JSON document of a command."""
+        """Return the value of `error` in a command's JSON document."""
         return {
             "code": self.code,
             "message": self.message,
@@ -93,7 +93,7 @@ class Told(BaseException):
 
 
 class ConcheError(Told, Exception):
-    """A fault of the world or of the input."""
+    """A fault of the input or of the outside world, as opposed to a signal."""
 
 
 class CheckFailed(ConcheError):
@@ -109,7 +109,7 @@ class Refused(ConcheError):
 
 
 class Partial(ConcheError):
-    """Some components failed; the rest is kept and said."""
+    """Some components failed; the rest is kept and reported."""
 
     exit_code = 3
 
@@ -121,7 +121,7 @@ class Restored(ConcheError):
 
 
 class NotRestored(ConcheError):
-    """The command failed and the previous state could not be restored; `next_command` has the manual commands."""
+    """The command failed, and the previous state could not be restored; `next_command` has the manual commands."""
 
     exit_code = 5
 
@@ -153,7 +153,7 @@ class Unreachable(ConcheError):
 class Interrupted(Told):
     """A signal ended the command; what it had begun was unwound.
 
-    No `Exception`: whoever handles faults and goes on must not go on after a signal.
+    Not an `Exception`: code that handles faults and continues must not continue after a signal.
     """
 
     def __init__(self, received: signal.Signals) -> None:
@@ -162,11 +162,11 @@ class Interrupted(Told):
 
     @property
     def status(self) -> int:
-        """128 + the number of the signal, as shells count it."""
+        """128 + the signal's number, as in shells."""
         return 128 + int(self.received)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`" Did you mean 'prod'?"`, or an empty string where nothing known is close to `word`."""
+    """Return `" Did you mean 'prod'?"`, or an empty string if nothing known is close to `word`."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""

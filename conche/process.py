@@ -1,8 +1,8 @@
-"""The only module that starts a process.
+"""The only module that starts processes.
 
-argv is data: a sequence of strings, never a shell line. A child gets a chosen environment, stands in a session of its
+argv is data: a sequence of strings, never a shell line. A child gets an explicit environment, runs in a session of its
 own, and does not outlive its parent: a signal to the parent ends the child's whole process group, and a parent that is
-killed outright takes the child along (`PR_SET_PDEATHSIG`, prctl(2), by setpriv(1)).
+killed outright takes the child along (`PR_SET_PDEATHSIG`, prctl(2), through setpriv(1)).
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ PASSED_ON = (
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
     "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION",
 )  # fmt: skip
-"""What a child may know of our environment. Everything else, `COMPOSE_*` and secrets first of all, stays behind."""
+"""Variables of our environment that a child gets; all others, above all `COMPOSE_*` and secrets, are withheld."""
 
 MOST_KEPT = 1 << 20
-"""Bytes of each stream that are kept of a process whose lines are shown as they come; it may run for days."""
+"""Bytes kept of each stream of a process whose lines are shown as they come, since it may run for days."""
 
 GRACE = 10.0
-"""Seconds between SIGTERM and SIGKILL for a child that is ended."""
+"""Seconds between SIGTERM and SIGKILL when ending a child."""
 
 
 class ToolFailed(ConcheError):
-    """A program ended with a code that its caller had no translation for."""
+    """A program failed with an exit code that its caller does not translate."""
 
     exit_code = 9
 
 
 @dataclass(frozen=True)
 class Completed:
-    """A process that has ended, with what it wrote.
+    """A process that has ended, with its output.
 
     Attributes:
         argv: what was run.
@@ -79,12 +79,12 @@ class Completed:
         return self.exit_code == 0
 
     def last_lines(self, count: int = 15) -> tuple[str, ...]:
-        """The end of what it said, stderr if there is any; redacted."""
+        """Return the last lines of its output, redacted: of stderr, or of stdout if stderr is empty."""
         said = self.stderr if self.stderr.raw.strip() else self.stdout
         return tuple(str(said).strip().splitlines()[-count:])
 
     def require(self, what: str) -> Completed:
-        """This process, or a `ToolFailed` that says that `what` failed, in the tool's own words."""
+        """Return this process if it succeeded, else raise `ToolFailed` saying that `what` failed, with its output."""
         if self.ok:
             return self
         raise ToolFailed(
@@ -95,7 +95,7 @@ class Completed:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a child: the names of `PASSED_ON`, locale variables, and `extra`."""
+    """Return the environment of a child: the names of `PASSED_ON`, locale variables, and `extra`."""
     passed = {name: value for name, value in os.environ.items() if name in PASSED_ON or name.startswith("LC_")}
     return {**passed, **(extra or {})}
 
@@ -117,14 +117,14 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
 
     Args:
         argv: the program and its arguments; never a secret.
-        stdin: what it reads; in blocks where it is more than fits in memory.
-        extra_env: names added to the allow-list's.
-        timeout: seconds, after which the program is ended and `Unreachable` is raised.
-        redact: applied to what it says wherever that is shown.
+        stdin: its input; in blocks if it may not fit in memory.
+        extra_env: variables in addition to the allow-list.
+        timeout: seconds after which the program is ended and `Unreachable` is raised.
+        redact: applied to its output wherever that is shown.
         on_line: called with each line, of both streams, as it comes.
-        outlives: a parent that is killed outright leaves it running, because half of what it does is worse than all.
-        keep_open: descriptors the child gets too, such as a lock that it shall hold as long as it lives.
-        exact: its output is written back somewhere, so every byte of it comes back from `os.fsencode`.
+        outlives: keep it running if the parent is killed outright, because leaving its work half done would be worse.
+        keep_open: further descriptors for the child, such as a lock to hold as long as it lives.
+        exact: preserve every byte of stdout for `os.fsencode`, because it will be written back somewhere.
 
     Raises:
         Unreachable: the program is not installed, or did not end in time.
@@ -133,7 +133,7 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
     readers: Sequence[threading.Thread] = ()
     kept = (bytearray(), bytearray())
     try:
-        # A signal that came between the start and our knowing the child would leave it behind.
+        # A signal between starting the child and knowing it would leave it behind.
         with signals_deferred():
             child = _start(argv, extra_env, cwd, outlives, keep_open)
             said, readers = _listen(child, stdin)
@@ -157,20 +157,20 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
 
 
 def interact(argv: Sequence[str]) -> int:
-    """Run a program on this terminal, such as an editor, with the user's whole environment; its exit code."""
+    """Run a program such as an editor on this terminal, with the user's whole environment; return its exit code."""
     program = shutil.which(argv[0])
     if program is None:
         raise _missing(argv[0], FileNotFoundError())
-    # It ends with us, who would have read what it writes, and does not fight a shell for the terminal.
+    # It dies with us, since nobody else would read its result, and it must not compete with a shell for the terminal.
     return subprocess.run([*_dying_with_parent(), program, *argv[1:]], check=False).returncode
 
 
 @contextlib.contextmanager
 def removed_at_death(folder: Path) -> Iterator[None]:
-    """Inside, a child watches us: whatever ends us, kill -9 too, it removes the folder.
+    """Within this block, have a child remove the folder as soon as we end, even by kill -9.
 
-    It reads from a pipe of which nobody else has the other end, in a session of its own, which no key of the terminal
-    and no signal to our group reaches.
+    It reads from a pipe whose other end only we hold, and runs in a session of its own, which neither the terminal's
+    keys nor signals to our process group reach.
     """
     script = 'cat >/dev/null; rm -rf -- "$1" || { sleep 1; rm -rf -- "$1"; }'
     watcher = subprocess.Popen(
@@ -190,7 +190,7 @@ def removed_at_death(folder: Path) -> Iterator[None]:
 
 
 def replace(argv: Sequence[str], extra_env: Mapping[str, str] | None = None) -> NoReturn:
-    """Become this program: same terminal, same process id, so that signals and the exit code are its own."""
+    """Become this program, with the same terminal and process id, so that signals and the exit code are its own."""
     sys.stdout.flush()
     sys.stderr.flush()
     try:
@@ -203,9 +203,9 @@ def replace(argv: Sequence[str], extra_env: Mapping[str, str] | None = None) -> 
 
 @contextlib.contextmanager
 def signals_raise() -> Iterator[None]:
-    """Inside, the first SIGINT, SIGTERM or SIGHUP raises `Interrupted` in the main thread.
+    """Within this block, raise `Interrupted` in the main thread on the first SIGINT, SIGTERM or SIGHUP.
 
-    Later ones are ignored while the command unwinds: an unwinding that is broken off leaves what it should remove.
+    Later ones are ignored while the command unwinds: an interrupted unwinding would leave things behind.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -224,9 +224,9 @@ def signals_raise() -> Iterator[None]:
 
 @contextlib.contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Inside, a signal waits until the end: for the few seconds in which half done is worse than done.
+    """Defer signals to the end of this block, for the few seconds in which stopping halfway is worse than finishing.
 
-    It then goes to whoever handled signals before: `signals_raise` raises, or ignores it if it is unwinding already.
+    The first one is then raised again: within `signals_raise` it interrupts, or is ignored if already unwinding.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -278,16 +278,16 @@ def _start(
 
 @functools.cache
 def _dying_with_parent() -> tuple[str, ...]:
-    """A prefix that asks the kernel for SIGTERM when the parent dies, where util-linux is there to ask.
+    """Return an argv prefix that requests SIGTERM when the parent dies; empty without Linux and util-linux.
 
-    A `preexec_fn` could ask as well, but it deadlocks when another thread holds a lock at the moment of the fork.
+    A `preexec_fn` could request it too, but deadlocks if another thread holds a lock at the moment of the fork.
     """
     setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
     return (setpriv, "--pdeathsig", "TERM", "--") if setpriv else ()
 
 
 def _not_started(program: str, error: OSError, cwd: Path | None = None) -> ConcheError:
-    """What the system's refusal to start a program means."""
+    """Translate the system's refusal to start a program."""
     if error.errno == errno.E2BIG:
         return Refused(
             "environment-too-long",
@@ -315,11 +315,11 @@ def _missing(program: str, error: OSError) -> Unreachable:
 
 
 _Said = queue.SimpleQueue[tuple[int, bytes]]
-"""Lines with the number of their stream, 0 for stdout; an empty one is the stream's end."""
+"""Lines with the number of their stream, 0 for stdout and 1 for stderr; an empty line marks the stream's end."""
 
 
 def _listen(child: subprocess.Popen[bytes], stdin: bytes | Iterable[bytes]) -> tuple[_Said, list[threading.Thread]]:
-    """Feed the child and collect what it says, each stream in a thread of its own, which also closes it."""
+    """Feed the child and collect its output, each stream in a thread of its own, which also closes it."""
     said: _Said = queue.SimpleQueue()
 
     def read(number: int, stream: IO[bytes]) -> None:
@@ -329,7 +329,7 @@ def _listen(child: subprocess.Popen[bytes], stdin: bytes | Iterable[bytes]) -> t
         said.put((number, b""))
 
     def feed(stream: IO[bytes]) -> None:
-        # A child need not read what it is given: BrokenPipeError, from the write or from the close that flushes it.
+        # If the child does not read all its input, the write, or the close that flushes it, raises BrokenPipeError.
         with contextlib.suppress(BrokenPipeError), stream:
             for block in [stdin] if isinstance(stdin, bytes) else stdin:
                 stream.write(block)
@@ -346,7 +346,7 @@ def _listen(child: subprocess.Popen[bytes], stdin: bytes | Iterable[bytes]) -> t
 
 
 def _lines(said: _Said, timeout: float | None) -> Iterator[tuple[int, bytes]]:
-    """What is said, until both streams have ended; `queue.Empty` when that takes longer than `timeout`."""
+    """Yield lines until both streams have ended; raises `queue.Empty` if that takes longer than `timeout`."""
     deadline = None if timeout is None else time.monotonic() + timeout
     ended = 0
     while ended < 2:
@@ -363,9 +363,9 @@ def _text(said: bytes | bytearray) -> str:
 
 
 def _end(child: subprocess.Popen[bytes], readers: Sequence[threading.Thread]) -> None:
-    """End the child and everything it started; together they have `GRACE` seconds to do so by themselves.
+    """End the child and everything it started, after giving them `GRACE` seconds in total to end by themselves.
 
-    The streams end when the last process that holds them has: nobody has to be asked whether it is still there.
+    The streams end with the last process that holds them, so there is no need to ask which processes are left.
     """
     deadline = time.monotonic() + GRACE
     _signal_group(child, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The type of a secret, and the redaction of text that might hold one."""
+"""The type of secrets, and the redaction of text that might contain them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ __all__ = ["MASK", "SECRET_NAME", "Captured", "Redactor", "Secret", "forms"]
 MASK = "***"
 
 SECRET_NAME = re.compile(r"(token|key|password|passwd|passphrase|secret|credential)", re.IGNORECASE)
-"""Names of variables whose values are not shown."""
+"""Matches names of variables whose values are not shown."""
 
 SHORTEST_REDACTED = 6
-"""Characters. A shorter value stands in too much innocent text to be searched for."""
+"""Characters. A shorter value occurs in too much innocent text to be searched for."""
 
 
 class Secret:
-    """A value that prints as `***` wherever it is printed; `reveal()` is the one way to it.
+    """A value that always prints as `***`; only `reveal()` returns it.
 
-    Two secrets compare equal when their values do. Secrets are not hashable and not picklable: either would let the
-    value out by a side door.
+    Two secrets are equal if their values are. Secrets are neither hashable nor picklable: either could leak the value.
     """
 
     __slots__ = ("__value",)
@@ -35,7 +34,7 @@ class Secret:
         self.__value = value
 
     def reveal(self) -> str:
-        """The value itself. Call it as late as possible, and never into argv or a log."""
+        """Return the value itself; call this as late as possible, and never for argv or a log."""
         return self.__value
 
     def __str__(self) -> str:
@@ -58,10 +57,10 @@ class Secret:
 
 
 class Redactor:
-    """Replaces known secret values, and the forms in which tools write them, by `***`.
+    """Replaces known secret values, and the forms in which tools write them, with `***`.
 
-    A value of six characters or more is found as it is, line by line, and as base64, URL-quoted, JSON-quoted and with
-    each `$` doubled as Compose does.
+    A value of six characters or more is found as it is, line by line, as base64, URL-quoted, JSON-quoted, and with each
+    `$` doubled as Compose does.
     """
 
     def __init__(self, secrets: Iterable[Secret] = ()) -> None:
@@ -70,17 +69,17 @@ class Redactor:
         self.learn(secrets)
 
     def learn(self, secrets: Iterable[Secret]) -> None:
-        """Redact these too, from now on."""
+        """Redact these secrets too, from now on."""
         self._add(form for secret in secrets for form in forms(secret.reveal()))
 
     def adopt(self, other: Redactor) -> None:
-        """Redact what another one does, too."""
+        """Redact what another redactor redacts, too."""
         self._add(other._forms)
 
     def _add(self, found: Iterable[str]) -> None:
-        # Several environments are looked at in threads, and what one of them has learnt must not be lost.
+        # Threads inspect several environments at once, and what one of them has learnt must not be lost.
         with self._learning:
-            # The longest first, so that no part of a value stays behind a shorter one.
+            # Longest first, so that replacing a shorter value leaves no part of a longer one.
             self._forms = sorted({*self._forms, *found}, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
@@ -90,10 +89,10 @@ class Redactor:
 
 
 class Captured:
-    """What a program wrote, in two forms: `raw` for whoever reads it, and redacted for whoever shows it.
+    """A program's output in two forms: `raw` for parsing, and redacted for showing.
 
-    It is no `str`, so that neither is taken for the other: text that was redacted and is then read hands `***` on as if
-    it were a value. All that is done to a text to show it (str, repr, format) gives the redacted form.
+    It is not a `str`, so that the forms are not confused: parsing redacted text would pass `***` on as if it were a
+    value. Whatever is done to show it (str, repr, format) gives the redacted form.
     """
 
     __slots__ = ("__raw", "__redact")
@@ -105,11 +104,11 @@ class Captured:
 
     @property
     def raw(self) -> str:
-        """As it was written: to be read, and never to be shown or to stand in an error."""
+        """The output as written: for parsing, never to be shown or put into an error."""
         return self.__raw
 
     def lines(self) -> list[str]:
-        """The lines of the redacted form; redacted as a whole, because a secret may have several."""
+        """Return the lines of the redacted form; redacted as a whole, because a secret may span several lines."""
         return str(self).splitlines()
 
     def __bool__(self) -> bool:
@@ -142,7 +141,7 @@ def forms(value: str) -> Iterable[str]:
         encoded,
         encoded.rstrip("="),
         urllib.parse.quote(value, safe=""),
-        # What Compose renders is both: in JSON, and with each `$` doubled.
+        # Compose renders both at once: JSON-quoted, and with each `$` doubled.
         *(json.dumps(one, ensure_ascii=ascii_)[1:-1] for one in (value, doubled) for ascii_ in (True, False)),
         *(line for line in value.splitlines() if len(line) >= SHORTEST_REDACTED),
     }

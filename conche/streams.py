@@ -1,7 +1,7 @@
-"""Standard streams on which what cannot be written never undoes what was done.
+"""Standard streams whose write errors never abort a command.
 
-A reader may leave, a disk may be full, a terminal may lack the character: the work is done all the same, and its exit
-code has to say so.
+A reader may leave, a disk may be full, a terminal may lack a character: the work is still done, and the exit code has
+to say so.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ __all__ = ["Answer", "AnswerLost", "answer", "remarks", "typed"]
 LOOKALIKES = str.maketrans(
     {"─": "-", "━": "-", "…": "...", "→": "->", "–": "-", "—": "-", "’": "'", "‘": "'", "“": '"', "”": '"', "•": "*"}  # noqa: RUF001
 )
-"""What is written instead, where a stream's encoding lacks the character; of any other, a question mark."""
+"""Replacements for characters that a stream's encoding lacks; any other becomes a question mark."""
 
 REPLACING = "conche-replacing"
 
 
 class AnswerLost(Unreachable):
-    """Standard output takes no more: its reader has left, or its disk is full.
+    """Standard output cannot be written to any more: its reader has left, or its disk is full.
 
     Args:
-        error: what the system said.
+        error: the system's error.
     """
 
     def __init__(self, error: OSError) -> None:
@@ -43,12 +43,12 @@ class AnswerLost(Unreachable):
 
     @property
     def status(self) -> int:
-        """141 where the reader has left, as shells count a process that SIGPIPE ended."""
+        """141 if the reader has left, the exit code that shells give to a process ended by SIGPIPE."""
         return 141 if self.reader_left else self.exit_code
 
 
 class _Stream:
-    """A text stream whose failure is kept rather than raised; from then on, what is written there is dropped."""
+    """A text stream that records its first failure instead of raising it, and drops everything from then on."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -60,7 +60,7 @@ class _Stream:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write; what fails is dropped."""
+        """Write text, or drop it after a failure."""
         try:
             return self._stream.write(text) if self.lost is None else len(text)
         except OSError as error:
@@ -68,7 +68,7 @@ class _Stream:
             return len(text)
 
     def flush(self) -> None:
-        """Flush; what fails is dropped."""
+        """Flush the stream, recording a failure instead of raising it."""
         try:
             self._stream.flush()
         except OSError as error:
@@ -76,7 +76,7 @@ class _Stream:
 
     def _lose(self, error: OSError) -> None:
         self.lost = self.lost or AnswerLost(error)
-        # Python would try once more at its end with what the stream holds still, and exit with 120.
+        # Otherwise Python would try to flush the stream's remaining text at exit, and exit with 120.
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), self._stream.fileno())
 
@@ -86,33 +86,33 @@ class Answer(_Stream):
 
     @property
     def is_unicode(self) -> bool:
-        """Whether every character can be written."""
+        """Whether its encoding has every character."""
         return codecs.lookup(self._stream.encoding or "utf-8").name.startswith("utf")
 
 
 def answer(stream: TextIO | None) -> Answer:
-    """Standard output, or the stream that is given."""
+    """Return standard output, or the given stream."""
     return Answer(stream or _or_nowhere(sys.stdout))
 
 
 def remarks(stream: TextIO | None) -> TextIO:
-    """Standard error, or the stream that is given: what is said when nobody hears it is lost, and the command goes on.
+    """Return standard error, or the given stream; what cannot be written is dropped, and the command goes on.
 
-    A terminal that is closed sends SIGHUP and takes no more words; the unwinding must not end at the first of them.
+    A closed terminal sends SIGHUP and accepts no more output; the unwinding must not stop at its first message.
     """
     return cast(TextIO, _Stream(stream or _or_nowhere(sys.stderr)))
 
 
 def typed(stream: TextIO | None) -> TextIO:
-    """Standard input, or the stream that is given."""
+    """Return standard input, or the given stream."""
     return stream or _or_nowhere(sys.stdin)
 
 
 def _or_nowhere(stream: TextIO | None) -> TextIO:
-    """Python has no stream where the descriptor was closed before it started."""
+    """Return the stream, or one on /dev/null: Python has none if the descriptor was closed before it started."""
     if stream is not None:
         return stream
-    # The next file that is opened would get the number of a standard stream, and be written to as one.
+    # Otherwise the next opened file would get a standard stream's descriptor, and be written to as that stream.
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         continue
     return os.fdopen(number, "r+", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Times and sizes as people read them."""
+"""Formats durations and sizes for people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def span(seconds: float) -> str:
-    """A length of time in its two largest units, such as `3 d 4 h`; less than a minute in whole seconds."""
+    """Format a duration in its two largest units, such as `3 d 4 h`; less than a minute in whole seconds."""
     whole = max(int(seconds), 0)
     for large, unit, small, lower in _SPANS:
         if whole >= large:
@@ -18,7 +18,7 @@ def span(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """A number of bytes in decimal units, such as `225 MB`, as Docker counts."""
+    """Format a number of bytes in decimal units, such as `225 MB`, as Docker does."""
     for unit, name in _SIZES:
         if count >= unit:
             return f"{count / unit:.0f} {name}" if count >= 10 * unit else f"{count / unit:.1f} {name}"

@@ -1,6 +1,7 @@
-"""Which Conche runs: what git says of its checkout, or what the build of its package has written down.
+"""The version of the running Conche, from git in a checkout, or as recorded when its package was built.
 
-Asked of the code itself: another one may be installed beside it, or stand before it on Python's path.
+It is determined from the running code's own folder: another Conche may be installed too, or precede it on Python's
+path.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from conche.process import run
 __all__ = ["BUILT", "UNKNOWN", "is_packaged", "version", "version_of"]
 
 BUILT = "_version.py"
-"""Written into a package when it is built, by hatch-vcs; a checkout has none, or an old one."""
+"""The file that hatch-vcs writes into a package when building it; a checkout has none, or an outdated one."""
 
 UNKNOWN = "0+unknown"
 """The version of files that were copied from a checkout without its history."""
@@ -28,22 +29,22 @@ _WRITTEN = re.compile(r'version = "(?P<version>[^"]+)"')
 
 @functools.cache
 def version() -> str:
-    """The version of the code that runs, as PEP 440 has it: three commits after a tag, `0.2.0.post3+g1a2b3c4`."""
+    """Return the version of the running code by PEP 440: three commits after a tag, `0.2.0.post3+g1a2b3c4`."""
     return version_of(_HERE)
 
 
 def version_of(package: Path) -> str:
-    """The version of the code in a folder."""
+    """Return the version of the package in a folder."""
     return _described(package.parent) or _written(package / BUILT) or UNKNOWN
 
 
 def is_packaged() -> bool:
-    """Whether an installed package runs, and no checkout."""
+    """Return whether the running code is an installed package, not a checkout."""
     return not (_HERE.parent / ".git").exists() and (_HERE / BUILT).is_file()
 
 
 def _described(root: Path) -> str:
-    """What git says of the checkout at `root`; empty where none begins there, as where packages are installed."""
+    """Return git's version of the checkout at `root`; empty if `root` is not a checkout, as for installed packages."""
     if not (root / ".git").exists():
         return ""
     argv = ["git", "-C", str(root), "describe", "--tags", "--match", "v[0-9]*", "--always", "--long", "--dirty"]
