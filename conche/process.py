@@ -131,7 +131,7 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
     """
     child: subprocess.Popen[bytes] | None = None
     readers: Sequence[threading.Thread] = ()
-    kept = (bytearray(), bytearray())
+    kept, begun = (bytearray(), bytearray()), time.monotonic()
     try:
         # A signal between starting the child and knowing it would leave it behind.
         with signals_deferred():
@@ -143,11 +143,12 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
                 del kept[number][:-MOST_KEPT]
             if on_line is not None:
                 on_line(Captured(_text(line).rstrip("\n"), redact))
-        child.wait()
+        # A child that has closed its streams may run on.
+        child.wait(None if timeout is None else max(0.0, begun + timeout - time.monotonic()))
     except BaseException as error:
         if child is not None:
             _end(child, readers)
-        if isinstance(error, queue.Empty):
+        if isinstance(error, queue.Empty | subprocess.TimeoutExpired):
             raise Unreachable(
                 "tool-timed-out", f"{argv[0]} did not end within {timeout:g} s.", looked_at=[" ".join(argv)]
             ) from None

@@ -278,6 +278,11 @@ def test_a_timeout_ends_the_grandchildren_too(
     assert holders.read() == b"held\n"
 
 
+def test_a_program_that_closes_its_streams_does_not_outrun_the_timeout() -> None:
+    with pytest.raises(Unreachable, match="did not end within 1 s"):
+        run(sh("exec >&- 2>&-; exec sleep 600"), timeout=1)
+
+
 def test_a_grandchild_that_holds_the_streams_does_not_outrun_the_timeout(holders: Holders) -> None:
     with pytest.raises(Unreachable, match="did not end"):
         run(sh('exec 9>"$1"; sleep 600 & echo held >&9', str(holders.path)), timeout=3, on_line=print)

@@ -18,14 +18,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, NamedTuple
 
 from conche.process import Captured, run
 from conche.secret import MASK, Secret, forms
 from conche.vault.keys import public_or_none
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "AGE_KEY",

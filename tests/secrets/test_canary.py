@@ -110,6 +110,8 @@ def test_encrypt(scene: Scene, content: str) -> None:
         scene.call("encrypt", str(scene.given / name))
     scene.call("encrypt", "-", "--merge", stdin=quoted)
     scene.call("encrypt", scene.give("given.json", json.dumps({"shared_token": "{}", "optional": "{}"})), "--replace")
+    scene.every_way("declare", "--all", options=BOTH)
+    scene.call("declare", scene.canary)
 
     assert scene.watch.leaks == []
 
