@@ -8,6 +8,7 @@ of its parent folder, without following links; links are made last, are relative
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import os
 import tarfile
@@ -159,7 +160,7 @@ def extract(path: Path, into: Path, limits: Limits) -> Walked:
         finally:
             folders.close()
     except OSError as error:
-        if error.errno in (17, 20, 40):  # EEXIST, ENOTDIR, ELOOP
+        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP):
             raise damaged(path, f"two of its entries are in each other's way: {error.strerror}") from error
         raise
     finally:

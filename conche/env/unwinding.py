@@ -15,6 +15,9 @@ Undo = tuple[str, Callable[[], None]]
 AGAIN = 30.0
 """Seconds for which taking a step back is retried."""
 
+ENGINE_BACK = 60.0
+"""Seconds to wait for a restarting engine before unwinding."""
+
 PAUSE = 0.3
 """Seconds between two tries."""
 

@@ -12,13 +12,10 @@ from conche.engine.containers import Container
 from conche.engine.health import Waiting
 from conche.env.observe import Observed
 from conche.env.plan import works
-from conche.env.unwinding import PAUSE
+from conche.env.unwinding import ENGINE_BACK, PAUSE
 from conche.errors import ConcheError
 
 __all__ = ["Watch"]
-
-ENGINE_BACK = 60.0
-"""Seconds to wait for a restarting engine before unwinding."""
 
 
 @dataclass

@@ -26,6 +26,7 @@ from conche.env.deploy.view import compose_of, open_records, opened, require_who
 from conche.env.evidence import evidence
 from conche.errors import NotRestored
 from conche.outcome import Plan, Step
+from conche.stack import TRIAL
 
 __all__ = ["Recovery", "plan_recovery", "settle"]
 
@@ -142,7 +143,7 @@ def _others(look: Look) -> Iterator[tuple[Container, str]]:
     for one in containers.one_off(engine, project):
         if one.name.endswith("-command"):
             yield one, "a release command"
-    for one in containers.of_project(engine, project + "-trial"):
+    for one in containers.of_project(engine, project + TRIAL):
         yield one, "an interrupted trial"
     twins = kept.twins(engine, project)
     lost = kept.interrupted(twins, look.all() if twins else ())

@@ -14,13 +14,10 @@ from conche.engine.health import Waiting
 from conche.env.deploy.document import alias
 from conche.env.deploy.look import FAULT, NOTHING, Look
 from conche.env.evidence import explained
-from conche.env.unwinding import PAUSE
+from conche.env.unwinding import ENGINE_BACK, PAUSE
 from conche.errors import NotRestored, Told
 
 __all__ = ["Before", "by_hand", "wait_ready"]
-
-ENGINE_BACK = 60.0
-"""Seconds to wait for a restarting engine before unwinding."""
 
 
 @dataclass(frozen=True)
