@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.architecture.test_rules import ROOT, parsed
+from tests.architecture.test_rules import ROOT, SOURCES, parsed
+
+MAP = (ROOT / "docs/architecture.md").read_text().partition("```\n")[2].partition("```")[0]
 
 ELSEWHERE = {
     "ci": {"run_", "status", "watch", "logs", "dispatch", "rerun", "cancel", "setup"},
@@ -38,3 +41,25 @@ def test_a_task_is_in_a_module_of_its_name(source: Path) -> None:
     tasks = [node for node in parsed(source).body if isinstance(node, ast.FunctionDef)]
 
     assert {task.name for task in tasks if not at_home(task, folder)} == ELSEWHERE.get(folder, set())
+
+
+def doors() -> set[Path]:
+    """The modules that are named as a task of their folder."""
+    return {
+        source.parent / f"{node.name.rstrip('_')}.py"
+        for source in (ROOT / "conche").rglob("tasks.py")
+        for node in parsed(source).body
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+def test_the_map_names_every_module_that_no_task_is_named_after() -> None:
+    modules = {source for source in SOURCES if source.name not in ("__init__.py", "tasks.py")} - doors()
+
+    assert sorted(str(one.relative_to(ROOT)) for one in modules if not re.search(rf"\b{one.name}\b", MAP)) == []
+
+
+def test_the_map_names_nothing_that_is_gone() -> None:
+    toolkit = MAP.partition("conche/  ")[2].partition("\ncompose/  ")[0]
+
+    assert set(re.findall(r"\b[a-z_]+\.py\b", toolkit)) <= {source.name for source in SOURCES}
