@@ -153,7 +153,7 @@ def deploy(
     tag: Annotated[str | None, "tag of this stack's images, instead of the environment's"] = None,
     local: Annotated[bool, "what the engine has under that name, without asking the registry"] = False,
     force: Annotated[bool, "also where nothing changes"] = False,
-    allow_dirty: Annotated[bool, "a protected environment also from a tree that is no commit"] = False,
+    allow_dirty: Annotated[bool, "a protected environment also with uncommitted changes"] = False,
     timeout: Timeout = None,
 ) -> Outcome:
     """Deploy a release; whatever happens, the version that worked keeps serving.

@@ -79,7 +79,7 @@ def _labels(found: Found) -> _Finding:
         return _Finding("labels", "failed", f"lacks {', '.join(missing)}")
     at = found.labels[REVISION]
     state = "failed" if at == "unknown" else "unknown" if at.endswith("-dirty") else "ok"
-    return _Finding("labels", state, f"revision {at}" + (", a tree that is no commit" if at.endswith("-dirty") else ""))
+    return _Finding("labels", state, f"revision {at}" + (", with uncommitted changes" if at.endswith("-dirty") else ""))
 
 
 def _user(found: Found) -> _Finding:

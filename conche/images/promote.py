@@ -93,7 +93,7 @@ def _promotion(
     if any(revision.endswith("-dirty") for revision in revisions) and not allow_dirty:
         raise Refused(
             "tree-dirty",
-            f"What runs in {source} was built from a tree that is no commit ({', '.join(sorted(revisions))}).",
+            f"What runs in {source} was built with uncommitted changes ({', '.join(sorted(revisions))}).",
             next_command=f"invoke images.release --env {source}    # from a commit\n"
             f"invoke {call.output.command} --from {source} --to {destination} --allow-dirty",
         )

@@ -28,7 +28,7 @@ def release(call: Invocation, environment: str, image: str | None, *, allow_dirt
     if at.dirty and call.environment(environment).protected and not allow_dirty:
         raise Refused(
             "tree-dirty",
-            f"The checkout is no commit ({at.name}), and {environment} is protected.",
+            f"{at.uncommitted}, and {environment} is protected.",
             next_command="git status\ngit commit    # or, knowing what that means: --allow-dirty",
         )
     if len(own) > 1:

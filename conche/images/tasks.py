@@ -32,7 +32,7 @@ def build(
 ) -> Outcome:
     """Build this repository's images for an environment.
 
-    Each gets the environment's tag and the git revision's; a tree that is no commit is said, and tagged `-dirty`.
+    Each gets the environment's tag and the git revision's; uncommitted changes are reported, and tagged `-dirty`.
     """
     from conche.images.build import build
 
@@ -63,7 +63,7 @@ def release(
     invocation: Invocation,
     env: EnvironmentName = "dev",
     image: Annotated[str | None, "image of stack.yaml; default: the only one"] = None,
-    allow_dirty: Annotated[bool, "for a protected environment, also from a tree that is no commit"] = False,
+    allow_dirty: Annotated[bool, "for a protected environment, also with uncommitted changes"] = False,
 ) -> Outcome:
     """Build and push one image, and print its reference by digest.
 
@@ -115,7 +115,7 @@ def promote(
     from_: Annotated[str, "environment in which the image runs"] = "dev",
     to: Annotated[str, "environment whose tag it gets"] = "prod",
     image: ImageName = None,
-    allow_dirty: Annotated[bool, "also what was built from a tree that is no commit"] = False,
+    allow_dirty: Annotated[bool, "also what was built with uncommitted changes"] = False,
 ) -> Outcome:
     """Let one environment's tag mean the very image that runs in another.
 

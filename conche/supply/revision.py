@@ -34,6 +34,13 @@ class Revision:
         return self.name.endswith("-dirty") or self.name == "unknown"
 
     @property
+    def uncommitted(self) -> str:
+        """Why it is dirty, in words that begin a sentence."""
+        if self.name == "unknown":
+            return "Git does not know which commit this is"
+        return f"The working tree has uncommitted changes ({self.name})"
+
+    @property
     def tag(self) -> str:
         """The tag of images built from it; empty if the commit is unknown."""
         return "" if self.name == "unknown" else self.name

@@ -210,7 +210,7 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
     if environment.protected and at.dirty and not allow_dirty:
         raise Refused(
             "tree-dirty",
-            f"The checkout is no commit ({at.name}), and {name} is protected.",
+            f"{at.uncommitted}, and {name} is protected.",
             next_command="git status\ngit commit    # or, knowing what that means:\n"
             f"invoke env.deploy --env {name} --allow-dirty",
         )
