@@ -29,6 +29,7 @@ LONG = {
     "order": ["-p", "randomly", "-m", "unit"],
     "properties": ["--hypothesis-profile", "long", "-m", "hypothesis"],
     "exclusion": ["--every-pair", "tests/faults/test_exclusion.py"],
+    "steps": ["--every-step", "--timeout=3600", "tests/faults/test_backup_faulted.py", "-k", "online"],
     "compose": ["--whole-corpus", "tests/compose", "tests/compose/random_files.py"],
 }
 """The parts of `nox -s long` that are runs of their own, each with the options it adds to a run of all tests."""

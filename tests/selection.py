@@ -38,6 +38,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--whole-corpus", action="store_true",
         help="each Compose file of the corpus, and some put together at random, beside the one with all keys",
     )  # fmt: skip
+    group.addoption(
+        "--every-step", action="store_true",
+        help="a kill at each step of what takes long, and not at one of several",
+    )  # fmt: skip
     group.addoption("--share", metavar="K/N", help="only the K-th of N shares of the test files")
 
 
