@@ -107,7 +107,7 @@ backup:
 @pytest.fixture
 def call(tmp_path: Path) -> Invocation:
     (tmp_path / "compose.yaml").write_text("services: {web: {image: x}}\n")
-    (tmp_path / "stack.yaml").write_text(STACK.replace("ENGINE", f"unix://{tmp_path}/no-engine.sock"))
+    (tmp_path / "stack.yaml").write_text(STACK.replace("ENGINE", "unix:///nonexistent/engine.sock"))
     return Invocation(tmp_path, Output("backup.create"))
 
 

@@ -103,7 +103,7 @@ def test_the_demonstration_key_is_told_and_gives_way_to_ones_own(clone: Path) ->
 
 def test_a_key_of_ones_own_beside_the_demonstration_key_is_not_lost(clone: Path) -> None:
     works(clone, DEMONSTRATE)
-    both = (clone / ".sops/age-key.txt").read_text() + works(clone, "python -c 'from conche.secrets import keys; "
+    both = (clone / ".sops/age-key.txt").read_text() + works(clone, "python -c 'from conche.vault import keys; "
                                                              "print(keys.generate()[0].reveal())'")  # fmt: skip
     (clone / ".sops/age-key.txt").write_text(both)
 
@@ -163,7 +163,7 @@ def test_a_life_of_secrets(clone: Path, canary: str) -> None:
     works(clone, "invoke secrets.rotate --identity")
     works(clone, "invoke secrets.rotate --identity --finish")
     assert shell(clone, "invoke secrets.list", SOPS_AGE_KEY=old).returncode == 8
-    other = works(clone, "python -c 'from conche.secrets import keys; s, p = keys.generate(); print(s.reveal(), p)'")
+    other = works(clone, "python -c 'from conche.vault import keys; s, p = keys.generate(); print(s.reveal(), p)'")
     secret, public = other.split()
     works(clone, f"invoke secrets.recipients.add {public}")
     assert works(clone, "invoke secrets.get registry_user", SOPS_AGE_KEY=secret) == "admin"
