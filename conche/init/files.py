@@ -53,13 +53,11 @@ class Found:
         default: what `docker compose` takes by default: a file and its override, or what COMPOSE_FILE in .env says.
         variants: the other files -> the part of their names that says dev, prod and the like.
         used: how scripts and documents call Compose: the lists after `-f`, most frequent first.
-        skipped: files beside them that are not looked at, with the reason.
     """
 
     default: tuple[Path, ...]
     variants: Mapping[Path, str]
     used: tuple[tuple[Path, ...], ...] = ()
-    skipped: Mapping[str, str] | None = None
 
 
 def find(root: Path, compose_file: str = "") -> Found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,8 @@ def doors() -> set[Path]:
 def test_the_map_names_every_module_that_no_task_is_named_after() -> None:
     modules = {source for source in SOURCES if source.name not in ("__init__.py", "tasks.py")} - doors()
 
-    assert sorted(str(one.relative_to(ROOT)) for one in modules if not re.search(rf"\b{one.name}\b", MAP)) == []
+    # As often as there are modules of one name.
+    assert Counter(one.name for one in modules) - Counter(re.findall(r"\b[a-z_]+\.py\b", MAP)) == Counter()
 
 
 def test_the_map_names_nothing_that_is_gone() -> None:
