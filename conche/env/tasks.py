@@ -62,7 +62,7 @@ def logs(
     service: Annotated[str | None, "one service; default: all"] = None,
 ) -> Outcome:
     """What the containers write."""
-    from conche.env.inside import logs
+    from conche.env.logs import logs
 
     return logs(invocation, env, follow=follow, tail=tail, service=service)
 
@@ -75,7 +75,7 @@ def health(
     timeout: Annotated[float | None, "seconds to wait; default: 120"] = None,
 ) -> Outcome:
     """Ask the health URL from outside."""
-    from conche.env.status import health
+    from conche.env.health import health
 
     return health(invocation, env, wait=wait, timeout=timeout)
 
@@ -83,7 +83,7 @@ def health(
 @command()
 def config(invocation: Invocation, env: EnvironmentName = "dev") -> Outcome:
     """The Compose files as rendered, secrets masked."""
-    from conche.env.inside import config
+    from conche.env.config import config
 
     return config(invocation, env)
 
@@ -96,7 +96,7 @@ def restart(
     timeout: Timeout = None,
 ) -> Outcome:
     """Restart containers and wait until they are healthy."""
-    from conche.env.up import restart
+    from conche.env.restart import restart
 
     return restart(invocation, env, service, timeout=timeout)
 
@@ -113,7 +113,7 @@ def update(
 
     The image is pulled, or built here with --build or where no registry has it. Other services are not touched.
     """
-    from conche.env.up import update
+    from conche.env.update import update
 
     return update(invocation, env, service, build=build, timeout=timeout)
 
@@ -128,9 +128,9 @@ def exec_(
 
     Example: invoke env.exec --service fastapi-app-dev -- python --version
     """
-    from conche.env.inside import execute
+    from conche.env.exec import exec_
 
-    return execute(invocation, env, service)
+    return exec_(invocation, env, service)
 
 
 @command(changes=True, lenient=True)
@@ -140,9 +140,9 @@ def networks(
     create: Annotated[bool, "make the missing ones"] = False,
 ) -> Outcome:
     """The networks of an environment and who is in them."""
-    from conche.env.status import list_networks
+    from conche.env.networks import networks
 
-    return list_networks(invocation, env, create=create)
+    return networks(invocation, env, create=create)
 
 
 @command(changes=True, waits=True)

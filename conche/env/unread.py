@@ -12,10 +12,12 @@ from typing import TypeVar
 from conche.command import Invocation
 from conche.engine import containers, networks
 from conche.engine.compose import Compose
+from conche.engine.containers import Container
+from conche.env.observe import service_of
 from conche.errors import Refused
 from conche.session import open_compose, open_unread
 
-__all__ = ["UNREADABLE", "described", "is_unreadable", "with_or_without_files"]
+__all__ = ["UNREADABLE", "as_it_runs", "containers_of", "described", "is_unreadable", "with_or_without_files"]
 
 UNREADABLE = frozenset(
     {
@@ -49,6 +51,24 @@ def with_or_without_files(call: Invocation, name: str, act: Callable[[Compose], 
         compose = open_unread(call, name)
         call.output.say(f"warning: {described(problem)} What follows goes by what the engine has of {compose.project}.")
         return act(compose)
+
+
+def as_it_runs(call: Invocation, name: str, service: str | None) -> Compose:
+    """Open an environment by what the engine has of it: logs and exec need no files.
+
+    Raises:
+        NotFound: the service has no container, and is in no Compose file.
+    """
+    with_or_without_files(call, name, lambda _: None)  # learns what must not be shown
+    compose = open_unread(call, name)
+    if service and not containers_of(compose, service):
+        service_of(open_compose(call, name).configuration(hashed=False), service)
+    return compose
+
+
+def containers_of(compose: Compose, service: str) -> list[Container]:
+    """Return the containers of one service."""
+    return [one for one in containers.of_project(compose.engine, compose.project) if one.service == service]
 
 
 def is_unreadable(call: Invocation, name: str, problem: Refused) -> bool:

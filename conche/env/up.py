@@ -1,25 +1,24 @@
-"""env.up, env.update and env.restart: make an environment what its files say."""
+"""invoke env.up"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from conche.command import Invocation
 from conche.engine import state
 from conche.engine.compose import Compose
-from conche.env import on_swarm, report
-from conche.env.definitions import remember
+from conche.env import report
+from conche.env.carry_out import carry_out, nothing_to_do, reported
 from conche.env.locking import everywhere, here
-from conche.env.observe import Observed, glance, look, observe, service_of
+from conche.env.observe import Observed, glance, observe, service_of
 from conche.env.plan import plan_up
-from conche.errors import Partial, Refused
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Outcome
 from conche.secret import Secret
 from conche.session import open_compose
 from conche.vault.values import for_environment, require_with, used_by
 
-__all__ = ["apply", "nothing_to_do", "reported", "restart", "up", "update"]
+__all__ = ["converge", "up"]
 
 
 def up(call: Invocation, name: str, *, build: bool, timeout: float | None, local: bool = False) -> Outcome:
@@ -28,43 +27,15 @@ def up(call: Invocation, name: str, *, build: bool, timeout: float | None, local
     Args:
         local: if this deploys, deploy what the engine has, as `env.deploy --local` does.
     """
-    return _converge(call, name, build=build, timeout=timeout, only=None, local=local)
+    return converge(call, name, build=build, timeout=timeout, only=None, local=local)
 
 
-def update(call: Invocation, name: str, service: str, *, build: bool, timeout: float | None) -> Outcome:
-    """Pull or build the image of one service, then replace that service alone."""
-    return _converge(call, name, build=build, timeout=timeout, only=service)
-
-
-def restart(call: Invocation, name: str, service: str | None, *, timeout: float | None) -> Outcome:
-    """Restart the containers of an environment, and wait until they work."""
-    swarmed = call.environment(name).swarm
-    compose = open_compose(call, name)
-    if swarmed:
-        on_swarm.refuse(
-            name,
-            "its tasks are not restarted, but replaced by new ones",
-            f"docker service update --force {compose.project}_{service or 'SERVICE'}\n"
-            f"invoke env.deploy --env {name} --force",
-        )
-    with here(call, name) as held:
-        seen = observe(call.stack, name, compose)
-        wanted = [service_of(seen.configuration, service).name] if service else list(seen.configuration.services)
-        plan = Plan(tuple(Step("restart", f"service {one}", "asked for") for one in wanted if seen.of(one)))
-        if not len(plan):
-            raise Refused("nothing-runs", f"Nothing of {name} is up.", next_command=f"invoke env.up --env {name}")
-        if call.dry_run:
-            return Outcome(plan=plan)
-        with everywhere(call, compose.engine, name):
-            apply(call, compose, seen, plan, timeout, held, asked=wanted)
-        return reported(call, seen, compose, plan)
-
-
-def _converge(
+def converge(
     call: Invocation, name: str, *, build: bool, timeout: float | None, only: str | None, local: bool = False
 ) -> Outcome:
+    """Make an environment, or only one service of it, what its files or its release say."""
     if call.environment(name).deploy.edge is not None or call.environment(name).swarm:
-        from conche.env.deploy.up import up_released
+        from conche.env.released import up_released
 
         return up_released(call, name, build=build, timeout=timeout, only=only, local=local)
     secrets = for_environment(call.stack, call.root, name, call.output.say)
@@ -97,7 +68,7 @@ def _converge(
             seen = observe(call.stack, name, compose)
             stale = _mounting(seen, changed) | _outdated(call, compose, seen)
             plan = plan_up(seen, build=build, only=only, stale=stale)
-            apply(call, compose, seen, plan, timeout, held, asked=[only] if only else ())
+            carry_out(call, compose, seen, plan, timeout, held, asked=[only] if only else ())
         return reported(call, seen, compose, plan)
 
 
@@ -163,83 +134,3 @@ def _outdated(call: Invocation, compose: Compose, seen: Observed) -> set[str]:
             started = [c for c in seen.containers if c.service in users and c.started_at]
             found |= {c.service for c in started if c.started_at and c.started_at.timestamp() < written}
     return found
-
-
-def nothing_to_do(call: Invocation, name: str, seen: Observed) -> Outcome:
-    """Report an environment that is as it should be."""
-    well = "and healthy" if report.is_well(seen) else "as the files say"
-    lines = (f"Nothing to do: it is up {well}.", *_urls(call, name))
-    return Outcome(
-        value=report.as_json(seen, call.environment(name)),
-        tables=[report.table(seen)],
-        lines=lines,
-        warnings=report.strays(seen),
-    )
-
-
-def apply(
-    call: Invocation,
-    compose: Compose,
-    seen: Observed,
-    plan: Plan,
-    timeout: float | None,
-    held: int | None,
-    *,
-    asked: Collection[str] = (),
-) -> None:
-    """Take the steps of a plan, showing progress on a live line.
-
-    Args:
-        asked: services that are to be up afterwards; default: all.
-    """
-    from conche.env.apply import Applier
-    from conche.supply.build import build as build_image
-    from conche.supply.fetch import fetch
-    from conche.supply.own import own_images
-
-    own = own_images(call.stack, seen.name, compose, seen.configuration)
-    environment = call.environment(seen.name)
-    edge, serves = environment.deploy.edge, environment.deploy.serves
-    with call.output.progress(f"{call.output.command} --env {seen.name}") as progress:
-        applier = Applier(
-            compose,
-            seen,
-            progress,
-            build=lambda reference: build_image(call.stack, call.root, compose.engine, own[reference], progress),
-            fetch=lambda reference: fetch(call.stack, call.root, compose.engine, reference, progress),
-            timeout=timeout,
-            held=held,
-            asked=asked,
-            routes={edge: serves} if edge and serves else {},
-            url=environment.health,
-        )
-        try:
-            applier.apply(plan)
-        except Partial:
-            remember(call.stack.name, seen.configuration, look(compose)[0])
-            raise
-
-
-def reported(call: Invocation, before: Observed, compose: Compose, plan: Plan) -> Outcome:
-    """Observe an environment that was changed, and report it."""
-    name = before.name
-    seen = observe(call.stack, name, compose)
-    remember(call.stack.name, seen.configuration, seen.containers)
-    return Outcome(
-        value=report.as_json(seen, call.environment(name)),
-        changed=_state(before) != _state(seen),
-        plan=plan,
-        tables=[report.table(seen)],
-        lines=_urls(call, name),
-        warnings=report.strays(seen),
-    )
-
-
-def _state(seen: Observed) -> object:
-    """Return what a run may have changed: containers, when they started, images, networks."""
-    return [(c.id, c.started_at, c.state) for c in seen.containers], seen.images, seen.missing_networks
-
-
-def _urls(call: Invocation, name: str) -> Sequence[str]:
-    url = call.environment(name).health
-    return (f"{name}: {url}",) if url else ()

@@ -15,11 +15,8 @@ MAP = (ROOT / "docs/architecture.md").read_text().partition("```\n")[2].partitio
 
 ELSEWHERE = {
     "ci": {"run_", "status", "watch", "logs", "dispatch", "rerun", "cancel", "setup"},
-    "env": {
-        "logs", "health", "config", "restart", "update", "exec_", "networks", "deploy", "rollback", "history",
-        "recover", "freeze", "maintenance", "scale",
-    },
-}  # fmt: skip
+    "env": {"deploy", "rollback", "history", "recover", "freeze", "maintenance", "scale"},
+}
 """Tasks whose module still has another name: each goes when its module is moved, and none comes."""
 
 TASKS = sorted(path for path in (ROOT / "conche").glob("*/tasks.py"))

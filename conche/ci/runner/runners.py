@@ -19,8 +19,8 @@ from conche.command import Invocation
 from conche.engine import containers, images
 from conche.engine.compose import Compose
 from conche.engine.dockerfile import references
-from conche.env import inside
-from conche.env import up as environments
+from conche.env.logs import logs as logs_of
+from conche.env.up import up as bring_up
 from conche.errors import ConcheError, NotFound, Refused, Unreachable, did_you_mean
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.output import at_terminal
@@ -80,9 +80,9 @@ def up(call: Invocation, *, timeout: float | None) -> Outcome:
         for runner in building:
             progress.step(f"building {runner.image}")
             everything.call(everything.argv("build", runner.service), on_line=progress.detail).require("the build")
-    environments.up(call, environment, build=False, timeout=timeout)
+    bring_up(call, environment, build=False, timeout=timeout)
     registering, warnings = _registered(call, environment, found, everything, server) if server else ([], [])
-    done = environments.up(with_runners, environment, build=False, timeout=timeout)
+    done = bring_up(with_runners, environment, build=False, timeout=timeout)
     changed = bool(building) or done.changed
     plan = Plan((*steps, *registering, *done.plan))
     return replace(done, plan=plan, changed=changed, warnings=[*done.warnings, *warnings])
@@ -183,7 +183,7 @@ def logs(call: Invocation, name: str | None, *, follow: bool, tail: int) -> Outc
     said: list[object] = []
     silent: list[str] = []
     for runner in chosen:
-        answer = inside.logs(profiled, environment, follow=follow, tail=tail, service=runner.service)
+        answer = logs_of(profiled, environment, follow=follow, tail=tail, service=runner.service)
         said += answer.value if isinstance(answer.value, list) else []
         # Its lines only say that nothing was shown.
         silent += [runner.name] if answer.lines else []

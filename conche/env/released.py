@@ -8,6 +8,7 @@ from conche.command import Invocation
 from conche.engine.compose import Compose
 from conche.engine.containers import Container
 from conche.env import preflight, report
+from conche.env.carry_out import carry_out, nothing_to_do, reported
 from conche.env.deploy import members
 from conche.env.deploy.look import Look
 from conche.env.deploy.prepare import Wanted
@@ -19,7 +20,6 @@ from conche.env.deploy.view import compose_of, look_at_release, open_records, op
 from conche.env.locking import everywhere, here
 from conche.env.observe import Observed, observe
 from conche.env.plan import plan_up, works
-from conche.env.up import apply, nothing_to_do, reported
 from conche.errors import Partial, Refused
 from conche.outcome import Outcome
 from conche.process import signals_deferred
@@ -68,7 +68,7 @@ def up_released(
             plan = plan_up(seen)
             try:
                 with members.naming(look, _serving(look, seen)):
-                    apply(call, compose, seen, plan, timeout, held)
+                    carry_out(call, compose, seen, plan, timeout, held)
             except Partial:
                 records.remade(current, look.made(current))
                 raise

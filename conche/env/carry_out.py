@@ -1,0 +1,95 @@
+"""Carries out a plan with its progress shown, and reports what has become of the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from conche.command import Invocation
+from conche.engine.compose import Compose
+from conche.env import report
+from conche.env.definitions import remember
+from conche.env.observe import Observed, look, observe
+from conche.errors import Partial
+from conche.outcome import Outcome, Plan
+
+__all__ = ["carry_out", "nothing_to_do", "reported"]
+
+
+def nothing_to_do(call: Invocation, name: str, seen: Observed) -> Outcome:
+    """Report an environment that is as it should be."""
+    well = "and healthy" if report.is_well(seen) else "as the files say"
+    lines = (f"Nothing to do: it is up {well}.", *_urls(call, name))
+    return Outcome(
+        value=report.as_json(seen, call.environment(name)),
+        tables=[report.table(seen)],
+        lines=lines,
+        warnings=report.strays(seen),
+    )
+
+
+def carry_out(
+    call: Invocation,
+    compose: Compose,
+    seen: Observed,
+    plan: Plan,
+    timeout: float | None,
+    held: int | None,
+    *,
+    asked: Collection[str] = (),
+) -> None:
+    """Take the steps of a plan, showing progress on a live line.
+
+    Args:
+        asked: services that are to be up afterwards; default: all.
+    """
+    from conche.env.apply import Applier
+    from conche.supply.build import build as build_image
+    from conche.supply.fetch import fetch
+    from conche.supply.own import own_images
+
+    own = own_images(call.stack, seen.name, compose, seen.configuration)
+    environment = call.environment(seen.name)
+    edge, serves = environment.deploy.edge, environment.deploy.serves
+    with call.output.progress(f"{call.output.command} --env {seen.name}") as progress:
+        applier = Applier(
+            compose,
+            seen,
+            progress,
+            build=lambda reference: build_image(call.stack, call.root, compose.engine, own[reference], progress),
+            fetch=lambda reference: fetch(call.stack, call.root, compose.engine, reference, progress),
+            timeout=timeout,
+            held=held,
+            asked=asked,
+            routes={edge: serves} if edge and serves else {},
+            url=environment.health,
+        )
+        try:
+            applier.apply(plan)
+        except Partial:
+            remember(call.stack.name, seen.configuration, look(compose)[0])
+            raise
+
+
+def reported(call: Invocation, before: Observed, compose: Compose, plan: Plan) -> Outcome:
+    """Observe an environment that was changed, and report it."""
+    name = before.name
+    seen = observe(call.stack, name, compose)
+    remember(call.stack.name, seen.configuration, seen.containers)
+    return Outcome(
+        value=report.as_json(seen, call.environment(name)),
+        changed=_state(before) != _state(seen),
+        plan=plan,
+        tables=[report.table(seen)],
+        lines=_urls(call, name),
+        warnings=report.strays(seen),
+    )
+
+
+def _state(seen: Observed) -> object:
+    """Return what a run may have changed: containers, when they started, images, networks."""
+    return [(c.id, c.started_at, c.state) for c in seen.containers], seen.images, seen.missing_networks
+
+
+def _urls(call: Invocation, name: str) -> Sequence[str]:
+    url = call.environment(name).health
+    return (f"{name}: {url}",) if url else ()

@@ -1,0 +1,38 @@
+"""invoke env.restart"""
+
+from __future__ import annotations
+
+from conche.command import Invocation
+from conche.env import on_swarm
+from conche.env.carry_out import carry_out, reported
+from conche.env.locking import everywhere, here
+from conche.env.observe import observe, service_of
+from conche.errors import Refused
+from conche.outcome import Outcome, Plan, Step
+from conche.session import open_compose
+
+__all__ = ["restart"]
+
+
+def restart(call: Invocation, name: str, service: str | None, *, timeout: float | None) -> Outcome:
+    """Restart the containers of an environment, and wait until they work."""
+    swarmed = call.environment(name).swarm
+    compose = open_compose(call, name)
+    if swarmed:
+        on_swarm.refuse(
+            name,
+            "its tasks are not restarted, but replaced by new ones",
+            f"docker service update --force {compose.project}_{service or 'SERVICE'}\n"
+            f"invoke env.deploy --env {name} --force",
+        )
+    with here(call, name) as held:
+        seen = observe(call.stack, name, compose)
+        wanted = [service_of(seen.configuration, service).name] if service else list(seen.configuration.services)
+        plan = Plan(tuple(Step("restart", f"service {one}", "asked for") for one in wanted if seen.of(one)))
+        if not len(plan):
+            raise Refused("nothing-runs", f"Nothing of {name} is up.", next_command=f"invoke env.up --env {name}")
+        if call.dry_run:
+            return Outcome(plan=plan)
+        with everywhere(call, compose.engine, name):
+            carry_out(call, compose, seen, plan, timeout, held, asked=wanted)
+        return reported(call, seen, compose, plan)
