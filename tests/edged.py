@@ -137,7 +137,7 @@ environments:
 """
 
 
-BUILT_IN = files("conche.env.deploy").joinpath("nginx.conf").read_text()
+BUILT_IN = files("conche.env.rollout").joinpath("nginx.conf").read_text()
 """The edge's built-in template."""
 
 

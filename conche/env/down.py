@@ -25,7 +25,7 @@ def down(call: Invocation, name: str, *, volumes: bool, confirm: str | None) -> 
 def _down(call: Invocation, name: str, compose: Compose, *, volumes: bool, confirm: str | None) -> Outcome:
     environment = call.environment(name)
     if environment.swarm:
-        from conche.env.deploy.swarm_view import down_swarm
+        from conche.env.rollout.swarm_view import down_swarm
 
         with locked(call, compose.engine, name):
             doomed = _volumes(compose) if volumes else ()

@@ -10,7 +10,7 @@ from conche.command import Invocation
 from conche.engine import kept, state
 from conche.engine.connection import Engine
 from conche.engine.lock import Held
-from conche.env.deploy.signing import newest
+from conche.env.rollout.signing import newest
 from conche.locking import here
 
 __all__ = ["everywhere", "here", "locked"]

@@ -9,17 +9,18 @@ from conche.engine.compose import Compose
 from conche.engine.containers import Container
 from conche.env import preflight, report
 from conche.env.carry_out import carry_out, nothing_to_do, reported
-from conche.env.deploy import members
-from conche.env.deploy.look import Look
-from conche.env.deploy.prepare import Wanted
-from conche.env.deploy.records import Records
-from conche.env.deploy.recover import settle
-from conche.env.deploy.release import Options, deploy
-from conche.env.deploy.route import template_of
-from conche.env.deploy.view import compose_of, look_at_release, open_records, opened, require_whole
+from conche.env.deploy import deploy
 from conche.env.locking import everywhere, here
 from conche.env.observe import Observed, observe
 from conche.env.plan import plan_up, works
+from conche.env.rollout import members
+from conche.env.rollout.look import Look
+from conche.env.rollout.prepare import Wanted
+from conche.env.rollout.records import Records
+from conche.env.rollout.recover import settle
+from conche.env.rollout.release import Options
+from conche.env.rollout.route import template_of
+from conche.env.rollout.view import compose_of, look_at_release, open_records, opened, require_whole
 from conche.errors import Partial, Refused
 from conche.outcome import Outcome
 from conche.process import signals_deferred

@@ -8,9 +8,9 @@ from dataclasses import replace
 from conche.command import Invocation
 from conche.engine import state
 from conche.env import report
-from conche.env.deploy.swarm_view import SwarmObserved, look_at_swarm
-from conche.env.deploy.view import look_at_release
 from conche.env.observe import Observed, glance, observe
+from conche.env.rollout.swarm_view import SwarmObserved, look_at_swarm
+from conche.env.rollout.view import look_at_release
 from conche.env.unread import described, is_unreadable
 from conche.errors import ConcheError, Refused
 from conche.outcome import Outcome

@@ -161,8 +161,9 @@ def deploy(
     New containers start beside the old ones, have to be healthy, and to answer through the edge; then the edge
     switches, requests under way end, the new ones are watched, and the old ones go. A failure takes all of it back.
     """
-    from conche.env.deploy.prepare import Wanted
-    from conche.env.deploy.release import Options, deploy
+    from conche.env.deploy import deploy
+    from conche.env.rollout.prepare import Wanted
+    from conche.env.rollout.release import Options
 
     return deploy(invocation, env, Wanted(image, tag, local), Options(force, allow_dirty, timeout))
 
@@ -175,7 +176,8 @@ def rollback(
     timeout: Timeout = None,
 ) -> Outcome:
     """Go back to an earlier release: its images and its environment of then, as a release of its own."""
-    from conche.env.deploy.release import Options, rollback
+    from conche.env.rollback import rollback
+    from conche.env.rollout.release import Options
 
     return rollback(invocation, env, to, Options(timeout=timeout))
 
@@ -187,7 +189,7 @@ def history(
     show: Annotated[str | None, "one release, such as r7, with its evidence"] = None,
 ) -> Outcome:
     """List the releases of an environment: how each ended, who, when, which image."""
-    from conche.env.deploy.history import history
+    from conche.env.history import history
 
     return history(invocation, env, show=show)
 
@@ -195,7 +197,7 @@ def history(
 @command(changes=True, waits=True)
 def recover(invocation: Invocation, env: EnvironmentName = "dev") -> Outcome:
     """Settle a release that was killed: finish it where it serves already, else take it back."""
-    from conche.env.deploy.history import recover
+    from conche.env.recover import recover
 
     return recover(invocation, env)
 
@@ -208,7 +210,7 @@ def freeze(
     off: Annotated[bool, "allow deploys again"] = False,
 ) -> Outcome:
     """Refuse every deploy to an environment, for a reason, until it is thawed."""
-    from conche.env.deploy.history import freeze
+    from conche.env.freeze import freeze
 
     return freeze(invocation, env, reason=reason, off=off)
 
@@ -221,7 +223,7 @@ def maintenance(
     off: Annotated[bool, "serve again"] = False,
 ) -> Outcome:
     """Let the edge answer every request with a maintenance page, or serve again."""
-    from conche.env.deploy.history import maintenance
+    from conche.env.maintenance import maintenance
 
     return maintenance(invocation, env, on=on, off=off)
 
@@ -234,6 +236,6 @@ def scale(
     env: EnvironmentName = "prod",
 ) -> Outcome:
     """Have so many containers of a service, now and in the next releases."""
-    from conche.env.deploy.scale import scale
+    from conche.env.scale import scale
 
     return scale(invocation, env, service, replicas)

@@ -76,7 +76,7 @@ def _as_released(call: Invocation, name: str, compose: Compose) -> Observed | No
     """Return the environment if it runs its last release and the files still say the same; else None."""
     if not state.kept(compose.engine, compose.project):
         return None
-    from conche.env.deploy.view import look_at_release
+    from conche.env.rollout.view import look_at_release
     from conche.vault import keys
 
     if call.stack.secrets is not None and keys.find(call.root) is None:

@@ -15,7 +15,6 @@ MAP = (ROOT / "docs/architecture.md").read_text().partition("```\n")[2].partitio
 
 ELSEWHERE = {
     "ci": {"run_", "status", "watch", "logs", "dispatch", "rerun", "cancel", "setup"},
-    "env": {"deploy", "rollback", "history", "recover", "freeze", "maintenance", "scale"},
 }
 """Tasks whose module still has another name: each goes when its module is moved, and none comes."""
 

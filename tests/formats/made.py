@@ -25,8 +25,8 @@ from conche.backup.target import Target
 from conche.engine.compose import Configuration, Service
 from conche.engine.containers import Container
 from conche.env import definitions
-from conche.env.deploy.document import Document
-from conche.env.deploy.records import Ending, Placed, Record, Records
+from conche.env.rollout.document import Document
+from conche.env.rollout.records import Ending, Placed, Record, Records
 from conche.files import state_folder
 from conche.secret import Secret
 from conche.stack import parse

@@ -24,9 +24,9 @@ from conche.backup.prune import Candidate, decide, decide_future
 from conche.backup.target import Found, Target
 from conche.backup.verify import check
 from conche.env import definitions
-from conche.env.deploy.document import Document
-from conche.env.deploy.records import Entry, Result
-from conche.env.deploy.signing import FORMATS, SIGNED
+from conche.env.rollout.document import Document
+from conche.env.rollout.records import Entry, Result
+from conche.env.rollout.signing import FORMATS, SIGNED
 from conche.errors import CheckFailed, Refused
 from conche.formats import EVERY, Format, WrittenByNewer, number_of
 from conche.stack import Retention, parse
@@ -48,7 +48,7 @@ NO_STATE = {
     "engine/hashes.py": {"resolved", "without_dependencies"},  # Compose's input
     "engine/images.py": {"contents"},  # a digest's input
     "env/definitions.py": {"flat"},  # compared
-    "env/deploy/document.py": {
+    "env/rollout/document.py": {
         "content",
         "unpacked",
         "masked_in",
@@ -56,10 +56,10 @@ NO_STATE = {
         "definition",
         "shape",
     },  # Compose's input
-    "env/deploy/signing.py": {"signed", "_canonical"},  # the envelope of what is stamped; a digest's input
-    "env/deploy/swarm.py": {"docker_config"},  # Docker's
-    "env/deploy/swarm_stack.py": {"content"},  # Docker's input
-    "env/inside.py": {"config"},  # shown
+    "env/rollout/signing.py": {"signed", "_canonical"},  # the envelope of what is stamped; a digest's input
+    "env/rollout/swarm.py": {"docker_config"},  # Docker's
+    "env/rollout/swarm_stack.py": {"content"},  # Docker's input
+    "env/config.py": {"config"},  # shown
     "env/trial.py": {"start_and_wait"},  # Compose's input
     "supply/base.py": {"import_argv"},  # Docker's input
     "supply/registry.py": {"_token"},  # a key in memory

@@ -1,0 +1,45 @@
+"""invoke env.freeze"""
+
+from __future__ import annotations
+
+import socket
+from datetime import UTC, datetime
+
+from conche.command import Invocation
+from conche.engine.compose import Compose
+from conche.engine.connection import Engine
+from conche.env.rollout.records import who
+from conche.env.rollout.view import open_records
+from conche.errors import Refused
+from conche.outcome import Outcome, Plan, Step
+
+__all__ = ["freeze"]
+
+
+def freeze(call: Invocation, name: str, *, reason: str | None, off: bool) -> Outcome:
+    """Refuse every deploy from now on, for a reason; with `off`, allow them again."""
+    engine = Engine(call.environment(name).engine)
+    records = open_records(call, Compose(engine, call.stack.project(name), ()))
+    if not off and not reason:
+        raise Refused(
+            "reason-missing", "A freeze wants a reason: whoever meets it has to know.",
+            next_command=f"invoke env.freeze --env {name} --reason '…'",
+        )  # fmt: skip
+    frozen = records.frozen()
+    if off and not frozen:
+        return Outcome(value={"environment": name, "frozen": None}, lines=[f"Nothing to do: {name} is not frozen."])
+    plan = Plan((Step("thaw" if off else "freeze", f"environment {name}", reason or "asked for"),))
+    if call.dry_run:
+        return Outcome(plan=plan)
+    said = (
+        {}
+        if off
+        else {
+            "who": f"{who()}@{socket.gethostname()}",
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            "reason": str(reason),
+        }
+    )
+    records.freeze(said)
+    words = f"{name} can be deployed again." if off else f"{name} is frozen: {reason}"
+    return Outcome(value={"environment": name, "frozen": said or None}, changed=True, plan=plan, lines=[words])

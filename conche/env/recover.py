@@ -1,0 +1,63 @@
+"""invoke env.recover"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from conche.command import Invocation
+from conche.engine.compose import Compose
+from conche.env.locking import locked
+from conche.env.rollout.look import Look
+from conche.env.rollout.records import Records
+from conche.env.rollout.recover import plan_recovery, settle
+from conche.env.rollout.swarm import settle_swarm
+from conche.env.rollout.view import open_records
+from conche.outcome import Outcome, Plan, Step, Table
+from conche.session import open_compose
+
+__all__ = ["recover"]
+
+
+def recover(call: Invocation, name: str) -> Outcome:
+    """Settle a release that was killed: finish it if it already serves, else take it back; remove leftovers."""
+    environment = call.environment(name)
+    compose = open_compose(call, name)
+    compose = replace(compose, files=(*compose.files, *(call.root / one for one in environment.deploy.overlay)))
+    if environment.swarm:
+        return _recover_swarm(call, open_records(call, compose), compose, name)
+    with locked(call, compose.engine, name):
+        records = open_records(call, compose)
+        look = Look(name, compose, environment.deploy, compose.configuration(hashed=False).rendered)
+        recovery = plan_recovery(records, look)
+        if not call.dry_run:
+            records = settle(call, records, look, strict=True)
+        wrong = "" if records.maintained or not recovery.serves else look.wrong(recovery.serves)
+    plan, current = recovery.plan, records.current
+    serves = current.id if current and current.label == recovery.serves else recovery.serves
+    rows = tuple((step.action, step.subject, step.cause) for step in plan)
+    said = f"{serves} serves." if serves else "Nothing serves."
+    said = f"{serves} itself answers its users {wrong}. Next: invoke env.logs --env {name}" if wrong else said
+    return Outcome(
+        exit_code=1 if wrong and not call.dry_run else 0,
+        value={"environment": name, "release": serves or None},
+        changed=len(plan) > 0 and not call.dry_run,
+        plan=plan,
+        tables=[Table(("action", "what", "because"), rows)] if rows and not call.dry_run else [],
+        lines=[] if call.dry_run else [f"Nothing to recover. {said}" if not len(plan) else said],
+    )
+
+
+def _recover_swarm(call: Invocation, records: Records, compose: Compose, name: str) -> Outcome:
+    unfinished = records.unfinished
+    steps = (Step("settle", f"release {unfinished.id}", "it was interrupted"),) if unfinished else ()
+    if unfinished is not None and not call.dry_run:
+        with locked(call, compose.engine, name):
+            records = settle_swarm(call, records, compose, call.environment(name).deploy, name, strict=True)
+    current = records.current
+    said = f"{current.id} serves." if current else "Nothing serves."
+    return Outcome(
+        value={"environment": name, "release": current.id if current else None},
+        changed=bool(steps) and not call.dry_run,
+        plan=Plan(steps),
+        lines=[] if call.dry_run else [said if steps else f"Nothing to recover. {said}"],
+    )

@@ -1,0 +1,116 @@
+"""Checks what a Compose file must and must not say for two of its releases to run side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from conche.engine.compose import Configuration
+from conche.env.rollout.swarm_keys import uncarried
+from conche.errors import Refused
+from conche.stack import Deploy
+
+__all__ = ["check", "stays_down"]
+
+
+def check(
+    configuration: Configuration,
+    deploy: Deploy,
+    root: Path,
+    own: Mapping[str, str],
+    *,
+    protected: bool,
+    swarm: bool = False,
+) -> None:
+    """Refuse files that cannot be deployed without losing requests, listing every reason.
+
+    Args:
+        own: image references of this stack's own images.
+        protected: refuse bind mounts of the checkout too.
+        swarm: a swarm brings secrets and configs into containers by itself.
+    """
+    problems = list(_problems(configuration, deploy, root, own, protected=protected))
+    problems += _on_swarm(configuration, deploy) if swarm else _closed(configuration.rendered["services"])
+    if problems:
+        raise Refused(
+            "not-deployable",
+            f"The Compose files of {configuration.project} cannot be deployed as they are.",
+            evidence=problems,
+            next_command="correct them, then: invoke env.deploy --dry-run",
+        )
+
+
+def stays_down(bodies: Mapping[str, Any], deploy: Deploy) -> list[str]:
+    """Return warnings if the engine would not start the edge, or what it serves, again after a reboot.
+
+    Args:
+        bodies: services of the rendered Compose document.
+    """
+    return [
+        f"{name} has no restart policy: after a reboot of its host it stays down; add restart: unless-stopped"
+        for name in (deploy.edge, deploy.serves)
+        if name is not None
+        and bodies[name].get("restart", "no") == "no"
+        and not (bodies[name].get("deploy") or {}).get("restart_policy")
+    ]
+
+
+def _problems(
+    configuration: Configuration, deploy: Deploy, root: Path, own: Mapping[str, str], *, protected: bool
+) -> Iterator[str]:
+    bodies: Mapping[str, Any] = configuration.rendered["services"]
+    for name in (deploy.edge, deploy.serves):
+        if name is not None and name not in bodies:
+            yield f"deploy in stack.yaml names the service {name}, which is in no Compose file"
+            return
+    if deploy.edge is not None and deploy.serves is not None:
+        yield from _beside(bodies[deploy.serves], deploy.serves, configuration)
+        yield from _reaches(bodies[deploy.edge], bodies[deploy.serves], deploy)
+    if protected:
+        for name, body in bodies.items():
+            for mount in body.get("volumes") or []:
+                if mount["type"] == "bind" and body["image"] in own and Path(mount["source"]).is_relative_to(root):
+                    yield f"{name} mounts {mount['source']} of this checkout: a release is what is in its image"
+
+
+def _on_swarm(configuration: Configuration, deploy: Deploy) -> Iterator[str]:
+    yield from uncarried(configuration.rendered)
+    if deploy.release_command:
+        yield "deploy.release_command in stack.yaml: on a swarm no command is run before a release"
+
+
+def _closed(bodies: Mapping[str, Any]) -> Iterator[str]:
+    for name, body in bodies.items():
+        taken = [kind for kind in ("secrets", "configs") if body.get(kind)]
+        if body.get("read_only") and taken:
+            yield (
+                f"{name} is read_only and takes {' and '.join(taken)}: a release copies them into its containers, and"
+                " the engine copies nothing into one that is read_only"
+            )
+
+
+def _beside(body: Mapping[str, Any], name: str, configuration: Configuration) -> Iterator[str]:
+    if body.get("container_name"):
+        yield f"{name} has a container_name: two releases could not stand beside each other"
+    if body.get("ports"):
+        yield f"{name} publishes a port: only the edge may"
+    if body.get("network_mode"):
+        yield f"{name} has a network_mode: the edge could not reach it by name"
+    service = configuration.services[name]
+    if service.healthcheck is None:
+        yield f"{name} has no healthcheck: nobody would know whether a new release works"
+    if service.replicas == 0:
+        yield f"{name} has 0 replicas: the edge would have nobody to send requests to"
+    if service.ends or service.completes:
+        yield f"{name} is a one-shot: an edge can only serve what goes on running"
+
+
+def _reaches(edge: Mapping[str, Any], served: Mapping[str, Any], deploy: Deploy) -> Iterator[str]:
+    shared = set(edge.get("networks") or {}) & set(served.get("networks") or {})
+    if not shared:
+        yield f"{deploy.edge} and {deploy.serves} share no network"
+    if not edge.get("ports"):
+        yield f"{deploy.edge} publishes no port: nobody could reach it"
+    if not any(mount.get("target") == "/etc/conche/edge" for mount in edge.get("volumes") or []):
+        yield f"{deploy.edge} has no volume at /etc/conche/edge, where its configuration stands"

@@ -1,0 +1,187 @@
+"""Live view of an environment and its releases; every call queries the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from conche.engine import containers
+from conche.engine.compose import Compose
+from conche.engine.containers import Container
+from conche.env.rollout import edge as edges
+from conche.env.rollout.document import RELEASE, alias
+from conche.env.rollout.records import Record
+from conche.errors import ConcheError, NotFound
+from conche.stack import Deploy
+
+__all__ = ["NOTHING", "Look", "number"]
+
+FAULT = 500
+"""The lowest status by which an application admits a fault of its own."""
+
+NOTHING = "nothing"
+"""What serves before the first release."""
+
+
+def number(release: str) -> int:
+    """Return the number in a release's id; 0 if it is none."""
+    return int(release[1:]) if release[1:].isdigit() else 0
+
+
+@dataclass(frozen=True)
+class Look:
+    """The containers of one environment.
+
+    Args:
+        name: the environment's name.
+        rendered: the rendered Compose document, which contains the edge's port; without it the engine is asked, which
+            knows the port while the edge runs.
+    """
+
+    name: str
+    compose: Compose
+    deploy: Deploy
+    rendered: Any
+
+    def all(self) -> tuple[Container, ...]:
+        """Return every container of the project."""
+        return containers.of_project(self.compose.engine, self.compose.project)
+
+    def of(self, service: str) -> tuple[Container, ...]:
+        """Return the containers of a service, of any release."""
+        return tuple(one for one in self.all() if one.service == service)
+
+    def of_release(self, service: str, release: str) -> tuple[Container, ...]:
+        """Return the containers of a service that belong to a release."""
+        return tuple(one for one in self.of(service) if one.labels.get(RELEASE) == release)
+
+    def made(self, record: Record) -> dict[str, list[str]]:
+        """Return service -> hashes of its containers of a release that the release's record does not know."""
+        found: dict[str, set[str]] = {}
+        for one in self.all():
+            placed = record.services.get(one.service)
+            ours = one.service != self.deploy.serves or one.labels.get(RELEASE) == record.id
+            if placed is not None and ours and one.config_hash not in placed.hashes:
+                found.setdefault(one.service, set()).add(one.config_hash)
+        return {name: sorted(hashes) for name, hashes in found.items()}
+
+    def others(self, service: str, keep: Sequence[str]) -> tuple[Container, ...]:
+        """Return the containers of a service that belong to none of these releases."""
+        return tuple(one for one in self.of(service) if one.labels.get(RELEASE) not in keep)
+
+    def labels(self) -> list[str]:
+        """Return the releases that have containers behind the edge, the newest first."""
+        found = {one.labels.get(RELEASE, "") for one in self.of(self.deploy.serves or "")}
+        return sorted((one for one in found if one), key=number, reverse=True)
+
+    def serving(self) -> str:
+        """Return the release to which the edge sends requests; empty if no edge answers."""
+        if self.deploy.edge is None or not self.of(self.deploy.edge):
+            return ""
+        try:
+            return self.edge().serving()
+        except ConcheError:
+            return ""
+
+    def state(self) -> tuple[str, edges.Answer]:
+        """Return the release to which the edge sends requests, and what its users are answered."""
+        if self.deploy.edge is not None and self.of(self.deploy.edge):
+            with contextlib.suppress(ConcheError):
+                return self.edge().state(self.deploy.probe.path)
+        return "", edges.Answer(0, "the edge does not run")
+
+    def answers(self, release: str) -> bool:
+        """Return whether a release runs and gives the right answer through the edge."""
+        assert self.deploy.serves is not None
+        found = self.of_release(self.deploy.serves, release)
+        if not found or any(one.state != "running" or one.health == "unhealthy" for one in found):
+            return False
+        probe = self.deploy.probe
+        try:
+            (answer,) = self.edge().probe(probe.path, f"{alias(self.deploy.serves, release)}:{self.deploy.port}")
+        except ConcheError:
+            return False
+        return self.right(answer, release)
+
+    def edge(self) -> edges.Edge:
+        """Return the edge.
+
+        Raises:
+            NotFound: it has no container.
+        """
+        assert self.deploy.edge is not None
+        found = self.of(self.deploy.edge)
+        if not found:
+            raise NotFound(
+                "no-edge",
+                f"The edge of {self.name} has no container.",
+                next_command=f"invoke env.deploy --env {self.name}",
+            )
+        return edges.Edge(self.compose.engine, found[0].id, self.listening())
+
+    def listening(self) -> int:
+        """Return the port on which the edge listens in its container."""
+        if self.rendered:
+            return edges.listening(self.rendered["services"][self.deploy.edge].get("ports") or [])
+        published = [port for one in self.of(self.deploy.edge or "") for port in one.ports]
+        return edges.listening([{"target": port.rpartition("->")[2].partition("/")[0]} for port in published])
+
+    def configured(self) -> str:
+        """Return the name of the edge's configuration in use, maintenance page or not; empty if there is none."""
+        if self.deploy.edge is None or not self.of(self.deploy.edge):
+            return ""
+        found = self.edge().in_place()
+        return found.plain if found else ""
+
+    def edge_configuration(self, template: edges.Template, release: str, *, maintenance: bool) -> edges.Configuration:
+        """Make the edge's configuration for a release; before there is one, it shows the maintenance page."""
+        assert self.deploy.serves is not None
+        return edges.configure(
+            template,
+            release=release,
+            upstream=f"{alias(self.deploy.serves, release)}:{template.port}",
+            listen=self.listening(),
+            maintenance=maintenance or release == NOTHING,
+        )
+
+    def wrong(self, release: str) -> str:
+        """Return what users are answered while the edge runs, if the release should answer otherwise; else empty."""
+        if self.deploy.edge is None or not any(one.state == "running" for one in self.of(self.deploy.edge)):
+            return ""
+        at, answer = self.state()
+        return "" if at == release and self.right(answer, release) else answer.brief
+
+    def astray(self, release: str, seen: tuple[str, edges.Answer] | None = None) -> str:
+        """Return what users are answered, if it is wrong and the release itself is not at fault; else empty.
+
+        Args:
+            seen: what `state` has just returned.
+        """
+        at, answer = seen or self.state()
+        if at == release and self.right(answer, release):
+            return ""
+        assert self.deploy.serves is not None
+        try:
+            entry = f"{alias(self.deploy.serves, release)}:{self.deploy.port}"
+            own = self.edge().reaches(entry, self.deploy.probe.path)
+        except ConcheError:
+            return ""
+        # An error of the release's own is not the edge's fault; not even saying whom it serves is.
+        fine = own.good or 0 < own.status < FAULT
+        return answer.brief if at != release or (fine and own.status != answer.status) else ""
+
+    def right(self, answer: edges.Answer, release: str) -> bool:
+        """Return whether an answer is good and, if stack.yaml names a field, says that it comes from this release."""
+        field = self.deploy.probe.field
+        if not answer.good or not field:
+            return answer.good
+        try:
+            said: Any = json.loads(answer.body)
+            for part in field.split("."):
+                said = said[part]
+        except (ValueError, KeyError, TypeError):
+            return False
+        return bool(said == release)

@@ -1,0 +1,284 @@
+"""Plans a deploy from what runs and what a release is to be: steps, each with its cause and its undo; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from conche.engine.compose import Configuration, Service
+from conche.engine.containers import Container
+from conche.env.contents import contents_of_service
+from conche.env.plan import done
+from conche.env.rollout.handover import Handover
+from conche.env.rollout.look import NOTHING
+from conche.env.rollout.records import Placed, Record
+from conche.outcome import Plan, Step, Table
+from conche.stack import Deploy
+from conche.supply.reference import short
+
+__all__ = ["Change", "changes", "plan_record", "plan_release", "plan_route", "table"]
+
+NO_HANDOVER = Handover()
+
+CHANGED = "its definition changed"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of one service.
+
+    Attributes:
+        strategy: beside (new containers beside the old ones, then the edge switches), replace (tried beside the old
+            one, then replaced), recreate (stopped first), create, start, or keep.
+        cause: why; empty for keep.
+        downtime: what its users notice, in words.
+    """
+
+    service: str
+    strategy: str
+    cause: str
+    downtime: str
+
+
+def changes(
+    configuration: Configuration,
+    containers: Sequence[Container],
+    current: Record | None,
+    wanted: Record,
+    deploy: Deploy,
+    own: Collection[str],
+    *,
+    forced: bool,
+    altered: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> tuple[Change, ...]:
+    """Decide what becomes of each service.
+
+    Args:
+        altered: service -> keys of its definition that have changed, as far as known.
+        wanted: the release to come.
+        own: pinned references of this stack's own images.
+    """
+    found = [
+        _change(
+            service,
+            [one for one in containers if one.service == name],
+            current.services.get(name) if current else None,
+            wanted.services[name],
+            deploy,
+            own,
+            forced,
+        )
+        for name, service in configuration.services.items()
+    ]
+    # Contents of which a release has kept no fingerprint cannot be compared.
+    before = {key: had for key, had in current.contents.items() if key in wanted.contents} if current else {}
+    other = frozenset(key for key, had in before.items() if wanted.contents[key] != had)
+    found = _with_what_they_share([_named(one, altered, configuration, other) for one in found], configuration)
+    if any(change.strategy != "keep" for change in found) and deploy.serves is not None:
+        # A release is one thing: whatever changes, what the edge serves carries its id.
+        found = [
+            Change(deploy.serves, "beside", change.cause or "another service changes", "none")
+            if change.service == deploy.serves
+            else change
+            for change in found
+        ]
+    return tuple(found)
+
+
+def _named(
+    change: Change, altered: Mapping[str, Sequence[str]], configuration: Configuration, contents: Collection[str]
+) -> Change:
+    """Name in the cause what of a definition has changed: configs and secrets with other content, or keys."""
+    if change.cause != CHANGED:
+        return change
+    held = contents_of_service(configuration.rendered, change.service) if configuration.rendered else ()
+    other = [name for name in dict.fromkeys(map(str, held)) if name in contents]
+    names = ", ".join(altered.get(change.service, ()))
+    if other:
+        return replace(change, cause=f"{' and '.join(other)} changed")
+    return replace(change, cause=f"{CHANGED}: {names}") if names else change
+
+
+def _with_what_they_share(found: Sequence[Change], configuration: Configuration) -> list[Change]:
+    """Make anew, too, what uses the network, processes, memory or volumes of a service that is made anew."""
+    anew: dict[str, Change] = {}
+    for change in found:
+        service = configuration.services[change.service]
+        shared = [name for name in service.shares if name in anew]
+        if shared and change.strategy in ("keep", "start"):
+            cause = f"shares what {shared[0]} has, which is made anew"
+            anew[change.service] = Change(change.service, "recreate", cause, _downtime(service))
+        elif change.strategy in ("recreate", "replace", "create"):
+            anew[change.service] = change
+    return [anew.get(change.service, change) for change in found]
+
+
+def _change(
+    service: Service,
+    found: Sequence[Container],
+    before: Placed | None,
+    wanted: Placed,
+    deploy: Deploy,
+    own: Collection[str],
+    forced: bool,
+) -> Change:
+    name = service.name
+    cause = _cause(found, before, wanted)
+    other = any(container.config_hash not in wanted.hashes for container in found)
+    if name == deploy.serves:
+        cause = cause or ("asked for" if forced else "")
+        return Change(name, "beside" if cause else "keep", cause, "none")
+    if not found:
+        first = Change(name, "create", "has no container", "none: it does not run yet")
+        return first if service.replicas != 0 else Change(name, "keep", "", "none")
+    tries = service.image in own and service.tries and not (service.ends or service.completes)
+    if deploy.edge is None and tries:
+        cause = cause or ("runs from other files" if other else "asked for" if forced else "")
+        downtime = "seconds, once its successor is known to work" if cause else "none"
+        return Change(name, "replace" if cause else "keep", cause, downtime)
+    if other:
+        return Change(name, "recreate", cause or "runs from other files", _downtime(service))
+    idle = [one for one in found if one.state != "running" and not done(service, one)]
+    if idle:
+        return Change(name, "start", f"is {idle[0].state}", "none: it does not run now")
+    fewer = service.replicas is not None and len(found) < service.replicas
+    cause = f"has {len(found)} of {service.replicas} containers" if fewer else ""
+    return Change(name, "start" if fewer else "keep", cause, "none")
+
+
+def _cause(found: Sequence[Container], before: Placed | None, wanted: Placed) -> str:
+    if before is None:
+        return "was never deployed"
+    if before.image != wanted.image:
+        return "its image changed"
+    if before.definition != wanted.definition:
+        return CHANGED
+    if not found:
+        return "has no container"
+    ill = [one for one in found if one.state != "running" or one.health == "unhealthy"]
+    return f"is {ill[0].health if ill[0].state == 'running' else ill[0].state}" if ill else ""
+
+
+def _downtime(service: Service) -> str:
+    limit = service.healthcheck.deadline if service.healthcheck else 30.0
+    return f"it stops first; at most {limit:.0f} s until it is healthy"
+
+
+def plan_release(
+    release: str,
+    found: Sequence[Change],
+    deploy: Deploy,
+    before: str,
+    counts: Mapping[str, int],
+    networks: Sequence[str] = (),
+    handover: Handover = NO_HANDOVER,
+) -> Plan:
+    """Plan the steps of a release; none if nothing changes.
+
+    Args:
+        before: the release that serves; `nothing` if none does.
+        counts: service -> number of containers that it is to have.
+        networks: external networks that are missing.
+        handover: what gives way to a first release.
+    """
+    if all(change.strategy == "keep" for change in found):
+        return Plan()
+    record, *others = _steps(release, found, deploy, before, counts, handover)
+    made = [Step("create", f"network {name}", "no such network on the engine", undo="remove it") for name in networks]
+    return Plan((record, *made, *others))
+
+
+def _steps(
+    release: str,
+    found: Sequence[Change],
+    deploy: Deploy,
+    before: str,
+    counts: Mapping[str, int],
+    handover: Handover,
+) -> Iterator[Step]:
+    yield Step("record", f"release {release}", "before anything is changed")
+    if deploy.release_command:
+        yield Step("run", "release-command", "deploy.release_command in stack.yaml")
+    for change in found:
+        if change.service not in (deploy.serves, deploy.edge) and change.strategy != "keep":
+            yield _single(change)
+    edge = [_single(change) for change in found if change.service == deploy.edge and change.strategy != "keep"]
+    yield from [] if handover.holders else edge
+    if deploy.serves is not None:
+        served = deploy.serves
+        cause = next(change.cause for change in found if change.service == served)
+        count = counts.get(served, 1)
+        yield Step("start", f"release {release} of {served}", f"{cause}; {count} beside {before}", undo="remove them")
+        yield Step("await", f"release {release} of {served}", "every one has to be healthy")
+        if handover.holders:
+            yield from _taking_over(handover.holders, edge)
+        else:
+            yield Step("probe", f"release {release} of {served}", "through the edge's private entry")
+            yield Step("switch", f"edge to {release}", f"from {before}", undo=f"switch edge to {before}")
+            yield Step("drain", f"edge from {before}", "requests under way end where they began")
+        yield Step("watch", f"release {release} of {served}", f"for {deploy.observe:g} s, with its users")
+    # The old ones still run until it is recorded that they are not needed: a full disk or an engine on its way down
+    # might refuse to start them again.
+    yield Step("commit", f"release {release}", "it serves")
+    if deploy.serves is not None and (before != NOTHING or handover.old):
+        yield Step("stop", f"release {before} of {deploy.serves}", "nobody uses it any more")
+        yield Step("remove", f"release {before} of {deploy.serves}", "it was replaced")
+
+
+def _taking_over(holders: Sequence[Container], edge: Sequence[Step]) -> Iterator[Step]:
+    """Yield the steps that try the edge without its port before what has the port stops for it."""
+    names = ", ".join(one.name for one in holders)
+    for step in edge:
+        yield Step(
+            "try", f"edge {step.name}", f"without its port, which {names} has; nothing stops yet", undo="remove it"
+        )
+    for one in holders:
+        ports = ", ".join(str(port) for _, port in one.publishes)
+        yield Step(
+            "stop", f"container {one.name}", f"it has port {ports}, which the edge takes over", undo="start it again"
+        )
+    for step in edge:
+        yield replace(step, cause="has no container; downtime: from the stop before it until it runs")
+
+
+def plan_route(release: str, deploy: Deploy, before: str) -> Plan:
+    """Plan the steps of a release that changes nothing but the edge's configuration."""
+    steps = (
+        Step("record", f"release {release}", "before anything is changed"),
+        Step("place", f"configuration of {release}", "it is not the one that serves; nginx tests it"),
+        Step("switch", f"edge to {release}", f"from {before}; nothing is recreated", undo=f"switch edge to {before}"),
+        Step("drain", f"edge from {before}", "requests under way end as they began"),
+        Step("watch", f"release {release} of {deploy.serves}", f"for {deploy.observe:g} s, with its users"),
+        Step("commit", f"release {release}", "it serves"),
+    )
+    return Plan(steps)
+
+
+def plan_record(release: str, wanted: Record, current: Record | None) -> Plan:
+    """Plan to record what env.up already runs as asked for, unless a release says so; then there are no steps."""
+    if current is not None and _placed(wanted) == _placed(current):
+        return Plan()
+    steps = (
+        Step("record", f"release {release}", "it runs already, and is remembered for a rollback"),
+        Step("commit", f"release {release}", "it serves"),
+    )
+    return Plan(steps)
+
+
+def _placed(record: Record) -> dict[str, tuple[str, str]]:
+    return {name: (placed.image, placed.definition) for name, placed in record.services.items()}
+
+
+def _single(change: Change) -> Step:
+    undo = "remove it" if change.strategy == "create" else "as it was before"
+    return Step(change.strategy, f"service {change.service}", f"{change.cause}; downtime: {change.downtime}", undo=undo)
+
+
+def table(found: Sequence[Change], configuration: Configuration, title: str) -> Table:
+    """Return a table of the services, what becomes of each, and what its users notice."""
+    rows = tuple(
+        (one.service, one.strategy, short(configuration.services[one.service].image), one.cause or "-", one.downtime)
+        for one in found
+    )
+    return Table(("service", "strategy", "image", "because", "downtime"), rows, title=title)

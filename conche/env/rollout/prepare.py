@@ -1,0 +1,398 @@
+"""Looks up what a release is made of: files, secrets and images, before any lock is taken or anything is changed."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from conche.command import Invocation
+from conche.engine import host, images
+from conche.engine.compose import Compose, Configuration
+from conche.engine.connection import Engine
+from conche.engine.images import Found
+from conche.env.contents import contents_of_service, value_of
+from conche.env.rollout import lint
+from conche.env.rollout.document import CONFIGS, SECRETS, Document, definition, make, shape
+from conche.env.rollout.edge import Template, read_template
+from conche.env.rollout.records import Placed, Record, who
+from conche.errors import NotFound, Refused, Unreachable
+from conche.secret import SECRET_NAME, Secret
+from conche.session import open_compose
+from conche.stack import Deploy
+from conche.supply.fetch import fetch
+from conche.supply.inventory import REVISION
+from conche.supply.login import open_registry
+from conche.supply.own import in_registry, own_images
+from conche.supply.reference import Reference, parse
+from conche.supply.revision import Revision, revision
+from conche.units import size
+from conche.vault.seal import fingerprint
+from conche.vault.values import for_environment, require_with, used_by
+
+__all__ = ["Prepared", "Wanted", "fingerprinted", "kept_images", "prepare", "pulled", "read_contents", "see_disk"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which image is asked for.
+
+    Attributes:
+        reference: one image, by tag or digest.
+        tag: the tag of all own images; default: the environment's.
+        local: take what the engine has under that name, without asking a registry.
+    """
+
+    reference: str | None = None
+    tag: str | None = None
+    local: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a release is made of, except its number.
+
+    Attributes:
+        configuration: what the checkout's files say.
+        pins: image reference in the files -> the same by digest.
+        found: pinned reference -> the image on the engine; missing where it is still to be pulled.
+        secrets: by name.
+        contents: config or secret, as `config rules` -> its content.
+        named: what the Compose files interpolate, by variable.
+        own: image references in the files, of this stack's own images.
+        template: the edge's; None without an edge.
+        fingerprints: variable or secret -> fingerprint; empty until `fingerprinted`.
+        prints: config or secret -> fingerprint of its content; likewise.
+        kept: service -> pinned reference it had before, if what is asked for has the same content.
+    """
+
+    name: str
+    deploy: Deploy
+    compose: Compose
+    configuration: Configuration
+    pins: Mapping[str, str]
+    found: Mapping[str, Found]
+    secrets: Mapping[str, Secret]
+    contents: Mapping[str, bytes] = field(repr=False)
+    asked: str
+    revision: Revision
+    root: str
+    named: Mapping[str, Secret]
+    own: Collection[str]
+    template: Template | None
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    prints: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[str, str] = field(default_factory=dict)
+    swarm: bool = False
+
+    @property
+    def engine(self) -> Engine:
+        return self.compose.engine
+
+    def fingerprinted(self, salt: bytes) -> Prepared:
+        """Return a copy with the fingerprints of its secrets under the environment's salt."""
+        values = {**self.secrets, **self.named}
+        return replace(
+            self,
+            fingerprints={key: fingerprint(salt, value) for key, value in values.items()},
+            prints=fingerprinted(salt, self.contents),
+        )
+
+    def keeping(self, before: Record | None) -> Prepared:
+        """Return a copy that keeps images of the release before if those that are asked for have the same content.
+
+        A build of the same content has another id as soon as a label names another revision.
+        """
+        asked = {name: self.pins[service.image] for name, service in self.configuration.services.items()}
+        kept = kept_images(self.engine, before, asked)
+        found = {pin: there for pin in kept.values() if (there := images.find(self.engine, pin))}
+        return replace(self, kept=kept, found={**self.found, **found})
+
+    def owned(self, document: Document) -> list[str]:
+        """Return the pinned references of this stack's own images in a document of this release."""
+        services = document.body["services"]
+        return [services[name]["image"] for name, one in self.configuration.services.items() if one.image in self.own]
+
+    def document(
+        self, release: str, replicas: Mapping[str, int], before: Document | None, *, forced: bool = False
+    ) -> Document:
+        """Make the Compose document of the release with this id, building on that of the current one."""
+        shown = self.compose.variables
+        hidden = [value for variable, value in shown.items() if value and SECRET_NAME.search(variable)]
+        hidden += [value.reveal() for value in self.secrets.values()]
+        document = make(
+            self.configuration.rendered,
+            release=release,
+            pins=self.pins,
+            contents=self.contents,
+            marks=_marks(self.configuration, self.prints),
+            serves=self.deploy.serves,
+            replicas=replicas,
+            told=[
+                name
+                for name, one in self.configuration.services.items()
+                if one.image in self.own and one.tries and not (one.ends or one.completes)
+            ],
+            swarm=self.swarm,
+        )
+        document = document.with_images(self.kept)
+        # Without an edge --force makes every service anew, so each is told the new release.
+        if before is not None and not (forced and self.deploy.serves is None):
+            document = document.after(before, self.deploy.serves)
+        return replace(document, hidden=tuple(dict.fromkeys(hidden)), template=self.template)
+
+    def record(self, number: int, document: Document, configuration: Configuration) -> Record:
+        """Make the record of the release.
+
+        Args:
+            configuration: of the document, with Compose's hashes.
+        """
+        return Record(
+            number=number,
+            environment=self.name,
+            kind="deploy",
+            started=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            who=who(),
+            where=socket.gethostname(),
+            asked=self.asked,
+            revision=self.revision.name,
+            dirty=self.revision.dirty,
+            services={
+                name: Placed(
+                    service.image,
+                    self.found[service.image].id if service.image in self.found else "",
+                    self.found[service.image].labels.get(REVISION, "") if service.image in self.found else "",
+                    definition(document.body, name),
+                    tuple(sorted(service.hashes)) if service.replicas != 0 else (),
+                )
+                for name, service in configuration.services.items()
+            },
+            files={name: shape(self.configuration.rendered, name, self.root) for name in self.configuration.services},
+            fingerprints=self.fingerprints,
+            contents=self.prints,
+        )
+
+
+def kept_images(engine: Engine, before: Record | None, asked: Mapping[str, str]) -> dict[str, str]:
+    """Return service -> image of the release before, if another one with the same content is asked for.
+
+    Args:
+        asked: service -> image reference, pinned.
+    """
+    earlier = before.services if before is not None else {}
+    had = {name: placed.image for name, placed in earlier.items() if name in asked}
+    return {
+        name: image
+        for name, image in had.items()
+        if image != asked[name] and _alike(image, asked[name]) and images.same(engine, image, asked[name])
+    }
+
+
+def _alike(one: str, other: str) -> bool:
+    """Return whether two references may name builds of one image: by repository, or by an id that names none."""
+    names = {parse(text).name for text in (one, other) if not text.startswith("sha256:")}
+    return len(names) < 2
+
+
+def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -> Prepared:
+    """Look up everything that a release is made of.
+
+    Raises:
+        Refused: it cannot be deployed: the files, the tree, the image.
+        KeyUnusable: the secrets cannot be read.
+    """
+    environment = call.environment(name)
+    secrets = for_environment(call.stack, call.root, name, call.output.say, create=not call.dry_run)
+    call.output.redact.learn(secrets.values())
+    at = revision(call.root)
+    if environment.protected and at.dirty and not allow_dirty:
+        raise Refused(
+            "tree-dirty",
+            f"{at.uncommitted}, and {name} is protected.",
+            next_command="git status\ngit commit    # or, knowing what that means:\n"
+            f"invoke env.deploy --env {name} --allow-dirty",
+        )
+    deploy = environment.deploy
+    compose = open_compose(call, name, secrets)
+    require_with(call.stack, name, compose.variables.get("COMPOSE_PROFILES", ""), secrets)
+    compose = replace(compose, files=(*compose.files, *(call.root / file for file in deploy.overlay)))
+    configuration = compose.configuration(hashed=False)
+    references = {one.image for one in configuration.services.values()}
+    described = own_images(call.stack, name, compose, configuration)
+    own = {one: image.name for one, image in described.items() if one in references}
+    lint.check(configuration, deploy, call.root, own, protected=environment.protected, swarm=environment.swarm)
+    if environment.swarm:
+        configuration = _with_configs(configuration)
+    pins, asked = _pins(call, name, configuration, own, wanted)
+    contents = read_contents(call, name, compose, configuration, secrets)
+    said = "".join(file.read_text(encoding="utf-8") for file in compose.files)
+    named = {
+        variable: Secret(value)
+        for variable, value in compose.variables.items()
+        if variable in said and not variable.startswith("CONCHE_")
+    }
+    found = {pin: there for pin in pins.values() if (there := images.find(compose.engine, pin))}
+    return Prepared(
+        name, deploy, compose, configuration, pins, found, secrets, contents, asked, at, str(call.root), named,
+        tuple(own), read_template(call.root, deploy) if deploy.edge else None, swarm=environment.swarm,
+    )  # fmt: skip
+
+
+def see_disk(engine: Engine, what: str) -> None:
+    """Check that the engine's disk has room for what is to be done: start or pull."""
+    free, needed = host.free_disk(engine), host.MIN_FREE[what]
+    if free is not None and free < needed:
+        raise Unreachable(
+            "disk-full",
+            f"The engine's disk has {size(free)} free; {size(needed)} are wanted.",
+            next_command="invoke images.prune\ndocker system df",
+        )
+
+
+def pulled(call: Invocation, prepared: Prepared) -> Prepared:
+    """Pull what is missing, and return a copy that has every image on the engine."""
+    missing = [pin for pin in prepared.pins.values() if pin not in prepared.found]
+    see_disk(prepared.engine, "pull" if missing else "start")
+    if missing:
+        with call.output.progress("fetching what the release is made of") as progress:
+            for pin in missing:
+                progress.step(f"pull image {pin}")
+                fetch(call.stack, call.root, prepared.engine, pin, progress)
+    found = {pin: image for pin in prepared.pins.values() if (image := images.find(prepared.engine, pin))}
+    return replace(prepared, found=found)
+
+
+def _pins(
+    call: Invocation, name: str, configuration: Configuration, own: Mapping[str, str], wanted: Wanted
+) -> tuple[dict[str, str], str]:
+    """Return each image by digest, and what was asked for."""
+    engine = Engine(call.environment(name).engine)
+    explicit = parse(wanted.reference) if wanted.reference else None
+    if explicit is not None and explicit.name not in {parse(one).name for one in own}:
+        raise NotFound(
+            "no-such-image",
+            f"No service of {name} runs {explicit.name}.",
+            looked_at=sorted(own) or ["no service of it runs an image of this stack"],
+        )
+    pins: dict[str, str] = {}
+    asked: list[str] = []
+    for reference in dict.fromkeys(service.image for service in configuration.services.values()):
+        if reference not in own:
+            pins[reference] = _known(engine, reference)
+            continue
+        at = parse(reference)
+        if explicit is not None and explicit.name == at.name:
+            at = explicit
+        elif wanted.tag:
+            at = at.tagged(wanted.tag)
+        asked.append(str(at))
+        local = wanted.local or not in_registry(call.stack, str(at))
+        pins[reference] = _local(engine, at) if local else _pinned(call, at)
+    return pins, ", ".join(asked)
+
+
+def _pinned(call: Invocation, at: Reference) -> str:
+    registry, _ = open_registry(call.stack, call.root, call.output.redact)
+    return str(at.pinned(registry.manifest(at.repository, at.wanted).digest))
+
+
+def _local(engine: Engine, at: Reference) -> str:
+    found = images.find(engine, str(at))
+    if found is None:
+        raise NotFound(
+            "no-such-image",
+            f"The engine has no {at}.",
+            looked_at=[engine.address],
+            next_command="invoke images.build\ninvoke images.load FILE",
+        )
+    known = [text for text in found.digests if parse(text).name == at.name]
+    if at.digest:
+        return str(at.pinned(at.digest))
+    # Of several digests none is more right than another, and no registry is asked: the engine's own id is exact.
+    return known[0] if len(known) == 1 else found.id
+
+
+def _known(engine: Engine, reference: str) -> str:
+    """Return somebody else's image by digest, if the engine knows one: a tag may move."""
+    found = images.find(engine, reference)
+    if found is None or "@" in reference:
+        return reference
+    return next((text for text in found.digests if parse(text).name == parse(reference).name), reference)
+
+
+def read_contents(
+    call: Invocation, name: str, compose: Compose, configuration: Configuration, secrets: Mapping[str, Secret]
+) -> dict[str, bytes]:
+    """Return the content of each config and secret that a service has: from the secrets, files or variables.
+
+    Raises:
+        Refused: a file cannot be read, or a variable is not set.
+    """
+    section = call.stack.secrets
+    staged: dict[str, bytes] = {}
+    if section is not None:
+        from conche.vault import render
+
+        optional = render.emptied(call.root, section, used_by(section, name))
+        staged = {str(one.path): one.content for one in render.files(call.root, section, {**optional, **secrets})}
+    contents: dict[str, bytes] = {}
+    for service in configuration.services:
+        for content in contents_of_service(configuration.rendered, service):
+            if str(content) in contents:
+                continue
+            path = str(content.said.get("file", ""))
+            value = staged[path] if path in staged else value_of(content, compose)
+            contents[str(content)] = _read(path, str(content)) if value is None else value
+    return contents
+
+
+def _with_configs(configuration: Configuration) -> Configuration:
+    """Return a copy with the contents of its configs' files: a release must not depend on the checkout."""
+    configs = dict(configuration.rendered.get("configs") or {})
+    for key, said in configs.items():
+        if said.get("file"):
+            text = _decoded(_read(str(said["file"]), f"config {key}"), key)
+            kept = {one: value for one, value in said.items() if one != "file"}
+            configs[key] = {**kept, "content": text.replace("$", "$$")}
+    return replace(configuration, rendered={**configuration.rendered, "configs": configs})
+
+
+def _decoded(content: bytes, key: str) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise Refused(
+            "config-not-text",
+            f"The file of the config {key} is no text, which a release could keep.",
+            next_command="mount it from a volume instead, or build it into the image",
+        ) from error
+
+
+def _read(path: str, what: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise Refused(
+            "file-missing",
+            f"The file of the {what} cannot be read: {error.strerror}.",
+            looked_at=[path],
+            next_command="invoke secrets.render" if what.startswith("secret ") else "git status",
+        ) from error
+
+
+def fingerprinted(salt: bytes, contents: Mapping[str, bytes]) -> dict[str, str]:
+    """Return config or secret -> fingerprint of its content."""
+    return {key: fingerprint(salt, Secret(content.decode(errors="replace"))) for key, content in contents.items()}
+
+
+def _marks(configuration: Configuration, prints: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return service -> one label with the fingerprints of its secrets, and one with those of its configs."""
+    marks: dict[str, dict[str, str]] = {}
+    for name in configuration.services:
+        for content in contents_of_service(configuration.rendered, name):
+            label = SECRETS if content.kind == "secret" else CONFIGS
+            had = marks.setdefault(name, {}).get(label)
+            marks[name][label] = f"{had}-{prints[str(content)]}" if had else prints[str(content)]
+    return marks

@@ -1,0 +1,214 @@
+"""Looks at an environment that is run by releases, for env.status and env.up."""
+
+from __future__ import annotations
+
+import secrets as random
+from dataclasses import replace
+
+from conche.command import Invocation
+from conche.engine import images, lock
+from conche.engine.compose import Compose, Configuration, Service
+from conche.engine.state import State
+from conche.env.contents import contents_of_service
+from conche.env.observe import Observed, contents_of, look
+from conche.env.rollout.document import RELEASE, Document, shape
+from conche.env.rollout.edge import read_template
+from conche.env.rollout.look import Look
+from conche.env.rollout.prepare import fingerprinted, read_contents
+from conche.env.rollout.records import Record, Records
+from conche.errors import ConcheError, KeyUnusable, Refused
+from conche.locking import readers
+from conche.secret import Redactor
+from conche.vault import keys
+from conche.vault.seal import unseal
+from conche.vault.values import for_environment
+
+__all__ = [
+    "compose_of",
+    "look_at_release",
+    "open_records",
+    "opened",
+    "opened_if_possible",
+    "require_whole",
+    "salt_of",
+    "show_records",
+]
+
+
+def open_records(call: Invocation, compose: Compose, also: tuple[str, ...] = ()) -> Records:
+    """Open the releases of an environment in order to change something.
+
+    Args:
+        also: images through which the state may be reached, before those that run.
+
+    Raises:
+        WrittenByNewer: a later version has written some of it.
+    """
+    engine = compose.engine
+    records = Records(State(engine, compose.project, [*also, *readers(call.stack, engine, compose.project)]))
+    records.require_known()
+    return records
+
+
+def show_records(call: Invocation, compose: Compose) -> Records:
+    """Open the releases of an environment to show those that this version knows, and warn about the rest."""
+    records = Records(State(compose.engine, compose.project, readers(call.stack, compose.engine, compose.project)))
+    if records.newer is not None:
+        call.output.say(f"warning: {records.newer.message}")
+    return records
+
+
+def opened(call: Invocation, records: Records, record: Record) -> Document | None:
+    """Open a release's document; None if it is gone.
+
+    Raises:
+        KeyUnusable: there is no key for it.
+    """
+    sealed = records.sealed(record)
+    if sealed is None:
+        return None
+    document = Document.unpacked(unseal(call.stack, call.root, sealed))
+    call.output.redact.learn(document.secrets())
+    return document
+
+
+def require_whole(document: Document, record: Record) -> None:
+    """Check that containers may be made from a release.
+
+    Raises:
+        Refused: it was kept by a version that masked values, and its containers would get `***` for them.
+    """
+    if not document.masked:
+        return
+    images = sorted({placed.image for placed in record.services.values()})
+    raise Refused(
+        "release-masked",
+        f"{record.id} was kept by an earlier version of Conche, which put `***` in the place of secret values: nothing "
+        "can be started from it.",
+        looked_at=[f"{service}: {', '.join(names)}" for service, names in document.masked_in().items()],
+        next_command=f"invoke env.deploy --env {record.environment}    # a new release, with the values of today\n"
+        + "\n".join(f"# it ran {image}" for image in images),
+    )
+
+
+def salt_of(call: Invocation, records: Records) -> bytes:
+    """Return the salt of an environment's fingerprints; a new one before its first release, or without a key here."""
+    try:
+        return unseal(call.stack, call.root, records.salt) if records.salt else random.token_bytes(32)
+    except KeyUnusable:
+        return random.token_bytes(32)
+
+
+def opened_if_possible(call: Invocation, records: Records, record: Record | None) -> Document | None:
+    """Open a release's document; None also without a key for it: a new release must not depend on an old key."""
+    try:
+        return opened(call, records, record) if record is not None else None
+    except KeyUnusable:
+        return None
+
+
+def compose_of(like: Compose, document: Document) -> Compose:
+    """Return the Compose of a release's document, on the same engine and project."""
+    redact = Redactor(document.secrets())
+    redact.adopt(like.redact)
+    variables = {**like.variables, **document.variables}
+    return replace(like, files=(), document=document.content(), variables=variables, redact=redact)
+
+
+def look_at_release(call: Invocation, name: str, compose: Compose) -> Observed | None:
+    """Observe an environment as its current release has it; None if there is none, or it does not run.
+
+    The record says which hashes its containers carry, so neither a key nor the release's document is needed.
+    """
+    environment = call.stack.environments[name]
+    records = show_records(call, compose)
+    record = records.current
+    if record is None or records.newer is not None:
+        return None
+    serves = environment.deploy.serves
+    behind = Look(name, compose, environment.deploy, {})
+    services = {
+        one: Service(one, said.image, frozenset(said.hashes), replicas=None if said.hashes else 0)
+        for one, said in record.services.items()
+    }
+    found, leftovers = look(compose)
+    hashes = {one for said in record.services.values() for one in said.hashes}
+    if serves is None and any(container.config_hash not in hashes for container in found):
+        return None  # brought up from the files since, as development does
+    foreign = [c for c in found if serves is not None and c.service == serves and c.labels.get(RELEASE) != record.label]
+    there = {said.image: images.find(compose.engine, said.image) for said in record.services.values()}
+    unfinished = records.unfinished
+    running = lock.holder(compose.engine, compose.project)
+    return Observed(
+        name=name,
+        configuration=Configuration(compose.project, services, (), ()),
+        containers=tuple(one for one in found if one not in foreign),
+        images={reference: image.id if image else None for reference, image in there.items()},
+        missing_networks=(),
+        leftovers=(*leftovers, *foreign),
+        own={},
+        release=record.id,
+        changed=tuple(sorted({*_changed(call, compose, records, record), *_rerouted(call, behind, record)})),
+        interrupted=unfinished.id if unfinished is not None and running is None else "",
+        contents=contents_of(compose.engine, found, there),
+        astray="" if serves is None or running or records.maintained else _astray(behind, record),
+    )
+
+
+def _astray(look: Look, record: Record) -> str:
+    """Describe what users are answered, if it is not what the release should answer them.
+
+    While the edge does not run it says nothing: that it does not run is all there is to say.
+    """
+    if not any(one.state == "running" for one in look.of(look.deploy.edge or "")):
+        return ""
+    at, answer = look.state()
+    if at == record.label and look.right(answer, at):
+        return ""
+    where = (
+        "" if at == record.label else f", and the edge sends requests to {at or 'nothing'} instead of {record.label}"
+    )
+    return f"its users are answered {answer.brief}{where}"
+
+
+def _rerouted(call: Invocation, look: Look, record: Record) -> tuple[str, ...]:
+    """Return the edge's service if the checkout would give it another configuration."""
+    edge = look.deploy.edge
+    if edge is None or not any(one.state == "running" for one in look.of(edge)):
+        return ()
+    found = look.configured()
+    wanted = look.edge_configuration(read_template(call.root, look.deploy), record.label, maintenance=False)
+    return (edge,) if found and found != wanted.plain else ()
+
+
+def _changed(call: Invocation, compose: Compose, records: Records, record: Record) -> tuple[str, ...]:
+    """Return services whose files have changed since; without a key nobody can tell."""
+    if call.stack.secrets is not None and keys.find(call.root) is None:
+        return ()
+    overlay = call.stack.environments[record.environment].deploy.overlay
+    files = replace(compose, files=(*compose.files, *(call.root / file for file in overlay)))
+    configuration = files.configuration(hashed=False)
+    rendered = configuration.rendered
+    now = {name: shape(rendered, name, str(call.root)) for name in rendered["services"]}
+    other = {name for name in now.keys() | record.files.keys() if now.get(name) != record.files.get(name)}
+    return tuple(sorted(other | _other_contents(call, files, configuration, records, record)))
+
+
+def _other_contents(
+    call: Invocation, files: Compose, configuration: Configuration, records: Records, record: Record
+) -> set[str]:
+    """Return services with a config or secret that has changed since; what cannot be read or compared is left out."""
+    if not record.contents or not records.salt:
+        return set()
+    try:
+        salt = unseal(call.stack, call.root, records.salt)
+        secrets = for_environment(call.stack, call.root, record.environment, lambda _: None, create=False)
+        now = fingerprinted(salt, read_contents(call, record.environment, files, configuration, secrets))
+    except ConcheError:
+        return set()
+    changed = {key for key, had in record.contents.items() if key in now and now[key] != had}
+    return {
+        name
+        for name in configuration.services
+        if any(str(one) in changed for one in contents_of_service(configuration.rendered, name))
+    }

@@ -1,0 +1,91 @@
+"""The edge's configuration, as a value; nginx itself judges it in the engine's tests."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from conche.engine.compose import Compose
+from conche.engine.connection import Engine
+from conche.env.rollout.edge import FOLDER, Answer, configure, listening, read_template
+from conche.env.rollout.look import Look, number
+from conche.errors import Refused
+from conche.stack import Deploy, Probe
+
+
+def text(template: Path | None = None, *, release: str = "r7", maintenance: bool = False, drain: float = 30) -> str:
+    read = read_template(Path("/"), Deploy(template=template, drain=drain))
+    made = configure(read, release=release, upstream="web-r7:8000", listen=8000, maintenance=maintenance)
+    return made.files[f"{made.name}/nginx.conf"].decode()
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    said = "".join(line for line in text().splitlines() if not line.startswith("#"))
+
+    assert re.findall(r"@\w+@?", said) == ["@maintained", "@maintained"]
+    assert 'default "web-r7:8000"' in text()
+    assert "listen 8000 default_server;" in text()
+
+
+def test_a_configuration_is_named_by_its_release_and_its_content() -> None:
+    def name(**said: bool) -> str:
+        read = read_template(Path("/"), Deploy())
+        return configure(read, release="r7", upstream="web-r7:8000", listen=8000, **{"maintenance": False, **said}).name
+
+    assert name() == name()
+    assert name().startswith("r7-")
+    assert name() != name(maintenance=True)
+    assert f"root {FOLDER}/{name()};" in text()
+
+
+def test_maintenance_is_said_with_503_and_a_page() -> None:
+    assert 'map "" $maintenance { default "1"; }' in text(maintenance=True)
+    assert 'map "" $maintenance { default ""; }' in text()
+
+
+def test_a_drain_of_nothing_is_still_a_second() -> None:
+    assert "worker_shutdown_timeout 1s;" in text(drain=0)
+
+
+def test_the_checkouts_own_template_is_filled_in_the_same_way(tmp_path: Path) -> None:
+    (tmp_path / "own.conf").write_text("upstream @upstream@ of @release@ in @folder@")
+
+    said = text(tmp_path / "own.conf")
+
+    assert said.startswith(f"upstream web-r7:8000 of r7 in {FOLDER}/r7-")
+
+
+@pytest.mark.parametrize("ports", [[], [{"target": 80}, {"target": 443}]])
+def test_an_edge_that_publishes_not_exactly_one_port_is_refused(ports: list[dict[str, object]]) -> None:
+    with pytest.raises(Refused) as refused:
+        listening(ports)
+
+    assert refused.value.code == "edge-port-unclear"
+
+
+@pytest.mark.parametrize(
+    ("field", "answer", "right"),
+    [
+        ("", Answer(200, "anything"), True),
+        ("", Answer(500, "anything"), False),
+        ("", Answer(0, "connection refused"), False),
+        ("release", Answer(204, '{"release": "r7"}'), True),
+        ("release", Answer(500, '{"release": "r7"}'), False),
+        ("release", Answer(200, '{"release": "r6"}'), False),
+        ("release", Answer(200, "no JSON"), False),
+        ("release", Answer(200, "[]"), False),
+        ("build.release", Answer(200, '{"build": {"release": "r7"}}'), True),
+        ("build.release", Answer(200, '{"build": null}'), False),
+    ],
+)
+def test_an_answer_is_right_when_it_is_good_and_names_the_release(field: str, answer: Answer, right: bool) -> None:
+    look = Look("prod", Compose(Engine(), "x", ()), Deploy(probe=Probe(field=field)), {})
+
+    assert look.right(answer, "r7") is right
+
+
+@pytest.mark.parametrize(("release", "expected"), [("r12", 12), ("nothing", 0), ("", 0), ("r", 0)])
+def test_the_number_of_a_release(release: str, expected: int) -> None:
+    assert number(release) == expected

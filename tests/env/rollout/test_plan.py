@@ -1,0 +1,225 @@
+"""What becomes of each service, and the steps of a release: compared as values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from conche.engine.compose import Configuration, Healthcheck, Service
+from conche.engine.containers import Container
+from conche.env.rollout.plan import Change, changes, plan_release, table
+from conche.env.rollout.records import Placed, Record
+from conche.stack import Deploy
+
+WEB, STORE, EDGE = "own/web@sha256:1", "database:1", "nginx:1"
+BEHIND = Deploy(edge="edge", serves="web", observe=5)
+
+
+def service(name: str, image: str, **said: Any) -> Service:
+    return Service(name, image, frozenset({f"hash of {name}"}), healthcheck=Healthcheck(30, 10, 3, 40), **said)
+
+
+def configuration(*services: Service) -> Configuration:
+    return Configuration("x-prod", {one.name: one for one in services}, (), ())
+
+
+ALL = configuration(service("store", STORE), service("web", WEB), service("edge", EDGE))
+
+
+def container(name: str, *, state: str = "running", health: str = "healthy", made_from: str = "") -> Container:
+    return Container(
+        name, name, "x-prod", name, state, health, "image", "sha256:0", made_from or f"hash of {name}"
+    )  # fmt: skip
+
+
+RUNNING = (container("store"), container("web"), container("edge"))
+
+
+def record(number: int = 2, **definitions: str) -> Record:
+    images = {"store": STORE, "web": WEB, "edge": EDGE}
+    placed = {
+        name: Placed(images[name], "sha256:0", "", definitions.get(name, "as it was"), (f"hash of {name}",))
+        for name in images
+    }
+    return Record(
+        number, "prod", "deploy", "2026-01-01T00:00:00Z", "who", "where", "", "abc", dirty=False, services=placed
+    )
+
+
+def strategies(found: tuple[Change, ...]) -> dict[str, str]:
+    return {one.service: one.strategy for one in found}
+
+
+def test_what_is_as_it_was_is_kept_and_there_are_no_steps() -> None:
+    found = changes(ALL, RUNNING, record(1), record(2), BEHIND, (WEB,), forced=False)
+
+    assert strategies(found) == {"store": "keep", "web": "keep", "edge": "keep"}
+    assert plan_release("r2", found, BEHIND, "r1", {}).steps == ()
+
+
+def test_only_what_the_edge_serves_is_forced() -> None:
+    found = changes(ALL, RUNNING, record(1), record(2), BEHIND, (WEB,), forced=True)
+
+    assert strategies(found) == {"store": "keep", "web": "beside", "edge": "keep"}
+    assert next(one for one in found if one.service == "web").cause == "asked for"
+
+
+def test_a_first_release_makes_everything_and_stops_nothing() -> None:
+    found = changes(ALL, (), None, record(1), BEHIND, (WEB,), forced=False)
+    plan = plan_release("r1", found, BEHIND, "nothing", {"web": 2})
+
+    assert [str(step) for step in plan] == [
+        "record release r1",
+        "create service store",
+        "create service edge",
+        "start release r1 of web",
+        "await release r1 of web",
+        "probe release r1 of web",
+        "switch edge to r1",
+        "drain edge from nothing",
+        "watch release r1 of web",
+        "commit release r1",
+    ]
+    assert plan.steps[3].cause == "was never deployed; 2 beside nothing"
+
+
+def test_a_later_release_starts_beside_switches_and_then_removes_the_old_one() -> None:
+    deploy = replace_deploy(BEHIND, release_command=("migrate",))
+    found = changes(ALL, RUNNING, record(1), record(2, web="new"), deploy, (WEB,), forced=False)
+    plan = plan_release("r2", found, deploy, "r1", {}, ("outside",))
+
+    assert [(str(step), bool(step.undo)) for step in plan] == [
+        ("record release r2", False),
+        ("create network outside", True),
+        ("run release-command", False),
+        ("start release r2 of web", True),
+        ("await release r2 of web", False),
+        ("probe release r2 of web", False),
+        ("switch edge to r2", True),
+        ("drain edge from r1", False),
+        ("watch release r2 of web", False),
+        ("commit release r2", False),
+        ("stop release r1 of web", False),
+        ("remove release r1 of web", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "cause"),
+    [
+        (record(1), record(2, store="new"), "its definition changed"),
+        (replace(record(1), services={}), record(2), "was never deployed"),
+    ],
+)
+def test_a_store_is_recreated_only_for_a_reason_of_its_own(before: Record, now: Record, cause: str) -> None:
+    changed = (container("store", made_from="another hash"), *RUNNING[1:])
+
+    found = changes(ALL, changed, before, now, BEHIND, (WEB,), forced=False)
+
+    store = found[0]
+    assert (store.strategy, store.cause) == ("recreate", cause)
+    assert store.downtime == "it stops first; at most 160 s until it is healthy"
+    assert strategies(found)["web"] == "beside"
+
+
+def test_a_store_that_another_compose_has_made_is_kept() -> None:
+    """Each version of Compose computes hashes of its own: the record knows those of the one that made it."""
+    before = record(1)
+    hashed = {**before.services, "store": replace(before.services["store"], hashes=("as another Compose says",))}
+    running = (container("store", made_from="as another Compose says"), *RUNNING[1:])
+    known = record(2, web="new").known_as(replace(before, services=hashed))
+
+    found = changes(ALL, running, before, known, BEHIND, (WEB,), forced=False)
+
+    assert strategies(found) == {"store": "keep", "web": "beside", "edge": "keep"}
+    assert set(known.services["store"].hashes) == {"hash of store", "as another Compose says"}
+    assert known.services["web"].hashes == ("hash of web",)
+
+
+@pytest.mark.parametrize(
+    ("running", "strategy", "cause"),
+    [
+        ((), "create", "has no container"),
+        ((container("store", state="exited"),), "start", "is exited"),
+        ((container("store", state="paused"),), "start", "is paused"),
+        ((container("store", made_from="by hand"),), "recreate", "runs from other files"),
+    ],
+)
+def test_a_store_that_is_not_as_recorded_is_put_right(
+    running: tuple[Container, ...], strategy: str, cause: str
+) -> None:
+    found = changes(ALL, (*running, *RUNNING[1:]), record(1), record(2), BEHIND, (WEB,), forced=False)
+
+    assert (found[0].strategy, found[0].cause) == (strategy, cause)
+
+
+@pytest.mark.parametrize(
+    ("state", "exit_code", "strategy"),
+    [("exited", 0, "keep"), ("exited", 137, "start"), ("paused", 0, "start"), ("created", 0, "start")],
+)
+def test_a_one_shot_is_started_again_unless_it_has_ended_well(state: str, exit_code: int, strategy: str) -> None:
+    once = Configuration("x-prod", {"store": service("store", STORE, ends=True)}, (), ())
+    running = (replace(container("store", state=state), exit_code=exit_code),)
+
+    found = changes(once, running, record(1), record(2), BEHIND, (WEB,), forced=False)
+
+    assert [(one.strategy, one.cause) for one in found] == [(strategy, "" if strategy == "keep" else f"is {state}")]
+
+
+@pytest.mark.parametrize(
+    ("state", "health", "cause"), [("exited", "none", "is exited"), ("running", "unhealthy", "is unhealthy")]
+)
+def test_what_serves_and_is_ill_is_released_anew(state: str, health: str, cause: str) -> None:
+    running = (RUNNING[0], container("web", state=state, health=health), RUNNING[2])
+
+    found = changes(ALL, running, record(1), record(2), BEHIND, (WEB,), forced=False)
+
+    assert (found[1].strategy, found[1].cause) == ("beside", cause)
+
+
+def test_without_an_edge_own_images_are_tried_and_replaced() -> None:
+    found = changes(ALL, RUNNING, record(1), record(2, web="new"), Deploy(), (WEB,), forced=False)
+    plan = plan_release("r2", found, Deploy(), "r1", {})
+
+    assert strategies(found) == {"store": "keep", "web": "replace", "edge": "keep"}
+    assert [str(step) for step in plan] == ["record release r2", "replace service web", "commit release r2"]
+
+
+def test_the_table_says_what_its_users_notice() -> None:
+    found = changes(ALL, RUNNING, record(1), record(2, web="new"), BEHIND, (WEB,), forced=False)
+
+    shown = table(found, ALL, "r1 to r2")
+
+    assert shown.rows[1] == ("web", "beside", "web@1", "its definition changed", "none")
+    assert shown.title == "r1 to r2"
+
+
+def replace_deploy(deploy: Deploy, **said: Any) -> Deploy:
+    return deploy.model_copy(update=said)
+
+
+def test_a_changed_definition_is_told_by_the_names_of_its_keys() -> None:
+    found = changes(
+        ALL, RUNNING, record(1), record(2, web="new"), BEHIND, (WEB,), forced=False,
+        altered={"web": ("environment.LEVEL", "image")},
+    )  # fmt: skip
+
+    assert {one.service: one.cause for one in found if one.cause} == {
+        "web": "its definition changed: environment.LEVEL, image"
+    }
+
+
+def test_what_shares_with_a_service_that_is_made_anew_is_made_anew_after_it() -> None:
+    sharing = configuration(
+        service("store", STORE), service("web", WEB), service("edge", EDGE, shares=("store",), tries=False)
+    )
+    other = (container("store", made_from="another"), *RUNNING[1:])
+
+    found = changes(sharing, other, record(1), record(2, store="new"), Deploy(), (), forced=False)
+
+    assert strategies(found) == {"store": "recreate", "web": "keep", "edge": "recreate"}
+    assert found[-1].cause == "shares what store has, which is made anew"
+    kept = changes(sharing, RUNNING, record(1), record(2), Deploy(), (), forced=False)
+    assert strategies(kept) == {"store": "keep", "web": "keep", "edge": "keep"}

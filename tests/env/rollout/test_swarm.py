@@ -1,0 +1,298 @@
+"""The same files on a swarm: converged, compared, and the whole stack back on a failure."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conche.engine import stacks, swarm
+from conche.engine.connection import Engine
+from conche.engine.transfer import Credentials
+from conche.env.rollout.document import Document
+from conche.env.rollout.swarm import docker_config
+from conche.env.rollout.swarm_stack import to_stack
+from conche.errors import Refused
+from conche.secret import Secret
+from conche.stack import Deploy, load
+from conche.supply.inventory import running
+from conche.vault.leaks import Needles
+from conche.vault.leaks_in_logs import scan_container_logs
+from tests import warm
+from tests.edged import EdgedStack
+from tests.stacks import free_port
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, swarming: Engine, edge_image: str) -> Iterator[EdgedStack]:
+    made = EdgedStack.create(tmp_path_factory.mktemp("swarm") / "checkout", free_port())
+    made.replace("stack.yaml", "    deploy:\n", "    engine: swarm\n    deploy:\n")
+    made.replace("compose/prod.yaml", f"    container_name: {made.name}-store\n", "    secrets: [kept]\n")
+    made.replace("compose/prod.yaml", "volumes:\n  edge:", "secrets:\n  kept: {file: ../kept.txt}\nvolumes:\n  edge:")
+    # A swarm waits for the engine's own first look, and nothing else looks before that.
+    made.replace("compose/prod.yaml", "interval: 3s", "interval: 1s")
+    made.write("kept.txt", "swarm-canary-one")
+    for version, how in (("one", "well"), ("two", "well"), ("bad", "crash"), ("wrong", "wrong")):
+        made.version(version, how)
+    yield made
+    swarm.remove(swarming, made.project)
+    assert swarm.wait_gone(swarming, made.project, 60)
+    swarm.sweep(swarming, made.project, frozenset())
+    made.remove_all(swarming)
+
+
+def image(stack: EdgedStack, version: str) -> str:
+    return f"localhost:5000/{stack.name}:{version}"
+
+
+def deployed(stack: EdgedStack, version: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return stack.deploy(image(stack, version), *words)
+
+
+def answer(stack: EdgedStack) -> Any:
+    with urllib.request.urlopen(f"http://127.0.0.1:{stack.port}/", timeout=10) as said:
+        return json.loads(said.read())
+
+
+def test_a_document_becomes_what_swarm_takes() -> None:
+    rendered = {
+        "name": "x",
+        "services": {
+            "web": {
+                "image": "a",
+                "networks": {"in": None},
+                "depends_on": {},
+                "container_name": "c",
+                "deploy": {"replicas": 2},
+            },
+            "db": {"image": "b", "volumes": [{"type": "volume", "source": "v", "target": "/d", "volume": {}}]},
+        },
+        "networks": {"in": {"name": "x_in"}},
+        "volumes": {"v": {"name": "kept"}, "unused": {"name": "u"}},
+        "secrets": {"s": {"environment": "CONCHE_SECRET_S"}},
+    }
+
+    sent = to_stack(Document(rendered, {"CONCHE_SECRET_S": "value"}), Deploy(), None)
+
+    services: Any = sent.body["services"]
+    assert sent.secrets == {"s": b"value"}
+    assert sent.body["volumes"] == {"v": {"name": "kept"}}
+    assert services["web"].keys() == {"image", "networks", "deploy"}
+    assert services["web"]["deploy"]["replicas"] == 2
+    assert services["web"]["deploy"]["update_config"]["order"] == "start-first"
+    assert services["db"]["deploy"]["update_config"] == {
+        "order": "stop-first", "monitor": "10s", "parallelism": 1, "failure_action": "rollback",
+    }  # fmt: skip
+    assert json.loads(sent.content({"s": "x_s-1"}))["secrets"] == {"s": {"external": True, "name": "x_s-1"}}
+
+
+def test_an_external_network_that_is_no_overlay_is_refused() -> None:
+    rendered = {"services": {"web": {"image": "a"}}, "networks": {"out": {"external": True, "name": "bridge-one"}}}
+
+    with pytest.raises(Refused, match="out") as refused:
+        to_stack(Document(rendered), Deploy(), None)
+
+    assert refused.value.code == "network-not-swarm"
+    assert to_stack(Document(rendered), Deploy(), None, {"bridge-one"}).body["networks"] == {
+        "out": {"external": True, "name": "bridge-one"}
+    }
+
+
+def test_the_registrys_password_is_told_to_that_registry_alone() -> None:
+    config = json.loads(docker_config(Credentials("admin", Secret("pass word")), "localhost:5000"))
+
+    assert config == {"auths": {"localhost:5000": {"auth": "YWRtaW46cGFzcyB3b3Jk"}}}
+
+
+@pytest.mark.engine
+def test_an_engine_without_a_swarm_is_said() -> None:
+    class Alone:
+        address = "unix:///nowhere"
+
+        class client:  # noqa: N801 - stands for an attribute
+            @staticmethod
+            def info() -> dict[str, object]:
+                return {"Swarm": {"LocalNodeState": "inactive"}}
+
+    with pytest.raises(BaseException, match="no manager of a swarm") as refused:
+        swarm.require(Alone())  # type: ignore[arg-type]
+
+    assert getattr(refused.value, "code", "") == "no-swarm"
+
+
+@pytest.mark.engine
+def test_a_life_on_a_swarm(stack: EdgedStack, swarming: Engine) -> None:
+    first = deployed(stack, "one")
+    assert first.returncode == 0, first.stderr
+    assert answer(stack)["version"] == "one"
+
+    assert deployed(stack, "two").returncode == 0
+    assert answer(stack)["version"] == "two"
+    assert "Nothing to do" in deployed(stack, "two").stdout
+
+    for version, words in (("bad", "rolled the update back"), ("wrong", "does not answer its users")):
+        failed = deployed(stack, version)
+        assert (failed.returncode, words in failed.stderr) == (4, True), failed.stderr
+        assert answer(stack)["version"] == "two"
+
+    back = stack.invoke("env.rollback", "--env", "prod")
+    assert back.returncode == 0, back.stderr
+    assert answer(stack)["version"] == "one"
+
+    assert stack.invoke("env.scale", "web", "2", "--env", "prod").returncode == 0
+    assert {one.name: one.wanted for one in swarm.services(swarming, stack.project)}["web"] == 2
+    status = json.loads(stack.invoke("env.status", "--env", "prod", "--json").stdout)
+    assert (status["value"][0]["healthy"], status["value"][0]["release"]) == (True, "r5")
+    assert [one["result"] for one in stack.history()["releases"]] == [
+        "succeeded", "restored", "restored", "succeeded", "succeeded",
+    ]  # fmt: skip
+
+
+@pytest.mark.engine
+def test_another_secret_is_another_swarm_secret_and_the_old_one_goes(stack: EdgedStack, swarming: Engine) -> None:
+    stack.write("kept.txt", "swarm-canary-two")
+
+    done = deployed(stack, "two")
+
+    assert done.returncode == 0, done.stderr
+    names = [one.name for one in swarming.client.secrets.list() if one.name.startswith(stack.project)]
+    assert len(names) == 1
+    assert "swarm-canary" not in done.stdout + done.stderr
+    [store] = [one for one in swarming.client.containers.list() if f"{stack.project}_store." in str(one.name)]
+    assert store.exec_run(["cat", "/run/secrets/kept"]).output == b"swarm-canary-two"
+
+
+@pytest.mark.engine
+def test_secret_values_reach_a_swarms_containers_as_they_are(stack: EdgedStack, swarming: Engine) -> None:
+    stack.replace(
+        "compose/prod.yaml",
+        'STORED: "${STORED:-none}"',
+        'STORED: "${STORED:-none}", DB_PASSWORD: "${DB_PASSWORD}", URL: "pg://a:${DB_PASSWORD}@db", PIN_KEY: "x${K}"',
+    )
+    stack.write(".env", "DB_PASSWORD='swarm$$pass\"word'\nK=7\n")
+
+    done = deployed(stack, "two")
+
+    assert done.returncode == 0, done.stderr
+    [store] = [one for one in swarming.client.containers.list() if f"{stack.project}_store." in str(one.name)]
+    said = dict(line.split("=", 1) for line in store.attrs["Config"]["Env"])
+    assert {name: said[name] for name in ("DB_PASSWORD", "URL", "PIN_KEY")} == {
+        "DB_PASSWORD": 'swarm$$pass"word', "URL": 'pg://a:swarm$$pass"word@db', "PIN_KEY": "x7",
+    }  # fmt: skip
+    assert "swarm$$pass" not in done.stdout + done.stderr
+    assert "Nothing to do" in deployed(stack, "two").stdout
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("until", ["record", "update", "await", "commit"])
+def test_a_killed_release_is_settled_by_the_next_command(stack: EdgedStack, until: str, tmp_path: Path) -> None:
+    serving = answer(stack)["version"]
+    other = "one" if serving == "two" else "two"
+    argv = stack.argv("env.deploy", "--env", "prod", "--image", image(stack, other), "--local")
+    with warm.Popen[str](
+        argv, cwd=stack.folder, env=stack.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True,
+    ) as running:  # fmt: skip
+        assert running.stderr is not None
+        assert any(line.startswith(until) for line in running.stderr)
+        running.send_signal(signal.SIGKILL)
+
+    recovered = stack.invoke("env.recover", "--env", "prod")
+
+    assert recovered.returncode == 0, recovered.stderr
+    assert answer(stack)["version"] in (serving, other)
+    assert stack.history()["releases"][0]["result"] in ("interrupted", "succeeded", "damaged")
+    assert deployed(stack, other, "--force").returncode == 0
+    assert answer(stack)["version"] == other
+
+
+@pytest.mark.engine
+def test_a_task_on_this_node_is_looked_into(stack: EdgedStack, swarming: Engine) -> None:
+    assert deployed(stack, "one").returncode == 0
+
+    inside = stack.invoke("env.exec", "--env", "prod", "--service", "store", "--", "cat", "/run/secrets/kept")
+    logs = stack.invoke("env.logs", "--env", "prod", "--service", "web", "--tail", "5")
+    quiet = stack.invoke("env.logs", "--env", "prod", "--service", "web", "--tail", "0")
+    every = json.loads(stack.invoke("env.logs", "--env", "prod", "--json").stdout)["value"]
+    followed = stack.invoke("env.logs", "--env", "prod", "--follow")
+    runs = running(load(stack.folder), swarming, "prod")
+    hits = scan_container_logs(load(stack.folder), Needles({"spoken": Secret("server one starts")}))
+
+    assert (inside.returncode, inside.stdout.startswith("swarm-canary")) == (0, True), inside.stderr
+    assert "server one starts" in logs.stdout
+    assert (quiet.returncode, quiet.stdout.split(".")[0]) == (0, "web of prod has no container, or its log is empty")
+    assert {line.partition(".")[0] for line in every} >= {f"{stack.project}_{one}" for one in ("web", "edge")}
+    assert [(one.service, one.repository, one.state) for one in runs] == [("web", stack.name, "running")]
+    assert {(one.name, one.place.partition(f" {stack.project}")[0]) for one in hits} == {("spoken", "prod web")}
+    assert (followed.returncode, "error [not-on-swarm]" in followed.stderr) == (2, True)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        (("env.restart",), "docker service update --force"),
+        (("env.maintenance", "--on"), "docker service scale"),
+        (("env.networks", "--create"), "docker network create --driver overlay"),
+    ],
+)
+def test_what_a_swarm_does_not_do_is_said_with_what_to_type(
+    stack: EdgedStack, words: tuple[str, ...], instead: str
+) -> None:
+    done = stack.invoke(*words, "--env", "prod")
+
+    assert (done.returncode, "error [not-on-swarm]" in done.stderr) == (2, True), done.stderr
+    assert instead in done.stderr
+
+
+@pytest.fixture
+def hand(tmp_path: Path, swarming: Engine, edge_image: str) -> Iterator[EdgedStack]:
+    """A stack of two services that was made by hand, under the name that a checkout would give it."""
+    made = EdgedStack.create(tmp_path / "checkout", free_port())
+    made.replace("stack.yaml", "    deploy:\n", "    engine: swarm\n    deploy:\n")
+    made.replace("compose/prod.yaml", f"    container_name: {made.name}-store\n", "")
+    sleeping = {"image": "python:3.11-slim-bookworm", "command": ["sleep", "1000"], "init": True}
+    services = {"web": {**sleeping, "stop_grace_period": "1s"}, "other": {**sleeping, "deploy": {"replicas": 2}}}
+    content = json.dumps({"version": "3.8", "services": services}).encode()
+    assert swarm.deploy(swarming, made.project, content, {}, lambda _: None).ok
+    for one in services:
+        assert swarm.wait_settled(swarming, made.project, one, 60)
+    yield made
+    swarm.remove(swarming, made.project)
+    assert swarm.wait_gone(swarming, made.project, 60)
+    swarm.sweep(swarming, made.project, frozenset())
+    made.remove_all(swarming)
+
+
+@pytest.mark.engine
+def test_a_stack_that_was_made_by_hand_is_left_alone_and_survives_a_failed_takeover(
+    hand: EdgedStack, swarming: Engine
+) -> None:
+    before = stacks.standing(swarming, hand.project)
+    bad = hand.version("bad", "crash")
+
+    refused = hand.deploy(bad)
+
+    assert (refused.returncode, "error [stack-not-ours]" in refused.stderr) == (2, True), refused.stderr
+    assert "other: 2 of 2 run" in refused.stderr
+    failed = hand.deploy(bad, "--force", "--timeout", "60")
+    assert failed.returncode == 4, failed.stderr
+    assert stacks.standing(swarming, hand.project) == before
+    assert {one.name: one.running for one in swarm.services(swarming, hand.project)} == {"web": 1, "other": 2}
+
+    swarming.client.api.create_volume(f"{hand.name}-edge")
+    foreign = hand.invoke("env.down", "--env", "prod", "--volumes", "--yes")
+    assert (foreign.returncode, "error [stack-not-ours]" in foreign.stderr) == (2, True), foreign.stderr
+    api: Any = swarming.client.api
+    api.remove_service(f"{hand.project}_other")
+    unsure = hand.invoke("env.down", "--env", "prod", "--volumes")
+    assert (unsure.returncode, "error [confirmation-needed]" in unsure.stderr) == (2, True), unsure.stderr
+    down = hand.json("env.down", "--env", "prod", "--volumes", "--yes")
+    assert down["value"]["deleted_volumes"] == [f"{hand.name}-edge"]
+    assert swarm.services(swarming, hand.project) == ()
