@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from conche import mountinfo
 from conche.stack import Component
 
-__all__ = ["mount_of", "mount_points", "unmounted"]
-
-MOUNTINFO = Path("/proc/self/mountinfo")
-
-
-def mount_points(text: str) -> frozenset[Path]:
-    """Return the mount points in a mountinfo file, proc_pid_mountinfo(5): the fifth field, with octal escapes."""
-    fields = [line.split(" ") for line in text.splitlines()]
-    return frozenset(Path(_unescaped(line[4])) for line in fields if len(line) > 4)
-
-
-def _unescaped(name: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), name)
+__all__ = ["mount_of", "unmounted"]
 
 
 def mount_of(path: Path, mounts: Collection[Path]) -> Path:
@@ -47,8 +35,8 @@ def _fixed(pattern: str) -> Path:
     return Path(*parts[:signs])
 
 
-def _mounts() -> frozenset[Path]:
+def _mounts() -> Collection[Path]:
     try:
-        return mount_points(os.fsdecode(MOUNTINFO.read_bytes()))
+        return mountinfo.mounted().keys()
     except OSError:  # not Linux: os.path.ismount alone must do, which misses bind mounts of the same file system
-        return frozenset()
+        return ()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
-__all__ = ["Mount", "Places", "mounts", "own_container", "volume_paths"]
+from conche import mountinfo
 
-MOUNTINFO = Path("/proc/self/mountinfo")
+__all__ = ["Mount", "Places", "mounts", "own_container", "volume_paths"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def own_container() -> str:
     The engine mounts files of the container's own folder, such as its hosts file, into it, which shows its id.
     """
     try:
-        text = MOUNTINFO.read_text(errors="replace")
+        text = mountinfo.MOUNTINFO.read_text(errors="replace")
     except OSError:
         return ""
     found = re.search(r"/containers/([0-9a-f]{64})/", text)

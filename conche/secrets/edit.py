@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from conche import mountinfo
 from conche.command import Invocation
 from conche.errors import Refused
 from conche.files import memory_folder, private_folder
@@ -148,10 +149,7 @@ def _line(name: str, value: str) -> str:
 
 
 def _in_memory(folder: Path) -> bool:
-    """Return whether a folder is in memory, by the type of the closest mount at or above it (proc(5), mountinfo)."""
-    mounts = {}
-    for line in os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).strip().split("\n"):
-        before, _, after = line.partition(" - ")
-        mounts[before.split()[4]] = after.split()[0]
-    above = [str(path) for path in (folder, *folder.parents) if str(path) in mounts]
-    return bool(above) and mounts[above[0]] in ("tmpfs", "ramfs")
+    """Return whether a folder is in memory, by the type of the closest mount at or above it."""
+    mounts, place = mountinfo.mounted(), folder.resolve()
+    closest = next((mounts[path] for path in (place, *place.parents) if path in mounts), "")
+    return closest in ("tmpfs", "ramfs")

@@ -13,7 +13,7 @@ import pytest
 
 from conche.backup.history import ACCEPTED, Known, amount, history, judged, shrinkage
 from conche.backup.manifest import Artifact, ComponentRecord, Link, Manifest, Omission
-from conche.backup.mounts import mount_of, mount_points, unmounted
+from conche.backup.mounts import mount_of, unmounted
 from conche.stack import Backup, Component, Minimum
 from tests.backup.checkouts import Checkout
 from tests.backup.test_prune import aged
@@ -119,17 +119,9 @@ def test_omissions_of_the_driver_stay() -> None:
     assert [one.name for one in judgement.left_out] == ["x", "db"]
 
 
-MOUNTINFO = r"""22 1 8:1 / / rw - ext4 /dev/sda1 rw
-23 22 8:2 / /mnt/my\040disk rw,noatime shared:1 - ext4 /dev/sdb1 rw
-24 22 8:1 /srv /srv/checkout/bound rw - ext4 /dev/sda1 rw
+def test_the_nearest_mount_above_counts() -> None:
+    points = {Path("/"), Path("/mnt/my disk"), Path("/srv/checkout/bound")}
 
-"""
-
-
-def test_mount_points_are_read_and_the_nearest_above_counts() -> None:
-    points = mount_points(MOUNTINFO)
-
-    assert points == {Path("/"), Path("/mnt/my disk"), Path("/srv/checkout/bound")}
     assert mount_of(Path("/mnt/my disk/photos/2026"), points) == Path("/mnt/my disk")
     assert mount_of(Path("/srv/checkout/bound"), points) == Path("/srv/checkout/bound")
     assert mount_of(Path("/srv/checkout/boundless"), points) == Path("/")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from conche import mountinfo
 from conche.engine import mounting
 
 VOLUMES = mounting.volume_paths(
@@ -102,8 +103,8 @@ def test_the_container_around_this_process_is_known_by_the_files_that_the_engine
         "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
         f"636 600 8:1 /var/lib/docker/containers/{own}/hosts /etc/hosts rw - ext4 /dev/sda1 rw\n"
     )
-    monkeypatch.setattr(mounting, "MOUNTINFO", table)
+    monkeypatch.setattr(mountinfo, "MOUNTINFO", table)
     found = mounting.own_container()
-    monkeypatch.setattr(mounting, "MOUNTINFO", tmp_path / "none")
+    monkeypatch.setattr(mountinfo, "MOUNTINFO", tmp_path / "none")
 
     assert (found, mounting.own_container()) == (own, "")

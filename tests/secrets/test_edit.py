@@ -16,6 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from conche import mountinfo
 from conche.secret import Secret
 from conche.secrets import edit
 from conche.secrets.merge import three_way
@@ -103,6 +104,29 @@ def test_a_value_that_nobody_touches_comes_back_as_it_was(
     file.write_text(edit._written(secrets), encoding="utf-8")
 
     assert edit._read(file) == secrets
+
+
+@pytest.mark.parametrize(
+    ("kind", "folder", "held"),
+    [
+        ("tmpfs", "my memory/conche", True),
+        ("tmpfs", "my", False),
+        ("ext4", "my memory", False),
+        ("ramfs", "linked", True),
+    ],
+)
+def test_memory_is_known_by_the_mount_whatever_its_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, folder: str, held: bool
+) -> None:
+    place = tmp_path / "my memory"
+    place.mkdir()
+    (tmp_path / "linked").symlink_to(place)
+    escaped = str(place).replace(" ", r"\040")
+    table = tmp_path / "mountinfo"
+    table.write_text(f"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 0:5 / {escaped} rw - {kind} none rw\n")
+    monkeypatch.setattr(mountinfo, "MOUNTINFO", table)
+
+    assert edit._in_memory(tmp_path / folder) is held
 
 
 def test_an_editor_that_changes_nothing_changes_nothing(checkout: Checkout, memory: str) -> None:
