@@ -158,7 +158,7 @@ def _hold(store: Path, engine: Engine, note: _Note, one: Container, how: str) ->
             next_command=f"docker stop {one.name}    # if it may go; or consistency: pause",
         )
     _write(store, planned := replace(note, stopped=(*note.stopped, one.id)))
-    containers.stop(engine, one.id)
+    containers.stop(engine, one)
     return planned
 
 

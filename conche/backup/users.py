@@ -135,7 +135,7 @@ def stop(site: Site, journal: Journal, look: Callable[[], Users]) -> dict[str, U
         journal.write(site.own)
         for user in seen.values():
             site.say(f"stopping {user.container.name}")
-            containers.stop(user.engine, user.container.id)
+            containers.stop(user.engine, user.container)
     raise Refused(
         "restore-users-return",
         f"{', '.join(one.container.name for one in seen.values())}: started again as often as it is stopped.",

@@ -164,7 +164,7 @@ def parse(attributes: Mapping[str, Any]) -> Container:
         error=state.get("Error", ""),
         healthcheck=_healthcheck(healthcheck.get("Test") or []),
         healthcheck_timeout=(healthcheck.get("Timeout") or 30e9) / 1e9,
-        stop_timeout=config.get("StopTimeout") or 10,
+        stop_timeout=10 if (said := config.get("StopTimeout")) is None else said,
         log_driver=((attributes.get("HostConfig") or {}).get("LogConfig") or {}).get("Type", ""),
         binds=tuple(mount["Source"] for mount in attributes.get("Mounts") or () if mount.get("Type") == "bind"),
         goes_when_stopped=bool((attributes.get("HostConfig") or {}).get("AutoRemove")),
@@ -213,17 +213,14 @@ def remove(engine: Engine, container_id: str) -> None:
             return
 
 
-def stop(engine: Engine, container_id: str, grace: int | None = None) -> None:
-    """Stop a container without removing it; it may be gone already.
-
-    Args:
-        grace: seconds it is given to end; needed if they are more than a minute, by default its own.
-    """
+def stop(engine: Engine, container: Container) -> None:
+    """Stop a container without removing it, giving it its own grace period; it may be gone already."""
     import docker.errors
 
     with translated(engine.address):
         try:
-            engine.client.api.stop(container_id, timeout=grace)
+            # Unless it is told how long that takes, the SDK gives up on the engine after a minute.
+            engine.client.api.stop(container.id, timeout=container.stop_timeout)
         except docker.errors.NotFound:
             return
 

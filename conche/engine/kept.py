@@ -85,7 +85,7 @@ def bring_back(engine: Engine, project: str, service: str) -> None:
     there = {one.id: one for one in containers.of_project(engine, project) if one.service == service}
     for one in there.values():
         if one.id not in kept:
-            containers.stop(engine, one.id, one.stop_timeout)
+            containers.stop(engine, one)
             containers.remove(engine, one.id)
     for identity, twin in kept.items():
         _restore(engine, project, twin, there.get(identity))

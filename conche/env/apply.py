@@ -359,7 +359,7 @@ class Applier:
         """Stop what has been started here; what ran before goes on."""
         before = {one.id for one in self.seen.of(name) if one.state == "running"}
         for container in (one for one in self.watch.of(name) if one.id not in before):
-            containers.stop(self.compose.engine, container.id, container.stop_timeout)
+            containers.stop(self.compose.engine, container)
 
     def _checked(self, completed: Completed, name: str) -> None:
         if not completed.ok:

@@ -45,7 +45,7 @@ def collect(registry: Registry, progress: Progress) -> None:
     made = oneoff.beside(engine, found.id, ["/bin/sh", "-c", COLLECT], {LABEL: found.id})
     try:
         progress.step("stopping the registry for its garbage collection")
-        containers.stop(engine, found.id)
+        containers.stop(engine, found)
         done = oneoff.run(engine, made, progress.detail)
     finally:
         with signals_deferred():

@@ -173,7 +173,7 @@ def test_a_signal_while_paused_lets_the_container_go_on(
 
 def test_a_stopped_container_is_left_stopped(running: SmallStack, engine: Engine) -> None:
     [container] = running.containers(engine)
-    containers.stop(engine, container.id)
+    containers.stop(engine, container)
 
     done = running.invoke("backup.create", "--json")
 

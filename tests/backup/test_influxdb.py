@@ -65,7 +65,7 @@ def test_online_it_is_backed_up_and_comes_back(database: Database, engine: Engin
 
 @pytest.mark.engine
 def test_cold_its_files_are_taken_and_come_back(database: Database, engine: Engine) -> None:
-    containers.stop(engine, database.influx.container.id)
+    containers.stop(engine, database.influx.container)
     folder = database.backup()
     containers.start(engine, database.influx.container.id)
     database.wait()

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from conche.engine.containers import parse
+from conche.engine.containers import parse, stop
+from tests.engine.answering import answering
 
 
 def inspected(status: str, said: str, streak: int, **healthcheck: int) -> dict[str, Any]:
@@ -45,3 +46,23 @@ def test_a_container_without_healthcheck_has_no_health() -> None:
     del bare["State"]["Health"], bare["Config"]["Healthcheck"]
 
     assert parse(bare).health == "none"
+
+
+class Stops:
+    """An engine that notes how long it is waited for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int | None]] = []
+
+    def stop(self, container: str, timeout: int | None = None) -> None:
+        self.asked.append((container, timeout))
+
+
+@pytest.mark.parametrize(("said", "seconds"), [({"StopTimeout": 300}, 300), ({"StopTimeout": 0}, 0), ({}, 10)])
+def test_a_container_is_waited_for_as_long_as_it_may_take_to_end(said: dict[str, int], seconds: int) -> None:
+    body, api = inspected("running", "healthy", 0), Stops()
+    body["Config"].update(said)
+
+    stop(answering(api), parse(body))
+
+    assert api.asked == [("1", seconds)]

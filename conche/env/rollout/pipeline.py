@@ -335,7 +335,7 @@ class Pipeline:
         new = self._new_ids(self.served)
         old = [one for one in self.look.of(self.served) if one.id not in new and one.state == "running"]
         with ThreadPoolExecutor(max(1, len(old))) as pool:
-            list(pool.map(lambda one: containers.stop(self.compose.engine, one.id, one.stop_timeout), old))
+            list(pool.map(lambda one: containers.stop(self.compose.engine, one), old))
 
     def _remove_old(self) -> None:
         served = self.served

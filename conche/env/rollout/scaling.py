@@ -90,7 +90,7 @@ class Scaling:
             members.serve_only(self.look, [one for one in stay if one.state == "running"])
         engine = self.look.compose.engine
         with ThreadPoolExecutor(max(1, len(surplus))) as pool:
-            list(pool.map(lambda one: containers.stop(engine, one.id, one.stop_timeout), surplus))
+            list(pool.map(lambda one: containers.stop(engine, one), surplus))
         for one in surplus:
             containers.remove(engine, one.id)
         self._end()

@@ -73,7 +73,7 @@ class Takeover(Pipeline):
         before = self.before
         self.before = replace(before, working=tuple(other for other in before.working if other.id != one.id))
         self._undo.append((f"start {one.name} again", lambda: self._start_again(one)))
-        containers.stop(self.compose.engine, one.id, one.stop_timeout)
+        containers.stop(self.compose.engine, one)
 
     def _start_again(self, one: Container) -> None:
         self.before = replace(self.before, working=(*self.before.working, one))
