@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,21 @@ __all__ = ["new_key", "write_key", "write_recipients"]
 PLAIN = r"\.sops/secrets\.yaml"
 """The plain secrets of whoever runs `sops --encrypt` by hand; git ignores the folder."""
 
+_SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$]")
+"""Characters with a meaning in a regular expression of sops, which is one of Go (`regexp.QuoteMeta`)."""
+
 
 def write_recipients(root: Path, file: Path, recipients: tuple[str, ...]) -> None:
     """Write the encrypted file's rule to .sops.yaml, keeping rules for other files and all other content.
 
     The rule also covers the plain file that people encrypt by hand: sops looks for a rule for the file that it reads.
     """
-    name = str(file.relative_to(root)).replace(".", r"\.")
-    both, alone = f"^({name}|{PLAIN})$", f"^{name}$"
+    name = str(file.relative_to(root))
+    both, alone = _patterns(_SPECIAL.sub(r"\\\g<0>", name))
+    # Earlier versions escaped only dots.
+    own = {both, alone, *_patterns(name.replace(".", r"\."))}
     before = _sops_configuration(root / ".sops.yaml")
-    others = [one for one in before.get("creation_rules") or () if one.get("path_regex") not in (both, alone)]
+    others = [one for one in before.get("creation_rules") or () if one.get("path_regex") not in own]
     # With several encrypted files, the first is the one that people encrypt by hand.
     taken = any(str(one.get("path_regex")).endswith(f"|{PLAIN})$") for one in others)
     rule = {"path_regex": alone if taken else both, "age": list(recipients)}
@@ -33,6 +39,11 @@ def write_recipients(root: Path, file: Path, recipients: tuple[str, ...]) -> Non
     content = {**before, "creation_rules": [rule, *others]}
     head = "# Who can read the encrypted file; secrets.recipients changes this and the file together.\n"
     write_atomic(root / ".sops.yaml", (head + yaml.safe_dump(content, sort_keys=False)).encode())
+
+
+def _patterns(name: str) -> tuple[str, str]:
+    """Return the regular expressions of a rule that covers the plain file too, and of one that does not."""
+    return f"^({name}|{PLAIN})$", f"^{name}$"
 
 
 def _sops_configuration(file: Path) -> dict[str, Any]:
