@@ -73,7 +73,11 @@ class State:
                 raise Unreachable("state-not-kept", f"The engine did not keep the state of {self._project}.")
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files or folders; this briefly runs a container."""
+        """Remove files or folders; this briefly runs a container.
+
+        Raises:
+            Unreachable: some of them are still there.
+        """
         argv = ["rm", "-rf", "--", *(f"{FOLDER}/{path}" for path in paths)]
         api = self._engine.client.api
         with translated(self._engine.address):
@@ -81,9 +85,17 @@ class State:
             made = api.create_container(self._image(), entrypoint=argv, command=[], user="0:0", host_config=config)
             try:
                 api.start(made["Id"])
-                api.wait(made["Id"])
+                failed = api.wait(made["Id"])["StatusCode"] != 0
+                said = api.logs(made["Id"]).decode(errors="replace").splitlines() if failed else []
             finally:
                 api.remove_container(made["Id"], force=True)
+        if failed:
+            raise Unreachable(
+                "state-not-removed",
+                f"The engine still has what of the state of {self._project} was to go.",
+                evidence=said[-3:],
+                next_command="docker system df",
+            )
 
     def _container(self) -> str:
         import docker.errors
