@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 
 from conche.errors import Refused
 
-__all__ = ["services"]
+__all__ = ["named_in", "services"]
 
 
 class _Loader(yaml.SafeLoader):
@@ -38,3 +39,9 @@ def services(file: Path) -> Mapping[str, Any]:
         ) from error
     found = content.get("services") if isinstance(content, dict) else None
     return found if isinstance(found, dict) else {}
+
+
+def named_in(files: Iterable[Path], variables: Mapping[str, str]) -> dict[str, str]:
+    """Return those variables whose names are words of the files: interpolated, or given to a container as they are."""
+    words = {word for file in files for word in re.findall(r"\w+", file.read_text(encoding="utf-8"), re.ASCII)}
+    return {name: value for name, value in variables.items() if name in words}

@@ -13,6 +13,7 @@ from conche.engine import host, images
 from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
 from conche.engine.images import Found
+from conche.engine.written import named_in
 from conche.env.contents import contents_of_service, value_of
 from conche.env.rollout import lint
 from conche.env.rollout.document import CONFIGS, SECRETS, Document, definition, make, shape
@@ -227,11 +228,10 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
         configuration = _with_configs(configuration)
     pins, asked = _pins(call, name, configuration, own, wanted)
     contents = read_contents(call, name, compose, configuration, secrets)
-    said = "".join(file.read_text(encoding="utf-8") for file in compose.files)
     named = {
         variable: Secret(value)
-        for variable, value in compose.variables.items()
-        if variable in said and not variable.startswith("CONCHE_")
+        for variable, value in named_in(compose.files, compose.variables).items()
+        if not variable.startswith("CONCHE_")
     }
     found = {pin: there for pin in pins.values() if (there := images.find(compose.engine, pin))}
     return Prepared(
