@@ -21,7 +21,7 @@ from conche.backup.staging import Source, fill_volume, unpack
 from conche.backup.target import Found
 from conche.backup.verify import check
 from conche.command import Invocation
-from conche.engine import containers, copies, health, volumes
+from conche.engine import containers, copies, health, networks, volumes
 from conche.engine.connection import Engine
 from conche.errors import CheckFailed, ConcheError
 from conche.outcome import Outcome, Table
@@ -190,7 +190,7 @@ def _served(source: Source) -> str:
         finally:
             if copy:
                 containers.remove(engine, copy)
-            copies.remove_volume(engine, scratch)
+            networks.remove_volume(engine, scratch)
 
 
 def _healthy(engine: Engine, copy: str) -> str:

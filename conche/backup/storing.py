@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from tarfile import TarInfo
 from typing import Protocol
 
@@ -27,41 +27,35 @@ class Writer(Protocol):
     def back(self, mark: object) -> None: ...
 
 
-def store(entries: Iterable[Entry], writer: Writer, reading: Reading) -> int:
-    """Write every entry; what cannot be read completely is left out, and recorded in `reading`.
+def store(entries: Iterable[Entry], writer: Writer, reading: Reading) -> None:
+    """Write every entry; what cannot be read completely is left out, and recorded in `reading`."""
+    for entry in entries:
+        if entry.read is None:
+            _add_unread(entry.info, writer, reading)
+        else:
+            _add_read(entry.info.name, entry.read, writer, reading)
 
-    Returns:
-        The number of entries written.
-    """
-    return sum(_store(entry, writer, reading) for entry in entries)
 
-
-def _store(entry: Entry, writer: Writer, reading: Reading) -> bool:
-    name = entry.info.name
-    if entry.read is None:
-        return _add_unread(entry.info, writer, reading)
+def _add_read(name: str, read: Callable[[], tuple[TarInfo, Iterator[bytes]]], writer: Writer, reading: Reading) -> None:
+    """Add a file."""
     for _ in range(TRIES):
         try:
-            _add(writer, *entry.read())
+            _add(writer, *read())
         except Changed:
             continue
         except FileExistsError:
             reading.leave_out(
                 name, "has another's name on the target, which knows no upper and lower case", harmful=True
             )
-            return False
         except HoldsKey:
             reading.leave_out(name, "holds a private age key")
-            return False
         except Unreadable as error:
             reading.leave_out(name, str(error), harmful=True)
-            return False
-        return True
+        return
     reading.leave_out(name, f"changed while it was read, {TRIES} times", harmful=True)
-    return False
 
 
-def _add_unread(info: TarInfo, writer: Writer, reading: Reading) -> bool:
+def _add_unread(info: TarInfo, writer: Writer, reading: Reading) -> None:
     """Add a folder or a link."""
     try:
         writer.add(info)
@@ -69,8 +63,6 @@ def _add_unread(info: TarInfo, writer: Writer, reading: Reading) -> bool:
         if not info.issym() or error.errno not in NO_LINKS:
             raise
         reading.leave_out(info.name, "is a link, and the target's file system has none", harmful=True)
-        return False
-    return True
 
 
 def _add(writer: Writer, info: TarInfo, blocks: Iterator[bytes]) -> None:

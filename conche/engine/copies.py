@@ -6,24 +6,13 @@ from conche.engine.connection import Engine, translated
 from conche.engine.containers import Container
 from conche.engine.volumes import LABEL
 
-__all__ = ["create_volume", "remove_volume", "start_copy"]
+__all__ = ["create_volume", "start_copy"]
 
 
 def create_volume(engine: Engine, name: str, beside: str) -> None:
     """Create a volume labelled as a helper of the volume `beside`."""
     with translated(engine.address):
         engine.client.api.create_volume(name, labels={LABEL: beside})
-
-
-def remove_volume(engine: Engine, name: str) -> None:
-    """Remove a volume; it may be gone already."""
-    import docker.errors
-
-    with translated(engine.address):
-        try:
-            engine.client.api.remove_volume(name, force=True)
-        except docker.errors.NotFound:
-            return
 
 
 def start_copy(engine: Engine, original: Container, volume: str, instead: str, project: str) -> str:

@@ -98,8 +98,10 @@ def remove_of_project(engine: Engine, project: str) -> None:
 
 
 def remove_volume(engine: Engine, name: str) -> None:
-    """Delete a volume with its data."""
-    with translated(engine.address):
+    """Delete a volume with its data; it may be gone already."""
+    import docker.errors
+
+    with translated(engine.address), contextlib.suppress(docker.errors.NotFound):
         engine.client.api.remove_volume(name)
 
 

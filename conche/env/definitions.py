@@ -6,6 +6,7 @@ container that somebody else has made it only knows what inspecting it shows.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import secrets as random
@@ -58,7 +59,9 @@ def altered_services(
     other = [one for one in found if one.service in services and one.config_hash not in services[one.service].hashes]
     if not other:
         return {}
-    salt, known = _read(_file(stack, configuration.project))
+    known: Mapping[str, Mapping[str, str]] = {}
+    with contextlib.suppress(WrittenByNewer):
+        salt, known = _read(_file(stack, configuration.project))
     keys: dict[str, tuple[str, ...]] = {}
     for one in other:
         body = configuration.rendered["services"][one.service]
@@ -75,9 +78,10 @@ def remember(stack: str, configuration: Configuration, found: Collection[Contain
     It is no fault if the folder cannot be written or a later version remembers something there: it only costs names.
     """
     file = _file(stack, configuration.project)
-    if _is_newer(file):
+    try:
+        salt, known = _read(file)
+    except WrittenByNewer:
         return
-    salt, known = _read(file)
     services = configuration.services
     current = {
         one.config_hash: _prints(salt, configuration.rendered["services"][one.service])
@@ -102,19 +106,16 @@ def _prints(salt: bytes, body: Mapping[str, Any]) -> dict[str, str]:
     return {key: hmac.new(salt, value.encode(), "sha256").hexdigest()[:16] for key, value in flat(body).items()}
 
 
-def _is_newer(file: Path) -> bool:
-    try:
-        return DEFINITIONS.newer(json.loads(file.read_bytes())) is not None
-    except (OSError, ValueError, RecursionError):
-        return False
-
-
 def _read(file: Path) -> tuple[bytes, Mapping[str, Mapping[str, str]]]:
-    """Return the salt and the definitions by hash; a new salt and none if nothing can be read."""
+    """Return the salt and the definitions by hash; a new salt and none if nothing can be read.
+
+    Raises:
+        WrittenByNewer: a later version remembers something there.
+    """
     try:
         said = DEFINITIONS.opened(json.loads(file.read_bytes()))
         salt, definitions = bytes.fromhex(said["salt"]), said["definitions"]
         known = {str(name): {str(key): str(one) for key, one in keys.items()} for name, keys in definitions.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, WrittenByNewer):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return random.token_bytes(32), {}
     return salt, known
