@@ -93,7 +93,7 @@ TAKEN: Mapping[str, Takes] = {
     ),
     **dict.fromkeys(
         (
-            # A freeze must be possible during a deploy: it concerns the next one.
+            # A freeze must be possible during a deploy: it concerns the next one, which reads it under its lock.
             "env.freeze",
             # What these write is atomic, or another program keeps it consistent.
             "env.networks", "images.base", "images.build", "images.push", "images.pull", "images.release",

@@ -6,6 +6,7 @@ import socket
 from datetime import UTC, datetime
 
 from conche.command import Invocation
+from conche.engine import lock
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
 from conche.env.rollout.records import who
@@ -42,4 +43,19 @@ def freeze(call: Invocation, name: str, *, reason: str | None, off: bool) -> Out
     )
     records.freeze(said)
     words = f"{name} can be deployed again." if off else f"{name} is frozen: {reason}"
-    return Outcome(value={"environment": name, "frozen": said or None}, changed=True, plan=plan, lines=[words])
+    return Outcome(
+        value={"environment": name, "frozen": said or None},
+        changed=True,
+        plan=plan,
+        lines=[words],
+        warnings=[] if off else _under_way(engine, call.stack.project(name)),
+    )
+
+
+def _under_way(engine: Engine, project: str) -> list[str]:
+    """Return a warning with the command that has locked an environment, which has asked before about a freeze.
+
+    Whoever locks the environment from now on finds the freeze that was written before this look.
+    """
+    holder = lock.holder(engine, project)
+    return [f"this does not stop what is under way: {holder}"] if holder else []

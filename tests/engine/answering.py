@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from conche.engine.connection import Engine
 
 
 def answering(api: object) -> Engine:
     """Return an engine that passes every call to `api`."""
-    engine: Any = Engine("tcp://nowhere:1")
-    engine.client = SimpleNamespace(api=api)
+    engine, client = Engine("tcp://nowhere:1"), SimpleNamespace(api=api)
+    engine.client = cast(Any, client)
     return engine

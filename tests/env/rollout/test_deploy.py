@@ -6,10 +6,12 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from conche.engine import lock
 from conche.engine.connection import Engine
 from conche.engine.state import State
 from tests.edged import EdgedStack
@@ -280,6 +282,29 @@ def test_a_frozen_environment_is_not_deployed_and_says_why(serving: EdgedStack, 
     assert "the big sale" in refused.stderr
     assert shown["reason"] == "the big sale"
     assert serving.history()["frozen"] is None
+
+
+def test_a_freeze_names_what_it_does_not_stop_and_is_met_by_whoever_waits(
+    serving: EdgedStack, users: Load, engine: Engine, base_image: str
+) -> None:
+    version = serving.version("sixteen")
+    with ExitStack() as taken:
+        taken.enter_context(lock.hold(engine, serving.project, "what is under way", [base_image]))
+        with serving.begin(
+            "env.deploy", "--env", "prod", "--image", version, "--local", "--lock-wait", "600"
+        ) as waiting:
+            assert waiting.stderr is not None
+            next(line for line in waiting.stderr if "waiting for" in line)
+            frozen = json.loads(serving.invoke("env.freeze", "--env", "prod", "--reason", "a sale", "--json").stdout)
+            taken.close()
+            said = waiting.stderr.read()
+    thawed = json.loads(serving.invoke("env.freeze", "--env", "prod", "--off", "--json").stdout)
+
+    (warning,) = frozen["warnings"]
+    assert "what is under way" in warning
+    assert (waiting.returncode, thawed["warnings"]) == (2, [])
+    assert "error [environment-frozen]" in said
+    assert serving.page()["version"] != "sixteen"
 
 
 def test_a_freeze_without_a_reason_is_refused(serving: EdgedStack) -> None:
