@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
+from conche.ci.checks.examine import examine as findings
+from conche.ci.checks.tools import tool
 from conche.ci.forge import Forge, connect
-from conche.ci.invoked import reader
-from conche.ci.surroundings import runners, surroundings
-from conche.ci.tools import tool
-from conche.ci.validate import examine as findings
-from conche.ci.validate import workflows
-from conche.ci.waiting import explained
+from conche.ci.forge.waiting import explained
+from conche.ci.workflows.invoked import reader
+from conche.ci.workflows.runners import runners
+from conche.ci.workflows.surroundings import surroundings
+from conche.ci.workflows.workflow import workflows
 from conche.command import Invocation
 from conche.doctor.doctor import Finding
 from conche.errors import ConcheError

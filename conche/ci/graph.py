@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from xml.sax.saxutils import escape
 
-from conche.ci.validate import workflows
-from conche.ci.workflow import Job, Workflow, ordered
+from conche.ci.workflows.workflow import Job, Workflow, ordered, workflows
 from conche.command import Invocation
 from conche.errors import Refused, did_you_mean
 from conche.outcome import Outcome

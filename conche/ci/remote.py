@@ -10,8 +10,8 @@ from pathlib import Path
 from conche.ci.forge import Forge, Job, Run, connect
 from conche.ci.forge.client import TooManyRequests
 from conche.ci.forge.values import ended
-from conche.ci.validate import workflows
-from conche.ci.waiting import explained
+from conche.ci.forge.waiting import explained
+from conche.ci.workflows.workflow import workflows
 from conche.command import Invocation
 from conche.errors import CheckFailed, NotFound, Refused, did_you_mean
 from conche.outcome import Outcome, Plan, Step, Table

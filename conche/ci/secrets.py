@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from conche.ci import credentials
+from conche.ci.act import credentials
 from conche.ci.forge import Forge, connect
 from conche.command import Invocation
 from conche.errors import KeyUnusable, Refused

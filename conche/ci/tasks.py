@@ -21,8 +21,8 @@ def validate(invocation: Invocation) -> Outcome:
     return validate(invocation)
 
 
-@command(changes=True, name="run")
-def run_(
+@command(changes=True)
+def run(
     invocation: Invocation,
     workflow: Annotated[str | None, "one workflow, such as quick-test; default: all that start"] = None,
     job: Annotated[str | None, "one job, and those that it needs"] = None,
@@ -34,7 +34,7 @@ def run_(
     By act, on this machine and its engine: a job that deploys does deploy. The checkout is copied, with what is not
     committed; the environment is a clean one.
     """
-    from conche.ci.local import run
+    from conche.ci.run import run
 
     return run(invocation, workflow, job, event, branch)
 
@@ -149,7 +149,7 @@ def setup(invocation: Invocation) -> Outcome:
     An account and a token, the repository, git's remote and branches, CI's key and secrets, the runners, and two jobs
     for each of their labels. Looks first, does what is missing, and can be run again after any failure.
     """
-    from conche.ci.setup.setup import setup
+    from conche.ci.setup import setup
 
     return setup(invocation)
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
-from conche.ci import commands, rules, tools
-from conche.ci.document import WorkflowInvalid, read_all, read_each
-from conche.ci.findings import Finding
-from conche.ci.invoked import reader
-from conche.ci.surroundings import Surroundings, surroundings
-from conche.ci.workflow import Workflow, parse
+from conche.ci.checks.examine import examine
+from conche.ci.checks.findings import Finding
+from conche.ci.workflows.document import WorkflowInvalid, read_each
+from conche.ci.workflows.invoked import reader
+from conche.ci.workflows.surroundings import surroundings
+from conche.ci.workflows.workflow import parse
 from conche.command import Invocation
 from conche.outcome import Outcome, Table
-from conche.stack import Stack
 
-__all__ = ["examine", "validate", "workflows"]
+__all__ = ["validate"]
 
 
 def validate(call: Invocation) -> Outcome:
@@ -45,16 +42,3 @@ def _unreadable(file: str, error: WorkflowInvalid) -> Finding:
     """Return the finding for a file that a server would turn into a failed run, without jobs and without a reason."""
     place = re.search(r":(\d+):\d+ is not YAML", error.message)
     return Finding(file, int(place[1]) if place else 1, "unreadable", error.message)
-
-
-def workflows(root: Path, stack: Stack) -> list[Workflow]:
-    """Return the workflows of a repository, by file name."""
-    return [parse(document) for document in read_all(root, stack.ci.workflows)]
-
-
-def examine(root: Path, read: Sequence[Workflow], around: Surroundings) -> list[Finding]:
-    """Return the findings of the rules and the tools, in the order of the files."""
-    found = tools.examine(root, read) if read else []
-    for workflow in read:
-        found += [*rules.examine(workflow, around), *commands.examine(workflow, around)]
-    return sorted(set(found))

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from conche.ci.document import read_all
-from conche.ci.surroundings import AUTOMATIC, LABELS
-from conche.ci.workflow import parse
+from conche.ci.workflows.document import read_all
+from conche.ci.workflows.runners import LABELS
+from conche.ci.workflows.surroundings import AUTOMATIC
+from conche.ci.workflows.workflow import parse
 from conche.errors import ConcheError
 from conche.init.compose import Rendered
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from conche.ci.invoked import Call, reader
-from conche.ci.surroundings import runners, sessions
+from conche.ci.workflows.invoked import Call, reader
+from conche.ci.workflows.runners import runners
+from conche.ci.workflows.surroundings import sessions
 from conche.engine.written import services
 from conche.stack import KINDS, load
 from tests.documents import commands, documents

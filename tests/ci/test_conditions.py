@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from conche.ci import act
-from conche.ci.expressions import may_run
+from conche.ci.act import act
+from conche.ci.workflows.expressions import may_run
 
 DEVELOP = act.github("push", "develop")
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from conche.ci import commands, rules
-from conche.ci.document import parse
-from conche.ci.invoked import reader
-from conche.ci.surroundings import Surroundings
-from conche.ci.workflow import parse as read
+from conche.ci.checks import commands, rules
+from conche.ci.workflows.document import parse
+from conche.ci.workflows.invoked import reader
+from conche.ci.workflows.surroundings import Surroundings
+from conche.ci.workflows.workflow import parse as read
 from tests.stacks import ROOT
 
 READ = reader(ROOT)

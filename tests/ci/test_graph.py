@@ -7,10 +7,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from conche.ci.document import parse
 from conche.ci.graph import as_mermaid, as_svg, as_text
-from conche.ci.workflow import Workflow, needed, ordered
-from conche.ci.workflow import parse as read
+from conche.ci.workflows.document import parse
+from conche.ci.workflows.workflow import Workflow, needed, ordered
+from conche.ci.workflows.workflow import parse as read
 from tests.stacks import SmallStack
 
 DIAMOND = """\

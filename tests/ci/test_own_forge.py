@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from conche.ci.setup import server
-from conche.ci.setup.server import PASSWORD, Own, account
+from conche.ci.provision import server
+from conche.ci.provision.server import PASSWORD, Own, account
 from conche.command import Invocation
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conche.ci.commands import commands
-from conche.ci.document import WorkflowInvalid, parse, read_all
-from conche.ci.expressions import Expression, expressions
-from conche.ci.surroundings import runners, sessions
-from conche.ci.workflow import Job, Step
-from conche.ci.workflow import parse as read
+from conche.ci.checks.commands import commands
+from conche.ci.workflows.document import WorkflowInvalid, parse, read_all
+from conche.ci.workflows.expressions import Expression, expressions
+from conche.ci.workflows.runners import runners
+from conche.ci.workflows.surroundings import sessions
+from conche.ci.workflows.workflow import Job, Step
+from conche.ci.workflows.workflow import parse as read
 from conche.errors import Refused
 from conche.stack import parse as parse_stack
 

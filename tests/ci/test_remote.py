@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from conche.ci.forge import Forge
 from conche.ci.forge.client import Client
+from conche.ci.forge.waiting import explained
 from conche.ci.forge.where import origin
-from conche.ci.waiting import explained
 from conche.secret import Secret
 from conche.testing.forge import FakeForge, FakeJob, FakeRun, serve
 from tests.stacks import SmallStack, free_port

@@ -12,10 +12,10 @@ import httpx
 import psutil
 import pytest
 
-from conche.ci import act
-from conche.ci.document import parse
-from conche.ci.triggers import matches, starts
-from conche.ci.workflow import parse as read
+from conche.ci.act import act
+from conche.ci.workflows.document import parse
+from conche.ci.workflows.triggers import matches, starts
+from conche.ci.workflows.workflow import parse as read
 from conche.engine.connection import Engine
 from conche.secret import Secret
 from conche.vault import keys
@@ -106,7 +106,7 @@ def test_branch_patterns(branch: str, patterns: list[str], passes: bool) -> None
     ],
 )
 def test_an_event_starts_what_its_filters_let_through(on: str, event: str, branch: str, started: bool) -> None:
-    changed = {"conche/ci/act.py", "src/app.py", "requirements.lock"}
+    changed = {"conche/ci/act/act.py", "src/app.py", "requirements.lock"}
 
     assert starts(read(parse(f"on: {on}", "x.yml")), event, branch, changed) is started
 

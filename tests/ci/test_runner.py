@@ -16,7 +16,7 @@ import yaml
 from conche.ci.forge import Forge
 from conche.ci.forge.client import Client
 from conche.ci.runner.registration import Registrations
-from conche.ci.surroundings import Runner
+from conche.ci.workflows.runners import Runner
 from conche.engine import containers
 from conche.engine.connection import Engine
 from conche.secret import Secret

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from conche.ci.credentials import CI_KEY, ci_key
+from conche.ci.act.credentials import CI_KEY, ci_key
 from conche.testing.forge import FakeForge, serve
 from conche.vault import keys
 from tests.secrets.checkouts import Checkout

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from conche.ci.credentials import ci_key
+from conche.ci import setup as tasks
+from conche.ci.act.credentials import ci_key
 from conche.ci.forge.kept import FILE
-from conche.ci.setup import checkout as git_side
-from conche.ci.setup import probe
-from conche.ci.setup import setup as tasks
-from conche.ci.setup.setup import setup
+from conche.ci.provision import checkout as git_side
+from conche.ci.provision import probe
+from conche.ci.setup import setup
 from conche.command import Invocation
 from conche.errors import ConcheError
 from conche.output import Output

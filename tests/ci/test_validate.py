@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from conche.ci.findings import RULES, Finding
-from conche.ci.invoked import reader
-from conche.ci.surroundings import runners, surroundings
-from conche.ci.validate import examine, workflows
+from conche.ci.checks.examine import examine
+from conche.ci.checks.findings import RULES, Finding
+from conche.ci.workflows.invoked import reader
+from conche.ci.workflows.runners import runners
+from conche.ci.workflows.surroundings import surroundings
+from conche.ci.workflows.workflow import workflows
 from conche.stack import load
 from tests.stacks import ROOT, SmallStack
 

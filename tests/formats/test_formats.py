@@ -41,8 +41,8 @@ EVER = sorted(KEPT.iterdir())
 LATER = "9.0.0"
 
 NO_STATE = {
-    "ci/local.py": {"run"},  # act's event
-    "ci/setup/probe.py": {"_commit"},  # a workflow, for the server
+    "ci/run.py": {"run"},  # act's event
+    "ci/provision/probe.py": {"_commit"},  # a workflow, for the server
     "engine/builds.py": {"build"},  # Compose's input
     "engine/dotenv.py": {"as_compose_reads"},  # Compose's input
     "engine/hashes.py": {"resolved", "without_dependencies"},  # Compose's input

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from conche.ci.forge.client import CORRECT, Client
 from conche.ci.forge.forge import Forge
 from conche.ci.forge.kept import FILE, kept
-from conche.ci.surroundings import serving
+from conche.ci.workflows.runners import serving
 from conche.command import Invocation
 from conche.errors import KeyUnusable, Refused
 from conche.process import run

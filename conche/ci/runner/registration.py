@@ -17,7 +17,7 @@ from functools import partial
 
 from conche.ci.forge import Forge
 from conche.ci.forge import Runner as Known
-from conche.ci.surroundings import Runner
+from conche.ci.workflows.runners import Runner
 from conche.command import Invocation
 from conche.errors import NotFound
 from conche.outcome import Step

@@ -13,8 +13,8 @@ from pathlib import Path
 from conche.ci.forge import Runner as Known
 from conche.ci.forge import connect, repository
 from conche.ci.runner.registration import Registrations, uuid_of
-from conche.ci.surroundings import SERVERS, Runner
-from conche.ci.surroundings import runners as described
+from conche.ci.workflows.runners import SERVERS, Runner
+from conche.ci.workflows.runners import runners as described
 from conche.command import Invocation
 from conche.engine import containers, images
 from conche.engine.compose import Compose

@@ -8,8 +8,8 @@ from conche.ci.forge import Forge
 from conche.ci.forge.client import Client
 from conche.ci.forge.kept import kept
 from conche.ci.forge.where import given_token, reach
-from conche.ci.setup.checkout import Checkout
-from conche.ci.setup.server import Own, place
+from conche.ci.provision.checkout import Checkout
+from conche.ci.provision.server import Own, place
 from conche.command import Invocation
 from conche.outcome import Step
 from conche.secret import Secret

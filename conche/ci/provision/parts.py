@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from conche.ci import credentials
 from conche.ci import secrets as of_actions
+from conche.ci.act import credentials
 from conche.ci.forge import Forge
 from conche.ci.forge.client import Client
 from conche.ci.forge.kept import FILE, keep, kept
 from conche.ci.forge.where import given_token
+from conche.ci.provision import probe
+from conche.ci.provision.server import account
+from conche.ci.provision.site import Site
 from conche.ci.runner import runners as runner_tasks
-from conche.ci.setup import probe
-from conche.ci.setup.server import account
-from conche.ci.setup.site import Site
-from conche.ci.surroundings import runners as described
-from conche.ci.validate import workflows
+from conche.ci.workflows.runners import runners as described
+from conche.ci.workflows.workflow import workflows
 from conche.errors import CheckFailed, KeyUnusable, NotFound, Refused, Unreachable
 from conche.outcome import Step
 from conche.secret import Secret

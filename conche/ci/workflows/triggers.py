@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from conche.ci.workflow import Workflow
+from conche.ci.workflows.workflow import Workflow
 
 __all__ = ["matches", "starts"]
 

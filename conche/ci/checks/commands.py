@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from conche.ci.document import Where
-from conche.ci.findings import Finding
-from conche.ci.invoked import Call
-from conche.ci.shell import simple_commands
-from conche.ci.surroundings import Surroundings
-from conche.ci.workflow import SHELLS, Job, Step, Workflow
+from conche.ci.checks.findings import Finding
+from conche.ci.workflows.document import Where
+from conche.ci.workflows.invoked import Call
+from conche.ci.workflows.shell import simple_commands
+from conche.ci.workflows.surroundings import Surroundings
+from conche.ci.workflows.workflow import SHELLS, Job, Step, Workflow
 from conche.errors import did_you_mean
 
 __all__ = ["Command", "commands", "examine"]

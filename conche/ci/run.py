@@ -17,13 +17,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conche.ci import act, credentials
-from conche.ci.expressions import expressions, may_run
-from conche.ci.surroundings import AUTOMATIC, runners
-from conche.ci.tools import tool
-from conche.ci.triggers import starts
-from conche.ci.validate import workflows
-from conche.ci.workflow import Workflow, needed, ordered
+from conche.ci.act import act, credentials
+from conche.ci.checks.tools import tool
+from conche.ci.workflows.expressions import expressions, may_run
+from conche.ci.workflows.runners import runners
+from conche.ci.workflows.surroundings import AUTOMATIC
+from conche.ci.workflows.triggers import starts
+from conche.ci.workflows.workflow import Workflow, needed, ordered, workflows
 from conche.command import Invocation
 from conche.errors import NotFound, Refused, did_you_mean
 from conche.files import private_folder

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from conche.ci.forge import Forge, Run
 from conche.ci.forge.values import ended
-from conche.ci.setup.checkout import Checkout
+from conche.ci.provision.checkout import Checkout
 from conche.errors import CheckFailed
 from conche.outcome import Step
 

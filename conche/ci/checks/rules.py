@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 
-from conche.ci.document import Where
-from conche.ci.expressions import CONTEXTS, FUNCTIONS, GITHUB, Expression, Name, expressions
-from conche.ci.findings import Finding
-from conche.ci.surroundings import Surroundings
-from conche.ci.workflow import Job, Workflow
+from conche.ci.checks.findings import Finding
+from conche.ci.workflows.document import Where
+from conche.ci.workflows.expressions import CONTEXTS, FUNCTIONS, GITHUB, Expression, Name, expressions
+from conche.ci.workflows.surroundings import Surroundings
+from conche.ci.workflows.workflow import Job, Workflow
 from conche.errors import did_you_mean
 
 __all__ = ["OLDEST", "examine"]

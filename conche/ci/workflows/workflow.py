@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from conche.ci.document import Document, Where
+from conche.ci.workflows.document import Document, Where, read_all
+from conche.stack import Stack
 
-__all__ = ["SHELLS", "Job", "Step", "Workflow", "needed", "ordered", "parse"]
+__all__ = ["SHELLS", "Job", "Step", "Workflow", "needed", "ordered", "parse", "workflows"]
 
 SHELLS = ("bash", "sh")
 """Shells whose scripts are checked; the others have languages of their own."""
@@ -74,6 +75,11 @@ class Workflow:
     @property
     def file(self) -> str:
         return self.document.file
+
+
+def workflows(root: Path, stack: Stack) -> list[Workflow]:
+    """Return the workflows of a repository, by file name."""
+    return [parse(document) for document in read_all(root, stack.ci.workflows)]
 
 
 def parse(document: Document) -> Workflow:

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from conche.ci.document import Document
-from conche.ci.findings import Finding
-from conche.ci.workflow import SHELLS, Workflow
+from conche.ci.checks.findings import Finding
+from conche.ci.workflows.document import Document
+from conche.ci.workflows.workflow import SHELLS, Workflow
 from conche.errors import Unreachable
 from conche.process import Completed, run
 from conche.version import is_packaged

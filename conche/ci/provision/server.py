@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conche.ci.forge.where import place_said
-from conche.ci.surroundings import SERVERS
+from conche.ci.workflows.runners import SERVERS
 from conche.command import Invocation
 from conche.engine.compose import Compose
 from conche.engine.written import services

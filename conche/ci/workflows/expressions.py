@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from conche.ci.document import Document, Where
+from conche.ci.workflows.document import Document, Where
 
 __all__ = ["CONTEXTS", "FUNCTIONS", "GITHUB", "Expression", "Name", "expressions", "may_run"]
 

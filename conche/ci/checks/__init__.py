@@ -1,0 +1,1 @@
+"""What ci.validate checks: our own rules and those of the tools."""

@@ -1,0 +1,1 @@
+"""What ci.setup sets up between a running forge and the first push, part by part."""

@@ -1,1 +1,0 @@
-"""invoke ci.setup: given a checkout and a running forge, make a repository whose first push is deployed."""

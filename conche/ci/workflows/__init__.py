@@ -1,0 +1,1 @@
+"""Workflow files: read, as values, and what they refer to."""
