@@ -18,10 +18,10 @@ from typing import Any
 from conche import formats
 from conche.engine import volumes
 from conche.engine.connection import Engine
-from conche.errors import CheckFailed, ConcheError
+from conche.errors import CheckFailed, ConcheError, Refused
 from conche.files import exchange, sync_folder, write_atomic
 
-__all__ = ["BACK", "FORGET", "Aside", "Journal", "Pair", "Stopped", "Swap"]
+__all__ = ["BACK", "FORGET", "JOURNAL", "Aside", "Journal", "Pair", "Stopped", "Swap", "staged_in"]
 
 JOURNAL = "journal.json"
 KEPT = "aside.json"
@@ -202,19 +202,31 @@ class Journal:
         Raises:
             WrittenByNewer: a later version has begun the restore and has to end it.
             CheckFailed: the journal is damaged; what was begun is left alone.
+            Refused: this user may not read it.
         """
         file = folder / JOURNAL
         try:
             return cls._of(formats.JOURNAL.opened(json.loads(file.read_text()), str(file)))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            raise CheckFailed(
-                "journal-damaged",
-                f"The journal of a restore {file} is not what was written, so how far it had come is not known.",
-                looked_at=[str(file), f"{folder}/restore-*: what was to be put in place, or was there before"],
-                next_command=f"ls -l {folder}    # put right by hand what was exchanged, then remove {JOURNAL} there",
+        except PermissionError as error:
+            raise Refused(
+                "file-unreadable",
+                f"The journal of a restore {file} cannot be read: {error.strerror}.",
+                looked_at=[str(file)],
+                next_command=f"ls -l '{folder}'    # then again as its owner",
             ) from error
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise _damaged(folder) from error
+
+    @classmethod
+    def is_damaged(cls, folder: Path) -> bool:
+        """Return whether a journal is there that cannot be understood; raises what `read` raises of any other."""
+        try:
+            cls.read(folder)
+        except CheckFailed:
+            return True
+        return False
 
     @classmethod
     def _of(cls, content: Any) -> Journal:
@@ -272,6 +284,26 @@ class Journal:
         if self.done:
             Aside.add(folder, self)
         (folder / JOURNAL).unlink()
+
+
+def _damaged(folder: Path) -> CheckFailed:
+    """Return the error of a journal that cannot be understood, with what may be half exchanged as far as it shows."""
+    staged = [f"{one}, of {', '.join(sorted(below.name for below in one.iterdir()))}" for one in staged_in(folder)]
+    return CheckFailed(
+        "journal-damaged",
+        f"The journal of a restore {folder / JOURNAL} is not what was written, so how far it had come is not known.",
+        looked_at=[
+            str(folder / JOURNAL),
+            *(f"{one}: what was to be put in place, or was there before" for one in staged),
+            "volumes that it was about: .restore-… and .pre-restore-… in them, likewise",
+        ],
+        next_command="invoke backup.settle --as-it-is    # leave it; what was there before is kept",
+    )
+
+
+def staged_in(folder: Path) -> list[Path]:
+    """Return the staging folders that restores have left."""
+    return sorted(one for one in folder.glob("restore-*") if one.is_dir())
 
 
 @dataclass(frozen=True)

@@ -245,6 +245,9 @@ def _recover(site: Site, file: Path) -> None:
             _write(site.target.store, replace(note, ids=(), stopped=()))
             if file == _file(site.target.store, note.engine):
                 return
+    else:
+        site.say(f"warning: {file} is not what was written: containers that an earlier command let wait may wait still")
+        site.say("warning: run: docker ps --all --filter status=paused --filter status=exited")
     file.unlink(missing_ok=True)
 
 

@@ -163,14 +163,14 @@ def _left(site: Site, lost: dict[str, Unreachable], *, stuck: bool) -> set[str]:
     An engine that has not answered is not asked again: settling will report what is wrong with it.
 
     Args:
-        stuck: include a restore that only `backup.settle` takes back.
+        stuck: include a restore that only `backup.settle` takes back; a damaged journal names no environment.
     """
     waiting = holding.left(site.target.store)
     swaps = [Swap(note.engine, volume) for note in waiting for volume in note.volumes]
     found = [(note.engine, one) for note in waiting for one in note.ids]
     found += [(one.address, one.container) for one in running.left(site.target.store)]
     names: set[str] = set()
-    journal = Journal.read(site.own)
+    journal = None if stuck and Journal.is_damaged(site.own) else Journal.read(site.own)
     if journal is not None and (stuck or not journal.stuck):
         swaps += journal.swaps
         found += [(one.engine, one.id) for one in journal.stopped]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from conche.backup import holding, running, settling
-from conche.backup.exchange import Journal
+from conche.backup.exchange import JOURNAL, Journal
 from conche.backup.locks import locked
 from conche.backup.site import Site, open_site
 from conche.command import Invocation
@@ -19,22 +19,24 @@ def settle(call: Invocation, *, as_it_is: bool) -> Outcome:
     """Take a restore back and resume waiting containers, or forget about both."""
     site = open_site(call)
     if call.dry_run:
+        if not as_it_is:
+            Journal.read(site.own)
         return Outcome(plan=Plan(tuple(_steps(site, as_it_is=as_it_is))))
     with locked(call, site, "invoke backup.settle", settles=False):
         plan = Plan(tuple(_steps(site, as_it_is=as_it_is)))
         waiting = holding.recover(site)
         running.recover(site)
-        journal = Journal.read(site.own)
         if not as_it_is:
             if waiting:
                 raise waiting[0]
+            journal = Journal.read(site.own)
             if journal is not None:
                 _taken_back(site, journal)
             lines = ["Settled." if plan else "There is nothing to settle."]
             return Outcome(value={"kept": []}, changed=bool(plan), plan=plan, lines=lines)
         holding.give_up(site)
         running.forget(site)
-        kept = settling.give_up(site, journal) if journal is not None else []
+        kept, lines = _left(site)
     return Outcome(
         value={"kept": kept},
         changed=bool(plan),
@@ -43,13 +45,15 @@ def settle(call: Invocation, *, as_it_is: bool) -> Outcome:
             "Everything is left as it is." if plan else "There is nothing to settle.",
             *(["What was there before the restore is kept; nothing here deletes it:"] if kept else []),
             *(f"  {place}" for place in kept),
+            *lines,
         ],
     )
 
 
 def _steps(site: Site, *, as_it_is: bool) -> Iterator[Step]:
-    journal = Journal.read(site.own)
-    if journal is not None:
+    if Journal.is_damaged(site.own):
+        yield Step("settle", f"journal {JOURNAL}", "it is damaged: what the restore was about is not known")
+    elif (journal := Journal.read(site.own)) is not None:
         cause = journal.stuck or ("it was ended before its end" if journal.done else "it is not taken back")
         undo = "" if as_it_is else "run it again"
         for name in journal.components:
@@ -58,6 +62,17 @@ def _steps(site: Site, *, as_it_is: bool) -> Iterator[Step]:
         yield Step("settle", f"note {note.name}", "containers wait, or helpers were left")
     for program in running.left(site.target.store):
         yield Step("settle", f"container {program.name}", "what an earlier command has started in it may run still")
+
+
+def _left(site: Site) -> tuple[list[str], list[str]]:
+    """Leave a restore as it is; return where old data are, and what to look at."""
+    if Journal.is_damaged(site.own):
+        kept = settling.give_up_unknown(site)
+        environments = sorted({one.environment for one in site.section.components.values() if one.environment})
+        looks = [f"Next: invoke env.status --env {name}" for name in environments]
+        return kept, ["Containers that the restore had stopped are still stopped.", *looks] if looks else []
+    journal = Journal.read(site.own)
+    return (settling.give_up(site, journal), []) if journal is not None else ([], [])
 
 
 def _taken_back(site: Site, journal: Journal) -> None:

@@ -11,10 +11,11 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from conche.backup import holding, online, running, users
-from conche.backup.exchange import FORGET, JOURNAL, Aside, Journal, Swap
+from conche.backup.exchange import FORGET, JOURNAL, Aside, Journal, Swap, staged_in
 from conche.backup.manifest import ComponentRecord, Omission
 from conche.backup.site import Site
 from conche.engine import volumes
@@ -22,7 +23,17 @@ from conche.engine.connection import Engine
 from conche.errors import ConcheError, Refused, Unreachable
 from conche.process import signals_deferred
 
-__all__ = ["SETTLE", "forget", "give_up", "marked", "recover", "require_settled", "undo", "unsettled"]
+__all__ = [
+    "SETTLE",
+    "forget",
+    "give_up",
+    "give_up_unknown",
+    "marked",
+    "recover",
+    "require_settled",
+    "undo",
+    "unsettled",
+]
 
 SETTLE = "invoke backup.settle    # it tries again to take the restore back"
 
@@ -149,6 +160,23 @@ def give_up(site: Site, journal: Journal) -> list[str]:
         except ConcheError as error:
             site.say(f"warning: {one.container.name} could not be started: {error.message}")
     return places
+
+
+def give_up_unknown(site: Site) -> list[str]:
+    """Leave everything as it is now, and put a damaged journal aside; return the places where old data may be.
+
+    The journal goes last: while it is there, no command deletes what it may have been about.
+    """
+    volumes_ = sorted({one.volume for one in site.section.components.values() if one.volume})
+    places = [f"in the volume {one}, what is there of .restore-… and .pre-restore-…" for one in volumes_]
+    with signals_deferred():
+        for staging in staged_in(site.own):
+            kept = staging.with_name(f"not-taken-back-{staging.name.removeprefix('restore-')}")
+            os.replace(staging, kept)
+            places.insert(0, str(kept))
+        kept = site.own / f"not-taken-back-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.json"
+        os.replace(site.own / JOURNAL, kept)
+    return [*places, f"{kept}, the journal"]
 
 
 def forget(site: Site) -> None:

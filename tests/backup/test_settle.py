@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from conche.backup.exchange import JOURNAL, Journal, Pair
+from conche.backup.holding import NOTE
 from tests.backup.checkouts import Checkout
 
 NUMBER = "20261127T020000000000"
@@ -121,3 +122,63 @@ def test_it_is_taken_back_once_that_can_be_done(stuck: Checkout) -> None:
     restored = stuck.invoke("backup.restore", "latest", "--component", "models", "--force")
     assert restored.returncode == 0, restored.stderr
     assert (stuck.folder / "models/prophet_1.pkl").read_text() == "model one"
+
+
+@pytest.mark.process
+def test_a_damaged_note_of_containers_that_wait_is_not_dropped_in_silence(tmp_path: Path) -> None:
+    made = Checkout.create(tmp_path)
+    made.create_backup()
+    note = made.target / ".store" / NOTE
+    note.write_text("{")
+
+    told, again = made.invoke("backup.verify"), made.invoke("backup.verify")
+
+    assert (told.returncode, again.returncode, note.exists()) == (0, 0, False)
+    assert "docker ps --all --filter status=paused" in told.stderr
+    assert "docker ps" not in again.stderr
+
+
+@pytest.fixture
+def damaged(stuck: Checkout) -> Checkout:
+    """The same with what was there before, and half of the journal."""
+    own = stuck.folder / ".backup"
+    (own / f"restore-{NUMBER}/models/models").mkdir(parents=True)
+    (own / f"restore-{NUMBER}/models/models/before").write_text("what was there before")
+    (own / JOURNAL).write_bytes((own / JOURNAL).read_bytes()[:40])
+    return stuck
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(one.relative_to(folder)): one.read_bytes() for one in folder.rglob("*") if one.is_file()}
+
+
+@pytest.mark.process
+def test_a_damaged_journal_stops_what_it_may_concern_and_is_named_with_the_way_out(damaged: Checkout) -> None:
+    before = files(damaged.folder)
+
+    for words in (["backup.create"], ["backup.verify"], ["backup.settle"], ["backup.settle", "--dry-run"]):
+        done = damaged.invoke(*words)
+        assert (done.returncode, "error [journal-damaged]" in done.stderr) == (1, True), words
+        assert f"restore-{NUMBER}, of models" in done.stderr
+        assert "invoke backup.settle --as-it-is" in done.stderr
+    assert files(damaged.folder) == before
+
+
+@pytest.mark.process
+def test_with_a_damaged_journal_everything_can_be_left_and_nothing_is_lost(damaged: Checkout) -> None:
+    own = damaged.folder / ".backup"
+    before = files(damaged.folder)
+    planned = damaged.invoke("backup.settle", "--as-it-is", "--dry-run")
+    unchanged = files(damaged.folder) == before
+
+    left = damaged.invoke("backup.settle", "--as-it-is", "--json")
+    damaged.create_backup()
+    again = damaged.invoke("backup.settle")
+
+    assert (planned.returncode, f"journal {JOURNAL}" in planned.stdout, unchanged) == (0, True, True)
+    kept = [Path(one.removesuffix(", the journal")) for one in json.loads(left.stdout)["value"]["kept"]]
+    assert kept[0] == own / f"not-taken-back-{NUMBER}"
+    assert (kept[0] / "models/models/before").read_text() == "what was there before"
+    assert kept[1].read_bytes() == before[f".backup/{JOURNAL}"]
+    assert (again.returncode, "There is nothing to settle" in again.stdout) == (0, True)
+    assert sorted(before.values()) == sorted(files(damaged.folder).values())
