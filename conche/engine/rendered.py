@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from conche.engine.ports import Port
 
 __all__ = [
     "Healthcheck",
+    "altered",
+    "flat",
     "healthcheck_of",
     "host_files",
     "must_exist",
@@ -21,6 +24,12 @@ __all__ = [
     "seconds",
     "understood",
 ]
+
+LEFT_OUT = frozenset({"build", "pull_policy", "scale", "deploy.replicas"})
+"""Keys that Compose does not hash: changing one recreates no container."""
+
+MOST_NAMED = 8
+"""Most names to list in one sentence."""
 
 
 @dataclass(frozen=True)
@@ -108,3 +117,20 @@ def healthcheck_of(body: Mapping[str, Any] | None) -> Healthcheck | None:
         retries=int(body.get("retries") or default.retries),
         start_period=seconds(body.get("start_period"), default.start_period),
     )
+
+
+def flat(body: Mapping[str, Any]) -> dict[str, str]:
+    """Return a service's keys with their values as JSON; those of mappings one by one, such as `environment.LEVEL`."""
+    found = {}
+    for key, value in body.items():
+        if isinstance(value, Mapping):
+            found.update({f"{key}.{below}": json.dumps(one, sort_keys=True) for below, one in value.items()})
+        elif value not in (None, [], ""):
+            found[key] = json.dumps(value, sort_keys=True)
+    return {key: value for key, value in found.items() if key not in LEFT_OUT and key.split(".")[0] not in LEFT_OUT}
+
+
+def altered(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the keys in which two flat definitions differ, in order."""
+    names = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    return (*names[:MOST_NAMED], f"and {len(names) - MOST_NAMED} more") if len(names) > MOST_NAMED else tuple(names)

@@ -18,33 +18,11 @@ from conche.engine.compose import Configuration
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.engine.inspection import as_inspected, asked_for
+from conche.engine.rendered import altered, flat
 from conche.files import state_folder, write_atomic
 from conche.formats import DEFINITIONS, WrittenByNewer
 
-__all__ = ["altered", "altered_services", "flat", "remember"]
-
-LEFT_OUT = frozenset({"build", "pull_policy", "scale", "deploy.replicas"})
-"""Keys that Compose does not hash: changing one recreates no container."""
-
-MOST_NAMED = 8
-"""Most names to list in one sentence."""
-
-
-def flat(body: Mapping[str, Any]) -> dict[str, str]:
-    """Return a service's keys with their values as JSON; those of mappings one by one, such as `environment.LEVEL`."""
-    found = {}
-    for key, value in body.items():
-        if isinstance(value, Mapping):
-            found.update({f"{key}.{below}": json.dumps(one, sort_keys=True) for below, one in value.items()})
-        elif value not in (None, [], ""):
-            found[key] = json.dumps(value, sort_keys=True)
-    return {key: value for key, value in found.items() if key not in LEFT_OUT and key.split(".")[0] not in LEFT_OUT}
-
-
-def altered(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the keys in which two flat definitions differ, in order."""
-    names = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    return (*names[:MOST_NAMED], f"and {len(names) - MOST_NAMED} more") if len(names) > MOST_NAMED else tuple(names)
+__all__ = ["altered_services", "remember"]
 
 
 def altered_services(

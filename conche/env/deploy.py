@@ -8,11 +8,9 @@ from dataclasses import replace
 from conche.command import Invocation
 from conche.env.locking import locked
 from conche.env.rollout.adopt import adopted
-from conche.env.rollout.document import Document
 from conche.env.rollout.look import Look
 from conche.env.rollout.plan import plan_route
 from conche.env.rollout.prepare import Wanted, prepare, pulled
-from conche.env.rollout.records import Record
 from conche.env.rollout.release import (
     Draft,
     Options,
@@ -26,6 +24,8 @@ from conche.env.rollout.release import (
 from conche.env.rollout.route import is_other, rerouted
 from conche.env.rollout.view import compose_of, open_records, opened_if_possible, salt_of
 from conche.outcome import Outcome
+from conche.release.document import Document
+from conche.release.records import Record
 
 __all__ = ["deploy"]
 

@@ -9,10 +9,10 @@ from conche.command import Invocation
 from conche.engine import lock
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
-from conche.env.rollout.records import who
 from conche.env.rollout.view import open_records
 from conche.errors import Refused
 from conche.outcome import Outcome, Plan, Step
+from conche.release.records import who
 
 __all__ = ["freeze"]
 

@@ -8,10 +8,10 @@ from conche.command import Invocation
 from conche.engine import lock
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
-from conche.env.rollout.records import Entry, Records
 from conche.env.rollout.view import show_records
 from conche.errors import NotFound
 from conche.outcome import Outcome, Table
+from conche.release.records import Entry, Records
 from conche.units import span
 
 __all__ = ["history"]

@@ -10,8 +10,8 @@ from conche.command import Invocation
 from conche.engine import kept, state
 from conche.engine.connection import Engine
 from conche.engine.lock import Held
-from conche.env.rollout.signing import newest
 from conche.locking import here
+from conche.release.signing import newest
 
 __all__ = ["everywhere", "here", "locked"]
 

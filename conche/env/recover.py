@@ -8,11 +8,11 @@ from conche.command import Invocation
 from conche.engine.compose import Compose
 from conche.env.locking import locked
 from conche.env.rollout.look import Look
-from conche.env.rollout.records import Records
 from conche.env.rollout.recover import plan_recovery, settle
 from conche.env.rollout.swarm import settle_swarm
 from conche.env.rollout.view import open_records
 from conche.outcome import Outcome, Plan, Step, Table
+from conche.release.records import Records
 from conche.session import open_compose
 
 __all__ = ["recover"]

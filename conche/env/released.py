@@ -16,7 +16,6 @@ from conche.env.plan import plan_up, works
 from conche.env.rollout import members
 from conche.env.rollout.look import Look
 from conche.env.rollout.prepare import Wanted
-from conche.env.rollout.records import Records
 from conche.env.rollout.recover import settle
 from conche.env.rollout.release import Options
 from conche.env.rollout.route import template_of
@@ -24,6 +23,7 @@ from conche.env.rollout.view import compose_of, look_at_release, open_records, o
 from conche.errors import Partial, Refused
 from conche.outcome import Outcome
 from conche.process import signals_deferred
+from conche.release.records import Records
 from conche.session import open_compose
 
 __all__ = ["up_released"]

@@ -10,11 +10,9 @@ from conche.engine import images
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
 from conche.env.locking import locked
-from conche.env.rollout.document import Document, definition
 from conche.env.rollout.edge import read_template
 from conche.env.rollout.look import Look
 from conche.env.rollout.prepare import kept_images, see_disk
-from conche.env.rollout.records import Placed, Record, Records, Result
 from conche.env.rollout.release import (
     Draft,
     Options,
@@ -27,6 +25,8 @@ from conche.env.rollout.release import (
 from conche.env.rollout.view import compose_of, open_records, opened, opened_if_possible, require_whole, salt_of
 from conche.errors import NotFound
 from conche.outcome import Outcome
+from conche.release.document import Document, definition
+from conche.release.records import Placed, Record, Records, Result
 from conche.stack import Deploy
 
 __all__ = ["rollback"]

@@ -11,7 +11,8 @@ import pytest
 from conche.engine.compose import Configuration, Service
 from conche.engine.containers import Container
 from conche.engine.inspection import asked_for
-from conche.env.definitions import altered, altered_services, flat, remember
+from conche.engine.rendered import altered, flat
+from conche.env.definitions import altered_services, remember
 
 BODY: dict[str, Any] = {
     "image": "app:1",

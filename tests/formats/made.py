@@ -25,9 +25,9 @@ from conche.backup.target import Target
 from conche.engine.compose import Configuration, Service
 from conche.engine.containers import Container
 from conche.env import definitions
-from conche.env.rollout.document import Document
-from conche.env.rollout.records import Ending, Placed, Record, Records
 from conche.files import state_folder
+from conche.release.document import Document
+from conche.release.records import Ending, Placed, Record, Records
 from conche.secret import Secret
 from conche.stack import parse
 from conche.vault import render, values

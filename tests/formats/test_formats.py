@@ -24,11 +24,11 @@ from conche.backup.prune import Candidate, decide, decide_future
 from conche.backup.target import Found, Target
 from conche.backup.verify import check
 from conche.env import definitions
-from conche.env.rollout.document import Document
-from conche.env.rollout.records import Entry, Result
-from conche.env.rollout.signing import FORMATS, SIGNED
 from conche.errors import CheckFailed, Refused
 from conche.formats import EVERY, Format, WrittenByNewer, number_of
+from conche.release.document import Document
+from conche.release.records import Entry, Result
+from conche.release.signing import FORMATS, SIGNED
 from conche.stack import Retention, parse
 from conche.vault import render, values
 from conche.vault.keys import PREFIX
@@ -47,8 +47,8 @@ NO_STATE = {
     "engine/dotenv.py": {"as_compose_reads"},  # Compose's input
     "engine/hashes.py": {"resolved", "without_dependencies"},  # Compose's input
     "engine/images.py": {"contents"},  # a digest's input
-    "env/definitions.py": {"flat"},  # compared
-    "env/rollout/document.py": {
+    "engine/rendered.py": {"flat"},  # compared
+    "release/document.py": {
         "content",
         "unpacked",
         "masked_in",
@@ -56,7 +56,7 @@ NO_STATE = {
         "definition",
         "shape",
     },  # Compose's input
-    "env/rollout/signing.py": {"signed", "_canonical"},  # the envelope of what is stamped; a digest's input
+    "release/signing.py": {"signed", "_canonical"},  # the envelope of what is stamped; a digest's input
     "env/rollout/swarm.py": {"docker_config"},  # Docker's
     "env/rollout/swarm_stack.py": {"content"},  # Docker's input
     "env/config.py": {"config"},  # shown

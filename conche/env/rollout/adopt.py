@@ -10,7 +10,7 @@ from conche.engine.compose import Configuration
 from conche.engine.containers import Container
 from conche.env.contents import contents_of_service, outdated
 from conche.env.rollout.prepare import Prepared
-from conche.env.rollout.records import Record
+from conche.release.records import Record
 
 __all__ = ["adopted"]
 

@@ -23,9 +23,10 @@ from conche.engine.connection import Engine, translated
 from conche.engine.state import packed
 from conche.errors import Refused, Restored
 from conche.process import Captured, Completed
+from conche.release.document import Template
 from conche.stack import Deploy
 
-__all__ = ["FOLDER", "Answer", "Configuration", "Edge", "Template", "configure", "listening", "read_template"]
+__all__ = ["FOLDER", "Answer", "Configuration", "Edge", "configure", "listening", "read_template"]
 
 FOLDER = "/etc/conche/edge"
 """Where the edge's service mounts a volume of its own."""
@@ -56,21 +57,6 @@ MARK = "# Names its containers; without that it is "
 
 LARGEST = 1 << 20
 """Most bytes of a file in the edge's volume; a larger one is not ours."""
-
-
-@dataclass(frozen=True)
-class Template:
-    """What an edge's configurations are made from; kept with each release.
-
-    Attributes:
-        text: the configuration's, with `@words@` to fill in.
-        port: the one on which the service behind the edge listens.
-        drain: seconds that requests under way are given to end.
-    """
-
-    text: str
-    port: int
-    drain: float
 
 
 @dataclass(frozen=True)

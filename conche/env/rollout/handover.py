@@ -15,9 +15,9 @@ from conche.engine.compose import Configuration
 from conche.engine.containers import Container
 from conche.engine.ports import Port
 from conche.env import preflight
-from conche.env.rollout.document import RELEASE
 from conche.env.rollout.look import Look
 from conche.errors import NotRestored
+from conche.release.document import RELEASE
 
 if TYPE_CHECKING:
     from conche.env.rollout.plan import Change

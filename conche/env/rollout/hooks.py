@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from conche.command import Invocation
-from conche.env.rollout.records import Record, Result
 from conche.errors import ConcheError, Refused
 from conche.process import run
+from conche.release.records import Record, Result
 from conche.stack import Deploy, Hook
 
 __all__ = ["run_after", "run_first"]

@@ -12,9 +12,9 @@ from conche.engine import containers
 from conche.engine.compose import Compose
 from conche.engine.containers import Container
 from conche.env.rollout import edge as edges
-from conche.env.rollout.document import RELEASE, alias
-from conche.env.rollout.records import Record
 from conche.errors import ConcheError, NotFound
+from conche.release.document import RELEASE, Template, alias
+from conche.release.records import Record
 from conche.stack import Deploy
 
 __all__ = ["NOTHING", "Look", "number"]
@@ -136,7 +136,7 @@ class Look:
         found = self.edge().in_place()
         return found.plain if found else ""
 
-    def edge_configuration(self, template: edges.Template, release: str, *, maintenance: bool) -> edges.Configuration:
+    def edge_configuration(self, template: Template, release: str, *, maintenance: bool) -> edges.Configuration:
         """Make the edge's configuration for a release; before there is one, it shows the maintenance page."""
         assert self.deploy.serves is not None
         return edges.configure(

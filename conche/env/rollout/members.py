@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from conche.engine.containers import Container
-from conche.env.rollout.document import alias
 from conche.env.rollout.edge import MARK, Configuration
 from conche.env.rollout.look import Look
 from conche.errors import Restored
+from conche.release.document import alias
 
 __all__ = ["named", "naming", "prove", "serve_all", "serve_only"]
 

@@ -14,7 +14,6 @@ from conche.engine.health import Waiting
 from conche.engine.lock import Held
 from conche.env import trial
 from conche.env.evidence import explained, reasons
-from conche.env.rollout.document import alias
 from conche.env.rollout.edge import Configuration as EdgeConfiguration
 from conche.env.rollout.edge import Edge
 from conche.env.rollout.look import Look
@@ -24,6 +23,7 @@ from conche.errors import ConcheError, NotFound, NotRestored, Restored, Told
 from conche.outcome import Plan, Step
 from conche.output import Progress
 from conche.process import Captured, Completed, signals_deferred
+from conche.release.document import alias
 from conche.stack import Deploy
 
 __all__ = ["Pipeline"]

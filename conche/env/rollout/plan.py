@@ -12,8 +12,8 @@ from conche.env.contents import contents_of_service
 from conche.env.plan import done
 from conche.env.rollout.handover import Handover
 from conche.env.rollout.look import NOTHING
-from conche.env.rollout.records import Placed, Record
 from conche.outcome import Plan, Step, Table
+from conche.release.records import Placed, Record
 from conche.stack import Deploy
 from conche.supply.reference import short
 

@@ -16,10 +16,10 @@ from conche.engine.images import Found
 from conche.engine.written import named_in
 from conche.env.contents import contents_of_service, value_of
 from conche.env.rollout import lint
-from conche.env.rollout.document import CONFIGS, SECRETS, Document, definition, make, shape
-from conche.env.rollout.edge import Template, read_template
-from conche.env.rollout.records import Placed, Record, who
+from conche.env.rollout.edge import read_template
 from conche.errors import NotFound, Refused, Unreachable
+from conche.release.document import CONFIGS, SECRETS, Document, Template, definition, make, shape
+from conche.release.records import Placed, Record, who
 from conche.secret import SECRET_NAME, Secret
 from conche.session import open_compose
 from conche.stack import Deploy

@@ -16,16 +16,16 @@ from conche.engine.containers import Container
 from conche.env import trial
 from conche.env.evidence import evidence
 from conche.env.rollout import members
-from conche.env.rollout.document import RELEASE
 from conche.env.rollout.edge import Answer
 from conche.env.rollout.handover import give_back
 from conche.env.rollout.look import NOTHING, Look
-from conche.env.rollout.records import Ending, Record, Records, Result
 from conche.env.rollout.route import bring_back
 from conche.env.rollout.scaling import resume
 from conche.env.rollout.view import compose_of, open_records, opened, require_whole
 from conche.errors import NotRestored
 from conche.outcome import Plan, Step
+from conche.release.document import RELEASE
+from conche.release.records import Ending, Record, Records, Result
 from conche.stack import TRIAL
 
 __all__ = ["Recovery", "plan_recovery", "settle"]

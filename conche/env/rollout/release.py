@@ -15,14 +15,12 @@ from conche.engine.compose import Compose, Configuration
 from conche.engine.lock import Held
 from conche.engine.rendered import replicas_of
 from conche.env.rollout import hooks, lint
-from conche.env.rollout.document import RELEASE, Document
 from conche.env.rollout.edge import Configuration as EdgeConfiguration
 from conche.env.rollout.handover import Handover, prepare_handover
 from conche.env.rollout.look import NOTHING, Look
 from conche.env.rollout.look import number as number_of
 from conche.env.rollout.pipeline import Pipeline
 from conche.env.rollout.plan import Change, changes, plan_record, plan_release, table
-from conche.env.rollout.records import Ending, Record, Records, Result
 from conche.env.rollout.recover import settle
 from conche.env.rollout.swarm import SwarmPipeline, open_swarm, settle_swarm
 from conche.env.rollout.swarm_stack import plan_swarm
@@ -34,6 +32,8 @@ from conche.env.rollout.view import compose_of, opened_if_possible
 from conche.errors import ConcheError, Interrupted, NotRestored, Told
 from conche.outcome import Outcome, Plan
 from conche.output import Progress
+from conche.release.document import RELEASE, Document
+from conche.release.records import Ending, Record, Records, Result
 from conche.stack import Deploy
 from conche.vault.seal import seal
 

@@ -11,12 +11,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from conche.command import Invocation
-from conche.env.rollout.document import Document
-from conche.env.rollout.edge import MAINTAINED, Configuration, Template, read_template
+from conche.env.rollout.edge import MAINTAINED, Configuration, read_template
 from conche.env.rollout.look import NOTHING, Look
-from conche.env.rollout.records import Record, Records, Result
 from conche.env.rollout.view import opened_if_possible
 from conche.errors import NotRestored, Restored
+from conche.release.document import Document, Template
+from conche.release.records import Record, Records, Result
 
 __all__ = ["bring_back", "is_other", "rerouted", "template_of"]
 

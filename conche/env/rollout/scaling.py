@@ -14,11 +14,11 @@ from conche.engine import containers, health
 from conche.engine.containers import Container
 from conche.env.evidence import evidence
 from conche.env.rollout import members
-from conche.env.rollout.document import RELEASE
 from conche.env.rollout.look import Look
-from conche.env.rollout.records import Records
 from conche.errors import Restored
 from conche.process import signals_deferred
+from conche.release.document import RELEASE
+from conche.release.records import Records
 
 __all__ = ["Scaling", "resume"]
 

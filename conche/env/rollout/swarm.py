@@ -21,9 +21,7 @@ from conche.engine.connection import Engine, translated
 from conche.engine.stacks import Standing
 from conche.engine.transfer import Credentials
 from conche.env.rollout import edge as edges
-from conche.env.rollout.document import Document
 from conche.env.rollout.look import Look
-from conche.env.rollout.records import Ending, Record, Records, Result
 from conche.env.rollout.swarm_keys import unordered
 from conche.env.rollout.swarm_stack import Sent, to_stack
 from conche.env.rollout.view import open_records, opened_if_possible, require_whole
@@ -32,6 +30,8 @@ from conche.files import private_folder, write_atomic
 from conche.outcome import Plan
 from conche.output import Progress
 from conche.process import signals_deferred
+from conche.release.document import Document
+from conche.release.records import Ending, Record, Records, Result
 from conche.stack import Deploy
 from conche.supply.login import credentials
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from conche.engine.rendered import replicas_of
-from conche.env.rollout.document import RELEASE, alias
 from conche.env.rollout.swarm_keys import PLAIN, RESTART
+from conche.release.document import RELEASE, alias
 from conche.stack import Deploy
 
 __all__ = ["convert"]

@@ -10,11 +10,11 @@ from typing import Any
 from conche.engine.swarm import Replicated
 from conche.env.rollout import edge as edges
 from conche.env.rollout import swarm_service
-from conche.env.rollout.document import Document
 from conche.env.rollout.plan import Change
-from conche.env.rollout.records import Record
 from conche.errors import Refused
 from conche.outcome import Plan, Step
+from conche.release.document import Document
+from conche.release.records import Record
 from conche.stack import Deploy
 
 __all__ = ["Sent", "plan_swarm", "swarm_changes", "to_stack"]

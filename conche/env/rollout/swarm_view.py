@@ -9,11 +9,11 @@ from conche.engine import networks, swarm
 from conche.engine.compose import Compose
 from conche.engine.swarm import Replicated
 from conche.env.rollout.plan import Change
-from conche.env.rollout.records import Record, Records
 from conche.env.rollout.swarm_stack import swarm_changes
 from conche.env.rollout.view import open_records, show_records
 from conche.errors import Refused
 from conche.outcome import Outcome, Plan, Step, Table
+from conche.release.records import Record, Records
 from conche.supply.reference import short
 
 __all__ = ["SwarmObserved", "changes_on_swarm", "down_swarm", "look_at_swarm"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from conche.command import Invocation
-from conche.env.rollout.records import Record, Result
 from conche.errors import ConcheError
 from conche.notify import notify
+from conche.release.records import Record, Result
 from conche.vault.values import open_store
 
 __all__ = ["tell"]

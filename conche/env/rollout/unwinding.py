@@ -12,10 +12,10 @@ from conche.engine.compose import Configuration, Service
 from conche.engine.containers import Container
 from conche.engine.health import Waiting
 from conche.env.evidence import explained
-from conche.env.rollout.document import alias
 from conche.env.rollout.look import FAULT, NOTHING, Look
 from conche.env.unwinding import ENGINE_BACK, PAUSE
 from conche.errors import NotRestored, Told
+from conche.release.document import alias
 
 __all__ = ["Before", "by_hand", "wait_ready"]
 

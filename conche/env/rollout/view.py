@@ -11,13 +11,13 @@ from conche.engine.compose import Compose, Configuration, Service
 from conche.engine.state import State
 from conche.env.contents import contents_of_service
 from conche.env.observe import Observed, contents_of, look
-from conche.env.rollout.document import RELEASE, Document, shape
 from conche.env.rollout.edge import read_template
 from conche.env.rollout.look import Look
 from conche.env.rollout.prepare import fingerprinted, read_contents
-from conche.env.rollout.records import Record, Records
 from conche.errors import ConcheError, KeyUnusable, Refused
 from conche.locking import readers
+from conche.release.document import RELEASE, Document, shape
+from conche.release.records import Record, Records
 from conche.secret import Redactor
 from conche.vault import keys
 from conche.vault.seal import unseal

@@ -9,9 +9,9 @@ import pytest
 
 from conche.command import Invocation
 from conche.env.rollout.hooks import run_after, run_first
-from conche.env.rollout.records import Placed, Record, Result
 from conche.errors import Refused
 from conche.output import Output
+from conche.release.records import Placed, Record, Result
 from conche.stack import Deploy, Hook
 
 WRITES = (

@@ -10,7 +10,7 @@ import pytest
 from conche.engine.compose import Configuration, Healthcheck, Service
 from conche.engine.containers import Container
 from conche.env.rollout.plan import Change, changes, plan_release, table
-from conche.env.rollout.records import Placed, Record
+from conche.release.records import Placed, Record
 from conche.stack import Deploy
 
 WEB, STORE, EDGE = "own/web@sha256:1", "database:1", "nginx:1"

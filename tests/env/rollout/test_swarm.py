@@ -15,10 +15,10 @@ import pytest
 from conche.engine import stacks, swarm
 from conche.engine.connection import Engine
 from conche.engine.transfer import Credentials
-from conche.env.rollout.document import Document
 from conche.env.rollout.swarm import docker_config
 from conche.env.rollout.swarm_stack import to_stack
 from conche.errors import Refused
+from conche.release.document import Document
 from conche.secret import Secret
 from conche.stack import Deploy, load
 from conche.supply.inventory import running

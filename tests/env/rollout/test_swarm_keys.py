@@ -10,12 +10,12 @@ import pytest
 
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
-from conche.env.rollout.document import RELEASE, Document
 from conche.env.rollout.lint import check
 from conche.env.rollout.swarm_keys import uncarried, unordered
 from conche.env.rollout.swarm_service import convert
 from conche.env.rollout.swarm_stack import to_stack
 from conche.errors import Refused
+from conche.release.document import RELEASE, Document
 from conche.stack import Deploy
 
 DEPLOY = Deploy()

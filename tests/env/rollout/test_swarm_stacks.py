@@ -16,9 +16,9 @@ import pytest
 from conche.engine import stacks, swarm
 from conche.engine.compose import Configuration
 from conche.engine.connection import Engine
-from conche.env.rollout.document import Document
 from conche.env.rollout.prepare import _with_configs
 from conche.env.rollout.swarm_stack import to_stack
+from conche.release.document import Document
 from conche.stack import Deploy
 
 pytestmark = pytest.mark.engine

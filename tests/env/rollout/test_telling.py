@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from conche.command import Invocation
-from conche.env.rollout.records import Placed, Record, Result
 from conche.env.rollout.telling import tell
 from conche.output import Output
+from conche.release.records import Placed, Record, Result
 from conche.stack import load
 from tests import warm
 from tests.stacks import SmallStack

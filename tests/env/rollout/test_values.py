@@ -11,7 +11,7 @@ import pytest
 
 from conche.engine.connection import Engine
 from conche.engine.state import State
-from conche.env.rollout.document import Document
+from conche.release.document import Document
 from conche.stack import load
 from conche.vault.seal import seal, unseal
 from tests.canary import Watch

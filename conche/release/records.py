@@ -18,8 +18,8 @@ from typing import Any
 
 from conche import formats
 from conche.engine.state import State
-from conche.env.rollout.signing import newest, packed, read, signed, verified
 from conche.errors import Refused
+from conche.release.signing import newest, packed, read, signed, verified
 
 __all__ = ["Ending", "Entry", "Placed", "Record", "Records", "Result", "who"]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conche.env.rollout.records import Ending, Placed, Record, Records, Result
+from conche.release.records import Ending, Placed, Record, Records, Result
 
 PLACED = {"web": Placed("image@sha256:1", "sha256:1", "abc", "definition", ("hash",))}
 GOOD, BAD = Ending("succeeded", "2026-01-01T00:00:01Z", 1.5), Ending("restored", "2026", 2, "why", ("line",))

@@ -17,8 +17,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from conche.env.definitions import altered, flat
-from conche.env.rollout.edge import Template
+from conche.engine.rendered import altered, flat
 from conche.errors import Refused
 from conche.formats import DOCUMENT
 from conche.secret import MASK, Secret
@@ -44,6 +43,21 @@ EMPTY = "\n"
 
 TOLD = ("CONCHE_RELEASE", "CONCHE_IMAGE_DIGEST")
 """Variables by which a container knows what it is: no part of its definition."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """What an edge's configurations are made from; kept with each release.
+
+    Attributes:
+        text: the configuration's, with `@words@` to fill in.
+        port: the one on which the service behind the edge listens.
+        drain: seconds that requests under way are given to end.
+    """
+
+    text: str
+    port: int
+    drain: float
 
 
 @dataclass(frozen=True)

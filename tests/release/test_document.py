@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from conche.env.rollout.document import RELEASE, SECRETS, Document, definition, make, shape
 from conche.errors import Refused
+from conche.release.document import RELEASE, SECRETS, Document, definition, make, shape
 
 RENDERED: dict[str, Any] = {
     "name": "x-prod",

@@ -1,0 +1,1 @@
+"""What a release is, and where an environment remembers its releases."""
