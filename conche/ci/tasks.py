@@ -61,7 +61,7 @@ def status(
 
     Ends with 1 when the newest, or the one that was asked for, failed.
     """
-    from conche.ci.remote import status
+    from conche.ci.status import status
 
     return status(invocation, run, branch, limit)
 
@@ -76,7 +76,7 @@ def watch(
     timeout: Annotated[float | None, "seconds to wait; default: for ever"] = None,
 ) -> Outcome:
     """Wait until a run has ended."""
-    from conche.ci.remote import watch
+    from conche.ci.watch import watch
 
     return watch(invocation, run, branch, commit, interval, timeout)
 
@@ -89,7 +89,7 @@ def logs(
     job: Annotated[str | None, "one job; default: those that failed, or all"] = None,
 ) -> Outcome:
     """What the jobs of a run wrote."""
-    from conche.ci.remote import logs
+    from conche.ci.logs import logs
 
     return logs(invocation, run, branch, job)
 
@@ -102,7 +102,7 @@ def dispatch(
     inputs: Annotated[list[str], "NAME=VALUE; may be given again"] = (),  # type: ignore[assignment]
 ) -> Outcome:
     """Start a workflow on the server."""
-    from conche.ci.remote import dispatch
+    from conche.ci.dispatch import dispatch
 
     return dispatch(invocation, workflow, ref, list(inputs))
 
@@ -114,7 +114,7 @@ def rerun(
     failed: Annotated[bool, "only the jobs that failed"] = False,
 ) -> Outcome:
     """Run a run again."""
-    from conche.ci.remote import rerun
+    from conche.ci.rerun import rerun
 
     return rerun(invocation, run, failed=failed)
 
@@ -122,7 +122,7 @@ def rerun(
 @command(changes=True)
 def cancel(invocation: Invocation, run: RunNumber = None) -> Outcome:
     """End a run."""
-    from conche.ci.remote import cancel
+    from conche.ci.cancel import cancel
 
     return cancel(invocation, run)
 

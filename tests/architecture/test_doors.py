@@ -13,41 +13,34 @@ from tests.architecture.test_rules import ROOT, SOURCES, parsed
 
 MAP = (ROOT / "docs/architecture.md").read_text().partition("```\n")[2].partition("```")[0]
 
-ELSEWHERE = {
-    "ci": {"status", "watch", "logs", "dispatch", "rerun", "cancel"},
-}
-"""Tasks whose module still has another name: each goes when its module is moved, and none comes."""
-
-TASKS = sorted(path for path in (ROOT / "conche").glob("*/tasks.py"))
+TASKS = sorted((ROOT / "conche").rglob("tasks.py"))
 
 
-def at_home(task: ast.FunctionDef, folder: str) -> bool:
+def at_home(task: ast.FunctionDef, package: str) -> bool:
     """Whether a task's body takes the function of its name from the module of its name."""
     return any(
         isinstance(below, ast.ImportFrom)
-        and below.module == f"conche.{folder}.{task.name.rstrip('_')}"
+        and below.module == f"{package}.{task.name.rstrip('_')}"
         and task.name in {name.name for name in below.names}
         for below in task.body
     )
 
 
-@pytest.mark.parametrize("source", TASKS, ids=lambda path: path.parent.name)
+def tasks(source: Path) -> list[ast.FunctionDef]:
+    """The tasks of one file, by their functions."""
+    return [node for node in parsed(source).body if isinstance(node, ast.FunctionDef)]
+
+
+@pytest.mark.parametrize("source", TASKS, ids=lambda path: path.parent.relative_to(ROOT).as_posix())
 def test_a_task_is_in_a_module_of_its_name(source: Path) -> None:
-    folder = source.parent.name
+    package = ".".join(source.parent.relative_to(ROOT).parts)
 
-    tasks = [node for node in parsed(source).body if isinstance(node, ast.FunctionDef)]
-
-    assert {task.name for task in tasks if not at_home(task, folder)} == ELSEWHERE.get(folder, set())
+    assert [task.name for task in tasks(source) if not at_home(task, package)] == []
 
 
 def doors() -> set[Path]:
     """The modules that are named as a task of their folder."""
-    return {
-        source.parent / f"{node.name.rstrip('_')}.py"
-        for source in (ROOT / "conche").rglob("tasks.py")
-        for node in parsed(source).body
-        if isinstance(node, ast.FunctionDef)
-    }
+    return {source.parent / f"{task.name.rstrip('_')}.py" for source in TASKS for task in tasks(source)}
 
 
 def test_the_map_names_every_module_that_no_task_is_named_after() -> None:

@@ -14,7 +14,7 @@ from conche.ci.forge.where import given_token
 from conche.ci.provision import probe
 from conche.ci.provision.server import account
 from conche.ci.provision.site import Site
-from conche.ci.runner import runners as runner_tasks
+from conche.ci.runner.up import up as bring_up
 from conche.ci.workflows.runners import runners as described
 from conche.ci.workflows.workflow import workflows
 from conche.errors import CheckFailed, KeyUnusable, NotFound, Refused, Unreachable
@@ -240,7 +240,7 @@ def runners(site: Site) -> list[Step]:
     if site.token is None or not site.checkout.remote():
         return [Step("register", "runners", "the server does not know them yet")]
     try:
-        outcome = runner_tasks.up(replace(site.call, dry_run=True), timeout=None)
+        outcome = bring_up(replace(site.call, dry_run=True), timeout=None)
     except (KeyUnusable, Unreachable):
         if site.call.dry_run:
             return [Step("register", "runners", "the server may not know them yet")]
@@ -251,7 +251,7 @@ def runners(site: Site) -> list[Step]:
 
 def make_runners(site: Site) -> None:
     """Bring the runners up as `ci.runner.up` does."""
-    site.warnings += runner_tasks.up(site.call, timeout=None).warnings
+    site.warnings += bring_up(site.call, timeout=None).warnings
 
 
 def commit(site: Site) -> list[Step]:

@@ -12,7 +12,7 @@ def token(
     show: Annotated[bool, "on a terminal too"] = False,
 ) -> Outcome:
     """The server's token for a new runner elsewhere."""
-    from conche.ci.runner.runners import token
+    from conche.ci.runner.token import token
 
     return token(invocation, show=show)
 
@@ -26,7 +26,7 @@ def up(
 
     Their image is built where it is missing, and their environment is brought up first.
     """
-    from conche.ci.runner.runners import up
+    from conche.ci.runner.up import up
 
     return up(invocation, timeout=timeout)
 
@@ -34,7 +34,7 @@ def up(
 @command()
 def status(invocation: Invocation) -> Outcome:
     """The runners, as the engine and the server see them."""
-    from conche.ci.runner.runners import status
+    from conche.ci.runner.status import status
 
     return status(invocation)
 
@@ -47,6 +47,6 @@ def logs(
     tail: Annotated[int, "lines of each"] = 100,
 ) -> Outcome:
     """What the runners write."""
-    from conche.ci.runner.runners import logs
+    from conche.ci.runner.logs import logs
 
     return logs(invocation, runner, follow=follow, tail=tail)

@@ -1,0 +1,25 @@
+"""ci.cancel: end a run on the server."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from conche.ci.forge import connect
+from conche.ci.forge.values import ended
+from conche.command import Invocation
+from conche.outcome import Outcome, Plan, Step
+
+__all__ = ["cancel"]
+
+
+def cancel(call: Invocation, number: int | None) -> Outcome:
+    """Cancel a run; one that has ended is left alone."""
+    forge = connect(call)
+    run = forge.run(number)
+    if ended(run.state):
+        return Outcome(value=asdict(run), lines=[f"Nothing to do: run {run.number} has ended ({run.state})."])
+    plan = Plan((Step("cancel", f"run {run.number}", f"it is {run.state}"),))
+    if call.dry_run:
+        return Outcome(plan=plan)
+    forge.cancel(run)
+    return Outcome(value={"run": run.number}, changed=True, plan=plan, lines=[run.url])

@@ -1,0 +1,69 @@
+"""ci.runner.status: the runners, as the engine and the server see them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from conche.ci.forge import Runner as Known
+from conche.ci.forge import connect
+from conche.ci.runner.described import described
+from conche.ci.runner.registration import uuid_of
+from conche.ci.workflows.runners import Runner
+from conche.command import Invocation
+from conche.engine import containers
+from conche.errors import ConcheError
+from conche.outcome import Outcome, Table
+from conche.secret import Secret
+from conche.session import open_compose
+from conche.vault.values import for_environment
+
+__all__ = ["status"]
+
+
+def status(call: Invocation) -> Outcome:
+    """Show each runner as the engine and the server see it; exit code 1 if one does not work."""
+    found = described(call)
+    compose = open_compose(call, found[0].environment)
+    seen = {one.service: one for one in containers.of_project(compose.engine, compose.project)}
+    known, warning = _known(call)
+    values = _values(call, found[0].environment)
+    rows, bad = [], False
+    for runner in found:
+        container = seen.get(runner.service)
+        state = container.state if container else "absent"
+        health = container.health if container else "none"
+        bad = bad or state != "running" or health == "unhealthy"
+        there = "" if known is None else _there(runner, known, values)
+        rows.append((runner.name, state, health, there, ", ".join(runner.labels)))
+    columns = ("runner", "state", "health", "on the server", "labels")
+    return Outcome(
+        value=[dict(zip(columns, row, strict=True)) for row in rows],
+        tables=[Table(columns, tuple(rows))],
+        lines=["Next: invoke ci.runner.up"] if bad else [],
+        warnings=[warning] if warning else [],
+        exit_code=1 if bad else 0,
+    )
+
+
+def _known(call: Invocation) -> tuple[list[Known] | None, str]:
+    """Return the runners that the server knows; None, with the reason, if it cannot be asked."""
+    try:
+        return connect(call).runners(), ""
+    except ConcheError as error:
+        return None, f"the server was not asked: {error.message}"
+
+
+def _there(runner: Runner, known: Sequence[Known], values: Mapping[str, Secret]) -> str:
+    """Say what the server reports of a runner: of the registration with its token, since two may share a name."""
+    held = uuid_of(values.get(runner.secret))
+    named = [one for one in known if one.name == runner.name]
+    ours = [one for one in named if not held or not one.uuid or one.uuid == held]
+    state = ours[0].state if ours else "unknown"
+    return f"{state}, and {len(named) - 1} old" if len(named) > 1 else state
+
+
+def _values(call: Invocation, environment: str) -> Mapping[str, Secret]:
+    try:
+        return for_environment(call.stack, call.root, environment, call.output.say, create=False)
+    except ConcheError:
+        return {}

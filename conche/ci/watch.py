@@ -1,0 +1,104 @@
+"""ci.watch: wait until a run on the server has ended."""
+
+from __future__ import annotations
+
+import time
+
+from conche.ci.forge import Forge, connect
+from conche.ci.forge.client import TooManyRequests
+from conche.ci.forge.runs import asked_labels, outcome_of
+from conche.ci.forge.values import ended
+from conche.ci.forge.waiting import explained
+from conche.command import Invocation
+from conche.errors import CheckFailed, NotFound
+from conche.outcome import Outcome
+from conche.process import run as start
+
+__all__ = ["watch"]
+
+LATEST = 20
+"""How many times to look for the run that a push should have started: a minute at the usual interval."""
+
+LOOKS = 5
+"""Looks at a run between asking what it waits for: some seconds always pass before a job is taken."""
+
+
+def watch(
+    call: Invocation, number: int | None, branch: str | None, commit: str | None, interval: float, timeout: float | None
+) -> Outcome:
+    """Wait until a run has ended, reporting changes; exit code 1 if it did not end well.
+
+    Args:
+        commit: wait for this commit's run, which the server creates some seconds after the push. Without a commit,
+            number or branch: the commit that is checked out, if it has been pushed.
+
+    Raises:
+        CheckFailed: it goes on for longer than `timeout` seconds.
+        NotFound: there is no such run, and none appeared.
+    """
+    forge, begun = connect(call), time.monotonic()
+    told: dict[str, str] = {}
+    if number is None and branch is None:
+        commit = _commit(call, commit) if commit else _pushed(call)
+    chosen = _made(forge, commit, interval) if commit else forge.run(number, branch or "").number
+    looks = 0
+    while True:
+        pause, looks = interval, looks + 1
+        try:
+            run = forge.run(chosen)
+            jobs = forge.jobs(run)
+        except TooManyRequests as error:
+            pause = max(interval, error.after)
+        else:
+            _tell(call, {f"run {run.number}": run.state, **{job.name: job.state for job in jobs}}, told)
+            if ended(run.state):
+                return outcome_of(run, jobs)
+            if looks % LOOKS == 0:
+                _tell(call, dict.fromkeys(explained(forge, run, jobs, asked_labels(call)), ""), told)
+        if timeout is not None and time.monotonic() - begun + pause > timeout:
+            raise CheckFailed(
+                "run-goes-on",
+                f"Run {chosen} has not ended within {timeout:g} s.",
+                looked_at=[f"{name}: {state}" for name, state in told.items()],
+                next_command=f"invoke ci.watch --run {chosen}",
+            )
+        time.sleep(pause)
+
+
+def _pushed(call: Invocation) -> str:
+    """Return the commit that is checked out if a branch of a remote has it, else an empty text."""
+    here = _git(call, "rev-parse", "--verify", "--quiet", "HEAD")
+    return here if here and _git(call, "branch", "--remotes", "--contains", here) else ""
+
+
+def _commit(call: Invocation, said: str) -> str:
+    """Return the full hash of a commit, or what was given if it is not in this checkout."""
+    return _git(call, "rev-parse", "--verify", "--quiet", f"{said}^{{commit}}") or said
+
+
+def _git(call: Invocation, *words: str) -> str:
+    answer = start(["git", "-C", str(call.root), *words], timeout=20)
+    return answer.stdout.raw.strip() if answer.ok else ""
+
+
+def _made(forge: Forge, commit: str, interval: float) -> int:
+    """Wait until the server has created a commit's run, and return its number."""
+    for look in range(LATEST):
+        if look:
+            time.sleep(interval)
+        run = forge.run_of(commit)
+        if run is not None:
+            return run.number
+    raise NotFound(
+        "no-run-of-commit",
+        f"The server has made no run for {commit[:10]}.",
+        looked_at=[f"{LATEST} times, the newest fifty runs", f"{forge.web}/actions"],
+        next_command="git push    # it has to be there\ninvoke ci.graph    # and a workflow has to start on its branch",
+    )
+
+
+def _tell(call: Invocation, states: dict[str, str], told: dict[str, str]) -> None:
+    for name, state in states.items():
+        if told.get(name) != state:
+            call.output.say(f"{name}: {state}" if state else name)
+            told[name] = state
