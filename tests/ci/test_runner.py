@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from conche.ci.forge import Forge
-from conche.ci.forge.client import Client
-from conche.ci.runner.registration import Registrations
-from conche.ci.workflows.runners import Runner
 from conche.engine import containers
 from conche.engine.connection import Engine
-from conche.secret import Secret
 from conche.testing.forge import FakeForge, serve
 from tests import warm
-from tests.stacks import ROOT, SmallStack
+from tests.stacks import SmallStack
 
 HEX = "0123456789abcdef0123456789abcdef01234567"
 
@@ -258,36 +249,6 @@ def test_where_the_api_has_it_runners_are_registered_for_the_repository_and_anew
     assert held.partition(":")[2] not in first.stdout + first.stderr + str(rotated)
 
 
-GIVEN = str(uuid.UUID(int=7))
-
-
-@pytest.mark.parametrize(
-    ("value", "known", "steps"),
-    [
-        ("", [], ["register"]),
-        (f"{GIVEN}:{HEX}", [GIVEN], []),
-        (f"{GIVEN}:{HEX}", [GIVEN, "left by a kill"], ["remove"]),
-        (f"{GIVEN}:{HEX}", ["of the token before"], ["register", "remove"]),
-        # The server's own command wrote down an owner and a repository, and such a runner falls asleep.
-        (HEX, [str(uuid.UUID(bytes=HEX[:16].encode()))], ["register", "remove"]),
-    ],
-)
-def test_what_is_registered_anew(value: str, known: list[str], steps: list[str]) -> None:
-    with serve("forgejo-15") as fake:
-        fake.runners = [
-            {"id": number, "uuid": one, "name": "dev", "status": "idle", "labels": []}
-            for number, one in enumerate(known, 1)
-        ]
-        fake.runners.append({"id": 9, "uuid": "x", "name": "dev", "status": "idle", "labels": []})
-        fake.runners[-1]["name"] = "of somebody else"
-        forge = Forge(Client(fake.address, Secret(next(iter(fake.tokens)))), fake.repository)
-        runner = Runner("git", "runner-dev", ("dev:host",), name="dev", secret="runner_token_dev")
-
-        plan = Registrations(forge, [runner], {"runner_token_dev": Secret(value)}).plan()
-
-    assert [step.action for step in plan] == steps
-
-
 @pytest.mark.engine
 def test_status_of_runners_that_are_not_up(forge_stack: SmallStack) -> None:
     done = forge_stack.invoke("ci.runner.status")
@@ -315,222 +276,3 @@ def test_without_runners_in_the_compose_files_it_says_what_to_write(tmp_path: Pa
     error = SmallStack.create(tmp_path / "checkout", port=1).json("ci.runner.up")["error"]
 
     assert (error["code"], error["exit_code"]) == ("no-runners", 6)
-
-
-# The git environment of this repository, held to the documents
-
-
-def rendered(*profiles: str) -> Any:
-    wanted = [part for profile in profiles for part in ("--profile", profile)]
-    argv = ["docker", "compose", "--file", "compose/git.yaml", *wanted, "config", "--format", "json"]
-    return json.loads(subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
-
-
-@pytest.mark.process
-def test_the_git_environment_is_the_documented_one() -> None:
-    alone = rendered()["services"]
-    forgejo = alone["forgejo"]
-
-    assert set(alone) == {"registry", "forgejo"}
-    assert {int(port["target"]): port["published"] for port in forgejo["ports"]} == {3000: "3000", 2222: "2222"}
-    assert set(rendered("runners", "tailnet")["services"]) == {
-        "registry", "forgejo", "gitea-runner-dev", "gitea-runner-prod", "gitea-runner-tests", "tailscale",
-    }  # fmt: skip
-
-
-def test_images_are_pinned_and_everything_has_a_healthcheck() -> None:
-    for file in ("dev", "prod", "git"):
-        for name, service in yaml.safe_load((ROOT / f"compose/{file}.yaml").read_text())["services"].items():
-            image = service["image"]
-            tag = image.rpartition(":")[2]
-            assert image.startswith("localhost:5000/") or any(sign.isdigit() for sign in tag), name
-            assert "healthcheck" in service, name
-
-
-@pytest.mark.process
-def test_only_the_runners_that_deploy_have_the_engine() -> None:
-    services = rendered("runners")["services"]
-    sockets = {
-        name for name, one in services.items()
-        if any(mount.get("source") == "/var/run/docker.sock" for mount in one.get("volumes") or ())
-    }  # fmt: skip
-    tests = services["gitea-runner-tests"]
-
-    assert sockets == {"gitea-runner-dev", "gitea-runner-prod"}
-    assert list(tests["networks"]) == ["runner-tests"]
-    assert {name for name, one in services.items() if "runner-tests" in (one.get("networks") or {})} == {
-        "gitea-runner-tests",
-        "forgejo",
-    }
-    assert tests["user"] == "1000:1000"
-    assert tests["cap_drop"] == ["ALL"]
-
-
-@pytest.mark.parametrize("file", ["dev", "prod", "git"])
-def test_a_tailscale_sidecar_has_no_privileges_and_its_key_from_a_file(file: str) -> None:
-    services = yaml.safe_load((ROOT / f"compose/{file}.yaml").read_text())["services"]
-    sidecar = services["tailscale"]
-    served = json.loads(sidecar["environment"]["SERVE"].replace("$${", "${"))
-    proxies = [handler["Proxy"] for web in served["Web"].values() for handler in web["Handlers"].values()]
-
-    assert sidecar["profiles"] == ["tailnet"]
-    assert sidecar["environment"]["TS_USERSPACE"] == "true"
-    assert sidecar["environment"]["TS_AUTHKEY"] == "file:/run/secrets/tailscale_authkey"
-    assert not sidecar.keys() & {"privileged", "devices", "network_mode"}
-    assert sidecar["cap_drop"] == ["ALL"]
-    assert "NET_ADMIN" not in sidecar["cap_add"]
-    assert [proxy.removeprefix("http://").partition(":")[0] in services for proxy in proxies] == [True]
-    assert [mount for mount in sidecar["volumes"] if mount.startswith((".", "/"))] == []
-
-
-@pytest.mark.process
-def test_a_tailscale_sidecar_finds_what_it_serves_where_it_looks_for_it(tmp_path: Path) -> None:
-    sidecar = rendered("tailnet")["services"]["tailscale"]
-    environment = {"PATH": "/usr/bin:/bin", "SERVE": sidecar["environment"]["SERVE"]}
-    said = tmp_path / "serve.json"
-    script = sidecar["entrypoint"][-1].replace("$$", "$").replace("/tmp/serve.json", str(said))
-
-    subprocess.run(["sh", "-c", script.replace("/usr/local/bin/containerboot", "true")], env=environment, check=True)
-
-    assert sidecar["environment"]["TS_SERVE_CONFIG"] == "/tmp/serve.json"
-    assert list(json.loads(said.read_text().replace("$$", "$"))["Web"]) == ["${TS_CERT_DOMAIN}:443"]
-
-
-def start(tmp_path: Path, token: str, **extra: str) -> subprocess.CompletedProcess[str]:
-    """What runner-start hands to forgejo-runner, which a script stands for."""
-    (tmp_path / "token").write_text(token)
-    program = tmp_path / "forgejo-runner"
-    program.write_text('#!/bin/sh\numask >&2; env >&2; echo "$@ in $TMPDIR" >&2\ncat "$3"\n')
-    program.chmod(0o755)
-    environment = {
-        "PATH": f"{tmp_path}:/usr/bin:/bin", "GITEA_INSTANCE_URL": "http://localhost:3000/",
-        "GITEA_RUNNER_LABELS": "ubuntu-latest:host,ubuntu-22.04:host", "RUNNER_WORK": str(tmp_path / "work"),
-        "RUNNER_TOKEN_FILE": str(tmp_path / "token"), "RUNNER_CONFIGURATION": str(tmp_path / "runner.yaml"), **extra,
-    }  # fmt: skip
-    argv = [str(ROOT / "docker/runner/runner-start")]
-    return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.parametrize("token", [HEX, HEX + "\n"])
-def test_a_runner_starts_with_a_configuration_of_its_token_and_labels(tmp_path: Path, token: str) -> None:
-    done = start(tmp_path, token)
-
-    configuration = yaml.safe_load(done.stdout)
-    connection = configuration["server"]["connections"]["forgejo"]
-    assert done.stderr.splitlines()[-1].startswith("daemon --config")
-    assert connection == {
-        "url": "http://localhost:3000/",
-        "uuid": str(uuid.UUID(bytes=HEX[:16].encode())),
-        "token_url": f"file:{tmp_path / 'runner.yaml.token'}",
-        "labels": ["ubuntu-latest:host", "ubuntu-22.04:host"],
-    }
-    assert configuration["host"]["workdir_parent"] == str(tmp_path / "work")
-    assert done.stderr.rstrip().endswith(f" in {tmp_path / 'work' / 'tmp'}")
-    assert (tmp_path / "work" / "tmp").is_dir()
-    assert (tmp_path / "runner.yaml.token").read_text() == HEX
-    assert [file.name for file in tmp_path.glob("runner.yaml*") if file.stat().st_mode & 0o077] == []
-    assert HEX not in done.stdout + done.stderr
-
-
-def test_a_runner_starts_with_the_uuid_that_the_server_gave_with_its_token(tmp_path: Path) -> None:
-    given = str(uuid.uuid4())
-
-    connection = yaml.safe_load(start(tmp_path, f"{given}:{HEX}").stdout)["server"]["connections"]["forgejo"]
-
-    assert connection["uuid"] == given
-    assert (tmp_path / "runner.yaml.token").read_text() == HEX
-
-
-def handed_on(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
-    """The variables that steps get."""
-    return dict(line.partition("=")[::2] for line in done.stderr.splitlines()[1:-1])
-
-
-def test_steps_have_the_mask_of_their_user_and_a_cache_that_pip_can_write(tmp_path: Path) -> None:
-    mask = os.umask(0o022)
-    try:
-        done = start(tmp_path, HEX)
-    finally:
-        os.umask(mask)
-
-    cache = Path(handed_on(done)["PIP_CACHE_DIR"])
-    assert done.stderr.splitlines()[0] == "0022"
-    assert cache.is_dir()
-    assert cache.is_relative_to(tmp_path / "work")
-
-
-def test_steps_know_the_authority_and_the_index_of_the_host(tmp_path: Path) -> None:
-    bundle = tmp_path / "ca.pem"
-    bundle.write_text("a certificate")
-    index = "https://packages.example.org/simple"
-
-    steps = handed_on(start(tmp_path, HEX, RUNNER_CA=str(bundle), PIP_INDEX_URL=index, HTTPS_PROXY=""))
-
-    assert {steps[name] for name in ("SSL_CERT_FILE", "PIP_CERT", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS")} == {
-        str(bundle)
-    }
-    assert (steps["PIP_INDEX_URL"], "HTTPS_PROXY" in steps) == (index, False)
-
-
-def test_a_host_without_an_authority_of_its_own_leaves_steps_the_usual_ones(tmp_path: Path) -> None:
-    assert not handed_on(start(tmp_path, HEX, RUNNER_CA="/dev/null")).keys() & {"SSL_CERT_FILE", "PIP_CERT"}
-
-
-@pytest.mark.parametrize(
-    "token", ["", "your_token_here", HEX[:-1], HEX + HEX, f"{HEX}\n{HEX}", f"some-uuid:{HEX}", f"{HEX[:36]}:"]
-)
-def test_a_runner_refuses_what_is_no_token(tmp_path: Path, token: str) -> None:
-    done = start(tmp_path, token)
-
-    assert done.returncode == 2
-    assert "40 hexadecimal digits" in done.stderr
-    assert not (tmp_path / "runner.yaml").exists()
-
-
-def checked_out(tmp_path: Path, ref: str, mask: int = 0o022) -> tuple[Path, dict[str, str]]:
-    """What runner-checkout makes of a commit of a repository on this disk; the folder, and what later steps get."""
-    source, job, work = tmp_path / "srv/us/shop", tmp_path / "job", tmp_path / "work"
-    for folder in (source / "app", job, work / "tmp/job-of-before", work / "tmp/of-the-runner"):
-        folder.mkdir(parents=True)
-    (source / "app/main.py").write_text("print()\n")
-    git = ("git", "-C", str(source), "-c", "user.name=n", "-c", "user.email=e@example.org")
-    for words in (("init", "-q", "-b", "develop"), ("add", "-A"), ("commit", "-qm", "x")):
-        subprocess.run([*git, *words], check=True)
-    sha = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    environment = {
-        **os.environ, "GITHUB_SERVER_URL": f"file://{tmp_path}/srv", "GITHUB_REPOSITORY": "us/shop", "GITHUB_SHA": sha,
-        "GITHUB_REF": ref, "GITHUB_TOKEN": HEX, "GITHUB_ENV": str(tmp_path / "env"), "RUNNER_WORK": str(work),
-    }  # fmt: skip
-    argv = [str(ROOT / "docker/runner/runner-checkout")]
-    subprocess.run(argv, cwd=job, env=environment, check=True, umask=mask)
-    return job, dict(line.partition("=")[::2] for line in (tmp_path / "env").read_text().splitlines())
-
-
-@pytest.mark.parametrize(("ref", "branch"), [("refs/heads/develop", "develop"), ("refs/pull/7/head", "HEAD")])
-def test_a_commit_is_checked_out_without_an_action_and_without_leaving_the_token(
-    tmp_path: Path, ref: str, branch: str
-) -> None:
-    job, _ = checked_out(tmp_path, ref)
-
-    argv = ["git", "-C", str(job), "rev-parse", "--abbrev-ref", "HEAD"]
-    assert subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip() == branch
-    assert (job / "app/main.py").read_text() == "print()\n"
-    assert HEX not in (job / ".git/config").read_text()
-
-
-def test_what_jobs_before_left_is_swept_and_what_is_the_runners_own_stays(tmp_path: Path) -> None:
-    _, later = checked_out(tmp_path, "refs/heads/develop")
-
-    left = {path.name for path in (tmp_path / "work/tmp").iterdir()}
-    assert left == {"of-the-runner", Path(later["TMPDIR"]).name}
-    assert Path(later["TMPDIR"]).is_dir()
-
-
-def test_code_has_the_same_modes_in_images_whatever_the_mask_of_its_checkout() -> None:
-    """A step of a build copies files with the modes that they have in the checkout, unless it says others."""
-    bare = []
-    for file in sorted((ROOT / "docker").glob("*.Dockerfile")):
-        last = file.read_text().rpartition("\nFROM ")[2]
-        bare += [line for line in last.splitlines() if line.startswith("COPY ") and "--chmod=" not in line]
-
-    assert [line for line in bare if "--from=" not in line] == []

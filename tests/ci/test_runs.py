@@ -1,4 +1,4 @@
-"""The tasks that ask a server, against servers of one version each; bad answers, and none."""
+"""The tasks on runs and on the server, against servers of one version each; bad answers, and none."""
 
 from __future__ import annotations
 

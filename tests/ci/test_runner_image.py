@@ -1,0 +1,155 @@
+"""The programs in the runner's image, docker/runner: how a runner starts, and how a job gets its checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.stacks import ROOT
+
+HEX = "0123456789abcdef0123456789abcdef01234567"
+
+
+def start(tmp_path: Path, token: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    """What runner-start hands to forgejo-runner, which a script stands for."""
+    (tmp_path / "token").write_text(token)
+    program = tmp_path / "forgejo-runner"
+    program.write_text('#!/bin/sh\numask >&2; env >&2; echo "$@ in $TMPDIR" >&2\ncat "$3"\n')
+    program.chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin", "GITEA_INSTANCE_URL": "http://localhost:3000/",
+        "GITEA_RUNNER_LABELS": "ubuntu-latest:host,ubuntu-22.04:host", "RUNNER_WORK": str(tmp_path / "work"),
+        "RUNNER_TOKEN_FILE": str(tmp_path / "token"), "RUNNER_CONFIGURATION": str(tmp_path / "runner.yaml"), **extra,
+    }  # fmt: skip
+    argv = [str(ROOT / "docker/runner/runner-start")]
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("token", [HEX, HEX + "\n"])
+def test_a_runner_starts_with_a_configuration_of_its_token_and_labels(tmp_path: Path, token: str) -> None:
+    done = start(tmp_path, token)
+
+    configuration = yaml.safe_load(done.stdout)
+    connection = configuration["server"]["connections"]["forgejo"]
+    assert done.stderr.splitlines()[-1].startswith("daemon --config")
+    assert connection == {
+        "url": "http://localhost:3000/",
+        "uuid": str(uuid.UUID(bytes=HEX[:16].encode())),
+        "token_url": f"file:{tmp_path / 'runner.yaml.token'}",
+        "labels": ["ubuntu-latest:host", "ubuntu-22.04:host"],
+    }
+    assert configuration["host"]["workdir_parent"] == str(tmp_path / "work")
+    assert done.stderr.rstrip().endswith(f" in {tmp_path / 'work' / 'tmp'}")
+    assert (tmp_path / "work" / "tmp").is_dir()
+    assert (tmp_path / "runner.yaml.token").read_text() == HEX
+    assert [file.name for file in tmp_path.glob("runner.yaml*") if file.stat().st_mode & 0o077] == []
+    assert HEX not in done.stdout + done.stderr
+
+
+def test_a_runner_starts_with_the_uuid_that_the_server_gave_with_its_token(tmp_path: Path) -> None:
+    given = str(uuid.uuid4())
+
+    connection = yaml.safe_load(start(tmp_path, f"{given}:{HEX}").stdout)["server"]["connections"]["forgejo"]
+
+    assert connection["uuid"] == given
+    assert (tmp_path / "runner.yaml.token").read_text() == HEX
+
+
+def handed_on(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """The variables that steps get."""
+    return dict(line.partition("=")[::2] for line in done.stderr.splitlines()[1:-1])
+
+
+def test_steps_have_the_mask_of_their_user_and_a_cache_that_pip_can_write(tmp_path: Path) -> None:
+    mask = os.umask(0o022)
+    try:
+        done = start(tmp_path, HEX)
+    finally:
+        os.umask(mask)
+
+    cache = Path(handed_on(done)["PIP_CACHE_DIR"])
+    assert done.stderr.splitlines()[0] == "0022"
+    assert cache.is_dir()
+    assert cache.is_relative_to(tmp_path / "work")
+
+
+def test_steps_know_the_authority_and_the_index_of_the_host(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text("a certificate")
+    index = "https://packages.example.org/simple"
+
+    steps = handed_on(start(tmp_path, HEX, RUNNER_CA=str(bundle), PIP_INDEX_URL=index, HTTPS_PROXY=""))
+
+    assert {steps[name] for name in ("SSL_CERT_FILE", "PIP_CERT", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS")} == {
+        str(bundle)
+    }
+    assert (steps["PIP_INDEX_URL"], "HTTPS_PROXY" in steps) == (index, False)
+
+
+def test_a_host_without_an_authority_of_its_own_leaves_steps_the_usual_ones(tmp_path: Path) -> None:
+    assert not handed_on(start(tmp_path, HEX, RUNNER_CA="/dev/null")).keys() & {"SSL_CERT_FILE", "PIP_CERT"}
+
+
+@pytest.mark.parametrize(
+    "token", ["", "your_token_here", HEX[:-1], HEX + HEX, f"{HEX}\n{HEX}", f"some-uuid:{HEX}", f"{HEX[:36]}:"]
+)
+def test_a_runner_refuses_what_is_no_token(tmp_path: Path, token: str) -> None:
+    done = start(tmp_path, token)
+
+    assert done.returncode == 2
+    assert "40 hexadecimal digits" in done.stderr
+    assert not (tmp_path / "runner.yaml").exists()
+
+
+def checked_out(tmp_path: Path, ref: str, mask: int = 0o022) -> tuple[Path, dict[str, str]]:
+    """What runner-checkout makes of a commit of a repository on this disk; the folder, and what later steps get."""
+    source, job, work = tmp_path / "srv/us/shop", tmp_path / "job", tmp_path / "work"
+    for folder in (source / "app", job, work / "tmp/job-of-before", work / "tmp/of-the-runner"):
+        folder.mkdir(parents=True)
+    (source / "app/main.py").write_text("print()\n")
+    git = ("git", "-C", str(source), "-c", "user.name=n", "-c", "user.email=e@example.org")
+    for words in (("init", "-q", "-b", "develop"), ("add", "-A"), ("commit", "-qm", "x")):
+        subprocess.run([*git, *words], check=True)
+    sha = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    environment = {
+        **os.environ, "GITHUB_SERVER_URL": f"file://{tmp_path}/srv", "GITHUB_REPOSITORY": "us/shop", "GITHUB_SHA": sha,
+        "GITHUB_REF": ref, "GITHUB_TOKEN": HEX, "GITHUB_ENV": str(tmp_path / "env"), "RUNNER_WORK": str(work),
+    }  # fmt: skip
+    argv = [str(ROOT / "docker/runner/runner-checkout")]
+    subprocess.run(argv, cwd=job, env=environment, check=True, umask=mask)
+    return job, dict(line.partition("=")[::2] for line in (tmp_path / "env").read_text().splitlines())
+
+
+@pytest.mark.parametrize(("ref", "branch"), [("refs/heads/develop", "develop"), ("refs/pull/7/head", "HEAD")])
+def test_a_commit_is_checked_out_without_an_action_and_without_leaving_the_token(
+    tmp_path: Path, ref: str, branch: str
+) -> None:
+    job, _ = checked_out(tmp_path, ref)
+
+    argv = ["git", "-C", str(job), "rev-parse", "--abbrev-ref", "HEAD"]
+    assert subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip() == branch
+    assert (job / "app/main.py").read_text() == "print()\n"
+    assert HEX not in (job / ".git/config").read_text()
+
+
+def test_what_jobs_before_left_is_swept_and_what_is_the_runners_own_stays(tmp_path: Path) -> None:
+    _, later = checked_out(tmp_path, "refs/heads/develop")
+
+    left = {path.name for path in (tmp_path / "work/tmp").iterdir()}
+    assert left == {"of-the-runner", Path(later["TMPDIR"]).name}
+    assert Path(later["TMPDIR"]).is_dir()
+
+
+def test_code_has_the_same_modes_in_images_whatever_the_mask_of_its_checkout() -> None:
+    """A step of a build copies files with the modes that they have in the checkout, unless it says others."""
+    bare = []
+    for file in sorted((ROOT / "docker").glob("*.Dockerfile")):
+        last = file.read_text().rpartition("\nFROM ")[2]
+        bare += [line for line in last.splitlines() if line.startswith("COPY ") and "--chmod=" not in line]
+
+    assert [line for line in bare if "--from=" not in line] == []
