@@ -23,7 +23,7 @@ import difflib
 import re
 import signal
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "CheckFailed",
@@ -109,9 +109,14 @@ class Refused(ConcheError):
 
 
 class Partial(ConcheError):
-    """Some components failed; the rest is kept and reported."""
+    """Some components failed; the rest is kept and reported.
+
+    Attributes:
+        rest: what the command answers for the rest (`outcome.Outcome`); its JSON document has both.
+    """
 
     exit_code = 3
+    rest: Any = None
 
 
 class Restored(ConcheError):

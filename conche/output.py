@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from conche.errors import Refused, Told
+from conche.errors import Partial, Refused, Told
 from conche.outcome import Outcome, Plan, Table
 from conche.secret import MASK, Redactor, Secret
 from conche.streams import AnswerLost, answer, remarks, typed
@@ -177,8 +177,17 @@ class Output:
 
     def error(self, error: Told) -> None:
         """Print what happened, what was looked at, the tool's own words and the next command."""
+        rest: Outcome = (isinstance(error, Partial) and error.rest) or Outcome()
+        for warning in rest.warnings:
+            self.say(f"warning: {warning}")
         if self.as_json:
-            self._document(changed=False, value=None, plan=[], warnings=[], error=error.as_json())
+            self._document(
+                changed=rest.changed,
+                value=rest.value,
+                plan=rest.plan.as_json(),
+                warnings=list(rest.warnings),
+                error=error.as_json(),
+            )
         console = self._console(self._stderr)
         console.print(f"[bold red]error[/] \\[{error.code}]: ", end="")
         self._plain(console, error.message)

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conche.errors import Locked, Refused
+from conche.errors import Locked, Partial, Refused
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.output import Output
 from conche.secret import Secret
@@ -129,6 +129,24 @@ def test_the_document_of_an_error_has_the_same_parts_and_the_error(as_json: Stre
         "error": error.as_json(),
     }
     assert as_json.stderr.getvalue() == "error [already-running]: dev is locked.\nNext: wait\n"
+
+
+def test_the_document_of_a_part_that_failed_has_what_became_of_the_rest(as_json: Streams) -> None:
+    error = Partial("mirror-incomplete", "One of two.")
+    error.rest = Outcome(value={"web": "copied"}, changed=True, plan=PLAN, warnings=["one is old"])
+
+    as_json.output.error(error)
+
+    assert as_json.document == {
+        "schema": "conche/1",
+        "command": "env.up",
+        "changed": True,
+        "value": {"web": "copied"},
+        "plan": PLAN.as_json(),
+        "warnings": ["one is old"],
+        "error": error.as_json(),
+    }
+    assert "warning: one is old" in as_json.written[1]
 
 
 def test_what_has_no_json_form_is_a_bug(as_json: Streams) -> None:

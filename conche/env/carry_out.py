@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Sequence
 
 from conche.command import Invocation
 from conche.engine.compose import Compose
 from conche.env import report
 from conche.env.definitions import remember
-from conche.env.observe import Observed, look, observe
-from conche.errors import Partial
+from conche.env.observe import Observed, observe
+from conche.errors import ConcheError, Partial
 from conche.outcome import Outcome, Plan
 
 __all__ = ["carry_out", "nothing_to_do", "reported"]
@@ -41,6 +42,9 @@ def carry_out(
 
     Args:
         asked: services that are to be up afterwards; default: all.
+
+    Raises:
+        Partial: with the report of the environment.
     """
     from conche.env.apply import Applier
     from conche.supply.build import build as build_image
@@ -65,8 +69,9 @@ def carry_out(
         )
         try:
             applier.apply(plan)
-        except Partial:
-            remember(call.stack.name, seen.configuration, look(compose)[0])
+        except Partial as error:
+            with contextlib.suppress(ConcheError):  # the first error is the one to show
+                error.rest = reported(call, seen, compose, plan)
             raise
 
 

@@ -85,22 +85,25 @@ def mirror(call: Invocation) -> Outcome:
             except ConcheError as error:
                 failures[one] = error
                 progress.step(f"{one}: {error.message}")
-    if failures:
-        raise Partial(
-            "mirror-incomplete",
-            f"{len(failures)} of {len(wanted)} images were not copied; {len(states)} are in {call.stack.registry}.",
-            looked_at=[f"{one}: {error.message}" for one, error in failures.items()],
-            evidence=[words for error in failures.values() for words in error.evidence],
-            next_command="invoke images.mirror    # goes on where it was",
-        )
     rows = tuple((one, str(mirrored(call.stack, parse(one))), state) for one, state in states.items())
-    return Outcome(
+    outcome = Outcome(
         value={one: {"mirror": copy, "state": state} for one, copy, state in rows},
         changed="copied" in states.values(),
         plan=plan,
         tables=[Table(("image", "mirror", "state"), rows)],
         warnings=warnings,
     )
+    if failures:
+        incomplete = Partial(
+            "mirror-incomplete",
+            f"{len(failures)} of {len(wanted)} images were not copied; {len(states)} are in {call.stack.registry}.",
+            looked_at=[f"{one}: {error.message}" for one, error in failures.items()],
+            evidence=[words for error in failures.values() for words in error.evidence],
+            next_command="invoke images.mirror    # goes on where it was",
+        )
+        incomplete.rest = outcome
+        raise incomplete
+    return outcome
 
 
 def _copy(

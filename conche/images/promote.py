@@ -156,9 +156,18 @@ def _meant(registry: Registry, repository: str, runs: Sequence[Running], found: 
 def carry_out(call: Invocation, registry: Registry, moves: Sequence[Move], following: str) -> Outcome:
     """Move each tag to its manifest; `following` is the command to type next."""
     wanted = [move for move in moves if move.before != move.manifest.digest]
-    plan = Plan(tuple(move.step() for move in wanted))
-    if not call.dry_run:
-        _take_all(registry, wanted)
+    taken: list[Move] = []
+    try:
+        if not call.dry_run:
+            _take_all(registry, wanted, taken)
+    except Partial as error:
+        there = [move for move in moves if move not in wanted or move in taken]
+        error.rest = _outcome(call, there, wanted, following)
+        raise
+    return _outcome(call, moves, wanted, following)
+
+
+def _outcome(call: Invocation, moves: Sequence[Move], wanted: Sequence[Move], following: str) -> Outcome:
     rows = tuple((str(move.target), move.manifest.digest, move.before or "none") for move in moves)
     next_line = [f"Next: {following}"] if following and wanted and not call.dry_run else []
     return Outcome(
@@ -172,33 +181,37 @@ def carry_out(call: Invocation, registry: Registry, moves: Sequence[Move], follo
             for move in moves
         ],
         changed=bool(wanted) and not call.dry_run,
-        plan=plan,
+        plan=Plan(tuple(move.step() for move in wanted)),
         tables=[] if call.dry_run else [Table(("reference", "digest", "before"), rows)],
         lines=next_line if wanted else ["Nothing to do: it is that image already."],
     )
 
 
-def _take_all(registry: Registry, moves: Sequence[Move]) -> None:
+def _take_all(registry: Registry, moves: Sequence[Move], taken: list[Move]) -> None:
     """Move every tag, or none if one of them has been moved since the plan was made.
+
+    Args:
+        taken: gets each as soon as it is moved.
 
     Raises:
         Partial: a tag after the first failed; lists those that were moved.
     """
     for move in moves:
         _refuse_moved(registry, move)
-    for number, move in enumerate(moves):
+    for move in moves:
         try:
             _take(registry, move)
         except ConcheError as error:
-            if not number:
+            if not taken:
                 raise
             raise Partial(
                 "promoted-in-part",
-                f"{number} of {len(moves)} tags were moved; then: {error.message}",
-                looked_at=[f"moved: {one.target}" for one in moves[:number]] + [*error.looked_at],
+                f"{len(taken)} of {len(moves)} tags were moved; then: {error.message}",
+                looked_at=[f"moved: {one.target}" for one in taken] + [*error.looked_at],
                 evidence=error.evidence,
                 next_command="the same command again: what is moved already stays",
             ) from error
+        taken.append(move)
 
 
 def _refuse_moved(registry: Registry, move: Move) -> None:

@@ -200,21 +200,24 @@ def prune(call: Invocation, *, keep: int, collecting: bool) -> Outcome:
             raise seen.problems[0]
         decisions = decide(call.stack, seen, needed(call.stack), keep)
         doomed = [one for one in decisions if one.goes]
-        plan = Plan(tuple(_steps(doomed, collecting=collecting)))
+        plan, left = Plan(tuple(_steps(doomed, collecting=collecting))), dict[Decision, ConcheError]()
         if not call.dry_run and len(plan):
             if not call.yes:
                 call.output.confirm(f"{len(plan)} images or tags will be deleted.")
-            _carry_out(call, registry, doomed, collecting=collecting)
+            left = _carry_out(call, registry, doomed, collecting=collecting)
     kept = [one for one in decisions if not one.goes]
     rows = tuple((one.repository, ", ".join(one.tags), _place(one.where), one.stays) for one in kept)
-    deleted = [] if call.dry_run else doomed
-    return Outcome(
+    deleted = [] if call.dry_run else [one for one in doomed if one not in left]
+    outcome = Outcome(
         value={"deleted": [asdict(one) for one in deleted], "kept": [asdict(one) for one in kept]},
-        changed=len(plan) > 0 and not call.dry_run,
+        changed=bool(deleted) or (collecting and not call.dry_run),
         plan=plan,
         tables=[Table(("image", "tags", "where", "stays because"), rows, title="What stays")] if rows else [],
         lines=_last_words(call, doomed, collecting=collecting, planned=len(plan)),
     )
+    if left:
+        raise _incomplete(left, len(doomed), outcome)
+    return outcome
 
 
 def _readers(stack: Stack, engine: Engine) -> list[str]:
@@ -228,10 +231,12 @@ def _steps(doomed: Sequence[Decision], *, collecting: bool) -> Iterator[Step]:
         yield Step("collect", "registry garbage", "--collect; the registry is down meanwhile")
 
 
-def _carry_out(call: Invocation, registry: Registry | None, doomed: Sequence[Decision], *, collecting: bool) -> None:
-    """Delete one image after the other; a failure does not stop the rest."""
+def _carry_out(
+    call: Invocation, registry: Registry | None, doomed: Sequence[Decision], *, collecting: bool
+) -> dict[Decision, ConcheError]:
+    """Delete one image after the other; return those that stay, each with its error."""
     places = {engine.address: engine for engine, _ in engines(call.stack)}
-    left: list[ConcheError] = []
+    left: dict[Decision, ConcheError] = {}
     with call.output.progress("pruning images") as progress:
         for number, one in enumerate(doomed):
             progress.step(f"deleting {one.name}")
@@ -243,18 +248,23 @@ def _carry_out(call: Invocation, registry: Registry | None, doomed: Sequence[Dec
                 else:
                     _remove(places[one.where], one)
             except ConcheError as error:
-                left.append(error)
+                left[one] = error
                 progress.step(f"{one.name} stays: {error.message}")
         if registry and collecting:
             collect(registry, progress)
-    if left:
-        raise Partial(
-            "prune-incomplete",
-            f"{len(left)} of {len(doomed)} images were not deleted; the others are.",
-            looked_at=[error.message for error in left],
-            evidence=[words for error in left for words in error.evidence],
-            next_command="invoke images.prune --dry-run",
-        )
+    return left
+
+
+def _incomplete(left: Mapping[Decision, ConcheError], count: int, outcome: Outcome) -> Partial:
+    error = Partial(
+        "prune-incomplete",
+        f"{len(left)} of {count} images were not deleted; the others are.",
+        looked_at=[one.message for one in left.values()],
+        evidence=[words for one in left.values() for words in one.evidence],
+        next_command="invoke images.prune --dry-run",
+    )
+    error.rest = outcome
+    return error
 
 
 def _remove(engine: Engine, one: Decision) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import urllib.request
@@ -411,7 +412,10 @@ def test_a_service_whose_image_cannot_be_had_does_not_keep_the_others_down(
         "services:\n  other: {image: 'registry.invalid/nothing:1', networks: [outside], restart: always}\n",
     )
 
-    done = small.invoke("env.up")
+    done = small.invoke("env.up", "--json")
 
+    document = json.loads(done.stdout)
     assert (done.returncode, "brought-up-in-part" in done.stderr) == (3, True), done.stderr
+    states = {one["service"]: one["state"] for one in document["value"]["services"]}
+    assert (document["changed"], document["error"]["exit_code"], states["web"]) == (True, 3, "running")
     assert [(one.service, one.state) for one in small.containers(engine)] == [("web", "running")]

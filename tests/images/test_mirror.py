@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import uuid
@@ -105,9 +106,11 @@ def test_what_cannot_be_copied_is_said_and_the_rest_is(needing: tuple[Shop, str]
     shop, name = needing
     shop.write("compose/prod.yaml", "services: {web: {image: 'registry.invalid/nowhere:1'}}\n")
 
-    done = shop.invoke("images.mirror")
+    done = shop.invoke("images.mirror", "--json")
 
-    assert done.returncode == 3
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["error"]["code"]) == (3, "mirror-incomplete")
+    assert (document["changed"], list(document["value"]), len(document["plan"])) == (True, [name], 2)
     assert "error [mirror-incomplete]: 1 of 2 images were not copied" in done.stderr
     assert "registry.invalid/nowhere:1" in done.stderr
     assert shop.registry.client().tags(f"mirror/{name.rpartition(':')[0]}") == ("1",)

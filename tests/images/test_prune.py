@@ -321,9 +321,12 @@ def test_what_gets_a_tag_meanwhile_stays_and_the_others_go(old: Shop) -> None:
     # The first listing is the plan's; the next is the look before the first deletion.
     on_request(old, f"GET /v2/{old.name}/tags/list", lambda: registry.put(old.name, "hotfix", manifest), number=2)
 
-    done = old.invoke(*PRUNE)
+    done = old.invoke(*PRUNE, "--json")
 
-    assert done.returncode == 3, done.stderr
+    document = json.loads(done.stdout)
+    deleted = {tag for one in document["value"]["deleted"] for tag in one["tags"]}
+    assert (done.returncode, document["error"]["exit_code"], document["changed"]) == (3, 3, True), done.stderr
+    assert (third in deleted, second in deleted, bool(document["plan"])) == (True, False, True)
     assert "error [prune-incomplete]" in done.stderr
     assert "got the tag hotfix since this began" in done.stderr
     assert {second, "hotfix"} <= set(old.tags())
