@@ -77,6 +77,16 @@ def test_a_registry_is_the_stacks_own_where_an_environment_publishes_its_port_he
     assert made.own_registry == own
 
 
+def test_environments_may_have_one_port_on_different_addresses() -> None:
+    """The registry's own environment is then the one that publishes where the registry is asked for."""
+    made = stack.parse(
+        "name: shop\nregistry: localhost:5000\nenvironments:\n"
+        "  far: {compose: [a.yaml], port: 5000, publish: 100.64.0.1}\n  here: {compose: [b.yaml], port: 5000}\n"
+    )
+
+    assert made.own_registry == "here"
+
+
 # What is right
 
 
@@ -236,6 +246,10 @@ environments:
         ),
         (
             "    port: 1\n  prod: {compose: [a.yaml], port: 1}",
+            "  (top): expected another port: environments dev and prod both publish 1 on one engine",
+        ),
+        (
+            "    port: 1\n  prod: {compose: [a.yaml], port: 1, publish: 0.0.0.0}",
             "  (top): expected another port: environments dev and prod both publish 1 on one engine",
         ),
     ],

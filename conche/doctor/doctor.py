@@ -16,8 +16,9 @@ from email.utils import parsedate_to_datetime
 from conche.backup import cron, timers
 from conche.command import Invocation
 from conche.doctor import report, versions
-from conche.engine import compose, containers, host, logins
+from conche.engine import compose, host, logins
 from conche.engine.connection import Engine, translated
+from conche.engine.ports import Port, publishers
 from conche.errors import ConcheError, KeyUnusable
 from conche.outcome import Outcome, Table
 from conche.process import run
@@ -254,8 +255,8 @@ def _ports(call: Invocation, engine: Engine) -> Iterator[Finding]:
     for name, environment in call.stack.environments.items():
         if environment.port is None or environment.engine is not None:
             continue
-        ours = containers.publishing(engine, environment.port)
-        mine = ours is not None and ours.project == call.stack.project(name)
+        port, project = Port(environment.publish, environment.port), call.stack.project(name)
+        mine = any(one.project == project and one.has(port) for one in publishers(engine))
         holder = "" if mine else host.listener(engine, environment.publish, environment.port)
         found = f"taken by {holder}" if holder else ("ours" if mine else "free")
         # A taken port is optional: the environment may never be brought up on this machine.

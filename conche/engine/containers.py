@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from conche.engine.connection import Engine, translated
+from conche.engine.ports import Port
 from conche.errors import Unreachable
 from conche.process import run
 
@@ -31,7 +32,6 @@ __all__ = [
     "one_off",
     "passes_healthcheck",
     "pause",
-    "publishing",
     "read",
     "remove",
     "restart",
@@ -47,9 +47,6 @@ LABEL = "com.docker.compose"
 
 STREAMS = ("stdout", "stderr")
 
-EVERY = {"0.0.0.0": "", "::": ""}  # noqa: S104 - read, not bound
-"""How the engine writes "every address"."""
-
 RETRIES = 3
 """Consecutive failed checks that make a container unhealthy, unless its healthcheck says otherwise."""
 
@@ -64,8 +61,7 @@ class Container:
         image: the reference it was made from; `image_id` is what that meant at the time.
         config_hash: Compose's hash of the definition it was made from.
         ports: published ports, as `127.0.0.1:8001->8000/tcp`; empty unless it runs.
-        publishes: TCP ports of the host that it takes whenever it runs, as (address, port); an empty address means
-            all.
+        publishes: ports of the host that it takes whenever it runs.
         started_at: None if it never ran.
         healthcheck: the command of its healthcheck, from the Compose file or the image.
         healthcheck_timeout: seconds allowed for it.
@@ -89,7 +85,7 @@ class Container:
     oom_killed: bool = False
     restarts: int = 0
     ports: tuple[str, ...] = ()
-    publishes: tuple[tuple[str, int], ...] = ()
+    publishes: tuple[Port, ...] = ()
     started_at: datetime | None = None
     revision: str = ""
     health_log: tuple[str, ...] = ()
@@ -300,13 +296,6 @@ def asked(engine: Engine, container: Container) -> Container:
     return replace(container, health="healthy") if waits and passes_healthcheck(engine, container) else container
 
 
-def publishing(engine: Engine, port: int) -> Container | None:
-    """Return the running container that publishes a TCP port of the host, if any."""
-    with translated(engine.address):
-        found = engine.client.api.containers(filters={"publish": f"{port}/tcp"})
-    return read(engine, found[0]["Id"]) if found else None
-
-
 def users(engine: Engine) -> dict[str, str]:
     """Return image id -> the name of a container made from it, in any state and of any project."""
     with translated(engine.address):
@@ -350,13 +339,13 @@ def _ports(published: Mapping[str, Sequence[Mapping[str, str]] | None]) -> tuple
     )
 
 
-def _publishes(bindings: Mapping[str, Sequence[Mapping[str, str]] | None]) -> tuple[tuple[str, int], ...]:
-    """Return fixed TCP ports only: a port chosen by the engine conflicts with nobody's."""
+def _publishes(bindings: Mapping[str, Sequence[Mapping[str, str]] | None]) -> tuple[Port, ...]:
+    """Return fixed ports only: a port chosen by the engine conflicts with nobody's."""
     return tuple(
-        (EVERY.get(one.get("HostIp", ""), one.get("HostIp", "")), int(one["HostPort"]))
+        Port(one.get("HostIp", ""), int(one["HostPort"]), inside.partition("/")[2] or "tcp")
         for inside, several in sorted(bindings.items())
         for one in several or []
-        if inside.endswith("/tcp") and one.get("HostPort", "").isdigit() and one["HostPort"] != "0"
+        if one.get("HostPort", "").isdigit() and one["HostPort"] != "0"
     )
 
 

@@ -7,9 +7,9 @@ import errno
 import socket
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any, NamedTuple
 
+from conche.addresses import meet
 from conche.engine.connection import Engine, translated
 
 __all__ = ["Port", "Publisher", "holder", "overlap", "publishers"]
@@ -53,28 +53,16 @@ class Publisher:
     service: str
     oneoff: bool
     ports: tuple[Port, ...]
+    id: str = ""
+
+    def has(self, wanted: Port) -> bool:
+        """Return whether it keeps somebody else from a port."""
+        return any(overlap(wanted, port) for port in self.ports)
 
 
 def overlap(one: Port, other: Port) -> bool:
     """Return whether two ports exclude each other; a wildcard stands for every address of its family."""
-    return one.number == other.number and one.protocol == other.protocol and _meet(one.address, other.address)
-
-
-def _meet(one: str, other: str) -> bool:
-    if not one or not other or one == other:
-        return True
-    try:
-        first, second = _plain(one), _plain(other)
-    except ValueError:
-        return False
-    unspecified = bool(first.is_unspecified or second.is_unspecified)
-    return bool(first.version == second.version) and (first == second or unspecified)
-
-
-def _plain(address: str) -> Any:
-    """Parse an address; an IPv4 address written as IPv6 counts as IPv4."""
-    found = ip_address(address.strip("[]"))
-    return getattr(found, "ipv4_mapped", None) or found
+    return one.number == other.number and one.protocol == other.protocol and meet(one.address, other.address)
 
 
 def publishers(engine: Engine) -> tuple[Publisher, ...]:
@@ -97,6 +85,7 @@ def _publisher(listed: Mapping[str, Any]) -> Publisher:
             for one in listed.get("Ports") or []
             if one.get("PublicPort")
         ),
+        id=listed["Id"],
     )
 
 
@@ -113,7 +102,7 @@ def holder(engine: Engine, wanted: Port, others: Collection[Publisher], own: Col
 
 def _holder(engine: Engine, wanted: Port, others: Collection[Publisher], own: Collection[Port]) -> str:
     for other in others:
-        if any(overlap(wanted, port) for port in other.ports):
+        if other.has(wanted):
             return f"container {other.name}"
     if not engine.is_local or wanted.protocol not in KINDS or _free(wanted):
         return ""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Collection, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
+from conche.addresses import address_of, meet
 from conche.errors import did_you_mean
 from conche.files import write_atomic
 from conche.stack.backup import Backup, Notifications
@@ -187,6 +189,11 @@ class Environment(Section):
         """Whether its services run on Docker Swarm."""
         return (self.engine or "").startswith("swarm")
 
+    @property
+    def address(self) -> str:
+        """Where its ports are published; a swarm publishes on every address."""
+        return "" if self.swarm else self.publish
+
 
 class SecretDeclaration(Section):
     """One secret: where its value goes, who uses it, and where it comes from."""
@@ -304,16 +311,13 @@ class Stack(Section):
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Stack:
-        taken: dict[tuple[str | None, int], str] = {}
-        for name, environment in self.environments.items():
-            if environment.port is None:
-                continue
-            other = taken.setdefault((environment.engine, environment.port), name)
-            if other != name:
+        published = [(name, one) for name, one in self.environments.items() if one.port is not None]
+        for (other, had), (name, one) in combinations(published, 2):
+            if (had.engine, had.port) == (one.engine, one.port) and meet(had.address, one.address):
                 raise PydanticCustomError(
                     "port_twice",
                     "another port: environments {other} and {name} both publish {port} on one engine",
-                    {"other": other, "name": name, "port": environment.port},
+                    {"other": other, "name": name, "port": one.port},
                 )
         return self
 
@@ -375,8 +379,9 @@ class Stack(Section):
     @property
     def own_registry(self) -> str | None:
         """The environment that is the registry: it publishes the registry's port here. None where no one of them is."""
-        port = self.registry.rpartition(":")[2] if self.registry and is_here(self.registry) else ""
-        return next((name for name, one in self.environments.items() if str(one.port) == port), None)
+        host, _, port = (self.registry if self.registry and is_here(self.registry) else "").rpartition(":")
+        found = [name for name, one in self.environments.items() if str(one.port) == port]
+        return next((one for one in found if meet(self.environments[one].address, address_of(host))), None)
 
 
 def schema() -> dict[str, Any]:

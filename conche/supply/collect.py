@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from conche.addresses import address_of
 from conche.engine import containers, oneoff
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
+from conche.engine.ports import Port, publishers
 from conche.errors import Refused
 from conche.output import Progress
 from conche.process import signals_deferred
@@ -80,8 +82,12 @@ def located(host: str) -> Container:
         Refused: the registry runs somewhere else.
     """
     engine = Engine()
-    port = host.rpartition(":")[2]
-    found = containers.publishing(engine, int(port)) if is_here(host) and port.isdigit() else None
+    name, _, number = host.rpartition(":")
+    found = None
+    if is_here(host) and number.isdigit():
+        port = Port(address_of(name), int(number))
+        ids = [one.id for one in publishers(engine) if one.has(port)]
+        found = containers.read(engine, ids[0]) if ids else None
     if found is None:
         raise Refused(
             "registry-not-here",

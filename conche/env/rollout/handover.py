@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from conche.engine import containers, health, ports
 from conche.engine.compose import Configuration
@@ -80,9 +80,9 @@ def _see_ports(look: Look, found: Sequence[Change], configuration: Configuration
     preflight.see_ports(services, look.compose.project, look.name, look.compose.engine, stopping)
 
 
-def overlap(some: Sequence[tuple[Any, ...]], others: Sequence[tuple[Any, ...]]) -> bool:
+def overlap(some: Sequence[Port], others: Sequence[Port]) -> bool:
     """Return whether two services could not publish these at the same time."""
-    return any(ports.overlap(Port(*one), Port(*other)) for one in some for other in others)
+    return any(ports.overlap(one, other) for one in some for other in others)
 
 
 def give_back(look: Look, holders: Sequence[str]) -> None:

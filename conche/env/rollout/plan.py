@@ -234,7 +234,7 @@ def _taking_over(holders: Sequence[Container], edge: Sequence[Step]) -> Iterator
             "try", f"edge {step.name}", f"without its port, which {names} has; nothing stops yet", undo="remove it"
         )
     for one in holders:
-        ports = ", ".join(str(port) for _, port in one.publishes)
+        ports = ", ".join(map(str, one.publishes))
         yield Step(
             "stop", f"container {one.name}", f"it has port {ports}, which the edge takes over", undo="start it again"
         )

@@ -23,27 +23,30 @@ from tests.stacks import free_port
 
 DEPLOY = Deploy(edge="edge", serves="web")
 OLD = Container(
-    "1", "x-web-1", "x", "web", "running", "healthy", "web", "sha256:1", "hash", publishes=(("127.0.0.1", 80),)
+    "1", "x-web-1", "x", "web", "running", "healthy", "web", "sha256:1", "hash", publishes=(Port("127.0.0.1", 80),)
 )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("some", "others", "meet"),
     [
-        ([("127.0.0.1", 80)], [("127.0.0.1", 80)], True),
-        ([("", 80)], [("127.0.0.1", 80)], True),
-        ([("127.0.0.1", 80)], [("", 80)], True),
-        ([("127.0.0.1", 80)], [("127.0.0.2", 80)], False),
-        ([("", 80)], [("", 81)], False),
-        ([], [("", 81)], False),
+        ([Port("127.0.0.1", 80)], [Port("127.0.0.1", 80)], True),
+        ([Port("", 80)], [Port("127.0.0.1", 80)], True),
+        ([Port("127.0.0.1", 80)], [Port("", 80)], True),
+        ([Port("127.0.0.1", 80)], [Port("127.0.0.2", 80)], False),
+        ([Port("", 80, "udp")], [Port("", 80)], False),
+        ([Port("", 80)], [Port("", 81)], False),
+        ([], [Port("", 81)], False),
     ],
 )
-def test_two_publish_the_same_where_port_and_address_meet(some: Any, others: Any, meet: bool) -> None:
+def test_two_publish_the_same_where_port_and_address_meet(some: list[Port], others: list[Port], meet: bool) -> None:
     assert overlap(some, others) is meet
 
 
 def test_what_has_the_port_gives_way_and_what_is_made_anew_before_does_not_have_it_then() -> None:
-    store = Container("2", "x-store-1", "x", "store", "running", "healthy", "s", "sha256:2", "h", publishes=(("", 80),))
+    store = Container(
+        "2", "x-store-1", "x", "store", "running", "healthy", "s", "sha256:2", "h", publishes=(Port("", 80),)
+    )
 
     both = Handover.of([OLD, store], "web", [Port("", 80)], ())
     one = Handover.of([OLD, store], "web", [Port("", 80)], ("store",))
@@ -217,7 +220,7 @@ def test_an_edge_gets_another_address_or_port_and_the_old_one_back_where_the_rel
     moved = fresh.deploy(fresh.version("two"), "--json")
 
     assert everywhere.returncode == 0, everywhere.stderr
-    assert set(bindings[0]) == {("", fresh.port)}
+    assert {(one.number, one.address in ("", "0.0.0.0", "::")) for one in bindings[0]} == {(fresh.port, True)}
     assert failed.returncode == 4, failed.stderr
     assert (served["version"], served["release"]) == ("one", "r2")
     assert moved.returncode == 0, moved.stderr
