@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conche.ci.forge import Job, connect
+from conche.ci.forge import ServerJob, connect
 from conche.command import Invocation
 from conche.errors import NotFound, did_you_mean
 from conche.outcome import Outcome
@@ -32,7 +32,7 @@ def logs(call: Invocation, number: int | None, branch: str | None, job: str | No
     else:
         chosen = [one for one in jobs if one.state == "failure"] or list(jobs)
     if not chosen:
-        forge.log(Job(0, "", ""), run.url)  # refuses if this server's API has no logs
+        forge.log(ServerJob(0, "", ""), run.url)  # refuses if this server's API has no logs
         raise NotFound("no-such-job", f"Run {run.number} has no jobs yet.", next_command=f"open {run.url}")
     written = {one.name: forge.log(one, run.url) for one in chosen}
     raw = "".join(f"== {name} ==\n{text.rstrip()}\n" if len(written) > 1 else text for name, text in written.items())

@@ -97,8 +97,8 @@ def _plan(chosen: Sequence[Workflow], job: str | None, cause: str, github: Mappi
     return Plan(tuple(steps))
 
 
-def _run(call: Invocation, argv: Sequence[str], secrets: Mapping[str, Secret], folder: Path) -> act.Record:
-    record, mark = act.Record(), uuid.uuid4().hex
+def _run(call: Invocation, argv: Sequence[str], secrets: Mapping[str, Secret], folder: Path) -> act.ActRecord:
+    record, mark = act.ActRecord(), uuid.uuid4().hex
     environment = {**_environment(folder, call.root), MARK: mark}
 
     def show(line: Captured) -> None:
@@ -267,7 +267,7 @@ def _first_branch(call: Invocation) -> str:
     return next((one.branch for one in call.stack.environments.values() if one.branch), "")
 
 
-def _outcome(chosen: Sequence[Workflow], records: Mapping[str, act.Record], absent: Iterable[str]) -> Outcome:
+def _outcome(chosen: Sequence[Workflow], records: Mapping[str, act.ActRecord], absent: Iterable[str]) -> Outcome:
     rows, answer, lines = [], {}, []
     for one in chosen:
         record = records[one.file]

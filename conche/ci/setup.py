@@ -10,13 +10,13 @@ from collections.abc import Callable
 from conche.ci.forge.where import origin, without_password
 from conche.ci.provision import parts
 from conche.ci.provision.server import PASSWORD
-from conche.ci.provision.site import Site
+from conche.ci.provision.site import SetupSite
 from conche.command import Invocation
 from conche.outcome import Outcome, Plan, Step
 
 __all__ = ["setup"]
 
-PARTS: tuple[tuple[Callable[[Site], list[Step]], Callable[[Site], None]], ...] = (
+PARTS: tuple[tuple[Callable[[SetupSite], list[Step]], Callable[[SetupSite], None]], ...] = (
     (parts.secrets, parts.make_secrets),
     (parts.token, parts.make_token),
     (parts.repository, parts.make_repository),
@@ -40,7 +40,7 @@ def setup(call: Invocation) -> Outcome:
         KeyUnusable: no token can be had, or it may not do this.
         CheckFailed: a runner took no job.
     """
-    site = Site.look(call)
+    site = SetupSite.look(call)
     # Refuse unreadable workflows before anything is done.
     parts.asked(site)
     for look, make in PARTS:
@@ -53,7 +53,7 @@ def setup(call: Invocation) -> Outcome:
     return _told(site, Plan(tuple(site.planned)))
 
 
-def _told(site: Site, plan: Plan) -> Outcome:
+def _told(site: SetupSite, plan: Plan) -> Outcome:
     """Report what was done, and what is left for a person: the push, and signing in."""
     if site.call.dry_run:
         return Outcome(plan=plan)

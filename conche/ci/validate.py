@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict
 
 from conche.ci.checks.examine import examine
-from conche.ci.checks.findings import Finding
+from conche.ci.checks.findings import Complaint
 from conche.ci.workflows.document import WorkflowInvalid, read_each
 from conche.ci.workflows.invoked import reader
 from conche.ci.workflows.surroundings import surroundings
@@ -38,7 +38,7 @@ def validate(call: Invocation) -> Outcome:
     )
 
 
-def _unreadable(file: str, error: WorkflowInvalid) -> Finding:
+def _unreadable(file: str, error: WorkflowInvalid) -> Complaint:
     """Return the finding for a file that a server would turn into a failed run, without jobs and without a reason."""
     place = re.search(r":(\d+):\d+ is not YAML", error.message)
-    return Finding(file, int(place[1]) if place else 1, "unreadable", error.message)
+    return Complaint(file, int(place[1]) if place else 1, "unreadable", error.message)

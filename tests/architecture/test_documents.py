@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conche.ci.workflows.invoked import Call, reader
+from conche.ci.workflows.invoked import TaskCall, reader
 from conche.ci.workflows.runners import runners
 from conche.ci.workflows.surroundings import sessions
 from conche.engine.written import services
@@ -38,7 +38,7 @@ KNOWN: dict[str, set[str]] = {
 """What an option may say, by its name."""
 
 
-def unknown(call: Call) -> Iterator[str]:
+def unknown(call: TaskCall) -> Iterator[str]:
     """What a call names that this stack does not have; words in capitals are for the reader to fill in."""
     for name in call.given & KNOWN.keys():
         said = call.values[name]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conche.ci.provision import server
-from conche.ci.provision.server import PASSWORD, Own, account
+from conche.ci.provision.server import PASSWORD, OwnForge, account
 from conche.command import Invocation
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
@@ -46,8 +46,8 @@ class Said:
 
 
 @pytest.fixture
-def own() -> Own:
-    return Own(Compose(Engine(), "t-git", (), {}), "forgejo", "http://localhost:3000")
+def own() -> OwnForge:
+    return OwnForge(Compose(Engine(), "t-git", (), {}), "forgejo", "http://localhost:3000")
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, text: str, exit_code: int = 0) ->
     return said
 
 
-def test_accounts_are_read_from_its_table(monkeypatch: pytest.MonkeyPatch, own: Own) -> None:
+def test_accounts_are_read_from_its_table(monkeypatch: pytest.MonkeyPatch, own: OwnForge) -> None:
     said = answering(monkeypatch, LISTED)
 
     assert own.accounts() == ["us", "guest"]
@@ -70,7 +70,7 @@ def test_accounts_are_read_from_its_table(monkeypatch: pytest.MonkeyPatch, own: 
 
 @pytest.mark.parametrize("password", ["q1w2e3r4t5z6", "q1'w2 e3'4t!"], ids=["as installed", "complex ones asked for"])
 def test_the_first_password_of_an_account_is_kept_for_its_owner(
-    monkeypatch: pytest.MonkeyPatch, own: Own, call: Invocation, password: str
+    monkeypatch: pytest.MonkeyPatch, own: OwnForge, call: Invocation, password: str
 ) -> None:
     answering(monkeypatch, MADE.replace("q1w2e3r4t5z6", password))
 
@@ -83,7 +83,7 @@ def test_the_first_password_of_an_account_is_kept_for_its_owner(
 
 
 def test_a_token_may_do_what_the_pipeline_needs_and_no_more(
-    monkeypatch: pytest.MonkeyPatch, own: Own, call: Invocation
+    monkeypatch: pytest.MonkeyPatch, own: OwnForge, call: Invocation
 ) -> None:
     said = answering(monkeypatch, f"{TOKEN}\n")
 
@@ -93,14 +93,16 @@ def test_a_token_may_do_what_the_pipeline_needs_and_no_more(
     assert TOKEN not in call.output.redact(TOKEN)
 
 
-def test_what_is_no_token_is_not_taken_for_one(monkeypatch: pytest.MonkeyPatch, own: Own, call: Invocation) -> None:
+def test_what_is_no_token_is_not_taken_for_one(
+    monkeypatch: pytest.MonkeyPatch, own: OwnForge, call: Invocation
+) -> None:
     answering(monkeypatch, "Access token was successfully created... \n")
 
     with pytest.raises(KeyUnusable):
         own.token(call, "us")
 
 
-def test_a_command_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, own: Own, call: Invocation) -> None:
+def test_a_command_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, own: OwnForge, call: Invocation) -> None:
     answering(monkeypatch, "Command error: user already exists", exit_code=1)
 
     with pytest.raises(ToolFailed, match="making the account us"):

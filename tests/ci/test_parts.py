@@ -14,7 +14,7 @@ from conche.ci.workflows.document import WorkflowInvalid, parse, read_all
 from conche.ci.workflows.expressions import Expression, expressions
 from conche.ci.workflows.runners import runners
 from conche.ci.workflows.surroundings import sessions
-from conche.ci.workflows.workflow import Job, Step
+from conche.ci.workflows.workflow import Job, WorkflowStep
 from conche.ci.workflows.workflow import parse as read
 from conche.errors import Refused
 from conche.stack import parse as parse_stack
@@ -159,7 +159,7 @@ def test_workflows_may_stand_outside_the_root(tmp_path: Path) -> None:
     ],
 )
 def test_the_commands_of_a_step_are_found(run: str, argv: list[tuple[str, ...]]) -> None:
-    job = Job("a", (), steps=(Step((), run=run),))
+    job = Job("a", (), steps=(WorkflowStep((), run=run),))
 
     assert [command.argv for command in commands(job)] == argv
 
@@ -182,7 +182,7 @@ jobs:
     [("invoke", "x"), (".venv/bin/invoke", "x"), ("python", "-m", "invoke", "x"), ("python3", "-m", "invoke", "x")],
 )
 def test_a_program_is_known_by_name_path_and_module(argv: tuple[str, ...]) -> None:
-    [command] = commands(Job("a", (), steps=(Step((), run=" ".join(argv)),)))
+    [command] = commands(Job("a", (), steps=(WorkflowStep((), run=" ".join(argv)),)))
 
     assert command.after("invoke") == ("x",)
     assert command.after("nox") is None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conche.ci.checks.examine import examine
-from conche.ci.checks.findings import RULES, Finding
+from conche.ci.checks.findings import RULES, Complaint
 from conche.ci.workflows.invoked import reader
 from conche.ci.workflows.runners import runners
 from conche.ci.workflows.surroundings import surroundings
@@ -68,7 +68,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def found(root: Path) -> set[Finding]:
+def found(root: Path) -> set[Complaint]:
     return set(examine(root, workflows(root, STACK), surroundings(ROOT, STACK, READ)))
 
 

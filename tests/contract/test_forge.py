@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from conche.ci.forge import Forge, Job
+from conche.ci.forge import Forge, ServerJob
 from conche.ci.forge.client import Client
 from conche.errors import NotFound, Refused
 from conche.secret import Secret
@@ -147,7 +147,7 @@ def test_a_run_that_is_not_there_is_told(subject: Subject) -> None:
 
 
 def test_a_log_is_text(subject: Subject) -> None:
-    job = Job(101, "test-all", "success")
+    job = ServerJob(101, "test-all", "success")
     text = attempt(subject, "job-log", lambda: subject.forge.log(job)) if subject.fake else None
 
     assert text in (None, "all passed\n")

@@ -19,7 +19,7 @@ __all__ = [
     "LAST_WORDS",
     "SOURCE",
     "TOKEN",
-    "Record",
+    "ActRecord",
     "StepRecord",
     "argv",
     "event",
@@ -120,7 +120,7 @@ class StepRecord:
 
 
 @dataclass
-class Record:
+class ActRecord:
     """What act has reported so far."""
 
     jobs: dict[str, str] = field(default_factory=dict)

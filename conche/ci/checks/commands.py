@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from conche.ci.checks.findings import Finding
+from conche.ci.checks.findings import Complaint
 from conche.ci.workflows.document import Where
-from conche.ci.workflows.invoked import Call
+from conche.ci.workflows.invoked import TaskCall
 from conche.ci.workflows.shell import simple_commands
 from conche.ci.workflows.surroundings import Surroundings
-from conche.ci.workflows.workflow import SHELLS, Job, Step, Workflow
+from conche.ci.workflows.workflow import SHELLS, Job, Workflow, WorkflowStep
 from conche.errors import did_you_mean
 
 __all__ = ["Command", "commands", "examine"]
@@ -25,7 +25,7 @@ TAKES_BACK = frozenset({"env.rollback"})
 
 INVOKE = ("invoke", "inv")
 
-Found = Callable[[str, Where, str], Finding]
+Found = Callable[[str, Where, str], Complaint]
 
 _REF = re.compile(r"github\.ref\s*==\s*'refs/heads/([^']+)'|github\.ref_name\s*==\s*'([^']+)'")
 _SESSION_OPTION = re.compile(r"-[rRxvNl]*[se]=?(?P<short>.*)|--sessions?(?:=(?P<long>.*))?")
@@ -35,7 +35,7 @@ _SESSION_OPTION = re.compile(r"-[rRxvNl]*[se]=?(?P<short>.*)|--sessions?(?:=(?P<
 class Command:
     """One command line of a run step, as words; variables are not expanded."""
 
-    step: Step
+    step: WorkflowStep
     argv: tuple[str, ...]
 
     @property
@@ -62,11 +62,11 @@ def commands(job: Job) -> Iterator[Command]:
                 yield Command(step, argv)
 
 
-def examine(workflow: Workflow, around: Surroundings) -> Iterator[Finding]:
+def examine(workflow: Workflow, around: Surroundings) -> Iterator[Complaint]:
     """Yield everything that is wrong with the commands of one workflow."""
 
-    def found(rule: str, where: Where, message: str) -> Finding:
-        return Finding(workflow.file, workflow.document.line(where), rule, message)
+    def found(rule: str, where: Where, message: str) -> Complaint:
+        return Complaint(workflow.file, workflow.document.line(where), rule, message)
 
     for job in workflow.jobs.values():
         for command in commands(job):
@@ -75,7 +75,7 @@ def examine(workflow: Workflow, around: Surroundings) -> Iterator[Finding]:
         yield from _deployments(workflow, job, around, found)
 
 
-def _nox(command: Command, around: Surroundings, found: Found) -> Iterator[Finding]:
+def _nox(command: Command, around: Surroundings, found: Found) -> Iterator[Complaint]:
     known = around.sessions
     if known is None:
         return
@@ -85,7 +85,7 @@ def _nox(command: Command, around: Surroundings, found: Found) -> Iterator[Findi
             yield found("session-unknown", command.where, text)
 
 
-def _invoke(command: Command, around: Surroundings, found: Found) -> Iterator[Finding]:
+def _invoke(command: Command, around: Surroundings, found: Found) -> Iterator[Complaint]:
     words = command.after(*INVOKE)
     if words is None:
         return
@@ -112,7 +112,7 @@ def _sessions(words: Sequence[str]) -> Iterator[str]:
             yield session
 
 
-def _deployments(workflow: Workflow, job: Job, around: Surroundings, found: Found) -> Iterator[Finding]:
+def _deployments(workflow: Workflow, job: Job, around: Surroundings, found: Found) -> Iterator[Complaint]:
     deploying = list(_deploying(job, around))
     if not deploying:
         return
@@ -133,7 +133,7 @@ def _deployments(workflow: Workflow, job: Job, around: Surroundings, found: Foun
             yield from _elsewhere(deploying, branch, around, found)
 
 
-def _deploying(job: Job, around: Surroundings) -> Iterator[tuple[Command, Call]]:
+def _deploying(job: Job, around: Surroundings) -> Iterator[tuple[Command, TaskCall]]:
     for command in commands(job):
         for call in around.read(command.after(*INVOKE) or ()).calls:
             if call.is_one_of(DEPLOYS) and not call.values.get("dry_run"):
@@ -141,8 +141,8 @@ def _deploying(job: Job, around: Surroundings) -> Iterator[tuple[Command, Call]]
 
 
 def _elsewhere(
-    deploying: Sequence[tuple[Command, Call]], branch: str, around: Surroundings, found: Found
-) -> Iterator[Finding]:
+    deploying: Sequence[tuple[Command, TaskCall]], branch: str, around: Surroundings, found: Found
+) -> Iterator[Complaint]:
     """Find deployments from one environment's branch into another environment."""
     for command, call in deploying:
         # Without --env the tasks take the only environment, or else dev.

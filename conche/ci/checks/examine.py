@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conche.ci.checks import commands, rules, tools
-from conche.ci.checks.findings import Finding
+from conche.ci.checks.findings import Complaint
 from conche.ci.workflows.surroundings import Surroundings
 from conche.ci.workflows.workflow import Workflow
 
 __all__ = ["examine"]
 
 
-def examine(root: Path, read: Sequence[Workflow], around: Surroundings) -> list[Finding]:
+def examine(root: Path, read: Sequence[Workflow], around: Surroundings) -> list[Complaint]:
     """Return the findings of the rules and the tools, in the order of the files."""
     found = tools.examine(root, read) if read else []
     for workflow in read:

@@ -1,10 +1,10 @@
-"""Findings: what the checks of a workflow report."""
+"""Complaints: what the checks of a workflow report."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["RULES", "Finding"]
+__all__ = ["RULES", "Complaint"]
 
 RULES = {
     "unreadable": "the file is no YAML, or cannot be read: on the server a failed run without jobs or a reason",
@@ -32,7 +32,7 @@ RULES = {
 
 
 @dataclass(frozen=True, order=True)
-class Finding:
+class Complaint:
     """One thing wrong with a workflow.
 
     Attributes:

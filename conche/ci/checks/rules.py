@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 
-from conche.ci.checks.findings import Finding
+from conche.ci.checks.findings import Complaint
 from conche.ci.workflows.document import Where
 from conche.ci.workflows.expressions import CONTEXTS, FUNCTIONS, GITHUB, Expression, Name, expressions
 from conche.ci.workflows.surroundings import Surroundings
@@ -34,7 +34,7 @@ _INSTEAD = {
 }
 
 
-def examine(workflow: Workflow, around: Surroundings) -> Iterator[Finding]:
+def examine(workflow: Workflow, around: Surroundings) -> Iterator[Complaint]:
     """Yield everything that these rules find in one workflow."""
     found = _Found(workflow)
     yield from _needs(found)
@@ -50,11 +50,11 @@ class _Found:
     def __init__(self, workflow: Workflow) -> None:
         self.workflow = workflow
 
-    def __call__(self, rule: str, where: Where, message: str) -> Finding:
-        return Finding(self.workflow.file, self.workflow.document.line(where), rule, message)
+    def __call__(self, rule: str, where: Where, message: str) -> Complaint:
+        return Complaint(self.workflow.file, self.workflow.document.line(where), rule, message)
 
 
-def _needs(found: _Found) -> Iterator[Finding]:
+def _needs(found: _Found) -> Iterator[Complaint]:
     jobs = found.workflow.jobs
     for job in jobs.values():
         for other in job.needs:
@@ -68,7 +68,7 @@ def _needs(found: _Found) -> Iterator[Finding]:
         yield found("needs-cycle", ("jobs", circle[0], "needs"), f"{' -> '.join(reversed(circle))} need each other.")
 
 
-def _labels(found: _Found, around: Surroundings) -> Iterator[Finding]:
+def _labels(found: _Found, around: Surroundings) -> Iterator[Complaint]:
     if around.labels is None:
         return
     for job in found.workflow.jobs.values():
@@ -79,7 +79,7 @@ def _labels(found: _Found, around: Surroundings) -> Iterator[Finding]:
                 yield found("label-unknown", (*job.where, "runs-on"), text)
 
 
-def _actions(found: _Found) -> Iterator[Finding]:
+def _actions(found: _Found) -> Iterator[Complaint]:
     for job in found.workflow.jobs.values():
         for step in job.steps:
             action = _ACTION.fullmatch(step.uses)
@@ -89,7 +89,7 @@ def _actions(found: _Found) -> Iterator[Finding]:
                 yield found("action-retired", (*step.where, "uses"), text)
 
 
-def _expression(found: _Found, expression: Expression, around: Surroundings) -> Iterator[Finding]:
+def _expression(found: _Found, expression: Expression, around: Surroundings) -> Iterator[Complaint]:
     where = expression.where
     if where[-1:] == ("run",):
         text = f"${{{{ {expression.text} }}}} stands inside run; put it into env of the step, and read the variable."
@@ -105,7 +105,7 @@ def _expression(found: _Found, expression: Expression, around: Surroundings) -> 
             yield from _in_context(found, expression, name, around)
 
 
-def _in_context(found: _Found, expression: Expression, name: Name, around: Surroundings) -> Iterator[Finding]:
+def _in_context(found: _Found, expression: Expression, name: Name, around: Surroundings) -> Iterator[Complaint]:
     where, parts = expression.where, name.parts
     job = found.workflow.jobs.get(str(where[1])) if len(where) > 1 and where[0] == "jobs" else None
     if parts[0] == "github" and len(parts) > 1 and parts[1].lower() not in GITHUB:
@@ -119,7 +119,7 @@ def _in_context(found: _Found, expression: Expression, name: Name, around: Surro
         yield from _step(found, where, job, parts[1])
 
 
-def _secret(found: _Found, expression: Expression, secret: str, around: Surroundings) -> Iterator[Finding]:
+def _secret(found: _Found, expression: Expression, secret: str, around: Surroundings) -> Iterator[Complaint]:
     where = expression.where
     if secret not in around.secrets:
         text = f"the secret {secret} is not in ci.secrets of stack.yaml.{did_you_mean(secret, around.secrets)}"
@@ -128,7 +128,7 @@ def _secret(found: _Found, expression: Expression, secret: str, around: Surround
         yield found("secret-too-wide", where, f"{secret} is for one step: put it into the env of that step.")
 
 
-def _need(found: _Found, where: Where, job: Job, parts: tuple[str, ...]) -> Iterator[Finding]:
+def _need(found: _Found, where: Where, job: Job, parts: tuple[str, ...]) -> Iterator[Complaint]:
     jobs, other = found.workflow.jobs, parts[1]
     if other not in (*job.needs, "*"):
         text = f"{job.name} reads {'.'.join(parts)} and does not need {other!r}.{did_you_mean(other, job.needs)}"
@@ -140,7 +140,7 @@ def _need(found: _Found, where: Where, job: Job, parts: tuple[str, ...]) -> Iter
             yield found("output-unknown", where, text)
 
 
-def _step(found: _Found, where: Where, job: Job, wanted: str) -> Iterator[Finding]:
+def _step(found: _Found, where: Where, job: Job, wanted: str) -> Iterator[Complaint]:
     """Check a step id: a step can read only the steps before it, a job's outputs any step of the job."""
     here = where[3] if where[2:3] == ("steps",) else len(job.steps)
     known = [step.id for number, step in enumerate(job.steps) if step.id and number < int(here)]

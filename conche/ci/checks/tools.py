@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from conche.ci.checks.findings import Finding
-from conche.ci.workflows.document import Document
+from conche.ci.checks.findings import Complaint
+from conche.ci.workflows.document import WorkflowFile
 from conche.ci.workflows.workflow import SHELLS, Workflow
 from conche.errors import Unreachable
 from conche.process import Completed, run
@@ -49,7 +49,7 @@ def _missing(name: str) -> Unreachable:
     return Unreachable("tool-missing", f"{name} is not installed.", next_command=how)
 
 
-def examine(root: Path, workflows: Sequence[Workflow]) -> list[Finding]:
+def examine(root: Path, workflows: Sequence[Workflow]) -> list[Complaint]:
     """Return the findings of all tools, which run at the same time."""
     documents = [workflow.document for workflow in workflows]
     with ThreadPoolExecutor(max_workers=4) as pool:
@@ -62,7 +62,7 @@ def examine(root: Path, workflows: Sequence[Workflow]) -> list[Finding]:
         return [found for answer in asked for found in answer.result()]
 
 
-def _schema(documents: Sequence[Document]) -> Iterator[Finding]:
+def _schema(documents: Sequence[WorkflowFile]) -> Iterator[Complaint]:
     """Validate against SchemaStore's schema of workflow files, which check-jsonschema bundles."""
     from importlib.resources import files
 
@@ -80,22 +80,22 @@ def _schema(documents: Sequence[Document]) -> Iterator[Finding]:
             best = best_match([error]) or error
             where = tuple(best.absolute_path)
             place = ".".join(map(str, where)) or "(top)"
-            yield Finding(document.file, document.line(where), "schema", f"{place}: {_short(best.message)}")
+            yield Complaint(document.file, document.line(where), "schema", f"{place}: {_short(best.message)}")
 
 
-def _act(root: Path, document: Document) -> Iterator[Finding]:
+def _act(root: Path, document: WorkflowFile) -> Iterator[Complaint]:
     argv = [tool("act"), "--validate", "--strict", "--workflows", document.file, "--env-file", "/dev/null"]
     answer = run(argv, cwd=root, timeout=TIMEOUT)
     if answer.ok:
         return
     complaints = list(_ACT.finditer(answer.stderr.raw.replace("\\n", "\n").replace('\\"', '"').replace("\\\\", "\\")))
     for complaint in complaints:
-        yield Finding(document.file, int(complaint["line"]), "act", _short(complaint["text"].strip().rstrip('"')))
+        yield Complaint(document.file, int(complaint["line"]), "act", _short(complaint["text"].strip().rstrip('"')))
     if not complaints:
-        yield Finding(document.file, 1, "act", _short(" ".join(answer.last_lines(3))))
+        yield Complaint(document.file, 1, "act", _short(" ".join(answer.last_lines(3))))
 
 
-def _zizmor(root: Path, documents: Sequence[Document]) -> Iterator[Finding]:
+def _zizmor(root: Path, documents: Sequence[WorkflowFile]) -> Iterator[Complaint]:
     """Run zizmor on the files, not on their folder: it finds none in a folder called .gitea."""
     argv = [tool("zizmor"), "--offline", "--no-progress", "--format", "json"]
     answer = run([*argv, *(document.file for document in documents)], cwd=root, timeout=TIMEOUT)
@@ -108,14 +108,14 @@ def _zizmor(root: Path, documents: Sequence[Document]) -> Iterator[Finding]:
         place = next((p for p in one["locations"] if p["symbolic"]["kind"] == "Primary"), one["locations"][0])
         file = place["symbolic"]["key"]["Local"]["verbatim_path"]
         line = place["concrete"]["location"]["start_point"]["row"] + 1
-        yield Finding(file, line, "zizmor", f"{one['ident']}: {one['desc']} ({_severity(one)})")
+        yield Complaint(file, line, "zizmor", f"{one['ident']}: {one['desc']} ({_severity(one)})")
 
 
 def _severity(one: Any) -> str:
     return str(one["determinations"]["severity"]).lower()
 
 
-def _shellcheck(workflow: Workflow) -> Iterator[Finding]:
+def _shellcheck(workflow: Workflow) -> Iterator[Complaint]:
     for job in workflow.jobs.values():
         for step in job.steps:
             if not step.run.strip() or step.interpreter not in SHELLS:
@@ -129,11 +129,11 @@ def _shellcheck(workflow: Workflow) -> Iterator[Finding]:
             )
             line = workflow.document.line((*step.where, "run"))
             for one in json.loads(answer.stdout.raw or "[]"):
-                yield Finding(workflow.file, line, "shellcheck", f"SC{one['code']}: {one['message']}")
+                yield Complaint(workflow.file, line, "shellcheck", f"SC{one['code']}: {one['message']}")
 
 
-def _failed(name: str, document: Document, answer: Completed) -> Finding:
-    return Finding(document.file, 1, name, f"ended with {answer.exit_code}: {_short(' '.join(answer.last_lines(3)))}")
+def _failed(name: str, document: WorkflowFile, answer: Completed) -> Complaint:
+    return Complaint(document.file, 1, name, f"ended with {answer.exit_code}: {_short(' '.join(answer.last_lines(3)))}")
 
 
 def _short(text: str) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from conche.ci.forge.client import Client
 from conche.ci.forge.routes import ROUTES, Route, Server, find, first_versions
-from conche.ci.forge.values import Job, Run, Runner, ended, job_of, run_of, runner_of, runs_of_tasks
+from conche.ci.forge.values import Run, ServerJob, ServerRunner, ended, job_of, run_of, runner_of, runs_of_tasks
 from conche.errors import ConcheError, KeyUnusable, NotFound, Refused, Unreachable
 from conche.secret import Secret
 
@@ -178,7 +178,7 @@ class Forge:
         pending = any(f"/actions/runs/{run.number}/" in page for page in pages)
         return replace(run, state="running") if pending else run
 
-    def jobs(self, run: Run) -> tuple[Job, ...]:
+    def jobs(self, run: Run) -> tuple[ServerJob, ...]:
         """Return the jobs of a run: from the run itself or the list of jobs, or none if the server has neither."""
         if run.id is not None and self.can("run-jobs"):
             return tuple(job_of(one) for one in self._entries(self._json("run-jobs", run=run.id)))
@@ -187,7 +187,7 @@ class Forge:
         listed = runs_of_tasks(self._entries(self._json("task-list", query={"limit": 50})))
         return next((one.jobs for one in listed if one.number == run.number), ())
 
-    def log(self, job: Job, page: str = "") -> str:
+    def log(self, job: ServerJob, page: str = "") -> str:
         """Return the log of a job.
 
         Args:
@@ -252,7 +252,7 @@ class Forge:
         """Return the names of the Actions secrets; servers never tell the values."""
         return sorted(str(one["name"]) for one in self._entries(self._json("secret-list")))
 
-    def runners(self, *, own: bool = False) -> list[Runner]:
+    def runners(self, *, own: bool = False) -> list[ServerRunner]:
         """Return the repository's runners; on Forgejo also those of the whole server that serve it, unless `own`."""
         query = {"visible": "true"} if self.server.kind == "forgejo" and not own else {}
         return [runner_of(one) for one in self._entries(self._json("runner-list", query=query))]
@@ -262,11 +262,11 @@ class Forge:
         said = self._json("runner-create", {"name": name, "ephemeral": False})
         return str(said["uuid"]), Secret(str(said["token"]))
 
-    def remove_runner(self, runner: Runner) -> None:
+    def remove_runner(self, runner: ServerRunner) -> None:
         """Remove a registration: its token is refused from then on."""
         self._json("runner-remove", runner=runner.id)
 
-    def waiting(self, labels: Iterable[str]) -> list[Job]:
+    def waiting(self, labels: Iterable[str]) -> list[ServerJob]:
         """Return the jobs that wait for a runner with some or all of these labels.
 
         Forgejo's list also contains those that a runner is working on.

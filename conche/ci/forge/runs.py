@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from conche.ci.forge.values import Job, Run, ended
+from conche.ci.forge.values import Run, ServerJob, ended
 from conche.ci.workflows.workflow import workflows
 from conche.command import Invocation
 from conche.errors import Refused
@@ -17,7 +17,7 @@ _WORDS = {"success": "ok", "failure": "failed", "waiting": "starting"}
 """States as the words that tables colour."""
 
 
-def outcome_of(run: Run, jobs: Sequence[Job], why: Sequence[str] = ()) -> Outcome:
+def outcome_of(run: Run, jobs: Sequence[ServerJob], why: Sequence[str] = ()) -> Outcome:
     """Return a run and its jobs as an outcome; exit code 1 if the run failed or was cancelled.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Job", "Run", "Runner", "ended", "job_of", "run_of", "runner_of", "runs_of_tasks"]
+__all__ = ["Run", "ServerJob", "ServerRunner", "ended", "job_of", "run_of", "runner_of", "runs_of_tasks"]
 
 _STATES = {
     "completed": "success", "in_progress": "running", "queued": "waiting", "pending": "waiting", "requested": "waiting",
@@ -17,7 +17,7 @@ _DECIDES = ("running", "waiting", "blocked", "failure", "cancelled", "success", 
 
 
 @dataclass(frozen=True)
-class Job:
+class ServerJob:
     """One job of a run; `state` is waiting, blocked, running, success, failure, cancelled, skipped or unknown."""
 
     id: int
@@ -46,11 +46,11 @@ class Run:
     state: str
     began: str = ""
     url: str = ""
-    jobs: tuple[Job, ...] = ()
+    jobs: tuple[ServerJob, ...] = ()
 
 
 @dataclass(frozen=True)
-class Runner:
+class ServerRunner:
     """A runner that the server knows; `state` is the server's own word: online, offline, idle, active.
 
     Attributes:
@@ -101,10 +101,10 @@ def _time(said: Any) -> str:
     return "" if text.startswith(("0001-", "1970-")) else text
 
 
-def job_of(said: Mapping[str, Any]) -> Job:
+def job_of(said: Mapping[str, Any]) -> ServerJob:
     """Return the job in either server's JSON."""
     labels = said.get("labels") or said.get("runs_on") or ()
-    return Job(said["id"], str(said.get("name", "")), _state(said), tuple(map(str, labels)))
+    return ServerJob(said["id"], str(said.get("name", "")), _state(said), tuple(map(str, labels)))
 
 
 def runs_of_tasks(said: Iterable[Mapping[str, Any]]) -> list[Run]:
@@ -128,8 +128,8 @@ def runs_of_tasks(said: Iterable[Mapping[str, Any]]) -> list[Run]:
     return runs
 
 
-def runner_of(said: Mapping[str, Any]) -> Runner:
+def runner_of(said: Mapping[str, Any]) -> ServerRunner:
     """Return the runner in either server's JSON: Gitea's labels are objects, Forgejo's are text."""
     labels = tuple(str(one["name"] if isinstance(one, dict) else one) for one in said.get("labels") or ())
     state = "active" if said.get("busy") else str(said.get("status") or "unknown")
-    return Runner(str(said.get("name", "")), state, labels, int(said.get("id") or 0), str(said.get("uuid") or ""))
+    return ServerRunner(str(said.get("name", "")), state, labels, int(said.get("id") or 0), str(said.get("uuid") or ""))

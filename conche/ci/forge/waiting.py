@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from conche.ci.forge import Forge, Job, Run, Runner
+from conche.ci.forge import Forge, Run, ServerJob, ServerRunner
 from conche.ci.forge.values import ended
 
 __all__ = ["explained"]
@@ -13,7 +13,7 @@ GIVEN_UP = "where one was killed in the middle, the server gives its run up afte
 """Seen on Forgejo 15: after eleven and a half."""
 
 
-def explained(forge: Forge, run: Run, jobs: Sequence[Job], labels: Iterable[str]) -> list[str]:
+def explained(forge: Forge, run: Run, jobs: Sequence[ServerJob], labels: Iterable[str]) -> list[str]:
     """Say in words what keeps a run; nothing if it has ended or the server does not list runners.
 
     Args:
@@ -32,7 +32,7 @@ def explained(forge: Forge, run: Run, jobs: Sequence[Job], labels: Iterable[str]
     return []
 
 
-def _for_whom(job: Job, runners: Sequence[Runner]) -> str:
+def _for_whom(job: ServerJob, runners: Sequence[ServerRunner]) -> str:
     wanted = ", ".join(job.labels)
     carriers = [one for one in runners if set(job.labels) <= {label.partition(":")[0] for label in one.labels}]
     names = ", ".join(one.name for one in carriers)

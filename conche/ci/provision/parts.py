@@ -13,7 +13,7 @@ from conche.ci.forge.kept import FILE, keep, kept
 from conche.ci.forge.where import given_token
 from conche.ci.provision import probe
 from conche.ci.provision.server import account
-from conche.ci.provision.site import Site
+from conche.ci.provision.site import SetupSite
 from conche.ci.runner.up import up as bring_up
 from conche.ci.workflows.runners import runners as described
 from conche.ci.workflows.workflow import workflows
@@ -55,7 +55,7 @@ CHANGE_SECRETS = frozenset({"recipient", "secret", "runner", "runners"})
 """Kinds of subjects whose steps change the encrypted file before it is committed."""
 
 
-def secrets(site: Site) -> list[Step]:
+def secrets(site: SetupSite) -> list[Step]:
     """Plan a key of the user's own, and values for secrets that have a usual one."""
     section, store = opened(site.call.stack, site.call.root)
     if not store.file.exists() or demonstrates(store, section):
@@ -63,14 +63,14 @@ def secrets(site: Site) -> list[Step]:
     return [Step("set", f"secret {name}", "it has no value yet") for name in _usual(site)]
 
 
-def _usual(site: Site) -> dict[str, Secret]:
+def _usual(site: SetupSite) -> dict[str, Secret]:
     section, store = opened(site.call.stack, site.call.root)
     there = store.read()
     usual = {name: one.development for name, one in section.declared.items() if one.required and one.development}
     return {n: Secret(value) for n, value in usual.items() if n not in there or there[n].reveal() in PLACEHOLDERS}
 
 
-def make_secrets(site: Site) -> None:
+def make_secrets(site: SetupSite) -> None:
     """Make the file if needed, then replace placeholders in it with their usual values."""
     section, store = opened(site.call.stack, site.call.root)
     if not store.file.exists() or demonstrates(store, section):
@@ -82,7 +82,7 @@ def make_secrets(site: Site) -> None:
     site.renewed = True
 
 
-def token(site: Site) -> list[Step]:
+def token(site: SetupSite) -> list[Step]:
     """Plan a token that this server accepts; a given one is kept, so that the next command has it."""
     given = given_token()
     have = site.token
@@ -99,7 +99,7 @@ def token(site: Site) -> list[Step]:
     return [Step("create", f"file {FILE}", "a token, and an account where there is none, by the server's own command")]
 
 
-def _accepted(site: Site, have: Secret) -> bool:
+def _accepted(site: SetupSite, have: Secret) -> bool:
     try:
         Client(site.address, have).json("GET", "/user")
     except KeyUnusable as error:
@@ -109,7 +109,7 @@ def _accepted(site: Site, have: Secret) -> bool:
     return True
 
 
-def make_token(site: Site) -> None:
+def make_token(site: SetupSite) -> None:
     """Keep the given token, or have the server make one."""
     given = given_token()
     if given is None:
@@ -123,7 +123,7 @@ def make_token(site: Site) -> None:
     keep(site.call.root, site.address, given)
 
 
-def repository(site: Site) -> list[Step]:
+def repository(site: SetupSite) -> list[Step]:
     """Plan the repository on the server; if it is there, we must be allowed to change it.
 
     Raises:
@@ -150,7 +150,7 @@ def repository(site: Site) -> list[Step]:
     return [] if said.get("has_actions", True) else [Step("set", "actions of the repository", "they are off")]
 
 
-def make_repository(site: Site) -> None:
+def make_repository(site: SetupSite) -> None:
     """Make the repository, private and empty, with Actions on."""
     forge = site.forge
     try:
@@ -168,7 +168,7 @@ def make_repository(site: Site) -> None:
         ) from error
 
 
-def _wait_for_protected(site: Site, forge: Forge) -> None:
+def _wait_for_protected(site: SetupSite, forge: Forge) -> None:
     """Wait until the server has handled a push of the protected branch that an interrupted command may just have made.
 
     The server's feed no longer shows an old push.
@@ -179,7 +179,7 @@ def _wait_for_protected(site: Site, forge: Forge) -> None:
         probe.push_handled(forge, protected, there[protected])
 
 
-def remote(site: Site) -> list[Step]:
+def remote(site: SetupSite) -> list[Step]:
     """Plan a remote for the repository, and git's credentials for it."""
     checkout, steps = site.checkout, []
     checkout.head()
@@ -190,7 +190,7 @@ def remote(site: Site) -> list[Step]:
     return steps
 
 
-def make_remote(site: Site) -> None:
+def make_remote(site: SetupSite) -> None:
     """Set the credentials, then add the remote, so that the remote is usable as soon as it exists."""
     checkout = site.checkout
     checkout.tell_password()
@@ -198,7 +198,7 @@ def make_remote(site: Site) -> None:
         checkout.add_remote()
 
 
-def branch(site: Site) -> list[Step]:
+def branch(site: SetupSite) -> list[Step]:
     """Plan the branch that is deployed, starting at what is checked out."""
     checkout, (first, _) = site.checkout, site.branches
     if not first:
@@ -214,7 +214,7 @@ def branch(site: Site) -> list[Step]:
     return [] if checkout.upstream(first) else [Step("set", f"branch {first}", "git push is to know where it goes")]
 
 
-def make_branch(site: Site) -> None:
+def make_branch(site: SetupSite) -> None:
     """Create the branch, switch to it, and set its remote for `git push`."""
     checkout, (first, _) = site.checkout, site.branches
     if first not in checkout.branches():
@@ -223,17 +223,17 @@ def make_branch(site: Site) -> None:
         checkout.follow(first, checkout.remote())
 
 
-def key(site: Site) -> list[Step]:
+def key(site: SetupSite) -> list[Step]:
     """Plan CI's own key, which can be revoked without touching a person's."""
     return of_actions.key_steps(site.call) if credentials.AGE_KEY in site.call.stack.ci.secrets else []
 
 
-def make_key(site: Site) -> None:
+def make_key(site: SetupSite) -> None:
     """Make CI's own key, and let it read the encrypted file."""
     of_actions.make_key(site.call)
 
 
-def runners(site: Site) -> list[Step]:
+def runners(site: SetupSite) -> list[Step]:
     """Plan registering and starting the runners in the Compose files."""
     if not described(site.call.root, site.call.stack):
         return []
@@ -249,17 +249,17 @@ def runners(site: Site) -> list[Step]:
     return steps or ([Step("start", "runners", "the secrets are new")] if site.renewed else [])
 
 
-def make_runners(site: Site) -> None:
+def make_runners(site: SetupSite) -> None:
     """Bring the runners up as `ci.runner.up` does."""
     site.warnings += bring_up(site.call, timeout=None).warnings
 
 
-def commit(site: Site) -> list[Step]:
+def commit(site: SetupSite) -> list[Step]:
     """Plan committing the encrypted file and its recipients, which the push has to include."""
     return [Step("commit", f"file {file}", "the pipeline reads it from the commit") for file in _uncommitted(site)]
 
 
-def _uncommitted(site: Site) -> list[str]:
+def _uncommitted(site: SetupSite) -> list[str]:
     _, store = opened(site.call.stack, site.call.root)
     if site.call.dry_run and any(one.kind in CHANGE_SECRETS for one in site.planned):
         return [str(store.file.relative_to(site.call.root)), ".sops.yaml"]
@@ -267,23 +267,23 @@ def _uncommitted(site: Site) -> list[str]:
     return site.checkout.changed(files)
 
 
-def make_commit(site: Site) -> None:
+def make_commit(site: SetupSite) -> None:
     """Commit these files, and nothing else."""
     site.checkout.commit(_uncommitted(site), "Give the pipeline a key and the runners their tokens")
 
 
-def actions_secrets(site: Site) -> list[Step]:
+def actions_secrets(site: SetupSite) -> list[Step]:
     """Plan putting the workflows' secrets; the server does not tell their values, so they are put each time."""
     names = site.call.stack.ci.secrets
     return [Step("put", f"secret {name}", "its value on the server is not told") for name in names]
 
 
-def put_secrets(site: Site) -> None:
+def put_secrets(site: SetupSite) -> None:
     """Put the secrets as `ci.secrets` does."""
     site.warnings += of_actions.secrets(site.call, check=False, new_key=False).warnings
 
 
-def protected_branch(site: Site) -> list[Step]:
+def protected_branch(site: SetupSite) -> list[Step]:
     """Plan the protected branch: it starts at the same commit, without a run, since nothing was released yet.
 
     Raises:
@@ -302,7 +302,7 @@ def protected_branch(site: Site) -> list[Step]:
     return steps
 
 
-def _require_ours(site: Site, heads: dict[str, str], branches: list[str]) -> None:
+def _require_ours(site: SetupSite, heads: dict[str, str], branches: list[str]) -> None:
     checkout = site.checkout
     others = [one for one in branches if not checkout.contains(checkout.remote(), heads[one])]
     if others:
@@ -314,7 +314,7 @@ def _require_ours(site: Site, heads: dict[str, str], branches: list[str]) -> Non
         )
 
 
-def make_protected_branch(site: Site) -> None:
+def make_protected_branch(site: SetupSite) -> None:
     """Push the protected branch with Actions off: else the push would at once release what nobody has tried."""
     forge, checkout, (_, protected) = site.forge, site.checkout, site.branches
     if protected and protected not in checkout.remote_heads(checkout.remote()):
@@ -332,12 +332,12 @@ def make_protected_branch(site: Site) -> None:
         forge.protect(protected)
 
 
-def labels(site: Site) -> list[Step]:
+def labels(site: SetupSite) -> list[Step]:
     """Plan a trial that shows whether runners really take jobs."""
     return [probe.step(asked(site))] if asked(site) else []
 
 
-def asked(site: Site) -> list[str]:
+def asked(site: SetupSite) -> list[str]:
     """Return the labels that the workflows ask for.
 
     Raises:
@@ -347,7 +347,7 @@ def asked(site: Site) -> list[str]:
     return sorted({label for one in read for job in one.jobs.values() for label in job.runs_on})
 
 
-def try_labels(site: Site) -> None:
+def try_labels(site: SetupSite) -> None:
     """Run two jobs for each label, with a pause between."""
     folder, remote = PurePosixPath(site.call.stack.ci.workflows), site.checkout.remote()
     probe.labels_taken(site.checkout, site.forge, remote, folder, asked(site))

@@ -23,7 +23,7 @@ from conche.process import Completed, run
 from conche.secret import Secret
 from conche.session import open_compose
 
-__all__ = ["PASSWORD", "Own", "place"]
+__all__ = ["PASSWORD", "OwnForge", "place"]
 
 FORGEJO = SERVERS[0]
 """Part of the image name of a service that is Forgejo itself."""
@@ -40,7 +40,7 @@ _SHOWN = re.compile(r"password is '(?P<password>.+)'")
 
 
 @dataclass(frozen=True)
-class Own:
+class OwnForge:
     """The Forgejo that is a service of this stack.
 
     Attributes:
@@ -52,7 +52,7 @@ class Own:
     address: str
 
     @classmethod
-    def find(cls, call: Invocation) -> Own | None:
+    def find(cls, call: Invocation) -> OwnForge | None:
         """Find the first Forgejo in the Compose files; None if there is none."""
         for environment, one in call.stack.environments.items():
             written = [body for file in one.compose for body in services(call.root / file).values()]
@@ -105,7 +105,7 @@ class Own:
         return run(argv, extra_env=self.compose.environment(), redact=self.compose.redact, timeout=120)
 
 
-def place(call: Invocation, own: Own | None) -> tuple[str, str]:
+def place(call: Invocation, own: OwnForge | None) -> tuple[str, str]:
     """Return the address of the server, and the OWNER/NAME that is wanted there, empty if nothing says it.
 
     Raises:

@@ -9,16 +9,16 @@ from conche.ci.forge.client import Client
 from conche.ci.forge.kept import kept
 from conche.ci.forge.where import given_token, reach
 from conche.ci.provision.checkout import Checkout
-from conche.ci.provision.server import Own, place
+from conche.ci.provision.server import OwnForge, place
 from conche.command import Invocation
 from conche.outcome import Step
 from conche.secret import Secret
 
-__all__ = ["Site"]
+__all__ = ["SetupSite"]
 
 
 @dataclass
-class Site:
+class SetupSite:
     """The server, the repository and the checkout.
 
     Attributes:
@@ -29,7 +29,7 @@ class Site:
     """
 
     call: Invocation
-    own: Own | None
+    own: OwnForge | None
     address: str
     repository: str
     planned: list[Step] = field(default_factory=list)
@@ -37,9 +37,9 @@ class Site:
     warnings: list[str] = field(default_factory=list)
 
     @classmethod
-    def look(cls, call: Invocation) -> Site:
+    def look(cls, call: Invocation) -> SetupSite:
         """Find the server and the repository's name."""
-        own = Own.find(call)
+        own = OwnForge.find(call)
         address, repository = place(call, own)
         return cls(call, own, address, repository)
 

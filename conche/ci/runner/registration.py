@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from conche.ci.forge import Forge
-from conche.ci.forge import Runner as Known
+from conche.ci.forge import Forge, ServerRunner
 from conche.ci.workflows.runners import Runner
 from conche.command import Invocation
 from conche.errors import NotFound
@@ -82,7 +81,7 @@ class Registrations:
             left += [words for one in others if (words := self._remove(one))]
         return left
 
-    def _seen(self, runner: Runner) -> tuple[Known | None, list[Known]]:
+    def _seen(self, runner: Runner) -> tuple[ServerRunner | None, list[ServerRunner]]:
         """Return our registration of a runner, and the others of its name.
 
         A registration made by the server's command does not count as ours: it may have both an owner and a repository.
@@ -93,7 +92,7 @@ class Registrations:
         ours = next((one for one in named if one.uuid == held), None)
         return ours, [one for one in named if one is not ours]
 
-    def _remove(self, one: Known) -> str:
+    def _remove(self, one: ServerRunner) -> str:
         try:
             self.forge.remove_runner(one)
         except NotFound:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from conche.ci.forge import Runner as Known
-from conche.ci.forge import connect
+from conche.ci.forge import ServerRunner, connect
 from conche.ci.runner.described import described
 from conche.ci.runner.registration import uuid_of
 from conche.ci.workflows.runners import Runner
@@ -45,7 +44,7 @@ def status(call: Invocation) -> Outcome:
     )
 
 
-def _known(call: Invocation) -> tuple[list[Known] | None, str]:
+def _known(call: Invocation) -> tuple[list[ServerRunner] | None, str]:
     """Return the runners that the server knows; None, with the reason, if it cannot be asked."""
     try:
         return connect(call).runners(), ""
@@ -53,7 +52,7 @@ def _known(call: Invocation) -> tuple[list[Known] | None, str]:
         return None, f"the server was not asked: {error.message}"
 
 
-def _there(runner: Runner, known: Sequence[Known], values: Mapping[str, Secret]) -> str:
+def _there(runner: Runner, known: Sequence[ServerRunner], values: Mapping[str, Secret]) -> str:
     """Say what the server reports of a runner: of the registration with its token, since two may share a name."""
     held = uuid_of(values.get(runner.secret))
     named = [one for one in known if one.name == runner.name]

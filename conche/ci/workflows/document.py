@@ -12,7 +12,7 @@ import yaml
 
 from conche.errors import Refused
 
-__all__ = ["Document", "Where", "WorkflowInvalid", "parse", "read_all", "read_each"]
+__all__ = ["Where", "WorkflowFile", "WorkflowInvalid", "parse", "read_all", "read_each"]
 
 Where = tuple[str | int, ...]
 """The path to a value: keys and positions from the top."""
@@ -27,7 +27,7 @@ class WorkflowInvalid(Refused):
 
 
 @dataclass(frozen=True)
-class Document:
+class WorkflowFile:
     """One workflow file.
 
     Attributes:
@@ -48,7 +48,7 @@ class Document:
         return self.lines.get(where, 1)
 
 
-def read_all(root: Path, folder: Path) -> list[Document]:
+def read_all(root: Path, folder: Path) -> list[WorkflowFile]:
     """Read every `*.yml` and `*.yaml` of a folder, by name.
 
     Raises:
@@ -61,7 +61,7 @@ def read_all(root: Path, folder: Path) -> list[Document]:
     return documents
 
 
-def read_each(root: Path, folder: Path) -> tuple[list[Document], dict[str, WorkflowInvalid]]:
+def read_each(root: Path, folder: Path) -> tuple[list[WorkflowFile], dict[str, WorkflowInvalid]]:
     """Read every `*.yml` and `*.yaml` of a folder; return the documents, and by file the errors of the unreadable ones.
 
     Raises:
@@ -85,7 +85,7 @@ def read_each(root: Path, folder: Path) -> tuple[list[Document], dict[str, Workf
     return documents, broken
 
 
-def _read(file: Path, name: str) -> Document:
+def _read(file: Path, name: str) -> WorkflowFile:
     try:
         return parse(file.read_text(encoding="utf-8"), name)
     except OSError as error:
@@ -94,7 +94,7 @@ def _read(file: Path, name: str) -> Document:
         raise WorkflowInvalid("workflow-invalid", f"{name}: byte {error.start} is not UTF-8.") from error
 
 
-def parse(text: str, name: str) -> Document:
+def parse(text: str, name: str) -> WorkflowFile:
     """Parse a workflow's text."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -104,7 +104,7 @@ def parse(text: str, name: str) -> Document:
         raise _syntax(error, name) from error
     except RecursionError:
         raise WorkflowInvalid("workflow-invalid", f"{name}: an alias stands inside its own anchor.") from None
-    return Document(name, text, content, lines)
+    return WorkflowFile(name, text, content, lines)
 
 
 def _syntax(error: yaml.YAMLError, name: str) -> WorkflowInvalid:

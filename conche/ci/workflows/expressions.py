@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from conche.ci.workflows.document import Document, Where
+from conche.ci.workflows.document import Where, WorkflowFile
 
 __all__ = ["CONTEXTS", "FUNCTIONS", "GITHUB", "Expression", "Name", "expressions", "may_run"]
 
@@ -98,7 +98,7 @@ def _holds(comparison: str, github: Mapping[str, str]) -> bool:
     return same if found["how"] == "==" else not same
 
 
-def expressions(document: Document, value: Any = None, where: Where = ()) -> Iterator[Expression]:
+def expressions(document: WorkflowFile, value: Any = None, where: Where = ()) -> Iterator[Expression]:
     """Yield every expression of a document: the contents of `${{ }}`, and each `if:` of a job or step."""
     value = document.content if where == () else value
     if isinstance(value, dict):

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from invoke import Collection, Task
     from invoke.parser import ParserContext
 
-__all__ = ["Call", "Reading", "reader"]
+__all__ = ["CommandLine", "TaskCall", "reader"]
 
 
 @dataclass(frozen=True)
-class Call:
+class TaskCall:
     """One task on a command line.
 
     Attributes:
@@ -33,14 +33,14 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Reading:
+class CommandLine:
     """A command line as Invoke parses it: the calls, or its parser's complaint."""
 
-    calls: tuple[Call, ...] = ()
+    calls: tuple[TaskCall, ...] = ()
     complaint: str = ""
 
 
-def reader(root: Path) -> Callable[[Sequence[str]], Reading]:
+def reader(root: Path) -> Callable[[Sequence[str]], CommandLine]:
     """Return a function that parses the arguments of `invoke`."""
     from invoke import Collection, FilesystemLoader, Program
     from invoke.exceptions import CollectionNotFound, ParseError
@@ -51,13 +51,13 @@ def reader(root: Path) -> Callable[[Sequence[str]], Reading]:
     try:
         module, _ = FilesystemLoader(start=str(root)).load()
     except CollectionNotFound:
-        return lambda _: Reading(complaint="there is no tasks.py here.")
+        return lambda _: CommandLine(complaint="there is no tasks.py here.")
     collection = Collection.from_module(module)
     # Invoke removes each option's help from the task while reading it, and these tasks may be read again.
     helps = [(task, dict(task.help)) for task in _tasks(collection)]
     initial = Program().initial_context
 
-    def read(argv: Sequence[str]) -> Reading:
+    def read(argv: Sequence[str]) -> CommandLine:
         with typed(argv):
             contexts = collection.to_contexts(ignore_unknown_help=True)
         for task, text in helps:
@@ -65,15 +65,15 @@ def reader(root: Path) -> Callable[[Sequence[str]], Reading]:
         try:
             parsed = Parser(contexts=contexts, initial=initial).parse_argv(list(argv))
         except ParseError as error:
-            return Reading(complaint=str(error))
-        return Reading(tuple(_call(context) for context in parsed if context.name))
+            return CommandLine(complaint=str(error))
+        return CommandLine(tuple(_call(context) for context in parsed if context.name))
 
     return read
 
 
-def _call(context: ParserContext) -> Call:
+def _call(context: ParserContext) -> TaskCall:
     given = frozenset(argument.name for argument in context.args.values() if argument.raw_value is not None)
-    return Call(str(context.name), context.as_kwargs, given)
+    return TaskCall(str(context.name), context.as_kwargs, given)
 
 
 def _tasks(collection: Collection) -> Iterator[Task[Any]]:

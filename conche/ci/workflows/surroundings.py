@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conche.ci.workflows.invoked import Reading
+from conche.ci.workflows.invoked import CommandLine
 from conche.ci.workflows.runners import runners
 from conche.stack import Stack
 
@@ -35,10 +35,10 @@ class Surroundings:
     branches: Mapping[str, str] = field(default_factory=dict)
     secrets: frozenset[str] = frozenset()
     sessions: frozenset[str] | None = None
-    read: Callable[[Sequence[str]], Reading] = lambda _: Reading()
+    read: Callable[[Sequence[str]], CommandLine] = lambda _: CommandLine()
 
 
-def surroundings(root: Path, stack: Stack, read: Callable[[Sequence[str]], Reading]) -> Surroundings:
+def surroundings(root: Path, stack: Stack, read: Callable[[Sequence[str]], CommandLine]) -> Surroundings:
     """Collect what the repository provides."""
     known = [name for runner in runners(root, stack) for name in runner.names]
     known += [label.partition(":")[0] for label in stack.ci.labels]

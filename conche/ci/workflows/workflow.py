@@ -8,17 +8,17 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from conche.ci.workflows.document import Document, Where, read_all
+from conche.ci.workflows.document import Where, WorkflowFile, read_all
 from conche.stack import Stack
 
-__all__ = ["SHELLS", "Job", "Step", "Workflow", "needed", "ordered", "parse", "workflows"]
+__all__ = ["SHELLS", "Job", "Workflow", "WorkflowStep", "needed", "ordered", "parse", "workflows"]
 
 SHELLS = ("bash", "sh")
 """Shells whose scripts are checked; the others have languages of their own."""
 
 
 @dataclass(frozen=True)
-class Step:
+class WorkflowStep:
     """One step of a job.
 
     Attributes:
@@ -54,19 +54,19 @@ class Job:
     condition: str = ""
     outputs: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
-    steps: tuple[Step, ...] = ()
+    steps: tuple[WorkflowStep, ...] = ()
     calls: str = ""
 
 
 @dataclass(frozen=True)
 class Workflow:
-    """One workflow file.
+    """What one workflow file says.
 
     Attributes:
         triggers: filters by event, such as {"push": {"branches": ["main"]}}.
     """
 
-    document: Document
+    document: WorkflowFile
     name: str
     triggers: Mapping[str, Mapping[str, Any]]
     jobs: Mapping[str, Job]
@@ -82,7 +82,7 @@ def workflows(root: Path, stack: Stack) -> list[Workflow]:
     return [parse(document) for document in read_all(root, stack.ci.workflows)]
 
 
-def parse(document: Document) -> Workflow:
+def parse(document: WorkflowFile) -> Workflow:
     """Return the workflow in a document."""
     content = _mapping(document.content)
     shell = _default_shell(content)
@@ -151,10 +151,10 @@ def _job(name: str, said: Mapping[str, Any], shell: str) -> Job:
     )
 
 
-def _step(said: Mapping[str, Any], where: Where, shell: str) -> Step:
+def _step(said: Mapping[str, Any], where: Where, shell: str) -> WorkflowStep:
     # `shell` may be a path with options, such as `/bin/bash -e {0}`.
     program = (_text(said.get("shell")) or shell or "bash").split(maxsplit=1)[:1]
-    return Step(
+    return WorkflowStep(
         where=where,
         id=_text(said.get("id")),
         name=_text(said.get("name")),
