@@ -68,9 +68,13 @@ NOTHING = Takes()
 NAMED = Takes((Lock.ENVIRONMENT,), "the one it is about")
 EVERY = Takes((Lock.ENVIRONMENT,), "all of them")
 TOUCHED = Takes(
-    (Lock.ENVIRONMENT, Lock.TARGET), "those in which it pauses or stops containers, reads what is stopped, or restores"
+    (Lock.ENVIRONMENT, Lock.TARGET, Lock.SECRETS),
+    "those in which it pauses or stops containers, reads what is stopped, or restores",
 )
-LEFT = Takes((Lock.ENVIRONMENT, Lock.TARGET), "those in which a killed backup command has left something to settle")
+LEFT = Takes(
+    (Lock.ENVIRONMENT, Lock.TARGET, Lock.SECRETS),
+    "those in which a killed backup command has left something to settle",
+)
 SECRETS = Takes((Lock.SECRETS,))
 
 TAKEN: Mapping[str, Takes] = {

@@ -49,7 +49,7 @@ def test_the_reference_shows_the_table() -> None:
 
     for takes in set(TAKEN.values()):
         names = ", ".join(f"`{name}`" for name, taken in TAKEN.items() if taken == takes)
-        others = " ".join(f"the {one}" for one in takes.locks if one is not Lock.ENVIRONMENT)
+        others = ", ".join(f"the {one}" for one in takes.locks if one is not Lock.ENVIRONMENT)
         assert f"| {names} | {takes.environments or 'none'} | {others or 'nothing'} |" in rows
 
 
@@ -77,7 +77,7 @@ def test_no_two_commands_can_wait_for_each_other() -> None:
     taken = [sequence for takes in set(TAKEN.values()) for sequence in sequences(takes)]
 
     assert [pair for pair in itertools.product(taken, taken) if can_wait_for_each_other(*pair)] == []
-    assert ["dev", "prod", "backup target"] in taken
+    assert ["dev", "prod", "backup target", "secrets file"] in taken
 
 
 def test_another_order_would_be_seen() -> None:

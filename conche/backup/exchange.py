@@ -123,8 +123,11 @@ class Pair:
     def back(self) -> None:
         """Take the exchange back, if it was done."""
         aside = Path(self.live + ".exchanged")
-        if os.path.lexists(aside) and not os.path.lexists(self.staged):
-            os.replace(aside, self.staged)
+        if os.path.lexists(aside):  # the three renames of `exchange` were interrupted
+            if os.path.lexists(self.staged) and not os.path.lexists(self.live):
+                os.replace(self.staged, self.live)
+            if not os.path.lexists(self.staged):
+                os.replace(aside, self.staged)
         if not self._done() or (self.base and Path(self.base).lstat().st_ino != self.base_inode):
             return
         if self.fresh:
@@ -134,7 +137,11 @@ class Pair:
         sync_folder(Path(self.live).parent)
 
     def _done(self) -> bool:
-        return os.path.lexists(self.live) and os.lstat(self.live).st_ino == self.inode
+        if os.path.lexists(self.live) and os.lstat(self.live).st_ino == self.inode:
+            return True
+        # What was exchanged may have been written anew since; then what was there before is where it was staged.
+        exchanges = not (self.fresh or self.base)
+        return exchanges and os.path.lexists(self.staged) and os.lstat(self.staged).st_ino != self.inode
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from conche.backup.drivers.keyring import KEY
 from conche.backup.exchange import Journal
 from conche.backup.legacy import described
 from conche.backup.list import list_
-from conche.backup.locks import environments_of, locked
+from conche.backup.locks import PATIENCE, environments_of, locked
 from conche.backup.manifest import ComponentRecord, human_size
 from conche.backup.online import Given
 from conche.backup.site import Site, open_site
@@ -25,6 +25,7 @@ from conche.command import Invocation
 from conche.errors import CheckFailed, ConcheError, NotFound, NotRestored, Refused, Restored, Told, did_you_mean
 from conche.outcome import Outcome, Plan, Step, Table
 from conche.process import signals_deferred
+from conche.vault.values import files_locked
 
 __all__ = ["Wishes", "restore"]
 
@@ -74,7 +75,12 @@ def restore(call: Invocation, name: str | None, wishes: Wishes) -> Outcome:
         call.output.confirm(f"{', '.join(records)} will be replaced by {found.name}.", option="--force")
     _require_key(found, sources)
     try:
-        with locked(call, site, f"invoke backup.restore {found.name}", _touched(site, sources)):
+        purpose = f"invoke backup.restore {found.name}"
+        exchanged = [site.root / place for one in sources for place in places(one)]
+        with (
+            locked(call, site, purpose, _touched(site, sources)),
+            files_locked(call.stack, site.root, exchanged, purpose, call.patience(PATIENCE)),
+        ):
             return _in_place(site, found, sources, blind=wishes.blind)
     except OSError as error:
         raise unwritable(site.own, error) from error

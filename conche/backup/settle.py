@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from conche.backup import holding, running, settling
 from conche.backup.exchange import JOURNAL, Journal
-from conche.backup.locks import locked
+from conche.backup.locks import PATIENCE, locked
 from conche.backup.site import Site, open_site
 from conche.command import Invocation
-from conche.errors import ConcheError, NotRestored
+from conche.errors import ConcheError, Locked, NotRestored
 from conche.outcome import Outcome, Plan, Step
 
 __all__ = ["settle"]
@@ -31,7 +31,7 @@ def settle(call: Invocation, *, as_it_is: bool) -> Outcome:
                 raise waiting[0]
             journal = Journal.read(site.own)
             if journal is not None:
-                _taken_back(site, journal)
+                _taken_back(site, journal, call.patience(PATIENCE))
             lines = ["Settled." if plan else "There is nothing to settle."]
             return Outcome(value={"kept": []}, changed=bool(plan), plan=plan, lines=lines)
         holding.give_up(site)
@@ -75,9 +75,12 @@ def _left(site: Site) -> tuple[list[str], list[str]]:
     return (settling.give_up(site, journal), []) if journal is not None else ([], [])
 
 
-def _taken_back(site: Site, journal: Journal) -> None:
+def _taken_back(site: Site, journal: Journal, wait: float) -> None:
     try:
-        settling.undo(site, journal, wait=True)
+        with settling.excluded(site, journal, wait):
+            settling.undo(site, journal, wait=True)
+    except Locked:
+        raise
     except (ConcheError, OSError) as error:
         raise NotRestored(
             "restore-not-taken-back",

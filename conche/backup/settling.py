@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,11 +21,13 @@ from conche.backup.manifest import ComponentRecord, Omission
 from conche.backup.site import Site
 from conche.engine import volumes
 from conche.engine.connection import Engine
-from conche.errors import ConcheError, Refused, Unreachable
+from conche.errors import ConcheError, Locked, Refused, Unreachable
 from conche.process import signals_deferred
+from conche.vault.values import files_locked
 
 __all__ = [
     "SETTLE",
+    "excluded",
     "forget",
     "give_up",
     "give_up_unknown",
@@ -69,19 +72,28 @@ def _tried(site: Site, journal: Journal) -> Journal | None:
     """Try to settle a journal; return None if that worked, else the journal with the reason."""
     site.say("a killed restore is " + ("finished" if journal.done else "taken back"))
     try:
-        undo(site, journal, wait=False)
+        with excluded(site, journal):
+            undo(site, journal, wait=False)
     except (ConcheError, OSError) as error:
         journal.stuck = error.message if isinstance(error, ConcheError) else str(error)
-        # A silent engine may answer a moment later, and nothing has changed: the next command tries again.
-        if not isinstance(error, Unreachable):
+        # A silent engine may answer a moment later, and somebody at the secrets end: the next command tries again.
+        if not isinstance(error, Unreachable | Locked):
             with contextlib.suppress(OSError):
                 journal.write(site.own)
         return journal
     return None
 
 
+def excluded(site: Site, journal: Journal, wait: float | None = None) -> AbstractContextManager[None]:
+    """Exclude changes of the encrypted files that a restore has exchanged, while it is taken back."""
+    places = [Path(one.live) for one in journal.pairs]
+    return files_locked(site.stack, site.root, places, "taking back a restore", wait)
+
+
 def undo(site: Site, journal: Journal, *, wait: bool) -> None:
     """Take a restore back, or finish it if it is final, and start what was stopped; can be repeated.
+
+    The caller has locked what is exchanged.
 
     Args:
         wait: wait until what was started works; a program that has to load its old data is waited for in any case.

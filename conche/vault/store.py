@@ -150,7 +150,7 @@ class Store:
     def create(self, values: Mapping[str, Secret], recipients: tuple[str, ...], key: Key, *, replace: bool) -> None:
         """Create the file, overwriting an existing one only with `replace`."""
         _check_names(values)
-        with lock(self.file.name, "creating it", folder=self._lock_folder(), wait=WAIT):
+        with self.locked("creating it"):
             if self.file.exists() and not replace:
                 raise Refused(
                     "secrets-file-exists",
@@ -179,6 +179,16 @@ class Store:
         """Decrypt other bytes of the same file, which `examined` has found to be intact."""
         return sops.decrypt(content, keys.require(self.root), self.file.name, found.paths)
 
+    @contextlib.contextmanager
+    def locked(self, purpose: str, wait: float = WAIT) -> Iterator[None]:
+        """Exclude every other change of the file for this block.
+
+        Raises:
+            Locked: another change does not end in time.
+        """
+        with lock(self.file.name, purpose, folder=self._lock_folder(), wait=wait):
+            yield
+
     @property
     def _called(self) -> dict[Path_, str]:
         return {path: name for name, path in self.places.items()}
@@ -191,7 +201,7 @@ class Store:
 
     @contextlib.contextmanager
     def _held(self, purpose: str, moving: Collection[str] = ()) -> Iterator[tuple[EncryptedFile, Key]]:
-        with lock(self.file.name, purpose, folder=self._lock_folder(), wait=WAIT):
+        with self.locked(purpose):
             self._sweep()
             yield self._required(moving)
 

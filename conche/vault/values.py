@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import secrets as random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ __all__ = [
     "PLACEHOLDERS",
     "called",
     "demonstrates",
+    "files_locked",
     "for_environment",
     "how_to_declare",
     "make",
@@ -64,6 +66,25 @@ def open_store(stack: Stack, root: Path) -> Store:
 
     stores = [Store(root, root / file, _places(stack.secrets, file)) for file in stack.secrets.all_files]
     return next((one for one in stores[1:] and stores if _opens(one)), stores[0])
+
+
+@contextmanager
+def files_locked(
+    stack: Stack, root: Path, places: Iterable[Path], purpose: str, wait: float | None = None
+) -> Iterator[None]:
+    """Exclude changes of the encrypted files that are at or below one of these paths, for this block.
+
+    Raises:
+        Locked: a change does not end in time.
+    """
+    from conche.vault.store import WAIT, Store
+
+    wanted, files = set(places), stack.secrets.all_files if stack.secrets else ()
+    touched = {file.name: root / file for file in files if wanted & {root / file, *(root / file).parents}}
+    with ExitStack() as held:
+        for name in sorted(touched):
+            held.enter_context(Store(root, touched[name]).locked(purpose, WAIT if wait is None else wait))
+        yield
 
 
 def _places(section: Secrets, file: Path) -> dict[str, tuple[str, ...]]:

@@ -10,6 +10,7 @@ import pytest
 
 from conche.backup.exchange import JOURNAL, Journal, Pair
 from conche.backup.holding import NOTE
+from conche.vault.store import Store
 from tests.backup.checkouts import Checkout
 
 NUMBER = "20261127T020000000000"
@@ -182,3 +183,20 @@ def test_with_a_damaged_journal_everything_can_be_left_and_nothing_is_lost(damag
     assert kept[1].read_bytes() == before[f".backup/{JOURNAL}"]
     assert (again.returncode, "There is nothing to settle" in again.stdout) == (0, True)
     assert sorted(before.values()) == sorted(files(damaged.folder).values())
+
+
+@pytest.mark.process
+def test_a_restore_of_the_encrypted_file_waits_for_who_changes_it(tmp_path: Path) -> None:
+    made = Checkout.create(tmp_path)
+    made.create_backup()
+    before = (made.folder / "secrets.enc.yaml").read_bytes()
+    held = Store(made.folder, made.folder / "secrets.enc.yaml").locked("invoke secrets.edit")
+
+    with held:
+        words = ("backup.restore", "latest", "--force", "--lock-wait", "0", "--component")
+        refused, done = made.invoke(*words, "secrets"), made.invoke(*words, "models")
+
+    assert (refused.returncode, "secrets.enc.yaml is locked by" in refused.stderr) == (7, True), refused.stderr
+    assert "invoke secrets.edit" in refused.stderr
+    assert done.returncode == 0, done.stderr
+    assert (made.folder / "secrets.enc.yaml").read_bytes() == before
