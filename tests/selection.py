@@ -17,8 +17,11 @@ import pytest
 from tests.isolation import IN_CI
 from tests.reach import reached
 
-WITHOUT_ROOT = bool(os.environ.get("CONCHE_TEST_WITHOUT_ROOT"))
-"""Whether the tests are run as an ordinary user on purpose (tests/surroundings.py)."""
+MAY_LACK = frozenset({"root", "IPv6", "systemd-analyze"})
+"""What a machine that runs tests may be without on purpose, as the reason of a skip names it."""
+
+WITHOUT = frozenset(os.environ.get("CONCHE_TEST_WITHOUT", "").split())
+"""What this one is without: an ordinary user lacks root, a runner's container IPv6 as well."""
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -47,6 +50,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark every test, then leave out what was not asked for."""
+    if WITHOUT - MAY_LACK:
+        raise pytest.UsageError(f"CONCHE_TEST_WITHOUT takes {', '.join(sorted(MAY_LACK))}, not {', '.join(WITHOUT)}")
     for item in items:
         _mark(item)
     _keep(config, items, _in_share(config.getoption("--share")))
@@ -84,12 +89,12 @@ def _keep(config: pytest.Config, items: list[pytest.Item], wanted: Any) -> None:
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn skips into failures in CI: what a test needs is installed, or the test fails and names it.
 
-    A run as an ordinary user on purpose may lack root: other runs have it.
+    What a run is without on purpose (`WITHOUT`), other runs have.
     """
     report = yield
     if report.skipped and IN_CI and not hasattr(report, "wasxfail"):
         reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
-        if not (WITHOUT_ROOT and re.search(r"\broot\b", reason)):
+        if not any(re.search(rf"\b{re.escape(one)}\b", reason) for one in WITHOUT):
             report.outcome = "failed"
             report.longrepr = f"CI skips nothing. {reason}"
     return report

@@ -235,7 +235,7 @@ def _environment(wanted: Surrounding, folder: Path) -> dict[str, str]:
     if wanted.git:
         (folder / "home/.gitconfig").write_text(wanted.git, "utf-8")
     if wanted.user not in ("", "root"):
-        changes["CONCHE_TEST_WITHOUT_ROOT"] = "1"
+        changes["CONCHE_TEST_WITHOUT"] = "root"
     merged = {**os.environ, **changes}
     made = {name: value.format(folder=folder) if name in changes else value for name, value in merged.items() if value}
     Path(made["TMPDIR"]).mkdir(exist_ok=True)

@@ -72,6 +72,18 @@ def test_a_skipped_test_is_red_in_ci_and_says_what_is_missing(tmp_path: Path) ->
     assert "restic is not installed" in said
 
 
+def test_what_a_machine_lacks_on_purpose_is_skipped_in_ci_too(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
+    (tmp_path / "test_skips.py").write_text("import pytest\n\n\ndef test_skips():\n    pytest.skip('needs IPv6')\n")
+
+    lacks, _ = run(tmp_path, CI="true", CONCHE_TEST_WITHOUT="root IPv6", PYTHONPATH=str(ROOT))
+    has, _ = run(tmp_path, CI="true", CONCHE_TEST_WITHOUT="root", PYTHONPATH=str(ROOT))
+    unknown, said = run(tmp_path, CI="true", CONCHE_TEST_WITHOUT="restic", PYTHONPATH=str(ROOT))
+
+    assert (lacks, has, unknown) == (0, 1, 4)
+    assert "CONCHE_TEST_WITHOUT takes IPv6, root, systemd-analyze, not restic" in said
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="to mount a small disk takes root")
 def test_a_full_disk_for_temporary_files_is_said(tmp_path: Path) -> None:
     small = tmp_path / "small"

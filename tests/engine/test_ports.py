@@ -41,6 +41,15 @@ def listening(address: str, port: int, kind: int = socket.SOCK_STREAM) -> socket
     return server
 
 
+def has_ipv6() -> bool:
+    """Whether this machine answers on ::1, which a container's network of its own usually does not."""
+    try:
+        listening("::1", 0).close()
+    except OSError:
+        return False
+    return True
+
+
 ME = f"(pid {os.getpid()})"
 
 
@@ -55,6 +64,8 @@ ME = f"(pid {os.getpid()})"
     ],
 )
 def test_a_process_takes_what_the_kernel_gave_it(kind: int, address: str, taken: list[str], free: list[str]) -> None:
+    if ":" in address and not has_ipv6():
+        pytest.skip("needs IPv6")
     number, protocol = free_port(), "tcp" if kind == socket.SOCK_STREAM else "udp"
     with listening(address, number, kind):
         said = {one: holder(Engine(), Port(one, number, protocol), ()) for one in (*taken, *free)}
