@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from conche.ci.act import credentials
 from conche.ci.forge import Forge, connect
@@ -59,7 +60,8 @@ def _put(call: Invocation, *, new_key: bool) -> Outcome:
     if call.dry_run:
         return Outcome(plan=plan)
     if new_key:
-        make_key(call)
+        for line in make_key(call):
+            call.output.say(line)
     values = credentials.values(call, names)
     absent = [name for name in names if name not in values]
     if absent:
@@ -108,7 +110,7 @@ def key_steps(call: Invocation) -> list[Step]:
     return made + added
 
 
-def make_key(call: Invocation) -> None:
+def make_key(call: Invocation) -> Sequence[str]:
     """Make CI's own key, and let it read the encrypted file.
 
     The key file comes first, so that a command interrupted between the two finishes when it is run again.
@@ -120,8 +122,7 @@ def make_key(call: Invocation) -> None:
         write_atomic(file, f"# public key: {public}\n{identity.reveal()}\n".encode(), mode=0o600)
     key = credentials.ci_key(call.root)
     assert key is not None
-    for line in add(call, key.public[0]).lines:
-        call.output.say(line)
+    return add(call, key.public[0]).lines
 
 
 def _own_key(call: Invocation) -> list[str]:

@@ -27,7 +27,8 @@ def test_the_git_environment_is_the_documented_one() -> None:
     assert set(alone) == {"registry", "forgejo"}
     assert {int(port["target"]): port["published"] for port in forgejo["ports"]} == {3000: "3000", 2222: "2222"}
     assert set(rendered("runners", "tailnet")["services"]) == {
-        "registry", "forgejo", "gitea-runner-dev", "gitea-runner-prod", "gitea-runner-tests", "tailscale",
+        "registry", "forgejo", "gitea-runner-dev", "gitea-runner-prod", "gitea-runner-toolkit", "gitea-runner-tests",
+        "tailscale",
     }  # fmt: skip
 
 
@@ -41,7 +42,7 @@ def test_images_are_pinned_and_everything_has_a_healthcheck() -> None:
 
 
 @pytest.mark.process
-def test_only_the_runners_that_deploy_have_the_engine() -> None:
+def test_the_runner_of_pull_requests_has_no_engine() -> None:
     services = rendered("runners")["services"]
     sockets = {
         name for name, one in services.items()
@@ -49,7 +50,7 @@ def test_only_the_runners_that_deploy_have_the_engine() -> None:
     }  # fmt: skip
     tests = services["gitea-runner-tests"]
 
-    assert sockets == {"gitea-runner-dev", "gitea-runner-prod"}
+    assert sockets == {"gitea-runner-dev", "gitea-runner-prod", "gitea-runner-toolkit"}
     assert list(tests["networks"]) == ["runner-tests"]
     assert {name for name, one in services.items() if "runner-tests" in (one.get("networks") or {})} == {
         "gitea-runner-tests",

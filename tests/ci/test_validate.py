@@ -137,6 +137,7 @@ def test_the_runners_carry_the_documented_labels_with_a_scheme() -> None:
     assert {name: runner.names for name, runner in carried.items()} == {
         "gitea-runner-dev": ("dev",),
         "gitea-runner-prod": ("prod",),
+        "gitea-runner-toolkit": ("toolkit",),
         "gitea-runner-tests": ("ubuntu-latest", "ubuntu-22.04"),
     }
     assert [label for runner in carried.values() for label in runner.labels if not label.endswith(":host")] == []

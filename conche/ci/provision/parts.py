@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -74,12 +75,18 @@ def make_secrets(site: SetupSite) -> None:
     """Make the file if needed, then replace placeholders in it with their usual values."""
     section, store = opened(site.call.stack, site.call.root)
     if not store.file.exists() or demonstrates(store, section):
-        for line in init(site.call, generate=True).lines:
-            site.call.output.say(line)
+        _say(site, init(site.call, generate=True).lines)
     usual = _usual(site)
     if usual:
         store.change("ci.setup", lambda _: Change(put=usual))
     site.renewed = True
+
+
+def _say(site: SetupSite, lines: Iterable[str]) -> None:
+    """Tell what another task has to say, without the next command of its own, which is a later part of this one."""
+    for line in lines:
+        if not line.startswith("Next: "):
+            site.call.output.say(line)
 
 
 def token(site: SetupSite) -> list[Step]:
@@ -230,7 +237,7 @@ def key(site: SetupSite) -> list[Step]:
 
 def make_key(site: SetupSite) -> None:
     """Make CI's own key, and let it read the encrypted file."""
-    of_actions.make_key(site.call)
+    _say(site, of_actions.make_key(site.call))
 
 
 def runners(site: SetupSite) -> list[Step]:
@@ -290,16 +297,15 @@ def protected_branch(site: SetupSite) -> list[Step]:
         Refused: the repository on the server has commits that are not part of what is checked out.
     """
     first, protected = site.branches
+    push = Step("push", f"branch {protected}", "it starts at the same commit, without a run of its own")
+    protect = Step("protect", f"branch {protected}", "what is released comes by a pull request")
     if site.token is None or not site.checkout.remote() or not site.forge.exists():
-        return [Step("push", f"branch {protected}", "it starts at the same commit")] if protected else []
+        return [push, protect] if protected else []
     heads = site.checkout.remote_heads(site.checkout.remote())
     _require_ours(site, heads, [one for one in (first, protected) if one in heads])
-    steps = []
-    if protected and protected not in heads:
-        steps.append(Step("push", f"branch {protected}", "it starts at the same commit, without a run of its own"))
-    if protected and protected not in site.forge.protected():
-        steps.append(Step("protect", f"branch {protected}", "what is released comes by a pull request"))
-    return steps
+    if not protected:
+        return []
+    return [push] * (protected not in heads) + [protect] * (protected not in site.forge.protected())
 
 
 def _require_ours(site: SetupSite, heads: dict[str, str], branches: list[str]) -> None:
