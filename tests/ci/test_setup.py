@@ -149,11 +149,19 @@ def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(checkout: Checkout,
 
     assert [f"{step.action} {step.kind}" for step in plan or ()] == [
         "keep file", "create repository", "add remote", "set git's", "create branch", "create key", "add recipient",
-        "commit file", "commit file", "put secret", "push branch", "try branch",
+        "commit file", "commit file", "put secret", "push branch", "protect branch", "try branch",
     ]  # fmt: skip
     assert [line for line in forge.asked if not line.startswith("GET")] == []
     assert (checkout.git("rev-parse", "HEAD").stdout, checkout.git("remote").stdout) == (before, "origin\n")
     assert not (checkout.folder / FILE).exists()
+
+
+def test_what_is_shown_is_what_is_done(checkout: Checkout, forge: FakeForge) -> None:
+    shown = setup(call(checkout, dry_run=True)).plan
+
+    done = setup(call(checkout)).plan
+
+    assert [(step.action, step.kind) for step in done or ()] == [(step.action, step.kind) for step in shown or ()]
 
 
 def test_a_second_run_repeats_only_what_the_server_does_not_tell(checkout: Checkout, forge: FakeForge) -> None:
