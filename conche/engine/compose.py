@@ -67,6 +67,8 @@ class Service:
         completes: another service waits for it to finish.
         tries: whether a second container may run beside it, for a trial.
         shares: services whose network, processes, memory or volumes it shares.
+        follows: services with which it is restarted: by `restart: true` of `depends_on`, which Compose adds by itself
+            where it is in their network, processes or memory.
         replicas: the number of containers wanted; None if the service was derived from its containers alone.
     """
 
@@ -84,6 +86,7 @@ class Service:
     completes: bool = False
     tries: bool = True
     shares: tuple[str, ...] = ()
+    follows: tuple[str, ...] = ()
     replicas: int | None = None
 
 
@@ -378,5 +381,6 @@ def _service(name: str, body: Mapping[str, Any], rendered: Mapping[str, Any]) ->
         ends=healthcheck is None and not str(body.get("restart", "no")).startswith(("always", "unless-stopped")),
         tries=not (body.get("network_mode") or shares(body)),
         shares=shares(body),
+        follows=tuple(sorted(n for n, how in needs.items() if how.get("restart"))),
         replicas=replicas_of(body),
     )

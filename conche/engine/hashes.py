@@ -20,6 +20,7 @@ __all__ = [
     "UP_WHOLE",
     "asked_of",
     "depend",
+    "joins",
     "leaves_others",
     "resolved",
     "shares",
@@ -59,10 +60,14 @@ Both steps are one child process, so that killing the caller cannot come between
 
 def shares(body: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the services whose network, processes, memory or volumes a service shares."""
-    modes = (str(body.get(key) or "") for key in NAMESPACES)
-    named = [mode.removeprefix(SERVICE) for mode in modes if mode.startswith(SERVICE)]
     sources = (source.split(":")[0] for source in body.get("volumes_from") or [])
-    return tuple(dict.fromkeys([*named, *(source for source in sources if source != "container")]))
+    return tuple(dict.fromkeys([*joins(body), *(source for source in sources if source != "container")]))
+
+
+def joins(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the services in whose network, processes or memory a service is."""
+    modes = (str(body.get(key) or "") for key in NAMESPACES)
+    return tuple(dict.fromkeys(mode.removeprefix(SERVICE) for mode in modes if mode.startswith(SERVICE)))
 
 
 def depend(rendered: Mapping[str, Any]) -> bool:

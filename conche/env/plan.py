@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from conche.engine import kept
 from conche.engine.compose import Service
@@ -11,7 +11,10 @@ from conche.engine.health import falls_over
 from conche.env.observe import Observed
 from conche.outcome import Plan, Step
 
-__all__ = ["drift", "plan_down", "plan_up", "works"]
+__all__ = ["drift", "followed", "plan_down", "plan_up", "works"]
+
+ANEW = ("start", "restart", "recreate")
+"""Actions after which a service that was there has started anew."""
 
 
 def plan_up(seen: Observed, *, build: bool = False, only: str | None = None, stale: Collection[str] = ()) -> Plan:
@@ -34,7 +37,21 @@ def plan_up(seen: Observed, *, build: bool = False, only: str | None = None, sta
     service_steps = _service_steps(seen, services, fresh, stale)
     if any(step.action in ("recreate", "create") for step in service_steps):
         service_steps += _service_steps(seen, _sharing(seen, services), fresh, stale)
-    return Plan((*steps, *image_steps, *service_steps))
+    return Plan((*steps, *image_steps, *followed(seen, service_steps)))
+
+
+def followed(seen: Observed, steps: Iterable[Step]) -> list[Step]:
+    """Return steps on services with a restart of each that runs and follows one that starts anew.
+
+    What is in another's network has none after a restart of that one alone, and nobody notices.
+    """
+    planned = {step.name: step for step in steps}
+    for name, service in seen.configuration.services.items():
+        anew = [one for one in service.follows if one in planned and planned[one].action in ANEW]
+        idle = name not in planned or planned[name].action == "await"
+        if anew and idle and any(one.state == "running" for one in seen.of(name)):
+            planned[name] = Step("restart", f"service {name}", f"follows {anew[0]}, which starts anew")
+    return list(planned.values())
 
 
 def _sharing(seen: Observed, services: Mapping[str, Service]) -> dict[str, Service]:

@@ -144,11 +144,11 @@ def _template() -> Checkout:
 
 
 def tree(folder: Path, *, without: tuple[str, ...] = ()) -> dict[str, str]:
-    """Every file, folder and link below a folder, with mode and content, to compare."""
+    """Every file, folder and link below a folder, with mode and content, to compare; locks tell who has held them."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if any(name == one or name.startswith(f"{one}/") for one in without):
+        if any(name == one or name.startswith(f"{one}/") for one in without) or path.match(".sops/*.lock"):
             continue
         mode = stat.S_IMODE(path.lstat().st_mode)
         if path.is_symlink():

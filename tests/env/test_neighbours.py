@@ -6,6 +6,8 @@ up, is started again by the engine, and takes a key once.
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from conche.engine.connection import Engine
@@ -141,3 +143,36 @@ def test_what_needs_the_sidecar_falls_with_it(beside: SmallStack, engine: Engine
 
     assert (failed.returncode, set(working(beside, engine))) == (3, {"web", "db"}), failed.stderr
     assert "not up: inside, which needs side" in failed.stderr
+
+
+def test_what_is_in_the_network_of_the_sidecar_stays_in_it_when_that_restarts(
+    beside: SmallStack, engine: Engine
+) -> None:
+    """As with `docker compose restart`; a restart of the sidecar alone would leave the other without a network."""
+    key(beside, "good")
+    beside.replace(
+        "compose/dev.yaml",
+        "services:\n",
+        "services:\n  inside:\n    image: python:3.11-slim-bookworm\n    command: [sleep, infinity]\n"
+        "    init: true\n    stop_grace_period: 1s\n    network_mode: service:side\n",
+    )
+    beside.up()
+
+    def routes(service: str) -> str:
+        (one,) = (found.id for found in beside.containers(engine) if found.service == service)
+        argv = ["docker", "exec", one, "cat", "/proc/net/route"]
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+    restarted = beside.json("env.restart", "--service", "side")
+    there = routes("inside")
+    (side,) = (found for found in beside.containers(engine) if found.service == "side")
+    engine.client.api.stop(side.id, timeout=1)
+    started = beside.json("env.up")
+
+    follows = ("restart", "service inside", "follows side, which starts anew")
+    assert [(one["action"], one["subject"]) for one in restarted["plan"]] == [
+        ("restart", "service side"), ("restart", "service inside"),
+    ]  # fmt: skip
+    assert follows in [(one["action"], one["subject"], one["cause"]) for one in started["plan"]]
+    assert there == routes("inside") == routes("side")
+    assert len(there.splitlines()) > 1

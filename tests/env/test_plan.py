@@ -204,6 +204,34 @@ def test_what_shares_with_a_service_that_is_made_anew_is_made_anew_too(changed: 
     assert is_well(seen) is not bool(changed)
 
 
+@pytest.mark.parametrize(
+    ("state", "health", "planned"),
+    [
+        ("running", "healthy", []),
+        ("running", "unhealthy", [("restart", "db"), ("restart", "web"), ("restart", "third")]),
+        ("exited", "none", [("start", "db"), ("restart", "web"), ("restart", "third")]),
+        ("running", "starting", [("await", "db")]),
+    ],
+)
+def test_what_follows_a_service_is_restarted_once_that_starts_anew(
+    state: str, health: str, planned: list[tuple[str, str]]
+) -> None:
+    web, third = replace(WEB, follows=("db",)), replace(DB, name="third", follows=("web",))
+    down = replace(third, name="down")
+    seen = replace(
+        UP,
+        configuration=Configuration("p", {"db": DB, "web": web, "third": third, "down": down}, (), ()),
+        containers=(
+            container("db", state=state, health=health), container("web"), container("third", config_hash="hash-db"),
+            container("down", config_hash="hash-db", state="exited"),
+        ),
+    )  # fmt: skip
+
+    found = [(step.action, step.name) for step in plan_up(seen) if step.name != "down"]
+
+    assert found == planned
+
+
 def test_an_update_of_what_others_share_makes_those_anew_too_and_no_others() -> None:
     sidecar, third = replace(WEB, shares=("db",)), replace(WEB, name="third", hashes=frozenset({"new"}))
     seen = replace(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from conche.engine.compose import Configuration
+from conche.engine.hashes import joins
 from conche.env.rollout.swarm_keys import uncarried
 from conche.errors import Refused
 from conche.stack import Deploy
@@ -98,6 +99,9 @@ def _beside(body: Mapping[str, Any], name: str, configuration: Configuration) ->
     if body.get("network_mode"):
         yield f"{name} has a network_mode: the edge could not reach it by name"
     service = configuration.services[name]
+    for other, said in configuration.rendered["services"].items():
+        if name in joins(said):
+            yield f"{other} is in the network, processes or memory of {name}: it would stay in the old release's"
     if service.healthcheck is None:
         yield f"{name} has no healthcheck: nobody would know whether a new release works"
     if service.replicas == 0:

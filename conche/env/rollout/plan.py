@@ -74,7 +74,8 @@ def changes(
     # Contents of which a release has kept no fingerprint cannot be compared.
     before = {key: had for key, had in current.contents.items() if key in wanted.contents} if current else {}
     other = frozenset(key for key, had in before.items() if wanted.contents[key] != had)
-    found = _with_what_they_share([_named(one, altered, configuration, other) for one in found], configuration)
+    idle = {one.service for one in containers if one.state != "running"}
+    found = _with_what_they_share([_named(one, altered, configuration, other) for one in found], configuration, idle)
     if any(change.strategy != "keep" for change in found) and deploy.serves is not None:
         # A release is one thing: whatever changes, what the edge serves carries its id.
         found = [
@@ -100,8 +101,12 @@ def _named(
     return replace(change, cause=f"{CHANGED}: {names}") if names else change
 
 
-def _with_what_they_share(found: Sequence[Change], configuration: Configuration) -> list[Change]:
-    """Make anew, too, what uses the network, processes, memory or volumes of a service that is made anew."""
+def _with_what_they_share(found: Sequence[Change], configuration: Configuration, idle: Collection[str]) -> list[Change]:
+    """Make anew, too, what uses the network, processes, memory or volumes of a service that is made or starts anew.
+
+    Args:
+        idle: services with a container that does not run.
+    """
     anew: dict[str, Change] = {}
     for change in found:
         service = configuration.services[change.service]
@@ -109,7 +114,9 @@ def _with_what_they_share(found: Sequence[Change], configuration: Configuration)
         if shared and change.strategy in ("keep", "start"):
             cause = f"shares what {shared[0]} has, which is made anew"
             anew[change.service] = Change(change.service, "recreate", cause, _downtime(service))
-        elif change.strategy in ("recreate", "replace", "create"):
+        elif change.strategy in ("recreate", "replace", "create") or (
+            change.strategy == "start" and change.service in idle
+        ):
             anew[change.service] = change
     return [anew.get(change.service, change) for change in found]
 

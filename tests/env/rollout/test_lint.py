@@ -57,6 +57,14 @@ def test_good_files_are_not_complained_of(tmp_path: Path) -> None:
         (changed("web", healthcheck=None), "web has no healthcheck"),
         (changed("web", healthcheck=None, restart="no"), "web is a one-shot"),
         (changed("web", networks=None, network_mode="host"), "web has a network_mode"),
+        (
+            {**GOOD, "vpn": {"image": "x", "network_mode": "service:web"}},
+            "vpn is in the network, processes or memory of web",
+        ),
+        (
+            {**GOOD, "shell": {"image": "x", "pid": "service:web"}},
+            "shell is in the network, processes or memory of web",
+        ),
         (changed("web", networks=["out"]), "edge and web share no network"),
         (changed("web", read_only=True, secrets=["key"]), "web is read_only and takes secrets"),
         (changed("edge", ports=None), "edge publishes no port"),

@@ -59,6 +59,14 @@ def test_what_is_as_it_was_is_kept_and_there_are_no_steps() -> None:
     assert plan_release("r2", found, BEHIND, "r1", {}).steps == ()
 
 
+@pytest.mark.parametrize(("state", "strategy"), [("exited", "recreate"), ("running", "keep")])
+def test_what_shares_with_a_service_that_starts_anew_is_made_anew(state: str, strategy: str) -> None:
+    shared = configuration(service("store", STORE), service("web", WEB), service("edge", EDGE, shares=("store",)))
+    found = (container("store", state=state), container("web"), container("edge"))
+
+    assert strategies(changes(shared, found, record(1), record(2), BEHIND, (WEB,), forced=False))["edge"] == strategy
+
+
 def test_only_what_the_edge_serves_is_forced() -> None:
     found = changes(ALL, RUNNING, record(1), record(2), BEHIND, (WEB,), forced=True)
 
