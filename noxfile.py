@@ -133,16 +133,12 @@ def _part_of_commit() -> str:
 @nox.session
 def app(session: nox.Session) -> None:
     """The application's own tests, in an environment from its own lock file."""
-    folder = Path(session.cache_dir).absolute() / "app"
-    python = str(folder / "bin" / "python")
-    lock = APP / "requirements-test.lock"
-    stamp = folder / "made-from"
-    if not stamp.is_file() or stamp.read_bytes() != lock.read_bytes():
-        session.run("python", "-m", "venv", "--clear", str(folder))
-        session.run(python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock), external=True)
-        stamp.write_bytes(lock.read_bytes())
+    folder = "" if os.environ.get("CONCHE_ENVIRONMENTS") else str(Path(session.cache_dir).absolute() / "app")
+    argv = ["scripts/bootstrap", "--lock", str(APP / "requirements-test.lock")]
+    environment = {**os.environ, "CONCHE_VENV": folder}
+    made = subprocess.run(argv, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
     with session.chdir(APP):
-        session.run(python, "-m", "pytest", *session.posargs, external=True)
+        session.run(f"{made}/bin/python", "-m", "pytest", *session.posargs, external=True)
 
 
 @nox.session

@@ -148,6 +148,7 @@ def _environment(folder: Path, root: Path) -> dict[str, str]:
         # Share locks, downloads and engine with everything else on this machine.
         "XDG_STATE_HOME": os.environ.get("XDG_STATE_HOME", str(state)),
         "PIP_CACHE_DIR": os.environ.get("PIP_CACHE_DIR", str(Path.home() / ".cache" / "pip")),
+        "CONCHE_ENVIRONMENTS": str(Path.home() / ".cache" / "conche" / "environments"),
         "DOCKER_CONFIG": os.environ.get("DOCKER_CONFIG", str(Path.home() / ".docker")),
     }
 
