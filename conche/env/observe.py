@@ -45,6 +45,7 @@ class Observed:
         optional: services of inactive profiles that have containers all the same.
         astray: what its users are answered, if it is not the release's answer; empty if all is well.
         unread: why its files could not be read, if only the engine could be asked.
+        oneoff: containers that `docker compose run` has made; only env.status looks for them.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Observed:
     unregistered: frozenset[str] = frozenset()
     optional: frozenset[str] = frozenset()
     unread: str = ""
+    oneoff: tuple[Container, ...] = ()
 
     def same_image(self, one: str, other: str) -> bool:
         """Return whether two image ids have the same content."""

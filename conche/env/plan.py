@@ -11,7 +11,7 @@ from conche.engine.health import falls_over
 from conche.env.observe import Observed
 from conche.outcome import Plan, Step
 
-__all__ = ["drift", "followed", "plan_down", "plan_up", "works"]
+__all__ = ["drift", "followed", "plan_down", "plan_up", "since", "works"]
 
 ANEW = ("start", "restart", "recreate")
 """Actions after which a service that was there has started anew."""
@@ -80,12 +80,12 @@ def plan_down(
         for name in sorted({c.service for c in seen.containers} & known.keys())
     ]
     steps += [
-        Step("remove", f"container {one.name}", f"its service {one.service} is in no Compose file{_since(one)}")
+        Step("remove", f"container {one.name}", f"its service {one.service} is in no Compose file{since(one)}")
         for one in seen.containers
         if one.service not in known
     ]
     steps += [
-        Step("remove", f"container {one.name}", f"made by docker compose run of {one.service}{_since(one)}")
+        Step("remove", f"container {one.name}", f"made by docker compose run of {one.service}{since(one)}")
         for one in strays
     ]
     steps += [Step("remove", f"network {name}", "nothing of the environment is in it") for name in networks]
@@ -119,10 +119,10 @@ def _leftover_steps(seen: Observed) -> list[Step]:
 
 
 def _left_over(one: Container) -> Step:
-    return Step("remove", f"container {one.name}", f"left over from {_whence(one)}{_since(one)}")
+    return Step("remove", f"container {one.name}", f"left over from {_whence(one)}{since(one)}")
 
 
-def _since(one: Container) -> str:
+def since(one: Container) -> str:
     """Say since when a container that will be removed has been running: somebody may be at work in it."""
     running = one.state in ("running", "paused", "restarting") and one.started_at is not None
     return f", {one.state} since {one.started_at:%Y-%m-%d %H:%M:%S} UTC" if running else ""

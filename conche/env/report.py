@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from conche.engine.containers import Container
 from conche.engine.health import falls_over
 from conche.env.observe import Observed
-from conche.env.plan import drift, works
+from conche.env.plan import drift, since, works
 from conche.outcome import Table
 from conche.stack import Environment
 from conche.supply.reference import short
@@ -37,6 +37,7 @@ def as_json(seen: Observed, environment: Environment) -> dict[str, object]:
         + [_absent(name, differences) for name in _missing(seen)],
         "missing_networks": list(seen.missing_networks),
         "leftovers": [container.name for container in seen.leftovers],
+        "oneoff": [container.name for container in seen.oneoff],
         "release": seen.release or None,
         "changed_since_release": list(seen.changed),
         "interrupted": seen.interrupted or None,
@@ -58,7 +59,7 @@ def table(seen: Observed) -> Table:
 
 
 def remarks(seen: Observed) -> list[str]:
-    """Return remarks on a release: wrong answers, changed files, leftovers, an interruption."""
+    """Return remarks: wrong answers, changed files, leftovers, an interruption, what was made by hand."""
     name = seen.name
     said = [f"{seen.interrupted} was interrupted. Next: invoke env.recover --env {name}"] if seen.interrupted else []
     if seen.unread:
@@ -69,6 +70,10 @@ def remarks(seen: Observed) -> list[str]:
         names = ", ".join(container.name for container in seen.leftovers)
         said.append(f"left over from earlier releases: {names}. Next: invoke env.recover --env {name}")
     said += strays(seen)
+    said += [
+        f"{one.name} was made by docker compose run of {one.service}{since(one)}. Next: docker rm --force {one.name}"
+        for one in seen.oneoff
+    ]
     if seen.changed:
         said.append(f"changed since {seen.release}: {', '.join(seen.changed)}. Next: invoke env.deploy --env {name}")
     return said

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from conche.command import Invocation
-from conche.engine import state
+from conche.engine import containers, state
 from conche.env import report
 from conche.env.observe import Observed, glance, observe
 from conche.env.rollout.swarm_view import SwarmObserved, look_at_swarm
@@ -57,8 +57,11 @@ def _look(call: Invocation, name: str) -> Observed | SwarmObserved | ConcheError
         if call.stack.environments[name].swarm:
             return look_at_swarm(call, name, compose)
         released = look_at_release(call, name, compose) if state.kept(compose.engine, compose.project) else None
-        return released or glance(call.stack, name, compose) or observe(call.stack, name, compose)
+        found = released or glance(call.stack, name, compose) or observe(call.stack, name, compose)
+        return replace(found, oneoff=containers.one_off(compose.engine, compose.project))
     except ConcheError as error:
         if isinstance(error, Refused) and is_unreadable(call, name, error):
-            return replace(observe(call.stack, name, open_unread(call, name)), unread=described(error))
+            unread = open_unread(call, name)
+            oneoff = containers.one_off(unread.engine, unread.project)
+            return replace(observe(call.stack, name, unread), unread=described(error), oneoff=oneoff)
         return error

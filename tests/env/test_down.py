@@ -28,11 +28,12 @@ def test_the_plan_names_what_is_no_service_and_since_when_it_runs(small: SmallSt
     (once,) = containers.one_off(engine, small.project)
     (old,) = [one for one in small.containers(engine) if one.service == "old"]
 
+    status = small.json("env.status", "--env", "dev")["value"][0]
     planned = small.json("env.down", "--dry-run")["plan"]
     there = [one.id for one in containers.one_off(engine, small.project)]
     done = small.json("env.down")
 
-    assert there == [once.id]
+    assert (there, status["oneoff"]) == ([once.id], [once.name])
     assert [(step["action"], step["subject"], step["cause"]) for step in planned] == [
         ("stop", "service web", "asked for"),
         ("remove", f"container {old.name}", f"its service old is in no Compose file, {running(old)}"),

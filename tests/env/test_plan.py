@@ -137,6 +137,19 @@ def test_what_was_taken_out_of_the_files_is_named_with_the_command_that_removes_
     assert strays(replace(seen, optional=frozenset({"old"}))) == []
 
 
+def test_what_compose_run_has_made_is_named_and_no_fault() -> None:
+    once = container("web", name="p-web-run-1", state="running", started_at=datetime(2026, 1, 2, tzinfo=UTC))
+    seen = replace(UP, oneoff=(once, replace(once, name="p-web-run-2", state="exited")))
+
+    running, exited = remarks(seen)
+    made = "was made by docker compose run of web"
+    assert running == (
+        f"p-web-run-1 {made}, running since 2026-01-02 00:00:00 UTC. Next: docker rm --force p-web-run-1"
+    )
+    assert exited == f"p-web-run-2 {made}. Next: docker rm --force p-web-run-2"
+    assert (is_well(seen), drift(seen), steps(plan_up(seen))) == (True, {}, [])
+
+
 def test_down_stops_every_service_and_deletes_only_what_it_is_given() -> None:
     assert [(str(step), step.destroys) for step in plan_down(UP, ("kept",))] == [
         ("stop service db", False),
