@@ -251,7 +251,7 @@ def test_dispatch_starts_the_workflow_and_a_dry_run_does_not(stack: SmallStack, 
 
     document = ask(stack, *words)
 
-    assert document["value"]["url"] == f"{forge.address}/team/app/actions/runs/9"
+    assert document["value"]["url"] == f"{forge.address}/team/app/actions/runs/8"
     assert forge.dispatched[0]["inputs"] == {"to": "dev", "why": "a=b"}
 
 

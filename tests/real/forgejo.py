@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +57,7 @@ def road(walk: Walk) -> None:
         done = json.loads(walk.timed("ci.setup", "--json"))["value"]
         here = Pushed(walk, done["server"], done["repository"], done["remote"], done["branch"])
         here.nothing_of("main")
+        here.as_the_contract_says()
         first = here.deployed("from the first push to deployed")
         second = here.pull_request()
         here.bad_release(second)
@@ -76,11 +78,16 @@ class Pushed:
     remote: str
     branch: str
 
+    @property
+    def _token(self) -> str:
+        return (self.walk.folder / ".sops/forge-token").read_text(encoding="utf-8").splitlines()[1]
+
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """What the documentation leaves to the server's pages, by its API and with the token that was kept."""
-        token = (self.walk.folder / ".sops/forge-token").read_text(encoding="utf-8").splitlines()[1]
         address = f"{self.server}/api/v1/repos/{self.repository}{path}"
-        answer = httpx.request(method, address, json=body, headers={"Authorization": f"token {token}"}, timeout=60)
+        answer = httpx.request(
+            method, address, json=body, headers={"Authorization": f"token {self._token}"}, timeout=60
+        )
         if not answer.is_success:
             raise Failed(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
         return answer.json() if answer.content else None
@@ -90,6 +97,13 @@ class Pushed:
         started = [run for run in self.ask("GET", "/actions/runs")["workflow_runs"] if run["prettyref"] == branch]
         if started:
             raise Failed(f"ci.setup has started runs of {branch}: {[run['index_in_repo'] for run in started]}")
+
+    def as_the_contract_says(self) -> None:
+        """The suite that the stand-in is held to, in repositories of its own."""
+        suite = (sys.executable, "-m", "pytest", "-q", "-n0", "tests/contract/test_forge.py", "-k", "real")
+        with self.walk.step("the contract suite of the forge"):
+            variables = {"CONCHE_TEST_FORGE": self.server, "CONCHE_TEST_FORGE_TOKEN": self._token}
+            self.walk.run(*suite, variables=variables)
 
     def deployed(self, name: str, *, fails: bool = False) -> str:
         """Push what is committed and wait for its run; the commit, which then serves unless it was to fail."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 from conche.testing.forge.git import branches, make
-from conche.testing.forge.state import PROFILES, FakeForge, FakeRun, version_of
+from conche.testing.forge.state import PROFILES, FakeForge, FakeJob, FakeRun, version_of
 
 __all__ = ["Calls", "Sends"]
 
@@ -101,7 +101,7 @@ class Calls:
         visible = not self.gitea and query.get("visible") == ["true"]
         listed = [one for one in self.forge.runners if visible or one["name"] not in self.forge.of_the_server]
         if self.gitea:
-            entries = [{**one, "labels": [{"name": label} for label in one["labels"]]} for one in listed]
+            entries = [{**one, "labels": [{"name": label} for label in one["labels"] or ()]} for one in listed]
             self.send(200, {"runners": entries, "total_count": len(entries)})
         else:
             self.send(200, listed)
@@ -110,7 +110,7 @@ class Calls:
         """Register a runner; the same name again makes another. It has no labels until it connects and reports them."""
         number = max((int(one["id"]) for one in self.forge.runners), default=0) + 1
         runner = {
-            "id": number, "uuid": str(uuid.uuid4()), "name": body["name"], "status": "offline", "labels": [],
+            "id": number, "uuid": str(uuid.uuid4()), "name": body["name"], "status": "offline", "labels": None,
             "owner_id": 0, "repo_id": 1,
         }  # fmt: skip
         self.forge.runners.append(runner)
@@ -227,13 +227,22 @@ class Calls:
             self.send(lacks, {"message": "workflow not found" if self.gitea else ""})
             return
         self.forge.dispatched.append({"workflow": given["workflow"], **body})
-        page = f"{self.forge.address}/{self.forge.repository}/actions/runs/9"
+        run = self._dispatched(given["workflow"], body["ref"].removeprefix("refs/heads/"))
+        page = f"{self.forge.address}/{self.forge.repository}/actions/runs/{run.number}"
         if self.gitea and query.get("return_run_details") == ["true"] and version_of(self.forge.profile) >= 1.26:
-            self.send(200, {"workflow_run_id": 90, "html_url": page})
+            self.send(200, {"workflow_run_id": run.id, "html_url": page})
         elif not self.gitea and body.get("return_run_info") and version_of(self.forge.profile) >= 11:
-            self.send(201, {"id": 90, "run_number": 9, "jobs": ["one"]})
+            self.send(201, {"id": run.id, "run_number": run.number, "jobs": [job.name for job in run.jobs]})
         else:
             self.send(204, {})
+
+    def _dispatched(self, workflow: str, branch: str) -> FakeRun:
+        """Make the run of a dispatch, which no runner takes."""
+        number = max((run.number for run in self.forge.runs), default=0) + 1
+        jobs = [FakeJob(100 * number, "one", ["waiting"])]
+        run = FakeRun(1000 + number, number, jobs, branch=branch, workflow=workflow, event="workflow_dispatch")
+        self.forge.runs.append(run)
+        return run
 
     def _branches(self) -> set[str]:
         return self.forge.refs | set(branches(self.forge))

@@ -111,7 +111,7 @@ def _taken(forge: FakeForge, label: str) -> bool:
     """
     for runner in forge.runners:
         asleep = runner.get("owner_id") and runner.get("repo_id") and runner.get("taken")
-        if label in runner["labels"] and runner["status"] != "offline" and not asleep:
+        if label in (runner["labels"] or ()) and runner["status"] != "offline" and not asleep:
             runner["taken"] = True
             return True
     return False
