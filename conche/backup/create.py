@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +38,7 @@ __all__ = ["Wishes", "create", "in_order"]
 RESERVE = 8 << 20
 """Bytes that must stay free beside a backup."""
 
-NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @dataclass(frozen=True)
@@ -232,10 +232,10 @@ def _refuse_nothing(records: dict[str, ComponentRecord]) -> None:
 
 def _linked(folder: Path, records: dict[str, ComponentRecord], previous: list[Found]) -> tuple[list[str], int]:
     """Replace files that an earlier backup also has by hard links; return warnings and the number of bytes saved."""
-    wanted = {one.sha256: one for record in records.values() for one in record.artifacts if one.size}
+    made = [one for record in records.values() for one in record.artifacts if one.size]
     warnings, saved = [], 0
-    for path, twin in _twins(wanted, previous):
-        ours = folder / path.path
+    for one, twin in _twins(made, previous):
+        ours = folder / one.path
         # The earlier file may have rotted: then keep the new one, and report the old one.
         if not filecmp.cmp(ours, twin, shallow=False):
             warnings.append(f"{twin} is damaged; run: invoke backup.verify --all")
@@ -244,24 +244,34 @@ def _linked(folder: Path, records: dict[str, ComponentRecord], previous: list[Fo
         try:
             os.link(twin, aside)
         except OSError as error:
+            if error.errno == errno.EMLINK:  # it has as many names as the file system allows
+                continue
             if error.errno not in NO_LINKS:
                 raise
             return [*warnings, "this file system has no hard links: what did not change is stored again"], saved
         os.replace(aside, ours)
-        saved += path.size
+        saved += one.size
     return warnings, saved
 
 
-def _twins(wanted: dict[str, Artifact], previous: list[Found]) -> Iterator[tuple[Artifact, Path]]:
-    """Yield each artifact that one of the last three backups also has, with its file there."""
-    seen: set[str] = set()
-    for one in previous[:3]:
-        for artifact in one.manifest.artifacts() if one.manifest else ():
-            ours = wanted.get(artifact.sha256)
-            file = one.folder / artifact.path
-            if ours and ours.sha256 not in seen and ours.size == artifact.size and file.is_file():
-                seen.add(ours.sha256)
-                yield ours, file
+def _twins(made: Iterable[Artifact], previous: Iterable[Found]) -> Iterator[tuple[Artifact, Path]]:
+    """Yield each artifact that an earlier backup also has, with its file there: of the same name, or another's.
+
+    Every backup counts: a component may have been missing from any number of them.
+    """
+    left = list(made)
+    for one in previous:
+        there = list(one.manifest.artifacts()) if one.manifest else []
+        named, alike = {twin.path: twin for twin in there}, {twin.sha256: twin for twin in there}
+        kept, left = left, []
+        for ours in kept:
+            twin = named.get(ours.path)
+            if twin is None or twin.sha256 != ours.sha256:
+                twin = alike.get(ours.sha256)
+            if twin is not None and twin.size == ours.size and (one.folder / twin.path).is_file():
+                yield ours, one.folder / twin.path
+            else:
+                left.append(ours)
 
 
 def _described(site: Site, kind: Kind, name: str, begun: datetime, records: dict[str, ComponentRecord]) -> Manifest:

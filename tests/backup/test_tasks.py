@@ -143,6 +143,19 @@ def test_what_did_not_change_is_a_hard_link(checkout: Checkout) -> None:
     assert checkout.invoke("backup.verify", "--deep").returncode == 0
 
 
+def test_equal_files_and_what_was_missing_for_days_are_hard_links_too(checkout: Checkout) -> None:
+    checkout.write("models/copy.pkl", "model one")
+    first = checkout.create_backup()
+    (checkout.folder / "models").rename(checkout.folder / "away")
+    degraded = [checkout.invoke("backup.create") for _ in range(4)]
+    (checkout.folder / "away").rename(checkout.folder / "models")
+    last = checkout.create_backup()
+
+    assert [done.returncode for done in degraded] == [3, 3, 3, 3]
+    for name in ("models/prophet_1.pkl", "models/copy.pkl"):
+        assert (last / name).samefile(first / name)
+
+
 def test_a_rotten_file_is_not_linked_to(checkout: Checkout) -> None:
     first = checkout.create_backup()
     rotten = first / "models/prophet_1.pkl"
