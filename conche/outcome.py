@@ -6,12 +6,117 @@ A plan is a value. The same plan is the dry run, the table, the JSON and what te
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from enum import StrEnum
 
-__all__ = ["Json", "Outcome", "Plan", "Step", "Table"]
+__all__ = ["Action", "Json", "Kind", "Outcome", "Plan", "Step", "Table"]
 
 Json = object
 """Anything `json.dumps` takes; `Secret` and dataclasses are handled by the module that prints."""
+
+
+class Action(StrEnum):
+    """What a step does; the glossary says what each means."""
+
+    ADD = "add"
+    AWAIT = "await"
+    BUILD = "build"
+    CANCEL = "cancel"
+    COLLECT = "collect"
+    COMMIT = "commit"
+    COPY = "copy"
+    CREATE = "create"
+    DECLARE = "declare"
+    DELETE = "delete"
+    DRAIN = "drain"
+    DUMP = "dump"
+    EXCHANGE = "exchange"
+    FETCH = "fetch"
+    FINISH = "finish"
+    FREEZE = "freeze"
+    INSTALL = "install"
+    KEEP = "keep"
+    LOAD = "load"
+    PLACE = "place"
+    PROBE = "probe"
+    PROTECT = "protect"
+    PROVIDE = "provide"
+    PULL = "pull"
+    PUSH = "push"
+    PUT = "put"
+    RECORD = "record"
+    RECREATE = "recreate"
+    REGISTER = "register"
+    REMOVE = "remove"
+    REPLACE = "replace"
+    RESTART = "restart"
+    RESTORE = "restore"
+    RETURN = "return"
+    REVERT = "revert"
+    ROTATE = "rotate"
+    ROTATE_VALUE = "rotate-value"
+    RUN = "run"
+    SCALE = "scale"
+    SEND = "send"
+    SET = "set"
+    SETTLE = "settle"
+    START = "start"
+    STOP = "stop"
+    STORE = "store"
+    SWEEP = "sweep"
+    SWITCH = "switch"
+    TAG = "tag"
+    THAW = "thaw"
+    TRY = "try"
+    UNINSTALL = "uninstall"
+    UNPACK = "unpack"
+    UNPAUSE = "unpause"
+    UNSET = "unset"
+    UPDATE = "update"
+    VERIFY = "verify"
+    WATCH = "watch"
+    WRITE = "write"
+
+
+class Kind(StrEnum):
+    """The kind of thing to which a step does it."""
+
+    ACTIONS = "actions"
+    BACKUP = "backup"
+    BRANCH = "branch"
+    BUCKET = "bucket"
+    COMPONENT = "component"
+    CONFIGURATION = "configuration"
+    CONTAINER = "container"
+    EDGE = "edge"
+    ENVIRONMENT = "environment"
+    FILE = "file"
+    GIT_CREDENTIALS = "git's credentials"
+    IMAGE = "image"
+    JOB = "job"
+    JOURNAL = "journal"
+    KEY = "key"
+    LOGIN = "login"
+    NETWORK = "network"
+    NOTE = "note"
+    PORT = "port"
+    RECIPIENT = "recipient"
+    REGISTRY = "registry"
+    RELEASE = "release"
+    RELEASE_COMMAND = "release-command"
+    REMOTE = "remote"
+    REPOSITORY = "repository"
+    RUN = "run"
+    RUNNER = "runner"
+    RUNNERS = "runners"
+    SCHEDULE = "schedule"
+    SECRET = "secret"  # noqa: S105 - a kind, not a value
+    SECRETS = "secrets"
+    SERVICE = "service"
+    STACK = "stack"
+    TIMER = "timer"
+    VOLUME = "volume"
+    WORKFLOW = "workflow"
 
 
 @dataclass(frozen=True)
@@ -19,31 +124,36 @@ class Step:
     """One thing a command does.
 
     Attributes:
-        action: a verb of the glossary, for example `build`.
-        subject: what it is done to, for example `image localhost:5000/chocolate-factory:develop`.
+        name: which one of its kind, for example `localhost:5000/chocolate-factory:develop`; empty if there is only one.
         cause: why, for example `no such image on the engine`.
         undo: how it is taken back when a later step fails; empty if that is not needed.
         destroys: whether it deletes data.
     """
 
-    action: str
-    subject: str
+    action: Action
+    kind: Kind
+    name: str
     cause: str
     undo: str = ""
     destroys: bool = False
 
     @property
-    def kind(self) -> str:
-        """The first word of the subject: network, image, service, volume, container."""
-        return self.subject.partition(" ")[0]
-
-    @property
-    def name(self) -> str:
-        """The subject without its first word."""
-        return self.subject.partition(" ")[2]
+    def subject(self) -> str:
+        """What it is done to, for example `image localhost:5000/chocolate-factory:develop`."""
+        return f"{self.kind} {self.name}" if self.name else str(self.kind)
 
     def __str__(self) -> str:
         return f"{self.action} {self.subject}"
+
+    def as_json(self) -> dict[str, object]:
+        """Return what the JSON document says of it."""
+        return {
+            "action": self.action.value,
+            "subject": self.subject,
+            "cause": self.cause,
+            "undo": self.undo,
+            "destroys": self.destroys,
+        }
 
 
 @dataclass(frozen=True)
@@ -59,8 +169,8 @@ class Plan:
         return len(self.steps)
 
     def as_json(self) -> list[dict[str, object]]:
-        """Return one object per step, with the fields of `Step`."""
-        return [asdict(step) for step in self.steps]
+        """Return one object for each step."""
+        return [step.as_json() for step in self.steps]
 
 
 @dataclass(frozen=True)

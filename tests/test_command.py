@@ -35,7 +35,7 @@ from invoke import Collection
 
 from conche import errors
 from conche.command import command
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.process import run
 
 
@@ -58,7 +58,8 @@ def clean_up_(call) -> Outcome:
     """Remove everything."""
     if not call.dry_run and not call.yes:
         call.output.confirm("Remove everything?")
-    return Outcome({"yes": call.yes}, changed=not call.dry_run, plan=Plan((Step("remove", "all", "asked for"),)))
+    step = Step(Action.REMOVE, Kind.VOLUME, "data", "asked for")
+    return Outcome({"yes": call.yes}, changed=not call.dry_run, plan=Plan((step,)))
 
 
 @command(changes=True)

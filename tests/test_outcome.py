@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
+from tests.stacks import ROOT
 
-BUILD = Step("build", "image app", "no such image", undo="remove the image")
-REMOVE = Step("remove", "volume data", "asked for", destroys=True)
+BUILD = Step(Action.BUILD, Kind.IMAGE, "app", "no such image", undo="remove the image")
+REMOVE = Step(Action.REMOVE, Kind.VOLUME, "data", "asked for", destroys=True)
 
 
 def test_a_plan_is_its_steps_in_order() -> None:
@@ -20,6 +22,17 @@ def test_a_plan_is_its_steps_in_order() -> None:
         2,
         ["build image app", "remove volume data"],
     )
+
+
+def test_what_there_is_one_of_has_no_name() -> None:
+    assert str(Step(Action.RUN, Kind.RELEASE_COMMAND, "", "asked for")) == "run release-command"
+
+
+def test_the_glossary_explains_every_action() -> None:
+    verbs, actions = (ROOT / "docs/glossary.md").read_text().partition("## Verbs")[2].split("## Actions")
+    words = [set(re.findall(r"[\w-]+", " ".join(re.findall(r"^\|([^|]*)\|", part, re.M)))) for part in (verbs, actions)]
+
+    assert set(Action) - words[0] <= words[1] - {"action", "---"} <= set(Action)
 
 
 def test_plans_with_equal_steps_are_equal() -> None:

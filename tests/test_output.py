@@ -18,12 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conche.errors import Locked, Partial, Refused
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.output import Output
 from conche.secret import Secret
 
 CANARY = "canary-5$\"é'"
-PLAN = Plan((Step("build", "image app", "no such image"), Step("remove", "volume data", "asked for", destroys=True)))
+PLAN = Plan(
+    (
+        Step(Action.BUILD, Kind.IMAGE, "app", "no such image"),
+        Step(Action.REMOVE, Kind.VOLUME, "data", "asked for", destroys=True),
+    )
+)
 COLOUR = re.compile(r"\x1b\[[0-9;]*[34][0-7]m")
 TABLE = Table(("service", "state"), (("web", "running"), ("db", "unhealthy")))
 
@@ -93,7 +98,7 @@ def at_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 def test_the_document_of_an_outcome_has_all_its_parts(as_json: Streams) -> None:
     as_json.output.outcome(
         Outcome(
-            {"path": Path("/a"), "steps": PLAN.steps[:1]},
+            {"path": Path("/a"), "table": TABLE},
             changed=True,
             plan=PLAN,
             tables=[TABLE],
@@ -107,7 +112,10 @@ def test_the_document_of_an_outcome_has_all_its_parts(as_json: Streams) -> None:
         "schema": "conche/1",
         "command": "env.up",
         "changed": True,
-        "value": {"path": "/a", "steps": PLAN.as_json()[:1]},
+        "value": {
+            "path": "/a",
+            "table": {"columns": ["service", "state"], "rows": [["web", "running"], ["db", "unhealthy"]], "title": ""},
+        },
         "plan": PLAN.as_json(),
         "warnings": ["slow"],
     }
@@ -252,7 +260,7 @@ def test_words_of_a_table_are_no_markup(plain: Streams) -> None:
 def everything_with(secret: str) -> list[Callable[[Output], None]]:
     outcome = Outcome(
         {"deep": [secret], secret: 1, "typed": Secret(secret)},
-        plan=Plan((Step("set", secret, secret),)),
+        plan=Plan((Step(Action.SET, Kind.SECRET, secret, secret),)),
         tables=[Table((secret,), ((secret,),), title=secret)],
         lines=[secret],
         warnings=[secret],

@@ -27,9 +27,9 @@ from conche.backup.verify import check
 from conche.command import Invocation
 from conche.errors import CheckFailed, ConcheError, NotFound, Refused, Restored, did_you_mean
 from conche.files import write_atomic
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.process import run
-from conche.stack import KINDS, Component, Kind
+from conche.stack import KINDS, BackupKind, Component
 from conche.vault import keys
 from conche.version import version
 
@@ -77,14 +77,16 @@ def create(call: Invocation, kind: str, wishes: Wishes) -> Outcome:
         return outcome
 
 
-def _locked(call: Invocation, site: Site, kind: Kind, wishes: Wishes, plan: Plan) -> Outcome:
+def _locked(call: Invocation, site: Site, kind: BackupKind, wishes: Wishes, plan: Plan) -> Outcome:
     needs, purpose = resting(site), f"invoke backup.create {kind}"
     wait, patience = max(wishes.wait, call.patience(0.0)), call.patience(site.section.lock_wait)
     with locked(call, site, purpose, needs.all, wait=wait, patience=patience, lost=needs.lost) as environments:
         return _created(site, kind, wishes, plan, needs, environments)
 
 
-def _created(site: Site, kind: Kind, wishes: Wishes, plan: Plan, needs: Needs, environments: Environments) -> Outcome:
+def _created(
+    site: Site, kind: BackupKind, wishes: Wishes, plan: Plan, needs: Needs, environments: Environments
+) -> Outcome:
     previous = site.target.backups()
     now = datetime.now(UTC)
     told = history((one.name, one.manifest) for one in previous if one.manifest and not is_future(one.created, now))
@@ -134,7 +136,7 @@ def _require_known(site: Site, names: Sequence[str]) -> None:
             )
 
 
-def _ways_out(kind: Kind, records: dict[str, ComponentRecord], told: History) -> Iterator[str]:
+def _ways_out(kind: BackupKind, records: dict[str, ComponentRecord], told: History) -> Iterator[str]:
     """Return what to type if a component was made smaller on purpose."""
     lost = [
         name
@@ -146,7 +148,7 @@ def _ways_out(kind: Kind, records: dict[str, ComponentRecord], told: History) ->
         yield f"  invoke backup.create {kind} " + " ".join(f"--accept-smaller {name}" for name in lost)
 
 
-def _kind(word: str) -> Kind:
+def _kind(word: str) -> BackupKind:
     for kind in KINDS:
         if kind == word:
             return kind
@@ -157,13 +159,13 @@ def _kind(word: str) -> Kind:
     )
 
 
-def _plan(site: Site, kind: Kind) -> Plan:
+def _plan(site: Site, kind: BackupKind) -> Plan:
     name = name_of(site.stack.name, kind, datetime.now(UTC))
     steps = [
-        Step("dump", f"component {name}", f"driver {component.driver}")
+        Step(Action.DUMP, Kind.COMPONENT, name, f"driver {component.driver}")
         for name, component in site.section.components.items()
     ]
-    return Plan((*steps, Step("create", f"backup {name}", "every component is dumped", undo="nothing is left")))
+    return Plan((*steps, Step(Action.CREATE, Kind.BACKUP, name, "every component is dumped", undo="nothing is left")))
 
 
 def _require_space(site: Site, previous: list[Found]) -> None:
@@ -274,7 +276,9 @@ def _twins(made: Iterable[Artifact], previous: Iterable[Found]) -> Iterator[tupl
                 left.append(ours)
 
 
-def _described(site: Site, kind: Kind, name: str, begun: datetime, records: dict[str, ComponentRecord]) -> Manifest:
+def _described(
+    site: Site, kind: BackupKind, name: str, begun: datetime, records: dict[str, ComponentRecord]
+) -> Manifest:
     git = run(["git", "-C", str(site.root), "describe", "--always", "--abbrev=40", "--dirty"], timeout=30)
     import isal
 
@@ -349,7 +353,7 @@ def _outcome(made: Manifest, place: Path, linked: int, plan: Plan, warnings: lis
         f"{place}: {human_size(made.size)}, {human_size(made.size - linked)} of it new, in {made.seconds:g} s, verified"
     )
     lines = [said, *([] if made.complete else ["DEGRADED:", *(f"  {words}" for words in made.harm)])]
-    done = replace(plan.steps[-1], subject=f"backup {made.name}")
+    done = replace(plan.steps[-1], name=made.name)
     return Outcome(
         value=value,
         changed=True,

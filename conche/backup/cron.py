@@ -18,7 +18,7 @@ from conche.backup.target import unwritable
 from conche.command import Invocation
 from conche.errors import Refused, Unreachable, did_you_mean
 from conche.files import private_folder
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.process import run
 from conche.stack import KINDS
 
@@ -142,7 +142,7 @@ def cron(call: Invocation, action: str) -> Outcome:
 def _plan(before: list[str], wanted: list[str], action: str) -> Plan:
     if before == wanted:
         return Plan()
-    return Plan((Step(action, "schedule of the backups", "asked for", undo="the other action"),))
+    return Plan((Step(Action(action), Kind.SCHEDULE, "of the backups", "asked for", undo="the other action"),))
 
 
 def _status(site: Site) -> Outcome:

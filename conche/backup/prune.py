@@ -13,8 +13,8 @@ from conche.backup.site import Site, open_site
 from conche.backup.target import Found, future_said, is_future
 from conche.command import Invocation
 from conche.errors import Refused
-from conche.outcome import Outcome, Plan, Step, Table
-from conche.stack import KINDS, Kind, Retention
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
+from conche.stack import KINDS, BackupKind, Retention
 
 __all__ = ["Candidate", "Decision", "clock_problem", "decide", "decide_future", "newest_sound", "prune", "prune_after"]
 
@@ -33,7 +33,7 @@ class Candidate:
     """
 
     name: str
-    kind: Kind
+    kind: BackupKind
     created: datetime
     verified: bool
     complete: bool = True
@@ -59,7 +59,7 @@ def clock_problem(backups: Sequence[Candidate], now: datetime) -> str:
     return ""
 
 
-def decide(backups: Sequence[Candidate], retention: dict[Kind, Retention], now: datetime) -> list[Decision]:
+def decide(backups: Sequence[Candidate], retention: dict[BackupKind, Retention], now: datetime) -> list[Decision]:
     """Decide which backups stay and which go, the newest first; a pure function.
 
     A backup goes only if it is older than its kind's days, if there are as many newer verified and complete ones of its
@@ -199,7 +199,7 @@ def _outcome(site: Site, found: Sequence[Found], decisions: Sequence[Decision], 
     return Outcome(
         value=[{"name": one.name, "keep": one.keep, "why": one.why} for one in decisions],
         changed=done and bool(going),
-        plan=Plan(tuple(Step("delete", f"backup {one.name}", one.why, destroys=True) for one in going)),
+        plan=Plan(tuple(Step(Action.DELETE, Kind.BACKUP, one.name, one.why, destroys=True) for one in going)),
         tables=[] if not decisions else [Table(("backup", "what", "because"), rows)],
         lines=[f"{len(decisions) - len(going)} kept, {human_size(sum(sizes.values()))} in {site.target.folder}"],
     )

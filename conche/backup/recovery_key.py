@@ -7,7 +7,7 @@ from pathlib import Path
 from conche.command import Invocation
 from conche.errors import Refused
 from conche.files import write_atomic
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.vault import keys
 
 __all__ = ["recovery_key"]
@@ -23,7 +23,7 @@ def recovery_key(call: Invocation, path: str) -> Outcome:
             "folder-missing", f"There is no folder {target.parent}.", next_command=f"mkdir -p {target.parent}"
         )
     if call.dry_run:
-        return Outcome(plan=Plan((Step("write", f"file {target}", "asked for"),)))
+        return Outcome(plan=Plan((Step(Action.WRITE, Kind.FILE, str(target), "asked for"),)))
     identity, recipient = keys.generate()
     content = f"# conche recovery key; its recipient: {recipient}\n{identity.reveal()}\n"
     write_atomic(target, content.encode(), mode=0o600)

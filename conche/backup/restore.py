@@ -23,7 +23,7 @@ from conche.backup.users import User, Users
 from conche.backup.verify import check
 from conche.command import Invocation
 from conche.errors import CheckFailed, ConcheError, NotFound, NotRestored, Refused, Restored, Told, did_you_mean
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.process import signals_deferred
 from conche.vault.values import files_locked
 
@@ -61,7 +61,9 @@ def restore(call: Invocation, name: str | None, wishes: Wishes) -> Outcome:
         return _offered(call, offsite=wishes.source is not None)
     site = open_site(call, "any" if wishes.source else "known")
     if wishes.source and call.dry_run:
-        return Outcome(plan=Plan((Step("fetch", f"backup {name}", "from the repository, then as without --from"),)))
+        return Outcome(
+            plan=Plan((Step(Action.FETCH, Kind.BACKUP, name, "from the repository, then as without --from"),))
+        )
     found = sync.fetch(call, site, name) if wishes.source else site.target.find(name)
     recovery = _recovery(wishes.recovery_key)
     records = _chosen(found, described(site, found).components, wishes.components)
@@ -169,7 +171,7 @@ def _into_folder(call: Invocation, site: Site, found: Found, sources: Sequence[S
     target = target.resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise Refused("target-not-empty", f"{target} is there already; nothing was written.")
-    plan = Plan(tuple(Step("unpack", f"component {one.name}", f"into {target}") for one in sources))
+    plan = Plan(tuple(Step(Action.UNPACK, Kind.COMPONENT, one.name, f"into {target}") for one in sources))
     if call.dry_run:
         return Outcome(plan=plan)
     if not target.parent.is_dir():
@@ -196,14 +198,20 @@ def _plan(found: Found, sources: Sequence[Source], seen: Users) -> Plan:
     stopped = [one.container.name for one in seen.values()]
     return Plan(
         (
-            *(Step("verify", f"component {one.name}", f"of {found.name}") for one in sources),
-            *(Step("unpack", f"component {one.name}", "beside what is there", undo="remove it") for one in sources),
-            *(Step("stop", f"container {name}", "it uses what is exchanged", undo="start it") for name in stopped),
+            *(Step(Action.VERIFY, Kind.COMPONENT, one.name, f"of {found.name}") for one in sources),
             *(
-                Step("exchange", f"component {one.name}", "asked for", undo="exchange again", destroys=True)
+                Step(Action.UNPACK, Kind.COMPONENT, one.name, "beside what is there", undo="remove it")
                 for one in sources
             ),
-            *(Step("start", f"container {name}", "it ran before") for name in stopped),
+            *(
+                Step(Action.STOP, Kind.CONTAINER, name, "it uses what is exchanged", undo="start it")
+                for name in stopped
+            ),
+            *(
+                Step(Action.EXCHANGE, Kind.COMPONENT, one.name, "asked for", undo="exchange again", destroys=True)
+                for one in sources
+            ),
+            *(Step(Action.START, Kind.CONTAINER, name, "it ran before") for name in stopped),
         )
     )
 

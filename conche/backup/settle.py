@@ -10,7 +10,7 @@ from conche.backup.locks import PATIENCE, locked
 from conche.backup.site import Site, open_site
 from conche.command import Invocation
 from conche.errors import ConcheError, Locked, NotRestored
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Action, Kind, Outcome, Plan, Step
 
 __all__ = ["settle"]
 
@@ -52,16 +52,18 @@ def settle(call: Invocation, *, as_it_is: bool) -> Outcome:
 
 def _steps(site: Site, *, as_it_is: bool) -> Iterator[Step]:
     if Journal.is_damaged(site.own):
-        yield Step("settle", f"journal {JOURNAL}", "it is damaged: what the restore was about is not known")
+        yield Step(Action.SETTLE, Kind.JOURNAL, JOURNAL, "it is damaged: what the restore was about is not known")
     elif (journal := Journal.read(site.own)) is not None:
         cause = journal.stuck or ("it was ended before its end" if journal.done else "it is not taken back")
         undo = "" if as_it_is else "run it again"
         for name in journal.components:
-            yield Step("settle", f"component {name}", cause, undo=undo)
+            yield Step(Action.SETTLE, Kind.COMPONENT, name, cause, undo=undo)
     for note in sorted(site.target.store.glob(f"*{holding.NOTE}")):
-        yield Step("settle", f"note {note.name}", "containers wait, or helpers were left")
+        yield Step(Action.SETTLE, Kind.NOTE, note.name, "containers wait, or helpers were left")
     for program in running.left(site.target.store):
-        yield Step("settle", f"container {program.name}", "what an earlier command has started in it may run still")
+        yield Step(
+            Action.SETTLE, Kind.CONTAINER, program.name, "what an earlier command has started in it may run still"
+        )
 
 
 def _left(site: Site) -> tuple[list[str], list[str]]:

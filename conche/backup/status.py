@@ -9,11 +9,11 @@ from conche.backup.summary import age_in_words
 from conche.backup.target import Found, future_said, is_future
 from conche.command import Invocation
 from conche.outcome import Outcome, Table
-from conche.stack import KINDS, Kind
+from conche.stack import KINDS, BackupKind
 
 __all__ = ["OLDEST", "status"]
 
-OLDEST: dict[Kind, timedelta] = {
+OLDEST: dict[BackupKind, timedelta] = {
     "daily": timedelta(hours=26),
     "weekly": timedelta(days=8),
     "monthly": timedelta(days=32),

@@ -26,10 +26,10 @@ from conche.backup.target import BUILDING, Found, is_future
 from conche.backup.verify import check
 from conche.command import Invocation
 from conche.errors import CheckFailed, KeyUnusable, NotFound, Refused, Unreachable, did_you_mean
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.process import Completed, run
 from conche.secret import Secret
-from conche.stack import KINDS, Kind, Offsite
+from conche.stack import KINDS, BackupKind, Offsite
 
 __all__ = ["NoRepository", "Repository", "Snapshot", "fetch", "opened", "superfluous", "sync"]
 
@@ -148,7 +148,7 @@ def sync(call: Invocation) -> Outcome:
                 there, made = (), False
             local = _local(site)
             missing = _missing(site, offsite, _recognised(there, local), local)
-            plan = Plan(tuple(Step("send", f"backup {one.name}", "not in the repository") for one in missing))
+            plan = Plan(tuple(Step(Action.SEND, Kind.BACKUP, one.name, "not in the repository") for one in missing))
             if call.dry_run:
                 return Outcome(plan=plan)
             if missing:
@@ -307,7 +307,7 @@ def fetch(call: Invocation, site: Site, name: str) -> Found:
     return site.target.find(name)
 
 
-def _kind_of(known: Manifest, name: str, address: str) -> Kind:
+def _kind_of(known: Manifest, name: str, address: str) -> BackupKind:
     """Return the kind of a backup that was fetched under a name.
 
     Raises:

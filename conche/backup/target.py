@@ -26,7 +26,7 @@ from conche.backup.mark import Mark
 from conche.errors import CheckFailed, NotFound, Refused, did_you_mean
 from conche.files import lock, sync_file, sync_folder, write_atomic
 from conche.formats import CHECKED
-from conche.stack import KINDS, Kind
+from conche.stack import KINDS, BackupKind
 
 __all__ = ["Found", "Record", "Target", "future_said", "is_future", "name_of"]
 
@@ -59,7 +59,7 @@ class Found:
     """
 
     folder: Path
-    kind: Kind
+    kind: BackupKind
     named: datetime
 
     @property
@@ -201,7 +201,7 @@ class Target:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def publish(self, built: Path, kind: Kind, name: str) -> Path:
+    def publish(self, built: Path, kind: BackupKind, name: str) -> Path:
         """Make a finished backup visible; it is safely on disk when this returns."""
         place = self.folder / kind / name
         every = [*built.rglob("*"), built]
@@ -252,7 +252,7 @@ class Target:
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
-    def free_name(self, kind: Kind, moment: datetime) -> str:
+    def free_name(self, kind: BackupKind, moment: datetime) -> str:
         """Return the name of a backup that begins at this moment, with a number if that name is taken."""
         wanted = name_of(self.stack, kind, moment)
         names = (wanted, *(f"{wanted}-{number}" for number in range(2, 100)))
@@ -261,7 +261,7 @@ class Target:
     def _record_file(self, name: str) -> Path:
         return self.records / f"{name}.json"
 
-    def _parsed(self, folder: Path, kind: Kind) -> Found | None:
+    def _parsed(self, folder: Path, kind: BackupKind) -> Found | None:
         match = _NAME.fullmatch(folder.name)
         if not match or match["kind"] != kind or match["stack"] != self.stack:
             return None

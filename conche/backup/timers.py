@@ -12,7 +12,7 @@ from conche.backup.site import Site
 from conche.command import Invocation
 from conche.errors import Refused, Unreachable
 from conche.files import write_atomic
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.process import run
 from conche.stack import schedule
 
@@ -97,7 +97,7 @@ def manage(call: Invocation, site: Site, action: str) -> Outcome:
     wanted = units(site)
     if action == "status":
         return _status(wanted)
-    plan = Plan(tuple(Step(action, f"timer {name}", "this machine has no cron") for name in _timers(wanted)))
+    plan = Plan(tuple(Step(Action(action), Kind.TIMER, name, "this machine has no cron") for name in _timers(wanted)))
     if call.dry_run:
         return Outcome(plan=plan)
     if not _answers():
@@ -141,7 +141,7 @@ def _uninstall(call: Invocation, site: Site) -> Outcome:
 
 def removal(site: Site) -> Plan:
     """Return the steps of `remove`, including timers from when this machine had no cron."""
-    return Plan(tuple(Step("uninstall", f"timer {path.name}", "asked for") for path in _there(site)))
+    return Plan(tuple(Step(Action.UNINSTALL, Kind.TIMER, path.name, "asked for") for path in _there(site)))
 
 
 def remove(site: Site) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from conche.ci.forge import connect
 from conche.ci.forge.values import ended
 from conche.command import Invocation
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Action, Kind, Outcome, Plan, Step
 
 __all__ = ["cancel"]
 
@@ -18,7 +18,7 @@ def cancel(call: Invocation, number: int | None) -> Outcome:
     run = forge.run(number)
     if ended(run.state):
         return Outcome(value=asdict(run), lines=[f"Nothing to do: run {run.number} has ended ({run.state})."])
-    plan = Plan((Step("cancel", f"run {run.number}", f"it is {run.state}"),))
+    plan = Plan((Step(Action.CANCEL, Kind.RUN, str(run.number), f"it is {run.state}"),))
     if call.dry_run:
         return Outcome(plan=plan)
     forge.cancel(run)

@@ -9,7 +9,7 @@ from conche.ci.forge import connect
 from conche.ci.workflows.workflow import workflows
 from conche.command import Invocation
 from conche.errors import NotFound, Refused, did_you_mean
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Action, Kind, Outcome, Plan, Step
 
 __all__ = ["dispatch"]
 
@@ -33,7 +33,7 @@ def dispatch(call: Invocation, workflow: str, ref: str | None, inputs: Sequence[
             next_command=f"add workflow_dispatch to {known[file].file}, push, and try again",
         )
     forge, branch = connect(call), ref or _main(call)
-    plan = Plan((Step("start", f"workflow {file} on {branch}", "asked for"),))
+    plan = Plan((Step(Action.START, Kind.WORKFLOW, f"{file} on {branch}", "asked for"),))
     if call.dry_run:
         return Outcome(plan=plan)
     page = forge.dispatch(file, branch, given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from conche.ci.forge import connect
 from conche.command import Invocation
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Action, Kind, Outcome, Plan, Step
 
 __all__ = ["rerun"]
 
@@ -13,7 +13,7 @@ def rerun(call: Invocation, number: int | None, *, failed: bool) -> Outcome:
     """Run all jobs of a run again, or only those that failed."""
     forge = connect(call)
     run = forge.run(number)
-    plan = Plan((Step("start", f"run {run.number}" + (", failed jobs" if failed else ""), "asked for"),))
+    plan = Plan((Step(Action.START, Kind.RUN, f"{run.number}" + (", failed jobs" if failed else ""), "asked for"),))
     if call.dry_run:
         return Outcome(plan=plan)
     forge.rerun(run, failed=failed)

@@ -27,7 +27,7 @@ from conche.ci.workflows.workflow import Workflow, needed, ordered, workflows
 from conche.command import Invocation
 from conche.errors import NotFound, Refused, did_you_mean
 from conche.files import private_folder
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.process import Captured
 from conche.process import run as start
 from conche.secret import Secret
@@ -93,7 +93,7 @@ def _plan(chosen: Sequence[Workflow], job: str | None, cause: str, github: Mappi
             if not may_run(condition, github, skipped=skipped):
                 left_out.add(name)
             elif name in wanted:
-                steps.append(Step("run", f"job {name}", f"{cause}, if {condition}" if condition else cause))
+                steps.append(Step(Action.RUN, Kind.JOB, name, f"{cause}, if {condition}" if condition else cause))
     return Plan(tuple(steps))
 
 

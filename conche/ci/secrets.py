@@ -10,7 +10,7 @@ from conche.ci.forge import Forge, connect
 from conche.command import Invocation
 from conche.errors import KeyUnusable, Refused
 from conche.files import write_atomic
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.secrets.recipients.add import add
 from conche.vault import keys
 from conche.vault.values import open_store
@@ -55,7 +55,7 @@ def _put(call: Invocation, *, new_key: bool) -> Outcome:
     steps = key_steps(call) if new_key else []
     forge, names = connect(call), call.stack.ci.secrets
     there = _there(forge)
-    steps += [Step("put", f"secret {name}", _cause(name, there)) for name in names]
+    steps += [Step(Action.PUT, Kind.SECRET, name, _cause(name, there)) for name in names]
     plan = Plan(tuple(steps))
     if call.dry_run:
         return Outcome(plan=plan)
@@ -104,9 +104,13 @@ def key_steps(call: Invocation) -> list[Step]:
     """Plan what is missing for CI's own key: the key itself, or its being a recipient of the encrypted file."""
     key = credentials.ci_key(call.root)
     known = open_store(call.stack, call.root).document().recipients
-    made = [] if key else [Step("create", f"key {credentials.CI_KEY}", "CI has no key of its own")]
+    made = [] if key else [Step(Action.CREATE, Kind.KEY, str(credentials.CI_KEY), "CI has no key of its own")]
     named = key.public[0] if key else "of CI"
-    added = [] if key and key.public[0] in known else [Step("add", f"recipient {named}", "it cannot read the file yet")]
+    added = (
+        []
+        if key and key.public[0] in known
+        else [Step(Action.ADD, Kind.RECIPIENT, named, "it cannot read the file yet")]
+    )
     return made + added
 
 

@@ -28,7 +28,7 @@ from conche.env.units import Routes, fall_with, needs
 from conche.env.unwinding import Undo, told, unwind
 from conche.env.watch import Watch
 from conche.errors import ConcheError, NotFound, Partial, Restored
-from conche.outcome import Plan, Step
+from conche.outcome import Action, Kind, Plan, Step
 from conche.output import Progress
 from conche.process import Completed, signals_deferred
 
@@ -84,13 +84,13 @@ class Applier:
             Interrupted: after unwinding.
         """
         engine, project = self.compose.engine, self.compose.project
-        if any(step.kind == "service" for step in plan):
+        if any(step.kind == Kind.SERVICE for step in plan):
             before = networks.made_by(engine, project).networks
             self._push("", "remove new networks", lambda: networks.remove_new(engine, project, before))
-        self._planned = {step.name for step in plan if step.kind == "service"}
+        self._planned = {step.name for step in plan if step.kind == Kind.SERVICE}
         try:
             for step in plan:
-                if step.kind != "service" or not self._is_down(step.name):
+                if step.kind != Kind.SERVICE or not self._is_down(step.name):
                     self.progress.step(f"{step} ({step.cause})")
                     self._attempt(step)
             self._settle(self._started)
@@ -106,9 +106,9 @@ class Applier:
         try:
             self._take(step)
         except ConcheError as failure:
-            if step.kind == "image":
+            if step.kind == Kind.IMAGE:
                 self._fail([name for name in self._planned if self._service(name).image == step.name], failure)
-            elif step.kind == "service" and isinstance(failure, Restored | EngineRefused | NotFound):
+            elif step.kind == Kind.SERVICE and isinstance(failure, Restored | EngineRefused | NotFound):
                 self._fail([step.name], failure)
             else:
                 raise
@@ -170,32 +170,32 @@ class Applier:
     def _take(self, step: Step) -> None:  # noqa: C901 - one case for each kind of step
         name = step.name
         match step.action, step.kind:
-            case "remove", "container":
+            case Action.REMOVE, Kind.CONTAINER:
                 containers.remove(self.compose.engine, next(c.id for c in self.seen.leftovers if c.name == name))
-            case "create", "network":
+            case Action.CREATE, Kind.NETWORK:
                 self._push("", step.undo, lambda: networks.remove(self.compose.engine, name))
                 # An aborted request may still be carried out, after the unwinding has looked.
                 with signals_deferred():
                     networks.create(self.compose.engine, name)
-            case "build", "image":
+            case Action.BUILD, Kind.IMAGE:
                 self.build(name)
-            case "pull", "image":
+            case Action.PULL, Kind.IMAGE:
                 self._pull(name)
-            case "create" | "start", "service":
+            case Action.CREATE | Action.START, Kind.SERVICE:
                 self._start(name)
-            case "scale", "service":
+            case Action.SCALE, Kind.SERVICE:
                 self._scale(name)
-            case "recreate", "service":
+            case Action.RECREATE, Kind.SERVICE:
                 self._recreate(name)
-            case "restart", "service":
+            case Action.RESTART, Kind.SERVICE:
                 self._restart(name)
-            case "unpause", "service":
+            case Action.UNPAUSE, Kind.SERVICE:
                 self._began(name)
                 containers.resume(self.compose.engine, self.seen.of(name))
-            case "restore", "service":
+            case Action.RESTORE, Kind.SERVICE:
                 with signals_deferred():
                     kept.bring_back(self.compose.engine, self.compose.project, name)
-            case "await", "service":
+            case Action.AWAIT, Kind.SERVICE:
                 self._started.add(name)
                 started = [one.started_at for one in self.seen.of(name) if one.started_at]
                 self._ordered.update({name: max(started)} if started else {})

@@ -11,7 +11,7 @@ from conche.engine.compose import Compose
 from conche.engine.connection import Engine
 from conche.env.rollout.view import open_records
 from conche.errors import Refused
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.release.records import who
 
 __all__ = ["freeze"]
@@ -29,7 +29,7 @@ def freeze(call: Invocation, name: str, *, reason: str | None, off: bool) -> Out
     frozen = records.frozen()
     if off and not frozen:
         return Outcome(value={"environment": name, "frozen": None}, lines=[f"Nothing to do: {name} is not frozen."])
-    plan = Plan((Step("thaw" if off else "freeze", f"environment {name}", reason or "asked for"),))
+    plan = Plan((Step(Action.THAW if off else Action.FREEZE, Kind.ENVIRONMENT, name, reason or "asked for"),))
     if call.dry_run:
         return Outcome(plan=plan)
     said = (

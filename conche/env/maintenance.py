@@ -9,7 +9,7 @@ from conche.env.rollout.look import Look
 from conche.env.rollout.route import template_of
 from conche.env.rollout.view import open_records
 from conche.errors import Refused
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.session import open_compose
 
 __all__ = ["maintenance"]
@@ -43,7 +43,7 @@ def maintenance(call: Invocation, name: str, *, on: bool, off: bool) -> Outcome:
         words = f"{name} shows the maintenance page." if on else f"{name} serves {serves}."
         if records.maintained == on:
             return Outcome(value={"environment": name, "maintenance": on}, lines=[f"Nothing to do: {words}"])
-        plan = Plan((Step("switch", f"edge to {'the maintenance page' if on else serves}", "asked for"),))
+        plan = Plan((Step(Action.SWITCH, Kind.EDGE, f"to {'the maintenance page' if on else serves}", "asked for"),))
         if call.dry_run:
             return Outcome(plan=plan)
         template = template_of(call, records, look, serves)

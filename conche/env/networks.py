@@ -10,7 +10,7 @@ from conche.engine.compose import Compose
 from conche.env import on_swarm
 from conche.env.observe import Observed, observe
 from conche.env.unread import with_or_without_files
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 
 __all__ = ["networks"]
 
@@ -28,11 +28,13 @@ def networks(call: Invocation, name: str, *, create: bool) -> Outcome:
 
 def _networks(call: Invocation, name: str, compose: Compose, *, create: bool) -> Outcome:
     seen = observe(call.stack, name, compose)
-    plan = Plan(tuple(Step("create", f"network {one}", "no such network") for one in seen.missing_networks if create))
+    plan = Plan(
+        tuple(Step(Action.CREATE, Kind.NETWORK, one, "no such network") for one in seen.missing_networks if create)
+    )
     if call.dry_run:
         return Outcome(plan=plan)
     for step in plan:
-        on_engine.create(compose.engine, step.subject.removeprefix("network "))
+        on_engine.create(compose.engine, step.name)
     present = on_engine.names(compose.engine)
     found = {
         one: on_engine.members(compose.engine, one) if one in present else None

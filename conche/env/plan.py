@@ -9,11 +9,11 @@ from conche.engine.compose import Service
 from conche.engine.containers import Container
 from conche.engine.health import falls_over
 from conche.env.observe import Observed
-from conche.outcome import Plan, Step
+from conche.outcome import Action, Kind, Plan, Step
 
 __all__ = ["drift", "followed", "plan_down", "plan_up", "since", "works"]
 
-ANEW = ("start", "restart", "recreate")
+ANEW = (Action.START, Action.RESTART, Action.RECREATE)
 """Actions after which a service that was there has started anew."""
 
 
@@ -29,13 +29,13 @@ def plan_up(seen: Observed, *, build: bool = False, only: str | None = None, sta
     services = {name: service for name, service in seen.configuration.services.items() if only in (None, name)}
     steps = _leftover_steps(seen)
     steps += [
-        Step("create", f"network {name}", "no such network on the engine", undo=f"remove network {name}")
+        Step(Action.CREATE, Kind.NETWORK, name, "no such network on the engine", undo=f"remove network {name}")
         for name in seen.missing_networks
     ]
     image_steps = _image_steps(seen, services, build=build, refresh=only is not None)
     fresh = {step.name for step in image_steps}
     service_steps = _service_steps(seen, services, fresh, stale)
-    if any(step.action in ("recreate", "create") for step in service_steps):
+    if any(step.action in (Action.RECREATE, Action.CREATE) for step in service_steps):
         service_steps += _service_steps(seen, _sharing(seen, services), fresh, stale)
     return Plan((*steps, *image_steps, *followed(seen, service_steps)))
 
@@ -48,9 +48,9 @@ def followed(seen: Observed, steps: Iterable[Step]) -> list[Step]:
     planned = {step.name: step for step in steps}
     for name, service in seen.configuration.services.items():
         anew = [one for one in service.follows if one in planned and planned[one].action in ANEW]
-        idle = name not in planned or planned[name].action == "await"
+        idle = name not in planned or planned[name].action == Action.AWAIT
         if anew and idle and any(one.state == "running" for one in seen.of(name)):
-            planned[name] = Step("restart", f"service {name}", f"follows {anew[0]}, which starts anew")
+            planned[name] = Step(Action.RESTART, Kind.SERVICE, name, f"follows {anew[0]}, which starts anew")
     return list(planned.values())
 
 
@@ -76,20 +76,20 @@ def plan_down(
     known = seen.configuration.services
     steps = [_left_over(one) for one in seen.leftovers]
     steps += [
-        Step("stop", f"service {name}", "asked for")
+        Step(Action.STOP, Kind.SERVICE, name, "asked for")
         for name in sorted({c.service for c in seen.containers} & known.keys())
     ]
     steps += [
-        Step("remove", f"container {one.name}", f"its service {one.service} is in no Compose file{since(one)}")
+        Step(Action.REMOVE, Kind.CONTAINER, one.name, f"its service {one.service} is in no Compose file{since(one)}")
         for one in seen.containers
         if one.service not in known
     ]
     steps += [
-        Step("remove", f"container {one.name}", f"made by docker compose run of {one.service}{since(one)}")
+        Step(Action.REMOVE, Kind.CONTAINER, one.name, f"made by docker compose run of {one.service}{since(one)}")
         for one in strays
     ]
-    steps += [Step("remove", f"network {name}", "nothing of the environment is in it") for name in networks]
-    steps += [Step("delete", f"volume {name}", "--volumes", destroys=True) for name in volumes]
+    steps += [Step(Action.REMOVE, Kind.NETWORK, name, "nothing of the environment is in it") for name in networks]
+    steps += [Step(Action.DELETE, Kind.VOLUME, name, "--volumes", destroys=True) for name in volumes]
     return Plan(tuple(steps))
 
 
@@ -113,13 +113,13 @@ def drift(seen: Observed) -> Mapping[str, str]:
 
 def _leftover_steps(seen: Observed) -> list[Step]:
     interrupted = kept.interrupted(seen.leftovers, seen.containers)
-    restored = [Step("restore", f"service {name}", "its replacement was interrupted") for name in interrupted]
+    restored = [Step(Action.RESTORE, Kind.SERVICE, name, "its replacement was interrupted") for name in interrupted]
     doomed = [one for one in seen.leftovers if one.service not in interrupted or not _replacing(one)]
     return restored + [_left_over(one) for one in doomed]
 
 
 def _left_over(one: Container) -> Step:
-    return Step("remove", f"container {one.name}", f"left over from {_whence(one)}{since(one)}")
+    return Step(Action.REMOVE, Kind.CONTAINER, one.name, f"left over from {_whence(one)}{since(one)}")
 
 
 def since(one: Container) -> str:
@@ -143,9 +143,9 @@ def _image_steps(seen: Observed, services: Mapping[str, Service], *, build: bool
         cause = "no such image on the engine" if missing else "asked for"
         built_alone = reference in seen.unregistered and (missing or refresh)
         if reference in seen.own and (build or (missing and not refresh) or built_alone):
-            steps[reference] = Step("build", f"image {reference}", cause)
+            steps[reference] = Step(Action.BUILD, Kind.IMAGE, reference, cause)
         elif missing or refresh:
-            steps[reference] = Step("pull", f"image {reference}", cause)
+            steps[reference] = Step(Action.PULL, Kind.IMAGE, reference, cause)
     return list(steps.values())
 
 
@@ -155,53 +155,55 @@ def _service_steps(
     steps = []
     for name, service in services.items():
         step = _service_step(seen, service, fresh)
-        if (step is None or step.action in ("await", "unpause")) and name in stale and seen.of(name):
+        if (step is None or step.action in (Action.AWAIT, Action.UNPAUSE)) and name in stale and seen.of(name):
             # A running container keeps the file it was started with.
-            step = Step("restart", f"service {name}", "a secret file of it has changed")
+            step = Step(Action.RESTART, Kind.SERVICE, name, "a secret file of it has changed")
         steps += [step] if step else []
     return steps
 
 
 def _service_step(seen: Observed, service: Service, fresh: set[str]) -> Step | None:
     found = seen.of(service.name)
-    subject = f"service {service.name}"
     if service.name in kept.interrupted(seen.leftovers, seen.containers):
-        return Step("recreate", subject, "its replacement was interrupted")
+        return Step(Action.RECREATE, Kind.SERVICE, service.name, "its replacement was interrupted")
     if not found:
-        first = Step("create", subject, "has no container", undo=f"remove {subject}")
+        first = Step(
+            Action.CREATE, Kind.SERVICE, service.name, "has no container", undo=f"remove service {service.name}"
+        )
         return first if service.replicas != 0 else None
     difference = _difference(seen, service, fresh) if service.replicas != 0 else ""
     miscounted = _miscounted(seen, service)
     if miscounted and not difference:
-        return Step("scale", subject, miscounted, undo=f"scale {subject} back")
+        return Step(Action.SCALE, Kind.SERVICE, service.name, miscounted, undo=f"scale service {service.name} back")
     return _state_step(service, found, difference)
 
 
 def _state_step(service: Service, found: Sequence[Container], difference: str) -> Step | None:
-    subject = f"service {service.name}"
     states = {container.state for container in found}
     if "paused" in states and not difference:
-        return Step("unpause", subject, "is paused")
+        return Step(Action.UNPAUSE, Kind.SERVICE, service.name, "is paused")
     lively = ("running", "paused", "restarting")
     idle = [one for one in found if one.state not in lively and not done(service, one)]
     if idle and (len(idle) == len(found) or not difference):
         among = "" if len(idle) == len(found) else f", {len(idle)} of {len(found)}"
-        return Step("start", subject, f"is {idle[0].state}{among}", undo=f"stop {subject}")
+        return Step(
+            Action.START, Kind.SERVICE, service.name, f"is {idle[0].state}{among}", undo=f"stop service {service.name}"
+        )
     if difference:
-        return Step("recreate", subject, difference)
-    return _health_step(subject, found)
+        return Step(Action.RECREATE, Kind.SERVICE, service.name, difference)
+    return _health_step(service.name, found)
 
 
-def _health_step(subject: str, found: Sequence[Container]) -> Step | None:
+def _health_step(name: str, found: Sequence[Container]) -> Step | None:
     health = {container.health for container in found}
     if any(container.state == "restarting" for container in found):
         # The engine ignores a start of a container that it is about to restart itself.
-        return Step("restart", subject, _fallen(found))
+        return Step(Action.RESTART, Kind.SERVICE, name, _fallen(found))
     if "unhealthy" in health:
-        return Step("restart", subject, "is unhealthy")
+        return Step(Action.RESTART, Kind.SERVICE, name, "is unhealthy")
     if any(falls_over(one) for one in found):
-        return Step("await", subject, _fallen(found))
-    return Step("await", subject, "is starting") if "starting" in health else None
+        return Step(Action.AWAIT, Kind.SERVICE, name, _fallen(found))
+    return Step(Action.AWAIT, Kind.SERVICE, name, "is starting") if "starting" in health else None
 
 
 def _fallen(found: Sequence[Container]) -> str:

@@ -12,7 +12,7 @@ from conche.engine.ports import Port
 from conche.env.contents import contents_of_service, value_of
 from conche.env.observe import Observed
 from conche.errors import ConcheError, Refused, Unreachable
-from conche.outcome import Plan
+from conche.outcome import Kind, Plan
 
 __all__ = ["check", "see_ports", "taken"]
 
@@ -45,7 +45,7 @@ def _raise(problems: Sequence[ConcheError]) -> None:
 
 def _planned(seen: Observed, plan: Plan) -> list[Service]:
     """Return the services that the plan starts or replaces."""
-    names = {step.name for step in plan if step.kind == "service"}
+    names = {step.name for step in plan if step.kind == Kind.SERVICE}
     return [service for name, service in seen.configuration.services.items() if name in names]
 
 

@@ -11,7 +11,7 @@ from conche.env.rollout.look import Look
 from conche.env.rollout.recover import plan_recovery, settle
 from conche.env.rollout.swarm import settle_swarm
 from conche.env.rollout.view import open_records
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.release.records import Records
 from conche.session import open_compose
 
@@ -49,7 +49,7 @@ def recover(call: Invocation, name: str) -> Outcome:
 
 def _recover_swarm(call: Invocation, records: Records, compose: Compose, name: str) -> Outcome:
     unfinished = records.unfinished
-    steps = (Step("settle", f"release {unfinished.id}", "it was interrupted"),) if unfinished else ()
+    steps = (Step(Action.SETTLE, Kind.RELEASE, unfinished.id, "it was interrupted"),) if unfinished else ()
     if unfinished is not None and not call.dry_run:
         with locked(call, compose.engine, name):
             records = settle_swarm(call, records, compose, call.environment(name).deploy, name, strict=True)

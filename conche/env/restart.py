@@ -9,7 +9,7 @@ from conche.env.locking import everywhere, here
 from conche.env.observe import observe, service_of
 from conche.env.plan import followed
 from conche.errors import Refused
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.session import open_compose
 
 __all__ = ["restart"]
@@ -29,7 +29,7 @@ def restart(call: Invocation, name: str, service: str | None, *, timeout: float 
     with here(call, name) as held:
         seen = observe(call.stack, name, compose)
         wanted = [service_of(seen.configuration, service).name] if service else list(seen.configuration.services)
-        asked = [Step("restart", f"service {one}", "asked for") for one in wanted if seen.of(one)]
+        asked = [Step(Action.RESTART, Kind.SERVICE, one, "asked for") for one in wanted if seen.of(one)]
         plan = Plan(tuple(followed(seen, asked)))
         if not len(plan):
             raise Refused("nothing-runs", f"Nothing of {name} is up.", next_command=f"invoke env.up --env {name}")

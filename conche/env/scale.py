@@ -11,7 +11,7 @@ from conche.env.rollout.look import Look
 from conche.env.rollout.scaling import Scaling, resume
 from conche.env.rollout.view import compose_of, open_records, opened, require_whole
 from conche.errors import NotFound, Refused, Restored
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.session import open_compose
 
 __all__ = ["scale"]
@@ -64,7 +64,7 @@ def scale(call: Invocation, name: str, service: str, replicas: int) -> Outcome:
             resume(records, look, current.label, call.output.say)
         before = _count(look, service, swarmed=environment.swarm)
         plan = Plan(
-            (Step("scale", f"service {service}", f"from {before} to {replicas}"),) if before != replicas else ()
+            (Step(Action.SCALE, Kind.SERVICE, service, f"from {before} to {replicas}"),) if before != replicas else ()
         )
         if not call.dry_run and len(plan):
             with call.output.progress(f"scaling {service} from {before} to {replicas}"):

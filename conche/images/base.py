@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from conche.engine import images
 from conche.engine.connection import Engine
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.stack import Stack
 from conche.supply.base import provide
 
@@ -18,7 +18,7 @@ def base(stack: Stack, engine: Engine, say: Callable[[str], None], *, dry_run: b
     missing = [reference for reference in stack.bases if images.find(engine, reference) is None]
     cause = "not on the engine; made from Debian's packages if no registry answers"
     wanted = list(stack.bases) if renew else missing
-    plan = Plan(tuple(Step("pull", f"image {one}", cause if one in missing else "--renew") for one in wanted))
+    plan = Plan(tuple(Step(Action.PULL, Kind.IMAGE, one, cause if one in missing else "--renew") for one in wanted))
     if dry_run:
         return Outcome(plan=plan)
     before = {reference: images.find(engine, reference) for reference in stack.bases}

@@ -8,7 +8,7 @@ from conche.command import Invocation
 from conche.engine import images
 from conche.engine.connection import Engine
 from conche.images.chosen import chosen
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.supply.build import build as build_image
 from conche.supply.own import Own
 from conche.supply.revision import Revision, revision
@@ -50,7 +50,7 @@ def build(call: Invocation, environment: str, image: str | None, *, fresh: bool)
 def build_plan(own: Sequence[Own], at: Revision) -> Plan:
     """Return the steps that build these images."""
     cause = f"of {at.name}" if at.tag else "asked for"
-    return Plan(tuple(Step("build", f"image {one.reference}", cause) for one in own))
+    return Plan(tuple(Step(Action.BUILD, Kind.IMAGE, one.reference, cause) for one in own))
 
 
 def dirt(at: Revision) -> list[str]:

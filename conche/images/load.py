@@ -8,7 +8,7 @@ from conche.command import Invocation
 from conche.engine.connection import Engine, translated
 from conche.errors import NotFound, Refused
 from conche.images.save import digest_of, sidecar_of
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.process import run
 
 __all__ = ["load"]
@@ -20,7 +20,7 @@ def load(call: Invocation, file: str, environment: str | None) -> Outcome:
     if not source.is_file():
         raise NotFound("no-such-file", f"There is no file {source}.")
     engine = Engine(call.environment(environment).engine if environment else None)
-    plan = Plan((Step("load", f"file {source}", "asked for"),))
+    plan = Plan((Step(Action.LOAD, Kind.FILE, str(source), "asked for"),))
     sidecar = sidecar_of(source)
     known = sidecar.read_text(errors="replace").split()[:1] if sidecar.is_file() else []
     if known and known != [digest_of(source)]:

@@ -10,7 +10,7 @@ from conche.engine.logins import login as stored_login
 from conche.engine.logins import settings
 from conche.errors import KeyUnusable, Refused, Unreachable
 from conche.files import private_folder
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.process import Completed, run
 from conche.secret import Redactor
 from conche.stack import Stack
@@ -33,7 +33,7 @@ def login(call: Invocation, *, persist: bool) -> Outcome:
             ],
             next_command=_entering(call.stack),
         )
-    plan = Plan((Step("store", f"login {known.user}@{host}", "--persist"),) if persist else ())
+    plan = Plan((Step(Action.STORE, Kind.LOGIN, f"{known.user}@{host}", "--persist"),) if persist else ())
     if call.dry_run:
         return Outcome(plan=plan)
     registry.check()

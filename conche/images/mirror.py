@@ -14,7 +14,7 @@ from conche.engine.dockerfile import references
 from conche.engine.transfer import Credentials
 from conche.engine.written import services
 from conche.errors import ConcheError, NotFound, Partial
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.output import Progress
 from conche.stack import Stack
 from conche.supply.fetch import fetch, mirrored
@@ -72,7 +72,9 @@ def mirror(call: Invocation) -> Outcome:
     wanted, pinned = upstream(call.stack, call.root)
     warnings = [f"{one} is not mirrored: what is pinned by digest is pulled under its own name only" for one in pinned]
     plan = Plan(
-        tuple(Step("copy", f"image {one} to {mirrored(call.stack, parse(one))}", "asked for") for one in wanted)
+        tuple(
+            Step(Action.COPY, Kind.IMAGE, f"{one} to {mirrored(call.stack, parse(one))}", "asked for") for one in wanted
+        )
     )
     if call.dry_run:
         return Outcome(plan=plan, warnings=warnings)

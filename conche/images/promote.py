@@ -9,7 +9,7 @@ from conche.command import Invocation
 from conche.engine.connection import Engine
 from conche.errors import ConcheError, NotFound, Partial, Refused
 from conche.images.chosen import chosen
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.supply.inventory import Running, running
 from conche.supply.login import open_registry
 from conche.supply.own import Own
@@ -35,7 +35,11 @@ class Move:
     def step(self) -> Step:
         undo = f"tag image {self.target.repository}@{self.before} as {self.target.tag}" if self.before else ""
         return Step(
-            "tag", f"image {self.target.pinned(self.manifest.digest)} as {self.target.tag}", self.cause, undo=undo
+            Action.TAG,
+            Kind.IMAGE,
+            f"{self.target.pinned(self.manifest.digest)} as {self.target.tag}",
+            self.cause,
+            undo=undo,
         )
 
 

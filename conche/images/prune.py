@@ -18,7 +18,7 @@ from conche.engine.images import Found
 from conche.errors import ConcheError, Partial, Refused
 from conche.images.needed import needed
 from conche.locking import every
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.stack import Stack
 from conche.supply.collect import collect, located, resume
 from conche.supply.description import CREATED, moment
@@ -63,7 +63,7 @@ class Decision:
         return f"{self.repository}:{', '.join(self.tags)}" if self.tags else f"{self.repository}@{self.digest[:19]}"
 
     def step(self) -> Step:
-        return Step("delete", f"image {self.name} ({_place(self.where)})", self.because, destroys=True)
+        return Step(Action.DELETE, Kind.IMAGE, f"{self.name} ({_place(self.where)})", self.because, destroys=True)
 
 
 def decide(stack: Stack, seen: Observed, wanted: Mapping[str, str], keep: int) -> list[Decision]:
@@ -228,7 +228,7 @@ def _readers(stack: Stack, engine: Engine) -> list[str]:
 def _steps(doomed: Sequence[Decision], *, collecting: bool) -> Iterator[Step]:
     yield from (one.step() for one in doomed)
     if collecting:
-        yield Step("collect", "registry garbage", "--collect; the registry is down meanwhile")
+        yield Step(Action.COLLECT, Kind.REGISTRY, "garbage", "--collect; the registry is down meanwhile")
 
 
 def _carry_out(

@@ -6,7 +6,7 @@ from conche.command import Invocation
 from conche.engine import images, transfer
 from conche.engine.connection import Engine
 from conche.images.chosen import chosen
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.supply.login import open_registry, two_sides
 from conche.supply.own import differs
 from conche.supply.reference import Reference, parse
@@ -19,7 +19,7 @@ def pull(call: Invocation, environment: str, image: str | None) -> Outcome:
     """Pull an environment's images from the registry."""
     engine = Engine(call.environment(environment).engine)
     given = [parse(one.reference) for one in chosen(call, environment, image)]
-    plan = Plan(tuple(Step("pull", f"image {one}", "asked for") for one in given))
+    plan = Plan(tuple(Step(Action.PULL, Kind.IMAGE, str(one), "asked for") for one in given))
     if call.dry_run:
         return Outcome(plan=plan)
     registry, known = open_registry(call.stack, call.root, call.output.redact, engine)

@@ -8,7 +8,7 @@ from conche.engine.connection import Engine
 from conche.engine.transfer import Pushed
 from conche.errors import NotFound
 from conche.images.chosen import chosen
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.supply.inventory import REVISION
 from conche.supply.login import open_registry, two_sides
 from conche.supply.own import Own, Tagged, meanings
@@ -24,7 +24,11 @@ def push(call: Invocation, environment: str, image: str | None) -> Outcome:
     engine = Engine(call.environment(environment).engine)
     given = [_on_engine(engine, one, environment) for one in own]
     plan = Plan(
-        tuple(Step("push", f"image {one.reference.tagged(tag)}", "asked for") for one in given for tag in one.tags)
+        tuple(
+            Step(Action.PUSH, Kind.IMAGE, str(one.reference.tagged(tag)), "asked for")
+            for one in given
+            for tag in one.tags
+        )
     )
     if call.dry_run:
         return Outcome(plan=plan)

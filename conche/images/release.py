@@ -7,7 +7,7 @@ from conche.engine.connection import Engine
 from conche.errors import Refused
 from conche.images.build import build_plan, dirt
 from conche.images.chosen import chosen
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.supply.build import build
 from conche.supply.login import open_registry, two_sides
 from conche.supply.own import Tagged, meanings, push
@@ -41,7 +41,7 @@ def release(call: Invocation, environment: str, image: str | None, *, allow_dirt
     name = own[0].name
     engine = Engine(call.environment(environment).engine)
     planned = Tagged(name, parse(own[0].reference), at.tag)
-    pushes = (Step("push", f"image {planned.reference.tagged(tag)}", "asked for") for tag in planned.tags)
+    pushes = (Step(Action.PUSH, Kind.IMAGE, str(planned.reference.tagged(tag)), "asked for") for tag in planned.tags)
     plan = Plan((*build_plan(own, at), *pushes))
     if call.dry_run:
         return Outcome(plan=plan, warnings=dirt(at))

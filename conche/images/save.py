@@ -15,7 +15,7 @@ from conche.engine.connection import Engine
 from conche.errors import NotFound, Refused, Unreachable
 from conche.files import write_atomic
 from conche.images.chosen import chosen
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.process import run
 from conche.units import size
 
@@ -39,7 +39,7 @@ def save(call: Invocation, environment: str, image: str | None, to: str, *, forc
         raise Refused("file-exists", f"{target} is there already; nothing was written.", next_command="--force")
     if not target.parent.is_dir():
         raise NotFound("no-such-folder", f"There is no folder {target.parent}.")
-    plan = Plan((Step("write", f"file {target}", f"images {', '.join(references)}"),))
+    plan = Plan((Step(Action.WRITE, Kind.FILE, str(target), f"images {', '.join(references)}"),))
     if call.dry_run:
         return Outcome(plan=plan)
     with call.output.progress(f"saving {', '.join(references)}"):

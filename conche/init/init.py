@@ -13,7 +13,7 @@ from conche.init import facts
 from conche.init.proposing import Proposal, proposals
 from conche.init.understanding import Understanding, understand
 from conche.init.writing import flow, stack_text
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.stack import FILE, load, parse
 
 __all__ = ["TASKS", "init"]
@@ -42,8 +42,12 @@ def init(call: Invocation) -> Outcome:
     parse(text, root=root)
     exists = (root / FILE).exists()
     proposed = _proposed(root, text) if exists else []
-    steps = [] if exists else [Step("write", f"file {FILE}", "no stack file yet")]
-    steps += [] if (root / "tasks.py").exists() else [Step("write", "file tasks.py", "Invoke finds its tasks in it")]
+    steps = [] if exists else [Step(Action.WRITE, Kind.FILE, FILE, "no stack file yet")]
+    steps += (
+        []
+        if (root / "tasks.py").exists()
+        else [Step(Action.WRITE, Kind.FILE, "tasks.py", "Invoke finds its tasks in it")]
+    )
     plan = Plan(tuple(steps))
     if not call.dry_run:
         for step in plan:

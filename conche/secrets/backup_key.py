@@ -9,7 +9,7 @@ from pyrage import passphrase
 from conche.command import Invocation
 from conche.errors import Refused
 from conche.files import write_atomic
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.vault import keys
 from conche.vault.ask import ask
 
@@ -23,7 +23,7 @@ def backup_key(call: Invocation, path: str) -> Outcome:
     if target.exists():
         raise Refused("file-exists", f"{target} is there already; nothing was written.")
     if call.dry_run:
-        return Outcome(plan=Plan((Step("write", f"file {target}", "asked for"),)))
+        return Outcome(plan=Plan((Step(Action.WRITE, Kind.FILE, str(target), "asked for"),)))
     secret = ask("passphrase")
     if len(secret) < 12:
         raise Refused("passphrase-short", "A passphrase of less than 12 characters protects little.")

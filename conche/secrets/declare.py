@@ -12,7 +12,7 @@ import yaml
 from conche.command import Invocation
 from conche.errors import NotFound, Refused
 from conche.files import write_atomic
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.stack import FILE, StackInvalid, parse
 from conche.vault.encrypted import EncryptedFile
 from conche.vault.forms import form_of, new_path
@@ -40,7 +40,7 @@ def declare(call: Invocation, name: str | None, *, all_: bool) -> Outcome:
     everywhere = parse(before).secrets  # includes what is declared for other environments only
     assert everywhere is not None
     wanted = [one for one in ([name] if name else names) if one not in everywhere.declared]
-    plan = Plan(tuple(Step("declare", f"secret {one}", f"is in {store.file.name}") for one in wanted))
+    plan = Plan(tuple(Step(Action.DECLARE, Kind.SECRET, one, f"is in {store.file.name}") for one in wanted))
     if call.dry_run or not wanted:
         return Outcome(plan=plan, lines=() if wanted else ("Nothing to do: stack.yaml declares it.",))
     said = {one: {**_place(store, document, one), **body} for one, body in _said_in_compose(call, wanted).items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 from conche.command import Invocation
 from conche.errors import Refused
 from conche.files import write_atomic
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.secret import Secret
 from conche.stack import Secrets
 from conche.vault import keys
@@ -40,9 +40,9 @@ def init(call: Invocation, *, generate: bool) -> Outcome:
     existing = _own(keys.find(call.root, {}) if key_file.exists() else None, section)
     plan = Plan(
         (
-            *([] if existing else [Step("create", f"file {DEFAULT_FILE}", "no age key of your own")]),
-            Step("create", "file .sops.yaml", "recipients of your own"),
-            Step("create", f"file {store.file.name}", "encrypted to your key"),
+            *([] if existing else [Step(Action.CREATE, Kind.FILE, str(DEFAULT_FILE), "no age key of your own")]),
+            Step(Action.CREATE, Kind.FILE, ".sops.yaml", "recipients of your own"),
+            Step(Action.CREATE, Kind.FILE, store.file.name, "encrypted to your key"),
         )
     )
     if call.dry_run:

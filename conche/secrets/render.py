@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from conche.command import Invocation
 from conche.errors import Refused
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.vault.render import left_over, stage, write
 from conche.vault.values import open_store
 
@@ -25,8 +25,11 @@ def render(call: Invocation, *, check: bool, env_only: bool, files_only: bool) -
     states |= {path.relative_to(call.root): "left over" if check or call.dry_run else "removed" for path in gone}
     plan = Plan(
         (
-            *(Step("write", f"file {one.path.relative_to(call.root)}", one.state) for one in stale),
-            *(Step("remove", f"file {path.relative_to(call.root)}", "no secret has it any more") for path in gone),
+            *(Step(Action.WRITE, Kind.FILE, str(one.path.relative_to(call.root)), one.state) for one in stale),
+            *(
+                Step(Action.REMOVE, Kind.FILE, str(path.relative_to(call.root)), "no secret has it any more")
+                for path in gone
+            ),
         )
     )
     if call.dry_run:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conche.command import Invocation
 from conche.errors import Refused
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.secret import Secret
 from conche.vault import keys
 from conche.vault.encrypted import declared_recipients
@@ -24,7 +24,7 @@ def rotate(call: Invocation, *, identity: bool, finish: bool) -> Outcome:
     # If a kill has left one of our identities in only one of the two lists, it is put right below.
     store.require_writable(moving=store.key().public if identity else ())
     if call.dry_run:
-        return Outcome(plan=Plan((Step("rotate", f"file {store.file.name}", "asked for"),)))
+        return Outcome(plan=Plan((Step(Action.ROTATE, Kind.FILE, store.file.name, "asked for"),)))
     if identity:
         return _new_identity(call, store, finish=finish)
     store.rotate("rotate")

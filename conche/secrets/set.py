@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conche.command import Invocation
 from conche.errors import NotFound, Refused
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.secret import Secret
 from conche.vault import dotenv
 from conche.vault.ask import as_text, ask, trimmed
@@ -17,7 +17,7 @@ __all__ = ["set_"]
 
 
 def set_(
-    call: Invocation, name: str, *, from_file: str | None, generate: bool, raw: bool, kind: str = "set"
+    call: Invocation, name: str, *, from_file: str | None, generate: bool, raw: bool, kind: Action = Action.SET
 ) -> Outcome:
     """Set one value from a prompt, a pipe or a file, or generate it; never take it from the command line."""
     store = open_store(call.stack, call.root)
@@ -32,7 +32,7 @@ def set_(
     # Nobody should type a value twice only to learn that there is no key.
     store.require_writable()
     if call.dry_run:
-        return Outcome(plan=Plan((Step(kind, f"secret {name}", "asked for"),)))
+        return Outcome(plan=Plan((Step(kind, Kind.SECRET, name, "asked for"),)))
     value = make(declared.generate) if generate else _given(name, from_file, raw)
     if not value.reveal():
         raise Refused("value-empty", f"The value for {name} is empty; nothing was written.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from conche.command import Invocation
 from conche.errors import NotFound
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.vault.store import Change
 from conche.vault.values import called, open_store
 
@@ -25,7 +25,7 @@ def unset(call: Invocation, name: str) -> Outcome:
     declared = call.stack.secrets.declared.get(name)
     store.require_writable()
     if call.dry_run:
-        return Outcome(plan=Plan((Step("unset", f"secret {name}", "asked for", destroys=True),)))
+        return Outcome(plan=Plan((Step(Action.UNSET, Kind.SECRET, name, "asked for", destroys=True),)))
     if declared is not None and not call.yes:
         users = ", ".join(declared.services) or "no service"
         call.output.confirm(f"{name} is declared in stack.yaml and used by {users}.")

@@ -5,7 +5,7 @@ what was expected and, if a known word is close, the one that was probably meant
 further fields of `Stack`.
 """
 
-from conche.stack.backup import KINDS, Backup, Component, Kind, Minimum, Notifications, Offsite, Retention
+from conche.stack.backup import KINDS, Backup, BackupKind, Component, Minimum, Notifications, Offsite, Retention
 from conche.stack.model import (
     TRIAL,
     Base,
@@ -31,6 +31,7 @@ __all__ = [
     "KINDS",
     "TRIAL",
     "Backup",
+    "BackupKind",
     "Base",
     "Component",
     "Deploy",
@@ -38,7 +39,6 @@ __all__ = [
     "Hook",
     "Htpasswd",
     "Image",
-    "Kind",
     "Login",
     "Minimum",
     "Notifications",

@@ -12,10 +12,10 @@ from pydantic_core import PydanticCustomError
 from conche.stack import schedule
 from conche.stack.section import Name, SecretName, Section, VariableName
 
-__all__ = ["KINDS", "Backup", "Component", "Kind", "Minimum", "Notifications", "Offsite", "Retention"]
+__all__ = ["KINDS", "Backup", "BackupKind", "Component", "Minimum", "Notifications", "Offsite", "Retention"]
 
-Kind = Literal["daily", "weekly", "monthly"]
-KINDS: tuple[Kind, ...] = ("daily", "weekly", "monthly")
+BackupKind = Literal["daily", "weekly", "monthly"]
+KINDS: tuple[BackupKind, ...] = ("daily", "weekly", "monthly")
 
 Driver = Literal["archive", "command", "files", "influxdb", "logs", "secrets", "volume"]
 RelativePath = Annotated[str, Field(pattern=r"^[^/~][^\x00]*$")]
@@ -144,12 +144,12 @@ class Offsite(Section):
     monthly: int = Field(default=12, ge=1, description="newest monthly ones")
 
 
-_RETENTION: Mapping[Kind, Retention] = {
+_RETENTION: Mapping[BackupKind, Retention] = {
     "daily": Retention(days=7, least=7),
     "weekly": Retention(days=28, least=4),
     "monthly": Retention(days=90, least=3),
 }
-_SCHEDULE: Mapping[Kind, str] = {"daily": "0 2 * * *", "weekly": "0 3 * * 0", "monthly": "0 4 1 * *"}
+_SCHEDULE: Mapping[BackupKind, str] = {"daily": "0 2 * * *", "weekly": "0 3 * * 0", "monthly": "0 4 1 * *"}
 
 
 class Backup(Section):
@@ -159,8 +159,8 @@ class Backup(Section):
     recipients: tuple[str, ...] = Field(
         default=(), description="recovery recipients (age1… or an ssh public key) for the age key inside a backup"
     )
-    retention: Mapping[Kind, Retention] = Field(default_factory=dict, description="when backups are deleted")
-    schedule: Mapping[Kind, Schedule] = Field(
+    retention: Mapping[BackupKind, Retention] = Field(default_factory=dict, description="when backups are deleted")
+    schedule: Mapping[BackupKind, Schedule] = Field(
         default_factory=dict, description="minute hour day month weekday, for each kind"
     )
     ping: SecretName | None = Field(
@@ -175,11 +175,11 @@ class Backup(Section):
     offsite: Offsite | None = Field(default=None, description="restic repository that backup.sync fills")
     components: Mapping[Name, Component] = Field(min_length=1, description="what is in a backup, by name")
 
-    def kept(self, kind: Kind) -> Retention:
+    def kept(self, kind: BackupKind) -> Retention:
         """Return the retention of a kind: the file's, or else the documented default."""
         return self.retention.get(kind, _RETENTION[kind])
 
-    def at(self, kind: Kind) -> str:
+    def at(self, kind: BackupKind) -> str:
         """Return the cron fields of a kind: the file's, or else the default."""
         return self.schedule.get(kind, _SCHEDULE[kind])
 

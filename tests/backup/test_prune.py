@@ -18,18 +18,18 @@ from conche.backup.history import history
 from conche.backup.manifest import Artifact, ComponentRecord, Manifest, Omission
 from conche.backup.prune import Candidate, clock_problem, decide, decide_future
 from conche.backup.target import Target, name_of
-from conche.stack import Backup, Kind, Retention
+from conche.stack import Backup, BackupKind, Retention
 from tests.backup.checkouts import Checkout
 
 NOW = datetime(2026, 3, 29, 12, tzinfo=UTC)
-RULES: dict[Kind, Retention] = {
+RULES: dict[BackupKind, Retention] = {
     "daily": Retention(days=7, least=7),
     "weekly": Retention(days=28, least=4),
     "monthly": Retention(days=90, least=3),
 }
 
 
-def daily(days: float, *, verified: bool = True, kind: Kind = "daily") -> Candidate:
+def daily(days: float, *, verified: bool = True, kind: BackupKind = "daily") -> Candidate:
     return Candidate(f"{kind}-{days}", kind, NOW - timedelta(days=days), verified)
 
 
@@ -73,7 +73,7 @@ Day = tuple[float, dict[str, ComponentRecord]]
 WEEK = tuple(range(7))
 
 
-def candidates(days: Iterable[Day], kind: Kind = "daily", *, unverified: Iterable[float] = ()) -> list[Candidate]:
+def candidates(days: Iterable[Day], kind: BackupKind = "daily", *, unverified: Iterable[float] = ()) -> list[Candidate]:
     """Backups of so many days ago, judged as retention judges those in a target."""
     made = {}
     for age, records in days:
@@ -192,7 +192,7 @@ def test_one_from_the_future_goes_when_nothing_is_lost_with_it(backups: list[Can
     )
 )
 def test_whatever_goes_enough_newer_verified_ones_stay(
-    drawn: list[tuple[float, bool, bool, Kind, frozenset[str]]],
+    drawn: list[tuple[float, bool, bool, BackupKind, frozenset[str]]],
 ) -> None:
     backups = [
         Candidate(str(number), kind, NOW - timedelta(days=age), verified, complete, sound)

@@ -148,8 +148,8 @@ def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(checkout: Checkout,
     plan = setup(call(checkout, dry_run=True)).plan
 
     assert [f"{step.action} {step.kind}" for step in plan or ()] == [
-        "keep file", "create repository", "add remote", "set git's", "create branch", "create key", "add recipient",
-        "commit file", "commit file", "put secret", "push branch", "protect branch", "try branch",
+        "keep file", "create repository", "add remote", "set git's credentials", "create branch", "create key",
+        "add recipient", "commit file", "commit file", "put secret", "push branch", "protect branch", "try branch",
     ]  # fmt: skip
     assert [line for line in forge.asked if not line.startswith("GET")] == []
     assert (checkout.git("rev-parse", "HEAD").stdout, checkout.git("remote").stdout) == (before, "origin\n")

@@ -19,7 +19,7 @@ from conche.ci.runner.up import up as bring_up
 from conche.ci.workflows.runners import runners as described
 from conche.ci.workflows.workflow import workflows
 from conche.errors import CheckFailed, KeyUnusable, NotFound, Refused, Unreachable
-from conche.outcome import Step
+from conche.outcome import Action, Kind, Step
 from conche.secret import Secret
 from conche.secrets.init import init
 from conche.vault.store import Change
@@ -52,16 +52,16 @@ __all__ = [
 ]
 
 
-CHANGE_SECRETS = frozenset({"recipient", "secret", "runner", "runners"})
-"""Kinds of subjects whose steps change the encrypted file before it is committed."""
+CHANGE_SECRETS = frozenset({Kind.RECIPIENT, Kind.SECRET, Kind.RUNNER, Kind.RUNNERS})
+"""Kinds of things whose steps change the encrypted file before it is committed."""
 
 
 def secrets(site: SetupSite) -> list[Step]:
     """Plan a key of the user's own, and values for secrets that have a usual one."""
     section, store = opened(site.call.stack, site.call.root)
     if not store.file.exists() or demonstrates(store, section):
-        return [Step("create", f"file {store.file.name}", "it has no key of your own yet")]
-    return [Step("set", f"secret {name}", "it has no value yet") for name in _usual(site)]
+        return [Step(Action.CREATE, Kind.FILE, store.file.name, "it has no key of your own yet")]
+    return [Step(Action.SET, Kind.SECRET, name, "it has no value yet") for name in _usual(site)]
 
 
 def _usual(site: SetupSite) -> dict[str, Secret]:
@@ -95,7 +95,7 @@ def token(site: SetupSite) -> list[Step]:
     have = site.token
     if have is not None and _accepted(site, have):
         same = given is None or kept(site.call.root, site.address) == given
-        return [] if same else [Step("keep", f"file {FILE}", "the token that was given")]
+        return [] if same else [Step(Action.KEEP, Kind.FILE, str(FILE), "the token that was given")]
     if given is not None or site.own is None:
         raise KeyUnusable(
             "server-token-refused" if have else "server-token-missing",
@@ -103,7 +103,14 @@ def token(site: SetupSite) -> list[Step]:
             looked_at=["FORGEJO_TOKEN, GITEA_TOKEN, FORGEJO_TOKEN_FILE", str(FILE)],
             next_command=site.client.new_token(),
         )
-    return [Step("create", f"file {FILE}", "a token, and an account where there is none, by the server's own command")]
+    return [
+        Step(
+            Action.CREATE,
+            Kind.FILE,
+            str(FILE),
+            "a token, and an account where there is none, by the server's own command",
+        )
+    ]
 
 
 def _accepted(site: SetupSite, have: Secret) -> bool:
@@ -138,11 +145,11 @@ def repository(site: SetupSite) -> list[Step]:
     """
     name = site.call.stack.name
     if site.token is None:
-        return [Step("create", f"repository {site.repository or name}", "the server is new to us")]
+        return [Step(Action.CREATE, Kind.REPOSITORY, site.repository or name, "the server is new to us")]
     site.repository = site.repository or f"{site.forge.user()}/{name}"
     forge = site.forge
     if not forge.exists():
-        return [Step("create", f"repository {site.repository}", "the server has none of this name")]
+        return [Step(Action.CREATE, Kind.REPOSITORY, site.repository, "the server has none of this name")]
     said = forge.described()
     rights = said.get("permissions") or {}
     if not rights.get("admin") or not forge.may_write():
@@ -154,7 +161,9 @@ def repository(site: SetupSite) -> list[Step]:
             next_command=forge.client.new_token(),
         )
     # An interrupted `ci.setup` can have left Actions off.
-    return [] if said.get("has_actions", True) else [Step("set", "actions of the repository", "they are off")]
+    return (
+        [] if said.get("has_actions", True) else [Step(Action.SET, Kind.ACTIONS, "of the repository", "they are off")]
+    )
 
 
 def make_repository(site: SetupSite) -> None:
@@ -191,9 +200,11 @@ def remote(site: SetupSite) -> list[Step]:
     checkout, steps = site.checkout, []
     checkout.head()
     if not checkout.remote():
-        steps.append(Step("add", f"remote {checkout.new_remote()}", f"git does not know {site.address}"))
+        steps.append(Step(Action.ADD, Kind.REMOTE, checkout.new_remote(), f"git does not know {site.address}"))
     if kept(site.call.root, site.address) is None or not checkout.knows_password():
-        steps.append(Step("set", f"git's credentials for {site.address}", f"the push takes the token from {FILE}"))
+        steps.append(
+            Step(Action.SET, Kind.GIT_CREDENTIALS, f"for {site.address}", f"the push takes the token from {FILE}")
+        )
     return steps
 
 
@@ -211,14 +222,16 @@ def branch(site: SetupSite) -> list[Step]:
     if not first:
         return []
     if first not in checkout.branches():
-        return [Step("create", f"branch {first}", "it is deployed from there; it starts at this commit")]
+        return [Step(Action.CREATE, Kind.BRANCH, first, "it is deployed from there; it starts at this commit")]
     if checkout.current() != first:
         raise Refused(
             "branch-not-checked-out",
             f"{first} is deployed and not checked out: it would lack what is committed.",
             next_command=f"git switch {first}\ninvoke ci.setup",
         )
-    return [] if checkout.upstream(first) else [Step("set", f"branch {first}", "git push is to know where it goes")]
+    return (
+        [] if checkout.upstream(first) else [Step(Action.SET, Kind.BRANCH, first, "git push is to know where it goes")]
+    )
 
 
 def make_branch(site: SetupSite) -> None:
@@ -245,15 +258,15 @@ def runners(site: SetupSite) -> list[Step]:
     if not described(site.call.root, site.call.stack):
         return []
     if site.token is None or not site.checkout.remote():
-        return [Step("register", "runners", "the server does not know them yet")]
+        return [Step(Action.REGISTER, Kind.RUNNERS, "", "the server does not know them yet")]
     try:
         outcome = bring_up(replace(site.call, dry_run=True), timeout=None)
     except (KeyUnusable, Unreachable):
         if site.call.dry_run:
-            return [Step("register", "runners", "the server may not know them yet")]
+            return [Step(Action.REGISTER, Kind.RUNNERS, "", "the server may not know them yet")]
         raise
     steps = list(outcome.plan or ())
-    return steps or ([Step("start", "runners", "the secrets are new")] if site.renewed else [])
+    return steps or ([Step(Action.START, Kind.RUNNERS, "", "the secrets are new")] if site.renewed else [])
 
 
 def make_runners(site: SetupSite) -> None:
@@ -263,7 +276,9 @@ def make_runners(site: SetupSite) -> None:
 
 def commit(site: SetupSite) -> list[Step]:
     """Plan committing the encrypted file and its recipients, which the push has to include."""
-    return [Step("commit", f"file {file}", "the pipeline reads it from the commit") for file in _uncommitted(site)]
+    return [
+        Step(Action.COMMIT, Kind.FILE, file, "the pipeline reads it from the commit") for file in _uncommitted(site)
+    ]
 
 
 def _uncommitted(site: SetupSite) -> list[str]:
@@ -282,7 +297,7 @@ def make_commit(site: SetupSite) -> None:
 def actions_secrets(site: SetupSite) -> list[Step]:
     """Plan putting the workflows' secrets; the server does not tell their values, so they are put each time."""
     names = site.call.stack.ci.secrets
-    return [Step("put", f"secret {name}", "its value on the server is not told") for name in names]
+    return [Step(Action.PUT, Kind.SECRET, name, "its value on the server is not told") for name in names]
 
 
 def put_secrets(site: SetupSite) -> None:
@@ -297,8 +312,8 @@ def protected_branch(site: SetupSite) -> list[Step]:
         Refused: the repository on the server has commits that are not part of what is checked out.
     """
     first, protected = site.branches
-    push = Step("push", f"branch {protected}", "it starts at the same commit, without a run of its own")
-    protect = Step("protect", f"branch {protected}", "what is released comes by a pull request")
+    push = Step(Action.PUSH, Kind.BRANCH, protected, "it starts at the same commit, without a run of its own")
+    protect = Step(Action.PROTECT, Kind.BRANCH, protected, "what is released comes by a pull request")
     if site.token is None or not site.checkout.remote() or not site.forge.exists():
         return [push, protect] if protected else []
     heads = site.checkout.remote_heads(site.checkout.remote())

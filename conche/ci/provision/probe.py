@@ -12,7 +12,7 @@ from conche.ci.forge import Forge, Run
 from conche.ci.forge.values import ended
 from conche.ci.provision.checkout import Checkout
 from conche.errors import CheckFailed
-from conche.outcome import Step
+from conche.outcome import Action, Kind, Step
 
 __all__ = ["BRANCH", "labels_taken", "push_handled", "step"]
 
@@ -35,7 +35,9 @@ IDENTITY = ("-c", "user.name=conche", "-c", "user.email=conche@localhost.localdo
 
 def step(labels: Sequence[str]) -> Step:
     """Return the step that is planned."""
-    return Step("try", f"branch {BRANCH}", f"two jobs for each of {', '.join(labels)}, to see that runners take them")
+    return Step(
+        Action.TRY, Kind.BRANCH, BRANCH, f"two jobs for each of {', '.join(labels)}, to see that runners take them"
+    )
 
 
 def push_handled(forge: Forge, branch: str, commit: str) -> bool:

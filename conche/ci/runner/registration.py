@@ -19,7 +19,7 @@ from conche.ci.forge import Forge, ServerRunner
 from conche.ci.workflows.runners import Runner
 from conche.command import Invocation
 from conche.errors import NotFound
-from conche.outcome import Step
+from conche.outcome import Action, Kind, Step
 from conche.secret import Secret
 from conche.vault.store import Change
 from conche.vault.values import open_store
@@ -58,8 +58,10 @@ class Registrations:
             ours, others = self._seen(runner)
             if ours is None:
                 why = "its token is registered nowhere" if others else "the server does not know it"
-                steps.append(Step("register", f"runner {runner.name}", why))
-            steps += [Step("remove", f"runner {runner.name} ({one.uuid})", "an old registration") for one in others]
+                steps.append(Step(Action.REGISTER, Kind.RUNNER, runner.name, why))
+            steps += [
+                Step(Action.REMOVE, Kind.RUNNER, f"{runner.name} ({one.uuid})", "an old registration") for one in others
+            ]
         return steps
 
     def make(self, call: Invocation) -> list[str]:

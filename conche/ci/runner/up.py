@@ -19,7 +19,7 @@ from conche.engine.compose import Compose
 from conche.engine.dockerfile import references
 from conche.env.up import up as bring_up
 from conche.errors import Refused, Unreachable
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.secret import Secret
 from conche.session import open_compose
 from conche.supply.fetch import fetch
@@ -51,8 +51,8 @@ def up(call: Invocation, *, timeout: float | None) -> Outcome:
     everything = compose.with_every_profile()
     building = _to_build(compose, found)
     bases = _absent_bases(everything, building)
-    steps = [Step("pull", f"image {base}", "the runners' image is made from it") for base in bases]
-    steps += [Step("build", f"image {runner.image}", "no such image on the engine") for runner in building]
+    steps = [Step(Action.PULL, Kind.IMAGE, base, "the runners' image is made from it") for base in bases]
+    steps += [Step(Action.BUILD, Kind.IMAGE, runner.image, "no such image on the engine") for runner in building]
     if call.dry_run:
         registering = _looked_at(call, environment, found, server) if server else []
         return Outcome(plan=Plan((*steps, *registering, *_to_start(compose, found))))
@@ -90,7 +90,7 @@ def _looked_at(call: Invocation, environment: str, found: Sequence[Runner], serv
         registrations = None
     if registrations is not None:
         return registrations.plan()
-    return [Step("register", f"runner {runner.name}", f"{server} may not know it yet") for runner in found]
+    return [Step(Action.REGISTER, Kind.RUNNER, runner.name, f"{server} may not know it yet") for runner in found]
 
 
 def _registered(
@@ -104,7 +104,7 @@ def _registered(
     tokens, owner = _tokens(call, environment, found), repository(call).partition("/")[0]
     for runner in found:
         _register(compose, server, runner, tokens[runner.service], owner)
-    steps = [Step("register", f"runner {runner.name}", f"{server} may not know it yet") for runner in found]
+    steps = [Step(Action.REGISTER, Kind.RUNNER, runner.name, f"{server} may not know it yet") for runner in found]
     return steps, [OF_OWNER.format(owner=owner) if owner else UNSCOPED]
 
 
@@ -127,7 +127,7 @@ def _server(compose: Compose) -> str:
 def _to_start(compose: Compose, found: Sequence[Runner]) -> list[Step]:
     running = {one.service for one in containers.of_project(compose.engine, compose.project) if one.state == "running"}
     idle = [runner for runner in found if runner.service not in running]
-    return [Step("start", f"service {runner.service}", "does not run") for runner in idle]
+    return [Step(Action.START, Kind.SERVICE, runner.service, "does not run") for runner in idle]
 
 
 def _to_build(compose: Compose, found: Sequence[Runner]) -> list[Runner]:

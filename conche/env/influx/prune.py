@@ -12,7 +12,7 @@ from conche.engine import containers, task_containers
 from conche.engine.connection import Engine
 from conche.errors import CheckFailed, NotFound, Refused
 from conche.locking import locked
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.stack import Component
 
 __all__ = ["prune"]
@@ -39,7 +39,13 @@ def _pruned(
     older = {bucket: sum(one["older"] for one in measured.values()) for bucket, measured in counted.items()}
     plan = Plan(
         tuple(
-            Step("delete", f"bucket {bucket}", f"{count} values older than {stop:%Y-%m-%d %H:%M} UTC", destroys=True)
+            Step(
+                Action.DELETE,
+                Kind.BUCKET,
+                bucket,
+                f"{count} values older than {stop:%Y-%m-%d %H:%M} UTC",
+                destroys=True,
+            )
             for bucket, count in older.items()
             if count
         )

@@ -20,7 +20,7 @@ from conche.env.rollout.look import Look
 from conche.env.rollout.unwinding import Before, by_hand, wait_ready
 from conche.env.unwinding import Undo, told, unwind
 from conche.errors import ConcheError, NotFound, NotRestored, Restored, Told
-from conche.outcome import Plan, Step
+from conche.outcome import Action, Kind, Plan, Step
 from conche.output import Progress
 from conche.process import Captured, Completed, signals_deferred
 from conche.release.document import alias
@@ -110,7 +110,7 @@ class Pipeline:
             for step in plan:
                 self.progress.step(f"{step} ({step.cause})")
                 self._take(step)
-                if step.action == "switch":
+                if step.action == Action.SWITCH:
                     self.switched_after = self.clock() - self.begun
         except BaseException as error:
             if self.committed:
@@ -133,23 +133,23 @@ class Pipeline:
         raise error
 
     def _take(self, step: Step) -> None:
-        if step.kind == "service":
-            return (self._replace if step.action == "replace" else self._single)(step)
-        if step.kind == "network":
+        if step.kind == Kind.SERVICE:
+            return (self._replace if step.action == Action.REPLACE else self._single)(step)
+        if step.kind == Kind.NETWORK:
             return self._create_network(step.name)
-        take: Mapping[str, Callable[[], None]] = {
-            "record": self._record,
-            "run": self._run_release_command,
-            "place": self._place,
-            "start": self._start_beside,
-            "await": self._await_new,
-            "probe": self._probe_new,
-            "switch": self._switch,
-            "drain": self._drain,
-            "watch": self._watch,
-            "stop": self._stop_old,
-            "commit": self._commit,
-            "remove": self._remove_old,
+        take: Mapping[Action, Callable[[], None]] = {
+            Action.RECORD: self._record,
+            Action.RUN: self._run_release_command,
+            Action.PLACE: self._place,
+            Action.START: self._start_beside,
+            Action.AWAIT: self._await_new,
+            Action.PROBE: self._probe_new,
+            Action.SWITCH: self._switch,
+            Action.DRAIN: self._drain,
+            Action.WATCH: self._watch,
+            Action.STOP: self._stop_old,
+            Action.COMMIT: self._commit,
+            Action.REMOVE: self._remove_old,
         }
         return take[step.action]()
 
@@ -194,9 +194,9 @@ class Pipeline:
 
     def _single(self, step: Step) -> None:
         name = step.name
-        if step.action == "create":
+        if step.action == Action.CREATE:
             self._undo.append((f"remove {name}", lambda: self._each(name, containers.remove)))
-        elif step.action != "start":
+        elif step.action != Action.START:
             self._undo.append((f"bring {name} back as it was", lambda: self._as_before(name)))
         if name == self.deploy.edge:
             self._bring_edge(name)

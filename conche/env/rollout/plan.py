@@ -12,7 +12,7 @@ from conche.env.contents import contents_of_service
 from conche.env.plan import done
 from conche.env.rollout.handover import Handover
 from conche.env.rollout.look import NOTHING
-from conche.outcome import Plan, Step, Table
+from conche.outcome import Action, Kind, Plan, Step, Table
 from conche.release.records import Placed, Record
 from conche.stack import Deploy
 from conche.supply.reference import short
@@ -192,7 +192,9 @@ def plan_release(
     if all(change.strategy == "keep" for change in found):
         return Plan()
     record, *others = _steps(release, found, deploy, before, counts, handover)
-    made = [Step("create", f"network {name}", "no such network on the engine", undo="remove it") for name in networks]
+    made = [
+        Step(Action.CREATE, Kind.NETWORK, name, "no such network on the engine", undo="remove it") for name in networks
+    ]
     return Plan((record, *made, *others))
 
 
@@ -204,9 +206,9 @@ def _steps(
     counts: Mapping[str, int],
     handover: Handover,
 ) -> Iterator[Step]:
-    yield Step("record", f"release {release}", "before anything is changed")
+    yield Step(Action.RECORD, Kind.RELEASE, release, "before anything is changed")
     if deploy.release_command:
-        yield Step("run", "release-command", "deploy.release_command in stack.yaml")
+        yield Step(Action.RUN, Kind.RELEASE_COMMAND, "", "deploy.release_command in stack.yaml")
     for change in found:
         if change.service not in (deploy.serves, deploy.edge) and change.strategy != "keep":
             yield _single(change)
@@ -216,21 +218,27 @@ def _steps(
         served = deploy.serves
         cause = next(change.cause for change in found if change.service == served)
         count = counts.get(served, 1)
-        yield Step("start", f"release {release} of {served}", f"{cause}; {count} beside {before}", undo="remove them")
-        yield Step("await", f"release {release} of {served}", "every one has to be healthy")
+        yield Step(
+            Action.START,
+            Kind.RELEASE,
+            f"{release} of {served}",
+            f"{cause}; {count} beside {before}",
+            undo="remove them",
+        )
+        yield Step(Action.AWAIT, Kind.RELEASE, f"{release} of {served}", "every one has to be healthy")
         if handover.holders:
             yield from _taking_over(handover.holders, edge)
         else:
-            yield Step("probe", f"release {release} of {served}", "through the edge's private entry")
-            yield Step("switch", f"edge to {release}", f"from {before}", undo=f"switch edge to {before}")
-            yield Step("drain", f"edge from {before}", "requests under way end where they began")
-        yield Step("watch", f"release {release} of {served}", f"for {deploy.observe:g} s, with its users")
+            yield Step(Action.PROBE, Kind.RELEASE, f"{release} of {served}", "through the edge's private entry")
+            yield Step(Action.SWITCH, Kind.EDGE, f"to {release}", f"from {before}", undo=f"switch edge to {before}")
+            yield Step(Action.DRAIN, Kind.EDGE, f"from {before}", "requests under way end where they began")
+        yield Step(Action.WATCH, Kind.RELEASE, f"{release} of {served}", f"for {deploy.observe:g} s, with its users")
     # The old ones still run until it is recorded that they are not needed: a full disk or an engine on its way down
     # might refuse to start them again.
-    yield Step("commit", f"release {release}", "it serves")
+    yield Step(Action.COMMIT, Kind.RELEASE, release, "it serves")
     if deploy.serves is not None and (before != NOTHING or handover.old):
-        yield Step("stop", f"release {before} of {deploy.serves}", "nobody uses it any more")
-        yield Step("remove", f"release {before} of {deploy.serves}", "it was replaced")
+        yield Step(Action.STOP, Kind.RELEASE, f"{before} of {deploy.serves}", "nobody uses it any more")
+        yield Step(Action.REMOVE, Kind.RELEASE, f"{before} of {deploy.serves}", "it was replaced")
 
 
 def _taking_over(holders: Sequence[Container], edge: Sequence[Step]) -> Iterator[Step]:
@@ -238,12 +246,20 @@ def _taking_over(holders: Sequence[Container], edge: Sequence[Step]) -> Iterator
     names = ", ".join(one.name for one in holders)
     for step in edge:
         yield Step(
-            "try", f"edge {step.name}", f"without its port, which {names} has; nothing stops yet", undo="remove it"
+            Action.TRY,
+            Kind.EDGE,
+            step.name,
+            f"without its port, which {names} has; nothing stops yet",
+            undo="remove it",
         )
     for one in holders:
         ports = ", ".join(map(str, one.publishes))
         yield Step(
-            "stop", f"container {one.name}", f"it has port {ports}, which the edge takes over", undo="start it again"
+            Action.STOP,
+            Kind.CONTAINER,
+            one.name,
+            f"it has port {ports}, which the edge takes over",
+            undo="start it again",
         )
     for step in edge:
         yield replace(step, cause="has no container; downtime: from the stop before it until it runs")
@@ -252,12 +268,18 @@ def _taking_over(holders: Sequence[Container], edge: Sequence[Step]) -> Iterator
 def plan_route(release: str, deploy: Deploy, before: str) -> Plan:
     """Plan the steps of a release that changes nothing but the edge's configuration."""
     steps = (
-        Step("record", f"release {release}", "before anything is changed"),
-        Step("place", f"configuration of {release}", "it is not the one that serves; nginx tests it"),
-        Step("switch", f"edge to {release}", f"from {before}; nothing is recreated", undo=f"switch edge to {before}"),
-        Step("drain", f"edge from {before}", "requests under way end as they began"),
-        Step("watch", f"release {release} of {deploy.serves}", f"for {deploy.observe:g} s, with its users"),
-        Step("commit", f"release {release}", "it serves"),
+        Step(Action.RECORD, Kind.RELEASE, release, "before anything is changed"),
+        Step(Action.PLACE, Kind.CONFIGURATION, f"of {release}", "it is not the one that serves; nginx tests it"),
+        Step(
+            Action.SWITCH,
+            Kind.EDGE,
+            f"to {release}",
+            f"from {before}; nothing is recreated",
+            undo=f"switch edge to {before}",
+        ),
+        Step(Action.DRAIN, Kind.EDGE, f"from {before}", "requests under way end as they began"),
+        Step(Action.WATCH, Kind.RELEASE, f"{release} of {deploy.serves}", f"for {deploy.observe:g} s, with its users"),
+        Step(Action.COMMIT, Kind.RELEASE, release, "it serves"),
     )
     return Plan(steps)
 
@@ -267,8 +289,8 @@ def plan_record(release: str, wanted: Record, current: Record | None) -> Plan:
     if current is not None and _placed(wanted) == _placed(current):
         return Plan()
     steps = (
-        Step("record", f"release {release}", "it runs already, and is remembered for a rollback"),
-        Step("commit", f"release {release}", "it serves"),
+        Step(Action.RECORD, Kind.RELEASE, release, "it runs already, and is remembered for a rollback"),
+        Step(Action.COMMIT, Kind.RELEASE, release, "it serves"),
     )
     return Plan(steps)
 
@@ -279,7 +301,9 @@ def _placed(record: Record) -> dict[str, tuple[str, str]]:
 
 def _single(change: Change) -> Step:
     undo = "remove it" if change.strategy == "create" else "as it was before"
-    return Step(change.strategy, f"service {change.service}", f"{change.cause}; downtime: {change.downtime}", undo=undo)
+    return Step(
+        Action(change.strategy), Kind.SERVICE, change.service, f"{change.cause}; downtime: {change.downtime}", undo=undo
+    )
 
 
 def table(found: Sequence[Change], configuration: Configuration, title: str) -> Table:

@@ -23,7 +23,7 @@ from conche.env.rollout.route import bring_back
 from conche.env.rollout.scaling import resume
 from conche.env.rollout.view import compose_of, open_records, opened, require_whole
 from conche.errors import NotRestored
-from conche.outcome import Plan, Step
+from conche.outcome import Action, Kind, Plan, Step
 from conche.release.document import RELEASE
 from conche.release.records import Ending, Record, Records, Result
 from conche.stack import TRIAL
@@ -61,25 +61,25 @@ def plan_recovery(records: Records, look: Look, *, thorough: bool = True) -> Rec
     serves = at if finished else _before(at, current, there, interrupted)
     twins = kept.twins(look.compose.engine, look.compose.project)
     lost = kept.interrupted(twins, look.all() if twins else ())
-    steps = [Step("restore", f"service {name}", "its replacement was interrupted") for name in lost]
+    steps = [Step(Action.RESTORE, Kind.SERVICE, name, "its replacement was interrupted") for name in lost]
     if unfinished is not None:
-        action, why = ("finish", "it serves already") if finished else ("revert", "it did not serve yet")
-        steps.append(Step(action, f"release {unfinished.id}", f"it was interrupted, and {why}"))
+        action, why = (Action.FINISH, "it serves already") if finished else (Action.REVERT, "it did not serve yet")
+        steps.append(Step(action, Kind.RELEASE, unfinished.id, f"it was interrupted, and {why}"))
     if records.scaling is not None:
         service, count = records.scaling
-        steps.append(Step("scale", f"service {service}", f"env.scale was interrupted; it settles at {count}"))
+        steps.append(Step(Action.SCALE, Kind.SERVICE, service, f"env.scale was interrupted; it settles at {count}"))
     holders = records.handover(interrupted) if unfinished is not None and not finished else ()
     if holders:
-        steps.append(Step("return", f"port of {look.deploy.edge}", "to the containers that had it before"))
+        steps.append(Step(Action.RETURN, Kind.PORT, f"of {look.deploy.edge}", "to the containers that had it before"))
         at = ""  # no edge is left that could be switched
     if unfinished is not None and records.current is not None and not finished:
         steps += _replaced(look, unfinished, records.current, spared=look.deploy.edge if holders else None)
     if look.deploy.serves is not None:
         steps += _served_steps(look, serves, at, there)
-        settled = finished or holders or any(step.action in ("start", "switch") for step in steps)
+        settled = finished or holders or any(step.action in (Action.START, Action.SWITCH) for step in steps)
         astray = _astray(records, look, serves, seen) if seen is not None and not settled else ""
-        steps += [Step("switch", f"edge to {serves}", astray)] if astray else []
-    steps += [Step("remove", f"container {one.name}", f"left over from {why}") for one, why in _others(look)]
+        steps += [Step(Action.SWITCH, Kind.EDGE, f"to {serves}", astray)] if astray else []
+    steps += [Step(Action.REMOVE, Kind.CONTAINER, one.name, f"left over from {why}") for one, why in _others(look)]
     return Recovery(Plan(tuple(steps)), serves, finished)
 
 
@@ -114,13 +114,13 @@ def _served_steps(look: Look, serves: str, at: str, there: list[str]) -> Iterato
     found = look.of(look.deploy.serves or "")
     for one in found:
         if one.labels.get(RELEASE, "") == serves and one.state != "running":
-            yield Step("start", f"container {one.name}", f"is {one.state}, and belongs to {serves}")
+            yield Step(Action.START, Kind.CONTAINER, one.name, f"is {one.state}, and belongs to {serves}")
     target = serves if serves in there else NOTHING
     if at and at not in (target, serves):
-        yield Step("switch", f"edge to {target}", f"it sends requests to {at}")
+        yield Step(Action.SWITCH, Kind.EDGE, f"to {target}", f"it sends requests to {at}")
     for one in found:
         if one.labels.get(RELEASE, "") != serves:
-            yield Step("remove", f"container {one.name}", f"left over from {_whose(one)}")
+            yield Step(Action.REMOVE, Kind.CONTAINER, one.name, f"left over from {_whose(one)}")
 
 
 def _replaced(look: Look, unfinished: Record, current: Record, spared: str | None) -> Iterator[Step]:
@@ -131,10 +131,12 @@ def _replaced(look: Look, unfinished: Record, current: Record, spared: str | Non
         before, found = current.services.get(name), look.of(name)
         if before is None:
             for one in found:
-                yield Step("remove", f"container {one.name}", f"only {unfinished.id}, which was interrupted, has it")
+                yield Step(
+                    Action.REMOVE, Kind.CONTAINER, one.name, f"only {unfinished.id}, which was interrupted, has it"
+                )
         elif any(one.config_hash in placed.hashes and one.config_hash not in before.hashes for one in found):
             cause = f"it is as {unfinished.id}, which was interrupted, has it, and not as {current.id}"
-            yield Step("recreate", f"service {name}", cause)
+            yield Step(Action.RECREATE, Kind.SERVICE, name, cause)
 
 
 def _others(look: Look) -> Iterator[tuple[Container, str]]:
@@ -170,7 +172,7 @@ def settle(call: Invocation, records: Records, look: Look, *, strict: bool = Fal
         call.output.say(f"{unfinished.id} was interrupted ({unfinished.who} on {unfinished.where}): settling it first")
     _restore(look, recovery.plan)
     resume(records, look, recovery.serves, call.output.say)
-    if any(step.action == "return" for step in recovery.plan) and unfinished is not None:
+    if any(step.action == Action.RETURN for step in recovery.plan) and unfinished is not None:
         give_back(look, records.handover(unfinished.id))
     try:
         # Running containers first: the edge is only sent back to what works.
@@ -195,14 +197,14 @@ def settle(call: Invocation, records: Records, look: Look, *, strict: bool = Fal
 def _restore(look: Look, plan: Plan) -> None:
     """Bring back what was running when its replacement was interrupted."""
     for step in plan:
-        if step.action == "restore":
+        if step.action == Action.RESTORE:
             kept.bring_back(look.compose.engine, look.compose.project, step.name)
 
 
 def _switch(call: Invocation, records: Records, look: Look, plan: Plan, *, strict: bool) -> None:
     """Let the edge send requests to the release that is to serve, as it did before."""
     for step in plan:
-        if step.action != "switch":
+        if step.action != Action.SWITCH:
             continue
         try:
             bring_back(call, records, look, step.name.removeprefix("to "))
@@ -219,7 +221,7 @@ def _recreate(call: Invocation, records: Records, look: Look, plan: Plan) -> Non
         KeyUnusable: nobody here can open that release.
         NotRestored: one of them cannot be made, or does not work.
     """
-    names = [step.name for step in plan if step.action == "recreate"]
+    names = [step.name for step in plan if step.action == Action.RECREATE]
     document = opened(call, records, records.current) if names and records.current else None
     if records.current is None or document is None:
         return
@@ -249,7 +251,7 @@ def _not_back(look: Look, what: str, seen: Sequence[str]) -> NotRestored:
 
 def _start(look: Look, recovery: Recovery) -> None:
     """Start what belongs to the release that serves, and wait until it works."""
-    wanted = {step.name for step in recovery.plan if step.action == "start"}
+    wanted = {step.name for step in recovery.plan if step.action == Action.START}
     stopped = [one for one in look.all() if one.name in wanted]
     if not stopped:
         return
@@ -283,7 +285,7 @@ def _await(look: Look, recovery: Recovery, stopped: Sequence[Container]) -> None
 
 
 def _clean(say: Callable[[str], None], look: Look, plan: Plan) -> None:
-    doomed = {step.name for step in plan if step.action == "remove"}
+    doomed = {step.name for step in plan if step.action == Action.REMOVE}
     for one in (*look.all(), *(other for other, _ in _others(look))):
         if one.name in doomed:
             say(f"removing {one.name}, left over from {_whose(one)}")

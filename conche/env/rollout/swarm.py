@@ -27,7 +27,7 @@ from conche.env.rollout.swarm_stack import Sent, to_stack
 from conche.env.rollout.view import open_records, opened_if_possible, require_whole
 from conche.errors import ConcheError, Interrupted, NotRestored, Refused, Restored, Told
 from conche.files import private_folder, write_atomic
-from conche.outcome import Plan
+from conche.outcome import Action, Plan
 from conche.output import Progress
 from conche.process import signals_deferred
 from conche.release.document import Document
@@ -104,20 +104,20 @@ class SwarmPipeline:
             Interrupted: after going back.
         """
         begun = self.clock()
-        take: Mapping[str, Callable[[], object]] = {
-            "record": self._record,
-            "provide": lambda: self._names(self.sent),
-            "update": lambda: self.hand_over(self.sent),
-            "await": lambda: self.wait(self.sent),
-            "probe": self._probe,
-            "commit": self._commit,
-            "sweep": lambda: swarm.sweep(self.engine, self.stack, frozenset(self._names(self.sent).values())),
+        take: Mapping[Action, Callable[[], object]] = {
+            Action.RECORD: self._record,
+            Action.PROVIDE: lambda: self._names(self.sent),
+            Action.UPDATE: lambda: self.hand_over(self.sent),
+            Action.AWAIT: lambda: self.wait(self.sent),
+            Action.PROBE: self._probe,
+            Action.COMMIT: self._commit,
+            Action.SWEEP: lambda: swarm.sweep(self.engine, self.stack, frozenset(self._names(self.sent).values())),
         }
         try:
             for step in plan:
                 self.progress.step(f"{step} ({step.cause})")
                 take[step.action]()
-                if step.action == "await":
+                if step.action == Action.AWAIT:
                     self.switched_after = self.clock() - begun
         except BaseException as error:
             if self.committed:

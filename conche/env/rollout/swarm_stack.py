@@ -12,7 +12,7 @@ from conche.env.rollout import edge as edges
 from conche.env.rollout import swarm_service
 from conche.env.rollout.plan import Change
 from conche.errors import Refused
-from conche.outcome import Plan, Step
+from conche.outcome import Action, Kind, Plan, Step
 from conche.release.document import Document
 from conche.release.records import Record
 from conche.stack import Deploy
@@ -163,13 +163,17 @@ def plan_swarm(release: str, found: Sequence[Change], deploy: Deploy, current: R
         return Plan()
     before = current.id if current else "nothing"
     steps = [
-        Step("record", f"release {release}", "before anything is changed"),
-        Step("provide", f"secrets of {release}", "named by their content"),
-        Step("update", f"stack to {release}", f"from {before}", undo=f"update stack to {before}"),
-        Step("await", f"release {release}", "every service has to converge to what was sent"),
+        Step(Action.RECORD, Kind.RELEASE, release, "before anything is changed"),
+        Step(Action.PROVIDE, Kind.SECRETS, f"of {release}", "named by their content"),
+        Step(Action.UPDATE, Kind.STACK, f"to {release}", f"from {before}", undo=f"update stack to {before}"),
+        Step(Action.AWAIT, Kind.RELEASE, release, "every service has to converge to what was sent"),
     ]
     if deploy.edge is not None:
-        steps.append(Step("probe", f"release {release}", "through the edge"))
+        steps.append(Step(Action.PROBE, Kind.RELEASE, release, "through the edge"))
     return Plan(
-        (*steps, Step("commit", f"release {release}", "it serves"), Step("sweep", "secrets", "nothing uses them"))
+        (
+            *steps,
+            Step(Action.COMMIT, Kind.RELEASE, release, "it serves"),
+            Step(Action.SWEEP, Kind.SECRETS, "", "nothing uses them"),
+        )
     )

@@ -12,7 +12,7 @@ from conche.env.rollout.plan import Change
 from conche.env.rollout.swarm_stack import swarm_changes
 from conche.env.rollout.view import open_records, show_records
 from conche.errors import Refused
-from conche.outcome import Outcome, Plan, Step, Table
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.release.records import Record, Records
 from conche.supply.reference import short
 
@@ -152,8 +152,8 @@ def down_swarm(call: Invocation, name: str, compose: Compose, doomed: Sequence[s
     found = swarm.services(compose.engine, compose.project)
     see_known(found, open_records(call, compose), compose.project, f"docker stack rm {compose.project}")
     elsewhere = sorted(node.name for node in swarm.others(compose.engine)) if volumes else []
-    steps = [Step("stop", f"service {one.name}", "asked for") for one in found]
-    steps += [Step("delete", f"volume {one}", "--volumes", destroys=True) for one in doomed]
+    steps = [Step(Action.STOP, Kind.SERVICE, one.name, "asked for") for one in found]
+    steps += [Step(Action.DELETE, Kind.VOLUME, one, "--volumes", destroys=True) for one in doomed]
     plan = Plan(tuple(steps))
     where = f"volumes on other nodes stay ({', '.join(elsewhere)}): docker --host ssh://NODE volume ls"
     left = [where] if elsewhere else []
@@ -167,7 +167,7 @@ def down_swarm(call: Invocation, name: str, compose: Compose, doomed: Sequence[s
         deleted = list(doomed) if gone else []
         for one in deleted:
             networks.remove_volume(compose.engine, one)
-    done = [step for step in plan if step.kind != "volume" or step.name in deleted]
+    done = [step for step in plan if step.kind != Kind.VOLUME or step.name in deleted]
     return Outcome(
         value={"environment": name, "deleted_volumes": deleted},
         changed=True,

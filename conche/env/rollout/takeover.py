@@ -10,7 +10,7 @@ from conche.engine.containers import Container
 from conche.env import trial
 from conche.env.rollout.handover import Handover, remove_edge, start_again
 from conche.env.rollout.pipeline import EARLY, Pipeline
-from conche.outcome import Step
+from conche.outcome import Action, Kind, Step
 from conche.process import signals_deferred
 
 __all__ = ["Takeover"]
@@ -29,11 +29,11 @@ class Takeover(Pipeline):
 
     def _take(self, step: Step) -> None:
         edge = self.deploy.edge
-        if (step.action, step.kind) == ("try", "edge"):
+        if (step.action, step.kind) == (Action.TRY, Kind.EDGE):
             self._try_edge(step.name)
-        elif (step.action, step.kind) == ("stop", "container"):
+        elif (step.action, step.kind) == (Action.STOP, Kind.CONTAINER):
             self._stop_holder(next(one for one in self.handover.holders if one.name == step.name))
-        elif step.kind == "service" and step.name == edge:
+        elif step.kind == Kind.SERVICE and step.name == edge:
             self._start_edge(step.name)
         else:
             super()._take(step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from conche.command import Invocation
 from conche.errors import Refused
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.vault import encrypted, keys
 from conche.vault.recipients import write_recipients
 from conche.vault.values import open_store
@@ -23,7 +23,7 @@ def add(call: Invocation, recipient: str) -> Outcome:
             value={"recipients": list(before)}, lines=[f"Nothing to do: {recipient} is a recipient already."]
         )
     if call.dry_run:
-        return Outcome(plan=Plan((Step("add", f"recipient {recipient}", "asked for"),)))
+        return Outcome(plan=Plan((Step(Action.ADD, Kind.RECIPIENT, recipient, "asked for"),)))
     store.rotate("recipients.add", add=recipient)
     after = store.document().recipients
     write_recipients(call.root, store.file, after)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from conche.command import Invocation
 from conche.errors import NotFound, Refused
-from conche.outcome import Outcome, Plan, Step
+from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.vault import encrypted
 from conche.vault.recipients import write_recipients
 from conche.vault.values import open_store
@@ -27,7 +27,7 @@ def remove(call: Invocation, recipient: str, *, force: bool) -> Outcome:
             next_command="" if before == (recipient,) else f"invoke secrets.recipients.remove {recipient} --force",
         )
     if call.dry_run:
-        return Outcome(plan=Plan((Step("remove", f"recipient {recipient}", "asked for", destroys=True),)))
+        return Outcome(plan=Plan((Step(Action.REMOVE, Kind.RECIPIENT, recipient, "asked for", destroys=True),)))
     kept = tuple(one for one in before if one != recipient)
     store.rotate("recipients.remove", remove=recipient, unread=recipient in key.public)
     write_recipients(call.root, store.file, kept)
