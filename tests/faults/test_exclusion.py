@@ -109,10 +109,12 @@ def held_by(stack: SmallStack, name: str, **extra: str) -> AbstractContextManage
 
 
 def excludes(one: str, other: str) -> bool:
-    """Whether two commands at the same environment share a lock; where nothing is left, the target is all of some."""
+    """Whether two commands at the same environment share a lock; no restore here has secrets, and nothing is left."""
     shared = {*TAKEN[one].locks} & {*TAKEN[other].locks}
     left = {name for name, takes in TAKEN.items() if takes == LEFT}
-    return bool(shared - ({Lock.ENVIRONMENT} if left & {one, other} else set()))
+    backups = {name for name, takes in TAKEN.items() if Lock.TARGET in takes.locks}
+    shared -= {Lock.ENVIRONMENT} if left & {one, other} else set()
+    return bool(shared - ({Lock.SECRETS} if backups & {one, other} else set()))
 
 
 def tried(stack: SmallStack, name: str, **extra: str) -> subprocess.CompletedProcess[str]:
