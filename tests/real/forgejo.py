@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import yaml
 
-from tests.real.road import ROOT, Failed, NotHere, Road, Walk
+from tests.real.road import ROOT, Failed, NotHere, Road, Walk, say
 
 __all__ = ["ROAD"]
 
@@ -66,6 +66,7 @@ def road(walk: Walk) -> None:
             if can:
                 here.production()
         here.down_and_up()
+        here.ten_pushes()
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,56 @@ class Pushed:
             words = ("ci.dispatch", "quick-test", "--ref", self.branch, "--json")
             number = json.loads(walk.invoke(*words))["value"]["url"].rpartition("/")[2]
             walk.invoke("ci.watch", "--run", number)
+
+    def ten_pushes(self) -> None:
+        """In quick succession, with the server restarted, a runner killed and a run cancelled among them."""
+        walk, commits = self.walk, []
+        disturb = {3: self._restart_server, 5: self._kill_runner, 7: self._cancel}
+        for number in range(1, 11):
+            with walk.step(f"push {number} of ten"):
+                self._add_line(f"# Push {number} of ten.")
+                walk.run("git", "push", "--quiet", self.remote, self.branch)
+                commits.append(walk.run("git", "rev-parse", "HEAD").strip())
+            if number in disturb:
+                with walk.step(disturb[number].__name__.strip("_").replace("_", " ")):
+                    disturb[number]()
+        with walk.step("the last of ten deployed"):
+            walk.invoke("ci.watch", "--commit", commits[-1])
+        _require_serving(DEV, commits[-1])
+        listed = json.loads(walk.invoke("ci.status", "--limit", "50", "--json", fails=None))["value"]
+        fates = {run["commit"]: run["state"] for run in listed}
+        for commit in commits:
+            fate = next((state for known, state in fates.items() if commit.startswith(known)), "unknown")
+            if fate not in ("success", "failure", "cancelled"):
+                raise Failed(f"{commit[:10]} is said to be {fate}")
+            walk.invoke("ci.watch", "--commit", commit, fails=fate != "success")
+            say(f"           {commit[:10]}  {fate}")
+        for environment in ("dev", "git"):
+            walk.invoke("env.status", "--env", environment)
+
+    def _restart_server(self) -> None:
+        self.walk.run("docker", "restart", "chocolate_factory_forgejo")
+        self.walk.invoke("env.up", "--env", "git")
+
+    def _kill_runner(self) -> None:
+        self.walk.run("docker", "kill", "chocolate_factory_runner_dev")
+        self.walk.invoke("env.up", "--env", "git")
+
+    def _cancel(self) -> None:
+        """As a person does on this version: on the page of the run, signed in."""
+        name, password = (self.walk.folder / ".sops/forge-password").read_text(encoding="utf-8").split()
+        going = json.loads(self.walk.invoke("ci.status", "--json", fails=None))["value"]
+        number = next(run["number"] for run in going if run["state"] == "running")
+        with httpx.Client(base_url=self.server, timeout=60) as browser:
+            browser.post("/user/login", data={"user_name": name, "password": password})
+            answer = browser.post(f"/{self.repository}/actions/runs/{number}/cancel")
+        if not answer.is_success:
+            raise Failed(f"run {number} cannot be cancelled on its page: {answer.status_code}")
+
+    def _add_line(self, line: str) -> None:
+        file = self.walk.folder / "src/fastapi-app/app/api.py"
+        file.write_text(file.read_text(encoding="utf-8") + f"{line}\n", encoding="utf-8")
+        self.walk.run("git", "commit", "--quiet", "--all", "--message", "A change")
 
     def _edit(self, old: str, new: str) -> None:
         file = self.walk.folder / "src/fastapi-app/app/api.py"

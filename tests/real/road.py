@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["Failed", "NotHere", "Road", "Walk", "lacking"]
+__all__ = ["Failed", "NotHere", "Road", "Walk", "lacking", "say"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,18 +70,22 @@ class Walk:
             self.taken.append((name, time.perf_counter() - begun))
             say(f"{self.taken[-1][1]:8.1f} s  {name}")
 
-    def run(self, *argv: str, fails: bool = False, variables: Mapping[str, str] | None = None) -> str:
-        """A command in the clone, which has to work, or where `fails` is asked for must not; its standard output."""
+    def run(self, *argv: str, fails: bool | None = False, variables: Mapping[str, str] | None = None) -> str:
+        """Run a command in the clone; return its standard output.
+
+        Args:
+            fails: whether it has to fail instead of working; None lets it do either.
+        """
         done = subprocess.run(
             argv, cwd=self.folder, env={**_clean(), **(variables or {})}, stdin=subprocess.DEVNULL,
             text=True, capture_output=True, timeout=LONGEST, check=False,
         )  # fmt: skip
-        if (done.returncode != 0) != fails:
+        if fails is not None and (done.returncode != 0) != fails:
             shown = "\n".join((done.stdout + done.stderr).splitlines()[-LINES:])
             raise Failed(f"{' '.join(argv)} ended with {done.returncode}\n{shown}")
         return done.stdout
 
-    def invoke(self, *words: str, fails: bool = False, variables: Mapping[str, str] | None = None) -> str:
+    def invoke(self, *words: str, fails: bool | None = False, variables: Mapping[str, str] | None = None) -> str:
         """A task, by the clone's own environment."""
         python = str(self.folder / ".venv/bin/python")
         return self.run(python, "-m", "invoke", *words, fails=fails, variables=variables)
