@@ -45,6 +45,9 @@ __all__ = ["Compose", "Configuration", "Healthcheck", "Service", "complaint"]
 MAKING = 600.0
 """Seconds allowed for creating and starting containers, without any build, pull or wait."""
 
+TRIAL_LABEL = "io.conche.trial"
+"""Label of a service; `no` says that no second container of it may run, not even for a trial."""
+
 OLDEST = (2, 20)
 """The oldest Compose accepted; v1 was a different program, which named everything it made differently."""
 
@@ -364,6 +367,11 @@ def _in_order(services: Mapping[str, Any]) -> Iterable[str]:
     return [name for name in TopologicalSorter(needs).static_order() if name in services]
 
 
+def _labels(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    labels = body.get("labels") or {}
+    return labels if isinstance(labels, Mapping) else dict(str(one).partition("=")[::2] for one in labels)
+
+
 def _service(name: str, body: Mapping[str, Any], rendered: Mapping[str, Any]) -> Service:
     needs = body.get("depends_on") or {}
     healthcheck = healthcheck_of(body.get("healthcheck"))
@@ -379,7 +387,7 @@ def _service(name: str, body: Mapping[str, Any], rendered: Mapping[str, Any]) ->
         user=str(body.get("user", "")),
         waits_for=tuple(sorted(n for n, how in needs.items() if how.get("condition") != "service_started")),
         ends=healthcheck is None and not str(body.get("restart", "no")).startswith(("always", "unless-stopped")),
-        tries=not (body.get("network_mode") or shares(body)),
+        tries=not (body.get("network_mode") or shares(body) or _labels(body).get(TRIAL_LABEL) == "no"),
         shares=shares(body),
         follows=tuple(sorted(n for n, how in needs.items() if how.get("restart"))),
         replicas=replicas_of(body),

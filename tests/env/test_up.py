@@ -70,6 +70,21 @@ def test_a_changed_definition_replaces_the_container_after_a_trial(small: SmallS
     assert after.id != before.id
 
 
+def test_what_must_never_run_twice_is_replaced_without_a_trial(small: SmallStack, engine: Engine) -> None:
+    small.replace("compose/dev.yaml", "  web:\n", '  web:\n    labels: {io.conche.trial: "no"}\n')
+    small.up()
+    (before,) = small.containers(engine)
+    small.replace("compose/dev.yaml", "SETTING: ${SETTING:-none}", "SETTING: another")
+
+    done = small.invoke("env.up")
+
+    (after,) = small.containers(engine)
+    assert done.returncode == 0
+    assert "replacing web" in done.stderr
+    assert "trying the new web" not in done.stderr
+    assert after.id != before.id
+
+
 @pytest.mark.parametrize(
     ("behaviour", "said"),
     [
