@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from conche.ci.forge import ServerJob, connect
+from conche.ci.forge import connect
+from conche.ci.forge.joblog import JobLogs, LogNotThere
 from conche.command import Invocation
 from conche.errors import NotFound, did_you_mean
 from conche.outcome import Outcome
@@ -11,10 +12,11 @@ __all__ = ["logs"]
 
 
 def logs(call: Invocation, number: int | None, branch: str | None, job: str | None) -> Outcome:
-    """Show the logs of one job, of the failed ones, or if none failed of all.
+    """Show the logs of one job, of the failed ones, or if none failed of all that can be read.
 
     Raises:
-        NotFound: the run has no such job.
+        NotFound: the run has no such job, or no log can be read.
+        Refused: the server's version hands out no logs.
     """
     forge = connect(call)
     run = forge.run(number, branch or "")
@@ -32,8 +34,18 @@ def logs(call: Invocation, number: int | None, branch: str | None, job: str | No
     else:
         chosen = [one for one in jobs if one.state == "failure"] or list(jobs)
     if not chosen:
-        forge.log(ServerJob(0, "", ""), run.url)  # refuses if this server's API has no logs
-        raise NotFound("no-such-job", f"Run {run.number} has no jobs yet.", next_command=f"open {run.url}")
-    written = {one.name: forge.log(one, run.url) for one in chosen}
+        raise NotFound(
+            "no-such-job",
+            f"The server tells of no job of run {run.number}: none has begun, or it was long ago.",
+            next_command=f"open {run.url}",
+        )
+    read, written, missing = JobLogs(call, forge, run), {}, []
+    for one in chosen:
+        try:
+            written[one.name] = read.of(one)
+        except LogNotThere as error:
+            missing.append(error)
+    if not written:
+        raise missing[0]
     raw = "".join(f"== {name} ==\n{text.rstrip()}\n" if len(written) > 1 else text for name, text in written.items())
-    return Outcome(value={"run": run.number, "logs": written}, raw=raw)
+    return Outcome(value={"run": run.number, "logs": written}, raw=raw, warnings=[one.message for one in missing])

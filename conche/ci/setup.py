@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from conche.ci.forge.own import PASSWORD
 from conche.ci.forge.where import origin, without_password
 from conche.ci.provision import parts
-from conche.ci.provision.server import PASSWORD
 from conche.ci.provision.site import SetupSite
 from conche.command import Invocation
 from conche.outcome import Outcome, Plan, Step

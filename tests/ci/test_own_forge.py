@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import stat
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conche.ci.provision import server
-from conche.ci.provision.server import PASSWORD, OwnForge, account
+from conche.ci.forge import own as module
+from conche.ci.forge.own import PASSWORD, READ_LOG, Kept, OwnForge
+from conche.ci.provision.server import account
 from conche.command import Invocation
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
@@ -57,7 +59,7 @@ def call(tmp_path: Path) -> Invocation:
 
 def answering(monkeypatch: pytest.MonkeyPatch, text: str, exit_code: int = 0) -> Said:
     said = Said(text, exit_code)
-    monkeypatch.setattr(server, "run", said)
+    monkeypatch.setattr(module, "run", said)
     return said
 
 
@@ -107,6 +109,48 @@ def test_a_command_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, own: OwnF
 
     with pytest.raises(ToolFailed, match="making the account us"):
         own.make_account(call, "us")
+
+
+@pytest.mark.parametrize(("exit_code", "kept"), [(0, Kept.PLAIN), (3, Kept.COMPRESSED), (4, Kept.NOT_THERE)])
+def test_a_log_is_read_where_the_server_keeps_it(
+    monkeypatch: pytest.MonkeyPatch, own: OwnForge, exit_code: int, kept: Kept
+) -> None:
+    said = answering(monkeypatch, "all passed\n" if exit_code == 0 else "", exit_code)
+
+    assert own.log("us/shop", 513, 1000) == (kept, "all passed\n" if exit_code == 0 else "")
+    assert said.asked[0][-2:] == ("us/shop/01/513.log", "1000")
+
+
+@pytest.mark.parametrize("repository", ["../..", "us/..", "./shop", "us/shop/..", "us", "us/a shop", "us/shop\n"])
+def test_a_name_that_no_repository_has_is_no_path(
+    monkeypatch: pytest.MonkeyPatch, own: OwnForge, repository: str
+) -> None:
+    said = answering(monkeypatch, "")
+
+    assert own.log(repository, 1, 1000) == (Kept.NOT_THERE, "")
+    assert said.asked == []
+
+
+def test_a_container_that_cannot_be_asked_is_told(monkeypatch: pytest.MonkeyPatch, own: OwnForge) -> None:
+    answering(monkeypatch, "service is not running", 1)
+
+    with pytest.raises(ToolFailed, match="reading the log"):
+        own.log("us/shop", 1, 1000)
+
+
+def test_of_a_log_the_end_is_read_and_a_compressed_one_is_seen(tmp_path: Path) -> None:
+    folder = tmp_path / "actions_log/us/shop/01"
+    folder.mkdir(parents=True)
+    (folder / "1.log").write_text("the beginning and the end\n")
+    (folder / "257.log.zst").write_bytes(b"\x28")
+
+    def read(task: int) -> tuple[int, str]:
+        script = READ_LOG.replace("/var/lib/gitea", str(tmp_path / "elsewhere")).replace("/data/gitea", str(tmp_path))
+        argv = ["sh", "-c", script, "sh", f"us/shop/01/{task}.log", "8"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout
+
+    assert (read(1), read(257), read(513)) == ((0, "the end\n"), (3, ""), (4, ""))
 
 
 @pytest.mark.parametrize(

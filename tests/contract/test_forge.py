@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,23 @@ def test_a_log_is_text(site: Site) -> None:
         text = attempt(site, "job-log", lambda: site.forge.log(job))
 
         assert text is None or str(text).endswith(f"{LOG}\n")
+
+
+def test_a_public_repository_has_the_log_on_a_page_where_the_api_has_none(site: Site) -> None:
+    number = site.run("success", "failure")
+    if site.forge.server.kind != "forgejo" or site.forge.server.version[0] != 15:
+        return
+    run = site.forge.run(number)
+    jobs = {job.name: job for job in site.forge.jobs(run)}
+
+    with pytest.raises(NotFound, match="hands out no log of test-all"):
+        site.forge.public_log(run, jobs["test-all"])
+
+    site.forge.client.json("PATCH", f"/repos/{site.forge.repository}", {"private": False})
+    for name in JOBS:
+        assert site.forge.public_log(run, jobs[name]).endswith(f"{LOG}\n")
+    with pytest.raises(NotFound):
+        site.forge.public_log(run, replace(jobs["test-all"], id=999_999))
 
 
 def test_runners_are_told_with_their_labels(site: Site) -> None:

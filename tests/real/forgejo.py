@@ -136,6 +136,8 @@ class Pushed:
         broken = '"healthy" if services.settings.conche_release == "unknown" else str(1 // 0)'
         self._edit('"status": "healthy"', f'"status": {broken}')
         self.deployed("a bad release, taken back", fails=True)
+        if not self.walk.timed("ci.logs", "--branch", self.branch).strip():
+            raise Failed("ci.logs shows nothing of the deployment that failed")
         _require_serving(DEV, before)
         self.walk.run("git", "revert", "--no-edit", "HEAD")
         self.deployed("from its repair to deployed")

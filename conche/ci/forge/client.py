@@ -86,20 +86,54 @@ class Client:
             raise self._translated(answer)
         return answer
 
+    def text(self, path: str, most: int, named: str = "") -> str:
+        """Return the text at any path of the server; of one that is longer than `most` bytes, its end.
+
+        Args:
+            named: what the name under which the server hands it out has to contain.
+
+        Raises:
+            NotFound: 404 and 405, or it is handed out under another name.
+            Unreachable, KeyUnusable, TooManyRequests: as `call` does; also for a page instead of a text.
+        """
+        import httpx
+
+        try:
+            with self._connection().stream("GET", path) as answer:
+                page = answer.headers.get("Content-Type", "").startswith("text/html")
+                if page or not answer.is_success:
+                    answer.read()
+                    raise self._no_json(answer, "text") if answer.is_success else self._translated(answer)
+                if named not in answer.headers.get("Content-Disposition", ""):
+                    raise NotFound("server-has-no-such-thing", f"{self.address} has no {named} at {path}.")
+                kept = bytearray()
+                for block in answer.iter_bytes():
+                    kept += block
+                    if len(kept) > 2 * most:
+                        del kept[:-most]
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+        return bytes(kept[-most:]).decode(errors="replace")
+
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
         import httpx
 
         try:
-            if self._http is None:
-                headers = {"Accept": "application/json, text/plain"}
-                if self._token is not None:
-                    headers["Authorization"] = f"token {self._token.reveal()}"
-                # A proxy could not reach this machine's own addresses.
-                direct = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
-                self._http = httpx.Client(base_url=self.address, headers=headers, timeout=TIMEOUT, mounts=direct)
-            return self._http.request(method, path, json=body)
+            return self._connection().request(method, path, json=body)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
+
+    def _connection(self) -> httpx.Client:
+        import httpx
+
+        if self._http is None:
+            headers = {"Accept": "application/json, text/plain"}
+            if self._token is not None:
+                headers["Authorization"] = f"token {self._token.reveal()}"
+            # A proxy could not reach this machine's own addresses.
+            direct = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
+            self._http = httpx.Client(base_url=self.address, headers=headers, timeout=TIMEOUT, mounts=direct)
+        return self._http
 
     def _unreachable(self, error: Exception) -> Unreachable:
         cause: BaseException | None = error
@@ -170,12 +204,13 @@ class Client:
         error.after = float(after) if after.isdigit() else 60.0
         return error
 
-    def _no_json(self, answer: httpx.Response) -> Unreachable:
+    def _no_json(self, answer: httpx.Response, wanted: str = "JSON") -> Unreachable:
         title = re.search(r"<title[^>]*>(.*?)</title>", answer.text, re.IGNORECASE | re.DOTALL)
         kind = answer.headers.get("Content-Type", "nothing named").partition(";")[0]
         return Unreachable(
             "server-answers-no-json",
-            f"{self.address} answers with {kind} instead of JSON: something stands between, or it is another server.",
+            f"{self.address} answers with {kind} instead of {wanted}: something stands between, or it is another "
+            "server.",
             looked_at=[f"{answer.request.method} {answer.request.url.path}"],
             evidence=[" ".join((title[1] if title else answer.text[:200]).split())],
             next_command="correct ci.server in stack.yaml",

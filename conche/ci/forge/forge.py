@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -15,7 +17,13 @@ from conche.ci.forge.values import Run, ServerJob, ServerRunner, ended, job_of, 
 from conche.errors import ConcheError, KeyUnusable, NotFound, Refused, Unreachable
 from conche.secret import Secret
 
-__all__ = ["Forge"]
+__all__ = ["LARGEST_LOG", "Forge"]
+
+LARGEST_LOG = 16 << 20
+"""Bytes of a log that are read; of a larger one the end."""
+
+MOST_ATTEMPTS = 5
+"""How many attempts of a job are asked for one by one: Forgejo's API does not number them."""
 
 WHAT = {
     "secret-put": "putting a secret",
@@ -194,7 +202,29 @@ class Forge:
             page: of its run, where a person can read the log.
         """
         route = self._route("job-log", page)
-        return self.client.call(route.method, self._path(route, job=job.id)).text
+        return self.client.text(f"/api/v1{self._path(route, job=job.id)}", LARGEST_LOG)
+
+    def public_log(self, run: Run, job: ServerJob) -> str:
+        """Return the log of a job from its page, which Forgejo hands out without a session if the repository is public.
+
+        Args:
+            job: from the list of tasks, whose ids the page's name for the file ends with.
+
+        Raises:
+            NotFound: the server does not hand it out, or does not tell which of the run's jobs it is.
+        """
+        said = self.client.json("GET", f"/repos/{self.repository}/commits/{quote(run.commit)}/status?limit=50")
+        pages = {str(one.get("target_url")): str(one.get("context")) for one in said.get("statuses") or ()}
+        wanted = re.compile(rf"/actions/runs/{run.number}/jobs/(\d+)$")
+        of_job = [
+            found[1] for page, name in pages.items() if f"/ {job.name} (" in name and (found := wanted.search(page))
+        ]
+        for place, attempt in itertools.product(of_job, range(1, MOST_ATTEMPTS + 1)):
+            page = f"/{self.repository}/actions/runs/{run.number}/jobs/{place}/attempt/{attempt}/logs"
+            # Forgejo answers an attempt that there was not with an internal error.
+            with contextlib.suppress(NotFound, Unreachable):
+                return self.client.text(page, LARGEST_LOG, f"-{job.id}.log")
+        raise NotFound("server-has-no-such-thing", f"{self.client.address} hands out no log of {job.name}.")
 
     def dispatch(self, workflow: str, ref: str, inputs: Mapping[str, str]) -> str:
         """Start a workflow; return the page of its run, or of all runs if the server does not say which.
@@ -306,6 +336,10 @@ class Forge:
             if parts:
                 raise
             raise self._lacking(operation) from error
+
+    def require(self, operation: str, page: str) -> None:
+        """Refuse, with a page to open instead, if this server's version lacks an operation."""
+        self._route(operation, page)
 
     def _route(self, operation: str, page: str = "") -> Route:
         route = find(self.server, operation)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from conche.ci.forge import Forge
 from conche.ci.forge.client import Client
 from conche.ci.forge.kept import kept
+from conche.ci.forge.own import OwnForge
 from conche.ci.forge.where import given_token, reach
 from conche.ci.provision.checkout import Checkout
-from conche.ci.provision.server import OwnForge, place
+from conche.ci.provision.server import place
 from conche.command import Invocation
 from conche.outcome import Step
 from conche.secret import Secret

@@ -11,7 +11,10 @@ from urllib.parse import unquote
 from conche.testing.forge.git import branches, make
 from conche.testing.forge.state import PROFILES, FakeForge, FakeJob, FakeRun, version_of
 
-__all__ = ["Calls", "Sends"]
+__all__ = ["TASKS", "Calls", "Sends"]
+
+TASKS = 1000
+"""How much larger a task's id is than that of its job."""
 
 
 class Sends(Protocol):
@@ -135,7 +138,7 @@ class Calls:
         listed = [(run, job, job.next_state()) for run in self.forge.runs if run.shown() for job in run.jobs]
         entries = [
             {
-                "id": 1000 + job.id, "name": job.name, "head_branch": self._pretty(run), "head_sha": run.sha,
+                "id": TASKS + job.id, "name": job.name, "head_branch": self._pretty(run), "head_sha": run.sha,
                 "run_number": run.number, "event": run.event, "display_title": run.title,
                 "status": state, "workflow_id": run.workflow,
                 "url": f"{self.forge.address}/{self.forge.repository}/actions/runs/{run.number}",
@@ -152,7 +155,8 @@ class Calls:
                 "status": job.states[0] if job.states[0] in ("success", "failure") else "pending",
                 "target_url": f"/{self.forge.repository}/actions/runs/{run.number}/jobs/{number}",
             }
-            for run in self.forge.runs if run.sha.startswith(given["sha"]) for number, job in enumerate(run.jobs)
+            for run in self.forge.runs if run.sha.startswith(given["sha"]) and run.event in ("push", "pull_request")
+            for number, job in enumerate(run.jobs)
             if job.id not in self.forge.of_attempts_before
         ]  # fmt: skip
         self.send(200, {"statuses": states, "total_count": len(states)})
@@ -192,6 +196,21 @@ class Calls:
 
     def _state(self, state: str) -> dict[str, str]:
         return _gitea(state) if self.gitea else {"status": state}
+
+    def log_page(self, given: dict[str, str], *_: Any) -> None:
+        """Hand out a log as the web page does, which knows no tokens: of a public repository alone."""
+        job = self._job_at(int(given["run"]), int(given["place"]))
+        if self.forge.settings["private"] or job is None:
+            self.text(404, "<html><title>Not found</title></html>", "text/html; charset=utf-8")
+        elif given["attempt"] != "1":
+            self.text(500, "<html><title>Error</title></html>", "text/html; charset=utf-8")
+        else:
+            name = {"Content-Disposition": f"attachment; filename=ci-{job.name}-{TASKS + job.id}.log"}
+            self.text(200, job.log, "text/plain; charset=utf-8", name)
+
+    def _job_at(self, number: int, place: int) -> FakeJob | None:
+        jobs = next((run.jobs for run in self.forge.runs if run.number == number), [])
+        return jobs[place] if place < len(jobs) else None
 
     def log(self, given: dict[str, str], *_: Any) -> None:
         jobs = [job for run in self.forge.runs for job in run.jobs if job.id == int(given["job"])]

@@ -27,6 +27,9 @@ _R = r"/repos/(?P<owner>[^/]+)/(?P<name>[^/]+)"
 _A = _R + "/actions"
 _ALWAYS, _NEVER = 0.0, 1000.0
 
+_LOG_PAGE = r"/[^/]+/[^/]+/actions/runs/(?P<run>\d+)/jobs/(?P<place>\d+)/attempt/(?P<attempt>\d+)/logs"
+"""Of Forgejo 15."""
+
 # call, method, path, Gitea from, Gitea until, Forgejo from, Forgejo until
 _ROUTES = (
     ("version", "GET", "/version", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
@@ -115,6 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send(
                 200 if known else 404, {"version": PROFILES[forge.profile]} if known else {"message": "Not Found"}
             )
+        elif (page := re.fullmatch(_LOG_PAGE, parts.path)) and forge.kind == "forgejo":
+            Calls(self).answer("log_page", page.groupdict(), {}, body)
         else:
             self._route(parts.path.removeprefix("/api/v1"), parse_qs(parts.query), body)
 

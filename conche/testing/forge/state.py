@@ -98,7 +98,9 @@ class FakeForge:
     dispatched: list[dict[str, Any]] = field(default_factory=list)
     reruns: list[str] = field(default_factory=list)
     fault: str = ""
-    settings: dict[str, Any] = field(default_factory=lambda: {"has_actions": True, "default_branch": "main"})
+    settings: dict[str, Any] = field(
+        default_factory=lambda: {"has_actions": True, "default_branch": "main", "private": True}
+    )
     protected: dict[str, dict[str, Any]] = field(default_factory=dict)
     refs: set[str] = field(default_factory=lambda: {"main", "develop"})
     git: Path | None = None
