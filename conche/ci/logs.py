@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from conche.ci.forge import connect
+from conche.ci.forge.chosen import meant
 from conche.ci.forge.joblog import JobLogs, LogNotThere
 from conche.command import Invocation
 from conche.errors import NotFound, did_you_mean
@@ -19,7 +20,7 @@ def logs(call: Invocation, number: int | None, branch: str | None, job: str | No
         Refused: the server's version hands out no logs.
     """
     forge = connect(call)
-    run = forge.run(number, branch or "")
+    run = meant(call, forge, number, branch or "", failed=True)
     jobs = forge.jobs(run)
     if job is not None:
         chosen = [one for one in jobs if one.name == job]

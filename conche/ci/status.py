@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from conche.ci.forge import connect
+from conche.ci.forge.chosen import of_newest
 from conche.ci.forge.runs import asked_labels, outcome_of, word
 from conche.ci.forge.values import ended
 from conche.ci.forge.waiting import explained
@@ -15,7 +16,7 @@ __all__ = ["status"]
 
 
 def status(call: Invocation, number: int | None, branch: str | None, limit: int) -> Outcome:
-    """Show the newest runs, or one run with its jobs; exit code 1 if the newest, or that one, failed."""
+    """Show the newest runs, or one run with its jobs; exit code 1 if one of the newest commit, or that one, failed."""
     forge = connect(call)
     if number is not None:
         run = forge.run(number)
@@ -33,5 +34,5 @@ def status(call: Invocation, number: int | None, branch: str | None, limit: int)
         tables=[Table(columns, rows)] if rows else [],
         lines=[f"{forge.web}/actions" if rows else f"no runs yet: {forge.web}/actions"],
         warnings=explained(forge, going, forge.jobs(going), asked_labels(call)) if going else [],
-        exit_code=1 if runs and runs[0].state == "failure" else 0,
+        exit_code=1 if any(run.state == "failure" for run in of_newest(runs)) else 0,
     )

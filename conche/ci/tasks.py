@@ -6,6 +6,7 @@ from conche.command import Invocation, command
 from conche.outcome import Outcome
 
 RunNumber = Annotated[int | None, "number of the run; default: the newest"]
+FailedRun = Annotated[int | None, "number of the run; default: of the newest commit the one that failed, or deploys"]
 Branch = Annotated[str | None, "only runs of this branch, or of a pull request from it or with this number"]
 
 
@@ -59,7 +60,7 @@ def status(
 ) -> Outcome:
     """The runs on the server.
 
-    Ends with 1 when the newest, or the one that was asked for, failed.
+    Ends with 1 when one of the newest commit, or the one that was asked for, failed.
     """
     from conche.ci.status import status
 
@@ -75,7 +76,10 @@ def watch(
     interval: Annotated[float, "seconds between two looks"] = 3.0,
     timeout: Annotated[float | None, "seconds to wait; default: for ever"] = None,
 ) -> Outcome:
-    """Wait until a run has ended."""
+    """Wait until a run has ended.
+
+    Of several workflows that a push has started it is the one that deploys; the others are told at the end.
+    """
     from conche.ci.watch import watch
 
     return watch(invocation, run, branch, commit, interval, timeout)
@@ -84,7 +88,7 @@ def watch(
 @command()
 def logs(
     invocation: Invocation,
-    run: RunNumber = None,
+    run: FailedRun = None,
     branch: Branch = None,
     job: Annotated[str | None, "one job; default: those that failed, or all"] = None,
 ) -> Outcome:
@@ -110,7 +114,7 @@ def dispatch(
 @command(changes=True)
 def rerun(
     invocation: Invocation,
-    run: RunNumber = None,
+    run: FailedRun = None,
     failed: Annotated[bool, "only the jobs that failed"] = False,
 ) -> Outcome:
     """Run a run again."""

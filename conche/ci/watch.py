@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
-from conche.ci.forge import Forge, connect
+from conche.ci.forge import Forge, Run, connect
+from conche.ci.forge.chosen import deploying, expected, first, last_of_each, meant
 from conche.ci.forge.client import TooManyRequests
 from conche.ci.forge.runs import asked_labels, outcome_of
 from conche.ci.forge.values import ended
@@ -28,6 +30,8 @@ def watch(
 ) -> Outcome:
     """Wait until a run has ended, reporting changes; exit code 1 if it did not end well.
 
+    Of several runs of a commit it is the one that deploys; the others are told.
+
     Args:
         commit: wait for this commit's run, which the server creates some seconds after the push. Without a commit,
             number or branch: the commit that is checked out, if it has been pushed.
@@ -40,7 +44,7 @@ def watch(
     told: dict[str, str] = {}
     if number is None and branch is None:
         commit = _commit(call, commit) if commit else _pushed(call)
-    chosen = _made(forge, commit, interval) if commit else forge.run(number, branch or "").number
+    chosen = (_made(call, forge, commit, interval) if commit else meant(call, forge, number, branch or "")).number
     looks = 0
     while True:
         pause, looks = interval, looks + 1
@@ -52,7 +56,7 @@ def watch(
         else:
             _tell(call, {f"run {run.number}": run.state, **{job.name: job.state for job in jobs}}, told)
             if ended(run.state):
-                return outcome_of(run, jobs)
+                return _with_others(forge, run, outcome_of(run, jobs)) if number is None else outcome_of(run, jobs)
             if looks % LOOKS == 0:
                 _tell(call, dict.fromkeys(explained(forge, run, jobs, asked_labels(call)), ""), told)
         if timeout is not None and time.monotonic() - begun + pause > timeout:
@@ -81,20 +85,35 @@ def _git(call: Invocation, *words: str) -> str:
     return answer.stdout.raw.strip() if answer.ok else ""
 
 
-def _made(forge: Forge, commit: str, interval: float) -> int:
-    """Wait until the server has created a commit's run, and return its number."""
+def _made(call: Invocation, forge: Forge, commit: str, interval: float) -> Run:
+    """Wait until the server has created a commit's run, and return it; a run that deploys may come one look later."""
+    deploys, seen = deploying(call), False
     for look in range(LATEST):
         if look:
             time.sleep(interval)
-        run = forge.run_of(commit)
-        if run is not None:
-            return run.number
+        runs = forge.runs_of(commit)
+        if runs and (seen or not expected(first(runs, deploys), deploys)):
+            return first(runs, deploys)
+        seen = bool(runs)
     raise NotFound(
         "no-run-of-commit",
         f"The server has made no run for {commit[:10]}.",
         looked_at=[f"{LATEST} times, the newest fifty runs", f"{forge.web}/actions"],
         next_command="git push    # it has to be there\ninvoke ci.graph    # and a workflow has to start on its branch",
     )
+
+
+def _with_others(forge: Forge, run: Run, outcome: Outcome) -> Outcome:
+    """Add the other workflows' runs of the same commit, with how to look at them."""
+    others = [forge.settled(one) for one in last_of_each(forge.runs_of(run.commit)) if one.workflow != run.workflow]
+    told = [f"run {one.number} of {one.workflow} on the same commit: {one.state}" for one in others]
+    going = [f"invoke ci.watch --run {one.number}" for one in others if not ended(one.state)]
+    failed = [
+        f"{text}: invoke ci.logs --run {one.number}"
+        for text, one in zip(told, others, strict=True)
+        if one.state == "failure"
+    ]
+    return replace(outcome, lines=[*outcome.lines, *told, *going], warnings=[*outcome.warnings, *failed])
 
 
 def _tell(call: Invocation, states: dict[str, str], told: dict[str, str]) -> None:

@@ -31,6 +31,7 @@ ERRORS = {name for name in errors.__all__ if name[0].isupper()} | {
     "PullFailed",
     "StackInvalid",
     "TooManyRequests",
+    "LogNotThere",
     ToolFailed.__name__,
     "WorkflowInvalid",
 }

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from conche.ci.forge import own as module
-from conche.ci.forge.own import PASSWORD, READ_LOG, Kept, OwnForge
+from conche.ci.forge.own import PASSWORD, READ_LOG, LogForm, OwnForge
 from conche.ci.provision.server import account
 from conche.command import Invocation
 from conche.engine.compose import Compose
@@ -111,9 +111,9 @@ def test_a_command_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, own: OwnF
         own.make_account(call, "us")
 
 
-@pytest.mark.parametrize(("exit_code", "kept"), [(0, Kept.PLAIN), (3, Kept.COMPRESSED), (4, Kept.NOT_THERE)])
+@pytest.mark.parametrize(("exit_code", "kept"), [(0, LogForm.PLAIN), (3, LogForm.COMPRESSED), (4, LogForm.NOT_THERE)])
 def test_a_log_is_read_where_the_server_keeps_it(
-    monkeypatch: pytest.MonkeyPatch, own: OwnForge, exit_code: int, kept: Kept
+    monkeypatch: pytest.MonkeyPatch, own: OwnForge, exit_code: int, kept: LogForm
 ) -> None:
     said = answering(monkeypatch, "all passed\n" if exit_code == 0 else "", exit_code)
 
@@ -127,7 +127,7 @@ def test_a_name_that_no_repository_has_is_no_path(
 ) -> None:
     said = answering(monkeypatch, "")
 
-    assert own.log(repository, 1, 1000) == (Kept.NOT_THERE, "")
+    assert own.log(repository, 1, 1000) == (LogForm.NOT_THERE, "")
     assert said.asked == []
 
 

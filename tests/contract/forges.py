@@ -175,7 +175,7 @@ class RealSite(Site):
         content = base64.b64encode(self._workflow().encode()).decode()
         body = {"content": content, "message": "A workflow", "branch": BRANCH, "new_branch": BRANCH}
         said = self.forge.client.json("POST", file, body)
-        run = self.until(lambda: self.forge.run_of(said["commit"]["sha"]))
+        [run] = self.until(lambda: self.forge.runs_of(said["commit"]["sha"]))
         if any(state != "waiting" for state in states):
             self.runner("worker")
         assert self._worker is not None or not any(state != "waiting" for state in states)

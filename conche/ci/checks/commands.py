@@ -16,7 +16,7 @@ from conche.ci.workflows.surroundings import Surroundings
 from conche.ci.workflows.workflow import SHELLS, Job, Workflow, WorkflowStep
 from conche.errors import did_you_mean
 
-__all__ = ["Command", "commands", "examine"]
+__all__ = ["Command", "commands", "deploys", "examine"]
 
 DEPLOYS = frozenset({"env.deploy", "env.rollback", "env.up", "env.update"})
 """Tasks that change what an environment serves."""
@@ -60,6 +60,12 @@ def commands(job: Job) -> Iterator[Command]:
         if step.interpreter in SHELLS:
             for argv in simple_commands(step.run):
                 yield Command(step, argv)
+
+
+def deploys(workflow: Workflow) -> bool:
+    """Return whether a step of a workflow calls a task that changes what an environment serves."""
+    words = (word for job in workflow.jobs.values() for one in commands(job) for word in one.after(*INVOKE) or ())
+    return any(".".join(word.split(".")[-2:]) in DEPLOYS for word in words)
 
 
 def examine(workflow: Workflow, around: Surroundings) -> Iterator[Complaint]:

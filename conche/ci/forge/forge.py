@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from conche.ci.forge.client import Client
 from conche.ci.forge.routes import ROUTES, Route, Server, find, first_versions
-from conche.ci.forge.values import Run, ServerJob, ServerRunner, ended, job_of, run_of, runner_of, runs_of_tasks
+from conche.ci.forge.values import Run, ServerJob, ServerRunner, job_of, run_of, runner_of, runs_of_tasks
 from conche.errors import ConcheError, KeyUnusable, NotFound, Refused, Unreachable
 from conche.secret import Secret
 
@@ -117,9 +117,10 @@ class Forge:
 
     def runs(self, limit: int, branch: str = "") -> list[Run]:
         """Return the newest runs, newest first."""
-        return [self._settled(run) for run in self._listed(limit, branch)]
+        return [self.settled(run) for run in self.listed(limit, branch)]
 
-    def _listed(self, limit: int, branch: str) -> list[Run]:
+    def listed(self, limit: int, branch: str) -> list[Run]:
+        """Return the newest runs in the states that the server lists, newest first."""
         if self.can("run-list"):
             said = self._entries(self._json("run-list", query={"limit": 50}))
             runs = [run_of(one) for one in said]
@@ -127,6 +128,11 @@ class Forge:
             runs = runs_of_tasks(self._entries(self._json("task-list", query={"limit": 50})))
         found = [run for run in runs if not branch or self._is_of(run, branch)]
         return sorted(found, key=lambda run: run.number, reverse=True)[:limit]
+
+    def branch_of(self, run: Run) -> str:
+        """Return the branch of a run, of a pull request's that which is to be merged; empty if it is not known."""
+        name = run.branch.removeprefix("refs/heads/")
+        return self._head_of(name[1:]) if name.startswith("#") else name
 
     def _is_of(self, run: Run, branch: str) -> bool:
         """Return whether a run is of a branch, or of a pull request named by its number or source branch."""
@@ -144,13 +150,9 @@ class Forge:
                 self._heads[pull] = ""
         return self._heads[pull]
 
-    def run_of(self, commit: str) -> Run | None:
-        """Return the run of a commit; None while the server has created none.
-
-        Of several, one that has not ended comes first, then the one with the lowest number.
-        """
-        runs = [run for run in self._listed(50, "") if run.commit and commit.startswith(run.commit)]
-        return self._settled(min(runs, key=lambda run: (ended(run.state), run.number))) if runs else None
+    def runs_of(self, commit: str) -> list[Run]:
+        """Return the runs of a commit, newest first; none while the server has created none."""
+        return [run for run in self.listed(50, "") if run.commit and commit.startswith(run.commit)]
 
     def run(self, number: int | None, branch: str = "") -> Run:
         """Return the run of that number, or the newest.
@@ -158,7 +160,7 @@ class Forge:
         Raises:
             NotFound: there is none among the newest fifty.
         """
-        runs = self._listed(50, branch)
+        runs = self.listed(50, branch)
         chosen = [run for run in runs if number is None or run.number == number]
         if not chosen:
             known = ", ".join(str(run.number) for run in runs[:10]) or "none"
@@ -168,9 +170,9 @@ class Forge:
                 looked_at=[f"runs: {known}"],
                 next_command="invoke ci.status",
             )
-        return self._settled(chosen[0])
+        return self.settled(chosen[0])
 
-    def _settled(self, run: Run) -> Run:
+    def settled(self, run: Run) -> Run:
         """Return the run, still running if it seems to have succeeded but some of its jobs are pending.
 
         That can happen to a run that is known only by its listed jobs. When a run begins, servers write a commit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from conche.ci.forge.forge import LARGEST_LOG, Forge
-from conche.ci.forge.own import Kept, OwnForge
+from conche.ci.forge.own import LogForm, OwnForge
 from conche.ci.forge.values import Run, ServerJob, ended
 from conche.command import Invocation
 from conche.errors import ConcheError, NotFound, Refused
@@ -36,7 +36,7 @@ class JobLogs:
         try:
             if self._own is not None:
                 kept, text = self._own.log(self._repository, job.id, LARGEST_LOG)
-                if kept is Kept.PLAIN:
+                if kept is LogForm.PLAIN:
                     return text
         except ConcheError as error:
             tried.append(error.message)
@@ -68,9 +68,9 @@ class JobLogs:
         """The repository's name in the server's own spelling, which its files have."""
         return str(self._forge.described()["full_name"])
 
-    def _not_there(self, job: ServerJob, kept: Kept) -> LogNotThere:
+    def _not_there(self, job: ServerJob, kept: LogForm) -> LogNotThere:
         page = f"open {self._run.url}"
-        if kept is Kept.COMPRESSED:
+        if kept is LogForm.COMPRESSED:
             return LogNotThere(
                 "log-not-there",
                 f"The server keeps the log of {job.name} compressed, which only its page undoes.",

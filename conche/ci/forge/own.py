@@ -23,7 +23,7 @@ from conche.process import Completed, run
 from conche.secret import Secret
 from conche.session import open_compose
 
-__all__ = ["FORGEJO", "NOT_IN_NAMES", "PASSWORD", "Kept", "OwnForge"]
+__all__ = ["FORGEJO", "NOT_IN_NAMES", "PASSWORD", "LogForm", "OwnForge"]
 
 FORGEJO = SERVERS[0]
 """Part of the image name of a service that is Forgejo itself."""
@@ -50,7 +50,7 @@ _ROW = re.compile(r"\d+\s+(?P<name>\S+)\s+\S+")
 _SHOWN = re.compile(r"password is '(?P<password>.+)'")
 
 
-class Kept(enum.Enum):
+class LogForm(enum.Enum):
     """How the server keeps a log."""
 
     PLAIN = enum.auto()
@@ -119,7 +119,7 @@ class OwnForge:
             raise KeyUnusable("server-token-missing", text, next_command="export FORGEJO_TOKEN_FILE=PATH")
         return made
 
-    def log(self, repository: str, task: int, most: int) -> tuple[Kept, str]:
+    def log(self, repository: str, task: int, most: int) -> tuple[LogForm, str]:
         """Return how a job's log is kept, and if it is plain text its last `most` bytes.
 
         Source: `logFileName` in models/actions/task.go, `modules/actions/log.go` of Forgejo 15.
@@ -132,12 +132,12 @@ class OwnForge:
             ToolFailed: the container could not be asked.
         """
         if _REPOSITORY.fullmatch(repository) is None or task < 1:
-            return Kept.NOT_THERE, ""
+            return LogForm.NOT_THERE, ""
         file = f"{repository}/{task % 256:02x}/{task}.log"
         said = self._inside("sh", "-c", READ_LOG, "sh", file, str(most), exact=True)
         if said.exit_code in (3, 4):
-            return Kept.COMPRESSED if said.exit_code == 3 else Kept.NOT_THERE, ""
-        return Kept.PLAIN, os.fsencode(said.require("reading the log").stdout.raw).decode(errors="replace")
+            return LogForm.COMPRESSED if said.exit_code == 3 else LogForm.NOT_THERE, ""
+        return LogForm.PLAIN, os.fsencode(said.require("reading the log").stdout.raw).decode(errors="replace")
 
     def _command(self, *words: str) -> Completed:
         return self._inside("forgejo", "admin", "user", *words)
