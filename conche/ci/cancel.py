@@ -11,10 +11,15 @@ from conche.outcome import Action, Kind, Outcome, Plan, Step
 
 __all__ = ["cancel"]
 
+RECENT = 10
+"""Runs among which the newest that goes on is looked for."""
+
 
 def cancel(call: Invocation, number: int | None) -> Outcome:
-    """Cancel a run; one that has ended is left alone."""
+    """Cancel a run, without a number the newest that goes on; one that has ended is left alone."""
     forge = connect(call)
+    if number is None:
+        number = next((run.number for run in forge.runs(RECENT) if not ended(run.state)), None)
     run = forge.run(number)
     if ended(run.state):
         return Outcome(value=asdict(run), lines=[f"Nothing to do: run {run.number} has ended ({run.state})."])

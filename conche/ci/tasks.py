@@ -124,7 +124,10 @@ def rerun(
 
 
 @command(changes=True)
-def cancel(invocation: Invocation, run: RunNumber = None) -> Outcome:
+def cancel(
+    invocation: Invocation,
+    run: Annotated[int | None, "number of the run; default: the newest that goes on"] = None,
+) -> Outcome:
     """End a run."""
     from conche.ci.cancel import cancel
 

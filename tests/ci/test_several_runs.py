@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from conche.ci.cancel import cancel
 from conche.ci.logs import logs
 from conche.ci.rerun import rerun
 from conche.ci.status import status
@@ -159,6 +160,16 @@ def test_without_any_run_it_is_told(call: Invocation, forge: FakeForge) -> None:
     assert forge.runs == []
     with pytest.raises(NotFound, match="no run yet"):
         watch(call, None, "develop", None, 0.0, None)
+
+
+@pytest.mark.parametrize("forge", ["forgejo-16"], indirect=True)
+def test_what_goes_on_is_cancelled_though_a_newer_run_has_ended(call: Invocation, forge: FakeForge) -> None:
+    goes_on = add(forge, "deploy.yml", "running")
+    add(forge, "a-check.yml", "success")
+
+    cancel(call, None)
+
+    assert forge.runs[goes_on - 1].jobs[0].states == ["cancelled"]
 
 
 def refused(call: Invocation) -> list[str]:
