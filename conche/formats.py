@@ -152,6 +152,7 @@ JOURNAL = Format("journal of a restore", 1, ".backup/journal.json in the checkou
 ASIDE = Format("list of what restores have put aside", 1, ".backup/aside.json in the checkout")
 SEEN = Format("memory of a target", 1, f"target-NUMBER.json {_USER}")
 DEFINITIONS = Format("memory of definitions", 1, f"definitions-PROJECT.json {_USER}")
+PROFILES = Format("memory of profiles", 1, f"profiles-PROJECT.json {_USER}")
 DEVELOPMENT = Format("development values", 1, f"ENVIRONMENT.json {_USER}")
 RENDERED = Format("list of rendered secrets", 1, "in the folder of the secret files")
 

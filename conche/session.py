@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from conche.command import Invocation
@@ -12,12 +14,13 @@ from conche.engine.compose import Compose
 from conche.engine.connection import Engine
 from conche.engine.dotenv import as_compose_reads
 from conche.errors import ConcheError
-from conche.files import read_text
+from conche.files import read_text, state_folder, write_atomic
+from conche.formats import PROFILES, WrittenByNewer
 from conche.secret import SECRET_NAME, Redactor, Secret
 from conche.stack import Environment, Stack
 from conche.vault.values import for_environment, variables
 
-__all__ = ["open_compose", "open_unread"]
+__all__ = ["forget_profiles", "open_compose", "open_unread", "remember_profiles"]
 
 SAID_IN_STACK = frozenset({"COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR", "COMPOSE_PROJECT_NAME"})
 """Compose settings that have keys of their own in stack.yaml."""
@@ -52,7 +55,7 @@ def open_compose(call: Invocation, name: str, secrets: Mapping[str, Secret] | No
         {
             **shown,
             **{variable: secret.reveal() for variable, secret in hidden.items()},
-            **({"COMPOSE_PROFILES": ",".join(environment.profiles)} if environment.profiles else {}),
+            **_profiles(stack, name, shown),
         },
         redact,
         further=shell,
@@ -65,6 +68,48 @@ def open_unread(call: Invocation, name: str) -> Compose:
     redact = Redactor([*_at_hand(call.stack, name, call.root).values()])
     call.output.redact.adopt(redact)
     return Compose(Engine(environment.engine), call.stack.project(name), (), redact=redact, unread=True)
+
+
+def _profiles(stack: Stack, name: str, shown: Mapping[str, str]) -> dict[str, str]:
+    """Return the variable with the profiles: stack.yaml's, else .env's, and those that were brought up later."""
+    said = stack.environments[name].profiles or filter(None, shown.get("COMPOSE_PROFILES", "").split(","))
+    profiles = dict.fromkeys((*said, *_remembered(_file(stack, name))))
+    return {"COMPOSE_PROFILES": ",".join(profiles)} if profiles else {}
+
+
+def remember_profiles(stack: Stack, name: str, profiles: Iterable[str]) -> None:
+    """Let profiles belong to an environment on this machine, until `forget_profiles`.
+
+    It is no fault if this cannot be remembered: then the services are started by the command that has started them now.
+    """
+    file = _file(stack, name)
+    with contextlib.suppress(OSError, WrittenByNewer):
+        every = sorted({*_remembered(file), *profiles})
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomic(file, json.dumps(PROFILES.stamped({"profiles": every})).encode(), mode=0o600)
+
+
+def forget_profiles(stack: Stack, name: str) -> None:
+    """Let only those profiles belong to an environment that stack.yaml or .env names."""
+    with contextlib.suppress(OSError):
+        _file(stack, name).unlink()
+
+
+def _file(stack: Stack, name: str) -> Path:
+    return state_folder() / stack.name / f"profiles-{stack.project(name)}.json"
+
+
+def _remembered(file: Path) -> list[str]:
+    """Return the profiles in a file; none if it cannot be read.
+
+    Raises:
+        WrittenByNewer: a later version remembers something there.
+    """
+    try:
+        said = PROFILES.opened(json.loads(file.read_bytes()), str(file))["profiles"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
+    return [one for one in said if isinstance(one, str)] if isinstance(said, list) else []
 
 
 def _shell() -> dict[str, str]:

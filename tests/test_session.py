@@ -11,8 +11,9 @@ import pytest
 
 from conche.command import Invocation
 from conche.errors import Refused
+from conche.formats import WrittenByNewer
 from conche.output import Output
-from conche.session import open_compose
+from conche.session import forget_profiles, open_compose, remember_profiles
 
 pytestmark = pytest.mark.process
 
@@ -111,3 +112,30 @@ def test_a_file_in_another_encoding_is_refused_with_its_line(tmp_path: Path, nam
         rendered(folder)
 
     assert (refused.value.code, refused.value.looked_at) == ("text-not-utf8", (f"{name}:1",))
+
+
+def test_profiles_that_were_brought_up_belong_to_the_environment_until_they_are_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    body = "services: {web: {image: a}}\n"
+    folder = written(tmp_path, **{"compose.yaml": body, "stack.yaml": STACK.replace("]}}", "], profiles: [tailnet]}}")})
+    call = Invocation(folder, Output("env.up"))
+
+    def profiles() -> str:
+        return open_compose(call, "dev").environment()["COMPOSE_PROFILES"]
+
+    remember_profiles(call.stack, "dev", ["runners", "tailnet"])
+    remembered = profiles()
+    [file] = (tmp_path / "state/conche").rglob("profiles-*.json")
+    forget_profiles(call.stack, "dev")
+
+    assert (remembered, profiles()) == ("tailnet,runners", "tailnet")
+
+    file.write_text('{"format": 99, "conche": "9.0.0", "profiles": []}')
+    remember_profiles(call.stack, "dev", ["runners"])
+    assert "9.0.0" in file.read_text()
+    with pytest.raises(WrittenByNewer):
+        profiles()
+    file.write_text("[[[")
+    assert profiles() == "tailnet"

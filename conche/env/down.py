@@ -11,6 +11,7 @@ from conche.env.plan import plan_down
 from conche.env.unread import with_or_without_files
 from conche.errors import Refused
 from conche.outcome import Outcome, Table
+from conche.session import forget_profiles
 
 __all__ = ["down"]
 
@@ -47,6 +48,8 @@ def _down(call: Invocation, name: str, compose: Compose, *, volumes: bool, confi
             containers.remove(compose.engine, container.id)
         with call.output.progress(f"stopping {name}") as progress:
             compose.call(compose.down(volumes=volumes), on_line=progress.detail).require(f"stopping {name}")
+        if volumes:
+            forget_profiles(call.stack, name)
     rows = tuple((step.subject, "done") for step in plan)
     return Outcome(
         value={"environment": name, "deleted_volumes": list(doomed)},

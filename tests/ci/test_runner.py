@@ -175,6 +175,12 @@ def test_up_builds_registers_and_starts_the_runners(forge_stack: SmallStack, eng
     assert seen.returncode == 0, seen.stdout
     assert forge_stack.invoke("env.down", "--env", "git").returncode == 0
     assert services(forge_stack, engine) == {}
+    assert forge_stack.invoke("env.status", "--env", "git").returncode == 1
+    assert forge_stack.invoke("env.up", "--env", "git").returncode == 0
+    assert services(forge_stack, engine) == dict.fromkeys(("forgejo", "runner-dev", "runner-tests"), "running")
+    assert forge_stack.invoke("env.down", "--env", "git", "--volumes", "--yes").returncode == 0
+    assert forge_stack.invoke("env.up", "--env", "git").returncode == 0
+    assert services(forge_stack, engine) == {"forgejo": "running"}
 
 
 @pytest.mark.engine
