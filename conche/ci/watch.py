@@ -56,7 +56,8 @@ def watch(
         else:
             _tell(call, {f"run {run.number}": run.state, **{job.name: job.state for job in jobs}}, told)
             if ended(run.state):
-                return _with_others(forge, run, outcome_of(run, jobs)) if number is None else outcome_of(run, jobs)
+                outcome = outcome_of(run, jobs, _overtaken(forge, run))
+                return _with_others(forge, run, outcome) if number is None else outcome
             if looks % LOOKS == 0:
                 _tell(call, dict.fromkeys(explained(forge, run, jobs, asked_labels(call)), ""), told)
         if timeout is not None and time.monotonic() - begun + pause > timeout:
@@ -67,6 +68,17 @@ def watch(
                 next_command=f"invoke ci.watch --run {chosen}",
             )
         time.sleep(pause)
+
+
+def _overtaken(forge: Forge, run: Run) -> list[str]:
+    """Say of a run that did not end well that its branch has gone on since: then the run of that commit counts."""
+    branch = run.branch.removeprefix("refs/heads/")
+    if run.event != "push" or run.state == "success" or not run.commit:
+        return []
+    head = forge.head(branch)
+    if not head or head.startswith(run.commit):
+        return []
+    return [f"{branch} is at {head[:10]} by now, and its run counts: invoke ci.watch --commit {head[:10]}"]
 
 
 def _pushed(call: Invocation) -> str:

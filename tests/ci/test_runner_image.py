@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import uuid
 from pathlib import Path
@@ -106,8 +107,8 @@ def test_a_runner_refuses_what_is_no_token(tmp_path: Path, token: str) -> None:
     assert not (tmp_path / "runner.yaml").exists()
 
 
-def checked_out(tmp_path: Path, ref: str, mask: int = 0o022) -> tuple[Path, dict[str, str]]:
-    """What runner-checkout makes of a commit of a repository on this disk; the folder, and what later steps get."""
+def job_of(tmp_path: Path, ref: str) -> tuple[Path, dict[str, str]]:
+    """A job's folder, and the variables of its steps, for a commit of a repository on this disk."""
     source, job, work = tmp_path / "srv/us/shop", tmp_path / "job", tmp_path / "work"
     for folder in (source / "app", job, work / "tmp/job-of-before", work / "tmp/of-the-runner"):
         folder.mkdir(parents=True)
@@ -119,9 +120,22 @@ def checked_out(tmp_path: Path, ref: str, mask: int = 0o022) -> tuple[Path, dict
     environment = {
         **os.environ, "GITHUB_SERVER_URL": f"file://{tmp_path}/srv", "GITHUB_REPOSITORY": "us/shop", "GITHUB_SHA": sha,
         "GITHUB_REF": ref, "GITHUB_TOKEN": HEX, "GITHUB_ENV": str(tmp_path / "env"), "RUNNER_WORK": str(work),
+        "RUNNER_CHECKOUT_PAUSE": "0",
     }  # fmt: skip
-    argv = [str(ROOT / "docker/runner/runner-checkout")]
-    subprocess.run(argv, cwd=job, env=environment, check=True, umask=mask)
+    return job, environment
+
+
+def checkout(
+    job: Path, environment: dict[str, str], *words: str, mask: int = 0o022
+) -> subprocess.CompletedProcess[str]:
+    argv = [str(ROOT / "docker/runner/runner-checkout"), *words]
+    return subprocess.run(argv, cwd=job, env=environment, check=False, umask=mask, capture_output=True, text=True)
+
+
+def checked_out(tmp_path: Path, ref: str, mask: int = 0o022) -> tuple[Path, dict[str, str]]:
+    """What runner-checkout makes of a commit; the folder, and what later steps get."""
+    job, environment = job_of(tmp_path, ref)
+    checkout(job, environment, mask=mask).check_returncode()
     return job, dict(line.partition("=")[::2] for line in (tmp_path / "env").read_text().splitlines())
 
 
@@ -135,6 +149,40 @@ def test_a_commit_is_checked_out_without_an_action_and_without_leaving_the_token
     assert subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip() == branch
     assert (job / "app/main.py").read_text() == "print()\n"
     assert HEX not in (job / ".git/config").read_text()
+
+
+def test_the_newest_commit_of_a_branch_goes_on_and_an_overtaken_one_ends_with_the_reason(tmp_path: Path) -> None:
+    job, environment = job_of(tmp_path, "refs/heads/develop")
+    newest = checkout(job, environment, "--newest")
+    source = tmp_path / "srv/us/shop"
+    argv = ["git", "-C", str(source), "-c", "user.name=n", "-c", "user.email=e@example.org", "commit", "-q"]
+    subprocess.run([*argv, "--allow-empty", "-m", "the next"], check=True)
+
+    overtaken = checkout(job, environment, "--newest")
+    pull = checkout(job, {**environment, "GITHUB_REF": "refs/pull/7/head"}, "--newest")
+
+    assert (newest.returncode, overtaken.returncode, pull.returncode) == (0, 75, 0)
+    assert "overtaken: develop is at " in overtaken.stderr
+
+
+def test_a_server_that_is_away_for_a_moment_is_asked_again(tmp_path: Path) -> None:
+    job, environment = job_of(tmp_path, "refs/heads/develop")
+    (tmp_path / "bin").mkdir()
+    git = tmp_path / "bin/git"
+    git.write_text(
+        f"#!/bin/sh\ncase $1 in fetch) [ -e {tmp_path}/away ] || {{ touch {tmp_path}/away; exit 128; }} ;; esac\n"
+        f'exec {shutil.which("git")} "$@"\n'
+    )
+    git.chmod(0o755)
+    path = f"{tmp_path}/bin:{environment['PATH']}"
+
+    back = checkout(job, {**environment, "PATH": path})
+    gone = checkout(job, {**environment, "GITHUB_SERVER_URL": f"file://{tmp_path}/nowhere"})
+
+    assert back.returncode == 0, back.stderr
+    assert back.stderr.count("trying again") == 1
+    assert gone.returncode != 0
+    assert gone.stderr.count("trying again") == 4
 
 
 def test_what_jobs_before_left_is_swept_and_what_is_the_runners_own_stays(tmp_path: Path) -> None:

@@ -93,6 +93,20 @@ def test_an_ended_run_that_deploys_comes_before_one_that_goes_on(call: Invocatio
     assert (told.exit_code, number(told)) == (1, deploy)
 
 
+def test_of_a_run_that_was_overtaken_it_is_said_which_one_counts(call: Invocation, forge: FakeForge) -> None:
+    add(forge, "deploy.yml", "failure")
+    [alone] = [watched(call).warnings]
+    add(forge, "deploy.yml", "success", sha="b" * 40)
+
+    told = watched(call)
+
+    assert alone == []
+    assert told.exit_code == 1
+    assert list(told.warnings) == [
+        "develop is at bbbbbbbbbb by now, and its run counts: invoke ci.watch --commit bbbbbbbbbb"
+    ]
+
+
 def test_a_run_that_deploys_is_waited_for(call: Invocation, forge: FakeForge) -> None:
     add(forge, "a-check.yml", "running")
     deploy = add(forge, "deploy.yml", "success", hidden_for=2)

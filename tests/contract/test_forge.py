@@ -122,6 +122,7 @@ def test_a_push_is_told_and_starts_the_workflow_of_its_commit(site: Site, tmp_pa
 
     assert site.until(lambda: site.forge.tells_push("develop", commit))
     assert not site.forge.tells_push("main", commit)
+    assert (site.forge.head("develop"), site.forge.head("none")) == (commit, "")
     if "run-list" in site.can:
         [run] = site.until(lambda: site.forge.runs_of(commit))
         assert (run.number, run.workflow, run.branch, run.event) == (1, WORKFLOW, "develop", "push")

@@ -246,6 +246,14 @@ class Forge:
         number = said.get("run_number")
         return str(said.get("html_url") or (f"{self.web}/actions/runs/{number}" if number else f"{self.web}/actions"))
 
+    def head(self, branch: str) -> str:
+        """Return the commit of a branch on the server; an empty text if there is none."""
+        try:
+            said = self.client.json("GET", f"/repos/{self.repository}/branches/{quote(branch)}")
+        except NotFound:
+            return ""
+        return str((said.get("commit") or {}).get("id") or "")
+
     def _require_ref(self, ref: str, error: ConcheError) -> None:
         if re.fullmatch(r"[0-9a-f]{7,64}", ref):
             return

@@ -267,8 +267,12 @@ class Calls:
         return self.forge.refs | set(branches(self.forge))
 
     def branch(self, given: dict[str, str], *_: Any) -> None:
-        there = unquote(given["branch"]) in self._branches()
-        self.send(200 if there else 404, {"name": given["branch"]} if there else {"message": "not found"})
+        name, heads = unquote(given["branch"]), branches(self.forge)
+        newest = {run.branch: run.sha for run in self.forge.runs}
+        if name not in self._branches() | newest.keys():
+            self.send(404, {"message": "not found"})
+        else:
+            self.send(200, {"name": name, "commit": {"id": heads.get(name) or newest.get(name, "")}})
 
     def _find(self, number: str) -> FakeRun | None:
         run = next((run for run in self.forge.runs if run.id == int(number)), None)
