@@ -47,6 +47,20 @@ backup:
 """
 
 
+STANDS_STILL = """\
+#!/bin/bash
+case "$1 $2" in
+  "bucket delete") what=bucket-delete ;;
+  *) what=$1 ;;
+esac
+if mv "/tmp/influx-$what" "/tmp/influx-$what-waits" 2>/dev/null; then
+  while [ -e "/tmp/influx-$what-waits" ]; do sleep 0.1; done
+fi
+exec /usr/local/bin/influx "$@"
+"""
+"""What the stand-in does in the middle of its work, a real one's program does before it."""
+
+
 @dataclass(frozen=True)
 class Database:
     """A stack whose one service is an InfluxDB with the bucket `energy` of the organisation `factory`."""
@@ -86,6 +100,13 @@ class Database:
     def sh(self, script: str) -> str:
         argv = ["docker", "exec", self.influx.container.id, "sh", "-euc", script]
         return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+    def let_stand_still(self) -> None:
+        """Have the program wait where a test asks it to (conche/testing/influxdb/influx)."""
+        if REAL:
+            argv = ["docker", "exec", "-i", self.influx.container.id, "sh", "-euc"]
+            script = "cat > /usr/local/sbin/influx; chmod 755 /usr/local/sbin/influx; rm -rf /tmp/*"
+            subprocess.run([*argv, script], input=STANDS_STILL.encode(), check=True)
 
     def wait(self) -> None:
         """Until it answers."""

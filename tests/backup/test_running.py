@@ -15,14 +15,11 @@ from conche.backup.influx import BEGINNING
 from conche.engine import programs
 from conche.engine.connection import Engine
 from conche.errors import Unreachable
-from tests.backup.databases import REAL, Database
+from tests.backup.databases import Database
 from tests.faults.test_deploy_engine import until
 from tests.stacks import SmallStack, free_port
 
-pytestmark = [
-    pytest.mark.engine,
-    pytest.mark.skipif(bool(REAL), reason="a real server cannot be told to stand still in the middle of its work"),
-]
+pytestmark = pytest.mark.engine
 
 OURS = re.compile(r"sleep|^(/bin/)?sh |influx (backup|restore|bucket|query)")
 """Processes that no server and no healthcheck starts."""
@@ -55,6 +52,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory, engine: Engine, base_image: s
     stack = SmallStack.create(tmp_path_factory.mktemp("running") / "checkout", free_port())
     made = Database.create(stack, engine)
     stack.write("stack.yaml", (stack.folder / "stack.yaml").read_text() + ROWS)
+    made.let_stand_still()
     made.sh("echo old > /rows")
     made.write(FIRST)
     yield made

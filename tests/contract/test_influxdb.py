@@ -1,6 +1,6 @@
 """What conche believes of InfluxDB 2.7, asked of the stand-in, or of the real image:
 
-CONCHE_TEST_INFLUXDB_IMAGE=influxdb:2.7 pytest tests/contract tests/backup/test_influxdb.py
+CONCHE_TEST_INFLUXDB_IMAGE=influxdb:2.7 pytest tests/contract/test_influxdb.py tests/backup/test_{influxdb,running}.py
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def database(tmp_path_factory: pytest.TempPathFactory, engine: Engine, base_imag
 
 
 def test_a_backup_is_bolt_sqlite_one_archive_a_shard_and_a_manifest(database: Database) -> None:
-    assert database.influx.backup("/tmp/one") == ()
+    database.influx_says("backup /tmp/one")
 
     names = database.sh("ls /tmp/one").split()
     manifest = json.loads(database.sh("cat /tmp/one/*.manifest"))
@@ -49,6 +49,18 @@ def test_a_backup_is_bolt_sqlite_one_archive_a_shard_and_a_manifest(database: Da
     assert [shard["size"] for shard in shards] == [int(sizes[shard["fileName"]]) for shard in shards]
     assert set(database.sh("stat -c %a /tmp/one/*").split()) == {"600"}
     database.sh(f"gzip -t /tmp/one/{shards[0]['fileName']} && tar tzf /tmp/one/{shards[0]['fileName']}")
+
+
+def test_two_backups_of_the_same_data_have_the_same_shards(database: Database) -> None:
+    assert database.influx.backup("/tmp/older") == ()
+    assert database.influx.backup("/tmp/newer") == ()
+
+    older, newer = [
+        database.sh(f"cd {folder}; stat -c '%n %Y %s' *.tar.gz; sha256sum *.tar.gz")
+        for folder in ("/tmp/older", "/tmp/newer")
+    ]
+    assert older.count("influxdb.") == 6
+    assert older == newer
 
 
 def test_a_wrong_bucket_ends_well_with_metadata_only(database: Database) -> None:
