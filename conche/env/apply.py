@@ -341,7 +341,9 @@ class Applier:
                 return
             looked = self.clock()
             for name, reason in explained(self.compose, waiting, self._ordered).items():
-                self._fail([name], Restored("start-failed", f"{reason.says}.", evidence=reason.lines))
+                way_out = f"{reason.cure}\ninvoke env.up --env {self.seen.name}" if reason.cure else ""
+                failed = Restored("start-failed", f"{reason.says}.", evidence=reason.lines, next_command=way_out)
+                self._fail([name], failed)
             # The time that this took must not count against the others.
             begun += self.clock() - looked
 

@@ -11,6 +11,7 @@ from conche.engine import containers, logs
 from conche.engine.compose import Compose
 from conche.engine.containers import Container
 from conche.engine.health import RESTARTED, Waiting
+from conche.env.cures import cure
 from conche.errors import ConcheError
 from conche.stack import TRIAL
 
@@ -54,10 +55,12 @@ class Reason(NamedTuple):
     Attributes:
         says: the reason in one line, such as `web exited with 3: no licence`.
         lines: what it was taken from.
+        cure: the command that removes the reason, if there is a known one.
     """
 
     says: str
     lines: list[str]
+    cure: str = ""
 
 
 def reasons(waiting: Waiting) -> str:
@@ -84,8 +87,9 @@ def explained(compose: Compose, waiting: Waiting, since: Mapping[str, datetime] 
         reason = waiting.failed[one.name]
         why, lines = _of(compose, one, reason, (since or {}).get(one.service))
         says = f"{_called(one.service)} {reason}" + (f": {why}" if why else "")
-        before = found[one.service].lines
-        found[one.service] = Reason(compose.redact(says), [*before, *map(compose.redact, lines)])
+        before = found[one.service]
+        way_out = before.cure or cure(compose.engine, one, why)
+        found[one.service] = Reason(compose.redact(says), [*before.lines, *map(compose.redact, lines)], way_out)
     return found
 
 

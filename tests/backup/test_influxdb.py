@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import shlex
 import subprocess
 import tarfile
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from conche.backup.drivers.influxdb import Watch
 from conche.backup.entries import Reading, tar_entries
 from conche.backup.influx import BEGINNING
 from conche.command import Invocation
-from conche.engine import containers
+from conche.engine import containers, networks
 from conche.engine.connection import Engine
 from conche.env.influx.prune import prune
 from conche.errors import Refused
@@ -130,6 +131,28 @@ def test_a_token_that_nothing_accepts_is_the_reason_in_the_record(database: Data
     assert "influx backup ended with 1." in evidence
     assert "401" in evidence
     assert "Next: give it the operator token" in evidence
+
+
+@pytest.mark.engine
+def test_a_configuration_that_has_lost_its_data_is_moved_aside_as_it_is_said_and_a_backup_brings_them_back(
+    database: Database, engine: Engine
+) -> None:
+    name, stack = database.backup().name, database.stack
+    assert stack.invoke("env.down").returncode == 0
+    networks.remove_volume(engine, f"{stack.name}-data")
+
+    failed = stack.invoke("env.up", "--json")
+    error = json.loads(failed.stdout)["error"]
+    moved, again = (line.partition("    #")[0] for line in error["next"].splitlines())
+    subprocess.run(shlex.split(moved), check=True)
+    stack.up()
+    restored = stack.invoke("backup.restore", name, "--force")
+
+    assert failed.returncode == 4
+    assert 'config name "default" already exists' in error["message"]
+    assert again == "invoke env.up --env dev"
+    assert restored.returncode == 0, restored.stderr
+    assert counts(database) == {"prices": 1}
 
 
 @pytest.mark.engine
