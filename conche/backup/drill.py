@@ -110,7 +110,7 @@ def _tried(name: str, work: Callable[[], str]) -> Result:
     try:
         return Result(name, well=True, said=work())
     except ConcheError as error:
-        return Result(name, well=False, said=" ".join([error.message, *error.evidence[-2:]]))
+        return Result(name, well=False, said=_why(error))
 
 
 def _unpacked(source: Source, folder: Path) -> str:
@@ -119,6 +119,11 @@ def _unpacked(source: Source, folder: Path) -> str:
     files = sum(1 for path in into.rglob("*") if path.is_file() and not path.is_symlink())
     shutil.rmtree(into)
     return f"unpacks to {files} files"
+
+
+def _why(error: ConcheError) -> str:
+    advice = [f"Next: {line}" for line in error.next_command.splitlines()[:1]]
+    return " ".join([error.message, *error.evidence[-2:], *advice])
 
 
 def _loadable(source: Source) -> Result:
@@ -132,7 +137,7 @@ def _loadable(source: Source) -> Result:
             return Result(name, well=True, said="it has no check that would answer what is there", proven=False)
         proof.ask(source.site, source.name, component)
     except ConcheError as error:
-        return Result(name, well=False, said=" ".join([error.message, *error.evidence[-2:]]))
+        return Result(name, well=False, said=_why(error))
     if not proof.recorded(source.record):
         return Result(name, well=True, said="the backup was made without its check", proven=False)
     return Result(name, well=True, said="it can take the place of what is there, and its check answers")

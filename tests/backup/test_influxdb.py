@@ -13,6 +13,7 @@ from typing import cast
 
 import pytest
 
+from conche.backup import drill
 from conche.backup.drivers.influxdb import Watch
 from conche.backup.entries import Reading, tar_entries
 from conche.backup.influx import BEGINNING
@@ -20,7 +21,7 @@ from conche.command import Invocation
 from conche.engine import containers, networks
 from conche.engine.connection import Engine
 from conche.env.influx.prune import prune
-from conche.errors import Refused
+from conche.errors import Refused, Unreachable
 from tests.backup.databases import REAL, Database
 from tests.stacks import SmallStack
 
@@ -197,6 +198,18 @@ def test_old_data_are_counted_first_and_deleted_on_demand(database: Database) ->
     assert refused.returncode == 2
     assert done.returncode == 0, done.stderr
     assert counts(database) == {"prices": 1}
+
+
+def test_a_trial_that_fails_says_what_is_left_and_what_to_type() -> None:
+    def hangs() -> str:
+        raise Unreachable(
+            "influx-hangs", "db does not delete the bucket b.", next_command="docker restart db    # heals it\nagain"
+        )
+
+    result = drill._tried("db", hangs)
+
+    assert not result.well
+    assert result.said == "db does not delete the bucket b. Next: docker restart db    # heals it"
 
 
 def packed(files: dict[str, bytes]) -> tarfile.TarFile:
