@@ -117,6 +117,14 @@ def pairs(empty: Path) -> list[Pair]:
             before=touch,
         ),
         Pair(
+            "a job's environment, found again",
+            ("scripts/bootstrap", "--lock", "requirements.lock"),
+            (sys.executable, "-m", "venv", "--clear", str(empty / "bare")),
+            "an empty environment, made",
+            0.2,
+            environment={"CONCHE_ENVIRONMENTS": str(empty / "environments"), "CONCHE_VENV": ""},
+        ),
+        Pair(
             "secrets.list",
             (*INVOKE, "secrets.list"),
             ("sh", "-c", f"{shlex.join(decrypt)} && {shlex.join(nothing)}"),
