@@ -46,7 +46,10 @@ def works(folder: Path) -> bool:
 
 def test_an_environment_is_made_once_for_a_lock_file(tmp_path: Path, lock: Path) -> None:
     first, said = made(tmp_path, lock)
-    second, said_then = made(tmp_path, lock)
+    elsewhere = tmp_path / "checkout of the next job" / lock.name
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(lock.read_text())
+    second, said_then = made(tmp_path, elsewhere)
 
     assert MADE in said
     assert MADE not in said_then
