@@ -29,7 +29,7 @@ def dispatch(call: Invocation, workflow: str, ref: str | None, inputs: Sequence[
     if "workflow_dispatch" not in known[file].triggers:
         raise Refused(
             "workflow-not-dispatched",
-            f"{file} does not begin by hand: it has no `workflow_dispatch` under `on`.",
+            f"{file} cannot be started by hand: it has no `workflow_dispatch` under `on`.",
             next_command=f"add workflow_dispatch to {known[file].file}, push, and try again",
         )
     forge, branch = connect(call), ref or _main(call)
@@ -45,7 +45,7 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals or not name:
         raise Refused(
             "input-malformed",
-            f"{text!r} is no input of a workflow.",
+            f"{text!r} is not an input of the form NAME=VALUE.",
             next_command="invoke ci.dispatch WORKFLOW --inputs NAME=VALUE",
         )
     return name, value

@@ -42,7 +42,7 @@ def doctor(call: Invocation) -> Outcome:
     return Outcome(
         value=[asdict(one) for one in found],
         tables=[Table(("what", "state", "found", "needed", "next"), rows)],
-        lines=[f"{count} needed, and missing" if missing else "Everything that is needed is there."],
+        lines=[f"{count} missing" if missing else "Nothing is missing."],
         exit_code=1 if missing else 0,
     )
 
@@ -88,7 +88,7 @@ def _token(_call: Invocation, forge: Forge) -> Iterator[Finding]:
     rights = [name for name, there in (said.get("permissions") or {}).items() if there]
     writes = forge.may_write()
     good = "admin" in rights and writes
-    found = f"{forge.repository}: {', '.join(rights) or 'nothing'}" + ("" if writes else "; it may only read")
+    found = f"{forge.repository}: {', '.join(rights) or 'nothing'}" + ("" if writes else "; read-only")
     needed = "admin, for secrets and runners, with the scope write:repository"
     hint = "" if good else forge.client.new_token().replace("\n", "; ")
     yield Finding("token", "ok" if good else "missing", found, needed, hint)
@@ -116,7 +116,7 @@ def _runners(call: Invocation, forge: Forge) -> Iterator[Finding]:
     asked = {label for one in workflows(call.root, call.stack) for job in one.jobs.values() for label in job.runs_on}
     lacking = sorted(asked - {label.partition(":")[0] for label in at_work})
     whole = forge.server.kind == "forgejo"
-    said = f"{'nobody' if whole else 'no runner of the repository'} carries {', '.join(lacking)}"
+    said = f"no {'' if whole else 'repository '}runner online has {', '.join(lacking)}"
     # Gitea does not list the runners of the whole server, which may carry the rest.
     state = ("missing" if whole else "optional") if lacking else "ok"
     yield Finding("runners", state, said if lacking else ", ".join(sorted(asked)), "a runner at work for each label",

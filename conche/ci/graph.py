@@ -29,8 +29,8 @@ def graph(call: Invocation, form: str) -> Outcome:
     if form not in drawn:
         raise Refused(
             "form-unknown",
-            f"There is no form {form!r}.{did_you_mean(form, drawn)}",
-            looked_at=[f"forms: {', '.join(drawn)}"],
+            f"There is no format {form!r}.{did_you_mean(form, drawn)}",
+            looked_at=[f"formats: {', '.join(drawn)}"],
             next_command="invoke ci.graph --form mermaid",
         )
     read = workflows(call.root, call.stack)
@@ -73,7 +73,7 @@ def _tree(workflow: Workflow) -> Iterator[str]:
 def _described(job: Job, parent: str) -> str:
     also = [need for need in job.needs if need != parent]
     parts = [job.name, f"[{', '.join(job.runs_on)}]" if job.runs_on else ""]
-    parts += [f"if {job.condition}" if job.condition else "", f"after {', '.join(also)} too" if also else ""]
+    parts += [f"if {job.condition}" if job.condition else "", f"also after {', '.join(also)}" if also else ""]
     return "  ".join(part for part in parts if part)
 
 

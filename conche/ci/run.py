@@ -1,7 +1,7 @@
 """ci.run: run the workflows on this machine with act, as a runner would.
 
 act runs steps on the host and passes on its whole environment, so it gets a chosen one, without the caller's settings,
-keys or virtual environment. A branch that the filters exclude starts nothing, and a label that no runner carries is
+keys or virtual environment. A branch that the filters exclude starts nothing, and a label that no runner has is
 an error: act would skip the job and call that a success.
 """
 
@@ -50,13 +50,13 @@ def run(call: Invocation, workflow: str | None, job: str | None, event: str, bra
     """Run the workflows that an event would start; exit code 1 if a job fails.
 
     Raises:
-        Refused: nothing would start, or no runner carries a job's label.
+        Refused: nothing would start, or no runner has a job's label.
         NotFound: there is no such workflow or job.
     """
     if event not in EVENTS:
         raise Refused(
             "event-unknown",
-            f"There is no event {event!r} here.{did_you_mean(event, EVENTS)}",
+            f"There is no event {event!r}.{did_you_mean(event, EVENTS)}",
             looked_at=[f"events: {', '.join(EVENTS)}"],
             next_command=f"invoke ci.run --event {EVENTS[0]}",
         )
@@ -214,7 +214,7 @@ def _chosen(call: Invocation, name: str | None, job: str | None, event: str, bra
         if not started:
             raise NotFound(
                 "no-such-job",
-                f"No workflow that starts has a job {job!r}.{did_you_mean(job, known)}",
+                f"No workflow that would start has a job {job!r}.{did_you_mean(job, known)}",
                 looked_at=[f"jobs: {', '.join(known)}"],
                 next_command=f"invoke ci.run --job {known[0]}" if known else "",
             )
@@ -229,7 +229,7 @@ def _filters(workflow: Workflow) -> str:
 
 
 def _labels(call: Invocation, chosen: Iterable[Workflow]) -> set[str]:
-    """Return the labels that the jobs ask for, refusing any that no runner carries."""
+    """Return the labels that the jobs ask for, refusing any that no runner has."""
     asked = {(label, job.name) for one in chosen for job in one.jobs.values() for label in job.runs_on}
     carried = {name for runner in runners(call.root, call.stack) for name in runner.names}
     carried |= {label.partition(":")[0] for label in call.stack.ci.labels}
@@ -237,7 +237,7 @@ def _labels(call: Invocation, chosen: Iterable[Workflow]) -> set[str]:
     if lacking:
         raise Refused(
             "label-unmapped",
-            f"No runner carries {', '.join(lacking)}.",
+            f"No runner has the label {', '.join(lacking)}.",
             looked_at=[f"labels: {', '.join(sorted(carried))}"],
             next_command="invoke ci.validate",
         )
@@ -286,7 +286,7 @@ def _outcome(chosen: Sequence[Workflow], records: Mapping[str, act.ActRecord], a
         value=answer,
         tables=[Table(("workflow", "job", "result", "time"), tuple(rows))],
         lines=lines,
-        warnings=[f"nobody here has the secret {name}: it was empty" for name in sorted(absent)],
+        warnings=[f"the secret {name} has no value here: it was empty" for name in sorted(absent)],
         exit_code=1 if bad else 0,
     )
 

@@ -22,7 +22,9 @@ def secrets(call: Invocation, *, check: bool, new_key: bool) -> Outcome:
     """Check whether the secrets are on the server, or put them there."""
     if check and new_key:
         raise Refused(
-            "options-exclude-each-other", "--check looks only; --new-key makes a key.", next_command="leave one out"
+            "options-exclude-each-other",
+            "--check changes nothing, but --new-key makes a key.",
+            next_command="leave one out",
         )
     return _check(call) if check else _put(call, new_key=new_key)
 
@@ -38,7 +40,9 @@ def _check(call: Invocation) -> Outcome:
         value={"secrets": {name: name in there for name in wanted}, "others": sorted(there - set(wanted))},
         tables=[Table(("secret", "state"), rows)],
         lines=["Next: invoke ci.secrets"] if missing else [],
-        warnings=[f"{name} is there and not in ci.secrets of stack.yaml" for name in sorted(there - set(wanted))],
+        warnings=[
+            f"{name} is on the server but not in ci.secrets of stack.yaml" for name in sorted(there - set(wanted))
+        ],
         exit_code=1 if missing else 0,
     )
 
@@ -67,7 +71,7 @@ def _put(call: Invocation, *, new_key: bool) -> Outcome:
     if absent:
         raise KeyUnusable(
             "secret-has-no-value",
-            f"Nobody here has a value for {', '.join(absent)}; nothing was put.",
+            f"{', '.join(absent)} has no value here; no secret was stored.",
             looked_at=keys.looked_at(call.root),
             next_command="invoke ci.secrets --new-key" if absent == [credentials.AGE_KEY] else f"export {absent[0]}=…",
         )
@@ -75,7 +79,7 @@ def _put(call: Invocation, *, new_key: bool) -> Outcome:
     if empty:
         raise Refused(
             "value-empty",
-            f"{', '.join(empty)} is empty, which no server takes; nothing was put.",
+            f"{', '.join(empty)} is empty, which no server accepts; no secret was stored.",
             looked_at=[f"{name} in this shell" for name in empty if name in os.environ],
             next_command=f"unset {empty[0]}    # or give it a value\ninvoke ci.secrets",
         )
@@ -96,8 +100,8 @@ def _there(forge: Forge) -> set[str] | None:
 
 def _cause(name: str, there: set[str] | None) -> str:
     if there is None:
-        return "this server does not tell which are there"
-    return "it is not there" if name not in there else "its value there is not told, and may be another"
+        return "this server does not list its secrets"
+    return "it is not on the server" if name not in there else "its value on the server may differ"
 
 
 def key_steps(call: Invocation) -> list[Step]:
@@ -109,7 +113,7 @@ def key_steps(call: Invocation) -> list[Step]:
     added = (
         []
         if key and key.public[0] in known
-        else [Step(Action.ADD, Kind.RECIPIENT, named, "it cannot read the file yet")]
+        else [Step(Action.ADD, Kind.RECIPIENT, named, "it cannot decrypt the file yet")]
     )
     return made + added
 
@@ -132,5 +136,5 @@ def make_key(call: Invocation) -> Sequence[str]:
 def _own_key(call: Invocation) -> list[str]:
     if credentials.AGE_KEY not in call.stack.ci.secrets or credentials.ci_key(call.root) is not None:
         return []
-    risk = "CI has the key that is in use here: taking it from CI would take it from you"
-    return [f"{risk}. Give CI one of its own: invoke ci.secrets --new-key"]
+    risk = "CI uses your own key: revoking it for CI would lock you out too"
+    return [f"{risk}. Give CI its own key: invoke ci.secrets --new-key"]

@@ -32,7 +32,7 @@ def status(call: Invocation, number: int | None, branch: str | None, limit: int)
     return Outcome(
         value=[asdict(run) for run in runs],
         tables=[Table(columns, rows)] if rows else [],
-        lines=[f"{forge.web}/actions" if rows else f"no runs yet: {forge.web}/actions"],
+        lines=[f"{forge.web}/actions" if rows else f"No runs yet: {forge.web}/actions"],
         warnings=explained(forge, going, forge.jobs(going), asked_labels(call)) if going else [],
         exit_code=1 if any(run.state == "failure" for run in of_newest(runs)) else 0,
     )

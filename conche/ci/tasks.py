@@ -14,8 +14,8 @@ Branch = Annotated[str | None, "only runs of this branch, or of a pull request f
 def validate(invocation: Invocation) -> Outcome:
     """Check the workflows before the push.
 
-    The schema, act, zizmor and shellcheck, and rules of our own: needs, outputs, labels, contexts, secrets, branches,
-    and every nox session and invoke task that a step runs.
+    Runs the schema, act, zizmor, shellcheck and its own rules on needs, outputs, labels, contexts, secrets, branches,
+    and the nox sessions and invoke tasks that steps run.
     """
     from conche.ci.validate import validate
 
@@ -26,14 +26,14 @@ def validate(invocation: Invocation) -> Outcome:
 def run(
     invocation: Invocation,
     workflow: Annotated[str | None, "one workflow, such as quick-test; default: all that start"] = None,
-    job: Annotated[str | None, "one job, and those that it needs"] = None,
+    job: Annotated[str | None, "one job and those it needs"] = None,
     event: Annotated[str, "push or pull_request"] = "push",
-    branch: Annotated[str | None, "pushed branch, or the one a pull request goes into"] = None,
+    branch: Annotated[str | None, "the pushed branch, or a pull request's target"] = None,
 ) -> Outcome:
     """Run the workflows here as a runner would.
 
-    By act, on this machine and its engine: a job that deploys does deploy. The checkout is copied, with what is not
-    committed; the environment is a clean one.
+    They run in act, on this machine and its engine: a job that deploys does deploy. The checkout is copied, with
+    uncommitted changes; the environment is clean.
     """
     from conche.ci.run import run
 
@@ -43,9 +43,9 @@ def run(
 @command()
 def graph(
     invocation: Invocation,
-    form: Annotated[str, "text, mermaid or svg"] = "text",
+    form: Annotated[str, "format: text, mermaid or svg"] = "text",
 ) -> Outcome:
-    """The jobs and what each waits for."""
+    """Draw the jobs and what each waits for."""
     from conche.ci.graph import graph
 
     return graph(invocation, form)
@@ -54,11 +54,11 @@ def graph(
 @command()
 def status(
     invocation: Invocation,
-    run: Annotated[int | None, "one run, with its jobs"] = None,
+    run: Annotated[int | None, "only this run, with its jobs"] = None,
     branch: Branch = None,
     limit: Annotated[int, "how many runs"] = 10,
 ) -> Outcome:
-    """The runs on the server.
+    """List the runs on the server.
 
     Ends with 1 when one of the newest commit, or the one that was asked for, failed.
     """
@@ -72,8 +72,8 @@ def watch(
     invocation: Invocation,
     run: RunNumber = None,
     branch: Branch = None,
-    commit: Annotated[str | None, "its run; default: the commit that is checked out, if it was pushed"] = None,
-    interval: Annotated[float, "seconds between two looks"] = 3.0,
+    commit: Annotated[str | None, "the run of this commit; default: the one checked out, if it was pushed"] = None,
+    interval: Annotated[float, "seconds between two queries"] = 3.0,
     timeout: Annotated[float | None, "seconds to wait; default: for ever"] = None,
 ) -> Outcome:
     """Wait until a run has ended.
@@ -90,9 +90,9 @@ def logs(
     invocation: Invocation,
     run: FailedRun = None,
     branch: Branch = None,
-    job: Annotated[str | None, "one job; default: those that failed, or all"] = None,
+    job: Annotated[str | None, "one job; default: the failed ones, or all if none failed"] = None,
 ) -> Outcome:
-    """What the jobs of a run wrote."""
+    """Show the logs of a run's jobs."""
     from conche.ci.logs import logs
 
     return logs(invocation, run, branch, job)
@@ -103,7 +103,7 @@ def dispatch(
     invocation: Invocation,
     workflow: Annotated[str, "a workflow with workflow_dispatch, such as ci-cd-dual"],
     ref: Annotated[str | None, "branch or tag; default: the server's main branch"] = None,
-    inputs: Annotated[list[str], "NAME=VALUE; may be given again"] = (),  # type: ignore[assignment]
+    inputs: Annotated[list[str], "NAME=VALUE; may be repeated"] = (),  # type: ignore[assignment]
 ) -> Outcome:
     """Start a workflow on the server."""
     from conche.ci.dispatch import dispatch
@@ -128,7 +128,7 @@ def cancel(
     invocation: Invocation,
     run: Annotated[int | None, "number of the run; default: the newest that goes on"] = None,
 ) -> Outcome:
-    """End a run."""
+    """Cancel a run."""
     from conche.ci.cancel import cancel
 
     return cancel(invocation, run)
@@ -137,12 +137,12 @@ def cancel(
 @command(changes=True)
 def secrets(
     invocation: Invocation,
-    check: Annotated[bool, "only look whether they are there"] = False,
-    new_key: Annotated[bool, "give CI an age key of its own first"] = False,
+    check: Annotated[bool, "only check that the server has them"] = False,
+    new_key: Annotated[bool, "first make an age key for CI alone"] = False,
 ) -> Outcome:
     """Put the Actions secrets on the server.
 
-    SOPS_AGE_KEY from .sops/ci-age-key.txt, or else from the key in use; the others from the encrypted file.
+    SOPS_AGE_KEY is .sops/ci-age-key.txt, or else the key in use; the others come from the encrypted file.
     """
     from conche.ci.secrets import secrets
 
@@ -153,8 +153,8 @@ def secrets(
 def setup(invocation: Invocation) -> Outcome:
     """Set up the server, its runners and this checkout for the first push.
 
-    An account and a token, the repository, git's remote and branches, CI's key and secrets, the runners, and two jobs
-    for each of their labels. Looks first, does what is missing, and can be run again after any failure.
+    Makes an account and a token, the repository, git's remote and branches, CI's key and secrets, the runners, and test
+    jobs for each of their labels. Does only what is missing, and can be run again after any failure.
     """
     from conche.ci.setup import setup
 
@@ -163,7 +163,7 @@ def setup(invocation: Invocation) -> Outcome:
 
 @command()
 def doctor(invocation: Invocation) -> Outcome:
-    """Look at everything that the pipeline stands on."""
+    """Check everything that the pipeline depends on."""
     from conche.ci.doctor import doctor
 
     return doctor(invocation)

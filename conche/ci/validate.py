@@ -27,8 +27,8 @@ def validate(call: Invocation) -> Outcome:
     rows = tuple((f"{one.file}:{one.line}", one.rule, one.message) for one in found)
     names = sorted([*broken, *(workflow.file for workflow in read)])
     files = ", ".join(names)
-    said = f"{len(found)} found in {files}" if found else f"{len(read)} workflows, {jobs} jobs: nothing found"
-    unknown = ["no runner is known here, so labels were not checked: set ci.labels in stack.yaml"]
+    said = f"{len(found)} findings in {files}" if found else f"{len(read)} workflows, {jobs} jobs: nothing found"
+    unknown = ["labels were not checked, as no runner is known: set ci.labels in stack.yaml"]
     return Outcome(
         value={"files": names, "findings": [asdict(one) for one in found]},
         tables=[Table(("where", "rule", "what"), rows)] if rows else [],

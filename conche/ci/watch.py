@@ -109,9 +109,9 @@ def _made(call: Invocation, forge: Forge, commit: str, interval: float) -> Run:
         seen = bool(runs)
     raise NotFound(
         "no-run-of-commit",
-        f"The server has made no run for {commit[:10]}.",
-        looked_at=[f"{LATEST} times, the newest fifty runs", f"{forge.web}/actions"],
-        next_command="git push    # it has to be there\ninvoke ci.graph    # and a workflow has to start on its branch",
+        f"The server has no run for {commit[:10]}.",
+        looked_at=[f"the newest fifty runs, {LATEST} times", f"{forge.web}/actions"],
+        next_command="git push    # if it is not on the server\ninvoke ci.graph    # which branches start a workflow",
     )
 
 

@@ -36,7 +36,7 @@ def test_the_text_is_a_tree_that_names_what_it_cannot_draw(diamond: Workflow) ->
         "└── first  [ubuntu-latest]",
         "    ├── left  [dev, big]",
         "    └── right  [dev]",
-        "        └── last  [prod]  if github.ref == 'refs/heads/main'  after left too",
+        "        └── last  [prod]  if github.ref == 'refs/heads/main'  also after left",
     ]
 
 

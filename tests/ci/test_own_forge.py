@@ -107,7 +107,7 @@ def test_what_is_no_token_is_not_taken_for_one(
 def test_a_command_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, own: OwnForge, call: Invocation) -> None:
     answering(monkeypatch, "Command error: user already exists", exit_code=1)
 
-    with pytest.raises(ToolFailed, match="making the account us"):
+    with pytest.raises(ToolFailed, match="creating the account us"):
         own.make_account(call, "us")
 
 

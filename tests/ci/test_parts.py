@@ -68,7 +68,7 @@ def test_a_compose_file_that_is_no_yaml_is_told(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("services: [\n")
     stack = parse_stack("name: x\nregistry: r\nenvironments: {dev: {compose: [c.yaml]}}\n")
 
-    with pytest.raises(Refused, match="is no YAML"):
+    with pytest.raises(Refused, match="is not YAML"):
         runners(tmp_path, stack)
 
 

@@ -250,7 +250,7 @@ def test_a_label_that_no_runner_carries_is_an_error(stack: SmallStack) -> None:
     refused = stack.invoke("ci.run")
 
     assert refused.returncode == 2
-    assert "[label-unmapped]: No runner carries gpu (job second)." in refused.stderr
+    assert "[label-unmapped]: No runner has the label gpu (job second)." in refused.stderr
     assert "looked at: labels: dev, ubuntu-latest" in refused.stderr
 
 

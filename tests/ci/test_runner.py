@@ -210,7 +210,7 @@ def test_runners_of_a_repository_that_nobody_names_serve_the_whole_server_and_th
     done = forge_stack.invoke("ci.runner.up")
 
     assert done.returncode == 0, done.stderr
-    assert "any repository of the server can use these runners" in done.stderr
+    assert "any repository on the server can use these runners" in done.stderr
     assert [line.partition(" --name")[0] for line in registered(forge_stack)] == [
         "git: forgejo-cli actions register --secret-stdin=true --keep-labels"
     ] * 2
@@ -262,7 +262,7 @@ def test_status_of_runners_that_are_not_up(forge_stack: SmallStack) -> None:
     assert done.returncode == 1
     assert done.stdout.count("absent") == 2
     assert "invoke ci.runner.up" in done.stdout
-    assert "the server was not asked" in done.stderr
+    assert "could not ask the server" in done.stderr
 
 
 @pytest.mark.process

@@ -174,12 +174,12 @@ def runner(state: str, label: str = "dev") -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("state", "runners", "words"),
     [
-        ("waiting", [], "test waits for a runner with dev, and nobody carries that: invoke ci.validate"),
-        ("waiting", [runner("active", "prod")], "nobody carries that"),
-        ("waiting", [runner("offline")], "test waits for dev, and first is offline: invoke ci.runner.up"),
-        ("waiting", [runner("idle")], "first is idle; if it stays so, it asks for no work"),
-        ("waiting", [runner("active")], "first is at work on another job"),
-        ("running", [runner("idle")], "no runner is at work: where one was killed in the middle"),
+        ("waiting", [], "test waits for a runner with dev, but there is none: invoke ci.validate"),
+        ("waiting", [runner("active", "prod")], "but there is none"),
+        ("waiting", [runner("offline")], "test waits for dev, but first is offline: invoke ci.runner.up"),
+        ("waiting", [runner("idle")], "first is idle; if it stays so, it has stalled"),
+        ("waiting", [runner("active")], "first is busy with another job"),
+        ("running", [runner("idle")], "no runner is busy: if one was killed"),
     ],
 )
 def test_why_a_run_goes_on_is_said(forge: FakeForge, state: str, runners: list[dict[str, Any]], words: str) -> None:

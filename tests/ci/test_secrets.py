@@ -93,7 +93,7 @@ def test_check_tells_what_is_missing_and_what_nobody_declared(checkout: Checkout
 
     assert done.returncode == 1
     assert "ALPHA          missing" in done.stdout
-    assert "OLD is there and not in ci.secrets" in done.stderr
+    assert "OLD is on the server but not in ci.secrets" in done.stderr
     secrets(checkout)
     assert checkout.invoke("ci.secrets", "--check", FORGEJO_TOKEN=TOKEN).returncode == 0
 

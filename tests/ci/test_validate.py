@@ -24,7 +24,7 @@ SEEDED = {
     "a job that is needed and not there": (MAIN, "needs: test-all", "needs: [test-all, test-al]", "needs-unknown"),
     "a circle of needs": (MAIN, "    name: Tests\n", "    name: Tests\n    needs: deploy-dev\n", "needs-cycle"),
     "an output that no job has": (MAIN, "build-image.outputs.image", "build-image.outputs.img", "output-unknown"),
-    "a label that no runner carries": (MAIN, "runs-on: prod", "runs-on: prod-deploy", "label-unknown"),
+    "a label that no runner has": (MAIN, "runs-on: prod", "runs-on: prod-deploy", "label-unknown"),
     "a context of one server alone": (MAIN, "if: github.ref", "if: gitea.ref", "context-unknown"),
     "an injection": (MAIN, 'images.release --env "$ENVIRONMENT"', "images.release --env ${{ github.head_ref }}",
                      "expression-in-run"),

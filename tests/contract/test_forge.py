@@ -108,7 +108,7 @@ def test_secrets_are_put_and_listed_and_never_told(site: Site, canary: str) -> N
 
 
 def test_a_secret_without_a_value_is_refused(site: Site) -> None:
-    with pytest.raises(ConcheError, match="answers with an error"):
+    with pytest.raises(ConcheError, match="answered with an error"):
         site.forge.put_secret("SOPS_AGE_KEY", Secret(""))
 
 

@@ -124,7 +124,7 @@ def _deployments(workflow: Workflow, job: Job, around: Surroundings, found: Foun
         return
     # A rollback must not have to wait for tests, and what it puts in service has served before.
     if not job.needs and any(not call.is_one_of(TAKES_BACK) for _, call in deploying):
-        yield found("deploy-without-needs", job.where, f"{job.name} deploys and needs no job that tests.")
+        yield found("deploy-without-needs", job.where, f"{job.name} deploys without waiting for a job that tests.")
     named = {one for match in _REF.finditer(job.condition) for one in match.groups() if one}
     pushed = workflow.triggers.get("push", {}).get("branches") or []
     literal = {str(branch) for branch in pushed if not re.search(r"[*?!+\[]", str(branch))} if not named else set()
@@ -133,7 +133,7 @@ def _deployments(workflow: Workflow, job: Job, around: Surroundings, found: Foun
         if branch not in around.branches:
             known = ", ".join(sorted(around.branches)) or "none"
             hint = did_you_mean(branch, around.branches)
-            text = f"{job.name} deploys from {branch!r}; stack.yaml knows the branches {known}.{hint}"
+            text = f"{job.name} deploys from {branch!r}; the branches in stack.yaml are {known}.{hint}"
             yield found("branch-unknown", place, text)
         elif len(named) == 1:
             yield from _elsewhere(deploying, branch, around, found)
@@ -155,5 +155,5 @@ def _elsewhere(
         unsaid = next(iter(around.environments)) if len(around.environments) == 1 else "dev"
         environment = str(call.values.get("env") or unsaid)
         if "$" not in environment and environment != around.branches[branch]:
-            text = f"{branch!r} belongs to {around.branches[branch]}, and this deploys to {environment}."
+            text = f"{branch!r} belongs to {around.branches[branch]}, but this deploys to {environment}."
             yield found("branch-unknown", command.where, text)

@@ -29,7 +29,7 @@ Source: https://github.blog/changelog/2023-09-22-github-actions-transitioning-fr
 _ACTION = re.compile(r"(?:https?://[^/]+/)?actions/(?P<name>[\w-]+)@v(?P<major>\d+)")
 
 _INSTEAD = {
-    **dict.fromkeys(("gitea", "forgejo"), " Write github, which every server and act know."),
+    **dict.fromkeys(("gitea", "forgejo"), " Write github, which every server and act understand."),
     "jobs": " Write needs; jobs is for the outputs of on.workflow_call.",
 }
 
@@ -59,7 +59,7 @@ def _needs(found: _Found) -> Iterator[Complaint]:
     for job in jobs.values():
         for other in job.needs:
             if other not in jobs:
-                text = f"{job.name} needs {other!r}, which is no job here.{did_you_mean(other, jobs)}"
+                text = f"{job.name} needs {other!r}, but the workflow has no such job.{did_you_mean(other, jobs)}"
                 yield found("needs-unknown", (*job.where, "needs"), text)
     try:
         TopologicalSorter({name: [one for one in job.needs if one in jobs] for name, job in jobs.items()}).prepare()
@@ -75,7 +75,7 @@ def _labels(found: _Found, around: Surroundings) -> Iterator[Complaint]:
         for label in job.runs_on:
             if label not in around.labels:
                 known = ", ".join(sorted(around.labels))
-                text = f"no runner carries {label!r}; there are {known}.{did_you_mean(label, around.labels)}"
+                text = f"no runner has the label {label!r}; the labels are {known}.{did_you_mean(label, around.labels)}"
                 yield found("label-unknown", (*job.where, "runs-on"), text)
 
 
@@ -85,14 +85,14 @@ def _actions(found: _Found) -> Iterator[Complaint]:
             action = _ACTION.fullmatch(step.uses)
             oldest = OLDEST.get(action["name"], 0) if action else 0
             if action and int(action["major"]) < oldest:
-                text = f"{step.uses} is retired; v{oldest} is the oldest that runs."
+                text = f"{step.uses} is retired; v{oldest} is the oldest that still runs."
                 yield found("action-retired", (*step.where, "uses"), text)
 
 
 def _expression(found: _Found, expression: Expression, around: Surroundings) -> Iterator[Complaint]:
     where = expression.where
     if where[-1:] == ("run",):
-        text = f"${{{{ {expression.text} }}}} stands inside run; put it into env of the step, and read the variable."
+        text = f"${{{{ {expression.text} }}}} is inside run; put it into the step's env and read the variable."
         yield found("expression-in-run", where, text)
     for name in expression.names():
         if name.call:
@@ -125,13 +125,17 @@ def _secret(found: _Found, expression: Expression, secret: str, around: Surround
         text = f"the secret {secret} is not in ci.secrets of stack.yaml.{did_you_mean(secret, around.secrets)}"
         yield found("secret-undeclared", where, text)
     if where[0] == "env" or (where[0] == "jobs" and where[2:3] == ("env",)):
-        yield found("secret-too-wide", where, f"{secret} is for one step: put it into the env of that step.")
+        yield found(
+            "secret-too-wide",
+            where,
+            f"{secret} is exposed to every step: put it into the env of the one that needs it.",
+        )
 
 
 def _need(found: _Found, where: Where, job: Job, parts: tuple[str, ...]) -> Iterator[Complaint]:
     jobs, other = found.workflow.jobs, parts[1]
     if other not in (*job.needs, "*"):
-        text = f"{job.name} reads {'.'.join(parts)} and does not need {other!r}.{did_you_mean(other, job.needs)}"
+        text = f"{job.name} reads {'.'.join(parts)} but does not need {other!r}.{did_you_mean(other, job.needs)}"
         yield found("needs-missing", where, text)
     elif other in jobs and not jobs[other].calls and parts[2:3] == ("outputs",) and len(parts) > 3:
         outputs = jobs[other].outputs
@@ -145,5 +149,5 @@ def _step(found: _Found, where: Where, job: Job, wanted: str) -> Iterator[Compla
     here = where[3] if where[2:3] == ("steps",) else len(job.steps)
     known = [step.id for number, step in enumerate(job.steps) if step.id and number < int(here)]
     if wanted not in known and wanted != "*":
-        text = f"no step of {job.name} before this place has the id {wanted!r}.{did_you_mean(wanted, known)}"
+        text = f"{job.name} has no earlier step with the id {wanted!r}.{did_you_mean(wanted, known)}"
         yield found("output-unknown", where, text)

@@ -45,7 +45,9 @@ def tool(name: str) -> str:
 def _missing(name: str) -> Unreachable:
     """Return the error for a missing tool: the extra `ci` installs it, or in a checkout the bootstrap script."""
     # In a checkout, pip would look for `conche` in an index, where anybody may have put one.
-    how = "pip install 'conche[ci]'    # with `conche[ci]` in the requirements it stays" if is_packaged() else BOOTSTRAP
+    how = (
+        "pip install 'conche[ci]'    # put `conche[ci]` in the requirements to keep it" if is_packaged() else BOOTSTRAP
+    )
     return Unreachable("tool-missing", f"{name} is not installed.", next_command=how)
 
 
@@ -133,7 +135,9 @@ def _shellcheck(workflow: Workflow) -> Iterator[Complaint]:
 
 
 def _failed(name: str, document: WorkflowFile, answer: Completed) -> Complaint:
-    return Complaint(document.file, 1, name, f"ended with {answer.exit_code}: {_short(' '.join(answer.last_lines(3)))}")
+    return Complaint(
+        document.file, 1, name, f"exited with {answer.exit_code}: {_short(' '.join(answer.last_lines(3)))}"
+    )
 
 
 def _short(text: str) -> str:

@@ -142,7 +142,7 @@ class Client:
         if cause is not None or "CERTIFICATE_VERIFY_FAILED" in str(error):
             return Unreachable(
                 "server-certificate-refused",
-                f"The certificate of {self.address} is not trusted here, or it speaks no TLS.",
+                f"The certificate of {self.address} is not trusted here, or it does not speak TLS.",
                 looked_at=[self.address],
                 evidence=[str(error)],
                 next_command="export SSL_CERT_FILE=/path/to/your-ca.pem    # or correct ci.server in stack.yaml",
@@ -161,7 +161,7 @@ class Client:
         if answer.status_code == 401:
             return KeyUnusable(
                 "server-token-refused",
-                f"{self.address} does not know this token." if self._token else f"{self.address} wants a token.",
+                f"{self.address} rejects this token." if self._token else f"{self.address} requires a token.",
                 looked_at=seen,
                 evidence=words,
                 next_command=self.new_token(),
@@ -176,18 +176,18 @@ class Client:
         if answer.is_redirect:
             return Refused(
                 "server-moved",
-                f"{self.address} sends on to {answer.headers.get('Location', 'another address')}.",
+                f"{self.address} redirects to {answer.headers.get('Location', 'another address')}.",
                 looked_at=seen,
                 next_command="set ci.server in stack.yaml to that server",
             )
-        return Unreachable("server-failed", f"{self.address} answers with an error.", looked_at=seen, evidence=words)
+        return Unreachable("server-failed", f"{self.address} answered with an error.", looked_at=seen, evidence=words)
 
     def _forbidden(self, answer: httpx.Response, seen: list[str], words: list[str]) -> KeyUnusable:
         scopes = re.findall(r"(?:read|write):[a-z]+", " ".join(words))
         lacks = f"the scope {' or '.join(dict.fromkeys(scopes))}" if scopes else _right(answer)
         return KeyUnusable(
             "server-token-lacks-right",
-            f"The token may not do that on {self.address}: it lacks {lacks}.",
+            f"The token is not allowed to do that on {self.address}: it lacks {lacks}.",
             looked_at=seen,
             evidence=words,
             next_command=self.new_token(),
@@ -197,7 +197,7 @@ class Client:
         after = answer.headers.get("Retry-After", "")
         error = TooManyRequests(
             "server-wants-a-pause",
-            f"{self.address} was asked too often; it wants {after or '60'} s of peace.",
+            f"Too many requests to {self.address}; it asks to wait {after or '60'} s.",
             looked_at=seen,
             next_command="wait, and try again",
         )
@@ -226,8 +226,8 @@ class Client:
 
 def _right(answer: httpx.Response) -> str:
     if "/secrets" in answer.request.url.path or "/runners" in answer.request.url.path:
-        return "the right of an owner or administrator of the repository"
-    return "the right to write to the repository" if answer.request.method != "GET" else "the right to read it"
+        return "the rights of an owner or administrator of the repository"
+    return "write access to the repository" if answer.request.method != "GET" else "read access"
 
 
 def _words(answer: httpx.Response) -> list[str]:

@@ -26,7 +26,7 @@ MOST_ATTEMPTS = 5
 """How many attempts of a job are asked for one by one: Forgejo's API does not number them."""
 
 WHAT = {
-    "secret-put": "putting a secret",
+    "secret-put": "storing a secret",
     "secret-list": "the list of secrets",
     "registration-token": "a runner's registration token",
     "runner-list": "the list of runners",
@@ -379,7 +379,7 @@ class Forge:
     def _no_repository(self, error: NotFound) -> NotFound:
         return NotFound(
             "no-such-repository",
-            f"{self.client.address} has no repository {self.repository}, or the token may not see it.",
+            f"{self.client.address} has no repository {self.repository}, or the token cannot see it.",
             looked_at=error.looked_at,
             next_command="correct ci.repository in stack.yaml, or git's origin\ninvoke ci.doctor",
         )

@@ -32,7 +32,7 @@ def kept(root: Path, address: str) -> Secret | None:
     if mode & 0o077:
         raise KeyUnusable(
             "key-readable-by-others",
-            f"{FILE} holds a token and can be read by others than you.",
+            f"{FILE} holds a token, and other users can read it.",
             next_command=f"chmod 600 {shlex.quote(str(file))}",
         )
     return Secret(token) if of == address and token else None

@@ -9,7 +9,7 @@ from conche.ci.forge.values import ended
 
 __all__ = ["explained"]
 
-GIVEN_UP = "where one was killed in the middle, the server gives its run up after some ten minutes"
+GIVEN_UP = "if one was killed, the server gives up its run after about ten minutes"
 """Seen on Forgejo 15: after eleven and a half."""
 
 
@@ -28,7 +28,7 @@ def explained(forge: Forge, run: Run, jobs: Sequence[ServerJob], labels: Iterabl
     if waiting:
         return [_for_whom(job, runners) for job in waiting]
     if run.state == "running" and runners and not any(runner.state == "active" for runner in runners):
-        return [f"run {run.number} is said to run, and no runner is at work: {GIVEN_UP}"]
+        return [f"run {run.number} is marked as running, but no runner is busy: {GIVEN_UP}"]
     return []
 
 
@@ -37,11 +37,9 @@ def _for_whom(job: ServerJob, runners: Sequence[ServerRunner]) -> str:
     carriers = [one for one in runners if set(job.labels) <= {label.partition(":")[0] for label in one.labels}]
     names = ", ".join(one.name for one in carriers)
     if not carriers:
-        return f"{job.name} waits for a runner with {wanted}, and nobody carries that: invoke ci.validate"
+        return f"{job.name} waits for a runner with {wanted}, but there is none: invoke ci.validate"
     if all(one.state == "offline" for one in carriers):
-        return f"{job.name} waits for {wanted}, and {names} is offline: invoke ci.runner.up"
+        return f"{job.name} waits for {wanted}, but {names} is offline: invoke ci.runner.up"
     if any(one.state in ("idle", "online") for one in carriers):
-        return (
-            f"{job.name} waits for {wanted}, and {names} is idle; if it stays so, it asks for no work: invoke ci.setup"
-        )
-    return f"{job.name} waits for {wanted}, and {names} is at work on another job"
+        return f"{job.name} waits for {wanted}, but {names} is idle; if it stays so, it has stalled: invoke ci.setup"
+    return f"{job.name} waits for {wanted}, and {names} is busy with another job"

@@ -61,7 +61,7 @@ def reach(call: Invocation, address: str, repository: str, *, anonymous: bool = 
     if token is not None and not (token.reveal().isascii() and token.reveal().isprintable()):
         raise KeyUnusable(
             "server-token-refused",
-            f"The token for {address} holds what no token does: it was not copied whole, or something else was.",
+            f"The token for {address} contains invalid characters: it was not copied correctly.",
             next_command=client.new_token(),
         )
     if token is None and not anonymous:
@@ -174,14 +174,14 @@ def given_token() -> Secret | None:
     try:
         said = Path(file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise _no_token_in(file, str(getattr(error, "strerror", "it is no text"))) from error
+        raise _no_token_in(file, str(getattr(error, "strerror", "it is not text"))) from error
     if not said:
         raise _no_token_in(file, "it is empty")
     return Secret(said)
 
 
 def _no_token_in(file: str, why: str) -> KeyUnusable:
-    text = f"{TOKEN_FILE} names a file without a token: {why}."
+    text = f"The file that {TOKEN_FILE} names has no token: {why}."
     return KeyUnusable("server-token-missing", text, looked_at=[file], next_command=f"export {TOKEN_FILE}=PATH")
 
 

@@ -58,7 +58,7 @@ class Checkout:
         if name in there:
             raise Refused(
                 "remote-elsewhere",
-                f"The remotes origin and {SECOND} are there, and neither is {self.address}/{self.repository}.",
+                f"The remotes origin and {SECOND} both exist, but neither is {self.address}/{self.repository}.",
                 looked_at=[f"{one}: {without_password(to)}" for one, to in there.items()],
                 next_command=f"git remote remove {SECOND}    # or correct ci.server and ci.repository in stack.yaml",
             )
@@ -107,7 +107,7 @@ class Checkout:
         if not answer.ok:
             raise Refused(
                 "no-commit",
-                "This checkout has no commit that could be pushed.",
+                "This checkout has no commit to push.",
                 looked_at=[str(self.root)],
                 next_command="git init && git add --all && git commit",
             )
@@ -128,21 +128,21 @@ class Checkout:
         if not made.ok:
             raise Refused(
                 "not-committed",
-                f"git did not commit {', '.join(files)}.",
+                f"git refused to commit {', '.join(files)}.",
                 evidence=made.last_lines(),
                 next_command=f"git commit {' '.join(files)}\ninvoke ci.setup",
             )
 
     def remote_heads(self, remote: str) -> dict[str, str]:
         """Return the branches of the repository on the server, with the commit of each."""
-        listed = self.git("ls-remote", "--heads", remote).require("asking the repository for its branches")
+        listed = self.git("ls-remote", "--heads", remote).require("listing the repository's branches")
         lines = (line.split("\t") for line in listed.stdout.raw.splitlines())
         return {ref.removeprefix("refs/heads/"): commit for commit, ref in lines}
 
     def contains(self, remote: str, commit: str) -> bool:
         """Return whether a commit on the server is an ancestor of what is checked out."""
         if not self.git("cat-file", "-e", f"{commit}^{{commit}}").ok:
-            self.git("fetch", "--quiet", remote, commit, timeout=600).require("fetching what the repository has")
+            self.git("fetch", "--quiet", remote, commit, timeout=600).require("fetching from the repository")
         return self.git("merge-base", "--is-ancestor", commit, "HEAD").ok
 
     def push(self, remote: str, *refs: str) -> None:

@@ -60,7 +60,7 @@ def secrets(site: SetupSite) -> list[Step]:
     """Plan a key of the user's own, and values for secrets that have a usual one."""
     section, store = opened(site.call.stack, site.call.root)
     if not store.file.exists() or demonstrates(store, section):
-        return [Step(Action.CREATE, Kind.FILE, store.file.name, "it has no key of your own yet")]
+        return [Step(Action.CREATE, Kind.FILE, store.file.name, "there is none for your own key yet")]
     return [Step(Action.SET, Kind.SECRET, name, "it has no value yet") for name in _usual(site)]
 
 
@@ -95,11 +95,11 @@ def token(site: SetupSite) -> list[Step]:
     have = site.token
     if have is not None and _accepted(site, have):
         same = given is None or kept(site.call.root, site.address) == given
-        return [] if same else [Step(Action.KEEP, Kind.FILE, str(FILE), "the token that was given")]
+        return [] if same else [Step(Action.KEEP, Kind.FILE, str(FILE), "you supplied the token")]
     if given is not None or site.own is None:
         raise KeyUnusable(
             "server-token-refused" if have else "server-token-missing",
-            f"{site.address} does not know the token." if have else f"There is no token for {site.address}.",
+            f"{site.address} rejects the token." if have else f"There is no token for {site.address}.",
             looked_at=["FORGEJO_TOKEN, GITEA_TOKEN, FORGEJO_TOKEN_FILE", str(FILE)],
             next_command=site.client.new_token(),
         )
@@ -108,7 +108,7 @@ def token(site: SetupSite) -> list[Step]:
             Action.CREATE,
             Kind.FILE,
             str(FILE),
-            "a token, and an account where there is none, by the server's own command",
+            "the server has not given you a token yet",
         )
     ]
 
@@ -145,18 +145,18 @@ def repository(site: SetupSite) -> list[Step]:
     """
     name = site.call.stack.name
     if site.token is None:
-        return [Step(Action.CREATE, Kind.REPOSITORY, site.repository or name, "the server is new to us")]
+        return [Step(Action.CREATE, Kind.REPOSITORY, site.repository or name, "there is no token for the server yet")]
     site.repository = site.repository or f"{site.forge.user()}/{name}"
     forge = site.forge
     if not forge.exists():
-        return [Step(Action.CREATE, Kind.REPOSITORY, site.repository, "the server has none of this name")]
+        return [Step(Action.CREATE, Kind.REPOSITORY, site.repository, "it is not on the server yet")]
     said = forge.described()
     rights = said.get("permissions") or {}
     if not rights.get("admin") or not forge.may_write():
-        lacks = "the scope write:repository" if rights.get("admin") else "an administrator's rights in the repository"
+        lacks = "the scope write:repository" if rights.get("admin") else "administrator rights to the repository"
         raise KeyUnusable(
             "server-token-lacks-right",
-            f"The token may not set up {site.repository}: it lacks {lacks}.",
+            f"The token is not allowed to set up {site.repository}: it lacks {lacks}.",
             looked_at=[forge.web],
             next_command=forge.client.new_token(),
         )
@@ -178,7 +178,7 @@ def make_repository(site: SetupSite) -> None:
         owner = site.repository.partition("/")[0]
         raise KeyUnusable(
             "server-token-lacks-right",
-            f"The token is {forge.user()}'s, and {owner} is no organisation in which that account makes repositories.",
+            f"The token belongs to {forge.user()}, who cannot create repositories in {owner}.",
             looked_at=error.looked_at,
             next_command="set ci.repository (OWNER/NAME) in stack.yaml\n" + forge.client.new_token(),
         ) from error
@@ -200,10 +200,10 @@ def remote(site: SetupSite) -> list[Step]:
     checkout, steps = site.checkout, []
     checkout.head()
     if not checkout.remote():
-        steps.append(Step(Action.ADD, Kind.REMOTE, checkout.new_remote(), f"git does not know {site.address}"))
+        steps.append(Step(Action.ADD, Kind.REMOTE, checkout.new_remote(), f"no remote points to {site.address}"))
     if kept(site.call.root, site.address) is None or not checkout.knows_password():
         steps.append(
-            Step(Action.SET, Kind.GIT_CREDENTIALS, f"for {site.address}", f"the push takes the token from {FILE}")
+            Step(Action.SET, Kind.GIT_CREDENTIALS, f"for {site.address}", f"git push needs the token in {FILE}")
         )
     return steps
 
@@ -222,16 +222,14 @@ def branch(site: SetupSite) -> list[Step]:
     if not first:
         return []
     if first not in checkout.branches():
-        return [Step(Action.CREATE, Kind.BRANCH, first, "it is deployed from there; it starts at this commit")]
+        return [Step(Action.CREATE, Kind.BRANCH, first, "deployments come from it; it starts at this commit")]
     if checkout.current() != first:
         raise Refused(
             "branch-not-checked-out",
-            f"{first} is deployed and not checked out: it would lack what is committed.",
+            f"{first} is deployed but not checked out, so it would miss the commits made here.",
             next_command=f"git switch {first}\ninvoke ci.setup",
         )
-    return (
-        [] if checkout.upstream(first) else [Step(Action.SET, Kind.BRANCH, first, "git push is to know where it goes")]
-    )
+    return [] if checkout.upstream(first) else [Step(Action.SET, Kind.BRANCH, first, "it has no upstream yet")]
 
 
 def make_branch(site: SetupSite) -> None:
@@ -258,15 +256,15 @@ def runners(site: SetupSite) -> list[Step]:
     if not described(site.call.root, site.call.stack):
         return []
     if site.token is None or not site.checkout.remote():
-        return [Step(Action.REGISTER, Kind.RUNNERS, "", "the server does not know them yet")]
+        return [Step(Action.REGISTER, Kind.RUNNERS, "", "they are not on the server yet")]
     try:
         outcome = bring_up(replace(site.call, dry_run=True), timeout=None)
     except (KeyUnusable, Unreachable):
         if site.call.dry_run:
-            return [Step(Action.REGISTER, Kind.RUNNERS, "", "the server may not know them yet")]
+            return [Step(Action.REGISTER, Kind.RUNNERS, "", "they may not be on the server yet")]
         raise
     steps = list(outcome.plan or ())
-    return steps or ([Step(Action.START, Kind.RUNNERS, "", "the secrets are new")] if site.renewed else [])
+    return steps or ([Step(Action.START, Kind.RUNNERS, "", "their secrets have changed")] if site.renewed else [])
 
 
 def make_runners(site: SetupSite) -> None:
@@ -277,7 +275,7 @@ def make_runners(site: SetupSite) -> None:
 def commit(site: SetupSite) -> list[Step]:
     """Plan committing the encrypted file and its recipients, which the push has to include."""
     return [
-        Step(Action.COMMIT, Kind.FILE, file, "the pipeline reads it from the commit") for file in _uncommitted(site)
+        Step(Action.COMMIT, Kind.FILE, file, "the pipeline reads it from the repository") for file in _uncommitted(site)
     ]
 
 
@@ -297,7 +295,7 @@ def make_commit(site: SetupSite) -> None:
 def actions_secrets(site: SetupSite) -> list[Step]:
     """Plan putting the workflows' secrets; the server does not tell their values, so they are put each time."""
     names = site.call.stack.ci.secrets
-    return [Step(Action.PUT, Kind.SECRET, name, "its value on the server is not told") for name in names]
+    return [Step(Action.PUT, Kind.SECRET, name, "the server does not show its value") for name in names]
 
 
 def put_secrets(site: SetupSite) -> None:
@@ -312,8 +310,8 @@ def protected_branch(site: SetupSite) -> list[Step]:
         Refused: the repository on the server has commits that are not part of what is checked out.
     """
     first, protected = site.branches
-    push = Step(Action.PUSH, Kind.BRANCH, protected, "it starts at the same commit, without a run of its own")
-    protect = Step(Action.PROTECT, Kind.BRANCH, protected, "what is released comes by a pull request")
+    push = Step(Action.PUSH, Kind.BRANCH, protected, "it starts at the same commit, without triggering a run")
+    protect = Step(Action.PROTECT, Kind.BRANCH, protected, "releases go through a pull request")
     if site.token is None or not site.checkout.remote() or not site.forge.exists():
         return [push, protect] if protected else []
     heads = site.checkout.remote_heads(site.checkout.remote())
@@ -329,7 +327,7 @@ def _require_ours(site: SetupSite, heads: dict[str, str], branches: list[str]) -
     if others:
         raise Refused(
             "repository-has-other-content",
-            f"{site.repository} has commits on {', '.join(others)} that are not in what is checked out.",
+            f"{site.repository} has commits on {', '.join(others)} that are not in this checkout.",
             looked_at=[f"{one}: {heads[one][:10]}" for one in others],
             next_command=f"git pull {checkout.remote()} {others[0]}    # or another ci.repository in stack.yaml",
         )
@@ -344,7 +342,7 @@ def make_protected_branch(site: SetupSite) -> None:
         if not probe.push_handled(forge, protected, checkout.head()):
             raise CheckFailed(
                 "push-not-handled",
-                f"{protected} was pushed, and the server does not tell of it; actions stay off until it does.",
+                f"{protected} was pushed, but the server has not processed it yet; Actions stay off until it has.",
                 looked_at=[f"the feed of {forge.web}"],
                 next_command="invoke ci.setup",
             )

@@ -36,7 +36,7 @@ IDENTITY = ("-c", "user.name=conche", "-c", "user.email=conche@localhost.localdo
 def step(labels: Sequence[str]) -> Step:
     """Return the step that is planned."""
     return Step(
-        Action.TRY, Kind.BRANCH, BRANCH, f"two jobs for each of {', '.join(labels)}, to see that runners take them"
+        Action.TRY, Kind.BRANCH, BRANCH, f"two jobs for each of {', '.join(labels)}, to check that runners take them"
     )
 
 
@@ -82,7 +82,7 @@ def _commit(checkout: Checkout, folder: PurePosixPath, labels: Sequence[str], tu
     for part in reversed(folder.parts):
         entry = "040000 tree " + checkout.said("mktree", stdin=f"{entry}\n".encode()) + f"\t{part}"
     tree = checkout.said("mktree", stdin=f"{entry}\n".encode())
-    return checkout.said(*IDENTITY, "commit-tree", tree, "-m", f"See that runners take jobs, {turn} of 2")
+    return checkout.said(*IDENTITY, "commit-tree", tree, "-m", f"Check that runners take jobs, {turn} of 2")
 
 
 def _require(forge: Forge, commit: str, labels: Sequence[str], turn: int) -> None:
@@ -95,10 +95,10 @@ def _require(forge: Forge, commit: str, labels: Sequence[str], turn: int) -> Non
     if run is not None and run.state == "success":
         return
     waiting = [label for job in forge.waiting(labels) for label in job.labels] if forge.can("job-waiting") else []
-    said = f"nobody took the job for {', '.join(sorted(set(waiting)))}" if waiting else "its jobs did not end well"
+    said = f"no runner took the job for {', '.join(sorted(set(waiting)))}" if waiting else "its jobs failed"
     raise CheckFailed(
         "runner-takes-no-job",
-        f"Of two jobs for each of {', '.join(labels)}, number {turn} was not done: {said}.",
+        f"Test job {turn} of 2 for {', '.join(labels)} failed: {said}.",
         looked_at=[f"run {run.number}: {run.state}" if run else "no run appeared", f"{forge.web}/actions"],
         next_command="invoke ci.runner.status\ninvoke ci.runner.logs\ninvoke ci.setup",
     )

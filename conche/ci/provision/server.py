@@ -22,7 +22,7 @@ def place(call: Invocation, own: OwnForge | None) -> tuple[str, str]:
     if not address:
         raise Refused(
             "server-unknown",
-            "Nothing says which server this repository is to be on.",
+            "Nothing says which server hosts this repository.",
             looked_at=["ci.server in stack.yaml", f"a service with the image {FORGEJO}", "git's remotes"],
             next_command="set ci.server (such as https://git.example.org) in stack.yaml",
         )

@@ -27,7 +27,7 @@ def logs(call: Invocation, name: str | None, *, follow: bool, tail: int) -> Outc
     if follow and len(chosen) > 1:
         raise Refused(
             "one-is-followed",
-            "One runner is followed at a time.",
+            "Only one runner can be followed at a time.",
             looked_at=[f"runners: {', '.join(runner.name for runner in found)}"],
             next_command=f"invoke ci.runner.logs --runner {chosen[0].name} --follow",
         )

@@ -57,7 +57,7 @@ class Registrations:
         for runner in self.runners:
             ours, others = self._seen(runner)
             if ours is None:
-                why = "its token is registered nowhere" if others else "the server does not know it"
+                why = "its token is not registered" if others else "it is not on the server"
                 steps.append(Step(Action.REGISTER, Kind.RUNNER, runner.name, why))
             steps += [
                 Step(Action.REMOVE, Kind.RUNNER, f"{runner.name} ({one.uuid})", "an old registration") for one in others

@@ -49,7 +49,7 @@ def _known(call: Invocation) -> tuple[list[ServerRunner] | None, str]:
     try:
         return connect(call).runners(), ""
     except ConcheError as error:
-        return None, f"the server was not asked: {error.message}"
+        return None, f"could not ask the server: {error.message}"
 
 
 def _there(runner: Runner, known: Sequence[ServerRunner], values: Mapping[str, Secret]) -> str:

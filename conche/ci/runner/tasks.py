@@ -9,9 +9,9 @@ from conche.outcome import Outcome
 @command()
 def token(
     invocation: Invocation,
-    show: Annotated[bool, "on a terminal too"] = False,
+    show: Annotated[bool, "show it on a terminal too"] = False,
 ) -> Outcome:
-    """The server's token for a new runner elsewhere."""
+    """Print the server's token for registering a runner elsewhere."""
     from conche.ci.runner.token import token
 
     return token(invocation, show=show)
@@ -24,7 +24,7 @@ def up(
 ) -> Outcome:
     """Register the runners and bring them up.
 
-    Their image is built where it is missing, and their environment is brought up first.
+    Builds their image if it is missing, and brings their environment up first.
     """
     from conche.ci.runner.up import up
 
@@ -33,7 +33,7 @@ def up(
 
 @command()
 def status(invocation: Invocation) -> Outcome:
-    """The runners, as the engine and the server see them."""
+    """Show the runners as the engine and the server see them."""
     from conche.ci.runner.status import status
 
     return status(invocation)
@@ -43,10 +43,10 @@ def status(invocation: Invocation) -> Outcome:
 def logs(
     invocation: Invocation,
     runner: Annotated[str | None, "one runner; default: all"] = None,
-    follow: Annotated[bool, "go on until Ctrl-C, for one runner"] = False,
-    tail: Annotated[int, "lines of each"] = 100,
+    follow: Annotated[bool, "follow one runner until Ctrl-C"] = False,
+    tail: Annotated[int, "last lines of each runner"] = 100,
 ) -> Outcome:
-    """What the runners write."""
+    """Show the runners' logs."""
     from conche.ci.runner.logs import logs
 
     return logs(invocation, runner, follow=follow, tail=tail)

@@ -18,7 +18,7 @@ def token(call: Invocation, *, show: bool) -> Outcome:
     if at_terminal(sys.stdout) and not show:
         raise Refused(
             "value-not-shown",
-            "The token is not shown on a terminal: whoever has it can register a runner and get your jobs.",
+            "The token is not shown on a terminal: anyone who has it can register a runner and receive your jobs.",
             next_command="invoke ci.runner.token --show\ninvoke ci.runner.token | wc -c",
         )
     value = connect(call).registration_token().reveal()

@@ -30,9 +30,9 @@ __all__ = ["up"]
 FORGEJO = SERVERS[0]
 """Part of the image name of a service that is Forgejo itself."""
 
-OF_OWNER = "this server cannot register a runner for one repository: all repositories of {owner} can use these runners"
+OF_OWNER = "this server cannot limit a runner to one repository: all repositories of {owner} can use these runners"
 
-UNSCOPED = "any repository of the server can use these runners: set ci.repository (OWNER/NAME) in stack.yaml"
+UNSCOPED = "any repository on the server can use these runners: set ci.repository (OWNER/NAME) in stack.yaml"
 
 
 def up(call: Invocation, *, timeout: float | None) -> Outcome:
@@ -51,7 +51,7 @@ def up(call: Invocation, *, timeout: float | None) -> Outcome:
     everything = compose.with_every_profile()
     building = _to_build(compose, found)
     bases = _absent_bases(everything, building)
-    steps = [Step(Action.PULL, Kind.IMAGE, base, "the runners' image is made from it") for base in bases]
+    steps = [Step(Action.PULL, Kind.IMAGE, base, "the runners' image is built from it") for base in bases]
     steps += [Step(Action.BUILD, Kind.IMAGE, runner.image, "no such image on the engine") for runner in building]
     if call.dry_run:
         registering = _looked_at(call, environment, found, server) if server else []
@@ -93,7 +93,10 @@ def _looked_at(call: Invocation, environment: str, found: Sequence[Runner], serv
         registrations = None
     if registrations is not None:
         return registrations.plan()
-    return [Step(Action.REGISTER, Kind.RUNNER, runner.name, f"{server} may not know it yet") for runner in found]
+    return [
+        Step(Action.REGISTER, Kind.RUNNER, runner.name, f"it may not be registered with {server} yet")
+        for runner in found
+    ]
 
 
 def _registered(
@@ -107,7 +110,10 @@ def _registered(
     tokens, owner = _tokens(call, environment, found), repository(call).partition("/")[0]
     for runner in found:
         _register(compose, server, runner, tokens[runner.service], owner)
-    steps = [Step(Action.REGISTER, Kind.RUNNER, runner.name, f"{server} may not know it yet") for runner in found]
+    steps = [
+        Step(Action.REGISTER, Kind.RUNNER, runner.name, f"it may not be registered with {server} yet")
+        for runner in found
+    ]
     return steps, [OF_OWNER.format(owner=owner) if owner else UNSCOPED]
 
 
@@ -130,7 +136,7 @@ def _server(compose: Compose) -> str:
 def _to_start(compose: Compose, found: Sequence[Runner]) -> list[Step]:
     running = {one.service for one in containers.of_project(compose.engine, compose.project) if one.state == "running"}
     idle = [runner for runner in found if runner.service not in running]
-    return [Step(Action.START, Kind.SERVICE, runner.service, "does not run") for runner in idle]
+    return [Step(Action.START, Kind.SERVICE, runner.service, "is not running") for runner in idle]
 
 
 def _to_build(compose: Compose, found: Sequence[Runner]) -> list[Runner]:
@@ -157,8 +163,8 @@ def _tokens(call: Invocation, environment: str, found: Sequence[Runner]) -> Mapp
     if absent:
         raise Refused(
             "runner-token-missing",
-            f"There is no value for {', '.join(absent)}.",
-            looked_at=["a token is 40 hexadecimal digits of your own"],
+            f"{', '.join(absent)} has no value.",
+            looked_at=["a token is 40 hexadecimal digits of your choice"],
             next_command="\n".join(f"invoke secrets.rotate-value {name}" for name in absent if name),
         )
     return {runner.service: values[runner.secret] for runner in found}

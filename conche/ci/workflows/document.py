@@ -73,7 +73,7 @@ def read_each(root: Path, folder: Path) -> tuple[list[WorkflowFile], dict[str, W
             "no-workflows",
             f"There is no workflow in {folder}.",
             looked_at=[str(root / folder)],
-            next_command="write one as docs/how-to/pipeline.md shows, or set ci.workflows in stack.yaml",
+            next_command="write one as in docs/how-to/pipeline.md, or set ci.workflows in stack.yaml",
         )
     documents, broken = [], {}
     for file in files:
@@ -103,7 +103,7 @@ def parse(text: str, name: str) -> WorkflowFile:
     except yaml.YAMLError as error:
         raise _syntax(error, name) from error
     except RecursionError:
-        raise WorkflowInvalid("workflow-invalid", f"{name}: an alias stands inside its own anchor.") from None
+        raise WorkflowInvalid("workflow-invalid", f"{name}: an alias is inside its own anchor.") from None
     return WorkflowFile(name, text, content, lines)
 
 
@@ -123,7 +123,7 @@ def _build(node: yaml.Node, where: Where, lines: dict[Where, int], loader: yaml.
     """Build the value of a node; a value that has a key gets the line of its key."""
     lines.setdefault(where, node.start_mark.line + 1)
     if len(lines) > MOST_VALUES:
-        raise yaml.MarkedYAMLError(problem="too much, once its aliases are written out", problem_mark=node.start_mark)
+        raise yaml.MarkedYAMLError(problem="too large once its aliases are expanded", problem_mark=node.start_mark)
     if isinstance(node, yaml.MappingNode):
         content = {}
         for key, value in _pairs(node):
