@@ -208,7 +208,7 @@ class Applier:
         except ConcheError as failure:
             if reference not in self.seen.own:
                 raise
-            self.progress.step(f"{failure.message} Building it from this checkout instead")
+            self.progress.step(f"{failure.message} Building it from this checkout instead.")
             self.build(reference)
 
     def _start(self, name: str) -> None:
@@ -249,7 +249,7 @@ class Applier:
         if not self._ready(name):
             return
         if name not in self.seen.outdated and self._is_current(name):
-            self.progress.step(f"{name} runs from this very image already")
+            self.progress.step(f"{name} already runs this image")
             return
         service = self.seen.configuration.services[name]
         serves = all(works(service, container) for container in self.seen.of(name))
@@ -297,7 +297,7 @@ class Applier:
                     kept.keep(engine, container)
         except ConcheError as error:
             said = " ".join(error.evidence) or error.message
-            self.progress.step(f"on a failure {name} could not be brought back as it was: {said}")
+            self.progress.step(f"if this fails, {name} cannot be restored to what it was: {said}")
 
     def _forget(self) -> None:
         """Remove what was kept; what cannot be removed goes with the next command."""
@@ -373,5 +373,5 @@ class Applier:
 
     def _by_hand(self) -> str:
         name = self.seen.name
-        back = "git stash    # or another way back to what worked"
+        back = "git stash    # or otherwise return to what worked"
         return f"invoke env.logs --env {name}\n{back}\ninvoke env.up --env {name}"

@@ -69,7 +69,7 @@ def _ask(call: Invocation, name: str, doomed: tuple[str, ...], *, protected: boo
     for volume in doomed:
         call.output.say(f"volume {volume} and the data in it will be deleted")
     if confirmed is not None and confirmed != name:
-        raise Refused("not-confirmed", f"--confirm {confirmed} does not name the environment {name}.")
+        raise Refused("not-confirmed", f"--confirm {confirmed} is not the name of the environment, {name}.")
     if confirmed == name or (call.yes and not protected):
         return
     question = f"Environment {name} goes down" + (" and its data is deleted." if doomed else ".")

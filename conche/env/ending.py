@@ -54,7 +54,7 @@ class Ending:
             )
         return Restored(
             first.code,
-            f"{'; '.join(_sentence(one) for one in (first, *others))}; what was begun has been taken back.",
+            f"{'; '.join(_sentence(one) for one in (first, *others))}; all changes were undone.",
             evidence=[*(self._lines() if others or self.fallen else ()), *self._evidence()],
             next_command=self._next(),
         )

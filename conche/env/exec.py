@@ -22,14 +22,14 @@ def exec_(call: Invocation, name: str, service: str) -> Outcome:
     if not call.remainder:
         raise Refused(
             "no-command",
-            "Nothing stands after `--`.",
+            "There is no command after `--`.",
             next_command=f"invoke env.exec --env {name} --service {service} -- python --version",
         )
     if swarmed:
         return on_swarm.execute(call, open_compose(call, name), service)
     compose = as_it_runs(call, name, service)
     if not any(container.state == "running" for container in containers_of(compose, service)):
-        raise Refused("not-running", f"{service} does not run.", next_command=f"invoke env.up --env {name}")
+        raise Refused("not-running", f"{service} is not running.", next_command=f"invoke env.up --env {name}")
     terminal = at_terminal(sys.stdin, sys.stdout)
     argv = compose.argv("exec", *([] if terminal else ["--no-TTY"]), service, *call.remainder)
     if call.output.as_json:

@@ -23,7 +23,7 @@ def freeze(call: Invocation, name: str, *, reason: str | None, off: bool) -> Out
     records = open_records(call, Compose(engine, call.stack.project(name), ()))
     if not off and not reason:
         raise Refused(
-            "reason-missing", "A freeze wants a reason: whoever meets it has to know.",
+            "reason-missing", "A freeze needs a reason, to show to anyone who tries to deploy.",
             next_command=f"invoke env.freeze --env {name} --reason '…'",
         )  # fmt: skip
     frozen = records.frozen()
@@ -58,4 +58,4 @@ def _under_way(engine: Engine, project: str) -> list[str]:
     Whoever locks the environment from now on finds the freeze that was written before this look.
     """
     holder = lock.holder(engine, project)
-    return [f"this does not stop what is under way: {holder}"] if holder else []
+    return [f"a command already under way is not stopped: {holder}"] if holder else []

@@ -32,7 +32,7 @@ def history(call: Invocation, name: str, *, show: str | None) -> Outcome:
     lines = [f"frozen by {frozen['who']} since {frozen['since']}: {frozen['reason']}"] if frozen else []
     lines += [f"locked by {holder}"] if holder else []
     if not rows:
-        lines.append(f"Nothing was deployed yet. Next: invoke env.deploy --env {name}")
+        lines.append(f"Nothing has been deployed yet. Next: invoke env.deploy --env {name}")
     if records.unfinished is not None and holder is None:
         lines.append(f"{records.unfinished.id} was interrupted. Next: invoke env.recover --env {name}")
     columns = ("release", "result", "when", "took", "who", "image", "revision", "cause")
@@ -62,7 +62,7 @@ def _as_json(entry: Entry) -> dict[str, object]:
 def _row(entry: Entry, current: int) -> tuple[str, ...]:
     record, ending = entry.record, entry.ending
     if record is None:
-        return f"r{entry.number}", entry.result.value, *[""] * 5, entry.newer or "its record is not what was written"
+        return f"r{entry.number}", entry.result.value, *[""] * 5, entry.newer or "its record was altered"
     mark = " (serves)" if record.number == current else ""
     return (
         record.id + mark,
@@ -83,7 +83,7 @@ def _one(records: Records, name: str, show: str) -> Outcome:
         raise NotFound(
             "no-such-release",
             f"{name} has no release {show}.",
-            looked_at=[", ".join(f"r{one.number}" for one in records.entries) or "there is none at all"],
+            looked_at=[", ".join(f"r{one.number}" for one in records.entries) or "there are no releases"],
             next_command=f"invoke env.history --env {name}",
         )
     said = _as_json(entry)

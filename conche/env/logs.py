@@ -25,7 +25,7 @@ def logs(call: Invocation, name: str, *, follow: bool, tail: int, service: str |
     swarmed = call.environment(name).swarm
     if follow and call.output.as_json:
         raise Refused(
-            "json-has-an-end", "--json and --follow exclude each other.", next_command="invoke env.logs --follow"
+            "json-has-an-end", "--json and --follow cannot be combined.", next_command="invoke env.logs --follow"
         )
     if swarmed:
         return on_swarm.logs(call, name, open_compose(call, name), follow=follow, tail=tail, service=service)

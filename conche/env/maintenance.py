@@ -19,17 +19,17 @@ def maintenance(call: Invocation, name: str, *, on: bool, off: bool) -> Outcome:
     """Answer every request with the maintenance page, or serve the release again."""
     if on == off:
         raise Refused(
-            "options-exclude-each-other", "Exactly one of --on and --off is meant.",
+            "options-exclude-each-other", "Give either --on or --off.",
             next_command=f"invoke env.maintenance --env {name} --on",
         )  # fmt: skip
     deploy = call.environment(name).deploy
     if deploy.edge is None:
-        raise Refused("no-edge", f"{name} has no edge in stack.yaml, which could show a page.")
+        raise Refused("no-edge", f"{name} has no edge in stack.yaml to show a page.")
     compose = open_compose(call, name)
     if call.environment(name).swarm:
         on_swarm.refuse(
             name,
-            "the edge is told there by a release which service it sends to, and by nothing else",
+            "there, only a release can change what the edge serves",
             f"docker service scale {compose.project}_{deploy.serves}=0    # the edge answers 502 from then on",
         )
     with locked(call, compose.engine, name):
@@ -38,7 +38,7 @@ def maintenance(call: Invocation, name: str, *, on: bool, off: bool) -> Outcome:
         serves = look.serving()
         if not serves:
             raise Refused(
-                "nothing-runs", f"The edge of {name} does not run.", next_command=f"invoke env.up --env {name}"
+                "nothing-runs", f"The edge of {name} is not running.", next_command=f"invoke env.up --env {name}"
             )
         words = f"{name} shows the maintenance page." if on else f"{name} serves {serves}."
         if records.maintained == on:

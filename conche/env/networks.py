@@ -20,7 +20,7 @@ def networks(call: Invocation, name: str, *, create: bool) -> Outcome:
     if call.environment(name).swarm:
         on_swarm.refuse(
             name,
-            "its networks are overlays, of which a node sees only its own members",
+            "its networks are overlays, and a node sees only its own members of them",
             "docker network ls --filter driver=overlay\ndocker network create --driver overlay --attachable NETWORK",
         )
     return with_or_without_files(call, name, lambda compose: _networks(call, name, compose, create=create))

@@ -36,13 +36,15 @@ def logs(call: Invocation, name: str, compose: Compose, *, follow: bool, tail: i
     if not found or (service and service not in found):
         raise Refused(
             "nothing-runs",
-            f"{service or name} has no service on the swarm.",
+            f"{service or name} is not on the swarm.",
             next_command=f"invoke env.up --env {name}",
         )
     wanted = [service] if service else found
     if follow and len(wanted) > 1:
         refuse(
-            name, "one service is followed at a time", f"invoke env.logs --env {name} --follow --service {wanted[0]}"
+            name,
+            "only one service can be followed at a time",
+            f"invoke env.logs --env {name} --follow --service {wanted[0]}",
         )
     options = ["--tail", str(tail), *(["--follow"] if follow else [])]
     lines: list[str] = []

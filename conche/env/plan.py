@@ -88,7 +88,7 @@ def plan_down(
         Step(Action.REMOVE, Kind.CONTAINER, one.name, f"made by docker compose run of {one.service}{since(one)}")
         for one in strays
     ]
-    steps += [Step(Action.REMOVE, Kind.NETWORK, name, "nothing of the environment is in it") for name in networks]
+    steps += [Step(Action.REMOVE, Kind.NETWORK, name, "no container of the environment uses it") for name in networks]
     steps += [Step(Action.DELETE, Kind.VOLUME, name, "--volumes", destroys=True) for name in volumes]
     return Plan(tuple(steps))
 
@@ -157,7 +157,7 @@ def _service_steps(
         step = _service_step(seen, service, fresh)
         if (step is None or step.action in (Action.AWAIT, Action.UNPAUSE)) and name in stale and seen.of(name):
             # A running container keeps the file it was started with.
-            step = Step(Action.RESTART, Kind.SERVICE, name, "a secret file of it has changed")
+            step = Step(Action.RESTART, Kind.SERVICE, name, "one of its secret files changed")
         steps += [step] if step else []
     return steps
 
@@ -208,7 +208,7 @@ def _health_step(name: str, found: Sequence[Container]) -> Step | None:
 
 def _fallen(found: Sequence[Container]) -> str:
     times = max(one.restarts for one in found)
-    return f"has been restarted {times} time{'' if times == 1 else 's'}, and does not work"
+    return f"has been restarted {times} time{'' if times == 1 else 's'}, and still fails"
 
 
 def works(service: Service | None, container: Container) -> bool:
@@ -236,7 +236,7 @@ def _difference(seen: Observed, service: Service, fresh: Collection[str] = ()) -
         return seen.outdated[service.name]
     shared = [seen.configuration.services[name] for name in service.shares if name in seen.configuration.services]
     if anew := [other.name for other in shared if _difference(seen, other, fresh)]:
-        return f"shares what {anew[0]} has, which is made anew"
+        return f"shares resources of {anew[0]}, which is recreated"
     own = next((reason for container in found if (reason := _changed(seen, service, container))), "")
     return own or ("its image is new" if service.image in fresh else "")
 
@@ -245,7 +245,7 @@ def _miscounted(seen: Observed, service: Service) -> str:
     there, wanted = len(seen.of(service.name)), service.replicas
     if wanted is None or there == wanted:
         return ""
-    return f"has {there} container{'' if there == 1 else 's'}, and should have {wanted}"
+    return f"has {there} container{'' if there == 1 else 's'}, but should have {wanted}"
 
 
 def _changed(seen: Observed, service: Service, container: Container) -> str:

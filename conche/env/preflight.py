@@ -37,7 +37,7 @@ def _raise(problems: Sequence[ConcheError]) -> None:
     if problems:
         raise Refused(
             "preflight-failed",
-            f"{len(problems)} things stand in the way; nothing was changed.",
+            f"{len(problems)} problems were found; nothing was changed.",
             evidence=[f"{problem.code}: {problem.message}" for problem in problems],
             next_command="\n".join(dict.fromkeys(p.next_command for p in problems if p.next_command)),
         )
@@ -106,7 +106,7 @@ def _files(seen: Observed, plan: Plan, engine: Engine, coming: Collection[Path])
         if missing:
             yield Refused(
                 "file-missing",
-                f"{service.name} mounts files that are not there: {', '.join(path.name for path in missing)}.",
+                f"{service.name} mounts files that do not exist: {', '.join(path.name for path in missing)}.",
                 looked_at=[str(path) for path in missing],
                 next_command=f"invoke secrets.render\ninvoke env.up --env {seen.name}"
                 if set(missing) <= set(service.secret_files)
@@ -154,6 +154,6 @@ def _disk(plan: Plan, engine: Engine) -> Iterator[ConcheError]:
     if free is not None and free < needed:
         yield Unreachable(
             "disk-full",
-            f"The engine's disk has {free / 1024**2:.0f} MiB free; {needed / 1024**2:.0f} MiB are wanted.",
+            f"The engine's disk has {free / 1024**2:.0f} MiB free; {needed / 1024**2:.0f} MiB are needed.",
             next_command="docker system df\ndocker builder prune",
         )

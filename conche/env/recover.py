@@ -36,7 +36,7 @@ def recover(call: Invocation, name: str) -> Outcome:
     serves = current.id if current and current.label == recovery.serves else recovery.serves
     rows = tuple((step.action, step.subject, step.cause) for step in plan)
     said = f"{serves} serves." if serves else "Nothing serves."
-    said = f"{serves} itself answers its users {wrong}. Next: invoke env.logs --env {name}" if wrong else said
+    said = f"{serves} serves, but answers its users {wrong}. Next: invoke env.logs --env {name}" if wrong else said
     return Outcome(
         exit_code=1 if wrong and not call.dry_run else 0,
         value={"environment": name, "release": serves or None},

@@ -40,7 +40,7 @@ def up_released(
     if build:
         raise Refused(
             "release-managed",
-            f"{name} is run by releases: an image is built and pushed first, and then deployed.",
+            f"{name} is managed by releases: an image is first built and pushed, then deployed.",
             next_command=f"invoke images.release --env {name}\ninvoke env.deploy --env {name}",
         )
     files = open_compose(call, name)

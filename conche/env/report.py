@@ -63,7 +63,7 @@ def remarks(seen: Observed) -> list[str]:
     name = seen.name
     said = [f"{seen.interrupted} was interrupted. Next: invoke env.recover --env {name}"] if seen.interrupted else []
     if seen.unread:
-        said.append(f"{name}: {seen.unread} What is shown is what the engine has of {seen.configuration.project}.")
+        said.append(f"{name}: {seen.unread} This shows what the engine has of {seen.configuration.project}.")
     if seen.astray:
         said.append(f"{seen.astray}. Next: invoke env.recover --env {name}")
     if seen.release and seen.leftovers:
@@ -82,7 +82,7 @@ def remarks(seen: Observed) -> list[str]:
 def strays(seen: Observed) -> list[str]:
     """Describe containers of services that are no longer in the files, each with the command that removes it."""
     return [
-        f"{one.name} is of the service {one.service}, which is in no Compose file any more. "
+        f"{one.name} belongs to the service {one.service}, which is no longer in a Compose file. "
         f"Next: docker rm --force {one.name}"
         for one in seen.containers
         if one.service not in seen.configuration.services.keys() | seen.optional

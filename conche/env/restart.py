@@ -22,7 +22,7 @@ def restart(call: Invocation, name: str, service: str | None, *, timeout: float 
     if swarmed:
         on_swarm.refuse(
             name,
-            "its tasks are not restarted, but replaced by new ones",
+            "it does not restart tasks but replaces them",
             f"docker service update --force {compose.project}_{service or 'SERVICE'}\n"
             f"invoke env.deploy --env {name} --force",
         )
@@ -32,7 +32,7 @@ def restart(call: Invocation, name: str, service: str | None, *, timeout: float 
         asked = [Step(Action.RESTART, Kind.SERVICE, one, "asked for") for one in wanted if seen.of(one)]
         plan = Plan(tuple(followed(seen, asked)))
         if not len(plan):
-            raise Refused("nothing-runs", f"Nothing of {name} is up.", next_command=f"invoke env.up --env {name}")
+            raise Refused("nothing-runs", f"{name} is not up.", next_command=f"invoke env.up --env {name}")
         if call.dry_run:
             return Outcome(plan=plan)
         with everywhere(call, compose.engine, name):

@@ -55,7 +55,7 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
         if kept is None:
             raise NotFound(
                 "release-incomplete",
-                f"The document of {goal.id} is gone.",
+                f"The document of {goal.id} no longer exists.",
                 next_command=f"invoke env.history --env {name}",
             )
         require_whole(kept, goal)
@@ -95,13 +95,13 @@ def _goal_of(records: Records, engine: Engine, name: str, to: str | None) -> Rec
     for one in candidates:
         if all(images.find(engine, p.image_id or p.image) is not None for p in one.services.values()):
             return one
-    said = f"{name} has no earlier good release" if to is None else f"{to} is known, but not"
+    said = f"{name} has no earlier good release" if to is None else f"{to} exists, but not"
     raise _no_goal(records, name, f"{said} whose images are still on the engine.")
 
 
 def _no_goal(records: Records, name: str, said: str) -> NotFound:
     rows = [f"{e.record.id if e.record else f'r{e.number}'}: {e.result.value}" for e in records.entries]
-    return NotFound("no-such-release", said, looked_at=rows or ["there is none at all"], next_command=_listing(name))
+    return NotFound("no-such-release", said, looked_at=rows or ["there are no releases"], next_command=_listing(name))
 
 
 def _listing(name: str) -> str:

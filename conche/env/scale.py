@@ -39,7 +39,9 @@ def scale(call: Invocation, name: str, service: str, replicas: int) -> Outcome:
         document = opened(call, records, current) if current else None
         if current is None or document is None:
             raise Refused(
-                "nothing-runs", f"Nothing was deployed to {name} yet.", next_command=f"invoke env.deploy --env {name}"
+                "nothing-runs",
+                f"Nothing has been deployed to {name} yet.",
+                next_command=f"invoke env.deploy --env {name}",
             )
         require_whole(document, current)
         compose = compose_of(files, document)
@@ -50,13 +52,13 @@ def scale(call: Invocation, name: str, service: str, replicas: int) -> Outcome:
         if not environment.swarm and (body.get("container_name") or body.get("ports")):
             raise Refused(
                 "service-not-scalable",
-                f"{service} has a fixed name or publishes a port: a second one could not stand beside it.",
-                next_command="put it behind the edge, as `deploy.serves` in stack.yaml",
+                f"{service} has a fixed name or publishes a port: a second one could not run beside it.",
+                next_command="put it behind the edge: `deploy.serves` in stack.yaml",
             )
         if environment.swarm and (body.get("deploy") or {}).get("mode") == "global":
             raise Refused(
                 "service-not-scalable",
-                f"{service} has one task on each node (deploy.mode: global), however many are asked for.",
+                f"{service} has exactly one task on each node (deploy.mode: global).",
                 next_command="docker node ls",
             )
         look = Look(name, compose, environment.deploy, document.body)
@@ -98,6 +100,6 @@ def _scale_swarm(compose: Compose, service: str, before: int, replicas: int) -> 
     swarm.replicate(compose.engine, name, before)
     raise Restored(
         "scale-failed",
-        f"{service} does not reach {replicas} within {SETTLING:g} s; it has {before} again.",
+        f"{service} did not reach {replicas} within {SETTLING:g} s; it has {before} again.",
         next_command=f"docker service ps --no-trunc {name}",
     )

@@ -12,13 +12,13 @@ Timeout = Annotated[float | None, "seconds to wait for health; default: what the
 def up(
     invocation: Invocation,
     env: EnvironmentName = "dev",
-    build: Annotated[bool, "build this repository's images even if they are there"] = False,
-    local: Annotated[bool, "where it deploys: what the engine has, without asking the registry"] = False,
+    build: Annotated[bool, "build this repository's images even if they exist"] = False,
+    local: Annotated[bool, "deploy what the engine has, without asking the registry"] = False,
     timeout: Timeout = None,
 ) -> Outcome:
-    """Bring an environment up, healthy.
+    """Bring an environment up and wait until it is healthy.
 
-    Images that are missing are built or pulled. What works already is left alone; a service that changed is first tried
+    Builds or pulls missing images and leaves alone what works. A changed service is first tried
     beside the one that serves.
     """
     from conche.env.up import up
@@ -30,8 +30,8 @@ def up(
 def down(
     invocation: Invocation,
     env: EnvironmentName = "dev",
-    volumes: Annotated[bool, "delete the data too; asks first"] = False,
-    confirm: Annotated[str | None, "name of a protected environment, instead of typing it"] = None,
+    volumes: Annotated[bool, "also delete the data; asks first"] = False,
+    confirm: Annotated[str | None, "name of a protected environment, instead of typing it when asked"] = None,
 ) -> Outcome:
     """Stop an environment and remove its containers, not its data."""
     from conche.env.down import down
@@ -44,9 +44,9 @@ def status(
     invocation: Invocation,
     env: Annotated[str | None, "one environment; default: all"] = None,
 ) -> Outcome:
-    """Services, health, revision and drift.
+    """Show services, health, revision and drift.
 
-    Ends with 1 on drift or ill health; among all environments one that is down is no fault.
+    Exits with 1 on drift or ill health; without --env, an environment that is down is not a fault.
     """
     from conche.env.status import status
 
@@ -57,11 +57,11 @@ def status(
 def logs(
     invocation: Invocation,
     env: EnvironmentName = "dev",
-    follow: Annotated[bool, "go on until Ctrl-C"] = False,
-    tail: Annotated[int, "lines of each container"] = 100,
+    follow: Annotated[bool, "follow until Ctrl-C"] = False,
+    tail: Annotated[int, "last lines of each container"] = 100,
     service: Annotated[str | None, "one service; default: all"] = None,
 ) -> Outcome:
-    """What the containers write."""
+    """Show the containers' logs."""
     from conche.env.logs import logs
 
     return logs(invocation, env, follow=follow, tail=tail, service=service)
@@ -71,10 +71,10 @@ def logs(
 def health(
     invocation: Invocation,
     env: EnvironmentName = "dev",
-    wait: Annotated[bool, "ask until it answers well"] = False,
+    wait: Annotated[bool, "retry until it answers 2xx"] = False,
     timeout: Annotated[float | None, "seconds to wait; default: 120"] = None,
 ) -> Outcome:
-    """Ask the health URL from outside."""
+    """Request the health URL from outside."""
     from conche.env.health import health
 
     return health(invocation, env, wait=wait, timeout=timeout)
@@ -82,7 +82,7 @@ def health(
 
 @command()
 def config(invocation: Invocation, env: EnvironmentName = "dev") -> Outcome:
-    """The Compose files as rendered, secrets masked."""
+    """Print the rendered Compose files, secrets masked."""
     from conche.env.config import config
 
     return config(invocation, env)
@@ -104,12 +104,12 @@ def restart(
 @command(changes=True, waits=True)
 def update(
     invocation: Invocation,
-    service: Annotated[str, "the service to replace; others are not touched"],
+    service: Annotated[str, "the service to replace"],
     env: EnvironmentName = "dev",
     build: Annotated[bool, "build its image here instead of pulling it"] = False,
     timeout: Timeout = None,
 ) -> Outcome:
-    """Replace one service by its newest image.
+    """Replace one service with its newest image.
 
     The image is pulled, or built here with --build or where no registry has it. Other services are not touched.
     """
@@ -121,7 +121,7 @@ def update(
 @command(name="exec", lenient=True)
 def exec_(
     invocation: Invocation,
-    service: Annotated[str, "the service in whose container to run it"],
+    service: Annotated[str, "run it in this service's container"],
     env: EnvironmentName = "dev",
 ) -> Outcome:
     """Run the command after `--` inside a container.
@@ -137,9 +137,9 @@ def exec_(
 def networks(
     invocation: Invocation,
     env: EnvironmentName = "dev",
-    create: Annotated[bool, "make the missing ones"] = False,
+    create: Annotated[bool, "create the missing ones"] = False,
 ) -> Outcome:
-    """The networks of an environment and who is in them."""
+    """List an environment's networks and what is in them."""
     from conche.env.networks import networks
 
     return networks(invocation, env, create=create)
@@ -151,15 +151,15 @@ def deploy(
     env: EnvironmentName = "dev",
     image: Annotated[str | None, "registry/repository:tag or @sha256:…; default: the environment's tag"] = None,
     tag: Annotated[str | None, "tag of this stack's images, instead of the environment's"] = None,
-    local: Annotated[bool, "what the engine has under that name, without asking the registry"] = False,
-    force: Annotated[bool, "also where nothing changes"] = False,
-    allow_dirty: Annotated[bool, "a protected environment also with uncommitted changes"] = False,
+    local: Annotated[bool, "use the engine's image of that name, without asking the registry"] = False,
+    force: Annotated[bool, "even if nothing changes"] = False,
+    allow_dirty: Annotated[bool, "allow uncommitted changes in a protected environment"] = False,
     timeout: Timeout = None,
 ) -> Outcome:
     """Deploy a release; whatever happens, the version that worked keeps serving.
 
-    New containers start beside the old ones, have to be healthy, and to answer through the edge; then the edge
-    switches, requests under way end, the new ones are watched, and the old ones go. A failure takes all of it back.
+    New containers start beside the old ones and must be healthy and answer through the edge. Then the edge
+    switches, requests under way are completed, the new ones are watched, the old ones removed. A failure undoes it all.
     """
     from conche.env.deploy import deploy
     from conche.env.rollout.prepare import Wanted
@@ -172,10 +172,10 @@ def deploy(
 def rollback(
     invocation: Invocation,
     env: EnvironmentName = "dev",
-    to: Annotated[str | None, "release, such as r7; default: the last good one before this"] = None,
+    to: Annotated[str | None, "a release, such as r7; default: the last good one before the current"] = None,
     timeout: Timeout = None,
 ) -> Outcome:
-    """Go back to an earlier release: its images and its environment of then, as a release of its own."""
+    """Go back to an earlier release: its images and its environment, as a new release."""
     from conche.env.rollback import rollback
     from conche.env.rollout.release import Options
 
@@ -186,7 +186,7 @@ def rollback(
 def history(
     invocation: Invocation,
     env: EnvironmentName = "dev",
-    show: Annotated[str | None, "one release, such as r7, with its evidence"] = None,
+    show: Annotated[str | None, "only this release, such as r7, with its evidence"] = None,
 ) -> Outcome:
     """List the releases of an environment: how each ended, who, when, which image."""
     from conche.env.history import history
@@ -196,7 +196,7 @@ def history(
 
 @command(changes=True, waits=True)
 def recover(invocation: Invocation, env: EnvironmentName = "dev") -> Outcome:
-    """Settle a release that was killed: finish it where it serves already, else take it back."""
+    """Settle a release that was killed: finish it if it already serves, else undo it."""
     from conche.env.recover import recover
 
     return recover(invocation, env)
@@ -209,7 +209,7 @@ def freeze(
     reason: Annotated[str | None, "why; shown to whoever tries to deploy"] = None,
     off: Annotated[bool, "allow deploys again"] = False,
 ) -> Outcome:
-    """Refuse every deploy to an environment, for a reason, until it is thawed."""
+    """Refuse every deploy to an environment until --off, showing the reason."""
     from conche.env.freeze import freeze
 
     return freeze(invocation, env, reason=reason, off=off)
@@ -232,10 +232,10 @@ def maintenance(
 def scale(
     invocation: Invocation,
     service: Annotated[str, "service of the environment"],
-    replicas: Annotated[int, "how many containers of it"],
+    replicas: Annotated[int, "number of containers"],
     env: EnvironmentName = "prod",
 ) -> Outcome:
-    """Have so many containers of a service, now and in the next releases."""
+    """Set the number of containers of a service, for later releases too."""
     from conche.env.scale import scale
 
     return scale(invocation, env, service, replicas)

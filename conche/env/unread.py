@@ -49,7 +49,7 @@ def with_or_without_files(call: Invocation, name: str, act: Callable[[Compose], 
         if not is_unreadable(call, name, problem):
             raise
         compose = open_unread(call, name)
-        call.output.say(f"warning: {described(problem)} What follows goes by what the engine has of {compose.project}.")
+        call.output.say(f"warning: {described(problem)} Going by what the engine has of {compose.project}.")
         return act(compose)
 
 

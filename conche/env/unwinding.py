@@ -70,7 +70,7 @@ def told(error: BaseException, problems: Sequence[str], *, begun: bool, by_hand:
     if problems:
         return NotRestored(
             "previous-state-lost",
-            f"{error.message} What worked before could not be brought back.",
+            f"{error.message} What worked before could not be restored.",
             looked_at=error.looked_at,
             evidence=[*problems, *error.evidence],
             next_command=by_hand,

@@ -88,5 +88,5 @@ class Watch:
         try:
             waiting = self.wait(served)
         except Exception as error:  # noqa: BLE001 - whatever it is, the first error is the one to show
-            return [f"could not look at what runs now: {error}"]
+            return [f"could not check what runs now: {error}"]
         return [f"{name} worked before; now it {reason}" for name, reason in waiting.services.items()]

@@ -314,7 +314,7 @@ def _secret_text(key: str, content: bytes) -> str:
     if text is None or len(content) > 120_000:
         raise Refused(
             "secret-not-text",
-            f"The secret {key} cannot be handed to a release: it is no text, or longer than 120 kB.",
+            f"The secret {key} cannot be given to a release: it is not text, or is longer than 120 kB.",
             next_command="mount it from a volume instead",
         )
     return text
@@ -325,7 +325,7 @@ def _config_text(key: str, content: bytes) -> str:
     if text is None or len(content) > LARGEST:
         raise Refused(
             "config-not-text",
-            f"The config {key} cannot be kept with a release: it is no text, or longer than 1 MiB.",
+            f"The config {key} cannot be kept with a release: it is not text, or is longer than 1 MiB.",
             next_command="put it into the image, or mount it from a volume",
         )
     return text

@@ -282,7 +282,7 @@ class Records:
 
     def frozen(self) -> Mapping[str, str] | None:
         """Return who has frozen the environment, since when and why; None if it is not frozen."""
-        unreadable = {"who": "somebody", "since": "some time", "reason": "what was said of it cannot be read any more"}
+        unreadable = {"who": "somebody", "since": "some time", "reason": "its record can no longer be read"}
         said = read(self._files.get("frozen.json"), unreadable)
         known = unreadable if formats.FREEZE.newer(said) else formats.FREEZE.opened(said)
         return {**unreadable, **known} if known else None

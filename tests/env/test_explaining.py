@@ -33,7 +33,7 @@ def test_a_log_that_cannot_be_read_does_not_hide_why_a_service_failed(small: Sma
     failed = small.invoke("env.up")
 
     assert failed.returncode == 4, failed.stderr
-    assert "error [start-failed]: bad exited with 3; what was begun has been taken back." in failed.stderr
+    assert "error [start-failed]: bad exited with 3; all changes were undone." in failed.stderr
     assert 'bad-1 exited with 3; its log goes to "none" and cannot be read' in failed.stderr
     assert small.containers(engine) == ()
 
@@ -117,7 +117,7 @@ def test_a_start_that_failed_is_explained_by_its_own_log(
     ("changes", "reason", "why"),
     [
         ({"state": "exited"}, "exited with 3", "bye"),
-        ({"state": "exited", "oom_killed": True}, "was killed for want of memory (OOM)", ""),
+        ({"state": "exited", "oom_killed": True}, "was killed for lack of memory (OOM)", ""),
         ({"health": "unhealthy", "health_log": ("HTTP Error 500",)}, "is unhealthy", "HTTP Error 500"),
         ({"health": "starting"}, "was not healthy within 9 s", ""),
         ({"state": "created", "error": "no such device"}, "was not healthy within 9 s", ""),

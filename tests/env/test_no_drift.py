@@ -160,7 +160,7 @@ def test_what_shares_the_network_of_a_replaced_service_is_replaced_with_it_and_o
     status = project.invoke("env.status", "--env", "dev")
     changed = project.invoke("env.up")
 
-    assert (status.returncode, "shares what vpn has" in status.stdout) == (1, True), status.stdout
+    assert (status.returncode, "shares resources of vpn" in status.stdout) == (1, True), status.stdout
     assert changed.returncode == 0, changed.stderr
     second = dict(project.ids(engine))
     assert {name for name in first if first[name] != second[name]} == {"vpn", "web"}

@@ -71,11 +71,11 @@ def test_a_fresh_machine_needs_everything_in_order() -> None:
         ({"state": "created"}, "start", "is created", False),
         ({"health": "unhealthy"}, "restart", "is unhealthy", False),
         ({"health": "starting"}, "await", "is starting", False),
-        ({"state": "restarting", "restarts": 7}, "restart", "has been restarted 7 times, and does not work", False),
+        ({"state": "restarting", "restarts": 7}, "restart", "has been restarted 7 times, and still fails", False),
         ({"state": "restarting", "restarts": 7, "config_hash": "older"}, "recreate", "its definition changed", True),
         (
             {"health": "starting", "restarts": 1, "started_at": datetime(2026, 1, 1, tzinfo=UTC)},
-            "await", "has been restarted 1 time, and does not work", False,
+            "await", "has been restarted 1 time, and still fails", False,
         ),
         ({"state": "paused"}, "unpause", "is paused", False),
         ({"state": "paused", "config_hash": "older"}, "recreate", "its definition changed", True),
@@ -131,7 +131,7 @@ def test_what_was_taken_out_of_the_files_is_named_with_the_command_that_removes_
 
     [said] = strays(seen)
 
-    assert said.startswith("p-old-1 is of the service old")
+    assert said.startswith("p-old-1 belongs to the service old")
     assert said.endswith("Next: docker rm --force p-old-1")
     assert said in remarks(seen)
     assert strays(replace(seen, optional=frozenset({"old"}))) == []
@@ -210,7 +210,7 @@ def test_what_shares_with_a_service_that_is_made_anew_is_made_anew_too(changed: 
         containers=tuple(one for one in there if changed != ("gone",) or one.service == "web"),
     )
 
-    cause = "shares what db has, which is made anew"
+    cause = "shares resources of db, which is recreated"
     assert drift(seen).get("web") == (cause if changed else None)
     planned = [(step.action, step.name, step.cause) for step in plan_up(seen)]
     assert planned[1:] == ([("recreate", "web", cause)] if changed else [])
@@ -255,6 +255,6 @@ def test_an_update_of_what_others_share_makes_those_anew_too_and_no_others() -> 
 
     assert steps(plan_up(seen, only="db"))[1:] == [
         ("recreate", "service db", "its image is new"),
-        ("recreate", "service web", "shares what db has, which is made anew"),
+        ("recreate", "service web", "shares resources of db, which is recreated"),
     ]
     assert [subject for _, subject, _ in steps(plan_up(seen, only="web"))][1:] == ["service web"]

@@ -78,7 +78,7 @@ def test_a_changed_secret_restarts_the_service_that_uses_it_and_nothing_else_doe
     document = secretive.json("env.up")
 
     assert [(step["action"], step["cause"]) for step in document["plan"]] == [
-        ("restart", "a secret file of it has changed")
+        ("restart", "one of its secret files changed")
     ]
     assert inside(secretive, "cat /run/secrets/web_token") == "after"
     assert secretive.json("env.up")["plan"] == []
@@ -119,7 +119,7 @@ def test_a_first_key_restarts_who_has_it_mounted_and_an_unset_one_does_not_stay(
     warm.run(small.argv("secrets.unset", "side_key", "--yes"), cwd=small.folder, env=small.environment(), check=True)
     second = small.json("env.up")
 
-    expected = [("restart", "service side", "a secret file of it has changed")]
+    expected = [("restart", "service side", "one of its secret files changed")]
     assert [(step["action"], step["subject"], step["cause"]) for step in first["plan"]] == expected
     assert [(step["action"], step["subject"], step["cause"]) for step in second["plan"]] == expected
     assert (small.folder / "docker/secrets/side_key.txt").read_text() == ""
@@ -186,7 +186,7 @@ def test_a_secret_file_written_by_a_command_that_was_killed_is_taken_up_by_the_n
 
     document = secretive.json("env.up")
 
-    assert [step["cause"] for step in document["plan"]] == ["a secret file of it has changed"]
+    assert [step["cause"] for step in document["plan"]] == ["one of its secret files changed"]
     assert inside(secretive, "cat /run/secrets/web_token") == "after"
     assert secretive.json("env.up")["plan"] == []
 

@@ -59,10 +59,14 @@ def _pruned(
     left = {step.name: sum(influx.counts(step.name, BEGINNING, stop).values()) for step in plan}
     if any(left.values()):
         raise CheckFailed(
-            "influx-not-pruned", "InfluxDB still has values that it was told to delete.", evidence=[str(left)]
+            "influx-not-pruned", "InfluxDB still has values that it should have deleted.", evidence=[str(left)]
         )
     return Outcome(
-        value=value, changed=True, plan=plan, tables=[_table(counted)], lines=["Deleted, and counted again."]
+        value=value,
+        changed=True,
+        plan=plan,
+        tables=[_table(counted)],
+        lines=["Deleted; a second count found none left."],
     )
 
 
@@ -72,7 +76,7 @@ def _age(text: str) -> timedelta:
     if not SHORTEST <= age < datetime.now(UTC) - BEGINNING:
         raise Refused(
             "not-an-age",
-            f"{text!r} is no age of a day or more, such as 90d, 12w or 1y, that goes back no further than to 1970.",
+            f"{text!r} is not an age such as 90d, 12w or 1y, of a day or more and not reaching back before 1970.",
             next_command="invoke env.influx.prune 90d --dry-run",
         )
     return age
@@ -92,7 +96,7 @@ def _opened(call: Invocation, name: str) -> Influx:
             return Influx(engine, one, component.token_file)
     raise NotFound(
         "service-not-running",
-        f"{component.service} does not run in {name}.",
+        f"{component.service} is not running in {name}.",
         next_command=f"invoke env.up --env {name}",
     )
 
@@ -127,9 +131,9 @@ def _table(counted: Counts) -> Table:
 
 def _ask(call: Invocation, name: str, count: int, *, confirm: str | None, protected: bool) -> None:
     if confirm is not None and confirm != name:
-        raise Refused("not-confirmed", f"--confirm says {confirm!r}, and the environment is {name}.")
+        raise Refused("not-confirmed", f"--confirm says {confirm!r}, but the environment is {name}.")
     if confirm == name or (call.yes and not protected):
         return
-    question = f"{count} values will be deleted from the InfluxDB of {name}; only a backup brings them back."
+    question = f"{count} values will be deleted from the InfluxDB of {name}; only a backup can bring them back."
     option = f"--confirm {name}" if protected else "--yes"
     call.output.confirm(question, expected=name if protected else "yes", option=option)

@@ -9,14 +9,14 @@ from conche.outcome import Outcome
 @command(changes=True, destroys=True, waits=True)
 def prune(
     invocation: Invocation,
-    older_than: Annotated[str, "an age, such as 90d"],
+    older_than: Annotated[str, "minimum age, such as 90d"],
     env: EnvironmentName = "prod",
-    bucket: Annotated[list[str], "only this bucket; may be given again; default: all"] = (),  # type: ignore[assignment]
-    confirm: Annotated[str | None, "name of a protected environment, instead of typing it"] = None,
+    bucket: Annotated[list[str], "only this bucket; may be repeated; default: all"] = (),  # type: ignore[assignment]
+    confirm: Annotated[str | None, "name of a protected environment, instead of typing it when asked"] = None,
 ) -> Outcome:
     """Delete old measurements; counts them first.
 
-    Nothing brings them back but a backup. A backup that is slow is no reason: the data are compressed already.
+    Only a backup can bring them back. Slow backups are no reason to prune: the data are already compressed.
     """
     from conche.env.influx.prune import prune
 

@@ -229,7 +229,7 @@ class Edge:
         if not said.ok:
             raise Restored(
                 "edge-broken",
-                "nginx does not accept the edge's configuration; what serves was not touched.",
+                "nginx rejects the edge's configuration; the release that serves was not touched.",
                 evidence=said.last_lines(6),
                 next_command="correct deploy.template in stack.yaml, or leave it out",
             )
@@ -263,7 +263,7 @@ class Edge:
             if self.clock() > deadline:
                 raise Restored(
                     "edge-not-switched",
-                    f"The edge did not take up {configuration.release} within {within:g} s.",
+                    f"The edge did not switch to {configuration.release} within {within:g} s.",
                     evidence=self._log(),
                 )
             self.pause(PAUSE / 4)
@@ -373,7 +373,7 @@ def listening(published: Sequence[Mapping[str, object]]) -> int:
     if len(ports) != 1:
         raise Refused(
             "edge-port-unclear",
-            "The edge's service has to publish exactly one port.",
+            "The edge's service must publish exactly one port.",
             looked_at=[str(sorted(ports))],
             next_command="correct `ports:` of the edge's service",
         )

@@ -113,6 +113,6 @@ def start_again(look: Look, one: Container) -> None:
     if failed[0]:
         raise NotRestored(
             "previous-state-lost",
-            f"{one.name}, which served before, does not serve again: it {failed[0]}.",
+            f"{one.name}, which served before, could not be started again: it {failed[0]}.",
             next_command=f"docker start {one.name}\ninvoke env.status --env {look.name}",
         )

@@ -21,8 +21,8 @@ def run_first(call: Invocation, deploy: Deploy, record: Record) -> None:
     problem = _problem(call, hook, record, "pre-deploy") if hook else ""
     if problem:
         raise Refused(
-            "hook-failed", f"The pre-deploy hook says no: {problem}. Nothing was changed.",
-            next_command="correct what it asks for, or the hook in stack.yaml",
+            "hook-failed", f"The pre-deploy hook refused: {problem}. Nothing was changed.",
+            next_command="correct what it complains about, or the hook in stack.yaml",
         )  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def run_after(call: Invocation, deploy: Deploy, record: Record, result: Result) 
         hook = next((one for key, one in deploy.hooks.items() if key == name), None)
         problem = _problem(call, hook, record, result.value) if hook else ""
         if problem:
-            problems.append(f"the {name} hook failed, which changes nothing: {problem}")
+            problems.append(f"the {name} hook failed, which does not affect the result: {problem}")
     return problems
 
 
@@ -56,4 +56,4 @@ def _problem(call: Invocation, hook: Hook, record: Record, result: str) -> str:
         return error.message
     except OSError as error:  # it exists, but the kernel does not take it for a program
         return f"{hook.command[0]} cannot be run: {error.strerror}"
-    return "" if done.ok else f"{hook.command[0]} ended with {done.exit_code}: {' '.join(done.last_lines(2))}"
+    return "" if done.ok else f"{hook.command[0]} exited with {done.exit_code}: {' '.join(done.last_lines(2))}"

@@ -63,7 +63,7 @@ def _problems(
     bodies: Mapping[str, Any] = configuration.rendered["services"]
     for name in (deploy.edge, deploy.serves):
         if name is not None and name not in bodies:
-            yield f"deploy in stack.yaml names the service {name}, which is in no Compose file"
+            yield f"deploy in stack.yaml names the service {name}, which no Compose file has"
             return
     if deploy.edge is not None and deploy.serves is not None:
         yield from _beside(bodies[deploy.serves], deploy.serves, configuration)
@@ -72,13 +72,13 @@ def _problems(
         for name, body in bodies.items():
             for mount in body.get("volumes") or []:
                 if mount["type"] == "bind" and body["image"] in own and Path(mount["source"]).is_relative_to(root):
-                    yield f"{name} mounts {mount['source']} of this checkout: a release is what is in its image"
+                    yield f"{name} mounts {mount['source']} of this checkout: a release is only what its image has"
 
 
 def _on_swarm(configuration: Configuration, deploy: Deploy) -> Iterator[str]:
     yield from uncarried(configuration.rendered)
     if deploy.release_command:
-        yield "deploy.release_command in stack.yaml: on a swarm no command is run before a release"
+        yield "deploy.release_command in stack.yaml: release commands are not supported on a swarm"
 
 
 def _closed(bodies: Mapping[str, Any]) -> Iterator[str]:
@@ -86,14 +86,14 @@ def _closed(bodies: Mapping[str, Any]) -> Iterator[str]:
         taken = [kind for kind in ("secrets", "configs") if body.get(kind)]
         if body.get("read_only") and taken:
             yield (
-                f"{name} is read_only and takes {' and '.join(taken)}: a release copies them into its containers, and"
-                " the engine copies nothing into one that is read_only"
+                f"{name} is read_only and uses {' and '.join(taken)}: a release copies them into its containers, and"
+                " the engine cannot copy files into a read_only one"
             )
 
 
 def _beside(body: Mapping[str, Any], name: str, configuration: Configuration) -> Iterator[str]:
     if body.get("container_name"):
-        yield f"{name} has a container_name: two releases could not stand beside each other"
+        yield f"{name} has a container_name: two releases could not run side by side"
     if body.get("ports"):
         yield f"{name} publishes a port: only the edge may"
     if body.get("network_mode"):
@@ -101,13 +101,13 @@ def _beside(body: Mapping[str, Any], name: str, configuration: Configuration) ->
     service = configuration.services[name]
     for other, said in configuration.rendered["services"].items():
         if name in joins(said):
-            yield f"{other} is in the network, processes or memory of {name}: it would stay in the old release's"
+            yield f"{other} is in the network, processes or memory of {name}: it would stay in that of the old release"
     if service.healthcheck is None:
-        yield f"{name} has no healthcheck: nobody would know whether a new release works"
+        yield f"{name} has no healthcheck: whether a new release works could not be known"
     if service.replicas == 0:
-        yield f"{name} has 0 replicas: the edge would have nobody to send requests to"
+        yield f"{name} has 0 replicas: the edge would have nothing to send requests to"
     if service.ends or service.completes:
-        yield f"{name} is a one-shot: an edge can only serve what goes on running"
+        yield f"{name} is a one-shot: an edge can only serve what keeps running"
 
 
 def _reaches(edge: Mapping[str, Any], served: Mapping[str, Any], deploy: Deploy) -> Iterator[str]:
@@ -115,6 +115,6 @@ def _reaches(edge: Mapping[str, Any], served: Mapping[str, Any], deploy: Deploy)
     if not shared:
         yield f"{deploy.edge} and {deploy.serves} share no network"
     if not edge.get("ports"):
-        yield f"{deploy.edge} publishes no port: nobody could reach it"
+        yield f"{deploy.edge} publishes no port: it would be unreachable"
     if not any(mount.get("target") == "/etc/conche/edge" for mount in edge.get("volumes") or []):
-        yield f"{deploy.edge} has no volume at /etc/conche/edge, where its configuration stands"
+        yield f"{deploy.edge} has no volume at /etc/conche/edge, where its configuration is kept"

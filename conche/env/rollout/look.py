@@ -91,7 +91,7 @@ class Look:
         if self.deploy.edge is not None and self.of(self.deploy.edge):
             with contextlib.suppress(ConcheError):
                 return self.edge().state(self.deploy.probe.path)
-        return "", edges.Answer(0, "the edge does not run")
+        return "", edges.Answer(0, "the edge is not running")
 
     def answers(self, release: str) -> bool:
         """Return whether a release runs and gives the right answer through the edge."""

@@ -123,7 +123,7 @@ def prove(look: Look, new: Sequence[Container], release: str) -> None:
         if wrong:
             raise Restored(
                 "probe-failed",
-                f"{one.name} is healthy, but does not answer through the edge as it should.",
+                f"{one.name} is healthy, but does not answer correctly through the edge.",
                 evidence=[look.compose.redact(f"{probe.path}: {answer}") for answer in dict.fromkeys(wrong)],
                 next_command=f"invoke env.logs --env {look.name}",
             )

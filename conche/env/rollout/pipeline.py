@@ -124,7 +124,7 @@ class Pipeline:
 
     def _left_behind(self, error: BaseException) -> None:
         """Warn of what is left of the release before: the new one serves and is recorded, so it has not failed."""
-        left = f"{self.release} serves; what is left of {self.before.release} goes with the next command"
+        left = f"{self.release} serves; the next command removes what is left of {self.before.release}"
         if isinstance(error, ConcheError):
             self.warnings.append(f"{left}: {error.message} Or: invoke env.recover --env {self.look.name}")
             return
@@ -187,9 +187,9 @@ class Pipeline:
         if not done.ok:
             raise Restored(
                 "release-command-failed",
-                f"The release command ended with {done.exit_code}; nothing was switched.",
+                f"The release command exited with {done.exit_code}; nothing was switched.",
                 evidence=said[-12:],
-                next_command="what it has changed by itself, such as a database's tables, is for you to look at",
+                next_command="check what it may have changed itself, such as database tables",
             )
 
     def _single(self, step: Step) -> None:
@@ -299,7 +299,7 @@ class Pipeline:
 
     def _drain(self) -> None:
         if not self.look.edge().drained(self.deploy.drain):
-            self.progress.step(f"some requests take longer than {self.deploy.drain:g} s; they are not waited for")
+            self.progress.step(f"some requests take longer than {self.deploy.drain:g} s; not waiting for them")
 
     def _watch(self) -> None:
         deadline = self.clock() + self.deploy.observe
@@ -308,7 +308,7 @@ class Pipeline:
         while True:
             self._require_running(service)
             try:
-                self._probed(candidate, f"{self.release} does not answer its users as it should.", PATIENCE)
+                self._probed(candidate, f"{self.release} does not answer its users correctly.", PATIENCE)
             except Restored:
                 # A container that has died since says more about the cause than the wrong answers it has led to.
                 self._require_running(service)
@@ -355,7 +355,7 @@ class Pipeline:
     def _as_before(self, name: str) -> None:
         if self.previous is None:
             raise NotFound(
-                "release-incomplete", f"The release before cannot be opened here, so nobody knows what {name} was."
+                "release-incomplete", f"The previous release cannot be decrypted here, so what {name} was is unknown."
             )
         self.previous.call(self.previous.up_alone(name), on_line=self.progress.detail).require(f"bringing {name} back")
 

@@ -112,7 +112,7 @@ def _with_what_they_share(found: Sequence[Change], configuration: Configuration,
         service = configuration.services[change.service]
         shared = [name for name in service.shares if name in anew]
         if shared and change.strategy in ("keep", "start"):
-            cause = f"shares what {shared[0]} has, which is made anew"
+            cause = f"shares resources of {shared[0]}, which is recreated"
             anew[change.service] = Change(change.service, "recreate", cause, _downtime(service))
         elif change.strategy in ("recreate", "replace", "create") or (
             change.strategy == "start" and change.service in idle
@@ -137,18 +137,18 @@ def _change(
         cause = cause or ("asked for" if forced else "")
         return Change(name, "beside" if cause else "keep", cause, "none")
     if not found:
-        first = Change(name, "create", "has no container", "none: it does not run yet")
+        first = Change(name, "create", "has no container", "none: it is not running yet")
         return first if service.replicas != 0 else Change(name, "keep", "", "none")
     tries = service.image in own and service.tries and not (service.ends or service.completes)
     if deploy.edge is None and tries:
-        cause = cause or ("runs from other files" if other else "asked for" if forced else "")
-        downtime = "seconds, once its successor is known to work" if cause else "none"
+        cause = cause or ("runs a different definition" if other else "asked for" if forced else "")
+        downtime = "seconds, after its successor has proved to work" if cause else "none"
         return Change(name, "replace" if cause else "keep", cause, downtime)
     if other:
-        return Change(name, "recreate", cause or "runs from other files", _downtime(service))
+        return Change(name, "recreate", cause or "runs a different definition", _downtime(service))
     idle = [one for one in found if one.state != "running" and not done(service, one)]
     if idle:
-        return Change(name, "start", f"is {idle[0].state}", "none: it does not run now")
+        return Change(name, "start", f"is {idle[0].state}", "none: it is not running")
     fewer = service.replicas is not None and len(found) < service.replicas
     cause = f"has {len(found)} of {service.replicas} containers" if fewer else ""
     return Change(name, "start" if fewer else "keep", cause, "none")
@@ -169,7 +169,7 @@ def _cause(found: Sequence[Container], before: Placed | None, wanted: Placed) ->
 
 def _downtime(service: Service) -> str:
     limit = service.healthcheck.deadline if service.healthcheck else 30.0
-    return f"it stops first; at most {limit:.0f} s until it is healthy"
+    return f"it stops first; up to {limit:.0f} s until it is healthy"
 
 
 def plan_release(
@@ -225,19 +225,19 @@ def _steps(
             f"{cause}; {count} beside {before}",
             undo="remove them",
         )
-        yield Step(Action.AWAIT, Kind.RELEASE, f"{release} of {served}", "every one has to be healthy")
+        yield Step(Action.AWAIT, Kind.RELEASE, f"{release} of {served}", "all must be healthy")
         if handover.holders:
             yield from _taking_over(handover.holders, edge)
         else:
             yield Step(Action.PROBE, Kind.RELEASE, f"{release} of {served}", "through the edge's private entry")
             yield Step(Action.SWITCH, Kind.EDGE, f"to {release}", f"from {before}", undo=f"switch edge to {before}")
-            yield Step(Action.DRAIN, Kind.EDGE, f"from {before}", "requests under way end where they began")
+            yield Step(Action.DRAIN, Kind.EDGE, f"from {before}", "requests under way are completed")
         yield Step(Action.WATCH, Kind.RELEASE, f"{release} of {served}", f"for {deploy.observe:g} s, with its users")
     # The old ones still run until it is recorded that they are not needed: a full disk or an engine on its way down
     # might refuse to start them again.
     yield Step(Action.COMMIT, Kind.RELEASE, release, "it serves")
     if deploy.serves is not None and (before != NOTHING or handover.old):
-        yield Step(Action.STOP, Kind.RELEASE, f"{before} of {deploy.serves}", "nobody uses it any more")
+        yield Step(Action.STOP, Kind.RELEASE, f"{before} of {deploy.serves}", "it is no longer used")
         yield Step(Action.REMOVE, Kind.RELEASE, f"{before} of {deploy.serves}", "it was replaced")
 
 
@@ -258,18 +258,18 @@ def _taking_over(holders: Sequence[Container], edge: Sequence[Step]) -> Iterator
             Action.STOP,
             Kind.CONTAINER,
             one.name,
-            f"it has port {ports}, which the edge takes over",
+            f"the edge takes over its port {ports}",
             undo="start it again",
         )
     for step in edge:
-        yield replace(step, cause="has no container; downtime: from the stop before it until it runs")
+        yield replace(step, cause="has no container; downtime: from the stop above until it runs")
 
 
 def plan_route(release: str, deploy: Deploy, before: str) -> Plan:
     """Plan the steps of a release that changes nothing but the edge's configuration."""
     steps = (
         Step(Action.RECORD, Kind.RELEASE, release, "before anything is changed"),
-        Step(Action.PLACE, Kind.CONFIGURATION, f"of {release}", "it is not the one that serves; nginx tests it"),
+        Step(Action.PLACE, Kind.CONFIGURATION, f"of {release}", "it differs from the current one; nginx tests it"),
         Step(
             Action.SWITCH,
             Kind.EDGE,
@@ -277,7 +277,7 @@ def plan_route(release: str, deploy: Deploy, before: str) -> Plan:
             f"from {before}; nothing is recreated",
             undo=f"switch edge to {before}",
         ),
-        Step(Action.DRAIN, Kind.EDGE, f"from {before}", "requests under way end as they began"),
+        Step(Action.DRAIN, Kind.EDGE, f"from {before}", "requests under way are completed"),
         Step(Action.WATCH, Kind.RELEASE, f"{release} of {deploy.serves}", f"for {deploy.observe:g} s, with its users"),
         Step(Action.COMMIT, Kind.RELEASE, release, "it serves"),
     )
@@ -289,7 +289,7 @@ def plan_record(release: str, wanted: Record, current: Record | None) -> Plan:
     if current is not None and _placed(wanted) == _placed(current):
         return Plan()
     steps = (
-        Step(Action.RECORD, Kind.RELEASE, release, "it runs already, and is remembered for a rollback"),
+        Step(Action.RECORD, Kind.RELEASE, release, "it runs already; recorded for a rollback"),
         Step(Action.COMMIT, Kind.RELEASE, release, "it serves"),
     )
     return Plan(steps)

@@ -212,7 +212,7 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
         raise Refused(
             "tree-dirty",
             f"{at.uncommitted}, and {name} is protected.",
-            next_command="git status\ngit commit    # or, knowing what that means:\n"
+            next_command="git status\ngit commit    # or, if you accept the risk:\n"
             f"invoke env.deploy --env {name} --allow-dirty",
         )
     deploy = environment.deploy
@@ -246,7 +246,7 @@ def see_disk(engine: Engine, what: str) -> None:
     if free is not None and free < needed:
         raise Unreachable(
             "disk-full",
-            f"The engine's disk has {size(free)} free; {size(needed)} are wanted.",
+            f"The engine's disk has {size(free)} free; {size(needed)} are needed.",
             next_command="invoke images.prune\ndocker system df",
         )
 
@@ -256,7 +256,7 @@ def pulled(call: Invocation, prepared: Prepared) -> Prepared:
     missing = [pin for pin in prepared.pins.values() if pin not in prepared.found]
     see_disk(prepared.engine, "pull" if missing else "start")
     if missing:
-        with call.output.progress("fetching what the release is made of") as progress:
+        with call.output.progress("fetching the release's images") as progress:
             for pin in missing:
                 progress.step(f"pull image {pin}")
                 fetch(call.stack, call.root, prepared.engine, pin, progress)
@@ -274,7 +274,7 @@ def _pins(
         raise NotFound(
             "no-such-image",
             f"No service of {name} runs {explicit.name}.",
-            looked_at=sorted(own) or ["no service of it runs an image of this stack"],
+            looked_at=sorted(own) or ["none of its services runs an image of this stack"],
         )
     pins: dict[str, str] = {}
     asked: list[str] = []
@@ -303,7 +303,7 @@ def _local(engine: Engine, at: Reference) -> str:
     if found is None:
         raise NotFound(
             "no-such-image",
-            f"The engine has no {at}.",
+            f"The engine does not have {at}.",
             looked_at=[engine.address],
             next_command="invoke images.build\ninvoke images.load FILE",
         )
@@ -365,7 +365,7 @@ def _decoded(content: bytes, key: str) -> str:
     except UnicodeDecodeError as error:
         raise Refused(
             "config-not-text",
-            f"The file of the config {key} is no text, which a release could keep.",
+            f"The file of the config {key} is not text, so it cannot be kept with a release.",
             next_command="mount it from a volume instead, or build it into the image",
         ) from error
 

@@ -101,7 +101,7 @@ def _astray(records: Records, look: Look, serves: str, seen: tuple[str, Answer])
     if records.maintained or current is None or serves != current.label:
         return ""
     answer = look.astray(serves, seen)
-    return f"its users are answered {answer}" if answer else ""
+    return f"its users get {answer}" if answer else ""
 
 
 def _before(at: str, current: str, there: list[str], interrupted: str) -> str:
@@ -131,11 +131,9 @@ def _replaced(look: Look, unfinished: Record, current: Record, spared: str | Non
         before, found = current.services.get(name), look.of(name)
         if before is None:
             for one in found:
-                yield Step(
-                    Action.REMOVE, Kind.CONTAINER, one.name, f"only {unfinished.id}, which was interrupted, has it"
-                )
+                yield Step(Action.REMOVE, Kind.CONTAINER, one.name, f"only the interrupted {unfinished.id} has it")
         elif any(one.config_hash in placed.hashes and one.config_hash not in before.hashes for one in found):
-            cause = f"it is as {unfinished.id}, which was interrupted, has it, and not as {current.id}"
+            cause = f"it matches the interrupted {unfinished.id}, not {current.id}"
             yield Step(Action.RECREATE, Kind.SERVICE, name, cause)
 
 
@@ -180,7 +178,7 @@ def settle(call: Invocation, records: Records, look: Look, *, strict: bool = Fal
     except NotRestored as error:
         if strict:
             raise
-        call.output.say(f"{error.message} A new release takes over from what is there")
+        call.output.say(f"{error.message} The new release takes over from the current state")
         if unfinished is not None:
             records.end(unfinished, _ending(Result.INTERRUPTED))
         return open_records(call, look.compose)
@@ -211,7 +209,7 @@ def _switch(call: Invocation, records: Records, look: Look, plan: Plan, *, stric
         except NotRestored as error:
             if strict:
                 raise
-            call.output.say(f"{error.message} A new release takes over from what is there")
+            call.output.say(f"{error.message} The new release takes over from the current state")
 
 
 def _recreate(call: Invocation, records: Records, look: Look, plan: Plan) -> None:
@@ -243,7 +241,7 @@ def _recreate(call: Invocation, records: Records, look: Look, plan: Plan) -> Non
 def _not_back(look: Look, what: str, seen: Sequence[str]) -> NotRestored:
     return NotRestored(
         "previous-state-lost",
-        f"{what} cannot be brought back as it was.",
+        f"{what} could not be restored to what it was.",
         evidence=seen,
         next_command=f"invoke env.logs --env {look.name}\ninvoke env.recover --env {look.name}",
     )
@@ -278,7 +276,7 @@ def _await(look: Look, recovery: Recovery, stopped: Sequence[Container]) -> None
     if waiting.failed:
         raise NotRestored(
             "previous-state-lost",
-            f"{recovery.serves}, which served before, does not start again; nothing was removed.",
+            f"{recovery.serves}, which served before, does not start; nothing was removed.",
             evidence=evidence(look.compose, waiting),
             next_command=f"invoke env.logs --env {look.name}\ninvoke env.history --env {look.name}",
         )

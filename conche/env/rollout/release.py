@@ -229,7 +229,7 @@ def _forgotten(records: Records, keep: int) -> list[str]:
     try:
         records.forget(keep)
     except ConcheError as problem:
-        return [f"the oldest releases could not be forgotten: {problem}"]
+        return [f"the oldest releases could not be removed: {problem}"]
     return []
 
 
@@ -239,7 +239,7 @@ def _ended(call: Invocation, records: Records, record: Record, result: Result, b
     try:
         records.end(record, _ending(result, begun, cause, evidence))
     except ConcheError as problem:
-        call.output.say(f"warning: the ending of {record.id} was not recorded: {problem}")
+        call.output.say(f"warning: the result of {record.id} was not recorded: {problem}")
 
 
 def _ending(result: Result, begun: float, cause: str = "", evidence: Sequence[str] = ()) -> Ending:
@@ -299,6 +299,6 @@ def _previous(call: Invocation, records: Records, ready: Release, document: Docu
         return compose_of(ready.compose, document)
     risky = [one.service for one in ready.found if one.strategy in ("recreate", "replace")]
     if records.current is not None and risky:
-        said = f"warning: {records.current.id} cannot be opened with the keys that are here"
-        call.output.say(f"{said}: on a failure {', '.join(risky)} could not be brought back")
+        said = f"warning: {records.current.id} cannot be decrypted with the keys here"
+        call.output.say(f"{said}: if this fails, {', '.join(risky)} could not be restored")
     return None

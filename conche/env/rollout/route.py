@@ -61,7 +61,7 @@ def bring_back(call: Invocation, records: Records, look: Look, release: str) -> 
             return
     raise NotRestored(
         "previous-state-lost",
-        f"{release} works, but the edge does not answer its users as it should: {said}",
+        f"{release} works, but the edge does not answer its users correctly: {said}",
         next_command=f"invoke env.logs --env {look.name}\ninvoke env.deploy --env {look.name}",
     )
 

@@ -32,7 +32,7 @@ def resume(records: Records, look: Look, release: str, say: Callable[[str], None
     if records.scaling is None:
         return
     service, count = records.scaling
-    say(f"the number of containers of {service} was being changed: it settles at {count}")
+    say(f"scaling {service} was interrupted; it settles at {count}")
     Scaling(look, records, service, release).settle(count)
 
 
@@ -119,7 +119,7 @@ class Scaling:
         if waiting.failed:
             raise Restored(
                 "scale-failed",
-                f"The new containers of {self.service} do not become healthy; those that ran before still do.",
+                f"The new containers of {self.service} do not become healthy; those that ran before still run.",
                 evidence=evidence(self.look.compose, waiting),
                 next_command=f"invoke env.logs --env {self.look.name}",
             )

@@ -156,7 +156,7 @@ class SwarmPipeline:
                 extra = {"DOCKER_CONFIG": str(folder), "DOCKER_HOST": self.engine.address}
             done = swarm.deploy(self.engine, self.stack, content, extra, self.progress.detail)
         if not done.ok:
-            raise Restored("stack-refused", "Swarm does not take the stack.", evidence=done.last_lines(8))
+            raise Restored("stack-refused", "Swarm rejects the stack.", evidence=done.last_lines(8))
 
     def wait(self, sent: Sent) -> None:
         """Wait until what runs is what was sent."""
@@ -169,7 +169,7 @@ class SwarmPipeline:
                 raise self._failure(reverted, "Swarm has rolled the update back")
             broken = [one for one in seen.values() if one.broken and one.image == wanted.get(one.name)]
             if broken:
-                raise self._failure(broken, "failed, and is not to be started again")
+                raise self._failure(broken, "failed, and its restart policy does not restart it")
             # Images have to be compared: an update that was rolled back counts as settled, too.
             if seen.keys() >= wanted.keys() and all(
                 one.settled and one.image == wanted[one.name] for one in seen.values() if one.name in wanted
@@ -197,7 +197,7 @@ class SwarmPipeline:
         if container is not None:
             self._ask(edges.Edge(self.engine, container, self.listen))
             return
-        self.progress.step("the edge runs on another node: it is asked over its network")
+        self.progress.step("the edge runs on another node: probing it over its network")
         body = self.sent.body["services"][self.deploy.edge]
         key = next(iter(body["networks"]))
         network = str(self.sent.body["networks"][key].get("name") or f"{self.stack}_{key}")
@@ -211,7 +211,7 @@ class SwarmPipeline:
         except ConcheError as error:
             raise Restored(
                 "probe-failed",
-                "The edge runs on another node, and cannot be asked from here whether the new release answers.",
+                "The edge runs on another node, so the new release cannot be probed from here.",
                 evidence=[error.message, *error.evidence],
                 next_command=f"docker network inspect {network}    # is it attachable, and does it reach every node?",
             ) from error
@@ -225,7 +225,7 @@ class SwarmPipeline:
             if self.clock() > deadline:
                 raise Restored(
                     "probe-failed",
-                    "The new release does not answer its users as it should.",
+                    "The new release does not answer its users correctly.",
                     evidence=[f"{probe.path}: {one}" for one in dict.fromkeys(answers)],
                 )
             self.pause(PAUSE)
@@ -276,7 +276,7 @@ class SwarmPipeline:
         if problem:
             return NotRestored(
                 "previous-state-lost",
-                f"{error.message} What ran before could not be brought back.",
+                f"{error.message} What ran before could not be restored.",
                 evidence=[problem, *error.evidence],
                 next_command=f"docker stack services {self.stack}\ndocker service ps --no-trunc {self.stack}_SERVICE",
             )
@@ -368,7 +368,7 @@ def settle_swarm(
     if not finished and kept is not None and current is not None and kept.masked:
         if strict:
             require_whole(kept, current)
-        call.output.say(f"{current.id} cannot be gone back to. A new release takes over from what is there")
+        call.output.say(f"{current.id} cannot be restored. The new release takes over from the current state")
         kept = None
     if not finished and kept is not None and current is not None:
         look = Look(name, compose, deploy, kept.body)

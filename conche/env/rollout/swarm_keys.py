@@ -120,7 +120,7 @@ def _unknown(found: Any, known: Mapping[str, Any], at: str) -> Iterator[str]:
         if EACH in known or key in known:
             yield from _unknown(value, known.get(key, known.get(EACH)), path)
         else:
-            yield f"{path}: is not handed on to a swarm"
+            yield f"{path}: is not supported on a swarm"
 
 
 def _values(document: Mapping[str, Any]) -> Iterator[str]:
@@ -129,25 +129,25 @@ def _values(document: Mapping[str, Any]) -> Iterator[str]:
     for key, said in (document.get("networks") or {}).items():
         driver = (said or {}).get("driver") or "overlay"
         if driver != "overlay" and not said.get("external"):
-            yield f"networks.{key}.driver: {driver} networks do not reach from node to node; a swarm's are overlay"
+            yield f"networks.{key}.driver: {driver} networks do not span nodes; use overlay"
 
 
 def _of_service(at: str, body: Mapping[str, Any]) -> Iterator[str]:
     mode = (body.get("deploy") or {}).get("mode") or "replicated"
     if mode not in ("replicated", "global"):
-        yield f"{at}.deploy.mode: {mode} is not followed to its end here; replicated and global are"
+        yield f"{at}.deploy.mode: {mode} is not supported here; replicated and global are"
     if str(body.get("restart") or "no").partition(":")[0] not in RESTART:
-        yield f"{at}.restart: {body['restart']} is none of {', '.join(RESTART)}"
+        yield f"{at}.restart: {body['restart']} is not one of {', '.join(RESTART)}"
     for number, mount in enumerate(body.get("volumes") or []):
         if mount["type"] not in ("volume", "bind", "tmpfs"):
-            yield f"{at}.volumes[{number}]: {mount['type']} mounts are not handed on"
+            yield f"{at}.volumes[{number}]: {mount['type']} mounts are not supported"
     for entry in body.get("tmpfs") or []:
         strange = [one for one in entry.partition(":")[2].split(",") if one and one.partition("=")[0] not in _TMPFS]
         if strange:
-            yield f"{at}.tmpfs: {entry}: a swarm takes no {', '.join(strange)}"
+            yield f"{at}.tmpfs: {entry}: a swarm does not support {', '.join(strange)}"
     for other, how in (body.get("depends_on") or {}).items():
         if how.get("condition") == "service_completed_successfully":
-            yield f"{at}.depends_on.{other}: a swarm starts services in no order, and would not wait for its end"
+            yield f"{at}.depends_on.{other}: a swarm starts services in no order and would not wait for it to complete"
 
 
 def unordered(document: Mapping[str, Any]) -> list[str]:
@@ -161,7 +161,9 @@ def unordered(document: Mapping[str, Any]) -> list[str]:
             said.append(f"{name} does not wait for {', '.join(waits)}: a swarm starts services in no order")
         bound = [str(port.get("published") or port["target"]) for port in body.get("ports") or [] if _bound(port)]
         if bound:
-            said.append(f"{name} publishes {', '.join(bound)} on every address of its node: a swarm knows no other way")
+            said.append(
+                f"{name} publishes {', '.join(bound)} on every address of its node: a swarm cannot bind to one address"
+            )
     return said
 
 

@@ -146,11 +146,11 @@ def swarm_changes(
     for name, placed in record.services.items():
         before = current.services.get(name) if current else None
         if name not in running:
-            change = Change(name, "create", "has no service", "none: it does not run yet")
+            change = Change(name, "create", "has no service", "none: it is not running yet")
         elif before is None or before.definition != placed.definition or before.image != placed.image:
             change = Change(name, "update", "its definition or image changed", "by its update order")
         elif not running[name].settled or forced:
-            change = Change(name, "update", "asked for" if forced else "is not settled", "by its update order")
+            change = Change(name, "update", "asked for" if forced else "has not settled", "by its update order")
         else:
             change = Change(name, "keep", "", "none")
         changes.append(change)
@@ -166,7 +166,7 @@ def plan_swarm(release: str, found: Sequence[Change], deploy: Deploy, current: R
         Step(Action.RECORD, Kind.RELEASE, release, "before anything is changed"),
         Step(Action.PROVIDE, Kind.SECRETS, f"of {release}", "named by their content"),
         Step(Action.UPDATE, Kind.STACK, f"to {release}", f"from {before}", undo=f"update stack to {before}"),
-        Step(Action.AWAIT, Kind.RELEASE, release, "every service has to converge to what was sent"),
+        Step(Action.AWAIT, Kind.RELEASE, release, "every service must converge"),
     ]
     if deploy.edge is not None:
         steps.append(Step(Action.PROBE, Kind.RELEASE, release, "through the edge"))
@@ -174,6 +174,6 @@ def plan_swarm(release: str, found: Sequence[Change], deploy: Deploy, current: R
         (
             *steps,
             Step(Action.COMMIT, Kind.RELEASE, release, "it serves"),
-            Step(Action.SWEEP, Kind.SECRETS, "", "nothing uses them"),
+            Step(Action.SWEEP, Kind.SECRETS, "", "they are unused"),
         )
     )

@@ -66,7 +66,7 @@ class SwarmObserved:
             for node in one.unreachable:
                 lost.setdefault(node, []).append(one.name)
         return [
-            f"{self.name}: node {node} does not answer; what ran there counts no more: {', '.join(names)}"
+            f"{self.name}: node {node} does not answer; not counting what ran there: {', '.join(names)}"
             for node, names in sorted(lost.items())
         ]
 
@@ -120,7 +120,7 @@ def see_known(found: Sequence[Replicated], records: Records, stack: str, instead
     if strange:
         raise Refused(
             "stack-not-ours",
-            f"The stack {stack} runs, and no release recorded on this manager has made all of it.",
+            f"The stack {stack} is running, but not all of it was made by a release recorded on this manager.",
             looked_at=[f"{one.name}: {one.running} of {one.wanted} run {short(one.image)}" for one in strange],
             next_command=f"docker stack services {stack}    # whose is it?\n{instead}",
         )
@@ -137,7 +137,7 @@ def changes_on_swarm(compose: Compose, records: Records, record: Record, *, forc
     """
     found = swarm.services(compose.engine, compose.project)
     if not forced or record.of is not None:
-        taken = f"invoke env.deploy --env {record.environment} --force    # takes it over, or brings it back as it was"
+        taken = f"invoke env.deploy --env {record.environment} --force    # takes it over; if that fails, restores it"
         see_known(found, records, compose.project, taken)
     return swarm_changes(found, record, records.current, forced=forced)
 
@@ -163,7 +163,7 @@ def down_swarm(call: Invocation, name: str, compose: Compose, doomed: Sequence[s
         swarm.remove(compose.engine, compose.project)
         gone = swarm.wait_gone(compose.engine, compose.project, GONE)
         if not gone:
-            left.append("some containers take longer to end; their volumes stay until then")
+            left.append("some containers take longer to stop; their volumes stay until then")
         deleted = list(doomed) if gone else []
         for one in deleted:
             networks.remove_volume(compose.engine, one)

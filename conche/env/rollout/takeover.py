@@ -44,7 +44,7 @@ class Takeover(Pipeline):
             if one not in self.handover.old:
                 # It belongs to nothing that the files name, so a release must not remove it.
                 containers.keep_stopped(self.compose.engine, one.id)
-                self.warnings.append(f"{one.name} has had the edge's port and is stopped now: docker rm {one.name}")
+                self.warnings.append(f"{one.name} had the edge's port and is now stopped: docker rm {one.name}")
 
     def _place(self) -> None:
         """Do nothing: no edge runs yet that could test its configuration; its trial will."""

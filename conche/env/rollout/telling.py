@@ -19,7 +19,7 @@ def tell(call: Invocation, record: Record, result: Result, cause: str = "") -> l
     try:
         values = open_store(call.stack, call.root).read()
     except ConcheError as error:
-        return [f"nobody was told: {error.message}"]
+        return [f"could not notify anyone: {error.message}"]
     addresses = [values[name] for name in notifications.to if name in values]
     call.output.redact.learn(addresses)
     title = f"{call.stack.name} {record.environment}: {record.kind} {record.id} {result.value}"

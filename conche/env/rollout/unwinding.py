@@ -77,7 +77,7 @@ class Before:
                 networks.remove_new(look.compose.engine, look.compose.project, self.networks)
             return [*self._not_running(look, configuration, timeout), *self.not_served(look)]
         except (Exception, Told) as error:  # noqa: BLE001 - whatever it is, the first error is the one to show
-            return [f"could not look at what works now: {error}"]
+            return [f"could not check what works now: {error}"]
 
     def _not_running(self, look: Look, configuration: Configuration, timeout: float | None) -> list[str]:
         services = {

@@ -83,10 +83,10 @@ def require_whole(document: Document, record: Record) -> None:
     images = sorted({placed.image for placed in record.services.values()})
     raise Refused(
         "release-masked",
-        f"{record.id} was kept by an earlier version of Conche, which put `***` in the place of secret values: nothing "
+        f"{record.id} was stored by an earlier version of Conche, with `***` in place of secret values: nothing "
         "can be started from it.",
         looked_at=[f"{service}: {', '.join(names)}" for service, names in document.masked_in().items()],
-        next_command=f"invoke env.deploy --env {record.environment}    # a new release, with the values of today\n"
+        next_command=f"invoke env.deploy --env {record.environment}    # a new release, with the current values\n"
         + "\n".join(f"# it ran {image}" for image in images),
     )
 
@@ -168,7 +168,7 @@ def _astray(look: Look, record: Record) -> str:
     where = (
         "" if at == record.label else f", and the edge sends requests to {at or 'nothing'} instead of {record.label}"
     )
-    return f"its users are answered {answer.brief}{where}"
+    return f"its users get {answer.brief}{where}"
 
 
 def _rerouted(call: Invocation, look: Look, record: Record) -> tuple[str, ...]:

@@ -289,7 +289,7 @@ def test_a_freeze_names_what_it_does_not_stop_and_is_met_by_whoever_waits(
 ) -> None:
     version = serving.version("sixteen")
     with ExitStack() as taken:
-        taken.enter_context(lock.hold(engine, serving.project, "what is under way", [base_image]))
+        taken.enter_context(lock.hold(engine, serving.project, "already under way", [base_image]))
         with serving.begin(
             "env.deploy", "--env", "prod", "--image", version, "--local", "--lock-wait", "600"
         ) as waiting:
@@ -301,7 +301,7 @@ def test_a_freeze_names_what_it_does_not_stop_and_is_met_by_whoever_waits(
     thawed = json.loads(serving.invoke("env.freeze", "--env", "prod", "--off", "--json").stdout)
 
     (warning,) = frozen["warnings"]
-    assert "what is under way" in warning
+    assert "already under way" in warning
     assert (waiting.returncode, thawed["warnings"]) == (2, [])
     assert "error [environment-frozen]" in said
     assert serving.page()["version"] != "sixteen"

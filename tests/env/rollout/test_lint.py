@@ -66,11 +66,11 @@ def test_good_files_are_not_complained_of(tmp_path: Path) -> None:
             "shell is in the network, processes or memory of web",
         ),
         (changed("web", networks=["out"]), "edge and web share no network"),
-        (changed("web", read_only=True, secrets=["key"]), "web is read_only and takes secrets"),
+        (changed("web", read_only=True, secrets=["key"]), "web is read_only and uses secrets"),
         (changed("edge", ports=None), "edge publishes no port"),
         (changed("edge", volumes=None), "edge has no volume at /etc/conche/edge"),
-        ({"web": GOOD["web"]}, "names the service edge, which is in no Compose file"),
-        ({"edge": GOOD["edge"]}, "names the service web, which is in no Compose file"),
+        ({"web": GOOD["web"]}, "names the service edge, which no Compose file has"),
+        ({"edge": GOOD["edge"]}, "names the service web, which no Compose file has"),
     ],
 )
 def test_what_cannot_be_deployed_is_named(tmp_path: Path, services: dict[str, Any], words: str) -> None:

@@ -128,7 +128,7 @@ def test_a_store_is_recreated_only_for_a_reason_of_its_own(before: Record, now: 
 
     store = found[0]
     assert (store.strategy, store.cause) == ("recreate", cause)
-    assert store.downtime == "it stops first; at most 160 s until it is healthy"
+    assert store.downtime == "it stops first; up to 160 s until it is healthy"
     assert strategies(found)["web"] == "beside"
 
 
@@ -152,7 +152,7 @@ def test_a_store_that_another_compose_has_made_is_kept() -> None:
         ((), "create", "has no container"),
         ((container("store", state="exited"),), "start", "is exited"),
         ((container("store", state="paused"),), "start", "is paused"),
-        ((container("store", made_from="by hand"),), "recreate", "runs from other files"),
+        ((container("store", made_from="by hand"),), "recreate", "runs a different definition"),
     ],
 )
 def test_a_store_that_is_not_as_recorded_is_put_right(
@@ -228,6 +228,6 @@ def test_what_shares_with_a_service_that_is_made_anew_is_made_anew_after_it() ->
     found = changes(sharing, other, record(1), record(2, store="new"), Deploy(), (), forced=False)
 
     assert strategies(found) == {"store": "recreate", "web": "keep", "edge": "recreate"}
-    assert found[-1].cause == "shares what store has, which is made anew"
+    assert found[-1].cause == "shares resources of store, which is recreated"
     kept = changes(sharing, RUNNING, record(1), record(2), Deploy(), (), forced=False)
     assert strategies(kept) == {"store": "keep", "web": "keep", "edge": "keep"}

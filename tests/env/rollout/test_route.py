@@ -144,7 +144,7 @@ def test_an_edge_that_answers_wrongly_is_seen_and_healed(
     healed = stack.invoke(healing, "--env", "prod", *words)
 
     assert (code, value["healthy"]) == (1, False)
-    assert "its users are answered 500" in said
+    assert "its users get 500" in said
     assert "invoke env.recover --env prod" in said
     assert healed.returncode == 0, healed.stderr
     assert (stack.page(), stack.mark()) == (before, template)

@@ -120,7 +120,7 @@ def test_an_engine_without_a_swarm_is_said() -> None:
             def info() -> dict[str, object]:
                 return {"Swarm": {"LocalNodeState": "inactive"}}
 
-    with pytest.raises(BaseException, match="no manager of a swarm") as refused:
+    with pytest.raises(BaseException, match="not a swarm manager") as refused:
         swarm.require(Alone())  # type: ignore[arg-type]
 
     assert getattr(refused.value, "code", "") == "no-swarm"

@@ -46,7 +46,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("key", "value"), REFUSED)
 def test_a_key_that_is_not_handed_on_is_refused_by_name(key: str, value: object) -> None:
-    assert uncarried(body_of(**{key: value})) == [f"services.web.{key}: is not handed on to a swarm"]
+    assert uncarried(body_of(**{key: value})) == [f"services.web.{key}: is not supported on a swarm"]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_key_that_is_not_handed_on_is_refused_by_name(key: str, value: object)
         ({"deploy": {"resources": {"reservations": {"devices": [{"count": 1}]}}}}, "reservations.devices"),
         ({"deploy": {"mode": "replicated-job"}}, "services.web.deploy.mode"),
         ({"deploy": {"update_config": {"later": 1}}}, "services.web.deploy.update_config.later"),
-        ({"tmpfs": ["/run:size=1m,uid=5"]}, "services.web.tmpfs: /run:size=1m,uid=5: a swarm takes no uid=5"),
+        ({"tmpfs": ["/run:size=1m,uid=5"]}, "services.web.tmpfs: /run:size=1m,uid=5: a swarm does not support uid=5"),
         ({"depends_on": {"db": {"condition": "service_completed_successfully"}}}, "services.web.depends_on.db"),
         ({"restart": "sometimes"}, "services.web.restart"),
     ],
@@ -99,7 +99,7 @@ def test_what_can_be_lived_with_is_said() -> None:
 
     assert unordered(body_of(ports=ports, depends_on={"db": {"condition": "service_healthy"}})) == [
         "web does not wait for db: a swarm starts services in no order",
-        "web publishes 80 on every address of its node: a swarm knows no other way",
+        "web publishes 80 on every address of its node: a swarm cannot bind to one address",
     ]
 
 

@@ -103,7 +103,7 @@ def test_a_release_is_told_with_what_it_was_and_why_it_failed(
 def test_an_address_that_does_not_answer_is_a_warning(checkout: SmallStack) -> None:
     given(checkout, "json://127.0.0.1:1/nobody")
 
-    assert tell(invocation(checkout), RECORD, Result.SUCCEEDED) == ["a notification did not go out"]
+    assert tell(invocation(checkout), RECORD, Result.SUCCEEDED) == ["a notification could not be sent"]
 
 
 def test_without_a_key_nobody_is_told_and_that_is_said(checkout: SmallStack) -> None:
@@ -111,4 +111,4 @@ def test_without_a_key_nobody_is_told_and_that_is_said(checkout: SmallStack) -> 
 
     [said] = tell(invocation(checkout), RECORD, Result.SUCCEEDED)
 
-    assert said.startswith("nobody was told:")
+    assert said.startswith("could not notify anyone:")

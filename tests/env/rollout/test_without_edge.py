@@ -73,7 +73,7 @@ def test_what_shares_a_network_has_no_drift_in_a_release(small: SmallStack, engi
     small.write("compose/dev.yaml", shape.replace("vpn: {", "vpn: {hostname: another, "))
     changed = small.json("env.deploy", "--env", "dev", "--local")
     assert {one["service"]: one["cause"] for one in changed["value"]["changes"] if one["strategy"] != "keep"} == {
-        "vpn": "its definition changed: hostname", "web": "shares what vpn has, which is made anew",
+        "vpn": "its definition changed: hostname", "web": "shares resources of vpn, which is recreated",
     }  # fmt: skip
     second = ids()
     assert {name for name in first if first[name] != second[name]} == {"vpn", "web"}
