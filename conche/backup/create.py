@@ -144,7 +144,7 @@ def _ways_out(kind: BackupKind, records: dict[str, ComponentRecord], told: Histo
         if record.harm and name in told.newest and shrinkage(told.newest[name].record, record)
     ]
     if lost:
-        yield "Restore what was lost, or mount its disk. If it was made smaller on purpose:"
+        yield "Restore what was lost, or mount its disk. If it was reduced on purpose:"
         yield f"  invoke backup.create {kind} " + " ".join(f"--accept-smaller {name}" for name in lost)
 
 
@@ -178,7 +178,7 @@ def _require_space(site: Site, previous: list[Found]) -> None:
             "target-full",
             f"The next backup needs about {human_size(needed)}; {human_size(free)} are free.",
             looked_at=[str(site.target.folder)],
-            next_command="invoke backup.prune --dry-run    # what could go",
+            next_command="invoke backup.prune --dry-run    # what could be deleted",
         )
 
 
@@ -226,7 +226,7 @@ def _refuse_nothing(records: dict[str, ComponentRecord]) -> None:
     if all(record.absent for record in records.values()):
         raise Restored(
             "backup-empty",
-            "No component could be dumped; no backup was made, and the earlier ones are as they were.",
+            "No component could be dumped; no backup was made, and earlier ones are unchanged.",
             evidence=[words for record in records.values() for words in record.harm],
             next_command="invoke backup.create daily --dry-run",
         )
@@ -250,7 +250,7 @@ def _linked(folder: Path, records: dict[str, ComponentRecord], previous: list[Fo
                 continue
             if error.errno not in NO_LINKS:
                 raise
-            return [*warnings, "this file system has no hard links: what did not change is stored again"], saved
+            return [*warnings, "this file system has no hard links: unchanged files are stored again"], saved
         os.replace(aside, ours)
         saved += one.size
     return warnings, saved
@@ -331,7 +331,7 @@ def _prove(folder: Path) -> None:
     if damage:
         raise CheckFailed(
             "backup-damaged-at-once",
-            "The backup reads otherwise than it was written, and was removed; the disk is not to be trusted.",
+            "The backup does not read back as it was written, and was removed; do not trust this disk.",
             evidence=[str(one) for one in damage],
             looked_at=[str(folder.parent)],
             next_command="invoke backup.verify --all",

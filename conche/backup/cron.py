@@ -131,10 +131,10 @@ def cron(call: Invocation, action: str) -> Outcome:
         raise unwritable(Path(error.filename or site.root), error) from error
     if _crontab() != wanted:
         raise Unreachable(
-            "crontab-not-kept", "crontab took the schedule and shows another one.", next_command="crontab -l"
+            "crontab-not-kept", "crontab accepted the schedule but shows a different one.", next_command="crontab -l"
         )
     if action == "uninstall":
-        return Outcome(value={"installed": False}, changed=True, plan=plan, lines=["The schedule is gone."])
+        return Outcome(value={"installed": False}, changed=True, plan=plan, lines=["The schedule was removed."])
     shown = _status(site)
     return Outcome(value=shown.value, changed=True, plan=plan, tables=shown.tables, warnings=shown.warnings)
 
@@ -152,7 +152,7 @@ def _status(site: Site) -> Outcome:
     runs = next_runs(site, datetime.now().astimezone())
     rows = tuple((name, f"{when:%a %Y-%m-%d %H:%M}", f"logs/backup-{name}.log") for name, when in runs)
     state = "installed" if current else ("outdated" if any(_tag(site) in line for line in lines) else "not installed")
-    warnings = [] if daemon_runs() else [f"no cron daemon runs on this machine: nothing will happen until: {START}"]
+    warnings = [] if daemon_runs() else [f"no cron daemon is running, so nothing will run until: {START}"]
     return Outcome(
         value={"state": state, "next": {name: when.isoformat() for name, when in runs}, "daemon": not warnings},
         tables=[Table(("entry", "next run", "log"), rows, title=f"schedule of {site.stack.name}: {state}")],
@@ -167,7 +167,7 @@ def _check_path(site: Site) -> None:
     if any(ord(sign) < 32 or ord(sign) == 127 for sign in f"{site.root}{sys.executable}"):
         raise Refused(
             "path-not-schedulable",
-            f"A control character in {str(site.root)!r} or {sys.executable!r}: no schedule can hold that.",
+            f"A control character in {str(site.root)!r} or {sys.executable!r}: a schedule cannot contain that.",
             next_command="move the checkout, or its environment",
         )
 

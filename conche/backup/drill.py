@@ -134,13 +134,13 @@ def _loadable(source: Source) -> Result:
         online.require_replacing([source])
         online.require_loadable([source])
         if not component.check:
-            return Result(name, well=True, said="it has no check that would answer what is there", proven=False)
+            return Result(name, well=True, said="it has no check to compare the data with", proven=False)
         proof.ask(source.site, source.name, component)
     except ConcheError as error:
         return Result(name, well=False, said=_why(error))
     if not proof.recorded(source.record):
         return Result(name, well=True, said="the backup was made without its check", proven=False)
-    return Result(name, well=True, said="it can take the place of what is there, and its check answers")
+    return Result(name, well=True, said="it can replace the current data, and its check answers")
 
 
 def _in_buckets(source: Source, found: Found) -> str:
@@ -153,9 +153,7 @@ def _in_buckets(source: Source, found: Found) -> str:
             restored = _restored(source.site, component, influx, folder, bucket, found)
             live = sum(influx.counts(bucket, BEGINNING, found.created).values())
             if live and not restored:
-                raise CheckFailed(
-                    "drill-lost-data", f"{bucket} restores to nothing; the live bucket has {live} values."
-                )
+                raise CheckFailed("drill-lost-data", f"{bucket} restores empty; the live bucket has {live} values.")
             said.append(f"{bucket}: {restored} values, live {live}")
     return "; ".join(said)
 
@@ -181,7 +179,9 @@ def _served(source: Source) -> str:
         if one.state in ("running", "paused") and volumes.is_mounted_in(engine, one.id, component.volume)
     ]
     if not users:
-        raise CheckFailed("drill-without-service", f"No running container uses {component.volume} to be copied.")
+        raise CheckFailed(
+            "drill-without-service", f"No running container uses {component.volume}, so there is none to copy."
+        )
     project = f"{source.site.stack.project(component.environment)}-drill"
     scratch = f"{project}-{uuid.uuid4().hex[:8]}"
     address = source.site.stack.environments[component.environment].engine
@@ -212,7 +212,7 @@ def _healthy(engine: Engine, copy: str) -> str:
             f"The copy {next(iter(waiting.failed.values()))} on the restored data.",
             evidence=containers.last_lines(engine, copy, 5),
         )
-    return f"{seen.service} is healthy on it after {(datetime.now(UTC) - begun).total_seconds():.1f} s"
+    return f"{seen.service} was healthy on it after {(datetime.now(UTC) - begun).total_seconds():.1f} s"
 
 
 def _outcome(found: Found, results: list[Result]) -> Outcome:

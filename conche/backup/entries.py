@@ -46,8 +46,8 @@ NEVER = (".env", ".env.*", ".sops", ".git", ".backup", ".venv", ".nox", "__pycac
 """Names that no local component backs up: secrets, and what can be generated again."""
 ALWAYS = (".env.example",)
 
-TOO_LONG = "lies too deep: no archive with it would be restored"
-LEADS_OUT = "is a link that leads outside: no archive with it would be restored; exclude it"
+TOO_LONG = "is nested too deeply: an archive with it could not be restored"
+LEADS_OUT = "is a link that leads outside: an archive with it could not be restored; exclude it"
 
 
 class Changed(Exception):
@@ -205,7 +205,7 @@ def tar_entries(stream: tarfile.TarFile, prefix: str, reading: Reading) -> Itera
             reading.second_names.append(below)
             continue
         if not (info.isreg() or info.isdir() or info.issym()):
-            reading.leave_out(below, "is no file, folder or link")
+            reading.leave_out(below, "is not a file, folder or link")
             continue
         info.name = below
         yield Entry(info, _streamed(stream, info) if info.isreg() else None)

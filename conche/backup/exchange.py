@@ -221,7 +221,7 @@ class Journal:
                 "file-unreadable",
                 f"The journal of a restore {file} cannot be read: {error.strerror}.",
                 looked_at=[str(file)],
-                next_command=f"ls -l '{folder}'    # then again as its owner",
+                next_command=f"ls -l '{folder}'    # then run it again as its owner",
             ) from error
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise _damaged(folder) from error
@@ -298,13 +298,13 @@ def _damaged(folder: Path) -> CheckFailed:
     staged = [f"{one}, of {', '.join(sorted(below.name for below in one.iterdir()))}" for one in staged_in(folder)]
     return CheckFailed(
         "journal-damaged",
-        f"The journal of a restore {folder / JOURNAL} is not what was written, so how far it had come is not known.",
+        f"The journal of a restore {folder / JOURNAL} is damaged, so how far the restore got is not known.",
         looked_at=[
             str(folder / JOURNAL),
-            *(f"{one}: what was to be put in place, or was there before" for one in staged),
-            "volumes that it was about: .restore-… and .pre-restore-… in them, likewise",
+            *(f"{one}: the data to restore, or those from before" for one in staged),
+            "the volumes it restored: .restore-… and .pre-restore-… in them, likewise",
         ],
-        next_command="invoke backup.settle --as-it-is    # leave it; what was there before is kept",
+        next_command="invoke backup.settle --as-it-is    # leave it; the old data are kept",
     )
 
 

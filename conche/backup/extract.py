@@ -95,7 +95,7 @@ def _require_gzip(path: Path) -> None:
             name = path.name.split(".tar")[0] + ".tar.gz"
             raise CheckFailed(
                 "archive-not-gzip",
-                f"{path.name} was compressed by {program}; only gzip is read here.",
+                f"{path.name} was compressed by {program}; only gzip can be read here.",
                 looked_at=[str(path)],
                 next_command=f"{program} -dc '{path}' | gzip > '{path.with_name(f'.{name}')}'\n"
                 f"rm '{path}'; mv '{path.with_name(f'.{name}')}' '{path.with_name(name)}'",
@@ -106,7 +106,7 @@ def damaged(path: Path, why: str) -> CheckFailed:
     """Return the error for an archive that cannot be used."""
     return CheckFailed(
         "archive-refused",
-        f"{path.name} is not taken: {why}.",
+        f"{path.name} is rejected: {why}.",
         looked_at=[str(path)],
         next_command="invoke backup.list    # another backup",
     )
@@ -136,11 +136,13 @@ def walk(path: Path, limits: Limits, visit: Callable[[TarInfo, IO[bytes] | None]
                         visit(info, archive.extractfile(info) if info.isreg() else None)
                 # tarfile takes a broken header in the middle for the end of the archive.
                 if stream.has_more_than_zeros(archive.offset):
-                    raise Refuses("something stands after its end, or a header in it is broken")
+                    raise Refuses("there is something after its end, or one of its headers is broken")
         for name, info in walked.links.items():
             _admit_link(name, info, walked, limits)
         if limits.exact and (walked.members, walked.content) != (limits.members, limits.content):
-            raise Refuses(f"it holds {walked.members} entries with {walked.content} bytes, its manifest says otherwise")
+            raise Refuses(
+                f"it holds {walked.members} entries with {walked.content} bytes, which its manifest contradicts"
+            )
     except (Refuses, tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise damaged(path, str(error) or type(error).__name__) from error
     return walked
@@ -161,7 +163,7 @@ def extract(path: Path, into: Path, limits: Limits) -> Walked:
             folders.close()
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP):
-            raise damaged(path, f"two of its entries are in each other's way: {error.strerror}") from error
+            raise damaged(path, f"two of its entries conflict: {error.strerror}") from error
         raise
     finally:
         os.close(descriptor)
@@ -184,7 +186,7 @@ class _Forward:
 
     def seek(self, place: int) -> int:
         if place < self._start:
-            raise Refuses("a header in it leads back")
+            raise Refuses("one of its headers points backwards")
         while place > self._start + len(self._block) and self._more():
             pass
         self._at = min(place - self._start, len(self._block))
@@ -221,15 +223,15 @@ def _admit(info: TarInfo, walked: Walked, limits: Limits) -> None:
     parts = name.split(b"/")
     shown = info.name.encode(errors="backslashreplace").decode()
     if not (info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.isdir() or info.issym()):
-        raise Refuses(f"{shown} is no file, folder or symbolic link")
+        raise Refuses(f"{shown} is not a file, folder or symbolic link")
     if info.sparse is not None or "GNU.sparse.map" in info.pax_headers:
         raise Refuses(f"{shown} is stored as a sparse file")
     if name.startswith(b"/") or b"\0" in name or any(part in (b"", b".", b"..") for part in parts):
-        raise Refuses(f"{shown} does not stay inside")
+        raise Refuses(f"{shown} leads outside the folder")
     if too_long(name):
         raise Refuses(f"{shown[:60]}… is too long a path")
     if name in walked.names:
-        raise Refuses(f"{shown} stands twice")
+        raise Refuses(f"{shown} occurs twice")
     if info.size < 0 or (info.size and not info.isreg()):
         raise Refuses(f"{shown} has an impossible size")
     walked.names.add(name)
@@ -263,7 +265,7 @@ def _admit_link(name: bytes, info: TarInfo, walked: Walked, limits: Limits) -> N
     if not limits.links_out and leads_out(name, os.fsencode(info.linkname)):
         raise Refuses(f"the link {shown} leads outside")
     if any(above in walked.links for above in _above(name)):
-        raise Refuses(f"{shown} stands below a link")
+        raise Refuses(f"{shown} is below a link")
 
 
 def _above(name: bytes) -> Iterator[bytes]:

@@ -87,9 +87,9 @@ def shrinkage(before: ComponentRecord, now: ComponentRecord) -> str:
     parts = [(now.driver, amount(before), amount(now)), *_archives(before, now)]
     for name, old, new in parts:
         if old.size and not new.size:
-            return f"is empty{_of(name, now)}: {new}, and before {old}"
+            return f"is empty{_of(name, now)}: {new}, but {old} before"
         if len(ways) == 1 and (new.size * SMALL_PART < old.size or new.entries * SMALL_PART < old.entries):
-            return f"is a small part of what it was{_of(name, now)}: {new}, and before {old}"
+            return f"has lost most of its data{_of(name, now)}: {new}, but {old} before"
     return ""
 
 
@@ -105,7 +105,7 @@ def judged(
     now, found = amount(record), []
     if least and (now.size < least.size or now.entries < least.entries):
         wanted = Amount(least.size, least.entries)
-        found.append(Omission(name=name, why=f"is less than its min: {now}, and wanted {wanted}", harmful=True))
+        found.append(Omission(name=name, why=f"is below its min: {now}, but {wanted} needed", harmful=True))
     if before and (lost := shrinkage(before.record, record)):
         lost = f"{lost} in {before.backup}"
         why = f"{ACCEPTED}: {lost}" if accepted else lost

@@ -154,8 +154,8 @@ def _hold(store: Path, engine: Engine, note: _Note, one: Container, how: str) ->
     if one.goes_when_stopped:
         raise Refused(
             "stop-would-remove",
-            f"{one.name} was started with --rm: stopped for the backup, it would be gone.",
-            next_command=f"docker stop {one.name}    # if it may go; or consistency: pause",
+            f"{one.name} was started with --rm: stopping it for the backup would remove it.",
+            next_command=f"docker stop {one.name}    # if it may be removed; or set consistency: pause",
         )
     _write(store, planned := replace(note, stopped=(*note.stopped, one.id)))
     containers.stop(engine, one)
@@ -235,18 +235,18 @@ def _recover(site: Site, file: Path) -> None:
     if note is not None:
         engine = Engine(note.engine)
         if note.waiting:
-            site.say("an earlier command left containers waiting: they go on")
+            site.say("an earlier command left containers paused or stopped: resuming them")
         _go_on(engine, note)
         try:
             for volume in note.volumes:
                 clear_helpers(engine, volume)
         except Unreachable as error:
-            site.say(f"warning: what an earlier command has left on the engine stays for now: {error.message}")
+            site.say(f"warning: what an earlier command left on the engine stays for now: {error.message}")
             _write(site.target.store, replace(note, ids=(), stopped=()))
             if file == _file(site.target.store, note.engine):
                 return
     else:
-        site.say(f"warning: {file} is not what was written: containers that an earlier command let wait may wait still")
+        site.say(f"warning: {file} is damaged: containers that an earlier command paused or stopped may still be so")
         site.say("warning: run: docker ps --all --filter status=paused --filter status=exited")
     file.unlink(missing_ok=True)
 
@@ -288,7 +288,7 @@ def _left_waiting(note: _Note, error: ConcheError) -> NotRestored:
     commands = [f"docker {'start' if one in note.stopped else 'unpause'} {one[:12]}" for one in note.waiting]
     return NotRestored(
         "containers-left-waiting",
-        f"Paused or stopped containers could not be let go on: {error.message}",
+        f"Paused or stopped containers could not be resumed: {error.message}",
         evidence=[*error.evidence, "By hand:", *commands],
-        next_command="\n".join(["invoke backup.settle    # it tries again", *commands]),
+        next_command="\n".join(["invoke backup.settle    # tries again", *commands]),
     )

@@ -46,7 +46,7 @@ def _wait(site: Site, engine: Engine, one: Container, argv: Sequence[str], end: 
         if asked.exit_code != WORKS:
             return f"{one.service} does not say whether it is idle: {' '.join(asked.last_lines(1))}"
         if time.monotonic() > end:
-            return f"{one.service} had work under way for {WAIT:g} s"
+            return f"{one.service} was still busy after {WAIT:g} s"
         if not said:
             site.say(f"waiting until {one.service} is idle")
             said = True

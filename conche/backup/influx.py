@@ -103,7 +103,7 @@ class Influx:
         asked = rf"""docker exec {self.container.name} sed -n 's/^ *token = "\(.*\)"$/\1/p' {CONFIG}/influx-configs"""
         return [
             f"{asked} | head -n 1 | invoke secrets.set {self.token_file.rpartition('/')[2].removesuffix('.txt')}",
-            f"invoke env.up --env {environment}    # or, where releases serve: invoke env.deploy --env {environment}",
+            f"invoke env.up --env {environment}    # or, with releases: invoke env.deploy --env {environment}",
         ]
 
     def backup(self, folder: str) -> tuple[str, ...]:
@@ -155,17 +155,17 @@ class Influx:
             Refused: there is not enough room.
         """
         asked = self._exec("du", ["sh", "-euc", ROOM, "sh", folder.rpartition("/")[0], DATA], QUERY)
-        free, taken = [1024 * int(words) for words in asked.require("asking for room").stdout.raw.split()]
+        free, taken = [1024 * int(words) for words in asked.require("checking free space").stdout.raw.split()]
         wanted = taken if size is None else size
         if free < wanted:
             raise Refused(
                 "no-room-in-container",
-                f"{human_size(wanted)} have to pass through {folder.rpartition('/')[0]} of {self.container.name};"
+                f"{human_size(wanted)} must pass through {folder.rpartition('/')[0]} of {self.container.name};"
                 f" {human_size(free)} are free there.",
                 looked_at=[f"df and du in {self.container.name}"],
                 next_command=f"docker exec {self.container.name} df -h /tmp\ndocker system df",
             )
-        self._exec("mkdir", ["mkdir", "-m", "700", folder], ANSWER).require("making a folder in the container")
+        self._exec("mkdir", ["mkdir", "-m", "700", folder], ANSWER).require("creating a folder in the container")
 
     def remove(self, folder: str) -> None:
         """Remove a folder that `make` has made; the container may be gone."""
@@ -180,7 +180,7 @@ class Influx:
         if not done.ok:
             raise InfluxFailed(
                 "influx-failed",
-                f"{what} ended with {done.exit_code}.",
+                f"{what} exited with {done.exit_code}.",
                 looked_at=[f"container {self.container.name}, token in {self.token_file}"],
                 evidence=done.last_lines(6),
                 next_command=_advice(done.stderr, self.container.name),
@@ -196,10 +196,10 @@ class Influx:
             name = self.container.name
             raise Unreachable(
                 "influx-hangs",
-                f"{what} in {name} gave no answer within {seconds:g} s, and was ended.",
+                f"{what} in {name} timed out after {seconds:g} s and was stopped.",
                 looked_at=[f"container {name}"],
                 next_command=f"docker logs --tail 50 {name}\ndocker restart {name}"
-                "    # heals a server that has locked itself up; then again",
+                "    # frees a server that hangs; then try again",
             ) from error
 
 
@@ -210,9 +210,9 @@ def _is_refused(done: Completed) -> bool:
 def _advice(said: Captured, container: str) -> str:
     words = said.raw
     if "401" in words or "unauthorized" in words:
-        return "give it the operator token: an all-access token may not back up or restore"
+        return "give it the operator token: an all-access token cannot back up or restore"
     if "no space left" in words:
-        return f"docker exec {container} df -h /tmp    # what is backed up or restored passes through there"
+        return f"docker exec {container} df -h /tmp    # backups and restores pass through there"
     return f"docker logs --tail 50 {container}"
 
 

@@ -82,7 +82,7 @@ def _complaints(dump: Call | None, restore: Call | None) -> Iterator[str]:
         yield from _by_mysql(dump, restore)
     elif restore.program == "sqlite3" and dump is not None and dump.program == "sqlite3" and dump.has(".dump"):
         yield (
-            "sqlite3 .dump fills an empty database: load it into a new file, and rename that: "
+            "sqlite3 .dump needs an empty database: load it into a new file and rename that: "
             '[sh, -c, "rm -f DB.new && sqlite3 -bail DB.new && mv DB.new DB"]'
         )
 
@@ -91,50 +91,50 @@ def _by_psql(dump: Call | None, restore: Call) -> Iterator[str]:
     whole = dump is not None and (dump.program == "pg_dumpall" or dump.has("-C", "--create"))
     if dump is not None and dump.program == "pg_dump":
         if _format(dump) != "p":
-            yield "psql reads plain text alone: load it by pg_restore --clean --if-exists --single-transaction -d DB"
+            yield "psql reads only plain text: load it with pg_restore --clean --if-exists --single-transaction -d DB"
             return
         yield from _of_pg_dump(dump)
     if dump is not None and dump.program == "pg_dumpall":
         if not dump.has("-c", "--clean"):
-            yield "pg_dumpall without --clean --if-exists cannot replace what is there: add both"
+            yield "pg_dumpall without --clean --if-exists cannot replace existing data: add both"
         return
     stops = any(
         re.fullmatch(r"ON_ERROR_STOP=(1|on|true|yes)", one, re.I) for one in restore.values("-v", "--set", "--variable")
     )
     if not stops:
-        yield "psql goes on after an error and ends with 0: add -v ON_ERROR_STOP=1"
+        yield "psql continues after an error and exits with 0: add -v ON_ERROR_STOP=1"
     if not (whole or restore.has("-1", "--single-transaction")):
-        yield "psql leaves half of it when it fails: add --single-transaction"
+        yield "psql leaves half of the data if it fails: add --single-transaction"
 
 
 def _of_pg_dump(dump: Call) -> Iterator[str]:
     if dump.has("-a", "--data-only"):
-        yield "pg_dump --data-only adds to the rows that are there: leave it out, and add --clean --if-exists"
+        yield "pg_dump --data-only adds to existing rows: drop it and add --clean --if-exists"
     elif missing := [one for one, short in (("--clean", "-c"), ("--if-exists", "")) if not dump.has(one, short)]:
-        yield f"pg_dump without {' '.join(missing)} cannot replace what is there: add {' '.join(missing)}"
+        yield f"pg_dump without {' '.join(missing)} cannot replace existing data: add {' '.join(missing)}"
 
 
 def _by_pg_restore(dump: Call | None, restore: Call) -> Iterator[str]:
     if dump is not None and dump.program == "pg_dump" and _format(dump) == "p":
-        yield "pg_restore reads no plain text: add -Fc to pg_dump"
+        yield "pg_restore cannot read plain text: add -Fc to pg_dump"
     if restore.has("-l", "--list") or not restore.has("-d", "--dbname"):
         yield "pg_restore without -d DB loads nothing: add it"
     if missing := [one for one, short in (("--clean", "-c"), ("--if-exists", "")) if not restore.has(one, short)]:
-        yield f"pg_restore without {' '.join(missing)} cannot replace what is there: add {' '.join(missing)}"
+        yield f"pg_restore without {' '.join(missing)} cannot replace existing data: add {' '.join(missing)}"
     if not restore.has("-1", "--single-transaction", "-e", "--exit-on-error"):
-        yield "pg_restore goes on after an error: add --single-transaction"
+        yield "pg_restore continues after an error: add --single-transaction"
 
 
 def _by_mysql(dump: Call | None, restore: Call) -> Iterator[str]:
     if restore.has("-f", "--force"):
-        yield f"{restore.program} --force goes on after an error: leave it out"
+        yield f"{restore.program} --force continues after an error: drop it"
     if dump is None or dump.program not in MYSQL_DUMPS or dump.has("--add-drop-table"):
         return
     for one in ("--skip-add-drop-table", "--skip-opt", "--compact"):
         if dump.has(one):
-            yield f"{dump.program} {one} cannot replace what is there: add --add-drop-table"
+            yield f"{dump.program} {one} cannot replace existing data: add --add-drop-table"
     if dump.has("-t", "--no-create-info"):
-        yield f"{dump.program} --no-create-info adds to the rows that are there: leave it out"
+        yield f"{dump.program} --no-create-info adds to existing rows: drop it"
 
 
 @dataclass
@@ -164,18 +164,18 @@ class Examined:
         """Return why it cannot be loaded over what is there; empty if nothing speaks against it."""
         name, end = self._kind
         if end and end not in self.tail:
-            return f"it is not whole: a dump of {name} ends with `{end.decode()}`"
+            return f"it is incomplete: a dump of {name} ends with `{end.decode()}`"
         call = call_of(restore)
         program = call.program if call else ""
         archive = self.head.startswith((b"PGDMP", b"toc.dat\0"))
         if program == "psql" and archive:
-            return "it is an archive of pg_dump, which pg_restore reads, and psql does not"
+            return "it is a pg_dump archive, which psql cannot read; use pg_restore"
         if program == "pg_restore" and name:
-            return "pg_restore reads archives of pg_dump -Fc, and this is none"
+            return "it is not a pg_dump -Fc archive, which pg_restore needs"
         loads = program in MYSQL_CLIENTS or (call is not None and program == "psql" and _reads_script(call))
         if loads and self.first and b"DROP" not in self.first:
             begins = self.first.decode(errors="replace")
-            return f"it begins with {begins} and drops nothing: only an empty database can take it"
+            return f"it begins with {begins} and drops nothing: only an empty database can load it"
         return ""
 
     @property

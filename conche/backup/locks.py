@@ -154,7 +154,7 @@ def _take(taken: Environments, name: str, lost: dict[str, Unreachable], *, stric
 def _warn(site: Site) -> None:
     if site.target.use != "any" and not site.target.mark.is_remembered():
         places = f"{site.target.folder} and {state_folder()}"
-        site.say(f"warning: {places} cannot both be written, so a target that is not mounted is not noticed")
+        site.say(f"warning: {places} are not both writable, so a target that is not mounted would go unnoticed")
 
 
 def _left(site: Site, lost: dict[str, Unreachable], *, stuck: bool) -> set[str]:

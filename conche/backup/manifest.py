@@ -55,8 +55,8 @@ class Foreign(CheckFailed):
             f"{folder.name} was made by {by}: its {FILE} is {schema[:40]!r}. This is Conche {version()}, which knows"
             f" {SCHEMA}.",
             looked_at=[str(folder / FILE)],
-            next_command="use the version that stands in its MANIFEST.txt under `Made with`\n"
-            "tar xzf ARCHIVE.tar.gz -C FOLDER    # by hand: the files are what they always were",
+            next_command="use the version that its MANIFEST.txt names under `Made with`\n"
+            "tar xzf ARCHIVE.tar.gz -C FOLDER    # by hand: the files are ordinary archives",
         )
         self.by = by
 
@@ -197,7 +197,7 @@ def read(folder: Path) -> Manifest:
         pass
     raise CheckFailed(
         "manifest-damaged",
-        f"The {FILE} of {folder.name} is not what was written.",
+        f"The {FILE} of {folder.name} is damaged.",
         looked_at=[str(folder / FILE)],
         next_command="invoke backup.list    # restore another one",
     )

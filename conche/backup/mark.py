@@ -41,10 +41,10 @@ class Mark:
         if self.is_lost():
             raise Unreachable(
                 "target-not-mounted",
-                f"{self.folder} is not the target that it was: its mark {FILE} is not there. Is the disk mounted?",
-                looked_at=[str(self.folder / FILE), f"{self._state}: there at {self._seen()}"],
+                f"{self.folder} is not the usual target: its mark {FILE} is missing. Is the disk mounted?",
+                looked_at=[str(self.folder / FILE), f"{self._state}: last seen at {self._seen()}"],
                 next_command=f"findmnt --target {self.folder.parent}    # then mount it"
-                "\ninvoke backup.create daily --new-target    # only to begin anew there",
+                "\ninvoke backup.create daily --new-target    # only to start afresh there",
             )
 
     def is_lost(self) -> bool:

@@ -72,11 +72,11 @@ def require_loadable(sources: Sequence[Source]) -> None:
 def _cannot_replace(source: Source, problems: Sequence[str]) -> Refused:
     return Refused(
         "dump-cannot-replace",
-        f"The dump of {source.name} cannot take the place of what is there; nothing was touched.",
+        f"The dump of {source.name} cannot replace the current data; nothing was touched.",
         evidence=problems,
         next_command="correct `dump` and `restore` in stack.yaml, then: invoke backup.create daily\n"
         f"invoke backup.restore {source.folder.name} --component {source.name} --target FOLDER"
-        "    # the dump as a file, to be loaded by hand",
+        "    # the dump as a file, to load by hand",
     )
 
 
@@ -107,8 +107,8 @@ class Given:
     def warnings(self) -> list[str]:
         """Warnings about data that may be missed."""
         return [
-            f"{name}: what was written to it between {since:%H:%M:%S} and {until:%H:%M:%S} UTC is neither in the"
-            " restored data nor in the copy put aside; name what writes to it under its `services` in stack.yaml"
+            f"{name}: data written between {since:%H:%M:%S} and {until:%H:%M:%S} UTC are neither in the"
+            " restored data nor in the copy put aside; list what writes to it under its `services` in stack.yaml"
             for name, (since, until) in self.unkept.items()
         ]
 
@@ -141,7 +141,7 @@ def dump_before(site: Site, sources: Sequence[Source], journal: Journal, *, blin
                 raise _no_way_back(source, error) from error
             shutil.rmtree(folder, ignore_errors=True)
             journal.blind.append(source.name)
-            site.say(f"warning: {source.name} has no way back: {error.message}")
+            site.say(f"warning: the restore of {source.name} cannot be undone: {error.message}")
     return since
 
 
@@ -179,7 +179,7 @@ def take_back(site: Site, journal: Journal) -> None:
     for name in reversed(journal.fed):
         if name in journal.blind:
             continue
-        site.say(f"giving {name} its old data again")
+        site.say(f"restoring the old data of {name}")
         before, component = journal.answers.get(name), _declared(site, name)
         try:
             before_it = {path.name: path for path in (journal.staging(site.own) / name).iterdir()}
@@ -197,8 +197,8 @@ def _declared(site: Site, name: str) -> Component:
     if component is None:
         raise NotFound(
             "no-such-component",
-            f"stack.yaml has no component {name} any more, and says nothing of how it is restored.",
-            next_command="put it back into stack.yaml, then again",
+            f"stack.yaml no longer has the component {name}, so how to restore it is not known.",
+            next_command="put it back into stack.yaml, then try again",
         )
     return component
 
@@ -206,10 +206,10 @@ def _declared(site: Site, name: str) -> Component:
 def _no_way_back(source: Source, error: ConcheError) -> Refused:
     return Refused(
         "no-way-back",
-        f"What {source.name} holds now cannot be dumped, so a restore could not be taken back: {error.message}",
+        f"The current data of {source.name} cannot be dumped, so a restore could not be undone: {error.message}",
         evidence=error.evidence,
         next_command=f"invoke backup.restore {source.folder.name} --component {source.name} --no-way-back"
-        "    # if what is there may be lost",
+        "    # if the current data may be lost",
     )
 
 
@@ -277,8 +277,8 @@ def _give_influx(site: Site, component: Component, dump: Mapping[str, Path], *, 
             _put_configuration(influx, dump)
         if influx.token() != "refused":
             return []
-    said = f"{influx.container.name} has the tokens of the backup now, and refuses the one in {influx.token_file}"
-    valid = f"Whoever goes by that is shut out. The valid one is in {CONFIG}/influx-configs of the container:"
+    said = f"{influx.container.name} now has the tokens of the backup and rejects the one in {influx.token_file}"
+    valid = f"Clients with that token are locked out. The valid one is in {CONFIG}/influx-configs of the container:"
     return [f"{said}.", valid, *influx.way_out(str(component.environment))]
 
 

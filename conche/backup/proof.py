@@ -82,15 +82,15 @@ def ask(site: Site, name: str, component: Component) -> str:
     if not done.ok:
         raise ToolFailed(
             "check-failed",
-            f"The check of {name} failed: {component.check[0]} in the container ended with {done.exit_code}.",
+            f"The check of {name} failed: {component.check[0]} in the container exited with {done.exit_code}.",
             evidence=done.last_lines(8),
         )
     answer = printable(done.stdout.raw).removesuffix("\n")
     if len(answer) > LARGEST:
         raise ToolFailed(
             "check-too-long",
-            f"The check of {name} answers with more than {LARGEST >> 10} KiB.",
-            next_command="let it answer with counts or sums, not with the data themselves",
+            f"The check of {name} prints more than {LARGEST >> 10} KiB.",
+            next_command="let it print counts or sums, not the data themselves",
         )
     return answer
 
@@ -160,18 +160,20 @@ def judged(name: str, record: ComponentRecord, before: str | None, now: str | No
     """
     then = recorded(record)
     if now is None:
-        return Proof(name, proven=False, why="it has no check that answers what is there")
+        return Proof(name, proven=False, why="it has no check to compare the data with")
     if not then:
-        return Proof(name, proven=False, why="the backup was made without its check, and has no answer to compare with")
+        return Proof(
+            name, proven=False, why="the backup was made without its check, so there is nothing to compare with"
+        )
     likeness = compared(then, now)
     if likeness == "same":
         same = ", and did so before the restore" if before == now else ""
-        return Proof(name, proven=True, why=f"its check answers as it did when it was backed up{same}")
+        return Proof(name, proven=True, why=f"its check answers as it did at the time of the backup{same}")
     if likeness == "unclear":
         return Proof(
-            name, proven=False, why="its data changed while they were backed up, and its check answers otherwise now"
+            name, proven=False, why="its data changed during the backup, and its check now answers differently"
         )
-    raise _different(name, f"{name} was restored, and its check answers otherwise than in the backup.", then[0], now)
+    raise _different(name, f"{name} was restored, but its check answers differently than in the backup.", then[0], now)
 
 
 def require_same(name: str, before: str, now: str) -> None:
@@ -181,7 +183,7 @@ def require_same(name: str, before: str, now: str) -> None:
         CheckFailed: the check answers differently.
     """
     if before != now:
-        raise _different(name, f"{name} was given its old data again, and its check answers otherwise.", before, now)
+        raise _different(name, f"{name} has its old data again, but its check answers differently.", before, now)
 
 
 def _different(name: str, message: str, wanted: str, now: str) -> CheckFailed:
@@ -189,7 +191,7 @@ def _different(name: str, message: str, wanted: str, now: str) -> CheckFailed:
         "restore-differs",
         message,
         evidence=[f"wanted: {_short(wanted)}", f"now:    {_short(now)}"],
-        next_command=f"name what writes to it under `services` of {name} in stack.yaml, or mend `restore`",
+        next_command=f"list what writes to it under `services` of {name} in stack.yaml, or correct `restore`",
     )
 
 

@@ -82,14 +82,14 @@ def _decided_one(
             one.name, keep=True, why=f"{one.kind}, made by {one.foreign}, whose manifest cannot be read here"
         )
     if one not in past:
-        return Decision(one.name, keep=True, why=f"{one.kind}, from the future: counts for nothing")
+        return Decision(one.name, keep=True, why=f"{one.kind}, from the future: ignored")
     newer = sum(o.kind == one.kind and o.verified and o.complete and o.created > one.created for o in past)
     age = now - one.created
     said = f"{one.kind}, {_days(age)}"
     if age <= timedelta(days=rule.days):
         return Decision(one.name, keep=True, why=f"{said}: kept for {rule.days} days")
     if newer < rule.least:
-        why = f"{said}: only {newer} newer complete and verified, {rule.least} are wanted"
+        why = f"{said}: only {newer} newer complete and verified, {rule.least} needed"
         return Decision(one.name, keep=True, why=why)
     if pinned:
         return Decision(one.name, keep=True, why=f"{said}: the newest good one of {', '.join(pinned)}")

@@ -17,7 +17,7 @@ def recovery_key(call: Invocation, path: str) -> Outcome:
     """Write a new age identity to a file (0600), and say what to put into stack.yaml."""
     target = Path(path).expanduser()
     if target.exists():
-        raise Refused("file-exists", f"{target} is there already; nothing was written.")
+        raise Refused("file-exists", f"{target} already exists; nothing was written.")
     if not target.parent.is_dir():
         raise Refused(
             "folder-missing", f"There is no folder {target.parent}.", next_command=f"mkdir -p {target.parent}"
@@ -33,6 +33,6 @@ def recovery_key(call: Invocation, path: str) -> Outcome:
         lines=[
             "Put its recipient into stack.yaml:",
             f"  backup: {{recipients: [{recipient}]}}",
-            f"Then move {target} off this machine: with it and a backup everything can be had back.",
+            f"Then move {target} off this machine: with it and a backup, everything can be restored.",
         ],
     )

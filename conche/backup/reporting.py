@@ -57,7 +57,7 @@ def _values(call: Invocation, site: Site) -> Mapping[str, Secret]:
     try:
         return secrets_of(call, site, names)
     except ConcheError as error:
-        site.say(f"warning: nobody will be told: {error.message}")
+        site.say(f"warning: nobody will be notified: {error.message}")
         return {}
 
 

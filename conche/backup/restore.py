@@ -62,7 +62,7 @@ def restore(call: Invocation, name: str | None, wishes: Wishes) -> Outcome:
     site = open_site(call, "any" if wishes.source else "known")
     if wishes.source and call.dry_run:
         return Outcome(
-            plan=Plan((Step(Action.FETCH, Kind.BACKUP, name, "from the repository, then as without --from"),))
+            plan=Plan((Step(Action.FETCH, Kind.BACKUP, name, "from the repository, then restored as without --from"),))
         )
     found = sync.fetch(call, site, name) if wishes.source else site.target.find(name)
     recovery = _recovery(wishes.recovery_key)
@@ -160,7 +160,7 @@ def _require_space(folder: Path, sources: Sequence[Source]) -> None:
     if free < wanted:
         raise Refused(
             "disk-too-full-to-restore",
-            f"The restore needs {human_size(wanted)} beside what is there; {human_size(free)} are free.",
+            f"The restore needs {human_size(wanted)} beside the current data; {human_size(free)} are free.",
             looked_at=[str(folder)],
             next_command=f"df -h '{folder}'",
         )
@@ -170,7 +170,7 @@ def _into_folder(call: Invocation, site: Site, found: Found, sources: Sequence[S
     """Unpack into a folder that does not exist yet, or is empty; it appears once it is complete."""
     target = target.resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise Refused("target-not-empty", f"{target} is there already; nothing was written.")
+        raise Refused("target-not-empty", f"{target} already exists; nothing was written.")
     plan = Plan(tuple(Step(Action.UNPACK, Kind.COMPONENT, one.name, f"into {target}") for one in sources))
     if call.dry_run:
         return Outcome(plan=plan)
@@ -200,11 +200,11 @@ def _plan(found: Found, sources: Sequence[Source], seen: Users) -> Plan:
         (
             *(Step(Action.VERIFY, Kind.COMPONENT, one.name, f"of {found.name}") for one in sources),
             *(
-                Step(Action.UNPACK, Kind.COMPONENT, one.name, "beside what is there", undo="remove it")
+                Step(Action.UNPACK, Kind.COMPONENT, one.name, "beside the current data", undo="remove it")
                 for one in sources
             ),
             *(
-                Step(Action.STOP, Kind.CONTAINER, name, "it uses what is exchanged", undo="start it")
+                Step(Action.STOP, Kind.CONTAINER, name, "it uses the data to exchange", undo="start it")
                 for name in stopped
             ),
             *(
@@ -247,9 +247,13 @@ def _in_place(site: Site, found: Found, sources: Sequence[Source], *, blind: boo
             journal.write(site.own)
             journal.close(site.own)
     except OSError as error:
-        warnings.append(f"the old data could not be put aside yet ({error.strerror}): the next backup command does it")
+        warnings.append(
+            f"the old data could not be put aside yet ({error.strerror}): the next backup command will do it"
+        )
     ran = {**stopped, **writing}.values()
-    warnings += [f"{one.container.name} was paused; it runs now" for one in ran if one.container.state == "paused"]
+    warnings += [
+        f"{one.container.name} was paused; it is running now" for one in ran if one.container.state == "paused"
+    ]
     kept = site.own / f"pre-restore-{journal.number}"
     return _outcome(found, journal, _plan(found, sources, seen), [*warnings, *given.warnings], given, kept)
 
@@ -269,7 +273,7 @@ def _staged(site: Site, held: Sequence[Source], journal: Journal) -> list[str]:
 def _exchange(site: Site, journal: Journal) -> None:
     journal.begun = True
     journal.write(site.own)
-    site.say("exchanging old and new")
+    site.say("exchanging the old and new data")
     journal.forward()
 
 
@@ -280,7 +284,7 @@ def _take_back(site: Site, journal: Journal, error: BaseException) -> None:
         Restored: what was there before is there again; carries the first error's message.
         NotRestored: it could not be brought back.
     """
-    site.say("taking the restore back")
+    site.say("undoing the restore")
     words = error.message if isinstance(error, Told) else str(error)
     evidence = list(error.evidence) if isinstance(error, Told) else []
     try:
@@ -288,7 +292,7 @@ def _take_back(site: Site, journal: Journal, error: BaseException) -> None:
     except (ConcheError, OSError) as second:
         raise NotRestored(
             "restore-not-taken-back",
-            f"{words} What was there before could not be brought back: {second}",
+            f"{words} The old data could not be restored: {second}",
             looked_at=[str(site.own), *(f"{swap.volume}: .pre-restore-{journal.number}" for swap in journal.swaps)],
             evidence=evidence,
             next_command=settling.SETTLE,
@@ -296,16 +300,16 @@ def _take_back(site: Site, journal: Journal, error: BaseException) -> None:
     if lost := [name for name in journal.fed if name in journal.blind]:
         raise NotRestored(
             "restore-not-taken-back",
-            f"{words} {', '.join(lost)} had no way back, as asked, and is as the failed restore has left it.",
+            f"{words} {', '.join(lost)} could not be undone, as accepted, and is as the failed restore left it.",
             evidence=evidence,
             next_command="invoke backup.list    # restore another one",
         ) from error
     if isinstance(error, (ConcheError, OSError)):
         unproven = [name for name in journal.fed if name not in journal.answers]
-        doubt = f" Of {', '.join(unproven)} that is not proven, without a `check`." if unproven else ""
+        doubt = f" Without a `check`, that is not proven of {', '.join(unproven)}." if unproven else ""
         raise Restored(
             "restore-taken-back",
-            f"{words} What was there before is there again.{doubt}",
+            f"{words} The old data are back in place.{doubt}",
             evidence=evidence,
             next_command=error.next_command if isinstance(error, Told) else "",
         ) from error
@@ -356,7 +360,7 @@ def _outcome(found: Found, journal: Journal, plan: Plan, warnings: list[str], gi
             f"{', '.join(journal.components)}: restored from {found.name}",
             *map(str, given.proofs),
             *given.shut_out,
-            *(["Look at it by hand, and give it a `check` for the next time: docs/how-to/backup.md"] * bool(unproven)),
+            *(["Check it by hand, and give it a `check` for next time: docs/how-to/backup.md"] * bool(unproven)),
             *([f"The old data are kept until the next complete backup: {' and, '.join(aside)}"] if aside else []),
         ],
         exit_code=3 if unproven or given.shut_out else 0,

@@ -137,11 +137,11 @@ def _end(site: Site, program: Program) -> Container | None:
     if seen is not None and seen.state == "paused":
         raise Unreachable(
             "program-not-ended",
-            f"What an earlier command has started in {program.name} cannot be ended while that is paused.",
-            next_command=f"docker unpause {program.name}    # then again",
+            f"What an earlier command started in {program.name} cannot be stopped while that is paused.",
+            next_command=f"docker unpause {program.name}    # then try again",
         )
     if seen is not None and programs.end(program.engine, program.container, program.number):
-        site.say(f"what an earlier command had started in {program.name} ran still: it is ended")
+        site.say(f"what an earlier command had started in {program.name} was still running: it was stopped")
     return seen
 
 
@@ -157,7 +157,7 @@ def _clear(program: Program, container: Container) -> None:
         except Unreachable as error:
             raise Unreachable(
                 "influx-hangs",
-                f"{program.name} does not delete the bucket {program.bucket}, which a drill has made.",
+                f"{program.name} does not delete the bucket {program.bucket}, which a drill made.",
                 evidence=error.evidence,
                 next_command=f"docker restart {program.name}    # the next backup command deletes it then",
             ) from error

@@ -41,15 +41,15 @@ def check_recipients(site: Site, key: Key | None, *, plain_key: bool) -> None:
     if own:
         raise Refused(
             "recovery-is-own-key",
-            f"backup.recipients has {own[0]}, the key that the backup itself holds: only it could open the backup.",
-            next_command="invoke backup.recovery-key PATH    # a key of its own, kept apart",
+            f"backup.recipients has {own[0]}, whose key is itself in the backup, so it could not open it.",
+            next_command="invoke backup.recovery-key PATH    # a separate key, kept apart",
         )
     passphrase = os.environ.get(PASSPHRASE, "")
     if not recipients and len(passphrase) < SHORTEST:
         short = f"{PASSPHRASE} has less than {SHORTEST} characters" if passphrase else "there is no passphrase either"
         raise Refused(
             "no-recovery-recipient",
-            f"backup.recipients in stack.yaml is empty, so the age key in the backup could not be encrypted; {short}.",
+            f"backup.recipients in stack.yaml is empty, so the age key in the backup cannot be encrypted; {short}.",
             next_command="invoke backup.recovery-key PATH    # then put its recipient under backup.recipients",
         )
 
@@ -65,7 +65,7 @@ def seal(identities: Secret, recipients: Sequence[str]) -> bytes:
     passphrase = os.environ[PASSPHRASE]
     sealed = pyrage.passphrase.encrypt(content, passphrase, armored=True)
     if _by_passphrase(sealed, passphrase) != content:
-        raise KeyUnusable("seal-unproven", "The encrypted age key does not open again.")
+        raise KeyUnusable("seal-unproven", "The encrypted age key cannot be decrypted again.")
     return sealed
 
 
@@ -93,11 +93,11 @@ def open_sealed(sealed: bytes, recovery: bytes | None) -> bytes:
         raise KeyUnusable(
             "recovery-key-wrong",
             "The recovery key or passphrase does not open the age key of this backup.",
-            next_command="use the one whose recipient stood under backup.recipients when the backup was made",
+            next_command="use the one whose recipient was in backup.recipients when the backup was made",
         ) from None
     raise KeyUnusable(
         "recovery-key-needed",
-        "The age key in this backup is encrypted; nothing to open it with was given.",
+        "The age key in this backup is encrypted; give a recovery key to open it.",
         looked_at=["--recovery-key", PASSPHRASE],
         next_command="invoke backup.restore NAME --recovery-key FILE\n"
         "age --decrypt -i FILE secrets/age-key.txt    # by hand",
@@ -137,7 +137,7 @@ def _recipient(text: str) -> Any:
     except Exception:  # noqa: BLE001 - pyrage raises errors without a common class
         raise Refused(
             "not-a-recipient-line",
-            f"backup.recipients has {text!r}, which is neither an age recipient nor an ssh public key.",
+            f"backup.recipients has {text!r}, which is neither an age recipient nor an SSH public key.",
             next_command="invoke backup.recovery-key PATH",
         ) from None
 

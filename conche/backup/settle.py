@@ -43,7 +43,7 @@ def settle(call: Invocation, *, as_it_is: bool) -> Outcome:
         plan=plan,
         lines=[
             "Everything is left as it is." if plan else "There is nothing to settle.",
-            *(["What was there before the restore is kept; nothing here deletes it:"] if kept else []),
+            *(["The data from before the restore are kept; nothing here deletes them:"] if kept else []),
             *(f"  {place}" for place in kept),
             *lines,
         ],
@@ -52,17 +52,17 @@ def settle(call: Invocation, *, as_it_is: bool) -> Outcome:
 
 def _steps(site: Site, *, as_it_is: bool) -> Iterator[Step]:
     if Journal.is_damaged(site.own):
-        yield Step(Action.SETTLE, Kind.JOURNAL, JOURNAL, "it is damaged: what the restore was about is not known")
+        yield Step(Action.SETTLE, Kind.JOURNAL, JOURNAL, "it is damaged: what was being restored is not known")
     elif (journal := Journal.read(site.own)) is not None:
-        cause = journal.stuck or ("it was ended before its end" if journal.done else "it is not taken back")
+        cause = journal.stuck or ("it was interrupted" if journal.done else "it was not undone")
         undo = "" if as_it_is else "run it again"
         for name in journal.components:
             yield Step(Action.SETTLE, Kind.COMPONENT, name, cause, undo=undo)
     for note in sorted(site.target.store.glob(f"*{holding.NOTE}")):
-        yield Step(Action.SETTLE, Kind.NOTE, note.name, "containers wait, or helpers were left")
+        yield Step(Action.SETTLE, Kind.NOTE, note.name, "containers are paused or stopped, or helpers were left")
     for program in running.left(site.target.store):
         yield Step(
-            Action.SETTLE, Kind.CONTAINER, program.name, "what an earlier command has started in it may run still"
+            Action.SETTLE, Kind.CONTAINER, program.name, "what an earlier command started in it may still be running"
         )
 
 
@@ -86,9 +86,9 @@ def _taken_back(site: Site, journal: Journal, wait: float) -> None:
     except (ConcheError, OSError) as error:
         raise NotRestored(
             "restore-not-taken-back",
-            f"What was there before the restore could not be brought back: {error}",
+            f"The data from before the restore could not be restored: {error}",
             looked_at=[str(journal.staging(site.own))],
             evidence=error.evidence if isinstance(error, ConcheError) else (),
-            next_command="invoke backup.settle    # again, when that is mended\n"
-            "invoke backup.settle --as-it-is    # leave it; what was there before is kept",
+            next_command="invoke backup.settle    # once that is fixed\n"
+            "invoke backup.settle --as-it-is    # leave it; the old data are kept",
         ) from error

@@ -38,7 +38,7 @@ __all__ = [
     "unsettled",
 ]
 
-SETTLE = "invoke backup.settle    # it tries again to take the restore back"
+SETTLE = "invoke backup.settle    # tries again to undo the restore"
 
 
 def recover(site: Site) -> None:
@@ -59,7 +59,7 @@ def recover(site: Site) -> None:
     if journal is not None and not journal.stuck:
         journal = _tried(site, journal)
     if journal is not None:
-        said = f"a restore of {', '.join(journal.components)} is not taken back: {journal.stuck}"
+        said = f"a restore of {', '.join(journal.components)} was not undone: {journal.stuck}"
         site.say(f"warning: {said}; run: invoke backup.settle")
     staging = {journal.staging(site.own)} if journal else set()
     for left in {*site.own.glob("restore-*")} - staging:
@@ -70,7 +70,7 @@ def recover(site: Site) -> None:
 
 def _tried(site: Site, journal: Journal) -> Journal | None:
     """Try to settle a journal; return None if that worked, else the journal with the reason."""
-    site.say("a killed restore is " + ("finished" if journal.done else "taken back"))
+    site.say("a killed restore is " + ("finished" if journal.done else "undone"))
     try:
         with excluded(site, journal):
             undo(site, journal, wait=False)
@@ -87,7 +87,7 @@ def _tried(site: Site, journal: Journal) -> Journal | None:
 def excluded(site: Site, journal: Journal, wait: float | None = None) -> AbstractContextManager[None]:
     """Exclude changes of the encrypted files that a restore has exchanged, while it is taken back."""
     places = [Path(one.live) for one in journal.pairs]
-    return files_locked(site.stack, site.root, places, "taking back a restore", wait)
+    return files_locked(site.stack, site.root, places, "undoing a restore", wait)
 
 
 def undo(site: Site, journal: Journal, *, wait: bool) -> None:
@@ -131,7 +131,7 @@ def unsettled(site: Site) -> dict[str, str]:
     journal = Journal.read(site.own)
     if journal is None:
         return {}
-    why = f"an earlier restore is not taken back{': ' * bool(journal.stuck)}{journal.stuck}"
+    why = f"an earlier restore was not undone{': ' * bool(journal.stuck)}{journal.stuck}"
     return dict.fromkeys(journal.components, why)
 
 
@@ -148,7 +148,7 @@ def require_settled(site: Site) -> None:
     if journal is not None:
         raise Refused(
             "restore-unsettled",
-            f"A restore of {', '.join(journal.components)} is neither finished nor taken back.",
+            f"A restore of {', '.join(journal.components)} is neither finished nor undone.",
             looked_at=[str(site.own / JOURNAL)],
             evidence=[journal.stuck] if journal.stuck else [],
             next_command=SETTLE,
@@ -201,7 +201,7 @@ def forget(site: Site) -> None:
         number = old.name.removeprefix("pre-restore-")
         live = [Path(one.live) for one in every if one.number == number and one.live]
         if not _is_written(site, str(old), number, users.of_places(site, live or _places(site, old), [])):
-            site.say(f"removing what a restore had put aside: {old}")
+            site.say(f"removing old data that a restore had put aside: {old}")
             shutil.rmtree(old, ignore_errors=True)
     left = [one for one in every if _stays(site, one)]
     if left != every:
@@ -232,5 +232,5 @@ def _is_written(site: Site, what: str, number: str, found: users.Users) -> bool:
     names = users.since(found, number)
     if names:
         restarts = " ".join(names)
-        site.say(f"warning: {what} stays: {', '.join(names)} may write there still; run: docker restart {restarts}")
+        site.say(f"warning: {what} stays: {', '.join(names)} may still write there; run: docker restart {restarts}")
     return bool(names)

@@ -73,7 +73,7 @@ def open_site(call: Invocation, use: Literal["known", "anew", "any"] = "known") 
         raise Refused(
             "no-backup-declared",
             "stack.yaml has no section `backup`.",
-            next_command="declare it as docs/reference/stack.md shows",
+            next_command="add it as in docs/reference/stack.md",
         )
     folder = section.target or Path(f"../{call.stack.name}-backups")
     target = Target((call.root / folder.expanduser()).resolve(), call.stack.name, use)

@@ -44,9 +44,7 @@ def _add_read(name: str, read: Callable[[], tuple[TarInfo, Iterator[bytes]]], wr
         except Changed:
             continue
         except FileExistsError:
-            reading.leave_out(
-                name, "has another's name on the target, which knows no upper and lower case", harmful=True
-            )
+            reading.leave_out(name, "clashes with another name on the target, which ignores case", harmful=True)
         except HoldsKey:
             reading.leave_out(name, "holds a private age key")
         except Unreadable as error:
@@ -62,7 +60,7 @@ def _add_unread(info: TarInfo, writer: Writer, reading: Reading) -> None:
     except OSError as error:
         if not info.issym() or error.errno not in NO_LINKS:
             raise
-        reading.leave_out(info.name, "is a link, and the target's file system has none", harmful=True)
+        reading.leave_out(info.name, "is a link, and the target's file system does not support links", harmful=True)
 
 
 def _add(writer: Writer, info: TarInfo, blocks: Iterator[bytes]) -> None:

@@ -32,7 +32,7 @@ def manifest_of(one: Found) -> Manifest:
         read(one.folder)
     raise Refused(
         "no-manifest",
-        f"{one.name} has no manifest that can be read: it is damaged, or the old script made it.",
+        f"{one.name} has no readable manifest: it is damaged, or the old script made it.",
         looked_at=[str(one.folder)],
         next_command=f"invoke backup.verify {one.name}",
     )

@@ -119,7 +119,7 @@ def opened(call: Invocation, site: Site) -> tuple[Repository, Offsite]:
         raise Refused(
             "no-offsite-declared",
             "stack.yaml has no section `backup.offsite`.",
-            next_command="declare it as docs/reference/stack.md shows",
+            next_command="add it as in docs/reference/stack.md",
         )
     names = {"RESTIC_PASSWORD": offsite.password, **offsite.variables}
     values = reporting.secrets_of(call, site, tuple(names.values()))
@@ -296,7 +296,7 @@ def fetch(call: Invocation, site: Site, name: str) -> Found:
             if damage := check(built, known):
                 raise CheckFailed(
                     "offsite-damaged",
-                    f"What the repository has of {name} is not what was sent.",
+                    f"The repository's copy of {name} differs from what was sent.",
                     evidence=[str(each) for each in damage],
                     next_command=f"restic --repo {repository.address} check --read-data",
                 )
@@ -318,9 +318,9 @@ def _kind_of(known: Manifest, name: str, address: str) -> BackupKind:
     if kind is None or known.name != name:
         raise CheckFailed(
             "offsite-damaged",
-            f"What the repository has under the name {name} says that it is {known.name!r}, {known.kind!r}.",
+            f"The backup called {name} in the repository says it is {known.name!r}, {known.kind!r}.",
             looked_at=[address],
-            next_command="invoke backup.restore --from offsite    # lists what there is",
+            next_command="invoke backup.restore --from offsite    # lists the backups",
         )
     return kind
 

@@ -280,7 +280,7 @@ def is_future(created: datetime, now: datetime) -> bool:
 def future_said(backups: Iterable[Found], now: datetime) -> list[str]:
     """Return warnings about backups from the future."""
     return [
-        f"{one.name} is from the future and counts for nothing; run: invoke backup.prune --future"
+        f"{one.name} is from the future and is ignored; run: invoke backup.prune --future"
         for one in backups
         if is_future(one.created, now)
     ]
@@ -296,9 +296,9 @@ def unwritable(folder: Path, error: OSError) -> Refused:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Refused(
             "target-full",
-            f"The disk is full: {error.strerror}. What was begun has been removed.",
+            f"The disk is full: {error.strerror}. The unfinished files were removed.",
             looked_at=[str(folder)],
-            next_command="invoke backup.prune --dry-run    # what could go\ndf -h " + str(folder),
+            next_command="invoke backup.prune --dry-run    # what could be deleted\ndf -h " + str(folder),
         )
     return Refused(
         "target-unwritable",

@@ -6,7 +6,7 @@ from conche.command import Invocation, command
 from conche.outcome import Outcome
 
 Name = Annotated[str, "the backup, or latest"]
-Log = Annotated[str | None, "write what is said to the end of this file; it is rotated"]
+Log = Annotated[str | None, "append the output to this file, which is rotated"]
 Kind = Annotated[str, "daily, weekly or monthly"]
 
 
@@ -16,13 +16,13 @@ def create(
     kind: Kind = "daily",
     plain_key: Annotated[bool, "store the age key unencrypted"] = False,
     wait: Annotated[float, "seconds to wait for another backup command to end"] = 0.0,
-    new_target: Annotated[bool, "begin anew in a folder that lacks the mark which the target had"] = False,
-    accept_smaller: Annotated[list[str], "a component that may have lost most of its data; may be given again"] = (),  # type: ignore[assignment]
+    new_target: Annotated[bool, "start afresh in a folder without the target's mark"] = False,
+    accept_smaller: Annotated[list[str], "a component that may have lost most of its data; may be repeated"] = (),  # type: ignore[assignment]
     log: Log = None,
 ) -> Outcome:
     """Make a backup, verify it, prune.
 
-    It is built aside and appears when it is whole. Exit code 3: it is kept, but something is missing from it.
+    It appears only when it is whole. Exit code 3: it is kept, but something is missing from it.
     """
     from conche.backup.create import Wishes, create
     from conche.backup.logfile import logged
@@ -32,7 +32,7 @@ def create(
 
 @command(name="list")
 def list_(invocation: Invocation) -> Outcome:
-    """The backups: age, size, verified when."""
+    """List the backups: age, size, last verified."""
     from conche.backup.list import list_
 
     return list_(invocation)
@@ -40,7 +40,7 @@ def list_(invocation: Invocation) -> Outcome:
 
 @command()
 def show(invocation: Invocation, name: Name) -> Outcome:
-    """One backup: components and files."""
+    """Show the components and files of a backup."""
     from conche.backup.show import show
 
     return show(invocation, name)
@@ -52,7 +52,7 @@ def diff(
     first: Annotated[str, "the older backup"],
     second: Annotated[str, "the newer one, or latest"],
 ) -> Outcome:
-    """What differs between two backups."""
+    """Show what differs between two backups."""
     from conche.backup.diff import diff
 
     return diff(invocation, first, second)
@@ -60,7 +60,7 @@ def diff(
 
 @command()
 def status(invocation: Invocation) -> Outcome:
-    """Whether the newest good backups are young enough; exit code 1 if not."""
+    """Check that the newest good backups are recent enough; exit code 1 if not."""
     from conche.backup.status import status
 
     return status(invocation)
@@ -71,7 +71,7 @@ def verify(
     invocation: Invocation,
     name: Annotated[str | None, "one backup, or latest; default: all"] = None,
     all: Annotated[bool, "every backup"] = False,
-    deep: Annotated[bool, "also unpack every archive, to nowhere"] = False,
+    deep: Annotated[bool, "also unpack every archive, without writing it"] = False,
     log: Log = None,
 ) -> Outcome:
     """Compare every file with the manifest."""
@@ -85,17 +85,17 @@ def verify(
 def restore(
     invocation: Invocation,
     name: Annotated[str | None, "the backup, or latest; default: only list them"] = None,
-    component: Annotated[list[str], "only this component; may be given again"] = (),  # type: ignore[assignment]
-    target: Annotated[str | None, "unpack into this new folder, and touch nothing else"] = None,
+    component: Annotated[list[str], "only this component; may be repeated"] = (),  # type: ignore[assignment]
+    target: Annotated[str | None, "only unpack into this new folder"] = None,
     force: Annotated[bool, "do not ask"] = False,
-    from_: Annotated[str | None, "offsite: fetch it from the repository of backup.sync first"] = None,
+    from_: Annotated[str | None, "offsite: first fetch it from the repository of backup.sync"] = None,
     recovery_key: Annotated[str | None, "file with the key that opens the age key of the backup"] = None,
-    no_way_back: Annotated[bool, "also where what is there now cannot be dumped"] = False,
+    no_way_back: Annotated[bool, "even if the current data cannot be dumped"] = False,
 ) -> Outcome:
-    """Bring a backup back.
+    """Restore a backup.
 
-    It is verified and unpacked beside first. Then what uses the data stops, old and new are exchanged, and it starts
-    again; where it does not become healthy, the exchange is taken back. The old data are kept until the next backup.
+    It is first verified and unpacked beside the current data. Then what uses the data stops, old and new are exchanged,
+    and it starts again; if it does not become healthy, all is undone. The old data are kept until the next backup.
     """
     from conche.backup.restore import Wishes, restore
 
@@ -105,11 +105,11 @@ def restore(
 @command(changes=True, waits=True)
 def settle(
     invocation: Invocation,
-    as_it_is: Annotated[bool, "leave everything as it is now; what was there before is kept"] = False,
+    as_it_is: Annotated[bool, "leave everything as it is; the old data are kept"] = False,
 ) -> Outcome:
-    """Take back a restore that was left half done, and let containers go on that wait.
+    """Undo an unfinished restore, and resume containers that were paused or stopped.
 
-    Every other command tries that once. Afterwards only this one does, since what has been written meanwhile is lost.
+    Other commands try that once. After that only this one does, since what was written meanwhile is lost.
     """
     from conche.backup.settle import settle
 
@@ -119,7 +119,7 @@ def settle(
 @command(changes=True, waits=True)
 def prune(
     invocation: Invocation,
-    future: Annotated[bool, "instead delete what was made while the clock was ahead"] = False,
+    future: Annotated[bool, "instead delete backups dated in the future"] = False,
 ) -> Outcome:
     """Delete what retention does not keep."""
     from conche.backup.prune import prune
@@ -133,9 +133,9 @@ def drill(
     name: Annotated[str | None, "the backup; default: the newest"] = None,
     log: Log = None,
 ) -> Outcome:
-    """Restore on trial, into scratch places.
+    """Test a restore in scratch places.
 
-    Archives are unpacked, buckets restored under other names, copies of services started; all of it is removed again.
+    Unpacks archives, restores buckets under other names and starts copies of services; all of it is removed again.
     """
     from conche.backup.drill import drill
     from conche.backup.logfile import logged
@@ -145,7 +145,7 @@ def drill(
 
 @command(changes=True, waits=True)
 def sync(invocation: Invocation, log: Log = None) -> Outcome:
-    """Send backups to the restic repository elsewhere."""
+    """Send backups to the off-site restic repository."""
     from conche.backup.logfile import logged
     from conche.backup.sync import sync
 
@@ -157,7 +157,7 @@ def report(
     invocation: Invocation,
     output: Annotated[str | None, "the file; default: report.html beside the backups"] = None,
 ) -> Outcome:
-    """One HTML page: sizes, verify and drill results, next runs."""
+    """Write an HTML page: sizes, verify and drill results, next runs."""
     from conche.backup.report import report
 
     return report(invocation, output)
@@ -168,7 +168,7 @@ def cron(
     invocation: Invocation,
     action: Annotated[str, "install, status or uninstall"],
 ) -> Outcome:
-    """The schedule: install, status, uninstall."""
+    """Install, show or uninstall the schedule."""
     from conche.backup.cron import cron
 
     return cron(invocation, action)
@@ -177,7 +177,7 @@ def cron(
 @command(name="recovery-key", changes=True)
 def recovery_key(
     invocation: Invocation,
-    path: Annotated[str, "the new file, better on another disk"],
+    path: Annotated[str, "the new file, preferably on another disk"],
 ) -> Outcome:
     """Make a key that opens the age keys inside backups."""
     from conche.backup.recovery_key import recovery_key

@@ -103,7 +103,7 @@ def manage(call: Invocation, site: Site, action: str) -> Outcome:
     if not _answers():
         raise Unreachable(
             "no-user-systemd",
-            "There is no cron, and systemd runs nothing for this user. Nothing was written.",
+            "There is no cron, and no systemd for this user. Nothing was written.",
             looked_at=["systemctl --user show-environment"],
             next_command="sudo apt-get install cron\ninvoke backup.cron install",
         )
@@ -121,7 +121,7 @@ def _status(wanted: dict[str, str]) -> Outcome:
     enabled = [name for name in _timers(wanted) if _link(name).is_symlink() and name in current]
     rows = tuple((name, "installed" if name in enabled else "missing") for name in _timers(wanted))
     well = len(current) == len(wanted) and len(enabled) == len(rows)
-    warnings = [] if _answers() else ["systemd runs nothing for this user: nothing will happen"]
+    warnings = [] if _answers() else ["there is no systemd for this user: nothing will run"]
     return Outcome(
         value={"state": "installed" if well else "not installed", "daemon": not warnings},
         tables=[Table(("timer", "state"), rows)],
@@ -136,7 +136,7 @@ def _uninstall(call: Invocation, site: Site) -> Outcome:
     if call.dry_run or not len(plan):
         return Outcome(plan=plan, lines=[] if len(plan) else ["Nothing to do."])
     remove(site)
-    return Outcome(value={"installed": False}, changed=True, plan=plan, lines=["The timers are gone."])
+    return Outcome(value={"installed": False}, changed=True, plan=plan, lines=["The timers were removed."])
 
 
 def removal(site: Site) -> Plan:
@@ -187,7 +187,7 @@ def _check_path(root: Path) -> None:
     except UnicodeEncodeError:
         raise Refused(
             "path-not-schedulable",
-            f"The checkout's path {os.fsencode(root)!r} is no UTF-8, which systemd's units have to be.",
+            f"The checkout's path {os.fsencode(root)!r} is not UTF-8, which systemd units must be.",
             next_command="move the checkout, or: sudo apt-get install cron",
         ) from None
 

@@ -69,7 +69,7 @@ def of_places(site: Site, paths: Iterable[Path], swaps: Iterable[Swap]) -> dict[
         try:
             found |= _running(address, texts)
         except Unreachable as error:
-            site.say(f"warning: whether containers use what is restored is not known: {error.message}")
+            site.say(f"warning: could not check whether containers use what is restored: {error.message}")
     return found
 
 
@@ -102,16 +102,16 @@ def require_stoppable(users: Users) -> None:
         if task := one.labels.get(SERVICE):
             raise Refused(
                 "restore-under-swarm",
-                f"{one.name} uses what would be exchanged, and the swarm would start another in its place.",
+                f"{one.name} uses the data to exchange, and the swarm would replace it.",
                 looked_at=[f"service {task} on {user.engine.address}"],
-                next_command=f"docker service scale {task}=0    # and back, after the restore",
+                next_command=f"docker service scale {task}=0    # and scale it back after the restore",
             )
         if one.goes_when_stopped:
             raise Refused(
                 "restore-would-remove",
-                f"{one.name} uses what would be exchanged, and was started with --rm: stopped, it is gone.",
+                f"{one.name} uses the data to exchange, and was started with --rm: stopping it would remove it.",
                 looked_at=[f"container {one.id[:12]} on {user.engine.address}"],
-                next_command=f"docker stop {one.name}    # if it may go; then again",
+                next_command=f"docker stop {one.name}    # if it may be removed; then try again",
             )
 
 
@@ -138,8 +138,8 @@ def stop(site: Site, journal: Journal, look: Callable[[], Users]) -> dict[str, U
             containers.stop(user.engine, user.container)
     raise Refused(
         "restore-users-return",
-        f"{', '.join(one.container.name for one in seen.values())}: started again as often as it is stopped.",
-        next_command="stop whatever starts it, then again",
+        f"{', '.join(one.container.name for one in seen.values())}: something starts it again each time it is stopped.",
+        next_command="stop whatever starts it, then try again",
     )
 
 

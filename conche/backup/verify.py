@@ -80,7 +80,7 @@ def _artifact(folder: Path, artifact: Artifact, inodes: Inodes) -> Damage | None
                 inodes[key] = hashlib.file_digest(stream, "sha256").hexdigest()
             except OSError as error:
                 return Damage(artifact.path, f"cannot be read: {error.strerror}")
-    return None if inodes[key] == artifact.sha256 else Damage(artifact.path, "is not what was written")
+    return None if inodes[key] == artifact.sha256 else Damage(artifact.path, "differs from what was written")
 
 
 def _links(folder: Path, known: Manifest, only: str) -> list[Damage]:
@@ -92,7 +92,7 @@ def _links(folder: Path, known: Manifest, only: str) -> list[Damage]:
             except OSError:
                 target = ""
             if target != link.target:
-                damage.append(Damage(link.path, f"is not the link to {link.target} that was written"))
+                damage.append(Damage(link.path, f"is no longer the link to {link.target}"))
     return damage
 
 
@@ -170,8 +170,10 @@ def _why_unread(one: Found) -> str:
     try:
         manifest.read(one.folder)
     except CheckFailed as error:
-        return "is not what was written" if error.code == "manifest-damaged" else f"cannot be read: {error.message}"
-    return "could not be read a moment ago"
+        return (
+            "differs from what was written" if error.code == "manifest-damaged" else f"cannot be read: {error.message}"
+        )
+    return "could not be read just now"
 
 
 def _unhashed(one: Found) -> Iterable[Damage]:

@@ -35,7 +35,7 @@ def test_a_copy_of_the_service_is_healthy_on_the_restored_data(small: SmallStack
 
     assert made.returncode == 0, made.stderr
     assert found["kept, served by a copy"][0], found
-    assert found["kept, served by a copy"][1].startswith("web is healthy on it after")
+    assert found["kept, served by a copy"][1].startswith("web was healthy on it after")
     assert [(c.id, c.started_at) for c in small.containers(engine)] == before
     assert [v["Name"] for v in engine.client.api.volumes()["Volumes"] if small.name in v["Name"]] == [
         f"{small.name}-kept"

@@ -124,7 +124,7 @@ def test_a_kill_while_paused_is_healed_by_the_next_command(running: SmallStack, 
     healed = running.invoke("backup.verify")
 
     assert paused == ["paused"]
-    assert "left containers waiting" in healed.stderr
+    assert "left containers paused or stopped" in healed.stderr
     assert [c.state for c in running.containers(engine)] == ["running"]
     assert engine.client.api.containers(all=True, filters={"label": f"io.conche.helper-of={running.name}-kept"}) == []
 
@@ -151,7 +151,7 @@ def test_a_kill_while_a_program_reads_its_dump_is_taken_back_by_the_next_command
     healed = running.invoke("backup.verify")
 
     assert half == "first\n"
-    assert "giving journal its old data again" in healed.stderr
+    assert "restoring the old data of journal" in healed.stderr
     assert healed.returncode == 0, healed.stderr
     assert inside(running, "cat /kept/journal") == "second\n"
     assert running.invoke("backup.restore", folder.name, "--component", "journal", "--force").returncode == 0
@@ -180,7 +180,7 @@ def test_a_stopped_container_is_left_stopped(running: SmallStack, engine: Engine
     document = json.loads(done.stdout)["value"]
     record = json.loads((Path(document["folder"]) / "manifest.json").read_text())["components"]["kept"]
     assert done.returncode == 3
-    reason = "web does not run in dev, so it cannot be dumped or restored. Next: invoke env.up --env dev"
+    reason = "web is not running in dev, so it cannot be dumped or restored. Next: invoke env.up --env dev"
     assert document["missing"] == [f"journal: journal failed: {reason}"]
     assert record["consistency"] == "at rest: no container that uses it ran"
     assert [c.state for c in running.containers(engine)] == ["exited"]
@@ -204,7 +204,7 @@ def test_a_volume_that_is_gone_degrades(small: SmallStack) -> None:
 
     assert done.returncode == 4
     assert "backup-empty" in done.stderr
-    assert "is no volume of the engine" in done.stderr
+    assert "is not a volume of the engine" in done.stderr
 
 
 def test_an_engine_that_does_not_answer_is_said(small: SmallStack) -> None:

@@ -195,7 +195,7 @@ def test_what_a_backup_holds_comes_back_as_it_was(place: Path) -> None:
     assert (into / "sparse").read_bytes() == sparse
     assert (into / "sparse").stat().st_blocks * 512 < 1 << 20
     assert (into / "d/link").resolve() == into / "empty"
-    with pytest.raises(CheckFailed, match="its manifest says otherwise"):
+    with pytest.raises(CheckFailed, match="which its manifest contradicts"):
         walk(archive, Limits(made.members + 1, made.content, exact=True))
 
 

@@ -43,16 +43,16 @@ SRC = packed(1_000_000, 50, "code/src.tar.gz")
 @pytest.mark.parametrize(
     ("before", "now", "said"),
     [
-        (archive(packed(300_000, 40)), archive(packed(0, 1)), "0 B in 1 entry, and before 300 kB in 40 entries"),
+        (archive(packed(300_000, 40)), archive(packed(0, 1)), "0 B in 1 entry, but 300 kB in 40 entries before"),
         (archive(packed(300_000, 40)), archive(packed(0, 0)), "is empty: 0 B in 1 entry"),
-        (archive(packed(300_000, 40)), archive(packed(29_000, 40)), "is a small part of what it was: 29.0 kB"),
-        (archive(packed(300_000, 40)), archive(packed(300_000, 3)), "300 kB in 3 entries, and before 300 kB in 40"),
+        (archive(packed(300_000, 40)), archive(packed(29_000, 40)), "has lost most of its data: 29.0 kB"),
+        (archive(packed(300_000, 40)), archive(packed(300_000, 3)), "300 kB in 3 entries, but 300 kB in 40"),
         (archive(packed(300_000, 40)), archive(packed(30_000, 4)), ""),
         (archive(packed(0, 1)), archive(packed(0, 1)), ""),
         (archive(packed(5, 1)), archive(packed(300_000, 40)), ""),
         (archive(SRC, packed(50, 9, "code/data.tar.gz")), archive(SRC, packed(0, 1, "code/data.tar.gz")), "in code/"),
         (archive(SRC, packed(50, 9, "code/data.tar.gz")), archive(SRC), ""),
-        (dumped(50_000), dumped(900), "a small part of what it was: 900 B in 1 entry, and before 50.0 kB in 1"),
+        (dumped(50_000), dumped(900), "has lost most of its data: 900 B in 1 entry, but 50.0 kB in 1"),
         (dumped(50_000), dumped(0), "is empty"),
         (dumped(50_000, form="cold"), dumped(900, form="online"), ""),
         (dumped(50_000), files(900), ""),
@@ -100,8 +100,8 @@ def test_an_accepted_loss_is_the_new_measure_and_one_that_is_not_accepted_never_
 @pytest.mark.parametrize(
     ("least", "said"),
     [
-        ({"size": "10 kB"}, ["db is less than its min: 900 B in 1 entry, and wanted 10.0 kB in 0 entries"]),
-        ({"entries": 2}, ["db is less than its min: 900 B in 1 entry, and wanted 0 B in 2 entries"]),
+        ({"size": "10 kB"}, ["db is below its min: 900 B in 1 entry, but 10.0 kB in 0 entries needed"]),
+        ({"entries": 2}, ["db is below its min: 900 B in 1 entry, but 0 B in 2 entries needed"]),
         ({"size": 900, "entries": 1}, []),
     ],
 )
@@ -140,7 +140,7 @@ def test_a_path_that_is_on_no_other_disk_is_named(tmp_path: Path) -> None:
 def test_only_what_is_here_can_be_wanted_mounted() -> None:
     volume = {"driver": "volume", "volume": "v", "environment": "dev", "mounted": True}
 
-    with pytest.raises(ValueError, match="takes no mounted"):
+    with pytest.raises(ValueError, match="does not take mounted"):
         Backup.model_validate({"components": {"v": volume}})
 
 
@@ -171,7 +171,7 @@ def test_an_empty_folder_degrades_until_that_is_accepted(checkout: Checkout) -> 
     assert [done.returncode for done in (*degraded, unknown, accepted, after)] == [3, 3, 6, 0, 0]
     for done in degraded:
         assert "data: data is empty: 0 B in" in done.stdout
-        assert f"and before 300 kB in 3 entries in {first.name}" in done.stdout
+        assert f"but 300 kB in 3 entries in {first.name} before" in done.stdout
         assert "invoke backup.create daily --accept-smaller data" in done.stdout
     assert "no-such-component" in unknown.stderr
 

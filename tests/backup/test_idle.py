@@ -77,7 +77,7 @@ def test_a_container_is_held_once_it_is_idle(stack: SmallStack, engine: Engine) 
 @pytest.mark.engine
 @pytest.mark.parametrize(
     ("script", "words"),
-    [("touch /kept/at-work", "web had work under way for 0 s"), ("mv /usr/bin/test /kept/", "does not say whether")],
+    [("touch /kept/at-work", "web was still busy after 0 s"), ("mv /usr/bin/test /kept/", "does not say whether")],
 )
 def test_a_container_that_stays_at_work_or_says_nothing_is_not_held(
     stack: SmallStack, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str

@@ -96,13 +96,13 @@ def test_a_backup_that_is_older_than_the_token_says_which_one_is_valid_and_the_n
 
     value = json.loads(done.stdout)["value"]
     assert done.returncode == 3, done.stderr
-    assert "refuses the one in /run/secrets/influxdb_token" in value["shut_out"][0]
+    assert "rejects the one in /run/secrets/influxdb_token" in value["shut_out"][0]
     assert "| invoke secrets.set influxdb_token" in value["shut_out"][2]
     valid = database.sh(value["shut_out"][2].partition(" exec ")[2].partition(" ")[2].partition(" | invoke")[0]).strip()
     assert valid == database.token
     assert [made["token"] in text or database.token in text for text in (done.stdout, done.stderr)] == [False, False]
     assert (again.returncode, back.returncode) == (0, 3), again.stderr
-    assert "refuses the token in /run/secrets/influxdb_token: influx backup was done with the one in" in again.stderr
+    assert "rejects the token in /run/secrets/influxdb_token: influx backup used the one in" in again.stderr
     database.stack.write("token.txt", database.token)
     assert counts(database) == {"prices": 1}
 
@@ -129,7 +129,7 @@ def test_a_token_that_nothing_accepts_is_the_reason_in_the_record(database: Data
 
     assert done.returncode == 4, done.stderr
     evidence = " ".join(json.loads(done.stdout)["error"]["evidence"])
-    assert "influx backup ended with 1." in evidence
+    assert "influx backup exited with 1." in evidence
     assert "401" in evidence
     assert "Next: give it the operator token" in evidence
 

@@ -114,16 +114,16 @@ def examined(dump: bytes, pieces: int = 1) -> Examined:
         (HEAD + b"ALTER TABLE ONLY public.log DROP CONSTRAINT k;\n" + MAKES + END, STRICT, ""),
         (HEAD + END, STRICT, ""),
         (HEAD + MAKES + END, ["sh", "-c", "dropdb app; createdb app; psql app"], ""),
-        (HEAD + DROPS + MAKES, ["sh", "-c", "dropdb app; createdb app; psql app"], "it is not whole"),
-        (HEAD + DROPS + MAKES[:60], STRICT, "it is not whole"),
-        (HEAD + DROPS + END, ["pg_restore", "-d", "app"], "pg_restore reads archives"),
+        (HEAD + DROPS + MAKES, ["sh", "-c", "dropdb app; createdb app; psql app"], "it is incomplete"),
+        (HEAD + DROPS + MAKES[:60], STRICT, "it is incomplete"),
+        (HEAD + DROPS + END, ["pg_restore", "-d", "app"], "pg_restore needs"),
         (b"PGDMP\x01\x0e" + bytes(5000), ["pg_restore", "-d", "app"], ""),
-        (b"PGDMP\x01\x0e" + bytes(5000), STRICT, "psql does not"),
+        (b"PGDMP\x01\x0e" + bytes(5000), STRICT, "psql cannot read"),
         (b"toc.dat" + bytes(5000), ["pg_restore", "-d", "app"], ""),
-        (b"toc.dat" + bytes(5000), STRICT, "psql does not"),
+        (b"toc.dat" + bytes(5000), STRICT, "psql cannot read"),
         (MYSQL + b"DROP TABLE IF EXISTS `t`;\nCREATE TABLE `t` (x int);\n-- Dump completed on x\n", ["mysql"], ""),
         (MYSQL + b"CREATE TABLE `t` (x int);\n-- Dump completed on x\n", ["mysql"], "begins with CREATE TABLE"),
-        (MYSQL + b"DROP TABLE IF EXISTS `t`;\nCREATE TA", ["mysql"], "it is not whole"),
+        (MYSQL + b"DROP TABLE IF EXISTS `t`;\nCREATE TA", ["mysql"], "it is incomplete"),
         (b"anything at all", ["sh", "-c", "cat > /x"], ""),
         (b"", ["sh", "-c", "cat > /x"], ""),
     ],
@@ -140,4 +140,4 @@ def test_a_long_dump_is_judged_by_its_beginning_and_its_end_wherever_they_are() 
 
     assert examined(HEAD + comment + DROPS + MAKES + rows + END, 30).problem(STRICT) == ""
     assert "CREATE TABLE" in examined(HEAD + comment + MAKES + rows + END, 30).problem(STRICT)
-    assert "not whole" in examined(HEAD + DROPS + MAKES + rows, 30).problem(STRICT)
+    assert "incomplete" in examined(HEAD + DROPS + MAKES + rows, 30).problem(STRICT)

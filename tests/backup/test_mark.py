@@ -144,7 +144,7 @@ def test_where_nothing_can_be_remembered_backups_go_on_and_this_is_said(checkout
     done = [checkout.invoke("backup.create", **occupied) for _ in range(2)]
 
     assert [one.returncode for one in done] == [0, 0], done
-    assert all("a target that is not mounted is not noticed" in one.stderr for one in done)
+    assert all("a target that is not mounted would go unnoticed" in one.stderr for one in done)
 
 
 @pytest.mark.process

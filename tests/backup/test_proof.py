@@ -60,12 +60,12 @@ def test_an_answer_is_compared_with_those_around_the_dump_in_what_did_not_move_m
 @pytest.mark.parametrize(
     ("then", "before", "now", "proven", "why"),
     [
-        (("3",), "9", "3", True, "answers as it did when it was backed up"),
+        (("3",), "9", "3", True, "answers as it did at the time of the backup"),
         (("3",), "3", "3", True, "and did so before the restore"),
-        (("3",), None, "3", True, "answers as it did when it was backed up"),
+        (("3",), None, "3", True, "answers as it did at the time of the backup"),
         (("3",), "3", None, False, "it has no check"),
         ((), "3", "3", False, "was made without its check"),
-        (("3", "7"), "9", "9", False, "changed while they were backed up"),
+        (("3", "7"), "9", "9", False, "changed during the backup"),
     ],
 )
 def test_what_is_proven_is_said_and_what_is_not(
@@ -142,9 +142,9 @@ def test_a_backup_keeps_the_answers_around_its_dump(
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"services": ("db",)}, "services beside its own"),
-        ({"consistency": "stop"}, "takes no consistency"),
-        ({"driver": "volume", "volume": "x", "dump": (), "restore": (), "service": None}, "takes no .*check"),
+        ({"services": ("db",)}, "services other than its own"),
+        ({"consistency": "stop"}, "does not take consistency"),
+        ({"driver": "volume", "volume": "x", "dump": (), "restore": (), "service": None}, "does not take .*check"),
     ],
 )
 def test_what_makes_no_sense_beside_a_check_is_refused(fields: dict[str, Any], said: str) -> None:

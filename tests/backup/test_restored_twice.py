@@ -251,7 +251,7 @@ def test_old_data_stay_for_as_long_as_a_container_has_run_since_before_the_resto
     shop.backup()
 
     assert stayed
-    assert f"{shop.stack.name}-app may write there still; run: docker restart {shop.stack.name}-app" in kept
+    assert f"{shop.stack.name}-app may still write there; run: docker restart {shop.stack.name}-app" in kept
     assert not old.exists()
 
 
@@ -299,7 +299,7 @@ def test_a_restore_that_brings_back_something_else_is_taken_back(shop: Shop) -> 
     code, document, said = shop.invoke("backup.restore", name, "--component", "db", "--force")
 
     assert (code, document["error"]["code"]) == (4, "restore-taken-back"), said
-    assert "answers otherwise than in the backup" in document["error"]["message"]
+    assert "answers differently than in the backup" in document["error"]["message"]
     assert shop.sql("SELECT x FROM good;") == "now\n"
     shop.sql("UPDATE good SET x = 'good'")
 

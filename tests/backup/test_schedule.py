@@ -56,10 +56,10 @@ REFUSED = [
     ("*/60 * * * *", "minute"),
     ("1, * * * *", "minute"),
     ("\N{ARABIC-INDIC DIGIT FIVE} 2 * * *", "minute"),
-    ("0 2 1,15 * 1", "cron takes either, systemd both"),
-    ("0 2 1-31 * */2", "cron takes either, systemd both"),
-    ("0 2 31 2 *", "never comes"),
-    ("0 2 31 4,6 *", "never comes"),
+    ("0 2 1,15 * 1", "cron runs on either, systemd only on both"),
+    ("0 2 1-31 * */2", "cron runs on either, systemd only on both"),
+    ("0 2 31 2 *", "never occurs"),
+    ("0 2 31 4,6 *", "never occurs"),
 ]
 
 

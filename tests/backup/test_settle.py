@@ -82,10 +82,10 @@ def test_other_commands_go_on_and_say_how_to_settle_it(stuck: Checkout) -> None:
         parts = json.loads((Path(value["folder"]) / "manifest.json").read_text())["components"]
         assert done.returncode == 3
         assert [one.partition(":")[0] for one in value["missing"]] == ["models"]
-        assert "an earlier restore is not taken back" in value["missing"][0]
+        assert "an earlier restore was not undone" in value["missing"][0]
         assert all(part["artifacts"] for part in parts.values())
-    assert "a killed restore is taken back" in created.stderr
-    assert "a killed restore is taken back" not in again.stderr
+    assert "a killed restore is undone" in created.stderr
+    assert "a killed restore is undone" not in again.stderr
     assert (verified.returncode, "run: invoke backup.settle" in verified.stderr) == (0, True)
     assert (refused.returncode, "restore-unsettled" in refused.stderr) == (2, True)
     assert (settled.returncode, "restore-not-taken-back" in settled.stderr) == (5, True)

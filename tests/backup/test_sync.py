@@ -124,7 +124,7 @@ def test_what_calls_itself_otherwise_than_it_was_asked_for_is_not_taken(name: st
         components={},
     )  # fmt: skip
 
-    with pytest.raises(CheckFailed, match=f"says that it is '{name}', '{kind}'"):
+    with pytest.raises(CheckFailed, match=f"says it is '{name}', '{kind}'"):
         _kind_of(made, "factory_daily_1", "elsewhere")
 
 

@@ -183,7 +183,7 @@ def test_a_flipped_byte_is_found_and_not_restored(checkout: Checkout) -> None:
     other = checkout.invoke("backup.restore", folder.name, "--component", "models", "--force")
 
     assert verified.returncode == 1
-    assert "code/src.tar.gz is not what was written" in verified.stdout
+    assert "code/src.tar.gz differs from what was written" in verified.stdout
     assert (refused.returncode, "backup-damaged" in refused.stderr) == (1, True)
     assert other.returncode == 0, other.stderr
     assert {n: v for n, v in tree(checkout.folder).items() if not n.startswith(".backup")} == before
@@ -346,8 +346,8 @@ def test_pings_and_notifications_go_out_and_their_failure_does_not_matter(checko
     done = checkout.invoke("backup.create")
 
     assert done.returncode == 3
-    assert "the ping (start) did not go out" in done.stderr
-    assert "1 of 1 notification addresses are none that Apprise knows" in done.stderr
+    assert "the ping (start) could not be sent" in done.stderr
+    assert "1 of 1 notification addresses are not known to Apprise" in done.stderr
     assert "canary" not in done.stdout + done.stderr
 
 

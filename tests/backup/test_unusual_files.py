@@ -106,7 +106,7 @@ def test_a_name_that_a_manifest_cannot_list_is_said(checkout: Checkout) -> None:
     done = checkout.invoke("backup.create")
 
     assert done.returncode == 3
-    assert "has a name that is no UTF-8" in done.stdout
+    assert "has a name that is not UTF-8" in done.stdout
     [folder] = checkout.backups()
     assert (folder / "models/new\nline.pkl").read_text() == "y"
     assert checkout.invoke("backup.verify", "--deep").returncode == 0

@@ -69,7 +69,7 @@ def test_each_single_bit_of_small_files_and_2000_of_the_large_one_are_found(back
         bits = range(file.stat().st_size * 8)
         chosen = bits if len(bits) < 800 else source.sample(bits, 2000 if file.name == "src.tar.gz" else 100)
         for bit, found in damage_with_flipped(file, backup, chosen):
-            if found != [f"{file.relative_to(backup)} is not what was written"]:
+            if found != [f"{file.relative_to(backup)} differs from what was written"]:
                 unseen.append((file, bit))
 
     assert unseen == []
@@ -137,7 +137,7 @@ def link_instead(folder: Path) -> Callable[[], object]:
         (add("models/extra"), "models/extra does not belong"),
         (add("extra"), "extra does not belong"),
         (add_folder, "models/empty does not belong"),
-        (other_link, "is not the link to"),
+        (other_link, "is no longer the link to"),
         (link_instead, "cannot be read"),
     ],
     ids=[

@@ -75,7 +75,7 @@ def test_a_token_that_is_not_the_operators_is_refused(database: Database) -> Non
     database.sh("printf wrong > /tmp/wrong")
     influx = type(database.influx)(database.engine, database.influx.container, "/tmp/wrong")
 
-    with pytest.raises(InfluxFailed, match="ended with 1") as refused:
+    with pytest.raises(InfluxFailed, match="exited with 1") as refused:
         influx.backup("/tmp/three")
 
     assert "operator token" in refused.value.next_command
@@ -111,7 +111,7 @@ def test_a_bucket_is_restored_under_another_name_and_never_over_one(database: Da
     there = database.influx.counts("energy", BEGINNING, NOW)
 
     database.influx.restore_bucket("/tmp/four", "energy", "energy_verify")
-    with pytest.raises(InfluxFailed, match="ended with 1"):
+    with pytest.raises(InfluxFailed, match="exited with 1"):
         database.influx.restore_bucket("/tmp/four", "energy", "energy_verify")
 
     assert database.influx.buckets() == ("energy", "energy_verify")

@@ -134,9 +134,9 @@ def test_an_engine_that_hangs_before_it_lets_a_container_go_on_is_asked_again_by
 
     assert relay.silent.is_set()
     assert (code, document["error"]["code"]) == (4, "backup-empty"), said
-    assert "could not be let go on" in said
+    assert "could not be resumed" in said
     assert left == ["paused"]
-    assert "could not be let go on" in warned.stderr
+    assert "could not be resumed" in warned.stderr
     assert f"warning: docker unpause {running.containers(engine)[0].id[:12]}" in warned.stderr
     # There is no backup yet.
     assert (warned.returncode, listed.returncode, healed.returncode) == (6, 0, 6), healed.stderr
@@ -243,6 +243,6 @@ def test_a_restore_starts_a_container_that_was_paused(running: SmallStack, engin
     done = running.invoke("backup.restore", "latest", "--component", "kept", "--force")
 
     assert done.returncode == 0, done.stderr
-    assert f"{running.name}-web was paused; it runs now" in done.stderr
+    assert f"{running.name}-web was paused; it is running now" in done.stderr
     # The data that it had in its memory are not those of the volume any more.
     assert [one.state for one in running.containers(engine)] == ["running"]

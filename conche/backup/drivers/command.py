@@ -34,7 +34,7 @@ def dump(task: Dumping) -> ComponentRecord:
         reading.leave_out(file, "is empty: the program wrote nothing", harmful=True)
     for problem in complaints(component.dump, component.restore) or [seen.problem(component.restore)]:
         if problem:
-            reading.leave_out(file, f"cannot take the place of what is there: {problem}", harmful=True)
+            reading.leave_out(file, f"cannot replace the current data: {problem}", harmful=True)
     made = task.artifact(file, Archive(compressed, digest, 0, seen.size, pieces))
     return task.record(artifacts=(made,), reading=reading, consistency=f"as {component.dump[0]} dumps it")
 
@@ -60,7 +60,7 @@ def serving(site: Site, component: Component) -> Container:
             return one
     raise NotFound(
         "service-not-running",
-        f"{component.service} does not run in {component.environment}, so it cannot be dumped or restored.",
+        f"{component.service} is not running in {component.environment}, so it cannot be dumped or restored.",
         looked_at=[f"project {project} on {engine.address}"],
         next_command=f"invoke env.up --env {component.environment}",
     )

@@ -42,7 +42,7 @@ def dump(task: Dumping) -> ComponentRecord:
     else:
         raise Refused(
             "influxdb-neither-runs-nor-rests",
-            f"{container.name} is {container.state}: it can be backed up while it runs, or while it is stopped.",
+            f"{container.name} is {container.state}: it can only be backed up while it is running or stopped.",
             next_command=f"docker unpause {container.name}" if container.state == "paused" else "invoke env.status",
         )
     config = pack(task, CONFIG_FILE, engine, container, CONFIG, Reading(exclude=ASIDE, searched=False))
@@ -90,8 +90,8 @@ def warn_refused(site: Site, influx: Influx) -> None:
     """Warn if the token was refused, and the one in the container's own configuration was used instead."""
     if influx.refused:
         site.say(
-            f"warning: {influx.container.name} refuses the token in {influx.token_file}: {influx.refused[0]} was done"
-            f" with the one in {CONFIG}/influx-configs of its container"
+            f"warning: {influx.container.name} rejects the token in {influx.token_file}: {influx.refused[0]} used"
+            f" the one in {CONFIG}/influx-configs of its container instead"
         )
 
 

@@ -121,6 +121,6 @@ def _printable(entries: Iterator[Entry], reading: Reading) -> Iterator[Entry]:
         try:
             entry.info.name.encode()
         except UnicodeEncodeError:
-            reading.leave_out(entry.info.name, "has a name that is no UTF-8; an archive takes it", harmful=True)
+            reading.leave_out(entry.info.name, "has a name that is not UTF-8; an archive can hold it", harmful=True)
         else:
             yield entry

@@ -28,7 +28,7 @@ def dump(task: Dumping) -> ComponentRecord:
     assert component.environment is not None
     reading = Reading(exclude=(*ASIDE, *component.exclude), searched=False)
     if not volumes.exists(engine, component.volume):
-        reading.leave_out(component.volume, "is no volume of the engine", harmful=component.required)
+        reading.leave_out(component.volume, "is not a volume of the engine", harmful=component.required)
         return task.record(reading=reading)
     if under_way := idle.wait(task.site, component, engine):
         reading.leave_out(component.volume, f"was not read: {under_way}", harmful=True)
