@@ -57,7 +57,7 @@ def dirt(at: Revision) -> list[str]:
     """Return warnings about images that are not built from a clean commit."""
     if not at.tag:
         return ["git does not say which commit this is: the image has no revision tag"]
-    return [f"the tree differs from its commit: tagged {at.tag}"] if at.dirty else []
+    return [f"the working tree has uncommitted changes: tagged {at.tag}"] if at.dirty else []
 
 
 def _short(digest: str) -> str:

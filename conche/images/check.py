@@ -50,7 +50,7 @@ def check(call: Invocation, environment: str, image: str | None) -> Outcome:
         if found is None:
             raise NotFound(
                 "no-such-image",
-                f"The engine has no {reference}.",
+                f"The engine does not have {reference}.",
                 looked_at=[engine.address],
                 next_command=f"invoke images.build --env {environment}\ninvoke images.pull --env {environment}",
             )
@@ -90,7 +90,7 @@ def _user(found: Found) -> _Finding:
 def _secrets(call: Invocation, engine: Engine, reference: str) -> _Finding:
     """Search the image for secrets; without a key this reports `unknown`, which is not a failure."""
     if call.stack.secrets is None or keys.find(call.root) is None:
-        return _Finding("secrets", "unknown", "no key, so nothing to look for: invoke secrets.init")
+        return _Finding("secrets", "unknown", "without a key there is nothing to look for: invoke secrets.init")
     from conche.vault.leaks import Needles
     from conche.vault.leaks_in_images import scan_image
 
@@ -98,7 +98,7 @@ def _secrets(call: Invocation, engine: Engine, reference: str) -> _Finding:
     hits = scan_image(engine, reference, Needles(values))
     if hits:
         return _Finding("secrets", "failed", "; ".join(f"{hit.name} in {hit.place}" for hit in hits))
-    return _Finding("secrets", "ok", f"none of {len(values)} values in any layer or in the history")
+    return _Finding("secrets", "ok", f"none of {len(values)} values is in a layer or the history")
 
 
 def _size(engine: Engine, found: Found, reference: str) -> _Finding:
@@ -106,7 +106,7 @@ def _size(engine: Engine, found: Found, reference: str) -> _Finding:
     now = size(found.size)
     last = next((one for one in images.of_repository(engine, parse(reference).name) if one.id != found.id), None)
     if last is None:
-        return _Finding("size", "unknown", f"{now}; the engine has no other to compare with")
+        return _Finding("size", "unknown", f"{now}; the engine has no earlier one to compare with")
     grown = found.size > GROWTH * last.size
     said = f"{now}; the last one, {last.labels.get(REVISION) or last.id[7:19]}: {size(last.size)}"
     return _Finding("size", "failed" if grown else "ok", said)

@@ -26,13 +26,13 @@ def chosen(call: Invocation, environment: str, image: str | None) -> list[Own]:
     if image is not None and image not in known:
         raise NotFound(
             "no-such-image",
-            f"{environment} has no image {image!r} that is built here.{did_you_mean(image, known)}",
+            f"{environment} builds no image {image!r} here.{did_you_mean(image, known)}",
             looked_at=[f"images: {', '.join(known) or 'none'}"],
         )
     if not found:
         raise Refused(
             "no-images",
-            f"Nothing of {environment} is built here.",
+            f"{environment} builds no images here.",
             next_command="add `build:` to a service of its Compose files, or `images` to stack.yaml",
         )
     return [one for one in found if image in (None, one.name)]

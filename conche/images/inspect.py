@@ -77,8 +77,8 @@ def _meant(call: Invocation, environment: str, image: str | None, reference: str
 def _reproducible(engine: Engine) -> str:
     can, said = images.normalises(engine)
     if can:
-        return f"equal digests: {said} writes the files' times anew"
-    return f"equal contents only: {said} keeps the files' times; engine 26 with containerd's image store does better"
+        return f"equal digests: {said} rewrites the files' times"
+    return f"equal contents only: {said} keeps the files' times; engine 26 with containerd's image store rewrites them"
 
 
 def _table(value: Mapping[str, object]) -> Table:

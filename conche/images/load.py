@@ -26,7 +26,7 @@ def load(call: Invocation, file: str, environment: str | None) -> Outcome:
     if known and known != [digest_of(source)]:
         raise Refused(
             "archive-damaged",
-            f"{source.name} is not what was saved: its sha256 differs from {sidecar.name}. Nothing was loaded.",
+            f"{source.name} is damaged: its sha256 differs from {sidecar.name}. Nothing was loaded.",
             next_command="copy it again",
         )
     if call.dry_run:
@@ -48,5 +48,5 @@ def load(call: Invocation, file: str, environment: str | None) -> Outcome:
         changed=True,
         plan=plan,
         tables=[Table(("image",), tuple((one,) for one in loaded))],
-        warnings=[] if known else [f"there is no {sidecar.name}: nothing was compared"],
+        warnings=[] if known else [f"there is no {sidecar.name}: the file was not verified"],
     )

@@ -50,11 +50,11 @@ def login(call: Invocation, *, persist: bool) -> Outcome:
         )
     if not completed.ok:
         raise _refused(completed, known.user, call.stack)
-    lines = [f"{host} lets {known.user} in, and so does the engine." + ("" if persist else " Nothing was stored.")]
+    lines = [f"{host} accepts {known.user}, here and from the engine." + ("" if persist else " Nothing was stored.")]
     if persist:
-        lines.append(f"The Docker CLI remembers it; to make it forget: docker logout {host}")
+        lines.append(f"The Docker CLI remembers it; to undo: docker logout {host}")
     if closed is not None:
-        lines.append(f"{closed} could be read by others, and no longer can (mode 0600).")
+        lines.append(f"{closed} was readable by others and no longer is (mode 0600).")
     return Outcome(
         value={"registry": host, "user": known.user, "stored": persist}, changed=persist, plan=plan, lines=lines
     )
@@ -80,14 +80,14 @@ def _refused(completed: Completed, user: str, stack: Stack) -> KeyUnusable | Unr
     if "unauthorized" in words or "401 Unauthorized" in words:
         return KeyUnusable(
             "registry-denied",
-            f"{host} refuses user {user}.",
+            f"{host} rejects the user {user}.",
             evidence=completed.last_lines(3),
             next_command=advice(stack).denied,
         )
     if "daemon" in words:
         return Unreachable(
             "registry-unreachable",
-            f"The engine does not reach {host}.",
+            f"The engine cannot reach {host}.",
             evidence=completed.last_lines(3),
             next_command=advice(stack).unreachable,
         )

@@ -70,7 +70,9 @@ def mirror(call: Invocation) -> Outcome:
     registry, known = open_registry(call.stack, call.root, call.output.redact)
     registry.check()
     wanted, pinned = upstream(call.stack, call.root)
-    warnings = [f"{one} is not mirrored: what is pinned by digest is pulled under its own name only" for one in pinned]
+    warnings = [
+        f"{one} is not mirrored: a reference pinned by digest is pulled only under its own name" for one in pinned
+    ]
     plan = Plan(
         tuple(
             Step(Action.COPY, Kind.IMAGE, f"{one} to {mirrored(call.stack, parse(one))}", "asked for") for one in wanted
@@ -101,7 +103,7 @@ def mirror(call: Invocation) -> Outcome:
             f"{len(failures)} of {len(wanted)} images were not copied; {len(states)} are in {call.stack.registry}.",
             looked_at=[f"{one}: {error.message}" for one, error in failures.items()],
             evidence=[words for error in failures.values() for words in error.evidence],
-            next_command="invoke images.mirror    # goes on where it was",
+            next_command="invoke images.mirror    # continues where it stopped",
         )
         incomplete.rest = outcome
         raise incomplete

@@ -80,7 +80,7 @@ def _promotion(
     if not here:
         raise Refused(
             "nothing-runs",
-            f"No container of {source} runs {repository}: there is nothing that has shown that it works.",
+            f"No container of {source} runs {repository}, so nothing shows that it works.",
             next_command=f"invoke env.up --env {source}\n"
             f"invoke images.tag {call.environment(source).tag} {call.environment(destination).tag}    # without proof",
         )
@@ -88,7 +88,7 @@ def _promotion(
     if sick:
         raise Refused(
             "not-healthy",
-            f"What runs in {source} has not shown that it works.",
+            f"What runs in {source} is not healthy.",
             looked_at=[f"{one.service}: {one.state}, {one.health}" for one in sick],
             next_command=f"invoke env.status --env {source}\ninvoke env.up --env {source}",
         )
@@ -111,7 +111,7 @@ def _pushed(registry: Registry, repository: str, runs: Sequence[Running], source
     if len({one.id for one in runs}) > 1:
         raise Refused(
             "several-images-run",
-            f"{source} runs several images of {repository}; which one is meant?",
+            f"{source} runs several images of {repository}; which one do you mean?",
             looked_at=[f"{one.service}: {one.revision or one.id}" for one in runs],
             next_command=f"invoke env.up --env {source}",
         )
@@ -151,9 +151,9 @@ def _meant(registry: Registry, repository: str, runs: Sequence[Running], found: 
             return found[str(next(iter(meant)))]
     raise Refused(
         "digest-unclear",
-        f"The registry has what runs as {repository} under several digests, and nothing says which of them is meant.",
+        f"The registry has what runs as {repository} under several digests; which one is meant is not clear.",
         looked_at=sorted(found),
-        next_command="invoke images.tag sha256:… TAG    # the one that is meant, and the destination's tag",
+        next_command="invoke images.tag sha256:… TAG    # the one you mean, and the destination's tag",
     )
 
 
@@ -187,7 +187,7 @@ def _outcome(call: Invocation, moves: Sequence[Move], wanted: Sequence[Move], fo
         changed=bool(wanted) and not call.dry_run,
         plan=Plan(tuple(move.step() for move in wanted)),
         tables=[] if call.dry_run else [Table(("reference", "digest", "before"), rows)],
-        lines=next_line if wanted else ["Nothing to do: it is that image already."],
+        lines=next_line if wanted else ["Nothing to do: it already is that image."],
     )
 
 
@@ -213,7 +213,7 @@ def _take_all(registry: Registry, moves: Sequence[Move], taken: list[Move]) -> N
                 f"{len(taken)} of {len(moves)} tags were moved; then: {error.message}",
                 looked_at=[f"moved: {one.target}" for one in taken] + [*error.looked_at],
                 evidence=error.evidence,
-                next_command="the same command again: what is moved already stays",
+                next_command="run the same command again: moved tags stay",
             ) from error
         taken.append(move)
 
@@ -223,8 +223,8 @@ def _refuse_moved(registry: Registry, move: Move) -> None:
     if now not in (move.before, move.manifest.digest):
         raise Refused(
             "tag-moved",
-            f"Somebody has moved {move.target} since this began; it was left as it is.",
-            looked_at=[f"was {move.before or 'not there'}", f"is {now or 'gone'}"],
+            f"Somebody moved {move.target} meanwhile; it was left alone.",
+            looked_at=[f"was {move.before or 'absent'}", f"now {now or 'gone'}"],
             next_command="invoke images.list",
         )
 
@@ -238,7 +238,7 @@ def _take(registry: Registry, move: Move) -> None:
     if after != move.manifest.digest:
         raise Refused(
             "tag-moved",
-            f"{move.target} means something else than what was just put there: somebody moves it too.",
+            f"{move.target} is not what was just pushed: somebody else is moving it too.",
             looked_at=[f"put {move.manifest.digest}", f"is {after or 'gone'}"],
             next_command="invoke images.list",
         )

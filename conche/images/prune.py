@@ -134,13 +134,13 @@ def _loose(stack: Stack, address: str, found: Sequence[Found], reasons: Mapping[
     """Judge the images that a rebuild has left without a tag and that no registry has."""
     for image in found:
         if not image.digests:
-            because = "a rebuild has left it without a tag"
+            because = "a rebuild left it without a tag"
             yield Decision(address, stack.name, image.id, (), reasons.get(image.id, ""), because)
 
 
 def _undated(problem: str) -> str:
     """Return why an image of unknown age stays."""
-    return f"nobody knows how old it is{': ' if problem else ''}{problem.rstrip('.')}"
+    return f"its age is not known{': ' if problem else ''}{problem.rstrip('.')}"
 
 
 def _newest(made: Mapping[str, datetime], keep: int) -> list[str]:
@@ -184,7 +184,7 @@ def prune(call: Invocation, *, keep: int, collecting: bool) -> Outcome:
         Partial: some could not be deleted, with the reason for each; the others are gone.
     """
     if keep < 1:
-        raise Refused("keep-too-few", "--keep 0 would leave nothing to go back to.", next_command="--keep 1 or more")
+        raise Refused("keep-too-few", "--keep 0 would leave nothing to roll back to.", next_command="--keep 1 or more")
     # If there is no registry to collect in, open_registry raises the error.
     registry = (
         open_registry(call.stack, call.root, call.output.redact)[0] if call.stack.registry or collecting else None
@@ -228,7 +228,7 @@ def _readers(stack: Stack, engine: Engine) -> list[str]:
 def _steps(doomed: Sequence[Decision], *, collecting: bool) -> Iterator[Step]:
     yield from (one.step() for one in doomed)
     if collecting:
-        yield Step(Action.COLLECT, Kind.REGISTRY, "garbage", "--collect; the registry is down meanwhile")
+        yield Step(Action.COLLECT, Kind.REGISTRY, "garbage", "--collect; the registry is down during that")
 
 
 def _carry_out(
@@ -258,7 +258,7 @@ def _carry_out(
 def _incomplete(left: Mapping[Decision, ConcheError], count: int, outcome: Outcome) -> Partial:
     error = Partial(
         "prune-incomplete",
-        f"{len(left)} of {count} images were not deleted; the others are.",
+        f"{len(left)} of {count} images were not deleted; the others were.",
         looked_at=[one.message for one in left.values()],
         evidence=[words for one in left.values() for words in one.evidence],
         next_command="invoke images.prune --dry-run",
@@ -279,7 +279,7 @@ def _refuse_moved(registry: Registry, one: Decision) -> None:
     if now - set(one.tags):
         raise Refused(
             "tag-moved",
-            f"{one.name} got the tag {', '.join(sorted(now - set(one.tags)))} since this began.",
+            f"{one.name} got the tag {', '.join(sorted(now - set(one.tags)))} meanwhile.",
             next_command="invoke images.prune --dry-run",
         )
 
@@ -290,8 +290,8 @@ def _place(where: str) -> str:
 
 def _last_words(call: Invocation, doomed: Sequence[Decision], *, collecting: bool, planned: int) -> list[str]:
     if not planned:
-        return [] if call.dry_run else ["Nothing to do: everything there is needed."]
+        return [] if call.dry_run else ["Nothing to do: every image is needed."]
     remote = any(one.where == "registry" for one in doomed)
     if remote and not collecting and not call.dry_run:
-        return ["The registry's disk is freed by its garbage collection: invoke images.prune --collect"]
+        return ["To free the registry's disk, collect its garbage: invoke images.prune --collect"]
     return []

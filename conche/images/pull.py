@@ -39,7 +39,7 @@ def pull(call: Invocation, environment: str, image: str | None) -> Outcome:
         changed="pulled" in states,
         plan=plan,
         tables=[Table(("image", "state"), rows)],
-        lines=[f"Next: invoke env.update --env {environment} --service NAME    # replaces one service by it"],
+        lines=[f"Next: invoke env.update --env {environment} --service NAME    # replaces a service with it"],
         warnings=two_sides(call.stack, engine),
     )
 
@@ -49,4 +49,4 @@ def _see_pulled(engine: Engine, registry: Registry, one: Reference, meant: str) 
     found = images.find(engine, str(one))
     here = {parse(text).digest for text in (found.digests if found else ()) if parse(text).name == one.name}
     if meant not in here and registry.digest(one.repository, one.tag) not in here:
-        raise differs(engine, registry, f"means something else by {one} than what was pulled")
+        raise differs(engine, registry, f"has another image under {one} than the one pulled")

@@ -54,7 +54,7 @@ def _on_engine(engine: Engine, own: Own, environment: str) -> Tagged:
     if found is None:
         raise NotFound(
             "no-such-image",
-            f"The engine has no {reference}.",
+            f"The engine does not have {reference}.",
             looked_at=[engine.address],
             next_command=f"invoke images.build --env {environment}",
         )

@@ -29,12 +29,12 @@ def release(call: Invocation, environment: str, image: str | None, *, allow_dirt
         raise Refused(
             "tree-dirty",
             f"{at.uncommitted}, and {environment} is protected.",
-            next_command="git status\ngit commit    # or, knowing what that means: --allow-dirty",
+            next_command="git status\ngit commit    # or, if you accept the risk: --allow-dirty",
         )
     if len(own) > 1:
         raise Refused(
             "image-unclear",
-            "The stack builds several images, and a release is of one.",
+            "The stack builds several images, but a release is of one.",
             looked_at=[f"images: {', '.join(one.name for one in own)}"],
             next_command=f"invoke images.release --env {environment} --image {own[0].name}",
         )

@@ -30,13 +30,13 @@ def save(call: Invocation, environment: str, image: str | None, to: str, *, forc
     if missing:
         raise NotFound(
             "no-such-image",
-            f"The engine has no {', '.join(missing)}.",
+            f"The engine does not have {', '.join(missing)}.",
             looked_at=[engine.address],
             next_command=f"invoke images.pull --env {environment}\ninvoke images.build --env {environment}",
         )
     target = Path(to).expanduser().absolute()
     if target.exists() and not force:
-        raise Refused("file-exists", f"{target} is there already; nothing was written.", next_command="--force")
+        raise Refused("file-exists", f"{target} already exists; nothing was written.", next_command="--force")
     if not target.parent.is_dir():
         raise NotFound("no-such-folder", f"There is no folder {target.parent}.")
     plan = Plan((Step(Action.WRITE, Kind.FILE, str(target), f"images {', '.join(references)}"),))

@@ -11,11 +11,11 @@ ImageName = Annotated[str | None, "image of stack.yaml; default: all"]
 @command(changes=True)
 def base(
     invocation: Invocation,
-    renew: Annotated[bool, "also those that are there, for their security updates"] = False,
+    renew: Annotated[bool, "also replace existing ones, for their security updates"] = False,
 ) -> Outcome:
     """Provide the base images.
 
-    They are pulled, or made from Debian's packages where no registry answers.
+    They are pulled, or made from Debian's packages if no registry answers.
     """
     from conche.engine.connection import Engine
     from conche.images.base import base
@@ -28,11 +28,11 @@ def build(
     invocation: Invocation,
     env: EnvironmentName = "dev",
     image: ImageName = None,
-    no_cache: Annotated[bool, "take nothing from the build cache"] = False,
+    no_cache: Annotated[bool, "do not use the build cache"] = False,
 ) -> Outcome:
     """Build this repository's images for an environment.
 
-    Each gets the environment's tag and the git revision's; uncommitted changes are reported, and tagged `-dirty`.
+    Each gets the environment's tag and the git revision's; uncommitted changes are reported and tagged `-dirty`.
     """
     from conche.images.build import build
 
@@ -43,7 +43,7 @@ def build(
 def push(invocation: Invocation, env: EnvironmentName = "dev", image: ImageName = None) -> Outcome:
     """Push an environment's images to the registry.
 
-    The revision's tag first, then the environment's. What is cut on the way goes on where it was when run again.
+    The revision's tag goes first, then the environment's. After an interruption, run it again: it continues.
     """
     from conche.images.push import push
 
@@ -63,11 +63,11 @@ def release(
     invocation: Invocation,
     env: EnvironmentName = "dev",
     image: Annotated[str | None, "image of stack.yaml; default: the only one"] = None,
-    allow_dirty: Annotated[bool, "for a protected environment, also with uncommitted changes"] = False,
+    allow_dirty: Annotated[bool, "allow uncommitted changes for a protected environment"] = False,
 ) -> Outcome:
     """Build and push one image, and print its reference by digest.
 
-    The step that a workflow calls: stdout is that reference and nothing else.
+    For workflows: stdout is that reference and nothing else.
     """
     from conche.images.release import release
 
@@ -77,11 +77,11 @@ def release(
 @command(changes=True)
 def login(
     invocation: Invocation,
-    persist: Annotated[bool, "let the Docker CLI remember it"] = False,
+    persist: Annotated[bool, "have the Docker CLI remember the login"] = False,
 ) -> Outcome:
-    """See that the private registry lets us in.
+    """Check that the private registry accepts our login.
 
-    The password goes over stdin, and nothing is stored; the other tasks need no login.
+    The password goes over stdin, and nothing is stored; other tasks do not need this first.
     """
     from conche.images.login import login
 
@@ -103,7 +103,7 @@ def inspect(
     image: Annotated[str | None, "image of stack.yaml; default: the first"] = None,
     reference: Annotated[str | None, "any other image, as registry/repository:tag"] = None,
 ) -> Outcome:
-    """Show what an image says of itself, and how far a rebuild would give the same bytes."""
+    """Show an image's labels and how reproducible its build is."""
     from conche.images.inspect import inspect
 
     return inspect(invocation, env, image, reference)
@@ -115,11 +115,11 @@ def promote(
     from_: Annotated[str, "environment in which the image runs"] = "dev",
     to: Annotated[str, "environment whose tag it gets"] = "prod",
     image: ImageName = None,
-    allow_dirty: Annotated[bool, "also what was built with uncommitted changes"] = False,
+    allow_dirty: Annotated[bool, "allow images built with uncommitted changes"] = False,
 ) -> Outcome:
-    """Let one environment's tag mean the very image that runs in another.
+    """Give the image that runs in one environment the tag of another.
 
-    By a manifest put in the registry: nothing is rebuilt, and no layer crosses this machine.
+    Only a manifest is pushed to the registry: nothing is rebuilt, and no layer passes through this machine.
     """
     from conche.images.promote import promote
 
@@ -130,7 +130,7 @@ def promote(
 def tag(
     invocation: Invocation,
     source: Annotated[str, "tag or digest in the registry"],
-    new: Annotated[str, "tag that it gets too"],
+    new: Annotated[str, "the additional tag"],
     image: Annotated[str | None, "image of stack.yaml; default: the first"] = None,
 ) -> Outcome:
     """Give an image in the registry another tag."""
@@ -142,12 +142,12 @@ def tag(
 @command(changes=True, destroys=True, waits=True)
 def prune(
     invocation: Invocation,
-    keep: Annotated[int, "how many of the newest stay in each place"] = 10,
-    collect: Annotated[bool, "then free the registry's disk; it is down meanwhile"] = False,
+    keep: Annotated[int, "how many of the newest to keep in each place"] = 10,
+    collect: Annotated[bool, "then free the registry's disk; it is down during that"] = False,
 ) -> Outcome:
     """Delete images that nothing needs, in the registry and on the engines.
 
-    What an environment runs or means, what a rollback may need, and tags given by hand stay; the plan says why.
+    What environments run or their tags name, what a rollback may need, and tags given by hand stay; the plan says why.
     """
     from conche.images.prune import prune
 
@@ -158,7 +158,7 @@ def prune(
 def mirror(invocation: Invocation) -> Outcome:
     """Copy the upstream images that the stack needs into the private registry.
 
-    Where there is a copy it is used: a restart then depends on nobody's rate limit.
+    Copies are used from then on, so that a restart does not depend on others' rate limits.
     """
     from conche.images.mirror import mirror
 
@@ -171,9 +171,9 @@ def save(
     to: Annotated[str, "file to write"],
     env: EnvironmentName = "dev",
     image: ImageName = None,
-    force: Annotated[bool, "replace a file that is there"] = False,
+    force: Annotated[bool, "replace an existing file"] = False,
 ) -> Outcome:
-    """Write an environment's images to a file, for a host without any registry."""
+    """Write an environment's images to a file, for a host without a registry."""
     from conche.images.save import save
 
     return save(invocation, env, image, to, force=force)
@@ -182,10 +182,10 @@ def save(
 @command(changes=True)
 def load(
     invocation: Invocation,
-    file: Annotated[str, "file that images.save has written"],
-    env: Annotated[str | None, "environment whose engine gets them; default: the engine in use"] = None,
+    file: Annotated[str, "file written by images.save"],
+    env: Annotated[str | None, "environment whose engine loads them; default: the engine in use"] = None,
 ) -> Outcome:
-    """Load images from a file; one that was damaged on its way is refused."""
+    """Load images from a file, refusing a damaged one."""
     from conche.images.load import load
 
     return load(invocation, file, env)

@@ -58,7 +58,7 @@ def provide(
         if reference not in bases:
             raise Unreachable(
                 "base-unavailable",
-                f"{reference} cannot be pulled, and stack.yaml does not say how to make it.",
+                f"{reference} cannot be pulled, and stack.yaml does not say how to build it.",
                 looked_at=["bases in stack.yaml"],
                 evidence=failure.evidence,
                 next_command=f"docker pull {reference}    # with a network, or add it under `bases`",

@@ -61,7 +61,7 @@ def resume(registry: Registry, say: Callable[[str], None]) -> None:
     """Start the registry again if a killed collection has left it stopped."""
     engine = Engine()
     for made, collected in oneoff.left(engine, LABEL).items():
-        say("an earlier garbage collection was interrupted: seeing that the registry runs")
+        say("an earlier garbage collection was interrupted: starting the registry again")
         _restore(engine, collected, made)
         registry.wait(STARTING)
 
@@ -91,7 +91,7 @@ def located(host: str) -> Container:
     if found is None:
         raise Refused(
             "registry-not-here",
-            f"{host} is no container of this engine, so its garbage is somebody else's to collect.",
+            f"{host} is not a container on this engine, so its garbage cannot be collected from here.",
             looked_at=[engine.address],
         )
     return found

@@ -88,7 +88,7 @@ def _read(registry: Registry, repository: str, manifest: Manifest, depth: int) -
     entries = [one for one in listed if ATTESTS not in _mapping(one.get("annotations"))]
     parts = frozenset(str(one["digest"]) for one in listed)
     if not entries or not depth or len(entries) > MOST:
-        said = "lists no image" if not entries else "lists more than can be read"
+        said = "lists no image" if not entries else "lists too many images"
         return _Part(Description(parts=parts, problem=f"the index {said}"), {})
     read = [_child(registry, repository, entry, depth) for entry in sorted(entries, key=_foreign)]
     return _together(parts, [one.described for one in read], {k: v for one in read for k, v in one.layers.items()})

@@ -84,7 +84,7 @@ def advice(stack: Stack) -> Advice:
     up = f"invoke env.up --env {stack.own_registry}" if stack.own_registry else ""
     enter = f"invoke secrets.set {stack.login.password}" if stack.login else f"docker login {stack.registry}"
     return Advice(
-        unreachable=up or "invoke images.login    # asks it again; or correct `registry` in stack.yaml",
+        unreachable=up or "invoke images.login    # tries again; or correct `registry` in stack.yaml",
         denied="\n".join(filter(None, (enter, up if stack.login else ""))),
     )
 
@@ -101,7 +101,7 @@ def two_sides(stack: Stack, engine: Engine | None) -> list[str]:
         return []
     return [
         (
-            f"{stack.registry} means a registry on its own machine to the engine at {engine.address}, and one on this "
-            "machine to us: they are the same only through a tunnel, such as ssh -L"
+            f"for the engine at {engine.address}, {stack.registry} is a registry on its own machine, not on this "
+            "one: they are the same only through a tunnel, such as ssh -L"
         )
     ]

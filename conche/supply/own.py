@@ -102,7 +102,7 @@ def differs(engine: Engine, registry: Registry, how: str) -> Unreachable:
     """Return the error for a name that means different registries to us and to the engine."""
     return Unreachable(
         "registry-differs",
-        f"{registry.host}, as this machine reaches it, {how}: the engine reaches another registry by that name.",
+        f"{registry.host}, as this machine reaches it, {how}: for the engine, that name is another registry.",
         looked_at=[engine.address],
-        next_command="give `registry` in stack.yaml a name that means the same everywhere",
+        next_command="give `registry` in stack.yaml a name that is the same everywhere",
     )

@@ -69,7 +69,8 @@ class Reference:
         """Return the same repository with another tag."""
         if not _TAG.fullmatch(tag):
             raise _invalid(
-                tag, "a tag is up to 128 letters, digits, `_`, `.` and `-`, and starts with none of the last two"
+                tag,
+                "a tag is up to 128 letters, digits, `_`, `.` and `-`, and does not start with either of the last two",
             )
         return replace(self, tag=tag, digest="")
 
@@ -100,13 +101,13 @@ def parse(text: str, *, default_tag: str = "latest") -> Reference:
     if registry == f"index.{DOCKER_HUB}":
         registry = DOCKER_HUB
     if not _REGISTRY.fullmatch(registry):
-        raise _invalid(text, f"{registry!r} is no host of a registry")
+        raise _invalid(text, f"{registry!r} is not a registry host")
     repository, colon, tag = path.partition(":")
     if colon and not _TAG.fullmatch(tag):
-        raise _invalid(text, f"{tag!r} is no tag")
+        raise _invalid(text, f"{tag!r} is not a tag")
     if not _REPOSITORY.fullmatch(repository):
-        hint = "; a repository is in lower case" if repository != repository.lower() else ""
-        raise _invalid(text, f"{repository!r} is no repository{hint}")
+        hint = "; repositories are in lower case" if repository != repository.lower() else ""
+        raise _invalid(text, f"{repository!r} is not a repository{hint}")
     if len(registry) + 1 + len(repository) > LONGEST:
         raise _invalid(text, f"registry and repository have more than {LONGEST} characters")
     if registry == DOCKER_HUB and "/" not in repository:
@@ -117,7 +118,7 @@ def parse(text: str, *, default_tag: str = "latest") -> Reference:
 def _invalid(text: str, why: str) -> Refused:
     return Refused(
         "reference-invalid",
-        f"{text!r} names no image: {why}.",
+        f"{text!r} is not an image reference: {why}.",
         next_command="write it as registry/repository:tag or registry/repository@sha256:…",
     )
 

@@ -92,8 +92,8 @@ class Manifest:
 class Advice(NamedTuple):
     """What to type if a registry does not answer, and if it refuses us."""
 
-    unreachable: str = "invoke images.login    # asks it again"
-    denied: str = "invoke images.login    # tells which user is tried"
+    unreachable: str = "invoke images.login    # tries again"
+    denied: str = "invoke images.login    # shows which user is tried"
 
 
 ADVICE = Advice()
@@ -185,7 +185,7 @@ class Registry:
         if wanted.startswith("sha256:") and digest != wanted:
             raise Unreachable(
                 "registry-failed",
-                f"{self.host} answers {repository}@{wanted} with other bytes.",
+                f"{self.host} answered {repository}@{wanted} with different content.",
                 looked_at=[f"their digest: {digest}"],
             )
         return Manifest(digest, answer.headers.get("Content-Type", KINDS[0]).split(";")[0], content)
@@ -296,16 +296,16 @@ class Registry:
             return
         words = [f"{asked}: {answer.status_code} {answer.reason_phrase}", *_said(answer)]
         if answer.status_code in (401, 403):
-            who = f"user {self._credentials.user}" if self._credentials else "somebody without a password"
+            who = f"user {self._credentials.user}" if self._credentials else "requests without a password"
             raise KeyUnusable(
                 "registry-denied",
-                f"{self.host} refuses {who}.",
+                f"{self.host} rejects {who}.",
                 looked_at=[self._note] if self._note else [],
                 evidence=words,
                 next_command=self._advice.denied,
             )
         if answer.status_code == 404:
-            raise NotFound("no-such-image", f"{self.host} has no such thing.", evidence=words)
+            raise NotFound("no-such-image", f"{self.host} has no such object.", evidence=words)
         if answer.status_code == 405:
             raise Refused(
                 "registry-keeps",
@@ -313,7 +313,7 @@ class Registry:
                 evidence=words,
                 next_command="set REGISTRY_STORAGE_DELETE_ENABLED=true on it    # and no read-only mode",
             )
-        raise Unreachable("registry-failed", f"{self.host} answers with an error.", evidence=words)
+        raise Unreachable("registry-failed", f"{self.host} answered with an error.", evidence=words)
 
     def _json(self, answer: httpx.Response) -> Mapping[str, Any]:
         """Return an answer's JSON object; something other than a registry may answer there with a web page."""
@@ -328,7 +328,7 @@ class Registry:
     def _no_registry(self, answer: httpx.Response) -> Unreachable:
         return Unreachable(
             "registry-failed",
-            f"{self.host} answers, but not as a registry does.",
+            f"{self.host} answers, but not like a registry.",
             looked_at=[str(answer.url)],
             next_command=f"curl --include {self._base}    # what is it?",
         )

@@ -8,7 +8,7 @@ from conche.stack import parse
 from conche.supply.login import advice
 
 LOGIN = "login: {user: who, password: word}\nsecrets: {declared: {who: {}, word: {}}}\n"
-ELSEWHERE = "invoke images.login    # asks it again; or correct `registry` in stack.yaml"
+ELSEWHERE = "invoke images.login    # tries again; or correct `registry` in stack.yaml"
 
 
 @pytest.mark.parametrize(

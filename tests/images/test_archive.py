@@ -77,7 +77,7 @@ def test_without_its_sum_a_file_is_loaded_with_a_warning(built: Shop, engine: En
     done = built.invoke("images.load", str(tmp_path / "file.tar"))
 
     assert done.returncode == 0, done.stderr
-    assert "warning: there is no file.tar.sha256: nothing was compared" in done.stderr
+    assert "warning: there is no file.tar.sha256: the file was not verified" in done.stderr
 
 
 def test_a_file_that_is_there_is_replaced_only_when_that_is_said(built: Shop, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_what_needs_a_login_names_the_helper_and_the_settings(
     assert failed.returncode == 9, failed.stderr
     assert "error [credential-helper-unusable]" in failed.stderr
     assert f"docker-credential-desktop, which {desktop}/config.json names, is not installed" in failed.stderr
-    assert f"install docker-credential-desktop, or take the line that names it out of {desktop}" in failed.stderr
+    assert f"install docker-credential-desktop, or remove the line that names it from {desktop}" in failed.stderr
 
 
 def test_a_helper_that_fails_is_named_too(
@@ -115,7 +115,7 @@ def test_a_registry_that_is_not_there_is_what_is_told_and_the_helper_beside_it(
     assert "No Docker engine answers" not in failed.stderr
     assert failed.stderr.count("error [registry-unreachable]") == 1
     assert f"docker-credential-desktop, which {desktop}/config.json names, is not installed" in failed.stderr
-    assert f"install docker-credential-desktop, or take the line that names it out of {desktop}" in failed.stderr
+    assert f"install docker-credential-desktop, or remove the line that names it from {desktop}" in failed.stderr
 
 
 def test_the_doctor_sees_a_credential_helper_that_is_not_there(small: SmallStack, desktop: Path) -> None:
@@ -133,5 +133,7 @@ def test_settings_that_docker_did_not_write_are_named(small: SmallStack, desktop
     refused = small.invoke("env.status", DOCKER_CONFIG=str(desktop))
 
     assert refused.returncode == 2
-    assert f"error [docker-settings-invalid]: {desktop}/config.json is not what Docker writes there" in refused.stderr
+    assert (
+        f"error [docker-settings-invalid]: {desktop}/config.json is not a valid Docker configuration" in refused.stderr
+    )
     assert "Traceback" not in refused.stderr

@@ -77,7 +77,7 @@ def test_a_tree_that_is_no_commit_is_said_and_tagged_so(shop: Shop) -> None:
 
     revision = shop.git("log", "-1", "--format=%h")
     assert done.returncode == 0, done.stderr
-    assert f"warning: the tree differs from its commit: tagged {revision}-dirty" in done.stderr
+    assert f"warning: the working tree has uncommitted changes: tagged {revision}-dirty" in done.stderr
     assert f"{revision}-dirty" in done.stdout
 
 
@@ -155,7 +155,7 @@ def test_what_is_not_built_is_not_pushed(shop: Shop) -> None:
     done = shop.invoke("images.push")
 
     assert done.returncode == 6
-    assert f"The engine has no {shop.image}" in done.stderr
+    assert f"The engine does not have {shop.image}" in done.stderr
     assert "Next: invoke images.build --env dev" in done.stderr
 
 

@@ -146,8 +146,8 @@ def test_what_nobody_can_date_stays_and_takes_no_place_of_the_newest(stack: Stac
     assert reasons(decide(stack, observed(*tags, broken, local=local), {}, keep=1)) == {
         "aaaaaaa": "",
         "bbbbbbb": "one of the 1 newest",
-        "ccccccc": "nobody knows how old it is: the image for linux/amd64 cannot be read: gone",
-        "ddddddd": "nobody knows how old it is",
+        "ccccccc": "its age is not known: the image for linux/amd64 cannot be read: gone",
+        "ddddddd": "its age is not known",
         "eeeeeee": "one of the 1 newest",
         "fffffff": "",
     }
@@ -328,7 +328,7 @@ def test_what_gets_a_tag_meanwhile_stays_and_the_others_go(old: Shop) -> None:
     assert (done.returncode, document["error"]["exit_code"], document["changed"]) == (3, 3, True), done.stderr
     assert ([third] in gone, [second] in gone, bool(document["plan"])) == (True, False, True)
     assert "error [prune-incomplete]" in done.stderr
-    assert "got the tag hotfix since this began" in done.stderr
+    assert "got the tag hotfix meanwhile" in done.stderr
     assert {second, "hotfix"} <= set(old.tags())
     assert third not in old.tags()
 
