@@ -21,18 +21,18 @@ def backup_key(call: Invocation, path: str) -> Outcome:
     key = keys.require(call.root)
     target = Path(path).expanduser()
     if target.exists():
-        raise Refused("file-exists", f"{target} is there already; nothing was written.")
+        raise Refused("file-exists", f"{target} already exists; nothing was written.")
     if call.dry_run:
         return Outcome(plan=Plan((Step(Action.WRITE, Kind.FILE, str(target), "asked for"),)))
     secret = ask("passphrase")
     if len(secret) < 12:
-        raise Refused("passphrase-short", "A passphrase of less than 12 characters protects little.")
+        raise Refused("passphrase-short", "A passphrase of fewer than 12 characters protects little.")
     write_atomic(target, passphrase.encrypt(key.identities.reveal().encode(), secret.reveal()), mode=0o600)
     return Outcome(
         value={"file": str(target), "public": list(key.public)},
         changed=True,
         lines=[
-            f"To get it back: age --decrypt --output .sops/age-key.txt '{target}'",
+            f"To restore it: age --decrypt --output .sops/age-key.txt '{target}'",
             "Keep it apart from the backups.",
         ],
     )

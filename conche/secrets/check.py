@@ -29,11 +29,11 @@ def check(call: Invocation) -> Outcome:
     if key is not None and not any(problem.fatal for problem in found):
         found += _with_key(call, section, store)
     rows = tuple((problem.kind, problem.what, problem.next_command) for problem in found)
-    said = f"with {', '.join(key.public)} from {key.source}" if key else "without a key, so not what is in it"
+    said = f"with {', '.join(key.public)} from {key.source}" if key else "without a key, so without its values"
     return Outcome(
         value=[asdict(problem) for problem in found],
         tables=[Table(("kind", "found", "next"), rows)] if rows else [],
-        lines=[f"{store.file.name} looked at {said}: {len(found) or 'nothing'} found."],
+        lines=[f"{store.file.name} checked {said}: {len(found) or 'nothing'} found."],
         exit_code=1 if found else 0,
     )
 
@@ -56,12 +56,12 @@ def _without_key(call: Invocation, section: Secrets, store: Store) -> Iterator[P
         yield Problem(error.code, error.message, error.next_command.split("\n")[0], fatal=True)
         return
     if demonstrates(store, section):
-        yield Problem("demonstration-key", "everybody can decrypt the file", "invoke secrets.init")
+        yield Problem("demonstration-key", "anyone can decrypt the file", "invoke secrets.init")
     for name in section.declared.keys() - set(found.names):
         if any(section.declared[name].is_required(one) for one in ((), *_profiles(call, section.declared[name]))):
-            yield Problem("missing", f"{name} is declared and not there", f"invoke secrets.set {name}")
+            yield Problem("missing", f"{name} is declared but has no value", f"invoke secrets.set {name}")
     if undeclared := sorted(set(found.names) - section.declared.keys()):
-        said = f"in the file and not in stack.yaml: {', '.join(undeclared)}"
+        said = f"in the file but not in stack.yaml: {', '.join(undeclared)}"
         yield Problem("undeclared", said, how_to_declare(undeclared))
     yield from _rolled_back(call, found, store)
     yield from _tracked(call, section)
@@ -79,7 +79,7 @@ def _rolled_back(call: Invocation, found: EncryptedFile, store: Store) -> Iterat
     if committed is not None and committed.content != found.content and found.modified < committed.modified:
         yield Problem(
             "rolled-back",
-            f"{name} was last changed at {found.modified:%Y-%m-%d %H:%M:%S}, before the one that is committed",
+            f"{name} was last changed at {found.modified:%Y-%m-%d %H:%M:%S}, before the committed one",
             f"invoke secrets.diff; git checkout HEAD -- {name}",
         )
 
@@ -100,10 +100,10 @@ def _tracked(call: Invocation, section: Secrets) -> Iterator[Problem]:
 def _loose(call: Invocation, section: Secrets) -> Iterator[Problem]:
     for path in (call.root / ".env", call.root / keys.DEFAULT_FILE):
         if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
-            yield Problem("mode", f"{path.name} can be read by others", f"chmod 600 '{path}'")
+            yield Problem("mode", f"{path.name} is readable by other users", f"chmod 600 '{path}'")
     folder = call.root / section.folder
     if folder.exists() and stat.S_IMODE(folder.stat().st_mode) & 0o077 and any(folder.glob("*.txt")):
-        yield Problem("mode", f"{section.folder} can be entered by others", f"chmod 700 '{folder}'")
+        yield Problem("mode", f"{section.folder} is open to other users", f"chmod 700 '{folder}'")
 
 
 def _profiles(call: Invocation, declared: SecretDeclaration) -> list[tuple[str, ...]]:
@@ -123,7 +123,9 @@ def _with_key(call: Invocation, section: Secrets, store: Store) -> Iterator[Prob
         if value is not None and value.reveal() in PLACEHOLDERS and declared.required:
             yield Problem("placeholder", f"{name} still has a placeholder", f"invoke secrets.set {name}")
         if value is not None and not _deliverable(name, declared, value):
-            yield Problem("not-representable", f"{name} cannot stand in .env", f"invoke secrets.set {name} --generate")
+            yield Problem(
+                "not-representable", f"{name} cannot be written to .env", f"invoke secrets.set {name} --generate"
+            )
     yield from _stale(call, section, values)
 
 
@@ -143,16 +145,14 @@ def _stale(call: Invocation, section: Secrets, values: Mapping[str, Secret]) -> 
     for one in staged:
         if one.state == "changed":
             name = one.path.relative_to(call.root)
-            yield Problem("stale", f"{name} is not what the secrets say", "invoke secrets.render")
+            yield Problem("stale", f"{name} does not match the secrets", "invoke secrets.render")
     ours = render.left_over(call.root, section, staged)
     for path in ours:
-        yield Problem("left-over", f"{path.name} is of no secret any more", "invoke secrets.render")
+        yield Problem("left-over", f"{path.name} belongs to no secret any more", "invoke secrets.render")
     known = {one.path for one in staged} | set(ours)
     for path in (call.root / section.folder / f"{name}.txt" for name in (*section.declared, *section.htpasswd)):
         if path not in known and path.exists() and path.stat().st_size:
             # The value may exist nowhere else, so suggest storing it rather than deleting the file.
             made_of = section.htpasswd.get(path.stem)
             wanted = f"{made_of.password}" if made_of else f"{path.stem} --from-file {shlex.quote(str(path))}"
-            yield Problem(
-                "left-over", f"{path.name} has a value that the secrets have not", f"invoke secrets.set {wanted}"
-            )
+            yield Problem("left-over", f"{path.name} has a value that the secrets lack", f"invoke secrets.set {wanted}")

@@ -84,7 +84,7 @@ def with_declarations(text: str, declared: Mapping[str, Mapping[str, Any]]) -> s
         return _inserted(lines, _end(secrets), new)
     raise Refused(
         "declarations-by-hand",
-        "The section `secrets` of stack.yaml is written in a way that nothing can be added to; it stays as it is.",
+        "The section `secrets` of stack.yaml has a form that cannot be added to; it was left as it is.",
         next_command=how_to_declare(declared),
     )
 
@@ -144,7 +144,7 @@ def _require_meant(text: str, wanted: Sequence[str]) -> None:
     except StackInvalid as invalid:
         raise Refused(
             "declarations-by-hand",
-            "With these declarations stack.yaml would not be valid; it stays as it is.",
+            "With these declarations stack.yaml would not be valid; it was left as it is.",
             evidence=[str(problem) for problem in invalid.problems],
             next_command=how_to_declare(wanted),
         ) from invalid

@@ -28,7 +28,7 @@ def diff(call: Invocation, revision: str) -> Outcome:
     except KeyUnusable as error:
         raise KeyUnusable(
             "revision-unreadable",
-            f"{name} of {revision} cannot be read with your key: it is older than your access, or damaged.",
+            f"{name} of {revision} cannot be decrypted with your key: it is older than your access, or damaged.",
             looked_at=[f"key {', '.join(key.public)}", f"{revision}:{name}"],
             next_command=f"git log --oneline -- {name}\ninvoke secrets.diff --revision ANOTHER",
             evidence=[error.message],
@@ -41,7 +41,7 @@ def diff(call: Invocation, revision: str) -> Outcome:
     return Outcome(
         value={"secrets": changed, "recipients": recipients},
         tables=[Table(("", "name"), rows)] if rows else [],
-        lines=[] if rows else [f"No difference to {revision}."],
+        lines=[] if rows else [f"No difference from {revision}."],
     )
 
 

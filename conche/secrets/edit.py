@@ -29,7 +29,7 @@ __all__ = ["edit"]
 AT_ONCE = 2.0
 """Seconds within which nobody can have edited anything."""
 
-HINT = 'If the editor is still open, it does not wait, and has nothing to save to: EDITOR="code --wait", for example.'
+HINT = 'If the editor is still open, it did not wait, and cannot save: set, for example, EDITOR="code --wait".'
 
 QUIET_VIM = ("-n", "-i", "NONE", "-c", "set noundofile")
 """No swap file, no viminfo, no undo file: each would hold the values."""
@@ -56,7 +56,7 @@ def edit(call: Invocation, name: str | None, *, allow_disk: bool) -> Outcome:
         if not allow_disk and not _in_memory(folder):
             raise Refused(
                 "folder-on-disk",
-                f"{folder.parent} is on a disk, where deleted plaintext can be found again.",
+                f"{folder.parent} is on a disk, where deleted plaintext can be recovered.",
                 next_command="XDG_RUNTIME_DIR=/dev/shm invoke secrets.edit, or add --allow-disk",
             )
         file = folder / "secrets.yaml"
@@ -93,7 +93,7 @@ def _edited(call: Invocation, file: Path) -> dict[str, Secret]:
     while True:
         code = interact([*_editor(), str(file)])
         if code:
-            raise Refused("editor-failed", f"The editor ended with {code}; nothing was written.")
+            raise Refused("editor-failed", f"The editor exited with {code}; nothing was written.")
         try:
             return _read(file)
         except Refused as wrong:
@@ -115,7 +115,7 @@ def _read(file: Path) -> dict[str, Secret]:
         node = yaml.compose(text, Loader=yaml.BaseLoader)
         loaded = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - BaseLoader makes text of everything
     except UnicodeDecodeError:
-        raise Refused("edit-not-yaml", "What was saved is no UTF-8 text.") from None
+        raise Refused("edit-not-yaml", "What was saved is not UTF-8 text.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise Refused("edit-not-yaml", f"Line {mark.line + 1 if mark else '?'} is not YAML.") from None
@@ -130,14 +130,14 @@ def _read(file: Path) -> dict[str, Secret]:
     ]
     if wrong:
         raise Refused(
-            "edit-not-flat", f"Line {', '.join(wrong)}: not a name with one text, or a name that stands twice."
+            "edit-not-flat", f"Line {', '.join(wrong)}: not a name with one text value, or a name used twice."
         )
     return {n: Secret(value) for n, value in loaded.items()}
 
 
 def _written(values: Mapping[str, Secret]) -> str:
     lines = "".join(_line(name, value.reveal()) for name, value in values.items())
-    return "# Saved, this is checked and encrypted; the file itself is in memory only.\n" + lines
+    return "# On saving, this is checked and encrypted; the file itself is only in memory.\n" + lines
 
 
 def _line(name: str, value: str) -> str:

@@ -47,7 +47,7 @@ def _require_kept(store: Store, values: Mapping[str, Secret]) -> None:
     if lost := [name for name, value in values.items() if kept.get(name) != value]:
         raise KeyUnusable(
             "plaintext-not-kept",
-            f"{store.file.name} does not give back what was encrypted: {', '.join(lost)}. Keep the plaintext.",
+            f"{store.file.name} does not decrypt to what was encrypted: {', '.join(lost)}. Keep the plaintext.",
             looked_at=[str(store.file)],
             next_command="invoke secrets.diff\ninvoke secrets.check",
         )

@@ -32,16 +32,14 @@ def init(call: Invocation, *, generate: bool) -> Outcome:
         key = keys.find(call.root)
         return Outcome(
             value={"recipients": list(store.document().recipients)},
-            lines=[
-                f"Nothing to do: {store.file.name} has recipients of its own" + ("." if key else "; you have no key.")
-            ],
+            lines=[f"Nothing to do: {store.file.name} has its own recipients" + ("." if key else "; you have no key.")],
         )
     key_file = call.root / DEFAULT_FILE
     existing = _own(keys.find(call.root, {}) if key_file.exists() else None, section)
     plan = Plan(
         (
             *([] if existing else [Step(Action.CREATE, Kind.FILE, str(DEFAULT_FILE), "no age key of your own")]),
-            Step(Action.CREATE, Kind.FILE, ".sops.yaml", "recipients of your own"),
+            Step(Action.CREATE, Kind.FILE, ".sops.yaml", "your own recipients"),
             Step(Action.CREATE, Kind.FILE, store.file.name, "encrypted to your key"),
         )
     )
@@ -61,7 +59,7 @@ def init(call: Invocation, *, generate: bool) -> Outcome:
         lines=[
             f"Your public key: {', '.join(key.public)}",
             f"Back up {DEFAULT_FILE} outside this machine now: invoke secrets.backup-key PATH",
-            "A second, offline recipient saves you when this one is lost: invoke secrets.recipients.add age1…",
+            "A second, offline recipient saves you if this key is lost: invoke secrets.recipients.add age1…",
             *(f"Next: invoke secrets.set {name}" for name in todo),
         ],
     )
@@ -76,7 +74,7 @@ def _own(found: Key | None, section: Secrets) -> Key | None:
         return None
     raise Refused(
         "demonstration-key-in-place",
-        f"{DEFAULT_FILE} has the demonstration key, which everybody has, beside others.",
+        f"{DEFAULT_FILE} has the public demonstration key among others.",
         next_command=f"remove it from {DEFAULT_FILE}\ninvoke secrets.init",
     )
 

@@ -45,7 +45,7 @@ def list_(call: Invocation) -> Outcome:
             for row in rows
         ),
     )
-    lines = [] if values is not None else ["Without a key only names are known."]
+    lines = [] if values is not None else ["Without a key, only the names are known."]
     return Outcome(value=rows, tables=[table], lines=lines)
 
 

@@ -37,7 +37,7 @@ def merge(call: Invocation, base: str, ours: str, theirs: str) -> Outcome:
     if conflicts:
         raise CheckFailed(
             "merge-conflict",
-            f"Both sides changed {', '.join(conflicts)}. {name} is as it was on this side.",
+            f"Both sides changed {', '.join(conflicts)}. {name} is unchanged on this side.",
             next_command="\n".join(f"invoke secrets.set {one}" for one in conflicts if one in merged),
         )
     content = store.made(merged, mine.recipients, {**other.paths, **mine.paths})

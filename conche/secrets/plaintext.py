@@ -70,18 +70,18 @@ def _check(entries: list[_Entry], file: str) -> None:
         # The names are not repeated: in a malformed file, a value may be where a name belongs.
         raise Refused(
             "secret-name-unusable",
-            f"{file} has what cannot be the name of a secret: {', '.join(wrong)}. Nothing was written.",
+            f"{file} has invalid names of secrets: {', '.join(wrong)}. Nothing was written.",
             looked_at=["a name has lower-case letters, digits and _; it is not sops…, not …_unencrypted"],
         )
     counted = Counter(entry.name for entry in entries)
     if twice := [name for name, count in counted.items() if count > 1]:
         said = "; ".join(f"{name}: {_places(entries, name)}" for name in twice)
-        raise _refused(file, f"has names more than once, upper and lower case being the same ({said})")
+        raise _refused(file, f"has names more than once, ignoring case ({said})")
     if wrong := [entry.name for entry in entries if "\0" in entry.value or _SURROGATE.search(entry.value)]:
         raise Refused(
             "value-not-text",
-            f"The value of {', '.join(wrong)} in {file} is no text. Nothing was written.",
-            next_command="base64 it, and let its reader decode it",
+            f"The value of {', '.join(wrong)} in {file} is not text. Nothing was written.",
+            next_command="encode it in base64 and decode it where it is used",
         )
 
 
@@ -100,8 +100,8 @@ def _text(content: bytes, file: str) -> str:
         line = content[:wrong].count(b"\n") + 1
         raise Refused(
             "value-not-text",
-            f"Line {line} of {file} is no UTF-8 text. Nothing was written.",
-            next_command="save the file as UTF-8; a value that is no text: base64 it, and let its reader decode it",
+            f"Line {line} of {file} is not UTF-8 text. Nothing was written.",
+            next_command="save the file as UTF-8; encode a binary value in base64, and decode it where used",
         )
     return text
 
@@ -111,7 +111,7 @@ def _dotenv(text: str, file: str) -> Iterator[_Entry]:
     unread = [line for line, one in bindings if one.error or (one.key is not None and one.value is None)]
     unread += [line for line, one in bindings if one.value is not None and _SWALLOWED.search(one.value)]
     if unread:
-        raise _refused(file, f"is no list of NAME=value in line {_listed(unread)}: a quote or `=` is missing there")
+        raise _refused(file, f"is not a list of NAME=value in line {_listed(unread)}: a quote or `=` is missing")
     for line, one in bindings:
         if one.key is not None and one.value is not None:
             yield _Entry(f"line {line}", one.key.lower() if _VARIABLE.fullmatch(one.key) else "", one.value)
@@ -136,7 +136,7 @@ def _json(text: str, file: str) -> Iterator[_Entry]:
     for number, (name, value) in enumerate(loaded, 1):
         if not isinstance(value, str):
             said = name if NAME.fullmatch(name) else "its value"
-            raise _refused(file, f"is not one flat mapping of names to text: in entry {number}, {said} is no text")
+            raise _refused(file, f"is not one flat mapping of names to text: in entry {number}, {said} is not text")
         yield _Entry(f"entry {number}", name, value)
 
 
@@ -151,7 +151,7 @@ def _yaml(text: str, file: str) -> Iterator[_Entry]:
         # Its message would repeat the line, which may hold a value.
         raise _refused(file, f"is not YAML{_marked(error, text)}") from None
     if not isinstance(node, yaml.MappingNode):
-        hint = "; a file of NAME=value is called ….env" if _SWALLOWED.search(f"\n{text}") else ""
+        hint = "; name a file of NAME=value lines ….env" if _SWALLOWED.search(f"\n{text}") else ""
         raise _refused(file, f"is not one flat mapping of names to text{hint}")
     wrong = [key.start_mark.line + 1 for key, value in node.value if not (_is_text(key) and _is_text(value))]
     if wrong:

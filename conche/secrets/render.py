@@ -14,7 +14,7 @@ __all__ = ["render"]
 def render(call: Invocation, *, check: bool, env_only: bool, files_only: bool) -> Outcome:
     """Write .env and docker/secrets/*.txt; with `check` only report what is stale (exit code 1)."""
     if env_only and files_only:
-        raise Refused("options-exclude-each-other", "--env-only and --files-only exclude each other.")
+        raise Refused("options-exclude-each-other", "--env-only and --files-only cannot be combined.")
     store = open_store(call.stack, call.root)
     section = call.stack.secrets
     assert section is not None
@@ -27,7 +27,7 @@ def render(call: Invocation, *, check: bool, env_only: bool, files_only: bool) -
         (
             *(Step(Action.WRITE, Kind.FILE, str(one.path.relative_to(call.root)), one.state) for one in stale),
             *(
-                Step(Action.REMOVE, Kind.FILE, str(path.relative_to(call.root)), "no secret has it any more")
+                Step(Action.REMOVE, Kind.FILE, str(path.relative_to(call.root)), "it belongs to no secret any more")
                 for path in gone
             ),
         )
@@ -39,7 +39,7 @@ def render(call: Invocation, *, check: bool, env_only: bool, files_only: bool) -
     changed = [one for one in stale if states[one.path.relative_to(call.root)] == "changed"]
     services = sorted({service for one in changed for service in one.services})
     rows = tuple((str(path), state) for path, state in states.items())
-    lines = [f"Restart, to take it up: {', '.join(services)}"] if services and not check else []
+    lines = [f"Restart to apply it: {', '.join(services)}"] if services and not check else []
     return Outcome(
         value={"files": {str(path): state for path, state in states.items()}, "restart": services},
         changed=bool(stale or gone) and not check,

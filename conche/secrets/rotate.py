@@ -42,7 +42,7 @@ def _new_identity(call: Invocation, store: Store, *, finish: bool) -> Outcome:
     if held.source != str(key_file):
         raise Refused(
             "key-elsewhere",
-            f"The key in use is from {held.source}; --identity changes {DEFAULT_FILE} only.",
+            f"The key in use is from {held.source}; --identity changes only {DEFAULT_FILE}.",
             next_command=f"put the key into {DEFAULT_FILE} first",
         )
     if not (finish and len(held.public) > 1 and held.public[-1] in _everywhere(call, store)):
@@ -51,7 +51,7 @@ def _new_identity(call: Invocation, store: Store, *, finish: bool) -> Outcome:
     lines = [f"The new public key: {public}", "Next: SOPS_AGE_KEY in CI, and invoke secrets.backup-key PATH"]
     if not finish:
         lines.append(
-            "The old key still works. When the new one is everywhere: invoke secrets.rotate --identity --finish"
+            "The old key still works. Once the new one is everywhere: invoke secrets.rotate --identity --finish"
         )
         return Outcome(value={"added": public, "removed": []}, changed=True, lines=lines)
     secret = held.identities.reveal().splitlines()[-1]

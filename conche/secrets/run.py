@@ -20,7 +20,7 @@ NEVER_SET = ("PATH", "HOME", "SHELL", "IFS", "PYTHONPATH", "PYTHONHOME")
 def run(call: Invocation, *, only: str | None) -> Outcome:
     """Become the command after `--`, with the secrets in its environment but no key."""
     if not call.remainder:
-        raise Refused("no-command", "Nothing stands after `--`.", next_command="invoke secrets.run -- env")
+        raise Refused("no-command", "There is no command after `--`.", next_command="invoke secrets.run -- env")
     store = open_store(call.stack, call.root)
     assert call.stack.secrets is not None
     values = {name: value for name, value in store.read().items() if name in call.stack.secrets.declared}
@@ -33,7 +33,7 @@ def run(call: Invocation, *, only: str | None) -> Outcome:
     wrong = [name for name in named if name in NEVER_SET or name.startswith("LD_")]
     if wrong:
         raise Refused(
-            "variable-refused", f"{', '.join(wrong)} decides what a command is, and is not set from a secret."
+            "variable-refused", f"{', '.join(wrong)} determines which program runs, so it cannot be set from a secret."
         )
     if shutil.which(call.remainder[0]) is None:
         raise NotFound("no-such-program", f"There is no program {call.remainder[0]!r}.")

@@ -37,7 +37,7 @@ def scan(call: Invocation, *, staged: bool, history: bool, image: list[str], log
         found += scan_container_logs(call.stack, needles)
     rows = tuple((one.kind, one.place, one.name) for one in found)
     known = "" if values else ", without a key: age keys only"
-    lines = [f"{len(real)} secrets looked for{known}; {len(found)} found."]
+    lines = [f"Searched for {len(real)} secrets{known}; {len(found)} found."]
     lines += [f"Next: invoke secrets.rotate-value {name}" for name in sorted({one.name for one in found} & real.keys())]
     return Outcome(
         value=[asdict(one) for one in found],

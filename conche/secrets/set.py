@@ -40,11 +40,11 @@ def set_(
     if "env" in declared.outputs and dotenv.quote(value.reveal()) is None:
         raise Refused(
             "value-not-representable",
-            f"{name} cannot be written to .env so that python-dotenv and Compose read the same.",
+            f"{name} cannot be written to .env so that python-dotenv and Compose read the same value.",
             next_command=f"outputs: [file] for it in stack.yaml, or: invoke secrets.set {name} --generate",
         )
     changed = store.change(f"{kind} {name}", lambda _: Change(put={name: value}))
-    lines = [f"{name}: {'changed' if changed else 'had this value already'}"]
+    lines = [f"{name}: {'changed' if changed else 'already has this value'}"]
     if changed and declared.services:
         lines.append(f"Next: invoke secrets.render    # then restart {', '.join(declared.services)}")
     return Outcome(value={"name": name, "changed": bool(changed)}, changed=bool(changed), lines=lines)
@@ -59,7 +59,7 @@ def _given(name: str, from_file: str | None, raw: bool) -> Secret:
         raise Refused(
             "file-unreadable",
             f"The file cannot be read: {error.strerror}.",
-            looked_at=["--from-file takes the name of a file, not a value"],
+            looked_at=["--from-file takes a file name, not a value"],
             next_command=f"invoke secrets.set {name}    # reads standard input",
         ) from error
     return Secret(text if raw else trimmed(text))

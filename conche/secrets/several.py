@@ -24,7 +24,7 @@ def within(call: Invocation, environment: str | None) -> Invocation:
     if section is not None and len(section.all_files) > 1:
         raise Refused(
             "several-secrets-files",
-            f"stack.yaml names {len(section.all_files)} encrypted files, each of other environments.",
+            f"stack.yaml names {len(section.all_files)} encrypted files for different environments.",
             looked_at=[str(file) for file in section.all_files],
             next_command=f"invoke {call.output.command} --env {next(iter(section.files))}",
         )

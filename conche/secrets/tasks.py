@@ -7,18 +7,18 @@ from conche.outcome import Outcome
 
 Name = Annotated[str, "the secret, as stack.yaml names it"]
 FromFile = Annotated[str | None, "read the value from this file"]
-Of = Annotated[str | None, "whose secrets, where stack.yaml names several encrypted files"]
+Of = Annotated[str | None, "which encrypted file, if stack.yaml names several"]
 
 
 @command(changes=True)
 def init(
     invocation: Invocation,
-    generate: Annotated[bool, "make the values that can be made"] = False,
+    generate: Annotated[bool, "generate the values that can be generated"] = False,
     env: Of = None,
 ) -> Outcome:
-    """Make a key, recipients and a file of your own.
+    """Make your own key, recipients and encrypted file.
 
-    Takes the demonstration key's place, and nobody else's: a key is never overwritten.
+    Replaces the demonstration key, but never overwrites another key.
     """
     from conche.secrets.init import init
     from conche.secrets.several import within
@@ -34,7 +34,7 @@ def encrypt(
     replace: Annotated[bool, "replace the encrypted file"] = False,
     env: Of = None,
 ) -> Outcome:
-    """Import plaintext values; all of them stay text."""
+    """Import plaintext values, all as text."""
     from conche.secrets.encrypt import encrypt
     from conche.secrets.several import within
 
@@ -44,7 +44,7 @@ def encrypt(
 @command(changes=True, aliases=("decrypt",))
 def render(
     invocation: Invocation,
-    check: Annotated[bool, "only tell what is stale; exit code 1"] = False,
+    check: Annotated[bool, "only report what is stale, with exit code 1"] = False,
     env_only: Annotated[bool, "only .env"] = False,
     files_only: Annotated[bool, "only docker/secrets/*.txt"] = False,
     env: Of = None,
@@ -60,12 +60,12 @@ def render(
 def get(
     invocation: Invocation,
     name: Name,
-    show: Annotated[bool, "also on a terminal"] = False,
-    length: Annotated[bool, "its length instead"] = False,
-    fingerprint: Annotated[bool, "a fingerprint, keyed by the age key, instead"] = False,
+    show: Annotated[bool, "show it on a terminal too"] = False,
+    length: Annotated[bool, "print its length instead"] = False,
+    fingerprint: Annotated[bool, "print a fingerprint instead, keyed by the age key"] = False,
     env: Of = None,
 ) -> Outcome:
-    """One value, into a pipe."""
+    """Print one value, into a pipe."""
     from conche.secrets.get import get
     from conche.secrets.several import within
 
@@ -77,11 +77,11 @@ def set_(
     invocation: Invocation,
     name: Name,
     from_file: FromFile = None,
-    generate: Annotated[bool, "make a value"] = False,
-    raw: Annotated[bool, "keep the newline at the end of a single line too"] = False,
+    generate: Annotated[bool, "generate a value"] = False,
+    raw: Annotated[bool, "keep the newline at the end of a single line"] = False,
     env: Of = None,
 ) -> Outcome:
-    """Set one value: asked for, piped in, or made.
+    """Set one value: typed, piped in, or generated.
 
     It is never given on the command line, where every user of the machine could read it.
     """
@@ -102,7 +102,7 @@ def unset(invocation: Invocation, name: Name, env: Of = None) -> Outcome:
 
 @command(name="list")
 def list_(invocation: Invocation, env: Of = None) -> Outcome:
-    """The secrets, what they are for, and which are there."""
+    """List the secrets, what they are for, and which have values."""
     from conche.secrets.list import list_
     from conche.secrets.several import within
 
@@ -113,7 +113,7 @@ def list_(invocation: Invocation, env: Of = None) -> Outcome:
 def declare(
     invocation: Invocation,
     name: Annotated[str | None, "one secret of the encrypted file"] = None,
-    all_: Annotated[bool, "everything that stack.yaml does not declare"] = False,
+    all_: Annotated[bool, "all that stack.yaml does not declare"] = False,
     env: Of = None,
 ) -> Outcome:
     """Write declarations into stack.yaml for what the encrypted file has."""
@@ -125,7 +125,7 @@ def declare(
 
 @command()
 def check(invocation: Invocation, env: Of = None) -> Outcome:
-    """The file against its declaration, the checkout and the key."""
+    """Check the encrypted file against stack.yaml, the checkout and the key."""
     from conche.secrets.check import check
     from conche.secrets.several import within
 
@@ -138,7 +138,7 @@ def diff(
     revision: Annotated[str, "git revision to compare with"] = "HEAD",
     env: Of = None,
 ) -> Outcome:
-    """The names that differ from a git revision."""
+    """List the names whose values differ from a git revision."""
     from conche.secrets.diff import diff
     from conche.secrets.several import within
 
@@ -148,11 +148,11 @@ def diff(
 @command(changes=True)
 def rotate(
     invocation: Invocation,
-    identity: Annotated[bool, "a new age key too: added, proven, and the old one kept"] = False,
+    identity: Annotated[bool, "also a new age key: added and tested, the old one kept"] = False,
     finish: Annotated[bool, "with --identity: remove the old key"] = False,
     env: Of = None,
 ) -> Outcome:
-    """A new data key, or a new age key."""
+    """Make a new data key, or a new age key."""
     from conche.secrets.rotate import rotate
     from conche.secrets.several import within
 
@@ -161,7 +161,7 @@ def rotate(
 
 @command(name="rotate-value", changes=True)
 def rotate_value(invocation: Invocation, name: Name, from_file: FromFile = None, env: Of = None) -> Outcome:
-    """A new value for one secret: made, or asked for."""
+    """Replace one secret's value: generated, or typed."""
     from conche.secrets.rotate_value import rotate_value
     from conche.secrets.several import within
 
@@ -184,12 +184,12 @@ def run(
 @command()
 def scan(
     invocation: Invocation,
-    staged: Annotated[bool, "what is staged instead of the checkout, as a pre-commit hook"] = False,
-    history: Annotated[bool, "every git object too, reachable or not"] = False,
-    image: Annotated[list[str], "an image too; may be given again"] = (),  # type: ignore[assignment]
-    logs: Annotated[bool, "the containers' logs of every environment, and the files below logs/, too"] = False,
+    staged: Annotated[bool, "scan what is staged, not the checkout, as a pre-commit hook"] = False,
+    history: Annotated[bool, "also every git object, reachable or not"] = False,
+    image: Annotated[list[str], "also an image; may be repeated"] = (),  # type: ignore[assignment]
+    logs: Annotated[bool, "also the containers' logs of every environment, and files below logs/"] = False,
 ) -> Outcome:
-    """Look for the real values where they should not be."""
+    """Search for real values where they should not be."""
     from conche.secrets.scan import scan
 
     return scan(invocation, staged=staged, history=history, image=list(image), logs=logs)
@@ -198,9 +198,9 @@ def scan(
 @command(name="backup-key", changes=True)
 def backup_key(
     invocation: Invocation,
-    path: Annotated[str, "the new file, better on another disk"],
+    path: Annotated[str, "the new file, preferably on another disk"],
 ) -> Outcome:
-    """A copy of the key, encrypted to a passphrase."""
+    """Write a copy of the key, encrypted with a passphrase."""
     from conche.secrets.backup_key import backup_key
 
     return backup_key(invocation, path)
@@ -210,7 +210,7 @@ def backup_key(
 def edit(
     invocation: Invocation,
     name: Annotated[str | None, "only this secret"] = None,
-    allow_disk: Annotated[bool, "even where the temporary file is not in memory"] = False,
+    allow_disk: Annotated[bool, "even if the temporary file is on disk"] = False,
     env: Of = None,
 ) -> Outcome:
     """Edit the values in your editor.

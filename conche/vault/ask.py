@@ -49,6 +49,6 @@ def as_text(content: bytes, source: str) -> str:
     except UnicodeDecodeError:
         raise Refused(
             "value-not-text",
-            f"What {source} holds is no UTF-8 text; nothing was written.",
-            next_command="base64 it, and let its reader decode it",
+            f"{source} is not UTF-8 text; nothing was written.",
+            next_command="encode it in base64 and decode it where it is used",
         ) from None

@@ -74,7 +74,7 @@ def _not_representable(names: Sequence[str]) -> Refused:
     # A secret's name is its variable's in lower case, unless stack.yaml says otherwise.
     return Refused(
         "value-not-representable",
-        f"{', '.join(names)} cannot be written to .env so that python-dotenv and Compose read the same.",
+        f"{', '.join(names)} cannot be written to .env so that python-dotenv and Compose read the same value.",
         next_command="\n".join(
             f"invoke secrets.set {name.lower()} --generate    # or give it `outputs: [file]` in stack.yaml"
             for name in names
@@ -86,4 +86,4 @@ def _compare(meant: Mapping[str, str], read: Mapping[str, str]) -> None:
     """Assert that a file is read back as meant; what was misread is not shown, since even names may hold values."""
     if read != meant:
         different = [name for name, value in meant.items() if read.get(name) != value]
-        raise AssertionError(f"a .env file is not read back as it was meant: {', '.join(different) or 'more names'}")
+        raise AssertionError(f"a .env file does not read back as written: {', '.join(different) or 'more names'}")

@@ -92,11 +92,11 @@ def examine(content: bytes, name: str, places: Mapping[Path_, str] | None = None
     if not isinstance(metadata, dict):
         raise _damaged(name, "is NOT ENCRYPTED, or truncated: do not commit it")
     if not _ENCRYPTED.fullmatch(str(metadata.get("mac"))) or not metadata.get("lastmodified"):
-        raise _damaged(name, "is truncated: it has no whole MAC, or no time of its last change")
+        raise _damaged(name, "is truncated: it has no complete MAC, or no time of last change")
     try:
         modified = datetime.fromisoformat(str(metadata["lastmodified"]))
     except ValueError:
-        raise _damaged(name, "has a time of its last change that is none") from None
+        raise _damaged(name, "has an invalid time of last change") from None
     paths = _paths(name, loaded, places or {})
     return EncryptedFile(content, tuple(paths), _recipients(name, metadata), modified.replace(tzinfo=UTC), paths)
 
@@ -117,7 +117,7 @@ def _paths(file: str, values: dict[str, Any], places: Mapping[Path_, str]) -> di
             raise _damaged(file, f"has {'.'.join(found[name])} and {'.'.join(path)}, which would both be {name}")
         # sops leaves an empty string empty.
         if value != "" and not (_ENCRYPTED if ours else _ENCRYPTED_ANYHOW).fullmatch(str(value)):
-            raise _damaged(file, f"has {'.'.join(path)} in clear, or not as text")
+            raise _damaged(file, f"has {'.'.join(path)} unencrypted, or not as text")
         found[name] = path
     return found
 

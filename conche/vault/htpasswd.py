@@ -33,8 +33,8 @@ def line(file: Path, user: Secret, password: Secret) -> bytes:
     if not name or set(name) & set(b":\r\n") or b"\0" in secret or not 0 < len(secret) <= LONGEST:
         raise Refused(
             "htpasswd-impossible",
-            f"{file.name} cannot be made: a user has no colon or line break, a password 1 to {LONGEST} bytes.",
-            next_command="invoke secrets.set NAME    # of the one that is wrong\ninvoke secrets.list",
+            f"{file.name} cannot be made: a user has no colon or line break, and a password 1 to {LONGEST} bytes.",
+            next_command="invoke secrets.set NAME    # the one that is wrong\ninvoke secrets.list",
         )
     kept = file.read_bytes() if file.is_file() else b""
     if _fits(kept, name, secret):

@@ -122,7 +122,7 @@ def _from_file(file: Path, source: str) -> Key:
     try:
         seen = file.stat()
         if not stat.S_ISREG(seen.st_mode):
-            raise KeyUnusable("key-not-a-file", f"{file}, from {source}, is no regular file.", looked_at=[str(file)])
+            raise KeyUnusable("key-not-a-file", f"{file}, from {source}, is not a regular file.", looked_at=[str(file)])
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise KeyUnusable(
@@ -134,7 +134,7 @@ def _from_file(file: Path, source: str) -> Key:
     if seen.st_mode & 0o077:
         raise KeyUnusable(
             "key-readable-by-others",
-            f"The age key {file} can be read by other users of this machine.",
+            f"The age key {file} is readable by other users of this machine.",
             looked_at=[f"{file}, mode {stat.S_IMODE(seen.st_mode):04o}"],
             next_command=f"chmod 600 '{file}'",
         )
@@ -146,7 +146,7 @@ def _key(source: str, text: str) -> Key:
     if text.lstrip().startswith(_ENCRYPTED):
         raise KeyUnusable(
             "key-encrypted",
-            f"The age key in {source} is itself encrypted, so nothing can be opened with it.",
+            f"The age key in {source} is itself encrypted, so it cannot be used.",
             looked_at=[source],
             next_command=f"age --decrypt --output {DEFAULT_FILE} FILE    # asks for its passphrase\n"
             f"chmod 600 {DEFAULT_FILE}",
@@ -160,14 +160,14 @@ def _key(source: str, text: str) -> Key:
         except Exception:  # noqa: BLE001 - pyrage's error is never shown: it might repeat its input
             raise KeyUnusable(
                 "key-malformed",
-                f"What {source} holds is no age key.",
+                f"{source} is not an age key.",
                 looked_at=[source],
                 next_command=f"a key is one line that begins with {PREFIX}; copy it again from your backup",
             ) from None
     if not identities:
         raise KeyUnusable(
             "key-malformed",
-            f"{source} holds no age key.",
+            f"{source} has no age key.",
             looked_at=[source],
             next_command=f"a key is one line that begins with {PREFIX}; copy it again from your backup",
         )

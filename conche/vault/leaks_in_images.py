@@ -30,7 +30,7 @@ def scan_image(engine: Engine, reference: str, needles: Needles) -> tuple[Leak, 
 
     found = images.find(engine, reference)
     if found is None:
-        words = f"The engine has no image {reference}."
+        words = f"The engine does not have the image {reference}."
         raise NotFound("not-on-engine", words, looked_at=[engine.address], next_command="docker image ls")
     with private_folder(large=True) as folder:
         saved = folder / "image.tar"

@@ -48,7 +48,7 @@ def unseal(stack: Stack, root: Path, sealed: bytes) -> bytes:
     except pyrage.DecryptError as error:
         raise KeyUnusable(
             "seal-not-opened",
-            "What a release has kept cannot be decrypted with the keys that are here.",
+            "What a release has kept cannot be decrypted with the keys here.",
             looked_at=[key.source if key else "no age key", str(_own_file(stack))],
             evidence=[str(error)],
             next_command="invoke secrets.recipients.list    # who could",

@@ -98,7 +98,7 @@ def _values(completed: Completed, file: Path, paths: Mapping[str, Path_]) -> dic
     if wrong:
         raise KeyUnusable(
             "secrets-not-text",
-            f"{file.name} has values that are no text: {', '.join(wrong)}.",
+            f"{file.name} has values that are not text: {', '.join(wrong)}.",
             looked_at=[str(file)],
             next_command="\n".join(f"invoke secrets.set {name}" for name in wrong),
         )
@@ -122,7 +122,7 @@ def _translated(completed: Completed, key: Key | None, file: Path) -> ConcheErro
         what = "a value" if completed.exit_code == 25 else "the whole (its MAC)"
         return KeyUnusable(
             "secrets-tampered",
-            f"{file.name} was changed outside sops: {what} does not check. Nothing was written.",
+            f"{file.name} was changed outside sops: {what} does not verify. Nothing was written.",
             looked_at=[str(file)],
             next_command=f"git diff {file.name}\ngit checkout -- {file.name}",
         )
@@ -130,4 +130,4 @@ def _translated(completed: Completed, key: Key | None, file: Path) -> ConcheErro
         return Unreachable(
             "disk-full", f"The disk is full; {file.name} is unchanged.", next_command=f"df -h '{file.parent}'"
         )
-    return ToolFailed("sops-failed", f"sops ended with {completed.exit_code}.", evidence=completed.last_lines(6))
+    return ToolFailed("sops-failed", f"sops exited with {completed.exit_code}.", evidence=completed.last_lines(6))

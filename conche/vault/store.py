@@ -138,7 +138,7 @@ class Store:
             kept = [one for one in before.recipients if one != remove]
             recipients = (*kept, *([add] if add and add not in kept else []))
             if not recipients:
-                raise Refused("last-recipient", f"{remove} is the only recipient: nobody could read the file then.")
+                raise Refused("last-recipient", f"{remove} is the only recipient: then nobody could read the file.")
             self._replace(
                 before,
                 None if unread else prove or key,
@@ -154,7 +154,7 @@ class Store:
             if self.file.exists() and not replace:
                 raise Refused(
                     "secrets-file-exists",
-                    f"{self.file.name} is there already; nothing was written.",
+                    f"{self.file.name} already exists; nothing was written.",
                     next_command="add --merge to keep what is in it, or --replace",
                 )
             content = self.made(values, recipients)
@@ -232,7 +232,7 @@ class Store:
             if hashlib.sha256(self.file.read_bytes()).digest() != hashlib.sha256(before.content).digest():
                 raise Refused(
                     "changed-meanwhile",
-                    f"{self.file.name} was changed by somebody else meanwhile; nothing was written.",
+                    f"{self.file.name} was changed by someone else meanwhile; nothing was written.",
                     next_command="try again",
                 )
             write_atomic(self.file, after.content, mode=self.file.stat().st_mode & 0o777)
@@ -270,7 +270,7 @@ def _check_names(values: Mapping[str, Secret]) -> None:
         # The names are not repeated: in a malformed file, a value may be where a name belongs.
         raise Refused(
             "secret-name-unusable",
-            f"Of {len(values)} names these cannot be names of secrets: number {', '.join(wrong)}.",
+            f"Of {len(values)} names, these are not valid names of secrets: number {', '.join(wrong)}.",
             looked_at=["a name has lower-case letters, digits and _; it is not sops…, not …_unencrypted"],
         )
 
@@ -278,6 +278,6 @@ def _check_names(values: Mapping[str, Secret]) -> None:
 def _unproven(file: Path) -> ConcheError:
     return KeyUnusable(
         "change-not-proven",
-        f"The new {file.name} does not decrypt to what was meant. Nothing was written.",
+        f"The new {file.name} does not decrypt to what was intended. Nothing was written.",
         next_command="invoke secrets.check",
     )

@@ -60,7 +60,7 @@ def open_store(stack: Stack, root: Path) -> Store:
         raise Refused(
             "no-secrets-declared",
             "stack.yaml has no section `secrets`.",
-            next_command="declare them as docs/reference/stack.md shows",
+            next_command="add it as in docs/reference/stack.md",
         )
     from conche.vault.store import Store
 
@@ -157,7 +157,7 @@ def for_environment(
     if protected and demonstrates(store, stack.secrets):
         raise KeyUnusable(
             "demonstration-key",
-            f"{store.file.name} is encrypted to the demonstration key, which everybody has; {environment} refuses it.",
+            f"{store.file.name} is encrypted to the public demonstration key; {environment} refuses it.",
             next_command="invoke secrets.init",
         )
     found = {name: value for name, value in store.read().items() if value.reveal() not in PLACEHOLDERS}
@@ -212,7 +212,7 @@ def require_holdable(name: str, declared: SecretDeclaration, value: Secret) -> N
         return
     size = len(f"{declared.variable(name)}={value.reveal()}".encode()) + 1
     if size > LONGEST_VARIABLE or "\0" in value.reveal():
-        why = "has a NUL byte in it" if "\0" in value.reveal() else f"takes {size} bytes of {LONGEST_VARIABLE}"
+        why = "contains a NUL byte" if "\0" in value.reveal() else f"takes {size} bytes of {LONGEST_VARIABLE}"
         raise Refused(
             "value-not-for-environment",
             f"{name} cannot be an environment variable: it {why}. Nothing was changed.",

@@ -92,7 +92,7 @@ def test_a_file_of_another_hand_is_never_touched(rendered: Checkout) -> None:
     assert content(rendered, "by_hand") == "mine"
     assert content(rendered, "optional") == content(rendered, "db_password") == "changed by hand"
     said = rendered.call("secrets.check").stdout
-    assert "db_password.txt has a value that the secrets have not" in said
+    assert "db_password.txt has a value that the secrets lack" in said
     assert "by_hand" not in said
 
 

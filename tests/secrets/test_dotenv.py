@@ -234,7 +234,7 @@ def test_a_file_that_is_not_read_back_as_meant_is_a_bug_that_shows_no_value(head
     with pytest.raises(AssertionError) as caught:
         render(secrets({"TOKEN": "the canary", "SAME": "1"}), [header])
 
-    assert str(caught.value) == f"a .env file is not read back as it was meant: {named}"
+    assert str(caught.value) == f"a .env file does not read back as written: {named}"
 
 
 # Refusals
@@ -255,7 +255,7 @@ def test_a_refusal_names_all_that_are_concerned_and_shows_none() -> None:
         render(values)
 
     assert caught.value.message == (
-        "FIRST, REGISTRY_PASSWORD cannot be written to .env so that python-dotenv and Compose read the same."
+        "FIRST, REGISTRY_PASSWORD cannot be written to .env so that python-dotenv and Compose read the same value."
     )
     assert caught.value.next_command == (
         "invoke secrets.set first --generate    # or give it `outputs: [file]` in stack.yaml\n"

@@ -74,7 +74,7 @@ def test_a_key_that_opens_the_file_is_named_with_where_it_is(checkout: Checkout)
     assert key["state"] == "ok"
     assert key["found"] == f"{public} in {checkout.key_file} opens secrets.enc.yaml: 5 secrets"
     assert checkout.ok("secrets.check") == (
-        f"secrets.enc.yaml looked at with {public} from {checkout.key_file}: nothing found.\n"
+        f"secrets.enc.yaml checked with {public} from {checkout.key_file}: nothing found.\n"
     )
 
 
@@ -87,7 +87,7 @@ def test_without_a_key_dev_still_comes_up(checkout: Checkout) -> None:
     checkout.key_file.unlink()
 
     assert finding(checkout)["state"] == "optional"
-    assert "looked at without a key" in checkout.call("secrets.check").stdout
+    assert "checked without a key" in checkout.call("secrets.check").stdout
 
 
 @pytest.mark.parametrize("way", ["pipe", "file"])

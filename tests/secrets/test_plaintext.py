@@ -50,7 +50,7 @@ REFUSED = {
     "broken YAML": ("x.yaml", b"a: b\ntoken: 'hidden-value\n", "line"),
     "a control character in YAML": ("x.yaml", b"a: b\ntoken: hidden-value\x01\n", "line 2"),
     "two YAML documents": ("x.yaml", b"token: hidden-value\n---\na: b\n", "line 2"),
-    "a .env called YAML": ("x.yaml", b"TOKEN=hidden-value\nA=b\n", "called ….env"),
+    "a .env called YAML": ("x.yaml", b"TOKEN=hidden-value\nA=b\n", "lines ….env"),
     "an empty YAML file": ("x.yaml", b"", "flat mapping"),
     "an empty mapping": ("x.yaml", b"{}\n", "no values"),
     "a JSON name twice": ("x.json", b'{"token": "hidden-value", "token": "x"}', "entry 1, entry 2"),

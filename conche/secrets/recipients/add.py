@@ -20,7 +20,7 @@ def add(call: Invocation, recipient: str) -> Outcome:
     declared = encrypted.declared_recipients(call.root, store.file)
     if recipient in before and recipient in declared:
         return Outcome(
-            value={"recipients": list(before)}, lines=[f"Nothing to do: {recipient} is a recipient already."]
+            value={"recipients": list(before)}, lines=[f"Nothing to do: {recipient} already is a recipient."]
         )
     if call.dry_run:
         return Outcome(plan=Plan((Step(Action.ADD, Kind.RECIPIENT, recipient, "asked for"),)))
@@ -46,7 +46,7 @@ def _parsed(recipient: str) -> None:
         private = recipient.strip().upper().startswith(keys.PREFIX)
         raise Refused(
             "recipient-malformed",
-            "That is a private key, and nobody may see it." if private else "That is no age recipient.",
+            "That is a private key, which nobody else may see." if private else "That is not an age recipient.",
             looked_at=["a recipient begins with age1 and is what age-keygen calls the public key"],
             next_command="ask its holder to run: age-keygen -y .sops/age-key.txt",
         ) from None

@@ -17,7 +17,7 @@ def remove(call: Invocation, recipient: str, *, force: bool) -> Outcome:
     store = open_store(call.stack, call.root)
     before = store.document().recipients
     if recipient not in before and recipient not in encrypted.declared_recipients(call.root, store.file):
-        raise NotFound("no-such-recipient", "That is none of the recipients.", looked_at=list(before))
+        raise NotFound("no-such-recipient", "That is not one of the recipients.", looked_at=list(before))
     key = store.key()
     if before == (recipient,) or (set(key.public) & set(before) == {recipient} and not force):
         raise Refused(
@@ -37,7 +37,7 @@ def remove(call: Invocation, recipient: str, *, force: bool) -> Outcome:
         changed=True,
         lines=[
             f"{recipient} cannot read what is committed from now on.",
-            "It can still read old commits. What it knew, rotate: " + names,
+            "It can still read old commits; rotate what it knew: " + names,
             "Next: invoke secrets.rotate-value NAME",
         ],
     )

@@ -6,7 +6,7 @@ from conche.command import Invocation, command
 from conche.outcome import Outcome
 
 Recipient = Annotated[str, "age1…, the public key"]
-Of = Annotated[str | None, "whose secrets, where stack.yaml names several encrypted files"]
+Of = Annotated[str | None, "which encrypted file, if stack.yaml names several"]
 
 
 @command(name="list")
