@@ -313,7 +313,7 @@ def complaint(completed: Completed) -> Unreachable | Refused:
         return _no_compose(completed)
     return Refused(
         "compose-file-invalid",
-        "Compose does not accept the environment's files.",
+        "Compose rejects the environment's files.",
         looked_at=[part for part in completed.argv if part.endswith((".yaml", ".yml"))],
         evidence=completed.last_lines(),
         next_command="correct what it names, then: invoke env.config",

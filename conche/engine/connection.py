@@ -87,7 +87,7 @@ class Engine:
         except (docker.errors.InvalidConfigFile, AttributeError, KeyError, TypeError, ValueError) as error:
             raise Refused(
                 "docker-settings-invalid",
-                f"{settings()} is not what Docker writes there.",
+                f"{settings()} is not a valid Docker configuration.",
                 evidence=[str(error)],
                 next_command=f"correct it, or move it away and log in again:\nmv {settings()} {settings()}.old",
             ) from error
@@ -180,7 +180,7 @@ def _unreachable(address: str, error: Exception) -> Unreachable:
     if "Permission denied" in words or "PermissionError" in words:
         return Unreachable(
             "engine-forbidden",
-            f"An engine is at {address}, but this user may not talk to it.",
+            f"There is an engine at {address}, but this user is not allowed to use it.",
             looked_at=[address],
             next_command='sudo usermod -aG docker "$USER"    # then log in again',
             evidence=[words],

@@ -98,7 +98,7 @@ def judge(container: Container, service: Service, *, ran_for: float, restarts_be
 
 def _failure(container: Container, service: Service, restarts_before: int) -> str:
     if container.oom_killed:
-        return "was killed for want of memory (OOM)"
+        return "was killed for lack of memory (OOM)"
     if container.restarts > restarts_before or container.state == "restarting":
         return RESTARTED + (f", exit code {container.exit_code}" if container.exit_code else "")
     ended = container.state in ("exited", "dead")

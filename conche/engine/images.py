@@ -273,16 +273,16 @@ def build_failed(completed: Completed, reference: str, dockerfile: str, by_hand:
     if "error getting credentials" in words:
         return Unreachable(
             "credential-helper-unusable",
-            f"{reference} was not built: a credential helper that {settings()} names cannot be asked.",
+            f"{reference} was not built: a credential helper that {settings()} names cannot be run.",
             looked_at=[str(settings()), *missing_helpers()],
             evidence=completed.last_lines(3),
-            next_command=f"install it, or take the line that names it out of {settings()}",
+            next_command=f"install it, or remove the line that names it from {settings()}",
         )
     # buildx writes everything to stderr; Compose writes the steps to stdout and errors to stderr.
     steps, said = completed.stdout.lines(), completed.stderr.lines()
     return BuildFailed(
         "build-failed",
-        f"{dockerfile} does not build.",
+        f"{dockerfile} failed to build.",
         evidence=_failing_step([*steps, *said]),
         next_command=by_hand,
     )

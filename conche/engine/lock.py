@@ -129,7 +129,7 @@ def hold(
     """
     container = _taken(engine, project, purpose, images, clock() + wait, clock, pause, say)
     if container is None:
-        say(f"the engine has no image to make a lock of {project} from: only this machine is kept out")
+        say(f"the engine has no image for a lock on {project}: it only excludes commands on this machine")
         yield None
         return
     identity, connection = container

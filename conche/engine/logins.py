@@ -38,7 +38,7 @@ class Login:
     def ways_out(self) -> str:
         """What to type if a login is needed after all."""
         return (
-            f"install {self.helper}, or take the line that names it out of {settings()}\n"
+            f"install {self.helper}, or remove the line that names it from {settings()}\n"
             "then, if the registry wants it: docker login"
         )
 
@@ -53,12 +53,12 @@ class Login:
         if denied:
             return Unreachable(
                 "credential-helper-unusable",
-                f"{error.message} It was asked without a login, because {self.problem}.",
+                f"{error.message} This was without a login, because {self.problem}.",
                 looked_at=[str(settings()), *error.looked_at],
                 evidence=error.evidence,
                 next_command=self.ways_out,
             )
-        error.looked_at = (*error.looked_at, f"the registry was asked without a login, because {self.problem}")
+        error.looked_at = (*error.looked_at, f"the registry was used without a login, because {self.problem}")
         error.next_command = f"{error.next_command}\n{self.ways_out}".strip()
         return error
 

@@ -116,7 +116,7 @@ def output(engine: Engine, container_id: str, argv: Sequence[str], *, number: st
     if code != 0:
         raise EngineRefused(
             "dump-failed",
-            f"{argv[0]} in the container ended with {code}.",
+            f"{argv[0]} in the container exited with {code}.",
             evidence=b"".join(said).decode(errors="replace").splitlines()[-10:],
         )
 
@@ -154,10 +154,10 @@ def _asked(engine: Engine, container_id: str, user: str, script: str, *arguments
     name = seen.name if seen else container_id[:12]
     raise Unreachable(
         "program-not-ended",
-        f"What an earlier command has started in {name} may run still, and could not be ended.",
+        f"What an earlier command started in {name} may still be running, and could not be stopped.",
         looked_at=[f"processes in {name} with {NUMBER} in their environment"],
         evidence=done.last_lines(3),
-        next_command=f"docker restart {name}    # ends it; then again",
+        next_command=f"docker restart {name}    # ends it; then try again",
     )
 
 

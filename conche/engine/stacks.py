@@ -105,9 +105,9 @@ def missing(engine: Engine, stack: str, before: Standing) -> list[str]:
     for name in sorted(before.settled):
         one = running.get(name)
         if one is None or name not in found:
-            left.append(f"{name} is gone")
+            left.append(f"{name} no longer exists")
         elif found[name]["Spec"] != before.specs[name]:
-            left.append(f"{name} is defined otherwise")
+            left.append(f"{name} has another definition")
         elif not one.settled:
             left.append(f"{name}: {one.running} of {one.wanted} run {' '.join(one.errors)}".strip())
     return left

@@ -92,7 +92,7 @@ class State:
         if failed:
             raise Unreachable(
                 "state-not-removed",
-                f"The engine still has what of the state of {self._project} was to go.",
+                f"The engine did not delete old state of {self._project}.",
                 evidence=said[-3:],
                 next_command="docker system df",
             )
@@ -127,7 +127,7 @@ class State:
                 return reference
         raise Unreachable(
             "no-image-for-state",
-            f"The engine has no image yet from which the state of {self._project} can be reached.",
+            f"The engine has no image yet with which to access the state of {self._project}.",
             looked_at=list(self._images),
             next_command="invoke images.base",
         )

@@ -120,7 +120,7 @@ def require(engine: Engine) -> None:
     if not state.get("ControlAvailable"):
         raise Unreachable(
             "no-swarm",
-            "The engine is no manager of a swarm.",
+            "The engine is not a swarm manager.",
             looked_at=[f"{engine.address}: {state.get('LocalNodeState', 'unknown')}"],
             next_command="docker swarm init",
         )

@@ -55,7 +55,7 @@ def of_service(engine: Engine, stack: str, service: str, what: str) -> Container
         )
     raise Refused(
         "not-on-swarm",
-        f"{service} runs on {', '.join(away)}, and {what} needs a container of this engine.",
+        f"{service} runs on {', '.join(away)}, but {what} needs a container on this engine.",
         looked_at=[engine.address],
         next_command=f"docker --host ssh://{away[0]} ps --filter label={SERVICE}={stack}_{service}",
     )

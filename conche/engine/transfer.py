@@ -194,7 +194,7 @@ def _patient(engine: Engine, reference: str, verb: str, patience: float, known: 
             except docker.errors.APIError as error:
                 raise _failure(str(error.explanation or error), reference, verb) from error
             except silent as error:
-                raise _lost(f"no word from it for {patience:g} s", reference, verb) from error
+                raise _lost(f"no response for {patience:g} s", reference, verb) from error
     except ConcheError as error:
         said = " ".join(error.evidence)
         raise known.explained(error, denied=any(sign in said for sign in DENIED)) from error
@@ -231,13 +231,15 @@ def _failure(said: str, reference: str, verb: str) -> ConcheError:
     if any(sign in words for sign in DENIED) and "repository does not exist" not in words:
         return KeyUnusable(
             "registry-denied",
-            f"{registry} refuses the user or password: {reference} was not {verb}.",
+            f"{registry} rejects the user or password: {reference} was not {verb}.",
             evidence=[said],
-            next_command="invoke images.login    # tells which user is tried, and what to type",
+            next_command="invoke images.login    # shows which user is tried, and what to type",
         )
-    how = f"{reference} could not be {verb}: its registry, or this engine, says no."
+    how = f"{reference} could not be {verb}: its registry or this engine refused."
     if verb == "pulled":
-        return Refused("image-not-pulled", how, evidence=[said], next_command="invoke images.list    # what there is")
+        return Refused(
+            "image-not-pulled", how, evidence=[said], next_command="invoke images.list    # shows what exists"
+        )
     return Refused("image-not-pushed", how, evidence=[said], next_command="invoke images.build")
 
 
@@ -246,9 +248,9 @@ def _lost(said: str, reference: str, verb: str) -> Unreachable:
     kind = PullFailed if verb == "pulled" else Unreachable
     return kind(
         "registry-unreachable",
-        f"{reference} could not be {verb}: {registry} does not answer, or was lost on the way.",
+        f"{reference} could not be {verb}: {registry} does not answer, or the connection was lost.",
         evidence=[said],
-        next_command=f"run it again once {registry} answers: what is there already is not moved twice",
+        next_command=f"run it again once {registry} answers: finished layers are not sent again",
     )
 
 

@@ -152,7 +152,7 @@ def opened(engine: Engine, container_id: str, path: str) -> Iterator[tarfile.Tar
                 yield archive
         except tarfile.TarError as error:
             raise Unreachable(
-                "engine-stream-broken", f"What the engine sent of {path} ended too early.", evidence=[str(error)]
+                "engine-stream-broken", f"The engine's copy of {path} was cut short.", evidence=[str(error)]
             ) from error
 
 
@@ -161,7 +161,7 @@ def put(engine: Engine, container_id: str, path: str, chunks: Iterable[bytes]) -
     with translated(engine.address):
         done = engine.client.api.put_archive(container_id, path, cast("bytes", iter(chunks)))
     if not done:
-        raise Unreachable("engine-stream-broken", f"The engine did not take what goes to {path}.")
+        raise Unreachable("engine-stream-broken", f"The engine did not accept what was sent to {path}.")
 
 
 def run_beside(engine: Engine, volume: str, script: str, arguments: Sequence[str]) -> str:
@@ -186,7 +186,7 @@ def run_beside(engine: Engine, volume: str, script: str, arguments: Sequence[str
         said = completed.last_lines(2)
     raise Refused(
         "no-shell-image",
-        f"No image of the engine has a shell to work in the volume {volume}.",
+        f"No image on the engine has a shell to work in the volume {volume} with.",
         evidence=said,
         next_command="docker pull busybox",
     )
@@ -195,7 +195,7 @@ def run_beside(engine: Engine, volume: str, script: str, arguments: Sequence[str
 def _any_image(engine: Engine, volume: str) -> str:
     for image in _images(engine, volume):
         return image
-    raise NotFound("no-image", "The engine has no image to look into a volume with.", next_command="invoke images.base")
+    raise NotFound("no-image", "The engine has no image to access a volume with.", next_command="invoke images.base")
 
 
 def _images(engine: Engine, volume: str) -> Iterator[str]:

@@ -32,10 +32,10 @@ def services(file: Path) -> Mapping[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Refused(
             "compose-file-invalid",
-            f"{file.name} is no YAML.",
+            f"{file.name} is not YAML.",
             looked_at=[str(file)],
             evidence=str(error).splitlines()[-3:],
-            next_command=f"docker compose --file '{file}' config --quiet    # tells more",
+            next_command=f"docker compose --file '{file}' config --quiet    # shows more",
         ) from error
     found = content.get("services") if isinstance(content, dict) else None
     return found if isinstance(found, dict) else {}

@@ -23,7 +23,7 @@ CHECKED = Service(
 UNCHECKED = Service("web", "i", frozenset("h"))
 ONE_SHOT = replace(UNCHECKED, ends=True)
 AWAITED = replace(UNCHECKED, completes=True)
-KILLED = "was killed for want of memory (OOM)"
+KILLED = "was killed for lack of memory (OOM)"
 NOWHERE = Engine("unix:///nowhere")
 
 

@@ -63,7 +63,7 @@ def test_several_problems_are_named_at_once(small: SmallStack, engine: Engine) -
         refused = small.invoke("env.up")
 
     assert refused.returncode == 2
-    assert "2 things stand in the way; nothing was changed." in refused.stderr
+    assert "2 problems were found; nothing was changed." in refused.stderr
     assert "port-taken" in refused.stderr
     assert "file-missing" in refused.stderr
 

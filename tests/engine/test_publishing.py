@@ -81,5 +81,5 @@ def test_the_registry_is_the_container_that_answers_at_its_address(
     if there:
         assert collect.located(host).name == "web"
     else:
-        with pytest.raises(Refused, match="no container of this engine"):
+        with pytest.raises(Refused, match="not a container on this engine"):
             collect.located(host)
