@@ -70,11 +70,11 @@ class Component(Section):
     driver: Driver = Field(description="how it is dumped and restored")
     required: bool = Field(default=True, description="whether a backup without it is degraded")
     min: Minimum | None = Field(default=None, description="with less than this a backup is degraded")
-    mounted: bool = Field(default=False, description="whether its paths are on a disk of their own, which is mounted")
+    mounted: bool = Field(default=False, description="whether its paths are on a separate disk, which must be mounted")
     paths: tuple[RelativePath, ...] = Field(
         default=(), description="archive: folders; files, logs: glob patterns; relative to stack.yaml"
     )
-    optional: tuple[RelativePath, ...] = Field(default=(), description="those of the paths that may be missing")
+    optional: tuple[RelativePath, ...] = Field(default=(), description="paths that may be missing")
     exclude: tuple[str, ...] = Field(default=(), description="names or patterns of files and folders to leave out")
     environment: Name | None = Field(default=None, description="environment whose containers or volumes are meant")
     service: str | None = Field(default=None, description="service in whose container the dump runs")
@@ -85,21 +85,21 @@ class Component(Section):
     )
     idle: Mapping[str, Argv] = Field(
         default_factory=dict,
-        description="volume: services that have to be idle before, and argv that tells it in each, by 0 or 1",
+        description="volume: services that must be idle first, and argv run in each that exits with 0 if it is",
     )
     unpacked: bool = Field(default=False, description="volume: plain files in the backup instead of one archive")
     drill: bool = Field(
         default=False, description="volume: in a drill, also start a copy of the service on the restored data"
     )
     days: int = Field(default=7, ge=1, description="logs: files changed within this many days")
-    buckets: tuple[str, ...] = Field(default=(), description="influxdb: buckets that a backup must have data of")
+    buckets: tuple[str, ...] = Field(default=(), description="influxdb: buckets that must have data in a backup")
     token_file: str = Field(
         default="/run/secrets/influxdb_token", description="influxdb: file in the container with the operator token"
     )
     dump: tuple[str, ...] = Field(default=(), description="command: argv that writes the dump to stdout")
     restore: tuple[str, ...] = Field(default=(), description="command: argv that reads the dump from stdin")
     check: tuple[str, ...] = Field(
-        default=(), description="command, influxdb: argv in the service's container that answers what is there now"
+        default=(), description="command, influxdb: argv in the service's container that summarises its current data"
     )
     file: FileName | None = Field(default=None, description="command: name of the dump; default: the component's")
 
@@ -115,14 +115,14 @@ class Component(Section):
         if self.service in self.services:
             raise PydanticCustomError(
                 "driver_fields",
-                "services beside its own: a running {service} takes the data",
+                "services other than its own: {service} must run to load the data",
                 {"service": self.service},
             )
         if absent or foreign:
             reason = " and ".join(
                 [
                     *([f"needs {', '.join(absent)}"] if absent else []),
-                    *([f"takes no {', '.join(foreign)}"] * bool(foreign)),
+                    *([f"does not take {', '.join(foreign)}"] * bool(foreign)),
                 ]
             )
             raise PydanticCustomError(
@@ -134,7 +134,7 @@ class Component(Section):
 class Offsite(Section):
     """A restic repository that `backup.sync` fills."""
 
-    repository: str = Field(description="folder, sftp:, s3: or rclone: address, as restic takes it")
+    repository: str = Field(description="folder, sftp:, s3: or rclone: address, in restic's form")
     password: SecretName = Field(description="secret with the repository's password")
     variables: Mapping[VariableName, SecretName] = Field(
         default_factory=dict, description="variables for restic, such as AWS_ACCESS_KEY_ID, and their secrets"
@@ -164,13 +164,13 @@ class Backup(Section):
         default_factory=dict, description="minute hour day month weekday, for each kind"
     )
     ping: SecretName | None = Field(
-        default=None, description="secret with a URL that is asked at start (/start), success and failure (/fail)"
+        default=None, description="secret with a URL to ping at start (/start), success and failure (/fail)"
     )
     lock_wait: float = Field(
         default=600.0,
         ge=0,
         allow_inf_nan=False,
-        description="seconds that a backup or a drill waits for a command that is at work on an environment it touches",
+        description="seconds that a backup or drill waits for another command on an environment it uses",
     )
     offsite: Offsite | None = Field(default=None, description="restic repository that backup.sync fills")
     components: Mapping[Name, Component] = Field(min_length=1, description="what is in a backup, by name")
@@ -187,4 +187,4 @@ class Backup(Section):
 class Notifications(Section):
     """Who is told when something fails, or is done."""
 
-    to: tuple[SecretName, ...] = Field(description="secrets that hold addresses, as Apprise takes them")
+    to: tuple[SecretName, ...] = Field(description="secrets with addresses, in Apprise's form")

@@ -101,9 +101,9 @@ class Base(Section):
     """How a base image is made from Debian's packages on a host that can pull it from nowhere."""
 
     suite: Name = Field(description="Debian release, for example bookworm")
-    packages: tuple[str, ...] = Field(description="packages it contains beside Debian's essential ones")
+    packages: tuple[str, ...] = Field(description="packages it contains besides Debian's essential ones")
     command: tuple[str, ...] = Field(
-        default=("/bin/sh",), min_length=1, description="what a container of it runs where a service uses it as it is"
+        default=("/bin/sh",), min_length=1, description="default command of its containers"
     )
 
 
@@ -123,7 +123,7 @@ class Probe(Section):
         description="field of the JSON answer that must be the release's id, given to containers as CONCHE_RELEASE;"
         " default: any 2xx will do",
     )
-    times: int = Field(default=3, ge=1, description="how often in a row it has to answer so")
+    times: int = Field(default=3, ge=1, description="how many times in a row it must answer so")
 
 
 class Hook(Section):
@@ -144,14 +144,14 @@ class Deploy(Section):
     template: FilePath | None = Field(
         default=None, description="configuration of the edge, instead of the built-in one"
     )
-    probe: Probe = Field(default_factory=Probe, description="how a new version is asked who it is")
+    probe: Probe = Field(default_factory=Probe, description="how to ask a new version which release it is")
     release_command: tuple[str, ...] = Field(
         default=(), description="command run once from the new image before anything is switched, such as a migration"
     )
-    overlay: tuple[FilePath, ...] = Field(default=(), description="further Compose files, for deploys alone")
-    drain: float = Field(default=30.0, ge=0, description="seconds that requests under way are given to end")
+    overlay: tuple[FilePath, ...] = Field(default=(), description="further Compose files, only for deploys")
+    drain: float = Field(default=30.0, ge=0, description="seconds for requests under way to complete")
     observe: float = Field(
-        default=10.0, ge=0, description="seconds that a new version is watched before the old one goes"
+        default=10.0, ge=0, description="seconds that a new version is watched before the old one is removed"
     )
     keep: int = Field(default=10, ge=2, description="how many releases are remembered")
     hooks: Mapping[Literal["pre-deploy", "post-deploy", "on-failure", "on-rollback"], Hook] = Field(
@@ -175,7 +175,7 @@ class Environment(Section):
     port: Port | None = Field(default=None, description="published port of the application")
     publish: str = Field(default="127.0.0.1", description="address on which ports are published")
     health: HttpUrl | None = Field(default=None, description="URL that answers 2xx when the application works")
-    protected: bool = Field(default=False, description="destructive tasks want the environment's name typed")
+    protected: bool = Field(default=False, description="destructive tasks ask for the environment's name")
     engine: EngineAddress | None = Field(
         default=None,
         description="address of the Docker engine, for example ssh://deploy@host; default: the current one."
@@ -199,9 +199,7 @@ class SecretDeclaration(Section):
     """One secret: where its value goes, who uses it, and where it comes from."""
 
     env: VariableName | None = Field(default=None, description="environment variable; default: the name in upper case")
-    path: str | None = Field(
-        default=None, min_length=1, description="keys under which the encrypted file has it, joined by dots"
-    )
+    path: str | None = Field(default=None, min_length=1, description="its keys in the encrypted file, joined by dots")
     outputs: tuple[Literal["env", "file"], ...] = Field(
         default=("env",), description="env: a line of .env; file: docker/secrets/<name>.txt, mounted at /run/secrets"
     )
@@ -210,14 +208,14 @@ class SecretDeclaration(Section):
     owner: int | None = Field(default=None, ge=0, description="user id that owns its file; default: whoever renders it")
     required: bool = Field(default=True, description="whether its environments refuse to start without it")
     required_with: tuple[Profile, ...] = Field(
-        default=(), description="Compose profiles with which they refuse to, where it is not required anyway"
+        default=(), description="Compose profiles with which it is required, if not always"
     )
     generate: Literal["hex16", "hex20", "hex32", "password"] | None = Field(
-        default=None, description="how a value is made by --generate; none where a person gets it elsewhere"
+        default=None, description="how --generate makes a value; none if a person gets it elsewhere"
     )
     source: str = Field(default="", description="where a person gets it")
     development: str | None = Field(
-        default=None, description="value where there is no key, in environments that are not protected; never secret"
+        default=None, description="value used without a key, in unprotected environments; never secret"
     )
 
     def is_required(self, profiles: Collection[str]) -> bool:
@@ -243,11 +241,11 @@ class Secrets(Section):
 
     file: Path = Field(default=Path("secrets.enc.yaml"), description="the encrypted file")
     files: Mapping[Name, Path] = Field(
-        default_factory=dict, description="encrypted files of single environments, each with recipients of its own"
+        default_factory=dict, description="encrypted files of single environments, each with its own recipients"
     )
     folder: Path = Field(default=Path("docker/secrets"), description="where secret files are written")
     demonstration: tuple[str, ...] = Field(
-        default=(), description="age recipients of a key that everybody has; protected environments refuse them"
+        default=(), description="age recipients of a public demonstration key; protected environments refuse them"
     )
     declared: Mapping[SecretName, SecretDeclaration] = Field(default_factory=dict, description="the secrets, by name")
     htpasswd: Mapping[SecretName, Htpasswd] = Field(
@@ -268,7 +266,8 @@ class Pipeline(Section):
     server: HttpUrl | None = Field(default=None, description="address of Gitea or Forgejo; default: git's origin")
     repository: OwnerAndName | None = Field(default=None, description="owner/name there; default: git's origin")
     secrets: tuple[ActionsSecret, ...] = Field(
-        default=("SOPS_AGE_KEY",), description="Actions secrets that workflows may use, and ci.secrets puts"
+        default=("SOPS_AGE_KEY",),
+        description="Actions secrets that workflows may use; ci.secrets stores them on the server",
     )
     labels: tuple[str, ...] = Field(default=(), description="labels of runners that no Compose file here describes")
 
@@ -277,7 +276,7 @@ class Stack(Section):
     """What stack.yaml says."""
 
     format: int = Field(
-        default=FORMAT, ge=1, le=FORMAT, description="format of this file; raised when a key gets another meaning"
+        default=FORMAT, ge=1, le=FORMAT, description="format of this file; raised when a key changes its meaning"
     )
     name: Name = Field(description="name of the stack; prefix of its Compose projects")
     registry: RegistryHost | None = Field(
@@ -292,7 +291,7 @@ class Stack(Section):
     )
     secrets: Secrets | None = Field(default=None, description="the encrypted file and the secrets in it")
     backup: Backup | None = Field(default=None, description="what is backed up, where to, and how long it is kept")
-    notifications: Notifications | None = Field(default=None, description="who is told how a command ended")
+    notifications: Notifications | None = Field(default=None, description="who is notified when a command ends")
     ci: Pipeline = Field(default_factory=Pipeline, description="workflows, their server and its secrets")
     environments: Mapping[Name, Environment] = Field(min_length=1, description="environments, by name")
 
@@ -304,7 +303,9 @@ class Stack(Section):
             other = taken.setdefault(project, name)
             if other != name or project.endswith(TRIAL):
                 reason = (
-                    f"environments {other} and {name} share {project}" if other != name else f"{project} is a trial's"
+                    f"environments {other} and {name} share {project}"
+                    if other != name
+                    else f"{project} is reserved for trials"
                 )
                 raise PydanticCustomError("project_twice", "another Compose project: {reason}", {"reason": reason})
         return self
@@ -331,7 +332,7 @@ class Stack(Section):
                 if name not in declared:
                     raise PydanticCustomError(
                         "secret_undeclared",
-                        "declared secrets in {path}: {name} is none.{hint}",
+                        "declared secrets in {path}: {name} is not declared.{hint}",
                         {"path": path, "name": name, "hint": did_you_mean(name, declared)},
                     )
         return self

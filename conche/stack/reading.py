@@ -68,7 +68,7 @@ class _Loader(yaml.SafeLoader):
         except (ValueError, LookupError, AttributeError) as error:
             kind = node.tag.rpartition(":")[2]
             raise yaml.MarkedYAMLError(
-                problem=f"{_short(node.value)} is no {kind}", problem_mark=node.start_mark
+                problem=f"{_short(node.value)} is not a valid {kind}", problem_mark=node.start_mark
             ) from error
 
 
@@ -90,7 +90,7 @@ def load(root: Path, missing: Callable[[str], None] | None = None) -> Stack:
             "stack-missing",
             f"No stack file could be read: {error.strerror}.",
             looked_at=[str(file)],
-            next_command="create stack.yaml as docs/reference/stack.md shows",
+            next_command="create stack.yaml as in docs/reference/stack.md",
         ) from error
     except UnicodeDecodeError as error:
         raise StackInvalid([Problem(0, "", f"byte {error.start} is not UTF-8")], file) from error
@@ -129,7 +129,7 @@ def parse(text: str, *, root: Path | None = None) -> Stack:
         raise StackInvalid([_syntax(error, text)], file) from error
     except RecursionError:
         raise StackInvalid(
-            [Problem(0, "", "an alias stands inside its own anchor, or aliases and brackets nest too deep")], file
+            [Problem(0, "", "an alias is inside its own anchor, or aliases and brackets are nested too deeply")], file
         ) from None
     except (TypeError, ValueError) as error:
         raise StackInvalid([Problem(0, "", f"cannot be written as JSON: {error}")], file) from error
@@ -165,7 +165,7 @@ def _syntax(error: yaml.YAMLError, text: str) -> Problem:
     line = mark.line + 1 if mark else 0
     source = text.splitlines()[line - 1] if mark and line <= len(text.splitlines()) else ""
     if source[: len(source) - len(source.lstrip())].count("\t"):
-        return Problem(line, "", "a tab indents this line; YAML wants spaces")
+        return Problem(line, "", "a tab indents this line; YAML requires spaces")
     return Problem(line, "", f"not YAML: {getattr(error, 'problem', None) or error}")
 
 
@@ -178,7 +178,7 @@ def _walk(root: yaml.MappingNode) -> tuple[dict[Path_, int], list[Problem]]:
         line = key.start_mark.line + 1
         if path in lines and path[:-1] not in twice:
             twice.add(path)
-            duplicates.append(Problem(line, _dotted(path), f"stands twice; first on line {lines[path]}"))
+            duplicates.append(Problem(line, _dotted(path), f"duplicate key; first on line {lines[path]}"))
         lines.setdefault(path, line)
         if len(lines) > MOST_KEYS:
             raise RecursionError

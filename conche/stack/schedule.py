@@ -46,9 +46,11 @@ def read(text: str) -> Schedule:
         raise ValueError("five fields, minute hour day month weekday, such as 0 2 * * *")
     minutes, hours, days, months, weekdays = (_numbers(*pair) for pair in zip(words, _RANGES, strict=True))
     if days is not None and weekdays is not None:
-        raise ValueError("a day of the month or a weekday, and * for the other: cron takes either, systemd both")
+        raise ValueError(
+            "a day of the month or a weekday, and * for the other: cron runs on either, systemd only on both"
+        )
     if days is not None and min(days) > max(monthrange(LEAP_YEAR, one)[1] for one in months or range(1, 13)):
-        raise ValueError("a day that its month has: this one never comes")
+        raise ValueError("a day that its month has: this one never occurs")
     return Schedule(minutes, hours, days, months, None if weekdays is None else frozenset(one % 7 for one in weekdays))
 
 
