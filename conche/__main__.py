@@ -22,9 +22,9 @@ def main(words: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     init = commands.add_parser(
         "init",
-        help="write stack.yaml and tasks.py for the Compose files that are here",
+        help="write stack.yaml and tasks.py for the Compose files here",
         description="Look at the Compose files, .env, Dockerfiles, SOPS files and workflows of this folder; show what"
-        " was understood; write stack.yaml and tasks.py. What is there stays as it is: a second run proposes.",
+        " was understood; write stack.yaml and tasks.py. Existing files are left alone: a second run proposes.",
     )
     init.add_argument("--dry-run", action="store_true", help="show the plan and change nothing")
     init.add_argument("--json", action="store_true", help="one JSON document on stdout instead of tables")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EnvironmentName", "Invocation", "command", "seldom_collecting", "typed"]
 
-EnvironmentName = Annotated[str, "environment of stack.yaml"]
+EnvironmentName = Annotated[str, "environment in stack.yaml"]
 
 COLLECT_AFTER = 100_000
 """Net new objects before Python looks for reference cycles, instead of its general-purpose default of 700."""
@@ -40,7 +40,7 @@ COLLECT_AFTER = 100_000
 _JSON = "one JSON document on stdout instead of tables"
 _DRY_RUN = "show the plan and change nothing"
 _YES = "do not ask before data is deleted"
-_LOCK_WAIT = "seconds to wait for another command that is in the way"
+_LOCK_WAIT = "seconds to wait for another command to release the lock"
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Invocation:
         root: the folder with `stack.yaml`, absolute.
         dry_run: compute the plan, show it, stop.
         yes: answer every question with yes.
-        lock_wait: seconds to wait for another command that is in the way; None if not given.
+        lock_wait: seconds to wait for another command to release the lock; None if not given.
         lenient: files that stack.yaml names may be missing.
         remainder: the words after `--` on the command line, as typed.
     """
@@ -359,7 +359,7 @@ def _refuse_eaten_options(body: Callable[..., Outcome], given: dict[str, Any], d
         # A dash by itself means standard input, as everywhere.
         if parameter.default is inspect.Parameter.empty and isinstance(value, str) and re.match("-.", value):
             # What does not look like an option may be a pasted value, and is not repeated.
-            said = repr(value) if re.fullmatch("--?[a-z][a-z-]*|-.", value) else "what begins with a dash"
+            said = repr(value) if re.fullmatch("--?[a-z][a-z-]*|-.", value) else "an argument that begins with a dash"
             raise Refused(
                 "argument-missing",
                 f"{dotted} needs {parameter.name.replace('_', '-')} before {said}.",

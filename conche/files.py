@@ -85,7 +85,7 @@ def read_text(path: Path, name: str, *, most: int = 1 << 20) -> str:
     if size > most:
         raise Refused(
             "text-too-large",
-            f"{name} has {size} bytes; no more than {most} are read.",
+            f"{name} has {size} bytes; at most {most} can be read.",
             looked_at=[str(path)],
             next_command="split it: `include:` takes further Compose files",
         )

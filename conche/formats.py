@@ -43,7 +43,7 @@ class WrittenByNewer(Refused):
             f"{what} was written by Conche {by} in format {number}. This is Conche {version()}, which knows format"
             f" {known} and changes nothing here.",
             looked_at=[what],
-            next_command=f"use Conche {by} or a later one here, as whoever wrote it does",
+            next_command=f"use Conche {by} or later here",
         )
         self.by, self.number = by, number
 

@@ -27,7 +27,7 @@ def ping(url: Secret, event: Literal["start", "success", "fail"]) -> str:
     try:
         answer = httpx.get(url.reveal().rstrip("/") + suffix, timeout=TIMEOUT, follow_redirects=True)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return f"the ping ({event}) did not go out: {type(error).__name__}"
+        return f"the ping ({event}) could not be sent: {type(error).__name__}"
     return "" if answer.is_success else f"the ping ({event}) was answered with {answer.status_code}"
 
 
@@ -46,5 +46,5 @@ def notify(addresses: Sequence[Secret], title: str, body: str, *, failure: bool)
         kind = apprise.NotifyType.FAILURE if failure else apprise.NotifyType.SUCCESS
         sent = bool(sender.notify(title=title, body=body, notify_type=kind))
     if unknown:
-        return f"{unknown} of {len(addresses)} notification addresses are none that Apprise knows"
-    return "" if sent else "a notification did not go out"
+        return f"{unknown} of {len(addresses)} notification addresses are not known to Apprise"
+    return "" if sent else "a notification could not be sent"

@@ -207,10 +207,10 @@ class Output:
         if not at_terminal(self._stdin, self._stderr):
             raise Refused(
                 "confirmation-needed",
-                f"{question} Nobody is at a terminal to confirm it.",
+                f"{question} There is no terminal to confirm it on.",
                 next_command=f"invoke {self.command} … {option}",
             )
-        self._stderr.write(f"{self.redact(question)} Type {expected!r} to go on: ")
+        self._stderr.write(f"{self.redact(question)} Type {expected!r} to continue: ")
         self._stderr.flush()
         if self._stdin.readline().strip() != expected:
             raise Refused("not-confirmed", "Not confirmed; nothing was changed.")
@@ -231,7 +231,7 @@ class Output:
             with file.open("a", encoding="utf-8") as stream:
                 stream.writelines(lines)
         except OSError as error:
-            self.say(f"warning: the step has no outputs, because GITHUB_OUTPUT cannot be written: {error.strerror}")
+            self.say(f"warning: the step has no outputs: GITHUB_OUTPUT cannot be written: {error.strerror}")
 
     def _document(self, **fields: object) -> None:
         content = json.loads(json.dumps(fields, default=_as_json))

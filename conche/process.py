@@ -89,7 +89,7 @@ class Completed:
             return self
         raise ToolFailed(
             "tool-failed",
-            f"{what} failed: {self.argv[0]} ended with {self.exit_code}.",
+            f"{what} failed: {self.argv[0]} exited with {self.exit_code}.",
             evidence=self.last_lines(),
         )
 
@@ -150,7 +150,7 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
             _end(child, readers)
         if isinstance(error, queue.Empty | subprocess.TimeoutExpired):
             raise Unreachable(
-                "tool-timed-out", f"{argv[0]} did not end within {timeout:g} s.", looked_at=[" ".join(argv)]
+                "tool-timed-out", f"{argv[0]} timed out after {timeout:g} s.", looked_at=[" ".join(argv)]
             ) from None
         raise
     text = os.fsdecode(bytes(kept[0])) if exact else _text(kept[0])
@@ -292,7 +292,7 @@ def _not_started(program: str, error: OSError, cwd: Path | None = None) -> Conch
     if error.errno == errno.E2BIG:
         return Refused(
             "environment-too-long",
-            f"{program} cannot be started: its environment is longer than the kernel takes.",
+            f"{program} cannot be started: its environment is longer than the kernel allows.",
             looked_at=["128 KiB for one variable; for all of them together a quarter of `ulimit -s` (execve(2))"],
             next_command="give long secrets `outputs: [file]` in stack.yaml\nenv | wc -c",
         )
@@ -300,7 +300,7 @@ def _not_started(program: str, error: OSError, cwd: Path | None = None) -> Conch
     return Unreachable(
         "tool-not-started",
         f"{program} cannot be started{where}: {error.strerror}.",
-        looked_at=["the limits on this user's processes and open files, and the memory that is free"],
+        looked_at=["this user's limits on processes and open files, and free memory"],
         next_command="ulimit -a\nfree -h",
     )
 

@@ -158,7 +158,7 @@ def _dotenv(
         found = as_compose_reads(Engine(environment.engine), file, found, shell)
     settings = {name for name in found if name.startswith(("COMPOSE_", "DOCKER_")) and name != "COMPOSE_PROFILES"}
     if strange := sorted(settings - SAID_IN_STACK):
-        say(f"warning: {', '.join(strange)} in .env is left out: stack.yaml says what is meant")
+        say(f"warning: {', '.join(strange)} in .env is ignored: stack.yaml determines it")
     return {name: value for name, value in found.items() if name not in settings}
 
 

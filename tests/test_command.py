@@ -293,7 +293,7 @@ def test_a_destructive_task_refuses_where_nobody_can_be_asked(invoke: Any) -> No
         2,
         "",
         [
-            "error [confirmation-needed]: Remove everything? Nobody is at a terminal to confirm it.",
+            "error [confirmation-needed]: Remove everything? There is no terminal to confirm it on.",
             "Next: invoke tasks.clean-up … --yes",
         ],
     )

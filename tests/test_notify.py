@@ -74,7 +74,7 @@ def test_a_notification_reaches_every_address(server: Listening) -> None:
 
 def test_one_that_does_not_arrive_and_one_that_is_none_are_said(server: Listening) -> None:
     assert notify([], "t", "b", failure=False) == ""
-    assert notify([address(server, "/sick", "json")], "t", "b", failure=False) == "a notification did not go out"
+    assert notify([address(server, "/sick", "json")], "t", "b", failure=False) == "a notification could not be sent"
     unknown = notify([Secret("nonsense://canary"), address(server, "/one", "json")], "t", "b", failure=False)
-    assert unknown == "1 of 2 notification addresses are none that Apprise knows"
+    assert unknown == "1 of 2 notification addresses are not known to Apprise"
     assert server.heard[-1][0] == "/one"

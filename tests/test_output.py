@@ -418,7 +418,7 @@ def test_in_ci_a_terminal_is_nobodys(at_terminal: Terminal, monkeypatch: pytest.
         with output.progress("building"):
             pass
         output.outcome(Outcome(tables=[TABLE]))
-        with pytest.raises(Refused, match="Nobody is at a terminal"):
+        with pytest.raises(Refused, match="There is no terminal"):
             output.confirm("Go on?")
 
     seen = at_terminal(work, typed="yes\n")

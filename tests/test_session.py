@@ -88,7 +88,7 @@ def test_profiles_in_dotenv_count_and_what_sets_compose_up_is_left_out_and_named
 
     assert set(opened.configuration(hashed=False).services) == {"web", "debug"}
     assert "DOCKER_HOST" not in opened.environment()
-    assert "warning: COMPOSE_IGNORE_ORPHANS, DOCKER_HOST in .env is left out" in capsys.readouterr().err
+    assert "warning: COMPOSE_IGNORE_ORPHANS, DOCKER_HOST in .env is ignored" in capsys.readouterr().err
 
 
 def test_a_line_that_compose_cannot_read_is_named_and_not_shown(tmp_path: Path) -> None:

@@ -81,12 +81,12 @@ def doctor(call: Invocation, to: str | None = None) -> Outcome:
     missing = [finding for finding in findings if finding.state == "missing"]
     rows = tuple((f.name, f.state, f.found, f.needed, f.next_command) for f in findings)
     count = "one thing" if len(missing) == 1 else f"{len(missing)} things"
-    said = [f"{count} needed, and missing" if missing else "Everything that is needed is there."]
+    said = [f"{count} missing" if missing else "Nothing is missing."]
     return Outcome(
         value=[asdict(finding) for finding in findings],
         changed=file is not None,
         tables=[Table(("what", "state", "found", "needed", "next"), rows)],
-        lines=[*said, f"To attach to a bug report, once you have looked through it: {file}"] if file else said,
+        lines=[*said, f"Attach it to a bug report after checking it: {file}"] if file else said,
         exit_code=1 if missing else 0,
     )
 
@@ -215,7 +215,7 @@ def _git(call: Invocation, engine: Engine) -> Iterator[Finding]:
     found = versions.program("git")
     following = "" if found else "sudo apt-get install git"
     state, known = ("ok", {"git": found}) if found else ("optional", {})
-    yield Finding("git", state, found or "none", "to know what is deployed", following, known)
+    yield Finding("git", state, found or "none", "to identify what is deployed", following, known)
 
 
 def _cron(call: Invocation, engine: Engine) -> Iterator[Finding]:
@@ -245,7 +245,7 @@ def _restic(call: Invocation, engine: Engine) -> Iterator[Finding]:
 def _disk(call: Invocation, engine: Engine) -> Iterator[Finding]:
     free = host.free_disk(engine)
     needed = host.MIN_FREE["build"]
-    found = "cannot be seen from here" if free is None else f"{free / 1024**3:.1f} GiB free"
+    found = "not visible from here" if free is None else f"{free / 1024**3:.1f} GiB free"
     state = "ok" if free is None or free >= needed else "missing"
     following = "" if state == "ok" else "docker system df"
     yield Finding("disk", state, found, f"{needed / 1024**3:.0f} GiB", following, plain=True)
@@ -321,5 +321,5 @@ def _helpers(call: Invocation, engine: Engine) -> Iterator[Finding]:
             "missing",
             f"no {program}, which {logins.settings()} names",
             f"for the login to {kept}",
-            f"install {program}, or take the line that names it out of {logins.settings()}",
+            f"install {program}, or remove the line that names it from {logins.settings()}",
         )

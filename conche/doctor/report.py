@@ -33,7 +33,7 @@ def place(to: str) -> Path:
     """Return the path of the report, refusing one where a file exists."""
     file = Path(to).expanduser().absolute()
     if file.exists() or file.is_symlink():
-        raise Refused("file-exists", f"{file} is there already; nothing was written.", next_command="name another file")
+        raise Refused("file-exists", f"{file} already exists; nothing was written.", next_command="name another file")
     if not file.parent.is_dir():
         raise NotFound("no-such-folder", f"There is no folder {file.parent}.", next_command="name another file")
     return file

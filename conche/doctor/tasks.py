@@ -11,7 +11,7 @@ def doctor(
     invocation: Invocation,
     report: Annotated[str | None, "a file for a bug report: versions and findings, without names or secrets"] = None,
 ) -> Outcome:
-    """Look at every prerequisite: found, needed, next command."""
+    """Check every prerequisite: found, needed, next command."""
     from conche.doctor.doctor import doctor
 
     return doctor(invocation, report)

@@ -142,10 +142,10 @@ def troubles(root: Path, name: str, rendered: Rendered) -> Iterator[str]:
     for service, body in rendered.services.items():
         context = str((body.get("build") or {}).get("context") or "")
         if context.startswith("/") and not Path(context).is_relative_to(root):
-            yield f"{name}: {service} is built from {context}, outside this repository: a clone elsewhere lacks it"
+            yield f"{name}: {service} is built from {context}, outside this repository: a clone would lack it"
         image = str(body["image"])
         if body.get("build") and image != image.lower() and ":" not in image:
-            yield f"{name}: Compose calls the image of {service} {image}, which no engine takes: give it an `image:`"
+            yield f"{name}: Compose calls the image of {service} {image}, which engines reject: give it an `image:`"
         every = [one for one in _ports(body) if one[0].isdigit() and not re.match(r"\d+\.\d+\.\d+\.\d+:", one)]
         if every:
             yield f"{name}: {service} publishes {', '.join(every)} on every address of its host"

@@ -138,9 +138,9 @@ def refuse_bomb(name: str, text: str) -> None:
     if size > MOST_VALUES:
         raise Refused(
             "text-too-large",
-            f"{name} has more than {MOST_VALUES} values with its aliases written out.",
+            f"{name} has more than {MOST_VALUES} values once its aliases are expanded.",
             looked_at=[name],
-            next_command="look for anchors (&) whose aliases (*) stand in one another",
+            next_command="look for anchors (&) whose aliases (*) contain one another",
         )
 
 

@@ -129,9 +129,9 @@ def _last_words(call: Invocation, seen: Understanding, plan: Plan, proposed: Seq
     tasks = call.root / "tasks.py"
     ours = not tasks.exists() or "conche" in tasks.read_text(encoding="utf-8", errors="replace")
     if not ours:
-        yield f"tasks.py is yours and stays as it is. For the tasks: from conche import namespace, and {BESIDE_YOURS}"
+        yield f"tasks.py is yours and is left alone. To add the tasks: from conche import namespace, and {BESIDE_YOURS}"
     if not len(plan) and not proposed and ours:
-        yield "Nothing to do: stack.yaml says what there is to say."
+        yield "Nothing to do: stack.yaml is complete."
     elif not call.dry_run:
         first = seen.environments[0].name
         named = "" if first == "dev" or len(seen.environments) == 1 else f" --env {first}"

@@ -82,7 +82,7 @@ def _read(file: Path, text: str) -> SopsFile:
     if any("." in name for name in names):
         return SopsFile(file, names, "it is nested")
     odd = [name for name in names if not _NAME.fullmatch(name)]
-    return SopsFile(file, names, f"{odd[0]} is no name of small letters, digits and _" if odd else "")
+    return SopsFile(file, names, f"{odd[0]} is not a name of lower-case letters, digits and _" if odd else "")
 
 
 def _names(node: yaml.MappingNode) -> list[str]:

@@ -124,7 +124,7 @@ def _rendered(root: Path, tried: Sequence[Candidate]) -> tuple[dict[str, Rendere
                 raise
             refused = error
             words = "; ".join(error.evidence) or error.message
-            left_out.append(f"{', '.join(map(str, one.files))} is left out: Compose does not accept it: {words}")
+            left_out.append(f"{', '.join(map(str, one.files))} is left out: Compose rejects it: {words}")
             continue
         facts.refuse_impossible(one.name, said, one.files)
         rendered[one.name] = said

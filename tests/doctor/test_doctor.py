@@ -24,7 +24,7 @@ def test_a_machine_that_has_everything_ends_with_zero(small: SmallStack) -> None
     done = small.invoke("doctor")
 
     assert done.returncode == 0, done.stdout
-    assert "Everything that is needed is there." in done.stdout
+    assert "Nothing is missing." in done.stdout
 
 
 def test_every_prerequisite_is_looked_at(small: SmallStack) -> None:

@@ -20,7 +20,7 @@ SEALED = "ENC[AES256_GCM,data:x,iv:y,tag:z,type:str]"
         ("prod.enc.env", f"DB_PASSWORD={SEALED}\nsops_version=3\n", ("DB_PASSWORD",), "it is a dotenv file"),
         (
             "secrets.enc.yaml", f"DB_PASSWORD: {SEALED}\nsops: {{}}\n", ("DB_PASSWORD",),
-            "DB_PASSWORD is no name of small letters, digits and _",
+            "DB_PASSWORD is not a name of lower-case letters, digits and _",
         ),
     ],
 )  # fmt: skip
