@@ -87,9 +87,9 @@ def shrinkage(before: ComponentRecord, now: ComponentRecord) -> str:
     parts = [(now.driver, amount(before), amount(now)), *_archives(before, now)]
     for name, old, new in parts:
         if old.size and not new.size:
-            return f"is empty{_of(name, now)}: {new}, but {old} before"
+            return f"is empty{_of(name, now)}: {new}, down from {old}"
         if len(ways) == 1 and (new.size * SMALL_PART < old.size or new.entries * SMALL_PART < old.entries):
-            return f"has lost most of its data{_of(name, now)}: {new}, but {old} before"
+            return f"has lost most of its data{_of(name, now)}: {new}, down from {old}"
     return ""
 
 

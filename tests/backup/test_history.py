@@ -43,16 +43,16 @@ SRC = packed(1_000_000, 50, "code/src.tar.gz")
 @pytest.mark.parametrize(
     ("before", "now", "said"),
     [
-        (archive(packed(300_000, 40)), archive(packed(0, 1)), "0 B in 1 entry, but 300 kB in 40 entries before"),
+        (archive(packed(300_000, 40)), archive(packed(0, 1)), "0 B in 1 entry, down from 300 kB in 40 entries"),
         (archive(packed(300_000, 40)), archive(packed(0, 0)), "is empty: 0 B in 1 entry"),
         (archive(packed(300_000, 40)), archive(packed(29_000, 40)), "has lost most of its data: 29.0 kB"),
-        (archive(packed(300_000, 40)), archive(packed(300_000, 3)), "300 kB in 3 entries, but 300 kB in 40"),
+        (archive(packed(300_000, 40)), archive(packed(300_000, 3)), "300 kB in 3 entries, down from 300 kB in 40"),
         (archive(packed(300_000, 40)), archive(packed(30_000, 4)), ""),
         (archive(packed(0, 1)), archive(packed(0, 1)), ""),
         (archive(packed(5, 1)), archive(packed(300_000, 40)), ""),
         (archive(SRC, packed(50, 9, "code/data.tar.gz")), archive(SRC, packed(0, 1, "code/data.tar.gz")), "in code/"),
         (archive(SRC, packed(50, 9, "code/data.tar.gz")), archive(SRC), ""),
-        (dumped(50_000), dumped(900), "has lost most of its data: 900 B in 1 entry, but 50.0 kB in 1"),
+        (dumped(50_000), dumped(900), "has lost most of its data: 900 B in 1 entry, down from 50.0 kB in 1"),
         (dumped(50_000), dumped(0), "is empty"),
         (dumped(50_000, form="cold"), dumped(900, form="online"), ""),
         (dumped(50_000), files(900), ""),
@@ -171,7 +171,7 @@ def test_an_empty_folder_degrades_until_that_is_accepted(checkout: Checkout) -> 
     assert [done.returncode for done in (*degraded, unknown, accepted, after)] == [3, 3, 6, 0, 0]
     for done in degraded:
         assert "data: data is empty: 0 B in" in done.stdout
-        assert f"but 300 kB in 3 entries in {first.name} before" in done.stdout
+        assert f"down from 300 kB in 3 entries in {first.name}" in done.stdout
         assert "invoke backup.create daily --accept-smaller data" in done.stdout
     assert "no-such-component" in unknown.stderr
 
