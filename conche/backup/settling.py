@@ -160,7 +160,7 @@ def give_up(site: Site, journal: Journal) -> list[str]:
     staging = journal.staging(site.own)
     kept = site.own / f"not-taken-back-{journal.number}"
     names = f".restore-{journal.number} and .pre-restore-{journal.number}"
-    places = [f"in the volume {swap.volume}, what is there of {names}" for swap in journal.swaps]
+    places = [f"in the volume {swap.volume}, any of {names}" for swap in journal.swaps]
     with signals_deferred():
         if staging.exists():
             os.replace(staging, kept)
@@ -180,7 +180,7 @@ def give_up_unknown(site: Site) -> list[str]:
     The journal goes last: while it is there, no command deletes what it may have been about.
     """
     volumes_ = sorted({one.volume for one in site.section.components.values() if one.volume})
-    places = [f"in the volume {one}, what is there of .restore-… and .pre-restore-…" for one in volumes_]
+    places = [f"in the volume {one}, any .restore-… and .pre-restore-…" for one in volumes_]
     with signals_deferred():
         for staging in staged_in(site.own):
             kept = staging.with_name(f"not-taken-back-{staging.name.removeprefix('restore-')}")

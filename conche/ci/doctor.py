@@ -119,7 +119,7 @@ def _runners(call: Invocation, forge: Forge) -> Iterator[Finding]:
     said = f"no {'' if whole else 'repository '}runner online has {', '.join(lacking)}"
     # Gitea does not list the runners of the whole server, which may carry the rest.
     state = ("missing" if whole else "optional") if lacking else "ok"
-    yield Finding("runners", state, said if lacking else ", ".join(sorted(asked)), "a runner at work for each label",
+    yield Finding("runners", state, said if lacking else ", ".join(sorted(asked)), "a runner online for each label",
                   "invoke ci.runner.up" if lacking else "")  # fmt: skip
 
 

@@ -39,7 +39,7 @@ class Login:
         """What to type if a login is needed after all."""
         return (
             f"install {self.helper}, or remove the line that names it from {settings()}\n"
-            "then, if the registry wants it: docker login"
+            "then, if the registry needs a login: docker login"
         )
 
     def explained(self, error: ConcheError, *, denied: bool) -> ConcheError:

@@ -140,7 +140,7 @@ def _of_service(root: Path, service: str, body: Mapping[str, Any], volumes: Mapp
             driver, fields = _dumped(kind, service, source, str(body.get("image", "")))
             yield Data(slug(service, "data"), service, source, driver, fields, kind.called)
         elif any(map(_DISPOSABLE.search, (PurePosixPath(source).name, target))):
-            yield Data(key, service, source, "", {"volume": source}, "made again when it is gone, by its name")
+            yield Data(key, service, source, "", {"volume": source}, "disposable, judging by its name")
         elif named:
             lite = _SQLITE.search(str(body.get("environment") or ""))
             fields = {"volume": source, **({"consistency": "stop"} if lite else {})}

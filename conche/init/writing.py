@@ -100,16 +100,16 @@ def _environment(seen: Understanding, one: Candidate) -> Iterator[str]:
     yield f"  {one.name}:"
     yield f"    compose: {flow([str(file) for file in one.files])}"
     if one.otherwise:
-        yield from _within(4, _chosen([f"compose: {flow([str(file) for file in one.otherwise])}"], "instead, if meant"))
+        yield from _within(4, _chosen([f"compose: {flow([str(file) for file in one.otherwise])}"], "alternatively"))
     if one.project:
         yield f"    project: {flow(one.project)}    # as `docker compose` calls it: volumes keep their names"
     if one.rival:
-        why = f"what `docker compose` calls it, as it does {one.rival}; only one can keep the name, and with it volumes"
+        why = f"`docker compose` gives this and {one.rival} the same name; only one can keep it, with its volumes"
         yield from _within(4, _chosen([f"project: {flow(rendered.project)}"], why))
     if "CONCHE_PORT" in seen.mentioned and (url := seen.health.get(one.name)):
         yield from _within(4, _chosen([f"port: {_port(url.url)}"], "the Compose files mention CONCHE_PORT"))
     if one.protected:
-        yield "    protected: true    # what stops or deletes something wants the name typed"
+        yield "    protected: true    # stopping or deleting anything asks for its name"
     if url := seen.health.get(one.name):
         yield f"    health: {flow(url.url)}    # guessed from {url.why}"
     else:
@@ -117,7 +117,7 @@ def _environment(seen: Understanding, one: Candidate) -> Iterator[str]:
     yield from _within(4, _chosen([f"branch: {'main' if one.protected else 'develop'}"], "git branch deployed here"))
     profiles = sorted({name for body in rendered.services.values() for name in body.get("profiles") or ()})
     if profiles:
-        yield from _within(4, _chosen([f"profiles: {flow(profiles)}"], "whose services come and go with the others"))
+        yield from _within(4, _chosen([f"profiles: {flow(profiles)}"], "whose services start and stop with the others"))
 
 
 def _port(url: str) -> int:
@@ -135,7 +135,7 @@ def _secrets(seen: Understanding) -> Iterator[str]:
         for one in seen.secrets:
             yield f"    {one.name}: {flow(_declaration(seen, one))}"
         if not seen.keyed:
-            yield "  # required: false, as no age key was found here: what .env or the shell says goes on counting."
+            yield "  # required: false, as no age key was found here: values from .env or the shell still count."
         return
     for file in seen.other_sops:
         yield f"# {file.file} is encrypted by sops, but {file.why_not}: docs/how-to/adopt.md takes its values over."
@@ -178,7 +178,7 @@ def _backup(seen: Understanding) -> Iterator[str]:
         yield f"{lines[0]}    # {data.why}"
         yield from lines[1:]
     if seen.sops is not None:
-        why = "with the age key; wants backup.recipients, for which invoke backup.recovery-key makes one"
+        why = "with the age key; needs backup.recipients: invoke backup.recovery-key makes one"
         yield from _within(4, _chosen(["secrets: {driver: secrets}"], why))
     for name, data in unsure:
         lines = [line[4:] for line in _component(name, data)]
