@@ -209,8 +209,7 @@ class Client:
         kind = answer.headers.get("Content-Type", "nothing named").partition(";")[0]
         return Unreachable(
             "server-answers-no-json",
-            f"{self.address} answers with {kind} instead of {wanted}: something stands between, or it is another "
-            "server.",
+            f"{self.address} answered with {kind} instead of {wanted}: a proxy is in between, or it is another server.",
             looked_at=[f"{answer.request.method} {answer.request.url.path}"],
             evidence=[" ".join((title[1] if title else answer.text[:200]).split())],
             next_command="correct ci.server in stack.yaml",

@@ -88,7 +88,7 @@ class OwnForge:
 
     def accounts(self) -> list[str]:
         """Return the existing accounts, the first one first."""
-        listed = self._command("list").require("asking Forgejo for its accounts")
+        listed = self._command("list").require("listing Forgejo's accounts")
         return [row["name"] for row in map(_ROW.match, listed.stdout.raw.splitlines()) if row]
 
     def make_account(self, call: Invocation, name: str) -> None:
@@ -102,7 +102,7 @@ class OwnForge:
             file = call.root / PASSWORD
             file.parent.mkdir(mode=0o700, exist_ok=True)
             write_atomic(file, f"{name}\n{shown['password']}\n".encode(), mode=0o600)
-        said.require(f"making the account {name}")
+        said.require(f"creating the account {name}")
 
     def token(self, call: Invocation, name: str) -> Secret:
         """Make a new token for an account; one left by an interrupted command stays, recognisable by its name."""
@@ -113,9 +113,9 @@ class OwnForge:
         lines = said.stdout.raw.strip().splitlines()
         made = Secret(lines[-1].strip() if lines else "")
         call.output.redact.learn([made] if made.reveal() else [])
-        said.require(f"making a token for {name}")
+        said.require(f"creating a token for {name}")
         if not re.fullmatch(r"[0-9a-zA-Z]{20,}", made.reveal()):
-            text = f"Forgejo made no token for {name} that could be understood."
+            text = f"Forgejo's answer has no token for {name}."
             raise KeyUnusable("server-token-missing", text, next_command="export FORGEJO_TOKEN_FILE=PATH")
         return made
 
