@@ -38,11 +38,7 @@ def scale(call: Invocation, name: str, service: str, replicas: int) -> Outcome:
         current = records.current
         document = opened(call, records, current) if current else None
         if current is None or document is None:
-            raise Refused(
-                "nothing-runs",
-                f"Nothing has been deployed to {name} yet.",
-                next_command=f"invoke env.deploy --env {name}",
-            )
+            raise Refused("nothing-runs", f"{name} has no release yet.", next_command=f"invoke env.deploy --env {name}")
         require_whole(document, current)
         compose = compose_of(files, document)
         body = document.body["services"].get(service)
