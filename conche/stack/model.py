@@ -214,6 +214,7 @@ class SecretDeclaration(Section):
         default=None, description="how --generate makes a value; none if a person gets it elsewhere"
     )
     source: str = Field(default="", description="where a person gets it")
+    renew: str = Field(default="", description="commands by which the server that keeps it makes a new value")
     development: str | None = Field(
         default=None, description="value used without a key, in unprotected environments; never secret"
     )
