@@ -71,7 +71,7 @@ def test_a_wrong_password_is_said_and_dockers_own_are_untouched(
 
     if words == ("images.list",):  # what can be seen is shown, with a warning
         assert done.returncode == 0, done.stderr
-        assert f"warning: {pushed.registry.host} rejects the user {USER}." in done.stderr
+        assert f"warning: {pushed.registry.host} rejects user {USER}." in done.stderr
     else:
         assert done.returncode == 8, done.stderr
         assert "error [registry-denied]" in done.stderr
