@@ -402,7 +402,7 @@ def test_without_a_terminal_nothing_is_asked_but_refused_with_what_to_type(plain
 def test_the_word_that_was_asked_for_is_accepted(at_terminal: Terminal) -> None:
     seen = at_terminal(lambda output: output.confirm("Remove prod?", expected="prod"), "prod\n")
 
-    assert "Remove prod? Type 'prod' to go on: " in seen
+    assert "Remove prod? Type 'prod' to continue: " in seen
 
 
 @pytest.mark.parametrize("typed", ["no\n", "\n", "yess\n", "YES\n", "\x04"])

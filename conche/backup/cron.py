@@ -9,10 +9,11 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from conche.backup import timers
+from conche.backup.schedule import Entry, command, entries, next_runs
 from conche.backup.site import Site, open_site
 from conche.backup.target import unwritable
 from conche.command import Invocation
@@ -20,49 +21,12 @@ from conche.errors import Refused, Unreachable, did_you_mean
 from conche.files import private_folder
 from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.process import run
-from conche.stack import KINDS
 
-__all__ = ["NAMES", "START", "Entry", "block", "cron", "daemon_runs", "entries", "next_runs", "without_block"]
+__all__ = ["START", "block", "cron", "daemon_runs", "without_block"]
 
 ACTIONS = ("install", "status", "uninstall")
-WAIT = 7200
-"""Seconds that a scheduled command waits for another one: on a Sunday three may run shortly after each other."""
-
-DRILL = "30 5 * * 0"
-SYNC = "30 4 * * *"
-REBOOT = "@reboot"
-
-NAMES = (*KINDS, "sync", "drill", "reboot")
-"""The names of all possible entries."""
-
 START = "sudo service cron start"
 """Starts Debian's cron, with or without systemd."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of the schedule.
-
-    Attributes:
-        name: the name of the entry and of its log.
-        when: five cron fields, or @reboot.
-        words: the task and its arguments.
-    """
-
-    name: str
-    when: str
-    words: tuple[str, ...]
-
-
-def entries(site: Site) -> list[Entry]:
-    """Return what has to run, and when."""
-    made = [Entry(kind, site.section.at(kind), ("backup.create", kind, "--wait", str(WAIT))) for kind in KINDS]
-    if site.section.offsite:
-        made.append(Entry("sync", SYNC, ("backup.sync",)))
-    made.append(Entry("drill", DRILL, ("backup.drill",)))
-    # Resumes containers that a power cut has left waiting.
-    made.append(Entry("reboot", REBOOT, ("backup.verify", "latest")))
-    return made
 
 
 def block(site: Site) -> list[str]:
@@ -88,16 +52,6 @@ def without_block(site: Site, lines: Sequence[str]) -> list[str]:
     return kept
 
 
-def next_runs(site: Site, now: datetime) -> list[tuple[str, datetime]]:
-    """Return the next run of each entry, by the local clock, the earliest first."""
-    from croniter import croniter
-
-    return sorted(
-        ((entry.name, croniter(entry.when, now).get_next(datetime)) for entry in entries(site) if entry.when != REBOOT),
-        key=lambda pair: pair[1],
-    )
-
-
 def cron(call: Invocation, action: str) -> Outcome:
     """Install, show or remove the schedule."""
     if action not in ACTIONS:
@@ -108,8 +62,6 @@ def cron(call: Invocation, action: str) -> Outcome:
         )
     site = open_site(call)
     _check_path(site)
-    from conche.backup import timers
-
     if timers.instead_of_cron():
         return timers.manage(call, site, action)
     if action == "status":
@@ -196,11 +148,6 @@ def _line(site: Site, entry: Entry) -> str:
     line = f"cd {shlex.quote(str(root))} && PATH={shlex.quote(_path())} {words}"
     # An unescaped % ends the command for cron.
     return f"{entry.when} {line.replace('%', chr(92) + '%')} # {_tag(site)} {entry.name}"
-
-
-def command() -> tuple[str, ...]:
-    """Return the command line of this very invoke, with absolute paths."""
-    return (sys.executable, "-m", "invoke")
 
 
 def _path() -> str:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from conche.backup.cron import next_runs
 from conche.backup.manifest import human_size
+from conche.backup.schedule import next_runs
 from conche.backup.site import Site, open_site
 from conche.backup.status import status
 from conche.backup.summary import new_bytes

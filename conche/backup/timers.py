@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from conche.backup.schedule import NAMES, REBOOT, command, entries
 from conche.backup.site import Site
 from conche.command import Invocation
 from conche.errors import Refused, Unreachable
@@ -46,8 +47,6 @@ def _listed(field: schedule.Field) -> str:
 
 def units(site: Site) -> dict[str, str]:
     """Return the content of the unit files, by name."""
-    from conche.backup.cron import REBOOT, command, entries
-
     made = {}
     for entry in entries(site):
         name = f"{site.stack.name}-backup-{entry.name}"
@@ -165,8 +164,6 @@ def usable() -> bool:
 
 
 def _there(site: Site) -> list[Path]:
-    from conche.backup.cron import NAMES
-
     timers = [f"{site.stack.name}-backup-{name}.timer" for name in NAMES]
     units = [path for name in timers for path in (_place() / name, (_place() / name).with_suffix(".service"))]
     return [path for path in (*(_link(name) for name in timers), *units) if path.is_symlink() or path.exists()]

@@ -14,7 +14,7 @@ from conche.ci.workflows.runners import runners
 from conche.ci.workflows.surroundings import surroundings
 from conche.ci.workflows.workflow import workflows
 from conche.command import Invocation
-from conche.doctor.doctor import Finding
+from conche.doctor.finding import Finding
 from conche.errors import ConcheError
 from conche.outcome import Outcome, Table
 

@@ -8,14 +8,15 @@ import shutil
 import socket
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from conche.backup import cron, timers
 from conche.command import Invocation
 from conche.doctor import report, versions
+from conche.doctor.finding import Finding
 from conche.engine import compose, host, logins
 from conche.engine.connection import Engine, translated
 from conche.engine.ports import Port, publishers
@@ -26,7 +27,7 @@ from conche.vault import keys
 from conche.vault.values import open_store
 from conche.version import is_packaged, version
 
-__all__ = ["Finding", "doctor"]
+__all__ = ["doctor"]
 
 OLDEST_ENGINE, OLDEST_SOPS = (20, 10), (3, 11)
 
@@ -35,28 +36,6 @@ RUNTIMES = ("containerd", "runc")
 
 MAX_SKEW = 30.0
 """Seconds that two clocks may differ before certificates, tokens and backups' names begin to mislead."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was found out about one prerequisite.
-
-    Attributes:
-        state: ok, missing (and needed), or optional (and not there).
-        next_command: what to type when it is not ok.
-        versions: of what was checked, by name.
-        code: of the error with which the check failed.
-        plain: `found` does not reveal whose machine it is, so a report may contain it.
-    """
-
-    name: str
-    state: str
-    found: str
-    needed: str
-    next_command: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    code: str = ""
-    plain: bool = False
 
 
 Check = Callable[[Invocation, Engine], Iterator[Finding]]

@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from conche.command import Invocation
+from conche.doctor.finding import Finding
 from conche.errors import ConcheError, NotFound, Refused
 from conche.files import write_atomic
 from conche.stack import Stack
-
-if TYPE_CHECKING:
-    from conche.doctor.doctor import Finding
 
 __all__ = ["place", "render", "write"]
 

@@ -7,15 +7,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from conche.engine.connection import Engine, translated
 from conche.engine.ports import Port
+from conche.engine.rendered import Healthcheck
+from conche.engine.service import Service
 from conche.errors import Unreachable
 from conche.process import run
-
-if TYPE_CHECKING:
-    from conche.engine.compose import Service
 
 __all__ = [
     "LABEL",
@@ -269,8 +268,6 @@ def resume(engine: Engine, found: Iterable[Container]) -> None:
 
 def definition(engine: Engine, container: Container) -> Service:
     """Derive a service from its container, as far as judging its health needs."""
-    from conche.engine.compose import Healthcheck, Service
-
     with translated(engine.address):
         config = engine.client.api.inspect_container(container.id)["Config"]
     body = config.get("Healthcheck") or {}

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from enum import Enum
 
 from conche.engine import containers
-from conche.engine.compose import Service
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
+from conche.engine.service import Service
 
 __all__ = ["RESTARTED", "Verdict", "Waiting", "falls_over", "judge", "wait"]
 

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from conche.engine import containers, images, kept, logs, networks
-from conche.engine.compose import Compose, Service
+from conche.engine.compose import Compose
 from conche.engine.connection import EngineRefused
 from conche.engine.hashes import leaves_others
+from conche.engine.service import Service
 from conche.env import trial
 from conche.env.ending import Ending
 from conche.env.evidence import explained

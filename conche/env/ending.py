@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from conche.engine.compose import Service
 from conche.engine.ports import Port
+from conche.engine.service import Service
 from conche.errors import ConcheError, Partial, Restored
 
 __all__ = ["Ending"]

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from conche.engine import containers, images, kept, networks
-from conche.engine.compose import Compose, Configuration, Service
+from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.engine.hashes import GONE
 from conche.engine.images import Found
+from conche.engine.service import Service
 from conche.env.contents import may_have_contents, outdated
 from conche.env.definitions import altered_services
 from conche.errors import NotFound, did_you_mean

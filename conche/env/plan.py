@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from conche.engine import kept
-from conche.engine.compose import Service
 from conche.engine.containers import Container
 from conche.engine.health import falls_over
+from conche.engine.service import Service
 from conche.env.observe import Observed
 from conche.outcome import Action, Kind, Plan, Step
 

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from conche.engine import host, ports
-from conche.engine.compose import Compose, Service
+from conche.engine.compose import Compose
 from conche.engine.connection import Engine
 from conche.engine.ports import Port
+from conche.engine.service import Service
 from conche.env.contents import contents_of_service, value_of
 from conche.env.observe import Observed
 from conche.errors import ConcheError, Refused, Unreachable

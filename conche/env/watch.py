@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from conche.engine import containers, health
-from conche.engine.compose import Compose, Service
+from conche.engine.compose import Compose
 from conche.engine.containers import Container
 from conche.engine.health import Waiting
+from conche.engine.service import Service
 from conche.env.observe import Observed
 from conche.env.plan import works
 from conche.env.unwinding import ENGINE_BACK, PAUSE

@@ -15,7 +15,8 @@ from threading import Event, Thread
 
 import pytest
 
-from conche.backup.cron import block, next_runs, without_block
+from conche.backup.cron import block, without_block
+from conche.backup.schedule import next_runs
 from conche.backup.site import Site
 from conche.backup.target import Target
 from conche.backup.timers import units

@@ -28,7 +28,7 @@ SEEDED = {
     "a context of one server alone": (MAIN, "if: github.ref", "if: gitea.ref", "context-unknown"),
     "an injection": (MAIN, 'images.release --env "$ENVIRONMENT"', "images.release --env ${{ github.head_ref }}",
                      "expression-in-run"),
-    "a retired action": (MAIN, "run: runner-checkout", "uses: actions/checkout@v3", "action-retired"),
+    "a retired action": (MAIN, "run: runner-checkout --newest", "uses: actions/checkout@v3", "action-retired"),
     "a branch without an environment": (MAIN, "'refs/heads/develop'", "'refs/heads/devel'", "branch-unknown"),
     "a Nox session that is not there": (QUICK, "nox -s app unit", "nox -s app units", "session-unknown"),
     "an option that a task does not have": (MAIN, "--env \"$ENVIRONMENT\"", "--environment \"$ENVIRONMENT\"",

@@ -12,7 +12,7 @@ import pytest
 
 from conche.command import Invocation
 from conche.doctor import report, versions
-from conche.doctor.doctor import Finding
+from conche.doctor.finding import Finding
 from conche.errors import NotFound, Refused
 from conche.output import Output
 from tests.canary import Watch

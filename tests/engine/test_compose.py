@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from conche.engine.compose import Compose, Healthcheck, Service, version
+from conche.engine.compose import Compose, version
 from conche.engine.connection import Engine
 from conche.engine.ports import Port
+from conche.engine.rendered import Healthcheck
+from conche.engine.service import Service
 from conche.errors import Refused, Unreachable
 
 ROOT = Path(__file__).parents[2]

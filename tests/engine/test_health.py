@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from conche.engine.compose import Healthcheck, Service
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.engine.health import POLL, STEADY, Verdict, deadline, falls_over, judge, wait
+from conche.engine.rendered import Healthcheck
+from conche.engine.service import Service
 
 RUNNING = Container(
     id="1", name="web", project="p", service="web", state="running", health="none", image="i", image_id="x",

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from conche.engine.compose import Configuration, Service
+from conche.engine.compose import Configuration
 from conche.engine.containers import Container
 from conche.engine.inspection import asked_for
 from conche.engine.rendered import altered, flat
+from conche.engine.service import Service
 from conche.env.definitions import altered_services, remember
 
 BODY: dict[str, Any] = {

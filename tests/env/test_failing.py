@@ -14,9 +14,11 @@ from typing import Any, cast
 import pytest
 
 from conche.engine import containers, kept, logs, networks
-from conche.engine.compose import Compose, Configuration, Healthcheck, Service
+from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
+from conche.engine.rendered import Healthcheck
+from conche.engine.service import Service
 from conche.engine.transfer import PullFailed
 from conche.env.apply import Applier
 from conche.env.observe import Observed

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from conche.engine.compose import Configuration, Service
+from conche.engine.compose import Configuration
 from conche.engine.containers import Container
+from conche.engine.service import Service
 from conche.env.observe import Observed
 from conche.env.plan import drift, plan_down, plan_up
 from conche.env.report import is_well, remarks, strays

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from conche.engine.compose import Configuration, Service
+from conche.engine.compose import Configuration
+from conche.engine.service import Service
 from conche.env.units import fall_with
 
 BODIES: dict[str, dict[str, Any]] = {

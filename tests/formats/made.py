@@ -22,8 +22,9 @@ from conche.backup.manifest import FILE, TEXT, Artifact, ComponentRecord, Manife
 from conche.backup.target import Found as Backup
 from conche.backup.target import Record as Checked
 from conche.backup.target import Target
-from conche.engine.compose import Configuration, Service
+from conche.engine.compose import Configuration
 from conche.engine.containers import Container
+from conche.engine.service import Service
 from conche.env import definitions
 from conche.files import state_folder
 from conche.release.document import Document

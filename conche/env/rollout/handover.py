@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from conche.engine import containers, health, ports
 from conche.engine.compose import Configuration
 from conche.engine.containers import Container
 from conche.engine.ports import Port
 from conche.env import preflight
+from conche.env.rollout.change import Change
 from conche.env.rollout.look import Look
 from conche.errors import NotRestored
 from conche.release.document import RELEASE
-
-if TYPE_CHECKING:
-    from conche.env.rollout.plan import Change
 
 __all__ = ["Handover", "give_back", "overlap", "prepare_handover", "remove_edge", "start_again"]
 

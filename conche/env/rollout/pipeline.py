@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from conche.engine import containers, health, networks
-from conche.engine.compose import Compose, Configuration, Service
+from conche.engine.compose import Compose, Configuration
 from conche.engine.health import Waiting
 from conche.engine.lock import Held
+from conche.engine.service import Service
 from conche.env import trial
 from conche.env.evidence import explained, reasons
 from conche.env.rollout.edge import Configuration as EdgeConfiguration
@@ -117,8 +117,7 @@ class Pipeline:
                 self._left_behind(error)
                 return
             with signals_deferred():
-                ready = functools.partial(wait_ready, self.look, self.before)
-                problems = unwind(self._undo, self.progress.step, ready)
+                problems = unwind(self._undo, self.progress.step, lambda: wait_ready(self.look, self.before))
                 problems += self.before.lost(self.look, self.configuration, self.timeout)
             raise told(error, problems, begun=bool(self._undo), by_hand=by_hand(self.look)) from error
 

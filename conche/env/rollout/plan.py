@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
-from conche.engine.compose import Configuration, Service
+from conche.engine.compose import Configuration
 from conche.engine.containers import Container
+from conche.engine.service import Service
 from conche.env.contents import contents_of_service
 from conche.env.plan import done
+from conche.env.rollout.change import Change
 from conche.env.rollout.handover import Handover
 from conche.env.rollout.look import NOTHING
 from conche.outcome import Action, Kind, Plan, Step, Table
@@ -17,28 +19,11 @@ from conche.release.records import Placed, Record
 from conche.stack import Deploy
 from conche.supply.reference import short
 
-__all__ = ["Change", "changes", "plan_record", "plan_release", "plan_route", "table"]
+__all__ = ["changes", "plan_record", "plan_release", "plan_route", "table"]
 
 NO_HANDOVER = Handover()
 
 CHANGED = "its definition changed"
-
-
-@dataclass(frozen=True)
-class Change:
-    """What becomes of one service.
-
-    Attributes:
-        strategy: beside (new containers beside the old ones, then the edge switches), replace (tried beside the old
-            one, then replaced), recreate (stopped first), create, start, or keep.
-        cause: why; empty for keep.
-        downtime: what its users notice, in words.
-    """
-
-    service: str
-    strategy: str
-    cause: str
-    downtime: str
 
 
 def changes(

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 
 from conche.command import Invocation
 from conche.engine import containers, health, kept
-from conche.engine.compose import Service
 from conche.engine.containers import Container
+from conche.engine.service import Service
 from conche.env import trial
 from conche.env.evidence import evidence
 from conche.env.rollout import members

@@ -15,12 +15,13 @@ from conche.engine.compose import Compose, Configuration
 from conche.engine.lock import Held
 from conche.engine.rendered import replicas_of
 from conche.env.rollout import hooks, lint
+from conche.env.rollout.change import Change
 from conche.env.rollout.edge import Configuration as EdgeConfiguration
 from conche.env.rollout.handover import Handover, prepare_handover
 from conche.env.rollout.look import NOTHING, Look
 from conche.env.rollout.look import number as number_of
 from conche.env.rollout.pipeline import Pipeline
-from conche.env.rollout.plan import Change, changes, plan_record, plan_release, table
+from conche.env.rollout.plan import changes, plan_record, plan_release, table
 from conche.env.rollout.recover import settle
 from conche.env.rollout.swarm import SwarmPipeline, open_swarm, settle_swarm
 from conche.env.rollout.swarm_stack import plan_swarm

@@ -10,7 +10,7 @@ from typing import Any
 from conche.engine.swarm import Replicated
 from conche.env.rollout import edge as edges
 from conche.env.rollout import swarm_service
-from conche.env.rollout.plan import Change
+from conche.env.rollout.change import Change
 from conche.errors import Refused
 from conche.outcome import Action, Kind, Plan, Step
 from conche.release.document import Document

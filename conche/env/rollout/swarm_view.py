@@ -8,7 +8,7 @@ from conche.command import Invocation
 from conche.engine import networks, swarm
 from conche.engine.compose import Compose
 from conche.engine.swarm import Replicated
-from conche.env.rollout.plan import Change
+from conche.env.rollout.change import Change
 from conche.env.rollout.swarm_stack import swarm_changes
 from conche.env.rollout.view import open_records, show_records
 from conche.errors import Refused

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from conche.engine import containers, health, networks
-from conche.engine.compose import Configuration, Service
+from conche.engine.compose import Configuration
 from conche.engine.containers import Container
 from conche.engine.health import Waiting
+from conche.engine.service import Service
 from conche.env.evidence import explained
 from conche.env.rollout.look import FAULT, NOTHING, Look
 from conche.env.unwinding import ENGINE_BACK, PAUSE

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from conche.command import Invocation
 from conche.engine import images, lock
-from conche.engine.compose import Compose, Configuration, Service
+from conche.engine.compose import Compose, Configuration
+from conche.engine.service import Service
 from conche.engine.state import State
 from conche.env.contents import contents_of_service
 from conche.env.observe import Observed, contents_of, look

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from conche.engine.compose import Configuration, Service
+from conche.engine.compose import Configuration
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.engine.ports import Port
+from conche.engine.service import Service
+from conche.env.rollout.change import Change
 from conche.env.rollout.handover import Handover, overlap
-from conche.env.rollout.plan import Change, plan_release
+from conche.env.rollout.plan import plan_release
 from conche.stack import Deploy
 from tests.edged import EdgedStack
 from tests.stacks import free_port

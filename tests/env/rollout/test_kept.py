@@ -10,9 +10,10 @@ from typing import Any, cast
 import pytest
 
 from conche.engine import containers, logs
-from conche.engine.compose import Compose, Configuration, Service
+from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
+from conche.engine.service import Service
 from conche.env.rollout.look import Look
 from conche.env.rollout.unwinding import Before
 from tests.edged import EdgedStack

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
-from conche.engine.compose import Configuration, Healthcheck, Service
+from conche.engine.compose import Configuration
 from conche.engine.containers import Container
-from conche.env.rollout.plan import Change, changes, plan_release, table
+from conche.engine.rendered import Healthcheck
+from conche.engine.service import Service
+from conche.env.rollout.change import Change
+from conche.env.rollout.plan import changes, plan_release, table
 from conche.release.records import Placed, Record
 from conche.stack import Deploy
 
