@@ -41,7 +41,7 @@ WALK = [
     Step("invoke env.networks --create", "dev-backend"),
     Step("invoke images.promote --from dev --to prod", "production"),
     # Deploying
-    Step("invoke images.login", "lets admin in"),
+    Step("invoke images.login", "accepts admin"),
     Step("invoke images.pull --env dev", ":develop"),
     Step("invoke env.update --service fastapi-app-dev", "fastapi-app-dev"),
     Step("invoke env.up --env dev", "Nothing to do"),

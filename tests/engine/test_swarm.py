@@ -146,7 +146,7 @@ class Told:
 
 
 def test_what_runs_on_another_node_is_refused_with_the_nodes_name() -> None:
-    with pytest.raises(Refused, match="web runs on second, and a command inside it needs") as refused:
+    with pytest.raises(Refused, match="web runs on second, but a command inside it needs") as refused:
         task_containers.of_service(Told(task("running", "n2")), "shop", "web", "a command inside it")  # type: ignore[arg-type]
 
     assert refused.value.code == "not-on-swarm"

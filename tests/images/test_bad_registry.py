@@ -254,7 +254,7 @@ def test_without_a_login_of_the_stack_dockers_own_is_used(pushed: Shop, docker_s
     assert refused.returncode == 8
     assert "error [no-registry-login]" in refused.stderr
     assert entered.returncode == 0, entered.stderr
-    assert f"lets {USER} in" in entered.stdout
+    assert f"accepts {USER}" in entered.stdout
 
 
 def test_an_engine_that_knows_another_registry_by_that_name_is_noticed(

@@ -183,7 +183,7 @@ def test_a_tag_that_somebody_moves_meanwhile_is_left_to_them(runs: Shop, number:
     assert len(seen) == number
     assert done.returncode == 2, done.stderr
     assert "error [tag-moved]" in done.stderr
-    assert f"is {theirs.digest}" in done.stderr
+    assert f"now {theirs.digest}" in done.stderr
     assert registry.digest(runs.name, "production") == theirs.digest != old.digest
 
 

@@ -152,7 +152,7 @@ def test_a_freeze_is_said_until_it_is_thawed_and_one_that_cannot_be_read_still_h
     records(files).freeze({"who": "me", "since": "now", "reason": "a feast"})
     assert (records(files).frozen() or {})["reason"] == "a feast"
     files.files["frozen.json"] = b"{half"
-    assert "cannot be read" in (records(files).frozen() or {})["reason"]
+    assert "can no longer be read" in (records(files).frozen() or {})["reason"]
     records(files).freeze({})
     assert records(files).frozen() is None
 
