@@ -6,6 +6,7 @@ works over ssh too.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tarfile
 import time
@@ -15,7 +16,7 @@ from typing import Any
 from conche.engine.connection import Engine, translated
 from conche.errors import Unreachable
 
-__all__ = ["State", "kept", "volume_name"]
+__all__ = ["State", "forget", "kept", "volume_name"]
 
 FOLDER = "/state"
 
@@ -32,6 +33,18 @@ def kept(engine: Engine, project: str) -> bool:
     with translated(engine.address):
         volumes = engine.client.api.volumes(filters={"name": volume_name(project)}).get("Volumes") or []
     return any(volume["Name"] == volume_name(project) for volume in volumes)
+
+
+def forget(engine: Engine, project: str) -> None:
+    """Delete a project's state with the container that gives access to it; either may be gone already."""
+    import docker.errors
+
+    api, name = engine.client.api, volume_name(project)
+    with translated(engine.address):
+        with contextlib.suppress(docker.errors.NotFound):
+            api.remove_container(name, force=True)
+        with contextlib.suppress(docker.errors.NotFound):
+            api.remove_volume(name)
 
 
 class State:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from conche.command import Invocation
-from conche.engine import containers, networks
+from conche.engine import containers, networks, state
 from conche.engine.compose import Compose
 from conche.env.locking import locked
 from conche.env.observe import observe
@@ -29,13 +31,13 @@ def _down(call: Invocation, name: str, compose: Compose, *, volumes: bool, confi
         from conche.env.rollout.swarm_view import down_swarm
 
         with locked(call, compose.engine, name):
-            doomed = _volumes(compose) if volumes else ()
+            doomed = _doomed(compose, compose.configuration(hashed=False).volumes) if volumes else ()
             if (environment.protected or doomed) and not call.dry_run:
                 _ask(call, name, doomed, protected=environment.protected, confirmed=confirm)
             return down_swarm(call, name, compose, doomed, volumes=volumes)
     with locked(call, compose.engine, name):
         seen = observe(call.stack, name, compose)
-        doomed = networks.volumes(compose.engine, seen.configuration.volumes) if volumes else ()
+        doomed = _doomed(compose, seen.configuration.volumes) if volumes else ()
         strays = containers.one_off(compose.engine, compose.project)
         made = networks.made_by(compose.engine, compose.project).networks
         alone = () if seen.containers or strays else made  # what is left of one that never came up
@@ -49,6 +51,7 @@ def _down(call: Invocation, name: str, compose: Compose, *, volumes: bool, confi
         with call.output.progress(f"stopping {name}") as progress:
             compose.call(compose.down(volumes=volumes), on_line=progress.detail).require(f"stopping {name}")
         if volumes:
+            state.forget(compose.engine, compose.project)
             forget_profiles(call.stack, name)
     rows = tuple((step.subject, "done") for step in plan)
     return Outcome(
@@ -59,9 +62,9 @@ def _down(call: Invocation, name: str, compose: Compose, *, volumes: bool, confi
     )
 
 
-def _volumes(compose: Compose) -> tuple[str, ...]:
-    """Return those of the environment's volumes that this engine has."""
-    return networks.volumes(compose.engine, compose.configuration(hashed=False).volumes)
+def _doomed(compose: Compose, declared: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the environment's volumes that this engine has, the one with the records of its releases last."""
+    return networks.volumes(compose.engine, (*declared, state.volume_name(compose.project)))
 
 
 def _ask(call: Invocation, name: str, doomed: tuple[str, ...], *, protected: bool, confirmed: str | None) -> None:

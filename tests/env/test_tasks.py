@@ -53,11 +53,13 @@ def test_down_with_volumes_asks_and_without_a_terminal_refuses(small: SmallStack
 
 def test_down_with_volumes_and_yes_deletes_the_data(small: SmallStack, engine: Engine) -> None:
     small.up()
+    small.invoke("env.freeze", "--reason", "a feast")
 
     document = small.json("env.down", "--volumes", "--yes")
 
-    assert document["value"]["deleted_volumes"] == [f"{small.name}-kept"]
-    assert f"{small.name}-kept" not in volumes(engine)
+    assert document["value"]["deleted_volumes"] == [f"{small.name}-kept", f"{small.project}-state"]
+    assert {f"{small.name}-kept", f"{small.project}-state"}.isdisjoint(volumes(engine))
+    assert small.json("env.down", "--volumes", "--yes")["changed"] is False
 
 
 def test_a_dry_run_of_down_lists_the_volumes_and_keeps_everything(small: SmallStack, engine: Engine) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from conche.command import Invocation
-from conche.engine import networks, swarm
+from conche.engine import networks, state, swarm
 from conche.engine.compose import Compose
 from conche.engine.swarm import Replicated
 from conche.env.rollout.change import Change
@@ -143,7 +143,7 @@ def changes_on_swarm(compose: Compose, records: Records, record: Record, *, forc
 
 
 def down_swarm(call: Invocation, name: str, compose: Compose, doomed: Sequence[str], *, volumes: bool) -> Outcome:
-    """Remove an environment's stack, and keep the records of its releases.
+    """Remove an environment's stack; the records of its releases stay unless the volumes go.
 
     Args:
         doomed: volumes of this node to delete, with their data.
@@ -166,7 +166,10 @@ def down_swarm(call: Invocation, name: str, compose: Compose, doomed: Sequence[s
             left.append("some containers take longer to stop; their volumes stay until then")
         deleted = list(doomed) if gone else []
         for one in deleted:
-            networks.remove_volume(compose.engine, one)
+            if one == state.volume_name(compose.project):
+                state.forget(compose.engine, compose.project)
+            else:
+                networks.remove_volume(compose.engine, one)
     done = [step for step in plan if step.kind != Kind.VOLUME or step.name in deleted]
     return Outcome(
         value={"environment": name, "deleted_volumes": deleted},

@@ -294,5 +294,5 @@ def test_a_stack_that_was_made_by_hand_is_left_alone_and_survives_a_failed_takeo
     unsure = hand.invoke("env.down", "--env", "prod", "--volumes")
     assert (unsure.returncode, "error [confirmation-needed]" in unsure.stderr) == (2, True), unsure.stderr
     down = hand.json("env.down", "--env", "prod", "--volumes", "--yes")
-    assert down["value"]["deleted_volumes"] == [f"{hand.name}-edge"]
+    assert down["value"]["deleted_volumes"] == [f"{hand.name}-edge", f"{hand.project}-state"]
     assert swarm.services(swarming, hand.project) == ()
