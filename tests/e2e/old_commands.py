@@ -116,7 +116,7 @@ WALK = [
     Step("invoke ci.logs", "all passed"),
     Step("invoke ci.runner.logs --runner dev --follow", "dev has no container", "invoke ci.runner.logs --runner dev"),
     dry("invoke secrets.rotate-value runner_token_dev", "runner_token_dev"),
-    dry("invoke ci.runner.up", "image data.forgejo.org/forgejo/runner"),
+    dry("invoke ci.runner.up", r"image \S*runner"),
     dry("invoke ci.run --job test-all", "test-all"),
     Step("invoke images.build", ":develop"),
 ]
