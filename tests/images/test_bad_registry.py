@@ -136,13 +136,13 @@ def test_something_else_on_the_registrys_port_is_told_from_a_registry(pushed: Sh
 
 
 def test_a_push_that_is_cut_leaves_no_tag_and_goes_on_where_it_was(shop: Shop) -> None:
-    shop.layered(os.urandom(24 << 20))
+    shop.layered(os.urandom(40 << 20))
     wire = shop.registry.wire
 
     def cut_soon(said: str) -> None:
-        # The first blob that is whole is the small one.
+        # The first blob that is whole is the small one; what follows gives a busy registry the time to keep it.
         if said.startswith(f"PUT /v2/{shop.name}/blobs/") and wire.cut_at is None:
-            wire.cut_at = wire.sent + (4 << 20)
+            wire.cut_at = wire.sent + (20 << 20)
 
     wire.watch = cut_soon
 
