@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
@@ -50,7 +51,7 @@ def container(tmp_path: Path, forge: FakeForge, monkeypatch: pytest.MonkeyPatch)
     folder = tmp_path / "gitea"
 
     def inside(argv: tuple[str, ...], **options: object) -> Completed:
-        words = [word.replace("/var/lib/gitea", str(folder)) for word in argv[argv.index("forgejo") + 1 :]]
+        words = [word.replace("/var/lib/gitea", quote(str(folder))) for word in argv[argv.index("forgejo") + 1 :]]
         return run(words, exact=bool(options["exact"]))
 
     ours = OwnForge(Compose(Engine(), "t-git", (), {}), "forgejo", forge.address)

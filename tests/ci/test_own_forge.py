@@ -6,6 +6,7 @@ import stat
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pytest
@@ -145,7 +146,8 @@ def test_of_a_log_the_end_is_read_and_a_compressed_one_is_seen(tmp_path: Path) -
     (folder / "257.log.zst").write_bytes(b"\x28")
 
     def read(task: int) -> tuple[int, str]:
-        script = READ_LOG.replace("/var/lib/gitea", str(tmp_path / "elsewhere")).replace("/data/gitea", str(tmp_path))
+        script = READ_LOG.replace("/var/lib/gitea", quote(f"{tmp_path}/elsewhere"))
+        script = script.replace("/data/gitea", quote(str(tmp_path)))
         argv = ["sh", "-c", script, "sh", f"us/shop/01/{task}.log", "8"]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout

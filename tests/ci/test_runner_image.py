@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import uuid
@@ -169,8 +170,9 @@ def test_a_server_that_is_away_for_a_moment_is_asked_again(tmp_path: Path) -> No
     job, environment = job_of(tmp_path, "refs/heads/develop")
     (tmp_path / "bin").mkdir()
     git = tmp_path / "bin/git"
+    mark = shlex.quote(f"{tmp_path}/away")
     git.write_text(
-        f"#!/bin/sh\ncase $1 in fetch) [ -e {tmp_path}/away ] || {{ touch {tmp_path}/away; exit 128; }} ;; esac\n"
+        f"#!/bin/sh\ncase $1 in fetch) [ -e {mark} ] || {{ touch {mark}; exit 128; }} ;; esac\n"
         f'exec {shutil.which("git")} "$@"\n'
     )
     git.chmod(0o755)
