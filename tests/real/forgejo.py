@@ -58,7 +58,7 @@ def road(walk: Walk) -> None:
         here = Pushed(walk, done["server"], done["repository"], done["remote"], done["branch"])
         here.nothing_of("main")
         here.as_the_contract_says()
-        first = here.first_push()
+        first = here.deployed("from the first push to deployed")
         second = here.pull_request()
         here.bad_release(second)
         here.rolled_back(first)
@@ -115,13 +115,6 @@ class Pushed:
         if not fails:
             _require_serving(DEV, commit)
         return commit
-
-    def first_push(self) -> str:
-        """Without the toolkit's own tests, which it starts as well: they take the machine for most of an hour."""
-        with self.walk.step("the first push, and the toolkit's run of it cancelled"):
-            self.walk.run("git", "push", "--quiet", self.remote, self.branch)
-            self._cancel("toolkit.yml")
-        return self.deployed("from the first push to deployed")
 
     def pull_request(self) -> str:
         """A branch, its checks, its merge, and the deployment that follows; the commit that serves."""
@@ -183,7 +176,7 @@ class Pushed:
     def ten_pushes(self) -> None:
         """In quick succession, with the server restarted, a runner killed and a run cancelled among them."""
         walk, commits = self.walk, []
-        disturb = {3: self._restart_server, 5: self._kill_runner, 7: self._cancel_a_run}
+        disturb = {3: self._restart_server, 5: self._kill_runner, 7: self._cancel}
         for number in range(1, 11):
             with walk.step(f"push {number} of ten"):
                 self._add_line(f"# Push {number} of ten.")
@@ -214,13 +207,10 @@ class Pushed:
         self.walk.run("docker", "kill", "chocolate_factory_runner_dev")
         self.walk.invoke("env.up", "--env", "git")
 
-    def _cancel_a_run(self) -> None:
-        self._cancel("ci-cd-dual.yml")
-
-    def _cancel(self, workflow: str) -> None:
+    def _cancel(self) -> None:
         """As a person does on this version: on the page of the run, signed in."""
         name, password = (self.walk.folder / ".sops/forge-password").read_text(encoding="utf-8").split()
-        number = self._going(workflow)
+        number = self._going("ci-cd-dual.yml")
         with httpx.Client(base_url=self.server, timeout=60) as browser:
             browser.post("/user/login", data={"user_name": name, "password": password})
             answer = browser.post(f"/{self.repository}/actions/runs/{number}/cancel")
@@ -302,14 +292,18 @@ def _free(port: int) -> bool:
 @contextmanager
 def _down_at_the_end(walk: Walk) -> Iterator[None]:
     """The environments with their data, and the folder of the runners; one that never came up has nothing to delete."""
+    failed = True
     try:
         yield
+        failed = False
     finally:
-        if (walk.folder / ".venv/bin/python").exists():
+        if failed and walk.keep:
+            say(f"real: kept for looking at it: {walk.folder}, {WORK}, the environments prod, dev and git")
+        elif (walk.folder / ".venv/bin/python").exists():
             walk.invoke("env.down", "--env", "prod", "--volumes", "--yes", "--confirm", "prod")
             for environment in ("dev", "git"):
                 walk.invoke("env.down", "--env", environment, "--volumes", "--yes")
-        shutil.rmtree(WORK, ignore_errors=True)
+            shutil.rmtree(WORK, ignore_errors=True)
 
 
 ROAD = Road("forgejo", images, road)

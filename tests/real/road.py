@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -54,9 +55,11 @@ class Walk:
         folder: the clone.
         taken: the steps so far, with their seconds.
         left_out: parts that this machine cannot do, each with what it lacks.
+        keep: a road that fails leaves what it has brought up, to be looked at.
     """
 
     folder: Path
+    keep: bool = False
     taken: list[tuple[str, float]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
@@ -126,7 +129,7 @@ def _clean() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in own and not name.startswith(starts)}
 
 
-def walk(road: Road) -> Walk:
+def walk(road: Road, *, keep: bool = False) -> Walk:
     """Walk one road in a clone of what is committed here.
 
     Raises:
@@ -136,15 +139,26 @@ def walk(road: Road) -> Walk:
     lacks = lacking(road.images())
     if lacks:
         raise NotHere(f"no image {', '.join(lacks)}")
-    with tempfile.TemporaryDirectory(prefix="conche-real-") as folder:
-        taken = Walk(Path(folder) / "checkout")
+    folder = Path(tempfile.mkdtemp(prefix="conche-real-"))
+    taken = Walk(folder / "checkout", keep)
+    try:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(taken.folder)], check=True)
         road.walk(taken)
-        return taken
+    except BaseException:
+        if not keep:
+            shutil.rmtree(folder)
+        raise
+    shutil.rmtree(folder)
+    return taken
 
 
 def main(roads: dict[str, Road], asked: Sequence[str]) -> int:
-    """Walk the roads that are asked for, or all: 0, 1 where one failed, 9 where this machine lacks something."""
+    """Walk the roads that are asked for, or all: 0, 1 where one failed, 9 where this machine lacks something.
+
+    With `--keep` among them, one that fails leaves its clone and what it has brought up, to be looked at.
+    """
+    keep = "--keep" in asked
+    asked = [name for name in asked if name != "--keep"]
     unknown = [name for name in asked if name not in roads]
     if unknown:
         say(f"real: no road {', '.join(unknown)}; there are {', '.join(roads)}", sys.stderr)
@@ -153,7 +167,7 @@ def main(roads: dict[str, Road], asked: Sequence[str]) -> int:
     for name in asked or roads:
         say(f"real: {name}")
         try:
-            taken = walk(roads[name])
+            taken = walk(roads[name], keep=keep)
         except NotHere as error:
             lacks.append(f"{name}: {error}")
             continue
