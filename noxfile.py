@@ -149,7 +149,7 @@ def e2e(session: nox.Session) -> None:
 
 @nox.session
 def real(session: nox.Session) -> None:
-    """The documented roads on real servers' images, timed; -- SERVER ... for some, --keep to look. 9: an image is missing."""
+    """The documented roads on real servers, timed; -- SERVER ... for some, --keep to look. 9: an image is missing."""
     ended = subprocess.run([sys.executable, "-m", "tests.real", *session.posargs], check=False).returncode
     if ended:
         raise SystemExit(ended)
