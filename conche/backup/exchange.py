@@ -6,7 +6,6 @@ tell what has been exchanged already, so the next command can finish or take bac
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -16,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from conche import formats
+from conche.backup import notes
 from conche.engine import volumes
 from conche.engine.connection import Engine
-from conche.errors import CheckFailed, ConcheError, Refused
+from conche.errors import CheckFailed, ConcheError
 from conche.files import exchange, sync_folder, write_atomic
 
-__all__ = ["BACK", "FORGET", "JOURNAL", "Aside", "Journal", "Pair", "Stopped", "Swap", "staged_in"]
+__all__ = ["BACK", "FORGET", "JOURNAL", "KEPT", "Aside", "Journal", "Pair", "Stopped", "Swap", "staged_in"]
 
 JOURNAL = "journal.json"
 KEPT = "aside.json"
@@ -211,19 +211,9 @@ class Journal:
             CheckFailed: the journal is damaged; what was begun is left alone.
             Refused: this user may not read it.
         """
-        file = folder / JOURNAL
         try:
-            return cls._of(formats.JOURNAL.opened(json.loads(file.read_text()), str(file)))
-        except FileNotFoundError:
-            return None
-        except PermissionError as error:
-            raise Refused(
-                "file-unreadable",
-                f"The journal of a restore {file} cannot be read: {error.strerror}.",
-                looked_at=[str(file)],
-                next_command=f"ls -l '{folder}'    # then run it again as its owner",
-            ) from error
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            return notes.read(folder / JOURNAL, formats.JOURNAL, cls._of)
+        except notes.Damaged as error:
             raise _damaged(folder) from error
 
     @classmethod
@@ -349,8 +339,21 @@ class Aside:
 
         Raises:
             WrittenByNewer: a later version has written the list.
+            Damaged: it cannot be understood; nothing that it may be about is deleted.
+            Refused: this user may not read it.
         """
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            content = json.loads((folder / KEPT).read_text())
-            return [cls(**one) for one in formats.ASIDE.entries(content, "aside", str(folder / KEPT))]
-        return []
+        return notes.read(folder / KEPT, formats.ASIDE, cls._listed) or []
+
+    @classmethod
+    def is_damaged(cls, folder: Path) -> bool:
+        """Return whether a list is there that cannot be understood; raises what `every` raises of any other."""
+        try:
+            cls.every(folder)
+        except notes.Damaged:
+            return True
+        return False
+
+    @classmethod
+    def _listed(cls, content: Any) -> list[Aside]:
+        # In format 0 the whole content was the list.
+        return [cls(**one) for one in (content if isinstance(content, list) else content["aside"])]

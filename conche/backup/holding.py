@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from conche.backup import notes
 from conche.engine import containers, health
 from conche.engine.connection import Engine, EngineRefused
 from conche.engine.containers import Container
@@ -26,10 +29,13 @@ from conche.process import signals_deferred
 if TYPE_CHECKING:
     from conche.backup.site import Site
 
-__all__ = ["Left", "Waited", "give_up", "held", "left", "noted", "recover"]
+__all__ = ["Left", "Waited", "give_up", "held", "left", "noted", "recover", "require_understood"]
 
 NOTE = "waiting.json"
 """The note for the default engine; the name for an engine with an address has a hash in front."""
+
+DAMAGED = "damaged-"
+"""Prefix of the name of a note that could not be understood."""
 
 TRIES = 5
 """Number of attempts to pause a running container."""
@@ -71,6 +77,10 @@ class _Note:
     volumes: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
     stopped: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, content: Any) -> _Note:
+        return cls(content["engine"], *(tuple(content[key]) for key in ("volumes", "ids", "stopped")))
 
     @property
     def waiting(self) -> tuple[str, ...]:
@@ -201,8 +211,14 @@ def _write(store: Path, note: _Note) -> None:
 
 def left(store: Path) -> list[Left]:
     """Return what the notes say is still waiting; only the holder of the target knows that those commands are dead."""
-    notes = [note for file in sorted(store.glob(f"*{NOTE}")) if (note := _parsed(file)) is not None]
-    return [Left(note.engine, note.waiting, note.volumes) for note in notes if note.waiting]
+    understood, _ = notes.told_apart(store.glob(f"*{NOTE}"), _parsed)
+    return [Left(note.engine, note.waiting, note.volumes) for note in understood if note.waiting]
+
+
+def require_understood(site: Site) -> None:
+    """Raise the error of a note that is damaged, if there is one."""
+    for file in sorted(site.target.store.glob(f"*{NOTE}")):
+        _parsed(file)
 
 
 def recover(site: Site) -> list[NotRestored]:
@@ -231,7 +247,11 @@ def give_up(site: Site) -> None:
 def _recover(site: Site, file: Path) -> None:
     from conche.engine.volumes import clear_helpers
 
-    note = _parsed(file)
+    try:
+        note = _parsed(file)
+    except notes.Damaged:
+        _put_by(site, file)
+        return
     if note is not None:
         engine = Engine(note.engine)
         if note.waiting:
@@ -245,10 +265,18 @@ def _recover(site: Site, file: Path) -> None:
             _write(site.target.store, replace(note, ids=(), stopped=()))
             if file == _file(site.target.store, note.engine):
                 return
-    else:
-        site.say(f"warning: {file} is damaged: containers that an earlier command paused or stopped may still be so")
-        site.say("warning: run: docker ps --all --filter status=paused --filter status=exited")
     file.unlink(missing_ok=True)
+
+
+def _put_by(site: Site, file: Path) -> None:
+    """Say that a note is damaged, and keep it where no other note is written over it."""
+    if not file.name.startswith(DAMAGED):
+        kept = file.with_name(f"{DAMAGED}{uuid.uuid4().hex}.{NOTE}")
+        os.replace(file, kept)
+        file = kept
+    site.say(f"warning: {file} is damaged: containers that an earlier command paused or stopped may still be so")
+    site.say("warning: run: docker ps --all --filter status=paused --filter status=exited")
+    site.say("warning: then: invoke backup.settle --as-it-is    # forgets it")
 
 
 def _read(store: Path, address: str | None) -> _Note | None:
@@ -256,11 +284,7 @@ def _read(store: Path, address: str | None) -> _Note | None:
 
 
 def _parsed(file: Path) -> _Note | None:
-    try:
-        content = WAITING.opened(json.loads(file.read_text()), str(file))
-        return _Note(content["engine"], *(tuple(content[key]) for key in ("volumes", "ids", "stopped")))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return notes.read(file, WAITING, _Note.of)
 
 
 def _go_on(engine: Engine, note: _Note) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -49,7 +50,7 @@ class Mark:
 
     def is_lost(self) -> bool:
         """Return whether `require` would refuse."""
-        return self._present() is None and bool(self._remembered())
+        return self._present() is None and (bool(self._remembered()) or self._is_unreadable())
 
     def require_known(self) -> None:
         """Check that this version may change what is in the target.
@@ -114,6 +115,11 @@ class Mark:
     def _seen(self) -> str:
         found = _read(self._state)
         return str(found["seen"]) if isinstance(found, dict) and "seen" in found else "an unknown time"
+
+    def _is_unreadable(self) -> bool:
+        """Return whether something is remembered that cannot be read: this target may have had a mark then."""
+        found = _read(self._state)
+        return os.path.lexists(self._state) and not (isinstance(found, dict) and isinstance(found.get("marks"), list))
 
     def _remembered(self) -> list[str]:
         found = _read(self._state)

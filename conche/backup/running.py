@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conche.engine import containers, programs
+from conche.backup import notes
+from conche.engine import containers, programs, task_containers
 from conche.engine.connection import Engine
 from conche.errors import ConcheError, Unreachable
 from conche.files import write_atomic
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from conche.engine.containers import Container
     from conche.stack import Component
 
-__all__ = ["Program", "forget", "left", "noted", "recover", "require_ended"]
+__all__ = ["Program", "forget", "left", "noted", "recover", "require_ended", "require_understood", "unknown"]
 
 NOTE = "running.json"
 
@@ -82,7 +83,12 @@ def noted(
 
 def left(store: Path) -> list[Program]:
     """Return what the notes say is still running; only the holder of the target knows that those commands are dead."""
-    return [program for file in sorted(store.glob(f"*.{NOTE}")) if (program := _parsed(file)) is not None]
+    return notes.told_apart(store.glob(f"*.{NOTE}"), _parsed)[0]
+
+
+def unknown(store: Path) -> list[Path]:
+    """Return the notes that cannot be understood; only their names say which number the program carries."""
+    return notes.told_apart(store.glob(f"*.{NOTE}"), _parsed)[1]
 
 
 def recover(site: Site) -> None:
@@ -94,6 +100,21 @@ def recover(site: Site) -> None:
             site.say(f"warning: {error.message}")
             for line in error.next_command.splitlines():
                 site.say(f"warning: {line}")
+    for file in unknown(site.target.store):
+        _recover_unknown(site, file)
+
+
+def _recover_unknown(site: Site, file: Path) -> None:
+    """End a program whose note is damaged, and say what stays; the note does too."""
+    site.say(f"warning: {file} is damaged: an earlier command may have left a dump in a container's /tmp")
+    try:
+        names = _end_unknown(site, file)
+    except ConcheError as error:
+        site.say(f"warning: {error.message}")
+        return
+    for name in names:
+        site.say(f"warning: run: docker exec {name} sh -c 'ls -d /tmp/conche-backup-*'")
+    site.say("warning: then: invoke backup.settle --as-it-is    # forgets it")
 
 
 def require_ended(site: Site) -> None:
@@ -104,6 +125,14 @@ def require_ended(site: Site) -> None:
     """
     for program in left(site.target.store):
         _end(site, program)
+    for file in unknown(site.target.store):
+        _end_unknown(site, file)
+
+
+def require_understood(site: Site) -> None:
+    """Raise the error of a note that is damaged, if there is one."""
+    for file in unknown(site.target.store):
+        _parsed(file)
 
 
 def forget(site: Site) -> None:
@@ -145,6 +174,25 @@ def _end(site: Site, program: Program) -> Container | None:
     return seen
 
 
+def _end_unknown(site: Site, file: Path) -> list[str]:
+    """End what carries the number of a damaged note, in every container where it may run; return their names.
+
+    Raises:
+        Unreachable: it may still run.
+    """
+    number, names = file.name.removesuffix(f".{NOTE}"), []
+    components = site.section.components.values()
+    for environment in sorted({str(one.environment) for one in components if one.driver in ("influxdb", "command")}):
+        declared = site.stack.environments[environment]
+        engine, project = Engine(declared.engine), site.stack.project(environment)
+        tasks = [one for _, one in task_containers.of_stack(engine, project)] if declared.swarm else ()
+        for one in (*tasks, *containers.of_project(engine, project)):
+            if one.state == "running":
+                names.append(one.name)
+                programs.end(engine, one.id, number)
+    return names
+
+
 def _clear(program: Program, container: Container) -> None:
     from conche.backup.influx import Influx
 
@@ -168,7 +216,4 @@ def _file(store: Path, number: str) -> Path:
 
 
 def _parsed(file: Path) -> Program | None:
-    try:
-        return Program(**RUNNING.opened(json.loads(file.read_text()), str(file)))
-    except (OSError, ValueError, TypeError):
-        return None
+    return notes.read(file, RUNNING, lambda content: Program(**content))

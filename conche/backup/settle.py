@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from conche.backup import holding, running, settling
-from conche.backup.exchange import JOURNAL, Journal
+from conche.backup.exchange import JOURNAL, KEPT, Aside, Journal
 from conche.backup.locks import PATIENCE, locked
 from conche.backup.site import Site, open_site
 from conche.command import Invocation
@@ -21,6 +21,7 @@ def settle(call: Invocation, *, as_it_is: bool) -> Outcome:
     if call.dry_run:
         if not as_it_is:
             Journal.read(site.own)
+            _require_understood(site)
         return Outcome(plan=Plan(tuple(_steps(site, as_it_is=as_it_is))))
     with locked(call, site, "invoke backup.settle", settles=False):
         plan = Plan(tuple(_steps(site, as_it_is=as_it_is)))
@@ -32,11 +33,13 @@ def settle(call: Invocation, *, as_it_is: bool) -> Outcome:
             journal = Journal.read(site.own)
             if journal is not None:
                 _taken_back(site, journal, call.patience(PATIENCE))
+            _require_understood(site)
             lines = ["Settled." if plan else "There is nothing to settle."]
             return Outcome(value={"kept": []}, changed=bool(plan), plan=plan, lines=lines)
         holding.give_up(site)
         running.forget(site)
         kept, lines = _left(site)
+        kept += settling.give_up_list(site) if Aside.is_damaged(site.own) else []
     return Outcome(
         value={"kept": kept},
         changed=bool(plan),
@@ -58,12 +61,25 @@ def _steps(site: Site, *, as_it_is: bool) -> Iterator[Step]:
         undo = "" if as_it_is else "run it again"
         for name in journal.components:
             yield Step(Action.SETTLE, Kind.COMPONENT, name, cause, undo=undo)
+    if Aside.is_damaged(site.own):
+        yield Step(Action.SETTLE, Kind.NOTE, KEPT, "it is damaged: what restores have put aside is not known")
     for note in sorted(site.target.store.glob(f"*{holding.NOTE}")):
         yield Step(Action.SETTLE, Kind.NOTE, note.name, "containers are paused or stopped, or helpers were left")
     for program in running.left(site.target.store):
         yield Step(
             Action.SETTLE, Kind.CONTAINER, program.name, "what an earlier command started in it may still be running"
         )
+    for file in running.unknown(site.target.store):
+        yield Step(
+            Action.SETTLE, Kind.NOTE, file.name, "it is damaged: what an earlier command started may still be running"
+        )
+
+
+def _require_understood(site: Site) -> None:
+    """Raise the error of a note that is damaged: only somebody who has looked can say that nothing is left of it."""
+    Aside.every(site.own)
+    holding.require_understood(site)
+    running.require_understood(site)
 
 
 def _left(site: Site) -> tuple[list[str], list[str]]:

@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from conche.backup import holding, online, running, users
-from conche.backup.exchange import FORGET, JOURNAL, Aside, Journal, Swap, staged_in
+from conche.backup.exchange import FORGET, JOURNAL, KEPT, Aside, Journal, Swap, staged_in
 from conche.backup.manifest import ComponentRecord, Omission
+from conche.backup.notes import LEAVE, Damaged
 from conche.backup.site import Site
 from conche.engine import volumes
 from conche.engine.connection import Engine
@@ -30,6 +31,7 @@ __all__ = [
     "excluded",
     "forget",
     "give_up",
+    "give_up_list",
     "give_up_unknown",
     "marked",
     "recover",
@@ -54,7 +56,10 @@ def recover(site: Site) -> None:
     running.recover(site)
     if not site.own.exists():
         return
-    Aside.every(site.own)  # raises before anything is changed if a later version has written there
+    try:
+        Aside.every(site.own)  # raises before anything is changed if a later version has written there
+    except Damaged as error:
+        site.say(f"warning: {error.message} Nothing that it may be about is deleted; run: {LEAVE}")
     journal = Journal.read(site.own)
     if journal is not None and not journal.stuck:
         journal = _tried(site, journal)
@@ -143,7 +148,13 @@ def marked(name: str, record: ComponentRecord, left: Mapping[str, str]) -> Compo
 
 
 def require_settled(site: Site) -> None:
-    """Refuse a restore while another is neither finished nor taken back: the way back of that one would be lost."""
+    """Refuse a restore while another is neither finished nor taken back: the way back of that one would be lost.
+
+    Raises:
+        Refused: one is not.
+        Damaged: what restores have put aside is not known, so the list could not be continued.
+    """
+    Aside.every(site.own)
     journal = Journal.read(site.own)
     if journal is not None:
         raise Refused(
@@ -179,8 +190,7 @@ def give_up_unknown(site: Site) -> list[str]:
 
     The journal goes last: while it is there, no command deletes what it may have been about.
     """
-    volumes_ = sorted({one.volume for one in site.section.components.values() if one.volume})
-    places = [f"in the volume {one}, any .restore-… and .pre-restore-…" for one in volumes_]
+    places = [f"in the volume {one}, any .restore-… and .pre-restore-…" for one in _volumes(site)]
     with signals_deferred():
         for staging in staged_in(site.own):
             kept = staging.with_name(f"not-taken-back-{staging.name.removeprefix('restore-')}")
@@ -191,11 +201,33 @@ def give_up_unknown(site: Site) -> list[str]:
     return [*places, f"{kept}, the journal"]
 
 
+def give_up_list(site: Site) -> list[str]:
+    """Put a damaged list of what restores have put aside by; return the places where old data may be.
+
+    Nothing deletes them from then on: which containers may still write there is not known.
+    """
+    places = [f"in the volume {one}, any .pre-restore-…" for one in _volumes(site)]
+    with signals_deferred():
+        for old in sorted(site.own.glob("pre-restore-*")):
+            kept = old.with_name(f"not-taken-back-{old.name.removeprefix('pre-restore-')}")
+            os.replace(old, kept)
+            places.insert(0, str(kept))
+        kept = site.own / f"not-taken-back-{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{KEPT}"
+        os.replace(site.own / KEPT, kept)
+    return [*places, f"{kept}, the list"]
+
+
+def _volumes(site: Site) -> list[str]:
+    return sorted({one.volume for one in site.section.components.values() if one.volume})
+
+
 def forget(site: Site) -> None:
     """Remove the old data that restores have put aside, because a good backup has been made since.
 
     If a container has run on since before the restore, its old data stay: it may still write there.
     """
+    if Aside.is_damaged(site.own):
+        return
     every = Aside.every(site.own)
     for old in sorted(site.own.glob("pre-restore-*")):
         number = old.name.removeprefix("pre-restore-")

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from conche.errors import Refused
 from conche.files import lock, write_atomic
 from conche.formats import RENDERED
 from conche.secret import Secret
@@ -99,13 +100,23 @@ def _ours(folder: Path) -> list[Path]:
 
     Raises:
         WrittenByNewer: a later version wrote them.
+        Refused: the list of them cannot be read; the files of secrets that are gone would stay.
     """
     file = folder / RECORD
     try:
         recorded = RENDERED.entries(json.loads(file.read_text(encoding="utf-8")), "files", str(file))
         files = {folder / Path(name).name: seen for name, seen in recorded.items()}
-    except (OSError, ValueError, AttributeError):
+    except FileNotFoundError:
         return []
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is damaged"
+        raise Refused(
+            "rendered-list-unreadable",
+            f"The list of rendered secrets {file} cannot be read: {why}. Files of secrets that are gone would stay.",
+            looked_at=[str(file)],
+            next_command=f"ls -lA '{folder}'    # is there a file of a secret that you have unset?\n"
+            f"mv '{file}' '{file}.damaged'    # then try again",
+        ) from error
     return sorted(path for path, seen in files.items() if path.is_file() and _seen(path) == seen)
 
 

@@ -270,13 +270,24 @@ def _development(
 
 
 def _kept(file: Path) -> dict[str, Secret]:
-    """Return the development values generated before; none if the file cannot be read.
+    """Return the development values generated before; none if there is no such file.
 
     Raises:
         WrittenByNewer: a later version has written the file.
+        Refused: it cannot be read; new values would not open what was made with these.
     """
     try:
         known = DEVELOPMENT.entries(json.loads(file.read_text()), "values", str(file))
         return {name: Secret(value) for name, value in known.items() if isinstance(value, str)}
-    except (OSError, ValueError, AttributeError):
+    except FileNotFoundError:
         return {}
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is damaged"
+        raise Refused(
+            "development-values-unreadable",
+            f"The development values in {file} cannot be read: {why}. What was made with them does not open with"
+            " others.",
+            looked_at=[str(file)],
+            next_command=f"ls -l '{file}'    # restore it from a copy, if there is one\n"
+            f"mv '{file}' '{file}.damaged'    # the next command makes new values",
+        ) from error

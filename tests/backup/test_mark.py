@@ -107,6 +107,20 @@ def test_a_state_that_cannot_be_read_is_none(used: Target, content: bytes) -> No
     assert json.loads(state.read_text())["marks"] == [number(used.folder)]
 
 
+@pytest.mark.parametrize("content", [b"", b'{"marks": 1}', b"\xff"])
+def test_a_state_that_cannot_be_read_lets_no_empty_mount_point_pass_for_the_target(
+    used: Target, content: bytes
+) -> None:
+    [state] = (state_folder() / "factory").glob("target-*.json")
+    state.write_bytes(content)
+    used.folder.parent.rename(used.folder.parent.with_name("unmounted"))
+
+    with pytest.raises(Unreachable, match="Is the disk mounted"), used.locked("a test"):
+        pass
+
+    assert state.read_bytes() == content
+
+
 def test_stacks_and_folders_have_marks_of_their_own(used: Target, tmp_path: Path) -> None:
     for other in (Target(tmp_path / "nas/other", "factory"), Target(tmp_path / "elsewhere", "another")):
         assert not Mark(other.folder, other.stack).is_lost()

@@ -145,6 +145,24 @@ def test_a_backup_that_is_killed_leaves_no_dump_and_no_program(database: Databas
     assert left(database) == []
 
 
+def test_a_program_whose_note_is_damaged_is_ended_too_and_what_it_may_have_left_is_said(database: Database) -> None:
+    database.sh("touch /tmp/dump")
+    ended_at(database, "/tmp/dump-waits", signal.SIGKILL, "backup.create")
+    store = database.stack.folder.parent.glob("*-backups/.store/*.running.json")
+    [note] = store
+    note.write_bytes(note.read_bytes()[:40])
+
+    done = database.stack.invoke("backup.prune")
+    seen = left(database)
+    settled = database.stack.invoke("backup.settle", "--as-it-is")
+    database.sh("rm -f /tmp/dump-waits")
+
+    assert done.returncode == 0, done.stderr
+    assert seen == ["dump-waits"]
+    assert f"run: docker exec {database.influx.container.name} sh -c 'ls -d /tmp/conche-backup-*'" in done.stderr
+    assert (settled.returncode, note.exists()) == (0, False)
+
+
 def test_a_drill_that_is_killed_leaves_no_bucket(database: Database) -> None:
     database.backup()
     database.sh("touch /tmp/influx-bucket-delete")

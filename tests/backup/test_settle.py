@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conche.backup.exchange import JOURNAL, Journal, Pair
+from conche.backup import running
+from conche.backup.exchange import JOURNAL, KEPT, Aside, Journal, Pair
 from conche.backup.holding import NOTE
+from conche.errors import Refused
 from conche.vault.store import Store
 from tests.backup.checkouts import Checkout
 
@@ -126,17 +130,91 @@ def test_it_is_taken_back_once_that_can_be_done(stuck: Checkout) -> None:
 
 
 @pytest.mark.process
-def test_a_damaged_note_of_containers_that_wait_is_not_dropped_in_silence(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [(NOTE, "docker ps --all --filter status=paused"), (f"7e57.{running.NOTE}", "may have left a dump in a container")],
+    ids=["waits", "runs"],
+)
+def test_a_damaged_note_is_kept_and_named_until_somebody_has_looked(tmp_path: Path, name: str, advice: str) -> None:
     made = Checkout.create(tmp_path)
     made.create_backup()
-    note = made.target / ".store" / NOTE
-    note.write_text("{")
+    store = made.target / ".store"
+    (store / name).write_text('{"engine": null, "ids": ["c0ffee')
 
-    told, again = made.invoke("backup.verify"), made.invoke("backup.verify")
+    told, again = made.invoke("backup.verify"), made.invoke("backup.create")
+    planned, refused = made.invoke("backup.settle", "--dry-run"), made.invoke("backup.settle")
+    kept = [one.read_text() for one in store.glob("*.json")]
+    left = made.invoke("backup.settle", "--as-it-is")
+    after = made.invoke("backup.verify")
 
-    assert (told.returncode, again.returncode, note.exists()) == (0, 0, False)
-    assert "docker ps --all --filter status=paused" in told.stderr
-    assert "docker ps" not in again.stderr
+    assert (told.returncode, again.returncode, left.returncode) == (0, 0, 0), left.stderr
+    for done in (told, again):
+        assert advice in done.stderr
+        assert "invoke backup.settle --as-it-is" in done.stderr
+    assert [(one.returncode, "error [note-damaged]" in one.stderr) for one in (planned, refused)] == [(1, True)] * 2
+    assert kept == ['{"engine": null, "ids": ["c0ffee']
+    assert "damaged" not in after.stderr
+    assert list(store.glob("*.json")) == []
+
+
+@pytest.fixture
+def unlisted(tmp_path: Path) -> Checkout:
+    """A checkout that restored something, and whose list of what that has put aside is damaged."""
+    made = Checkout.create(tmp_path)
+    made.create_backup()
+    made.write("models/prophet_1.pkl", "model two")
+    restored = made.invoke("backup.restore", "latest", "--component", "models", "--force")
+    assert restored.returncode == 0, restored.stderr
+    listed = made.folder / ".backup" / KEPT
+    listed.write_bytes(listed.read_bytes()[:40])
+    return made
+
+
+@pytest.mark.process
+def test_nothing_put_aside_is_deleted_while_the_list_of_it_is_damaged(unlisted: Checkout) -> None:
+    own = unlisted.folder / ".backup"
+    before = files(own)
+
+    created = unlisted.invoke("backup.create")
+    restored = unlisted.invoke("backup.restore", "latest", "--component", "models", "--force")
+    settled = unlisted.invoke("backup.settle")
+
+    assert created.returncode == 0, created.stderr
+    assert f"{own / KEPT} is damaged. Nothing that it may be about is deleted" in created.stderr
+    for done in (restored, settled):
+        assert (done.returncode, "error [note-damaged]" in done.stderr) == (1, True), done.stderr
+        assert "invoke backup.settle --as-it-is" in done.stderr
+    assert files(own) == before
+
+
+@pytest.mark.process
+def test_a_damaged_list_can_be_left_and_what_was_put_aside_stays_for_good(unlisted: Checkout) -> None:
+    own = unlisted.folder / ".backup"
+    before = files(own)
+    planned = unlisted.invoke("backup.settle", "--as-it-is", "--dry-run")
+    unchanged = files(own) == before
+
+    left = unlisted.invoke("backup.settle", "--as-it-is", "--json")
+    unlisted.create_backup()
+    restored = unlisted.invoke("backup.restore", "latest", "--component", "models", "--force")
+
+    assert (planned.returncode, f"note {KEPT}" in planned.stdout, unchanged) == (0, True, True)
+    kept = [Path(one.removesuffix(", the list")) for one in json.loads(left.stdout)["value"]["kept"]]
+    assert (kept[0] / "models/models/prophet_1.pkl").read_text() == "model two"
+    assert kept[1].read_bytes() == before[KEPT]
+    assert restored.returncode == 0, restored.stderr
+
+
+def test_a_list_that_another_user_may_not_read_is_not_taken_for_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(_: Path) -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "read_text", refuses)  # root may read everything
+
+    with pytest.raises(Refused, match=r"aside\.json cannot be read: Permission denied"):
+        Aside.every(tmp_path)
 
 
 @pytest.fixture

@@ -1,0 +1,60 @@
+"""What is kept about secrets and cannot be read is never taken for nothing, nor written over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conche.errors import Refused
+from conche.secret import Secret
+from conche.stack import parse
+from conche.vault import render
+from conche.vault.values import for_environment
+
+STACK = parse(
+    "name: shop\n"
+    "secrets: {declared: {token: {generate: hex32, services: [web], outputs: [file]}}}\n"
+    "environments: {dev: {compose: [compose.yaml]}}\n"
+)
+
+DAMAGED = pytest.mark.parametrize("content", ["", "[]", '{"values": {"tok', "[" * 100_000])
+
+
+@DAMAGED
+def test_no_new_development_values_are_made_beside_a_database_that_has_the_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    first = for_environment(STACK, tmp_path, "dev", print)
+    file = tmp_path / "conche/shop/dev.json"
+    file.write_text(content)
+
+    for create in (True, False):
+        with pytest.raises(Refused, match="does not open with others") as refused:
+            for_environment(STACK, tmp_path, "dev", print, create=create)
+
+    assert refused.value.code == "development-values-unreadable"
+    assert file.read_text() == content
+    file.rename(file.with_suffix(".damaged"))  # as the error says
+    again = for_environment(STACK, tmp_path, "dev", print)
+    assert again["token"].reveal() != first["token"].reveal()
+
+
+@DAMAGED
+def test_files_of_secrets_that_are_gone_do_not_stay_because_the_list_of_them_is_damaged(
+    tmp_path: Path, content: str
+) -> None:
+    section = STACK.secrets
+    assert section is not None
+    staged = render.files(tmp_path, section, {"token": Secret("canary")})
+    render.write(tmp_path, section, staged)
+    listed = tmp_path / section.folder / render.RECORD
+    listed.write_text(content)
+
+    for work in (lambda: render.left_over(tmp_path, section, ()), lambda: render.write(tmp_path, section, staged)):
+        with pytest.raises(Refused, match=r"\.rendered cannot be read: it is damaged") as refused:
+            work()
+
+    assert refused.value.code == "rendered-list-unreadable"
+    assert listed.read_text() == content
