@@ -53,6 +53,7 @@ class Invocation:
         yes: answer every question with yes.
         lock_wait: seconds to wait for another command to release the lock; None if not given.
         lenient: files that stack.yaml names may be missing.
+        forgetful: profiles that a command has brought up do not belong to their environment.
         remainder: the words after `--` on the command line, as typed.
     """
 
@@ -63,6 +64,7 @@ class Invocation:
     remainder: tuple[str, ...] = ()
     lock_wait: float | None = None
     lenient: bool = False
+    forgetful: bool = False
     _stack: Stack | None = field(default=None, repr=False)
 
     @property

@@ -55,7 +55,7 @@ def open_compose(call: Invocation, name: str, secrets: Mapping[str, Secret] | No
         {
             **shown,
             **{variable: secret.reveal() for variable, secret in hidden.items()},
-            **_profiles(stack, name, shown),
+            **_profiles(stack, name, shown, remembered=not call.forgetful),
         },
         redact,
         further=shell,
@@ -70,23 +70,23 @@ def open_unread(call: Invocation, name: str) -> Compose:
     return Compose(Engine(environment.engine), call.stack.project(name), (), redact=redact, unread=True)
 
 
-def _profiles(stack: Stack, name: str, shown: Mapping[str, str]) -> dict[str, str]:
+def _profiles(stack: Stack, name: str, shown: Mapping[str, str], *, remembered: bool) -> dict[str, str]:
     """Return the variable with the profiles: stack.yaml's, else .env's, and those that were brought up later."""
     said = stack.environments[name].profiles or filter(None, shown.get("COMPOSE_PROFILES", "").split(","))
-    profiles = dict.fromkeys((*said, *_remembered(_file(stack, name))))
+    profiles = dict.fromkeys((*said, *(_remembered(_file(stack, name)) if remembered else ())))
     return {"COMPOSE_PROFILES": ",".join(profiles)} if profiles else {}
 
 
 def remember_profiles(stack: Stack, name: str, profiles: Iterable[str]) -> None:
-    """Let profiles belong to an environment on this machine, until `forget_profiles`.
+    """Let these profiles, instead of earlier ones, belong to an environment on this machine until `forget_profiles`.
 
     It is no fault if this cannot be remembered: then the services are started by the command that has started them now.
     """
     file = _file(stack, name)
     with contextlib.suppress(OSError, WrittenByNewer):
-        every = sorted({*_remembered(file), *profiles})
+        _remembered(file)  # what a later version remembers stays
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(file, json.dumps(PROFILES.stamped({"profiles": every})).encode(), mode=0o600)
+        write_atomic(file, json.dumps(PROFILES.stamped({"profiles": sorted(set(profiles))})).encode(), mode=0o600)
 
 
 def forget_profiles(stack: Stack, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,15 +123,17 @@ def test_profiles_that_were_brought_up_belong_to_the_environment_until_they_are_
     folder = written(tmp_path, **{"compose.yaml": body, "stack.yaml": STACK.replace("]}}", "], profiles: [tailnet]}}")})
     call = Invocation(folder, Output("env.up"))
 
-    def profiles() -> str:
+    def profiles(call: Invocation = call) -> str:
         return open_compose(call, "dev").environment()["COMPOSE_PROFILES"]
 
+    remember_profiles(call.stack, "dev", ["others"])
     remember_profiles(call.stack, "dev", ["runners", "tailnet"])
+    without = profiles(replace(call, forgetful=True))
     remembered = profiles()
     [file] = (tmp_path / "state/conche").rglob("profiles-*.json")
     forget_profiles(call.stack, "dev")
 
-    assert (remembered, profiles()) == ("tailnet,runners", "tailnet")
+    assert (without, remembered, profiles()) == ("tailnet", "tailnet,runners", "tailnet")
 
     file.write_text('{"format": 99, "conche": "9.0.0", "profiles": []}')
     remember_profiles(call.stack, "dev", ["runners"])

@@ -184,6 +184,23 @@ def test_up_builds_registers_and_starts_the_runners(forge_stack: SmallStack, eng
 
 
 @pytest.mark.engine
+def test_runners_still_belong_to_the_environment_after_an_up_that_failed(
+    forge_stack: SmallStack, engine: Engine
+) -> None:
+    give_tokens(forge_stack, "runner_token_dev", "runner_token_tests")
+    assert forge_stack.invoke("ci.runner.up").returncode == 0
+    forge_stack.replace("compose/git.yaml", "/forgejo/forgejo:1", "/forgejo/forgejo:2")
+    failed = forge_stack.invoke("ci.runner.up")
+    forge_stack.replace("compose/git.yaml", "/forgejo/forgejo:2", "/forgejo/forgejo:1")
+    down = forge_stack.invoke("env.down", "--env", "git")
+
+    back = forge_stack.invoke("env.up", "--env", "git")
+
+    assert (failed.returncode, down.returncode, back.returncode) == (9, 0, 0), failed.stderr
+    assert services(forge_stack, engine) == dict.fromkeys(("forgejo", "runner-dev", "runner-tests"), "running")
+
+
+@pytest.mark.engine
 def test_a_new_token_reaches_forgejo_and_its_runner_and_no_other(forge_stack: SmallStack, engine: Engine) -> None:
     give_tokens(forge_stack, "runner_token_dev", "runner_token_tests")
     assert forge_stack.invoke("ci.runner.up").returncode == 0

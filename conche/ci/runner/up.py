@@ -21,7 +21,7 @@ from conche.env.up import up as bring_up
 from conche.errors import Refused, Unreachable
 from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.secret import Secret
-from conche.session import forget_profiles, open_compose, remember_profiles
+from conche.session import open_compose, remember_profiles
 from conche.supply.fetch import fetch
 from conche.vault.values import PLACEHOLDERS, for_environment
 
@@ -65,8 +65,7 @@ def up(call: Invocation, *, timeout: float | None) -> Outcome:
             progress.step(f"building {runner.image}")
             everything.call(everything.argv("build", runner.service), on_line=progress.detail).require("the build")
     # The server alone: it may know no runner any more.
-    forget_profiles(call.stack, environment)
-    bring_up(call, environment, build=False, timeout=timeout)
+    bring_up(replace(call, forgetful=True), environment, build=False, timeout=timeout)
     registering, warnings = _registered(call, environment, found, everything, server) if server else ([], [])
     done = bring_up(with_runners, environment, build=False, timeout=timeout)
     remember_profiles(call.stack, environment, (profile for runner in found for profile in runner.profiles))
