@@ -9,6 +9,7 @@ from conche.ci.checks.examine import examine as findings
 from conche.ci.checks.tools import tool
 from conche.ci.forge import Forge, connect
 from conche.ci.forge.waiting import explained
+from conche.ci.runner.image import Images
 from conche.ci.workflows.invoked import reader
 from conche.ci.workflows.runners import runners
 from conche.ci.workflows.surroundings import surroundings
@@ -17,6 +18,7 @@ from conche.command import Invocation
 from conche.doctor.finding import Finding
 from conche.errors import ConcheError
 from conche.outcome import Outcome, Table
+from conche.session import open_compose
 
 __all__ = ["doctor"]
 
@@ -25,6 +27,7 @@ def doctor(call: Invocation) -> Outcome:
     """Run every check. Exit code 1 when something needed is missing."""
     found = [*_tools(), *_carefully("workflows", lambda: _workflows(call))]
     found += _carefully("labels", lambda: _labels(call))
+    found += _carefully("runners' image", lambda: _images(call))
     server = _carefully("server", lambda: _server(call))
     found += server
     if server[0].state == "ok":
@@ -76,6 +79,16 @@ def _labels(call: Invocation) -> Iterator[Finding]:
         said = f"{runner.service}: {', '.join(runner.labels)}"
         hint = f"write {bare[0]}:host or {bare[0]}:docker://IMAGE" if bare else ""
         yield Finding("labels", "missing" if bare else "ok", said, "each with a scheme", hint)
+
+
+def _images(call: Invocation) -> Iterator[Finding]:
+    """Find out whether the runners have the programs of this checkout; where they run elsewhere there is no image."""
+    found = runners(call.root, call.stack)
+    for environment in dict.fromkeys(runner.environment for runner in found if runner.built):
+        of_it = [runner for runner in found if runner.environment == environment]
+        for image in Images.look(call, open_compose(call, environment), of_it).outdated:
+            said = f"{image} was built from other sources"
+            yield Finding("runners' image", "missing", said, "an image of this checkout", "invoke ci.runner.up")
 
 
 def _server(call: Invocation) -> Iterator[Finding]:

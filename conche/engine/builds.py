@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conche.engine.compose import Compose
-from conche.engine.dockerfile import references
+from conche.engine.dockerfile import references, text_of
 from conche.engine.images import build_failed
 from conche.process import Captured
 
@@ -84,17 +84,9 @@ def build(
 def base_images(rendered: Mapping[str, Any], service: str) -> tuple[str, ...]:
     """Return the base images that a service's build needs; none if its Dockerfile cannot be read here."""
     said = rendered["services"][service]["build"]
-    text = said.get("dockerfile_inline") or _dockerfile(said)
-    found = references(text, said.get("args") or {}, said.get("target") or "")
+    found = references(text_of(said), said.get("args") or {}, said.get("target") or "")
     named = said.get("additional_contexts") or {}
     return tuple(one for one in found if one not in named and "$" not in one)
-
-
-def _dockerfile(said: Mapping[str, Any]) -> str:
-    try:
-        return (Path(said["context"]) / (said.get("dockerfile") or "Dockerfile")).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""  # in a remote repository; or missing, which Compose reports better
 
 
 def _doubled(values: Mapping[str, str]) -> dict[str, str]:

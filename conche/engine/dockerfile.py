@@ -1,4 +1,4 @@
-"""Finds the base images in a Dockerfile's text.
+"""Reads a Dockerfile, and finds the base images in it.
 
 Source: https://docs.docker.com/reference/dockerfile/
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-__all__ = ["references"]
+__all__ = ["references", "text_of"]
 
 _ARGUMENT = re.compile(r"\s*ARG\s+(\w+)=(\S+)", re.IGNORECASE)
 _STAGE = re.compile(r"\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE)
@@ -41,6 +43,20 @@ def references(
         if base != "scratch" and base.lower() not in {one.name for one in stages[:number] if one.name}:
             found[base] = None
     return tuple(found)
+
+
+def text_of(said: Mapping[str, Any]) -> str:
+    """Return the Dockerfile of a service's `build:`; empty if it cannot be read here.
+
+    Args:
+        said: as Compose renders it, with absolute paths.
+    """
+    if said.get("dockerfile_inline"):
+        return str(said["dockerfile_inline"])
+    try:
+        return (Path(said["context"]) / (said.get("dockerfile") or "Dockerfile")).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""  # in a remote repository; or missing, which Compose reports better
 
 
 def _stages(dockerfile: str, arguments: Mapping[str, str]) -> list[_Stage]:

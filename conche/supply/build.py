@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from conche.engine import images
+from conche.engine import images, sources
 from conche.engine.builds import ServiceBuild, base_images
 from conche.engine.builds import build as build_service
 from conche.engine.connection import Engine
@@ -23,7 +24,7 @@ from conche.supply.own import Own
 from conche.supply.reference import parse
 from conche.supply.revision import Revision, revision
 
-__all__ = ["build"]
+__all__ = ["build", "sources_of"]
 
 CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables that point to the host's CA bundle, the most general first."""
@@ -91,17 +92,27 @@ def _by_compose(
         if base not in made_here:
             fetch(stack, root, engine, base, progress, anew=False)
     progress.step(said)
+    built_from = sources_of(stack, root, services[own.name]["build"])
     with _host_secrets() as secrets:
         wanted = ServiceBuild(
             own.name,
             own.reference,
             tags=_further(own.reference, at),
-            labels={STACK: stack.name, **_labels(at)},
+            labels={STACK: stack.name, **_labels(at), **built_from},
             arguments=_arguments(at),
             secrets=secrets,
             fresh=fresh,
         )
         build_service(own.compose, own.rendered, wanted, _only_steps(progress))
+
+
+def sources_of(stack: Stack, root: Path, said: Mapping[str, Any]) -> dict[str, str]:
+    """Return the label of an image that is built now from a service's `build:`.
+
+    Secret files may lie in its context; they belong in no image, so they do not count.
+    """
+    spared = (root / stack.secrets.folder).absolute() if stack.secrets else None
+    return {sources.LABEL: sources.fingerprint(said, without=spared)}
 
 
 def _further(reference: str, at: Revision) -> tuple[str, ...]:

@@ -121,6 +121,7 @@ def registered(stack: SmallStack) -> list[str]:
 def test_what_the_image_is_made_from_is_had_before_anything_starts(forge_stack: SmallStack, engine: Engine) -> None:
     give_tokens(forge_stack, "runner_token_dev", "runner_token_tests")
     forge_stack.replace("docker/runner.Dockerfile", "FROM ", "FROM registry.invalid/runner:1 AS runner\nFROM ")
+    forge_stack.replace("docker/runner.Dockerfile", "CMD ", "COPY --from=runner /runner /runner\nCMD ")
 
     plan = forge_stack.json("ci.runner.up", "--dry-run")["plan"]
     error = forge_stack.json("ci.runner.up")["error"]
@@ -181,6 +182,34 @@ def test_up_builds_registers_and_starts_the_runners(forge_stack: SmallStack, eng
     assert forge_stack.invoke("env.down", "--env", "git", "--volumes", "--yes").returncode == 0
     assert forge_stack.invoke("env.up", "--env", "git").returncode == 0
     assert services(forge_stack, engine) == {"forgejo": "running"}
+
+
+@pytest.mark.engine
+def test_an_image_of_other_sources_is_said_and_built_anew_and_its_runners_get_it(
+    forge_stack: SmallStack, engine: Engine
+) -> None:
+    give_tokens(forge_stack, "runner_token_dev", "runner_token_tests")
+    image = f"{forge_stack.name}-runner:1"
+    assert forge_stack.invoke("ci.runner.up").returncode == 0
+    fresh = forge_stack.invoke("ci.runner.status")
+    forge_stack.replace("docker/runner.Dockerfile", "at work", "at other work")
+
+    said = forge_stack.invoke("ci.runner.status")
+    [found] = [one for one in forge_stack.json("ci.doctor")["value"] if one["name"] == "runners' image"]
+    done = forge_stack.json("ci.runner.up")
+
+    assert f"{image} was built from other sources" not in fresh.stderr
+    assert f"{image} was built from other sources" in said.stderr
+    assert (found["state"], found["next_command"]) == ("missing", "invoke ci.runner.up")
+    assert [(one["action"], one["subject"], one["cause"]) for one in done["plan"]] == [
+        ("build", f"image {image}", "it was built from other sources"),
+        ("register", "runner dev", "it may not be registered with forgejo yet"),
+        ("register", "runner tests", "it may not be registered with forgejo yet"),
+        ("recreate", "service runner-dev", "its image changed"),
+        ("recreate", "service runner-tests", "its image changed"),
+    ]
+    assert [line for line in forge_stack.json("ci.runner.logs")["value"] if "at other work" in line]
+    assert forge_stack.json("ci.runner.up")["changed"] is False
 
 
 @pytest.mark.engine

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from conche.ci.forge import ServerRunner, connect
 from conche.ci.runner.described import described
+from conche.ci.runner.image import Images
 from conche.ci.runner.registration import uuid_of
 from conche.ci.workflows.runners import Runner
 from conche.command import Invocation
@@ -25,6 +26,8 @@ def status(call: Invocation) -> Outcome:
     compose = open_compose(call, found[0].environment)
     seen = {one.service: one for one in containers.of_project(compose.engine, compose.project)}
     known, warning = _known(call)
+    old = Images.look(call, compose, found).outdated
+    warnings = [f"{image} was built from other sources. Next: invoke ci.runner.up" for image in old]
     values = _values(call, found[0].environment)
     rows, bad = [], False
     for runner in found:
@@ -39,7 +42,7 @@ def status(call: Invocation) -> Outcome:
         value=[dict(zip(columns, row, strict=True)) for row in rows],
         tables=[Table(columns, tuple(rows))],
         lines=["Next: invoke ci.runner.up"] if bad else [],
-        warnings=[warning] if warning else [],
+        warnings=[*warnings, *([warning] if warning else [])],
         exit_code=1 if bad else 0,
     )
 

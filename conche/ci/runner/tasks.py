@@ -24,7 +24,7 @@ def up(
 ) -> Outcome:
     """Register the runners and bring them up.
 
-    Builds their image if it is missing, and brings their environment up first.
+    Builds their image if it is missing or its sources have changed, and brings their environment up first.
     """
     from conche.ci.runner.up import up
 

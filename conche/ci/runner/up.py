@@ -7,22 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from conche.ci.forge import connect, repository
 from conche.ci.runner.described import described, with_profiles
+from conche.ci.runner.image import Images
 from conche.ci.runner.registration import Registrations
 from conche.ci.workflows.runners import SERVERS, Runner
 from conche.command import Invocation
-from conche.engine import containers, images
+from conche.engine import containers
 from conche.engine.compose import Compose
-from conche.engine.dockerfile import references
 from conche.env.up import up as bring_up
 from conche.errors import Refused, Unreachable
 from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.secret import Secret
 from conche.session import open_compose, remember_profiles
-from conche.supply.fetch import fetch
 from conche.vault.values import PLACEHOLDERS, for_environment
 
 __all__ = ["up"]
@@ -36,7 +34,7 @@ UNSCOPED = "any repository on the server can use these runners: set ci.repositor
 
 
 def up(call: Invocation, *, timeout: float | None) -> Outcome:
-    """Build the runners' images if missing, register the runners with Forgejo, and bring them up.
+    """Build the runners' images if missing or outdated, register the runners with Forgejo, and bring them up.
 
     Raises:
         NotFound: no Compose file describes a runner.
@@ -49,27 +47,21 @@ def up(call: Invocation, *, timeout: float | None) -> Outcome:
     compose = open_compose(call, environment)
     server = _server(compose)
     everything = compose.with_every_profile()
-    building = _to_build(compose, found)
-    bases = _absent_bases(everything, building)
-    steps = [Step(Action.PULL, Kind.IMAGE, base, "the runners' image is built from it") for base in bases]
-    steps += [Step(Action.BUILD, Kind.IMAGE, runner.image, "no such image on the engine") for runner in building]
+    needed = Images.look(call, compose, found)
+    steps = needed.plan()
     if call.dry_run:
         registering = _looked_at(call, environment, found, server) if server else []
         return Outcome(plan=Plan((*steps, *registering, *_to_start(compose, found))))
     if server:
         _require_tokens(call, environment, found)
     with call.output.progress("ci.runner.up") as progress:
-        for base in bases:
-            fetch(call.stack, call.root, compose.engine, base, progress, anew=False)
-        for runner in building:
-            progress.step(f"building {runner.image}")
-            everything.call(everything.argv("build", runner.service), on_line=progress.detail).require("the build")
+        needed.make(progress)
     # The server alone: it may know no runner any more.
     bring_up(replace(call, forgetful=True), environment, build=False, timeout=timeout)
     registering, warnings = _registered(call, environment, found, everything, server) if server else ([], [])
     done = bring_up(with_runners, environment, build=False, timeout=timeout)
     remember_profiles(call.stack, environment, (profile for runner in found for profile in runner.profiles))
-    changed = bool(building) or done.changed
+    changed = bool(steps) or done.changed
     plan = Plan((*steps, *registering, *done.plan))
     return replace(done, plan=plan, changed=changed, warnings=[*done.warnings, *warnings])
 
@@ -136,23 +128,6 @@ def _to_start(compose: Compose, found: Sequence[Runner]) -> list[Step]:
     running = {one.service for one in containers.of_project(compose.engine, compose.project) if one.state == "running"}
     idle = [runner for runner in found if runner.service not in running]
     return [Step(Action.START, Kind.SERVICE, runner.service, "is not running") for runner in idle]
-
-
-def _to_build(compose: Compose, found: Sequence[Runner]) -> list[Runner]:
-    by_image = {runner.image: runner for runner in found if runner.built}
-    return [runner for image, runner in by_image.items() if images.find(compose.engine, image) is None]
-
-
-def _absent_bases(compose: Compose, building: Sequence[Runner]) -> list[str]:
-    """Return the base images that the images to be built need and the engine does not have."""
-    services = compose.configuration(hashed=False).rendered["services"] if building else {}
-    named: dict[str, None] = {}
-    for runner in building:
-        how = services[runner.service]["build"]
-        file = Path(how["context"]) / how.get("dockerfile", "Dockerfile")
-        text = how.get("dockerfile_inline") or file.read_text(encoding="utf-8")
-        named |= dict.fromkeys(references(text, how.get("args")))
-    return [base for base in named if images.find(compose.engine, base) is None]
 
 
 def _tokens(call: Invocation, environment: str, found: Sequence[Runner]) -> Mapping[str, Secret]:
