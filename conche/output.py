@@ -1,7 +1,7 @@
 """The only module that prints: tables, JSON, progress, questions, errors.
 
 stdout carries the answer and nothing else: tables, or with `--json` exactly one JSON document. Progress, warnings and
-errors go to stderr. Everything passes through the redactor.
+errors go to stderr. Everything passes through the redactor, and then loses what a terminal or a runner would obey.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from conche.errors import Partial, Refused, Told
+from conche.inert import inert, inert_json
 from conche.outcome import Outcome, Plan, Table
 from conche.secret import MASK, Redactor, Secret
 from conche.streams import AnswerLost, answer, remarks, typed
@@ -31,6 +32,9 @@ SCHEMA = "conche/1"
 
 WIDTH_OFF_TERMINAL = 200
 """Width of a table that goes to a file or a pipe, where 80 columns would cut off what is looked for."""
+
+MARGIN = "  | "
+"""What stands in front of a line that others wrote."""
 
 _OUTPUT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
@@ -76,7 +80,7 @@ class Progress:
         [task] = self._shown.tasks
         # Rich's update() takes a total of None to mean "as before", and a task that was once finished stays so.
         task.total, task.finished_time = total, None
-        self._shown.update(task.id, description=self._output.redact(text), completed=done or 0)
+        self._shown.update(task.id, description=self._output.words(text, one_line=True), completed=done or 0)
 
 
 class Output:
@@ -107,7 +111,7 @@ class Output:
     def say(self, text: str) -> None:
         """Print a line on stderr, above the live line if there is one."""
         if self._shown is None:
-            print(self.redact(text), file=self._stderr, flush=True)
+            print(self.words(text), file=self._stderr, flush=True)
         else:
             self._shown.console.print(self.text(text), soft_wrap=True)
 
@@ -117,12 +121,12 @@ class Output:
         return self._stdout.lost
 
     def line(self, text: object) -> None:
-        """Print a line of a stream that is itself the answer, such as a followed log, as its str().
+        """Print a line of a stream that is itself the answer, such as a followed log, as its str() in its colours.
 
         Raises:
             AnswerLost: nobody reads any further, so no more needs to be fetched.
         """
-        self._put(self.redact(str(text)) + "\n")
+        self._put(inert(self.redact(str(text)), colours=True) + "\n")
         if self.lost is not None:
             raise self.lost
 
@@ -130,11 +134,15 @@ class Output:
         self._stdout.write(text)
         self._stdout.flush()
 
-    def text(self, words: str) -> Text:
-        """Return redacted words for Rich, in which nothing is markup."""
+    def words(self, text: str, *, one_line: bool = False) -> str:
+        """Return text as it may be shown: without secrets, and without anything that a terminal or a runner obeys."""
+        return inert(self.redact(text), one_line=one_line)
+
+    def text(self, words: str, *, one_line: bool = False) -> Text:
+        """Return such text for Rich, in which nothing is markup."""
         from rich.text import Text
 
-        return Text(self.redact(words))
+        return Text(self.words(words, one_line=one_line))
 
     @contextlib.contextmanager
     def progress(self, text: str) -> Iterator[Progress]:
@@ -145,7 +153,7 @@ class Output:
             yield progress
             return
         with _live(self._console(self._stderr)) as shown:
-            shown.add_task(self.redact(text), total=None)
+            shown.add_task(self.words(text, one_line=True), total=None)
             self._shown = shown
             try:
                 yield Progress(self, shown)
@@ -169,11 +177,13 @@ class Output:
         if dry_run:
             self._plan(outcome.plan)
         if outcome.raw is not None:
-            self._put(self.redact(outcome.raw))
+            raw = self.redact(outcome.raw)
+            # A pipe or a file gets every byte.
+            self._put(inert(raw, colours=True) if at_terminal(cast(TextIO, self._stdout)) else raw)
         for table in outcome.tables:
             self._table(table)
         for text in outcome.lines:
-            self._put(self.redact(text) + "\n")
+            self._put(self.words(text) + "\n")
 
     def error(self, error: Told) -> None:
         """Print what happened, what was looked at, the tool's own words and the next command."""
@@ -190,11 +200,11 @@ class Output:
             )
         console = self._console(self._stderr)
         console.print(f"[bold red]error[/] \\[{error.code}]: ", end="")
-        self._plain(console, error.message)
+        self._quoted(console, "", error.message)
         for place in error.looked_at:
-            self._plain(console, f"  looked at: {place}")
+            self._quoted(console, "  looked at: ", place)
         for words in error.evidence:
-            self._plain(console, f"  | {words}", style="dim")
+            self._quoted(console, MARGIN, words, style="dim")
         for number, command in enumerate(error.next_command.splitlines()):
             self._plain(console, ("Next: " if number == 0 else "      ") + command, style="bold")
 
@@ -210,7 +220,7 @@ class Output:
                 f"{question} There is no terminal to confirm it on.",
                 next_command=f"invoke {self.command} … {option}",
             )
-        self._stderr.write(f"{self.redact(question)} Type {expected!r} to continue: ")
+        self._stderr.write(f"{self.words(question)} Type {expected!r} to continue: ")
         self._stderr.flush()
         if self._stdin.readline().strip() != expected:
             raise Refused("not-confirmed", "Not confirmed; nothing was changed.")
@@ -238,7 +248,7 @@ class Output:
         masked = {name: self._masked(value) for name, value in content.items()}
         document = {"schema": SCHEMA, "command": self.command, **masked}
         # A replaced character would change the value; an escaped one is the same in any encoding.
-        self._put(json.dumps(document, indent=2, ensure_ascii=not self._stdout.is_unicode) + "\n")
+        self._put(inert_json(json.dumps(document, indent=2, ensure_ascii=not self._stdout.is_unicode)) + "\n")
 
     def _masked(self, value: Any) -> Any:
         """Redact JSON value by value: redacted as one text it might no longer be JSON."""
@@ -259,27 +269,32 @@ class Output:
     def _table(self, table: Table) -> None:
         if not at_terminal(cast(TextIO, self._stdout)):
             # In a file or pipe nothing is coloured or folded, and importing Rich would be most of the work.
-            self._put(self.redact(_aligned(table)))
+            self._put(_aligned(self._shown_table(table)))
             return
         from rich import box
         from rich.table import Table as RichTable
 
         drawn = RichTable(
-            title=self.text(table.title) if table.title else None,
+            title=self.text(table.title, one_line=True) if table.title else None,
             title_justify="left",
             box=box.SIMPLE_HEAD,
             pad_edge=False,
             show_edge=False,
         )
         for column in table.columns:
-            drawn.add_column(self.text(column), overflow="fold")
+            drawn.add_column(self.text(column, one_line=True), overflow="fold")
         for row in table.rows:
-            drawn.add_row(*(_coloured(self.redact(cell)) for cell in row))
+            drawn.add_row(*(_coloured(self.words(cell, one_line=True)) for cell in row))
         console = self._console(cast(TextIO, self._stdout))
         with console.capture() as captured:
             console.print(drawn)
         # Written here and not by Rich, which exits with 1 when the reader of a pipe has left.
         self._put(captured.get())
+
+    def _shown_table(self, table: Table) -> Table:
+        """Return the table with every cell as it may be shown, on one line."""
+        rows = tuple(tuple(self.words(cell, one_line=True) for cell in row) for row in (table.columns, *table.rows))
+        return Table(rows[0], rows[1:], self.words(table.title, one_line=True))
 
     def _console(self, stream: TextIO) -> Console:
         from rich.console import Console
@@ -296,7 +311,13 @@ class Output:
         )
 
     def _plain(self, console: Console, text: str, style: str = "") -> None:
-        console.print(self.redact(text), style=style or None, markup=False, soft_wrap=True)
+        console.print(self.words(text), style=style or None, markup=False, soft_wrap=True)
+
+    def _quoted(self, console: Console, head: str, text: str, style: str = "") -> None:
+        """Print text that may be a stranger's; its further lines get a margin, so that they are not taken for ours."""
+        first, *others = self.words(text).split("\n")
+        for line in (head + first, *(MARGIN + line for line in others)):
+            self._plain(console, line, style)
 
 
 def _live(console: Console) -> Any:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from conche.errors import CheckFailed
 from conche.formats import MANIFEST
+from conche.inert import inert
 from conche.version import version
 
 __all__ = [
@@ -237,7 +238,8 @@ def text(manifest: Manifest) -> str:
         "Made with: " + ", ".join(f"{tool} {version}" for tool, version in sorted(manifest.tools.items())),
         "",
     ]
-    return "\n".join(lines)
+    # File names come from strangers, and people print this file on a terminal.
+    return "\n".join(inert(line, one_line=True) for line in lines)
 
 
 def human_size(size: float) -> str:

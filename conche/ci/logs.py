@@ -7,6 +7,7 @@ from conche.ci.forge.chosen import meant
 from conche.ci.forge.joblog import JobLogs, LogNotThere
 from conche.command import Invocation
 from conche.errors import NotFound, did_you_mean
+from conche.inert import inert
 from conche.outcome import Outcome
 
 __all__ = ["logs"]
@@ -49,4 +50,6 @@ def logs(call: Invocation, number: int | None, branch: str | None, job: str | No
     if not written:
         raise missing[0]
     raw = "".join(f"== {name} ==\n{text.rstrip()}\n" if len(written) > 1 else text for name, text in written.items())
+    # In a step of a workflow, its runner reads this too.
+    raw = inert(raw, colours=True)
     return Outcome(value={"run": run.number, "logs": written}, raw=raw, warnings=[one.message for one in missing])

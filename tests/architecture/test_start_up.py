@@ -32,6 +32,7 @@ ALLOWED = {
     "conche.errors",
     "conche.images",
     "conche.images.tasks",
+    "conche.inert",
     "conche.outcome",
     "conche.output",
     "conche.secret",
