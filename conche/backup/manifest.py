@@ -2,6 +2,9 @@
 
 manifest.json lists every file with size and sha256 and ends with a digest of itself. It is compared byte for byte when
 it is read, so that even a single changed bit that leaves valid JSON is found.
+
+The digest has no key: whoever can write to the target makes it fit. So nothing in a manifest is believed for having the
+right digest: `Manifest` admits only paths below the backup's own folder, modes without set-user-id, and the like.
 """
 
 from __future__ import annotations
@@ -10,11 +13,13 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from conche.backup.extract import too_long
 from conche.errors import CheckFailed
 from conche.formats import MANIFEST
 from conche.inert import inert
@@ -40,6 +45,9 @@ SCHEMA = f"conche-backup/{MANIFEST.number}"
 LARGEST = 256 << 20
 """Maximum bytes of a manifest that are read; a million artifacts need less."""
 
+SHOWN = 80
+"""How much of a path that is not admitted is shown."""
+
 
 class Foreign(CheckFailed):
     """A manifest that is undamaged, but in a format that this version does not know."""
@@ -62,6 +70,32 @@ class Foreign(CheckFailed):
         self.by = by
 
 
+def _below(path: str) -> str:
+    """Admit a path that leads from a folder to something in it, and nowhere else."""
+    if any(part in ("", ".", "..") for part in path.split("/")) or "\0" in path or too_long(_bytes(path)):
+        raise ValueError(f"{_shown(path)} is no path below the backup")
+    return path
+
+
+def _place(path: str) -> str:
+    """Admit a path that leads from the folder of stack.yaml to something in it, or to that folder itself."""
+    if path.startswith(("/", "~")) or ".." in path.split("/") or "\0" in path or too_long(_bytes(path)):
+        raise ValueError(f"{_shown(path)} is no path below stack.yaml")
+    return path
+
+
+def _bytes(path: str) -> bytes:
+    return path.encode(errors="surrogatepass")
+
+
+def _shown(path: str) -> str:
+    return ascii(path if len(path) <= SHOWN else f"{path[:SHOWN]}…")
+
+
+Below = Annotated[str, AfterValidator(_below)]
+Count = Annotated[int, Field(ge=0)]
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,19 +111,19 @@ class Artifact(_Record):
         pieces: compressed size of each of its gzip members in bytes, separated by spaces.
     """
 
-    path: str
-    size: int
+    path: Below
+    size: Count
     sha256: str
-    mode: int = 0o600
-    members: int = 0
-    content: int = 0
-    pieces: str = ""
+    mode: int = Field(default=0o600, ge=0, le=0o777)
+    members: Count = 0
+    content: Count = 0
+    pieces: str = Field(default="", pattern=r"^[0-9 ]*$")
 
 
 class Link(_Record):
     """A symbolic link of a backup."""
 
-    path: str
+    path: Below
     target: str
 
 
@@ -118,6 +152,17 @@ class ComponentRecord(_Record):
     left_out: tuple[Omission, ...] = ()
     facts: Mapping[str, str] = {}
 
+    @model_validator(mode="after")
+    def _says_where(self) -> ComponentRecord:
+        """Admit only facts that name a place for each archive, or a folder for the files, below stack.yaml."""
+        if self.driver == "archive":
+            for one in self.artifacts:
+                _place(self.facts.get(Path(one.path).name, ""))
+        _place(self.facts.get("folder", ""))
+        if not re.fullmatch(r"[0-9]{1,10}:[0-9]{1,10}", self.facts.get("owner", "0:0")):
+            raise ValueError(f"{_shown(self.facts['owner'])} is no owner")
+        return self
+
     @property
     def size(self) -> int:
         """Total size of its artifacts in bytes."""
@@ -143,7 +188,7 @@ class Manifest(_Record):
     name: str
     stack: str
     kind: str
-    created: datetime
+    created: AwareDatetime
     seconds: float
     complete: bool
     revision: str = ""
@@ -151,6 +196,27 @@ class Manifest(_Record):
     tools: Mapping[str, str] = {}
     components: Mapping[str, ComponentRecord]
     text: Artifact | None = None
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Manifest:
+        """Admit only files below the folder of their component, each once, and none below a link or a file."""
+        _below(self.name)
+        if self.text is not None and self.text.path != TEXT:
+            raise ValueError(f"{_shown(self.text.path)} is not {TEXT}")
+        listed = {FILE, TEXT}
+        for name, record in self.components.items():
+            if "/" in _below(name) or name in (FILE, TEXT):
+                raise ValueError(f"{_shown(name)} is no name of a component")
+            for path in (*(one.path for one in record.artifacts), *(one.path for one in record.links)):
+                if not path.startswith(f"{name}/"):
+                    raise ValueError(f"{_shown(path)} is not below {name}")
+                if path in listed:
+                    raise ValueError(f"{_shown(path)} occurs twice")
+                listed.add(path)
+        for path in listed:
+            if any(str(parent) in listed for parent in Path(path).parents):
+                raise ValueError(f"{_shown(path)} is below a file or link")
+        return self
 
     @property
     def size(self) -> int:
@@ -179,7 +245,7 @@ def read(folder: Path) -> Manifest:
     """Read the manifest of the backup in `folder`.
 
     Raises:
-        CheckFailed: it is missing, or differs from what was written by as little as a bit.
+        CheckFailed: it is missing, differs from what was written by as little as a bit, or says what no backup says.
         Foreign: another version has written it in a format that this one does not know.
     """
     try:
@@ -194,13 +260,29 @@ def read(folder: Path) -> Manifest:
             return Manifest.model_validate(content)
     except FileNotFoundError:
         raise CheckFailed("manifest-missing", f"{folder.name} has no {FILE}.", looked_at=[str(folder)]) from None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError, ValidationError):
+    except ValidationError as error:
+        raise _refused(folder, error) from error
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         pass
     raise CheckFailed(
         "manifest-damaged",
         f"The {FILE} of {folder.name} is damaged.",
         looked_at=[str(folder / FILE)],
         next_command="invoke backup.list    # restore another one",
+    )
+
+
+def _refused(folder: Path, error: ValidationError) -> CheckFailed:
+    """Return the error for a manifest that is as it was written, but not by Conche: no backup of ours says that."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    said = first["msg"].removeprefix("Value error, ")
+    return CheckFailed(
+        "manifest-refused",
+        f"The {FILE} of {folder.name} says what no backup says; nothing of it is believed.",
+        looked_at=[str(folder / FILE)],
+        evidence=[f"{_shown(where)[1:-1]}: {said}" if where else said],
+        next_command="invoke backup.list    # restore another one, and find out who can write to the target",
     )
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from conche.backup import online, settling, sync, users
+from conche.backup.destinations import require_declared
 from conche.backup.drivers.keyring import KEY
 from conche.backup.exchange import Journal
 from conche.backup.legacy import described
@@ -70,6 +71,7 @@ def restore(call: Invocation, name: str | None, wishes: Wishes) -> Outcome:
     sources = [Source(site, found.folder, one, record, recovery) for one, record in records.items()]
     if wishes.target is not None:
         return _into_folder(call, site, found, sources, Path(wishes.target).expanduser())
+    require_declared(found.name, sources)
     online.require_replacing(sources)
     if call.dry_run:
         return Outcome(plan=_plan(found, sources, _seen(site, sources)))

@@ -99,7 +99,7 @@ def places(source: Source) -> list[Path]:
     if source.record.driver in ("volume", "influxdb", "command"):
         return []
     if source.record.driver == "archive":
-        return [Path(source.record.facts[Path(one.path).name]) for one in source.record.artifacts]
+        return [Path(source.record.facts.get(Path(one.path).name, "")) for one in source.record.artifacts]
     if source.record.facts.get("whole"):
         return [Path(source.record.facts["folder"])]
     paths = [*(one.path for one in source.record.artifacts), *(one.path for one in source.record.links)]

@@ -84,7 +84,7 @@ def test_an_accepted_loss_is_the_new_measure_and_one_that_is_not_accepted_never_
     def days(*records: ComponentRecord) -> dict[str, Manifest]:
         return {
             f"day {day}": Manifest(
-                name="", stack="s", kind="daily", created=datetime(2026, 3, day, tzinfo=UTC), seconds=0,
+                name="of-the-test", stack="s", kind="daily", created=datetime(2026, 3, day, tzinfo=UTC), seconds=0,
                 complete=not record.harm, components={"data": record},
             )
             for day, record in enumerate(records, 1)

@@ -67,6 +67,12 @@ def held(size: int, *, entries: int = 3, harm: str = "", driver: str = "archive"
     return ComponentRecord(driver=driver, artifacts=(file,), left_out=omissions)
 
 
+def below(component: str, record: ComponentRecord) -> ComponentRecord:
+    """The same record, as one of this component."""
+    files = [one.model_copy(update={"path": f"{component}/{Path(one.path).name}"}) for one in record.artifacts]
+    return record.model_copy(update={"artifacts": tuple(files)})
+
+
 GONE = ComponentRecord(driver="archive", absent=True, left_out=(Omission(name="x", why="is gone", harmful=True),))
 FULL, EMPTY, TORN = held(300_000), held(0, entries=1), held(300_000, harm="is half there")
 Day = tuple[float, dict[str, ComponentRecord]]
@@ -80,7 +86,13 @@ def candidates(days: Iterable[Day], kind: BackupKind = "daily", *, unverified: I
         complete = not any(record.harm for record in records.values())
         created = NOW - timedelta(days=age)
         manifest_of_it = Manifest(
-            name="", stack="s", kind=kind, created=created, seconds=0, complete=complete, components=records
+            name="of-the-test",
+            stack="s",
+            kind=kind,
+            created=created,
+            seconds=0,
+            complete=complete,
+            components={component: below(component, record) for component, record in records.items()},
         )
         made[f"{kind}-{age}"] = manifest_of_it
     told = history(made.items())
