@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import filecmp
 import os
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from conche.backup import manifest, proof, reporting, sealing, settling
+from conche.backup import manifest, proof, reporting, sealing, settling, within
 from conche.backup.drivers import Dumping
 from conche.backup.history import History, amount, history, judged, shrinkage
 from conche.backup.locks import Environments, Needs, locked, resting
@@ -24,6 +24,7 @@ from conche.backup.prune import prune_after
 from conche.backup.site import Site, open_site
 from conche.backup.target import Found, Record, is_future, name_of, unwritable
 from conche.backup.verify import check
+from conche.backup.within import File
 from conche.command import Invocation
 from conche.errors import CheckFailed, ConcheError, NotFound, Refused, Restored, did_you_mean
 from conche.files import write_atomic
@@ -37,6 +38,8 @@ __all__ = ["Wishes", "create", "in_order"]
 
 RESERVE = 8 << 20
 """Bytes that must stay free beside a backup."""
+
+WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -236,30 +239,39 @@ def _linked(folder: Path, records: dict[str, ComponentRecord], previous: list[Fo
     """Replace files that an earlier backup also has by hard links; return warnings and the number of bytes saved."""
     made = [one for record in records.values() for one in record.artifacts if one.size]
     warnings, saved = [], 0
-    for one, twin in _twins(made, previous):
+    for one, twin in _twins(made, previous, folder.stat()):
         ours = folder / one.path
         # The earlier file may have rotted: then keep the new one, and report the old one.
-        if not filecmp.cmp(ours, twin, shallow=False):
-            warnings.append(f"{twin} is damaged; run: invoke backup.verify --all")
+        with within.opened(folder, one.path) as file:
+            same = file.equals(twin)
+        if not same:
+            warnings.append(f"{twin.path} is damaged; run: invoke backup.verify --all")
             continue
         aside = ours.with_name(f".{ours.name}.link")
         try:
-            os.link(twin, aside)
+            os.link(twin.path, aside)
         except OSError as error:
             if error.errno == errno.EMLINK:  # it has as many names as the file system allows
                 continue
             if error.errno not in NO_LINKS:
                 raise
             return [*warnings, "this file system has no hard links: unchanged files are stored again"], saved
+        # Something else may stand there since it was read.
+        if not os.path.samestat(twin.seen, aside.lstat()):
+            aside.unlink()
+            continue
         os.replace(aside, ours)
         saved += one.size
     return warnings, saved
 
 
-def _twins(made: Iterable[Artifact], previous: Iterable[Found]) -> Iterator[tuple[Artifact, Path]]:
+def _twins(made: Iterable[Artifact], previous: Iterable[Found], own: os.stat_result) -> Iterator[tuple[Artifact, File]]:
     """Yield each artifact that an earlier backup also has, with its file there: of the same name, or another's.
 
     Every backup counts: a component may have been missing from any number of them.
+
+    Args:
+        own: the folder of the new backup: what another user may write to is not shared with it.
     """
     left = list(made)
     for one in previous:
@@ -270,10 +282,24 @@ def _twins(made: Iterable[Artifact], previous: Iterable[Found]) -> Iterator[tupl
             twin = named.get(ours.path)
             if twin is None or twin.sha256 != ours.sha256:
                 twin = alike.get(ours.sha256)
-            if twin is not None and twin.size == ours.size and (one.folder / twin.path).is_file():
-                yield ours, one.folder / twin.path
-            else:
+            file = _opened(one, twin.path, own) if twin is not None and twin.size == ours.size else None
+            if file is None:
                 left.append(ours)
+                continue
+            with file:
+                yield ours, file
+
+
+def _opened(one: Found, name: str, own: os.stat_result) -> File | None:
+    """Open a file of an earlier backup; None if it is missing, or is not ours alone."""
+    try:
+        file = within.opened(one.folder, name)
+    except OSError:
+        return None
+    if file.seen.st_uid == own.st_uid and not file.seen.st_mode & ~own.st_mode & WRITABLE:
+        return file
+    file.close()
+    return None
 
 
 def _described(

@@ -20,6 +20,8 @@ from pathlib import Path
 from tarfile import TarInfo
 from typing import IO, Any, cast
 
+from conche.backup import within
+from conche.backup.within import File
 from conche.errors import CheckFailed
 
 __all__ = ["DEEPEST", "Limits", "Refuses", "Walked", "extract", "inflated", "leads_out", "too_long", "walk"]
@@ -71,13 +73,14 @@ def inflated(path: Path) -> Iterator[IO[bytes]]:
     """
     from isal import igzip_threaded, isal_zlib
 
-    _require_gzip(path)
     broken: Any = (EOFError, zlib.error, isal_zlib.error, gzip.BadGzipFile)
     unpack: Any = igzip_threaded.open
     try:
         # A thread of its own: unpacking goes on while the result is being written.
-        with unpack(path, "rb", threads=1, block_size=BLOCK) as stream:
-            yield stream
+        with within.opened(path.parent, path.name) as file:
+            _require_gzip(file)
+            with unpack(file, "rb", threads=1, block_size=BLOCK) as stream:
+                yield stream
     except broken as error:
         raise damaged(path, str(error)) from error
 
@@ -86,10 +89,9 @@ OTHERS = {b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2", b"\x0
 """Other programs that archives may be compressed with, by their first bytes."""
 
 
-def _require_gzip(path: Path) -> None:
+def _require_gzip(file: File) -> None:
     """Refuse an archive that another program has compressed, and say how to convert it."""
-    with path.open("rb") as stream:
-        begin = stream.read(6)
+    path, begin = file.path, file.head(6)
     for magic, program in OTHERS.items():
         if begin.startswith(magic):
             name = path.name.split(".tar")[0] + ".tar.gz"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
+import os
+import stat
 from pathlib import Path
 
+from conche.backup import within
 from conche.backup.drivers.local import archive_name
 from conche.backup.extract import Limits, walk
 from conche.backup.manifest import FILE, Artifact, ComponentRecord, Link, Manifest, read
@@ -20,12 +23,12 @@ def described(site: Site, found: Found) -> Manifest:
     Raises:
         CheckFailed: it has a manifest, but a damaged one.
     """
-    if (found.folder / FILE).exists():
+    if os.path.lexists(found.folder / FILE):
         return read(found.folder)
     components = {
         name: record
         for name in site.section.components
-        if (found.folder / name).is_dir() and (record := _component(site, found, name))
+        if stat.S_ISDIR(_mode(found.folder / name)) and (record := _component(site, found, name))
     }
     return Manifest(
         name=found.name,
@@ -48,7 +51,7 @@ def _component(site: Site, found: Found, name: str) -> ComponentRecord | None:
         if path.is_symlink():
             links.append(Link(path=relative, target=str(path.readlink())))
         elif path.is_file():
-            artifacts.append(_artifact(path, relative, archive=component.driver == "archive"))
+            artifacts.append(_artifact(found.folder, relative, archive=component.driver == "archive"))
     folders = {archive_name(path.rstrip("/"), component.paths): path.rstrip("/") for path in component.paths}
     base = str(Path(component.paths[0]).parent if "*" in component.paths[0] else component.paths[0])
     single = len(component.paths) == 1 and component.driver != "archive"
@@ -57,12 +60,18 @@ def _component(site: Site, found: Found, name: str) -> ComponentRecord | None:
     return ComponentRecord(driver=component.driver, artifacts=tuple(known), links=tuple(links), facts=facts)
 
 
-def _artifact(path: Path, relative: str, *, archive: bool) -> Artifact:
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    seen = path.stat()
-    known = {"path": relative, "size": seen.st_size, "sha256": digest, "mode": seen.st_mode & 0o777}
+def _mode(path: Path) -> int:
+    """Return the mode of a path itself, not of what a link leads to; 0 if there is nothing."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.lstat().st_mode
+    return 0
+
+
+def _artifact(folder: Path, relative: str, *, archive: bool) -> Artifact:
+    with within.opened(folder, relative) as file:
+        known = {"path": relative, "size": file.seen.st_size, "mode": file.seen.st_mode & 0o777}
+        known["sha256"] = file.digest()
     if not archive:
         return Artifact.model_validate(known)
-    walked = walk(path, Limits())
+    walked = walk(folder / relative, Limits())
     return Artifact.model_validate({**known, "members": walked.members, "content": walked.content, "pieces": "0"})

@@ -19,6 +19,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from conche.backup import within
 from conche.backup.extract import too_long
 from conche.errors import CheckFailed
 from conche.formats import MANIFEST
@@ -249,8 +250,7 @@ def read(folder: Path) -> Manifest:
         Foreign: another version has written it in a format that this one does not know.
     """
     try:
-        with (folder / FILE).open("rb") as stream:
-            raw = stream.read(LARGEST)
+        raw = within.content(folder, FILE, LARGEST)
         content = json.loads(raw)
         digest = content.pop("digest")
         same = digest == _digest(content) and _rendered({**content, "digest": digest}) == raw

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from conche.backup import within
 from conche.errors import Unreachable
 from conche.files import state_folder, write_atomic
 from conche.formats import SEEN, TARGET, number_of
@@ -130,7 +131,6 @@ class Mark:
 def _read(file: Path) -> object:
     """Return the JSON content of a small file; None if it cannot be read."""
     try:
-        with file.open("rb") as stream:
-            return json.loads(stream.read(LARGEST))
+        return json.loads(within.content(file.parent.resolve(), file.name, LARGEST))
     except (OSError, ValueError, RecursionError):
         return None

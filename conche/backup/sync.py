@@ -10,13 +10,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from conche.backup import manifest, reporting
+from conche.backup import manifest, reporting, within
 from conche.backup.history import history
 from conche.backup.locks import locked
 from conche.backup.manifest import Artifact, Manifest
@@ -38,7 +38,6 @@ IN_FOLDER = 500
 """Pieces in one folder: restic stores a folder's list again if anything in it has changed."""
 
 DAY = 86_400.0
-BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -218,8 +217,8 @@ def _send(site: Site, repository: Repository, one: Found, tags: Sequence[str]) -
         )
     with _staging(site) as folder:
         for artifact in known.artifacts():
-            _laid_out(one.folder / artifact.path, artifact, folder)
-        (folder / manifest.FILE).write_bytes((one.folder / manifest.FILE).read_bytes())
+            _laid_out(one.folder, artifact, folder)
+        _write(folder / manifest.FILE, [_rendered(one.folder)])
         os.utime(folder / manifest.FILE, (0, 0))
         when = f"{one.created.astimezone():%Y-%m-%d %H:%M:%S}"
         words = ("--host", repository.host, *(word for tag in tags for word in ("--tag", tag)), "--time", when)
@@ -250,23 +249,32 @@ def _retention(offsite: Offsite) -> dict[str, int]:
     return {kind: getattr(offsite, kind) for kind in KINDS}
 
 
-def _laid_out(source: Path, artifact: Artifact, folder: Path) -> None:
-    """Lay an artifact out for restic: an archive in its pieces, anything else unchanged."""
-    place = folder / artifact.path
-    place.parent.mkdir(parents=True, exist_ok=True)
+def _laid_out(backup: Path, artifact: Artifact, folder: Path) -> None:
+    """Lay an artifact of a backup out for restic: an archive in its pieces, anything else unchanged."""
+    with within.proven(backup, artifact.path, artifact.size, artifact.sha256) as file:
+        for name, size in _parts(artifact):
+            place = folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _write(place, file.blocks(size))
+            # restic stores times too: a constant one keeps the lists of folders the same.
+            os.utime(place, (0, 0))
+
+
+def _parts(artifact: Artifact) -> list[tuple[str, int]]:
+    """Return the paths of an artifact's parts in the repository, and the size of each in bytes."""
     sizes = [int(size) for size in artifact.pieces.split()]
     if len(sizes) < 2:
-        shutil.copyfile(source, place)
-        os.utime(place, (0, 0))
-        return
-    pieces = place.with_name(place.name + PIECES)
-    with source.open("rb") as stream:
-        for number, size in enumerate(sizes):
-            piece = pieces / f"{number // IN_FOLDER:05}" / f"{number:07}"
-            piece.parent.mkdir(parents=True, exist_ok=True)
-            piece.write_bytes(stream.read(size))
-            # restic stores times too: a constant one keeps the lists of folders the same.
-            os.utime(piece, (0, 0))
+        return [(artifact.path, artifact.size)]
+    folder = artifact.path + PIECES
+    return [(f"{folder}/{number // IN_FOLDER:05}/{number:07}", size) for number, size in enumerate(sizes)]
+
+
+def _write(place: Path, blocks: Iterable[bytes]) -> None:
+    """Write a new file (0600)."""
+    descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        for block in blocks:
+            stream.write(block)
 
 
 def fetch(call: Invocation, site: Site, name: str) -> Found:
@@ -326,23 +334,32 @@ def _kind_of(known: Manifest, name: str, address: str) -> BackupKind:
 
 
 def _put_together(folder: Path, built: Path, known: Manifest) -> None:
+    """Put a backup together from its parts, as they were fetched; whoever compares it finds what is missing."""
+    _write(built / manifest.FILE, [_rendered(folder)])
     for artifact in known.artifacts():
         place = built / artifact.path
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        pieces = folder / (artifact.path + PIECES)
-        parts = sorted(pieces.glob("*/*")) if pieces.is_dir() else [folder / artifact.path]
-        descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            for part in parts:
-                with part.open("rb") as content:
-                    shutil.copyfileobj(content, stream, BLOCK)
+        _write(place, _fetched(folder, artifact))
     for record in known.components.values():
         for link in record.links:
             place = built / link.path
             place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             place.symlink_to(link.target)
-    (built / manifest.FILE).write_bytes((folder / manifest.FILE).read_bytes())
-    (built / manifest.FILE).chmod(0o600)
+
+
+def _fetched(folder: Path, artifact: Artifact) -> Iterator[bytes]:
+    for name, size in _parts(artifact):
+        try:
+            part = within.opened(folder, name)
+        except OSError:
+            continue
+        with part:
+            yield from part.blocks(size)
+
+
+def _rendered(folder: Path) -> bytes:
+    """Return a manifest's bytes: an older version has rendered it otherwise than this one would."""
+    return within.content(folder, manifest.FILE, manifest.LARGEST)
 
 
 @contextmanager

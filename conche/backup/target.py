@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from conche.backup import manifest
+from conche.backup import manifest, within
 from conche.backup.manifest import Manifest
 from conche.backup.mark import Mark
 from conche.errors import CheckFailed, NotFound, Refused, did_you_mean
@@ -35,6 +35,9 @@ BUILDING, TRASH = "building-", "trash-"
 
 AHEAD = timedelta(minutes=5)
 """How far clocks may differ: a backup that is further ahead is from the future."""
+
+LARGEST = 4096
+"""Maximum bytes of a record that are read."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +236,7 @@ class Target:
     def record(self, one: Found) -> Record:
         """Return what is known about a backup; nothing if its manifest has changed since."""
         try:
-            content = json.loads(self._record_file(one.name).read_text())
+            content = json.loads(within.content(self.store, f"records/{one.name}.json", LARGEST))
             if CHECKED.newer(content) or content.get("manifest") != _digest_of(one):
                 return Record()
             return Record(*(_moment(content.get(name)) for name in ("verified", "drilled")))
@@ -311,7 +314,7 @@ def unwritable(folder: Path, error: OSError) -> Refused:
 def _digest_of(one: Found) -> str:
     import hashlib
 
-    return hashlib.sha256((one.folder / manifest.FILE).read_bytes()).hexdigest()
+    return hashlib.sha256(within.content(one.folder, manifest.FILE, manifest.LARGEST)).hexdigest()
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -11,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from conche.backup import manifest
+from conche.backup import manifest, within
 from conche.backup.drivers import FOREIGN
 from conche.backup.extract import Limits, inflated, walk
 from conche.backup.locks import locked
@@ -63,23 +62,17 @@ def check(
 
 
 def _artifact(folder: Path, artifact: Artifact, inodes: Inodes) -> Damage | None:
-    path = folder / artifact.path
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with within.opened(folder, artifact.path) as file:
+            if file.seen.st_size != artifact.size:
+                return Damage(artifact.path, f"has {file.seen.st_size} bytes, not {artifact.size}")
+            key = (file.seen.st_dev, file.seen.st_ino)
+            if key not in inodes:
+                inodes[key] = file.digest()
     except FileNotFoundError:
         return Damage(artifact.path, "is missing")
     except OSError as error:
         return Damage(artifact.path, f"cannot be read: {error.strerror}")
-    with os.fdopen(descriptor, "rb", buffering=0) as stream:
-        seen = os.fstat(stream.fileno())
-        if seen.st_size != artifact.size:
-            return Damage(artifact.path, f"has {seen.st_size} bytes, not {artifact.size}")
-        key = (seen.st_dev, seen.st_ino)
-        if key not in inodes:
-            try:
-                inodes[key] = hashlib.file_digest(stream, "sha256").hexdigest()
-            except OSError as error:
-                return Damage(artifact.path, f"cannot be read: {error.strerror}")
     return None if inodes[key] == artifact.sha256 else Damage(artifact.path, "differs from what was written")
 
 
@@ -88,7 +81,7 @@ def _links(folder: Path, known: Manifest, only: str) -> list[Damage]:
     for name, record in known.components.items():
         for link in record.links if only in ("", name) else ():
             try:
-                target = str((folder / link.path).readlink())
+                target = within.target_of(folder, link.path)
             except OSError:
                 target = ""
             if target != link.target:
@@ -156,7 +149,7 @@ class _Result:
 
 def _verified(site: Site, one: Found, *, deep: bool, inodes: Inodes) -> _Result:
     site.say(f"verifying {one.name}")
-    if one.manifest is None and not (one.folder / manifest.FILE).exists():
+    if one.manifest is None and not os.path.lexists(one.folder / manifest.FILE):
         return _Result(hashed=False, damage=tuple(_unhashed(one)))
     if one.manifest is None:
         return _Result(hashed=True, damage=(Damage(manifest.FILE, _why_unread(one)),))
@@ -186,6 +179,8 @@ def _unhashed(one: Found) -> Iterable[Damage]:
             walk(path, Limits())
         except CheckFailed as error:
             yield Damage(str(path.relative_to(one.folder)), error.message)
+        except OSError as error:
+            yield Damage(str(path.relative_to(one.folder)), f"cannot be read: {error.strerror}")
 
 
 def _outcome(results: Mapping[Found, _Result]) -> Outcome:

@@ -27,23 +27,27 @@ def backup(folder: Path, **files: str) -> Any:
     return SimpleNamespace(folder=folder, manifest=SimpleNamespace(artifacts=lambda: made))
 
 
-def twins(new: dict[str, str], previous: list[Any]) -> dict[str, str]:
+def twins(new: dict[str, str], previous: list[Any], own: Path) -> dict[str, str]:
     """New file -> `backup/file` that has its content."""
     made = [artifact(name, content) for name, content in new.items()]
-    return {ours.path: f"{twin.parent.name}/{twin.name}" for ours, twin in create._twins(made, previous)}
+    found = create._twins(made, previous, own.stat())
+    return {ours.path: f"{twin.path.parent.name}/{twin.path.name}" for ours, twin in found}
 
 
 def test_the_newest_backup_that_has_a_file_is_taken_however_far_back_it_is(tmp_path: Path) -> None:
     newest = [backup(tmp_path / f"b{number}", other="x") for number in range(9, 1, -1)]
     oldest = [backup(tmp_path / "b1", a="one", other="x"), backup(tmp_path / "b0", a="one")]
 
-    assert twins({"a": "one", "other": "x", "new": "z"}, [*newest, *oldest]) == {"other": "b9/other", "a": "b1/a"}
+    assert twins({"a": "one", "other": "x", "new": "z"}, [*newest, *oldest], tmp_path) == {
+        "other": "b9/other",
+        "a": "b1/a",
+    }
 
 
 def test_each_of_equal_files_has_the_one_of_its_name_and_a_renamed_one_another(tmp_path: Path) -> None:
     there = backup(tmp_path / "b", a="one", b="one", c="other")
 
-    assert twins({"a": "one", "b": "one", "c": "one"}, [there]) == {"a": "b/a", "b": "b/b", "c": "b/b"}
+    assert twins({"a": "one", "b": "one", "c": "one"}, [there], tmp_path) == {"a": "b/a", "b": "b/b", "c": "b/b"}
 
 
 def test_a_backup_without_manifest_or_without_the_file_has_nothing(tmp_path: Path) -> None:
@@ -51,7 +55,7 @@ def test_a_backup_without_manifest_or_without_the_file_has_nothing(tmp_path: Pat
     emptied = backup(tmp_path / "e", a="one")
     (tmp_path / "e/a").unlink()
 
-    assert twins({"a": "one"}, [damaged, emptied, backup(tmp_path / "f", a="one")]) == {"a": "f/a"}
+    assert twins({"a": "one"}, [damaged, emptied, backup(tmp_path / "f", a="one")], tmp_path) == {"a": "f/a"}
 
 
 def test_a_file_with_as_many_names_as_there_can_be_is_stored_again_and_the_others_are_linked(
@@ -72,3 +76,38 @@ def test_a_file_with_as_many_names_as_there_can_be_is_stored_again_and_the_other
     assert create._linked(ours.folder, {"models": record}, [there]) == ([], 3)
     assert (ours.folder / "b").samefile(there.folder / "b")
     assert sorted(one.name for one in ours.folder.iterdir()) == ["a", "b"]
+
+
+def in_its_place(kind: str, file: Path) -> None:
+    """Put something else where a file is."""
+    kept = file.rename(file.with_name("kept"))
+    if kind == "link":
+        file.symlink_to(kept)
+    elif kind == "FIFO":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        kept.rename(file)
+        file.chmod(0o666)
+
+
+@pytest.mark.parametrize("kind", ["link", "FIFO", "folder", "file that others may write to"])
+def test_what_is_no_file_of_ours_alone_is_passed_over_for_an_older_one(tmp_path: Path, kind: str) -> None:
+    newest, oldest = backup(tmp_path / "b2", a="one"), backup(tmp_path / "b1", a="one")
+    for file in (newest.folder / "a", oldest.folder / "a"):
+        file.chmod(0o600)
+    in_its_place(kind, newest.folder / "a")
+
+    assert twins({"a": "one"}, [newest, oldest], tmp_path) == {"a": "b1/a"}
+
+
+def test_what_is_exchanged_after_it_was_compared_is_not_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, ours = backup(tmp_path / "old", a="one"), backup(tmp_path / "new", a="one")
+    record = ComponentRecord(driver="files", consistency="", artifacts=tuple(ours.manifest.artifacts()))
+    (tmp_path / "foreign").write_text("one")
+    link = os.link
+    monkeypatch.setattr(os, "link", lambda _, target: link(tmp_path / "foreign", target))
+
+    assert create._linked(ours.folder, {"models": record}, [there]) == ([], 0)
+    assert (ours.folder / "a").stat().st_nlink == 1
