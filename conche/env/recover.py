@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from conche.command import Invocation
+from conche.engine import state
 from conche.engine.compose import Compose
+from conche.engine.connection import Engine
 from conche.env.locking import locked
 from conche.env.rollout.look import Look
 from conche.env.rollout.recover import plan_recovery, settle
 from conche.env.rollout.swarm import settle_swarm
-from conche.env.rollout.view import open_records
+from conche.env.rollout.view import killed, open_records
+from conche.locking import readers
 from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.release.records import Records
 from conche.session import open_compose
 
-__all__ = ["recover"]
+__all__ = ["recover", "settle_killed"]
 
 
 def recover(call: Invocation, name: str) -> Outcome:
@@ -45,6 +48,15 @@ def recover(call: Invocation, name: str) -> Outcome:
         tables=[Table(("action", "what", "because"), rows)] if rows and not call.dry_run else [],
         lines=[] if call.dry_run else [f"Nothing to recover. {said}" if not len(plan) else said],
     )
+
+
+def settle_killed(call: Invocation, name: str) -> Outcome | None:
+    """Recover an environment whose release was killed; return None if none was."""
+    engine, project = Engine(call.environment(name).engine), call.stack.project(name)
+    if not state.kept(engine, project):
+        return None
+    records = Records(state.State(engine, project, readers(call.stack, engine, project)))
+    return recover(call, name) if killed(records, Compose(engine, project, ())) else None
 
 
 def _recover_swarm(call: Invocation, records: Records, compose: Compose, name: str) -> Outcome:

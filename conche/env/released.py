@@ -19,7 +19,7 @@ from conche.env.rollout.prepare import Wanted
 from conche.env.rollout.recover import settle
 from conche.env.rollout.release import Options
 from conche.env.rollout.route import template_of
-from conche.env.rollout.view import compose_of, look_at_release, open_records, opened, require_whole
+from conche.env.rollout.view import compose_of, look_at_release, open_records, opened, require_whole, show_records
 from conche.errors import Partial, Refused
 from conche.outcome import Outcome
 from conche.process import signals_deferred
@@ -52,7 +52,7 @@ def up_released(
     compose = compose_of(files, document)
     environment = call.environment(name)
     with here(call, name) as held:
-        released = look_at_release(call, name, files)
+        released = look_at_release(call, name, files, show_records(call, files))
         if released is not None and report.is_well(released) and not released.leftovers and not released.interrupted:
             return nothing_to_do(call, name, released)
         require_whole(document, current)

@@ -10,7 +10,7 @@ from conche.engine import containers, state
 from conche.env import report
 from conche.env.observe import Observed, glance, observe
 from conche.env.rollout.swarm_view import SwarmObserved, look_at_swarm
-from conche.env.rollout.view import look_at_release
+from conche.env.rollout.view import killed, look_at_release, show_records
 from conche.env.unread import described, is_unreadable
 from conche.errors import ConcheError, Refused
 from conche.outcome import Outcome
@@ -56,8 +56,11 @@ def _look(call: Invocation, name: str) -> Observed | SwarmObserved | ConcheError
         compose = open_compose(call, name)
         if call.stack.environments[name].swarm:
             return look_at_swarm(call, name, compose)
-        released = look_at_release(call, name, compose) if state.kept(compose.engine, compose.project) else None
-        found = released or glance(call.stack, name, compose) or observe(call.stack, name, compose)
+        records = show_records(call, compose) if state.kept(compose.engine, compose.project) else None
+        found = look_at_release(call, name, compose, records) if records else None
+        if found is None:
+            found = glance(call.stack, name, compose) or observe(call.stack, name, compose)
+            found = replace(found, interrupted=killed(records, compose) if records else "")
         return replace(found, oneoff=containers.one_off(compose.engine, compose.project))
     except ConcheError as error:
         if isinstance(error, Refused) and is_unreadable(call, name, error):

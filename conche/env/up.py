@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from conche.command import Invocation
@@ -13,7 +14,8 @@ from conche.env.carry_out import carry_out, nothing_to_do, reported
 from conche.env.locking import everywhere, here
 from conche.env.observe import Observed, glance, observe, service_of
 from conche.env.plan import plan_up
-from conche.outcome import Outcome
+from conche.env.recover import settle_killed
+from conche.outcome import Outcome, Plan
 from conche.secret import Secret
 from conche.session import open_compose
 from conche.vault.values import for_environment, require_with, used_by
@@ -33,11 +35,27 @@ def up(call: Invocation, name: str, *, build: bool, timeout: float | None, local
 def converge(
     call: Invocation, name: str, *, build: bool, timeout: float | None, only: str | None, local: bool = False
 ) -> Outcome:
-    """Make an environment, or only one service of it, what its files or its release say."""
+    """Make an environment, or only one service of it, what its files or its release say.
+
+    A release that was killed is settled first.
+    """
     if call.environment(name).deploy.edge is not None or call.environment(name).swarm:
         from conche.env.released import up_released
 
         return up_released(call, name, build=build, timeout=timeout, only=only, local=local)
+    settled = settle_killed(call, name)
+    if settled is None:
+        return _brought_up(call, name, build=build, timeout=timeout, only=only)
+    if call.dry_run:
+        # What is to be done after that is only known then.
+        return settled
+    done = _brought_up(call, name, build=build, timeout=timeout, only=only)
+    plan = Plan((*(settled.plan or ()), *(done.plan or ())))
+    return replace(done, changed=True, plan=plan, lines=[*settled.lines, *done.lines])
+
+
+def _brought_up(call: Invocation, name: str, *, build: bool, timeout: float | None, only: str | None) -> Outcome:
+    """Make an environment without an edge, or only one service of it, what its files say."""
     secrets = for_environment(call.stack, call.root, name, call.output.say)
     call.output.redact.learn(secrets.values())
     compose = open_compose(call, name, secrets)
@@ -76,12 +94,12 @@ def _as_released(call: Invocation, name: str, compose: Compose) -> Observed | No
     """Return the environment if it runs its last release and the files still say the same; else None."""
     if not state.kept(compose.engine, compose.project):
         return None
-    from conche.env.rollout.view import look_at_release
+    from conche.env.rollout.view import look_at_release, show_records
     from conche.vault import keys
 
     if call.stack.secrets is not None and keys.find(call.root) is None:
         return None  # nobody can tell what the files say
-    found = look_at_release(call, name, compose)
+    found = look_at_release(call, name, compose, show_records(call, compose))
     same = found is not None and not (found.changed or found.leftovers or found.interrupted)
     return found if found is not None and same and report.is_well(found) else None
 

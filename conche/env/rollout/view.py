@@ -26,6 +26,7 @@ from conche.vault.values import for_environment
 
 __all__ = [
     "compose_of",
+    "killed",
     "look_at_release",
     "open_records",
     "opened",
@@ -57,6 +58,14 @@ def show_records(call: Invocation, compose: Compose) -> Records:
     if records.newer is not None:
         call.output.say(f"warning: {records.newer.message}")
     return records
+
+
+def killed(records: Records, compose: Compose) -> str:
+    """Return the id of a release that was killed; empty if there is none, or if it is under way."""
+    unfinished = records.unfinished
+    if unfinished is None or records.newer is not None:
+        return ""
+    return "" if lock.holder(compose.engine, compose.project) else unfinished.id
 
 
 def opened(call: Invocation, records: Records, record: Record) -> Document | None:
@@ -116,13 +125,12 @@ def compose_of(like: Compose, document: Document) -> Compose:
     return replace(like, files=(), document=document.content(), variables=variables, redact=redact)
 
 
-def look_at_release(call: Invocation, name: str, compose: Compose) -> Observed | None:
+def look_at_release(call: Invocation, name: str, compose: Compose, records: Records) -> Observed | None:
     """Observe an environment as its current release has it; None if there is none, or it does not run.
 
     The record says which hashes its containers carry, so neither a key nor the release's document is needed.
     """
     environment = call.stack.environments[name]
-    records = show_records(call, compose)
     record = records.current
     if record is None or records.newer is not None:
         return None

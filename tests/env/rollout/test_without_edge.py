@@ -110,9 +110,8 @@ def test_what_env_up_gave_another_content_or_a_file_of_the_checkout_is_made_anew
     assert found[0] == b"level=1"
 
 
-def test_what_a_killed_release_had_replaced_comes_back(small: SmallStack, engine: Engine) -> None:
-    small.write("compose/dev.yaml", SLEEPER % 'content: "level=${LEVEL:-1}"')
-    assert deploy(small) == "r1"
+def killed_at_work(small: SmallStack, engine: Engine) -> None:
+    """Kill a release once it has started its web, of level 2, in the place of what was there."""
     argv = small.argv("env.deploy", "--env", "dev", "--local")
     # It stays in the midst of its work: what it has started does not become healthy.
     small.replace("compose/dev.yaml", "    init: true", "    init: true\n    healthcheck: {test: [CMD, sleep, '9']}")
@@ -126,16 +125,54 @@ def test_what_a_killed_release_had_replaced_comes_back(small: SmallStack, engine
         next(one for one in starts if one["Actor"]["Attributes"].get("com.docker.compose.service") == "web")
         running.kill()
     starts.close()
-    planned = small.json("env.recover", "--env", "dev", "--dry-run")["plan"]
+    small.replace("compose/dev.yaml", "\n    healthcheck: {test: [CMD, sleep, '9']}", "")
 
-    recovered = small.invoke("env.recover", "--env", "dev")
 
-    assert recovered.returncode == 0, recovered.stderr
+def results(small: SmallStack) -> list[str]:
+    return [one["result"] for one in small.json("env.history", "--env", "dev")["value"]["releases"]]
+
+
+@pytest.mark.parametrize("task", ["env.recover", "env.up", "env.deploy"])
+def test_what_a_killed_release_had_replaced_comes_back_with_the_next_command(
+    small: SmallStack, engine: Engine, task: str
+) -> None:
+    small.write("compose/dev.yaml", SLEEPER % 'content: "level=${LEVEL:-1}"')
+    assert deploy(small) == "r1"
+    killed_at_work(small, engine)
+    said = small.invoke("env.status", "--env", "dev").stdout
+    planned = small.json(task, "--env", "dev", "--dry-run", *(["--local"] if task == "env.deploy" else []))["plan"]
+
+    done = small.invoke(task, "--env", "dev", *(["--local"] if task == "env.deploy" else []))
+
+    assert done.returncode == 0, done.stderr
+    assert "r2 was interrupted. Next: invoke env.recover --env dev" in said
     assert "service web" in {step["subject"] for step in planned}
     [web] = small.containers(engine)
     found = file_in(engine, web.id, "/etc/rules.conf")
     assert found is not None
     assert found[0] == b"level=1"
+    assert "interrupted" in results(small)
+    assert "running" not in results(small)
+    status = small.invoke("env.status", "--env", "dev")
+    assert (status.returncode, "was interrupted" in status.stdout) == (0, False)
+
+
+def test_a_first_release_that_was_killed_is_said_and_settled_by_env_up(small: SmallStack, engine: Engine) -> None:
+    small.write("compose/dev.yaml", SLEEPER % 'content: "level=${LEVEL:-1}"')
+    killed_at_work(small, engine)
+    # As a trial leaves it.
+    labels = {"project": f"{small.project}-trial", "service": "web", "oneoff": "False", "container-number": "1"}
+    said = [part for name, value in labels.items() for part in ("--label", f"com.docker.compose.{name}={value}")]
+    argv = ["docker", "create", "--name", f"{small.project}-trial-web-1", *said, "python:3.11-slim-bookworm", "true"]
+    subprocess.run(argv, check=True, capture_output=True)
+
+    shown = small.invoke("env.status", "--env", "dev").stdout
+    done = small.invoke("env.up")
+
+    assert done.returncode == 0, done.stderr
+    assert "r1 was interrupted. Next: invoke env.recover --env dev" in shown
+    assert results(small) == ["interrupted"]
+    assert [one.project for one in small.containers(engine)] == [small.project]
     assert small.invoke("env.status", "--env", "dev").returncode == 0
 
 
