@@ -273,9 +273,12 @@ def _outcome(chosen: Sequence[Workflow], records: Mapping[str, act.ActRecord], a
     for one in chosen:
         record = records[one.file]
         results = {name: record.jobs.get(name, "not run") for name in one.jobs} | record.jobs
-        answer[one.file] = results
+        taken_by = {name: sum(step.seconds for step in record.steps.get(name, [])) for name in results}
+        answer[one.file] = {
+            name: {"result": result, "seconds": round(taken_by[name], 3)} for name, result in results.items()
+        }
         for name, result in results.items():
-            taken = sum(step.seconds for step in record.steps.get(name, []))
+            taken = taken_by[name]
             rows.append((one.file, name, _word(result), f"{taken:.1f} s" if taken else ""))
         failed = record.failed()
         if failed is not None:

@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -132,6 +133,7 @@ def pairs(empty: Path) -> list[Pair]:
             1.6,
             environment=key(),
         ),
+        job_pair(empty),
     ]
 
 
@@ -140,6 +142,43 @@ def key() -> dict[str, str]:
     own = ROOT / ".sops/age-key.txt"
     text = (own if own.exists() else ROOT / "tests/data/demonstration-age-key.txt").read_text()
     return {"SOPS_AGE_KEY": text, "SOPS_DISABLE_VERSION_CHECK": "1"}
+
+
+JOB = """\
+on: push
+jobs:
+  compile:
+    runs-on: here
+    steps:
+      - run: runner-checkout
+      - run: python3 -m compileall -q -f code
+"""
+
+
+def job_pair(folder: Path) -> Pair:
+    """A job on this machine, from its checkout to its last step, and the same words in a shell."""
+    checkout, copy = folder / "pipeline", folder / "copy"
+    (checkout / ".gitea/workflows").mkdir(parents=True)
+    (checkout / ".gitea/workflows/ci.yml").write_text(JOB)
+    (checkout / "tasks.py").write_text("from conche import namespace\n\nns = namespace(__file__)\n")
+    (checkout / "stack.yaml").write_text(
+        "name: bench\nci: {labels: [here]}\nenvironments: {dev: {compose: [c.yaml]}}\n"
+    )
+    (checkout / "c.yaml").write_text("services: {web: {image: web}}\n")
+    shutil.copytree(ROOT / "conche", checkout / "code", ignore=shutil.ignore_patterns("__pycache__"))
+    git = ("git", "-C", str(checkout), "-c", "user.name=bench", "-c", "user.email=bench@example.org")
+    for words in (("init", "--quiet", "--initial-branch", "main"), ("add", "--all"), ("commit", "--quiet", "-m", "x")):
+        subprocess.run([*git, *words], check=True)
+    to, into = shlex.quote(str(checkout)), shlex.quote(str(copy))
+    by_hand = f"rm -rf {into} && git clone --quiet {to} {into} && cd {into} && python3 -m compileall -q -f code"
+    return Pair(
+        "ci.run of one job",
+        ("sh", "-c", f"cd {to} && {shlex.join(INVOKE)} ci.run"),
+        ("sh", "-c", by_hand),
+        "git clone, and its step in a shell",
+        2.0,
+        environment={"PYTHONPATH": str(ROOT)},
+    )
 
 
 @contextlib.contextmanager

@@ -152,6 +152,24 @@ def test_a_commit_is_checked_out_without_an_action_and_without_leaving_the_token
     assert HEX not in (job / ".git/config").read_text()
 
 
+def test_a_tag_is_checked_out_with_its_name_and_not_once_it_is_another_commit(tmp_path: Path) -> None:
+    job, environment = job_of(tmp_path, "refs/tags/v1.2")
+    git = ("git", "-C", str(tmp_path / "srv/us/shop"), "-c", "user.name=n", "-c", "user.email=e@example.org")
+    tagging = (*git, "tag", "--force", "--annotate", "v1.2", "--message", "1.2")
+    subprocess.run(tagging, check=True, capture_output=True)
+
+    checkout(job, environment).check_returncode()
+    said = subprocess.run(["git", "-C", str(job), "describe"], check=True, capture_output=True, text=True).stdout
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "the next"], check=True)
+    subprocess.run(tagging, check=True, capture_output=True)
+    shutil.rmtree(job)
+    job.mkdir()
+    moved = checkout(job, environment)
+
+    assert said == "v1.2\n"
+    assert (moved.returncode, "v1.2 is another commit by now" in moved.stderr) == (75, True)
+
+
 def test_the_newest_commit_of_a_branch_goes_on_and_an_overtaken_one_ends_with_the_reason(tmp_path: Path) -> None:
     job, environment = job_of(tmp_path, "refs/heads/develop")
     newest = checkout(job, environment, "--newest")
