@@ -10,66 +10,22 @@ import json
 import os
 import shutil
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from conche import formats
 from conche.backup import notes
-from conche.engine import volumes
-from conche.engine.connection import Engine
+from conche.backup.swap import Swap
 from conche.errors import CheckFailed, ConcheError
 from conche.files import exchange, sync_folder, write_atomic
 
-__all__ = ["BACK", "FORGET", "JOURNAL", "KEPT", "Aside", "Journal", "Pair", "Stopped", "Swap", "staged_in"]
+__all__ = ["JOURNAL", "KEPT", "RESTORED", "Aside", "Journal", "Pair", "Stopped", "staged_in"]
 
 JOURNAL = "journal.json"
 KEPT = "aside.json"
-
-FORWARD = """
-if [ -d ".restore-$1" ] && [ ! -e ".restore-$1.moving" ]; then
-  mkdir -p ".pre-restore-$1"
-  for f in ./* ./.[!.]* ./..?*; do
-    [ -e "$f" ] || [ -L "$f" ] || continue
-    case "$f" in ./.restore-* | ./.pre-restore-*) continue ;; esac
-    mv "$f" ".pre-restore-$1/"
-  done
-  : > ".restore-$1.moving"
-fi
-if [ -d ".restore-$1" ]; then
-  for f in ".restore-$1"/* ".restore-$1"/.[!.]* ".restore-$1"/..?*; do
-    [ -e "$f" ] || [ -L "$f" ] || continue
-    mv "$f" ./
-  done
-  rmdir ".restore-$1"
-fi
-rm -f ".restore-$1.moving"
-"""
-"""Replaces a volume's content by what is staged in `.restore-ID`; can be run again wherever it was interrupted."""
-
-BACK = """
-if [ -d ".pre-restore-$1" ]; then
-  if [ -e ".restore-$1.moving" ] || [ ! -d ".restore-$1" ]; then
-    mkdir -p ".restore-$1"
-    : > ".restore-$1.moving"
-    for f in ./* ./.[!.]* ./..?*; do
-      [ -e "$f" ] || [ -L "$f" ] || continue
-      case "$f" in ./.restore-* | ./.pre-restore-*) continue ;; esac
-      mv "$f" ".restore-$1/"
-    done
-    rm -f ".restore-$1.moving"
-  fi
-  for f in ".pre-restore-$1"/* ".pre-restore-$1"/.[!.]* ".pre-restore-$1"/..?*; do
-    [ -e "$f" ] || [ -L "$f" ] || continue
-    mv "$f" ./
-  done
-  rmdir ".pre-restore-$1"
-fi
-rm -rf ".restore-$1" ".restore-$1.moving"
-"""
-"""Takes `FORWARD` back, from wherever it was interrupted."""
-
-FORGET = 'rm -rf ".pre-restore-$1"'
+RESTORED = "restored-"
+"""Prefix of the name of the record of a restore that can be undone."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +38,7 @@ class Pair:
         base: only for what no backup holds, such as a .env, and what therefore moves from the old folder to the new
             one: the path of that folder.
         base_inode: the inode of the new folder.
+        gone: nothing takes the place of what is there, because nothing was there before the restore that is undone.
     """
 
     staged: str
@@ -90,10 +47,16 @@ class Pair:
     fresh: bool
     base: str = ""
     base_inode: int = 0
+    gone: bool = False
 
     @classmethod
     def of(cls, staged: Path, live: Path) -> Pair:
         return cls(str(staged), str(live), staged.lstat().st_ino, not os.path.lexists(live))
+
+    @classmethod
+    def removing(cls, place: Path, live: Path) -> Pair:
+        """Return the pair that moves what is there to a place, and puts nothing in its stead."""
+        return cls(str(place), str(live), live.lstat().st_ino, fresh=False, gone=True)
 
     @classmethod
     def carrying(cls, folder: Pair, name: str) -> Pair:
@@ -110,6 +73,9 @@ class Pair:
 
     def forward(self) -> None:
         """Exchange the two, unless that is done already."""
+        if self.gone:
+            _moved(Path(self.live), Path(self.staged))
+            return
         if self._done() or (self.base and os.path.lexists(self.live)):
             return
         live = Path(self.live)
@@ -122,6 +88,9 @@ class Pair:
 
     def back(self) -> None:
         """Take the exchange back, if it was done."""
+        if self.gone:
+            _moved(Path(self.staged), Path(self.live))
+            return
         aside = Path(self.live + ".exchanged")
         if os.path.lexists(aside):  # the three renames of `exchange` were interrupted
             if os.path.lexists(self.staged) and not os.path.lexists(self.live):
@@ -144,20 +113,12 @@ class Pair:
         return exchanges and os.path.lexists(self.staged) and os.lstat(self.staged).st_ino != self.inode
 
 
-@dataclass(frozen=True)
-class Swap:
-    """A volume whose content is exchanged with what is staged inside it."""
-
-    engine: str | None
-    volume: str
-
-    def forward(self, number: str) -> None:
-        """Exchange the two, from wherever an earlier attempt was interrupted."""
-        volumes.run_beside(Engine(self.engine), self.volume, FORWARD, [number])
-
-    def back(self, number: str) -> None:
-        """Take the exchange back; also removes what is only staged."""
-        volumes.run_beside(Engine(self.engine), self.volume, BACK, [number])
+def _moved(source: Path, goal: Path) -> None:
+    """Move a file or folder to a place where nothing is, unless that is done already."""
+    if os.path.lexists(source) and not os.path.lexists(goal):
+        goal.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.replace(source, goal)
+        sync_folder(goal.parent)
 
 
 @dataclass(frozen=True)
@@ -183,6 +144,8 @@ class Journal:
         blind: those of them that could not be dumped before and have no way back.
         done: the exchange is final, and only clearing up is left.
         stuck: why a later command could not take it back; only `backup.settle` tries again.
+        backup: the name of the backup that is restored.
+        again: the number of the restore that is undone: what it has put aside takes the place of what is there.
     """
 
     number: str
@@ -196,6 +159,8 @@ class Journal:
     blind: list[str] = field(default_factory=list)
     done: bool = False
     stuck: str = ""
+    backup: str = ""
+    again: str = ""
 
     def write(self, folder: Path) -> None:
         """Write the journal to disk; do so before touching anything that it names."""
@@ -227,12 +192,10 @@ class Journal:
 
     @classmethod
     def _of(cls, content: Any) -> Journal:
-        # Earlier versions did not record all of this; the staging folder has a folder for each component.
-        staged = [Path(one["staged"]).parts for one in content["pairs"]]
-        names = {parts[parts.index(f"restore-{content['number']}") + 1] for parts in staged}
+        # Earlier versions did not record all of this.
         return cls(
             content["number"],
-            content.get("components", sorted({*names, *content["fed"], *(one["volume"] for one in content["swaps"])})),
+            content["components"] if "components" in content else cls._named(content),
             [Pair(**one) for one in content["pairs"]],
             [Swap(**one) for one in content["swaps"]],
             [Stopped(**one) for one in content["stopped"]],
@@ -242,7 +205,16 @@ class Journal:
             content.get("blind", []),
             content["done"],
             content.get("stuck", ""),
+            content.get("backup", ""),
+            content.get("again", ""),
         )
+
+    @classmethod
+    def _named(cls, content: Any) -> list[str]:
+        """Return what a restore concerns; the staging folder has a folder for each component."""
+        staged = [Path(one["staged"]).parts for one in content["pairs"]]
+        names = {parts[parts.index(f"restore-{content['number']}") + 1] for parts in staged}
+        return sorted({*names, *content["fed"], *(one["volume"] for one in content["swaps"])})
 
     def staging(self, folder: Path) -> Path:
         """Return the folder that holds the new data before the exchange and the old data after it."""
@@ -253,14 +225,14 @@ class Journal:
         for pair in self.pairs:
             pair.forward()
         for swap in self.swaps:
-            swap.forward(self.number)
+            swap.forward(self.number, self.again)
 
     def back(self) -> None:
         """Take everything back in reverse order; go on after failures, and raise the first one at the end."""
         problems: list[Exception] = []
         for swap in reversed(self.swaps):
             try:
-                swap.back(self.number)
+                swap.back(self.number, self.again)
             except (ConcheError, OSError) as error:
                 problems.append(error)
         for pair in reversed(self.pairs):
@@ -274,13 +246,57 @@ class Journal:
     def close(self, folder: Path) -> None:
         """End the restore: put the old data in the staging folder aside if it is done, else remove what is there."""
         staging = self.staging(folder)
+        if self.done and self.again:
+            self._gather(folder)
         if self.done and staging.exists():
-            os.replace(staging, folder / f"pre-restore-{self.number}")
+            os.replace(staging, self.aside(folder))
         elif staging.exists():
             shutil.rmtree(staging)
         if self.done:
             Aside.add(folder, self)
+            self._keep(folder)
         (folder / JOURNAL).unlink()
+
+    def aside(self, folder: Path) -> Path:
+        """Return the folder of the checkout for what this restore has put aside."""
+        return folder / f"pre-restore-{self.number}"
+
+    def kept(self, folder: Path, pair: Pair) -> Path:
+        """Return where that folder has what a pair has put aside."""
+        below = Path(pair.staged).relative_to(folder).parts[1:]
+        return self.aside(folder).joinpath(*below)
+
+    def _gather(self, folder: Path) -> None:
+        """Move what was exchanged for what an undone restore had put aside to the rest of what is put aside now.
+
+        Its dumps go: they are loaded.
+        """
+        old, staging = folder / f"pre-restore-{self.again}", self.staging(folder)
+        if not old.exists():
+            return
+        staging.mkdir(mode=0o700, exist_ok=True)
+        for one in old.iterdir():
+            if one.name not in self.fed:
+                os.replace(one, staging / one.name)
+        shutil.rmtree(old)
+
+    def _keep(self, folder: Path) -> None:
+        """Keep a record of this restore, by which it can be undone, in place of that of the restore it has undone."""
+        pairs = [replace(one, staged=str(self.kept(folder, one))) for one in self.pairs]
+        content = json.dumps(formats.RESTORED.stamped(asdict(replace(self, pairs=pairs, stopped=[]))))
+        write_atomic(folder / f"{RESTORED}{self.number}.json", content.encode(), mode=0o600)
+        if self.again:
+            replace(self, number=self.again).forget(folder)
+
+    def forget(self, folder: Path) -> None:
+        """Remove the record: nothing is left of what this restore put aside."""
+        (folder / f"{RESTORED}{self.number}.json").unlink(missing_ok=True)
+
+    @classmethod
+    def restored(cls, folder: Path) -> tuple[list[Journal], list[Path]]:
+        """Return the restores that can be undone, the oldest first, and the records that cannot be understood."""
+        files = folder.glob(f"{RESTORED}*.json")
+        return notes.told_apart(files, lambda file: notes.read(file, formats.RESTORED, cls._of))
 
 
 def _damaged(folder: Path) -> CheckFailed:
@@ -318,11 +334,13 @@ class Aside:
 
     @classmethod
     def add(cls, folder: Path, journal: Journal) -> None:
-        """Record what a restore has put aside."""
+        """Record what a restore has put aside, and that it has taken what it undid from there."""
         found = {cls(journal.number, swap.engine, swap.volume) for swap in journal.swaps}
         found |= {cls(journal.number, None, "", one.live) for one in journal.pairs if not (one.fresh or one.base)}
-        if found:
-            cls.write(folder, {*cls.every(folder), *found})
+        before = cls.every(folder)
+        others = {one for one in before if not journal.again or one.number != journal.again}
+        if found or len(others) < len(before):
+            cls.write(folder, {*others, *found})
 
     @classmethod
     def write(cls, folder: Path, every: Collection[Aside]) -> None:

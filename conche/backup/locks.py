@@ -9,8 +9,9 @@ from pathlib import Path
 
 from conche import locking
 from conche.backup import holding, running, settling, users
-from conche.backup.exchange import Journal, Swap
+from conche.backup.exchange import Journal
 from conche.backup.site import Site
+from conche.backup.swap import Swap
 from conche.backup.users import User
 from conche.command import Invocation
 from conche.engine import containers

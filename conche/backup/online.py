@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from conche.backup.drivers.command import serving
 from conche.backup.exchange import Journal
 from conche.backup.influx import CONFIG, Influx
 from conche.backup.loading import Examined, complaints
-from conche.backup.proof import Proof, ask, judged, require_same
+from conche.backup.proof import Proof, ask, judged, judged_before, require_same
 from conche.backup.site import Site
 from conche.backup.staging import Source, blocks
 from conche.backup.users import User
@@ -28,6 +28,7 @@ __all__ = [
     "Given",
     "dump_before",
     "is_online",
+    "put_back",
     "put_dump",
     "require_loadable",
     "require_replacing",
@@ -104,6 +105,32 @@ class Given:
     unkept: dict[str, tuple[datetime, datetime]] = field(default_factory=dict)
 
     @property
+    def unproven(self) -> list[Proof]:
+        """The components that may be something else than they should be."""
+        return [one for one in self.proofs if not one.proven]
+
+    @property
+    def exit_code(self) -> int:
+        return 3 if self.unproven or self.shut_out else 0
+
+    @property
+    def lines(self) -> list[str]:
+        """Lines about what was loaded."""
+        by_hand = "Check it by hand, and give it a `check` for next time: docs/how-to/backup.md"
+        return [*map(str, self.proofs), *self.shut_out, *([by_hand] if self.unproven else [])]
+
+    def as_json(self) -> dict[str, object]:
+        """Return the fields of the answer."""
+        return {
+            "proofs": [one.as_json() for one in self.proofs],
+            "unkept": [
+                {"component": name, "since": since.isoformat(), "until": until.isoformat()}
+                for name, (since, until) in self.unkept.items()
+            ],
+            "shut_out": self.shut_out,
+        }
+
+    @property
     def warnings(self) -> list[str]:
         """Warnings about data that may be missed."""
         return [
@@ -113,35 +140,37 @@ class Given:
         ]
 
 
-def dump_before(site: Site, sources: Sequence[Source], journal: Journal, *, blind: bool) -> dict[str, datetime]:
+def dump_before(
+    site: Site, names: Sequence[str], journal: Journal, blindly: Callable[[str], str] | None
+) -> dict[str, datetime]:
     """Dump what is there now into the staging folder, as the way back, and check that it can be loaded again.
 
     Args:
-        blind: go on without a way back if what is there cannot be dumped.
+        blindly: returns the command that goes on without a way back; None to go on if a component cannot be dumped.
 
     Returns:
         For each component, since when what is written to it is no longer in its dump.
     """
     since = {}
-    for source in sources:
-        since[source.name] = datetime.now(UTC)
-        component = _declared(site, source.name)
+    for name in names:
+        since[name] = datetime.now(UTC)
+        component = _declared(site, name)
         if component.check:
             try:
-                journal.answers[source.name] = ask(site, source.name, component)
+                journal.answers[name] = ask(site, name, component)
             except ConcheError as error:
                 site.say(f"warning: before the restore, {error.message}")
-        folder = journal.staging(site.own) / source.name
+        folder = journal.staging(site.own) / name
         try:
-            _dump_before(site, source, folder)
+            _dump_before(site, name, folder)
         except (NotFound, Unreachable):  # in that case nothing can be loaded either
             raise
         except ConcheError as error:
-            if not blind:
-                raise _no_way_back(source, error) from error
+            if blindly is not None:
+                raise _no_way_back(name, blindly(name), error) from error
             shutil.rmtree(folder, ignore_errors=True)
-            journal.blind.append(source.name)
-            site.say(f"warning: the restore of {source.name} cannot be undone: {error.message}")
+            journal.blind.append(name)
+            site.say(f"warning: the restore of {name} cannot be undone: {error.message}")
     return since
 
 
@@ -156,18 +185,45 @@ def restore(site: Site, sources: Sequence[Source], journal: Journal, since: Mapp
     """
     given = Given()
     for source in sources:
-        journal.fed.append(source.name)
-        journal.write(site.own)
-        site.say(f"restoring {source.name}")
         files = {Path(one.path).name: source.file(one) for one in source.record.artifacts}
-        given.shut_out += _give(site, source.name, files)
-        component = _declared(site, source.name)
-        if not component.services:
-            given.unkept[source.name] = (since[source.name], datetime.now(UTC))
-        now = ask(site, source.name, component) if component.check else None
-        if now is not None or component.driver == "command":
+        now = _load(site, journal, source.name, files, since, given)
+        if now is not None or _declared(site, source.name).driver == "command":
             given.proofs.append(judged(source.name, source.record, journal.answers.get(source.name), now))
     return given
+
+
+def put_back(site: Site, old: Journal, names: Sequence[str], journal: Journal, since: Mapping[str, datetime]) -> Given:
+    """Have the programs load what they held before a restore, and compare what their checks answer then.
+
+    Raises:
+        CheckFailed: a component whose writers stood still does not hold what it held before the restore.
+    """
+    given = Given()
+    for name in names:
+        files = {path.name: path for path in (old.aside(site.own) / name).iterdir()}
+        now, component = _load(site, journal, name, files, since, given), _declared(site, name)
+        if now is not None or component.driver == "command":
+            given.proofs.append(judged_before(name, old.answers.get(name), now, alone=bool(component.services)))
+    return given
+
+
+def _load(
+    site: Site,
+    journal: Journal,
+    name: str,
+    files: Mapping[str, Path],
+    since: Mapping[str, datetime],
+    given: Given,
+) -> str | None:
+    """Have one program load a dump, journalled first; return what its check answers then, if it has one."""
+    component = _declared(site, name)
+    journal.fed.append(name)
+    journal.write(site.own)
+    site.say(f"restoring {name}")
+    given.shut_out += _give(site, name, files)
+    if not component.services:
+        given.unkept[name] = (since[name], datetime.now(UTC))
+    return ask(site, name, component) if component.check else None
 
 
 def take_back(site: Site, journal: Journal) -> None:
@@ -203,22 +259,21 @@ def _declared(site: Site, name: str) -> Component:
     return component
 
 
-def _no_way_back(source: Source, error: ConcheError) -> Refused:
+def _no_way_back(name: str, blindly: str, error: ConcheError) -> Refused:
     return Refused(
         "no-way-back",
-        f"The current data of {source.name} cannot be dumped, so a restore could not be undone: {error.message}",
+        f"The current data of {name} cannot be dumped, so a restore could not be undone: {error.message}",
         evidence=error.evidence,
-        next_command=f"invoke backup.restore {source.folder.name} --component {source.name} --no-way-back"
-        "    # if the current data may be lost",
+        next_command=f"{blindly}    # if the current data may be lost",
     )
 
 
-def _dump_before(site: Site, source: Source, folder: Path) -> None:
-    component = _declared(site, source.name)
+def _dump_before(site: Site, name: str, folder: Path) -> None:
+    component = _declared(site, name)
     folder.mkdir(mode=0o700, parents=True)
     if component.driver == "influxdb":
         influxdb.opened(site, component)
-        influxdb.dump(Dumping(site, source.name, component, folder))
+        influxdb.dump(Dumping(site, name, component, folder))
         return
     with compressing(folder / "before.gz") as compressor:
         container = serving(site, component)

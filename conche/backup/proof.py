@@ -22,7 +22,7 @@ from conche.errors import CheckFailed, ConcheError, NotFound
 from conche.process import ToolFailed
 from conche.stack import Component
 
-__all__ = ["Proof", "ask", "compared", "dumped", "judged", "recorded", "require_same"]
+__all__ = ["Proof", "ask", "compared", "dumped", "judged", "judged_before", "recorded", "require_same"]
 
 PATIENCE = 600.0
 """Seconds that a check may take to answer."""
@@ -174,6 +174,26 @@ def judged(name: str, record: ComponentRecord, before: str | None, now: str | No
             name, proven=False, why="its data changed during the backup, and its check now answers differently"
         )
     raise _different(name, f"{name} was restored, but its check answers differently than in the backup.", then[0], now)
+
+
+def judged_before(name: str, before: str | None, now: str | None, *, alone: bool) -> Proof:
+    """Return what the answers prove about a component that has the data from before a restore again.
+
+    Args:
+        before: the answer before that restore; None if there was none.
+        now: the answer now; None if the component has no check.
+        alone: whether nothing wrote to it between the answer and the dump.
+
+    Raises:
+        CheckFailed: it does not hold what it held before the restore.
+    """
+    if now is None or before is None:
+        return Proof(name, proven=False, why="it has no check, or had none before the restore")
+    if before == now:
+        return Proof(name, proven=True, why="its check answers as it did before the restore")
+    if alone:
+        require_same(name, before, now)
+    return Proof(name, proven=False, why="its check answers differently; something may have written to it meanwhile")
 
 
 def require_same(name: str, before: str, now: str) -> None:

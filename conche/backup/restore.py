@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from conche.backup import online, settling, sync, users
@@ -16,16 +15,15 @@ from conche.backup.legacy import described
 from conche.backup.list import list_
 from conche.backup.locks import PATIENCE, environments_of, locked
 from conche.backup.manifest import ComponentRecord, human_size
-from conche.backup.online import Given
+from conche.backup.replacing import Replaced, Replacing, new_number, replace_data
 from conche.backup.site import Site, open_site
 from conche.backup.staging import Source, opened_key, places, stage, unpack, volumes_of
 from conche.backup.target import Found, unwritable
 from conche.backup.users import User, Users
 from conche.backup.verify import check
 from conche.command import Invocation
-from conche.errors import CheckFailed, ConcheError, NotFound, NotRestored, Refused, Restored, Told, did_you_mean
+from conche.errors import CheckFailed, NotFound, Refused, did_you_mean
 from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
-from conche.process import signals_deferred
 from conche.vault.values import files_locked
 
 __all__ = ["Wishes", "restore"]
@@ -182,7 +180,7 @@ def _into_folder(call: Invocation, site: Site, found: Found, sources: Sequence[S
         )
     _require_whole(found, sources)
     _require_space(target.parent, sources)
-    staging = target.with_name(f".{target.name}.restore-{_number()}")
+    staging = target.with_name(f".{target.name}.restore-{new_number()}")
     try:
         for source in sources:
             site.say(f"unpacking {source.name}")
@@ -228,36 +226,17 @@ def _in_place(site: Site, found: Found, sources: Sequence[Source], *, blind: boo
     site.make_own()
     asked = [one for one in sources if online.is_online(one)]
     held = [one for one in sources if one not in asked]
-    journal = Journal(_number(), [one.name for one in sources])
+    journal = Journal(new_number(), [one.name for one in sources], backup=found.name)
     journal.swaps = [swap for one in held for swap in volumes_of(one).values()]
-    journal.write(site.own)
-    try:
-        warnings = _staged(site, held, journal)
-        writing = users.stop(site, journal, lambda: online.writers(site, journal.components))
-        since = online.dump_before(site, asked, journal, blind=blind)
-        stopped = users.stop(site, journal, lambda: _users(site, held))
-        _exchange(site, journal)
-        users.start(site, [user for id_, user in stopped.items() if id_ not in writing])
-        given = online.restore(site, asked, journal, since)
-        users.start(site, writing.values())
-    except BaseException as error:
-        _take_back(site, journal, error)
-        raise
-    try:
-        with signals_deferred():
-            journal.done = True
-            journal.write(site.own)
-            journal.close(site.own)
-    except OSError as error:
-        warnings.append(
-            f"the old data could not be put aside yet ({error.strerror}): the next backup command will do it"
-        )
-    ran = {**stopped, **writing}.values()
-    warnings += [
-        f"{one.container.name} was paused; it is running now" for one in ran if one.container.state == "paused"
-    ]
-    kept = site.own / f"pre-restore-{journal.number}"
-    return _outcome(found, journal, _plan(found, sources, seen), [*warnings, *given.warnings], given, kept)
+    command = f"invoke backup.restore {found.name} --component"
+    work = Replacing(
+        loaded=[one.name for one in asked],
+        stage=lambda: _staged(site, held, journal),
+        users=lambda: _users(site, held),
+        load=lambda since: online.restore(site, asked, journal, since),
+        blindly=None if blind else lambda name: f"{command} {name} --no-way-back",
+    )
+    return _outcome(site, found, journal, _plan(found, sources, seen), replace_data(site, journal, work))
 
 
 def _staged(site: Site, held: Sequence[Source], journal: Journal) -> list[str]:
@@ -268,53 +247,7 @@ def _staged(site: Site, held: Sequence[Source], journal: Journal) -> list[str]:
         staged = stage(source, journal.staging(site.own), journal.number)
         journal.pairs += staged.pairs
         warnings += staged.warnings
-    journal.write(site.own)
     return warnings
-
-
-def _exchange(site: Site, journal: Journal) -> None:
-    journal.begun = True
-    journal.write(site.own)
-    site.say("exchanging the old and new data")
-    journal.forward()
-
-
-def _take_back(site: Site, journal: Journal, error: BaseException) -> None:
-    """Put back what was there before, and check that it works.
-
-    Raises:
-        Restored: what was there before is there again; carries the first error's message.
-        NotRestored: it could not be brought back.
-    """
-    site.say("undoing the restore")
-    words = error.message if isinstance(error, Told) else str(error)
-    evidence = list(error.evidence) if isinstance(error, Told) else []
-    try:
-        settling.undo(site, journal, wait=True)
-    except (ConcheError, OSError) as second:
-        raise NotRestored(
-            "restore-not-taken-back",
-            f"{words} The old data could not be restored: {second}",
-            looked_at=[str(site.own), *(f"{swap.volume}: .pre-restore-{journal.number}" for swap in journal.swaps)],
-            evidence=evidence,
-            next_command=settling.SETTLE,
-        ) from error
-    if lost := [name for name in journal.fed if name in journal.blind]:
-        raise NotRestored(
-            "restore-not-taken-back",
-            f"{words} {', '.join(lost)} could not be undone, as accepted, and is as the failed restore left it.",
-            evidence=evidence,
-            next_command="invoke backup.list    # restore another one",
-        ) from error
-    if isinstance(error, (ConcheError, OSError)):
-        unproven = [name for name in journal.fed if name not in journal.answers]
-        doubt = f" Without a `check`, that is not proven of {', '.join(unproven)}." if unproven else ""
-        raise Restored(
-            "restore-taken-back",
-            f"{words} The old data are back in place.{doubt}",
-            evidence=evidence,
-            next_command=error.next_command if isinstance(error, Told) else "",
-        ) from error
 
 
 def _seen(site: Site, sources: Sequence[Source]) -> dict[str, User]:
@@ -335,35 +268,26 @@ def _touched(site: Site, sources: Sequence[Source]) -> set[str]:
     return environments_of(site, _seen(site, sources).values()) | {one.environment for one in named if one.environment}
 
 
-def _number() -> str:
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-
-
-def _outcome(found: Found, journal: Journal, plan: Plan, warnings: list[str], given: Given, kept: Path) -> Outcome:
+def _outcome(site: Site, found: Found, journal: Journal, plan: Plan, done: Replaced) -> Outcome:
+    given, kept = done.given, journal.aside(site.own)
     aside = [str(kept)] if kept.exists() else []
     aside += [f"in volumes, .pre-restore-{journal.number}"] if journal.swaps else []
-    unproven = [one for one in given.proofs if not one.proven]
     return Outcome(
         value={
             "backup": found.name,
+            "restore": journal.number,
             "components": journal.components,
             "old_data": str(kept) if kept.exists() else None,
-            "proofs": [one.as_json() for one in given.proofs],
-            "unkept": [
-                {"component": name, "since": since.isoformat(), "until": until.isoformat()}
-                for name, (since, until) in given.unkept.items()
-            ],
-            "shut_out": given.shut_out,
+            **given.as_json(),
         },
         changed=True,
         plan=plan,
-        warnings=warnings,
+        warnings=done.warnings,
         lines=[
             f"{', '.join(journal.components)}: restored from {found.name}",
-            *map(str, given.proofs),
-            *given.shut_out,
-            *(["Check it by hand, and give it a `check` for next time: docs/how-to/backup.md"] * bool(unproven)),
+            *given.lines,
             *([f"The old data are kept until the next complete backup: {' and, '.join(aside)}"] if aside else []),
+            *(["Put them back: invoke backup.undo"] if aside else []),
         ],
-        exit_code=3 if unproven or given.shut_out else 0,
+        exit_code=given.exit_code,
     )

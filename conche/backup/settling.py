@@ -16,10 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from conche.backup import holding, online, running, users
-from conche.backup.exchange import FORGET, JOURNAL, KEPT, Aside, Journal, Swap, staged_in
+from conche.backup.exchange import JOURNAL, KEPT, Aside, Journal, staged_in
 from conche.backup.manifest import ComponentRecord, Omission
 from conche.backup.notes import LEAVE, Damaged
 from conche.backup.site import Site
+from conche.backup.swap import Swap
 from conche.engine import volumes
 from conche.engine.connection import Engine
 from conche.errors import ConcheError, Locked, Refused, Unreachable
@@ -176,6 +177,8 @@ def give_up(site: Site, journal: Journal) -> list[str]:
         if staging.exists():
             os.replace(staging, kept)
             places.insert(0, str(kept))
+        if journal.again:
+            places += _give_up_again(site, journal)
         (site.own / JOURNAL).unlink()
     for one in users.of_stopped(journal):
         try:
@@ -183,6 +186,16 @@ def give_up(site: Site, journal: Journal) -> list[str]:
         except ConcheError as error:
             site.say(f"warning: {one.container.name} could not be started: {error.message}")
     return places
+
+
+def _give_up_again(site: Site, journal: Journal) -> list[str]:
+    """Leave what an earlier restore had put aside, and was being put back, where nothing deletes it."""
+    old, kept = site.own / f"pre-restore-{journal.again}", site.own / f"not-taken-back-{journal.again}"
+    if old.exists():
+        os.replace(old, kept)
+    Aside.write(site.own, [one for one in Aside.every(site.own) if one.number != journal.again])
+    places = [f"in the volume {swap.volume}, any .pre-restore-{journal.again}" for swap in journal.swaps]
+    return [*([str(kept)] if kept.exists() else []), *places]
 
 
 def give_up_unknown(site: Site) -> list[str]:
@@ -238,6 +251,10 @@ def forget(site: Site) -> None:
     left = [one for one in every if _stays(site, one)]
     if left != every:
         Aside.write(site.own, left)
+    there = {one.number for one in left}
+    for record in Journal.restored(site.own)[0]:
+        if record.number not in there and not record.aside(site.own).exists():
+            record.forget(site.own)
 
 
 def _places(site: Site, old: Path) -> list[Path]:
@@ -253,7 +270,7 @@ def _stays(site: Site, one: Aside) -> bool:
         found = users.of_places(site, [], [Swap(one.engine, one.volume)])
         if _is_written(site, f".pre-restore-{one.number} in {one.volume}", one.number, found):
             return True
-        volumes.run_beside(Engine(one.engine), one.volume, FORGET, [one.number])
+        Swap(one.engine, one.volume).forget(one.number)
     except ConcheError as error:
         site.say(f"warning: the old data in {one.volume} could not be removed: {error.message}")
         return True

@@ -13,17 +13,29 @@ from conche.backup import sealing
 from conche.backup.drivers import FOREIGN, influxdb
 from conche.backup.drivers.keyring import KEY
 from conche.backup.entries import Reading
-from conche.backup.exchange import Pair, Swap
+from conche.backup.exchange import Pair
 from conche.backup.extract import BLOCK, DEEPEST, Limits, extract, inflated
 from conche.backup.influx import CONFIG, DATA
 from conche.backup.manifest import Artifact, ComponentRecord
 from conche.backup.site import Site
+from conche.backup.swap import Swap
 from conche.engine import volumes
 from conche.engine.connection import Engine
 from conche.errors import KeyUnusable
 from conche.vault import keys
 
-__all__ = ["Source", "Staged", "blocks", "fill_volume", "opened_key", "places", "stage", "unpack", "volumes_of"]
+__all__ = [
+    "Source",
+    "Staged",
+    "blocks",
+    "fill_volume",
+    "opened_key",
+    "places",
+    "stage",
+    "unpack",
+    "unsaved",
+    "volumes_of",
+]
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ def stage(source: Source, staging: Path, number: str) -> Staged:
         found += _staged_key(source, into, staged)
     for place in found:
         pair = Pair.of(into / place, root / place)
-        staged.pairs += [pair, *(Pair.carrying(pair, name) for name in _unsaved(source, root / place))]
+        staged.pairs += [pair, *(Pair.carrying(pair, name) for name in unsaved(source.site, source.name, root / place))]
     return staged
 
 
@@ -107,19 +119,19 @@ def places(source: Source) -> list[Path]:
     return [place for place in found if source.record.driver != "secrets" or place != _KEY_PLACE]
 
 
-def _unsaved(source: Source, folder: Path) -> Iterator[str]:
-    """Yield what is below a folder to be exchanged but in no backup by rule, such as a .env."""
-    component = source.site.section.components.get(source.name)
-    reading = Reading(exclude=(*source.site.never(), *(component.exclude if component else ())))
+def unsaved(site: Site, name: str, folder: Path) -> Iterator[str]:
+    """Yield what is below a folder of a component to be exchanged but in no backup by rule, such as a .env."""
+    component = site.section.components.get(name)
+    reading = Reading(exclude=(*site.never(), *(component.exclude if component else ())))
     if folder.is_symlink() or not folder.is_dir():
         return
     for inside, folders, files in os.walk(folder):
-        relative = Path(inside).relative_to(source.site.root)
-        taken = [name for name in (*folders, *files) if reading.excludes(str(relative / name))]
+        relative = Path(inside).relative_to(site.root)
+        taken = [one for one in (*folders, *files) if reading.excludes(str(relative / one))]
         # Nothing deeper is in an archive, and os.walk cannot go deeper than Python's recursion limit.
         below = [] if len(relative.parts) > DEEPEST else folders
-        folders[:] = [name for name in below if name not in taken]
-        yield from (str((Path(inside) / name).relative_to(folder)) for name in taken)
+        folders[:] = [one for one in below if one not in taken]
+        yield from (str((Path(inside) / one).relative_to(folder)) for one in taken)
 
 
 _KEY_PLACE = Path(KEY)

@@ -102,6 +102,23 @@ def restore(
     return restore(invocation, name, Wishes(component, target, force, from_, recovery_key, blind=no_way_back))
 
 
+@command(changes=True, destroys=True, waits=True, bare="name")
+def undo(
+    invocation: Invocation,
+    name: Annotated[str | None, "the number of a restore; default: the newest"] = None,
+    force: Annotated[bool, "do not ask"] = False,
+    no_way_back: Annotated[bool, "even if the current data cannot be dumped"] = False,
+) -> Outcome:
+    """Put back what a restore has put aside, until the next complete backup.
+
+    What is there now changes places with it, and is put aside in turn: undo that too, and all is as it was. If it does
+    not work, nothing has changed.
+    """
+    from conche.backup.undo import Wishes, undo
+
+    return undo(invocation, name, Wishes(force, no_way_back))
+
+
 @command(changes=True, waits=True)
 def settle(
     invocation: Invocation,

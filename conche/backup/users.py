@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from conche.backup.exchange import Journal, Stopped, Swap
+from conche.backup.exchange import Journal, Stopped
 from conche.backup.site import Site
+from conche.backup.swap import Swap
 from conche.engine import containers, health, volumes
 from conche.engine.connection import Engine
 from conche.engine.containers import Container

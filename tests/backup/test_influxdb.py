@@ -108,6 +108,32 @@ def test_a_backup_that_is_older_than_the_token_says_which_one_is_valid_and_the_n
 
 
 @pytest.mark.engine
+def test_what_it_held_before_a_restore_comes_back_with_its_token_and_so_does_what_was_restored(
+    database: Database,
+) -> None:
+    older = database.backup().name
+    made = json.loads(database.influx_says("auth create --operator --org factory --json"))
+    database.stack.write("token.txt", made["token"])
+    database.write(SECOND)
+    assert database.stack.invoke("backup.restore", older, "--force").returncode == 3
+    locked_out = database.influx.token()
+
+    done = database.stack.invoke("backup.undo", "--force", "--json")
+    back = (database.influx.token(), counts(database))
+    again = database.stack.invoke("backup.undo", "--force")
+
+    value = json.loads(done.stdout)["value"]
+    assert (locked_out, done.returncode, value["shut_out"]) == ("refused", 0, []), done.stderr
+    assert back == ("valid", {"prices": 2})
+    assert [one["component"] for one in value["unkept"]] == ["influxdb"]
+    assert (again.returncode, database.influx.token()) == (3, "refused"), again.stderr
+    database.stack.write("token.txt", database.token)
+    assert counts(database) == {"prices": 1}
+    assert [made["token"] in text or database.token in text for text in (done.stdout, done.stderr)] == [False, False]
+    assert database.sh("ls -d /tmp/conche-* || true") == ""
+
+
+@pytest.mark.engine
 def test_what_is_written_during_a_restore_is_lost_and_that_is_said(database: Database) -> None:
     name = database.backup().name
     begun = datetime.now(UTC)

@@ -238,6 +238,34 @@ def test_every_kind_comes_back_twice_and_the_application_writes_into_what_came_b
     assert list(shop.own.glob("pre-restore-*")) == []
 
 
+def test_what_a_restore_put_aside_comes_back_under_a_writing_application(shop: Shop) -> None:
+    shop.passes()
+    files, name = shop.files(), shop.backup()
+    shop.spoil()
+    spoilt = shop.files()
+    shop.rest(begin=False)
+    shop.passes()
+    assert shop.invoke("backup.restore", name, "--force")[0] == 0
+    assert shop.files() == files
+
+    for wanted, rows in ((spoilt, "bad\nlater\n"), (files, "good\n")):
+        shop.passes()
+
+        code, done, said = shop.invoke("backup.undo", "--force")
+
+        assert code == 0, said
+        assert [(one["component"], one["proven"]) for one in done["value"]["proofs"]] == [("db", True)]
+        assert (shop.files(), shop.sql("SELECT x FROM good;")) == (wanted, rows)
+        # What is put aside is written into by nobody.
+        aside = tree(shop.own)
+        shop.passes()
+        assert tree(shop.own) == aside
+    shop.rest(begin=True)
+    shop.passes()
+    shop.backup()
+    assert list(shop.own.glob("*restore*")) == []
+
+
 def test_old_data_stay_for_as_long_as_a_container_has_run_since_before_the_restore(shop: Shop) -> None:
     number = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
     old = shop.own / f"pre-restore-{number}/bound/bound"

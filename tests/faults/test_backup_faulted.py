@@ -102,7 +102,7 @@ def clean(checkout: Checkout) -> None:
     assert sorted(left) == ["backup.lock", "records"], left
     kept = {path.name for path in (checkout.folder / ".backup").glob("pre-restore-*")}
     own = [path.name for path in (checkout.folder / ".backup").glob("*") if path.name not in kept]
-    own = [name for name in own if not (kept and name == "aside.json")]
+    own = [name for name in own if not (kept and (name == "aside.json" or name.startswith("restored-")))]
     assert own in ([], [".gitignore"])
 
 
@@ -216,6 +216,43 @@ def test_restore_with_an_error_at_every_operation_is_taken_back(
         found = tree(checkout.folder, without=OWN)
         assert found in (before, after), (at, code, {n for n in found if found.get(n) != before.get(n)})
         assert code != 4 or found == before
+
+
+@pytest.mark.parametrize("fault", ["before", "after", "EIO"])
+def test_undo_faulted_at_every_operation_is_whole_or_taken_back(
+    server: Server, golden: Checkout, tmp_path: Path, fault: str
+) -> None:
+    newest = max(golden.backups(), key=lambda path: path.name).name
+    restored = copied(golden, tmp_path / "run")
+    shutil.rmtree(restored.folder / "scripts")
+    restored.write("src/app/main.py", "print('later')\n")
+    restored.write("models/later.pkl", "later")
+    after = tree(restored.folder, without=OWN)
+    words = ("backup.restore", newest, "--force", *(f"--component={name}" for name in ("models", "code", "config")))
+    assert server.run(restored, *words) == 0, server.said
+    restored.write("src/app/.env", "TOKEN=later\n")
+    before = tree(restored.folder, without=OWN)
+    after["src/app/.env"] = before["src/app/.env"]
+    # Its records name its place, so it is always looked at in the same one.
+    golden = Checkout(Path(shutil.copytree(tmp_path / "run", tmp_path / "kept", symlinks=True)) / "factory", tmp_path)
+    total = operations(server, golden, tmp_path / "run", "backup.undo", "--force")
+    assert total > 25
+    assert tree(tmp_path / "run/factory", without=OWN) == after
+    seen = set()
+    for at in range(1, total + 1):
+        checkout = copied(golden, tmp_path / "run")
+        code = server.run(checkout, "backup.undo", "--force", at=at, fault=fault)
+        assert code in ((0, 2, 4, 5) if fault == "EIO" else (-signal.SIGKILL,)), (at, code, server.said)
+        assert server.run(checkout, "backup.verify") == 0, (at, server.said)
+        clean(checkout)
+        found = tree(checkout.folder, without=OWN)
+        assert found in (before, after), (at, {n for n in found if found.get(n) != before.get(n)})
+        seen.add(found == after)
+        if at % 5 == 0:  # whichever it is, the other one is put aside
+            assert server.run(checkout, "backup.undo", "--force") == 0, (at, server.said)
+            assert tree(checkout.folder, without=OWN) == (before if found == after else after), at
+    assert True in seen
+    assert False in seen
 
 
 @pytest.mark.parametrize("fault", ["before", "after"])

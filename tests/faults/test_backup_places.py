@@ -46,7 +46,7 @@ def left(checkout: Checkout) -> list[str]:
     """What a command has left half done."""
     kept = {path.name for path in (checkout.folder / ".backup").glob("pre-restore-*")}
     own = [path.name for path in (checkout.folder / ".backup").glob("*") if path.name not in kept]
-    own = [name for name in own if not (kept and name == "aside.json")]
+    own = [name for name in own if not (kept and (name == "aside.json" or name.startswith("restored-")))]
     building = [path.name for path in checkout.target.glob(".store/building-*")]
     return [*(name for name in own if name != ".gitignore"), *building]
 

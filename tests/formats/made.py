@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from unittest.mock import patch
@@ -17,8 +18,9 @@ from unittest.mock import patch
 import pyrage
 
 from conche.backup import holding
-from conche.backup.exchange import Aside, Journal, Pair, Stopped, Swap
+from conche.backup.exchange import Aside, Journal, Pair, Stopped
 from conche.backup.manifest import FILE, TEXT, Artifact, ComponentRecord, Manifest, text
+from conche.backup.swap import Swap
 from conche.backup.target import Found as Backup
 from conche.backup.target import Record as Checked
 from conche.backup.target import Target
@@ -148,6 +150,7 @@ def make_restores(folder: Path) -> None:
     folder.mkdir(parents=True)
     JOURNAL.write(folder)
     Aside.add(folder, JOURNAL)
+    replace(JOURNAL, pairs=[])._keep(folder)
 
 
 def make_secrets(root: Path) -> None:

@@ -184,6 +184,9 @@ def test_backups_of_every_format_are_read_and_go_on(there: Path, monkeypatch: py
 def test_what_restores_and_users_keep_is_read_of_every_format(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Journal.read(there / "restores") == made.JOURNAL
     assert Aside("0123abcd", None, "guestbook-data") in Aside.every(there / "restores")
+    records = list((there / "restores").glob("restored-*.json"))
+    restored, damaged = Journal.restored(there / "restores")
+    assert (len(restored), damaged) == (len(records), [])
 
     monkeypatch.setenv("XDG_STATE_HOME", str(there / "user"))
     stack = parse(made.STACK)
@@ -331,6 +334,7 @@ def test_the_rest_that_is_newer_stops_whoever_would_change_it(now: Path, monkeyp
     assert stack.secrets is not None
     secrets, checkout = stack.secrets, now / "checkout"
     for file in ("backups/.store/waiting.json", "restores/journal.json", "restores/aside.json",
+                 "restores/restored-0123abcd.json",
                  "user/conche/guestbook/dev.json", "checkout/docker/secrets/.rendered",
                  "user/conche/guestbook/definitions-guestbook-dev.json"):  # fmt: skip
         later(now / file)
@@ -341,6 +345,7 @@ def test_the_rest_that_is_newer_stops_whoever_would_change_it(now: Path, monkeyp
     refused(lambda: holding._read(now / "backups/.store", None), now)
     refused(lambda: Journal.read(now / "restores"), now)
     refused(lambda: Aside.add(now / "restores", made.JOURNAL), now)
+    refused(lambda: Journal.restored(now / "restores"), now)
     refused(lambda: values.for_environment(stack, checkout, "dev", lambda _: None, create=False), now)
     refused(lambda: render.left_over(checkout, secrets, ()), now)
     before = contents(now)
