@@ -86,7 +86,7 @@ TAKEN: Mapping[str, Takes] = {
         NAMED,
     ),
     "images.prune": EVERY,
-    **dict.fromkeys(("backup.create", "backup.restore", "backup.drill"), TOUCHED),
+    **dict.fromkeys(("backup.create", "backup.restore", "backup.undo", "backup.drill"), TOUCHED),
     **dict.fromkeys(("backup.prune", "backup.settle", "backup.sync", "backup.verify"), LEFT),
     **dict.fromkeys(
         (
