@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from conche.command import Invocation
 from conche.engine.compose import Compose
-from conche.env import report
+from conche.engine.connection import Engine
+from conche.env import report, tailnet
 from conche.env.definitions import remember
 from conche.env.observe import Observed, observe
 from conche.errors import ConcheError, Partial
@@ -17,14 +19,15 @@ __all__ = ["carry_out", "nothing_to_do", "reported"]
 
 
 def nothing_to_do(call: Invocation, name: str, seen: Observed) -> Outcome:
-    """Report an environment that is as it should be."""
+    """Report an environment that is as its files say."""
+    seen = replace(seen, sidecars=tailnet.sidecars(Engine(call.environment(name).engine), seen.containers))
     well = "and healthy" if report.is_well(seen) else "as the files say"
     lines = (f"Nothing to do: it is up {well}.", *_urls(call, name))
     return Outcome(
         value=report.as_json(seen, call.environment(name)),
         tables=[report.table(seen)],
         lines=lines,
-        warnings=report.strays(seen),
+        warnings=[*report.strays(seen), *report.unreached(seen)],
     )
 
 
@@ -79,6 +82,7 @@ def reported(call: Invocation, before: Observed, compose: Compose, plan: Plan) -
     """Observe an environment that was changed, and report it."""
     name = before.name
     seen = observe(call.stack, name, compose)
+    seen = replace(seen, sidecars=tailnet.sidecars(compose.engine, seen.containers))
     remember(call.stack.name, seen.configuration, seen.containers)
     return Outcome(
         value=report.as_json(seen, call.environment(name)),
@@ -86,7 +90,7 @@ def reported(call: Invocation, before: Observed, compose: Compose, plan: Plan) -
         plan=plan,
         tables=[report.table(seen)],
         lines=_urls(call, name),
-        warnings=report.strays(seen),
+        warnings=[*report.strays(seen), *report.unreached(seen)],
     )
 
 

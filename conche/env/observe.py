@@ -17,6 +17,7 @@ from conche.engine.images import Found
 from conche.engine.service import Service
 from conche.env.contents import may_have_contents, outdated
 from conche.env.definitions import altered_services
+from conche.env.tailnet import Sidecar
 from conche.errors import NotFound, did_you_mean
 from conche.stack import TRIAL, Stack
 from conche.supply.own import in_registry, own_images
@@ -47,6 +48,7 @@ class Observed:
         astray: what its users are answered, if it is not the release's answer; empty if all is well.
         unread: why its files could not be read, if only the engine could be asked.
         oneoff: containers that `docker compose run` has made; only env.status looks for them.
+        sidecars: its Tailscale sidecars; only asked for what is reported.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Observed:
     optional: frozenset[str] = frozenset()
     unread: str = ""
     oneoff: tuple[Container, ...] = ()
+    sidecars: tuple[Sidecar, ...] = ()
 
     def same_image(self, one: str, other: str) -> bool:
         """Return whether two image ids have the same content."""

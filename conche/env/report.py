@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from conche.engine.containers import Container
@@ -14,7 +15,7 @@ from conche.stack import Environment
 from conche.supply.reference import short
 from conche.units import span
 
-__all__ = ["as_json", "is_well", "nothing_written", "remarks", "strays", "table"]
+__all__ = ["as_json", "is_well", "nothing_written", "remarks", "strays", "table", "unreached"]
 
 COLUMNS = ("service", "state", "health", "image", "revision", "ports", "uptime", "drift")
 
@@ -43,6 +44,7 @@ def as_json(seen: Observed, environment: Environment) -> dict[str, object]:
         "interrupted": seen.interrupted or None,
         "astray": seen.astray or None,
         "unread": seen.unread or None,
+        "tailnet": [asdict(one) for one in seen.sidecars],
     }
 
 
@@ -54,8 +56,13 @@ def table(seen: Observed) -> Table:
         (name, "absent", "none", seen.configuration.services[name].image, "", "", "", _said(differences, name))
         for name in _missing(seen)
     ]
+    columns: tuple[str, ...] = COLUMNS
+    if seen.sidecars:
+        columns = (*COLUMNS, "tailnet")
+        on_it = {one.service: str(one) for one in seen.sidecars}
+        rows = [(*row, on_it.get(row[0], "")) for row in rows]
     release = f", release {seen.release}" if seen.release else ""
-    return Table(COLUMNS, tuple(rows), title=f"{seen.name} ({seen.configuration.project}{release})")
+    return Table(columns, tuple(rows), title=f"{seen.name} ({seen.configuration.project}{release})")
 
 
 def remarks(seen: Observed) -> list[str]:
@@ -64,6 +71,7 @@ def remarks(seen: Observed) -> list[str]:
     said = [f"{seen.interrupted} was interrupted. Next: invoke env.recover --env {name}"] if seen.interrupted else []
     if seen.unread:
         said.append(f"{name}: {seen.unread} This shows what the engine has of {seen.configuration.project}.")
+    said += unreached(seen)
     if seen.astray:
         said.append(f"{seen.astray}. Next: invoke env.recover --env {name}")
     if seen.release and seen.leftovers:
@@ -89,11 +97,17 @@ def strays(seen: Observed) -> list[str]:
     ]
 
 
+def unreached(seen: Observed) -> list[str]:
+    """Describe what keeps people on the tailnet from reaching the environment."""
+    return [f"{one.service} {problem}" for one in seen.sidecars for problem in one.problems]
+
+
 def is_well(seen: Observed) -> bool:
-    """Return whether it is up, every service is healthy or done, users get right answers, and nothing has drifted."""
+    """Return whether it is up, every service healthy or done and reachable, users' answers right, nothing drifted."""
     services = seen.configuration.services
     working = all(works(services.get(container.service), container) for container in seen.containers)
-    return bool(seen.containers) and working and not (seen.astray or seen.unread) and not drift(seen)
+    reached = not any(one.problems for one in seen.sidecars)
+    return bool(seen.containers) and working and reached and not (seen.astray or seen.unread) and not drift(seen)
 
 
 def _missing(seen: Observed) -> Sequence[str]:

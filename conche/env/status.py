@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from conche.command import Invocation
 from conche.engine import containers, state
-from conche.env import report
+from conche.env import report, tailnet
 from conche.env.observe import Observed, glance, observe
 from conche.env.rollout.swarm_view import SwarmObserved, look_at_swarm
 from conche.env.rollout.view import killed, look_at_release, show_records
@@ -61,7 +61,8 @@ def _look(call: Invocation, name: str) -> Observed | SwarmObserved | ConcheError
         if found is None:
             found = glance(call.stack, name, compose) or observe(call.stack, name, compose)
             found = replace(found, interrupted=killed(records, compose) if records else "")
-        return replace(found, oneoff=containers.one_off(compose.engine, compose.project))
+        oneoff = containers.one_off(compose.engine, compose.project)
+        return replace(found, oneoff=oneoff, sidecars=tailnet.sidecars(compose.engine, found.containers))
     except ConcheError as error:
         if isinstance(error, Refused) and is_unreadable(call, name, error):
             unread = open_unread(call, name)

@@ -77,6 +77,46 @@ def test_a_tailscale_sidecar_has_no_privileges_and_its_key_from_a_file(file: str
     assert [mount for mount in sidecar["volumes"] if mount.startswith((".", "/"))] == []
 
 
+@pytest.mark.parametrize("file", ["dev", "prod", "git"])
+def test_a_sidecar_hands_nothing_to_the_tailnet_but_what_it_serves(file: str) -> None:
+    """In userspace, what comes for a port that nothing serves is handed to 127.0.0.1 of its container."""
+    sidecar = yaml.safe_load((ROOT / f"compose/{file}.yaml").read_text())["services"]["tailscale"]
+    served = json.loads(sidecar["environment"]["SERVE"].replace("$${", "${"))
+    plain = json.loads(sidecar["environment"]["SERVE_PLAIN"])
+
+    assert sidecar["environment"]["TS_LOCAL_ADDR_PORT"] == "127.0.0.2:9002"
+    assert sidecar["healthcheck"]["test"][-1] == "http://127.0.0.2:9002/healthz"
+    assert list(served["TCP"]) == ["443"]
+    [site] = served["Web"].values()
+    assert plain == {"TCP": {"80": {"TCPForward": site["Handlers"]["/"]["Proxy"].removeprefix("http://")}}}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("variables", "arguments", "port"),
+    [
+        ({}, [], "443"),
+        ({"TAILNET_SERVER": "https://hs.example.org"}, ["--login-server=https://hs.example.org"], "443"),
+        ({"TAILNET_ARGS": "--advertise-tags=tag:a,tag:b"}, ["--advertise-tags=tag:a,tag:b"], "443"),
+        ({"TAILNET_HTTPS": "no"}, [], "80"),
+    ],
+)
+def test_a_sidecar_is_told_what_the_variables_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], arguments: list[str], port: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    sidecar = rendered("tailnet")["services"]["tailscale"]
+    said = tmp_path / "serve.json"
+    script = sidecar["entrypoint"][-1].replace("$$", "$").replace("/tmp/serve.json", str(said))
+    environment = {"PATH": "/usr/bin:/bin", **sidecar["environment"]}
+
+    subprocess.run(["sh", "-c", script.replace("/usr/local/bin/containerboot", "true")], env=environment, check=True)
+
+    assert sidecar["environment"]["TS_EXTRA_ARGS"].split() == arguments
+    assert list(json.loads(said.read_text())["TCP"]) == [port]
+
+
 @pytest.mark.process
 def test_a_tailscale_sidecar_finds_what_it_serves_where_it_looks_for_it(tmp_path: Path) -> None:
     sidecar = rendered("tailnet")["services"]["tailscale"]
