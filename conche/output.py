@@ -208,13 +208,18 @@ class Output:
         for number, command in enumerate(error.next_command.splitlines()):
             self._plain(console, ("Next: " if number == 0 else "      ") + command, style="bold")
 
+    @property
+    def asks(self) -> bool:
+        """Whether somebody is there to answer a question."""
+        return at_terminal(self._stdin, self._stderr)
+
     def confirm(self, question: str, *, expected: str = "yes", option: str = "--yes") -> None:
         """Go on only if the user types `expected`.
 
         Raises:
             Refused: they typed something else, or nobody is there to ask.
         """
-        if not at_terminal(self._stdin, self._stderr):
+        if not self.asks:
             raise Refused(
                 "confirmation-needed",
                 f"{question} There is no terminal to confirm it on.",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from conche.backup import online, settling, sync, users
+from conche.backup import acceptance, online, settling, sync, users
 from conche.backup.destinations import require_declared
 from conche.backup.drivers.keyring import KEY
 from conche.backup.exchange import Journal
@@ -42,6 +43,8 @@ class Wishes:
         source: `offsite` fetches the backup first.
         recovery_key: file with the key that opens the age key of the backup.
         blind: restore even if what is there now cannot be dumped, so that there is no way back.
+        accept: public keys that may read the secrets afterwards, though they cannot now.
+        plain_key: take an age key that is stored unencrypted.
     """
 
     components: Sequence[str] = ()
@@ -50,6 +53,17 @@ class Wishes:
     source: str | None = None
     recovery_key: str | None = None
     blind: bool = False
+    accept: Sequence[str] = ()
+    plain_key: bool = False
+
+    def again(self, name: str) -> str:
+        """Return the command line that restores the same, without the options that accept keys."""
+        words = ["invoke", "backup.restore", name]
+        for option, value in (*(("--component", one) for one in self.components), ("--from", self.source)):
+            words += [option, value] if value else []
+        words += ["--recovery-key", self.recovery_key] if self.recovery_key else []
+        flags = (("--force", self.force), ("--no-way-back", self.blind))
+        return shlex.join([*words, *(option for option, is_set in flags if is_set)])
 
 
 def restore(call: Invocation, name: str | None, wishes: Wishes) -> Outcome:
@@ -72,10 +86,17 @@ def restore(call: Invocation, name: str | None, wishes: Wishes) -> Outcome:
     require_declared(found.name, sources)
     online.require_replacing(sources)
     if call.dry_run:
-        return Outcome(plan=_plan(found, sources, _seen(site, sources)))
+        seen = acceptance.examined(sources, leniently=True)
+        plan = Plan((*seen.steps(), *_plan(found, sources, _seen(site, sources))))
+        return Outcome(value={"keys": seen.as_json()}, plan=plan)
+    allowed = acceptance.given(wishes.accept)
+    _require_key(found, sources)
+    seen = acceptance.examined(sources)
+    accepted = seen.accepted(
+        call.output, found.name, wishes.again(found.name), accept=allowed, plain_key=wishes.plain_key
+    )
     if not (wishes.force or call.yes):
         call.output.confirm(f"{', '.join(records)} will be replaced by {found.name}.", option="--force")
-    _require_key(found, sources)
     try:
         purpose = f"invoke backup.restore {found.name}"
         exchanged = [site.root / place for one in sources for place in places(one)]
@@ -83,7 +104,7 @@ def restore(call: Invocation, name: str | None, wishes: Wishes) -> Outcome:
             locked(call, site, purpose, _touched(site, sources)),
             files_locked(call.stack, site.root, exchanged, purpose, call.patience(PATIENCE)),
         ):
-            return _in_place(site, found, sources, blind=wishes.blind)
+            return seen.told(_in_place(site, found, sources, accepted, blind=wishes.blind))
     except OSError as error:
         raise unwritable(site.own, error) from error
 
@@ -216,7 +237,9 @@ def _plan(found: Found, sources: Sequence[Source], seen: Users) -> Plan:
     )
 
 
-def _in_place(site: Site, found: Found, sources: Sequence[Source], *, blind: bool) -> Outcome:
+def _in_place(
+    site: Site, found: Found, sources: Sequence[Source], accepted: Collection[str], *, blind: bool
+) -> Outcome:
     settling.require_settled(site)
     _require_whole(found, sources)
     online.require_loadable(sources)
@@ -231,7 +254,7 @@ def _in_place(site: Site, found: Found, sources: Sequence[Source], *, blind: boo
     command = f"invoke backup.restore {found.name} --component"
     work = Replacing(
         loaded=[one.name for one in asked],
-        stage=lambda: _staged(site, held, journal),
+        stage=lambda: _staged(site, held, journal, accepted),
         users=lambda: _users(site, held),
         load=lambda since: online.restore(site, asked, journal, since),
         blindly=None if blind else lambda name: f"{command} {name} --no-way-back",
@@ -239,7 +262,7 @@ def _in_place(site: Site, found: Found, sources: Sequence[Source], *, blind: boo
     return _outcome(site, found, journal, _plan(found, sources, seen), replace_data(site, journal, work))
 
 
-def _staged(site: Site, held: Sequence[Source], journal: Journal) -> list[str]:
+def _staged(site: Site, held: Sequence[Source], journal: Journal, accepted: Collection[str]) -> list[str]:
     """Unpack beside what is there; return warnings about what is not restored."""
     warnings = []
     for source in held:
@@ -247,6 +270,7 @@ def _staged(site: Site, held: Sequence[Source], journal: Journal) -> list[str]:
         staged = stage(source, journal.staging(site.own), journal.number)
         journal.pairs += staged.pairs
         warnings += staged.warnings
+    acceptance.require_staged(site, journal.pairs, accepted)
     return warnings
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from conche.backup.site import Site
     from conche.vault.keys import Key
 
-__all__ = ["PASSPHRASE", "check_recipients", "open_sealed", "seal"]
+__all__ = ["PASSPHRASE", "check_recipients", "is_sealed", "open_sealed", "seal"]
 
 PASSPHRASE = "CONCHE_BACKUP_PASSPHRASE"  # noqa: S105 - the name of a variable
 """Variable with the passphrase, for a person or a cron job that prefers one to a recovery key."""
@@ -69,6 +69,11 @@ def seal(identities: Secret, recipients: Sequence[str]) -> bytes:
     return sealed
 
 
+def is_sealed(key: bytes) -> bool:
+    """Return whether the age key in a backup is encrypted."""
+    return key.startswith(HEAD)
+
+
 def open_sealed(sealed: bytes, recovery: bytes | None) -> bytes:
     """Open the age key in a backup.
 
@@ -81,7 +86,7 @@ def open_sealed(sealed: bytes, recovery: bytes | None) -> bytes:
     """
     import pyrage
 
-    if not sealed.startswith(HEAD):
+    if not is_sealed(sealed):
         return sealed
     try:
         if recovery is not None:

@@ -30,6 +30,7 @@ __all__ = [
     "blocks",
     "fill_volume",
     "opened_key",
+    "place_of",
     "places",
     "stage",
     "unpack",
@@ -81,9 +82,9 @@ def unpack(source: Source, into: Path) -> None:
         elif artifact.pieces:
             _inflate(source.file(artifact), into / Path(artifact.path).name.removesuffix(".gz"))
         elif not (source.record.driver == "secrets" and artifact.path.endswith(f"/{KEY}") and source.recovery):
-            _copy(source, artifact, into / _place(source, artifact.path))
+            _copy(source, artifact, into / place_of(source, artifact.path))
     for link in source.record.links:
-        place = into / _place(source, link.path)
+        place = into / place_of(source, link.path)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(link.target)
 
@@ -115,7 +116,7 @@ def places(source: Source) -> list[Path]:
     if source.record.facts.get("whole"):
         return [Path(source.record.facts["folder"])]
     paths = [*(one.path for one in source.record.artifacts), *(one.path for one in source.record.links)]
-    found = [_place(source, path) for path in paths]
+    found = [place_of(source, path) for path in paths]
     return [place for place in found if source.record.driver != "secrets" or place != _KEY_PLACE]
 
 
@@ -137,7 +138,7 @@ def unsaved(site: Site, name: str, folder: Path) -> Iterator[str]:
 _KEY_PLACE = Path(KEY)
 
 
-def _place(source: Source, path: str) -> Path:
+def place_of(source: Source, path: str) -> Path:
     """Return where a plain file of a backup belongs, relative to stack.yaml."""
     below = Path(path).relative_to(source.name)
     return Path(source.record.facts.get("folder", "")) / below

@@ -91,6 +91,8 @@ def restore(
     from_: Annotated[str | None, "offsite: first fetch it from the repository of backup.sync"] = None,
     recovery_key: Annotated[str | None, "file with the key that opens the age key of the backup"] = None,
     no_way_back: Annotated[bool, "even if the current data cannot be dumped"] = False,
+    accept_key: Annotated[list[str], "a public key that may read the secrets from now on; may be repeated"] = (),  # type: ignore[assignment]
+    plain_key: Annotated[bool, "take an age key that is stored unencrypted"] = False,
 ) -> Outcome:
     """Restore a backup.
 
@@ -99,7 +101,9 @@ def restore(
     """
     from conche.backup.restore import Wishes, restore
 
-    return restore(invocation, name, Wishes(component, target, force, from_, recovery_key, blind=no_way_back))
+    return restore(
+        invocation, name, Wishes(component, target, force, from_, recovery_key, no_way_back, accept_key, plain_key)
+    )
 
 
 @command(changes=True, destroys=True, waits=True, bare="name")

@@ -19,7 +19,7 @@ from conche.errors import KeyUnusable, Refused
 from conche.vault import forms
 from conche.vault.forms import NAME, Path_
 
-__all__ = ["NAME", "EncryptedFile", "declared_recipients", "examine", "read", "require_same_recipients"]
+__all__ = ["NAME", "EncryptedFile", "declared_recipients", "examine", "listed", "read", "require_same_recipients"]
 
 _ENCRYPTED_ANYHOW = re.compile(
     r"ENC\[AES256_GCM,data:[A-Za-z0-9+/=]*,iv:[A-Za-z0-9+/=]+,tag:[A-Za-z0-9+/=]+,type:(str|int|float|bool)\]"
@@ -150,13 +150,16 @@ def declared_recipients(root: Path, file: Path) -> tuple[str, ...]:
         raise _config(config, "is broken") from error
     except (StopIteration, KeyError):
         raise _config(config, f"has no rule with age recipients for {file.name}") from None
-    # sops accepts a trailing comma.
-    listed = recipients.split(",") if isinstance(recipients, str) else recipients
-    listed = listed if isinstance(listed, list) else []
-    named = tuple(filter(None, (str(recipient or "").strip() for recipient in listed)))
+    named = listed(recipients)
     if not named:
         raise _config(config, f"names no age recipient for {file.name}")
     return named
+
+
+def listed(recipients: object) -> tuple[str, ...]:
+    """Return the recipients under `age` in a rule: a list, or text with commas, which sops lets end with one."""
+    words = recipients.split(",") if isinstance(recipients, str) else recipients
+    return tuple(filter(None, (str(one or "").strip() for one in (words if isinstance(words, list) else []))))
 
 
 def require_same_recipients(

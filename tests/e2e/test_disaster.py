@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -41,9 +42,14 @@ def test_from_a_clone_one_folder_and_the_recovery_key(tmp_path: Path) -> None:
     (fresh.target / "daily").mkdir(parents=True)
     shutil.copytree(usb / backup.name, fresh.target / "daily" / backup.name, symlinks=True)
     without_key = fresh.invoke("backup.restore", "latest", "--force")
-    done = fresh.invoke("backup.restore", "latest", "--force", "--recovery-key", str(usb / "recovery.key"))
+    words = ("backup.restore", "latest", "--force", "--recovery-key", str(usb / "recovery.key"))
+    # This clone has no .sops.yaml, so nothing here says that the key is ours.
+    unknown = fresh.invoke(*words)
+    [accepted] = set(re.findall(r"--accept-key (age1\w+)", unknown.stderr))
+    done = fresh.invoke(*words, "--accept-key", accepted)
 
     assert (without_key.returncode, "recovery-key-needed" in without_key.stderr) == (8, True), without_key.stderr
+    assert (unknown.returncode, "key-not-accepted" in unknown.stderr) == (2, True), unknown.stderr
     assert done.returncode == 0, done.stderr
     assert fresh.invoke("secrets.get", "alpha").stdout == "the value of alpha"
     assert (fresh.folder / ".sops/age-key.txt").stat().st_mode & 0o777 == 0o600

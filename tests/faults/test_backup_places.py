@@ -15,6 +15,7 @@ import pytest
 
 from conche.backup import manifest
 from conche.backup.verify import check
+from conche.vault import keys
 from tests.backup.checkouts import Checkout, tree
 from tests.surroundings import as_user, readable_toolkit
 
@@ -116,19 +117,23 @@ def test_backups_from_before_and_after_a_rotation_open_with_the_recovery_key(che
     assert rotated.returncode == 0, rotated.stderr
     second = checkout.create_backup()
     recovery = pyrage.x25519.Identity.from_str(checkout.recovery.read_text().strip())
-    keys = [pyrage.decrypt((one / "secrets/age-key.txt").read_bytes(), [recovery]) for one in (first, second)]
-    assert keys[0] != keys[1]
+    opened = [pyrage.decrypt((one / "secrets/age-key.txt").read_bytes(), [recovery]) for one in (first, second)]
+    assert opened[0] != opened[1]
 
-    for folder in (first, second):
+    for folder, key in zip((first, second), opened, strict=True):
         shutil.rmtree(checkout.folder / ".sops")
         words = ("backup.restore", folder.name, "--component", "secrets", "--force")
         without = checkout.invoke(*words)
-        done = checkout.invoke(*words, "--recovery-key", str(checkout.recovery))
+        public = keys.public_of(key.decode().strip())
+        other = checkout.invoke(*words, "--recovery-key", str(checkout.recovery))
+        done = checkout.invoke(*words, "--recovery-key", str(checkout.recovery), "--accept-key", public)
 
         assert (without.returncode, "recovery-key-needed" in without.stderr) == (8, True), without.stderr
+        # .sops.yaml is from after the rotation at first, and then from before it.
+        assert (other.returncode, f"--accept-key {public}" in other.stderr) == (2, True), other.stderr
         assert done.returncode == 0, done.stderr
-        opened = checkout.invoke("secrets.list")
-        assert opened.returncode == 0, opened.stderr
+        listed = checkout.invoke("secrets.list")
+        assert listed.returncode == 0, listed.stderr
 
 
 @pytest.mark.parametrize("content", ["", "# only a comment\n", "AGE-SECRET-KEY-1GARBAGE\n", "\udcff\udcfe"])
