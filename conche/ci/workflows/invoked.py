@@ -44,7 +44,7 @@ def reader(root: Path) -> Callable[[Sequence[str]], CommandLine]:
     """Return a function that parses the arguments of `invoke`."""
     from invoke import Collection, FilesystemLoader, Program
     from invoke.exceptions import CollectionNotFound, ParseError
-    from invoke.parser import Parser
+    from invoke.parser import Parser, ParserContext
 
     from conche.command import typed
 
@@ -56,10 +56,17 @@ def reader(root: Path) -> Callable[[Sequence[str]], CommandLine]:
     # Invoke removes each option's help from the task while reading it, and these tasks may be read again.
     helps = [(task, dict(task.help)) for task in _tasks(collection)]
     initial = Program().initial_context
+    names = {name: frozenset((name, *aliases)) for name, aliases in collection.task_names.items()}
+
+    def context(name: str) -> ParserContext:
+        arguments = collection[name].get_arguments(ignore_unknown_help=True)
+        return ParserContext(name, names[name] - {name}, arguments)
 
     def read(argv: Sequence[str]) -> CommandLine:
+        # The parser copies all that it is given, so it is given only tasks that these words can mean.
+        words = {word for written in argv for word in (written, written.partition("=")[2])}
         with typed(argv):
-            contexts = collection.to_contexts(ignore_unknown_help=True)
+            contexts = [context(name) for name, said in names.items() if not words.isdisjoint(said)]
         for task, text in helps:
             task.help = dict(text)
         try:
