@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from conche.secret import Secret
+from conche.tls import trusted
 
 __all__ = ["notify", "ping"]
 
@@ -25,8 +26,9 @@ def ping(url: Secret, event: Literal["start", "success", "fail"]) -> str:
 
     suffix = "" if event == "success" else f"/{event}"
     try:
-        answer = httpx.get(url.reveal().rstrip("/") + suffix, timeout=TIMEOUT, follow_redirects=True)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        address = url.reveal().rstrip("/") + suffix
+        answer = httpx.get(address, timeout=TIMEOUT, follow_redirects=True, verify=trusted())
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         return f"the ping ({event}) could not be sent: {type(error).__name__}"
     return "" if answer.is_success else f"the ping ({event}) was answered with {answer.status_code}"
 

@@ -36,7 +36,7 @@ def server() -> Iterator[Listening]:
 
     with Listening(("127.0.0.1", 0), Handler) as listening:
         listening.heard = []
-        Thread(target=listening.serve_forever, daemon=True).start()
+        Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
         yield listening
         listening.shutdown()
 

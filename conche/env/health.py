@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from conche.command import Invocation
 from conche.errors import CheckFailed, Refused
 from conche.outcome import Outcome, Table
+from conche.tls import trusted
 
 __all__ = ["health"]
 
@@ -42,10 +43,11 @@ def health(
             f"Environment {name} has no health URL.",
             next_command=f"add environments.{name}.health to stack.yaml",
         )
+    trust_env = not _is_here(url)
     limit = clock() + (timeout if timeout is not None else 120.0)
     while True:
         try:
-            answer = httpx.get(url, timeout=10, trust_env=not _is_here(url))
+            answer = httpx.get(url, timeout=10, trust_env=trust_env, verify=trusted(trust_env=trust_env))
             said = f"answered {answer.status_code}"
             if answer.is_success:
                 value = {"url": url, "status": answer.status_code, "answer": answer.text[:ANSWER_SHOWN]}

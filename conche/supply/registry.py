@@ -20,6 +20,7 @@ from conche.engine.transfer import Credentials
 from conche.errors import KeyUnusable, NotFound, Refused, Unreachable, did_you_mean
 from conche.stack import is_here
 from conche.supply.reference import Reference
+from conche.tls import trusted
 
 if TYPE_CHECKING:
     import httpx
@@ -248,7 +249,9 @@ class Registry:
         import httpx
 
         # A proxy cannot reach this machine's own registry.
-        return httpx.Client(timeout=self._patience, follow_redirects=True, trust_env=not is_here(self.host))
+        trust_env = not is_here(self.host)
+        verify = trusted(trust_env=trust_env)
+        return httpx.Client(timeout=self._patience, follow_redirects=True, trust_env=trust_env, verify=verify)
 
     def _sent(self, method: str, path: str, content: bytes, headers: list[tuple[str, str]]) -> httpx.Response:
         import httpx

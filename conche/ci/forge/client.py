@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from conche.ci.forge.routes import Server, server_of
 from conche.errors import KeyUnusable, NotFound, Refused, Unreachable
 from conche.secret import Secret
+from conche.tls import trusted
 
 if TYPE_CHECKING:
     import httpx
@@ -132,7 +133,9 @@ class Client:
                 headers["Authorization"] = f"token {self._token.reveal()}"
             # A proxy could not reach this machine's own addresses.
             direct = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
-            self._http = httpx.Client(base_url=self.address, headers=headers, timeout=TIMEOUT, mounts=direct)
+            self._http = httpx.Client(
+                base_url=self.address, headers=headers, timeout=TIMEOUT, mounts=direct, verify=trusted()
+            )
         return self._http
 
     def _unreachable(self, error: Exception) -> Unreachable:

@@ -84,6 +84,8 @@ def serve(profile: str) -> Iterator[FakeForge]:
 class _Handler(BaseHTTPRequestHandler):
     forge: FakeForge
     protocol_version = "HTTP/1.1"
+    # Headers and body in one packet: after the first of two, the other end acknowledges only after a pause.
+    wbufsize = -1
 
     def log_message(self, *_: object) -> None:
         """Log nothing: requests are in `forge.asked`."""
