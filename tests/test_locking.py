@@ -23,7 +23,8 @@ from conche.errors import Locked, Unreachable
 from conche.locking import EVERY, LEFT, TAKEN, Lock, Takes, ordered
 from conche.output import Output
 from conche.stack import Stack, load
-from tests.architecture.test_rules import ROOT, tasks
+from tests.architecture.source import tasks
+from tests.stacks import ROOT
 
 ENVIRONMENTS = ("dev", "git", "prod")
 

@@ -7,15 +7,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.architecture.source import SOURCES, nodes
 from tests.architecture.test_doors import TASKS, at_home, tasks
-from tests.architecture.test_rules import ROOT, SOURCES, parsed
+from tests.stacks import ROOT
 
 MANY = 5
 """Parameters above which a function is counted, `self` apart."""
 
 
 def functions(source: Path) -> Iterator[ast.FunctionDef]:
-    for node in ast.walk(parsed(source)):
+    for node in nodes(source):
         if isinstance(node, ast.FunctionDef):
             yield node
 
@@ -28,7 +29,7 @@ def parameters(function: ast.FunctionDef) -> int:
 def code(source: Path) -> int:
     """Lines without blank ones, docstrings and comments."""
     documented: set[int] = set()
-    for node in ast.walk(parsed(source)):
+    for node in nodes(source):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             documented.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     lines = enumerate(source.read_text(encoding="utf-8").splitlines(), 1)
@@ -39,7 +40,7 @@ def asking(attribute: str) -> list[Path]:
     """Modules that look at an attribute of this name."""
     return [
         source for source in SOURCES
-        if any(isinstance(node, ast.Attribute) and node.attr == attribute for node in ast.walk(parsed(source)))
+        if any(isinstance(node, ast.Attribute) and node.attr == attribute for node in nodes(source))
     ]  # fmt: skip
 
 

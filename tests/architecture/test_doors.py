@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.test_rules import ROOT, SOURCES, parsed
+from tests.architecture.source import SOURCES, parsed
+from tests.stacks import ROOT
 
 MAP = (ROOT / "docs/architecture.md").read_text().partition("```\n")[2].partition("```")[0]
 

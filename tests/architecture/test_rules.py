@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import ast
-import functools
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from invoke import Collection, Task
+from invoke import Task
 
-import conche
 from conche import errors
 from conche.process import ToolFailed
 from conche.stack import schema
-
-ROOT = Path(__file__).parents[2]
-SOURCES = sorted((ROOT / "conche").rglob("*.py"))
-NAMESPACE = conche.namespace(ROOT)
+from tests.architecture.source import SOURCES, named, nodes, parsed, tasks
+from tests.stacks import ROOT
 
 ERRORS = {name for name in errors.__all__ if name[0].isupper()} | {
     "BuildFailed",
@@ -37,25 +34,17 @@ ERRORS = {name for name in errors.__all__ if name[0].isupper()} | {
 }
 
 
-def tasks() -> Iterator[tuple[str, Task[Any]]]:
-    def walk(collection: Collection, prefix: str) -> Iterator[tuple[str, Task[Any]]]:
-        for name, task in collection.tasks.items():
-            yield prefix + name, task
-        for name, below in collection.collections.items():
-            yield from walk(below, f"{prefix}{name}.")
-
-    yield from walk(NAMESPACE, "")
-
-
-@functools.cache
-def parsed(source: Path) -> ast.Module:
-    return ast.parse(source.read_text())
+REPEATED = {
+    "Answer", "Candidate", "Change", "Configuration", "Decision", "Ending", "Entry", "Found", "Login", "Manifest",
+    "Observed", "Pipeline", "Problem", "Record", "Rendered", "Result", "Service", "Watch", "Wishes", "_Loader",
+}  # fmt: skip
+"""Class names that still mean more than one thing: each goes when its classes are renamed, and none comes."""
 
 
 def codes() -> Iterator[tuple[str, str]]:
     """Every error code in the source, with the file it stands in."""
     for source in SOURCES:
-        for node in ast.walk(parsed(source)):
+        for node in nodes(source):
             if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
                 text = node.args[0].value
                 if isinstance(text, str) and re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)+", text):
@@ -96,17 +85,16 @@ def test_every_error_code_is_in_the_reference_and_no_other() -> None:
     assert documented == {code for code, _ in codes()}
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_modules_and_functions_stay_readable(source: Path) -> None:
-    tree = parsed(source)
-    long = [
-        node.name
-        for node in ast.walk(tree)
+def test_modules_and_functions_stay_readable() -> None:
+    long = {named(source) for source in SOURCES if len(source.read_text().splitlines()) > 400}
+    long |= {
+        f"{named(source)}:{node.name}"
+        for source in SOURCES
+        for node in nodes(source)
         if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno > 60
-    ]
+    }
 
-    assert len(source.read_text().splitlines()) <= 400
-    assert long == []
+    assert long == set()
 
 
 @pytest.mark.parametrize("source", [s for s in SOURCES if s.name == "tasks.py"], ids=lambda path: path.parent.name)
@@ -121,33 +109,28 @@ def test_a_task_body_calls_one_function_of_its_namespace(source: Path) -> None:
     assert [body for body in bodies if body[-1] != "Return" or set(body[:-1]) != {"ImportFrom"}] == []
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_only_output_prints_and_nobody_uses_a_shell(source: Path) -> None:
-    calls = [node for node in ast.walk(parsed(source)) if isinstance(node, ast.Call)]
-    printing = [node.lineno for node in calls if isinstance(node.func, ast.Name) and node.func.id == "print"]
-    shells = [node.lineno for node in calls for keyword in node.keywords if keyword.arg == "shell"]
+def test_only_output_prints_and_nobody_uses_a_shell() -> None:
+    calls = [(named(source), node) for source in SOURCES for node in nodes(source) if isinstance(node, ast.Call)]
+    printing = {file for file, node in calls if isinstance(node.func, ast.Name) and node.func.id == "print"}
+    shells = [f"{file}:{node.lineno}" for file, node in calls for one in node.keywords if one.arg == "shell"]
 
-    assert printing == [] or source.name == "output.py"
+    assert printing <= {"conche/output.py"}
     assert shells == []
 
 
-def raw_in_errors(tree: ast.AST) -> list[int]:
+def raw_in_errors(every: Iterable[ast.AST]) -> list[int]:
     """Lines where what a program wrote goes into an error as it was written, and not as it may be shown."""
-    shown: list[ast.AST] = [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
-    shown += [
-        node for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg in ("evidence", "looked_at")
-    ]
     return [
         below.lineno
-        for node in shown
+        for node in every
+        if isinstance(node, ast.Raise) or (isinstance(node, ast.keyword) and node.arg in ("evidence", "looked_at"))
         for below in ast.walk(node)
         if isinstance(below, ast.Attribute) and below.attr == "raw"
     ]
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_error_carries_what_a_program_wrote_unredacted(source: Path) -> None:
-    assert raw_in_errors(ast.parse(source.read_text())) == []
+def test_no_error_carries_what_a_program_wrote_unredacted() -> None:
+    assert [f"{named(source)}:{line}" for source in SOURCES for line in raw_in_errors(nodes(source))] == []
 
 
 @pytest.mark.parametrize(
@@ -155,7 +138,13 @@ def test_no_error_carries_what_a_program_wrote_unredacted(source: Path) -> None:
     ["raise Refused('a-b', f'why: {done.stderr.raw}')", "return Refused('a-b', 'c', evidence=[done.stdout.raw])"],
 )
 def test_an_error_that_does_is_found(code: str) -> None:
-    assert raw_in_errors(ast.parse(code)) == [1]
+    assert raw_in_errors(ast.walk(ast.parse(code))) == [1]
+
+
+def test_no_two_classes_have_one_name() -> None:
+    classes = Counter(node.name for source in SOURCES for node in nodes(source) if isinstance(node, ast.ClassDef))
+
+    assert {name for name, times in classes.items() if times > 1} == REPEATED
 
 
 def test_the_schema_is_in_step_with_the_model() -> None:

@@ -33,6 +33,7 @@ from conche.stack import Retention, parse
 from conche.vault import render, values
 from conche.vault.keys import PREFIX
 from conche.version import version
+from tests.architecture.source import SOURCES, nodes
 from tests.formats import made
 
 ROOT = made.ROOT
@@ -98,8 +99,8 @@ def now(written: Path, tmp_path: Path) -> Path:
 
 def writers() -> Iterator[tuple[str, str, bool]]:
     """Each place where JSON is written: file, function, and whether with a format."""
-    for source in sorted((ROOT / "conche").rglob("*.py")):
-        for function in ast.walk(ast.parse(source.read_text())):
+    for source in SOURCES:
+        for function in nodes(source) if "json.dump" in source.read_text() else ():
             if isinstance(function, ast.FunctionDef):
                 for node in ast.walk(function):
                     if isinstance(node, ast.Call) and _writes_json(node.func):
