@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -13,19 +13,31 @@ import pytest
 OURS = ("docker", "dockerd", "invoke", "nox", "python", "ssh", "restic")
 """How names begin of programs that are Conche or take long; tools that packages install, such as sops, may run."""
 
+SHELLS = ("sh", "bash")
+
 _watched: list[str] = []
 
 
 def _watch(event: str, arguments: Sequence[Any]) -> None:
     if not _watched or event not in ("subprocess.Popen", "tests.warm.fork"):
         return
-    argv = arguments[1] if event == "subprocess.Popen" else [sys.executable]
+    argv, environment = (arguments[1], arguments[3]) if event == "subprocess.Popen" else ([sys.executable], None)
     words = [os.fsdecode(word) for word in (argv if isinstance(argv, list | tuple) else [argv])]
     # Conche starts programs that must end with it through setpriv(1).
     if words and PurePath(words[0]).name == "setpriv" and "--" in words:
         words = words[words.index("--") + 1 :]
-    if words and (PurePath(words[0]).name.startswith(OURS) or words[0] == sys.executable):
-        raise AssertionError(f"{words[0]} is started, so this is no unit test: mark it pytest.mark.process")
+    if words and (_is_ours(words[0]) or _hands_on(words, environment)):
+        raise AssertionError(f"{words[0]} starts one of ours, so this is no unit test: mark it pytest.mark.process")
+
+
+def _is_ours(program: str) -> bool:
+    return PurePath(program).name.startswith(OURS) or program == sys.executable
+
+
+def _hands_on(words: Sequence[str], environment: Mapping[Any, Any] | None) -> bool:
+    """Return whether this is a shell that is given the Python of the tests, in its line or in a variable."""
+    given = [*words[1:], *(os.fsdecode(value) for value in (environment or {}).values())]
+    return PurePath(words[0]).name in SHELLS and any(sys.executable in one.split() for one in given)
 
 
 sys.addaudithook(_watch)

@@ -377,6 +377,7 @@ def shell(folder: Path, line: str, **extra: str) -> subprocess.CompletedProcess[
     return subprocess.run(["bash", "-c", line], cwd=folder, env=given, capture_output=True, check=False)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("options", ["", "--json"])
 @pytest.mark.parametrize(
     ("line", "said"),
@@ -399,6 +400,7 @@ def test_what_was_done_is_no_failure_where_the_answer_cannot_be_written(
     assert (b"Traceback" in ended.stderr, b"Exception ignored" in ended.stderr) == (False, False)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("task", ["much table", "much raw", "much json --json", "much --json none", "tell-lines"])
 def test_an_answer_that_was_all_there_was_to_do_and_is_lost_is_a_failure(task: str, folder: Path) -> None:
     ended = shell(folder, f"$invoke {task} >/dev/full")
@@ -408,21 +410,25 @@ def test_an_answer_that_was_all_there_was_to_do_and_is_lost_is_a_failure(task: s
     assert b"Traceback" not in ended.stderr
 
 
+@pytest.mark.process
 def test_a_stream_that_is_followed_ends_when_its_reader_leaves(folder: Path) -> None:
     ended = shell(folder, "$invoke tell-lines | head -1; exit ${PIPESTATUS[0]}")
 
     assert (ended.returncode, ended.stdout, ended.stderr) == (141, b"line 0\n", b"")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("line", ["$invoke fail Locked --json >/dev/full", "$invoke fail Locked 2>/dev/full"])
 def test_an_error_keeps_its_exit_code_where_it_cannot_be_told(line: str, folder: Path) -> None:
     assert shell(folder, line).returncode == 7
 
 
+@pytest.mark.process
 def test_a_check_keeps_its_exit_code_where_it_cannot_be_told(folder: Path) -> None:
     assert shell(folder, "$invoke check >/dev/full").returncode == 1
 
 
+@pytest.mark.process
 def test_only_a_pipe_that_is_stdout_counts_as_a_reader_that_left(folder: Path) -> None:
     ended = shell(folder, "$invoke broken")
 
@@ -430,6 +436,7 @@ def test_only_a_pipe_that_is_stdout_counts_as_a_reader_that_left(folder: Path) -
     assert b"a pipe of the engine's" in ended.stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("encoding", "text"),
     [("iso8859-1", "20 °C - ok"), ("ascii", "20 ?C - ok"), ("cp1252", "20 °C — ok"), ("utf-8", "20 °C — ok")],
@@ -441,6 +448,7 @@ def test_what_a_terminal_lacks_is_replaced(encoding: str, text: str, folder: Pat
     assert text in ended.stdout.decode(encoding)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("encoding", ["iso8859-1", "ascii", "utf-8", "utf-16"])
 def test_a_document_is_the_same_in_every_encoding(encoding: str, folder: Path) -> None:
     ended = shell(folder, "$invoke work --json", PYTHONIOENCODING=encoding)

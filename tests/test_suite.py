@@ -58,6 +58,21 @@ def test_a_test_that_hangs_fails_alone(tmp_path: Path) -> None:
     assert "Timeout" in said
 
 
+def test_a_unit_test_that_starts_conche_through_a_shell_is_told_what_to_mark(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
+    start = "subprocess.run(['sh', '-c', '$invoke'], env={**os.environ, 'invoke': sys.executable + ' -m invoke'})"
+    (tmp_path / "test_starts.py").write_text(
+        f"import os, subprocess, sys\n\n\ndef test_starts():\n    {start}\n\n\n"
+        "def test_asks_a_shell():\n    subprocess.run(['sh', '-c', 'true'], check=True)\n"
+    )
+
+    code, said = run(tmp_path, PYTHONPATH=str(ROOT))
+
+    assert code == 1
+    assert "1 failed, 1 passed" in said
+    assert "mark it pytest.mark.process" in said
+
+
 def test_a_skipped_test_is_red_in_ci_and_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
     (tmp_path / "test_skips.py").write_text(
