@@ -180,13 +180,16 @@ class Store:
         return sops.decrypt(content, keys.require(self.root), self.file.name, found.paths)
 
     @contextlib.contextmanager
-    def locked(self, purpose: str, wait: float = WAIT) -> Iterator[None]:
+    def locked(self, purpose: str, wait: float | None = None) -> Iterator[None]:
         """Exclude every other change of the file for this block.
+
+        Args:
+            wait: seconds to wait for another change to end.
 
         Raises:
             Locked: another change does not end in time.
         """
-        with lock(self.file.name, purpose, folder=self._lock_folder(), wait=wait):
+        with lock(self.file.name, purpose, folder=self._lock_folder(), wait=WAIT if wait is None else wait):
             yield
 
     @property

@@ -77,13 +77,13 @@ def files_locked(
     Raises:
         Locked: a change does not end in time.
     """
-    from conche.vault.store import WAIT, Store
+    from conche.vault.store import Store
 
     wanted, files = set(places), stack.secrets.all_files if stack.secrets else ()
     touched = {file.name: root / file for file in files if wanted & {root / file, *(root / file).parents}}
     with ExitStack() as held:
         for name in sorted(touched):
-            held.enter_context(Store(root, touched[name]).locked(purpose, WAIT if wait is None else wait))
+            held.enter_context(Store(root, touched[name]).locked(purpose, wait))
         yield
 
 
