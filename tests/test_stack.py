@@ -241,7 +241,7 @@ environments:
         ('    tag: "\\ud800"', "  (top): Invalid JSON"),
         ("    tag: &a [*a]", "  (top): an alias is inside its own anchor"),
         (
-            "    tag: " + "[" * 3000,
+            "    tag: " + "[\n" * 3000,
             "  (top): an alias is inside its own anchor, or aliases and brackets are nested too deeply",
         ),
         (
