@@ -136,13 +136,13 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
         # A signal between starting the child and knowing it would leave it behind.
         with signals_deferred():
             child = _start(argv, extra_env, cwd, outlives, keep_open)
-            said, readers = _listen(child, stdin)
-        for number, line in _lines(said, timeout):
-            kept[number].extend(line)
+            said, readers = _listen(child, stdin, by_line=on_line is not None)
+        for number, part in _parts(said, timeout):
+            kept[number].extend(part)
             if on_line is not None and len(kept[number]) > 2 * MOST_KEPT:
                 del kept[number][:-MOST_KEPT]
             if on_line is not None:
-                on_line(Captured(_text(line).rstrip("\n"), redact))
+                on_line(Captured(_text(part).rstrip("\n"), redact))
         # A child that has closed its streams may run on.
         child.wait(None if timeout is None else max(0.0, begun + timeout - time.monotonic()))
     except BaseException as error:
@@ -316,17 +316,21 @@ def _missing(program: str, error: OSError) -> Unreachable:
 
 
 _Said = queue.SimpleQueue[tuple[int, bytes]]
-"""Lines with the number of their stream, 0 for stdout and 1 for stderr; an empty line marks the stream's end."""
+"""Parts with the number of their stream, 0 for stdout and 1 for stderr; an empty part marks the stream's end."""
+
+_BLOCK = 1 << 16
 
 
-def _listen(child: subprocess.Popen[bytes], stdin: bytes | Iterable[bytes]) -> tuple[_Said, list[threading.Thread]]:
+def _listen(
+    child: subprocess.Popen[bytes], stdin: bytes | Iterable[bytes], *, by_line: bool
+) -> tuple[_Said, list[threading.Thread]]:
     """Feed the child and collect its output, each stream in a thread of its own, which also closes it."""
     said: _Said = queue.SimpleQueue()
 
     def read(number: int, stream: IO[bytes]) -> None:
         with stream:
-            for line in stream:
-                said.put((number, line))
+            for part in stream if by_line else iter(lambda: os.read(stream.fileno(), _BLOCK), b""):
+                said.put((number, part))
         said.put((number, b""))
 
     def feed(stream: IO[bytes]) -> None:
@@ -346,15 +350,15 @@ def _listen(child: subprocess.Popen[bytes], stdin: bytes | Iterable[bytes]) -> t
     return said, readers
 
 
-def _lines(said: _Said, timeout: float | None) -> Iterator[tuple[int, bytes]]:
-    """Yield lines until both streams have ended; raises `queue.Empty` if that takes longer than `timeout`."""
+def _parts(said: _Said, timeout: float | None) -> Iterator[tuple[int, bytes]]:
+    """Yield lines or blocks until both streams have ended; raises `queue.Empty` if that takes longer than `timeout`."""
     deadline = None if timeout is None else time.monotonic() + timeout
     ended = 0
     while ended < 2:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        number, line = said.get(timeout=left)
-        if line:
-            yield number, line
+        number, part = said.get(timeout=left)
+        if part:
+            yield number, part
         else:
             ended += 1
 

@@ -88,6 +88,9 @@ class Redactor:
         return text
 
 
+_KNOWS_NOTHING = Redactor()
+
+
 class Captured:
     """A program's output in two forms: `raw` for parsing, and redacted for showing.
 
@@ -100,7 +103,7 @@ class Captured:
 
     def __init__(self, raw: str, redact: Redactor | None = None) -> None:
         self.__raw = raw
-        self.__redact = redact or Redactor()
+        self.__redact = redact or _KNOWS_NOTHING
 
     @property
     def raw(self) -> str:

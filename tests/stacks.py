@@ -123,7 +123,8 @@ def free_port() -> int:
 
     The reservation is an abstract socket with that name (unix(7)), which the kernel gives to one process only.
     """
-    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+    first = random.SystemRandom().randrange(len(PORTS))
+    for port in (*PORTS[first:], *PORTS[:first]):
         claim = socket.socket(socket.AF_UNIX)
         try:
             claim.bind(f"\0conche-tests-port-{port}")

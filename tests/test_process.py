@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,17 +61,25 @@ class Holders:
             pass
 
 
-@pytest.fixture
-def holders(tmp_path: Path) -> Iterator[Holders]:
-    path = tmp_path / "holders"
+@contextlib.contextmanager
+def holding(path: Path) -> Iterator[Holders]:
     os.mkfifo(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    yield Holders(path, descriptor)
-    os.close(descriptor)
+    try:
+        yield Holders(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@pytest.fixture
+def holders(tmp_path: Path) -> Iterator[Holders]:
+    with holding(tmp_path / "holders") as made:
+        yield made
 
 
 HOLD = 'exec 9>"$1"; sleep 600 & echo held >&9; echo held; wait'
 HOLD_STUBBORNLY = """exec 9>"$1"; (trap '' TERM; exec sleep 600) & echo held >&9; echo held; wait"""
+HOLD_ALONE = 'exec 9>"$1"; sleep 600 & echo held >&9'
 
 
 @contextlib.contextmanager
@@ -264,30 +273,26 @@ def test_what_on_line_raises_ends_the_program_and_reaches_the_caller(holders: Ho
 # The end
 
 
-@pytest.mark.parametrize("by_line", [False, True])
-@pytest.mark.parametrize("code", [HOLD, HOLD_STUBBORNLY], ids=["willing", "stubborn"])
-def test_a_timeout_ends_the_grandchildren_too(
-    code: str, by_line: bool, holders: Holders, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_timeout_ends_the_grandchildren_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Willing and stubborn ones, and one that holds the streams of a child that has ended; all wait at once."""
     monkeypatch.setattr(process, "GRACE", 0.2)
+    cases = [(code, on_line) for code in (HOLD, HOLD_STUBBORNLY, HOLD_ALONE) for on_line in (None, print)]
 
-    with pytest.raises(Unreachable, match=r"sh timed out after 3 s\.") as caught:
-        run(sh(code, str(holders.path)), timeout=3, on_line=print if by_line else None)
+    def ended(number: int) -> bytes:
+        code, on_line = cases[number]
+        with holding(tmp_path / str(number)) as holders:
+            with pytest.raises(Unreachable, match=r"sh timed out after 3 s\.") as caught:
+                run(sh(code, str(holders.path)), timeout=3, on_line=on_line)
+            assert (caught.value.code, caught.value.status) == ("tool-timed-out", 9)
+            return holders.read()
 
-    assert (caught.value.code, caught.value.status) == ("tool-timed-out", 9)
-    assert holders.read() == b"held\n"
+    with ThreadPoolExecutor(len(cases)) as threads:
+        assert [*threads.map(ended, range(len(cases)))] == [b"held\n"] * len(cases)
 
 
 def test_a_program_that_closes_its_streams_does_not_outrun_the_timeout() -> None:
     with pytest.raises(Unreachable, match="timed out after 1 s"):
         run(sh("exec >&- 2>&-; exec sleep 600"), timeout=1)
-
-
-def test_a_grandchild_that_holds_the_streams_does_not_outrun_the_timeout(holders: Holders) -> None:
-    with pytest.raises(Unreachable, match="timed out"):
-        run(sh('exec 9>"$1"; sleep 600 & echo held >&9', str(holders.path)), timeout=3, on_line=print)
-
-    assert holders.read() == b"held\n"
 
 
 def test_a_child_that_is_ended_has_time_to_tidy_up(holders: Holders) -> None:
