@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import uuid
@@ -20,13 +21,19 @@ from tests.edged import IMAGES, EdgedStack
 from tests.guard import pytest_runtest_protocol
 from tests.isolation import IN_CI, isolate, one_at_a_time
 from tests.scheduling import pytest_xdist_make_scheduler
-from tests.selection import pytest_addoption, pytest_collection_modifyitems, pytest_runtest_makereport
+from tests.selection import (
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_ignore_collect,
+    pytest_runtest_makereport,
+)
 from tests.stacks import ROOT, SmallStack, free_port, tracked_files
 from tests.swarming import pytest_sessionfinish
 
 __all__ = [
     "pytest_addoption",
     "pytest_collection_modifyitems",
+    "pytest_ignore_collect",
     "pytest_runtest_makereport",
     "pytest_runtest_protocol",
     "pytest_sessionfinish",
@@ -44,6 +51,11 @@ settings.register_profile(
 )
 settings.register_profile("long", settings.get_profile("conche"), derandomize=False, max_examples=500)
 settings.load_profile("conche")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was collected out of every later search for garbage: it lives until the end."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -48,6 +48,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--share", metavar="K/N", help="only the K-th of N shares of the test files")
 
 
+NO_UNIT = re.compile(r"^pytestmark = .*\bpytest\.mark\.(engine|process|large|e2e)\b", re.MULTILINE)
+"""A file that says that none of its tests is a unit test."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave such files out of a run of the unit tests before they are imported, which takes each worker a second."""
+    if config.option.markexpr != "unit" or collection_path.suffix != ".py":
+        return None
+    return NO_UNIT.search(collection_path.read_text(encoding="utf-8")) is not None or None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark every test, then leave out what was not asked for."""
     if WITHOUT - MAY_LACK:
