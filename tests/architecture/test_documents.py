@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterator
@@ -23,27 +24,30 @@ EXAMPLE = "scripts/announce"
 """A hook of the reader's own."""
 
 INCOMPLETE = "did not receive required positional arguments"
-STACK = load(ROOT)
-assert STACK.backup is not None
-assert STACK.secrets is not None
 
-KNOWN: dict[str, set[str]] = {
-    "env": set(STACK.environments),
-    "component": set(STACK.backup.components),
-    "accept_smaller": set(STACK.backup.components),
-    "kind": {*KINDS},
-    "service": {name for one in STACK.environments.values() for file in one.compose for name in services(ROOT / file)},
-    "runner": {one.name for one in runners(ROOT, STACK)},
-}
-"""What an option may say, by its name."""
+
+@functools.cache
+def known() -> dict[str, set[str]]:
+    """What an option may say, by its name."""
+    stack = load(ROOT)
+    assert stack.backup is not None
+    files = {file for one in stack.environments.values() for file in one.compose}
+    return {
+        "env": set(stack.environments),
+        "component": set(stack.backup.components),
+        "accept_smaller": set(stack.backup.components),
+        "kind": {*KINDS},
+        "service": {name for file in files for name in services(ROOT / file)},
+        "runner": {one.name for one in runners(ROOT, stack)},
+    }
 
 
 def unknown(call: TaskCall) -> Iterator[str]:
     """What a call names that this stack does not have; words in capitals are for the reader to fill in."""
-    for name in call.given & KNOWN.keys():
+    for name in call.given & known().keys():
         said = call.values[name]
         for one in said if isinstance(said, list) else [said]:
-            if str(one) not in KNOWN[name] and not str(one).isupper():
+            if str(one) not in known()[name] and not str(one).isupper():
                 yield f"--{name} {one}"
 
 
@@ -64,13 +68,13 @@ def test_every_command_of_a_document_is_one(file: Path) -> None:
 @pytest.mark.parametrize("file", documents(), ids=lambda file: str(file.relative_to(ROOT)))
 def test_every_script_and_session_of_a_document_is_there(file: Path) -> None:
     text = file.read_text()
-    known = sessions(ROOT) or frozenset()
+    there = sessions(ROOT) or frozenset()
 
     scripts = set(re.findall(r"(?<![\w/])scripts/[\w-]+(?:\.sh)?", text))
     named = {one for said in re.findall(r"\bnox -s ((?:[a-z]\w* ?)+)", text) for one in said.split()}
 
     assert {one for one in scripts - {EXAMPLE} if not os.access(ROOT / one, os.X_OK)} == set()
-    assert named <= known, named - known
+    assert named <= there, named - there
 
 
 def test_every_command_of_the_old_ones_page_is_walked_in_its_order() -> None:

@@ -76,7 +76,9 @@ class Case:
 
 
 def _read() -> tuple[Mapping[str, str], tuple[Case, ...]]:
-    said = yaml.safe_load(Path(__file__).with_name("corpus.yaml").read_text(encoding="utf-8"))
+    # Every worker reads it to collect the tests, and the loader in C does so in a tenth of the time.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    said = yaml.load(Path(__file__).with_name("corpus.yaml").read_text(encoding="utf-8"), Loader=loader)
     files = said.pop("files")
     return files, tuple(Case(group, name, one) for group, cases in said.items() for name, one in cases.items())
 
