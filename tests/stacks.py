@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -124,7 +125,7 @@ def free_port() -> int:
     The reservation is an abstract socket with that name (unix(7)), which the kernel gives to one process only.
     """
     first = random.SystemRandom().randrange(len(PORTS))
-    for port in (*PORTS[first:], *PORTS[:first]):
+    for port in itertools.chain(PORTS[first:], PORTS[:first]):
         claim = socket.socket(socket.AF_UNIX)
         try:
             claim.bind(f"\0conche-tests-port-{port}")
