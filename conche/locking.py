@@ -22,6 +22,7 @@ from conche.stack import Stack
 
 __all__ = [
     "EVERY",
+    "KEPT",
     "LEFT",
     "NAMED",
     "NOTHING",
@@ -76,6 +77,7 @@ LEFT = Takes(
     "those in which a killed backup command has left something to settle",
 )
 SECRETS = Takes((Lock.SECRETS,))
+KEPT = Takes((Lock.ENVIRONMENT, Lock.SECRETS), "the one it is about")
 
 TAKEN: Mapping[str, Takes] = {
     **dict.fromkeys(
@@ -85,6 +87,7 @@ TAKEN: Mapping[str, Takes] = {
         ),
         NAMED,
     ),
+    "env.influx.rotate-token": KEPT,
     "images.prune": EVERY,
     **dict.fromkeys(("backup.create", "backup.restore", "backup.undo", "backup.drill"), TOUCHED),
     **dict.fromkeys(("backup.prune", "backup.settle", "backup.sync", "backup.verify"), LEFT),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,8 +22,9 @@ from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.errors import ConcheError, Refused, Unreachable
 from conche.process import Captured, Completed
+from conche.secret import Secret
 
-__all__ = ["CONFIG", "DATA", "Influx", "InfluxFailed"]
+__all__ = ["CONFIG", "DATA", "Authorization", "Influx", "InfluxFailed"]
 
 DATA, CONFIG = "/var/lib/influxdb2", "/etc/influxdb2"
 
@@ -42,6 +44,17 @@ ASK = """
 INFLUX_TOKEN=$(cat "$1"); export INFLUX_TOKEN
 exec influx bucket list --json --org "${INFLUX_ORG:-$DOCKER_INFLUXDB_INIT_ORG}"
 """
+GIVEN = """
+INFLUX_TOKEN=$(cat); export INFLUX_TOKEN
+exec influx auth list --json
+"""
+PUT = """
+cp -p "$1" "$1.conche"
+cat > "$1.conche"
+mv "$1.conche" "$1"
+"""
+"""Replaces a file's content at once; owner and mode stay."""
+
 NO_TOKEN = 77
 ROOM = 'df -Pk "$1" | tail -n 1 | { read -r _ _ _ free _; echo "$free"; }; du -sk "$2" | cut -f 1'
 
@@ -73,6 +86,15 @@ class InfluxFailed(ConcheError):
 
 
 @dataclass(frozen=True)
+class Authorization:
+    """A token that the server knows."""
+
+    id: str
+    token: Secret
+    description: str
+
+
+@dataclass(frozen=True)
 class Influx:
     """An InfluxDB that runs in a container.
 
@@ -97,6 +119,49 @@ class Influx:
         if done.exit_code == NO_TOKEN:
             return "absent"
         return "refused" if _is_refused(done) else "valid"
+
+    def authorizations(self, token: Secret | None = None) -> tuple[Authorization, ...]:
+        """Return the tokens that the server knows; all of them are only told to an operator token.
+
+        Args:
+            token: ask with this token; default: the one in the file.
+
+        Raises:
+            InfluxFailed: the token is refused.
+        """
+        if token is None:
+            done = self._call(CALL, "auth", "list", "--json", seconds=ANSWER)
+        else:
+            given = token.reveal().encode()
+            done = self._exec("influx auth list", ["sh", "-euc", GIVEN], ANSWER, stdin=given)
+            if not done.ok:
+                raise InfluxFailed(
+                    "influx-failed",
+                    f"influx auth list exited with {done.exit_code}.",
+                    looked_at=[f"container {self.container.name}, with a token from the secrets"],
+                    evidence=done.stderr.lines()[-3:],
+                )
+        listed = json.loads(done.stdout.raw)
+        return tuple(Authorization(one["id"], Secret(one["token"]), one.get("description", "")) for one in listed)
+
+    def make_operator(self, description: str) -> None:
+        """Make another operator token; `authorizations` has it."""
+        self._call(ORG, "auth", "create", "--operator", "--json", "--description", description, seconds=ANSWER)
+
+    def revoke(self, authorization: Authorization) -> None:
+        """Delete a token."""
+        self._call(CALL, "auth", "delete", "--id", authorization.id, "--json", seconds=ANSWER)
+
+    def replace_in_configuration(self, old: Secret, new: Secret) -> bool:
+        """Replace a token in the configuration of the container's own `influx`; return whether it had it."""
+        file = f"{CONFIG}/influx-configs"
+        done = self._exec("cat", ["sh", "-euc", '[ ! -e "$1" ] || cat "$1"', "sh", file], ANSWER, exact=True)
+        text = done.require(f"reading {file}").stdout.raw
+        if f'"{old.reveal()}"' not in text:
+            return False
+        changed = os.fsencode(text.replace(f'"{old.reveal()}"', f'"{new.reveal()}"'))
+        self._exec("mv", ["sh", "-euc", PUT, "sh", file], ANSWER, stdin=changed).require(f"writing {file}")
+        return True
 
     def way_out(self, environment: str) -> list[str]:
         """Return what to type if the token in the file is refused and the valid one is in the configuration."""
@@ -172,7 +237,7 @@ class Influx:
         self._exec("rm", ["rm", "-rf", folder], QUERY)
 
     def _call(self, script: str, *words: str, seconds: float) -> Completed:
-        what = f"influx {' '.join(words[:2] if words[0] == 'bucket' else words[:1])}"
+        what = f"influx {' '.join(words[:2] if words[0] in ('bucket', 'auth') else words[:1])}"
         done = self._exec(what, ["sh", "-euc", script, "sh", self.token_file, *words], seconds)
         if self.otherwise and _is_refused(done):
             self.refused.append(what)
@@ -187,9 +252,20 @@ class Influx:
             )
         return done
 
-    def _exec(self, what: str, argv: Sequence[str], seconds: float) -> Completed:
+    def _exec(
+        self, what: str, argv: Sequence[str], seconds: float, *, stdin: bytes | None = None, exact: bool = False
+    ) -> Completed:
         try:
-            return programs.run(self.engine, self.container.id, argv, number=self.number, user="0:0", timeout=seconds)
+            return programs.run(
+                self.engine,
+                self.container.id,
+                argv,
+                number=self.number,
+                user="0:0",
+                stdin=stdin,
+                timeout=seconds,
+                exact=exact,
+            )
         except Unreachable as error:
             if error.code != "tool-timed-out":
                 raise

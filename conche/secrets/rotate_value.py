@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from conche.command import Invocation
-from conche.errors import Refused
 from conche.outcome import Action, Outcome
-from conche.secrets.set import set_
+from conche.secrets.set import kept_by_server, set_
 
 __all__ = ["rotate_value"]
 
@@ -19,12 +18,7 @@ def rotate_value(call: Invocation, name: str, *, from_file: str | None) -> Outco
     assert call.stack.secrets is not None
     declared = call.stack.secrets.declared.get(name)
     if declared is not None and declared.renew and from_file is None:
-        raise Refused(
-            "value-kept-by-a-server",
-            f"{name} was not changed: the server that keeps it learns of no new value from here, and would refuse"
-            " whoever goes by one. It makes the new value itself.",
-            next_command=declared.renew.strip(),
-        )
+        raise kept_by_server(name, declared)
     made = declared is not None and declared.generate is not None and from_file is None
     if declared is not None and declared.source and not made:
         call.output.say(f"{name} comes from: {declared.source}")

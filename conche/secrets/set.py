@@ -8,12 +8,13 @@ from conche.command import Invocation
 from conche.errors import NotFound, Refused
 from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.secret import Secret
+from conche.stack import SecretDeclaration
 from conche.vault import dotenv
 from conche.vault.ask import as_text, ask, trimmed
 from conche.vault.store import Change
 from conche.vault.values import called, make, open_store, require_holdable
 
-__all__ = ["set_"]
+__all__ = ["kept_by_server", "set_"]
 
 
 def set_(
@@ -31,6 +32,8 @@ def set_(
         )
     # Nobody should type a value twice only to learn that there is no key.
     store.require_writable()
+    if generate and declared.renew and name in store.document().paths:
+        raise kept_by_server(name, declared)
     if call.dry_run:
         return Outcome(plan=Plan((Step(kind, Kind.SECRET, name, "asked for"),)))
     value = make(declared.generate) if generate else _given(name, from_file, raw)
@@ -48,6 +51,16 @@ def set_(
     if changed and declared.services:
         lines.append(f"Next: invoke secrets.render    # then restart {', '.join(declared.services)}")
     return Outcome(value={"name": name, "changed": bool(changed)}, changed=bool(changed), lines=lines)
+
+
+def kept_by_server(name: str, declared: SecretDeclaration) -> Refused:
+    """Return the error for generating a value again that a server learns of at its first start only."""
+    return Refused(
+        "value-kept-by-a-server",
+        f"{name} was not changed: the server that keeps it learns of no new value from here, and would refuse"
+        " whoever goes by one. It makes the new value itself.",
+        next_command=declared.renew.strip(),
+    )
 
 
 def _given(name: str, from_file: str | None, raw: bool) -> Secret:

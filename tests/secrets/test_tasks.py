@@ -370,15 +370,19 @@ def test_rotate_value_makes_a_new_value(checkout: Checkout) -> None:
 def test_rotate_value_leaves_a_value_that_a_server_keeps_and_says_how_that_makes_a_new_one(checkout: Checkout) -> None:
     kept = "generate: password, renew: 'make-one | invoke secrets.set db_password', services"
     checkout.small.replace("stack.yaml", "generate: password, services", kept)
+    checkout.ok("secrets.unset", "db_password", "--yes")
+    checkout.ok("secrets.set", "db_password", "--generate")  # the first one, with which the server begins
     checkout.ok("secrets.set", "db_password", stdin="the old one")
 
     checkout.small.write("made", "by the server")
     refused = checkout.call("secrets.rotate-value", "db_password", "--json")
+    generated = checkout.call("secrets.set", "db_password", "--generate")
     before = checkout.ok("secrets.get", "db_password")
     checkout.ok("secrets.rotate-value", "db_password", "--from-file", "made")
 
     error = json.loads(refused.stdout)["error"]
     assert (refused.returncode, error["code"]) == (2, "value-kept-by-a-server")
+    assert (generated.returncode, "error [value-kept-by-a-server]" in generated.stderr) == (2, True)
     assert error["next"] == "make-one | invoke secrets.set db_password"
     assert before == "the old one"
     assert checkout.ok("secrets.get", "db_password") == "by the server"

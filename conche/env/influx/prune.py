@@ -8,12 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 from conche.backup.influx import BEGINNING, Influx
 from conche.command import Invocation
-from conche.engine import containers, task_containers
 from conche.engine.connection import Engine
+from conche.env.influx.database import opened
 from conche.errors import CheckFailed, NotFound, Refused
 from conche.locking import locked
 from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
-from conche.stack import Component
 
 __all__ = ["prune"]
 
@@ -32,7 +31,7 @@ def prune(call: Invocation, older_than: str, name: str, *, buckets: Sequence[str
 def _pruned(
     call: Invocation, age: timedelta, name: str, *, buckets: Sequence[str], confirm: str | None, protected: bool
 ) -> Outcome:
-    influx = _opened(call, name)
+    influx = opened(call, name, "a deletion")
     now = datetime.now(UTC).replace(microsecond=0)
     stop = now - age
     counted = _counted(influx, _wanted(influx, buckets), stop, now)
@@ -80,25 +79,6 @@ def _age(text: str) -> timedelta:
             next_command="invoke env.influx.prune 90d --dry-run",
         )
     return age
-
-
-def _opened(call: Invocation, name: str) -> Influx:
-    """Open the environment's InfluxDB, as the section `backup` describes it."""
-    components = call.stack.backup.components.values() if call.stack.backup else ()
-    known = [one for one in components if one.driver == "influxdb" and one.environment == name]
-    component = known[0] if known else Component(driver="influxdb", service="influxdb", environment=name)
-    engine = Engine(call.stack.environments[name].engine)
-    if call.stack.environments[name].swarm:
-        found = task_containers.of_service(engine, call.stack.project(name), str(component.service), "a deletion")
-        return Influx(engine, found, component.token_file)
-    for one in containers.of_project(engine, call.stack.project(name)):
-        if one.service == component.service and one.state == "running":
-            return Influx(engine, one, component.token_file)
-    raise NotFound(
-        "service-not-running",
-        f"{component.service} is not running in {name}.",
-        next_command=f"invoke env.up --env {name}",
-    )
 
 
 def _wanted(influx: Influx, buckets: Sequence[str]) -> Sequence[str]:

@@ -21,3 +21,18 @@ def prune(
     from conche.env.influx.prune import prune
 
     return prune(invocation, older_than, env, buckets=bucket, confirm=confirm)
+
+
+@command(name="rotate-token", changes=True, destroys=True, waits=True)
+def rotate_token(
+    invocation: Invocation,
+    env: EnvironmentName = "prod",
+    finish: Annotated[bool, "revoke the old token, once everybody has the new one"] = False,
+) -> Outcome:
+    """Make a new operator token for InfluxDB, and store it; the old one stays valid until --finish.
+
+    In between, deploy: --finish refuses while a container has the old token.
+    """
+    from conche.env.influx.rotate_token import rotate_token
+
+    return rotate_token(invocation, env, finish=finish)
