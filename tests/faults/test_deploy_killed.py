@@ -212,6 +212,24 @@ def test_recover_tells_what_it_will_do_and_takes_a_killed_release_back(two: tupl
     assert stack.history()["releases"][0]["result"] == "interrupted"
 
 
+def test_env_up_takes_a_killed_release_back_without_being_asked(fresh: EdgedStack, engine: Engine) -> None:
+    assert fresh.deploy(fresh.version("one")).returncode == 0
+    before = fresh.page()
+    words = ("env.deploy", "--env", "prod", "--local", "--image", fresh.version("late", "slow"))
+    with fresh.begin(*words) as running:
+        assert running.stderr is not None
+        next(line for line in running.stderr if line.startswith("await release"))
+        running.kill()
+
+    done = fresh.invoke("env.up", "--env", "prod")
+
+    assert done.returncode == 0, done.stderr
+    assert fresh.page() == before
+    assert fresh.leftovers(engine) == []
+    assert [one["result"] for one in fresh.history()["releases"]] == ["interrupted", "succeeded"]
+    assert "was interrupted" not in fresh.invoke("env.status", "--env", "prod").stdout
+
+
 def test_recover_finishes_a_release_that_serves_already(two: tuple[EdgedStack, ...], engine: Engine) -> None:
     stack, _ = two
     with stack.begin(*Chain(stack, "env.deploy", engine).words()) as running:

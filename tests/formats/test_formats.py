@@ -49,6 +49,7 @@ NO_STATE = {
     "engine/hashes.py": {"resolved", "without_dependencies"},  # Compose's input
     "engine/images.py": {"contents"},  # a digest's input
     "engine/rendered.py": {"flat"},  # compared
+    "engine/sources.py": {"fingerprint"},  # a digest's input
     "release/document.py": {
         "content",
         "unpacked",
