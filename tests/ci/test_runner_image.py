@@ -205,6 +205,30 @@ def test_a_server_that_is_away_for_a_moment_is_asked_again(tmp_path: Path) -> No
     assert gone.stderr.count("trying again") == 4
 
 
+@pytest.mark.parametrize(
+    ("program", "fails"),
+    [
+        ("git", 'case $1 in fetch) echo "fatal: write error: No space left on device" >&2; exit 128 ;; esac'),
+        ("mktemp", 'echo "mktemp: failed to create directory: No space left on device" >&2; exit 1'),
+    ],
+    ids=["the commit", "the temporary folder"],
+)
+def test_a_full_work_folder_is_said_at_once_with_what_makes_room(tmp_path: Path, program: str, fails: str) -> None:
+    job, environment = job_of(tmp_path, "refs/heads/develop")
+    (tmp_path / "bin").mkdir()
+    for name, does in {program: fails, "df": 'printf "head\\n/dev/x 9 9 0 100%% /\\n"; exit 0'}.items():
+        script = tmp_path / "bin" / name
+        script.write_text(f'#!/bin/sh\n{does}\nexec {shutil.which(name)} "$@"\n')
+        script.chmod(0o755)
+
+    done = checkout(job, {**environment, "PATH": f"{tmp_path}/bin:{environment['PATH']}"})
+
+    assert done.returncode != 0
+    assert "trying again" not in done.stderr
+    assert done.stderr.count(f"no room in the work folder {tmp_path}/work") == 1
+    assert f"{tmp_path}/work/cache" in done.stderr
+
+
 def test_what_jobs_before_left_is_swept_and_what_is_the_runners_own_stays(tmp_path: Path) -> None:
     _, later = checked_out(tmp_path, "refs/heads/develop")
 
