@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from conche.ci.forge.routes import Server, server_of
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CORRECT", "Client", "TooManyRequests"]
 
-TIMEOUT = 20.0
+PATIENCE = 20.0
 """Seconds to wait for one answer."""
+
+LARGEST = 32 << 20
+"""Bytes of an answer that are read; no server of ours says that much at once."""
 
 
 CORRECT = "correct ci.server in stack.yaml"
@@ -38,12 +42,21 @@ class Client:
         address: http:// or https://, without a slash at its end.
         token: None calls anonymously.
         advice: returns what to type if the server does not answer.
+        patience: seconds to wait for one answer, however it trickles in.
     """
 
-    def __init__(self, address: str, token: Secret | None, advice: Callable[[], str] = lambda: CORRECT) -> None:
+    def __init__(
+        self,
+        address: str,
+        token: Secret | None,
+        advice: Callable[[], str] = lambda: CORRECT,
+        *,
+        patience: float = PATIENCE,
+    ) -> None:
         self.address = address.rstrip("/")
         self._token = token
         self._advice = advice
+        self._patience = patience
         self._http: httpx.Client | None = None
 
     def close(self) -> None:
@@ -52,8 +65,18 @@ class Client:
             self._http.close()
 
     def server(self) -> Server:
-        """Ask what answers there. Forgejo 1.21 gave a version like Gitea's; it is known by an endpoint of its own."""
-        said = str(self.json("GET", "/version").get("version", ""))
+        """Ask what answers there. Forgejo 1.21 gave a version like Gitea's; it is known by an endpoint of its own.
+
+        Raises:
+            Unreachable: it is another product.
+        """
+        try:
+            answer = self.json("GET", "/version")
+        except NotFound as error:
+            raise self._another(error.looked_at) from error
+        said = str(answer.get("version")) if isinstance(answer, dict) else ""
+        if not re.match(r"v?\d+\.\d", said):
+            raise self._another([f"GET /api/v1/version: {str(answer)[:200]}"])
         if "+gitea" in said:
             return server_of(said, forgejo=True)
         own = self._send("GET", "/api/forgejo/v1/version", None)
@@ -103,8 +126,8 @@ class Client:
             with self._connection().stream("GET", path) as answer:
                 page = answer.headers.get("Content-Type", "").startswith("text/html")
                 if page or not answer.is_success:
-                    answer.read()
-                    raise self._no_json(answer, "text") if answer.is_success else self._translated(answer)
+                    whole = self._whole(answer)
+                    raise self._no_json(whole, "text") if whole.is_success else self._translated(whole)
                 if named not in answer.headers.get("Content-Disposition", ""):
                     raise NotFound("server-has-no-such-thing", f"{self.address} has no {named} at {path}.")
                 kept = bytearray()
@@ -120,9 +143,26 @@ class Client:
         import httpx
 
         try:
-            return self._connection().request(method, path, json=body)
+            with self._connection().stream(method, path, json=body) as answer:
+                return self._whole(answer)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
+
+    def _whole(self, answer: httpx.Response) -> httpx.Response:
+        """Read an answer as it comes in, of limited size and in limited time."""
+        import httpx
+
+        until, content = time.monotonic() + self._patience, bytearray()
+        for block in answer.iter_bytes():
+            content += block
+            if len(content) > LARGEST:
+                raise self._too_much(answer)
+            if time.monotonic() > until:
+                raise httpx.ReadTimeout("the answer goes on and on", request=answer.request)
+        # Its content is unpacked and whole by now.
+        packing = ("content-encoding", "content-length", "transfer-encoding")
+        headers = [(name, value) for name, value in answer.headers.items() if name not in packing]
+        return httpx.Response(answer.status_code, headers=headers, content=bytes(content), request=answer.request)
 
     def _connection(self) -> httpx.Client:
         import httpx
@@ -134,7 +174,7 @@ class Client:
             # A proxy could not reach this machine's own addresses.
             direct = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
             self._http = httpx.Client(
-                base_url=self.address, headers=headers, timeout=TIMEOUT, mounts=direct, verify=trusted()
+                base_url=self.address, headers=headers, timeout=self._patience, mounts=direct, verify=trusted()
             )
         return self._http
 
@@ -150,9 +190,12 @@ class Client:
                 evidence=[str(error)],
                 next_command="export SSL_CERT_FILE=/path/to/your-ca.pem    # or correct ci.server in stack.yaml",
             )
+        import httpx
+
+        late = f" within {self._patience:g} s" if isinstance(error, httpx.TimeoutException) else ""
         return Unreachable(
             "server-unreachable",
-            f"The server {self.address} does not answer.",
+            f"The server {self.address} does not answer{late}.",
             looked_at=[self.address],
             evidence=[str(error) or type(error).__name__],
             next_command=self._advice(),
@@ -215,7 +258,23 @@ class Client:
             f"{self.address} answered with {kind} instead of {wanted}: a proxy is in between, or it is another server.",
             looked_at=[f"{answer.request.method} {answer.request.url.path}"],
             evidence=[" ".join((title[1] if title else answer.text[:200]).split())],
-            next_command="correct ci.server in stack.yaml",
+            next_command=CORRECT,
+        )
+
+    def _too_much(self, answer: httpx.Response) -> Unreachable:
+        return Unreachable(
+            "server-answers-no-json",
+            f"{self.address} answered with more than {LARGEST >> 20} MiB: it is another server.",
+            looked_at=[f"{answer.request.method} {answer.request.url.path}"],
+            next_command=CORRECT,
+        )
+
+    def _another(self, seen: Sequence[str]) -> Unreachable:
+        return Unreachable(
+            "server-is-another",
+            f"{self.address} is neither a Gitea nor a Forgejo: it does not tell a version of theirs.",
+            looked_at=seen,
+            next_command=CORRECT,
         )
 
     def new_token(self) -> str:

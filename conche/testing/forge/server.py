@@ -132,8 +132,22 @@ class _Handler(BaseHTTPRequestHandler):
             self.send(429, {"message": "too many requests"}, {"Retry-After": "7"})
         elif fault == "redirect":
             self.send(302, {}, {"Location": "https://elsewhere.example.org/"})
+        elif fault == "other":
+            self.send(200, ["another product"])
+        elif fault == "endless":
+            self._blanks()
         else:
             self.send(int(fault), {"message": "as the test wanted"})
+
+    def _blanks(self) -> None:
+        """Send what may stand before a JSON value, until whoever asked has gone."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(b" " * 65536)
 
     def _route(self, path: str, query: dict[str, list[str]], body: dict[str, Any]) -> None:
         forge = self.forge

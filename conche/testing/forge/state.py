@@ -82,7 +82,7 @@ class FakeForge:
         coming: pushes not handled yet, each with the calls left until then: a server takes them from a queue, and
             checks only then whether Actions are on.
         feed: the repository's activities.
-        fault: what to answer instead from now on: 429, 500, html, redirect; empty for none.
+        fault: what to answer instead from now on: 429, 500, endless, html, other (product), redirect; empty for none.
     """
 
     profile: str
