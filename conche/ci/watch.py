@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 from conche.ci.forge import Forge, Run, connect
-from conche.ci.forge.chosen import deploying, expected, first, last_of_each, meant
+from conche.ci.forge.chosen import NEWEST, deploying, expected, first, last_of_each, meant
 from conche.ci.forge.client import TooManyRequests
 from conche.ci.forge.runs import asked_labels, outcome_of
 from conche.ci.forge.values import ended
@@ -99,7 +99,7 @@ def _git(call: Invocation, *words: str) -> str:
 
 def _made(call: Invocation, forge: Forge, commit: str, interval: float) -> Run:
     """Wait until the server has created a commit's run, and return it; a run that deploys may come one look later."""
-    deploys, seen = deploying(call), False
+    deploys, seen, passed = deploying(call), False, None
     for look in range(LATEST):
         if look:
             time.sleep(interval)
@@ -107,12 +107,36 @@ def _made(call: Invocation, forge: Forge, commit: str, interval: float) -> Run:
         if runs and (seen or not expected(first(runs, deploys), deploys)):
             return first(runs, deploys)
         seen = bool(runs)
+        after = None if runs else _passed(call, forge, commit)
+        if passed and after:
+            raise NotFound(
+                "commit-overtaken",
+                f"The server has made no run for {commit[:10]}: by then {after.branch} was at {after.commit}, and the"
+                " run of that counts.",
+                looked_at=[f"{forge.web}/actions"],
+                next_command=f"invoke ci.watch --commit {after.commit}",
+            )
+        passed = after
     raise NotFound(
         "no-run-of-commit",
         f"The server has no run for {commit[:10]}.",
         looked_at=[f"the newest fifty runs, {LATEST} times", f"{forge.web}/actions"],
         next_command="git push    # if it is not on the server\ninvoke ci.graph    # which branches start a workflow",
     )
+
+
+def _passed(call: Invocation, forge: Forge, commit: str) -> Run | None:
+    """Return the newest run that a push has started of a later commit of the same branch.
+
+    A server that is asked for much makes the run of a push for what its branch is at by then, so that one of several
+    pushes in a row has a run and the others have none: seen on Forgejo 15.
+    """
+    for run in forge.listed(NEWEST, ""):
+        if run.event == "push" and run.commit and not commit.startswith(run.commit):
+            argv = ["git", "-C", str(call.root), "merge-base", "--is-ancestor", commit, run.commit]
+            if start(argv, timeout=20).ok:
+                return run
+    return None
 
 
 def _with_others(forge: Forge, run: Run, outcome: Outcome) -> Outcome:

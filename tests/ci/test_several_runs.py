@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -221,3 +222,30 @@ def test_where_nothing_starts_it_by_hand_only_the_page_is_named(
     run = add(forge, workflow, "failure")
 
     assert refused(call) == [f"open {forge.address}/team/app/actions/runs/{run}"]
+
+
+def test_a_commit_without_a_run_of_its_own_is_said_to_be_overtaken(call: Invocation, forge: FakeForge) -> None:
+    """Of pushes in a row, a busy server makes a run for what the branch is at by then."""
+    first, second, unpushed = (committed(call.root, text) for text in ("one", "two", "three"))
+    add(forge, "deploy.yml", "success", sha=second)
+    add(forge, "deploy.yml", "success", sha="f" * 40)
+
+    with pytest.raises(NotFound) as overtaken:
+        watch(call, None, None, first, 0.0, None)
+    with pytest.raises(NotFound) as unknown:
+        watch(call, None, None, unpushed, 0.0, None)
+
+    assert overtaken.value.code == "commit-overtaken"
+    assert f"develop was at {second[:10]}" in overtaken.value.message
+    assert overtaken.value.next_command == f"invoke ci.watch --commit {second[:10]}"
+    assert unknown.value.code == "no-run-of-commit"
+
+
+def committed(root: Path, text: str) -> str:
+    """A commit of a file, in a repository made for it if necessary; its hash."""
+    (root / "file").write_text(text)
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+    for words in (("init", "--quiet"), ("add", "file"), (*who, "commit", "--quiet", "--message", text)):
+        subprocess.run(["git", "-C", str(root), *words], check=True)
+    argv = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()

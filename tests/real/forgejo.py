@@ -189,10 +189,12 @@ class Pushed:
         listed = json.loads(walk.invoke("ci.status", "--limit", "50", "--json", fails=None))["value"]
         fates = {run["commit"]: run["state"] for run in listed}
         for commit in commits:
-            fate = next((state for known, state in fates.items() if commit.startswith(known)), "unknown")
-            if fate not in ("success", "failure", "cancelled"):
+            fate = next((state for known, state in fates.items() if commit.startswith(known)), "overtaken")
+            if fate not in ("success", "failure", "cancelled", "overtaken"):
                 raise Failed(f"{commit[:10]} is said to be {fate}")
-            walk.invoke("ci.watch", "--commit", commit, fails=fate != "success")
+            told = json.loads(walk.invoke("ci.watch", "--commit", commit, "--json", fails=fate != "success"))
+            if fate == "overtaken" and told["error"]["code"] != "commit-overtaken":
+                raise Failed(f"{commit[:10]} has no run: {told['error']['message']}")
             say(f"           {commit[:10]}  {fate}")
         for environment in ("dev", "git"):
             walk.invoke("env.status", "--env", environment)

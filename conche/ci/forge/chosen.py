@@ -12,7 +12,7 @@ from conche.ci.workflows.workflow import Workflow, workflows
 from conche.command import Invocation
 from conche.errors import Refused
 
-__all__ = ["deploying", "expected", "first", "last_of_each", "meant", "of_newest"]
+__all__ = ["NEWEST", "deploying", "expected", "first", "last_of_each", "meant", "of_newest"]
 
 NEWEST = 50
 """Runs among which one is looked for."""
