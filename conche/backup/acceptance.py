@@ -15,7 +15,8 @@ from conche.backup import sealing, within
 from conche.backup.drivers.keyring import KEY
 from conche.backup.exchange import Pair
 from conche.backup.site import Site
-from conche.backup.staging import Source, opened_key, place_of
+from conche.backup.source import Source
+from conche.backup.staging import opened_key, place_of
 from conche.errors import KeyUnusable, Refused
 from conche.outcome import Action, Kind, Outcome, Step
 from conche.output import Output

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from conche.backup.entries import Reading
 from conche.backup.site import Site
-from conche.backup.staging import Source, places
+from conche.backup.source import Source
+from conche.backup.staging import places
 from conche.errors import Refused
 from conche.stack import Component
 

@@ -12,12 +12,14 @@ from pathlib import Path
 
 from conche.backup import holding, online, proof, reporting, running
 from conche.backup.drivers import influxdb
+from conche.backup.filling import fill_volume
 from conche.backup.influx import BEGINNING, Influx
 from conche.backup.legacy import described
 from conche.backup.locks import locked
 from conche.backup.online import put_dump
 from conche.backup.site import Site, open_site
-from conche.backup.staging import Source, fill_volume, unpack
+from conche.backup.source import Source
+from conche.backup.staging import unpack
 from conche.backup.target import Found
 from conche.backup.verify import check
 from conche.command import Invocation
@@ -115,10 +117,10 @@ def _tried(name: str, work: Callable[[], str]) -> Result:
 
 def _unpacked(source: Source, folder: Path) -> str:
     into = folder / source.name
-    unpack(source, into)
+    warnings = unpack(source, into)
     files = sum(1 for path in into.rglob("*") if path.is_file() and not path.is_symlink())
     shutil.rmtree(into)
-    return f"unpacks to {files} files"
+    return "; ".join([f"unpacks to {files} files", *warnings])
 
 
 def _why(error: ConcheError) -> str:
@@ -146,9 +148,12 @@ def _loadable(source: Source) -> Result:
 def _in_buckets(source: Source, found: Found) -> str:
     """Restore each bucket under another name; count its values, and the live ones up to the backup's time."""
     component = source.site.section.components[source.name]
-    archive = next(source.file(one) for one in source.record.artifacts if one.path.endswith(influxdb.DATA_FILE))
+    archive = next(one for one in source.record.artifacts if one.path.endswith(influxdb.DATA_FILE))
     said = []
-    with put_dump(source.site, component, archive) as (influx, folder):
+    with (
+        source.opened(archive) as file,
+        put_dump(source.site, component, file, source.limits(archive)) as (influx, folder),
+    ):
         for bucket in component.buckets or influx.buckets():
             restored = _restored(source.site, component, influx, folder, bucket, found)
             live = sum(influx.counts(bucket, BEGINNING, found.created).values())

@@ -21,7 +21,7 @@ from io import FileIO
 from pathlib import Path
 from tarfile import TarInfo
 
-from conche.backup.extract import DEEPEST, leads_out, too_long
+from conche.backup.strict import DEEPEST, leads_out, too_long
 
 __all__ = [
     "BLOCK", "ZEROS", "Changed", "Entry", "HoldsKey", "LeftOut", "Reading", "Unreadable", "local_entries",

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from conche.backup import within
 from conche.backup.drivers.local import archive_name
-from conche.backup.extract import Limits, walk
 from conche.backup.manifest import FILE, Artifact, ComponentRecord, Link, Manifest, read
 from conche.backup.site import Site
+from conche.backup.strict import Limits, walk
 from conche.backup.target import Found
 
 __all__ = ["described"]
@@ -69,9 +69,9 @@ def _mode(path: Path) -> int:
 
 def _artifact(folder: Path, relative: str, *, archive: bool) -> Artifact:
     with within.opened(folder, relative) as file:
-        known = {"path": relative, "size": file.seen.st_size, "mode": file.seen.st_mode & 0o777}
+        known: dict[str, object] = {"path": relative, "size": file.seen.st_size, "mode": file.seen.st_mode & 0o777}
+        if archive:
+            walked = walk(file, Limits())
+            known |= {"members": walked.members, "content": walked.content, "pieces": "0"}
         known["sha256"] = file.digest()
-    if not archive:
-        return Artifact.model_validate(known)
-    walked = walk(folder / relative, Limits())
-    return Artifact.model_validate({**known, "members": walked.members, "content": walked.content, "pieces": "0"})
+    return Artifact.model_validate(known)

@@ -20,7 +20,7 @@ from typing import Annotated
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from conche.backup import within
-from conche.backup.extract import too_long
+from conche.backup.strict import too_long
 from conche.errors import CheckFailed
 from conche.formats import MANIFEST
 from conche.inert import inert

@@ -9,18 +9,22 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from conche.backup import running, users
+from conche.backup import running, users, within
 from conche.backup.archive import compressing
 from conche.backup.drivers import Dumping, influxdb
 from conche.backup.drivers.command import serving
 from conche.backup.exchange import Journal
+from conche.backup.filling import put_archive
+from conche.backup.inflate import unpacked
 from conche.backup.influx import CONFIG, Influx
 from conche.backup.loading import Examined, complaints
 from conche.backup.proof import Proof, ask, judged, judged_before, require_same
 from conche.backup.site import Site
-from conche.backup.staging import Source, blocks
+from conche.backup.source import Source
+from conche.backup.strict import Limits, walk
 from conche.backup.users import User
-from conche.engine import programs, volumes
+from conche.backup.within import File
+from conche.engine import programs
 from conche.errors import CheckFailed, ConcheError, NotFound, Refused, Unreachable
 from conche.stack import Component
 
@@ -66,8 +70,11 @@ def require_loadable(sources: Sequence[Source]) -> None:
         component = _declared(source.site, source.name)
         if component.driver != "command":
             continue
-        if problem := _examined(map(source.file, source.record.artifacts)).problem(component.restore):
-            raise _cannot_replace(source, [problem])
+        for artifact in source.record.artifacts:
+            with source.opened(artifact) as file:
+                problem = _examined(unpacked(file, artifact.content)).problem(component.restore)
+            if problem:
+                raise _cannot_replace(source, [problem])
 
 
 def _cannot_replace(source: Source, problems: Sequence[str]) -> Refused:
@@ -185,8 +192,8 @@ def restore(site: Site, sources: Sequence[Source], journal: Journal, since: Mapp
     """
     given = Given()
     for source in sources:
-        files = {Path(one.path).name: source.file(one) for one in source.record.artifacts}
-        now = _load(site, journal, source.name, files, since, given)
+        with _copied(source, journal.staging(site.own)) as files:
+            now = _load(site, journal, source.name, files, since, given)
         if now is not None or _declared(site, source.name).driver == "command":
             given.proofs.append(judged(source.name, source.record, journal.answers.get(source.name), now))
     return given
@@ -224,6 +231,27 @@ def _load(
     if not component.services:
         given.unkept[name] = (since[name], datetime.now(UTC))
     return ask(site, name, component) if component.check else None
+
+
+@contextmanager
+def _copied(source: Source, staging: Path) -> Iterator[dict[str, Path]]:
+    """Provide copies of a component's files, by name: a program that is fed cannot give back what turns out wrong."""
+    folder = staging / f"{source.name}.given"
+    folder.mkdir(mode=0o700, parents=True)
+    try:
+        files = {}
+        for artifact in source.record.artifacts:
+            place = folder / Path(artifact.path).name
+            with source.opened(artifact) as file, place.open("xb") as stream:
+                for block in file.blocks(artifact.size):
+                    stream.write(block)
+            if source.is_archive(artifact):
+                with within.opened(folder, place.name) as copy:
+                    walk(copy, source.limits(artifact))
+            files[place.name] = place
+        yield files
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def take_back(site: Site, journal: Journal) -> None:
@@ -281,16 +309,17 @@ def _dump_before(site: Site, name: str, folder: Path) -> None:
             for block in programs.output(program.engine, container.id, component.dump, number=program.number):
                 compressor.write(block)
         compressor.finish()
-    if problem := _examined([folder / "before.gz"]).problem(component.restore):
+    with within.opened(folder, "before.gz") as file:
+        problem = _examined(unpacked(file)).problem(component.restore)
+    if problem:
         raise CheckFailed("dump-cannot-replace", f"{problem}.")
 
 
-def _examined(files: Iterable[Path]) -> Examined:
+def _examined(blocks: Iterable[bytes]) -> Examined:
     """Read a dump to its end, and return what it says about itself."""
     found = Examined()
-    for file in files:
-        for block in blocks(file):
-            found.feed(block)
+    for block in blocks:
+        found.feed(block)
     return found
 
 
@@ -308,13 +337,13 @@ def _give(site: Site, name: str, dump: Mapping[str, Path], *, again: bool = Fals
         return _give_influx(site, component, dump, again=again)
     container = serving(site, component)
     [file] = dump.values()
-    with running.noted(site, component, container) as program:
+    with running.noted(site, component, container) as program, _opened(file) as opened:
         done = programs.run(
             program.engine,
             container.id,
             component.restore,
             number=program.number,
-            stdin=blocks(file),
+            stdin=unpacked(opened),
             on_line=lambda _: None,  # with a listener only the end is kept: a program may print a line for each row
         )
     done.require(f"restoring {name}")
@@ -323,7 +352,10 @@ def _give(site: Site, name: str, dump: Mapping[str, Path], *, again: bool = Fals
 
 def _give_influx(site: Site, component: Component, dump: Mapping[str, Path], *, again: bool) -> list[str]:
     """Replace data and configuration; at every moment the token in the file or in the configuration is valid."""
-    with put_dump(site, component, dump[influxdb.DATA_FILE]) as (influx, folder):
+    with (
+        _opened(dump[influxdb.DATA_FILE]) as file,
+        put_dump(site, component, file, Limits(links_out=True)) as (influx, folder),
+    ):
         first = not again and influx.token() == "valid"
         if first:
             _put_configuration(influx, dump)
@@ -339,16 +371,22 @@ def _give_influx(site: Site, component: Component, dump: Mapping[str, Path], *, 
 
 def _put_configuration(influx: Influx, dump: Mapping[str, Path]) -> None:
     if influxdb.CONFIG_FILE in dump:
-        volumes.put(influx.engine, influx.container.id, CONFIG, blocks(dump[influxdb.CONFIG_FILE]))
+        with _opened(dump[influxdb.CONFIG_FILE]) as file:
+            put_archive(influx.engine, influx.container.id, CONFIG, file, Limits(links_out=True))
+
+
+def _opened(file: Path) -> File:
+    """Open a file of a restore's own."""
+    return within.opened(file.parent, file.name)
 
 
 @contextmanager
-def put_dump(site: Site, component: Component, archive: Path) -> Iterator[tuple[Influx, str]]:
+def put_dump(site: Site, component: Component, dump: File, limits: Limits) -> Iterator[tuple[Influx, str]]:
     """Provide the database, and a dump in a folder of its container that is removed afterwards."""
     influx, folder = influxdb.opened(site, component), influxdb.scratch()
     with running.noted(site, component, influx.container, folder=folder) as program:
         influx = replace(influx, number=program.number)
-        influx.make(folder, archive.stat().st_size)
-        volumes.put(influx.engine, influx.container.id, folder, blocks(archive))
+        influx.make(folder, dump.seen.st_size)
+        put_archive(influx.engine, influx.container.id, folder, dump, limits)
         yield influx, folder
     influxdb.warn_refused(site, influx)

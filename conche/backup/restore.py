@@ -18,7 +18,8 @@ from conche.backup.locks import PATIENCE, environments_of, locked
 from conche.backup.manifest import ComponentRecord, human_size
 from conche.backup.replacing import Replaced, Replacing, new_number, replace_data
 from conche.backup.site import Site, open_site
-from conche.backup.staging import Source, opened_key, places, stage, unpack, volumes_of
+from conche.backup.source import Source
+from conche.backup.staging import opened_key, places, stage, unpack, volumes_of
 from conche.backup.target import Found, unwritable
 from conche.backup.users import User, Users
 from conche.backup.verify import check
@@ -201,18 +202,24 @@ def _into_folder(call: Invocation, site: Site, found: Found, sources: Sequence[S
         )
     _require_whole(found, sources)
     _require_space(target.parent, sources)
-    staging = target.with_name(f".{target.name}.restore-{new_number()}")
+    staging, warnings = target.with_name(f".{target.name}.restore-{new_number()}"), []
     try:
         for source in sources:
             site.say(f"unpacking {source.name}")
             folder = staging / source.name if source.record.driver in ("volume", "influxdb", "command") else staging
-            unpack(source, folder)
+            warnings += unpack(source, folder)
         if target.exists():
             target.rmdir()
         staging.rename(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return Outcome(value={"folder": str(target)}, changed=True, plan=plan, lines=[f"{found.name} is in {target}"])
+    return Outcome(
+        value={"folder": str(target)},
+        changed=True,
+        plan=plan,
+        warnings=warnings,
+        lines=[f"{found.name} is in {target}"],
+    )
 
 
 def _plan(found: Found, sources: Sequence[Source], seen: Users) -> Plan:

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from conche.backup import manifest, within
-from conche.backup.drivers import FOREIGN
-from conche.backup.extract import Limits, inflated, walk
+from conche.backup.archived import is_archive, limits_of
+from conche.backup.inflate import unpacked
 from conche.backup.locks import locked
 from conche.backup.manifest import Artifact, Manifest
 from conche.backup.site import Site, open_site
+from conche.backup.strict import Limits, walk
 from conche.backup.target import Found
 from conche.command import Invocation
 from conche.errors import CheckFailed, NotFound
@@ -23,7 +24,6 @@ from conche.outcome import Outcome, Table
 
 __all__ = ["Damage", "check", "verify"]
 
-BLOCK = 1 << 20
 ARCHIVE = re.compile(r"\.(tar(\.\w+)?|tgz|tzst|txz|tbz2)$")
 Inodes = dict[tuple[int, int], str]
 """sha256 by device and inode: a file that several backups share is read only once."""
@@ -104,16 +104,18 @@ def _strangers(folder: Path, known: Manifest) -> list[Damage]:
 
 
 def _inside(folder: Path, artifact: Artifact, known: Manifest) -> Damage | None:
-    path, component = folder / artifact.path, known.components.get(Path(artifact.path).parts[0])
-    foreign = component is not None and component.driver in FOREIGN
+    component = known.components.get(Path(artifact.path).parts[0])
+    if component is None or not (artifact.members or artifact.pieces):
+        return None
     try:
-        if artifact.members:
-            walk(path, Limits(artifact.members, artifact.content, exact=True, links_out=foreign))
-        elif artifact.pieces:
-            with inflated(path) as stream:
-                size = sum(len(block) for block in iter(lambda: stream.read(BLOCK), b""))
-            if size != artifact.content:
-                return Damage(artifact.path, f"unpacks to {size} bytes, not {artifact.content}")
+        with within.opened(folder, artifact.path) as file:
+            if is_archive(component, artifact):
+                walk(file, limits_of(component, artifact))
+            else:
+                for _ in unpacked(file, artifact.content):
+                    pass
+    except OSError as error:
+        return Damage(artifact.path, f"cannot be read: {error.strerror}")
     except CheckFailed as error:
         return Damage(artifact.path, error.message)
     return None
@@ -176,7 +178,8 @@ def _unhashed(one: Found) -> Iterable[Damage]:
         yield Damage(".", "has no manifest and no archive")
     for path in archives:
         try:
-            walk(path, Limits())
+            with within.opened(one.folder, str(path.relative_to(one.folder))) as file:
+                walk(file, Limits())
         except CheckFailed as error:
             yield Damage(str(path.relative_to(one.folder)), error.message)
         except OSError as error:

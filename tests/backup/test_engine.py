@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from conche.backup import manifest
 from conche.engine import containers, volumes
 from conche.engine.connection import Engine
 from tests import warm
 from tests.backup.checkouts import with_backup
+from tests.backup.hostile import Content, entry, file, pack
 from tests.stacks import SmallStack
 
 pytestmark = pytest.mark.engine
@@ -77,6 +81,51 @@ def test_a_volume_and_a_command_come_back(running: SmallStack, engine: Engine) -
     assert inside(running, "cat /kept/.pre-restore-*/journal") == "second\n"
     backup(running)
     assert ".pre-restore" not in inside(running, "ls -a /kept")
+
+
+def forged(folder: Path, content: Content) -> None:
+    """Put another archive in place of the volume's, and make the manifest say that it is ours."""
+    known = manifest.read(folder)
+    record = known.components["kept"]
+    place = pack(folder / record.artifacts[0].path, content)
+    one = record.artifacts[0].model_copy(
+        update={
+            "size": place.stat().st_size,
+            "sha256": hashlib.sha256(place.read_bytes()).hexdigest(),
+            "members": len(content),
+            "content": sum(info.size for info, _ in content),
+            "pieces": "",
+        }
+    )
+    records = {**known.components, "kept": record.model_copy(update={"artifacts": (one,)})}
+    (folder / manifest.FILE).write_bytes(known.model_copy(update={"components": records}).render())
+
+
+def test_a_forged_archive_reaches_a_volume_only_as_far_as_it_is_harmless(running: SmallStack, engine: Engine) -> None:
+    folder, before = backup(running), listing(running)
+    attacks: dict[str, Content] = {
+        "d is not a file, folder or symbolic link": [file("one"), entry("d", tarfile.BLKTYPE, devmajor=8)],
+        "something below l": [entry("l", tarfile.SYMTYPE, "/etc"), file("l/cron.d", b"evil")],
+        "which its manifest contradicts": [*[file(f"f{number}") for number in range(2000)], file("more")],
+    }
+    for said, content in attacks.items():
+        forged(folder, content)
+        if "contradicts" in said:
+            raw = (folder / manifest.FILE).read_text().replace('"members": 2001', '"members": 2002')
+            found = json.loads(raw)
+            del found["digest"]
+            (folder / manifest.FILE).write_bytes(manifest.Manifest.model_validate(found).render())
+        done = running.invoke("backup.restore", folder.name, "--component", "kept", "--force")
+        assert (done.returncode, said in done.stderr) == (4, True), done.stderr
+        assert listing(running) == before
+        assert ".restore-" not in inside(running, "ls -a /kept")
+
+    forged(folder, [file("su", b"root", mode=0o6755), entry("d", tarfile.DIRTYPE, mode=0o3770), file("journal", b"j")])
+    done = running.invoke("backup.restore", folder.name, "--component", "kept", "--force")
+
+    assert done.returncode == 0, done.stderr
+    assert "su; set it by hand" in done.stderr
+    assert inside(running, "cd /kept; stat -c %a su d").split() == ["755", "3770"]
 
 
 def test_data_with_which_the_service_does_not_work_are_taken_back(running: SmallStack, engine: Engine) -> None:

@@ -20,11 +20,12 @@ import pytest
 from conche.backup import manifest
 from conche.backup.archive import Archive, ArchiveWriter, compressing
 from conche.backup.entries import Reading, local_entries
-from conche.backup.extract import DEEPEST, Limits, extract
 from conche.backup.folder import FolderWriter
 from conche.backup.storing import store
+from conche.backup.strict import DEEPEST, Limits
 from conche.backup.verify import check
 from tests.backup.checkouts import Checkout, tree
+from tests.backup.reading import extract
 
 SMALL_FILES = 20_000
 """Of the 100,000 of the fault matrix: in CI those would take most of a minute, and find nothing else."""

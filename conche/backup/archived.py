@@ -1,0 +1,19 @@
+"""What a manifest says of an archive, as the strict reader takes it."""
+
+from __future__ import annotations
+
+from conche.backup.drivers import FOREIGN
+from conche.backup.manifest import Artifact, ComponentRecord
+from conche.backup.strict import Limits
+
+__all__ = ["is_archive", "limits_of"]
+
+
+def is_archive(record: ComponentRecord, artifact: Artifact) -> bool:
+    """Return whether an artifact is a tar.gz of entries: one without any has no members either."""
+    return bool(artifact.members) or (bool(artifact.pieces) and record.driver in ("archive", *FOREIGN))
+
+
+def limits_of(record: ComponentRecord, artifact: Artifact) -> Limits:
+    """Return what an archive must hold."""
+    return Limits(artifact.members, artifact.content, exact=True, links_out=record.driver in FOREIGN)
