@@ -191,7 +191,7 @@ def _served(source: Source) -> str:
     scratch = f"{project}-{uuid.uuid4().hex[:8]}"
     address = source.site.stack.environments[component.environment].engine
     copy = ""
-    with holding.noted(source.site.target.store, address, component.volume, scratch):
+    with holding.noted(source.site, address, component.volume, scratch):
         try:
             copies.create_volume(engine, scratch, component.volume)
             fill_volume(source, engine, scratch)

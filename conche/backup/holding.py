@@ -12,12 +12,12 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conche.backup import notes
+from conche.backup import belief, notes
 from conche.engine import containers, health
 from conche.engine.connection import Engine, EngineRefused
 from conche.engine.containers import Container
@@ -114,7 +114,7 @@ def held(store: Path, engine: Engine, address: str | None, users: Sequence[Conta
         yield waited
     finally:
         with signals_deferred():
-            note = _read(store, address) or note
+            note = _only(_read(store, address) or note, [one.id for one in running])
             _go_on(engine, note)
             _write(store, replace(note, ids=(), stopped=()))
         verbs = [verb for verb, ids in (("paused", note.ids), ("stopped", note.stopped)) if ids]
@@ -173,11 +173,12 @@ def _hold(store: Path, engine: Engine, note: _Note, one: Container, how: str) ->
 
 
 @contextlib.contextmanager
-def noted(store: Path, address: str | None, *volumes: str) -> Iterator[None]:
+def noted(site: Site, address: str | None, *volumes: str) -> Iterator[None]:
     """Note that helpers for these volumes may exist during this block: after a kill the next command removes them."""
+    store = site.target.store
     left = _read(store, address)
-    if left is not None and left.waiting:  # the engine did not answer a moment ago
-        _go_on(Engine(left.engine), left)
+    if left is not None and left.engine == address and left.waiting:  # the engine did not answer a moment ago
+        _go_on(Engine(address), _believed(site, left)[0], belief.own_containers(site, address))
     _write(store, _Note(address, volumes))
     try:
         yield
@@ -209,10 +210,30 @@ def _write(store: Path, note: _Note) -> None:
     write_atomic(_file(store, note.engine), json.dumps(WAITING.stamped(asdict(note))).encode(), mode=0o600)
 
 
-def left(store: Path) -> list[Left]:
+def left(site: Site) -> list[Left]:
     """Return what the notes say is still waiting; only the holder of the target knows that those commands are dead."""
-    understood, _ = notes.told_apart(store.glob(f"*{NOTE}"), _parsed)
-    return [Left(note.engine, note.waiting, note.volumes) for note in understood if note.waiting]
+    understood, _ = notes.told_apart(site.target.store.glob(f"*{NOTE}"), _parsed)
+    believed = [_believed(site, note)[0] for note in understood]
+    return [Left(note.engine, note.waiting, note.volumes) for note in believed if note.waiting]
+
+
+def _believed(site: Site, note: _Note) -> tuple[_Note, list[str]]:
+    """Return what a note says of the stack's own engines and volumes, and what else it names.
+
+    Whether a container is the stack's own is only known by its engine: `_go_on` asks.
+    """
+    if not belief.is_own_engine(site, note.engine):
+        return _Note(None), [f"the engine {note.engine or 'of the Docker CLI'}"]
+    strange = [f"the volume {one}" for one in note.volumes if not belief.is_own_volume(site, note.engine, one)]
+    strange += [f"the container {one}" for one in note.waiting if not belief.is_id(one)]
+    kept = tuple(one for one in note.volumes if belief.is_own_volume(site, note.engine, one))
+    return replace(_only(note, filter(belief.is_id, note.waiting)), volumes=kept), strange
+
+
+def _only(note: _Note, ids: Iterable[str]) -> _Note:
+    wanted = list(ids)  # a forged note may have anything in it, hashable or not
+    waiting = (tuple(one for one in some if one in wanted) for some in (note.ids, note.stopped))
+    return _Note(note.engine, note.volumes, *waiting)
 
 
 def require_understood(site: Site) -> None:
@@ -252,11 +273,17 @@ def _recover(site: Site, file: Path) -> None:
     except notes.Damaged:
         _put_by(site, file)
         return
+    if note is not None and file.name.startswith(DAMAGED):
+        _put_by(site, file, "names what is not of this stack")
+        return
     if note is not None:
+        note, strange = _believed(site, note)
         engine = Engine(note.engine)
         if note.waiting:
             site.say("an earlier command left containers paused or stopped: resuming them")
-        _go_on(engine, note)
+            strange += _go_on(engine, note, belief.own_containers(site, note.engine))
+        for one in strange:
+            site.say(f"warning: {file} names {one}, which is not of this stack: ignored")
         try:
             for volume in note.volumes:
                 clear_helpers(engine, volume)
@@ -265,16 +292,19 @@ def _recover(site: Site, file: Path) -> None:
             _write(site.target.store, replace(note, ids=(), stopped=()))
             if file == _file(site.target.store, note.engine):
                 return
+        if strange:
+            _put_by(site, file, "names what is not of this stack")
+            return
     file.unlink(missing_ok=True)
 
 
-def _put_by(site: Site, file: Path) -> None:
-    """Say that a note is damaged, and keep it where no other note is written over it."""
+def _put_by(site: Site, file: Path, how: str = "is damaged") -> None:
+    """Say what is wrong with a note, and keep it where no other note is written over it."""
     if not file.name.startswith(DAMAGED):
         kept = file.with_name(f"{DAMAGED}{uuid.uuid4().hex}.{NOTE}")
         os.replace(file, kept)
         file = kept
-    site.say(f"warning: {file} is damaged: containers that an earlier command paused or stopped may still be so")
+    site.say(f"warning: {file} {how}: containers that an earlier command paused or stopped may still be so")
     site.say("warning: run: docker ps --all --filter status=paused --filter status=exited")
     site.say("warning: then: invoke backup.settle --as-it-is    # forgets it")
 
@@ -287,18 +317,21 @@ def _parsed(file: Path) -> _Note | None:
     return notes.read(file, WAITING, _Note.of)
 
 
-def _go_on(engine: Engine, note: _Note) -> None:
-    """Resume every container that still waits.
+def _go_on(engine: Engine, note: _Note, own: belief.Own = lambda _: True) -> list[str]:
+    """Resume every container that still waits and is the stack's own; return the others, in words.
 
     Raises:
         NotRestored: one could not be resumed; the note has to stay.
     """
     problem: ConcheError | None = None
+    strange = []
     for one in note.waiting:
         starts = one in note.stopped
         try:
             seen = containers.read(engine, one)
-            if seen is not None and seen.state == "paused" and not starts:
+            if seen is not None and not own(seen):
+                strange.append(f"the container {seen.name}")
+            elif seen is not None and seen.state == "paused" and not starts:
                 containers.unpause(engine, one)
             elif seen is not None and seen.state in ("exited", "created") and starts:
                 containers.start(engine, one)
@@ -306,6 +339,7 @@ def _go_on(engine: Engine, note: _Note) -> None:
             problem = problem or error
     if problem is not None:
         raise _left_waiting(note, problem) from problem
+    return strange
 
 
 def _left_waiting(note: _Note, error: ConcheError) -> NotRestored:

@@ -166,10 +166,10 @@ def _left(site: Site, lost: dict[str, Unreachable], *, stuck: bool) -> set[str]:
     Args:
         stuck: include a restore that only `backup.settle` takes back; a damaged journal names no environment.
     """
-    waiting = holding.left(site.target.store)
+    waiting = holding.left(site)
     swaps = [Swap(note.engine, volume) for note in waiting for volume in note.volumes]
     found = [(note.engine, one) for note in waiting for one in note.ids]
-    found += [(one.address, one.container) for one in running.left(site.target.store)]
+    found += [(one.address, one.container) for one in running.left(site)]
     names: set[str] = set()
     journal = None if stuck and Journal.is_damaged(site.own) else Journal.read(site.own)
     if journal is not None and (stuck or not journal.stuck):

@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 class Damaged(CheckFailed):
-    """A note is there that cannot be understood."""
+    """A note is there that cannot be understood, or that names what is not the stack's own."""
 
-    def __init__(self, what: str, file: Path) -> None:
-        super().__init__("note-damaged", f"The {what} {file} is damaged.", looked_at=[str(file)], next_command=LEAVE)
+    def __init__(self, what: str, file: Path, how: str = "is damaged") -> None:
+        super().__init__("note-damaged", f"The {what} {file} {how}.", looked_at=[str(file)], next_command=LEAVE)
 
 
 def read(file: Path, kind: Format, build: Callable[[Any], T]) -> T | None:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conche.backup import notes
+from conche.backup import belief, notes
 from conche.engine import containers, programs, task_containers
 from conche.engine.connection import Engine
 from conche.errors import ConcheError, Unreachable
@@ -81,32 +81,61 @@ def noted(
         _settle(site, program, ended=True)
 
 
-def left(store: Path) -> list[Program]:
+def left(site: Site) -> list[Program]:
     """Return what the notes say is still running; only the holder of the target knows that those commands are dead."""
-    return notes.told_apart(store.glob(f"*.{NOTE}"), _parsed)[0]
+    return _told_apart(site)[0]
 
 
-def unknown(store: Path) -> list[Path]:
+def unknown(site: Site) -> list[Path]:
     """Return the notes that cannot be understood; only their names say which number the program carries."""
-    return notes.told_apart(store.glob(f"*.{NOTE}"), _parsed)[1]
+    return _told_apart(site)[1]
+
+
+def _told_apart(site: Site) -> tuple[list[Program], list[Path]]:
+    return notes.told_apart(site.target.store.glob(f"*.{NOTE}"), lambda file: _believed(site, file))
+
+
+def _believed(site: Site, file: Path) -> Program | None:
+    """Return what a note says.
+
+    Raises:
+        Damaged: it cannot be understood, or names an engine or a file that no program of ours could have had.
+    """
+    program = _parsed(file)
+    if program is None:
+        return None
+    token_files = {one.token_file for one in site.section.components.values()}
+    if not (
+        belief.is_own_engine(site, program.address)
+        and belief.is_id(program.container)
+        and (not program.folder or belief.is_folder(program.folder))
+        and (not program.bucket or belief.is_bucket(program.bucket))
+        and (not program.token_file or program.token_file in token_files)
+        and file == _file(site.target.store, program.number)
+    ):
+        raise notes.Damaged(RUNNING.name, file, "names what is not of this stack")
+    return program
 
 
 def recover(site: Site) -> None:
     """End what killed commands have left running, and remove what it has made; warn about what cannot be done."""
-    for program in left(site.target.store):
+    for program in left(site):
         try:
             _settle(site, program)
+        except notes.Damaged:
+            _recover_unknown(site, _file(site.target.store, program.number))
         except ConcheError as error:
             site.say(f"warning: {error.message}")
             for line in error.next_command.splitlines():
                 site.say(f"warning: {line}")
-    for file in unknown(site.target.store):
+    for file in unknown(site):
         _recover_unknown(site, file)
 
 
 def _recover_unknown(site: Site, file: Path) -> None:
     """End a program whose note is damaged, and say what stays; the note does too."""
-    site.say(f"warning: {file} is damaged: an earlier command may have left a dump in a container's /tmp")
+    site.say(f"warning: {file} is damaged, or names what is not of this stack")
+    site.say("warning: an earlier command may have left a dump in a container's /tmp")
     try:
         names = _end_unknown(site, file)
     except ConcheError as error:
@@ -123,16 +152,19 @@ def require_ended(site: Site) -> None:
     Raises:
         Unreachable: something may still run.
     """
-    for program in left(site.target.store):
-        _end(site, program)
-    for file in unknown(site.target.store):
+    for program in left(site):
+        try:
+            _end(site, program)
+        except notes.Damaged:
+            _end_unknown(site, _file(site.target.store, program.number))
+    for file in unknown(site):
         _end_unknown(site, file)
 
 
 def require_understood(site: Site) -> None:
     """Raise the error of a note that is damaged, if there is one."""
-    for file in unknown(site.target.store):
-        _parsed(file)
+    for file in unknown(site):
+        _believed(site, file)
 
 
 def forget(site: Site) -> None:
@@ -151,7 +183,7 @@ def _settle(site: Site, program: Program, *, ended: bool = False) -> None:
         Unreachable: it may still run.
     """
     if program.folder or program.bucket:
-        seen = containers.read(program.engine, program.container) if ended else _end(site, program)
+        seen = _seen(site, program) if ended else _end(site, program)
         if seen is not None and seen.state == "running":
             _clear(program, seen)
         elif seen is not None:
@@ -161,16 +193,42 @@ def _settle(site: Site, program: Program, *, ended: bool = False) -> None:
     _file(site.target.store, program.number).unlink(missing_ok=True)
 
 
-def _end(site: Site, program: Program) -> Container | None:
+def _seen(site: Site, program: Program) -> Container | None:
+    """Return a program's container as it is; None if it is gone.
+
+    Raises:
+        Damaged: it is not of this stack.
+    """
     seen = containers.read(program.engine, program.container)
+    if seen is not None and not _is_own(site, program.address, seen):
+        raise notes.Damaged(
+            RUNNING.name, _file(site.target.store, program.number), f"names {seen.name}, which is not of this stack"
+        )
+    return seen
+
+
+def _is_own(site: Site, address: str | None, container: Container) -> bool:
+    """Return whether a program of ours can have run in a container: one of an environment, or a task of its stack."""
+    environments = [name for name, one in site.stack.environments.items() if one.engine == address]
+    projects = {site.stack.project(name) for name in environments}
+    return container.project in projects or any(
+        one.id == container.id
+        for name in environments
+        if site.stack.environments[name].swarm
+        for _, one in task_containers.of_stack(Engine(address), site.stack.project(name))
+    )
+
+
+def _end(site: Site, program: Program) -> Container | None:
+    seen = _seen(site, program)
     if seen is not None and seen.state == "paused":
         raise Unreachable(
             "program-not-ended",
-            f"What an earlier command started in {program.name} cannot be stopped while that is paused.",
-            next_command=f"docker unpause {program.name}    # then try again",
+            f"What an earlier command started in {seen.name} cannot be stopped while that is paused.",
+            next_command=f"docker unpause {seen.name}    # then try again",
         )
     if seen is not None and programs.end(program.engine, program.container, program.number):
-        site.say(f"what an earlier command had started in {program.name} was still running: it was stopped")
+        site.say(f"what an earlier command had started in {seen.name} was still running: it was stopped")
     return seen
 
 
@@ -180,7 +238,9 @@ def _end_unknown(site: Site, file: Path) -> list[str]:
     Raises:
         Unreachable: it may still run.
     """
-    number, names = file.name.removesuffix(f".{NOTE}"), []
+    number, names = file.name.removesuffix(f".{NOTE}"), list[str]()
+    if not belief.is_id(number):
+        return names
     components = site.section.components.values()
     for environment in sorted({str(one.environment) for one in components if one.driver in ("influxdb", "command")}):
         declared = site.stack.environments[environment]
@@ -205,9 +265,9 @@ def _clear(program: Program, container: Container) -> None:
         except Unreachable as error:
             raise Unreachable(
                 "influx-hangs",
-                f"{program.name} does not delete the bucket {program.bucket}, which a drill made.",
+                f"{container.name} does not delete the bucket {program.bucket}, which a drill made.",
                 evidence=error.evidence,
-                next_command=f"docker restart {program.name}    # the next backup command deletes it then",
+                next_command=f"docker restart {container.name}    # the next backup command deletes it then",
             ) from error
 
 

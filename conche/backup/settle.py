@@ -65,11 +65,11 @@ def _steps(site: Site, *, as_it_is: bool) -> Iterator[Step]:
         yield Step(Action.SETTLE, Kind.NOTE, KEPT, "it is damaged: what restores have put aside is not known")
     for note in sorted(site.target.store.glob(f"*{holding.NOTE}")):
         yield Step(Action.SETTLE, Kind.NOTE, note.name, "containers are paused or stopped, or helpers were left")
-    for program in running.left(site.target.store):
+    for program in running.left(site):
         yield Step(
             Action.SETTLE, Kind.CONTAINER, program.name, "what an earlier command started in it may still be running"
         )
-    for file in running.unknown(site.target.store):
+    for file in running.unknown(site):
         yield Step(
             Action.SETTLE, Kind.NOTE, file.name, "it is damaged: what an earlier command started may still be running"
         )

@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 
 from conche.backup import holding
+from conche.backup.site import Site, open_site
+from conche.command import Invocation
 from conche.engine import containers, volumes
 from conche.engine.connection import Engine
+from conche.output import Output
 from tests.backup.checkouts import with_backup
 from tests.stacks import SmallStack
 
@@ -36,6 +39,13 @@ def only_volume(stack: SmallStack) -> None:
     """Each component would wait by itself for an engine that hangs."""
     text = (stack.folder / "stack.yaml").read_text()
     stack.write("stack.yaml", text[: text.index("    journal:")])
+
+
+def site_of(stack: SmallStack) -> Site:
+    """The site of its backups, with a target."""
+    site = open_site(Invocation(stack.folder, Output("backup.create")))
+    site.target.store.mkdir(parents=True, exist_ok=True)
+    return site
 
 
 def docker(*words: str) -> str:
@@ -172,20 +182,19 @@ def test_one_that_somebody_has_paused_stays_paused(running: SmallStack, engine: 
     assert kept(document)["artifacts"]
 
 
-def test_what_happens_between_the_look_and_the_pause_stays_as_it_is(
-    running: SmallStack, engine: Engine, tmp_path: Path
-) -> None:
+def test_what_happens_between_the_look_and_the_pause_stays_as_it_is(running: SmallStack, engine: Engine) -> None:
+    site = site_of(running)
     users = volumes.using(engine, f"{running.name}-kept")
     assert [one.state for one in users] == ["running"]
 
     def held() -> tuple[list[str], list[str], str]:
         """States while the volume is held, and afterwards, and what is said of it."""
         with (
-            holding.noted(tmp_path, None, f"{running.name}-kept"),
-            holding.held(tmp_path, engine, None, users, "pause") as waited,
+            holding.noted(site, None, f"{running.name}-kept"),
+            holding.held(site.target.store, engine, None, users, "pause") as waited,
         ):
             inside = [one.state for one in running.containers(engine)]
-        assert not (tmp_path / holding.NOTE).exists()
+        assert not (site.target.store / holding.NOTE).exists()
         return inside, [one.state for one in running.containers(engine)], waited.words.partition(":")[0][:10]
 
     assert held() == (["paused"], ["running"], "paused for")
@@ -199,7 +208,7 @@ def test_what_happens_between_the_look_and_the_pause_stays_as_it_is(
 
 
 def test_one_that_is_started_again_and_again_is_stopped_meanwhile_and_goes_on(
-    running: SmallStack, engine: Engine, tmp_path: Path
+    running: SmallStack, engine: Engine
 ) -> None:
     only_volume(running)
     running.behave("crash")
@@ -209,7 +218,8 @@ def test_one_that_is_started_again_and_again_is_stopped_meanwhile_and_goes_on(
         assert seen is not None
     volume = f"{running.name}-kept"
 
-    with holding.noted(tmp_path, None, volume), holding.held(tmp_path, engine, None, [seen], "pause") as waited:
+    store = site_of(running).target.store
+    with holding.noted(site_of(running), None, volume), holding.held(store, engine, None, [seen], "pause") as waited:
         inside = [one.state for one in running.containers(engine)]
     after = [one.state for one in running.containers(engine)]
     code, document, said = create(running)

@@ -37,7 +37,7 @@ def dump(task: Dumping) -> ComponentRecord:
     users = volumes.using(engine, component.volume)
     # The helper is made after its note, for a kill, but before containers wait: it takes as long as a small volume.
     with (
-        holding.noted(task.site.target.store, address, component.volume),
+        holding.noted(task.site, address, component.volume),
         volumes.mounted(engine, component.volume) as helper,
         holding.held(task.site.target.store, engine, address, users, component.consistency) as waited,
     ):
