@@ -104,7 +104,7 @@ def test_our_own_workflows_hold_to_the_rules_of_the_house() -> None:
     document = {workflow.file: workflow.document.content for workflow in read}
     runs = [step.run for step in steps if step.run]
 
-    assert sum(len(workflow.document.text.splitlines()) for workflow in read) <= 180
+    assert sum(len(workflow.document.text.splitlines()) for workflow in read) <= 200
     assert [run for run in runs if run.split()[0] not in SET_UP_AND_RUN] == []
     assert [run for run in runs if "\n" in run.strip() or set(";&|`") & set(run)] == []
     for workflow in read:
@@ -117,10 +117,11 @@ def test_our_own_workflows_hold_to_the_rules_of_the_house() -> None:
 
 
 def test_the_pipeline_is_the_documented_one() -> None:
-    main, quick, rollback, toolkit = workflows(ROOT, STACK)
+    main, quick, release, rollback, toolkit = workflows(ROOT, STACK)
+    others = (release, rollback, toolkit)
 
     assert main.triggers["push"] == {"branches": ["main", "develop"]}
-    assert ["pull_request" in one.triggers for one in (main, quick, rollback, toolkit)] == [False, True, False, False]
+    assert [one.name for one in (main, quick, *others) if "pull_request" in one.triggers] == [quick.name]
     assert {name: job.needs for name, job in main.jobs.items()} == {
         "test-all": (),
         "build-image": ("test-all",),
@@ -128,7 +129,7 @@ def test_the_pipeline_is_the_documented_one() -> None:
         "deploy-prod": ("build-image",),
     }
     assert list(quick.triggers) == ["pull_request", "workflow_dispatch"]
-    assert all("workflow_dispatch" in one.triggers for one in (main, rollback, toolkit))
+    assert all("workflow_dispatch" in one.triggers for one in (main, *others))
 
 
 def test_the_runners_carry_the_documented_labels_with_a_scheme() -> None:
