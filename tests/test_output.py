@@ -166,6 +166,7 @@ def test_what_has_no_json_form_is_a_bug(as_json: Streams) -> None:
     value=st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),
         lambda below: st.lists(below) | st.dictionaries(st.text(), below),
+        max_leaves=25,
     )
 )
 def test_the_document_carries_any_value_as_it_is(value: object) -> None:

@@ -71,13 +71,13 @@ def test_a_side_door_is_closed(leak: Callable[[object], object]) -> None:
     assert "canary" not in str(caught.value)
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @given(value=values, before=st.text(max_size=10), after=st.text(max_size=10))
-def test_no_form_of_a_secret_survives(form: Callable[[str], str], value: str, before: str, after: str) -> None:
-    written = form(value)
-    assume(written not in before + MASK + after)
+def test_no_form_of_a_secret_survives(value: str, before: str, after: str) -> None:
+    written = {name: form(value) for name, form in FORMS.items()}
+    assume(not any(one in before + MASK + after for one in written.values()))
+    redact = Redactor([Secret(value)])
 
-    assert written not in Redactor([Secret(value)])(before + written + after)
+    assert [name for name, one in written.items() if one in redact(before + one + after)] == []
 
 
 @given(secrets=st.lists(values, max_size=5))

@@ -376,18 +376,16 @@ def test_any_structure_is_a_stack_or_is_refused_with_its_problems(content: objec
     assert is_told(yaml.safe_dump(content, allow_unicode=True), REPOSITORY)
 
 
-@given(place=st.sampled_from(["name", "registry", "environments", "images", "bases"]), value=anything)
-def test_any_value_in_a_right_place_is_taken_or_refused(place: str, value: object) -> None:
-    content = {**yaml.safe_load(VALID), place: value}
-
-    assert is_told(yaml.safe_dump(content), REPOSITORY)
-
-
-@given(name=st.sampled_from(["compose", "tag", "branch", "port", "health", "engine", "project"]), value=anything)
-def test_any_value_in_an_environment_is_taken_or_refused(name: str, value: object) -> None:
+@given(
+    place=st.sampled_from(["name", "registry", "environments", "images", "bases"]),
+    name=st.sampled_from(["compose", "tag", "branch", "port", "health", "engine", "project"]),
+    value=anything,
+)
+def test_any_value_in_a_right_place_is_taken_or_refused(place: str, name: str, value: object) -> None:
     content = yaml.safe_load(VALID)
-    content["environments"]["dev"][name] = value
+    assert is_told(yaml.safe_dump({**content, place: value}), REPOSITORY)
 
+    content["environments"]["dev"][name] = value
     assert is_told(yaml.safe_dump(content), REPOSITORY)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from invoke import Collection, Task
 
 import conche
+from conche.command import seldom_collecting
 from tests.stacks import ROOT
 
 __all__ = ["NAMESPACE", "SOURCES", "named", "nodes", "parsed", "tasks"]
@@ -34,7 +35,8 @@ def tasks() -> Iterator[tuple[str, Task[Any]]]:
 @functools.cache
 def parsed(source: Path) -> ast.Module:
     """Return a file's tree."""
-    return ast.parse(source.read_text(encoding="utf-8"))
+    with seldom_collecting():
+        return ast.parse(source.read_text(encoding="utf-8"))
 
 
 @functools.cache

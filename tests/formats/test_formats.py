@@ -399,7 +399,7 @@ def test_nonsense_in_a_journal_is_left_for_a_person(content: bytes, now: Path) -
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda below: st.lists(below) | st.dictionaries(
-    st.sampled_from(["format", "conche", "x"]), below)))  # fmt: skip
+    st.sampled_from(["format", "conche", "x"]), below), max_leaves=10))  # fmt: skip
 def test_anything_has_a_number_and_opens_or_is_newer(content: object) -> None:
     one = Format("thing", 1, "nowhere")
 
