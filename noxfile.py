@@ -22,6 +22,9 @@ os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.envir
 # A file stays with one worker: what its tests share is made once, and each test finds it as the earlier ones left it.
 PARALLEL = ["-n", str((os.cpu_count() or 1) + 1), "--dist", "loadfile"]
 
+# Unit tests hardly wait, and one worker more would collect them once more.
+UNIT = ["-n", str(os.cpu_count() or 1), "--dist", "loadfile", "-m", "unit"]
+
 # pytest rewrites the tests' assertions, which takes each worker seconds unless the result may be cached.
 CACHED = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(Path(".nox/pycache").absolute())}
 
@@ -62,7 +65,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def unit(session: nox.Session) -> None:
     """What needs no engine and starts no process of ours, in half a minute."""
-    session.run("pytest", *PARALLEL, "-m", "unit", *session.posargs, env=CACHED)
+    session.run("pytest", *UNIT, *session.posargs, env=CACHED)
 
 
 @nox.session
@@ -102,7 +105,7 @@ def surroundings(session: nox.Session) -> None:
     shown = subprocess.run(argv, capture_output=True, text=True, check=True)
     for name in session.posargs or shown.stdout.split():
         session.log(f"surroundings {name}")
-        session.run("python", "-m", "tests.surroundings", name, "--", "pytest", *PARALLEL, "-q", "-m", "unit")
+        session.run("python", "-m", "tests.surroundings", name, "--", "pytest", *UNIT, "-q")
 
 
 @nox.session
