@@ -42,7 +42,7 @@ from conche.secret import Redactor
 __all__ = ["Compose", "Configuration", "complaint"]
 
 MAKING = 600.0
-"""Seconds allowed for creating and starting containers, without any build, pull or wait."""
+"""Seconds allowed for creating and starting a service's containers, without any build, pull or wait."""
 
 TRIAL_LABEL = "io.conche.trial"
 """Label of a service; `no` says that no second container of it may run, not even for a trial."""
@@ -70,6 +70,15 @@ class Configuration:
     def needs(self, service: str) -> frozenset[str]:
         """Return the services that a service depends on, under any condition."""
         return frozenset(self.rendered["services"][service].get("depends_on") or ())
+
+    def all_needs(self, service: str) -> frozenset[str]:
+        """Return every service that a service depends on, directly or not, under any condition."""
+        found: set[str] = set()
+        more = self.needs(service)
+        while more:
+            found |= more
+            more = frozenset().union(*(self.needs(one) for one in more & self.services.keys())) - found
+        return frozenset(found)
 
 
 @dataclass(frozen=True)
@@ -100,23 +109,24 @@ class Compose:
         )
         return ("docker", "compose", *files, "--project-name", self.project, *words)
 
-    def up_alone(self, service: str, *, anew: bool = False) -> tuple[str, ...]:
-        """Return the argv that creates, starts or recreates one service without building, pulling or touching others.
+    def up_alone(self, *services: str, anew: bool = False) -> tuple[str, ...]:
+        """Return the argv that creates, starts or recreates services without building, pulling or touching others.
 
         Args:
-            anew: recreate it even if its definition is unchanged.
+            services: none of them depends on another.
+            anew: recreate them even if their definitions are unchanged.
         """
         words = ("--progress", "plain", "up", "--detach", "--no-build", "--pull", "never", "--no-deps")
-        return self.argv(*words, *(["--force-recreate"] if anew else []), service)
+        return self.argv(*words, *(["--force-recreate"] if anew else []), *services)
 
-    def up_whole(self, service: str, *, anew: bool = False) -> tuple[str, ...]:
+    def up_whole(self, *services: str, anew: bool = False) -> tuple[str, ...]:
         """Return `up_alone`'s argv, but with dependencies in view, so that the hash is that of `docker compose up`.
 
-        Use it only for a service whose dependencies Compose would leave alone, as `up_would` tells.
+        Use it only for services whose dependencies Compose would leave alone, as `up_would` tells.
         """
         force = ("--force-recreate",) if anew else ()
         words = self.argv("--progress", "plain", "up", "--no-build", "--pull", "never", *force)
-        return ("sh", "-c", UP_WHOLE, "sh", service, *words)
+        return ("sh", "-c", UP_WHOLE, "sh", " ".join(services), *words)
 
     def create_alone(self, service: str) -> tuple[str, ...]:
         """Return the argv that creates one service's container without starting it."""
@@ -169,14 +179,18 @@ class Compose:
         on_line: Callable[[Captured], None] | None = None,
         outlives: bool = False,
         keep_open: Sequence[int] = (),
+        services: int = 1,
     ) -> Completed:
         """Run to its end an argv that makes containers, deferring signals.
 
         If Compose is interrupted, the engine still makes what it was asked for, even after unwinding has looked.
+
+        Args:
+            services: how many it makes containers of; each adds to the time that is allowed.
         """
         words = ("sh", "-c", TO_ITS_END, "sh", *argv) if outlives else argv
         with signals_deferred():
-            return self.call(words, on_line=on_line, timeout=MAKING, outlives=outlives, keep_open=keep_open)
+            return self.call(words, on_line=on_line, timeout=MAKING * services, outlives=outlives, keep_open=keep_open)
 
     def configuration(self, *, hashed: bool = True) -> Configuration:
         """Return the files as Compose renders them; `document` is rendered already.

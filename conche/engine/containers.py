@@ -102,6 +102,11 @@ class Container:
         """Whether Compose was killed while creating it: it still has its predecessor's id before its name."""
         return self.state == "created" and re.match(r"[0-9a-f]{12}_", self.name) is not None
 
+    @property
+    def starts(self) -> bool:
+        """Whether it runs and the engine does not know yet if it is healthy."""
+        return self.state == "running" and self.health == "starting"
+
 
 def of_project(engine: Engine, project: str) -> tuple[Container, ...]:
     """Return a Compose project's containers, running or not, sorted by service, without one-off containers."""
@@ -289,8 +294,8 @@ def restart(engine: Engine, container: Container) -> None:
 
 def asked(engine: Engine, container: Container) -> Container:
     """Return the container; if the engine still reports "starting", run its healthcheck now."""
-    waits = container.state == "running" and container.health == "starting"
-    return replace(container, health="healthy") if waits and passes_healthcheck(engine, container) else container
+    passes = container.starts and passes_healthcheck(engine, container)
+    return replace(container, health="healthy") if passes else container
 
 
 def users(engine: Engine) -> dict[str, str]:

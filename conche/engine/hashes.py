@@ -48,13 +48,14 @@ TO_ITS_END = f'{_QUIETLY}quietly "$@"'
 """Shell script that runs a program and collects its output: Compose aborts when its reader has gone."""
 
 UP_WHOLE = f"""\
-{_QUIETLY}service=$1; shift
-quietly "$@" --no-start "$service"
-quietly "$@" --detach --no-deps --no-recreate "$service"
+{_QUIETLY}services=$1; shift
+quietly "$@" --no-start $services
+quietly "$@" --detach --no-deps --no-recreate $services
 """
-"""Shell script that runs `compose up` in two steps: the first creates a container, the second starts only that.
+"""Shell script that runs `compose up` in two steps: the first creates containers, the second starts only those.
 
-Both steps are one child process, so that killing the caller cannot come between them.
+Both steps are one child process, so that killing the caller cannot come between them. Its first argument is the names
+of the services, separated by spaces, which no such name contains.
 """
 
 
@@ -103,23 +104,27 @@ def without_dependencies(document: bytes) -> bytes:
     return json.dumps({**rendered, "services": services}).encode()
 
 
-def leaves_others(would: Mapping[str, Collection[str]], project: str, service: str, named: str | None) -> bool:
-    """Return whether Compose would leave every container but those of one service as it is.
+def leaves_others(would: Mapping[str, Collection[str]], project: str, services: Mapping[str, str | None]) -> bool:
+    """Return whether Compose would leave every container but those of some services as it is.
 
     Args:
         would: container -> what a dry run reported for it; if it is empty, the answer is no.
-        named: the fixed name of the service's container, if it has one.
+        services: the services, each with the fixed name of its container if it has one.
     """
-    name_of = re.escape(named) if named else rf"{re.escape(project)}-{re.escape(service)}-\d+"
+    names = (
+        re.escape(named) if named else rf"{re.escape(project)}-{re.escape(service)}-\d+"
+        for service, named in services.items()
+    )
     # While Compose replaces a container, the new one's name begins with the old one's id.
-    ours = re.compile(rf"(?:[0-9a-f]{{12}}_)?{name_of}")
+    ours = re.compile(rf"(?:[0-9a-f]{{12}}_)?(?:{'|'.join(names)})")
     return bool(would) and all(LEFT.issuperset(said) for name, said in would.items() if not ours.fullmatch(name))
 
 
 NOTHING_TO_COPY_INTO = "Could not find the file / in container"
 """How a dry run ends that would create a container with configs or secrets: none exists to copy them into (2.26).
 
-By then it has reported everything that the service depends on."""
+By then it has reported everything that the service depends on, but not what others depend on that were named with it.
+"""
 
 
 def asked_of(said: str) -> dict[str, set[str]]:

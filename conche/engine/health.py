@@ -7,12 +7,12 @@ makes it fail.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 
-from conche.engine import containers
+from conche.engine.asking import asked_together
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.engine.service import Service
@@ -49,10 +49,12 @@ class Waiting:
     Attributes:
         containers: their last state.
         failed: name of each container that does not work -> the reason.
+        working: services that work.
     """
 
     containers: tuple[Container, ...]
     failed: Mapping[str, str]
+    working: frozenset[str] = frozenset()
 
     @property
     def services(self) -> Mapping[str, str]:
@@ -115,7 +117,7 @@ def deadline(services: Sequence[Service]) -> float:
     )
 
 
-def wait(
+def wait(  # noqa: PLR0913 - every option is named
     engine: Engine,
     look: Callable[[], Sequence[Container]],
     services: Mapping[str, Service],
@@ -123,10 +125,14 @@ def wait(
     timeout: float | None = None,
     restarts: Mapping[str, int] | None = None,
     begun: float | None = None,
+    groups: Sequence[Collection[str]] = (),
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> Waiting:
     """Poll until every container works or one has failed.
+
+    A healthcheck that we ask ourselves is not asked again once it has passed, but for the last poll: what works has
+    worked at one moment.
 
     Args:
         look: returns the current containers of these services.
@@ -135,37 +141,59 @@ def wait(
         restarts: container id -> earlier restarts, which do not count; all restarts count for a container that is
             missing here, such as one just started. Default: those of the first poll.
         begun: when an earlier wait that this one continues began, by `clock`; default: now.
+        groups: services that are enough if all of one group work; each has the time of the groups it is in. Default:
+            all services are one group.
     """
-    limit = deadline(tuple(services.values())) if timeout is None else timeout
+    groups = groups or [services.keys()]
+    limits = _limits(services, groups) if timeout is None else dict.fromkeys(services, timeout)
     begun = clock() if begun is None else begun
-    for _ in _until_over(clock, begun, limit, pause):
-        seen = tuple(containers.asked(engine, container) for container in look())
-        absent = [name for name in services.keys() - {c.service for c in seen} if services[name].replicas != 0]
-        verdicts = dict.fromkeys(absent, (Verdict.FAILED, "has no container"))
+    passed: set[str] = set()
+    while True:
+        found, trusted = look(), passed
+        seen = asked_together(engine, found, trusted)
+        passed = trusted | {now.id for was, now in zip(found, seen, strict=True) if was.health != now.health}
         restarts = {one.id: one.restarts for one in seen} if restarts is None else restarts
-        for container in seen:
-            verdicts[container.name] = judge(
-                container,
-                services[container.service],
-                ran_for=clock() - begun,
-                restarts_before=restarts.get(container.id, 0),
-            )
-        failed = {name: reason for name, (verdict, reason) in verdicts.items() if verdict is Verdict.FAILED}
-        if failed or all(verdict is Verdict.HEALTHY for verdict, _ in verdicts.values()):
-            return Waiting(seen, failed)
-    late = {
-        name: f"was not healthy within {limit:g} s"
-        for name, (verdict, _) in verdicts.items()
-        if verdict is Verdict.WAITING
-    }
-    return Waiting(seen, late)
-
-
-def _until_over(
-    clock: Callable[[], float], begun: float, limit: float, pause: Callable[[float], None]
-) -> Iterator[None]:
-    """Yield at least once, then every `POLL` seconds until the limit."""
-    yield
-    while clock() - begun < limit:
+        ran = clock() - begun
+        verdicts = [
+            judge(one, services[one.service], ran_for=ran, restarts_before=restarts.get(one.id, 0)) for one in seen
+        ]
+        waiting = _sum_up(services, seen, verdicts)
+        if waiting.failed:
+            return waiting
+        if any(waiting.working.issuperset(group) for group in groups):
+            if not trusted:
+                return waiting
+            passed = set()
+            continue
+        late = {
+            one.name: f"was not healthy within {limits[one.service]:g} s"
+            for one, (verdict, _) in zip(seen, verdicts, strict=True)
+            if verdict is Verdict.WAITING and ran >= limits[one.service]
+        }
+        if late:
+            return replace(waiting, failed=late)
         pause(POLL)
-        yield
+
+
+def _limits(services: Mapping[str, Service], groups: Sequence[Collection[str]]) -> dict[str, float]:
+    """Return the seconds that each service has: those of the slowest of a group, of the longest if it is in several."""
+    limits: dict[str, float] = {}
+    for group in groups:
+        limit = deadline([services[name] for name in group])
+        limits.update({name: max(limit, limits.get(name, 0.0)) for name in group})
+    return limits
+
+
+def _sum_up(
+    services: Mapping[str, Service], seen: Sequence[Container], verdicts: Sequence[tuple[Verdict, str]]
+) -> Waiting:
+    """Return what the verdicts on containers say of their services; one that has none, and should, has failed."""
+    absent = services.keys() - {one.service for one in seen}
+    failed = {name: "has no container" for name in absent if services[name].replicas != 0}
+    unsettled = set()
+    for one, (verdict, reason) in zip(seen, verdicts, strict=True):
+        if verdict is Verdict.FAILED:
+            failed[one.name] = reason
+        if verdict is not Verdict.HEALTHY:
+            unsettled.add(one.service)
+    return Waiting(tuple(seen), failed, frozenset(services.keys() - unsettled))

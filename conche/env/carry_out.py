@@ -15,7 +15,7 @@ from conche.env.observe import Observed, observe
 from conche.errors import ConcheError, Partial
 from conche.outcome import Outcome, Plan
 
-__all__ = ["carry_out", "nothing_to_do", "reported"]
+__all__ = ["carry_out", "nothing_to_do"]
 
 
 def nothing_to_do(call: Invocation, name: str, seen: Observed) -> Outcome:
@@ -40,10 +40,12 @@ def carry_out(
     held: int | None,
     *,
     asked: Collection[str] = (),
-) -> None:
-    """Take the steps of a plan, showing progress on a live line.
+) -> Outcome:
+    """Take the steps of a plan, showing progress on a live line, and report what has become of the environment.
 
     Args:
+        seen: the environment as it was before.
+        held: descriptor of the environment's lock, for processes that outlive us.
         asked: services that are to be up afterwards; default: all.
 
     Raises:
@@ -74,14 +76,15 @@ def carry_out(
             applier.apply(plan)
         except Partial as error:
             with contextlib.suppress(ConcheError):  # the first error is the one to show
-                error.rest = reported(call, seen, compose, plan)
+                error.rest = _outcome(call, seen, compose, plan)
             raise
+    return _outcome(call, seen, compose, plan, applier.passed)
 
 
-def reported(call: Invocation, before: Observed, compose: Compose, plan: Plan) -> Outcome:
+def _outcome(call: Invocation, before: Observed, compose: Compose, plan: Plan, passed: Collection[str] = ()) -> Outcome:
     """Observe an environment that was changed, and report it."""
     name = before.name
-    seen = observe(call.stack, name, compose)
+    seen = observe(call.stack, name, compose, passed=passed)
     seen = replace(seen, sidecars=tailnet.sidecars(compose.engine, seen.containers))
     remember(call.stack.name, seen.configuration, seen.containers)
     return Outcome(

@@ -36,7 +36,7 @@ def _down(call: Invocation, name: str, compose: Compose, *, volumes: bool, confi
                 _ask(call, name, doomed, protected=environment.protected, confirmed=confirm)
             return down_swarm(call, name, compose, doomed, volumes=volumes)
     with locked(call, compose.engine, name):
-        seen = observe(call.stack, name, compose)
+        seen = observe(call.stack, name, compose, asks=False)
         doomed = _doomed(compose, seen.configuration.volumes) if volumes else ()
         strays = containers.one_off(compose.engine, compose.project)
         made = networks.made_by(compose.engine, compose.project).networks

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from conche.engine import containers, images, kept, networks
+from conche.engine.asking import asked_together
 from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
@@ -113,21 +114,25 @@ def _may_be_scaled(files: Sequence[Path]) -> bool:
     return any(re.search(r"\b(scale|replicas)[\"']?\s*:", file.read_text(encoding="utf-8")) for file in files)
 
 
-def observe(stack: Stack, name: str, compose: Compose) -> Observed:
+def observe(stack: Stack, name: str, compose: Compose, *, passed: Collection[str] = (), asks: bool = True) -> Observed:
     """Observe everything that `env.up` and `env.status` decide on.
+
+    Args:
+        passed: ids of containers that have just passed their healthchecks, and need not be asked again.
+        asks: whether to run the healthchecks of containers of which the engine does not know yet if they are healthy.
 
     Raises:
         Unreachable: no engine, or no Compose v2.
         Refused: the Compose files are invalid.
     """
     if compose.unread:
-        found, leftovers = look(compose)
+        found, leftovers = look(compose, asks=asks)
         known = _as_made(compose, found, networks.made_by(compose.engine, compose.project).volumes)
         return _observed(stack, name, compose, known, found, leftovers)
     with ThreadPoolExecutor(1) as pool:
         # Compose renders in its own processes meanwhile; importing and asking the SDK takes as long.
         rendering = pool.submit(compose.configuration)
-        found, leftovers = look(compose)
+        found, leftovers = look(compose, passed=passed, asks=asks)
         configuration = _confirmed(compose, rendering.result(), found)
     return _observed(stack, name, compose, configuration, found, leftovers)
 
@@ -156,13 +161,20 @@ def _confirmed(compose: Compose, configuration: Configuration, found: Sequence[C
     return replace(configuration, services=services)
 
 
-def look(compose: Compose) -> tuple[tuple[Container, ...], tuple[Container, ...]]:
-    """Return the containers of a project, and what an interrupted trial or replacement has left."""
+def look(
+    compose: Compose, *, passed: Collection[str] = (), asks: bool = True
+) -> tuple[tuple[Container, ...], tuple[Container, ...]]:
+    """Return the containers of a project, and what an interrupted trial or replacement has left.
+
+    Args:
+        passed, asks: as for `observe`.
+    """
     found = containers.of_project(compose.engine, compose.project)
     halves = tuple(container for container in found if container.half_made)
-    asked = tuple(containers.asked(compose.engine, container) for container in found if not container.half_made)
+    whole = tuple(container for container in found if not container.half_made)
+    seen = asked_together(compose.engine, whole, passed) if asks else whole
     trials = containers.of_project(compose.engine, compose.project + TRIAL)
-    return asked, (*trials, *halves, *kept.twins(compose.engine, compose.project))
+    return seen, (*trials, *halves, *kept.twins(compose.engine, compose.project))
 
 
 def contents_of(engine: Engine, found: Iterable[Container], there: Mapping[str, Found | None]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from conche.command import Invocation
 from conche.engine.compose import Compose
 from conche.engine.containers import Container
 from conche.env import preflight, report
-from conche.env.carry_out import carry_out, nothing_to_do, reported
+from conche.env.carry_out import carry_out, nothing_to_do
 from conche.env.deploy import deploy
 from conche.env.locking import everywhere, here
 from conche.env.observe import Observed, observe
@@ -69,12 +69,12 @@ def up_released(
             plan = plan_up(seen)
             try:
                 with members.naming(look, _serving(look, seen)):
-                    carry_out(call, compose, seen, plan, timeout, held)
+                    outcome = carry_out(call, compose, seen, plan, timeout, held)
             except Partial:
                 records.remade(current, look.made(current))
                 raise
             records.remade(current, look.made(current))
-        return reported(call, seen, compose, plan)
+        return outcome
 
 
 def _observe(call: Invocation, name: str, compose: Compose, records: Records) -> Observed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from conche.command import Invocation
 from conche.env import on_swarm
-from conche.env.carry_out import carry_out, reported
+from conche.env.carry_out import carry_out
 from conche.env.locking import everywhere, here
 from conche.env.observe import observe, service_of
 from conche.env.plan import followed
@@ -36,5 +36,4 @@ def restart(call: Invocation, name: str, service: str | None, *, timeout: float 
         if call.dry_run:
             return Outcome(plan=plan)
         with everywhere(call, compose.engine, name):
-            carry_out(call, compose, seen, plan, timeout, held, asked=wanted)
-        return reported(call, seen, compose, plan)
+            return carry_out(call, compose, seen, plan, timeout, held, asked=wanted)

@@ -10,7 +10,7 @@ from conche.command import Invocation
 from conche.engine import state
 from conche.engine.compose import Compose
 from conche.env import report
-from conche.env.carry_out import carry_out, nothing_to_do, reported
+from conche.env.carry_out import carry_out, nothing_to_do
 from conche.env.locking import everywhere, here
 from conche.env.observe import Observed, glance, observe, service_of
 from conche.env.plan import plan_up
@@ -86,8 +86,7 @@ def _brought_up(call: Invocation, name: str, *, build: bool, timeout: float | No
             seen = observe(call.stack, name, compose)
             stale = _mounting(seen, changed) | _outdated(call, compose, seen)
             plan = plan_up(seen, build=build, only=only, stale=stale)
-            carry_out(call, compose, seen, plan, timeout, held, asked=[only] if only else ())
-        return reported(call, seen, compose, plan)
+            return carry_out(call, compose, seen, plan, timeout, held, asked=[only] if only else ())
 
 
 def _as_released(call: Invocation, name: str, compose: Compose) -> Observed | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
-from conche.engine import containers, health
+from conche.engine import containers, health, logs
 from conche.engine.compose import Compose
 from conche.engine.containers import Container
 from conche.engine.health import Waiting
@@ -27,6 +28,8 @@ class Watch:
         timeout: seconds to wait for health; None for what the healthchecks allow.
 
     Attributes:
+        started: services that were started here, or are starting, and have to work in the end.
+        ordered: service -> when existing containers of it were told to start, by the engine's clock.
         restarted: services whose containers were started anew, so that their restarts count from zero.
     """
 
@@ -35,6 +38,8 @@ class Watch:
     timeout: float | None = None
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
+    started: set[str] = field(default_factory=set)
+    ordered: dict[str, datetime] = field(default_factory=dict)
     restarted: set[str] = field(default_factory=set)
     _engine_gone: bool = False
 
@@ -46,10 +51,18 @@ class Watch:
         """Return the containers of one service."""
         return [container for container in self.look() if container.service == name]
 
+    def order(self, *names: str) -> None:
+        """Note that existing containers are told to start now: what they wrote and did before is not part of it."""
+        self.ordered.update(dict.fromkeys(names, logs.now(self.compose.engine)))
+
     def wait(
-        self, services: Mapping[str, Service], begun: float | None = None, restarts: Mapping[str, int] | None = None
+        self,
+        services: Mapping[str, Service],
+        begun: float | None = None,
+        restarts: Mapping[str, int] | None = None,
+        groups: Sequence[Collection[str]] = (),
     ) -> Waiting:
-        """Wait until these services work, or one has failed; arguments as in `health.wait`."""
+        """Wait until these services work, or all of one group, or one has failed; arguments as in `health.wait`."""
         return health.wait(
             self.compose.engine,
             lambda: [container for container in self.look() if container.service in services],
@@ -57,6 +70,7 @@ class Watch:
             timeout=self.timeout,
             restarts=restarts,
             begun=begun,
+            groups=groups,
             clock=self.clock,
             pause=self.pause,
         )

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,8 @@ MARKER = ROOT / "src/fastapi-app/app/bench_marker.py"
 INVOKE = (sys.executable, "-m", "invoke")
 RELEASED = "code-only change, built and pushed"
 DEPLOYS = "deploys under load"
+WAVES = "env.up of twelve services in three waves"
+BASE = "python:3.11-slim-bookworm"
 BACKUPS = {f"backup, {part}": part for part in backup.PARTS}
 
 
@@ -212,6 +215,46 @@ def release_pair(folder: Path) -> Iterator[Pair]:
         )
 
 
+@contextlib.contextmanager
+def waves_pair(folder: Path) -> Iterator[Pair]:
+    """Twelve services in three waves, each of which waits for the health of the wave before: env.up, plain Compose."""
+    names = [[f"{wave}{number}" for number in range(4)] for wave in "abc"]
+    plain = {"image": BASE, "command": ["sleep", "infinity"], "init": True, "stop_grace_period": "0s"}
+    healthcheck = {"test": ["CMD", "true"], "interval": "1s"}
+    services = {
+        name: {
+            **plain,
+            "healthcheck": healthcheck,
+            "depends_on": {one: {"condition": "service_healthy"} for one in needs},
+        }
+        for needs, wave in zip([[], *names], names, strict=False)
+        for name in wave
+    }
+    project = f"bench{uuid.uuid4().hex[:8]}"
+    (folder / "compose.yaml").write_text(json.dumps({"services": services}))
+    (folder / "stack.yaml").write_text(
+        json.dumps({"name": project, "environments": {"dev": {"compose": ["compose.yaml"]}}})
+    )
+    (folder / "tasks.py").write_text("from conche import namespace\n\nns = namespace(__file__)\n")
+    compose = ("docker", "compose", "--file", str(folder / "compose.yaml"), "--project-name", f"{project}-dev")
+
+    def down() -> None:
+        subprocess.run([*compose, "down"], check=True, capture_output=True)
+
+    provide(Engine(), load(ROOT).bases, BASE, lambda _: None)
+    try:
+        yield Pair(
+            WAVES,
+            (*INVOKE, "--search-root", str(folder), "env.up"),
+            (*compose, "up", "--detach", "--wait"),
+            "docker compose up --wait",
+            1.6,
+            before=down,
+        )
+    finally:
+        down()
+
+
 def touch() -> None:
     """A change of the code that a build sees: a comment with the time at the end of one module."""
     MARKER.write_text(f"# {time.time_ns()}\n")
@@ -229,14 +272,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stood:
         Path(folder, "tasks.py").write_text("from invoke import task\n\n@task\ndef nothing(c):\n    'Nothing.'\n")
         found = pairs(Path(folder))
-        names = [*(pair.name for pair in found), RELEASED, DEPLOYS, *BACKUPS]
+        names = [*(pair.name for pair in found), WAVES, RELEASED, DEPLOYS, *BACKUPS]
         if not any(chosen.only in name for name in names):
             parser.error(f"--only {chosen.only}: it is part of none of these: {'; '.join(names)}")
         wanted = [pair for pair in found if chosen.only in pair.name]
+        if chosen.only in WAVES:
+            alone = Path(stood.enter_context(tempfile.TemporaryDirectory()))
+            wanted.append(stood.enter_context(waves_pair(alone)))
         if chosen.only in RELEASED:
             wanted.append(stood.enter_context(release_pair(Path(folder))))
         stood.callback(MARKER.unlink, missing_ok=True)
-        if any("env.up" in pair.name for pair in wanted):
+        if any("env.up" in pair.name and pair.name != WAVES for pair in wanted):
             subprocess.run([*INVOKE, "env.up"], cwd=ROOT, check=True, capture_output=True)
         for pair in wanted:
             own, beside, rival = measure(pair, chosen.runs)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from conche.engine.compose import Compose, version
+from conche.engine.compose import Compose, Configuration, version
 from conche.engine.connection import Engine
 from conche.engine.ports import Port
 from conche.engine.rendered import Healthcheck
@@ -28,6 +29,21 @@ def test_every_argv_names_the_files_and_the_project() -> None:
         "docker", "compose", "--file", "/a b/one.yaml", "--file", "/a b/two.yaml",
         "--project-name", "some-project", "ps",
     )  # fmt: skip
+
+
+def test_a_service_needs_what_the_services_it_needs_depend_on() -> None:
+    bodies: dict[str, Any] = {"a": {"depends_on": {"b": {}}}, "b": {"depends_on": {"c": {}, "gone": {}}}, "c": {}}
+    services = {name: Service(name, "x", frozenset()) for name in bodies}
+    made = Configuration("p", services, (), (), {"services": bodies})
+
+    assert {name: made.all_needs(name) for name in bodies} == {"a": {"b", "c", "gone"}, "b": {"c", "gone"}, "c": set()}
+
+
+def test_several_services_are_named_in_one_argv() -> None:
+    project = compose(Path("/x.yaml"))
+
+    assert project.up_alone("web", "db")[-3:] == ("--no-deps", "web", "db")
+    assert project.up_whole("web", "db")[3:5] == ("sh", "web db")
 
 
 def test_up_alone_neither_builds_nor_pulls_nor_touches_dependencies() -> None:

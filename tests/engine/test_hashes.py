@@ -91,27 +91,34 @@ def test_a_dry_run_is_read_by_container() -> None:
     ],
 )
 def test_compose_leaves_others_where_it_says_so(others: str, service: str, named: str | None, leaves: bool) -> None:
-    assert leaves_others(asked_of(SAID + others), "p", service, named) is leaves
+    assert leaves_others(asked_of(SAID + others), "p", {service: named}) is leaves
 
 
 def test_a_container_of_a_fixed_name_is_known_by_it() -> None:
-    assert leaves_others({"my.web": {"Recreate"}, "p-db-1": {"Running"}}, "p", "web", "my.web")
-    assert not leaves_others({"my-web": {"Recreate"}}, "p", "web", "my.web")
-    assert not leaves_others({}, "p", "web", None)
+    assert leaves_others({"my.web": {"Recreate"}, "p-db-1": {"Running"}}, "p", {"web": "my.web"})
+    assert not leaves_others({"my-web": {"Recreate"}}, "p", {"web": "my.web"})
+    assert not leaves_others({}, "p", {"web": None})
+
+
+def test_several_services_are_left_out_of_the_others() -> None:
+    would = {"p-web-1": {"Creating"}, "my.app": {"Creating"}, "p-db-1": {"Running"}}
+
+    assert leaves_others(would, "p", {"web": None, "app": "my.app"})
+    assert not leaves_others(would, "p", {"web": None, "app": None})
 
 
 @pytest.mark.parametrize(
     ("program", "exit_code", "calls"),
     [
-        ('echo "$@" >>"$0"', 0, ["up --no-start web", "up --detach --no-deps --no-recreate web"]),
-        ('echo "$@" >>"$0"; echo why >&2; exit 3', 3, ["up --no-start web"]),
+        ('echo "$@" >>"$0"', 0, ["up --no-start web db.1", "up --detach --no-deps --no-recreate web db.1"]),
+        ('echo "$@" >>"$0"; echo why >&2; exit 3', 3, ["up --no-start web db.1"]),
     ],
     ids=["well", "refused"],
 )
 def test_what_is_made_is_started_by_the_same_child(
     program: str, exit_code: int, calls: list[str], tmp_path: Path
 ) -> None:
-    done = run(["sh", "-c", UP_WHOLE, "sh", "web", "sh", "-c", program, str(tmp_path / "calls"), "up"])
+    done = run(["sh", "-c", UP_WHOLE, "sh", "web db.1", "sh", "-c", program, str(tmp_path / "calls"), "up"])
 
     assert (done.exit_code, (tmp_path / "calls").read_text().splitlines()) == (exit_code, calls)
     assert done.stderr.raw == ("why\n" if exit_code else "")

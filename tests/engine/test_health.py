@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from conche.engine import containers
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.engine.health import POLL, STEADY, Verdict, deadline, falls_over, judge, wait
@@ -188,3 +189,71 @@ def test_a_service_without_a_container_has_failed() -> None:
     ended = wait(NOWHERE, list, {"web": CHECKED}, clock=clock, pause=clock.pause)
 
     assert ended.failed == {"web": "has no container"}
+
+
+def test_waiting_ends_as_soon_as_one_group_works() -> None:
+    clock = Clock()
+    names = ("a", "b", "c")
+    services = {name: replace(CHECKED, name=name) for name in names}
+    slow = {"b": 5.0, "c": 9.0}
+
+    def look() -> list[Container]:
+        return [
+            replace(RUNNING, id=name, name=name, service=name, health=health)
+            for name in names
+            for health in ["healthy" if clock.now >= slow.get(name, 0.0) else "starting"]
+        ]
+
+    ended = wait(NOWHERE, look, services, groups=[["a", "c"], ["a", "b"]], clock=clock, pause=clock.pause)
+
+    assert ended.failed == {}
+    assert ended.working == {"a", "b"}
+    assert clock.now == pytest.approx(5, abs=2 * POLL)
+
+
+def test_each_service_has_the_time_of_the_groups_it_is_in() -> None:
+    clock = Clock()
+    hasty = replace(CHECKED, name="hasty", healthcheck=Healthcheck(interval=1, timeout=1, retries=2, start_period=0))
+    pair = [replace(RUNNING, id=name, name=name, service=name, health="starting") for name in ("web", "hasty")]
+    services = {"web": CHECKED, "hasty": hasty}
+
+    ended = wait(NOWHERE, lambda: pair, services, groups=[["web"], ["hasty"]], clock=clock, pause=clock.pause)
+    together = wait(NOWHERE, lambda: pair, services, clock=clock, pause=clock.pause)
+
+    assert ended.failed == {"hasty": "was not healthy within 4 s"}
+    assert together.failed == dict.fromkeys(services, "was not healthy within 31 s")
+
+
+def test_what_has_passed_is_asked_again_only_in_the_last_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    asked: list[tuple[str, float]] = []
+
+    def passes(_: Engine, one: Container) -> bool:
+        asked.append((one.id, clock.now))
+        return one.id == "quick" or clock.now >= 3 * POLL
+
+    monkeypatch.setattr(containers, "passes_healthcheck", passes)
+    pair = [replace(RUNNING, id=name, name=name, service=name, health="starting") for name in ("quick", "slow")]
+    services = {name: replace(CHECKED, name=name) for name in ("quick", "slow")}
+
+    ended = wait(NOWHERE, lambda: pair, services, clock=clock, pause=clock.pause)
+
+    assert ended.failed == {}
+    assert ended.working == {"quick", "slow"}
+    assert [moment for name, moment in asked if name == "quick"] == [0.0, clock.now]
+
+
+def test_what_has_passed_and_does_not_any_more_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+
+    def passes(_: Engine, one: Container) -> bool:
+        return clock.now == 0 or clock.now >= 9 if one.id == "flaps" else clock.now >= 3
+
+    monkeypatch.setattr(containers, "passes_healthcheck", passes)
+    pair = [replace(RUNNING, id=name, name=name, service=name, health="starting") for name in ("flaps", "slow")]
+    services = {name: replace(CHECKED, name=name) for name in ("flaps", "slow")}
+
+    ended = wait(NOWHERE, lambda: pair, services, clock=clock, pause=clock.pause)
+
+    assert ended.failed == {}
+    assert clock.now == pytest.approx(9, abs=2 * POLL)

@@ -1,54 +1,20 @@
-"""Each of five services fails in each of eight ways, in an environment that is down and in one that is up.
-
-The engine and Compose are a small world in memory: what decides here is the order of things, not the engine.
-"""
+"""Each of five services fails in each of eight ways, in an environment that is down and in one that is up."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from conche.engine import containers, kept, logs, networks
-from conche.engine.compose import Compose, Configuration
-from conche.engine.connection import Engine
-from conche.engine.containers import Container
-from conche.engine.rendered import Healthcheck
-from conche.engine.service import Service
-from conche.engine.transfer import PullFailed
-from conche.env.apply import Applier
-from conche.env.observe import Observed
-from conche.env.plan import plan_up
+from conche.engine import kept
 from conche.errors import ConcheError, Interrupted, NotRestored, Partial, Restored
-from conche.output import Progress
-from conche.process import Captured, Completed
+from tests.env.world import COMPOSE_SAYS, NEEDS, World, made, world
 
-NEEDS: dict[str, dict[str, Any]] = {
-    "db": {},
-    "app": {"depends_on": {"db": {"condition": "service_healthy"}}},
-    "edge": {},
-    "exporter": {"network_mode": "service:db"},
-    "sidecar": {},
-}
+__all__ = ["world"]
+
 FALLS = {"db": {"app", "edge", "exporter"}, "app": {"edge"}, "edge": set(), "exporter": set(), "sidecar": set()}
-ROUTES = {"edge": "app"}
 
-RUNS: dict[str, dict[str, object]] = {
-    "well": {"state": "running", "health": "healthy"},
-    "exit": {"state": "exited", "exit_code": 3},
-    "loop": {"state": "running", "health": "starting", "restarts": 1},
-    "hang": {"state": "running", "health": "starting"},
-    "unhealthy": {"state": "running", "health": "unhealthy", "health_log": ("HTTP Error 500",)},
-    "memory": {"state": "exited", "exit_code": 137, "oom_killed": True},
-}
-COMPOSE_SAYS = {
-    "port": "Bind for 127.0.0.1:8086 failed: port is already allocated",
-    "secret": 'invalid mount config for type "bind": bind source path does not exist',
-}
 SAID = {
     "exit": "exited with 3: error: no licence",
     "loop": "keeps restarting: error: no licence",
@@ -58,123 +24,6 @@ SAID = {
     "image": "no such manifest",
     **COMPOSE_SAYS,
 }
-
-
-def service(name: str) -> Service:
-    needs = NEEDS[name]
-    return Service(
-        name, f"{name}:1", frozenset({"new"}), healthcheck=Healthcheck(),
-        waits_for=tuple(needs.get("depends_on", {})), shares=("db",) if "network_mode" in needs else (),
-        replicas=1,
-    )  # fmt: skip
-
-
-def made(name: str, how: str, identity: str, **changes: object) -> Container:
-    plain = Container(identity, f"p-{name}-1", "p", name, "", "none", f"{name}:1", f"id-{name}:1", "new")
-    return replace(plain, **{**RUNS[how], **changes})  # type: ignore[arg-type]
-
-
-CONFIGURATION = Configuration("p", {name: service(name) for name in NEEDS}, (), (), {"services": NEEDS})
-
-
-@dataclass
-class World:
-    """What runs, and how each service behaves when it is started next."""
-
-    there: dict[str, Container] = field(default_factory=dict)
-    behaves: dict[str, str] = field(default_factory=dict)
-    before: dict[str, Container] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
-    now: float = 0.0
-    made: int = 0
-    meanwhile: Callable[[], object] = lambda: None
-
-    def up(self, *, old: bool = False) -> None:
-        """Have everything run, from an older definition where it is `old`."""
-        changes = {"config_hash": "old"} if old else {}
-        self.there = {name: made(name, "well", f"{name}-old", **changes) for name in NEEDS}
-
-    def seen(self) -> Observed:
-        return Observed(
-            "dev", CONFIGURATION, tuple(self.there.values()), {f"{n}:1": f"id-{n}:1" for n in NEEDS}, (), (), {}
-        )
-
-    def make(self, argv: Sequence[str], **_: object) -> Completed:
-        name, how = argv[-1], self.behaves.get(argv[-1], "well")
-        words = COMPOSE_SAYS.get(how, "")
-        if not words:
-            self.made += 1
-            self.there[name] = made(name, how, f"{name}-{self.made}")
-        return Completed(tuple(argv), 1 if words else 0, Captured(""), Captured(words))
-
-    def remove(self, _: Engine, identity: str) -> None:
-        self.there = {name: one for name, one in self.there.items() if one.id != identity}
-
-    def bring_back(self, _: Engine, __: str, name: str) -> None:
-        self.there[name] = self.before.pop(name)
-
-    def fetch(self, reference: str) -> None:
-        if self.behaves.get(reference.removesuffix(":1")) == "image":
-            raise PullFailed("pull-failed", f"{reference} cannot be had: no such manifest.")
-
-    def pause(self, seconds: float) -> None:
-        self.now += seconds
-
-    def log(self, *_: object) -> tuple[tuple[datetime, str], ...]:
-        self.meanwhile()
-        return ((datetime.min.replace(tzinfo=UTC), "error: no licence"),)
-
-    def run(self, **changes: Any) -> BaseException | None:
-        """Bring it up; what came of it."""
-        compose = FakeCompose(Engine(), "p", ())
-        object.__setattr__(compose, "world", self)
-        seen = replace(self.seen(), **changes)
-        applier = Applier(
-            compose, seen, cast("Progress", Said(self.said)), build=self.fetch, fetch=self.fetch, routes=ROUTES,
-            url="http://localhost:8001/health", timeout=5.0, clock=lambda: self.now, pause=self.pause,
-        )  # fmt: skip
-        try:
-            applier.apply(plan_up(seen))
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is looked at
-            return error
-        return None
-
-
-@dataclass
-class Said:
-    """Progress that is kept."""
-
-    lines: list[str]
-
-    def step(self, text: str) -> None:
-        self.lines.append(text)
-
-    def detail(self, text: object) -> None: ...
-
-
-class FakeCompose(Compose):
-    world: World
-
-    def make(self, argv: Sequence[str], **given: Any) -> Completed:
-        return self.world.make(argv, **given)
-
-    def up_would(self, *_: str, **__: bool) -> dict[str, set[str]]:
-        return {}
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    here = World()
-    monkeypatch.setattr(containers, "of_project", lambda *_: tuple(here.there.values()))
-    monkeypatch.setattr(containers, "remove", here.remove)
-    monkeypatch.setattr(containers, "read", lambda *_: None)
-    monkeypatch.setattr(logs, "last_entries", here.log)
-    monkeypatch.setattr(networks, "made_by", lambda *_: networks.Made((), ()))
-    monkeypatch.setattr(networks, "remove_new", lambda *_: None)
-    monkeypatch.setattr(kept, "keep", lambda _, one: here.before.update({one.service: one}))
-    monkeypatch.setattr(kept, "bring_back", here.bring_back)
-    monkeypatch.setattr(kept, "forget", lambda *_: None)
-    return here
 
 
 def missing(name: str, how: str) -> dict[str, Any]:

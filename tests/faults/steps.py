@@ -1,9 +1,10 @@
-"""Kills a task before its k-th step, in a child of the warm process."""
+"""Kills a task before its k-th step, or once it has started a program, in a child of the warm process."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from typing import Any
 
@@ -24,3 +25,15 @@ def kill_before(step: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
+
+
+def kill_after_start(words: str) -> None:
+    """From now on: kill this process as soon as it has started a program whose argv contains these words."""
+    start = subprocess.Popen.__init__
+
+    def started(popen: subprocess.Popen[bytes], argv: list[str], **options: Any) -> None:
+        start(popen, argv, **options)
+        if words in " ".join(argv):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    subprocess.Popen.__init__ = started  # type: ignore[method-assign, assignment]
