@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +16,6 @@ from pathlib import Path
 from conche.errors import Locked, Refused
 
 __all__ = [
-    "begin_writeback",
-    "exchange",
     "lock",
     "memory_folder",
     "private_folder",
@@ -132,9 +131,13 @@ def write_new(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
 
 def _holds(path: Path, content: bytes, mode: int) -> bool:
     try:
-        return path.read_bytes() == content and path.stat().st_mode & 0o777 == mode
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would block
     except FileNotFoundError:
         return False
+    with os.fdopen(descriptor, "rb") as stream:
+        seen = os.fstat(descriptor)
+        same = stat.S_ISREG(seen.st_mode) and seen.st_size == len(content) and seen.st_mode & 0o777 == mode
+        return same and stream.read() == content
 
 
 def sync_folder(folder: Path) -> None:
@@ -146,16 +149,6 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def begin_writeback(descriptor: int) -> None:
-    """Have the kernel start flushing a file to disk (sync_file_range(2)), so that a later sync waits less."""
-    import ctypes
-
-    sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
-    if sync_file_range is not None:
-        begin = 2  # SYNC_FILE_RANGE_WRITE
-        sync_file_range(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), begin)
-
-
 def sync_file(path: Path) -> None:
     """Flush a file's content to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -163,28 +156,6 @@ def sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def exchange(first: Path, second: Path) -> None:
-    """Swap two files or folders, atomically where kernel and file system can (`RENAME_EXCHANGE`, renameat2(2)).
-
-    Otherwise it takes three renames, and `first` is missing for a moment.
-    """
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    renameat2 = getattr(libc, "renameat2", None)
-    if renameat2 is not None:
-        at_cwd, rename_exchange = -100, 2
-        if renameat2(at_cwd, os.fsencode(first), at_cwd, os.fsencode(second), rename_exchange) == 0:
-            return
-        number = ctypes.get_errno()
-        if number not in (errno.EINVAL, errno.ENOSYS):
-            raise OSError(number, os.strerror(number), str(first), None, str(second))
-    aside = second.with_name(second.name + ".exchanged")
-    os.replace(first, aside)
-    os.replace(second, first)
-    os.replace(aside, second)
 
 
 def _runtime_path() -> Path:
@@ -208,15 +179,32 @@ def runtime_folder() -> Path:
 
 
 def _own(folder: Path) -> Path:
-    folder.mkdir(mode=0o700, exist_ok=True)
-    owner = folder.stat().st_uid
-    if owner != os.getuid() or folder.is_symlink():
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    if _is_foreign(folder):
         raise Locked(
             "runtime-folder-foreign",
-            f"{folder} belongs to user {owner}, so it cannot be trusted.",
+            f"{folder} belongs to user {folder.lstat().st_uid} or is no folder, so it cannot be trusted.",
             next_command="set XDG_RUNTIME_DIR to a folder of your own",
         )
     return folder
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Return whether something is there that is not a folder of this user."""
+    try:
+        seen = folder.lstat()
+    except FileNotFoundError:
+        return False
+    return seen.st_uid != os.getuid() or not stat.S_ISDIR(seen.st_mode)
+
+
+def _unless_foreign(folder: Path) -> Path:
+    """Return the folder, or the one that it is in: where anybody may take its name, that must not stop this user.
+
+    Private folders have names that nobody can guess, so they can also be there.
+    """
+    return folder.parent if _is_foreign(folder) else folder
 
 
 @contextlib.contextmanager
@@ -227,8 +215,10 @@ def private_folder(*, large: bool = False, base: Path | None = None) -> Iterator
         large: make it in the temp folder, on disk, for content that may not fit into memory.
         base: make it in this folder of the user instead of the runtime folder.
     """
-    given = base and _own(base)
-    place = given or (Path(tempfile.gettempdir()) if large else runtime_folder())
+    wanted = base or _runtime_path()
+    place = Path(tempfile.gettempdir()) if large and base is None else _unless_foreign(wanted)
+    if place == wanted:
+        _own(place)
     sweep(place)
     folder, held = _held_folder(place)
     try:
@@ -257,7 +247,7 @@ def _held_folder(base: Path) -> tuple[Path, int]:
 
 def sweep(base: Path | None = None) -> None:
     """Remove this user's private folders whose maker is dead, from `base` or from where the small ones are made."""
-    bases = [base] if base else [_runtime_path(), *filter(None, [_shared_memory()])]
+    bases = [base] if base else [_unless_foreign(one) for one in (_runtime_path(), _shared_memory()) if one]
     for folder in (folder for one in bases for folder in one.glob(f"{PREFIX}*")):
         # In a shared temp folder anybody can make a folder with any name.
         with contextlib.suppress(OSError):
@@ -329,7 +319,7 @@ def lock(
         Locked: with the holder's process and purpose.
     """
     path = (folder or _lock_folder()) / f"{name}.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _open_lock(path)
     try:
         _take(descriptor, name, time.monotonic() + wait, say)
         # The holder's name is only for messages; on a full disk they do without it.
@@ -341,13 +331,37 @@ def lock(
         os.close(descriptor)
 
 
+def _open_lock(path: Path) -> int:
+    """Open or make a lock file; whoever can write to its folder may have put something else there.
+
+    Raises:
+        Refused: it is a link, has a second name, or is no file; the file that it leads to would be emptied.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+    else:
+        seen = os.fstat(descriptor)
+        if stat.S_ISREG(seen.st_mode) and seen.st_nlink == 1:
+            return descriptor
+        os.close(descriptor)
+    raise Refused(
+        "lock-not-a-file",
+        f"{path} is a link or no ordinary file, so somebody else has put it there.",
+        looked_at=[str(path)],
+        next_command=f"ls -l '{path}'    # then remove it, and find out who can write there",
+    )
+
+
 def _take(descriptor: int, name: str, deadline: float, say: Callable[[str], None]) -> None:
     told = False
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            process, _, rest = os.pread(descriptor, 1000, 0).decode().partition(" ")
+            process, _, rest = os.pread(descriptor, 1000, 0).decode(errors="replace").partition(" ")
             where, _, purpose = rest.partition(" ")
             elsewhere = bool(where) and where != _counted_in()
             dead = process.isdigit() and not elsewhere and not _alive(int(process))

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -315,6 +315,57 @@ def test_a_runtime_folder_of_somebody_else_is_not_trusted(
         runtime_folder()
 
     assert caught.value.code == "runtime-folder-foreign"
+
+
+def of_another_user(place: Path) -> None:
+    place.mkdir()
+    os.chown(place, 12345, 12345)
+
+
+def link(place: Path) -> None:
+    place.symlink_to("/etc")
+
+
+def link_to_nothing(place: Path) -> None:
+    place.symlink_to("/no/such/folder")
+
+
+def file(place: Path) -> None:
+    place.touch()
+
+
+TAKING = [link, link_to_nothing, file, *([of_another_user] if os.getuid() == 0 else [])]
+"""Only root can give a folder away."""
+
+
+@pytest.mark.parametrize("take", TAKING)
+@pytest.mark.parametrize("where", ["temp", "runtime", "base"])
+def test_whoever_takes_our_name_in_a_shared_folder_stops_nobody(
+    take: Callable[[Path], object], where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path) if where == "runtime" else "")
+    name = "conche" if where == "runtime" else f"conche-{os.getuid()}"
+    take(tmp_path / name)
+
+    with private_folder(base=tmp_path / name if where == "base" else None) as folder:
+        assert (folder.parent, mode(folder), folder.stat().st_uid) == (tmp_path, 0o700, os.getuid())
+        (folder / "secret").write_text("x")
+
+    assert names(tmp_path) == [name]
+
+
+def test_what_a_killed_command_has_left_beside_a_taken_name_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "")
+    (tmp_path / f"conche-{os.getuid()}").touch()
+    (tmp_path / "conche-private-dead").mkdir()
+
+    sweep()
+
+    assert names(tmp_path) == [f"conche-{os.getuid()}"]
 
 
 # Locks

@@ -22,7 +22,7 @@ from tarfile import TarInfo
 from typing import BinaryIO
 
 from conche.backup.entries import BLOCK, ZEROS
-from conche.files import begin_writeback
+from conche.syscalls import begin_writeback
 
 __all__ = ["Archive", "ArchiveWriter", "Compressor", "compressing"]
 

@@ -18,7 +18,8 @@ from conche import formats
 from conche.backup import notes
 from conche.backup.swap import Swap
 from conche.errors import CheckFailed, ConcheError
-from conche.files import exchange, sync_folder, write_atomic
+from conche.files import sync_folder, write_atomic
+from conche.syscalls import exchange
 
 __all__ = ["JOURNAL", "KEPT", "RESTORED", "Aside", "Journal", "Pair", "Stopped", "staged_in"]
 

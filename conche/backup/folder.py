@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tarfile import TarInfo
 
-from conche.files import begin_writeback
+from conche.syscalls import begin_writeback
 
 __all__ = ["FolderWriter", "Stored"]
 

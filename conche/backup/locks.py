@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conche import locking
-from conche.backup import holding, running, settling, users
+from conche.backup import holding, ownership, running, settling, users
 from conche.backup.exchange import Journal
 from conche.backup.site import Site
 from conche.backup.swap import Swap
@@ -153,6 +153,8 @@ def _take(taken: Environments, name: str, lost: dict[str, Unreachable], *, stric
 
 
 def _warn(site: Site) -> None:
+    if exposed := ownership.exposure(site.target.folder, site.target.store):
+        site.say(f"warning: {exposed}")
     if site.target.use != "any" and not site.target.mark.is_remembered():
         places = f"{site.target.folder} and {state_folder()}"
         site.say(f"warning: {places} are not both writable, so a target that is not mounted would go unnoticed")

@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from conche.backup import within
 from conche.errors import CheckFailed, Refused
 from conche.formats import Format
 
 __all__ = ["LEAVE", "Damaged", "read", "told_apart"]
 
 LEAVE = "invoke backup.settle --as-it-is    # leave it; nothing that a restore put aside is deleted"
+
+LARGEST = 256 << 20
+"""Maximum bytes of a note that are read; the journal of a restore names every file that it exchanges."""
 
 T = TypeVar("T")
 
@@ -36,7 +40,8 @@ def read(file: Path, kind: Format, build: Callable[[Any], T]) -> T | None:
         Refused: this user may not read it.
     """
     try:
-        return build(kind.opened(json.loads(file.read_text()), str(file)))
+        content = within.content(file.parent.resolve(), file.name, LARGEST)
+        return build(kind.opened(json.loads(content), str(file)))
     except FileNotFoundError:
         return None
     except PermissionError as error:

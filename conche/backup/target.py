@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from conche.backup import manifest, within
+from conche.backup import manifest, ownership, within
 from conche.backup.manifest import Manifest
 from conche.backup.mark import Mark
 from conche.errors import CheckFailed, NotFound, Refused, did_you_mean
@@ -165,7 +165,9 @@ class Target:
         self.require()
         try:
             for folder in (self.folder, self.store, *(self.folder / kind for kind in KINDS)):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with contextlib.suppress(FileExistsError):
+                    folder.mkdir(mode=0o700, parents=True)
+            ownership.require_own(self.folder, self.store, self.records)
             held = lock("backup", purpose, folder=self.store, wait=wait, say=say)
             descriptor = held.__enter__()
         except OSError as error:

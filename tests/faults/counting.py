@@ -59,9 +59,9 @@ class Shim:
     def install(self) -> None:
         for name in (*CREATING, *OTHERS):
             setattr(os, name, self.wrap(name, getattr(os, name)))
-        files = sys.modules["conche.files"]
-        files.exchange = self.wrap("exchange", files.exchange)  # type: ignore[attr-defined]
-        sys.modules["conche.backup.exchange"].exchange = files.exchange  # type: ignore[attr-defined]
+        syscalls = sys.modules["conche.syscalls"]
+        syscalls.exchange = self.wrap("exchange", syscalls.exchange)  # type: ignore[attr-defined]
+        sys.modules["conche.backup.exchange"].exchange = syscalls.exchange  # type: ignore[attr-defined]
         subprocess.Popen.__init__ = self.wrap("process", subprocess.Popen.__init__)  # type: ignore[method-assign]
 
 
