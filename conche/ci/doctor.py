@@ -16,7 +16,7 @@ from conche.ci.workflows.surroundings import surroundings
 from conche.ci.workflows.workflow import workflows
 from conche.command import Invocation
 from conche.doctor.finding import Finding
-from conche.errors import ConcheError
+from conche.errors import ConcheError, Unreachable
 from conche.outcome import Outcome, Table
 from conche.session import open_compose
 
@@ -86,7 +86,13 @@ def _images(call: Invocation) -> Iterator[Finding]:
     found = runners(call.root, call.stack)
     for environment in dict.fromkeys(runner.environment for runner in found if runner.built):
         of_it = [runner for runner in found if runner.environment == environment]
-        for image in Images.look(call, open_compose(call, environment), of_it).outdated:
+        try:
+            outdated = Images.look(call, open_compose(call, environment), of_it).outdated
+        except Unreachable as error:
+            # A person's machine need not have an engine; where it is needed, others say so.
+            yield Finding("runners' image", "optional", error.message, "an engine to look at", error.next_command)
+            continue
+        for image in outdated:
             said = f"{image} was built from other sources"
             yield Finding("runners' image", "missing", said, "an image of this checkout", "invoke ci.runner.up")
 

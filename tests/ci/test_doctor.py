@@ -68,3 +68,13 @@ def test_doctor_without_a_server_still_looks_at_the_rest(tmp_path: Path) -> None
     states = {one["name"]: one["state"] for one in ask(stack, "ci.doctor")["value"]}
 
     assert (states["act"], states["server"]) == ("ok", "missing")
+
+
+def test_doctor_without_an_engine_only_says_that_it_could_not_look_at_the_runners_image(stack: SmallStack) -> None:
+    runner = "runner: {image: r, build: docker, environment: [RUNNER_LABELS=dev:host]}"
+    stack.write("compose/dev.yaml", f"services: {{{runner}}}\n")
+
+    found = {one["name"]: one for one in ask(stack, "ci.doctor", DOCKER_HOST="unix:///nowhere")["value"]}
+
+    assert found["runners' image"]["state"] == "optional"
+    assert found["token"]["state"] == "ok"

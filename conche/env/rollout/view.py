@@ -62,8 +62,8 @@ def show_records(call: Invocation, compose: Compose) -> Records:
 
 def killed(records: Records, compose: Compose) -> str:
     """Return the id of a release that was killed; empty if there is none, or if it is under way."""
-    unfinished = records.unfinished
-    if unfinished is None or records.newer is not None:
+    unfinished = records.unfinished if records.newer is None else None
+    if unfinished is None:
         return ""
     return "" if lock.holder(compose.engine, compose.project) else unfinished.id
 
