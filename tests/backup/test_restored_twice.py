@@ -20,6 +20,7 @@ from conche.engine.images import Build
 from conche.testing import postgres
 from tests.backup.checkouts import tree
 from tests.stacks import SmallStack, free_port
+from tests.standing import standing
 
 pytestmark = pytest.mark.engine
 
@@ -262,6 +263,38 @@ def test_what_a_restore_put_aside_comes_back_under_a_writing_application(shop: S
         assert tree(shop.own) == aside
     shop.rest(begin=True)
     shop.passes()
+    shop.backup()
+    assert list(shop.own.glob("*restore*")) == []
+
+
+KILLED = {
+    "before what writes stops": ("http.client.send", "/stop", False),
+    "before a volume": ("subprocess.Popen", 'mv ".pre-restore-$2"', False),
+    "before the database": ("subprocess.Popen", "--single-transaction", False),
+    "while what is put aside is put together": ("os.rename", "pre-restore-", True),
+}
+
+
+@pytest.mark.parametrize("point", KILLED)
+def test_an_undo_that_is_killed_is_taken_back_or_finished_and_can_be_repeated(shop: Shop, point: str) -> None:
+    event, at, done = KILLED[point]
+    files, name = shop.files(), shop.backup()
+    shop.spoil()
+    states = {False: (files, "good\n"), True: (shop.files(), "bad\nlater\n")}
+    assert shop.invoke("backup.restore", name, "--force")[0] == 0
+
+    with standing(shop.stack, "backup.undo", "--force", event=event, at=at) as one:
+        one.kill()
+    code, _, said = shop.invoke("backup.verify", name)
+    found = shop.files(), shop.sql("SELECT x FROM good;")
+    again, _, heard = shop.invoke("backup.undo", "--force")
+    then = shop.files(), shop.sql("SELECT x FROM good;")
+
+    assert (code, again) == (0, 0), said + heard
+    assert found == states[done]
+    assert then == states[not done]
+    if not done:
+        assert shop.invoke("backup.undo", "--force")[0] == 0
     shop.backup()
     assert list(shop.own.glob("*restore*")) == []
 

@@ -82,6 +82,42 @@ def test_a_token_that_is_not_the_operators_is_refused(database: Database) -> Non
     assert database.token not in str(refused.value.evidence)
 
 
+def test_an_operator_token_is_told_of_every_other_and_of_what_it_is_for_until_that_is_deleted(
+    database: Database,
+) -> None:
+    influx = database.influx
+    before = influx.authorizations()
+
+    influx.make_operator("for a test")
+    [new] = [one for one in influx.authorizations() if one.description == "for a test"]
+    told = influx.authorizations(new.token)
+    influx.revoke(new)
+
+    assert [one.token.reveal() for one in before] == [database.token]
+    assert {one.id for one in told} == {before[0].id, new.id}
+    assert influx.authorizations() == before
+    with pytest.raises(InfluxFailed, match="influx auth list exited with 1") as refused:
+        influx.authorizations(new.token)
+    assert new.token.reveal() not in str(refused.value.evidence)
+
+
+def test_its_own_program_goes_by_a_token_that_is_put_into_its_configuration(database: Database) -> None:
+    influx = database.influx
+    [old] = influx.authorizations()
+    influx.make_operator("for its own program")
+    [new] = [one for one in influx.authorizations() if one.id != old.id]
+    shown = "stat -c '%a %U' /etc/influxdb2/influx-configs; ls /etc/influxdb2"
+    mode = database.sh(shown)
+
+    changed = influx.replace_in_configuration(old.token, new.token)
+    by_own = database.sh("influx bucket list --json --org factory")
+    again = influx.replace_in_configuration(old.token, new.token)
+    influx.replace_in_configuration(new.token, old.token)
+    influx.revoke(new)
+
+    assert (changed, again, "energy" in by_own, database.sh(shown)) == (True, False, True, mode)
+
+
 def test_counts_and_deletions_keep_to_their_time(database: Database) -> None:
     before = database.influx.counts("energy", BEGINNING, NOW)
     middle = datetime.fromtimestamp(1_700_000_000 + WEEK, UTC)
