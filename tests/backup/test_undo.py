@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from conche.backup.exchange import Journal
 from tests.backup.checkouts import Checkout, tree
 
 pytestmark = pytest.mark.process
@@ -100,6 +101,24 @@ def test_each_of_several_is_undone_by_its_number(restored: Restored) -> None:
     assert (unknown.returncode, number in unknown.stderr) == (6, True)
     assert (newest.returncode, then) == (0, between), newest.stderr
     assert (first.returncode, tree(made.folder, without=OWN)) == (0, before), first.stderr
+
+
+def test_one_that_cannot_be_taken_back_is_left_with_all_that_was_put_aside(restored: Restored) -> None:
+    made, _, after = restored
+    own = made.folder / ".backup"
+    [old], _ = Journal.restored(own)
+    Journal("20301231T000000000000", old.components, begun=True, stuck="why", again=old.number).write(own)
+
+    refused = made.invoke("backup.undo", "--force")
+    left = made.invoke("backup.settle", "--as-it-is", "--json")
+    made.create_backup()
+
+    assert (refused.returncode, "error [restore-unsettled]" in refused.stderr) == (2, True), refused.stderr
+    kept = own / f"not-taken-back-{old.number}"
+    assert json.loads(left.stdout)["value"]["kept"] == [str(kept)]
+    assert (kept / "models/models/later.pkl").read_text() == "later"
+    assert tree(made.folder, without=OWN) == after
+    assert list(own.glob("*.json")) == []
 
 
 @pytest.mark.parametrize("how", ["deleted", "moved"])
