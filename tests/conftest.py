@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from conche.supply.base import provide
 from tests.edged import IMAGES, EdgedStack
 from tests.guard import pytest_runtest_protocol
 from tests.isolation import IN_CI, isolate, one_at_a_time
-from tests.scheduling import pytest_xdist_make_scheduler
+from tests.scheduling import pytest_report_to_serializable, pytest_xdist_make_scheduler
 from tests.selection import (
     pytest_addoption,
     pytest_collection_modifyitems,
@@ -34,6 +35,7 @@ __all__ = [
     "pytest_addoption",
     "pytest_collection_modifyitems",
     "pytest_ignore_collect",
+    "pytest_report_to_serializable",
     "pytest_runtest_makereport",
     "pytest_runtest_protocol",
     "pytest_sessionfinish",
@@ -58,12 +60,33 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="session")
+def unused() -> list[Path]:
+    """Folders that tests were given and have not touched; to make and remove one takes as long as many a test."""
+    return []
+
+
 @pytest.fixture(autouse=True)
-def isolation(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def isolation(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+    unused: list[Path],
+) -> Iterator[None]:
     """Turn colour off and give each test folders of its own; the rest of the environment is cleared once, for all."""
+    places = [unused.pop() if unused else tmp_path_factory.mktemp("isolated") for _ in range(2)]
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(places[0]))
+    monkeypatch.setenv("XDG_STATE_HOME", str(places[1]))
+    yield
+    # What another test has started may write there later.
+    if request.node.get_closest_marker("unit"):
+        unused.extend(place for place in places if untouched(place))
+
+
+def untouched(folder: Path) -> bool:
+    """Return whether a folder is as `mktemp` makes it."""
+    return folder.is_dir() and stat.S_IMODE(folder.stat().st_mode) == 0o700 and not any(folder.iterdir())
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
 
-__all__ = ["ByFile", "pytest_xdist_make_scheduler"]
+__all__ = ["ByFile", "pytest_report_to_serializable", "pytest_xdist_make_scheduler"]
 
 
 class ByFile(LoadFileScheduling):
@@ -47,6 +47,12 @@ class ByFile(LoadFileScheduling):
     def _ready(self) -> list[WorkerController]:
         """Return the workers that can be given tests; a new one has not collected them yet."""
         return [node for node in self.nodes if node in self.registered_collections and not node.shutting_down]
+
+
+def pytest_report_to_serializable(report: object) -> None:
+    """Send no names of markers and folders with what passed: nobody reads them, and they are most of each message."""
+    if isinstance(report, pytest.TestReport) and report.passed:
+        report.keywords = {}
 
 
 @pytest.hookimpl(optionalhook=True)
