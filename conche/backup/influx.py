@@ -247,7 +247,7 @@ class Influx:
                 "influx-failed",
                 f"{what} exited with {done.exit_code}.",
                 looked_at=[f"container {self.container.name}, token in {self.token_file}"],
-                evidence=done.last_lines(6),
+                evidence=done.stderr.lines()[-6:],  # stdout may have tokens in it
                 next_command=_advice(done.stderr, self.container.name),
             )
         return done

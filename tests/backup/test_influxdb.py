@@ -16,12 +16,14 @@ import pytest
 from conche.backup import drill
 from conche.backup.drivers.influxdb import Watch
 from conche.backup.entries import Reading, tar_entries
-from conche.backup.influx import BEGINNING
+from conche.backup.influx import BEGINNING, Influx, InfluxFailed
 from conche.command import Invocation
-from conche.engine import containers, networks
+from conche.engine import containers, networks, programs
 from conche.engine.connection import Engine
 from conche.env.influx.prune import prune
 from conche.errors import Refused, Unreachable
+from conche.process import Completed
+from conche.secret import Captured, Secret
 from tests.backup.databases import REAL, Database
 from tests.stacks import SmallStack
 
@@ -105,6 +107,21 @@ def test_a_backup_that_is_older_than_the_token_says_which_one_is_valid_and_the_n
     assert "rejects the token in /run/secrets/influxdb_token: influx backup used the one in" in again.stderr
     database.stack.write("token.txt", database.token)
     assert counts(database) == {"prices": 1}
+
+
+@pytest.mark.parametrize("given", [None, Secret("given")])
+def test_what_a_failed_question_had_printed_is_not_shown_since_it_may_be_tokens(
+    monkeypatch: pytest.MonkeyPatch, given: Secret | None
+) -> None:
+    printed = Completed(("docker",), 1, Captured('[{"token": "canary"}]', None), Captured("", None))
+    monkeypatch.setattr(programs, "run", lambda *_, **__: printed)
+    container = containers.Container("c0ffee", "influxdb", "p", "influxdb", "running", "none", "i", "sha256:1", "h")
+
+    with pytest.raises(InfluxFailed) as failed:
+        Influx(Engine(), container, "/run/secrets/influxdb_token").authorizations(given)
+
+    assert failed.value.evidence == ()
+    assert "canary" not in str(failed.value)
 
 
 @pytest.mark.engine
