@@ -10,7 +10,6 @@ from pathlib import Path
 
 from conche.backup import acceptance, online, settling, sync, users
 from conche.backup.destinations import require_declared
-from conche.backup.drivers.keyring import KEY
 from conche.backup.exchange import Journal
 from conche.backup.legacy import described
 from conche.backup.list import list_
@@ -19,7 +18,7 @@ from conche.backup.manifest import ComponentRecord, human_size
 from conche.backup.replacing import Replaced, Replacing, new_number, replace_data
 from conche.backup.site import Site, open_site
 from conche.backup.source import Source
-from conche.backup.staging import opened_key, places, stage, unpack, volumes_of
+from conche.backup.staging import places, stage, unpack, volumes_of
 from conche.backup.target import Found, unwritable
 from conche.backup.users import User, Users
 from conche.backup.verify import check
@@ -91,7 +90,7 @@ def restore(call: Invocation, name: str | None, wishes: Wishes) -> Outcome:
         plan = Plan((*seen.steps(), *_plan(found, sources, _seen(site, sources))))
         return Outcome(value={"keys": seen.as_json()}, plan=plan)
     allowed = acceptance.given(wishes.accept)
-    _require_key(found, sources)
+    _require_whole(found, [one for one in sources if one.record.driver == "secrets"])
     seen = acceptance.examined(sources)
     accepted = seen.accepted(
         call.output, found.name, wishes.again(found.name), accept=allowed, plain_key=wishes.plain_key
@@ -160,15 +159,6 @@ def _require_whole(found: Found, sources: Sequence[Source]) -> None:
                 evidence=[str(one) for one in damage],
                 next_command="invoke backup.list    # restore another one\ninvoke backup.verify --all",
             )
-
-
-def _require_key(found: Found, sources: Sequence[Source]) -> None:
-    """Refuse, before anything is touched, if the age key in the backup is needed and cannot be opened."""
-    for source in sources:
-        for artifact in source.record.artifacts:
-            if source.record.driver == "secrets" and artifact.path.endswith(f"/{KEY}"):
-                _require_whole(found, [source])
-                opened_key(source, artifact)
 
 
 def _require_space(folder: Path, sources: Sequence[Source]) -> None:
