@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from conche.backup.inflate import BLOCK, damaged
 from conche.backup.strict import Admitted, Limits, Walked, admitted
-from conche.backup.within import File
+from conche.backup.within import FOLDER, File
 
 __all__ = ["extract", "fill"]
 
@@ -46,7 +46,7 @@ def fill(into: Path, entries: Iterable[Admitted], *, parents: int = 0o700, sync:
         parents: the mode of folders that are no entries themselves.
         sync: have each file on disk before the next one is written.
     """
-    descriptor = os.open(into, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    descriptor = os.open(into, FOLDER)
     try:
         folders = _Folders(descriptor, parents)
         try:
@@ -98,7 +98,7 @@ class _Folders:
             below = self._open[-1][1] if self._open else self._top
             with contextlib.suppress(FileExistsError):
                 os.mkdir(part, self._mode, dir_fd=below)
-            self._open.append((part, os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=below)))
+            self._open.append((part, os.open(part, FOLDER, dir_fd=below)))
         return (self._open[-1][1] if self._open else self._top), last
 
     def make(self, name: bytes, look: _Look) -> None:
@@ -107,14 +107,14 @@ class _Folders:
         try:
             os.mkdir(last, 0o700, dir_fd=above)
         except FileExistsError:
-            os.close(os.open(last, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above))
+            os.close(os.open(last, FOLDER, dir_fd=above))
         self._looks.append((name, look))
 
     def finish(self) -> None:
         """Set the modes and times of the folders, the deepest first."""
         for name, look in sorted(self._looks, key=lambda pair: pair[0].count(b"/"), reverse=True):
             above, last = self.above(name)
-            descriptor = os.open(last, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+            descriptor = os.open(last, FOLDER, dir_fd=above)
             try:
                 look.put_on(descriptor)
                 os.fsync(descriptor)

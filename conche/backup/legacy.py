@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from conche.backup import within
+from conche.backup.deep import everything
 from conche.backup.drivers.local import archive_name
 from conche.backup.manifest import FILE, Artifact, ComponentRecord, Link, Manifest, read
 from conche.backup.site import Site
@@ -46,7 +47,7 @@ def _component(site: Site, found: Found, name: str) -> ComponentRecord | None:
     if component.driver not in ("archive", "files", "logs"):
         return None
     artifacts, links = [], []
-    for path in sorted((found.folder / name).rglob("*")):
+    for path in sorted(Path(entry.path) for entry in everything(found.folder / name)):
         relative = str(path.relative_to(found.folder))
         if path.is_symlink():
             links.append(Link(path=relative, target=str(path.readlink())))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from conche.backup import manifest, reporting, within
+from conche.backup.deep import remove_tree
 from conche.backup.history import history
 from conche.backup.locks import locked
 from conche.backup.manifest import Artifact, Manifest
@@ -369,7 +369,8 @@ def _staging(site: Site) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            remove_tree(folder)
 
 
 def _outcome(repository: Repository, there: Sequence[Snapshot], sent: list[Found], plan: Plan) -> Outcome:

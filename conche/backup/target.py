@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from conche.backup import manifest, ownership, within
+from conche.backup.deep import everything, remove_tree
 from conche.backup.manifest import Manifest
 from conche.backup.mark import Mark
 from conche.errors import CheckFailed, NotFound, Refused, did_you_mean
@@ -95,7 +95,8 @@ class Found:
     @property
     def size(self) -> int:
         """Total size of its files in bytes."""
-        return sum(path.lstat().st_size for path in self.folder.rglob("*") if not path.is_dir())
+        every = (one for one in everything(self.folder) if not one.is_dir(follow_symlinks=False))
+        return sum(one.stat(follow_symlinks=False).st_size for one in every)
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,8 @@ class Target:
     def sweep(self) -> None:
         """Remove unfinished and half-deleted backups; only the holder of the lock may do so."""
         for left in [*self.store.glob(f"{BUILDING}*"), *self.store.glob(f"{TRASH}*")]:
-            shutil.rmtree(left, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                remove_tree(left)
         for half in [*self.store.glob(".*.json.????????"), *self.records.glob(".*.json.????????")]:
             half.unlink(missing_ok=True)
         self.mark.sweep()
@@ -204,7 +206,8 @@ class Target:
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                remove_tree(folder)
 
     def publish(self, built: Path, kind: BackupKind, name: str) -> Path:
         """Make a finished backup visible; it is safely on disk when this returns."""
@@ -227,7 +230,7 @@ class Target:
             os.replace(one.folder, place)
             sync_folder(one.folder.parent)
             self._record_file(one.name).unlink(missing_ok=True)
-            shutil.rmtree(place)
+            remove_tree(place)
         except OSError as error:
             raise unwritable(self.folder, error) from error
 

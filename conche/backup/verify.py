@@ -6,12 +6,14 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from conche.backup import manifest, within
 from conche.backup.archived import is_archive, limits_of
+from conche.backup.deep import everything
 from conche.backup.inflate import unpacked
 from conche.backup.locks import locked
 from conche.backup.manifest import Artifact, Manifest
@@ -94,12 +96,17 @@ def _strangers(folder: Path, known: Manifest) -> list[Damage]:
     listed = {one.path for one in known.artifacts()} | {manifest.FILE}
     listed |= {link.path for record in known.components.values() for link in record.links}
     above = {str(parent) for path in listed for parent in Path(path).parents}
-    found = []
-    for inside, folders, files in os.walk(folder):
-        place = Path(inside).relative_to(folder)
-        names = [*files, *(name for name in folders if os.path.islink(os.path.join(inside, name)))]  # noqa: PTH114, PTH118
-        found += [str(place / name) for name in names if str(place / name) not in listed]
-        found += [str(place / name) for name in folders if name not in names and str(place / name) not in above]
+    found, left = [], [""]
+    while left:
+        inside = left.pop()
+        with suppress(OSError), os.scandir(folder / inside) as entries:
+            for entry in entries:
+                name = f"{inside}{entry.name}"
+                folders = entry.is_dir(follow_symlinks=False)
+                if name not in (above if folders else listed):
+                    found.append(name)
+                elif folders:
+                    left.append(f"{name}/")
     return [Damage(path, "does not belong to the backup") for path in sorted(found)]
 
 
@@ -173,7 +180,7 @@ def _why_unread(one: Found) -> str:
 
 def _unhashed(one: Found) -> Iterable[Damage]:
     """Check a backup of the old script: there are no hashes to compare with, only archives to read through."""
-    archives = sorted(path for path in one.folder.rglob("*") if ARCHIVE.search(path.name))
+    archives = sorted(Path(entry.path) for entry in everything(one.folder) if ARCHIVE.search(entry.name))
     if not archives and not (one.folder / manifest.TEXT).exists():
         yield Damage(".", "has no manifest and no archive")
     for path in archives:

@@ -19,9 +19,11 @@ from types import TracebackType
 
 from conche.errors import CheckFailed
 
-__all__ = ["File", "content", "opened", "proven", "target_of"]
+__all__ = ["FOLDER", "File", "content", "opened", "proven", "target_of"]
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How a folder is opened that may be anything."""
+
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 KINDS = {
@@ -189,7 +191,7 @@ def _require(kind: int, seen: os.stat_result, name: str) -> None:
 def _other(folder: Path, name: str, why: str) -> CheckFailed:
     return CheckFailed(
         "backup-damaged",
-        f"{name} of {folder.name} {why}; nothing was touched.",
+        f"{name} of {folder.name} {why}.",
         looked_at=[str(folder / name)],
         next_command="invoke backup.list    # restore another one\ninvoke backup.verify --all",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -147,3 +148,15 @@ def squeeze(path: Path, parts: Iterator[tuple[bytes, int]]) -> Path:
             stream.write(gzip.compress(content, 6) * times)
         stream.write(gzip.compress(b"".join(block), 6))
     return path
+
+
+def deep_folder(top: Path, depth: int, name: str) -> None:
+    """Folders one in the other, deeper than a path reaches."""
+    descriptor = os.open(top, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=descriptor)
+        below = os.open(name, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.close(os.open("bottom", os.O_WRONLY | os.O_CREAT, dir_fd=descriptor))
+    os.close(descriptor)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conche.backup import running
+from conche.backup import running, within
 from conche.backup.exchange import JOURNAL, KEPT, Aside, Journal, Pair
 from conche.backup.holding import NOTE
 from conche.errors import Refused
@@ -208,10 +208,10 @@ def test_a_damaged_list_can_be_left_and_what_was_put_aside_stays_for_good(unlist
 def test_a_list_that_another_user_may_not_read_is_not_taken_for_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuses(_: Path) -> str:
+    def refuses(_: Path, __: str, ___: int) -> bytes:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(Path, "read_text", refuses)  # root may read everything
+    monkeypatch.setattr(within, "content", refuses)  # root may read everything
 
     with pytest.raises(Refused, match=r"aside\.json cannot be read: Permission denied"):
         Aside.every(tmp_path)

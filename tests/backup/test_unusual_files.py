@@ -25,6 +25,7 @@ from conche.backup.storing import store
 from conche.backup.strict import DEEPEST, Limits
 from conche.backup.verify import check
 from tests.backup.checkouts import Checkout, tree
+from tests.backup.hostile import deep_folder
 from tests.backup.reading import extract
 
 SMALL_FILES = 20_000
@@ -111,18 +112,6 @@ def test_a_name_that_a_manifest_cannot_list_is_said(checkout: Checkout) -> None:
     [folder] = checkout.backups()
     assert (folder / "models/new\nline.pkl").read_text() == "y"
     assert checkout.invoke("backup.verify", "--deep").returncode == 0
-
-
-def deep_folder(top: Path, depth: int, name: str) -> None:
-    """Folders one in the other, deeper than a path reaches."""
-    descriptor = os.open(top, os.O_RDONLY)
-    for _ in range(depth):
-        os.mkdir(name, dir_fd=descriptor)
-        below = os.open(name, os.O_RDONLY, dir_fd=descriptor)
-        os.close(descriptor)
-        descriptor = below
-    os.close(os.open("bottom", os.O_WRONLY | os.O_CREAT, dir_fd=descriptor))
-    os.close(descriptor)
 
 
 @pytest.mark.process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -14,11 +15,13 @@ from typing import Any
 
 import pytest
 
-from conche.backup import legacy, manifest, sync, verify, within
+from conche import formats
+from conche.backup import deep, legacy, manifest, notes, sync, verify, within
 from conche.backup.manifest import Artifact, ComponentRecord, Manifest
 from conche.backup.target import Record, Target
 from conche.errors import CheckFailed
 from tests.backup.checkouts import Checkout
+from tests.backup.hostile import deep_folder
 
 NAME = "factory_daily_20260102_030405"
 CONTENT = b"what was backed up"
@@ -202,6 +205,56 @@ def site(target: Target) -> Any:
     component = SimpleNamespace(driver="files", paths=("models",))
     section = SimpleNamespace(components={"models": component})
     return SimpleNamespace(target=target, say=lambda _: None, section=section, stack=SimpleNamespace(name="factory"))
+
+
+@pytest.mark.parametrize("instead", INSTEAD)
+def test_a_note_is_read_from_a_file_alone(tmp_path: Path, instead: str) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "kept").write_text("{}")
+    INSTEAD[instead](tmp_path / "notes/one.json", tmp_path / "kept")
+
+    with pytest.raises(notes.Damaged):
+        notes.read(tmp_path / "notes/one.json", formats.JOURNAL, lambda content: content)
+
+
+@pytest.mark.parametrize(("depth", "name"), [(1_200, "d"), (30, "d" * 200)], ids=["many levels", "longer than a path"])
+def test_a_folder_without_bottom_is_measured_found_and_removed(
+    target: Target, folder: Path, depth: int, name: str
+) -> None:
+    [one] = target.backups()
+    assert one.manifest is not None
+    size = one.size
+    (folder / "strange").mkdir()
+    deep_folder(folder / "strange", depth, name)
+    swept = target.store / "trash-strange"
+    shutil.copytree(folder / "models", swept)
+    deep_folder(swept, depth, name)
+
+    assert one.size == size
+    assert [found.path for found in verify.check(folder, one.manifest)] == ["strange"]
+    target.sweep()
+    target.discard(one)
+    assert not swept.exists()
+    assert target.backups() == []
+    assert list(target.store.glob("trash-*")) == []
+
+
+def test_what_cannot_be_removed_stays_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in ("a/b/one", "a/two", "three"):
+        (tmp_path / "top" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "top" / file).write_text("")
+    unlink = os.unlink
+
+    def held(name: str, *, dir_fd: int) -> None:
+        if name == "two":
+            raise PermissionError(errno.EPERM, "is immutable", name)
+        unlink(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", held)
+    with pytest.raises(PermissionError):
+        deep.remove_tree(tmp_path / "top")
+
+    assert [path.name for path in (tmp_path / "top").rglob("*") if path.is_file()] == ["two"]
 
 
 @pytest.mark.process
