@@ -32,6 +32,9 @@ LONGEST = 4096
 ROOM, ROOM_PER_BYTE = 32 << 20, 16
 """Bytes of memory that names may take, and as many more for each byte of the archive."""
 
+SMALL = 64 << 10
+"""Bytes up to which a file is read before its entry is handed out, which is faster."""
+
 KEY = 150
 """Bytes of memory that it takes to know a name again."""
 
@@ -223,8 +226,10 @@ def admitted(file: File, limits: Limits, walked: Walked) -> Iterator[Admitted]:
                 if info.name in ("", ".") and info.isdir():
                     continue
                 walked.admit(info, limits)
-                if not info.issym():
-                    yield info, (_content(file.path, stream, info) if info.isreg() else None)
+                if info.isdir():
+                    yield info, None
+                elif info.isreg():
+                    yield info, _content(file.path, stream, info)
             # tarfile takes a broken header in the middle for the end of the archive.
             if stream.has_more_than_zeros(archive.offset):
                 raise Refuses("there is something after its end, or one of its headers is broken")
@@ -245,6 +250,16 @@ def _next(archive: tarfile.TarFile, stream: Forward) -> TarInfo | None:
 
 
 def _content(path: Path, stream: Forward, info: TarInfo) -> Iterator[bytes]:
+    stream.seek(info.offset_data)
+    if info.size <= SMALL:
+        block = stream.read(info.size)
+        if len(block) < info.size:
+            raise Refuses(f"{_shown(info.name)} is cut off")
+        return iter((block,) if block else ())
+    return _blocks(path, stream, info)
+
+
+def _blocks(path: Path, stream: Forward, info: TarInfo) -> Iterator[bytes]:
     with refusing(path):
         stream.seek(info.offset_data)
         left = info.size

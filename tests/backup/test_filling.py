@@ -24,6 +24,32 @@ from conche.backup.strict import Limits, Walked, admitted
 from conche.errors import CheckFailed
 from tests.backup.hostile import HOSTILE, Content, entry, file, pack
 
+ORDINARY: dict[str, dict[str, Any]] = {
+    "file": {"size": 123_456_789, "mode": 0o640, "uid": 1000, "gid": 7, "mtime": 1.6e9},
+    "long name": {"name": "n" * 101},
+    "name of 100": {"name": "n" * 100},
+    "folder of 100": {"name": "n" * 100, "type": tarfile.DIRTYPE},
+    "folder": {"type": tarfile.DIRTYPE, "mode": 0o3777},
+    "link": {"type": tarfile.SYMTYPE, "linkname": "/etc/x"},
+    "long link": {"type": tarfile.SYMTYPE, "linkname": "l" * 101},
+    "large": {"size": 1 << 34},
+    "owner": {"uid": 1 << 21},
+    "before 1970": {"mtime": -5},
+    "no utf-8": {"name": os.fsdecode(b"\xff")},
+}
+
+
+@pytest.mark.parametrize("attributes", ORDINARY.values(), ids=ORDINARY)
+def test_a_header_is_what_tarfile_makes(attributes: dict[str, Any]) -> None:
+    info = tarfile.TarInfo("folder/name")
+    for name, value in attributes.items():
+        setattr(info, name, value)
+
+    wanted = info.tobuf(tarfile.GNU_FORMAT, tarfile.ENCODING, "surrogateescape")
+
+    assert next(emitted([(info, None)]))[: len(wanted)] == wanted
+
+
 OUT = ("link out", "link absolute", "link through a link", "a chain of long links (CVE-2025-4517)")
 """What a container's own folders may have: links that lead anywhere in it."""
 
