@@ -96,7 +96,22 @@ def test_a_file_of_another_hand_is_never_touched(rendered: Checkout) -> None:
     assert "by_hand" not in said
 
 
-@pytest.mark.parametrize("record", ["", "[]", "no json", '{"../../stack.yaml": [0, 0]}', '{"optional.txt": 1}'])
+@pytest.mark.parametrize("record", ["", "[]", "no json"])
+def test_a_record_that_cannot_be_read_is_told_and_removes_nothing(rendered: Checkout, record: str) -> None:
+    """It is the only thing that tells which files are of secrets that are gone."""
+    (rendered.folder / "docker/secrets/.rendered").write_text(record)
+    rendered.ok("secrets.unset", "db_password", "--yes")
+    before = files(rendered)
+
+    refused = rendered.call("secrets.render")
+
+    assert (refused.returncode, "[rendered-list-unreadable]" in refused.stderr) == (2, True), refused.stderr
+    assert files(rendered) == before
+    (rendered.folder / "docker/secrets/.rendered").rename(rendered.folder / "docker/secrets/.rendered.damaged")
+    rendered.ok("secrets.render")
+
+
+@pytest.mark.parametrize("record", ['{"../../stack.yaml": [0, 0]}', '{"optional.txt": 1}'])
 def test_a_record_that_says_nothing_sensible_removes_nothing(rendered: Checkout, record: str) -> None:
     (rendered.folder / "docker/secrets/.rendered").write_text(record)
     rendered.ok("secrets.unset", "db_password", "--yes")
