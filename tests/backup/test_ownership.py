@@ -14,7 +14,8 @@ from conche.backup.target import Target
 from conche.errors import Locked, Refused
 from conche.formats import WAITING
 
-OTHER = 54321
+OTHER = 54_989
+"""A user that nobody is, in no surroundings of the tests either."""
 
 VICTIM = "of the user"
 
