@@ -126,16 +126,15 @@ def _made(call: Invocation, forge: Forge, commit: str, interval: float) -> Run:
 
 
 def _passed(call: Invocation, forge: Forge, commit: str) -> Run | None:
-    """Return the newest run that a push has started of a later commit of the same branch.
+    """Return the newest run that a push has started of a later commit, one that contains this one.
 
     A server that is asked for much makes the run of a push for what its branch is at by then, so that one of several
     pushes in a row has a run and the others have none: seen on Forgejo 15.
     """
     for run in forge.listed(NEWEST, ""):
-        if run.event == "push" and run.commit and not commit.startswith(run.commit):
-            argv = ["git", "-C", str(call.root), "merge-base", "--is-ancestor", commit, run.commit]
-            if start(argv, timeout=20).ok:
-                return run
+        later = run.event == "push" and run.commit and not commit.startswith(run.commit)
+        if later and _git(call, "merge-base", commit, run.commit) == commit:
+            return run
     return None
 
 
