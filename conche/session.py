@@ -153,9 +153,8 @@ def _dotenv(
     from conche.vault.dotenv import parse
 
     text = read_text(file, file.name)
-    found = parse(text)
-    if not _PLAIN.fullmatch(text):
-        found = as_compose_reads(Engine(environment.engine), file, found, shell)
+    plain = _PLAIN.fullmatch(text)
+    found = parse(text) if plain else as_compose_reads(Engine(environment.engine), file, shell)
     settings = {name for name in found if name.startswith(("COMPOSE_", "DOCKER_")) and name != "COMPOSE_PROFILES"}
     if strange := sorted(settings - SAID_IN_STACK):
         say(f"warning: {', '.join(strange)} in .env is ignored: stack.yaml determines it")

@@ -100,8 +100,6 @@ def _asked(
         if isinstance(refused, Refused):
             said = done.stderr.raw
             refused.looked_at = tuple(_places(root, files, said)) or refused.looked_at
-            # Compose shows the whole of a .env line that it cannot read, which may contain a secret.
-            refused.evidence = tuple(re.sub(r"(in variable name) .*", r"\1", line) for line in refused.evidence)
             refused.next_command = "correct what it names, then: conche init"
         raise refused
     return done.stdout.raw, tuple(_warnings(done.stderr.raw))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ END = "# --- end of what secrets.render writes ---"
 
 RECORD = ".rendered"
 """The record in the folder of secret files: which files are ours, with the time and size each had when written."""
+
+_ASSIGNED = re.compile(r"\s*(?:export\s+)?([\w.]+)\s*[=:]")
+"""The variable that a line of .env assigns, also by Compose's `name: value`."""
 
 WAIT = 10.0
 """Seconds to wait for another command that writes these files."""
@@ -191,6 +195,6 @@ def _others(text: str, names: set[str]) -> list[str]:
     for line in text.removesuffix("\n").split("\n"):
         if line in (BEGIN, END):
             inside = line == BEGIN
-        elif not inside and line.split("=", 1)[0].removeprefix("export ").strip() not in names:
+        elif not inside and not ((found := _ASSIGNED.match(line)) and found[1] in names):
             kept.append(line)
     return kept
