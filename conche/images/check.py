@@ -19,8 +19,6 @@ from conche.supply.inventory import CREATED, REVISION, age
 from conche.supply.own import Own
 from conche.supply.reference import parse
 from conche.units import size, span
-from conche.vault import keys
-from conche.vault.values import open_store
 
 __all__ = ["check"]
 
@@ -89,12 +87,12 @@ def _user(found: Found) -> _Finding:
 
 def _secrets(call: Invocation, engine: Engine, reference: str) -> _Finding:
     """Search the image for secrets; without a key this reports `unknown`, which is not a failure."""
-    if call.stack.secrets is None or keys.find(call.root) is None:
+    if call.stack.secrets is None or call.vault.key is None:
         return _Finding("secrets", "unknown", "without a key there is nothing to look for: invoke secrets.init")
     from conche.vault.leaks import Needles
     from conche.vault.leaks_in_images import scan_image
 
-    values = open_store(call.stack, call.root).read()
+    values = call.vault.everything()
     hits = scan_image(engine, reference, Needles(values))
     if hits:
         return _Finding("secrets", "failed", "; ".join(f"{hit.name} in {hit.place}" for hit in hits))

@@ -83,9 +83,16 @@ class Store:
         """
         self._required(moving)
 
-    def read(self) -> dict[str, Secret]:
-        """Decrypt every secret in one call of sops."""
-        found = self.document()
+    def read(self, found: EncryptedFile | None = None) -> dict[str, Secret]:
+        """Decrypt every secret in one call of sops.
+
+        Args:
+            found: the file as it was examined; default: it is examined now.
+
+        Raises:
+            KeyUnusable: there is no key, it is not a recipient of the file, or the file was changed outside sops.
+        """
+        found = found or self.document()
         return sops.decrypt_file(self.file, self._checked(keys.require(self.root), found), found.paths)
 
     def examined(self, content: bytes) -> EncryptedFile:

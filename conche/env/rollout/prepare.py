@@ -30,8 +30,8 @@ from conche.supply.own import in_registry, own_images
 from conche.supply.reference import Reference, parse
 from conche.supply.revision import Revision, revision
 from conche.units import size
-from conche.vault.seal import fingerprint
-from conche.vault.values import for_environment, require_with, used_by
+from conche.vault.values import require_with, used_by
+from conche.vault.vault import fingerprint
 
 __all__ = ["Prepared", "Wanted", "fingerprinted", "kept_images", "prepare", "pulled", "read_contents", "see_disk"]
 
@@ -205,8 +205,7 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
         KeyUnusable: the secrets cannot be read.
     """
     environment = call.environment(name)
-    secrets = for_environment(call.stack, call.root, name, call.output.say, create=not call.dry_run)
-    call.output.redact.learn(secrets.values())
+    secrets = call.vault.of(name, create=not call.dry_run)
     at = revision(call.root)
     if environment.protected and at.dirty and not allow_dirty:
         raise Refused(
@@ -259,7 +258,7 @@ def pulled(call: Invocation, prepared: Prepared) -> Prepared:
         with call.output.progress("fetching the release's images") as progress:
             for pin in missing:
                 progress.step(f"pull image {pin}")
-                fetch(call.stack, call.root, prepared.engine, pin, progress)
+                fetch(call.vault, prepared.engine, pin, progress)
     found = {pin: image for pin in prepared.pins.values() if (image := images.find(prepared.engine, pin))}
     return replace(prepared, found=found)
 
@@ -294,7 +293,7 @@ def _pins(
 
 
 def _pinned(call: Invocation, at: Reference) -> str:
-    registry, _ = open_registry(call.stack, call.root, call.output.redact)
+    registry, _ = open_registry(call.vault)
     return str(at.pinned(registry.manifest(at.repository, at.wanted).digest))
 
 

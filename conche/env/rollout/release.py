@@ -36,7 +36,6 @@ from conche.output import Progress
 from conche.release.document import RELEASE, Document
 from conche.release.records import Ending, Record, Records, Result
 from conche.stack import Deploy
-from conche.vault.seal import seal
 
 __all__ = [
     "Draft",
@@ -254,9 +253,8 @@ def _pipeline(
     record, look, maintained = ready.record, ready.look, records.maintained
 
     def begin() -> None:
-        stack = call.stack.within(record.environment)
-        document, salt = (seal(stack, call.root, one) for one in (ready.document.packed(), ready.salt))
-        records.begin(record, document, salt)
+        sealed = (call.vault.seal(record.environment, one) for one in (ready.document.packed(), ready.salt))
+        records.begin(record, *sealed)
 
     def commit() -> None:
         made = {} if call.environment(record.environment).swarm else look.made(record)
