@@ -11,7 +11,7 @@ from conche.engine import images
 from conche.engine.builds import base_images
 from conche.engine.connection import Engine
 from conche.engine.dockerfile import references
-from conche.engine.images import Found
+from conche.engine.images import LocalImage
 from conche.errors import NotFound
 from conche.images.chosen import chosen
 from conche.outcome import Outcome, Table
@@ -71,7 +71,7 @@ def check(call: Invocation, environment: str, image: str | None) -> Outcome:
     )
 
 
-def _labels(found: Found) -> _Finding:
+def _labels(found: LocalImage) -> _Finding:
     missing = [name for name in LABELS if not found.labels.get(name)]
     if missing:
         return _Finding("labels", "failed", f"lacks {', '.join(missing)}")
@@ -80,7 +80,7 @@ def _labels(found: Found) -> _Finding:
     return _Finding("labels", state, f"revision {at}" + (", with uncommitted changes" if at.endswith("-dirty") else ""))
 
 
-def _user(found: Found) -> _Finding:
+def _user(found: LocalImage) -> _Finding:
     root = found.user.partition(":")[0] in ("", "0", "root")
     return _Finding("user", "failed" if root else "ok", f"runs as {found.user or 'root'}")
 
@@ -99,7 +99,7 @@ def _secrets(call: Invocation, engine: Engine, reference: str) -> _Finding:
     return _Finding("secrets", "ok", f"none of {len(values)} values is in a layer or the history")
 
 
-def _size(engine: Engine, found: Found, reference: str) -> _Finding:
+def _size(engine: Engine, found: LocalImage, reference: str) -> _Finding:
     """Compare with the newest other image of its repository on the engine; registries only know compressed sizes."""
     now = size(found.size)
     last = next((one for one in images.of_repository(engine, parse(reference).name) if one.id != found.id), None)

@@ -27,7 +27,7 @@ from conche.env import definitions
 from conche.errors import CheckFailed, Refused
 from conche.formats import EVERY, Format, WrittenByNewer, number_of
 from conche.release.document import Document
-from conche.release.records import Entry, Result
+from conche.release.records import PastRelease, Result
 from conche.release.signing import FORMATS, SIGNED
 from conche.secret import Redactor
 from conche.stack import Retention, parse
@@ -150,7 +150,7 @@ def test_releases_of_every_format_are_read_and_go_on(there: Path) -> None:
     kept = made.records(there / "releases")
 
     assert [entry.result for entry in kept.entries] == [Result.SUCCEEDED, Result.RESTORED, Result.RUNNING]
-    assert kept.entries[1] == Entry(2, made.record(2), made.FAILED)
+    assert kept.entries[1] == PastRelease(2, made.record(2), made.FAILED)
     assert kept.current == made.record(1).carrying({"web": ["7e57"]})
     assert kept.unfinished == made.record(3)
     assert (kept.frozen(), kept.maintained, kept.replicas()) == (made.FREEZE, True, made.REPLICAS)

@@ -12,7 +12,7 @@ from conche.secret import Redactor, Secret
 from conche.stack import load
 from conche.vault import keys, sops
 from conche.vault.forms import Path_
-from conche.vault.store import Change
+from conche.vault.store import Edit
 from conche.vault.vault import Vault, fingerprint
 from tests.secrets.checkouts import Checkout
 
@@ -22,7 +22,7 @@ def opened(folder: Path) -> Vault:
 
 
 def change(vault: Vault, value: str) -> None:
-    vault.store().change("a test", lambda _: Change(put={"beta": Secret(value)}))
+    vault.store().change("a test", lambda _: Edit(put={"beta": Secret(value)}))
 
 
 @pytest.fixture

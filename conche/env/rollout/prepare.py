@@ -12,7 +12,7 @@ from conche.command import Invocation
 from conche.engine import host, images
 from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
-from conche.engine.images import Found
+from conche.engine.images import LocalImage
 from conche.engine.written import named_in
 from conche.env.contents import contents_of_service, value_of
 from conche.env.rollout import lint
@@ -74,7 +74,7 @@ class Prepared:
     compose: Compose
     configuration: Configuration
     pins: Mapping[str, str]
-    found: Mapping[str, Found]
+    found: Mapping[str, LocalImage]
     secrets: Mapping[str, Secret]
     contents: Mapping[str, bytes] = field(repr=False)
     asked: str

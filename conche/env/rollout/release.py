@@ -16,11 +16,11 @@ from conche.engine.lock import Held
 from conche.engine.rendered import replicas_of
 from conche.env.rollout import hooks, lint
 from conche.env.rollout.change import Change
-from conche.env.rollout.edge import Configuration as EdgeConfiguration
+from conche.env.rollout.edge import EdgeConfiguration
 from conche.env.rollout.handover import Handover, prepare_handover
 from conche.env.rollout.look import NOTHING, Look
 from conche.env.rollout.look import number as number_of
-from conche.env.rollout.pipeline import Pipeline
+from conche.env.rollout.pipeline import ComposePipeline
 from conche.env.rollout.plan import changes, plan_record, plan_release, table
 from conche.env.rollout.recover import settle
 from conche.env.rollout.swarm import SwarmPipeline, open_swarm, settle_swarm
@@ -208,7 +208,12 @@ def carry_out(
 
 
 def _take_steps(
-    call: Invocation, records: Records, ready: Release, deploy: Deploy, pipeline: Pipeline | SwarmPipeline, begun: float
+    call: Invocation,
+    records: Records,
+    ready: Release,
+    deploy: Deploy,
+    pipeline: ComposePipeline | SwarmPipeline,
+    begun: float,
 ) -> None:
     try:
         pipeline.carry_out(ready.plan)
@@ -249,7 +254,7 @@ def _ending(result: Result, begun: float, cause: str = "", evidence: Sequence[st
 
 def _pipeline(
     call: Invocation, records: Records, ready: Release, held: Held | None, options: Options, begun: float
-) -> Pipeline | SwarmPipeline:
+) -> ComposePipeline | SwarmPipeline:
     record, look, maintained = ready.record, ready.look, records.maintained
 
     def begin() -> None:
@@ -270,7 +275,7 @@ def _pipeline(
     earlier = opened_if_possible(call, records, records.current)
     previous_port = earlier.template.port if earlier and earlier.template else look.deploy.port
     taking = partial(Takeover, handover=ready.handover, note=partial(records.note_handover, record.id))
-    return (taking if ready.handover.holders else Pipeline)(
+    return (taking if ready.handover.holders else ComposePipeline)(
         release=record.label,
         before=ready.before,
         compose=ready.compose,
