@@ -106,6 +106,10 @@ _DISPOSABLE = re.compile(r"(?:^|[-_./])(?:node_modules|cache|tmp|temp|venv|run|s
 """Names of what is made again when it is gone."""
 
 
+_SYSTEM = ("/proc", "/sys", "/dev", "/run", "/var/run", "/lib/modules", "/etc/localtime", "/etc/timezone")
+"""Where there are devices, sockets and the host's own files, and no data."""
+
+
 def proposals(root: Path, services: Mapping[str, Any], volumes: Mapping[str, Any]) -> list[Data]:
     """Return the data of a stack's services.
 
@@ -156,7 +160,9 @@ def _writable(mount: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
     """Return whether a mount may hold data: not if it is read-only, one file, or code the service is built from."""
     if mount["type"] == "bind":
         source, context = Path(str(mount.get("source"))), str((body.get("build") or {}).get("context") or "")
-        if source.is_file() or (context.startswith("/") and Path(context).is_relative_to(source)):
+        if (source.exists() and not source.is_dir()) or (
+            context.startswith("/") and Path(context).is_relative_to(source)
+        ):
             return False
     return mount["type"] in ("volume", "bind") and not mount.get("read_only")
 
@@ -166,7 +172,8 @@ def _source(mount: Mapping[str, Any], volumes: Mapping[str, Any]) -> str:
     source = str(mount.get("source") or "")
     if mount["type"] == "volume":
         return str((volumes.get(source) or {}).get("name") or "")
-    return "" if source.endswith(".sock") or source in ("/", "/proc", "/sys", "/dev") else source
+    of_the_system = source == "/" or any(Path(source).is_relative_to(one) for one in _SYSTEM)
+    return "" if source.endswith(".sock") or of_the_system else source
 
 
 def _kind(body: Mapping[str, Any], mounts: list[Mapping[str, Any]]) -> _Kind | None:

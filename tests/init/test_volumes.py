@@ -163,3 +163,10 @@ def test_what_two_services_share_is_kept_once_and_names_differ() -> None:
     found = proposals(ROOT, services, VOLUMES)
 
     assert [(one.name, one.source) for one in found] == [("data", "shop_data"), ("data-2", "shop_more")]
+
+
+@pytest.mark.parametrize("source", ["/dev/net/tun", "/proc/sys", "/run/udev", "/lib/modules", "/var/run/docker.sock"])
+def test_what_is_the_hosts_own_is_no_data(source: str) -> None:
+    mount = {"type": "bind", "source": source, "target": source}
+
+    assert proposals(ROOT, {"vpn": {"image": "vpn", "volumes": [mount]}}, {}) == []
