@@ -93,13 +93,18 @@ def run(  # noqa: PLR0913 - as the spawner's, every option is named
         raise
 
 
-def output(engine: Engine, container_id: str, argv: Sequence[str], *, number: str) -> Iterator[bytes]:
+def output(
+    engine: Engine, container_id: str, argv: Sequence[str], *, number: str, said: list[str] | None = None
+) -> Iterator[bytes]:
     """Run a program in a container, and yield its stdout block by block, as it is consumed.
+
+    Args:
+        said: gets the last lines that it writes to stderr.
 
     Raises:
         EngineRefused: it ended with a non-zero exit code; its output cannot be trusted then.
     """
-    said = deque[bytes](maxlen=20)
+    told = deque[bytes](maxlen=20)
     try:
         with translated(engine.address):
             api = engine.client.api
@@ -108,17 +113,16 @@ def output(engine: Engine, container_id: str, argv: Sequence[str], *, number: st
                 if out:
                     yield out
                 if err:
-                    said.append(err)
+                    told.append(err)
             code = api.exec_inspect(begun)["ExitCode"]
     except BaseException:
         _end_quietly(engine, container_id, number)
         raise
+    lines = b"".join(told).decode(errors="replace").splitlines()
     if code != 0:
-        raise EngineRefused(
-            "dump-failed",
-            f"{argv[0]} in the container exited with {code}.",
-            evidence=b"".join(said).decode(errors="replace").splitlines()[-10:],
-        )
+        raise EngineRefused("dump-failed", f"{argv[0]} in the container exited with {code}.", evidence=lines[-10:])
+    if said is not None:
+        said += lines
 
 
 def _end_quietly(engine: Engine, container_id: str, number: str) -> None:

@@ -37,12 +37,13 @@ class Data:
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of database: how to recognise it, and how to dump it; without a dump its files are backed up."""
+    """A kind of database: how to recognise it, and its driver or its dump; without either its files are backed up."""
 
     called: str
     images: str
     port: int
     paths: tuple[str, ...]
+    driver: str = ""
     dump: str = ""
     restore: str = ""
 
@@ -73,23 +74,25 @@ def _mongo(tool: str) -> str:
 
 
 KINDS = (
+    _Kind("Postgres", r"postgres|postgis|pgvector", 5432, ("/var/lib/postgresql",), "postgres"),
+    # Its own procedure needs a line before and after: https://docs.timescale.com/self-hosted/latest/backup-and-restore
     _Kind(
-        "Postgres", r"postgres|postgis|timescale|pgvector", 5432, ("/var/lib/postgresql",),
+        "TimescaleDB", r"timescale", 5432, (), "command",
         f"exec pg_dump --clean --if-exists {_POSTGRES}",
         f"exec psql --quiet --single-transaction -v ON_ERROR_STOP=1 {_POSTGRES}",
     ),
     _Kind(
-        "MariaDB", r"mariadb", 3306, (),
+        "MariaDB", r"mariadb", 3306, (), "command",
         f"{_AS_ROOT} mariadb-dump -uroot --single-transaction --all-databases",
         f"{_AS_ROOT} mariadb -uroot",
     ),
     _Kind(
-        "MySQL", r"mysql|percona", 3306, ("/var/lib/mysql",),
+        "MySQL", r"mysql|percona", 3306, ("/var/lib/mysql",), "command",
         f"{_AS_ROOT} mysqldump -uroot --single-transaction --all-databases",
         f"{_AS_ROOT} mysql -uroot",
     ),
     _Kind(
-        "MongoDB", r"mongo", 27017, ("/data/db",),
+        "MongoDB", r"mongo", 27017, ("/data/db",), "command",
         _mongo("mongodump"),
         _mongo("mongorestore --drop"),
     ),
@@ -203,8 +206,10 @@ def _holds(kind: _Kind, target: str) -> bool:
 
 
 def _dumped(kind: _Kind, service: str, source: str, image: str) -> tuple[str, dict[str, Any]]:
+    if kind.driver and not kind.dump:
+        return kind.driver, {"service": service}
     if kind.dump:
-        return "command", {
+        return kind.driver, {
             "service": service,
             "dump": ["sh", "-c", kind.dump],
             "restore": ["sh", "-c", kind.restore],

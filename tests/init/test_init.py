@@ -110,7 +110,7 @@ def test_it_writes_two_files_that_say_what_there_is_and_shows_it(shop: Folder) -
     assert stack.environments["dev"].health == "http://localhost:18090/health"
     assert stack.backup is not None
     assert {name: (one.driver, one.service or one.volume) for name, one in stack.backup.components.items()} == {
-        "db": ("command", "db"),
+        "db": ("postgres", "db"),
         "uploads": ("volume", "my-shop_uploads"),
     }
     for shown in ("my-shop-web", "web, target run", "127.0.0.1:18090->8000", "DB_PASSWORD", "Next: invoke env.up"):

@@ -28,10 +28,10 @@ def proposed(body: dict[str, Any]) -> Data:
 @pytest.mark.parametrize(
     ("image", "why", "driver", "program"),
     [
-        ("postgres:16", "Postgres", "command", "pg_dump"),
-        ("registry.example.org:5000/team/postgres:16-alpine", "Postgres", "command", "pg_dump"),
-        ("postgis/postgis", "Postgres", "command", "pg_dump"),
-        ("timescale/timescaledb:latest-pg16", "Postgres", "command", "pg_dump"),
+        ("postgres:16", "Postgres", "postgres", ""),
+        ("registry.example.org:5000/team/postgres:16-alpine", "Postgres", "postgres", ""),
+        ("postgis/postgis", "Postgres", "postgres", ""),
+        ("timescale/timescaledb:latest-pg16", "TimescaleDB", "command", "pg_dump"),
         ("mariadb:11", "MariaDB", "command", "mariadb-dump"),
         ("mysql@sha256:abc", "MySQL", "command", "mysqldump"),
         ("bitnami/mongodb:7", "MongoDB", "command", "mongodump"),
