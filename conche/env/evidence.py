@@ -48,6 +48,9 @@ _WORDS = re.compile(
 _NO_CAUSE = re.compile(r"\b(no|0|without) errors?\b|\berror\W{1,3}(nil|null|none|<nil>)|exit (status|code) \d", re.I)
 """Lines about no error, or only about how another process has ended."""
 
+_ASIDE = re.compile(r"log\.tailscale\.(com|io)|\[RATELIMIT\]")
+"""Lines about a sidecar's own log: that it cannot be sent off, or is written more sparingly."""
+
 
 class Reason(NamedTuple):
     """Why a service does not work.
@@ -114,6 +117,8 @@ def telling(lines: Sequence[str]) -> tuple[str, int]:
 def _clarity(line: str) -> int:
     if _RAISED.match(line):
         return 4
+    if _ASIDE.search(line):
+        return 0
     clear = 3 if _LEVEL.search(line) else IN_PASSING if _WORDS.search(line) else 0
     return clear - IN_PASSING if clear and _NO_CAUSE.search(line) else clear
 

@@ -61,6 +61,12 @@ def test_an_engine_that_is_lost_while_a_failure_is_explained_does_not_take_its_p
 NOISE = [f"2026/11/27 10:00:{number:02} wgengine: link change, no error" for number in range(59)]
 
 
+UNKNOWN = (
+    'Received error: fetch control key: Get "https://headscale.example.org/key?v=138": '
+    "x509: certificate signed by unknown authority"
+)
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
@@ -74,6 +80,14 @@ NOISE = [f"2026/11/27 10:00:{number:02} wgengine: link change, no error" for num
         (['{"level":"info","msg":"hello"}', '{"level":"fatal","msg":"no licence"}', "bye"],
          '{"level":"fatal","msg":"no licence"}'),
         (["\x1b[31mcannot open /data\x1b[0m", "cleaning up"], "cannot open /data"),
+        (
+            [*NOISE, f"2026/11/28 09:53:35 {UNKNOWN}",
+             '2026/11/28 09:53:35 [RATELIMIT] format("Received error: %v")',
+             '2026/11/28 09:53:39 bootstrapDNS("derp12", "192.0.2.1") for "log.tailscale.com" error: timeout',
+             '2026/11/28 09:53:39 logtail: upload: failed: Post "https://log.tailscale.com/c/x": error: no such host',
+             "boot: 2026/11/28 09:53:39 failed to auth tailscale: tailscale up failed: signal: killed"],
+            f"2026/11/28 09:53:35 {UNKNOWN}",
+        ),
         (["server starts", "0 errors so far"], ""),
         ([], ""),
     ],
