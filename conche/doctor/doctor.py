@@ -17,7 +17,7 @@ from conche.backup import cron, timers
 from conche.command import Invocation
 from conche.doctor import report, versions
 from conche.doctor.finding import Finding
-from conche.engine import compose, host, logins
+from conche.engine import compose, containers, host, logins, tailnet
 from conche.engine.connection import Engine, translated
 from conche.engine.ports import Port, publishers
 from conche.errors import ConcheError, KeyUnusable
@@ -52,7 +52,7 @@ def doctor(call: Invocation, to: str | None = None) -> Outcome:
     engine = Engine()
     for check in (
         _engine, _compose, _buildx, _sops, _age_key, _git, _cron, _restic, _disk, _ports, _clock, _modes, _registry,
-        _helpers,
+        _helpers, _tailnet,
     ):  # fmt: skip
         findings += _carefully(check, call, engine)
     if file is not None:
@@ -302,3 +302,14 @@ def _helpers(call: Invocation, engine: Engine) -> Iterator[Finding]:
             f"for the login to {kept}",
             f"install {program}, or remove the line that names it from {logins.settings()}",
         )
+
+
+def _tailnet(call: Invocation, engine: Engine) -> Iterator[Finding]:
+    """Ask the Tailscale sidecars that run here what others reach through them; elsewhere env.status does."""
+    for name, environment in call.stack.environments.items():
+        if environment.engine is not None:
+            continue
+        for one in tailnet.sidecars(engine, containers.of_project(engine, call.stack.project(name))):
+            state, found = ("missing", "; ".join(one.problems)) if one.problems else ("ok", str(one))
+            following = f"invoke env.status --env {name}" if one.problems else ""
+            yield Finding(f"{one.service} of {name}", state, found, "to be reached on the tailnet", following)

@@ -7,9 +7,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from conche.command import Invocation
+from conche.engine import tailnet
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
-from conche.env import report, tailnet
+from conche.env import report
 from conche.env.definitions import remember
 from conche.env.observe import Observed, observe
 from conche.errors import ConcheError, Partial
@@ -64,8 +65,8 @@ def carry_out(
             compose,
             seen,
             progress,
-            build=lambda reference: build_image(call.vault, compose.engine, own[reference], progress),
-            fetch=lambda reference: fetch(call.vault, compose.engine, reference, progress),
+            build=lambda reference: build_image(call.stack, call.root, compose.engine, own[reference], progress),
+            fetch=lambda reference: fetch(call.stack, call.root, compose.engine, reference, progress),
             timeout=timeout,
             held=held,
             asked=asked,

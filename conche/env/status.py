@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from conche.command import Invocation
-from conche.engine import containers, state
-from conche.env import report, tailnet
+from conche.engine import containers, state, tailnet
+from conche.env import report
 from conche.env.observe import Observed, glance, observe
 from conche.env.rollout.swarm_view import SwarmObserved, look_at_swarm
 from conche.env.rollout.view import killed, look_at_release, show_records

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from conche.env.tailnet import IMAGE, Sidecar, read
+from conche.engine.tailnet import IMAGE, Sidecar, read
 from tests.stacks import SmallStack
 
 HTTPS = {
@@ -62,7 +62,8 @@ def test_what_keeps_others_from_it_is_said(said: dict[str, Any], serving: dict[s
         ("443", {"HTTPS": True}, "https://dev.net.ts.net"),
         ("8443", {"HTTPS": True}, "https://dev.net.ts.net:8443"),
         ("80", {"HTTP": True}, "http://dev.net.ts.net"),
-        ("80", {"TCPForward": "app:8000"}, "tcp dev.net.ts.net:80"),
+        ("80", {"TCPForward": "app:8000"}, "http://dev.net.ts.net"),
+        ("2222", {"TCPForward": "forge:2222"}, "tcp dev.net.ts.net:2222"),
     ],
 )
 def test_what_it_serves_is_shown_as_it_is_typed(port: str, handler: dict[str, Any], shown: str) -> None:
@@ -103,6 +104,11 @@ case "$*" in
 esac
 """
 
+NC = """\
+#!/bin/sh
+case "$*" in "-w 3 web 22") ;; *) exit 1 ;; esac
+"""
+
 WGET = """\
 #!/bin/sh
 for address; do :; done
@@ -117,7 +123,7 @@ esac
 def beside(small: SmallStack, base_image: str) -> SmallStack:
     """The small stack with a sidecar whose programs say what a test lets them say."""
     small.replace("compose/dev.yaml", "services:\n", BESIDE.replace("NAME", small.name))
-    for name, program in {"tailscale": TAILSCALE, "wget": WGET}.items():
+    for name, program in {"tailscale": TAILSCALE, "wget": WGET, "nc": NC}.items():
         small.write(f"side/{name}", program)
         (small.folder / "side" / name).chmod(0o755)
     subprocess.run(["docker", "tag", base_image, f"{small.name}/tailscale/tailscale:1"], check=True)
@@ -127,6 +133,10 @@ def beside(small: SmallStack, base_image: str) -> SmallStack:
 
 def behind(target: str) -> dict[str, Any]:
     return {**HTTPS, "Web": {"dev.net.ts.net:443": {"Handlers": {"/": {"Proxy": target}}}}}
+
+
+def forwarded(target: str) -> dict[str, Any]:
+    return {"TCP": {"22": {"TCPForward": target}}}
 
 
 def say(stack: SmallStack, said: dict[str, Any], serving: dict[str, Any]) -> None:
@@ -139,10 +149,15 @@ def test_an_environment_is_well_only_if_people_on_the_tailnet_reach_it(beside: S
     up = beside.json("env.up")
     assert (up["warnings"], up["value"]["healthy"]) == ([], True)
     assert up["value"]["tailnet"][0]["serves"] == ["https://dev.net.ts.net"]
+    assert doctor(beside) == ("ok", "https://dev.net.ts.net")
+
+    say(beside, status(), forwarded("web:22"))
+    assert beside.json("env.status", "--env", "dev")["value"][0]["healthy"]
 
     ways: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         (status(own={"DNSName": "dev-1.net.ts.net."}), HTTPS, "side is called dev-1 on the tailnet"),
         (status(), behind("http://gone:8000"), "side serves http://gone:8000, where nothing answers"),
+        (status(), forwarded("gone:22"), "side serves tcp://gone:22, where nothing answers"),
         (status(), {"Web": "odd"}, "side does not say who it is"),
     ]
     for said, serving, words in ways:
@@ -153,3 +168,9 @@ def test_an_environment_is_well_only_if_people_on_the_tailnet_reach_it(beside: S
         assert words in shown.stdout
         assert (again.returncode, "Nothing to do" in again.stdout) == (0, True), again.stderr
         assert f"warning: {words}" in again.stderr
+    assert doctor(beside)[0] == "missing"
+
+
+def doctor(stack: SmallStack) -> tuple[str, str]:
+    [found] = [one for one in stack.json("doctor")["value"] if one["name"] == "side of dev"]
+    return found["state"], found["found"]

@@ -19,7 +19,7 @@ from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.errors import ConcheError
 
-__all__ = ["IMAGE", "Sidecar", "read", "sidecars"]
+__all__ = ["IMAGE", "PATIENCE", "Sidecar", "read", "sidecars"]
 
 IMAGE = re.compile(r"(^|/)tailscale(:|@|$)")
 """Images of a sidecar, from whichever registry."""
@@ -34,11 +34,18 @@ tailscale --socket="$at" status --json --peers=false && tailscale --socket="$at"
 
 REACH = """
 for address; do
+  case $address in
+    tcp://*)
+      place=${address#tcp://}
+      timeout 5 nc -w 3 "${place%:*}" "${place##*:}" </dev/null >/dev/null 2>&1
+      [ $? != 1 ] || echo "$address"
+      continue ;;
+  esac
   said=$(wget -q -T 3 -O /dev/null "$address" 2>&1) && continue
   case $said in *"server returned error"*) ;; *) echo "$address" ;; esac
 done
 """
-"""Prints the addresses at which nothing answers; an answer that is an error is one."""
+"""Prints the addresses at which nothing answers; an answer that is an error is one, and so is a connection for TCP."""
 
 STATES = {
     "NeedsLogin": "is not logged in to a tailnet",
@@ -57,7 +64,7 @@ class Sidecar:
         service: the service of its container.
         name: its full name there, without a dot at the end; empty if it has none.
         addresses: its addresses there.
-        serves: what others reach through it: URLs, or `tcp PORT`.
+        serves: what others reach through it: URLs, or `tcp NAME:PORT`; what is forwarded from port 80 counts as http.
         problems: what keeps them from it, each to be read after the name of the service.
     """
 
@@ -141,13 +148,15 @@ def _problems(own: Mapping[str, Any], name: str, serves: Sequence[str], certifie
 
 def _served(name: str, serving: Mapping[str, Any]) -> Iterator[str]:
     for port, handler in (serving.get("TCP") or {}).items():
-        scheme = "https" if handler.get("HTTPS") else "http" if handler.get("HTTP") else ""
+        scheme = "https" if handler.get("HTTPS") else "http" if handler.get("HTTP") or port == "80" else ""
         usual = (scheme, port) in (("https", "443"), ("http", "80"))
         yield f"{scheme}://{name}{'' if usual else f':{port}'}" if scheme else f"tcp {name}:{port}"
 
 
 def _proxied(serving: Mapping[str, Any]) -> list[str]:
-    """Return the addresses behind what it serves, as far as they speak HTTP."""
+    """Return the addresses behind what it serves, as URLs; a TCP forward's begins with tcp."""
     sites = (serving.get("Web") or {}).values()
     targets = [one.get("Proxy") for site in sites for one in (site.get("Handlers") or {}).values()]
-    return sorted({one if "://" in one else f"http://{one}" for one in targets if isinstance(one, str) and one})
+    found = {one if "://" in one else f"http://{one}" for one in targets if isinstance(one, str) and one}
+    forwards = [one.get("TCPForward") for one in (serving.get("TCP") or {}).values()]
+    return sorted(found | {f"tcp://{one}" for one in forwards if isinstance(one, str) and one})
