@@ -23,6 +23,7 @@ __all__ = [
     "asked",
     "definition",
     "end",
+    "hold",
     "keep_stopped",
     "last_lines",
     "logged",
@@ -250,6 +251,12 @@ def end(engine: Engine, container_id: str) -> None:
         except docker.errors.APIError as error:
             if error.status_code != 409:
                 raise
+
+
+def hold(engine: Engine, container_id: str) -> None:
+    """Stop the first process of a container, and no other, until it is continued or ended."""
+    with translated(engine.address):
+        engine.client.api.kill(container_id, "SIGSTOP")
 
 
 def pause(engine: Engine, container_id: str) -> None:

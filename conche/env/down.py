@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from conche.command import Invocation
 from conche.engine import containers, networks, state
 from conche.engine.compose import Compose
+from conche.env.leaving import LeavingNode, log_out, nodes
 from conche.env.locking import locked
 from conche.env.observe import observe
 from conche.env.plan import plan_down
@@ -33,7 +34,7 @@ def _down(call: Invocation, name: str, compose: Compose, *, volumes: bool, confi
         with locked(call, compose.engine, name):
             doomed = _doomed(compose, compose.configuration(hashed=False).volumes) if volumes else ()
             if (environment.protected or doomed) and not call.dry_run:
-                _ask(call, name, doomed, protected=environment.protected, confirmed=confirm)
+                _ask(call, name, doomed, (), protected=environment.protected, confirmed=confirm)
             return down_swarm(call, name, compose, doomed, volumes=volumes)
     with locked(call, compose.engine, name):
         seen = observe(call.stack, name, compose, asks=False)
@@ -41,14 +42,16 @@ def _down(call: Invocation, name: str, compose: Compose, *, volumes: bool, confi
         strays = containers.one_off(compose.engine, compose.project)
         made = networks.made_by(compose.engine, compose.project).networks
         alone = () if seen.containers or strays else made  # what is left of one that never came up
-        plan = plan_down(seen, doomed, strays, alone)
+        leaving = nodes(compose.engine, seen.configuration.rendered, seen.containers, doomed) if doomed else ()
+        plan = plan_down(seen, doomed, strays, alone, [one.step for one in leaving if one.step])
         if call.dry_run or not len(plan):
             return Outcome(plan=plan, lines=() if len(plan) else (f"Nothing to do: {name} is down.",))
         if environment.protected or doomed:
-            _ask(call, name, doomed, protected=environment.protected, confirmed=confirm)
+            _ask(call, name, doomed, leaving, protected=environment.protected, confirmed=confirm)
         for container in seen.leftovers:
             containers.remove(compose.engine, container.id)
         with call.output.progress(f"stopping {name}") as progress:
+            failed = [said for said in (log_out(compose.engine, one) for one in leaving) if said]
             compose.call(compose.down(volumes=volumes), on_line=progress.detail).require(f"stopping {name}")
         if volumes:
             state.forget(compose.engine, compose.project)
@@ -59,6 +62,8 @@ def _down(call: Invocation, name: str, compose: Compose, *, volumes: bool, confi
         changed=True,
         plan=plan,
         tables=[Table(("what", "state"), rows, title=f"{name} is down")],
+        lines=[one.remark for one in leaving],
+        warnings=failed,
     )
 
 
@@ -67,10 +72,20 @@ def _doomed(compose: Compose, declared: Sequence[str]) -> tuple[str, ...]:
     return networks.volumes(compose.engine, (*declared, state.volume_name(compose.project)))
 
 
-def _ask(call: Invocation, name: str, doomed: tuple[str, ...], *, protected: bool, confirmed: str | None) -> None:
+def _ask(
+    call: Invocation,
+    name: str,
+    doomed: Sequence[str],
+    leaving: Sequence[LeavingNode],
+    *,
+    protected: bool,
+    confirmed: str | None,
+) -> None:
     """Ask first; a protected environment needs its name, typed or given with --confirm: --yes is not enough."""
     for volume in doomed:
         call.output.say(f"volume {volume} and the data in it will be deleted")
+    for node in leaving:
+        call.output.say(node.warning)
     if confirmed is not None and confirmed != name:
         raise Refused("not-confirmed", f"--confirm {confirmed} is not the name of the environment, {name}.")
     if confirmed == name or (call.yes and not protected):

@@ -64,7 +64,11 @@ def _sharing(seen: Observed, services: Mapping[str, Service]) -> dict[str, Servi
 
 
 def plan_down(
-    seen: Observed, volumes: tuple[str, ...], strays: Sequence[Container] = (), networks: Sequence[str] = ()
+    seen: Observed,
+    volumes: tuple[str, ...],
+    strays: Sequence[Container] = (),
+    networks: Sequence[str] = (),
+    leaving: Sequence[Step] = (),
 ) -> Plan:
     """Plan the steps that take an environment down.
 
@@ -72,9 +76,10 @@ def plan_down(
         volumes: those to delete, with their data.
         strays: containers that `docker compose run` has made; they go with the project.
         networks: those of the project that nothing is in.
+        leaving: what is done to nodes of a tailnet before they stop.
     """
     known = seen.configuration.services
-    steps = [_left_over(one) for one in seen.leftovers]
+    steps = [*(_left_over(one) for one in seen.leftovers), *leaving]
     steps += [
         Step(Action.STOP, Kind.SERVICE, name, "asked for")
         for name in sorted({c.service for c in seen.containers} & known.keys())

@@ -15,7 +15,7 @@ from conche.env.observe import Observed
 from conche.env.plan import drift, plan_down, plan_up
 from conche.env.report import is_well, remarks, strays
 from conche.env.trial import definition
-from conche.outcome import Plan
+from conche.outcome import Action, Kind, Plan, Step
 
 OWN, THEIRS = "localhost:5000/app:develop", "influxdb:2.7"
 WEB = Service("web", OWN, frozenset({"hash-web"}))
@@ -156,6 +156,17 @@ def test_down_stops_every_service_and_deletes_only_what_it_is_given() -> None:
         ("stop service db", False),
         ("stop service web", False),
         ("delete volume kept", True),
+    ]
+
+
+def test_a_node_leaves_its_tailnet_before_anything_stops() -> None:
+    leaves = Step(Action.LOG_OUT, Kind.NODE, "dev.net.ts.net", "its volume is deleted", destroys=True)
+
+    assert [str(step) for step in plan_down(UP, ("kept",), leaving=[leaves])] == [
+        "log-out node dev.net.ts.net",
+        "stop service db",
+        "stop service web",
+        "delete volume kept",
     ]
 
 
