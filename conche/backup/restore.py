@@ -10,7 +10,6 @@ from pathlib import Path
 
 from conche.backup import acceptance, online, settling, sync, users
 from conche.backup.destinations import require_declared
-from conche.backup.drivers import in_container
 from conche.backup.exchange import Journal
 from conche.backup.legacy import described
 from conche.backup.list import list_
@@ -197,7 +196,7 @@ def _into_folder(call: Invocation, site: Site, found: Found, sources: Sequence[S
     try:
         for source in sources:
             site.say(f"unpacking {source.name}")
-            folder = staging / source.name if in_container(source.record.driver) else staging
+            folder = staging / source.name if source.record.driver in ("volume", "influxdb", "command") else staging
             warnings += unpack(source, folder)
         if target.exists():
             target.rmdir()

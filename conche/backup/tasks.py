@@ -25,11 +25,9 @@ def create(
     It appears only when it is whole. Exit code 3: it is kept, but something is missing from it.
     """
     from conche.backup.create import Wishes, create
-    from conche.backup.missed import scheduled
+    from conche.backup.logfile import logged
 
-    return scheduled(
-        invocation, log, lambda: create(invocation, kind, Wishes(plain_key, wait, new_target, accept_smaller))
-    )
+    return logged(log, lambda: create(invocation, kind, Wishes(plain_key, wait, new_target, accept_smaller)))
 
 
 @command(name="list")
@@ -77,10 +75,10 @@ def verify(
     log: Log = None,
 ) -> Outcome:
     """Compare every file with the manifest."""
-    from conche.backup.missed import scheduled
+    from conche.backup.logfile import logged
     from conche.backup.verify import verify
 
-    return scheduled(invocation, log, lambda: verify(invocation, name, every=all, deep=deep))
+    return logged(log, lambda: verify(invocation, name, every=all, deep=deep))
 
 
 @command(changes=True, destroys=True, waits=True, bare="name")
@@ -161,18 +159,18 @@ def drill(
     Unpacks archives, restores buckets under other names and starts copies of services; all of it is removed again.
     """
     from conche.backup.drill import drill
-    from conche.backup.missed import scheduled
+    from conche.backup.logfile import logged
 
-    return scheduled(invocation, log, lambda: drill(invocation, name))
+    return logged(log, lambda: drill(invocation, name))
 
 
 @command(changes=True, waits=True)
 def sync(invocation: Invocation, log: Log = None) -> Outcome:
     """Send backups to the off-site restic repository."""
-    from conche.backup.missed import scheduled
+    from conche.backup.logfile import logged
     from conche.backup.sync import sync
 
-    return scheduled(invocation, log, lambda: sync(invocation))
+    return logged(log, lambda: sync(invocation))
 
 
 @command()
@@ -189,13 +187,12 @@ def report(
 @command(changes=True)
 def cron(
     invocation: Invocation,
-    action: Annotated[str, "install, status, catch-up or uninstall"],
-    log: Log = None,
+    action: Annotated[str, "install, status or uninstall"],
 ) -> Outcome:
-    """Install, show or uninstall the schedule, or make up for runs that were missed."""
+    """Install, show or uninstall the schedule."""
     from conche.backup.cron import cron
 
-    return cron(invocation, action, log)
+    return cron(invocation, action)
 
 
 @command(name="recovery-key", changes=True)

@@ -93,18 +93,13 @@ def run(  # noqa: PLR0913 - as the spawner's, every option is named
         raise
 
 
-def output(
-    engine: Engine, container_id: str, argv: Sequence[str], *, number: str, said: list[str] | None = None
-) -> Iterator[bytes]:
+def output(engine: Engine, container_id: str, argv: Sequence[str], *, number: str) -> Iterator[bytes]:
     """Run a program in a container, and yield its stdout block by block, as it is consumed.
-
-    Args:
-        said: gets the last lines that it writes to stderr.
 
     Raises:
         EngineRefused: it ended with a non-zero exit code; its output cannot be trusted then.
     """
-    told = deque[bytes](maxlen=20)
+    said = deque[bytes](maxlen=20)
     try:
         with translated(engine.address):
             api = engine.client.api
@@ -113,16 +108,17 @@ def output(
                 if out:
                     yield out
                 if err:
-                    told.append(err)
+                    said.append(err)
             code = api.exec_inspect(begun)["ExitCode"]
     except BaseException:
         _end_quietly(engine, container_id, number)
         raise
-    lines = b"".join(told).decode(errors="replace").splitlines()
     if code != 0:
-        raise EngineRefused("dump-failed", f"{argv[0]} in the container exited with {code}.", evidence=lines[-10:])
-    if said is not None:
-        said += lines
+        raise EngineRefused(
+            "dump-failed",
+            f"{argv[0]} in the container exited with {code}.",
+            evidence=b"".join(said).decode(errors="replace").splitlines()[-10:],
+        )
 
 
 def _end_quietly(engine: Engine, container_id: str, number: str) -> None:

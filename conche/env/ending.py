@@ -10,11 +10,11 @@ from conche.engine.ports import Port
 from conche.engine.service import Service
 from conche.errors import ConcheError, Partial, Restored
 
-__all__ = ["FailedServices"]
+__all__ = ["Ending"]
 
 
 @dataclass(frozen=True)
-class FailedServices:
+class Ending:
     """The end of a plan in which some services failed.
 
     Attributes:

@@ -17,11 +17,11 @@ from conche.env.plan import works
 from conche.env.unwinding import ENGINE_BACK, PAUSE
 from conche.errors import ConcheError
 
-__all__ = ["EnvironmentWatch"]
+__all__ = ["Watch"]
 
 
 @dataclass
-class EnvironmentWatch:
+class Watch:
     """A live view of the environment that was `seen` before.
 
     Args:

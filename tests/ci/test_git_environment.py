@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ import yaml
 
 from tests.stacks import ROOT
 
+OWN = {"CONCHE_PUBLISH", "CONCHE_PORT", "CONCHE_UID", "CONCHE_GID", "INFLUXDB_TOKEN_DEV"}
+"""What stack.yaml or the encrypted secrets say."""
 
-def rendered(*profiles: str) -> Any:
+
+def rendered(*profiles: str, file: str = "git") -> Any:
     wanted = [part for profile in profiles for part in ("--profile", profile)]
-    argv = ["docker", "compose", "--file", "compose/git.yaml", *wanted, "config", "--format", "json"]
+    argv = ["docker", "compose", "--file", f"compose/{file}.yaml", *wanted, "config", "--format", "json"]
     return json.loads(subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
 
 
@@ -91,40 +95,85 @@ def test_a_sidecar_hands_nothing_to_the_tailnet_but_what_it_serves(file: str) ->
     assert plain == {"TCP": {"80": {"TCPForward": site["Handlers"]["/"]["Proxy"].removeprefix("http://")}}}
 
 
+def started(tmp_path: Path, sidecar: Any, **variables: str) -> tuple[subprocess.CompletedProcess[str], Any]:
+    """What a sidecar's own start does before the image's start program, and what that is to serve."""
+    said = tmp_path / "serve.json"
+    script = sidecar["entrypoint"][-1].replace("$$", "$").replace("/tmp/serve.json", str(said))
+    script = script.replace("/etc/ssl/host-authorities.pem", str(tmp_path / "authorities.pem"))
+    environment = {"PATH": "/usr/bin:/bin", **sidecar["environment"], **variables}
+    argv = ["sh", "-c", script.replace("/usr/local/bin/containerboot", "env")]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+    return done, json.loads(said.read_text().replace("$$", "$")) if said.exists() else None
+
+
 @pytest.mark.process
 @pytest.mark.parametrize(
-    ("variables", "arguments", "port"),
+    ("variables", "arguments", "ports"),
     [
-        ({}, [], "443"),
-        ({"TAILNET_SERVER": "https://hs.example.org"}, ["--login-server=https://hs.example.org"], "443"),
-        ({"TAILNET_ARGS": "--advertise-tags=tag:a,tag:b"}, ["--advertise-tags=tag:a,tag:b"], "443"),
-        ({"TAILNET_HTTPS": "no"}, [], "80"),
+        ({}, [], {"443"}),
+        ({"TAILNET_SERVER": "https://hs.example.org"}, ["--login-server=https://hs.example.org"], {"443"}),
+        ({"TAILNET_ARGS": "--advertise-tags=tag:a,tag:b"}, ["--advertise-tags=tag:a,tag:b"], {"443"}),
+        ({"TAILNET_HTTPS": "no"}, [], {"80"}),
+        ({"TAILNET_TCP_GIT": "2222:forgejo:2222 5000:registry:5000"}, [], {"443", "2222", "5000"}),
+        ({"TAILNET_TCP_GIT": "22:forgejo:2222", "TAILNET_HTTPS": "no"}, [], {"80", "22"}),
+        ({"TAILNET_TCP_DEV": "1:a:1"}, [], {"443"}),
     ],
 )
 def test_a_sidecar_is_told_what_the_variables_say(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], arguments: list[str], port: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], arguments: list[str], ports: set[str]
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
+
+    done, served = started(tmp_path, rendered("tailnet")["services"]["tailscale"])
+
+    told = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    assert told["TS_EXTRA_ARGS"].split() == arguments
+    assert set(served["TCP"]) == ports
+    assert ("443" in ports) == ("Web" in served)
+    for one in variables.get("TAILNET_TCP_GIT", "").split():
+        port, _, target = one.partition(":")
+        assert served["TCP"][port] == {"TCPForward": target}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("file", ["dev", "prod", "git"])
+def test_a_forward_that_is_none_is_named_by_its_variable(tmp_path: Path, file: str) -> None:
+    sidecar = rendered("tailnet", file=file)["services"]["tailscale"]
+
+    for forward in ("2222", "2222:forgejo", "x:forgejo:1", "1:forgejo:x", "1::2", '1:a":1'):
+        done, served = started(tmp_path, sidecar, TAILNET_TCP=f"1:web:1 {forward}")
+
+        assert (done.returncode, served) == (1, None)
+        assert done.stderr == f"error: TAILNET_TCP_{file.upper()}: {forward} is not PORT:SERVICE:PORT\n"
+
+
+@pytest.mark.process
+def test_a_sidecar_trusts_the_authorities_of_this_network(tmp_path: Path) -> None:
     sidecar = rendered("tailnet")["services"]["tailscale"]
-    said = tmp_path / "serve.json"
-    script = sidecar["entrypoint"][-1].replace("$$", "$").replace("/tmp/serve.json", str(said))
-    environment = {"PATH": "/usr/bin:/bin", **sidecar["environment"]}
 
-    subprocess.run(["sh", "-c", script.replace("/usr/local/bin/containerboot", "true")], env=environment, check=True)
+    for authorities, known in (("", False), ("a certificate", True)):
+        (tmp_path / "authorities.pem").write_text(authorities)
+        done, _ = started(tmp_path, sidecar)
+        assert ("SSL_CERT_FILE=" in done.stdout) == known
 
-    assert sidecar["environment"]["TS_EXTRA_ARGS"].split() == arguments
-    assert list(json.loads(said.read_text())["TCP"]) == [port]
+
+@pytest.mark.process
+def test_a_deployment_by_a_runner_knows_what_dot_env_says_of_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in ("dev", "prod"):
+        said = yaml.safe_load((ROOT / f"compose/{file}.yaml").read_text())["services"]
+        named = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", json.dumps(said))) - OWN
+        for name in named:
+            monkeypatch.setenv(name, f"/said/{name}")
+
+        runner = rendered("runners")["services"][f"gitea-runner-{file}"]["environment"]
+
+        assert {name: runner.get(name) for name in named} == {name: f"/said/{name}" for name in named}
 
 
 @pytest.mark.process
 def test_a_tailscale_sidecar_finds_what_it_serves_where_it_looks_for_it(tmp_path: Path) -> None:
-    sidecar = rendered("tailnet")["services"]["tailscale"]
-    environment = {"PATH": "/usr/bin:/bin", "SERVE": sidecar["environment"]["SERVE"]}
-    said = tmp_path / "serve.json"
-    script = sidecar["entrypoint"][-1].replace("$$", "$").replace("/tmp/serve.json", str(said))
+    _, served = started(tmp_path, rendered("tailnet")["services"]["tailscale"])
 
-    subprocess.run(["sh", "-c", script.replace("/usr/local/bin/containerboot", "true")], env=environment, check=True)
-
-    assert sidecar["environment"]["TS_SERVE_CONFIG"] == "/tmp/serve.json"
-    assert list(json.loads(said.read_text().replace("$$", "$"))["Web"]) == ["${TS_CERT_DOMAIN}:443"]
+    assert rendered("tailnet")["services"]["tailscale"]["environment"]["TS_SERVE_CONFIG"] == "/tmp/serve.json"
+    assert list(served["Web"]) == ["${TS_CERT_DOMAIN}:443"]

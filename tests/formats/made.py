@@ -31,10 +31,9 @@ from conche.env import definitions
 from conche.files import state_folder
 from conche.release.document import Document
 from conche.release.records import Ending, Placed, Record, Records
-from conche.secret import Redactor, Secret
+from conche.secret import Secret
 from conche.stack import parse
-from conche.vault import render
-from conche.vault.vault import Vault
+from conche.vault import render, values
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = ROOT / "tests/data/demonstration-age-key.txt"
@@ -158,7 +157,7 @@ def make_secrets(root: Path) -> None:
     """Development values in the user's state, and files rendered from them."""
     stack = parse(STACK)
     assert stack.secrets is not None
-    made = Vault(stack, root, Redactor(), print).of("dev")
+    made = values.for_environment(stack, root, "dev", lambda _: None, create=True)
     (root / stack.secrets.folder).mkdir(parents=True)
     staged = render.stage(root, stack.secrets, {name: Secret(one.reveal()) for name, one in made.items()},
                           env=False, files_=True)  # fmt: skip
