@@ -22,6 +22,7 @@ from tarfile import TarInfo
 from typing import BinaryIO
 
 from conche.backup.entries import BLOCK, ZEROS
+from conche.backup.headers import header, stored
 from conche.syscalls import begin_writeback
 
 __all__ = ["Archive", "ArchiveWriter", "Compressor", "compressing"]
@@ -50,7 +51,7 @@ class Archive:
 
     Attributes:
         members: number of entries of the tar in it; 0 if it holds no tar.
-        content: total size of the files in it, unpacked, in bytes.
+        content: total size of the files in it, unpacked and without holes, in bytes.
         pieces: compressed size of each gzip member in bytes, in order.
     """
 
@@ -140,18 +141,18 @@ class ArchiveWriter:
         self._before = (0, 0)
 
     def add(self, info: TarInfo, blocks: Iterable[bytes] = ()) -> None:
-        """Add one entry; the blocks of a file must have exactly the size in its header."""
-        if info.size >= LARGE or zlib.crc32(info.name.encode(errors="surrogateescape")) % 8 == 0:
+        """Add one entry; the blocks of a file must have exactly the size in its header, without its holes."""
+        size = stored(info)
+        if size >= LARGE or zlib.crc32(info.name.encode(errors="surrogateescape")) % 8 == 0:
             self._to.cut()
-        info.uname = info.gname = ""
-        self._to.write(info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
+        self._to.write(header(info))
         for block in blocks:
             self._to.write(block)
-        self._to.write(bytes(-info.size % tarfile.BLOCKSIZE))
-        if info.size >= LARGE:
+        self._to.write(bytes(-size % tarfile.BLOCKSIZE))
+        if size >= LARGE:
             self._to.cut()
         self._members += 1
-        self._content += info.size
+        self._content += size
 
     def mark(self) -> object:
         """Return a position that `back` can return to."""

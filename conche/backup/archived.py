@@ -16,4 +16,5 @@ def is_archive(record: ComponentRecord, artifact: Artifact) -> bool:
 
 def limits_of(record: ComponentRecord, artifact: Artifact) -> Limits:
     """Return what an archive must hold."""
-    return Limits(artifact.members, artifact.content, exact=True, links_out=record.driver in FOREIGN)
+    foreign = record.driver in FOREIGN
+    return Limits(artifact.members, artifact.content, exact=True, links_out=foreign, top=foreign)

@@ -117,10 +117,10 @@ def _tried(name: str, work: Callable[[], str]) -> Result:
 
 def _unpacked(source: Source, folder: Path) -> str:
     into = folder / source.name
-    warnings = unpack(source, into)
+    losses = unpack(source, into)
     files = sum(1 for path in into.rglob("*") if path.is_file() and not path.is_symlink())
     shutil.rmtree(into)
-    return "; ".join([f"unpacks to {files} files", *warnings])
+    return "; ".join([f"unpacks to {files} files", *losses.warnings(source.name)])
 
 
 def _why(error: ConcheError) -> str:

@@ -21,7 +21,10 @@ from io import FileIO
 from pathlib import Path
 from tarfile import TarInfo
 
+from conche.backup.headers import parts, set_parts, set_time, stored
+from conche.backup.members import MOST_PARTS, Members
 from conche.backup.strict import DEEPEST, leads_out, too_long
+from conche.backup.xattrs import give_attributes, read_attributes, take_attributes
 
 __all__ = [
     "BLOCK", "ZEROS", "Changed", "Entry", "HoldsKey", "LeftOut", "Reading", "Unreadable", "local_entries",
@@ -78,11 +81,12 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Entry:
-    """A file, folder or symbolic link.
+    """A file, folder or link.
 
     Attributes:
         info: name relative to what is backed up, and kind; unless it is a file, also mode, owner and time.
-        read: for a file, returns its current header and its blocks.
+        read: for a file, returns its current header and its blocks; the header may be that of a hard link to a file
+            that was read before.
     """
 
     info: TarInfo
@@ -97,7 +101,8 @@ class Reading:
         grows: files may grow while they are read, such as logs; they are read up to their initial size.
         searched: search contents for private keys.
         inside: leave out links that lead outside, since an archive with them would be refused.
-        second_names: files that the stream has only as hard links to others; request each on its own.
+        second_names: files that the stream has only as hard links to what is left out; request each on its own.
+        first_names: names of files that were read and have others, by what identifies each.
     """
 
     exclude: Sequence[str] = ()
@@ -106,6 +111,7 @@ class Reading:
     inside: bool = False
     left_out: list[LeftOut] = field(default_factory=list)
     second_names: list[str] = field(default_factory=list)
+    first_names: dict[tuple[int, int, int], str] = field(default_factory=dict)
 
     @cached_property
     def _rules(self) -> re.Pattern[str]:
@@ -163,8 +169,7 @@ def local_entries(root: Path, name: str, reading: Reading) -> Iterator[Entry]:
         children = _children(path, name, reading)
         if children is None:
             return
-        info.type = tarfile.DIRTYPE
-        yield Entry(info)
+        yield _folder(info, path, reading)
         for child in children:
             below = f"{name}/{child.name}"
             if reading.excludes(below):
@@ -176,6 +181,15 @@ def local_entries(root: Path, name: str, reading: Reading) -> Iterator[Entry]:
                 yield from local_entries(root, below, reading)
     else:
         reading.leave_out(name, "is a " + _kind(seen.st_mode))
+
+
+def _folder(info: TarInfo, path: Path, reading: Reading) -> Entry:
+    info.type = tarfile.DIRTYPE
+    try:
+        _describe(info, str(path), reading)
+    except OSError as error:
+        reading.leave_out(info.name, f"has attributes that cannot be read: {error.strerror}", harmful=True)
+    return Entry(info)
 
 
 def _children(path: Path, name: str, reading: Reading) -> list[os.DirEntry[str]] | None:
@@ -191,33 +205,38 @@ def _children(path: Path, name: str, reading: Reading) -> list[os.DirEntry[str]]
     return children
 
 
-def tar_entries(stream: tarfile.TarFile, prefix: str, reading: Reading) -> Iterator[Entry]:
+def tar_entries(stream: Members, prefix: str, reading: Reading) -> Iterator[Entry]:
     """Yield the entries of a tar stream below the folder `prefix`, with that folder removed from their names."""
-    for info in stream:
-        stream.members = []  # type: ignore[attr-defined]  # it would keep all of them
-        below = info.name.strip("/").removeprefix(prefix).strip("/")
+    taken: set[str] = set()
+    while info := stream.next():
+        below = _below(info.name, prefix)
         if not below or reading.excludes_own(below):
             continue
         if too_long(os.fsencode(below)):
             reading.leave_out(below, TOO_LONG, harmful=True)
             continue
-        if info.islnk():
-            reading.second_names.append(below)
-            continue
-        if not (info.isreg() or info.isdir() or info.issym()):
+        if not (info.isreg() or info.isdir() or info.issym() or info.islnk()):
             reading.leave_out(below, "is not a file, folder or link")
             continue
         info.name = below
+        if info.islnk():
+            info.linkname = _below(info.linkname, prefix)
+            if info.linkname not in taken:
+                reading.second_names.append(below)
+                continue
+        elif info.isreg():
+            taken.add(below)
+        for lost in take_attributes(info):
+            reading.leave_out(below, f"has attributes that are not kept: {lost}", harmful=True)
         yield Entry(info, _streamed(stream, info) if info.isreg() else None)
 
 
-def _streamed(stream: tarfile.TarFile, info: TarInfo) -> Callable[[], tuple[TarInfo, Iterator[bytes]]]:
-    def read() -> tuple[TarInfo, Iterator[bytes]]:
-        content = stream.extractfile(info)
-        assert content is not None
-        return info, iter(lambda: content.read(BLOCK), b"")
+def _below(name: str, prefix: str) -> str:
+    return name.strip("/").removeprefix(prefix).strip("/")
 
-    return read
+
+def _streamed(stream: Members, info: TarInfo) -> Callable[[], tuple[TarInfo, Iterator[bytes]]]:
+    return lambda: (info, stream.content(info))
 
 
 def _read(path: str, name: str, reading: Reading) -> tuple[TarInfo, Iterator[bytes]]:
@@ -232,9 +251,19 @@ def _read(path: str, name: str, reading: Reading) -> tuple[TarInfo, Iterator[byt
         if not stat.S_ISREG(before.st_mode):
             raise Changed(name)
         info = _info(name, before)
+        if before.st_nlink > 1 and (first := reading.first_names.get(_identity(before))) is not None:
+            stream.close()
+            info.type, info.linkname = tarfile.LNKTYPE, first
+            return info, iter(())
         info.size = before.st_size
-        blocks = _blocks(stream, before, name, reading)
-        return info, (blocks if before.st_size > BLOCK else iter(list(blocks)))
+        _describe(info, stream.fileno(), reading)
+        if before.st_blocks * 512 < before.st_size:
+            set_parts(info, _parts(stream, before.st_size))
+        blocks = _blocks(stream, before, (name, info), reading)
+        return info, (blocks if stored(info) > BLOCK else iter(list(blocks)))
+    except OSError as error:
+        stream.close()
+        raise Unreadable(_why(error)) from error
     except BaseException:
         stream.close()
         raise
@@ -249,25 +278,68 @@ def _settled(stream: FileIO) -> os.stat_result:
     return seen
 
 
-def _blocks(stream: FileIO, before: os.stat_result, name: str, reading: Reading) -> Iterator[bytes]:
+def _describe(info: TarInfo, of: str | int, reading: Reading) -> None:
+    """Write into an entry what a file or folder has beside content, mode, owner and time."""
+    found, others = read_attributes(of)
+    if found:
+        give_attributes(info, found)
+    if others:
+        reading.leave_out(info.name, f"has attributes that are not kept: {', '.join(others)}", harmful=True)
+
+
+def _parts(stream: FileIO, size: int) -> list[tuple[int, int]] | None:
+    """Return where a file has content; None if that is everywhere, or in more parts than an archive may say."""
+    found: list[tuple[int, int]] = []
+    place = 0
+    while place < size:
+        try:
+            begun = stream.seek(place, os.SEEK_DATA)
+            place = min(stream.seek(begun, os.SEEK_HOLE), size)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # a hole up to the end
+                break
+            if error.errno == errno.EINVAL:  # the file system cannot tell
+                return None
+            raise
+        found.append((begun, place - begun))
+        if len(found) > MOST_PARTS:
+            return None
+    if found == [(0, size)]:
+        return None
+    if not found or sum(found[-1]) < size:
+        found.append((size, 0))  # GNU tar takes the end of the last part for the end of the file
+    return found
+
+
+def _blocks(stream: FileIO, before: os.stat_result, of: tuple[str, TarInfo], reading: Reading) -> Iterator[bytes]:
+    name, info = of
     with stream:
-        left, tail = before.st_size, b""
-        sparse = before.st_blocks * 512 < before.st_size
-        while left:
-            try:
-                block = ZEROS if sparse and left >= BLOCK and _skipped_hole(stream) else stream.read(min(BLOCK, left))
-            except OSError as error:
-                raise Unreadable(_why(error)) from error
-            if not block:
-                raise Changed(name)
-            if block is not ZEROS and reading.searched and _holds_key(tail, block):
-                raise HoldsKey(name)
-            tail = block[-KEY_LENGTH:]
-            left -= len(block)
-            yield block
+        sparse, tail = parts(info), b""
+        for begun, length in [(0, info.size)] if sparse is None else sparse:
+            stream.seek(begun)
+            left = length
+            while left:
+                try:
+                    block = stream.read(min(BLOCK, left))
+                except OSError as error:
+                    raise Unreadable(_why(error)) from error
+                if not block:
+                    raise Changed(name)
+                if reading.searched and _holds_key(tail, block):
+                    raise HoldsKey(name)
+                tail = block[-KEY_LENGTH:]
+                left -= len(block)
+                yield block
         after = os.fstat(stream.fileno())
         if not _same(before, after, reading) and not (reading.grows and after.st_size > before.st_size):
             raise Changed(name)
+        if before.st_nlink > 1:
+            reading.first_names[_identity(before)] = name
+
+
+def _identity(seen: os.stat_result) -> tuple[int, int, int]:
+    """Return what all names of a file share, and no other file that may get its inode later."""
+    return seen.st_dev, seen.st_ino, seen.st_ctime_ns
 
 
 def _same(before: os.stat_result, after: os.stat_result, reading: Reading) -> bool:
@@ -281,20 +353,6 @@ def _same(before: os.stat_result, after: os.stat_result, reading: Reading) -> bo
     return same and (moved or after.st_ctime_ns == before.st_ctime_ns)
 
 
-def _skipped_hole(stream: FileIO) -> bool:
-    """Skip the next block if it lies in a hole, and return whether it did."""
-    place = stream.tell()
-    try:
-        data = stream.seek(place, os.SEEK_DATA)
-    except OSError as error:
-        if error.errno not in (errno.ENXIO, errno.EINVAL):  # a hole up to the end; or the file system cannot tell
-            raise
-        data = place + BLOCK if error.errno == errno.ENXIO else place
-    skipped = data >= place + BLOCK
-    stream.seek(place + BLOCK if skipped else place)
-    return skipped
-
-
 def _holds_key(tail: bytes, block: bytes) -> bool:
     if tail and AGE_KEY.search(tail + block[:KEY_LENGTH]):
         return True
@@ -305,7 +363,7 @@ def _info(name: str, seen: os.stat_result) -> TarInfo:
     info = TarInfo(name)
     info.mode = stat.S_IMODE(seen.st_mode)
     info.uid, info.gid = seen.st_uid, seen.st_gid
-    info.mtime = int(seen.st_mtime)
+    set_time(info, seen.st_mtime_ns)
     return info
 
 

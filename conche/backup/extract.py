@@ -8,14 +8,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tarfile import TarInfo
-from typing import NamedTuple
 
+from conche.backup.headers import parts, placed, time_ns
 from conche.backup.inflate import BLOCK, damaged
-from conche.backup.strict import Admitted, Limits, Walked, admitted
+from conche.backup.losses import Losses
+from conche.backup.strict import TOP, Admitted, Limits, Walked, admitted
 from conche.backup.within import FOLDER, File
+from conche.backup.xattrs import write_attributes
 
 __all__ = ["extract", "fill"]
 
@@ -31,7 +34,7 @@ def extract(file: File, into: Path, limits: Limits) -> Walked:
     """
     walked = Walked()
     try:
-        fill(into, admitted(file, limits, walked))
+        fill(into, admitted(file, limits, walked), walked.losses)
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP):
             raise damaged(file.path, f"two of its entries conflict: {error.strerror}") from error
@@ -39,10 +42,11 @@ def extract(file: File, into: Path, limits: Limits) -> Walked:
     return walked
 
 
-def fill(into: Path, entries: Iterable[Admitted], *, parents: int = 0o700, sync: bool = False) -> None:
+def fill(into: Path, entries: Iterable[Admitted], losses: Losses, *, parents: int = 0o700, sync: bool = False) -> None:
     """Write entries into an existing folder.
 
     Args:
+        losses: is told what the file system, or this user, cannot set.
         parents: the mode of folders that are no entries themselves.
         sync: have each file on disk before the next one is written.
     """
@@ -51,32 +55,39 @@ def fill(into: Path, entries: Iterable[Admitted], *, parents: int = 0o700, sync:
         folders = _Folders(descriptor, parents)
         try:
             for info, blocks in entries:
-                _write_entry(info, blocks, folders, sync=sync)
-            folders.finish()
+                _write_entry(info, blocks, folders, losses, sync=sync)
+            folders.finish(losses)
         finally:
             folders.close()
     finally:
         os.close(descriptor)
 
 
-class _Look(NamedTuple):
-    """What a file or folder has beside its content."""
+def _put_on(descriptor: int, info: TarInfo, losses: Losses) -> None:
+    """Give an open file or folder what an entry has beside its content."""
+    if not _owned(lambda user, group: os.fchown(descriptor, user, group), os.fstat(descriptor), info):
+        losses.add("its owner or group", info.name)
+    os.fchmod(descriptor, info.mode)
+    if info.mode & ~stat.S_IMODE(os.fstat(descriptor).st_mode):  # a user may not give rights to a group of others
+        losses.add("set-user-id, set-group-id or sticky bit", info.name)
+    for lost in write_attributes(descriptor, info):
+        losses.add(lost, info.name)
+    moment = time_ns(info)
+    os.utime(descriptor, ns=(moment, moment))
 
-    mode: int
-    uid: int
-    gid: int
-    mtime: float
 
-    @classmethod
-    def of(cls, info: TarInfo) -> _Look:
-        return cls(info.mode, info.uid, info.gid, info.mtime)
-
-    def put_on(self, descriptor: int) -> None:
-        """Set the owner (if we are root), the mode, and the time."""
-        if os.geteuid() == 0:
-            os.fchown(descriptor, self.uid, self.gid)
-        os.fchmod(descriptor, self.mode)
-        os.utime(descriptor, (self.mtime, self.mtime))
+def _owned(chown: Callable[[int, int], None], seen: os.stat_result, info: TarInfo) -> bool:
+    """Give something the owner and group of an entry; return whether it has them. Only root can give files away."""
+    for wanted, present, ids in (
+        (info.gid, seen.st_gid, (-1, info.gid)),
+        (info.uid, seen.st_uid, (info.uid, -1)),
+    ):
+        if wanted != present:
+            try:
+                chown(*ids)
+            except PermissionError:
+                return False
+    return True
 
 
 class _Folders:
@@ -85,7 +96,7 @@ class _Folders:
     def __init__(self, top: int, mode: int) -> None:
         self._top, self._mode = top, mode
         self._open: list[tuple[bytes, int]] = []
-        self._looks: list[tuple[bytes, _Look]] = []
+        self._looks: list[tuple[bytes, TarInfo]] = []
 
     def above(self, name: bytes) -> tuple[int, bytes]:
         """Return the descriptor of the folder that contains `name`, made if missing, and the last part of `name`."""
@@ -101,22 +112,24 @@ class _Folders:
             self._open.append((part, os.open(part, FOLDER, dir_fd=below)))
         return (self._open[-1][1] if self._open else self._top), last
 
-    def make(self, name: bytes, look: _Look) -> None:
-        """Make a folder; `finish` sets its mode and time."""
+    def make(self, name: bytes, info: TarInfo) -> None:
+        """Make a folder; `finish` gives it what it has beside its content."""
+        self._looks.append((name, info))
+        if name == TOP:
+            return
         above, last = self.above(name)
         try:
             os.mkdir(last, 0o700, dir_fd=above)
         except FileExistsError:
             os.close(os.open(last, FOLDER, dir_fd=above))
-        self._looks.append((name, look))
 
-    def finish(self) -> None:
-        """Set the modes and times of the folders, the deepest first."""
-        for name, look in sorted(self._looks, key=lambda pair: pair[0].count(b"/"), reverse=True):
+    def finish(self, losses: Losses) -> None:
+        """Give the folders what they have beside their content, the deepest first."""
+        for name, info in sorted(self._looks, key=_depth, reverse=True):
             above, last = self.above(name)
             descriptor = os.open(last, FOLDER, dir_fd=above)
             try:
-                look.put_on(descriptor)
+                _put_on(descriptor, info, losses)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -129,22 +142,60 @@ class _Folders:
             os.close(self._open.pop()[1])
 
 
-def _write_entry(info: TarInfo, blocks: Iterator[bytes] | None, folders: _Folders, *, sync: bool) -> None:
+def _depth(one: tuple[bytes, TarInfo]) -> tuple[bool, int]:
+    return one[0] != TOP, one[0].count(b"/")
+
+
+def _write_entry(
+    info: TarInfo, blocks: Iterator[bytes] | None, folders: _Folders, losses: Losses, *, sync: bool
+) -> None:
     name = os.fsencode(info.name)
     if info.issym():
-        above, last = folders.above(name)
-        os.symlink(os.fsencode(info.linkname), last, dir_fd=above)
-        return
-    if blocks is None:
-        folders.make(name, _Look.of(info))
-        return
-    above, last = folders.above(name)
+        _write_link(info, *folders.above(name), losses)
+    elif info.islnk():
+        _write_second_name(os.fsencode(info.linkname), name, folders)
+    elif blocks is None:
+        folders.make(name, info)
+    else:
+        _write_file(info, blocks, *folders.above(name), losses, sync=sync)
+
+
+def _write_link(info: TarInfo, above: int, last: bytes, losses: Losses) -> None:
+    os.symlink(os.fsencode(info.linkname), last, dir_fd=above)
+    seen = os.stat(last, dir_fd=above, follow_symlinks=False)
+
+    def chown(user: int, group: int) -> None:
+        os.chown(last, user, group, dir_fd=above, follow_symlinks=False)
+
+    if not _owned(chown, seen, info):
+        losses.add("its owner or group", info.name)
+    moment = time_ns(info)
+    os.utime(last, ns=(moment, moment), dir_fd=above, follow_symlinks=False)
+
+
+def _write_second_name(first: bytes, name: bytes, folders: _Folders) -> None:
+    """Give a file that is there another name."""
+    descriptor, last = folders.above(first)
+    above = os.dup(descriptor)
+    try:
+        below, new = folders.above(name)
+        os.link(last, new, src_dir_fd=above, dst_dir_fd=below, follow_symlinks=False)
+    finally:
+        os.close(above)
+
+
+def _write_file(info: TarInfo, blocks: Iterator[bytes], above: int, last: bytes, losses: Losses, *, sync: bool) -> None:
     descriptor = os.open(last, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=above)
     try:
-        for block in blocks:
-            _write_sparsely(descriptor, block)
+        if parts(info) is None:
+            for block in blocks:
+                _write_sparsely(descriptor, block)
+        else:
+            for place, block in placed(info, blocks):
+                os.lseek(descriptor, place, os.SEEK_SET)
+                _write(descriptor, block)
         os.ftruncate(descriptor, info.size)
-        _Look.of(info).put_on(descriptor)
+        _put_on(descriptor, info, losses)
         if sync:
             os.fsync(descriptor)
     finally:

@@ -6,14 +6,15 @@ reader (strict.py), and what that admits is written anew, the links last.
 
 from __future__ import annotations
 
-import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from tarfile import TarInfo
 
+from conche.backup.headers import header, stored
 from conche.backup.inflate import BLOCK, refusing
+from conche.backup.losses import Losses
 from conche.backup.source import Source
 from conche.backup.strict import Admitted, Limits, Walked, admitted
 from conche.backup.swap import Swap
@@ -24,39 +25,38 @@ from conche.engine.connection import Engine
 __all__ = ["emitted", "fill_volume", "put_archive", "stage_in_volumes"]
 
 
-def stage_in_volumes(source: Source, wanted: Mapping[str, Swap], number: str) -> list[str]:
+def stage_in_volumes(source: Source, wanted: Mapping[str, Swap], number: str) -> Losses:
     """Unpack a component inside the volumes it goes to, beside their content; return what it comes back without.
 
     Args:
         wanted: the volumes, by the file in the backup that holds their content.
         number: the restore's number.
     """
-    engine, warnings = source.site.engine(source.site.section.components[source.name]), []
+    engine, losses = source.site.engine(source.site.section.components[source.name]), Losses()
     for file, swap in wanted.items():
         with volumes.mounted(engine, swap.volume, writable=True) as helper:
             volumes.put(engine, helper, volumes.MOUNTED, emitted([(_folder(f".restore-{number}", 0o700), None)]))
-            warnings += _fill(source, engine, helper, f"{volumes.MOUNTED}/.restore-{number}", file)
-    return warnings
+            losses.update(_fill(source, engine, helper, f"{volumes.MOUNTED}/.restore-{number}", file))
+    return losses
 
 
-def fill_volume(source: Source, engine: Engine, volume: str) -> list[str]:
+def fill_volume(source: Source, engine: Engine, volume: str) -> Losses:
     """Unpack a volume component into another, empty volume; return what it comes back without."""
     with volumes.mounted(engine, volume, writable=True) as helper:
         return _fill(source, engine, helper, volumes.MOUNTED, f"{source.name}.tar.gz")
 
 
-def _fill(source: Source, engine: Engine, helper: str, folder: str, file: str) -> list[str]:
+def _fill(source: Source, engine: Engine, helper: str, folder: str, file: str) -> Losses:
     archives = [one for one in source.record.artifacts if source.is_archive(one)]
     if not archives:
         volumes.put(engine, helper, folder, emitted(_plain(source)))
-        return []
-    warnings = []
+        return Losses()
+    losses = Losses()
     for artifact in archives:
         if Path(artifact.path).name == file:
             with source.opened(artifact) as opened:
-                walked = put_archive(engine, helper, folder, opened, source.limits(artifact))
-            warnings += walked.warnings(source.name)
-    return warnings
+                losses.update(put_archive(engine, helper, folder, opened, source.limits(artifact)).losses)
+    return losses
 
 
 def put_archive(engine: Engine, container: str, folder: str, file: File, limits: Limits) -> Walked:
@@ -85,33 +85,11 @@ def emitted(entries: Iterable[Admitted]) -> Iterator[bytes]:
 
 def _tar(entries: Iterable[Admitted]) -> Iterator[bytes]:
     for info, blocks in entries:
-        yield _header(info)
+        yield header(info)
         if blocks is not None:
             yield from blocks
-            yield bytes(-info.size % tarfile.BLOCKSIZE)
+            yield bytes(-stored(info) % tarfile.BLOCKSIZE)
     yield bytes(2 * tarfile.BLOCKSIZE)
-
-
-def _header(info: TarInfo) -> bytes:
-    """Return a header that says only what was looked at."""
-    name, link = os.fsencode(info.name) + b"/" * info.isdir(), os.fsencode(info.linkname)
-    mtime = int(info.mtime)
-    if max(len(name), len(link)) > 100 or max(info.uid, info.gid) >= 8**7 or not 0 <= mtime < 8**11 > info.size:
-        return _long_header(info)
-    # Of an ordinary entry the same as tarfile makes in four times as long, which many small files would wait for.
-    kind = tarfile.REGTYPE if info.isreg() else info.type
-    numbers = (info.mode, info.uid, info.gid, info.size, mtime)
-    head = name.ljust(100, b"\0") + b"%07o\0%07o\0%07o\0%011o\0%011o\0" % numbers
-    tail = kind + link.ljust(100, b"\0") + tarfile.GNU_MAGIC.ljust(255, b"\0")
-    return head + b"%06o\0 " % (sum(head) + sum(tail) + 8 * ord(" ")) + tail
-
-
-def _long_header(info: TarInfo) -> bytes:
-    anew = TarInfo(info.name)
-    anew.type = tarfile.REGTYPE if info.isreg() else info.type
-    anew.linkname, anew.size, anew.mode = info.linkname, info.size, info.mode
-    anew.uid, anew.gid, anew.mtime = info.uid, info.gid, int(info.mtime)
-    return anew.tobuf(tarfile.GNU_FORMAT, tarfile.ENCODING, "surrogateescape")
 
 
 def _plain(source: Source) -> Iterator[Admitted]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import re
-import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +16,8 @@ __all__ = ["BLOCK", "Forward", "Refuses", "damaged", "inflated", "refusing", "un
 
 BLOCK = 1 << 20
 
-HEADERS = 256 << 10
-"""Maximum bytes of an entry's headers: two long names, and attributes of 64 KiB, the most that Linux allows."""
-
-DIGITS = 300
-"""Maximum digits in a row in a long header: no name has more, and tarfile searches in their square (CVE-2024-6232)."""
+HEADERS = 512 << 10
+"""Maximum bytes of an entry's headers: two long names, and attributes of 128 KiB, of which ACLs are written twice."""
 
 PADDING = 16 << 20
 """Maximum bytes of zeros after the last entry; GNU tar fills up 10 KiB unless it is told otherwise."""
@@ -96,10 +91,9 @@ def refusing(path: Path) -> Iterator[None]:
     """
     from isal import isal_zlib
 
-    broken: Any = (Refuses, tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError)
     try:
         yield
-    except (*broken, zlib.error, isal_zlib.error, gzip.BadGzipFile) as error:
+    except (Refuses, EOFError, ValueError, OverflowError, zlib.error, isal_zlib.error, gzip.BadGzipFile) as error:
         raise damaged(path, str(error) or type(error).__name__) from error
 
 
@@ -114,16 +108,11 @@ def damaged(path: Path, why: str) -> CheckFailed:
 
 
 class Forward:
-    """A stream that tarfile can use as a file: it can seek back by as much as a header, and forward by reading.
-
-    tarfile's own stream class copies its unused buffer at every header.
-    """
-
-    KEPT = 2 * tarfile.BLOCKSIZE
+    """A stream that can be read and skipped, in which it is known where one is."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self._block, self._start, self._at = stream, b"", 0, 0
-        self._headers: int | None = HEADERS  # tarfile reads the first header when it opens an archive
+        self._headers: int | None = None
 
     def bound(self, most: int | None = HEADERS) -> None:
         """Have at most so many bytes read from now on: a header may say that it has as many as it likes."""
@@ -133,7 +122,7 @@ class Forward:
         return self._start + self._at
 
     def seek(self, place: int) -> int:
-        if place < self._start:
+        if place < self.tell():
             raise Refuses("one of its headers points backwards")
         while place > self._start + len(self._block) and self._more():
             pass
@@ -153,10 +142,7 @@ class Forward:
             parts.append(part)
             self._at += len(part)
             left -= len(part)
-        whole = parts[0] if len(parts) == 1 else b"".join(parts)
-        if self._headers is not None and size > tarfile.BLOCKSIZE:
-            _require_short_numbers(whole)
-        return whole
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def has_more_than_zeros(self, place: int) -> bool:
         """Return whether anything but zeros follows this position, or too many; reads to the end."""
@@ -169,15 +155,7 @@ class Forward:
         return False
 
     def _more(self) -> bool:
-        """Read the next block, keeping the end of the previous one before it; the position does not change."""
-        block = self._stream.read(BLOCK)
-        kept = self._block[-self.KEPT :]
-        self._start += len(self._block) - len(kept)
-        self._at += len(kept) - len(self._block)
-        self._block = kept + block
-        return bool(block)
-
-
-def _require_short_numbers(header: bytes) -> None:
-    if any(len(digits) > DIGITS for digits in re.findall(rb"\d+", header)):
-        raise Refuses("one of its headers has a number that no backup has")
+        """Read the next block; the position does not change."""
+        self._start += len(self._block)
+        self._block, self._at = self._stream.read(BLOCK), 0
+        return bool(self._block)

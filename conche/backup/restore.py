@@ -31,6 +31,9 @@ __all__ = ["Wishes", "restore"]
 
 RESERVE = 64 << 20
 
+LESS = 3
+"""Exit code of a restore after which something is missing that was backed up, such as an ACL."""
+
 
 @dataclass(frozen=True)
 class Wishes:
@@ -192,12 +195,12 @@ def _into_folder(call: Invocation, site: Site, found: Found, sources: Sequence[S
         )
     _require_whole(found, sources)
     _require_space(target.parent, sources)
-    staging, warnings = target.with_name(f".{target.name}.restore-{new_number()}"), []
+    staging, warnings = target.with_name(f".{target.name}.restore-{new_number()}"), list[str]()
     try:
         for source in sources:
             site.say(f"unpacking {source.name}")
             folder = staging / source.name if source.record.driver in ("volume", "influxdb", "command") else staging
-            warnings += unpack(source, folder)
+            warnings += unpack(source, folder).warnings(source.name)
         if target.exists():
             target.rmdir()
         staging.rename(target)
@@ -209,6 +212,7 @@ def _into_folder(call: Invocation, site: Site, found: Found, sources: Sequence[S
         plan=plan,
         warnings=warnings,
         lines=[f"{found.name} is in {target}"],
+        exit_code=LESS if warnings else 0,
     )
 
 
@@ -248,25 +252,30 @@ def _in_place(
     held = [one for one in sources if one not in asked]
     journal = Journal(new_number(), [one.name for one in sources], backup=found.name)
     journal.swaps = [swap for one in held for swap in volumes_of(one).values()]
+    lost: list[str] = []
     command = f"invoke backup.restore {found.name} --component"
     work = Replacing(
         loaded=[one.name for one in asked],
-        stage=lambda: _staged(site, held, journal, accepted),
+        stage=lambda: _staged(site, held, journal, accepted, lost),
         users=lambda: _users(site, held),
         load=lambda since: online.restore(site, asked, journal, since),
         blindly=None if blind else lambda name: f"{command} {name} --no-way-back",
     )
-    return _outcome(site, found, journal, _plan(found, sources, seen), replace_data(site, journal, work))
+    done = replace_data(site, journal, work)
+    return _outcome(site, found, journal, _plan(found, sources, seen), done, lost)
 
 
-def _staged(site: Site, held: Sequence[Source], journal: Journal, accepted: Collection[str]) -> list[str]:
-    """Unpack beside what is there; return warnings about what is not restored."""
+def _staged(
+    site: Site, held: Sequence[Source], journal: Journal, accepted: Collection[str], lost: list[str]
+) -> list[str]:
+    """Unpack beside what is there, and say what it comes back without; return warnings about what is not restored."""
     warnings = []
     for source in held:
         site.say(f"unpacking {source.name}")
         staged = stage(source, journal.staging(site.own), journal.number)
         journal.pairs += staged.pairs
         warnings += staged.warnings
+        lost += staged.losses.warnings(source.name)
     acceptance.require_staged(site, journal.pairs, accepted)
     return warnings
 
@@ -289,7 +298,7 @@ def _touched(site: Site, sources: Sequence[Source]) -> set[str]:
     return environments_of(site, _seen(site, sources).values()) | {one.environment for one in named if one.environment}
 
 
-def _outcome(site: Site, found: Found, journal: Journal, plan: Plan, done: Replaced) -> Outcome:
+def _outcome(site: Site, found: Found, journal: Journal, plan: Plan, done: Replaced, lost: Sequence[str]) -> Outcome:
     given, kept = done.given, journal.aside(site.own)
     aside = [str(kept)] if kept.exists() else []
     aside += [f"in volumes, .pre-restore-{journal.number}"] if journal.swaps else []
@@ -299,16 +308,17 @@ def _outcome(site: Site, found: Found, journal: Journal, plan: Plan, done: Repla
             "restore": journal.number,
             "components": journal.components,
             "old_data": str(kept) if kept.exists() else None,
+            "lost": list(lost),
             **given.as_json(),
         },
         changed=True,
         plan=plan,
-        warnings=done.warnings,
+        warnings=[*done.warnings, *lost],
         lines=[
             f"{', '.join(journal.components)}: restored from {found.name}",
             *given.lines,
             *([f"The old data are kept until the next complete backup: {' and, '.join(aside)}"] if aside else []),
             *(["Put them back: invoke backup.undo"] if aside else []),
         ],
-        exit_code=given.exit_code,
+        exit_code=given.exit_code or (LESS if lost else 0),
     )

@@ -15,6 +15,7 @@ from conche.backup.exchange import Pair
 from conche.backup.extract import extract, fill
 from conche.backup.filling import stage_in_volumes
 from conche.backup.influx import CONFIG, DATA
+from conche.backup.losses import Losses
 from conche.backup.manifest import Artifact
 from conche.backup.site import Site
 from conche.backup.source import Source
@@ -33,30 +34,32 @@ class Staged:
 
     Attributes:
         warnings: what is not restored, and why.
+        losses: what it comes back without.
     """
 
     pairs: list[Pair] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    losses: Losses = field(default_factory=Losses)
 
 
-def unpack(source: Source, into: Path) -> list[str]:
+def unpack(source: Source, into: Path) -> Losses:
     """Unpack a component into a new folder, at its paths relative to stack.yaml; return what it comes back without."""
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
-    warnings = []
+    losses = Losses()
     for artifact in source.record.artifacts:
         if source.is_archive(artifact):
             with source.opened(artifact) as file:
-                warnings += extract(file, into, source.limits(artifact)).warnings(source.name)
-    fill(into, source.plain(source.record.facts.get("folder", "")), parents=0o755, sync=True)
-    return warnings
+                losses.update(extract(file, into, source.limits(artifact)).losses)
+    fill(into, source.plain(source.record.facts.get("folder", "")), losses, parents=0o755, sync=True)
+    return losses
 
 
 def stage(source: Source, staging: Path, number: str) -> Staged:
     """Unpack a component next to the place it goes to."""
     into = staging / source.name
     if in_volumes := volumes_of(source):
-        return Staged(warnings=stage_in_volumes(source, in_volumes, number))
-    staged = Staged(warnings=unpack(source, into))
+        return Staged(losses=stage_in_volumes(source, in_volumes, number))
+    staged = Staged(losses=unpack(source, into))
     root = source.site.root
     found = places(source)
     if source.record.driver == "secrets":

@@ -8,6 +8,7 @@ from tarfile import TarInfo
 from typing import Protocol
 
 from conche.backup.entries import BLOCK, Changed, Entry, HoldsKey, Reading, Unreadable
+from conche.backup.headers import stored
 
 __all__ = ["Writer", "store"]
 
@@ -64,7 +65,7 @@ def _add_unread(info: TarInfo, writer: Writer, reading: Reading) -> None:
 
 
 def _add(writer: Writer, info: TarInfo, blocks: Iterator[bytes]) -> None:
-    if info.size <= BLOCK:  # it has been read completely already
+    if stored(info) <= BLOCK:  # it has been read completely already
         writer.add(info, blocks)
         return
     mark = writer.mark()

@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import tarfile
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from conche.engine import containers, mounting
 from conche.engine.connection import Engine, translated
@@ -138,7 +137,7 @@ def clear_helpers(engine: Engine, volume: str) -> None:
 
 
 @contextlib.contextmanager
-def opened(engine: Engine, container_id: str, path: str) -> Iterator[tarfile.TarFile]:
+def opened(engine: Engine, container_id: str, path: str) -> Iterator[IO[bytes]]:
     """Open a file or folder of a container, running or not, as a tar stream.
 
     Raises:
@@ -146,14 +145,7 @@ def opened(engine: Engine, container_id: str, path: str) -> Iterator[tarfile.Tar
     """
     with translated(engine.address):
         chunks, _ = engine.client.api.get_archive(container_id, path, chunk_size=CHUNK)
-        stream = io.BufferedReader(Stream(iter(chunks)), CHUNK)
-        try:
-            with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
-                yield archive
-        except tarfile.TarError as error:
-            raise Unreachable(
-                "engine-stream-broken", f"The engine's copy of {path} was cut short.", evidence=[str(error)]
-            ) from error
+        yield io.BufferedReader(Stream(iter(chunks)), CHUNK)
 
 
 def put(engine: Engine, container_id: str, path: str, chunks: Iterable[bytes]) -> None:

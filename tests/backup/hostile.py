@@ -52,6 +52,18 @@ HOSTILE: dict[str, Callable[[], Content]] = {
     "hard link to a link (CVE-2026-11940)": lambda: [
         entry("a/b/l", tarfile.SYMTYPE, "../../x"), entry("l", tarfile.LNKTYPE, "a/b/l"),
     ],
+    "hard link absolute": lambda: [entry("l", tarfile.LNKTYPE, "/etc/passwd")],
+    "hard link through the parent": lambda: [file("a"), entry("d/l", tarfile.LNKTYPE, "d/../../canary/file")],
+    "hard link to a file by another name": lambda: [file("a"), entry("l", tarfile.LNKTYPE, "./d/../a")],
+    "hard link before its file": lambda: [entry("l", tarfile.LNKTYPE, "a"), file("a")],
+    "hard link to itself": lambda: [entry("l", tarfile.LNKTYPE, "l")],
+    "hard link to nothing": lambda: [entry("l", tarfile.LNKTYPE, "")],
+    "hard link to a folder": lambda: [entry("d", tarfile.DIRTYPE), entry("l", tarfile.LNKTYPE, "d")],
+    "hard link to a hard link": lambda: [
+        file("a"), entry("l", tarfile.LNKTYPE, "a"), entry("m", tarfile.LNKTYPE, "l"),
+    ],
+    "hard link twice": lambda: [file("a"), entry("l", tarfile.LNKTYPE, "a"), entry("l", tarfile.LNKTYPE, "a")],
+    "file below a hard link": lambda: [file("a"), entry("l", tarfile.LNKTYPE, "a"), file("l/hit")],
     "a chain of long links (CVE-2025-4517)": lambda: [
         *CHAIN, entry("out", tarfile.SYMTYPE, f"{LONG}/l1/../../../canary"),
     ],
@@ -110,10 +122,65 @@ def pax(content: bytes) -> bytes:
     return long_header(b"x", len(content)) + content.ljust(-len(content) % 512 + len(content), b"\0")
 
 
+def sparse_pax(size: str, parts: str, data: bytes = b"", version: str = "1.0") -> bytes:
+    """A sparse file in the form that GNU tar writes today."""
+    major, _, minor = version.partition(".")
+    said = {"GNU.sparse.major": major, "GNU.sparse.minor": minor, "GNU.sparse.name": "f", "GNU.sparse.realsize": size}
+    numbers = parts.replace(" ", "\n").encode() + b"\n"
+    content = numbers.ljust(-len(numbers) % 512 + len(numbers), b"\0") + data
+    records = b"".join(record(key, value) for key, value in said.items() if value)
+    return pax(records) + header(b"f", b"%011o\0" % len(content)) + content.ljust(-len(content) % 512 + len(content))
+
+
+def record(key: str, value: str) -> bytes:
+    """A PAX record of less than a hundred bytes."""
+    length = len(key) + len(value) + 5
+    return f"{length} {key}={value}\n".encode()
+
+
+HOLES = {
+    "parts that overlap": sparse_pax("100", "2 0 10 5 10", bytes(20)),
+    "parts out of order": sparse_pax("100", "2 50 10 0 10", bytes(20)),
+    "a part outside": sparse_pax("100", "1 95 10", bytes(10)),
+    "a part far outside": sparse_pax("100", f"1 {1 << 63} 1", bytes(1)),
+    "less content than its parts": sparse_pax("100", "1 0 20", bytes(10)),
+    "more content than its parts": sparse_pax("100", "1 0 10", bytes(20)),
+    "more parts than it lists": sparse_pax("100", "3 0 10 20 10", bytes(20)),
+    "too many parts": sparse_pax("100", f"{1 << 40}"),
+    "a number that is none": sparse_pax("100", "1 0 -10", bytes(10)),
+    "a number without end": sparse_pax("100", "1" * 600),
+    "no size": sparse_pax("", "1 0 10", bytes(10)),
+    "a size that there cannot be": sparse_pax(str(1 << 62), "1 0 10", bytes(10)),
+    "an older form": sparse_pax("100", "1 0 10", bytes(10), version="0.1"),
+    "a form to come": sparse_pax("100", "1 0 10", bytes(10), version="2.0"),
+    "more than it may": sparse_pax("100000", "1 0 10001", bytes(10001)),
+}
+"""Sparse files that are refused; each says that a file has..."""
+
+RECORDS = {
+    "too long": b"99 path=x\n",
+    "too short": b"5 path=x\n",
+    "without a length": b"path=x\n",
+    "negative": b"-9 path=x\n",
+    "without a value": b"8 path\n\n",
+    "a time that is none": record("mtime", "yesterday"),
+    "a time without end": record("mtime", "1" * 60),
+    "an owner below none": record("uid", "-1"),
+    "an owner above all": record("uid", str(1 << 32)),
+    "a size below none": record("size", "-1"),
+    "a path outside": record("path", "../canary/hit"),
+    "a NUL in the path": record("path", "a\0b"),
+}
+"""PAX records that are refused."""
+
+
 MEGABYTE = bytes(1 << 20)
 GOES_ON = b"1" * 504 + b"\1" + bytes(7)
 DIGITS_ALONE = pax(b"1" * (200 << 10))
 ENDLESS_MAP = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"
+
+MANY_PARTS = " ".join(["100000", *(f"{place * 3} 1" for place in range(100_000))])
+ATTRIBUTE = b"100023 SCHILY.xattr.user.a=" + b"v" * (100023 - 27 - 1) + b"\n"
 
 COSTLY: dict[str, Callable[[], Iterator[tuple[bytes, int]]]] = {
     "a GNU long name of 1 GiB": lambda: iter([(long_header(b"L"), 1), (MEGABYTE, 1024)]),
@@ -127,6 +194,12 @@ COSTLY: dict[str, Callable[[], Iterator[tuple[bytes, int]]]] = {
         [(pax(ENDLESS_MAP) + header(b"f", b"77777777777\0") + b"9999999999\n", 1), (b"1\n" * 256 * 1024, 500)]
     ),
     "200,000 digits in a row, a hundred times": lambda: iter([(DIGITS_ALONE + header(b"f", b"0" * 11), 100)]),
+    "attributes of a hundred files": lambda: (
+        (pax(ATTRIBUTE) + header(b"%d" % number, b"0" * 11), 1) for number in range(100)
+    ),
+    "sparse files in very many parts": lambda: (
+        (sparse_pax("9999999", MANY_PARTS, bytes(100_000)), 1) for _ in range(3)
+    ),
     "zeros without end": lambda: iter([(header(b"f", b"0" * 11), 1), (MEGABYTE, 4096)]),
     "3,000 files with long names": lambda: ((named(b"0", number), 1) for number in range(3_000)),
     "5,000 folders with long names": lambda: ((named(b"5", number), 1) for number in range(5_000)),

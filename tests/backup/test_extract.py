@@ -14,7 +14,7 @@ import pytest
 from conche.backup.archive import ArchiveWriter, compressing
 from conche.backup.strict import Limits
 from conche.errors import CheckFailed
-from tests.backup.hostile import COSTLY, HOSTILE, entry, file, header, pack, squeeze
+from tests.backup.hostile import COSTLY, HOLES, HOSTILE, RECORDS, entry, file, header, pack, pax, sparse_pax, squeeze
 from tests.backup.reading import extract, walk
 from tests.stacks import ROOT
 
@@ -78,6 +78,29 @@ def test_impossible_headers_are_refused(place: Path, content: bytes) -> None:
 
     with pytest.raises(CheckFailed):
         extract(place / "a.tar.gz", place / "into", Limits(members=100, content=10_000))
+
+
+@pytest.mark.parametrize("name", [*HOLES, *RECORDS])
+def test_impossible_holes_and_records_are_refused(place: Path, name: str) -> None:
+    content = HOLES[name] if name in HOLES else pax(RECORDS[name]) + header(b"f", b"0" * 11)
+    (place / "a.tar.gz").write_bytes(gzip.compress(content + bytes(1024)))
+
+    with pytest.raises(CheckFailed) as refused:
+        extract(place / "a.tar.gz", place / "into", Limits(members=100, content=10_000))
+
+    assert refused.value.code == "archive-refused"
+    assert list((place / "into").iterdir()) == []
+
+
+def test_holes_do_not_count_as_content(place: Path) -> None:
+    (place / "a.tar.gz").write_bytes(
+        gzip.compress(sparse_pax(str(1 << 40), "2 7 3 1099511627776 0", b"end") + bytes(1024))
+    )
+
+    walked = extract(place / "a.tar.gz", place / "into", Limits(members=1, content=3, exact=True))
+
+    assert (walked.members, walked.content, (place / "into/f").stat().st_size) == (1, 3, 1 << 40)
+    assert (place / "into/f").stat().st_blocks < 1000
 
 
 def test_a_bomb_ends_at_the_limit(place: Path) -> None:
@@ -167,5 +190,9 @@ def test_a_megabyte_costs_at_most_64_of_memory(place: Path, name: str) -> None:
     assert cost(archive, 5_000_000, 1 << 44, members=MEMBERS.get(name, 0)) < 64_000 * megabytes
 
 
-MEMBERS = {"3,000 files with long names": 3_000, "5,000 folders with long names": 5_000}
+MEMBERS = {
+    "attributes of a hundred files": 100,
+    "3,000 files with long names": 3_000,
+    "5,000 folders with long names": 5_000,
+}
 """Of those that are harmless; all others are refused."""

@@ -16,7 +16,9 @@ import pytest
 from conche.backup import drill
 from conche.backup.drivers.influxdb import Watch
 from conche.backup.entries import Reading, tar_entries
+from conche.backup.inflate import Forward
 from conche.backup.influx import BEGINNING, Influx, InfluxFailed
+from conche.backup.members import Members
 from conche.command import Invocation
 from conche.engine import containers, networks, programs
 from conche.engine.connection import Engine
@@ -255,14 +257,14 @@ def test_a_trial_that_fails_says_what_is_left_and_what_to_type() -> None:
     assert result.said == "db does not delete the bucket b. Next: docker restart db    # heals it"
 
 
-def packed(files: dict[str, bytes]) -> tarfile.TarFile:
+def packed(files: dict[str, bytes]) -> Members:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
         for name, content in files.items():
             info = tarfile.TarInfo(f"dump/{name}")
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
-    return tarfile.open(fileobj=io.BytesIO(stream.getvalue()), mode="r|")
+    return Members(Forward(io.BytesIO(stream.getvalue())))
 
 
 def watched(files: dict[str, bytes], buckets: tuple[str, ...] = ("energy",)) -> list[str]:

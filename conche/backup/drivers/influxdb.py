@@ -11,6 +11,7 @@ from typing import Any
 
 from conche.backup import running
 from conche.backup.archive import ArchiveWriter, compressing
+from conche.backup.copying import copied
 from conche.backup.drivers import Dumping
 from conche.backup.drivers.volume import ASIDE
 from conche.backup.entries import Entry, Reading, tar_entries
@@ -18,7 +19,7 @@ from conche.backup.influx import CONFIG, DATA, Influx
 from conche.backup.manifest import Artifact, ComponentRecord
 from conche.backup.site import Site
 from conche.backup.storing import store
-from conche.engine import containers, task_containers, volumes
+from conche.engine import containers, task_containers
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.errors import NotFound, Refused
@@ -126,7 +127,7 @@ def pack(
     """Archive a folder of the container, with names relative to it."""
     with compressing(task.folder / file) as compressor:
         writer = ArchiveWriter(compressor)
-        with volumes.opened(engine, container.id, path) as stream:
+        with copied(engine, container.id, path) as stream:
             entries = tar_entries(stream, path.rpartition("/")[2], reading)
             store(watch.over(entries) if watch else entries, writer, reading)
         return task.artifact(file, writer.finish())

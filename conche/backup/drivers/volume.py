@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from tarfile import TarFile
 
 from conche.backup import holding, idle
 from conche.backup.archive import ArchiveWriter, compressing
+from conche.backup.copying import copied
 from conche.backup.drivers import Dumping
 from conche.backup.entries import Entry, Reading, tar_entries
 from conche.backup.folder import FolderWriter
 from conche.backup.manifest import ComponentRecord
+from conche.backup.members import Members
 from conche.backup.storing import Writer, store
 from conche.engine import volumes
 from conche.engine.connection import Engine
@@ -62,14 +63,14 @@ def dump(task: Dumping) -> ComponentRecord:
 def read_into(writer: Writer, engine: Engine, container: str, path: str, reading: Reading) -> None:
     """Write everything below a path of a container, with names relative to it."""
     last = path.rstrip("/").rpartition("/")[2]
-    with volumes.opened(engine, container, path) as stream:
+    with copied(engine, container, path) as stream:
         store(tar_entries(stream, last, reading), writer, reading)
     for name in reading.second_names:
-        with volumes.opened(engine, container, f"{path}/{name}") as stream:
+        with copied(engine, container, f"{path}/{name}") as stream:
             store(_alone(stream, name), writer, reading)
 
 
-def _alone(stream: TarFile, name: str) -> Iterator[Entry]:
+def _alone(stream: Members, name: str) -> Iterator[Entry]:
     """Yield the entry of a file that was requested on its own, under its full name."""
     for entry in tar_entries(stream, "", Reading()):
         entry.info.name = name

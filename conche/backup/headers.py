@@ -1,0 +1,214 @@
+"""Writes the headers of archives' entries, as GNU tar does: in its own format, or in that of POSIX where it says more.
+
+POSIX calls the records that a header of its has for times to the nanosecond, attributes and holes PAX records.
+Sources: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html and GNU tar's manual, "Sparse Formats".
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from tarfile import TarInfo
+
+from conche.backup.acl import ACCESS, DEFAULT, text
+
+__all__ = [
+    "SECOND", "attach", "attributes", "header", "parts", "placed", "set_parts", "set_time", "stored", "time_ns",
+    "xattr_of",
+]  # fmt: skip
+
+SECOND = 1_000_000_000
+"""Nanoseconds of a second."""
+
+XATTR = "SCHILY.xattr."
+"""What the names of PAX records for extended attributes begin with."""
+
+ACLS = ((b"SCHILY.acl.access", ACCESS), (b"SCHILY.acl.default", DEFAULT))
+"""PAX records that GNU tar takes ACLs from, once it has set the mode; from an attribute it would take them before."""
+
+OCTAL_8, OCTAL_12 = 8**7, 8**11
+"""What the numbers in a header's fields of eight and twelve bytes are smaller than."""
+
+
+def time_ns(info: TarInfo) -> int:
+    """Return the time of an entry in nanoseconds since 1970.
+
+    Raises:
+        ValueError: it has a time that is none.
+    """
+    said = info.pax_headers.get("mtime")
+    return int(info.mtime) * SECOND if said is None else _nanoseconds(said)
+
+
+def set_time(info: TarInfo, moment: int) -> None:
+    """Set the time of an entry, in nanoseconds since 1970."""
+    info.mtime = moment // SECOND
+    info.pax_headers.pop("mtime", None)
+    if moment % SECOND:
+        sign, size = "-" * (moment < 0), abs(moment)
+        info.pax_headers["mtime"] = f"{sign}{size // SECOND}.{size % SECOND:09d}"
+
+
+def _nanoseconds(said: str) -> int:
+    whole, _, part = said.removeprefix("-").partition(".")
+    if not (whole + part).isdecimal() or not said.isascii() or len(said) > 40:
+        raise ValueError(f"{said[:40]!r} is no time")
+    size = int(whole or "0") * SECOND + int(part[:9].ljust(9, "0"))
+    return -size if said.startswith("-") else size
+
+
+def attach(info: TarInfo, name: str, value: bytes) -> None:
+    """Give an entry an extended attribute."""
+    key = name.replace("%", "%25").replace("=", "%3D")
+    info.pax_headers[XATTR + key] = value.decode(errors="surrogateescape")
+
+
+def xattr_of(key: str) -> str | None:
+    """Return the extended attribute that a PAX record is for; None if it is for something else."""
+    if not key.startswith(XATTR):
+        return None
+    return key.removeprefix(XATTR).replace("%3D", "=").replace("%25", "%")
+
+
+def attributes(info: TarInfo) -> dict[str, bytes]:
+    """Return the extended attributes of an entry."""
+    found = ((xattr_of(key), value) for key, value in info.pax_headers.items())
+    return {name: value.encode(errors="surrogateescape") for name, value in found if name is not None}
+
+
+def parts(info: TarInfo) -> Sequence[tuple[int, int]] | None:
+    """Return where a sparse file has content, as places and lengths in bytes; None for a file without holes."""
+    found: Sequence[tuple[int, int]] | None = info.sparse  # type: ignore[attr-defined]
+    return found
+
+
+def set_parts(info: TarInfo, found: Sequence[tuple[int, int]] | None) -> None:
+    """Say where a sparse file has content."""
+    info.sparse = found  # type: ignore[attr-defined]
+
+
+def stored(info: TarInfo) -> int:
+    """Return how many bytes of content an archive has of an entry: of a sparse file those that are no holes."""
+    sparse = parts(info)
+    return info.size if sparse is None else sum(length for _, length in sparse)
+
+
+def placed(info: TarInfo, blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield the blocks of a file's stored content, each with its place in the file."""
+    sparse = parts(info)
+    if sparse is None:
+        place = 0
+        for block in blocks:
+            yield place, block
+            place += len(block)
+        return
+    given = iter(blocks)
+    block = memoryview(b"")
+    for place, length in sparse:
+        done = 0
+        while done < length:
+            block = block or memoryview(next(given))
+            part = block[: length - done]
+            yield place + done, bytes(part)
+            done += len(part)
+            block = block[len(part) :]
+
+
+def header(info: TarInfo) -> bytes:
+    """Return the header of an entry, with all of it that was looked at and nothing else."""
+    name, link = os.fsencode(info.name) + b"/" * info.isdir(), os.fsencode(info.linkname)
+    if info.pax_headers or parts(info) is not None:
+        return _posix(info, name, link)
+    mtime = int(info.mtime)
+    size = info.size if info.isreg() else 0
+    blocks = []
+    if len(link) > 100:
+        blocks.append(_long(b"K", link))
+    if len(name) > 100:
+        blocks.append(_long(b"L", name))
+    blocks.append(_block(info, name[:100], link[:100], size, mtime, tarfile.GNU_MAGIC))
+    return b"".join(blocks)
+
+
+def _long(kind: bytes, name: bytes) -> bytes:
+    content = name + b"\0"
+    info = TarInfo()
+    info.mode = 0
+    info.type = kind
+    return _block(info, b"././@LongLink", b"", len(content), 0, tarfile.GNU_MAGIC) + _padded(content)
+
+
+def _posix(info: TarInfo, name: bytes, link: bytes) -> bytes:
+    moment, size, content = time_ns(info), info.size if info.isreg() else 0, b""
+    records: list[tuple[bytes, bytes]] = []
+    if "mtime" in info.pax_headers or not 0 <= moment < OCTAL_12 * SECOND:
+        set_time(anew := TarInfo(), moment)
+        records.append((b"mtime", (anew.pax_headers.get("mtime") or str(anew.mtime)).encode()))
+    short = name
+    if (sparse := parts(info)) is not None:
+        numbers = [len(sparse), *(number for pair in sparse for number in pair)]
+        content = _padded(b"".join(b"%d\n" % number for number in numbers))
+        records += [
+            (b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.name", name),
+            (b"GNU.sparse.realsize", b"%d" % size),
+        ]  # fmt: skip
+        size = len(content) + stored(info)
+        short = b"GNUSparseFile.0/" + name.rpartition(b"/")[2]
+    elif len(name) > 100:
+        records.append((b"path", name))
+    if len(link) > 100:
+        records.append((b"linkpath", link))
+    numbers_ = ((b"uid", info.uid, OCTAL_8), (b"gid", info.gid, OCTAL_8), (b"size", size, OCTAL_12))
+    records += [(key, b"%d" % number) for key, number, most in numbers_ if number >= most]
+    records += sorted(
+        (key.encode(errors="surrogateescape"), value.encode(errors="surrogateescape"))
+        for key, value in info.pax_headers.items()
+        if xattr_of(key) is not None
+    )
+    given = attributes(info)
+    records += [(key, text(given[name]).encode()) for key, name in ACLS if name in given]
+    said = b"".join(_record(*one) for one in records)
+    before = TarInfo()
+    before.type = tarfile.XHDTYPE
+    magic = tarfile.POSIX_MAGIC
+    own = _block(info, short[:100], link[:100], size, moment // SECOND, magic, clipped=True) + content
+    if not said:
+        return own
+    return _block(before, b"././@PaxHeader", b"", len(said), 0, magic) + _padded(said) + own
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """Return a PAX record: its length, which counts its own digits, and what it says."""
+    rest = len(key) + len(value) + 3
+    length = rest + len(str(rest))
+    length = rest + len(str(length))
+    return b"%d %s=%s\n" % (length, key, value)
+
+
+def _padded(content: bytes) -> bytes:
+    return content + bytes(-len(content) % tarfile.BLOCKSIZE)
+
+
+def _block(
+    info: TarInfo, name: bytes, link: bytes, size: int, mtime: int, magic: bytes, *, clipped: bool = False
+) -> bytes:
+    """Return a block of a header.
+
+    Args:
+        clipped: numbers that are too large are 0, since a PAX record has them; else they are written as GNU tar does.
+    """
+    kind = tarfile.REGTYPE if info.isreg() else info.type
+    uid, gid = _number(info.uid, 7, clipped=clipped), _number(info.gid, 7, clipped=clipped)
+    numbers = (info.mode & 0o7777, uid, gid, _number(size, 11, clipped=clipped), _number(mtime, 11, clipped=clipped))
+    head = name.ljust(100, b"\0") + b"%07o\0%b%b%b%b" % numbers
+    tail = kind + link.ljust(100, b"\0") + magic.ljust(255, b"\0")
+    return head + b"%06o\0 " % (sum(head) + sum(tail) + 8 * ord(" ")) + tail
+
+
+def _number(number: int, digits: int, *, clipped: bool) -> bytes:
+    if 0 <= number < 8**digits:
+        return b"%0*o\0" % (digits, number)
+    if clipped:
+        return b"0" * digits + b"\0"
+    return (b"\x80" if number >= 0 else b"\xff") + (number % 256**digits).to_bytes(digits, "big")

@@ -1,0 +1,214 @@
+"""What comes back is what was there: owners, modes, times, hard links, holes, attributes, ACLs, capabilities."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import subprocess
+from pathlib import Path
+from tarfile import TarInfo
+
+import pytest
+
+from conche.backup import extract as extracting
+from conche.backup import within
+from conche.backup.archive import Archive, ArchiveWriter, compressing
+from conche.backup.entries import Reading, local_entries
+from conche.backup.filling import emitted
+from conche.backup.headers import attach, attributes, header, set_time, time_ns
+from conche.backup.inflate import Forward
+from conche.backup.losses import Losses
+from conche.backup.members import Members
+from conche.backup.storing import store
+from conche.backup.strict import Limits, Walked, admitted
+from tests.backup.hostile import file
+from tests.backup.reading import extract
+from tests.backup.unusual import ACCESS, CAPABILITY, NET_RAW, WIDE_MASK, Seen, look, make_unusual
+
+TAR = ("tar", "--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner")
+
+
+def archived(folder: Path, reading: Reading | None = None) -> Archive:
+    """`src` of a folder as `a.tar.gz` in it."""
+    reading = reading or Reading()
+    with compressing(folder / "a.tar.gz") as compressor:
+        writer = ArchiveWriter(compressor)
+        store(local_entries(folder, "src", reading), writer, reading)
+        made = writer.finish()
+    assert reading.left_out == []
+    return made
+
+
+def exactly(made: Archive) -> Limits:
+    return Limits(made.members, made.content, exact=True)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "into").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def before(place: Path) -> Seen:
+    make_unusual(place / "src")
+    return look(place / "src")
+
+
+def test_all_of_it_comes_back(place: Path, before: Seen) -> None:
+    made = archived(place)
+
+    walked = extract(place / "a.tar.gz", place / "into", exactly(made))
+
+    assert look(place / "into/src") == before
+    assert not walked.losses
+    assert made.content < 1 << 20
+
+
+def test_plain_gnu_tar_brings_back_the_same(place: Path, before: Seen) -> None:
+    archived(place)
+
+    subprocess.run([*TAR, "-xpzf", place / "a.tar.gz", "-C", place / "into"], check=True)
+
+    assert look(place / "into/src") == before
+
+
+def test_what_gnu_tar_has_packed_comes_back(place: Path, before: Seen) -> None:
+    options = ("--no-acls", "--format=posix", "--sparse", "--sort=name", "-czf")
+    subprocess.run([*TAR, *options, place / "a.tar.gz", "-C", place / "src", "."], check=True)
+
+    walked = extract(place / "a.tar.gz", place / "into", Limits(top=True))
+
+    assert look(place / "into") == before
+    assert not walked.losses
+
+
+def test_what_is_written_anew_for_a_volume_is_the_same(place: Path, before: Seen) -> None:
+    made = archived(place)
+    with within.opened(place, "a.tar.gz") as opened:
+        anew = b"".join(emitted(admitted(opened, exactly(made), Walked())))
+
+    subprocess.run([*TAR, "-xpP", "--delay-directory-restore", "-C", place / "into"], input=anew, check=True)
+
+    assert look(place / "into/src") == before
+    assert len(anew) < 1 << 20
+
+
+def test_names_of_one_file_are_stored_once(place: Path) -> None:
+    (place / "src").mkdir()
+    for number in range(2000):
+        (place / f"src/{number}").write_bytes(bytes([number % 251]) * 4096)
+        os.link(place / f"src/{number}", place / f"src/{number} again")
+
+    made = archived(place)
+    extract(place / "a.tar.gz", place / "into", exactly(made))
+
+    assert (made.members, made.content) == (4001, 2000 * 4096)
+    for number in range(2000):
+        assert (place / f"into/src/{number}").samefile(place / f"into/src/{number} again")
+
+
+def test_a_second_name_of_what_is_left_out_has_the_content_itself(place: Path) -> None:
+    (place / "src").mkdir()
+    (place / "src/a").write_text("kept")
+    os.link(place / "src/a", place / "src/b")
+    os.link(place / "src/a", place / "src/c")
+
+    made = archived(place, Reading(exclude=("a",)))
+    extract(place / "a.tar.gz", place / "into", exactly(made))
+
+    assert (place / "into/src/b").read_text() == "kept"
+    assert (place / "into/src/b").samefile(place / "into/src/c")
+
+
+def test_the_mask_of_an_acl_does_not_become_the_right_of_the_group(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "src").mkdir()
+    (place / "src/f").write_text("x")
+    os.setxattr(place / "src/f", ACCESS, WIDE_MASK)
+    made = archived(place)
+    subprocess.run(["tar", "-xpzf", place / "a.tar.gz", "-C", place / "into"], check=True)
+    assert (place / "into/src/f").stat().st_mode & 0o777 == 0o644
+    (place / "other").mkdir()
+
+    def poor(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(os, "setxattr", poor)
+    walked = extract(place / "a.tar.gz", place / "other", exactly(made))
+
+    assert (place / "other/src/f").stat().st_mode & 0o777 == 0o644
+    assert walked.losses.warnings("code") == [
+        "code: 1 entry came back without ACL: src/f; set it by hand where it is wanted"
+    ]
+
+
+def test_an_acl_that_a_folder_gives_does_not_stay_on_what_had_none(place: Path) -> None:
+    make_unusual(place / "src")
+    before = look(place / "src")
+    made = archived(place)
+    os.setxattr(place / "into", "system.posix_acl_default", WIDE_MASK)
+
+    extract(place / "a.tar.gz", place / "into", exactly(made))
+
+    assert look(place / "into/src") == before
+
+
+def test_what_this_user_cannot_give_is_said(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "src").mkdir()
+    for name in "abcde":
+        (place / f"src/{name}").write_text(name)
+    archived(place)
+    entries = [one for one in _entries(place / "a.tar.gz") if one.isreg()]
+    for entry in entries:
+        entry.uid, entry.size = entry.uid + 1, 0
+
+    def not_root(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    losses = Losses()
+    monkeypatch.setattr(os, "fchown", not_root)
+    extracting.fill(place / "into", [(entry, iter(())) for entry in entries], losses)
+
+    [said] = losses.warnings("code")
+    assert said.startswith("code: 5 entries came back without its owner or group: src/a, src/b, src/c and others;")
+
+
+def _entries(archive: Path) -> list[TarInfo]:
+    with within.opened(archive.parent, archive.name) as opened:
+        return [info for info, _ in admitted(opened, Limits(), Walked())]
+
+
+@pytest.mark.parametrize("given", [CAPABILITY, "trusted.overlay.opaque", "security.selinux", "system.nfs4_acl"])
+def test_an_attribute_that_gives_rights_is_not_brought_along(place: Path, given: str) -> None:
+    info, content = file("src", b"x")
+    attach(info, given, NET_RAW)
+    attach(info, "user.note", b"stays")
+    with compressing(place / "a.tar.gz") as compressor:
+        writer = ArchiveWriter(compressor)
+        writer.add(info, [content])
+        made = writer.finish()
+
+    walked = extract(place / "a.tar.gz", place / "into", exactly(made))
+
+    assert os.listxattr(place / "into/src") == ["user.note"]
+    assert len(walked.losses.warnings("code")) == 1
+    [again] = _read(header(info))
+    assert attributes(again) == {given: NET_RAW, "user.note": b"stays"}
+
+
+def _read(raw: bytes) -> list[TarInfo]:
+    members = Members(Forward(io.BytesIO(raw)))
+    return list(iter(members.next, None))
+
+
+@pytest.mark.parametrize("moment", [0, 1, -1, 10**18 + 1, -(10**9), 8**11 * 10**9, -(10**9) * 3 + 7])
+def test_a_time_is_written_to_the_nanosecond(moment: int) -> None:
+    info, _ = file("f", b"")
+    set_time(info, moment)
+
+    [again] = _read(header(info))
+
+    assert time_ns(again) == moment
