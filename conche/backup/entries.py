@@ -21,6 +21,7 @@ from io import FileIO
 from pathlib import Path
 from tarfile import TarInfo
 
+from conche.backup import strict
 from conche.backup.headers import parts, set_parts, set_time, stored
 from conche.backup.members import MOST_PARTS, Members
 from conche.backup.strict import DEEPEST, leads_out, too_long
@@ -47,6 +48,8 @@ Source: https://docs.kernel.org/filesystems/multigrain-ts.html
 
 NEVER = (".env", ".env.*", ".sops", ".git", ".backup", ".venv", ".nox", "__pycache__", "node_modules", "*.pyc")
 """Names that no local component backs up: secrets, and what can be generated again."""
+TOP = os.fsdecode(strict.TOP)
+
 ALWAYS = (".env.example",)
 
 TOO_LONG = "is nested too deeply: an archive with it could not be restored"
@@ -102,6 +105,7 @@ class Reading:
         searched: search contents for private keys.
         inside: leave out links that lead outside, since an archive with them would be refused.
         second_names: files that the stream has only as hard links to what is left out; request each on its own.
+        top: the folder that is read is an entry itself, by the name `.`.
         first_names: names of files that were read and have others, by what identifies each.
     """
 
@@ -109,6 +113,7 @@ class Reading:
     grows: bool = False
     searched: bool = True
     inside: bool = False
+    top: bool = False
     left_out: list[LeftOut] = field(default_factory=list)
     second_names: list[str] = field(default_factory=list)
     first_names: dict[tuple[int, int, int], str] = field(default_factory=dict)
@@ -209,8 +214,8 @@ def tar_entries(stream: Members, prefix: str, reading: Reading) -> Iterator[Entr
     """Yield the entries of a tar stream below the folder `prefix`, with that folder removed from their names."""
     taken: set[str] = set()
     while info := stream.next():
-        below = _below(info.name, prefix)
-        if not below or reading.excludes_own(below):
+        below = _below(info.name, prefix) or (TOP if reading.top and info.isdir() else "")
+        if not below or (below != TOP and reading.excludes_own(below)):
             continue
         if too_long(os.fsencode(below)):
             reading.leave_out(below, TOO_LONG, harmful=True)

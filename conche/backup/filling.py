@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from tarfile import TarInfo
 
-from conche.backup.headers import header, stored
+from conche.backup.headers import header, parts, stored
 from conche.backup.inflate import BLOCK, refusing
 from conche.backup.losses import Losses
 from conche.backup.source import Source
@@ -21,6 +21,7 @@ from conche.backup.swap import Swap
 from conche.backup.within import File
 from conche.engine import volumes
 from conche.engine.connection import Engine
+from conche.engine.packing import Helper, helping, unpack
 
 __all__ = ["emitted", "fill_volume", "put_archive", "stage_in_volumes"]
 
@@ -34,29 +35,51 @@ def stage_in_volumes(source: Source, wanted: Mapping[str, Swap], number: str) ->
     """
     engine, losses = source.site.engine(source.site.section.components[source.name]), Losses()
     for file, swap in wanted.items():
-        with volumes.mounted(engine, swap.volume, writable=True) as helper:
-            volumes.put(engine, helper, volumes.MOUNTED, emitted([(_folder(f".restore-{number}", 0o700), None)]))
-            losses.update(_fill(source, engine, helper, f"{volumes.MOUNTED}/.restore-{number}", file))
+        swap.prepare(number)
+        with helping(engine, swap.volume, writable=True) as helper:
+            losses.update(_fill(source, helper, f"{volumes.MOUNTED}/.restore-{number}", file))
     return losses
 
 
 def fill_volume(source: Source, engine: Engine, volume: str) -> Losses:
     """Unpack a volume component into another, empty volume; return what it comes back without."""
-    with volumes.mounted(engine, volume, writable=True) as helper:
-        return _fill(source, engine, helper, volumes.MOUNTED, f"{source.name}.tar.gz")
+    with helping(engine, volume, writable=True) as helper:
+        return _fill(source, helper, volumes.MOUNTED, f"{source.name}.tar.gz")
 
 
-def _fill(source: Source, engine: Engine, helper: str, folder: str, file: str) -> Losses:
+def _fill(source: Source, helper: Helper, folder: str, file: str) -> Losses:
     archives = [one for one in source.record.artifacts if source.is_archive(one)]
-    if not archives:
-        volumes.put(engine, helper, folder, emitted(_plain(source)))
-        return Losses()
     losses = Losses()
+    if not archives:
+        _put(helper, folder, _plain(source), losses)
     for artifact in archives:
         if Path(artifact.path).name == file:
+            walked = Walked()
             with source.opened(artifact) as opened:
-                losses.update(put_archive(engine, helper, folder, opened, source.limits(artifact)).losses)
+                _put(helper, folder, admitted(opened, source.limits(artifact), walked), losses)
+            losses.update(walked.losses)
     return losses
+
+
+def _put(helper: Helper, folder: str, entries: Iterable[Admitted], losses: Losses) -> None:
+    """Unpack entries into a folder of a volume, by GNU tar, or, without that, by the engine."""
+    if helper.packs:
+        for line in unpack(helper, folder, emitted(entries)):
+            losses.add("what tar says that it could not set", line.removeprefix("tar: "))
+        return
+    above, _, last = folder.rpartition("/")
+    # The engine passes over the folder itself unless it has a name.
+    volumes.put(helper.engine, helper.id, above or "/", emitted(_renamed(entries, last, losses)))
+
+
+def _renamed(entries: Iterable[Admitted], above: str, losses: Losses) -> Iterator[Admitted]:
+    for info, blocks in entries:
+        if parts(info) is not None:
+            losses.add("its holes, which take space now, since no image on the engine has GNU tar", info.name)
+        info.name = above if info.name == "." else f"{above}/{info.name}"
+        if info.islnk():
+            info.linkname = f"{above}/{info.linkname}"
+        yield info, blocks
 
 
 def put_archive(engine: Engine, container: str, folder: str, file: File, limits: Limits) -> Walked:

@@ -10,12 +10,13 @@ import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from tarfile import TarInfo
+from typing import Any, cast
 
 from conche.backup.acl import ACCESS, DEFAULT, text
 
 __all__ = [
-    "SECOND", "attach", "attributes", "header", "parts", "placed", "set_parts", "set_time", "stored", "time_ns",
-    "xattr_of",
+    "SECOND", "add", "attach", "attributes", "drop", "header", "parts", "placed", "set_parts", "set_time", "stored",
+    "time_ns", "xattr_of",
 ]  # fmt: skip
 
 SECOND = 1_000_000_000
@@ -41,13 +42,24 @@ def time_ns(info: TarInfo) -> int:
     return int(info.mtime) * SECOND if said is None else _nanoseconds(said)
 
 
+def add(info: TarInfo, key: str, value: str) -> None:
+    """Give an entry a PAX record."""
+    info.pax_headers = {**info.pax_headers, key: value}
+
+
+def drop(info: TarInfo, key: str) -> None:
+    """Take a PAX record from an entry that may have it."""
+    if key in info.pax_headers:
+        info.pax_headers = {other: value for other, value in info.pax_headers.items() if other != key}
+
+
 def set_time(info: TarInfo, moment: int) -> None:
     """Set the time of an entry, in nanoseconds since 1970."""
     info.mtime = moment // SECOND
-    info.pax_headers.pop("mtime", None)
+    drop(info, "mtime")
     if moment % SECOND:
         sign, size = "-" * (moment < 0), abs(moment)
-        info.pax_headers["mtime"] = f"{sign}{size // SECOND}.{size % SECOND:09d}"
+        add(info, "mtime", f"{sign}{size // SECOND}.{size % SECOND:09d}")
 
 
 def _nanoseconds(said: str) -> int:
@@ -61,7 +73,7 @@ def _nanoseconds(said: str) -> int:
 def attach(info: TarInfo, name: str, value: bytes) -> None:
     """Give an entry an extended attribute."""
     key = name.replace("%", "%25").replace("=", "%3D")
-    info.pax_headers[XATTR + key] = value.decode(errors="surrogateescape")
+    add(info, XATTR + key, value.decode(errors="surrogateescape"))
 
 
 def xattr_of(key: str) -> str | None:
@@ -79,13 +91,13 @@ def attributes(info: TarInfo) -> dict[str, bytes]:
 
 def parts(info: TarInfo) -> Sequence[tuple[int, int]] | None:
     """Return where a sparse file has content, as places and lengths in bytes; None for a file without holes."""
-    found: Sequence[tuple[int, int]] | None = info.sparse  # type: ignore[attr-defined]
-    return found
+    found: Any = info.sparse
+    return cast("Sequence[tuple[int, int]] | None", found)
 
 
 def set_parts(info: TarInfo, found: Sequence[tuple[int, int]] | None) -> None:
     """Say where a sparse file has content."""
-    info.sparse = found  # type: ignore[attr-defined]
+    info.sparse = cast("Any", found)
 
 
 def stored(info: TarInfo) -> int:
@@ -99,16 +111,15 @@ def placed(info: TarInfo, blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes]
     sparse = parts(info)
     if sparse is None:
         place = 0
-        for block in blocks:
-            yield place, block
-            place += len(block)
+        for whole in blocks:
+            yield place, whole
+            place += len(whole)
         return
-    given = iter(blocks)
-    block = memoryview(b"")
+    given, block = iter(blocks), memoryview(b"")
     for place, length in sparse:
         done = 0
         while done < length:
-            block = block or memoryview(next(given))
+            block = block if block else memoryview(next(given))
             part = block[: length - done]
             yield place + done, bytes(part)
             done += len(part)
@@ -211,4 +222,4 @@ def _number(number: int, digits: int, *, clipped: bool) -> bytes:
         return b"%0*o\0" % (digits, number)
     if clipped:
         return b"0" * digits + b"\0"
-    return (b"\x80" if number >= 0 else b"\xff") + (number % 256**digits).to_bytes(digits, "big")
+    return (b"\x80" if number >= 0 else b"\xff") + (number % (1 << 8 * digits)).to_bytes(digits, "big")

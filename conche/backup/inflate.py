@@ -91,9 +91,10 @@ def refusing(path: Path) -> Iterator[None]:
     """
     from isal import isal_zlib
 
+    broken: Any = (Refuses, EOFError, ValueError, OverflowError, isal_zlib.error)
     try:
         yield
-    except (Refuses, EOFError, ValueError, OverflowError, zlib.error, isal_zlib.error, gzip.BadGzipFile) as error:
+    except (*broken, zlib.error, gzip.BadGzipFile) as error:
         raise damaged(path, str(error) or type(error).__name__) from error
 
 

@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Iterator
 from tarfile import TarInfo
 
-from conche.backup.headers import set_parts, set_time, stored, time_ns, xattr_of
+from conche.backup.headers import add, set_parts, set_time, stored, time_ns, xattr_of
 from conche.backup.inflate import BLOCK, Forward, Refuses
 
 __all__ = ["MOST_PARTS", "Members"]
@@ -170,12 +170,14 @@ def _describe(info: TarInfo, records: dict[str, str]) -> None:
         if key in records:
             setattr(info, key, _decimal(records[key]))
     if "mtime" in records:
-        info.pax_headers["mtime"] = records["mtime"]
+        add(info, "mtime", records["mtime"])
         try:
             set_time(info, time_ns(info))
         except ValueError as error:
             raise Refuses(f"one of its headers is broken: {error}") from None
-    info.pax_headers |= {key: value for key, value in records.items() if xattr_of(key) or key.startswith(ACL)}
+    for key, value in records.items():
+        if xattr_of(key) is not None or key.startswith(ACL):
+            add(info, key, value)
 
 
 def _number(field: bytes) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from tarfile import TarInfo
 
 from conche.backup.acl import ACCESS, DEFAULT, own_mode, own_mode_of_text
-from conche.backup.headers import attach, attributes, xattr_of
+from conche.backup.headers import attach, attributes, drop, xattr_of
 
 __all__ = [
     "admit_attributes", "give_attributes", "kept", "read_attributes", "take_attributes",
@@ -90,13 +90,14 @@ def admit_attributes(info: TarInfo) -> Iterator[str]:
         name = xattr_of(key)
         if name is None:
             if key != "mtime" and ACCESS not in given and DEFAULT not in given:
-                info.mode = own_mode_of_text(info.mode, info.pax_headers.pop(key))
+                info.mode = own_mode_of_text(info.mode, info.pax_headers[key])
+                drop(info, key)
                 yield "its ACL, which is in a form that only GNU tar reads"
             continue
         size += len(key) + len(given[name])
         if kept(name) and name != CAPABILITY and "\0" not in name and len(given[name]) <= LARGEST and size <= 2 * MOST:
             continue
-        del info.pax_headers[key]
+        drop(info, key)
         yield named(name) if kept(name) else f"attributes that no backup brings along, as {name.split('.')[0][:20]}.*"
     if given:
         info.mode = own_mode(info.mode, attributes(info).get(ACCESS))
@@ -125,7 +126,7 @@ def take_attributes(info: TarInfo) -> Iterator[str]:
     for key in list(info.pax_headers):
         name = xattr_of(key)
         if name is not None and not kept(name):
-            del info.pax_headers[key]
+            drop(info, key)
             if not name.startswith(OF_SYSTEM):
                 yield name
     if found:

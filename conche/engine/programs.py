@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 from conche.engine import containers
 from conche.engine.connection import Engine, EngineRefused, translated
@@ -93,13 +93,25 @@ def run(  # noqa: PLR0913 - as the spawner's, every option is named
         raise
 
 
-def output(engine: Engine, container_id: str, argv: Sequence[str], *, number: str) -> Iterator[bytes]:
+def output(
+    engine: Engine,
+    container_id: str,
+    argv: Sequence[str],
+    *,
+    number: str,
+    accepted: Container[int] = (0,),
+    said: deque[bytes] | None = None,
+) -> Iterator[bytes]:
     """Run a program in a container, and yield its stdout block by block, as it is consumed.
 
+    Args:
+        accepted: the exit codes after which its output can be trusted.
+        said: is given what it writes to stderr.
+
     Raises:
-        EngineRefused: it ended with a non-zero exit code; its output cannot be trusted then.
+        EngineRefused: it ended with another exit code.
     """
-    said = deque[bytes](maxlen=20)
+    said = deque[bytes](maxlen=20) if said is None else said
     try:
         with translated(engine.address):
             api = engine.client.api
@@ -113,7 +125,7 @@ def output(engine: Engine, container_id: str, argv: Sequence[str], *, number: st
     except BaseException:
         _end_quietly(engine, container_id, number)
         raise
-    if code != 0:
+    if code not in accepted:
         raise EngineRefused(
             "dump-failed",
             f"{argv[0]} in the container exited with {code}.",

@@ -24,6 +24,7 @@ __all__ = [
     "at",
     "clear_helpers",
     "exists",
+    "images",
     "is_mounted_in",
     "mounted",
     "opened",
@@ -169,7 +170,7 @@ def run_beside(engine: Engine, volume: str, script: str, arguments: Sequence[str
         "--volume", f"{volume}:{MOUNTED}", "--workdir", MOUNTED, "--pull", "never",
     ]  # fmt: skip
     said: tuple[str, ...] = ()
-    for image in _images(engine, volume):
+    for image in images(engine, volume):
         completed = run(
             [*argv, image, "-euc", script, "sh", *arguments], extra_env=engine.cli_environment(), timeout=900
         )
@@ -185,13 +186,13 @@ def run_beside(engine: Engine, volume: str, script: str, arguments: Sequence[str
 
 
 def _any_image(engine: Engine, volume: str) -> str:
-    for image in _images(engine, volume):
+    for image in images(engine, volume):
         return image
     raise NotFound("no-image", "The engine has no image to access a volume with.", next_command="invoke images.base")
 
 
-def _images(engine: Engine, volume: str) -> Iterator[str]:
-    """Yield the engine's images, first those whose containers use the volume."""
+def images(engine: Engine, volume: str) -> Iterator[str]:
+    """Yield the ids of the engine's images, first those whose containers use the volume."""
     seen: set[str] = set()
     with translated(engine.address):
         every = [image["Id"] for image in engine.client.api.images()]

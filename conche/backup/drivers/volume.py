@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from conche.backup import holding, idle
 from conche.backup.archive import ArchiveWriter, compressing
-from conche.backup.copying import copied
+from conche.backup.copying import copied, packed
 from conche.backup.drivers import Dumping
 from conche.backup.entries import Entry, Reading, tar_entries
 from conche.backup.folder import FolderWriter
@@ -14,7 +14,7 @@ from conche.backup.manifest import ComponentRecord
 from conche.backup.members import Members
 from conche.backup.storing import Writer, store
 from conche.engine import volumes
-from conche.engine.connection import Engine
+from conche.engine.packing import Helper, helping
 
 __all__ = ["ASIDE", "dump", "read_into"]
 
@@ -27,7 +27,7 @@ def dump(task: Dumping) -> ComponentRecord:
     component, engine = task.component, task.site.engine(task.component)
     assert component.volume is not None
     assert component.environment is not None
-    reading = Reading(exclude=(*ASIDE, *component.exclude), searched=False)
+    reading = Reading(exclude=(*ASIDE, *component.exclude), searched=False, top=True)
     if not volumes.exists(engine, component.volume):
         reading.leave_out(component.volume, "is not a volume of the engine", harmful=component.required)
         return task.record(reading=reading)
@@ -39,17 +39,17 @@ def dump(task: Dumping) -> ComponentRecord:
     # The helper is made after its note, for a kill, but before containers wait: it takes as long as a small volume.
     with (
         holding.noted(task.site, address, component.volume),
-        volumes.mounted(engine, component.volume) as helper,
+        helping(engine, component.volume) as helper,
         holding.held(task.site.target.store, engine, address, users, component.consistency) as waited,
     ):
         if component.unpacked:
             folder = FolderWriter(task.folder)
-            read_into(folder, engine, helper, volumes.MOUNTED, reading)
+            read_into(folder, helper, component.volume, reading)
         else:
             file = f"{task.name}.tar.gz"
             with compressing(task.folder / file) as compressor:
                 writer = ArchiveWriter(compressor)
-                read_into(writer, engine, helper, volumes.MOUNTED, reading)
+                read_into(writer, helper, component.volume, reading)
                 made = task.artifact(file, writer.finish())
     for ill in waited.ill:
         task.site.say(f"warning: after the backup of {task.name}, {ill}")
@@ -60,18 +60,18 @@ def dump(task: Dumping) -> ComponentRecord:
     return task.record(artifacts=(made,), reading=reading, consistency=waited.words)
 
 
-def read_into(writer: Writer, engine: Engine, container: str, path: str, reading: Reading) -> None:
-    """Write everything below a path of a container, with names relative to it."""
-    last = path.rstrip("/").rpartition("/")[2]
-    with copied(engine, container, path) as stream:
-        store(tar_entries(stream, last, reading), writer, reading)
+def read_into(writer: Writer, helper: Helper, volume: str, reading: Reading) -> None:
+    """Write everything in a volume, with names relative to it."""
+    prefix = "." if helper.packs else volumes.MOUNTED.strip("/")
+    with packed(helper, volume, reading) as members:
+        store(tar_entries(members, prefix, reading), writer, reading)
     for name in reading.second_names:
-        with copied(engine, container, f"{path}/{name}") as stream:
-            store(_alone(stream, name), writer, reading)
+        with copied(helper.engine, helper.id, f"{volumes.MOUNTED}/{name}") as members:
+            store(_alone(members, name), writer, reading)
 
 
-def _alone(stream: Members, name: str) -> Iterator[Entry]:
+def _alone(members: Members, name: str) -> Iterator[Entry]:
     """Yield the entry of a file that was requested on its own, under its full name."""
-    for entry in tar_entries(stream, "", Reading()):
+    for entry in tar_entries(members, "", Reading()):
         entry.info.name = name
         yield entry
