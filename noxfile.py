@@ -53,7 +53,7 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports", "--no-cache")
     session.run("yamllint", "--strict", ".")
     session.run("hadolint", *(str(path) for path in sorted(Path("docker").glob("*.Dockerfile"))))
-    session.run("shellcheck", *SCRIPTS)
+    session.run("shellcheck", *SCRIPTS, *map(str, Path("conche/backup/drivers").glob("*.sh")))
 
 
 @nox.session

@@ -29,6 +29,7 @@ from conche.output import Output
 
 if TYPE_CHECKING:
     from conche.stack import Environment, Stack
+    from conche.vault.vault import Vault
 
 __all__ = ["EnvironmentName", "Invocation", "command", "seldom_collecting", "typed"]
 
@@ -79,6 +80,13 @@ class Invocation:
     def with_stack(self, stack: Stack) -> Invocation:
         """Return a copy for another stack, or for a part of this one."""
         return replace(self, _stack=stack)
+
+    @functools.cached_property
+    def vault(self) -> Vault:
+        """The secrets, for this command."""
+        from conche.vault.vault import Vault
+
+        return Vault(self.stack, self.root, self.output.redact, self.output.say)
 
     def patience(self, otherwise: float) -> float:
         """Return the seconds to wait for another command: `--lock-wait` if given, else this command's default."""
@@ -141,14 +149,16 @@ def command(
         def run(context: Context, **given: Any) -> Outcome:
             chosen = {switch: given.pop(switch, False) for switch in switches}
             output = Output(dotted, as_json=chosen.pop("json"))
-            invocation = Invocation(_root(context), output, remainder=_remainder(), lenient=lenient, **chosen)
+            invocation = Invocation(
+                Path(context.config["conche"]["root"]), output, remainder=_remainder(), lenient=lenient, **chosen
+            )
             lock_wait = given.pop("lock_wait", None)
 
             def call() -> Outcome:
                 _refuse_eaten_options(body, given, dotted)
                 invocation.lock_wait = _convert("lock_wait", float | None, lock_wait, dotted)
                 named = _environments_filled(body, options, given, invocation)
-                return body(invocation, **_converted(options, named, dotted))
+                return body(invocation, **{one: _convert(one, options[one][0], named[one], dotted) for one in named})
 
             return guarded(invocation, call, changes=changes)
 
@@ -350,10 +360,6 @@ def _environments_filled(
     return {**given, **{name: invocation.environment_unless_said(parameters[name].default) for name in unsaid}}
 
 
-def _converted(options: dict[str, tuple[Any, str]], given: dict[str, Any], dotted: str) -> dict[str, Any]:
-    return {option: _convert(option, options[option][0], value, dotted) for option, value in given.items()}
-
-
 def _refuse_eaten_options(body: Callable[..., Outcome], given: dict[str, Any], dotted: str) -> None:
     """Refuse an option in the place of a positional argument: Invoke puts `--help` and unknown options there."""
     for parameter in inspect.signature(body).parameters.values():
@@ -386,10 +392,6 @@ def _convert(option: str, kind: Any, value: Any, dotted: str) -> Any:
             )
         return converted
     return value
-
-
-def _root(context: Context) -> Path:
-    return Path(context.config["conche"]["root"])
 
 
 def _remainder() -> tuple[str, ...]:

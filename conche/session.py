@@ -18,7 +18,7 @@ from conche.files import read_text, state_folder, write_atomic
 from conche.formats import PROFILES, WrittenByNewer
 from conche.secret import SECRET_NAME, Redactor, Secret
 from conche.stack import Environment, Stack
-from conche.vault.values import for_environment, variables
+from conche.vault.values import variables
 
 __all__ = ["forget_profiles", "open_compose", "open_unread", "remember_profiles"]
 
@@ -41,7 +41,7 @@ def open_compose(call: Invocation, name: str, secrets: Mapping[str, Secret] | No
     stack, root = call.stack, call.root
     environment = stack.environments[name]
     files = tuple(root / file for file in environment.compose)
-    values = _at_hand(stack, name, root) if secrets is None else secrets
+    values = _at_hand(call, name) if secrets is None else secrets
     shell = _shell()
     shown = _variables(environment, files, root, shell, call.output.say)
     hidden = variables(stack.secrets, values) if stack.secrets else {}
@@ -65,7 +65,7 @@ def open_compose(call: Invocation, name: str, secrets: Mapping[str, Secret] | No
 def open_unread(call: Invocation, name: str) -> Compose:
     """Open the Compose project of an environment as the engine knows it, without reading its files."""
     environment = call.environment(name)
-    redact = Redactor([*_at_hand(call.stack, name, call.root).values()])
+    redact = Redactor([*_at_hand(call, name).values()])
     call.output.redact.adopt(redact)
     return Compose(Engine(environment.engine), call.stack.project(name), (), redact=redact, unread=True)
 
@@ -117,10 +117,10 @@ def _shell() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE_", "DOCKER_", "SOPS_"))}
 
 
-def _at_hand(stack: Stack, name: str, root: Path) -> Mapping[str, Secret]:
+def _at_hand(call: Invocation, name: str) -> Mapping[str, Secret]:
     """Return an environment's secrets if they can be read; otherwise none, and .env has to do."""
     try:
-        return for_environment(stack, root, name, lambda _: None, create=False)
+        return call.vault.of(name, create=False)
     except ConcheError:
         return {}
 
@@ -153,9 +153,8 @@ def _dotenv(
     from conche.vault.dotenv import parse
 
     text = read_text(file, file.name)
-    found = parse(text)
-    if not _PLAIN.fullmatch(text):
-        found = as_compose_reads(Engine(environment.engine), file, found, shell)
+    plain = _PLAIN.fullmatch(text)
+    found = parse(text) if plain else as_compose_reads(Engine(environment.engine), file, shell)
     settings = {name for name in found if name.startswith(("COMPOSE_", "DOCKER_")) and name != "COMPOSE_PROFILES"}
     if strange := sorted(settings - SAID_IN_STACK):
         say(f"warning: {', '.join(strange)} in .env is ignored: stack.yaml determines it")

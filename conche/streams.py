@@ -16,7 +16,7 @@ from typing import Any, TextIO, cast
 
 from conche.errors import Unreachable
 
-__all__ = ["Answer", "AnswerLost", "answer", "remarks", "typed"]
+__all__ = ["AnswerLost", "StandardOutput", "answer", "remarks", "typed"]
 
 LOOKALIKES = str.maketrans(
     {"─": "-", "━": "-", "…": "...", "→": "->", "–": "-", "—": "-", "’": "'", "‘": "'", "“": '"', "”": '"', "•": "*"}  # noqa: RUF001
@@ -81,7 +81,7 @@ class _Stream:
             os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
-class Answer(_Stream):
+class StandardOutput(_Stream):
     """Standard output."""
 
     @property
@@ -90,9 +90,9 @@ class Answer(_Stream):
         return codecs.lookup(self._stream.encoding or "utf-8").name.startswith("utf")
 
 
-def answer(stream: TextIO | None) -> Answer:
+def answer(stream: TextIO | None) -> StandardOutput:
     """Return standard output, or the given stream."""
-    return Answer(stream or _or_nowhere(sys.stdout))
+    return StandardOutput(stream or _or_nowhere(sys.stdout))
 
 
 def remarks(stream: TextIO | None) -> TextIO:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,30 @@ def test_dotenv_means_what_it_means_to_compose(tmp_path: Path) -> None:
     assert rendered(folder) == plain(folder)
 
 
+def test_a_dotenv_file_of_decrypted_yaml_is_read_as_compose_reads_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = ("influxdb_token", "ree_api_token", "LAST")
+    said = "".join(f"      {name}: ${{{name}}}\n" for name in names)
+    files = {
+        ".env": '# decrypted\ninfluxdb_token: abc-$def\nree_api_token: "two words"\nexport LAST : x\n',
+        "compose.yaml": f"services:\n  web:\n    image: a\n    environment:\n{said}",
+    }
+    folder = written(tmp_path, **files)
+
+    assert rendered(folder) == plain(folder)
+    assert rendered(folder)["services"]["web"]["environment"]["influxdb_token"] == "abc-"
+    assert "dotenv" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["ALONE\n", "# nothing\nexport ALONE\n"])
+def test_a_dotenv_file_without_any_value_leaves_nothing_behind(tmp_path: Path, text: str) -> None:
+    files = {".env": text, "compose.yaml": "services: {web: {image: a, environment: [ALONE]}}\n"}
+    folder = written(tmp_path, **files)
+
+    assert rendered(folder) == plain(folder)
+
+
 def test_the_shell_counts_wherever_compose_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"ONLY": "a", "PASSED": "p", "SHELLED": "s", "BASE": "/shell"}.items():
         monkeypatch.setenv(name, value)
@@ -92,15 +117,14 @@ def test_profiles_in_dotenv_count_and_what_sets_compose_up_is_left_out_and_named
     assert "warning: COMPOSE_IGNORE_ORPHANS, DOCKER_HOST in .env is ignored" in capsys.readouterr().err
 
 
-def test_a_line_that_compose_cannot_read_is_named_and_not_shown(tmp_path: Path) -> None:
-    folder = written(
-        tmp_path, **{".env": "A='x'\nDB PASSWORD geheim123\n", "compose.yaml": "services: {web: {image: a}}\n"}
-    )
+@pytest.mark.parametrize("line", ["DB PASSWORD geheim123", 'DB_PASSWORD="geheim123'])
+def test_a_line_that_compose_cannot_read_is_named_and_not_shown(tmp_path: Path, line: str) -> None:
+    folder = written(tmp_path, **{".env": f"A='x'\n{line}\n", "compose.yaml": "services: {web: {image: a}}\n"})
 
     with pytest.raises(Refused) as refused:
         rendered(folder)
 
-    assert "line 2" in " ".join(refused.value.evidence)
+    assert re.search(r"line \d", " ".join(refused.value.evidence))
     assert "geheim123" not in " ".join(refused.value.evidence)
 
 

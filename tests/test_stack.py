@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from conche import stack
 from conche.errors import Refused
-from conche.stack import Problem, Stack, StackInvalid
+from conche.stack import Stack, StackInvalid, StackProblem
 from conche.version import version
 
 REPOSITORY = Path(__file__).parents[1]
@@ -331,7 +331,7 @@ def test_a_missing_stack_file_is_told_with_where_it_was_looked_for(kind: str, re
 
 
 def test_a_refusal_counts_its_problems_and_says_where_keys_are_explained() -> None:
-    one, two = Problem(0, "", "a"), Problem(3, "a.0", "b")
+    one, two = StackProblem(0, "", "a"), StackProblem(3, "a.0", "b")
 
     assert [StackInvalid(which, Path("f")).message for which in ([one], [one, two])] == [
         "f has one problem.",

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from conche.backup import manifest, proof, reporting, sealing, settling, within
 from conche.backup.drivers import Dumping
+from conche.backup.drivers.program import warnings_of
 from conche.backup.history import History, amount, history, judged, shrinkage
 from conche.backup.locks import Environments, Needs, locked, resting
 from conche.backup.manifest import Artifact, ComponentRecord, Manifest, Omission, human_size
@@ -115,7 +116,7 @@ def _created(
     pruned = prune_after(site, found)
     if made.complete:  # what restores have put aside is only kept until the next good backup
         settling.forget(site)
-    outcome = _outcome(made, place, linked, plan, [*warnings, *pruned])
+    outcome = _outcome(made, place, linked, plan, [*warnings, *warnings_of(records), *pruned])
     return replace(outcome, lines=[*outcome.lines, *_ways_out(kind, records, told)])
 
 

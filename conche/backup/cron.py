@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from conche.backup import timers
-from conche.backup.schedule import Entry, command, entries, next_runs
+from conche.backup import missed, timers
+from conche.backup.schedule import Entry, command, entries, log_of, next_runs
 from conche.backup.site import Site, open_site
 from conche.backup.target import unwritable
 from conche.command import Invocation
@@ -24,7 +24,7 @@ from conche.process import run
 
 __all__ = ["START", "block", "cron", "daemon_runs", "without_block"]
 
-ACTIONS = ("install", "status", "uninstall")
+ACTIONS = ("install", "status", "catch-up", "uninstall")
 START = "sudo service cron start"
 """Starts Debian's cron, with or without systemd."""
 
@@ -52,20 +52,28 @@ def without_block(site: Site, lines: Sequence[str]) -> list[str]:
     return kept
 
 
-def cron(call: Invocation, action: str) -> Outcome:
-    """Install, show or remove the schedule."""
+def cron(call: Invocation, action: str, log: str | None = None) -> Outcome:
+    """Install, show or remove the schedule, or make up for what was missed.
+
+    Args:
+        log: where a catch-up writes what it makes up for.
+    """
     if action not in ACTIONS:
         raise Refused(
             "no-such-action",
-            f"backup.cron takes install, status or uninstall, not {action!r}.{did_you_mean(action, ACTIONS)}",
+            f"backup.cron takes install, status, catch-up or uninstall, not {action!r}.{did_you_mean(action, ACTIONS)}",
             next_command="invoke backup.cron status",
         )
     site = open_site(call)
+    if action == "catch-up":
+        return missed.catch_up(call, site, log)
     _check_path(site)
     if timers.instead_of_cron():
         return timers.manage(call, site, action)
-    if action == "status":
-        return _status(site)
+    return _status(site) if action == "status" else _change(call, site, action)
+
+
+def _change(call: Invocation, site: Site, action: str) -> Outcome:
     before = _crontab()
     wanted = without_block(site, before) + (block(site) if action == "install" else [])
     # Timers may be left from when this machine had no cron: then every backup would be made twice.
@@ -76,6 +84,7 @@ def cron(call: Invocation, action: str) -> Outcome:
     try:
         if action == "install":
             (site.root / "logs").mkdir(exist_ok=True)
+            missed.expect(site)
         if wanted != before:
             _write(wanted)
         timers.remove(site)
@@ -86,6 +95,7 @@ def cron(call: Invocation, action: str) -> Outcome:
             "crontab-not-kept", "crontab accepted the schedule but shows a different one.", next_command="crontab -l"
         )
     if action == "uninstall":
+        missed.forget(site)
         return Outcome(value={"installed": False}, changed=True, plan=plan, lines=["The schedule was removed."])
     shown = _status(site)
     return Outcome(value=shown.value, changed=True, plan=plan, tables=shown.tables, warnings=shown.warnings)
@@ -143,8 +153,7 @@ def _write(lines: Sequence[str]) -> None:
 
 def _line(site: Site, entry: Entry) -> str:
     root = site.root
-    log = str(root / "logs" / f"backup-{entry.name}.log")
-    words = " ".join(shlex.quote(word) for word in (*command(), *entry.words, "--log", log))
+    words = " ".join(shlex.quote(word) for word in (*command(), *entry.words, "--log", str(log_of(site, entry))))
     line = f"cd {shlex.quote(str(root))} && PATH={shlex.quote(_path())} {words}"
     # An unescaped % ends the command for cron.
     return f"{entry.when} {line.replace('%', chr(92) + '%')} # {_tag(site)} {entry.name}"

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from conche.backup import holding, online, proof, reporting, running
-from conche.backup.drivers import influxdb
+from conche.backup.drivers import by_programs, influxdb
 from conche.backup.filling import fill_volume
 from conche.backup.influx import BEGINNING, Influx
 from conche.backup.legacy import described
@@ -21,6 +21,7 @@ from conche.backup.site import Site, open_site
 from conche.backup.source import Source
 from conche.backup.staging import unpack
 from conche.backup.target import Found
+from conche.backup.trial import load_on_trial
 from conche.backup.verify import check
 from conche.command import Invocation
 from conche.engine import containers, copies, health, networks, volumes
@@ -71,7 +72,8 @@ def drill(call: Invocation, name: str | None) -> Outcome:
 
 def _touched(site: Site) -> set[str]:
     """Return the environments in which something is tried: scratch buckets, or a copy of a service."""
-    tried = [one for one in site.section.components.values() if one.driver == "influxdb" or (one.drill and one.volume)]
+    every = site.section.components.values()
+    tried = [one for one in every if one.driver == "influxdb" or _is_loaded(one) or (one.drill and one.volume)]
     return {one.environment for one in tried if one.environment}
 
 
@@ -100,7 +102,9 @@ def _results(site: Site, found: Found, folder: Path) -> Iterator[Result]:
         component = site.section.components.get(name)
         if component is None or component.environment is None:
             continue
-        if record.driver == "command":
+        if _is_loaded(component) and record.driver == component.driver:
+            yield _loaded(source)
+        elif record.driver == "command":
             yield _loadable(source)
         if record.facts.get("form") == "online":
             yield _tried(f"{name}, in scratch buckets", lambda s=source, f=found: _in_buckets(s, f))  # type: ignore[misc]
@@ -126,6 +130,20 @@ def _unpacked(source: Source, folder: Path) -> str:
 def _why(error: ConcheError) -> str:
     advice = [f"Next: {line}" for line in error.next_command.splitlines()[:1]]
     return " ".join([error.message, *error.evidence[-2:], *advice])
+
+
+def _is_loaded(component: Component) -> bool:
+    """Return whether a dump of the component can be loaded on trial: how a `command` would, nobody knows."""
+    return by_programs(component.driver) and component.driver != "command"
+
+
+def _loaded(source: Source) -> Result:
+    name = f"{source.name}, loaded on trial"
+    try:
+        done = load_on_trial(source)
+    except ConcheError as error:
+        return Result(name, well=False, said=_why(error))
+    return Result(name, well=True, said=done.why, proven=done.proven)
 
 
 def _loadable(source: Source) -> Result:

@@ -34,6 +34,8 @@ VALUED = {
 NAMED = ("--command", "--dbname", "--file", "--format", "--set", "--variable")
 """The long options whose value matters here; it may be a separate word."""
 
+OTHERWISE = "or use `driver: postgres`, which needs neither"
+
 MYSQL_DUMPS, MYSQL_CLIENTS = ("mysqldump", "mariadb-dump"), ("mysql", "mariadb")
 
 
@@ -96,7 +98,7 @@ def _by_psql(dump: Call | None, restore: Call) -> Iterator[str]:
         yield from _of_pg_dump(dump)
     if dump is not None and dump.program == "pg_dumpall":
         if not dump.has("-c", "--clean"):
-            yield "pg_dumpall without --clean --if-exists cannot replace existing data: add both"
+            yield f"pg_dumpall without --clean --if-exists cannot replace existing data: add both; {OTHERWISE}"
         return
     stops = any(
         re.fullmatch(r"ON_ERROR_STOP=(1|on|true|yes)", one, re.I) for one in restore.values("-v", "--set", "--variable")
@@ -109,9 +111,9 @@ def _by_psql(dump: Call | None, restore: Call) -> Iterator[str]:
 
 def _of_pg_dump(dump: Call) -> Iterator[str]:
     if dump.has("-a", "--data-only"):
-        yield "pg_dump --data-only adds to existing rows: drop it and add --clean --if-exists"
+        yield f"pg_dump --data-only adds to existing rows: drop it and add --clean --if-exists; {OTHERWISE}"
     elif missing := [one for one, short in (("--clean", "-c"), ("--if-exists", "")) if not dump.has(one, short)]:
-        yield f"pg_dump without {' '.join(missing)} cannot replace existing data: add {' '.join(missing)}"
+        yield f"pg_dump without {' '.join(missing)} cannot replace existing data: add {' '.join(missing)}; {OTHERWISE}"
 
 
 def _by_pg_restore(dump: Call | None, restore: Call) -> Iterator[str]:

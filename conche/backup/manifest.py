@@ -312,6 +312,7 @@ def text(manifest: Manifest) -> str:
         lines.append(f"{name}: {state}")
         lines += [f"  {one.path}  {one.size}  sha256 {one.sha256}" for one in record.artifacts]
         lines += [f"  {one.path} -> {one.target}" for one in record.links]
+        lines += [f"  warning: {line}" for line in record.facts.get("warnings", "").splitlines()]
         lines += [f"  {'MISSING' if one.harmful else 'left out'}: {one.name} {one.why}" for one in record.left_out]
     if manifest.images:
         lines += ["", "Images:", *(f"  {service}: {image}" for service, image in sorted(manifest.images.items()))]

@@ -10,22 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from conche.backup import running, users, within
-from conche.backup.archive import compressing
-from conche.backup.drivers import Dumping, influxdb
-from conche.backup.drivers.command import serving
+from conche.backup.drivers import Dumping, by_programs, influxdb, program
 from conche.backup.exchange import Journal
 from conche.backup.filling import put_archive
-from conche.backup.inflate import unpacked
 from conche.backup.influx import CONFIG, Influx
-from conche.backup.loading import Examined, complaints
-from conche.backup.proof import Proof, ask, judged, judged_before, require_same
+from conche.backup.proof import Proof, ask, check_of, judged, judged_before, require_same
 from conche.backup.site import Site
 from conche.backup.source import Source
 from conche.backup.strict import Limits, walk
 from conche.backup.users import User
 from conche.backup.within import File
-from conche.engine import programs
-from conche.errors import CheckFailed, ConcheError, NotFound, Refused, Unreachable
+from conche.errors import ConcheError, NotFound, Refused, Unreachable
 from conche.stack import Component
 
 __all__ = [
@@ -44,7 +39,7 @@ __all__ = [
 
 def is_online(source: Source) -> bool:
     """Return whether a component is restored through the program that serves it, while that runs."""
-    return source.record.driver == "command" or source.record.facts.get("form") == "online"
+    return by_programs(source.record.driver) or source.record.facts.get("form") == "online"
 
 
 def require_replacing(sources: Sequence[Source]) -> None:
@@ -56,25 +51,24 @@ def require_replacing(sources: Sequence[Source]) -> None:
     """
     for source in filter(is_online, sources):
         component = _declared(source.site, source.name)
-        if problems := complaints(component.dump, component.restore):
+        if problems := program.problems(component):
             raise _cannot_replace(source, problems)
 
 
 def require_loadable(sources: Sequence[Source]) -> None:
-    """Refuse if a dump itself shows that it cannot be loaded over what is there.
+    """Refuse if a dump itself, or the server that is there, shows that it cannot be loaded over what is there.
 
     Raises:
-        Refused: the dump is incomplete, or would add to what is there.
+        Refused: the dump is incomplete, would add to what is there, or is of a later version than the server.
+        NotFound: a service does not run.
     """
     for source in filter(is_online, sources):
         component = _declared(source.site, source.name)
-        if component.driver != "command":
+        if not by_programs(component.driver):
             continue
-        for artifact in source.record.artifacts:
-            with source.opened(artifact) as file:
-                problem = _examined(unpacked(file, artifact.content)).problem(component.restore)
-            if problem:
-                raise _cannot_replace(source, [problem])
+        program.require_same_server(source, component)
+        if problems := program.problems_of(source, component):
+            raise _cannot_replace(source, problems)
 
 
 def _cannot_replace(source: Source, problems: Sequence[str]) -> Refused:
@@ -104,11 +98,13 @@ class Given:
 
     Attributes:
         shut_out: what to say and to type if a database now refuses the token that its users have.
+        said: what the programs warned of.
         unkept: components whose writers did not stop, with the moments between which everything written is lost.
     """
 
     proofs: list[Proof] = field(default_factory=list)
     shut_out: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
     unkept: dict[str, tuple[datetime, datetime]] = field(default_factory=dict)
 
     @property
@@ -139,8 +135,8 @@ class Given:
 
     @property
     def warnings(self) -> list[str]:
-        """Warnings about data that may be missed."""
-        return [
+        """What the programs warned of, and what data may be missed."""
+        return self.said + [
             f"{name}: data written between {since:%H:%M:%S} and {until:%H:%M:%S} UTC are neither in the"
             " restored data nor in the copy put aside; list what writes to it under its `services` in stack.yaml"
             for name, (since, until) in self.unkept.items()
@@ -162,7 +158,7 @@ def dump_before(
     for name in names:
         since[name] = datetime.now(UTC)
         component = _declared(site, name)
-        if component.check:
+        if check_of(component):
             try:
                 journal.answers[name] = ask(site, name, component)
             except ConcheError as error:
@@ -194,7 +190,7 @@ def restore(site: Site, sources: Sequence[Source], journal: Journal, since: Mapp
     for source in sources:
         with _copied(source, journal.staging(site.own)) as files:
             now = _load(site, journal, source.name, files, since, given)
-        if now is not None or _declared(site, source.name).driver == "command":
+        if now is not None or by_programs(_declared(site, source.name).driver):
             given.proofs.append(judged(source.name, source.record, journal.answers.get(source.name), now))
     return given
 
@@ -209,7 +205,7 @@ def put_back(site: Site, old: Journal, names: Sequence[str], journal: Journal, s
     for name in names:
         files = {path.name: path for path in (old.aside(site.own) / name).iterdir()}
         now, component = _load(site, journal, name, files, since, given), _declared(site, name)
-        if now is not None or component.driver == "command":
+        if now is not None or by_programs(component.driver):
             given.proofs.append(judged_before(name, old.answers.get(name), now, alone=bool(component.services)))
     return given
 
@@ -227,10 +223,10 @@ def _load(
     journal.fed.append(name)
     journal.write(site.own)
     site.say(f"restoring {name}")
-    given.shut_out += _give(site, name, files)
+    _give(site, name, files, given)
     if not component.services:
         given.unkept[name] = (since[name], datetime.now(UTC))
-    return ask(site, name, component) if component.check else None
+    return ask(site, name, component) if check_of(component) else None
 
 
 @contextmanager
@@ -267,7 +263,7 @@ def take_back(site: Site, journal: Journal) -> None:
         before, component = journal.answers.get(name), _declared(site, name)
         try:
             before_it = {path.name: path for path in (journal.staging(site.own) / name).iterdir()}
-            _give(site, name, before_it, again=True)
+            _give(site, name, before_it)
         except ConcheError:
             # A load in one transaction fails as a whole, and then everything is as it was.
             if before is None or ask(site, name, component) != before:
@@ -303,51 +299,25 @@ def _dump_before(site: Site, name: str, folder: Path) -> None:
         influxdb.opened(site, component)
         influxdb.dump(Dumping(site, name, component, folder))
         return
-    with compressing(folder / "before.gz") as compressor:
-        container = serving(site, component)
-        with running.noted(site, component, container) as program:
-            for block in programs.output(program.engine, container.id, component.dump, number=program.number):
-                compressor.write(block)
-        compressor.finish()
-    with within.opened(folder, "before.gz") as file:
-        problem = _examined(unpacked(file)).problem(component.restore)
-    if problem:
-        raise CheckFailed("dump-cannot-replace", f"{problem}.")
+    program.save(site, component, folder)
 
 
-def _examined(blocks: Iterable[bytes]) -> Examined:
-    """Read a dump to its end, and return what it says about itself."""
-    found = Examined()
-    for block in blocks:
-        found.feed(block)
-    return found
-
-
-def _give(site: Site, name: str, dump: Mapping[str, Path], *, again: bool = False) -> list[str]:
+def _give(site: Site, name: str, dump: Mapping[str, Path], given: Given | None = None) -> None:
     """Have the program load a dump, given as files by name; an InfluxDB is replaced including its tokens and users.
 
     Args:
-        again: the dump is what the program held before.
-
-    Returns:
-        Lines to show to the user afterwards.
+        given: takes what to show to the user afterwards; None if the dump is what the program held before.
     """
     component = _declared(site, name)
     if component.driver == "influxdb":
-        return _give_influx(site, component, dump, again=again)
-    container = serving(site, component)
+        said = _give_influx(site, component, dump, again=given is None)
+        if given is not None:
+            given.shut_out += said
+        return
     [file] = dump.values()
-    with running.noted(site, component, container) as program, _opened(file) as opened:
-        done = programs.run(
-            program.engine,
-            container.id,
-            component.restore,
-            number=program.number,
-            stdin=unpacked(opened),
-            on_line=lambda _: None,  # with a listener only the end is kept: a program may print a line for each row
-        )
-    done.require(f"restoring {name}")
-    return []
+    said = program.load(site, name, component, file)
+    if given is not None:
+        given.said += said
 
 
 def _give_influx(site: Site, component: Component, dump: Mapping[str, Path], *, again: bool) -> list[str]:

@@ -13,8 +13,9 @@ from decimal import Decimal
 from typing import Literal
 
 from conche.backup import running
-from conche.backup.drivers import Dumping, dump, printable
-from conche.backup.drivers.command import serving
+from conche.backup.drivers import Dumping, by_programs, dump, printable
+from conche.backup.drivers.program import serving
+from conche.backup.drivers.programs import programs_of
 from conche.backup.manifest import ComponentRecord, Omission
 from conche.backup.site import Site
 from conche.engine import programs
@@ -22,7 +23,7 @@ from conche.errors import CheckFailed, ConcheError, NotFound
 from conche.process import ToolFailed
 from conche.stack import Component
 
-__all__ = ["Proof", "ask", "compared", "dumped", "judged", "judged_before", "recorded", "require_same"]
+__all__ = ["Proof", "ask", "check_of", "compared", "dumped", "judged", "judged_before", "recorded", "require_same"]
 
 PATIENCE = 600.0
 """Seconds that a check may take to answer."""
@@ -60,6 +61,11 @@ class Proof:
         return {"component": self.component, "proven": self.proven, "why": self.why}
 
 
+def check_of(component: Component) -> tuple[str, ...]:
+    """Return the check of a component: its own, or else its database's; empty if it has none."""
+    return programs_of(component).check if by_programs(component.driver) else component.check
+
+
 def ask(site: Site, name: str, component: Component) -> str:
     """Run a component's check, and return its answer.
 
@@ -73,7 +79,7 @@ def ask(site: Site, name: str, component: Component) -> str:
         done = programs.run(
             program.engine,
             container.id,
-            component.check,
+            check_of(component),
             number=program.number,
             timeout=PATIENCE,
             exact=True,
@@ -82,7 +88,7 @@ def ask(site: Site, name: str, component: Component) -> str:
     if not done.ok:
         raise ToolFailed(
             "check-failed",
-            f"The check of {name} failed: {component.check[0]} in the container exited with {done.exit_code}.",
+            f"The check of {name} failed: {check_of(component)[0]} in the container exited with {done.exit_code}.",
             evidence=done.last_lines(8),
         )
     answer = printable(done.stdout.raw).removesuffix("\n")
@@ -97,7 +103,7 @@ def ask(site: Site, name: str, component: Component) -> str:
 
 def dumped(task: Dumping) -> ComponentRecord:
     """Dump a component, and record its check's answers before and after; it is degraded if the check fails."""
-    if not task.component.check:
+    if not check_of(task.component):
         return dump(task)
     try:
         first = ask(task.site, task.name, task.component)

@@ -36,15 +36,13 @@ def reported(call: Invocation, site: Site, what: str) -> Iterator[Callable[[Outc
         _notify(site, values, f"{what}: DEGRADED", "\n".join(told[0].lines), failure=True)
 
 
-def secrets_of(call: Invocation, site: Site, names: tuple[str, ...]) -> dict[str, Secret]:
+def secrets_of(call: Invocation, names: tuple[str, ...]) -> dict[str, Secret]:
     """Return those of these secrets that the encrypted file has.
 
     Raises:
         KeyUnusable: there is no key for it.
     """
-    from conche.vault.values import open_store
-
-    values = open_store(site.stack, site.root).read()
+    values = call.vault.everything()
     call.output.redact.learn(values[name] for name in names if name in values)
     return {name: values[name] for name in names if name in values}
 
@@ -55,7 +53,7 @@ def _values(call: Invocation, site: Site) -> Mapping[str, Secret]:
     if not names:
         return {}
     try:
-        return secrets_of(call, site, names)
+        return secrets_of(call, names)
     except ConcheError as error:
         site.say(f"warning: nobody will be notified: {error.message}")
         return {}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from conche.backup import acceptance, online, settling, sync, users
 from conche.backup.destinations import require_declared
+from conche.backup.drivers import in_container
 from conche.backup.exchange import Journal
 from conche.backup.legacy import described
 from conche.backup.list import list_
@@ -199,7 +200,7 @@ def _into_folder(call: Invocation, site: Site, found: Found, sources: Sequence[S
     try:
         for source in sources:
             site.say(f"unpacking {source.name}")
-            folder = staging / source.name if source.record.driver in ("volume", "influxdb", "command") else staging
+            folder = staging / source.name if in_container(source.record.driver) else staging
             warnings += unpack(source, folder).warnings(source.name)
         if target.exists():
             target.rmdir()

@@ -242,7 +242,7 @@ def _end_unknown(site: Site, file: Path) -> list[str]:
     if not belief.is_id(number):
         return names
     components = site.section.components.values()
-    for environment in sorted({str(one.environment) for one in components if one.driver in ("influxdb", "command")}):
+    for environment in sorted({str(one.environment) for one in components if one.service}):
         declared = site.stack.environments[environment]
         engine, project = Engine(declared.engine), site.stack.project(environment)
         tasks = [one for _, one in task_containers.of_stack(engine, project)] if declared.swarm else ()

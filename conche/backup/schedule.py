@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
+from pathlib import Path
 
 from conche.backup.site import Site
-from conche.stack import KINDS
+from conche.stack import KINDS, schedule
 
-__all__ = ["NAMES", "REBOOT", "Entry", "command", "entries", "next_runs"]
+__all__ = ["CATCH_UP", "NAMES", "REBOOT", "Entry", "command", "entries", "log_of", "next_runs", "runs"]
 
 WAIT = 7200
 """Seconds that a scheduled command waits for another one: on a Sunday three may run shortly after each other."""
 
 DRILL = "30 5 * * 0"
 SYNC = "30 4 * * *"
+CATCH_UP = "7-59/15 * * * *"
+"""Off the times at which anything is due, and rarely enough to let the engine start after a boot."""
+
 REBOOT = "@reboot"
 
-NAMES = (*KINDS, "sync", "drill", "reboot")
+NAMES = (*KINDS, "sync", "drill", "catch-up", "reboot")
 """The names of all possible entries."""
 
 
@@ -37,25 +41,33 @@ class Entry:
     words: tuple[str, ...]
 
 
-def entries(site: Site) -> list[Entry]:
-    """Return what has to run, and when."""
+def runs(site: Site) -> list[Entry]:
+    """Return what has to run at certain times; a run that is missed is made up for (missed.py)."""
     made = [Entry(kind, site.section.at(kind), ("backup.create", kind, "--wait", str(WAIT))) for kind in KINDS]
     if site.section.offsite:
         made.append(Entry("sync", SYNC, ("backup.sync",)))
-    made.append(Entry("drill", DRILL, ("backup.drill",)))
-    # Resumes containers that a power cut has left waiting.
-    made.append(Entry("reboot", REBOOT, ("backup.verify", "latest")))
-    return made
+    return [*made, Entry("drill", DRILL, ("backup.drill",))]
 
 
-def next_runs(site: Site, now: datetime) -> list[tuple[str, datetime]]:
-    """Return the next run of each entry, by the local clock, the earliest first."""
-    from croniter import croniter
+def entries(site: Site) -> list[Entry]:
+    """Return what has to run, and when."""
+    return [
+        *runs(site),
+        Entry("catch-up", CATCH_UP, ("backup.cron", "catch-up")),
+        # Resumes containers that a power cut has left waiting.
+        Entry("reboot", REBOOT, ("backup.verify", "latest")),
+    ]
 
-    return sorted(
-        ((entry.name, croniter(entry.when, now).get_next(datetime)) for entry in entries(site) if entry.when != REBOOT),
-        key=lambda pair: pair[1],
-    )
+
+def log_of(site: Site, entry: Entry) -> Path:
+    """Return the log of an entry."""
+    return site.root / "logs" / f"backup-{entry.name}.log"
+
+
+def next_runs(site: Site, now: datetime, zone: tzinfo | None = None) -> list[tuple[str, datetime]]:
+    """Return the next run of each entry, by the machine's clock or that of a zone, the earliest first."""
+    due = ((entry.name, schedule.read(entry.when).following(now, zone)) for entry in runs(site))
+    return sorted(due, key=lambda pair: pair[1])
 
 
 def command() -> tuple[str, ...]:

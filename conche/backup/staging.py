@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conche.backup import sealing
-from conche.backup.drivers import influxdb
+from conche.backup.drivers import in_container, influxdb
 from conche.backup.drivers.keyring import KEY
 from conche.backup.entries import Reading
 from conche.backup.exchange import Pair
@@ -72,7 +72,7 @@ def stage(source: Source, staging: Path, number: str) -> Staged:
 
 def places(source: Source) -> list[Path]:
     """Return the files and folders that a component exchanges, relative to stack.yaml, without the age key."""
-    if source.record.driver in ("volume", "influxdb", "command"):
+    if in_container(source.record.driver):
         return []
     if source.record.driver == "archive":
         return [Path(source.record.facts.get(Path(one.path).name, "")) for one in source.record.artifacts]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from conche.backup import missed
 from conche.backup.site import Site, open_site
 from conche.backup.summary import age_in_words
 from conche.backup.target import Found, future_said, is_future
@@ -37,14 +38,17 @@ def status(call: Invocation) -> Outcome:
             (kind, word, newest.name if newest else "none", age_in_words(now - newest.created) if newest else "")
         )
         value.append({"kind": kind, "state": word, "newest": newest.name if newest else None})
+    made_up, warnings = missed.said(site, now)
     late_kinds = [row[0] for row in rows if row[1] == "LATE"]
     return Outcome(
         value=value,
         tables=[Table(("kind", "state", "newest good one", "age"), tuple(rows), title=str(site.target.folder))],
         lines=[
             *future_said(backups, now),
+            *made_up,
             *(f"Next: invoke backup.create {kind}" for kind in late_kinds[:1]),
         ],
+        warnings=warnings,
         exit_code=1 if late_kinds else 0,
     )
 

@@ -121,7 +121,7 @@ def opened(call: Invocation, site: Site) -> tuple[Repository, Offsite]:
             next_command="add it as in docs/reference/stack.md",
         )
     names = {"RESTIC_PASSWORD": offsite.password, **offsite.variables}
-    values = reporting.secrets_of(call, site, tuple(names.values()))
+    values = reporting.secrets_of(call, tuple(names.values()))
     absent = [name for name in names.values() if name not in values]
     if absent:
         raise Refused(

@@ -25,9 +25,11 @@ def create(
     It appears only when it is whole. Exit code 3: it is kept, but something is missing from it.
     """
     from conche.backup.create import Wishes, create
-    from conche.backup.logfile import logged
+    from conche.backup.missed import scheduled
 
-    return logged(log, lambda: create(invocation, kind, Wishes(plain_key, wait, new_target, accept_smaller)))
+    return scheduled(
+        invocation, log, lambda: create(invocation, kind, Wishes(plain_key, wait, new_target, accept_smaller))
+    )
 
 
 @command(name="list")
@@ -75,10 +77,10 @@ def verify(
     log: Log = None,
 ) -> Outcome:
     """Compare every file with the manifest."""
-    from conche.backup.logfile import logged
+    from conche.backup.missed import scheduled
     from conche.backup.verify import verify
 
-    return logged(log, lambda: verify(invocation, name, every=all, deep=deep))
+    return scheduled(invocation, log, lambda: verify(invocation, name, every=all, deep=deep))
 
 
 @command(changes=True, destroys=True, waits=True, bare="name")
@@ -159,18 +161,18 @@ def drill(
     Unpacks archives, restores buckets under other names and starts copies of services; all of it is removed again.
     """
     from conche.backup.drill import drill
-    from conche.backup.logfile import logged
+    from conche.backup.missed import scheduled
 
-    return logged(log, lambda: drill(invocation, name))
+    return scheduled(invocation, log, lambda: drill(invocation, name))
 
 
 @command(changes=True, waits=True)
 def sync(invocation: Invocation, log: Log = None) -> Outcome:
     """Send backups to the off-site restic repository."""
-    from conche.backup.logfile import logged
+    from conche.backup.missed import scheduled
     from conche.backup.sync import sync
 
-    return logged(log, lambda: sync(invocation))
+    return scheduled(invocation, log, lambda: sync(invocation))
 
 
 @command()
@@ -187,12 +189,13 @@ def report(
 @command(changes=True)
 def cron(
     invocation: Invocation,
-    action: Annotated[str, "install, status or uninstall"],
+    action: Annotated[str, "install, status, catch-up or uninstall"],
+    log: Log = None,
 ) -> Outcome:
-    """Install, show or uninstall the schedule."""
+    """Install, show or uninstall the schedule, or make up for runs that were missed."""
     from conche.backup.cron import cron
 
-    return cron(invocation, action)
+    return cron(invocation, action, log)
 
 
 @command(name="recovery-key", changes=True)

@@ -8,7 +8,8 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from conche.backup.schedule import NAMES, REBOOT, command, entries
+from conche.backup import missed
+from conche.backup.schedule import NAMES, REBOOT, command, entries, log_of
 from conche.backup.site import Site
 from conche.command import Invocation
 from conche.errors import Refused, Unreachable
@@ -50,11 +51,10 @@ def units(site: Site) -> dict[str, str]:
     made = {}
     for entry in entries(site):
         name = f"{site.stack.name}-backup-{entry.name}"
-        log = str(site.root / "logs" / f"backup-{entry.name}.log")
         made[f"{name}.service"] = (
             f"[Unit]\nDescription={site.stack.name}: backup {entry.name}\n\n"
             f"[Service]\nType=oneshot\nWorkingDirectory={_folder(site.root)}\n"
-            f"ExecStart={_command_line((*command(), *entry.words, '--log', log))}\n"
+            f"ExecStart={_command_line((*command(), *entry.words, '--log', str(log_of(site, entry))))}\n"
         )
         when = "OnStartupSec=1min" if entry.when == REBOOT else f"OnCalendar={on_calendar(entry.when)}\nPersistent=true"
         made[f"{name}.timer"] = (
@@ -110,6 +110,7 @@ def manage(call: Invocation, site: Site, action: str) -> Outcome:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in wanted.items():
         write_atomic(folder / name, text.encode())
+    missed.expect(site)
     _systemctl("daemon-reload")
     _systemctl("enable", "--now", *_timers(wanted))
     return Outcome(value={"installed": True}, changed=True, plan=plan, lines=["systemctl --user list-timers"])
@@ -135,6 +136,7 @@ def _uninstall(call: Invocation, site: Site) -> Outcome:
     if call.dry_run or not len(plan):
         return Outcome(plan=plan, lines=[] if len(plan) else ["Nothing to do."])
     remove(site)
+    missed.forget(site)
     return Outcome(value={"installed": False}, changed=True, plan=plan, lines=["The timers were removed."])
 
 

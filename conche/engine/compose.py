@@ -47,6 +47,8 @@ MAKING = 600.0
 TRIAL_LABEL = "io.conche.trial"
 """Label of a service; `no` says that no second container of it may run, not even for a trial."""
 
+_UNREAD = re.compile(r"(in variable name|unterminated quoted value) .*")
+
 OLDEST = (2, 20)
 """The oldest Compose accepted; v1 was a different program, which named everything it made differently."""
 
@@ -287,7 +289,8 @@ def complaint(completed: Completed) -> Unreachable | Refused:
         "compose-file-invalid",
         "Compose rejects the environment's files.",
         looked_at=[part for part in completed.argv if part.endswith((".yaml", ".yml"))],
-        evidence=completed.last_lines(),
+        # Compose repeats the text of a .env line that it cannot read, which may hold a secret.
+        evidence=[_UNREAD.sub(r"\1", line) for line in completed.last_lines()],
         next_command="correct what it names, then: invoke env.config",
     )
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from conche.engine.connection import Engine, translated
 from conche.engine.containers import Container
 from conche.engine.volumes import LABEL
 
-__all__ = ["create_volume", "start_copy"]
+__all__ = ["create_volume", "start_copy", "start_empty_copy"]
 
 
 def create_volume(engine: Engine, name: str, beside: str) -> None:
@@ -20,15 +23,60 @@ def start_copy(engine: Engine, original: Container, volume: str, instead: str, p
 
     It has no network and no published ports, and all its other mounts are read-only.
     """
+    seen = _inspected(engine, original)
+    binds = []
+    for mount in seen["Mounts"]:
+        source = mount.get("Name") or mount["Source"]
+        ours = volume in (mount.get("Name"), mount.get("Source"))
+        binds.append(f"{instead if ours else source}:{mount['Destination']}{'' if ours else ':ro'}")
+    return _started(engine, seen, original, binds, (), {LABEL: volume}, project)
+
+
+def start_empty_copy(engine: Engine, original: Container, helper: str, project: str) -> str:
+    """Start a container like `original` that begins without data, and return its id.
+
+    Its volumes are new and go with it, and so is what stands in place of a folder of the host where its image has a
+    volume. It has no network and no published ports, and all its other mounts are read-only.
+
+    Args:
+        helper: the name by which `clear_helpers` finds it.
+    """
+    seen = _inspected(engine, original)
+    data = seen["Config"].get("Volumes") or {}
+    binds, empty = [], list(data)
+    for mount in seen["Mounts"]:
+        place = mount["Destination"]
+        if mount.get("RW") and (mount["Type"] != "bind" or any(_is_around(place, one) for one in data)):
+            empty.append(place)
+        elif mount["Type"] != "tmpfs":
+            binds.append(f"{mount.get('Name') or mount['Source']}:{place}:ro")
+    return _started(engine, seen, original, binds, dict.fromkeys(empty), {LABEL: helper}, project)
+
+
+def _is_around(path: str, other: str) -> bool:
+    """Return whether one of two paths is the other, or above it."""
+    one, two = f"{path.rstrip('/')}/", f"{other.rstrip('/')}/"
+    return one.startswith(two) or two.startswith(one)
+
+
+def _inspected(engine: Engine, original: Container) -> Mapping[str, Any]:
+    with translated(engine.address):
+        seen: Mapping[str, Any] = engine.client.api.inspect_container(original.id)
+        return seen
+
+
+def _started(
+    engine: Engine,
+    seen: Mapping[str, Any],
+    original: Container,
+    binds: list[str],
+    volumes: Iterable[str],
+    labels: Mapping[str, str],
+    project: str,
+) -> str:
+    config, host = seen["Config"], seen["HostConfig"]
     with translated(engine.address):
         api = engine.client.api
-        seen = api.inspect_container(original.id)
-        config = seen["Config"]
-        binds = []
-        for mount in seen["Mounts"]:
-            source = mount.get("Name") or mount["Source"]
-            ours = volume in (mount.get("Name"), mount.get("Source"))
-            binds.append(f"{instead if ours else source}:{mount['Destination']}{'' if ours else ':ro'}")
         made = api.create_container(
             seen["Image"],
             config["Cmd"],
@@ -37,17 +85,19 @@ def start_copy(engine: Engine, original: Container, volume: str, instead: str, p
             user=config["User"],
             working_dir=config["WorkingDir"],
             healthcheck=config.get("Healthcheck"),
+            volumes=list(volumes),
             labels={
-                LABEL: volume,
+                **labels,
                 "com.docker.compose.project": project,
                 "com.docker.compose.service": original.service,
             },
             host_config=api.create_host_config(
                 binds=binds,
                 network_mode="none",
-                init=bool(seen["HostConfig"].get("Init")),
-                tmpfs=seen["HostConfig"].get("Tmpfs") or None,
-                mem_limit=seen["HostConfig"].get("Memory") or None,
+                init=bool(host.get("Init")),
+                tmpfs=host.get("Tmpfs") or None,
+                mem_limit=host.get("Memory") or None,
+                shm_size=host.get("ShmSize") or None,
             ),
         )
         api.start(made["Id"])

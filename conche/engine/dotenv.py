@@ -1,10 +1,10 @@
-"""Reads a .env file by Compose's own rules: references to other variables, defaults, quotes, comments."""
+"""Reads a .env file by Compose's own rules: `NAME=value` and `NAME: value`, references, defaults, quotes, comments."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from conche.engine.compose import complaint
@@ -14,23 +14,25 @@ from conche.process import run
 __all__ = ["as_compose_reads"]
 
 
-def as_compose_reads(engine: Engine, file: Path, names: Iterable[str], shell: Mapping[str, str]) -> dict[str, str]:
-    """Return a .env file's values, by having Compose interpolate each of its names.
+def as_compose_reads(engine: Engine, file: Path, shell: Mapping[str, str]) -> dict[str, str]:
+    """Return a .env file's values, by having Compose give them to a service as its `env_file`.
+
+    So the names are Compose's too: it takes lines that no other reader does, such as the YAML of
+    `sops --decrypt secrets.enc.yaml > .env`.
 
     Args:
-        names: the names of its variables.
         shell: variables that override the file's, and that it may refer to.
 
     Raises:
         Refused: Compose cannot read it; the line is named but not shown, since it may hold a secret.
     """
-    wanted = {name: f"${{{name}}}" for name in names}
-    document = {"name": "dotenv", "services": {"dotenv": {"image": "dotenv", "environment": wanted}}}
+    document = {"name": "dotenv", "services": {"dotenv": {"image": "dotenv", "env_file": [str(file)]}}}
+    # What the file says of Compose itself is not meant for this question.
     argv = (
         "docker",
         "compose",
         "--env-file",
-        str(file),
+        os.devnull,
         "--file",
         "-",
         "--project-name",
@@ -44,8 +46,8 @@ def as_compose_reads(engine: Engine, file: Path, names: Iterable[str], shell: Ma
     if not done.ok:
         refused = complaint(done)
         refused.message = f"Compose cannot read {file.name}."
-        refused.evidence = tuple(re.sub(r"(in variable name) .*", r"\1", line) for line in refused.evidence)
         raise refused
-    found = json.loads(done.stdout.raw)["services"]["dotenv"]["environment"]
+    found = json.loads(done.stdout.raw)["services"]["dotenv"].get("environment") or {}
     # Compose doubles each dollar sign it renders.
-    return {name: str(found[name] or "").replace("$$", "$") for name in wanted}
+    values = {name: str(value).replace("$$", "$") for name, value in found.items() if value is not None}
+    return {name: shell.get(name, value) for name, value in values.items()}

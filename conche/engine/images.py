@@ -19,7 +19,7 @@ from conche.process import Captured, Completed, run
 __all__ = [
     "Build",
     "BuildFailed",
-    "Found",
+    "LocalImage",
     "build",
     "build_failed",
     "contents",
@@ -47,7 +47,7 @@ NORMALISES = 26
 
 
 @dataclass(frozen=True)
-class Found:
+class LocalImage:
     """An image that an engine has.
 
     Attributes:
@@ -114,7 +114,7 @@ class BuildFailed(Refused):
     """A Dockerfile failed to build; nothing running was touched."""
 
 
-def find(engine: Engine, reference: str) -> Found | None:
+def find(engine: Engine, reference: str) -> LocalImage | None:
     """Return the engine's image of that reference; None if there is none."""
     import docker.errors
 
@@ -124,7 +124,7 @@ def find(engine: Engine, reference: str) -> Found | None:
         except docker.errors.ImageNotFound:
             return None
     config = found["Config"] or {}
-    return Found(
+    return LocalImage(
         id=found["Id"],
         labels=config.get("Labels") or {},
         tags=tuple(found.get("RepoTags") or ()),
@@ -168,7 +168,7 @@ def same(engine: Engine, one: str, other: str) -> bool:
     return first is not None and second is not None and first.contents == second.contents
 
 
-def of_repository(engine: Engine, name: str) -> tuple[Found, ...]:
+def of_repository(engine: Engine, name: str) -> tuple[LocalImage, ...]:
     """Return the engine's images of one repository, registry included, newest first."""
     with translated(engine.address):
         ids = dict.fromkeys(image["Id"] for image in engine.client.api.images(name=name))
@@ -176,14 +176,14 @@ def of_repository(engine: Engine, name: str) -> tuple[Found, ...]:
     return tuple(sorted((one for one in found if one), key=lambda one: one.created, reverse=True))
 
 
-def dangling(engine: Engine, label: str) -> tuple[Found, ...]:
+def dangling(engine: Engine, label: str) -> tuple[LocalImage, ...]:
     """Return the images with this label that have lost their last tag, as a rebuild leaves them."""
     with translated(engine.address):
         found = engine.client.api.images(filters={"dangling": True, "label": label})
     return tuple(image for one in found if (image := find(engine, one["Id"])))
 
 
-def labelled(engine: Engine, label: str) -> tuple[Found, ...]:
+def labelled(engine: Engine, label: str) -> tuple[LocalImage, ...]:
     """Return the engine's tagged images with this label."""
     with translated(engine.address):
         ids = dict.fromkeys(image["Id"] for image in engine.client.api.images(filters={"label": label}))

@@ -17,11 +17,11 @@ from typing import Any
 
 from conche.errors import ConcheError, Unreachable
 
-__all__ = ["Login", "login", "missing_helpers", "settings"]
+__all__ = ["StoredLogin", "login", "missing_helpers", "settings"]
 
 
 @dataclass(frozen=True)
-class Login:
+class StoredLogin:
     """A stored login for a registry.
 
     Attributes:
@@ -68,16 +68,16 @@ def settings() -> Path:
     return Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
 
 
-def login(registry: str) -> Login:
+def login(registry: str) -> StoredLogin:
     """Return the login stored for a registry."""
     import docker.auth
     import docker.errors
 
     known = _known()
     if known is None:
-        return Login()
+        return StoredLogin()
     name = known.get_credential_store(registry)
-    asked = Login(problem=_absent(name), helper=_program(name)) if name else Login()
+    asked = StoredLogin(problem=_absent(name), helper=_program(name)) if name else StoredLogin()
     if asked.problem:
         return asked
     try:

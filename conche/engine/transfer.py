@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conche.engine.connection import Engine, translated
-from conche.engine.logins import Login, login
+from conche.engine.logins import StoredLogin, login
 from conche.errors import ConcheError, KeyUnusable, Refused, Unreachable
 from conche.secret import Secret
 from conche.units import size
@@ -166,17 +166,17 @@ def pull(
             layers.see(event)
 
 
-def _known(name: str, credentials: Credentials | None) -> Login:
+def _known(name: str, credentials: Credentials | None) -> StoredLogin:
     """Return the login for an image's registry: the given credentials, or what is stored."""
     if credentials is not None:
-        return Login(credentials.header())
+        return StoredLogin(credentials.header())
     import docker.auth
 
     return login(docker.auth.resolve_repository_name(name)[0])
 
 
 @contextlib.contextmanager
-def _patient(engine: Engine, reference: str, verb: str, patience: float, known: Login) -> Iterator[None]:
+def _patient(engine: Engine, reference: str, verb: str, patience: float, known: StoredLogin) -> Iterator[None]:
     """Wait up to `patience` for each answer in this block, and translate errors, which are mostly the registry's."""
     import docker.errors
     import requests.exceptions

@@ -14,11 +14,11 @@ from conche.errors import Refused
 __all__ = ["named_in", "services"]
 
 
-class _Loader(yaml.SafeLoader):
+class _ComposeLoader(yaml.SafeLoader):
     """A SafeLoader that ignores Compose's own tags, such as !reset."""
 
 
-_Loader.add_multi_constructor("!", lambda _loader, _tag, _node: None)
+_ComposeLoader.add_multi_constructor("!", lambda _loader, _tag, _node: None)
 
 
 def services(file: Path) -> Mapping[str, Any]:
@@ -28,7 +28,7 @@ def services(file: Path) -> Mapping[str, Any]:
         Refused: it is not YAML.
     """
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_ComposeLoader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Refused(
             "compose-file-invalid",

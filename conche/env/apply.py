@@ -25,7 +25,7 @@ from conche.env.plan import works
 from conche.env.starting import TOGETHER, Starter, checked, grouped, up
 from conche.env.undoing import Undoing
 from conche.env.units import Routes
-from conche.env.watch import Watch
+from conche.env.watch import EnvironmentWatch
 from conche.errors import ConcheError, Restored
 from conche.outcome import Action, Kind, Plan, Step
 from conche.output import Progress
@@ -67,7 +67,7 @@ class Applier:
     passed: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        self.watch = Watch(self.compose, self.seen, self.timeout, self.clock, self.pause)
+        self.watch = EnvironmentWatch(self.compose, self.seen, self.timeout, self.clock, self.pause)
         self.undoing = Undoing(self.watch, self.progress, self.routes, self.asked, self.url)
         self.starter = Starter(self.watch, self.undoing, self.progress, self.held)
 

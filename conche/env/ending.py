@@ -10,11 +10,11 @@ from conche.engine.ports import Port
 from conche.engine.service import Service
 from conche.errors import ConcheError, Partial, Restored
 
-__all__ = ["Ending"]
+__all__ = ["FailedServices"]
 
 
 @dataclass(frozen=True)
-class Ending:
+class FailedServices:
     """The end of a plan in which some services failed.
 
     Attributes:

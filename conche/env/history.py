@@ -11,7 +11,7 @@ from conche.engine.connection import Engine
 from conche.env.rollout.view import show_records
 from conche.errors import NotFound
 from conche.outcome import Outcome, Table
-from conche.release.records import Entry, Records
+from conche.release.records import PastRelease, Records
 from conche.units import span
 
 __all__ = ["history"]
@@ -49,7 +49,7 @@ def history(call: Invocation, name: str, *, show: str | None) -> Outcome:
     )
 
 
-def _as_json(entry: Entry) -> dict[str, object]:
+def _as_json(entry: PastRelease) -> dict[str, object]:
     record = asdict(entry.record) if entry.record else {"number": entry.number}
     return {
         "id": f"r{entry.number}",
@@ -59,7 +59,7 @@ def _as_json(entry: Entry) -> dict[str, object]:
     }
 
 
-def _row(entry: Entry, current: int) -> tuple[str, ...]:
+def _row(entry: PastRelease, current: int) -> tuple[str, ...]:
     record, ending = entry.record, entry.ending
     if record is None:
         return f"r{entry.number}", entry.result.value, *[""] * 5, entry.newer or "its record was altered"

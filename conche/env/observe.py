@@ -14,7 +14,7 @@ from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.engine.hashes import GONE
-from conche.engine.images import Found
+from conche.engine.images import LocalImage
 from conche.engine.service import Service
 from conche.engine.tailnet import Sidecar
 from conche.env.contents import may_have_contents, outdated
@@ -177,7 +177,7 @@ def look(
     return seen, (*trials, *halves, *kept.twins(compose.engine, compose.project))
 
 
-def contents_of(engine: Engine, found: Iterable[Container], there: Mapping[str, Found | None]) -> dict[str, str]:
+def contents_of(engine: Engine, found: Iterable[Container], there: Mapping[str, LocalImage | None]) -> dict[str, str]:
     """Return image id -> digest of its content: of these images, and of others that containers run from.
 
     Args:

@@ -14,7 +14,7 @@ from conche.env.observe import Observed
 from conche.env.plan import drift
 from conche.env.undoing import Undoing
 from conche.env.unwinding import PAUSE
-from conche.env.watch import Watch
+from conche.env.watch import EnvironmentWatch
 from conche.errors import Restored
 from conche.outcome import Action, Kind, Plan, Step
 from conche.output import Progress
@@ -84,7 +84,7 @@ class Starter:
         held: descriptor of the environment's lock.
     """
 
-    watch: Watch
+    watch: EnvironmentWatch
     undoing: Undoing
     progress: Progress
     held: int | None = None

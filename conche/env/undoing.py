@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from conche.engine import kept
 from conche.engine.connection import EngineRefused
-from conche.env.ending import Ending
+from conche.env.ending import FailedServices
 from conche.env.plan import works
 from conche.env.units import Routes, fall_with, needs
 from conche.env.unwinding import Undo, told, unwind
-from conche.env.watch import Watch
+from conche.env.watch import EnvironmentWatch
 from conche.errors import ConcheError, NotFound, Partial, Restored
 from conche.outcome import Kind, Step
 from conche.output import Progress
@@ -38,7 +38,7 @@ class Undoing:
         fallen: service -> a service that it needs and that is not up.
     """
 
-    watch: Watch
+    watch: EnvironmentWatch
     progress: Progress
     routes: Routes = field(default_factory=dict)
     asked: Collection[str] = ()
@@ -107,10 +107,10 @@ class Undoing:
             for name in (one for one in self.touched if not self.is_down(one)):
                 kept.forget(self.watch.compose.engine, self.watch.compose.project, name)
 
-    def ending(self) -> Ending:
+    def ending(self) -> FailedServices:
         """Return what is up after the plan, and what is not."""
         services = self.watch.seen.configuration.services
-        return Ending(
+        return FailedServices(
             environment=self.watch.seen.name,
             url=self.url,
             up={name: services[name] for name in services if name in (self.asked or services) and self._is_up(name)},

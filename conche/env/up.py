@@ -18,7 +18,7 @@ from conche.env.recover import settle_killed
 from conche.outcome import Outcome, Plan
 from conche.secret import Secret
 from conche.session import open_compose
-from conche.vault.values import for_environment, require_with, used_by
+from conche.vault.values import require_with, used_by
 
 __all__ = ["converge", "up"]
 
@@ -56,8 +56,7 @@ def converge(
 
 def _brought_up(call: Invocation, name: str, *, build: bool, timeout: float | None, only: str | None) -> Outcome:
     """Make an environment without an edge, or only one service of it, what its files say."""
-    secrets = for_environment(call.stack, call.root, name, call.output.say)
-    call.output.redact.learn(secrets.values())
+    secrets = call.vault.of(name)
     compose = open_compose(call, name, secrets)
     require_with(call.stack, name, compose.variables.get("COMPOSE_PROFILES", ""), secrets)
     with here(call, name) as held:
@@ -94,9 +93,8 @@ def _as_released(call: Invocation, name: str, compose: Compose) -> Observed | No
     if not state.kept(compose.engine, compose.project):
         return None
     from conche.env.rollout.view import look_at_release, show_records
-    from conche.vault import keys
 
-    if call.stack.secrets is not None and keys.find(call.root) is None:
+    if call.stack.secrets is not None and call.vault.key is None:
         return None  # nobody can tell what the files say
     found = look_at_release(call, name, compose, show_records(call, compose))
     same = found is not None and not (found.changed or found.leftovers or found.interrupted)
@@ -112,10 +110,10 @@ def _refreshed(call: Invocation, name: str, secrets: Mapping[str, Secret]) -> tu
     section = call.stack.secrets
     if section is None:
         return set(), frozenset()
-    from conche.vault import keys, render
+    from conche.vault import render
 
     wanted = used_by(section, name)
-    if not secrets and keys.find(call.root) is None:
+    if not secrets and call.vault.key is None:
         return set(), frozenset()  # nobody can tell what they say
     # Compose cannot mount a file that is not there, so an absent optional secret becomes an empty one.
     staged = render.files(call.root, section, {**render.emptied(call.root, section, wanted), **secrets})

@@ -17,11 +17,11 @@ from conche.env.plan import works
 from conche.env.unwinding import ENGINE_BACK, PAUSE
 from conche.errors import ConcheError
 
-__all__ = ["Watch"]
+__all__ = ["EnvironmentWatch"]
 
 
 @dataclass
-class Watch:
+class EnvironmentWatch:
     """A live view of the environment that was `seen` before.
 
     Args:

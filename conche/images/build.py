@@ -27,8 +27,7 @@ def build(call: Invocation, environment: str, image: str | None, *, fresh: bool)
     before = {one.name: images.find(engine, one.reference) for one in given}
     with call.output.progress(f"building {', '.join(one.name for one in given)} for {environment}") as progress:
         built = {
-            one.name: build_image(call.stack, call.root, engine, one, progress, fresh=fresh, reproducible=True)
-            for one in given
+            one.name: build_image(call.vault, engine, one, progress, fresh=fresh, reproducible=True) for one in given
         }
     found = {name: images.find(engine, reference) for name, reference in built.items()}
     rows = tuple(

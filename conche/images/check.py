@@ -11,7 +11,7 @@ from conche.engine import images
 from conche.engine.builds import base_images
 from conche.engine.connection import Engine
 from conche.engine.dockerfile import references
-from conche.engine.images import Found
+from conche.engine.images import LocalImage
 from conche.errors import NotFound
 from conche.images.chosen import chosen
 from conche.outcome import Outcome, Table
@@ -19,8 +19,6 @@ from conche.supply.inventory import CREATED, REVISION, age
 from conche.supply.own import Own
 from conche.supply.reference import parse
 from conche.units import size, span
-from conche.vault import keys
-from conche.vault.values import open_store
 
 __all__ = ["check"]
 
@@ -73,7 +71,7 @@ def check(call: Invocation, environment: str, image: str | None) -> Outcome:
     )
 
 
-def _labels(found: Found) -> _Finding:
+def _labels(found: LocalImage) -> _Finding:
     missing = [name for name in LABELS if not found.labels.get(name)]
     if missing:
         return _Finding("labels", "failed", f"lacks {', '.join(missing)}")
@@ -82,26 +80,26 @@ def _labels(found: Found) -> _Finding:
     return _Finding("labels", state, f"revision {at}" + (", with uncommitted changes" if at.endswith("-dirty") else ""))
 
 
-def _user(found: Found) -> _Finding:
+def _user(found: LocalImage) -> _Finding:
     root = found.user.partition(":")[0] in ("", "0", "root")
     return _Finding("user", "failed" if root else "ok", f"runs as {found.user or 'root'}")
 
 
 def _secrets(call: Invocation, engine: Engine, reference: str) -> _Finding:
     """Search the image for secrets; without a key this reports `unknown`, which is not a failure."""
-    if call.stack.secrets is None or keys.find(call.root) is None:
+    if call.stack.secrets is None or call.vault.key is None:
         return _Finding("secrets", "unknown", "without a key there is nothing to look for: invoke secrets.init")
     from conche.vault.leaks import Needles
     from conche.vault.leaks_in_images import scan_image
 
-    values = open_store(call.stack, call.root).read()
+    values = call.vault.everything()
     hits = scan_image(engine, reference, Needles(values))
     if hits:
         return _Finding("secrets", "failed", "; ".join(f"{hit.name} in {hit.place}" for hit in hits))
     return _Finding("secrets", "ok", f"none of {len(values)} values is in a layer or the history")
 
 
-def _size(engine: Engine, found: Found, reference: str) -> _Finding:
+def _size(engine: Engine, found: LocalImage, reference: str) -> _Finding:
     """Compare with the newest other image of its repository on the engine; registries only know compressed sizes."""
     now = size(found.size)
     last = next((one for one in images.of_repository(engine, parse(reference).name) if one.id != found.id), None)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from conche.command import Invocation
 from conche.outcome import Outcome, Table
-from conche.supply.inventory import CREATED, REVISION, Kept, Observed, age, observe
+from conche.supply.inventory import CREATED, REVISION, Inventory, Kept, age, observe
 from conche.supply.login import open_registry
 from conche.supply.own import in_registry
 from conche.supply.reference import parse
@@ -20,7 +20,7 @@ COLUMNS = ("image", "tag", "digest", "size", "age", "revision", "where", "runs i
 
 def list_(call: Invocation) -> Outcome:
     """List the tags of this stack's images, in the registry and on the engines, and where they run."""
-    registry = open_registry(call.stack, call.root, call.output.redact)[0] if call.stack.registry else None
+    registry = open_registry(call.vault)[0] if call.stack.registry else None
     seen = observe(call.stack, registry)
     now = datetime.now(UTC)
     entries = [*(_in_registry(one, seen, now) for one in seen.kept), *_only_local(call, seen, now)]
@@ -37,7 +37,7 @@ def list_(call: Invocation) -> Outcome:
     )
 
 
-def _in_registry(one: Kept, seen: Observed, now: datetime) -> dict[str, object]:
+def _in_registry(one: Kept, seen: Inventory, now: datetime) -> dict[str, object]:
     identities = {one.digest, *one.parts}
     known = {parse(text).digest for found in seen.local.values() for image in found for text in image.digests}
     return {
@@ -53,7 +53,7 @@ def _in_registry(one: Kept, seen: Observed, now: datetime) -> dict[str, object]:
     }
 
 
-def _only_local(call: Invocation, seen: Observed, now: datetime) -> list[dict[str, object]]:
+def _only_local(call: Invocation, seen: Inventory, now: datetime) -> list[dict[str, object]]:
     """Return the tags that an engine has but the registry lacks, or uses for another image."""
     kept = {(one.repository, one.tag): {one.digest, *one.parts} for one in seen.kept}
     entries: list[dict[str, object]] = []

@@ -67,7 +67,7 @@ def _is_upstream(stack: Stack, named: str) -> bool:
 def mirror(call: Invocation) -> Outcome:
     """Copy every upstream image that this stack needs into the private registry, through the engine."""
     engine = Engine()
-    registry, known = open_registry(call.stack, call.root, call.output.redact)
+    registry, known = open_registry(call.vault)
     registry.check()
     wanted, pinned = upstream(call.stack, call.root)
     warnings = [
@@ -114,7 +114,7 @@ def _copy(
     call: Invocation, engine: Engine, registry: Registry, known: Credentials | None, one: str, progress: Progress
 ) -> str:
     copy = mirrored(call.stack, parse(one))
-    fetch(call.stack, call.root, engine, one, progress, anew=False)
+    fetch(call.vault, engine, one, progress, anew=False)
     try:
         if _has(registry, copy.repository, copy.tag, engine, one):
             return "same"

@@ -14,7 +14,7 @@ from conche.supply.inventory import Running, running
 from conche.supply.login import open_registry
 from conche.supply.own import Own
 from conche.supply.reference import Reference, parse
-from conche.supply.registry import Manifest, Registry
+from conche.supply.registry import ImageManifest, Registry
 
 __all__ = ["Move", "carry_out", "promote"]
 
@@ -28,7 +28,7 @@ class Move:
     """
 
     target: Reference
-    manifest: Manifest
+    manifest: ImageManifest
     before: str | None
     cause: str
 
@@ -53,7 +53,7 @@ def promote(call: Invocation, source: str, destination: str, *, image: str | Non
     call.environment(destination)
     if source == destination:
         raise Refused("same-environment", f"{source} cannot be promoted to itself.")
-    registry, _ = open_registry(call.stack, call.root, call.output.redact)
+    registry, _ = open_registry(call.vault)
     runs = running(call.stack, Engine(call.environment(source).engine), source)
     targets = {one.name: one.reference for one in chosen(call, destination, image)}
     moves = [
@@ -106,7 +106,7 @@ def _promotion(
     return Move(target, manifest, registry.digest(repository, target.tag), f"runs in {source} as {services}")
 
 
-def _pushed(registry: Registry, repository: str, runs: Sequence[Running], source: str) -> Manifest:
+def _pushed(registry: Registry, repository: str, runs: Sequence[Running], source: str) -> ImageManifest:
     """Return the manifest of the running image; all its containers must run the same one."""
     if len({one.id for one in runs}) > 1:
         raise Refused(
@@ -127,14 +127,16 @@ def _pushed(registry: Registry, repository: str, runs: Sequence[Running], source
     )
 
 
-def _found(registry: Registry, repository: str, digest: str) -> Manifest | None:
+def _found(registry: Registry, repository: str, digest: str) -> ImageManifest | None:
     try:
         return registry.manifest(repository, digest)
     except NotFound:
         return None
 
 
-def _meant(registry: Registry, repository: str, runs: Sequence[Running], found: Mapping[str, Manifest]) -> Manifest:
+def _meant(
+    registry: Registry, repository: str, runs: Sequence[Running], found: Mapping[str, ImageManifest]
+) -> ImageManifest:
     """Choose among several manifests of one image.
 
     Prefer the digest that its containers were made from, then what their tags mean now, then the index of the others.

@@ -14,7 +14,7 @@ from datetime import datetime
 from conche.command import Invocation
 from conche.engine import images
 from conche.engine.connection import Engine
-from conche.engine.images import Found
+from conche.engine.images import LocalImage
 from conche.errors import ConcheError, Partial, Refused
 from conche.images.needed import needed
 from conche.locking import every
@@ -22,19 +22,19 @@ from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.stack import Stack
 from conche.supply.collect import collect, located, resume
 from conche.supply.description import CREATED, moment
-from conche.supply.inventory import STACK, Kept, Observed, digests, engines, observe, own_here, own_names
+from conche.supply.inventory import STACK, Inventory, Kept, digests, engines, observe, own_here, own_names
 from conche.supply.login import open_registry
 from conche.supply.reference import parse
 from conche.supply.registry import Registry
 
-__all__ = ["Decision", "decide", "prune"]
+__all__ = ["ImageDecision", "decide", "prune"]
 
 OURS = re.compile(r"[0-9a-f]{7,40}(-dirty)?")
 """Tags that images.build assigns; any other was given by hand, and stays."""
 
 
 @dataclass(frozen=True)
-class Decision:
+class ImageDecision:
     """The fate of one image in one place.
 
     Attributes:
@@ -66,7 +66,7 @@ class Decision:
         return Step(Action.DELETE, Kind.IMAGE, f"{self.name} ({_place(self.where)})", self.because, destroys=True)
 
 
-def decide(stack: Stack, seen: Observed, wanted: Mapping[str, str], keep: int) -> list[Decision]:
+def decide(stack: Stack, seen: Inventory, wanted: Mapping[str, str], keep: int) -> list[ImageDecision]:
     """Judge every image of the registry and of the engines.
 
     Args:
@@ -88,7 +88,7 @@ def decide(stack: Stack, seen: Observed, wanted: Mapping[str, str], keep: int) -
 
 def _in_registry(
     kept: Sequence[Kept], own: Mapping[str, str], reasons: Mapping[str, str], keep: int
-) -> Iterator[Decision]:
+) -> Iterator[ImageDecision]:
     for repository in sorted({one.repository for one in kept}):
         groups: dict[str, list[Kept]] = {}
         for one in kept:
@@ -101,17 +101,17 @@ def _in_registry(
             # An engine may know an index only by its own platform's image.
             stays = _why(tags, (digest, *sorted(group[0].parts)), own, reasons, newest, keep)
             stays = stays or ("" if digest in made else _undated(group[0].problem))
-            yield Decision("registry", repository, digest, tags, stays, _unneeded(keep))
+            yield ImageDecision("registry", repository, digest, tags, stays, _unneeded(keep))
 
 
 def _on_engine(
     stack: Stack,
     address: str,
-    found: Sequence[Found],
+    found: Sequence[LocalImage],
     own: Mapping[str, str],
     reasons: Mapping[str, str],
     keep: int,
-) -> Iterator[Decision]:
+) -> Iterator[ImageDecision]:
     own_by_name = {parse(name).name: repository for name, repository in own_names(stack).items()}
     ours = [one for one in found if one.labels.get(STACK) == stack.name]
     built = {parse(text).at_any_tag for one in ours for text in one.tags}
@@ -127,15 +127,17 @@ def _on_engine(
             stays = _why(tags, (image.id, *known), own, reasons, newest, keep)
             stays = stays or ("" if image.id in made else _undated(""))
             called = parse(name).at_any_tag.familiar
-            yield Decision(address, repository, image.id, tags, stays, _unneeded(keep), called)
+            yield ImageDecision(address, repository, image.id, tags, stays, _unneeded(keep), called)
 
 
-def _loose(stack: Stack, address: str, found: Sequence[Found], reasons: Mapping[str, str]) -> Iterator[Decision]:
+def _loose(
+    stack: Stack, address: str, found: Sequence[LocalImage], reasons: Mapping[str, str]
+) -> Iterator[ImageDecision]:
     """Judge the images that a rebuild has left without a tag and that no registry has."""
     for image in found:
         if not image.digests:
             because = "a rebuild left it without a tag"
-            yield Decision(address, stack.name, image.id, (), reasons.get(image.id, ""), because)
+            yield ImageDecision(address, stack.name, image.id, (), reasons.get(image.id, ""), because)
 
 
 def _undated(problem: str) -> str:
@@ -186,9 +188,7 @@ def prune(call: Invocation, *, keep: int, collecting: bool) -> Outcome:
     if keep < 1:
         raise Refused("keep-too-few", "--keep 0 would leave nothing to roll back to.", next_command="--keep 1 or more")
     # If there is no registry to collect in, open_registry raises the error.
-    registry = (
-        open_registry(call.stack, call.root, call.output.redact)[0] if call.stack.registry or collecting else None
-    )
+    registry = open_registry(call.vault)[0] if call.stack.registry or collecting else None
     # Neither this machine nor another may deploy while we decide what no deploy needs.
     with every(call, lambda engine: _readers(call.stack, engine)):
         if not call.dry_run and registry:
@@ -200,7 +200,7 @@ def prune(call: Invocation, *, keep: int, collecting: bool) -> Outcome:
             raise seen.problems[0]
         decisions = decide(call.stack, seen, needed(call.stack), keep)
         doomed = [one for one in decisions if one.goes]
-        plan, left = Plan(tuple(_steps(doomed, collecting=collecting))), dict[Decision, ConcheError]()
+        plan, left = Plan(tuple(_steps(doomed, collecting=collecting))), dict[ImageDecision, ConcheError]()
         if not call.dry_run and len(plan):
             if not call.yes:
                 call.output.confirm(f"{len(plan)} images or tags will be deleted.")
@@ -225,18 +225,18 @@ def _readers(stack: Stack, engine: Engine) -> list[str]:
     return [*stack.bases, *(tag for image in own_here(stack, engine) for tag in image.tags)]
 
 
-def _steps(doomed: Sequence[Decision], *, collecting: bool) -> Iterator[Step]:
+def _steps(doomed: Sequence[ImageDecision], *, collecting: bool) -> Iterator[Step]:
     yield from (one.step() for one in doomed)
     if collecting:
         yield Step(Action.COLLECT, Kind.REGISTRY, "garbage", "--collect; the registry is down during that")
 
 
 def _carry_out(
-    call: Invocation, registry: Registry | None, doomed: Sequence[Decision], *, collecting: bool
-) -> dict[Decision, ConcheError]:
+    call: Invocation, registry: Registry | None, doomed: Sequence[ImageDecision], *, collecting: bool
+) -> dict[ImageDecision, ConcheError]:
     """Delete one image after the other; return those that stay, each with its error."""
     places = {engine.address: engine for engine, _ in engines(call.stack)}
-    left: dict[Decision, ConcheError] = {}
+    left: dict[ImageDecision, ConcheError] = {}
     with call.output.progress("pruning images") as progress:
         for number, one in enumerate(doomed):
             progress.step(f"deleting {one.name}")
@@ -255,7 +255,7 @@ def _carry_out(
     return left
 
 
-def _incomplete(left: Mapping[Decision, ConcheError], count: int, outcome: Outcome) -> Partial:
+def _incomplete(left: Mapping[ImageDecision, ConcheError], count: int, outcome: Outcome) -> Partial:
     error = Partial(
         "prune-incomplete",
         f"{len(left)} of {count} images were not deleted; the others were.",
@@ -267,13 +267,13 @@ def _incomplete(left: Mapping[Decision, ConcheError], count: int, outcome: Outco
     return error
 
 
-def _remove(engine: Engine, one: Decision) -> None:
+def _remove(engine: Engine, one: ImageDecision) -> None:
     """Remove an image's tags from an engine, the last of which removes the image; without tags, remove it by id."""
     for name in [f"{one.called}:{tag}" for tag in one.tags] or [one.digest]:
         images.remove(engine, name)
 
 
-def _refuse_moved(registry: Registry, one: Decision) -> None:
+def _refuse_moved(registry: Registry, one: ImageDecision) -> None:
     """Refuse if the manifest got a new tag since the plan was made: somebody wants it, and it would be deleted too."""
     now = {tag for tag, digest in digests(registry, one.repository).items() if digest == one.digest}
     if now - set(one.tags):
@@ -288,7 +288,7 @@ def _place(where: str) -> str:
     return where if where == "registry" else "engine"
 
 
-def _last_words(call: Invocation, doomed: Sequence[Decision], *, collecting: bool, planned: int) -> list[str]:
+def _last_words(call: Invocation, doomed: Sequence[ImageDecision], *, collecting: bool, planned: int) -> list[str]:
     if not planned:
         return [] if call.dry_run else ["Nothing to do: every image is needed."]
     remote = any(one.where == "registry" for one in doomed)

@@ -22,7 +22,7 @@ def pull(call: Invocation, environment: str, image: str | None) -> Outcome:
     plan = Plan(tuple(Step(Action.PULL, Kind.IMAGE, str(one), "asked for") for one in given))
     if call.dry_run:
         return Outcome(plan=plan)
-    registry, known = open_registry(call.stack, call.root, call.output.redact, engine)
+    registry, known = open_registry(call.vault, engine)
     # The registry is asked first, because its error lists the existing tags, unlike the engine's.
     meant = [registry.manifest(one.repository, one.tag) for one in given]
     before = [images.find(engine, str(one)) for one in given]

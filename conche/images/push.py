@@ -32,7 +32,7 @@ def push(call: Invocation, environment: str, image: str | None) -> Outcome:
     )
     if call.dry_run:
         return Outcome(plan=plan)
-    registry, known = open_registry(call.stack, call.root, call.output.redact, engine)
+    registry, known = open_registry(call.vault, engine)
     registry.check()
     before = {one.name: meanings(registry, one) for one in given}
     with call.output.progress(f"pushing to {call.stack.registry}") as progress:

@@ -45,11 +45,11 @@ def release(call: Invocation, environment: str, image: str | None, *, allow_dirt
     plan = Plan((*build_plan(own, at), *pushes))
     if call.dry_run:
         return Outcome(plan=plan, warnings=dirt(at))
-    registry, known = open_registry(call.stack, call.root, call.output.redact, engine)
+    registry, known = open_registry(call.vault, engine)
     registry.check()
     before = meanings(registry, planned)
     with call.output.progress(f"releasing {name} for {environment}") as progress:
-        build(call.stack, call.root, engine, own[0], progress, reproducible=True)
+        build(call.vault, engine, own[0], progress, reproducible=True)
         pushed = push(engine, registry, planned, known, progress)
     value = planned.as_json(pushed)
     return Outcome(

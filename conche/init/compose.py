@@ -49,8 +49,11 @@ class Rendered:
         return self.document.get("services") or {}
 
 
-def render(root: Path, files: Sequence[Path]) -> Rendered:
+def render(root: Path, files: Sequence[Path], project: str = "") -> Rendered:
     """Have Compose render the files.
+
+    Args:
+        project: the Compose project; default: the one that Compose chooses.
 
     Raises:
         Refused: it does not accept them, with its own message, and the line if it can be found.
@@ -58,8 +61,9 @@ def render(root: Path, files: Sequence[Path]) -> Rendered:
     """
     for file in files:
         refuse_bomb(str(file), read(root, file))
-    whole = _asked(root, files, ("--profile", "*"), ("--format", "json"))
-    names = _asked(root, files, (), ("--services",)) if _has_profiles(whole[0]) else None
+    named = ("--project-name", project) if project else ()
+    whole = _asked(root, files, (*named, "--profile", "*"), ("--format", "json"))
+    names = _asked(root, files, named, ("--services",)) if _has_profiles(whole[0]) else None
     document = json.loads(whole[0])
     services = document.get("services") or {}
     active = frozenset(names[0].split()) if names else frozenset(services)
@@ -86,22 +90,20 @@ def variables(root: Path, files: Sequence[Path]) -> frozenset[str]:
     return frozenset(name for text in texts for name in re.findall(r"(?<!\$)\$\{?([A-Za-z_]\w*)", text))
 
 
-def _argv(files: Sequence[Path], profiles: Sequence[str], words: Sequence[str]) -> tuple[str, ...]:
+def _argv(files: Sequence[Path], options: Sequence[str], words: Sequence[str]) -> tuple[str, ...]:
     named = [part for file in files for part in ("--file", str(file))]
-    return ("docker", "compose", *named, *profiles, "config", *words)
+    return ("docker", "compose", *named, *options, "config", *words)
 
 
 def _asked(
-    root: Path, files: Sequence[Path], profiles: Sequence[str], words: Sequence[str]
+    root: Path, files: Sequence[Path], options: Sequence[str], words: Sequence[str]
 ) -> tuple[str, tuple[str, ...]]:
-    done = run(_argv(files, profiles, words), cwd=root, extra_env=_shell(), timeout=60)
+    done = run(_argv(files, options, words), cwd=root, extra_env=_shell(), timeout=60)
     if not done.ok:
         refused = complaint(done)
         if isinstance(refused, Refused):
             said = done.stderr.raw
             refused.looked_at = tuple(_places(root, files, said)) or refused.looked_at
-            # Compose shows the whole of a .env line that it cannot read, which may contain a secret.
-            refused.evidence = tuple(re.sub(r"(in variable name) .*", r"\1", line) for line in refused.evidence)
             refused.next_command = "correct what it names, then: conche init"
         raise refused
     return done.stdout.raw, tuple(_warnings(done.stderr.raw))
@@ -115,7 +117,8 @@ def _shell() -> dict[str, str]:
 def _warnings(text: str) -> Iterator[str]:
     for line in text.splitlines():
         match = re.search(r'level=warning msg="((?:[^"\\]|\\.)*)"', line)
-        if match:
+        # Nothing depends on `version`, and no file of theirs has to be changed for us.
+        if match and "`version` is obsolete" not in match[1]:
             yield match[1].replace('\\"', '"')
 
 

@@ -113,7 +113,8 @@ def _secrets(seen: Understanding) -> Iterator[tuple[str, str]]:
     if seen.sops is not None:
         yield from ((one.name, str(seen.sops.file)) for one in seen.secrets)
     yield from ((name, f"{one.file}: {one.why_not}") for one in seen.other_sops for name in one.names)
-    yield from ((name, ".env") for name in seen.dotenv)
+    given = {one.variable or one.name.upper() for one in seen.secrets}
+    yield from ((name, ".env") for name in seen.dotenv if name not in given)
     for environment, rendered in seen.rendered.items():
         for key, said in (rendered.document.get("secrets") or {}).items():
             file = facts.relative(seen.root, str(said.get("file") or ""))

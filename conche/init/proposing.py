@@ -32,11 +32,11 @@ def _as_called(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str,
     }
     environments = {names[name]: said for name, said in _below(after, "environments").items()}
     kept = {_subject(one) for one in _below(_below(before, "backup"), "components").values()}
-    components = {
+    found = {
         name: {**one, **({"environment": names.get(one["environment"], "")} if "environment" in one else {})}
         for name, one in _below(_below(after, "backup"), "components").items()
-        if _subject(one) not in kept
     }
+    components = {name: one for name, one in found.items() if _subject(one) not in kept}
     renamed = {key: value for key, value in after.items() if key != "format"} | {"environments": environments}
     if components:
         return {**renamed, "backup": {**after["backup"], "components": components}}
@@ -52,7 +52,9 @@ def _subject(component: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what a component backs up, whatever its name and driver."""
     if component.get("driver") == "secrets":
         return ("secrets",)
-    return tuple(str(component.get(key) or "") for key in ("volume", "service", "paths"))
+    # A volume and a folder are the same in every environment; a service is another one in each.
+    keys = ("service", "environment") if component.get("service") else ("volume", "paths")
+    return tuple(str(component.get(key) or "") for key in keys)
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any], path: str) -> Iterator[Proposal]:

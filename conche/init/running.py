@@ -6,14 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conche.engine import containers
+from conche.engine import containers, volumes
 from conche.engine.connection import Engine
 from conche.engine.projects import made_from
 from conche.errors import ConcheError
 from conche.init.compose import Rendered
 from conche.init.environments import Candidate
 
-__all__ = ["Projects", "projects"]
+__all__ = ["Projects", "left_behind", "projects"]
 
 
 @dataclass(frozen=True)
@@ -50,3 +50,31 @@ def projects(root: Path, found: Sequence[Candidate], rendered: Mapping[str, Rend
     except ConcheError:
         return Projects({one.name: rendered[one.name].project for one in found})
     return seen
+
+
+def left_behind(found: Sequence[Candidate], before: Mapping[str, Rendered], after: Mapping[str, Rendered]) -> list[str]:
+    """Return warnings about volumes on the engine that an environment loses, since another one keeps the project.
+
+    Args:
+        before: as Compose renders the files for the project that it chooses.
+        after: for the project that stack.yaml gives the environment.
+    """
+    engine, warnings = Engine(), []
+    for one in found:
+        names = {key: str(said.get("name")) for key, said in (before[one.name].document.get("volumes") or {}).items()}
+        new = after[one.name].document.get("volumes") or {}
+        lost = [key for key, name in names.items() if one.rival and new[key].get("name") != name]
+        warnings += [
+            f"{one.name}: its volume {key} will be a new one, since {names[key]} belongs to {one.rival}'s project: give"
+            f" `project` in stack.yaml to {one.name} instead, or the volume its `name` in the Compose file"
+            for key in lost
+            if _exists(engine, names[key])
+        ]
+    return warnings
+
+
+def _exists(engine: Engine, volume: str) -> bool:
+    try:
+        return volumes.exists(engine, volume)
+    except ConcheError:
+        return False

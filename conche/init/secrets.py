@@ -100,7 +100,7 @@ def _names(node: yaml.MappingNode) -> list[str]:
 
 def in_dotenv(text: str) -> tuple[str, ...]:
     """Return the variables of a .env file that are named like secrets and have a value."""
-    pairs = re.findall(r"^[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)[ \t]*=[ \t]*(\S?)", text, re.MULTILINE)
+    pairs = re.findall(r"^[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)[ \t]*[=:][ \t]*(\S?)", text, re.MULTILINE)
     return tuple(dict.fromkeys(name for name, value in pairs if value and SECRET_NAME.search(name)))
 
 

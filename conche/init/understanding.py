@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from conche.errors import ConcheError
@@ -12,7 +12,7 @@ from conche.init import facts, files, pipeline
 from conche.init.compose import Rendered, accepts, render, variables
 from conche.init.environments import Candidate, candidates, named_projects, slug
 from conche.init.facts import Health
-from conche.init.running import projects
+from conche.init.running import left_behind, projects
 from conche.init.secrets import Declared, SopsFile, declared, in_dotenv, sops_files
 from conche.init.volumes import Data, proposals
 from conche.vault import keys
@@ -77,6 +77,7 @@ def understand(root: Path) -> Understanding:
     name = slug(rendered[kept[0].name].project)
     there = projects(root, kept, rendered)
     environments = named_projects(kept, name, there.called, there.runs)
+    before, rendered = rendered, {one.name: _in_its_project(root, name, one, rendered) for one in environments}
     mentioned = frozenset[str]().union(*(variables(root, one.files) for one in environments))
     sealed = sops_files(root)
     usable = next((one for one in sealed if not one.why_not), None)
@@ -88,7 +89,7 @@ def understand(root: Path) -> Understanding:
         environments=environments,
         rendered=rendered,
         health={one: url for one, said in rendered.items() if (url := facts.health(said))},
-        data=list(_data(root, name, environments, rendered)),
+        data=list(_data(root, environments, rendered)),
         sops=usable,
         secrets=secrets,
         secrets_folder=_folder(root, {one.name for one in secrets if one.file}, rendered),
@@ -100,7 +101,11 @@ def understand(root: Path) -> Understanding:
         dockerfiles=list(_unbuilt(root, rendered)),
         registries=registries,
         pulled_from=pulled_from,
-        warnings=[*left_out, *_warnings(root, rendered, {one.variable or one.name.upper() for one in secrets})],
+        warnings=[
+            *left_out,
+            *left_behind(environments, before, rendered),
+            *_warnings(root, rendered, {one.variable or one.name.upper() for one in secrets}),
+        ],
     )
 
 
@@ -133,27 +138,38 @@ def _rendered(root: Path, tried: Sequence[Candidate]) -> tuple[dict[str, Rendere
     return rendered, left_out
 
 
-def _volumes(said: Rendered, project: str) -> dict[str, dict[str, str]]:
-    """Return the files' volumes with their names in a project; explicit names in the files stay as they are."""
-    named = {key: str((one or {}).get("name") or "") for key, one in (said.document.get("volumes") or {}).items()}
-    return {
-        key: {"name": f"{project}_{key}" if name == f"{said.project}_{key}" else name} for key, name in named.items()
-    }
+def _in_its_project(root: Path, stack: str, one: Candidate, rendered: Mapping[str, Rendered]) -> Rendered:
+    """Return the files as Compose renders them for the project that the environment will have."""
+    project = one.project or f"{stack}-{one.name}"
+    found = rendered[one.name]
+    return found if found.project == project else render(root, one.files, project)
 
 
 def _data(
-    root: Path, stack: str, environments: Sequence[Candidate], rendered: Mapping[str, Rendered]
+    root: Path, environments: Sequence[Candidate], rendered: Mapping[str, Rendered]
 ) -> Iterator[tuple[str, Data]]:
-    """Yield data by environment, beginning with one that keeps existing volumes; shared data only once."""
+    """Yield data by environment, beginning with one that keeps existing volumes; shared data only once.
+
+    Of services that several environments have, each protected environment's data are proposed; others are offered.
+    """
     sources: set[str] = set()
     names: set[str] = set()
     for one in sorted(environments, key=lambda one: (bool(one.rival), not one.protected)):
         said = rendered[one.name]
-        for data in proposals(root, said.services, _volumes(said, one.project or f"{stack}-{one.name}")):
-            if data.source not in sources and data.name not in names:
-                sources.add(data.source)
-                names.add(data.name)
-                yield one.name, data
+        for data in proposals(root, said.services, said.document.get("volumes") or {}):
+            if data.source not in sources:
+                named = _again(one, data) if data.name in names else data
+                sources.add(named.source)
+                names.add(named.name)
+                yield one.name, named
+
+
+def _again(one: Candidate, data: Data) -> Data:
+    """Return data under the environment's name, since another environment has such data too."""
+    name = slug(f"{one.name}-{data.name}")
+    if one.protected or not data.driver:
+        return replace(data, name=name)
+    return replace(data, name=name, driver="", choice=data.driver, why=f"{data.why}, of another environment")
 
 
 def _folder(root: Path, names: Collection[str], rendered: Mapping[str, Rendered]) -> str:

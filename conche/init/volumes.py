@@ -37,12 +37,13 @@ class Data:
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of database: how to recognise it, and how to dump it; without a dump its files are backed up."""
+    """A kind of database: how to recognise it, and its driver or its dump; without either its files are backed up."""
 
     called: str
     images: str
     port: int
     paths: tuple[str, ...]
+    driver: str = ""
     dump: str = ""
     restore: str = ""
 
@@ -73,23 +74,25 @@ def _mongo(tool: str) -> str:
 
 
 KINDS = (
+    _Kind("Postgres", r"postgres|postgis|pgvector", 5432, ("/var/lib/postgresql",), "postgres"),
+    # Its own procedure needs a line before and after: https://docs.timescale.com/self-hosted/latest/backup-and-restore
     _Kind(
-        "Postgres", r"postgres|postgis|timescale|pgvector", 5432, ("/var/lib/postgresql",),
+        "TimescaleDB", r"timescale", 5432, (), "command",
         f"exec pg_dump --clean --if-exists {_POSTGRES}",
         f"exec psql --quiet --single-transaction -v ON_ERROR_STOP=1 {_POSTGRES}",
     ),
     _Kind(
-        "MariaDB", r"mariadb", 3306, (),
+        "MariaDB", r"mariadb", 3306, (), "command",
         f"{_AS_ROOT} mariadb-dump -uroot --single-transaction --all-databases",
         f"{_AS_ROOT} mariadb -uroot",
     ),
     _Kind(
-        "MySQL", r"mysql|percona", 3306, ("/var/lib/mysql",),
+        "MySQL", r"mysql|percona", 3306, ("/var/lib/mysql",), "command",
         f"{_AS_ROOT} mysqldump -uroot --single-transaction --all-databases",
         f"{_AS_ROOT} mysql -uroot",
     ),
     _Kind(
-        "MongoDB", r"mongo", 27017, ("/data/db",),
+        "MongoDB", r"mongo", 27017, ("/data/db",), "command",
         _mongo("mongodump"),
         _mongo("mongorestore --drop"),
     ),
@@ -104,6 +107,10 @@ _SQLITE = re.compile(r"sqlite|\.(?:db|sqlite3?)\b", re.IGNORECASE)
 
 _DISPOSABLE = re.compile(r"(?:^|[-_./])(?:node_modules|cache|tmp|temp|venv|run|sockets?)(?:$|[-_./])", re.IGNORECASE)
 """Names of what is made again when it is gone."""
+
+
+_SYSTEM = ("/proc", "/sys", "/dev", "/run", "/var/run", "/lib/modules", "/etc/localtime", "/etc/timezone")
+"""Where there are devices, sockets and the host's own files, and no data."""
 
 
 def proposals(root: Path, services: Mapping[str, Any], volumes: Mapping[str, Any]) -> list[Data]:
@@ -156,7 +163,9 @@ def _writable(mount: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
     """Return whether a mount may hold data: not if it is read-only, one file, or code the service is built from."""
     if mount["type"] == "bind":
         source, context = Path(str(mount.get("source"))), str((body.get("build") or {}).get("context") or "")
-        if source.is_file() or (context.startswith("/") and Path(context).is_relative_to(source)):
+        if (source.exists() and not source.is_dir()) or (
+            context.startswith("/") and Path(context).is_relative_to(source)
+        ):
             return False
     return mount["type"] in ("volume", "bind") and not mount.get("read_only")
 
@@ -166,7 +175,8 @@ def _source(mount: Mapping[str, Any], volumes: Mapping[str, Any]) -> str:
     source = str(mount.get("source") or "")
     if mount["type"] == "volume":
         return str((volumes.get(source) or {}).get("name") or "")
-    return "" if source.endswith(".sock") or source in ("/", "/proc", "/sys", "/dev") else source
+    of_the_system = source == "/" or any(Path(source).is_relative_to(one) for one in _SYSTEM)
+    return "" if source.endswith(".sock") or of_the_system else source
 
 
 def _kind(body: Mapping[str, Any], mounts: list[Mapping[str, Any]]) -> _Kind | None:
@@ -196,8 +206,10 @@ def _holds(kind: _Kind, target: str) -> bool:
 
 
 def _dumped(kind: _Kind, service: str, source: str, image: str) -> tuple[str, dict[str, Any]]:
+    if kind.driver and not kind.dump:
+        return kind.driver, {"service": service}
     if kind.dump:
-        return "command", {
+        return kind.driver, {
             "service": service,
             "dump": ["sh", "-c", kind.dump],
             "restore": ["sh", "-c", kind.restore],

@@ -96,7 +96,6 @@ def _image_name(file: Path, taken: set[str]) -> str:
 
 
 def _environment(seen: Understanding, one: Candidate) -> Iterator[str]:
-    rendered = seen.rendered[one.name]
     yield f"  {one.name}:"
     yield f"    compose: {flow([str(file) for file in one.files])}"
     if one.otherwise:
@@ -105,7 +104,7 @@ def _environment(seen: Understanding, one: Candidate) -> Iterator[str]:
         yield f"    project: {flow(one.project)}    # as `docker compose` calls it: volumes keep their names"
     if one.rival:
         why = f"`docker compose` gives this and {one.rival} the same name; only one can keep it, with its volumes"
-        yield from _within(4, _chosen([f"project: {flow(rendered.project)}"], why))
+        yield from _within(4, _chosen([f"project: {flow(seen.rendered[one.rival].project)}"], why))
     if "CONCHE_PORT" in seen.mentioned and (url := seen.health.get(one.name)):
         yield from _within(4, _chosen([f"port: {_port(url.url)}"], "the Compose files mention CONCHE_PORT"))
     if one.protected:
@@ -115,7 +114,9 @@ def _environment(seen: Understanding, one: Candidate) -> Iterator[str]:
     else:
         yield from _within(4, _chosen(["health: http://localhost:8000/health"], "a URL that answers 2xx when it works"))
     yield from _within(4, _chosen([f"branch: {'main' if one.protected else 'develop'}"], "git branch deployed here"))
-    profiles = sorted({name for body in rendered.services.values() for name in body.get("profiles") or ()})
+    profiles = sorted(
+        {name for body in seen.rendered[one.name].services.values() for name in body.get("profiles") or ()}
+    )
     if profiles:
         yield from _within(4, _chosen([f"profiles: {flow(profiles)}"], "whose services start and stop with the others"))
 

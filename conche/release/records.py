@@ -21,7 +21,7 @@ from conche.engine.state import State
 from conche.errors import Refused
 from conche.release.signing import newest, packed, read, signed, verified
 
-__all__ = ["Ending", "Entry", "Placed", "Record", "Records", "Result", "who"]
+__all__ = ["Ending", "PastRelease", "Placed", "Record", "Records", "Result", "who"]
 
 
 def who() -> str:
@@ -182,7 +182,7 @@ class Ending:
 
 
 @dataclass(frozen=True)
-class Entry:
+class PastRelease:
     """A record and its ending, if it has one; a record that cannot be read is None.
 
     Attributes:
@@ -353,24 +353,24 @@ class Records:
             self.require_known()
             self._state.remove(f"releases/r{entry.number}" for entry in old)
 
-    def _entries(self) -> list[Entry]:
+    def _entries(self) -> list[PastRelease]:
         written = [path for path in self._files if path.endswith(("/record.json", "/ending.json"))]
         return [self._entry(number) for number in sorted(_numbers(written))]
 
-    def _entry(self, number: int) -> Entry:
+    def _entry(self, number: int) -> PastRelease:
         folder = f"releases/r{number}"
         said = verified(self._files.get(f"{folder}/record.json"))
         written = self._files.get(f"{folder}/ending.json")
         ended = verified(written)
         if newer := formats.RELEASE.newer(said) or formats.ENDING.newer(ended):
-            return Entry(number, None, None, newer=newer.brief)
+            return PastRelease(number, None, None, newer=newer.brief)
         try:
             record = _record(said) if said else None
             ending = _ending(ended) if ended else None
             record = record.carrying(ending.made) if record and ending else record
-            return Entry(number, record, ending, damaged=written is not None and ended is None)
+            return PastRelease(number, record, ending, damaged=written is not None and ended is None)
         except (TypeError, KeyError, AttributeError):
-            return Entry(number, None, None)
+            return PastRelease(number, None, None)
 
 
 def _numbers(paths: Iterable[str]) -> set[int]:

@@ -21,7 +21,7 @@ from conche.output import at_terminal
 from conche.process import interact, removed_at_death
 from conche.secret import Secret
 from conche.vault.encrypted import NAME
-from conche.vault.store import Change, Store
+from conche.vault.store import Edit, Store
 from conche.vault.values import called, open_store
 
 __all__ = ["edit"]
@@ -65,7 +65,7 @@ def edit(call: Invocation, name: str | None, *, allow_disk: bool) -> Outcome:
         begun = time.monotonic()
         wanted = _edited(call, file)
         at_once = time.monotonic() - begun < AT_ONCE
-    change = Change(
+    change = Edit(
         put={n: value for n, value in wanted.items() if shown.get(n) != value},
         drop=tuple(n for n in shown if n not in wanted),
     )
@@ -73,7 +73,7 @@ def edit(call: Invocation, name: str | None, *, allow_disk: bool) -> Outcome:
     return replace(outcome, lines=[*outcome.lines, HINT]) if at_once and not outcome.changed else outcome
 
 
-def _apply(call: Invocation, store: Store, change: Change, count: int) -> Outcome:
+def _apply(call: Invocation, store: Store, change: Edit, count: int) -> Outcome:
     assert call.stack.secrets is not None
     undeclared = sorted(change.put.keys() - call.stack.secrets.declared.keys())
     if len(change.drop) * 2 > count or undeclared:

@@ -14,7 +14,7 @@ from conche.secret import Secret
 from conche.secrets import plaintext
 from conche.vault import keys
 from conche.vault.encrypted import declared_recipients
-from conche.vault.store import Change, Store
+from conche.vault.store import Edit, Store
 from conche.vault.values import how_to_declare, open_store
 
 __all__ = ["encrypt"]
@@ -26,7 +26,7 @@ def encrypt(call: Invocation, file: str, *, merge: bool, replace: bool) -> Outco
     assert call.stack.secrets is not None
     values = _plaintext(file)
     if merge and store.file.exists():
-        names = store.change("encrypt --merge", lambda _: Change(put=values))
+        names = store.change("encrypt --merge", lambda _: Edit(put=values))
     else:
         recipients = declared_recipients(call.root, store.file)
         store.create(values, recipients, keys.require(call.root), replace=replace)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from conche.command import Invocation
 from conche.outcome import Outcome, Table
 from conche.secret import Secret
-from conche.vault import keys
 from conche.vault.values import PLACEHOLDERS, opened
 
 __all__ = ["list_"]
@@ -17,7 +16,7 @@ def list_(call: Invocation) -> Outcome:
     """List the declared and the stored secrets; names need no key, lengths do."""
     section, store = opened(call.stack, call.root)
     stored = store.document().names
-    values = store.read() if keys.find(call.root) else None
+    values = call.vault.everything() if call.vault.key else None
     rows = []
     for name in dict.fromkeys((*section.declared, *stored)):
         declared = section.declared.get(name)

@@ -8,7 +8,6 @@ from conche.command import Invocation
 from conche.engine.connection import Engine
 from conche.outcome import Outcome, Table
 from conche.secrets.several import every_value
-from conche.vault import keys
 from conche.vault.leaks import Leak, Needles, scan_history, scan_index, scan_worktree
 from conche.vault.leaks_in_images import scan_image
 from conche.vault.leaks_in_logs import scan_container_logs, scan_log_files
@@ -20,7 +19,7 @@ __all__ = ["scan"]
 def scan(call: Invocation, *, staged: bool, history: bool, image: list[str], logs: bool) -> Outcome:
     """Search for every value and for age keys; show which and where, never the value. Exit with 1 on findings."""
     section, _ = opened(call.stack, call.root)
-    values = every_value(call) if keys.find(call.root) else {}
+    values = every_value(call) if call.vault.key else {}
     real = {name: value for name, value in values.items() if value.reveal() not in PLACEHOLDERS}
     needles = Needles(real, harmless=section.demonstration)
     found: list[Leak] = []

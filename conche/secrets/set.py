@@ -11,7 +11,7 @@ from conche.secret import Secret
 from conche.stack import SecretDeclaration
 from conche.vault import dotenv
 from conche.vault.ask import as_text, ask, trimmed
-from conche.vault.store import Change
+from conche.vault.store import Edit
 from conche.vault.values import called, make, open_store, require_holdable
 
 __all__ = ["kept_by_server", "set_"]
@@ -46,7 +46,7 @@ def set_(
             f"{name} cannot be written to .env so that python-dotenv and Compose read the same value.",
             next_command=f"outputs: [file] for it in stack.yaml, or: invoke secrets.set {name} --generate",
         )
-    changed = store.change(f"{kind} {name}", lambda _: Change(put={name: value}))
+    changed = store.change(f"{kind} {name}", lambda _: Edit(put={name: value}))
     lines = [f"{name}: {'changed' if changed else 'already has this value'}"]
     if changed and declared.services:
         lines.append(f"Next: invoke secrets.render    # then restart {', '.join(declared.services)}")

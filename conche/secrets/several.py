@@ -39,7 +39,7 @@ def every_value(call: Invocation) -> dict[str, Secret]:
     """
     files = dict(call.stack.secrets.files) if call.stack.secrets else {}
     if not files:
-        return open_store(call.stack, call.root).read()
+        return dict(call.vault.everything())
     found: dict[str, Secret] = {}
     problems: list[KeyUnusable] = []
     for environment in files:

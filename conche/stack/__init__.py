@@ -24,7 +24,7 @@ from conche.stack.model import (
     schema,
     write_schema,
 )
-from conche.stack.reading import FILE, Problem, StackInvalid, load, parse
+from conche.stack.reading import FILE, StackInvalid, StackProblem, load, parse
 
 __all__ = [
     "FILE",
@@ -45,12 +45,12 @@ __all__ = [
     "Offsite",
     "Pipeline",
     "Probe",
-    "Problem",
     "Retention",
     "SecretDeclaration",
     "Secrets",
     "Stack",
     "StackInvalid",
+    "StackProblem",
     "is_here",
     "load",
     "parse",

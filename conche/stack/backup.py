@@ -17,7 +17,7 @@ __all__ = ["KINDS", "Backup", "BackupKind", "Component", "Minimum", "Notificatio
 BackupKind = Literal["daily", "weekly", "monthly"]
 KINDS: tuple[BackupKind, ...] = ("daily", "weekly", "monthly")
 
-Driver = Literal["archive", "command", "files", "influxdb", "logs", "secrets", "volume"]
+Driver = Literal["archive", "command", "files", "influxdb", "logs", "postgres", "secrets", "volume"]
 RelativePath = Annotated[str, Field(pattern=r"^[^/~][^\x00]*$")]
 Schedule = Annotated[
     str,
@@ -37,6 +37,7 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "volume": ("volume", "environment"),
     "influxdb": ("service", "environment"),
     "command": ("service", "environment", "dump", "restore"),
+    "postgres": ("service", "environment"),
     "secrets": (),
 }
 _MAY: Mapping[str, tuple[str, ...]] = {
@@ -46,6 +47,7 @@ _MAY: Mapping[str, tuple[str, ...]] = {
     "volume": ("exclude", "consistency", "idle", "drill", "unpacked", "services"),
     "influxdb": ("buckets", "token_file", "services", "check"),
     "command": ("file", "services", "check"),
+    "postgres": ("database", "user", "services", "check"),
     "secrets": (),
 }
 
@@ -99,7 +101,20 @@ class Component(Section):
     dump: tuple[str, ...] = Field(default=(), description="command: argv that writes the dump to stdout")
     restore: tuple[str, ...] = Field(default=(), description="command: argv that reads the dump from stdin")
     check: tuple[str, ...] = Field(
-        default=(), description="command, influxdb: argv in the service's container that summarises its current data"
+        default=(),
+        description="argv in the service's container that summarises its current data; default of a database: its rows",
+    )
+    database: str = Field(
+        default="",
+        max_length=1000,
+        pattern=r"^[^\x00-\x1f]*$",
+        description="postgres: the only database to back up; default: all of the server's",
+    )
+    user: str = Field(
+        default="",
+        max_length=100,
+        pattern=r"^[^\x00-\x1f]*$",
+        description="postgres: the server's user who dumps and restores; default: that of the official image",
     )
     file: FileName | None = Field(default=None, description="command: name of the dump; default: the component's")
 

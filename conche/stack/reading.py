@@ -16,7 +16,7 @@ from conche.errors import Refused, did_you_mean
 from conche.stack.model import FORMAT, Stack
 from conche.version import version
 
-__all__ = ["FILE", "Problem", "StackInvalid", "load", "parse"]
+__all__ = ["FILE", "StackInvalid", "StackProblem", "load", "parse"]
 
 FILE = "stack.yaml"
 
@@ -27,7 +27,7 @@ Path_ = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
-class Problem:
+class StackProblem:
     """One thing wrong with a stack file.
 
     Attributes:
@@ -48,7 +48,7 @@ class Problem:
 class StackInvalid(Refused):
     """The stack file is invalid; `problems` has everything that is wrong with it."""
 
-    def __init__(self, problems: list[Problem], file: Path) -> None:
+    def __init__(self, problems: list[StackProblem], file: Path) -> None:
         count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
         super().__init__(
             "stack-invalid",
@@ -59,7 +59,7 @@ class StackInvalid(Refused):
         self.problems = tuple(problems)
 
 
-class _Loader(yaml.SafeLoader):
+class _StackLoader(yaml.SafeLoader):
     """A SafeLoader that raises a YAML error for a scalar that is not what it looks like, such as 2024-99-99."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -93,7 +93,7 @@ def load(root: Path, missing: Callable[[str], None] | None = None) -> Stack:
             next_command="create stack.yaml as in docs/reference/stack.md",
         ) from error
     except UnicodeDecodeError as error:
-        raise StackInvalid([Problem(0, "", f"byte {error.start} is not UTF-8")], file) from error
+        raise StackInvalid([StackProblem(0, "", f"byte {error.start} is not UTF-8")], file) from error
     try:
         return parse(text, root=root)
     except StackInvalid as invalid:
@@ -117,22 +117,23 @@ def parse(text: str, *, root: Path | None = None) -> Stack:
     """Parse a stack file's text; with `root`, the files it names must exist below it."""
     file = (root / FILE) if root else Path(FILE)
     try:
-        node = yaml.compose(text, Loader=_Loader)
+        node = yaml.compose(text, Loader=_StackLoader)
         if not isinstance(node, yaml.MappingNode):
-            problem = Problem(0, "", "expected a mapping with name and environments")
+            problem = StackProblem(0, "", "expected a mapping with name and environments")
             raise StackInvalid([problem], file)
         lines, duplicates = _walk(node)
-        document = _Loader("").construct_document(node)
+        document = _StackLoader("").construct_document(node)
         _require_known(document, file)
         content = json.dumps(document, default=str)
     except yaml.YAMLError as error:
         raise StackInvalid([_syntax(error, text)], file) from error
     except RecursionError:
         raise StackInvalid(
-            [Problem(0, "", "an alias is inside its own anchor, or aliases and brackets are nested too deeply")], file
+            [StackProblem(0, "", "an alias is inside its own anchor, or aliases and brackets are nested too deeply")],
+            file,
         ) from None
     except (TypeError, ValueError) as error:
-        raise StackInvalid([Problem(0, "", f"cannot be written as JSON: {error}")], file) from error
+        raise StackInvalid([StackProblem(0, "", f"cannot be written as JSON: {error}")], file) from error
     try:
         stack = Stack.model_validate_json(content, context={"root": root})
     except ValidationError as error:
@@ -160,25 +161,25 @@ def _require_known(document: Any, file: Path) -> None:
         )
 
 
-def _syntax(error: yaml.YAMLError, text: str) -> Problem:
+def _syntax(error: yaml.YAMLError, text: str) -> StackProblem:
     mark = getattr(error, "problem_mark", None)
     line = mark.line + 1 if mark else 0
     source = text.splitlines()[line - 1] if mark and line <= len(text.splitlines()) else ""
     if source[: len(source) - len(source.lstrip())].count("\t"):
-        return Problem(line, "", "a tab indents this line; YAML requires spaces")
-    return Problem(line, "", f"not YAML: {getattr(error, 'problem', None) or error}")
+        return StackProblem(line, "", "a tab indents this line; YAML requires spaces")
+    return StackProblem(line, "", f"not YAML: {getattr(error, 'problem', None) or error}")
 
 
-def _walk(root: yaml.MappingNode) -> tuple[dict[Path_, int], list[Problem]]:
+def _walk(root: yaml.MappingNode) -> tuple[dict[Path_, int], list[StackProblem]]:
     """Return the line of every path, and a problem for every key that is repeated in its mapping."""
     lines: dict[Path_, int] = {(): 0}
-    duplicates: list[Problem] = []
+    duplicates: list[StackProblem] = []
     twice: set[Path_] = set()
     for path, key in _keys(root, ()):
         line = key.start_mark.line + 1
         if path in lines and path[:-1] not in twice:
             twice.add(path)
-            duplicates.append(Problem(line, _dotted(path), f"duplicate key; first on line {lines[path]}"))
+            duplicates.append(StackProblem(line, _dotted(path), f"duplicate key; first on line {lines[path]}"))
         lines.setdefault(path, line)
         if len(lines) > MOST_KEYS:
             raise RecursionError
@@ -219,7 +220,7 @@ _EXPECTED = {
 }
 
 
-def _problem(detail: ErrorDetails, lines: dict[Path_, int]) -> Problem:
+def _problem(detail: ErrorDetails, lines: dict[Path_, int]) -> StackProblem:
     path = tuple(part for part in detail["loc"] if part != "[key]")
     words = _EXPECTED.get(detail["type"], "got {input}, expected {message}").format(
         input=_short(detail["input"]),
@@ -229,7 +230,7 @@ def _problem(detail: ErrorDetails, lines: dict[Path_, int]) -> Problem:
         hint=path and _unknown(path),
         description=path and _description(path),
     )
-    return Problem(_line(path, lines), _dotted(path), words)
+    return StackProblem(_line(path, lines), _dotted(path), words)
 
 
 def _plainly(message: str) -> str:

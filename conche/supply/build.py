@@ -23,6 +23,7 @@ from conche.supply.inventory import STACK
 from conche.supply.own import Own
 from conche.supply.reference import parse
 from conche.supply.revision import Revision, revision
+from conche.vault.vault import Vault
 
 __all__ = ["build", "sources_of"]
 
@@ -36,8 +37,7 @@ CA_IN_BUILD = "/etc/ssl/certs/ca-certificates.crt"
 
 
 def build(
-    stack: Stack,
-    root: Path,
+    vault: Vault,
     engine: Engine,
     own: Own,
     progress: Progress,
@@ -54,15 +54,16 @@ def build(
     Returns:
         The image's reference.
     """
+    stack, root = vault.stack, vault.root
     at = revision(root)
     said = f"building {own.reference}" + (f" from {at.name}" if at.tag else "")
     if own.compose is not None:
-        _by_compose(stack, root, engine, own, at, progress, fresh=fresh, said=said)
+        _by_compose(vault, engine, own, at, progress, fresh=fresh, said=said)
         return own.reference
     reference, image = own.reference, own.name
     dockerfile = root / stack.images[image].dockerfile
     for base in references(dockerfile.read_text(encoding="utf-8")):
-        fetch(stack, root, engine, base, progress, anew=False)
+        fetch(vault, engine, base, progress, anew=False)
     progress.step(said)
     anew = reproducible and images.normalises(engine)[0]
     with _host_secrets() as secrets, private_folder(large=True) as folder:
@@ -82,15 +83,16 @@ def build(
 
 
 def _by_compose(
-    stack: Stack, root: Path, engine: Engine, own: Own, at: Revision, progress: Progress, *, fresh: bool, said: str
+    vault: Vault, engine: Engine, own: Own, at: Revision, progress: Progress, *, fresh: bool, said: str
 ) -> None:
     """Build what a service's `build:` describes through Compose, which supports every key of it."""
     assert own.compose is not None
+    stack, root = vault.stack, vault.root
     services = own.rendered["services"]
     made_here = {service["image"] for service in services.values() if service.get("build")}
     for base in base_images(own.rendered, own.name):
         if base not in made_here:
-            fetch(stack, root, engine, base, progress, anew=False)
+            fetch(vault, engine, base, progress, anew=False)
     progress.step(said)
     built_from = sources_of(stack, root, services[own.name]["build"])
     with _host_secrets() as secrets:

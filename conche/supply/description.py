@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conche.errors import ConcheError, NotFound
-from conche.supply.registry import Manifest, Registry
+from conche.supply.registry import ImageManifest, Registry
 
 __all__ = ["CREATED", "Description", "describe", "moment"]
 
@@ -67,7 +67,7 @@ def moment(created: str) -> datetime | None:
     return found if found.year > 1970 else None
 
 
-def describe(registry: Registry, repository: str, manifest: Manifest) -> Description:
+def describe(registry: Registry, repository: str, manifest: ImageManifest) -> Description:
     """Read what a manifest describes: an image's configuration, or an index's images with theirs."""
     found = _read(registry, repository, manifest, DEEPEST)
     return replace(found.described, size=sum(found.layers.values()))
@@ -81,7 +81,7 @@ class _Part:
     layers: Mapping[str, int]
 
 
-def _read(registry: Registry, repository: str, manifest: Manifest, depth: int) -> _Part:
+def _read(registry: Registry, repository: str, manifest: ImageManifest, depth: int) -> _Part:
     listed = manifest.listed
     if listed is None:
         return _one(registry, repository, manifest)
@@ -114,14 +114,14 @@ def _child(registry: Registry, repository: str, entry: Mapping[str, Any], depth:
         return _Part(Description(problem=f"the image for {said} cannot be read: {error.message}"), {})
 
 
-def _one(registry: Registry, repository: str, manifest: Manifest) -> _Part:
+def _one(registry: Registry, repository: str, manifest: ImageManifest) -> _Part:
     configuration = registry.configuration(repository, manifest)
     described = Description(configuration=configuration)
     created = described.labels.get(CREATED) or configuration.get("created") or ""
     return _Part(replace(described, created=str(created)), dict(_layers(manifest)))
 
 
-def _layers(manifest: Manifest) -> Iterator[tuple[str, int]]:
+def _layers(manifest: ImageManifest) -> Iterator[tuple[str, int]]:
     layers = manifest.document.get("layers")
     for layer in layers if isinstance(layers, list) else ():
         size = _mapping(layer).get("size")

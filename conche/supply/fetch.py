@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-from pathlib import Path
 
 from conche.engine import images, transfer
 from conche.engine.connection import Engine
@@ -14,6 +13,7 @@ from conche.stack import Stack
 from conche.supply.base import Origin, provide
 from conche.supply.login import credentials, registry_of
 from conche.supply.reference import Reference, parse
+from conche.vault.vault import Vault
 
 __all__ = ["MIRROR", "fetch", "mirrored"]
 
@@ -28,7 +28,7 @@ def mirrored(stack: Stack, upstream: Reference) -> Reference:
     return Reference(registry_of(stack), f"{MIRROR}/{host}/{upstream.repository}", upstream.tag)
 
 
-def fetch(stack: Stack, root: Path, engine: Engine, reference: str, progress: Progress, *, anew: bool = True) -> None:
+def fetch(vault: Vault, engine: Engine, reference: str, progress: Progress, *, anew: bool = True) -> None:
     """Get an image: this stack's own from its registry; any other from the mirror, upstream, or Debian's packages.
 
     Args:
@@ -40,11 +40,11 @@ def fetch(stack: Stack, root: Path, engine: Engine, reference: str, progress: Pr
     """
     if not anew and images.find(engine, reference) is not None:
         return
-    at = parse(reference)
+    at, stack = parse(reference), vault.stack
     if at.registry == stack.registry:
-        transfer.pull(engine, at.name, at.wanted, credentials(stack, root), progress.amount)
+        transfer.pull(engine, at.name, at.wanted, credentials(vault), progress.amount)
         return
-    if _from_mirror(stack, root, engine, reference, progress):
+    if _from_mirror(vault, engine, reference, progress):
         return
     if anew and reference not in stack.bases:
         transfer.pull(engine, at.name, at.wanted, None, progress.amount)
@@ -54,16 +54,16 @@ def fetch(stack: Stack, root: Path, engine: Engine, reference: str, progress: Pr
             transfer.pull(engine, at.name, at.wanted, None, progress.amount)
 
 
-def _from_mirror(stack: Stack, root: Path, engine: Engine, reference: str, progress: Progress) -> bool:
+def _from_mirror(vault: Vault, engine: Engine, reference: str, progress: Progress) -> bool:
     """Pull the private registry's copy, and return whether there was one; failing to get it does no harm."""
-    upstream = parse(reference)
+    upstream, stack = parse(reference), vault.stack
     if (
         stack.registry is None or upstream.digest
     ):  # an engine has no way to give an image a name by digest but to pull it under that name
         return False
     copy = mirrored(stack, upstream)
     try:
-        transfer.pull(engine, copy.name, copy.tag, credentials(stack, root), progress.amount)
+        transfer.pull(engine, copy.name, copy.tag, credentials(vault), progress.amount)
     except ConcheError:
         return False
     images.tag(engine, str(copy), upstream.name, upstream.tag)

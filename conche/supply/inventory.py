@@ -9,19 +9,19 @@ from datetime import datetime
 
 from conche.engine import containers, images, swarm
 from conche.engine.connection import Engine
-from conche.engine.images import Found
+from conche.engine.images import LocalImage
 from conche.errors import ConcheError, NotFound
 from conche.stack import Stack
 from conche.supply.description import CREATED, describe, moment
 from conche.supply.reference import parse
-from conche.supply.registry import Manifest, Registry
+from conche.supply.registry import ImageManifest, Registry
 
 __all__ = [
     "CREATED",
     "REVISION",
     "STACK",
+    "Inventory",
     "Kept",
-    "Observed",
     "Running",
     "age",
     "digests",
@@ -89,7 +89,7 @@ class Running:
 
 
 @dataclass(frozen=True)
-class Observed:
+class Inventory:
     """An inventory of images.
 
     Attributes:
@@ -101,14 +101,14 @@ class Observed:
     """
 
     kept: tuple[Kept, ...]
-    local: Mapping[str, tuple[Found, ...]]
+    local: Mapping[str, tuple[LocalImage, ...]]
     running: tuple[Running, ...]
     problems: tuple[ConcheError, ...] = ()
-    loose: Mapping[str, tuple[Found, ...]] = field(default_factory=dict)
+    loose: Mapping[str, tuple[LocalImage, ...]] = field(default_factory=dict)
     used: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-def observe(stack: Stack, registry: Registry | None) -> Observed:
+def observe(stack: Stack, registry: Registry | None) -> Inventory:
     """Take the inventory of the registry, if there is one, the engines, and the environments."""
     problems: list[ConcheError] = []
     kept: list[Kept] = []
@@ -119,8 +119,8 @@ def observe(stack: Stack, registry: Registry | None) -> Observed:
             kept += _kept(registry, repository)
     except ConcheError as error:
         problems.append(error)
-    local: dict[str, tuple[Found, ...]] = {}
-    loose: dict[str, tuple[Found, ...]] = {}
+    local: dict[str, tuple[LocalImage, ...]] = {}
+    loose: dict[str, tuple[LocalImage, ...]] = {}
     used: dict[str, Mapping[str, str]] = {}
     found: list[Running] = []
     for engine, names in engines(stack):
@@ -131,7 +131,7 @@ def observe(stack: Stack, registry: Registry | None) -> Observed:
             found += [one for name in names for one in running(stack, engine, name)]
         except ConcheError as error:
             problems.append(error)
-    return Observed(tuple(kept), local, tuple(found), tuple(problems), loose, used)
+    return Inventory(tuple(kept), local, tuple(found), tuple(problems), loose, used)
 
 
 def own_names(stack: Stack) -> dict[str, str]:
@@ -140,7 +140,7 @@ def own_names(stack: Stack) -> dict[str, str]:
     return {f"{host}{image.repository}": image.repository for image in stack.images.values()}
 
 
-def own_here(stack: Stack, engine: Engine) -> tuple[Found, ...]:
+def own_here(stack: Stack, engine: Engine) -> tuple[LocalImage, ...]:
     """Return this stack's own images on an engine, found by the names in stack.yaml and by the builds' label."""
     named = [one for name in own_names(stack) for one in images.of_repository(engine, name)]
     ours = images.labelled(engine, f"{STACK}={stack.name}")
@@ -232,10 +232,10 @@ def _kept(registry: Registry, repository: str) -> Iterable[Kept]:
         yield Kept(repository, tag, manifest.digest, one.size, one.created, revision, one.parts, one.problem)
 
 
-def _manifests(registry: Registry, repository: str) -> dict[str, Manifest]:
+def _manifests(registry: Registry, repository: str) -> dict[str, ImageManifest]:
     """Return each tag -> its manifest, without tags deleted while we asked."""
 
-    def ask(tag: str) -> Manifest | None:
+    def ask(tag: str) -> ImageManifest | None:
         try:
             return registry.manifest(repository, tag)
         except NotFound:

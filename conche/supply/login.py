@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
 from conche.engine.connection import Engine
 from conche.engine.logins import login as stored_login
 from conche.engine.transfer import Credentials, stored
 from conche.errors import Refused
-from conche.secret import Redactor, Secret
-from conche.stack import Stack, is_here
+from conche.secret import Secret
+from conche.stack import Login, Stack, is_here
 from conche.supply.registry import Advice, Registry
-from conche.vault import keys
-from conche.vault.values import PLACEHOLDERS, for_environment, open_store, used_by
+from conche.vault.values import used_by
+from conche.vault.vault import Vault
 
 __all__ = ["advice", "credentials", "open_registry", "registry_of", "two_sides"]
 
 
-def credentials(stack: Stack, root: Path) -> Credentials | None:
+def credentials(vault: Vault) -> Credentials | None:
     """Return the user and password for the private registry: the secrets that `login` in stack.yaml names.
 
     Without a key, use the development values of an unprotected environment. Without those, or without `login`, use what
@@ -26,8 +26,9 @@ def credentials(stack: Stack, root: Path) -> Credentials | None:
     Raises:
         KeyUnusable: there is a key, but it cannot be used.
     """
+    stack = vault.stack
     if stack.login is not None:
-        values = _values(stack, root)
+        values = _values(vault, stack.login)
         if stack.login.user in values and stack.login.password in values:
             return Credentials(values[stack.login.user].reveal(), values[stack.login.password])
     return stored(stack.registry) if stack.registry else None
@@ -49,31 +50,28 @@ def registry_of(stack: Stack) -> str:
     return stack.registry
 
 
-def _values(stack: Stack, root: Path) -> dict[str, Secret]:
-    assert stack.secrets is not None
-    assert stack.login is not None
-    if keys.find(root) is not None:
-        found = open_store(stack, root).read()
-        return {name: value for name, value in found.items() if value.reveal() not in PLACEHOLDERS}
-    for name, environment in stack.environments.items():
-        if not environment.protected and stack.login.password in used_by(stack.secrets, name):
-            return for_environment(stack, root, name, lambda _: None, create=False)
+def _values(vault: Vault, login: Login) -> Mapping[str, Secret]:
+    section = vault.stack.secrets
+    assert section is not None
+    if vault.key is not None:
+        return vault.known()
+    for name, environment in vault.stack.environments.items():
+        if not environment.protected and login.password in used_by(section, name):
+            return vault.of(name, create=False)
     return {}
 
 
-def open_registry(
-    stack: Stack, root: Path, redact: Redactor, engine: Engine | None = None
-) -> tuple[Registry, Credentials | None]:
-    """Return the private registry, and our credentials for it.
+def open_registry(vault: Vault, engine: Engine | None = None) -> tuple[Registry, Credentials | None]:
+    """Return the private registry, and our credentials for it, whose password is redacted from now on.
 
     Args:
-        redact: learns the password.
         engine: the engine that pushes to it or pulls from it.
     """
+    stack = vault.stack
     host = registry_of(stack)
-    known = credentials(stack, root)
+    known = credentials(vault)
     if known is not None:
-        redact.learn([known.password])
+        vault.redact.learn([known.password])
     unasked = "" if known else stored_login(host).problem
     note = " ".join(two_sides(stack, engine)) or unasked
     return Registry(host, known, note=note, advice=advice(stack), environments=_released_for(stack)), known

@@ -25,7 +25,7 @@ from conche.tls import trusted
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Advice", "Manifest", "Registry"]
+__all__ = ["Advice", "ImageManifest", "Registry"]
 
 KINDS = (
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -49,7 +49,7 @@ _DIGEST = re.compile(r"sha256:[a-f0-9]{64}")
 
 
 @dataclass(frozen=True)
-class Manifest:
+class ImageManifest:
     """A manifest as the registry keeps it, byte for byte.
 
     Attributes:
@@ -168,7 +168,7 @@ class Registry:
         except NotFound:
             return ()
 
-    def manifest(self, repository: str, wanted: str) -> Manifest:
+    def manifest(self, repository: str, wanted: str) -> ImageManifest:
         """Return the manifest of a tag or digest.
 
         Raises:
@@ -179,7 +179,7 @@ class Registry:
         except NotFound:
             raise self._no_tag(repository, wanted) from None
 
-    def _manifest(self, repository: str, wanted: str) -> Manifest:
+    def _manifest(self, repository: str, wanted: str) -> ImageManifest:
         answer = self._ask("GET", f"{repository}/manifests/{wanted}", accept=KINDS)
         content = answer.content
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
@@ -189,7 +189,7 @@ class Registry:
                 f"{self.host} answered {repository}@{wanted} with different content.",
                 looked_at=[f"their digest: {digest}"],
             )
-        return Manifest(digest, answer.headers.get("Content-Type", KINDS[0]).split(";")[0], content)
+        return ImageManifest(digest, answer.headers.get("Content-Type", KINDS[0]).split(";")[0], content)
 
     def digest(self, repository: str, wanted: str) -> str | None:
         """Return the digest of the manifest that a tag or digest names; None if there is none."""
@@ -198,13 +198,13 @@ class Registry:
         except NotFound:
             return None
 
-    def configuration(self, repository: str, manifest: Manifest) -> Mapping[str, Any]:
+    def configuration(self, repository: str, manifest: ImageManifest) -> Mapping[str, Any]:
         """Return an image's configuration: labels, user, history; empty for an index."""
         if not manifest.configured:
             return {}
         return self._json(self._ask("GET", f"{repository}/blobs/{manifest.configured}"))
 
-    def put(self, repository: str, tag: str, manifest: Manifest) -> None:
+    def put(self, repository: str, tag: str, manifest: ImageManifest) -> None:
         """Make a tag mean this manifest; the registry refuses if it does not have its layers already."""
         self._ask("PUT", f"{repository}/manifests/{tag}", content=manifest.content, kind=manifest.kind)
 

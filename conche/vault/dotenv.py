@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from io import StringIO
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from conche.errors import Refused
 from conche.secret import Secret
@@ -65,9 +65,13 @@ def quote(value: str) -> str | None:
 
 
 def parse(text: str) -> dict[str, str]:
-    """Return the values of a .env file without expanding `$`; a name without `=` has no value."""
-    read = dotenv_values(stream=StringIO(text), interpolate=False)
-    return {name: value for name, value in read.items() if value is not None}
+    """Return what python-dotenv reads in a .env file, without expanding `$`; a name without `=` has no value.
+
+    Lines that it cannot read, such as `name: value`, are left out.
+    """
+    # Its `dotenv_values` does the same and logs each such line.
+    read = [(one.key, one.value) for one in parse_stream(StringIO(text))]
+    return {name: value for name, value in read if name is not None and value is not None}
 
 
 def _not_representable(names: Sequence[str]) -> Refused:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from conche.stack import Htpasswd, SecretDeclaration, Secrets
 from conche.vault import dotenv, htpasswd
 from conche.vault.values import PLACEHOLDERS, variables
 
-__all__ = ["Rendered", "emptied", "files", "left_over", "stage", "write"]
+__all__ = ["RenderedFile", "emptied", "files", "left_over", "stage", "write"]
 
 BEGIN = "# --- written by invoke secrets.render: do not edit up to the end mark ---"
 END = "# --- end of what secrets.render writes ---"
@@ -29,12 +30,15 @@ END = "# --- end of what secrets.render writes ---"
 RECORD = ".rendered"
 """The record in the folder of secret files: which files are ours, with the time and size each had when written."""
 
+_ASSIGNED = re.compile(r"\s*(?:export\s+)?([\w.]+)\s*[=:]")
+"""The variable that a line of .env assigns, also by Compose's `name: value`."""
+
 WAIT = 10.0
 """Seconds to wait for another command that writes these files."""
 
 
 @dataclass(frozen=True)
-class Rendered:
+class RenderedFile:
     """One file as it should be.
 
     Attributes:
@@ -71,7 +75,7 @@ class Rendered:
         write_atomic(self.path, self.content, mode=self.mode, owner=self.owner)
 
 
-def write(root: Path, section: Secrets, staged: Iterable[Rendered], gone: Iterable[Path] = ()) -> None:
+def write(root: Path, section: Secrets, staged: Iterable[RenderedFile], gone: Iterable[Path] = ()) -> None:
     """Write the staged files, remove those in `gone`, and record which are ours; one command at a time."""
     folder, locks = root / section.folder, root / ".sops"
     locks.mkdir(mode=0o700, exist_ok=True)
@@ -89,7 +93,7 @@ def write(root: Path, section: Secrets, staged: Iterable[Rendered], gone: Iterab
             write_atomic(folder / RECORD, content.encode(), mode=0o600)
 
 
-def left_over(root: Path, section: Secrets, staged: Iterable[Rendered]) -> list[Path]:
+def left_over(root: Path, section: Secrets, staged: Iterable[RenderedFile]) -> list[Path]:
     """Return the files that we wrote, that nobody has changed since, and that are not staged any more."""
     wanted = {one.path for one in staged}
     return [path for path in _ours(root / section.folder) if path not in wanted]
@@ -125,7 +129,7 @@ def _seen(path: Path) -> list[int]:
     return [found.st_mtime_ns, found.st_size]
 
 
-def stage(root: Path, section: Secrets, values: Mapping[str, Secret], *, env: bool, files_: bool) -> list[Rendered]:
+def stage(root: Path, section: Secrets, values: Mapping[str, Secret], *, env: bool, files_: bool) -> list[RenderedFile]:
     """Return the files that should be written for these values, without writing any.
 
     Raises:
@@ -154,7 +158,7 @@ def emptied(root: Path, section: Secrets, names: Iterable[str]) -> dict[str, Sec
     return {name: Secret("") for name, path in files_.items() if path in ours or not path.exists()}
 
 
-def files(root: Path, section: Secrets, values: Mapping[str, Secret]) -> list[Rendered]:
+def files(root: Path, section: Secrets, values: Mapping[str, Secret]) -> list[RenderedFile]:
     """Stage the secret files of these values, without a trailing newline, and the password files made from them."""
     folder = root / section.folder
     plain = [
@@ -169,20 +173,20 @@ def files(root: Path, section: Secrets, values: Mapping[str, Secret]) -> list[Re
     ]
 
 
-def _file(folder: Path, name: str, declared: SecretDeclaration | Htpasswd, content: bytes) -> Rendered:
+def _file(folder: Path, name: str, declared: SecretDeclaration | Htpasswd, content: bytes) -> RenderedFile:
     path = folder / f"{name}.txt"
     mine = declared.owner is None or declared.owner == os.getuid()
     if mine or os.getuid() == 0:
-        return Rendered(path, content, 0o600, None if mine else declared.owner, name, declared.services)
-    return Rendered(path, content, 0o444, None, name, declared.services)
+        return RenderedFile(path, content, 0o600, None if mine else declared.owner, name, declared.services)
+    return RenderedFile(path, content, 0o444, None, name, declared.services)
 
 
-def _dotenv(path: Path, section: Secrets, values: Mapping[str, Secret]) -> Rendered:
+def _dotenv(path: Path, section: Secrets, values: Mapping[str, Secret]) -> RenderedFile:
     named = variables(section, {name: value for name, value in values.items() if name in section.declared})
     ours = dotenv.render(named)
     kept = _others(path.read_text(encoding="utf-8"), set(named)) if path.exists() else []
     head = "".join(f"{line}\n" for line in kept)
-    return Rendered(path, head.encode() + f"{BEGIN}\n".encode() + ours + f"{END}\n".encode())
+    return RenderedFile(path, head.encode() + f"{BEGIN}\n".encode() + ours + f"{END}\n".encode())
 
 
 def _others(text: str, names: set[str]) -> list[str]:
@@ -191,6 +195,6 @@ def _others(text: str, names: set[str]) -> list[str]:
     for line in text.removesuffix("\n").split("\n"):
         if line in (BEGIN, END):
             inside = line == BEGIN
-        elif not inside and line.split("=", 1)[0].removeprefix("export ").strip() not in names:
+        elif not inside and not ((found := _ASSIGNED.match(line)) and found[1] in names):
             kept.append(line)
     return kept

@@ -23,7 +23,7 @@ from conche.vault.encrypted import EncryptedFile
 from conche.vault.forms import NAME, Path_, form_of, new_path
 from conche.vault.keys import Key
 
-__all__ = ["Change", "Store"]
+__all__ = ["Edit", "Store"]
 
 TEMPORARY = ".sops-tmp-"
 """Prefix of the private copies' folders; they hold only ciphertext, and the next change removes what a kill left."""
@@ -33,7 +33,7 @@ WAIT = 10.0
 
 
 @dataclass(frozen=True)
-class Change:
+class Edit:
     """A change to the values.
 
     Attributes:
@@ -83,16 +83,23 @@ class Store:
         """
         self._required(moving)
 
-    def read(self) -> dict[str, Secret]:
-        """Decrypt every secret in one call of sops."""
-        found = self.document()
+    def read(self, found: EncryptedFile | None = None) -> dict[str, Secret]:
+        """Decrypt every secret in one call of sops.
+
+        Args:
+            found: the file as it was examined; default: it is examined now.
+
+        Raises:
+            KeyUnusable: there is no key, it is not a recipient of the file, or the file was changed outside sops.
+        """
+        found = found or self.document()
         return sops.decrypt_file(self.file, self._checked(keys.require(self.root), found), found.paths)
 
     def examined(self, content: bytes) -> EncryptedFile:
         """Examine other bytes of the same file, such as an old revision's."""
         return encrypted.examine(content, self.file.name, self._called)
 
-    def change(self, purpose: str, decide: Callable[[Mapping[str, Secret]], Change]) -> tuple[str, ...]:
+    def change(self, purpose: str, decide: Callable[[Mapping[str, Secret]], Edit]) -> tuple[str, ...]:
         """Read the values, let `decide` choose a change, and write it, all under the lock.
 
         Returns:

@@ -1,8 +1,4 @@
-"""The only way for the rest of the toolkit to get secrets: decrypted once, in memory, as `Secret`s.
-
-Without a key an unprotected environment gets generated development values, kept (0600) in the user's state folder; a
-protected one refuses.
-"""
+"""Which secrets a stack declares and where they are kept, what a value may be, and values generated for development."""
 
 from __future__ import annotations
 
@@ -18,7 +14,6 @@ from conche.files import lock, state_folder, write_atomic
 from conche.formats import DEVELOPMENT
 from conche.secret import Secret
 from conche.stack import SecretDeclaration, Secrets, Stack
-from conche.vault import keys
 from conche.vault.forms import form_of
 
 if TYPE_CHECKING:
@@ -28,8 +23,8 @@ __all__ = [
     "PLACEHOLDERS",
     "called",
     "demonstrates",
+    "development",
     "files_locked",
-    "for_environment",
     "how_to_declare",
     "make",
     "open_store",
@@ -133,44 +128,6 @@ def used_by(section: Secrets, environment: str) -> dict[str, SecretDeclaration]:
     return {n: d for n, d in section.declared.items() if not d.environments or environment in d.environments}
 
 
-def for_environment(
-    stack: Stack, root: Path, environment: str, say: Callable[[str], None], *, create: bool = True
-) -> dict[str, Secret]:
-    """Return the secrets of an environment, by name; placeholders count as absent.
-
-    Args:
-        create: if there is no key, generate the missing development values; otherwise nothing is written.
-
-    Raises:
-        KeyUnusable: exit code 8; a protected environment without a usable key, or with the demonstration key.
-        Refused: a protected environment lacks a secret that it requires.
-    """
-    if stack.secrets is None:
-        return {}
-    stack = stack.within(environment)
-    assert stack.secrets is not None
-    wanted = used_by(stack.secrets, environment)
-    protected = stack.environments[environment].protected
-    if not protected and keys.find(root) is None:
-        return _development(stack, environment, wanted, say, create=create)
-    store = open_store(stack, root)
-    if protected and demonstrates(store, stack.secrets):
-        raise KeyUnusable(
-            "demonstration-key",
-            f"{store.file.name} is encrypted to the public demonstration key; {environment} refuses it.",
-            next_command="invoke secrets.init",
-        )
-    found = {name: value for name, value in store.read().items() if value.reveal() not in PLACEHOLDERS}
-    absent = [name for name, declared in wanted.items() if declared.required and name not in found]
-    if protected and absent:
-        raise Refused(
-            "secrets-incomplete",
-            f"{environment} requires {', '.join(absent)}, which {store.file.name} does not have.",
-            next_command="\n".join(f"invoke secrets.set {name}" for name in absent),
-        )
-    return {name: found[name] for name in wanted if name in found}
-
-
 def require_with(stack: Stack, environment: str, profiles: str, values: Mapping[str, Secret]) -> None:
     """Refuse an environment whose Compose profiles need a secret that has no value.
 
@@ -237,7 +194,7 @@ def _first(declared: SecretDeclaration) -> Secret:
     return make(declared.generate) if declared.development is None else Secret(declared.development)
 
 
-def _development(
+def development(
     stack: Stack,
     environment: str,
     wanted: Mapping[str, SecretDeclaration],
@@ -245,6 +202,16 @@ def _development(
     *,
     create: bool,
 ) -> dict[str, Secret]:
+    """Return the development values of an unprotected environment: of the secrets that it requires.
+
+    Args:
+        wanted: the secrets that it uses.
+        say: is told where they are kept.
+        create: generate those that are missing; otherwise nothing is written.
+
+    Raises:
+        Refused: they cannot be read or kept.
+    """
     required = {name: declared for name, declared in wanted.items() if declared.required}
     file = state_folder() / stack.name / f"{environment}.json"
     if not required:

@@ -34,10 +34,7 @@ ERRORS = {name for name in errors.__all__ if name[0].isupper()} | {
 }
 
 
-REPEATED = {
-    "Answer", "Candidate", "Change", "Configuration", "Decision", "Ending", "Entry", "Found", "Login", "Manifest",
-    "Observed", "Pipeline", "Problem", "Record", "Rendered", "Result", "Service", "Watch", "Wishes", "_Loader",
-}  # fmt: skip
+REPEATED = {"Candidate", "Entry", "Found", "Pipeline", "Record", "Result", "Service", "Wishes"}
 """Class names that still mean more than one thing: each goes when its classes are renamed, and none comes."""
 
 

@@ -68,7 +68,9 @@ def test_the_block_stands_by_itself_and_can_be_found(site: Site) -> None:
     assert lines[1].startswith("15 1 * * 1,3 cd '")
     assert "50\\%" in lines[1]
     assert sys.executable in lines[1]
-    assert [line.split(" cd ")[0] for line in lines[2:-1]] == ["0 3 * * 0", "0 4 1 * *", "30 5 * * 0", "@reboot"]
+    assert [line.split(" cd ")[0] for line in lines[2:-1]] == [
+        "0 3 * * 0", "0 4 1 * *", "30 5 * * 0", "7-59/15 * * * *", "@reboot",
+    ]  # fmt: skip
 
 
 def test_what_is_not_ours_stays(site: Site) -> None:
@@ -81,7 +83,7 @@ def test_what_is_not_ours_stays(site: Site) -> None:
 
 
 def test_the_next_runs_follow_the_schedule(site: Site) -> None:
-    runs = dict(next_runs(site, datetime(2026, 3, 3, 12, tzinfo=UTC)))
+    runs = dict(next_runs(site, datetime(2026, 3, 3, 12, tzinfo=UTC), UTC))
 
     assert runs["daily"] == datetime(2026, 3, 4, 1, 15, tzinfo=UTC)
     assert runs["weekly"] == datetime(2026, 3, 8, 3, 0, tzinfo=UTC)
@@ -93,10 +95,10 @@ def test_there_is_a_timer_and_a_service_for_each_entry(site: Site) -> None:
 
     assert {name.removeprefix("choc-factory-backup-") for name in made} == {
         f"{entry}.{kind}"
-        for entry in ("daily", "weekly", "monthly", "drill", "reboot")
+        for entry in ("daily", "weekly", "monthly", "drill", "catch-up", "reboot")
         for kind in ("timer", "service")
     }
-    assert "OnCalendar=Mon,Wed *-*-* 1:15:00" in made["choc-factory-backup-daily.timer"]
+    assert "OnCalendar=Mon,Wed *-*-* 1:15:00\nPersistent=true" in made["choc-factory-backup-daily.timer"]
     assert "50%%" in made["choc-factory-backup-daily.service"]
 
 
@@ -130,7 +132,7 @@ def test_install_is_idempotent_and_uninstall_leaves_the_others(tmp_path: Path) -
     assert one == two == three
     assert one.startswith("5 4 * * * mine\n")
     assert four == "5 4 * * * mine\n"
-    assert int((tmp_path / "count").read_text()) == 7
+    assert int((tmp_path / "count").read_text()) == 8
 
 
 @pytest.mark.process

@@ -175,7 +175,7 @@ class TestWithoutCron:
         self, checkout: Checkout, tmp_path: Path, bus: bool
     ) -> None:
         assert self.call(checkout, tmp_path, "install").returncode == 0
-        assert len(self.left(tmp_path)) == 15
+        assert len(self.left(tmp_path)) == 18
 
         assert self.call(checkout, tmp_path, "uninstall", bus=bus).returncode == 0
 

@@ -13,7 +13,7 @@ import pytest
 
 from conche.secret import Secret
 from conche.vault import keys
-from conche.vault.store import Change, Store
+from conche.vault.store import Edit, Store
 from tests import warm
 from tests.secrets.declared import Checkout
 from tests.stacks import SmallStack
@@ -98,7 +98,7 @@ def store(checkout: Checkout) -> Store:
 def afterwards(checkout: Checkout, name: str) -> None:
     """The next change works, the two lists of recipients agree, and nothing lies around."""
     encrypted = store(checkout)
-    encrypted.change("afterwards", lambda _: Change(put={"shared_token": Secret("afterwards")}))
+    encrypted.change("afterwards", lambda _: Edit(put={"shared_token": Secret("afterwards")}))
     assert encrypted.read()["shared_token"] == Secret("afterwards")
     identities = [line for line in checkout.key_file.read_text().splitlines() if not line.startswith("#")]
     if name == "finish":

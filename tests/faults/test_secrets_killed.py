@@ -18,7 +18,7 @@ from conche.files import lock
 from conche.secret import Secret
 from conche.vault import keys
 from conche.vault.recipients import write_recipients
-from conche.vault.store import TEMPORARY, Change, Store
+from conche.vault.store import TEMPORARY, Edit, Store
 from tests import warm
 from tests.stacks import ROOT, SmallStack
 
@@ -92,7 +92,7 @@ def test_after_any_of_200_kills_the_file_holds_the_old_value_or_the_new_one(
     moments = random.Random(20261123)
     # As many kills before the end of the first change as after it, however fast sops is here just now.
     begun_at = time.monotonic()
-    store.change("how long it takes", lambda _: Change(put={"token": Secret("before")}))
+    store.change("how long it takes", lambda _: Edit(put={"token": Secret("before")}))
     longest = min(2 * (time.monotonic() - begun_at), 1.0)
     last, finished, left = "before", 0, 0
     for number in range(KILLS):
@@ -119,7 +119,7 @@ def test_after_any_of_200_kills_the_file_holds_the_old_value_or_the_new_one(
     assert left, "no kill ever hit a change"
     with lock(store.file.name, "to see that nobody holds it", folder=tmp_path / ".sops"):
         pass
-    store.change("afterwards", lambda _: Change(put={"token": Secret("the last")}))
+    store.change("afterwards", lambda _: Edit(put={"token": Secret("the last")}))
     assert store.read()["token"] == Secret("the last")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".sops", ".sops.yaml", "log", "secrets.enc.yaml"]
 

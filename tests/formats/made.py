@@ -31,9 +31,10 @@ from conche.env import definitions
 from conche.files import state_folder
 from conche.release.document import Document
 from conche.release.records import Ending, Placed, Record, Records
-from conche.secret import Secret
+from conche.secret import Redactor, Secret
 from conche.stack import parse
-from conche.vault import render, values
+from conche.vault import render
+from conche.vault.vault import Vault
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = ROOT / "tests/data/demonstration-age-key.txt"
@@ -157,7 +158,7 @@ def make_secrets(root: Path) -> None:
     """Development values in the user's state, and files rendered from them."""
     stack = parse(STACK)
     assert stack.secrets is not None
-    made = values.for_environment(stack, root, "dev", lambda _: None, create=True)
+    made = Vault(stack, root, Redactor(), print).of("dev")
     (root / stack.secrets.folder).mkdir(parents=True)
     staged = render.stage(root, stack.secrets, {name: Secret(one.reveal()) for name, one in made.items()},
                           env=False, files_=True)  # fmt: skip

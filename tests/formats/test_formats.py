@@ -27,11 +27,13 @@ from conche.env import definitions
 from conche.errors import CheckFailed, Refused
 from conche.formats import EVERY, Format, WrittenByNewer, number_of
 from conche.release.document import Document
-from conche.release.records import Entry, Result
+from conche.release.records import PastRelease, Result
 from conche.release.signing import FORMATS, SIGNED
+from conche.secret import Redactor
 from conche.stack import Retention, parse
-from conche.vault import render, values
+from conche.vault import render
 from conche.vault.keys import PREFIX
+from conche.vault.vault import Vault
 from conche.version import version
 from tests.architecture.source import SOURCES, nodes
 from tests.formats import made
@@ -148,7 +150,7 @@ def test_releases_of_every_format_are_read_and_go_on(there: Path) -> None:
     kept = made.records(there / "releases")
 
     assert [entry.result for entry in kept.entries] == [Result.SUCCEEDED, Result.RESTORED, Result.RUNNING]
-    assert kept.entries[1] == Entry(2, made.record(2), made.FAILED)
+    assert kept.entries[1] == PastRelease(2, made.record(2), made.FAILED)
     assert kept.current == made.record(1).carrying({"web": ["7e57"]})
     assert kept.unfinished == made.record(3)
     assert (kept.frozen(), kept.maintained, kept.replicas()) == (made.FREEZE, True, made.REPLICAS)
@@ -194,7 +196,7 @@ def test_what_restores_and_users_keep_is_read_of_every_format(there: Path, monke
     monkeypatch.setenv("XDG_STATE_HOME", str(there / "user"))
     stack = parse(made.STACK)
     assert stack.secrets is not None
-    known = values.for_environment(stack, there / "checkout", "dev", lambda _: None, create=False)
+    known = Vault(stack, there / "checkout", Redactor(), print).of("dev", create=False)
     assert {name: value.reveal() for name, value in known.items()} == {"web_token": "for-development"}
     assert made.HASH in definitions._read(definitions._file("guestbook", "guestbook-dev"))[1]
 
@@ -349,7 +351,7 @@ def test_the_rest_that_is_newer_stops_whoever_would_change_it(now: Path, monkeyp
     refused(lambda: Journal.read(now / "restores"), now)
     refused(lambda: Aside.add(now / "restores", made.JOURNAL), now)
     refused(lambda: Journal.restored(now / "restores"), now)
-    refused(lambda: values.for_environment(stack, checkout, "dev", lambda _: None, create=False), now)
+    refused(lambda: Vault(stack, checkout, Redactor(), print).of("dev", create=False), now)
     refused(lambda: render.left_over(checkout, secrets, ()), now)
     before = contents(now)
     definitions.remember("guestbook", made.CONFIGURATION, [made.CONTAINER])

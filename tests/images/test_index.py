@@ -13,7 +13,7 @@ from conche.errors import NotFound, Refused
 from conche.images.promote import _meant
 from conche.supply.description import Description, describe, moment
 from conche.supply.inventory import Running
-from conche.supply.registry import Manifest
+from conche.supply.registry import ImageManifest
 from tests.images.registries import USER, Shop
 from tests.images.test_promote import up
 
@@ -21,21 +21,21 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
 
 
-def manifest(document: dict[str, Any], kind: str = IMAGE) -> Manifest:
+def manifest(document: dict[str, Any], kind: str = IMAGE) -> ImageManifest:
     content = json.dumps(document).encode()
-    return Manifest(f"sha256:{hashlib.sha256(content).hexdigest()}", kind, content)
+    return ImageManifest(f"sha256:{hashlib.sha256(content).hexdigest()}", kind, content)
 
 
-def index_of(*entries: dict[str, Any]) -> Manifest:
+def index_of(*entries: dict[str, Any]) -> ImageManifest:
     return manifest({"schemaVersion": 2, "mediaType": INDEX, "manifests": list(entries)}, INDEX)
 
 
-def entry(of: Manifest, architecture: str = "amd64") -> dict[str, Any]:
+def entry(of: ImageManifest, architecture: str = "amd64") -> dict[str, Any]:
     platform = {"architecture": architecture, "os": "linux"}
     return {"mediaType": of.kind, "digest": of.digest, "size": len(of.content), "platform": platform}
 
 
-def attestation(of: Manifest, about: Manifest) -> dict[str, Any]:
+def attestation(of: ImageManifest, about: ImageManifest) -> dict[str, Any]:
     said = {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": about.digest}
     return {**entry(of, "unknown"), "annotations": said}
 
@@ -43,25 +43,25 @@ def attestation(of: Manifest, about: Manifest) -> dict[str, Any]:
 class Recorded:
     """A registry that has these manifests, and configurations by digest."""
 
-    def __init__(self, *kept: Manifest, **created: str) -> None:
+    def __init__(self, *kept: ImageManifest, **created: str) -> None:
         self.kept = {one.digest: one for one in kept}
         self.created = created
 
-    def manifest(self, _repository: str, digest: str) -> Manifest:
+    def manifest(self, _repository: str, digest: str) -> ImageManifest:
         if digest not in self.kept:
             raise NotFound("no-such-image", "gone")
         return self.kept[digest]
 
-    def configuration(self, _repository: str, of: Manifest) -> dict[str, Any]:
+    def configuration(self, _repository: str, of: ImageManifest) -> dict[str, Any]:
         return {"created": self.created.get(of.configured, ""), "config": {"Labels": {"of": of.configured}}}
 
 
-def image(name: str, *layers: tuple[str, int]) -> Manifest:
+def image(name: str, *layers: tuple[str, int]) -> ImageManifest:
     said = [{"digest": digest, "size": size} for digest, size in layers]
     return manifest({"schemaVersion": 2, "config": {"digest": name}, "layers": said})
 
 
-def described(registry: Recorded, of: Manifest) -> Description:
+def described(registry: Recorded, of: ImageManifest) -> Description:
     return describe(registry, "shop", of)  # type: ignore[arg-type]
 
 
@@ -88,7 +88,7 @@ def test_an_index_is_as_old_as_its_newest_image_and_as_large_as_their_layers() -
         index_of(entry(index_of(entry(TWO)))),
     ],
 )
-def test_an_index_of_which_something_is_not_known_has_no_date(whole: Manifest) -> None:
+def test_an_index_of_which_something_is_not_known_has_no_date(whole: ImageManifest) -> None:
     said = described(Recorded(ONE, **DATES), whole)
 
     assert (said.created, moment(said.created)) == ("", None)
@@ -109,7 +109,7 @@ def test_the_epoch_is_no_date(created: str, *, known: bool) -> None:
     assert (moment(created) is not None) is known
 
 
-def push_index(shop: Shop, tag: str, *extra: dict[str, Any]) -> Manifest:
+def push_index(shop: Shop, tag: str, *extra: dict[str, Any]) -> ImageManifest:
     """Put an index of the image that `develop` means, with something beside it, under another tag."""
     registry = shop.registry.client()
     child = registry.manifest(shop.name, "develop")
@@ -190,7 +190,7 @@ class Tagged:
     ],
 )
 def test_of_several_digests_the_one_it_was_made_from_is_meant(
-    run: Running, meaning: dict[str, str], wanted: Manifest
+    run: Running, meaning: dict[str, str], wanted: ImageManifest
 ) -> None:
     found = {one.digest: one for one in (ONE, BOTH)}
 

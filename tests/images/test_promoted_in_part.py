@@ -13,7 +13,7 @@ from conche.images.promote import Move, carry_out
 from conche.outcome import Outcome
 from conche.output import Output
 from conche.supply.reference import parse
-from conche.supply.registry import Manifest
+from conche.supply.registry import ImageManifest
 
 
 class Refusing:
@@ -25,7 +25,7 @@ class Refusing:
     def digest(self, repository: str, _: str) -> str | None:
         return self.tags.get(repository)
 
-    def put(self, repository: str, _: str, manifest: Manifest) -> None:
+    def put(self, repository: str, _: str, manifest: ImageManifest) -> None:
         if repository == self.refused:
             raise Unreachable("registry-unreachable", "It is gone.")
         self.tags[repository] = manifest.digest
@@ -34,7 +34,7 @@ class Refusing:
 def test_its_answer_names_the_tags_that_were_moved(tmp_path: Path) -> None:
     registry: Any = Refusing("second")
     moves = [
-        Move(parse(f"registry:5000/{name}:production"), Manifest(f"sha256:{name}", "", b""), None, "asked for")
+        Move(parse(f"registry:5000/{name}:production"), ImageManifest(f"sha256:{name}", "", b""), None, "asked for")
         for name in ("first", "second", "third")
     ]
 

@@ -14,11 +14,11 @@ import pytest
 
 from conche.engine import images, lock
 from conche.engine.connection import Engine
-from conche.engine.images import Found
+from conche.engine.images import LocalImage
 from conche.engine.state import State
-from conche.images.prune import Decision, decide
+from conche.images.prune import ImageDecision, decide
 from conche.stack import Stack, parse
-from conche.supply.inventory import Kept, Observed, Running
+from conche.supply.inventory import Inventory, Kept, Running
 from tests import warm
 from tests.images.registries import PrivateRegistry, Shop, serving
 
@@ -47,11 +47,11 @@ def run(digest: str, environment: str = "dev") -> Running:
     return Running(environment, "web", "shop", f"id of {digest}", frozenset({digest}), "")
 
 
-def observed(*tags: Kept, running: tuple[Running, ...] = (), local: tuple[Found, ...] = ()) -> Observed:
-    return Observed(tags, {ADDRESS: local}, running, (), {ADDRESS: ()}, {ADDRESS: {}})
+def observed(*tags: Kept, running: tuple[Running, ...] = (), local: tuple[LocalImage, ...] = ()) -> Inventory:
+    return Inventory(tags, {ADDRESS: local}, running, (), {ADDRESS: ()}, {ADDRESS: {}})
 
 
-def reasons(decisions: list[Decision]) -> dict[str, str]:
+def reasons(decisions: list[ImageDecision]) -> dict[str, str]:
     return {",".join(one.tags) or one.digest: one.stays for one in decisions}
 
 
@@ -89,13 +89,13 @@ def test_what_is_needed_stays_with_the_weightiest_reason(stack: Stack) -> None:
 
 
 def test_on_an_engine_an_image_is_judged_with_all_its_tags_and_users(stack: Stack) -> None:
-    def found(number: int, *tags: str) -> Found:
+    def found(number: int, *tags: str) -> LocalImage:
         names = tuple(f"localhost:5000/shop:{tag}" for tag in tags)
-        return Found(f"id{number}", tags=(*names, "elsewhere/shop:keep"), created=f"2026-01-{10 - number:02}")
+        return LocalImage(f"id{number}", tags=(*names, "elsewhere/shop:keep"), created=f"2026-01-{10 - number:02}")
 
     local = (found(1, "aaaaaaa"), found(2, "bbbbbbb", "develop"), found(3, "ccccccc"), found(4, "ddddddd"))
     seen = observed(local=local)
-    seen = Observed(seen.kept, seen.local, seen.running, (), seen.loose, {ADDRESS: {"id4": "a-container"}})
+    seen = Inventory(seen.kept, seen.local, seen.running, (), seen.loose, {ADDRESS: {"id4": "a-container"}})
 
     assert reasons(decide(stack, seen, {}, keep=1)) == {
         "aaaaaaa": "one of the 1 newest",
@@ -109,11 +109,11 @@ def test_without_a_registry_what_the_stack_has_built_is_judged_by_the_label_of_i
     stack = parse("name: shop\nenvironments: {dev: {compose: [x.yaml]}}\n")
     labels = {"io.conche.stack": "shop"}
     local = tuple(
-        Found(f"id{number}", labels, tags=(f"shop-web:{tag}",), created=f"2026-01-{10 - number:02}")
+        LocalImage(f"id{number}", labels, tags=(f"shop-web:{tag}",), created=f"2026-01-{10 - number:02}")
         for number, tag in enumerate(("latest", "aaaaaaa", "bbbbbbb", "mine"))
     )
 
-    decisions = decide(stack, observed(local=(*local, Found("other", tags=("redis:7",)))), {}, keep=1)
+    decisions = decide(stack, observed(local=(*local, LocalImage("other", tags=("redis:7",)))), {}, keep=1)
 
     assert reasons(decisions) == {
         "latest": "is what dev means",
@@ -128,8 +128,8 @@ def test_without_a_registry_what_the_stack_has_built_is_judged_by_the_label_of_i
 
 
 def test_what_a_rebuild_has_left_goes_unless_a_registry_or_a_container_knows_it(stack: Stack) -> None:
-    loose = (Found("id1"), Found("id2", digests=("localhost:5000/shop@sha256:1",)), Found("id3"))
-    seen = Observed((), {ADDRESS: ()}, (), (), {ADDRESS: loose}, {ADDRESS: {"id3": "trial"}})
+    loose = (LocalImage("id1"), LocalImage("id2", digests=("localhost:5000/shop@sha256:1",)), LocalImage("id3"))
+    seen = Inventory((), {ADDRESS: ()}, (), (), {ADDRESS: loose}, {ADDRESS: {"id3": "trial"}})
 
     assert reasons(decide(stack, seen, {}, keep=1)) == {"id1": "", "id3": "container trial uses it"}
 
@@ -138,9 +138,9 @@ def test_what_nobody_can_date_stays_and_takes_no_place_of_the_newest(stack: Stac
     tags = (kept("aaaaaaa", "1", 1), kept("bbbbbbb", "2", 2))
     broken = Kept("shop", "ccccccc", "3", 0, "", "", frozenset(), "the image for linux/amd64 cannot be read: gone.")
     local = (
-        Found("id1", tags=("localhost:5000/shop:ddddddd",), created="1970-01-01T00:00:00Z"),
-        Found("id2", tags=("localhost:5000/shop:eeeeeee",), created="2026-01-02T00:00:00Z"),
-        Found("id3", tags=("localhost:5000/shop:fffffff",), created="2026-01-01T00:00:00Z"),
+        LocalImage("id1", tags=("localhost:5000/shop:ddddddd",), created="1970-01-01T00:00:00Z"),
+        LocalImage("id2", tags=("localhost:5000/shop:eeeeeee",), created="2026-01-02T00:00:00Z"),
+        LocalImage("id3", tags=("localhost:5000/shop:fffffff",), created="2026-01-01T00:00:00Z"),
     )
 
     assert reasons(decide(stack, observed(*tags, broken, local=local), {}, keep=1)) == {

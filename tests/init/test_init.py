@@ -110,7 +110,7 @@ def test_it_writes_two_files_that_say_what_there_is_and_shows_it(shop: Folder) -
     assert stack.environments["dev"].health == "http://localhost:18090/health"
     assert stack.backup is not None
     assert {name: (one.driver, one.service or one.volume) for name, one in stack.backup.components.items()} == {
-        "db": ("command", "db"),
+        "db": ("postgres", "db"),
         "uploads": ("volume", "my-shop_uploads"),
     }
     for shown in ("my-shop-web", "web, target run", "127.0.0.1:18090->8000", "DB_PASSWORD", "Next: invoke env.up"):
@@ -154,9 +154,32 @@ def test_a_second_run_proposes_what_is_new_and_changes_nothing(shop: Folder) -> 
 
     assert {name: content for name, content in shop.files().items() if name in written} == written
     assert (said["changed"], said["plan"]) == (False, [])
-    [proposed] = said["value"]["proposed"]
-    assert proposed["key"] == "environments.prod"
-    assert proposed["could_be"]["compose"] == ["docker-compose.yml", "docker-compose.prod.yml"]
+    proposed = {one["key"]: one["could_be"] for one in said["value"]["proposed"]}
+    components = [f"backup.components.prod-{name}" for name in ("db", "uploads")]
+    assert sorted(proposed) == [*components, "environments.prod"]
+    assert proposed["environments.prod"]["compose"] == ["docker-compose.yml", "docker-compose.prod.yml"]
+    assert proposed[components[1]]["volume"] == "my-shop-prod_uploads"
+
+
+def test_each_protected_environments_data_are_backed_up_under_the_names_that_compose_will_give_them(
+    shop: Folder,
+) -> None:
+    kept = COMPOSE.replace("volumes: {db: {}", "volumes: {db: {name: my-shop_db}")
+    for name in ("staging", "prod"):
+        shop.write(f"docker-compose.{name}.yml", kept.replace('"127.0.0.1:18090:8000"', ""))
+
+    shop.init()
+
+    stack = parse(shop.read("stack.yaml"), root=shop.root)
+    assert stack.backup is not None
+    found = {name: (one.environment, one.volume) for name, one in stack.backup.components.items()}
+    assert found["uploads"] == ("dev", "my-shop_uploads")
+    assert found["prod-uploads"] == ("prod", "my-shop-prod_uploads")
+    assert found.keys() == {"db", "uploads", "prod-uploads"}
+    chosen = re.sub(r"    (project|compose): .* # (as|alt|`docker).*\n", "", uncommented(shop.read("stack.yaml")))
+    every = parse(chosen, root=shop.root).backup
+    assert every is not None
+    assert every.components["staging-uploads"].volume == "my-shop-staging_uploads"
 
 
 def test_a_stack_file_with_a_fault_is_told_and_left_alone(shop: Folder) -> None:

@@ -55,8 +55,9 @@ def test_a_bomb_in_a_sops_file_is_looked_at_no_further_than_needed(tmp_path: Pat
 
 def test_of_dotenv_only_names_are_told_and_only_those_of_secrets_with_a_value() -> None:
     text = "DB_PASSWORD=geheim\nexport API_KEY='x'\nPORT=1\nEMPTY_TOKEN=\n# OLD_SECRET=1\nDB_PASSWORD=again\n"
+    text += "api_token: decrypted\n"
 
-    assert in_dotenv(text) == ("DB_PASSWORD", "API_KEY")
+    assert in_dotenv(text) == ("DB_PASSWORD", "API_KEY", "api_token")
 
 
 def test_how_the_compose_files_use_a_secret_decides_where_its_value_goes() -> None:

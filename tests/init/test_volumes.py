@@ -28,10 +28,10 @@ def proposed(body: dict[str, Any]) -> Data:
 @pytest.mark.parametrize(
     ("image", "why", "driver", "program"),
     [
-        ("postgres:16", "Postgres", "command", "pg_dump"),
-        ("registry.example.org:5000/team/postgres:16-alpine", "Postgres", "command", "pg_dump"),
-        ("postgis/postgis", "Postgres", "command", "pg_dump"),
-        ("timescale/timescaledb:latest-pg16", "Postgres", "command", "pg_dump"),
+        ("postgres:16", "Postgres", "postgres", ""),
+        ("registry.example.org:5000/team/postgres:16-alpine", "Postgres", "postgres", ""),
+        ("postgis/postgis", "Postgres", "postgres", ""),
+        ("timescale/timescaledb:latest-pg16", "TimescaleDB", "command", "pg_dump"),
         ("mariadb:11", "MariaDB", "command", "mariadb-dump"),
         ("mysql@sha256:abc", "MySQL", "command", "mysqldump"),
         ("bitnami/mongodb:7", "MongoDB", "command", "mongodump"),
@@ -163,3 +163,10 @@ def test_what_two_services_share_is_kept_once_and_names_differ() -> None:
     found = proposals(ROOT, services, VOLUMES)
 
     assert [(one.name, one.source) for one in found] == [("data", "shop_data"), ("data-2", "shop_more")]
+
+
+@pytest.mark.parametrize("source", ["/dev/net/tun", "/proc/sys", "/run/udev", "/lib/modules", "/var/run/docker.sock"])
+def test_what_is_the_hosts_own_is_no_data(source: str) -> None:
+    mount = {"type": "bind", "source": source, "target": source}
+
+    assert proposals(ROOT, {"vpn": {"image": "vpn", "volumes": [mount]}}, {}) == []

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from conche.errors import Refused
 from conche.process import environment
 from conche.secret import Secret
+from conche.stack import SecretDeclaration, Secrets
 from conche.vault.dotenv import parse, quote, render
+from conche.vault.render import stage
 
 FORMS = {
     # bare
@@ -280,3 +282,14 @@ def test_a_refusal_names_all_that_are_concerned_and_shows_none() -> None:
 )
 def test_a_file_of_another_hand_is_read_without_expansion(text: str, values: dict[str, str]) -> None:
     assert parse(text) == values
+
+
+def test_rendering_leaves_no_second_value_of_a_variable_however_it_was_written(tmp_path: Path) -> None:
+    lines = ("token: decrypted", "export token=shell", "\ttoken = spaced", "tokens: other", "# token: said", "PORT=1")
+    (tmp_path / ".env").write_text("".join(f"{line}\n" for line in lines))
+    section = Secrets(declared={"token": SecretDeclaration(env="token")})
+
+    [staged] = stage(tmp_path, section, {"token": Secret("new")}, env=True, files_=False)
+
+    assert staged.content.decode().splitlines()[:3] == ["tokens: other", "# token: said", "PORT=1"]
+    assert staged.content.count(b"token") == 3

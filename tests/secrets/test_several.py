@@ -6,8 +6,9 @@ import pyrage
 import pytest
 
 from conche.errors import KeyUnusable
+from conche.secret import Redactor
 from conche.stack import StackInvalid, load, parse
-from conche.vault.values import for_environment
+from conche.vault.vault import Vault
 from tests.secrets.declared import Checkout
 
 FILES = "secrets:\n  files: {dev: secrets.dev.enc.yaml, prod: deploy/prod.enc.yaml}\n"
@@ -30,7 +31,7 @@ def test_each_environment_has_the_values_of_its_own_file(several: Checkout) -> N
     stack = load(several.folder)
 
     for name in ("dev", "prod"):
-        values = for_environment(stack, several.folder, name, print)
+        values = Vault(stack, several.folder, Redactor(), print).of(name)
         assert values["api_key"].reveal() == f"the key of {name}"
         assert several.ok("secrets.get", "api_key", "--env", name) == f"the key of {name}"
     assert "the key of" not in several.call("secrets.get", "api_key").stdout
@@ -51,9 +52,9 @@ def test_recipients_are_each_files_own(several: Checkout) -> None:
     (several.folder / ".sops/age-key.txt").write_text(f"{other}\n")
     stack = load(several.folder)
 
-    assert for_environment(stack, several.folder, "dev", print)["api_key"].reveal() == "the key of dev"
+    assert Vault(stack, several.folder, Redactor(), print).of("dev")["api_key"].reveal() == "the key of dev"
     with pytest.raises(KeyUnusable):
-        for_environment(stack, several.folder, "prod", print)
+        Vault(stack, several.folder, Redactor(), print).of("prod")
 
 
 @pytest.mark.process

@@ -19,7 +19,7 @@ from conche.secret import Secret
 from conche.vault import encrypted, keys
 from conche.vault import store as store_module
 from conche.vault.recipients import write_recipients
-from conche.vault.store import TEMPORARY, Change, Store
+from conche.vault.store import TEMPORARY, Edit, Store
 
 VALUES = {"first": "value one", "second": "value two", "third": "007"}
 
@@ -54,7 +54,7 @@ def plain(store: Store) -> dict[str, str]:
 
 
 def put(store: Store, **values: str) -> tuple[str, ...]:
-    return store.change("a test", lambda _: Change(put={name: Secret(value) for name, value in values.items()}))
+    return store.change("a test", lambda _: Edit(put={name: Secret(value) for name, value in values.items()}))
 
 
 def value_of(text: str, name: str) -> str:
@@ -368,7 +368,7 @@ def test_a_name_that_sops_or_a_shell_would_mishandle_is_refused(made: Store, nam
     key = keys.require(made.root)
 
     with pytest.raises(Refused) as changed:
-        made.change("a test", lambda _: Change(put={name: Secret("x")}))
+        made.change("a test", lambda _: Edit(put={name: Secret("x")}))
     with pytest.raises(Refused) as created:
         made.create({name: Secret("x")}, key.public, key, replace=True)
 
@@ -391,13 +391,13 @@ def test_the_same_value_again_leaves_the_file_as_it_is(made: Store) -> None:
     before = (made.file.read_bytes(), made.file.stat().st_ino)
 
     assert put(made, second=VALUES["second"]) == ()
-    assert made.change("a test", lambda _: Change(drop=("absent",))) == ()
+    assert made.change("a test", lambda _: Edit(drop=("absent",))) == ()
 
     assert (made.file.read_bytes(), made.file.stat().st_ino) == before
 
 
 def test_values_are_put_and_dropped_in_one_change(made: Store) -> None:
-    changed = made.change("a test", lambda _: Change(put={"fourth": Secret("4")}, drop=("first", "second")))
+    changed = made.change("a test", lambda _: Edit(put={"fourth": Secret("4")}, drop=("first", "second")))
 
     assert changed == ("first", "fourth", "second")
     assert plain(made) == {"third": "007", "fourth": "4"}
@@ -463,9 +463,9 @@ def test_a_change_that_cannot_be_proven_by_the_key_meant_for_it_is_not_written(m
 
 
 def test_what_somebody_changed_by_hand_meanwhile_is_not_overwritten(made: Store) -> None:
-    def meanwhile(_: object) -> Change:
+    def meanwhile(_: object) -> Edit:
         made.file.write_bytes(made.file.read_bytes() + b"# by hand\n")
-        return Change(put={"second": Secret("new")})
+        return Edit(put={"second": Secret("new")})
 
     with pytest.raises(Refused) as refused:
         made.change("a test", meanwhile)
@@ -478,7 +478,7 @@ def test_what_somebody_changed_by_hand_meanwhile_is_not_overwritten(made: Store)
 def test_a_decision_that_fails_leaves_no_lock_and_no_trace(made: Store) -> None:
     before = made.file.read_bytes()
 
-    def fails(_: object) -> Change:
+    def fails(_: object) -> Edit:
         raise Refused("no-way", "no")
 
     with pytest.raises(Refused):

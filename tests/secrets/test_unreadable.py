@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from conche.errors import Refused
-from conche.secret import Secret
+from conche.secret import Redactor, Secret
 from conche.stack import parse
 from conche.vault import render
-from conche.vault.values import for_environment
+from conche.vault.vault import Vault
 
 STACK = parse(
     "name: shop\n"
@@ -26,18 +26,18 @@ def test_no_new_development_values_are_made_beside_a_database_that_has_the_old_o
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    first = for_environment(STACK, tmp_path, "dev", print)
+    first = Vault(STACK, tmp_path, Redactor(), print).of("dev")
     file = tmp_path / "conche/shop/dev.json"
     file.write_text(content)
 
     for create in (True, False):
         with pytest.raises(Refused, match="does not open with others") as refused:
-            for_environment(STACK, tmp_path, "dev", print, create=create)
+            Vault(STACK, tmp_path, Redactor(), print).of("dev", create=create)
 
     assert refused.value.code == "development-values-unreadable"
     assert file.read_text() == content
     file.rename(file.with_suffix(".damaged"))  # as the error says
-    again = for_environment(STACK, tmp_path, "dev", print)
+    again = Vault(STACK, tmp_path, Redactor(), print).of("dev")
     assert again["token"].reveal() != first["token"].reveal()
 
 

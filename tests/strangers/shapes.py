@@ -90,7 +90,7 @@ volumes: {{pgdata: }}
     },
     answer="postgres://app:swordfish99@db/app",
     services=frozenset({"db", "web", "worker"}),
-    components={"db": "command"},
+    components={"db": "postgres"},
 )
 
 MONOREPO = Shape(

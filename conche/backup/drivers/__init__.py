@@ -1,4 +1,4 @@
-"""One module for each driver: how one kind of component is dumped."""
+"""How each kind of component is dumped: by a module of its own, or by programs in a container (programs.py)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from conche.backup.manifest import Artifact, ComponentRecord, Link, Omission
 from conche.backup.site import Site
 from conche.stack import Component
 
-__all__ = ["FOREIGN", "Dumping", "dump", "printable"]
+__all__ = ["FOREIGN", "Dumping", "by_programs", "dump", "in_container", "printable"]
 
 MODULES = {
     "archive": "local", "files": "local", "logs": "local", "secrets": "keyring",
-    "volume": "volume", "influxdb": "influxdb", "command": "command",
+    "volume": "volume", "influxdb": "influxdb",
 }  # fmt: skip
 
 FOREIGN = ("volume", "influxdb")
@@ -87,10 +87,20 @@ class Dumping:
 def dump(task: Dumping) -> ComponentRecord:
     """Dump one component into its folder."""
     begun = time.monotonic()
-    module = importlib.import_module(f"{__name__}.{MODULES[task.component.driver]}")
+    module = importlib.import_module(f"{__name__}.{MODULES.get(task.component.driver, 'program')}")
     work: Callable[[Dumping], ComponentRecord] = module.dump
     record = work(task)
     return record.model_copy(update={"seconds": round(time.monotonic() - begun, 2)})
+
+
+def by_programs(driver: str) -> bool:
+    """Return whether programs in a running container dump and load components of this driver."""
+    return driver not in MODULES
+
+
+def in_container(driver: str) -> bool:
+    """Return whether what components of this driver hold is in containers or their volumes, and not in the checkout."""
+    return driver in FOREIGN or by_programs(driver)
 
 
 def printable(name: str) -> str:

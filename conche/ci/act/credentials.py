@@ -9,7 +9,6 @@ from pathlib import Path
 from conche.command import Invocation
 from conche.secret import Secret
 from conche.vault import keys
-from conche.vault.values import open_store
 
 __all__ = ["AGE_KEY", "CI_KEY", "ci_key", "values"]
 
@@ -46,8 +45,8 @@ def values(call: Invocation, names: Iterable[str]) -> dict[str, Secret]:
             found[name] = Secret(os.environ[name])
     missing = wanted - found.keys() - {AGE_KEY}
     section = call.stack.secrets
-    if missing and section is not None and keys.find(call.root) is not None:
-        stored = open_store(call.stack, call.root).read()
+    if missing and section is not None and call.vault.key is not None:
+        stored = call.vault.everything()
         by_variable = {declared.variable(name): name for name, declared in section.declared.items()}
         found |= {one: stored[by_variable[one]] for one in missing if by_variable.get(one) in stored}
     call.output.redact.learn(found.values())

@@ -190,13 +190,9 @@ def _token(call: Invocation, address: str) -> Secret | None:
     token = given_token() or kept(call.root, address)
     section = call.stack.secrets
     named = [name for name, one in section.declared.items() if one.variable(name) in TOKENS] if section else []
-    if token is None and named:
-        from conche.vault import keys
-        from conche.vault.values import PLACEHOLDERS, open_store
-
-        if keys.find(call.root) is not None:
-            stored = open_store(call.stack, call.root).read()
-            token = next((stored[n] for n in named if n in stored and stored[n].reveal() not in PLACEHOLDERS), None)
+    if token is None and named and call.vault.key is not None:
+        stored = call.vault.known()
+        token = next((stored[name] for name in named if name in stored), None)
     if token is not None:
         call.output.redact.learn([token])
     return token

@@ -22,7 +22,7 @@ from conche.errors import CheckFailed, KeyUnusable, NotFound, Refused, Unreachab
 from conche.outcome import Action, Kind, Step
 from conche.secret import Secret
 from conche.secrets.init import init
-from conche.vault.store import Change
+from conche.vault.store import Edit
 from conche.vault.values import PLACEHOLDERS, demonstrates, opened
 
 __all__ = [
@@ -78,7 +78,7 @@ def make_secrets(site: SetupSite) -> None:
         _say(site, init(site.call, generate=True).lines)
     usual = _usual(site)
     if usual:
-        store.change("ci.setup", lambda _: Change(put=usual))
+        store.change("ci.setup", lambda _: Edit(put=usual))
     site.renewed = True
 
 

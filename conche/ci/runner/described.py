@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from conche.ci.workflows.runners import Runner, runners
 from conche.command import Invocation
@@ -31,4 +30,4 @@ def with_profiles(call: Invocation, environment: str, found: Sequence[Runner]) -
     before = stack.environments[environment]
     profiles = dict.fromkeys((*before.profiles, *(one for runner in found for one in runner.profiles)))
     after = before.model_copy(update={"profiles": tuple(profiles)})
-    return replace(call, _stack=stack.model_copy(update={"environments": {**stack.environments, environment: after}}))
+    return call.with_stack(stack.model_copy(update={"environments": {**stack.environments, environment: after}}))

@@ -81,7 +81,7 @@ class Images:
             BuildFailed: with the step that failed.
         """
         for base in self.absent_bases():
-            fetch(self.call.stack, self.call.root, self.compose.engine, base, progress, anew=False)
+            fetch(self.call.vault, self.compose.engine, base, progress, anew=False)
         for image, (wanted, _) in self.building.items():
             progress.step(f"building {image}")
             build(self.compose, self.rendered, wanted, progress.detail)

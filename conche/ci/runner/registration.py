@@ -21,7 +21,7 @@ from conche.command import Invocation
 from conche.errors import NotFound
 from conche.outcome import Action, Kind, Step
 from conche.secret import Secret
-from conche.vault.store import Change
+from conche.vault.store import Edit
 from conche.vault.values import open_store
 
 __all__ = ["Registrations", "uuid_of"]
@@ -78,7 +78,7 @@ class Registrations:
             if ours is None:
                 made, token = self.forge.create_runner(runner.name)
                 call.output.redact.learn([token])
-                kept = Change(put={runner.secret: Secret(f"{made}:{token.reveal()}")})
+                kept = Edit(put={runner.secret: Secret(f"{made}:{token.reveal()}")})
                 open_store(call.stack, call.root).change(f"register {runner.name}", partial(_always, kept))
             left += [words for one in others if (words := self._remove(one))]
         return left
@@ -103,5 +103,5 @@ class Registrations:
         return ""
 
 
-def _always(change: Change, _before: Mapping[str, Secret]) -> Change:
+def _always(change: Edit, _before: Mapping[str, Secret]) -> Edit:
     return change

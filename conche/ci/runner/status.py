@@ -15,7 +15,6 @@ from conche.errors import ConcheError
 from conche.outcome import Outcome, Table
 from conche.secret import Secret
 from conche.session import open_compose
-from conche.vault.values import for_environment
 
 __all__ = ["status"]
 
@@ -66,6 +65,6 @@ def _there(runner: Runner, known: Sequence[ServerRunner], values: Mapping[str, S
 
 def _values(call: Invocation, environment: str) -> Mapping[str, Secret]:
     try:
-        return for_environment(call.stack, call.root, environment, call.output.say, create=False)
+        return call.vault.of(environment, create=False)
     except ConcheError:
         return {}

@@ -21,7 +21,7 @@ from conche.errors import Refused, Unreachable
 from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.secret import Secret
 from conche.session import open_compose, remember_profiles
-from conche.vault.values import PLACEHOLDERS, for_environment
+from conche.vault.values import PLACEHOLDERS
 
 __all__ = ["up"]
 
@@ -115,7 +115,7 @@ def _by_api(call: Invocation, environment: str, found: Sequence[Runner]) -> Regi
     forge = connect(call)
     if not forge.can("runner-create"):
         return None
-    return Registrations(forge, found, for_environment(call.stack, call.root, environment, call.output.say))
+    return Registrations(forge, found, call.vault.of(environment))
 
 
 def _server(compose: Compose) -> str:
@@ -131,8 +131,7 @@ def _to_start(compose: Compose, found: Sequence[Runner]) -> list[Step]:
 
 
 def _tokens(call: Invocation, environment: str, found: Sequence[Runner]) -> Mapping[str, Secret]:
-    values = for_environment(call.stack, call.root, environment, call.output.say)
-    call.output.redact.learn(values.values())
+    values = call.vault.of(environment)
     absent = [one.secret for one in found if _empty(values.get(one.secret))]
     if absent:
         raise Refused(

@@ -21,7 +21,7 @@ from conche.locking import locked
 from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.secret import Redactor, Secret
 from conche.stack import SecretDeclaration
-from conche.vault.store import Change, Store
+from conche.vault.store import Edit, Store
 from conche.vault.values import open_store
 
 __all__ = ["rotate_token"]
@@ -136,7 +136,7 @@ def _renewed(
             f"The new token in {rotation.influx.container.name} may do less than the old one; the old one stays.",
             next_command=f"docker exec {rotation.influx.container.name} influx auth delete --id {new.id}",
         )
-    rotation.store.change(f"rotating {rotation.name}", lambda _: Change(put={rotation.name: new.token}))
+    rotation.store.change(f"rotating {rotation.name}", lambda _: Edit(put={rotation.name: new.token}))
     return Outcome(
         value={"name": rotation.name, "finished": False},
         changed=True,

@@ -26,7 +26,7 @@ from conche.process import Captured, Completed
 from conche.release.document import Template
 from conche.stack import Deploy
 
-__all__ = ["FOLDER", "Answer", "Configuration", "Edge", "configure", "listening", "read_template"]
+__all__ = ["FOLDER", "Answer", "Edge", "EdgeConfiguration", "configure", "listening", "read_template"]
 
 FOLDER = "/etc/conche/edge"
 """Where the edge's service mounts a volume of its own."""
@@ -60,7 +60,7 @@ LARGEST = 1 << 20
 
 
 @dataclass(frozen=True)
-class Configuration:
+class EdgeConfiguration:
     """One configuration of the edge.
 
     Attributes:
@@ -105,7 +105,7 @@ def read_template(root: Path, deploy: Deploy) -> Template:
         ) from error
 
 
-def configure(template: Template, *, release: str, upstream: str, listen: int, maintenance: bool) -> Configuration:
+def configure(template: Template, *, release: str, upstream: str, listen: int, maintenance: bool) -> EdgeConfiguration:
     """Make the configuration that sends requests to a release.
 
     Args:
@@ -127,7 +127,7 @@ def configure(template: Template, *, release: str, upstream: str, listen: int, m
     told = hashlib.sha256(text.replace("@maintenance@", "").encode() + page).hexdigest()[:8]
     name = f"{release}-{told}{MAINTAINED if maintenance else ''}"
     text = text.replace("@maintenance@", "1" if maintenance else "").replace("@folder@", f"{FOLDER}/{name}")
-    return Configuration(name, release, {f"{name}/nginx.conf": text.encode(), f"{name}/maintenance.html": page})
+    return EdgeConfiguration(name, release, {f"{name}/nginx.conf": text.encode(), f"{name}/maintenance.html": page})
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Edge:
         answers = self._ask((SELF, f"{self.listen}{path}"))
         return self._served(answers[:1]), answers[1]
 
-    def kept(self) -> tuple[str, tuple[Configuration, ...]]:
+    def kept(self) -> tuple[str, tuple[EdgeConfiguration, ...]]:
         """Return the name of the configuration in use, empty before there is one, and every one there is, newest first.
 
         They are read from the volume, so the edge need not run.
@@ -203,23 +203,23 @@ class Edge:
                 if member.isfile() and member.size <= LARGEST and (read := archive.extractfile(member)):
                     found.setdefault(name, {})[f"{name}/{file}"] = read.read()
         names = sorted(found, key=lambda name: ages[name], reverse=True)
-        return counts, tuple(Configuration(name, name.partition("-")[0], found[name]) for name in names)
+        return counts, tuple(EdgeConfiguration(name, name.partition("-")[0], found[name]) for name in names)
 
-    def in_place(self) -> Configuration | None:
+    def in_place(self) -> EdgeConfiguration | None:
         """Return the configuration in use; None before there is one."""
         counts, every = self.kept()
         return next((one for one in every if one.name == counts), None)
 
-    def placed(self, name: str) -> Configuration:
+    def placed(self, name: str) -> EdgeConfiguration:
         """Return a configuration that was placed, by name."""
         return next(one for one in self.kept()[1] if one.name == name)
 
-    def place(self, configuration: Configuration) -> None:
+    def place(self, configuration: EdgeConfiguration) -> None:
         """Write a configuration beside the one in use."""
         with translated(self.engine.address):
             self.engine.client.api.put_archive(self.container, FOLDER, packed(configuration.files, mode=0o644))
 
-    def prove(self, configuration: Configuration) -> None:
+    def prove(self, configuration: EdgeConfiguration) -> None:
         """Let nginx test a placed configuration.
 
         Raises:
@@ -234,7 +234,7 @@ class Edge:
                 next_command="correct deploy.template in stack.yaml, or leave it out",
             )
 
-    def begin(self, configuration: Configuration) -> None:
+    def begin(self, configuration: EdgeConfiguration) -> None:
         """Let an edge that does not run yet start with this configuration."""
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -245,7 +245,7 @@ class Edge:
         with translated(self.engine.address):
             self.engine.client.api.put_archive(self.container, FOLDER, buffer.getvalue())
 
-    def switch(self, configuration: Configuration, within: float = SWITCHING) -> None:
+    def switch(self, configuration: EdgeConfiguration, within: float = SWITCHING) -> None:
         """Put this configuration in use, and wait until no worker of another one takes requests.
 
         Args:
@@ -268,7 +268,7 @@ class Edge:
                 )
             self.pause(PAUSE / 4)
 
-    def switch_back(self, configuration: Configuration) -> None:
+    def switch_back(self, configuration: EdgeConfiguration) -> None:
         """Switch to what served before, and wait until the engine too finds the edge well again.
 
         A configuration that answers wrongly may have made it unhealthy, and the engine checks again in its own time.
@@ -316,7 +316,7 @@ class Edge:
                 return False
             self.pause(PAUSE)
 
-    def sweep(self, keep: Configuration) -> None:
+    def sweep(self, keep: EdgeConfiguration) -> None:
         """Remove configurations that are no longer in use; old workers have theirs in memory."""
         names = self._exec("ls", FOLDER).stdout.raw.split()
         old = [f"{FOLDER}/{name}" for name in names if NAMED.fullmatch(name) and name != keep.name]

@@ -136,7 +136,7 @@ class Look:
         found = self.edge().in_place()
         return found.plain if found else ""
 
-    def edge_configuration(self, template: Template, release: str, *, maintenance: bool) -> edges.Configuration:
+    def edge_configuration(self, template: Template, release: str, *, maintenance: bool) -> edges.EdgeConfiguration:
         """Make the edge's configuration for a release; before there is one, it shows the maintenance page."""
         assert self.deploy.serves is not None
         return edges.configure(

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from conche.engine.containers import Container
-from conche.env.rollout.edge import MARK, Configuration
+from conche.env.rollout.edge import MARK, EdgeConfiguration
 from conche.env.rollout.look import Look
 from conche.errors import Restored
 from conche.release.document import alias
@@ -26,7 +26,7 @@ SHORT = 12
 MEMBERS = "$conche_members"
 
 
-def named(base: Configuration, serves: str, ids: Sequence[str]) -> Configuration:
+def named(base: EdgeConfiguration, serves: str, ids: Sequence[str]) -> EdgeConfiguration:
     """Return a configuration that sends requests to these containers alone, an equal share to each.
 
     It is made from the one that serves, whatever template that came from; one that does not mention the release's
@@ -52,7 +52,7 @@ def named(base: Configuration, serves: str, ids: Sequence[str]) -> Configuration
     first, _, rest = text.partition("\n")
     files = {path.replace(base.name, name): content for path, content in base.files.items() if path != file}
     text = f"{first}\n{rest.replace(base.name, name)}"
-    return Configuration(name, base.release, {**files, f"{name}/nginx.conf": text.encode()})
+    return EdgeConfiguration(name, base.release, {**files, f"{name}/nginx.conf": text.encode()})
 
 
 def _shares(members: Sequence[str]) -> str:
@@ -91,7 +91,7 @@ def serve_all(look: Look) -> None:
     look.edge().switch(_base(look, counts))
 
 
-def _base(look: Look, counts: Configuration) -> Configuration:
+def _base(look: Look, counts: EdgeConfiguration) -> EdgeConfiguration:
     """Return the configuration without named containers from which the one in use was made."""
     name = counts.unnamed
     return look.edge().placed(name) if name else counts
@@ -129,7 +129,7 @@ def prove(look: Look, new: Sequence[Container], release: str) -> None:
             )
 
 
-def _in_place(look: Look) -> Configuration | None:
+def _in_place(look: Look) -> EdgeConfiguration | None:
     """Return the configuration in use; None if no edge runs."""
     if look.deploy.edge is None or not any(one.state == "running" for one in look.of(look.deploy.edge)):
         return None

@@ -14,8 +14,7 @@ from conche.engine.lock import Held
 from conche.engine.service import Service
 from conche.env import trial
 from conche.env.evidence import explained, reasons
-from conche.env.rollout.edge import Configuration as EdgeConfiguration
-from conche.env.rollout.edge import Edge
+from conche.env.rollout.edge import Edge, EdgeConfiguration
 from conche.env.rollout.look import Look
 from conche.env.rollout.unwinding import Before, by_hand, wait_ready
 from conche.env.unwinding import Undo, told, unwind
@@ -26,7 +25,7 @@ from conche.process import Captured, Completed, signals_deferred
 from conche.release.document import alias
 from conche.stack import Deploy
 
-__all__ = ["Pipeline"]
+__all__ = ["ComposePipeline"]
 
 PAUSE = 0.3
 """Seconds between two probes, and between two checks while watching."""
@@ -39,7 +38,7 @@ PATIENCE = 1.5
 
 
 @dataclass
-class Pipeline:
+class ComposePipeline:
     """One release on its way.
 
     Args:

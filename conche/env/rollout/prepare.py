@@ -12,7 +12,7 @@ from conche.command import Invocation
 from conche.engine import host, images
 from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
-from conche.engine.images import Found
+from conche.engine.images import LocalImage
 from conche.engine.written import named_in
 from conche.env.contents import contents_of_service, value_of
 from conche.env.rollout import lint
@@ -30,8 +30,8 @@ from conche.supply.own import in_registry, own_images
 from conche.supply.reference import Reference, parse
 from conche.supply.revision import Revision, revision
 from conche.units import size
-from conche.vault.seal import fingerprint
-from conche.vault.values import for_environment, require_with, used_by
+from conche.vault.values import require_with, used_by
+from conche.vault.vault import fingerprint
 
 __all__ = ["Prepared", "Wanted", "fingerprinted", "kept_images", "prepare", "pulled", "read_contents", "see_disk"]
 
@@ -74,7 +74,7 @@ class Prepared:
     compose: Compose
     configuration: Configuration
     pins: Mapping[str, str]
-    found: Mapping[str, Found]
+    found: Mapping[str, LocalImage]
     secrets: Mapping[str, Secret]
     contents: Mapping[str, bytes] = field(repr=False)
     asked: str
@@ -205,8 +205,7 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
         KeyUnusable: the secrets cannot be read.
     """
     environment = call.environment(name)
-    secrets = for_environment(call.stack, call.root, name, call.output.say, create=not call.dry_run)
-    call.output.redact.learn(secrets.values())
+    secrets = call.vault.of(name, create=not call.dry_run)
     at = revision(call.root)
     if environment.protected and at.dirty and not allow_dirty:
         raise Refused(
@@ -259,7 +258,7 @@ def pulled(call: Invocation, prepared: Prepared) -> Prepared:
         with call.output.progress("fetching the release's images") as progress:
             for pin in missing:
                 progress.step(f"pull image {pin}")
-                fetch(call.stack, call.root, prepared.engine, pin, progress)
+                fetch(call.vault, prepared.engine, pin, progress)
     found = {pin: image for pin in prepared.pins.values() if (image := images.find(prepared.engine, pin))}
     return replace(prepared, found=found)
 
@@ -294,7 +293,7 @@ def _pins(
 
 
 def _pinned(call: Invocation, at: Reference) -> str:
-    registry, _ = open_registry(call.stack, call.root, call.output.redact)
+    registry, _ = open_registry(call.vault)
     return str(at.pinned(registry.manifest(at.repository, at.wanted).digest))
 
 

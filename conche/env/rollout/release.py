@@ -16,11 +16,11 @@ from conche.engine.lock import Held
 from conche.engine.rendered import replicas_of
 from conche.env.rollout import hooks, lint
 from conche.env.rollout.change import Change
-from conche.env.rollout.edge import Configuration as EdgeConfiguration
+from conche.env.rollout.edge import EdgeConfiguration
 from conche.env.rollout.handover import Handover, prepare_handover
 from conche.env.rollout.look import NOTHING, Look
 from conche.env.rollout.look import number as number_of
-from conche.env.rollout.pipeline import Pipeline
+from conche.env.rollout.pipeline import ComposePipeline
 from conche.env.rollout.plan import changes, plan_record, plan_release, table
 from conche.env.rollout.recover import settle
 from conche.env.rollout.swarm import SwarmPipeline, open_swarm, settle_swarm
@@ -36,7 +36,6 @@ from conche.output import Progress
 from conche.release.document import RELEASE, Document
 from conche.release.records import Ending, Record, Records, Result
 from conche.stack import Deploy
-from conche.vault.seal import seal
 
 __all__ = [
     "Draft",
@@ -209,7 +208,12 @@ def carry_out(
 
 
 def _take_steps(
-    call: Invocation, records: Records, ready: Release, deploy: Deploy, pipeline: Pipeline | SwarmPipeline, begun: float
+    call: Invocation,
+    records: Records,
+    ready: Release,
+    deploy: Deploy,
+    pipeline: ComposePipeline | SwarmPipeline,
+    begun: float,
 ) -> None:
     try:
         pipeline.carry_out(ready.plan)
@@ -250,13 +254,12 @@ def _ending(result: Result, begun: float, cause: str = "", evidence: Sequence[st
 
 def _pipeline(
     call: Invocation, records: Records, ready: Release, held: Held | None, options: Options, begun: float
-) -> Pipeline | SwarmPipeline:
+) -> ComposePipeline | SwarmPipeline:
     record, look, maintained = ready.record, ready.look, records.maintained
 
     def begin() -> None:
-        stack = call.stack.within(record.environment)
-        document, salt = (seal(stack, call.root, one) for one in (ready.document.packed(), ready.salt))
-        records.begin(record, document, salt)
+        sealed = (call.vault.seal(record.environment, one) for one in (ready.document.packed(), ready.salt))
+        records.begin(record, *sealed)
 
     def commit() -> None:
         made = {} if call.environment(record.environment).swarm else look.made(record)
@@ -272,7 +275,7 @@ def _pipeline(
     earlier = opened_if_possible(call, records, records.current)
     previous_port = earlier.template.port if earlier and earlier.template else look.deploy.port
     taking = partial(Takeover, handover=ready.handover, note=partial(records.note_handover, record.id))
-    return (taking if ready.handover.holders else Pipeline)(
+    return (taking if ready.handover.holders else ComposePipeline)(
         release=record.label,
         before=ready.before,
         compose=ready.compose,

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from conche.command import Invocation
-from conche.env.rollout.edge import MAINTAINED, Configuration, read_template
+from conche.env.rollout.edge import MAINTAINED, EdgeConfiguration, read_template
 from conche.env.rollout.look import NOTHING, Look
 from conche.env.rollout.view import opened_if_possible
 from conche.errors import NotRestored, Restored
@@ -66,7 +66,7 @@ def bring_back(call: Invocation, records: Records, look: Look, release: str) -> 
     )
 
 
-def _candidates(call: Invocation, records: Records, look: Look, release: str) -> Iterator[Configuration]:
+def _candidates(call: Invocation, records: Records, look: Look, release: str) -> Iterator[EdgeConfiguration]:
     maintained = records.maintained
     kept = _kept_template(call, records, release)
     if kept is not None:

@@ -309,7 +309,7 @@ def open_swarm(
     """Make the pipeline of a release that is ready, on its swarm."""
     engine, stack = ready.compose.engine, ready.compose.project
     look = Look(ready.record.environment, ready.compose, deploy, ready.document.body)
-    known = credentials(call.stack, call.root)
+    known = credentials(call.vault)
     return SwarmPipeline(
         release=ready.record.id,
         engine=engine,
@@ -375,7 +375,7 @@ def settle_swarm(
         sent = _sent(call, look, kept, records.replicas())
         pipeline = SwarmPipeline(
             current.id, compose.engine, compose.project, sent, deploy, _nothing, _nothing, look.right, 0,
-            Progress(call.output), credentials(call.stack, call.root), call.stack.registry or "",
+            Progress(call.output), credentials(call.vault), call.stack.registry or "",
         )  # fmt: skip
         pipeline.hand_over(sent)
         pipeline.wait(sent)

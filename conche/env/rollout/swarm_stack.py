@@ -47,7 +47,7 @@ class Sent:
 
 
 def to_stack(
-    document: Document, deploy: Deploy, edge: edges.Configuration | None, overlays: Collection[str] = ()
+    document: Document, deploy: Deploy, edge: edges.EdgeConfiguration | None, overlays: Collection[str] = ()
 ) -> Sent:
     """Convert a release's document to what Swarm takes.
 
@@ -86,7 +86,7 @@ def to_stack(
     return Sent(body, secrets, configs)
 
 
-def _at_edge(service: dict[str, Any], edge: edges.Configuration) -> dict[str, bytes]:
+def _at_edge(service: dict[str, Any], edge: edges.EdgeConfiguration) -> dict[str, bytes]:
     """Give the edge its configuration as files of its service instead of a volume; return their contents."""
     given = {path.partition("/")[2]: content for path, content in edge.files.items()}
     service["configs"] = [

@@ -9,7 +9,7 @@ from conche.engine import containers
 from conche.engine.containers import Container
 from conche.env import trial
 from conche.env.rollout.handover import Handover, remove_edge, start_again
-from conche.env.rollout.pipeline import EARLY, Pipeline
+from conche.env.rollout.pipeline import EARLY, ComposePipeline
 from conche.outcome import Action, Kind, Step
 from conche.process import signals_deferred
 
@@ -17,7 +17,7 @@ __all__ = ["Takeover"]
 
 
 @dataclass
-class Takeover(Pipeline):
+class Takeover(ComposePipeline):
     """A release whose edge takes over its port.
 
     Args:

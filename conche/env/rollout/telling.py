@@ -6,7 +6,6 @@ from conche.command import Invocation
 from conche.errors import ConcheError
 from conche.notify import notify
 from conche.release.records import Record, Result
-from conche.vault.values import open_store
 
 __all__ = ["tell"]
 
@@ -17,7 +16,7 @@ def tell(call: Invocation, record: Record, result: Result, cause: str = "") -> l
     if notifications is None:
         return []
     try:
-        values = open_store(call.stack, call.root).read()
+        values = call.vault.everything()
     except ConcheError as error:
         return [f"could not notify anyone: {error.message}"]
     addresses = [values[name] for name in notifications.to if name in values]

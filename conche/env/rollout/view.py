@@ -20,9 +20,6 @@ from conche.locking import readers
 from conche.release.document import RELEASE, Document, shape
 from conche.release.records import Record, Records
 from conche.secret import Redactor
-from conche.vault import keys
-from conche.vault.seal import unseal
-from conche.vault.values import for_environment
 
 __all__ = [
     "compose_of",
@@ -77,7 +74,7 @@ def opened(call: Invocation, records: Records, record: Record) -> Document | Non
     sealed = records.sealed(record)
     if sealed is None:
         return None
-    document = Document.unpacked(unseal(call.stack, call.root, sealed))
+    document = Document.unpacked(call.vault.unseal(sealed))
     call.output.redact.learn(document.secrets())
     return document
 
@@ -104,7 +101,7 @@ def require_whole(document: Document, record: Record) -> None:
 def salt_of(call: Invocation, records: Records) -> bytes:
     """Return the salt of an environment's fingerprints; a new one before its first release, or without a key here."""
     try:
-        return unseal(call.stack, call.root, records.salt) if records.salt else random.token_bytes(32)
+        return call.vault.unseal(records.salt) if records.salt else random.token_bytes(32)
     except KeyUnusable:
         return random.token_bytes(32)
 
@@ -192,7 +189,7 @@ def _rerouted(call: Invocation, look: Look, record: Record) -> tuple[str, ...]:
 
 def _changed(call: Invocation, compose: Compose, records: Records, record: Record) -> tuple[str, ...]:
     """Return services whose files have changed since; without a key nobody can tell."""
-    if call.stack.secrets is not None and keys.find(call.root) is None:
+    if call.stack.secrets is not None and call.vault.key is None:
         return ()
     overlay = call.stack.environments[record.environment].deploy.overlay
     files = replace(compose, files=(*compose.files, *(call.root / file for file in overlay)))
@@ -210,8 +207,8 @@ def _other_contents(
     if not record.contents or not records.salt:
         return set()
     try:
-        salt = unseal(call.stack, call.root, records.salt)
-        secrets = for_environment(call.stack, call.root, record.environment, lambda _: None, create=False)
+        salt = call.vault.unseal(records.salt)
+        secrets = call.vault.of(record.environment, create=False)
         now = fingerprinted(salt, read_contents(call, record.environment, files, configuration, secrets))
     except ConcheError:
         return set()

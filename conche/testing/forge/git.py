@@ -14,14 +14,14 @@ import yaml
 
 from conche.testing.forge.state import FakeForge, FakeJob, FakeRun
 
-__all__ = ["Answer", "branches", "go_on", "make", "serve_git"]
+__all__ = ["Response", "branches", "go_on", "make", "serve_git"]
 
 CALLS = 12
 """API calls until a push is handled."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """An HTTP response."""
 
     status: int
@@ -44,13 +44,13 @@ def branches(forge: FakeForge) -> dict[str, str]:
     return dict(line.split() for line in listed.splitlines())
 
 
-def serve_git(forge: FakeForge, method: str, path: str, headers: Mapping[str, str], sent: bytes) -> Answer:
+def serve_git(forge: FakeForge, method: str, path: str, headers: Mapping[str, str], sent: bytes) -> Response:
     """Answer one request through `git http-backend`; a push starts the workflows of the pushed commits.
 
     Source: git-http-backend(1), RFC 3875.
     """
     if forge.git is None or not path.startswith(f"/{forge.repository}.git/"):
-        return Answer(404, {}, b"")
+        return Response(404, {}, b"")
     before = branches(forge)
     where, _, query = path.partition("?")
     environment = {
@@ -68,7 +68,7 @@ def serve_git(forge: FakeForge, method: str, path: str, headers: Mapping[str, st
         if before.get(branch) != commit:
             forge.pushed.append((branch, commit))
             forge.coming.append((branch, commit, CALLS))
-    return Answer(status, said, body)
+    return Response(status, said, body)
 
 
 def go_on(forge: FakeForge, calls: int = 1) -> None:

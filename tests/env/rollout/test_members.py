@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from conche.env.rollout.edge import FOLDER, MARK, Configuration
+from conche.env.rollout.edge import FOLDER, MARK, EdgeConfiguration
 from conche.env.rollout.members import named
 
 TEXT = """\
@@ -14,7 +14,7 @@ http {
   server { location @maintained { root %s; } }
 }
 """
-BASE = Configuration(
+BASE = EdgeConfiguration(
     "r3-0123abcd",
     "r3",
     {"r3-0123abcd/nginx.conf": (TEXT % f"{FOLDER}/r3-0123abcd").encode(), "r3-0123abcd/maintenance.html": b"page"},
@@ -22,7 +22,7 @@ BASE = Configuration(
 ONE, TWO, THREE = ("a" * 64, "b" * 64, "c" * 64)
 
 
-def text(configuration: Configuration) -> str:
+def text(configuration: EdgeConfiguration) -> str:
     return configuration.files[f"{configuration.name}/nginx.conf"].decode()
 
 
@@ -58,6 +58,6 @@ def test_the_same_containers_make_the_same_configuration() -> None:
 
 @pytest.mark.parametrize("entry", ["web-r30:8000", "other-web:8000", "10.0.0.1:8000"])
 def test_a_template_that_looks_for_containers_in_its_own_way_is_left_as_it_is(entry: str) -> None:
-    own = Configuration(BASE.name, "r3", {f"{BASE.name}/nginx.conf": f"http {{ server {entry}; }}".encode()})
+    own = EdgeConfiguration(BASE.name, "r3", {f"{BASE.name}/nginx.conf": f"http {{ server {entry}; }}".encode()})
 
     assert named(own, "web", [ONE, TWO]) == own

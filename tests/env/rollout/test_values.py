@@ -12,8 +12,9 @@ import pytest
 from conche.engine.connection import Engine
 from conche.engine.state import State
 from conche.release.document import Document
+from conche.secret import Redactor
 from conche.stack import load
-from conche.vault.seal import seal, unseal
+from conche.vault.vault import Vault
 from tests.canary import Watch
 from tests.stacks import SmallStack
 
@@ -80,8 +81,12 @@ class Valued:
             self.call("secrets.set", name, stdin=value)
 
     def call(self, *words: str, stdin: str = "", **extra: str) -> subprocess.CompletedProcess[str]:
+        before = len(self.watch.argvs)
         done = self.watch.call(self.stack.argv(*words), self.stack.folder, self.stack.environment(**extra), stdin)
         assert done.returncode == 0, done.stdout + done.stderr
+        if words[0].startswith("env."):
+            decrypting = [argv for argv in self.watch.argvs[before:] if "decrypt" in argv]
+            assert len(decrypting) <= 1, decrypting
         for value in ("plainpw12345", "second 'line'", "pa$$wo$HOME"):
             assert value not in done.stdout + done.stderr
         return done
@@ -186,14 +191,15 @@ def test_a_release_that_was_kept_masked_is_not_gone_back_to_and_is_deployed_upon
 
 def mask_as_before(stack: SmallStack, engine: Engine, release: str) -> None:
     """Make of a release's document what versions kept that read their values from redacted text."""
-    state, description = State(engine, stack.project, [stack.image]), load(stack.folder)
+    state = State(engine, stack.project, [stack.image])
+    vault = Vault(load(stack.folder), stack.folder, Redactor(), print)
     file = f"releases/{release}/document.age"
-    said: Any = json.loads(unseal(description, stack.folder, state.read()[file]))
+    said: Any = json.loads(vault.unseal(state.read()[file]))
     del said["masked"]
     for service in said["body"]["services"].values():
         environment = service["environment"]
         environment.update({name: "***" for name in environment if name.endswith(("PASSWORD", "SECRET", "TOKEN"))})
-    state.write({file: seal(description, stack.folder, json.dumps(said).encode())})
+    state.write({file: vault.seal("dev", json.dumps(said).encode())})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,225 @@
+"""Components that programs in a container dump to stdout and load from stdin: `command`, and every database."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from conche.backup import running, within
+from conche.backup.archive import Archive, compressing
+from conche.backup.drivers import Dumping
+from conche.backup.drivers.programs import programs_of
+from conche.backup.entries import Reading
+from conche.backup.inflate import unpacked
+from conche.backup.loading import Examined, complaints
+from conche.backup.manifest import ComponentRecord
+from conche.backup.site import Site
+from conche.backup.source import Source
+from conche.engine import containers, programs, task_containers
+from conche.engine.containers import Container
+from conche.errors import CheckFailed, NotFound, Refused
+from conche.process import Completed
+from conche.stack import Component
+
+__all__ = [
+    "SERVER",
+    "WARNINGS",
+    "dump",
+    "dump_name",
+    "is_older",
+    "load",
+    "problems",
+    "problems_of",
+    "require_same_server",
+    "save",
+    "serving",
+    "version",
+    "warnings_of",
+]
+
+SERVER, WARNINGS = "server", "warnings"
+"""The keys of a component's facts for the server's name and version, and for what the dump's program warned of."""
+
+PATIENCE = 60.0
+"""Seconds that a server may take to tell its version."""
+
+MOST_WARNINGS = 20
+"""The last lines that are kept of what a program warned of."""
+
+MAJOR = {"PostgreSQL": 1}
+"""How many numbers of a version are the major one; of other servers every version reads the dumps of every other."""
+
+
+_VERSION = re.compile(r"[A-Za-z]{1,20} [0-9][0-9A-Za-z.]{0,20}", re.ASCII)
+
+
+def dump(task: Dumping) -> ComponentRecord:
+    """Store what the program writes to stdout; its exit code must be 0."""
+    component = task.component
+    container, argvs = serving(task.site, component), programs_of(component)
+    server = version(task.site, component, container)
+    file = dump_name(task.name, component)
+    seen, said = Examined(), deque[bytes](maxlen=MOST_WARNINGS)
+    with compressing(task.folder / file) as compressor:
+        with running.noted(task.site, component, container) as program:
+            for block in programs.output(program.engine, container.id, argvs.dump, number=program.number, said=said):
+                compressor.write(block)
+                seen.feed(block)
+        compressed, digest, pieces = compressor.finish()
+    reading = Reading()
+    if seen.size == 0:
+        reading.leave_out(file, "is empty: the program wrote nothing", harmful=True)
+    for problem in problems(component) or [seen.problem(argvs.restore)]:
+        if problem:
+            reading.leave_out(file, f"cannot replace the current data: {problem}", harmful=True)
+    warned = b"".join(said).decode(errors="replace").splitlines()
+    facts = {SERVER: server, WARNINGS: "\n".join(warned[-MOST_WARNINGS:])}
+    made = task.artifact(file, Archive(compressed, digest, 0, seen.size, pieces))
+    return task.record(
+        artifacts=(made,),
+        reading=reading,
+        consistency=f"as {server or argvs.dump[0]} dumps it",
+        facts={name: text for name, text in facts.items() if text},
+    )
+
+
+def dump_name(name: str, component: Component) -> str:
+    """Return the name of the dump's file."""
+    return f"{component.file or name + '.dump'}.gz"
+
+
+def warnings_of(records: Mapping[str, ComponentRecord]) -> list[str]:
+    """Return what the programs that made the dumps warned of, for people."""
+    return [
+        f"{name}: its dump's program says: {line}"
+        for name, record in records.items()
+        for line in record.facts.get(WARNINGS, "").splitlines()
+    ]
+
+
+def save(site: Site, component: Component, folder: Path) -> None:
+    """Dump what is there now, as the way back of a restore.
+
+    Raises:
+        CheckFailed: the dump itself shows that it cannot be loaded again.
+    """
+    container, argvs = serving(site, component), programs_of(component)
+    with compressing(folder / "before.gz") as compressor:
+        with running.noted(site, component, container) as program:
+            for block in programs.output(program.engine, container.id, argvs.save, number=program.number):
+                compressor.write(block)
+        compressor.finish()
+    with within.opened(folder, "before.gz") as file:
+        problem = _examined(unpacked(file)).problem(argvs.restore)
+    if problem:
+        raise CheckFailed("dump-cannot-replace", f"{problem}.")
+
+
+def load(site: Site, name: str, component: Component, dump: Path) -> list[str]:
+    """Have the program load a dump; return what it warned of."""
+    container = serving(site, component)
+    with running.noted(site, component, container) as program, within.opened(dump.parent, dump.name) as opened:
+        done = programs.run(
+            program.engine,
+            container.id,
+            programs_of(component).restore,
+            number=program.number,
+            stdin=unpacked(opened),
+            on_line=lambda _: None,  # with a listener only the end is kept: a program may print a line for each row
+        )
+    return [f"{name}: its restore's program says: {line}" for line in _warnings(done.require(f"restoring {name}"))]
+
+
+def _warnings(done: Completed) -> list[str]:
+    return str(done.stderr).strip().splitlines()[-MOST_WARNINGS:]
+
+
+def problems(component: Component) -> list[str]:
+    """Return why the programs of a component cannot replace what is there by a dump; a database's own can."""
+    return complaints(component.dump, component.restore) if component.driver == "command" else []
+
+
+def problems_of(source: Source, component: Component) -> list[str]:
+    """Return why a dump cannot be loaded over what is there, as the dump itself shows."""
+    restore = programs_of(component).restore
+    found = []
+    for artifact in source.record.artifacts:
+        with source.opened(artifact) as file:
+            found.append(_examined(unpacked(file, artifact.content)).problem(restore))
+    return [one for one in found if one]
+
+
+def _examined(blocks: Iterable[bytes]) -> Examined:
+    """Read a dump to its end, and return what it says about itself."""
+    found = Examined()
+    for block in blocks:
+        found.feed(block)
+    return found
+
+
+def version(site: Site, component: Component, container: Container) -> str:
+    """Return a server's name and version; empty if it is not known how to ask for it."""
+    argv = programs_of(component).version
+    if not argv:
+        return ""
+    with running.noted(site, component, container) as program:
+        done = programs.run(program.engine, container.id, argv, number=program.number, timeout=PATIENCE)
+    return str(done.require(f"asking {container.name} for its version").stdout).strip()
+
+
+def require_same_server(source: Source, component: Component) -> None:
+    """Refuse a dump of a later major version than the server's, or of another server.
+
+    Raises:
+        Refused: it is.
+        NotFound: the service does not run.
+    """
+    then = source.record.facts.get(SERVER, "")
+    if not _VERSION.fullmatch(then):  # a backup by a `command`, or a word that nothing follows from
+        return
+    container = serving(source.site, component)
+    now = version(source.site, component, container)
+    if is_older(now, then):
+        raise Refused(
+            "server-older",
+            f"The backup of {source.name} was made by {then}, and {container.name} is {now}; nothing was touched.",
+            looked_at=[f"image {container.image}"],
+            next_command=f"use an image of {then} or later for the service {component.service}, and start it:"
+            f"\ninvoke env.up --env {component.environment}",
+        )
+
+
+def is_older(now: str, then: str) -> bool:
+    """Return whether a server cannot be expected to load what another one has dumped, by their names and versions."""
+    name, wanted = _parsed(then)
+    here, has = _parsed(now)
+    return here != name or has < wanted
+
+
+def _parsed(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, number = text.partition(" ")
+    return name, tuple(int(one) for one in re.findall(r"\d+", number)[: MAJOR.get(name, 0)])
+
+
+def serving(site: Site, component: Component) -> Container:
+    """Return the running container of a component's service.
+
+    Raises:
+        NotFound: there is none.
+        Refused: on a swarm, it runs on another node.
+    """
+    assert component.environment is not None
+    engine, project = site.engine(component), site.stack.project(component.environment)
+    if site.stack.environments[component.environment].swarm:
+        return task_containers.of_service(engine, project, str(component.service), "a dump or a restore")
+    for one in containers.of_project(engine, project):
+        if one.service == component.service and one.state == "running":
+            return one
+    raise NotFound(
+        "service-not-running",
+        f"{component.service} is not running in {component.environment}, so it cannot be dumped or restored.",
+        looked_at=[f"project {project} on {engine.address}"],
+        next_command=f"invoke env.up --env {component.environment}",
+    )

@@ -1,0 +1,230 @@
+"""Runs of the schedule that were missed, because the machine was off or asleep: told, and made up for.
+
+cron lets a missed run pass. systemd makes up for it (Persistent=), but lets one pass whose time the clock skips in
+spring. So each scheduled command notes when it has started, and every quarter of an hour `backup.cron catch-up` runs
+what was due since and has not started: once, however often it was missed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from conche.backup import notes
+from conche.backup.logfile import logged
+from conche.backup.schedule import Entry, command, log_of, runs
+from conche.backup.site import Site, open_site
+from conche.command import Invocation
+from conche.errors import Locked, Told
+from conche.files import lock, state_folder, write_atomic
+from conche.formats import SCHEDULED
+from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
+from conche.process import run
+from conche.stack import schedule
+
+__all__ = ["catch_up", "expect", "forget", "said", "scheduled"]
+
+LATE = timedelta(minutes=10)
+"""How long after its time a run counts as missed: cron and systemd start it within a minute, a loaded machine later."""
+
+SKEW = timedelta(days=1)
+"""A start further in the future than this was noted by a wrong clock, and tells nothing."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """When an entry last started.
+
+    Attributes:
+        when: its schedule then.
+        instead_of: the missed run that it made up for, if it did.
+    """
+
+    when: str
+    started: datetime
+    instead_of: datetime | None = None
+
+    def tells(self, entry: Entry, now: datetime) -> bool:
+        """Return whether what an entry has missed can be counted from this run."""
+        return self.when == entry.when and self.started <= now + SKEW
+
+    def misses(self, entry: Entry, now: datetime) -> datetime | None:
+        """Return the run that an entry has missed since this one; None if there is none, or that cannot be known."""
+        if not self.tells(entry, now):
+            return None
+        due = schedule.read(entry.when).latest(now)
+        return due if self.started < due <= now - LATE else None
+
+
+def scheduled(call: Invocation, log: str | None, work: Callable[[], Outcome]) -> Outcome:
+    """Do the work of a command that may be scheduled.
+
+    Args:
+        log: where everything that it prints goes; the log of an entry tells that this is a run of that entry.
+    """
+
+    def noted() -> Outcome:
+        _note(open_site(call), Path(log or ""), datetime.now(UTC))
+        return work()
+
+    return logged(log, work if log is None else noted)
+
+
+def expect(site: Site) -> None:
+    """Count from now on what is missed of entries that are new, or have another schedule."""
+    now = datetime.now(UTC)
+    for entry in runs(site):
+        before = _last(site, entry)
+        if before is None or not before.tells(entry, now):
+            _write(site, entry, Started(entry.when, now))
+
+
+def forget(site: Site) -> None:
+    """Forget what has run: there is no schedule any more."""
+    for file in _folder(site).glob(f"run-{_place(site)}-*.json"):
+        file.unlink(missing_ok=True)
+
+
+def catch_up(call: Invocation, site: Site, log: str | None) -> Outcome:
+    """Run what was missed, one after the other; each writes to its own log and tells of its own failure."""
+    if not call.dry_run:
+        expect(site)
+    owed = list(_owed(site))
+    plan = Plan(tuple(Step(Action.RUN, Kind.SCHEDULE, one.name, f"{_moment(due)} was missed") for one, due in owed))
+    if call.dry_run or not owed:
+        return Outcome(plan=plan)
+    try:
+        with lock(f"catch-up-{_place(site)}", "backup.cron catch-up"):
+            return logged(log, lambda: _made_up(call, site, plan))
+    except Locked:
+        if log is None:
+            raise
+        return Outcome()  # a backup may well take longer than until the next check
+
+
+def _made_up(call: Invocation, site: Site, plan: Plan) -> Outcome:
+    rows = []
+    # What was owed may have run while its predecessor did.
+    for entry in runs(site):
+        due = dict(_owed(site)).get(entry)
+        if due is not None:
+            call.output.say(f"{entry.name}: running now, since the run of {_moment(due)} was missed")
+            words = (*command(), *entry.words, "--log", str(log_of(site, entry)))
+            # It is this very program, so it may have all of this one's variables, as cron or systemd gave them.
+            done = run(words, cwd=site.root, extra_env=os.environ)
+            rows.append((entry.name, _moment(due), str(done.exit_code), str(log_of(site, entry))))
+    return Outcome(
+        value=[{"entry": name, "due": due, "exit": int(code)} for name, due, code, _ in rows],
+        changed=bool(rows),
+        plan=plan,
+        tables=[Table(("entry", "was due", "exit code", "log"), tuple(rows))],
+        exit_code=3 if any(code != "0" for _, _, code, _ in rows) else 0,
+    )
+
+
+def said(site: Site, now: datetime) -> tuple[list[str], list[str]]:
+    """Return what to tell of missed runs: those made up for, and as warnings those not made up for yet."""
+    told, warnings = [], []
+    for entry in runs(site):
+        try:
+            last = _read(site, entry)
+        except Told as error:
+            warnings.append(f"{entry.name}: when it last ran is not known: {error.message}")
+            continue
+        if last is None:
+            continue
+        if last.instead_of is not None:
+            made = f"it was made up for on {_moment(last.started)}"
+            told.append(f"{entry.name}: the run of {_moment(last.instead_of)} was missed; {made}")
+        if due := last.misses(entry, now):
+            warnings.append(
+                f"{entry.name}: the run of {_moment(due)} was missed and is not made up for:"
+                " invoke backup.cron status, or invoke backup.cron catch-up"
+            )
+    return told, warnings
+
+
+def _owed(site: Site) -> Iterator[tuple[Entry, datetime]]:
+    now = datetime.now(UTC)
+    for entry in runs(site):
+        last = _last(site, entry)
+        if due := last.misses(entry, now) if last else None:
+            yield entry, due
+
+
+def _note(site: Site, log: Path, now: datetime) -> None:
+    """Note that the entry with this log has started, and say what it makes up for."""
+    for entry in runs(site):
+        if log_of(site, entry) == log:
+            last = _last(site, entry)
+            due = last.misses(entry, now) if last else None
+            if due:
+                site.say(f"The run of {_moment(due)} was missed; this one makes up for it.")
+            _write(site, entry, Started(entry.when, now, due))
+
+
+def _last(site: Site, entry: Entry) -> Started | None:
+    """Return the last run; None also if that cannot be read: `said` tells it, and from the next run it is known."""
+    try:
+        return _read(site, entry)
+    except Told:
+        return None
+
+
+def _read(site: Site, entry: Entry) -> Started | None:
+    return notes.read(_file(site, entry), SCHEDULED, _parsed)
+
+
+def _parsed(content: Mapping[str, Any]) -> Started:
+    instead = content["instead_of"]
+    return Started(str(content["when"]), _aware(content["started"]), None if instead is None else _aware(instead))
+
+
+def _aware(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a moment without an offset")
+    return moment
+
+
+def _write(site: Site, entry: Entry, last: Started) -> None:
+    content = {
+        "when": last.when,
+        "started": last.started.isoformat(),
+        "instead_of": last.instead_of.isoformat() if last.instead_of else None,
+    }
+    file = _file(site, entry)
+    try:
+        _read(site, entry)
+    except notes.Damaged:
+        pass
+    except Told:
+        return  # a later version's note is left to it
+    # A full disk must not prevent a backup.
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomic(file, json.dumps(SCHEDULED.stamped(content)).encode(), mode=0o600)
+
+
+def _file(site: Site, entry: Entry) -> Path:
+    return _folder(site) / f"run-{_place(site)}-{entry.name}.json"
+
+
+def _folder(site: Site) -> Path:
+    return state_folder() / site.stack.name
+
+
+def _place(site: Site) -> str:
+    """Return what tells this checkout's schedule from that of another one of the same stack."""
+    return hashlib.sha256(os.fsencode(site.root)).hexdigest()[:16]
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment.astimezone():%a %Y-%m-%d %H:%M}"
