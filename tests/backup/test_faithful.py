@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import subprocess
@@ -16,6 +17,7 @@ from conche.backup import within
 from conche.backup.archive import Archive, ArchiveWriter, compressing
 from conche.backup.entries import Reading, local_entries
 from conche.backup.filling import emitted
+from conche.backup.folder import FolderWriter
 from conche.backup.headers import attach, attributes, header, set_time, time_ns
 from conche.backup.inflate import Forward
 from conche.backup.losses import Losses
@@ -212,3 +214,24 @@ def test_a_time_is_written_to_the_nanosecond(moment: int) -> None:
     [again] = _read(header(info))
 
     assert time_ns(again) == moment
+
+
+def test_plain_files_are_stored_whole_under_each_of_their_names(place: Path) -> None:
+    make_unusual(place / "src")
+    reading, writer = Reading(), FolderWriter(place / "into")
+
+    store(local_entries(place, "src", reading), writer, reading)
+
+    for one in writer.stored:
+        stored, source = place / "into" / one.name, place / one.name
+        if one.link:
+            assert (str(stored.readlink()), one.link) == (str(source.readlink()),) * 2
+            continue
+        assert (stored.stat().st_size, one.size) == (source.stat().st_size,) * 2
+        assert one.sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
+        assert one.sha256 == hashlib.sha256(stored.read_bytes()).hexdigest()
+    assert (place / "into/src/plain").samefile(place / "into/src/z")
+    assert (place / "into/src/sparse").stat().st_blocks * 512 < 1 << 20
+    assert {one.name for one in writer.stored} == {
+        str(path.relative_to(place)) for path in (place / "src").rglob("*") if path.is_symlink() or path.is_file()
+    }

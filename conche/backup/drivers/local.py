@@ -65,20 +65,24 @@ def _base(task: Dumping) -> str:
 
 def _below(base: str, entries: Iterator[Entry]) -> Iterator[Entry]:
     for entry in entries:
-        entry.info.name = entry.info.name.removeprefix(base).lstrip("/")
+        entry.info.name = _shortened(entry.info.name, base)
         if entry.read is None:
             yield entry
             continue
-        yield Entry(entry.info, _renamed(entry, entry.info.name))
+        yield Entry(entry.info, _renamed(entry, base))
 
 
-def _renamed(entry: Entry, name: str) -> Callable[[], tuple[TarInfo, Iterator[bytes]]]:
+def _shortened(name: str, base: str) -> str:
+    return name.removeprefix(base).lstrip("/")
+
+
+def _renamed(entry: Entry, base: str) -> Callable[[], tuple[TarInfo, Iterator[bytes]]]:
     assert entry.read is not None
     read = entry.read
 
     def renamed() -> tuple[TarInfo, Iterator[bytes]]:
         info, blocks = read()
-        info.name = name
+        info.name, info.linkname = _shortened(info.name, base), _shortened(info.linkname, base)
         return info, blocks
 
     return renamed
@@ -91,6 +95,7 @@ def _archive(task: Dumping, path: str, reading: Reading) -> Artifact | None:
     file = archive_name(path, task.component.paths)
     with compressing(task.folder / file) as compressor:
         writer = ArchiveWriter(compressor)
+        reading.first_names.clear()  # a hard link leads to a file of its own archive
         store(local_entries(task.site.root, path, reading), writer, reading)
         return task.artifact(file, writer.finish())
 
