@@ -88,7 +88,8 @@ def taken(
                     "port-taken",
                     f"Port {port}, which {service.name} publishes, is taken by {said}.",
                     looked_at=[f"{port.address or 'every address'}:{port}"],
-                    next_command=f"stop it, or change `environments.{environment}.port` in stack.yaml",
+                    next_command=f"stop it, or change the port: `environments.{environment}.port` in stack.yaml, if the"
+                    " Compose file has CONCHE_PORT there",
                 )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from conche.errors import Refused
 from conche.init.files import LARGEST, read, refuse_bomb
 from conche.process import run
 
-__all__ = ["Rendered", "accepts", "render", "variables"]
+__all__ = ["Rendered", "accepts", "render", "required", "variables"]
 
 MOST_KEYS = 20_000
 """Most keys to search for the line of a complaint."""
@@ -49,10 +50,11 @@ class Rendered:
         return self.document.get("services") or {}
 
 
-def render(root: Path, files: Sequence[Path], project: str = "") -> Rendered:
+def render(root: Path, files: Sequence[Path], given: Mapping[str, str], project: str = "") -> Rendered:
     """Have Compose render the files.
 
     Args:
+        given: variables beside those of the shell and .env.
         project: the Compose project; default: the one that Compose chooses.
 
     Raises:
@@ -62,8 +64,8 @@ def render(root: Path, files: Sequence[Path], project: str = "") -> Rendered:
     for file in files:
         refuse_bomb(str(file), read(root, file))
     named = ("--project-name", project) if project else ()
-    whole = _asked(root, files, (*named, "--profile", "*"), ("--format", "json"))
-    names = _asked(root, files, named, ("--services",)) if _has_profiles(whole[0]) else None
+    whole = _asked(root, _argv(files, (*named, "--profile", "*"), ("--format", "json")), files, given)
+    names = _asked(root, _argv(files, named, ("--services",)), files, given) if _has_profiles(whole[0]) else None
     document = json.loads(whole[0])
     services = document.get("services") or {}
     active = frozenset(names[0].split()) if names else frozenset(services)
@@ -74,20 +76,32 @@ def _has_profiles(text: str) -> bool:
     return '"profiles"' in text
 
 
-def accepts(root: Path, files: Sequence[Path]) -> bool:
+def accepts(root: Path, files: Sequence[Path], given: Mapping[str, str]) -> bool:
     """Return whether Compose accepts these files together; it is not asked about files that would never let it end."""
     try:
         for file in files:
             refuse_bomb(str(file), read(root, file))
     except Refused:
         return False
-    return run(_argv(files, (), ("--quiet",)), cwd=root, extra_env=_shell(), timeout=60).ok
+    return run(_argv(files, (), ("--quiet",)), cwd=root, extra_env={**given, **_shell()}, timeout=60).ok
 
 
-def variables(root: Path, files: Sequence[Path]) -> frozenset[str]:
-    """Return the variables that files mention."""
-    texts = [read(root, file) for file in files]
-    return frozenset(name for text in texts for name in re.findall(r"(?<!\$)\$\{?([A-Za-z_]\w*)", text))
+def variables(root: Path, files: Iterable[Path]) -> frozenset[str]:
+    """Return the variables that files mention, as far as they can be read."""
+    return _found(r"(?<!\$)\$\{?([A-Za-z_]\w*)", root, files)
+
+
+def required(root: Path, files: Iterable[Path]) -> frozenset[str]:
+    """Return the variables without which Compose rejects the files: those with `:?` or `?`."""
+    return _found(r"(?<!\$)\$\{([A-Za-z_]\w*):?\?", root, files)
+
+
+def _found(pattern: str, root: Path, files: Iterable[Path]) -> frozenset[str]:
+    names: set[str] = set()
+    for file in files:
+        with contextlib.suppress(Refused):
+            names |= {*re.findall(pattern, read(root, file))}
+    return frozenset(names)
 
 
 def _argv(files: Sequence[Path], options: Sequence[str], words: Sequence[str]) -> tuple[str, ...]:
@@ -96,15 +110,18 @@ def _argv(files: Sequence[Path], options: Sequence[str], words: Sequence[str]) -
 
 
 def _asked(
-    root: Path, files: Sequence[Path], options: Sequence[str], words: Sequence[str]
+    root: Path, argv: Sequence[str], files: Sequence[Path], given: Mapping[str, str]
 ) -> tuple[str, tuple[str, ...]]:
-    done = run(_argv(files, options, words), cwd=root, extra_env=_shell(), timeout=60)
+    done = run(argv, cwd=root, extra_env={**given, **_shell()}, timeout=60)
     if not done.ok:
         refused = complaint(done)
         if isinstance(refused, Refused):
             said = done.stderr.raw
             refused.looked_at = tuple(_places(root, files, said)) or refused.looked_at
-            refused.next_command = "correct what it names, then: conche init"
+            lacking = re.search(r"required variable ([A-Za-z_]\w*) is missing", said)
+            refused.next_command = (
+                f"{f'write {lacking[1]}=… into .env' if lacking else 'correct what it names'}, then: conche init"
+            )
         raise refused
     return done.stdout.raw, tuple(_warnings(done.stderr.raw))
 

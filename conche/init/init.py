@@ -110,9 +110,9 @@ def _health(seen: Understanding, environment: str) -> str:
 
 
 def _secrets(seen: Understanding) -> Iterator[tuple[str, str]]:
-    if seen.sops is not None:
-        yield from ((one.name, str(seen.sops.file)) for one in seen.secrets)
-    yield from ((name, f"{one.file}: {one.why_not}") for one in seen.other_sops for name in one.names)
+    for file in seen.sops.files:
+        yield from ((name, str(file.file)) for name in file.paths)
+    yield from ((name, f"{one.file}: {one.why_not}") for one in seen.sops.others for name in one.paths)
     given = {one.variable or one.name.upper() for one in seen.secrets}
     yield from ((name, ".env") for name in seen.dotenv if name not in given)
     for environment, rendered in seen.rendered.items():

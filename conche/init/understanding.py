@@ -9,11 +9,12 @@ from pathlib import Path
 
 from conche.errors import ConcheError
 from conche.init import facts, files, pipeline
-from conche.init.compose import Rendered, accepts, render, variables
+from conche.init.compose import Rendered, accepts, render, required, variables
 from conche.init.environments import Candidate, candidates, named_projects, slug
 from conche.init.facts import Health
 from conche.init.running import left_behind, projects
-from conche.init.secrets import Declared, SopsFile, declared, in_dotenv, sops_files
+from conche.init.sealed import Chosen, SopsFile, choose, sops_files, spellings
+from conche.init.secrets import Declared, declared, in_dotenv
 from conche.init.volumes import Data, proposals
 from conche.vault import keys
 from conche.vault.dotenv import parse
@@ -29,11 +30,10 @@ class Understanding:
         name: of the stack.
         rendered: environment -> its files as Compose renders them.
         data: environment and data; what several share only for the environment that counts most.
-        sops: the SOPS file that secrets.* can work on.
-        secrets: how its values are used.
+        sops: the SOPS files, and which of them secrets.* can work on.
+        secrets: how their values are used.
         secrets_folder: where Compose looks for their files; empty if it looks for none.
         keyed: whether an age key was found that may open it.
-        other_sops: SOPS files that are left as they are.
         dotenv: variables of .env that are named like secrets.
         mentioned: variables that the Compose files mention.
         dockerfiles: those that no Compose file builds.
@@ -47,11 +47,10 @@ class Understanding:
     rendered: Mapping[str, Rendered]
     health: Mapping[str, Health]
     data: Sequence[tuple[str, Data]]
-    sops: SopsFile | None
+    sops: Chosen
     secrets: Sequence[Declared]
     secrets_folder: str
     keyed: bool
-    other_sops: Sequence[SopsFile]
     dotenv: Sequence[str]
     mentioned: frozenset[str]
     pipeline: pipeline.Pipeline
@@ -71,17 +70,18 @@ def understand(root: Path) -> Understanding:
     dotenv = files.read(root, ".env") if (root / ".env").is_file() else ""
     found = files.find(root, parse(dotenv).get("COMPOSE_FILE", ""))
     named = {file: files.keys_of(root / file, "services") for file in (*found.default, *found.variants)}
-    tried = candidates(found, named, lambda file: accepts(root, (file,)))
-    rendered, left_out = _rendered(root, tried)
+    mentioned = variables(root, named)
+    sealed = sops_files(root, mentioned)
+    given = _sealed_values(sealed, required(root, named))
+    tried = candidates(found, named, lambda file: accepts(root, (file,), given))
+    rendered, left_out = _rendered(root, tried, given)
     kept = [one for one in tried if one.name in rendered]
     name = slug(rendered[kept[0].name].project)
     there = projects(root, kept, rendered)
     environments = named_projects(kept, name, there.called, there.runs)
-    before, rendered = rendered, {one.name: _in_its_project(root, name, one, rendered) for one in environments}
-    mentioned = frozenset[str]().union(*(variables(root, one.files) for one in environments))
-    sealed = sops_files(root)
-    usable = next((one for one in sealed if not one.why_not), None)
-    secrets = _declared(usable, mentioned, rendered) if usable else []
+    before, rendered = rendered, {one.name: _in_its_project(root, name, one, rendered, given) for one in environments}
+    chosen = choose(sealed, [one.name for one in environments])
+    secrets = _declared(chosen, mentioned, rendered)
     registries, pulled_from = _registries(rendered)
     return Understanding(
         root=root,
@@ -90,11 +90,10 @@ def understand(root: Path) -> Understanding:
         rendered=rendered,
         health={one: url for one, said in rendered.items() if (url := facts.health(said))},
         data=list(_data(root, environments, rendered)),
-        sops=usable,
+        sops=chosen,
         secrets=secrets,
         secrets_folder=_folder(root, {one.name for one in secrets if one.file}, rendered),
         keyed=_keyed(root),
-        other_sops=[one for one in sealed if one is not usable],
         dotenv=in_dotenv(dotenv),
         mentioned=mentioned,
         pipeline=pipeline.look(root, rendered),
@@ -116,14 +115,23 @@ def _warnings(root: Path, rendered: Mapping[str, Rendered], given: Collection[st
     return [one for one in dict.fromkeys(said) if not any(words in one for words in unset)]
 
 
-def _rendered(root: Path, tried: Sequence[Candidate]) -> tuple[dict[str, Rendered], list[str]]:
+def _sealed_values(sealed: Sequence[SopsFile], wanted: Collection[str]) -> dict[str, str]:
+    """Return something for the variables that Compose insists on and that a SOPS file has."""
+    there = {one for file in sealed for name, path in file.paths.items() for one in spellings(name, path)}
+    dotenv_comes_first = "encrypted by sops"
+    return dict.fromkeys(sorted(there & {*wanted}), dotenv_comes_first)
+
+
+def _rendered(
+    root: Path, tried: Sequence[Candidate], given: Mapping[str, str]
+) -> tuple[dict[str, Rendered], list[str]]:
     """Render each environment; variants that Compose does not accept are left out, and returned in words."""
     rendered: dict[str, Rendered] = {}
     left_out: list[str] = []
     refused: ConcheError | None = None
     for one in tried:
         try:
-            said = render(root, one.files)
+            said = render(root, one.files, given)
         except ConcheError as error:
             if one is tried[0]:
                 raise
@@ -138,11 +146,13 @@ def _rendered(root: Path, tried: Sequence[Candidate]) -> tuple[dict[str, Rendere
     return rendered, left_out
 
 
-def _in_its_project(root: Path, stack: str, one: Candidate, rendered: Mapping[str, Rendered]) -> Rendered:
+def _in_its_project(
+    root: Path, stack: str, one: Candidate, rendered: Mapping[str, Rendered], given: Mapping[str, str]
+) -> Rendered:
     """Return the files as Compose renders them for the project that the environment will have."""
     project = one.project or f"{stack}-{one.name}"
     found = rendered[one.name]
-    return found if found.project == project else render(root, one.files, project)
+    return found if found.project == project else render(root, one.files, given, project)
 
 
 def _data(
@@ -189,10 +199,10 @@ def _keyed(root: Path) -> bool:
         return False
 
 
-def _declared(file: SopsFile, mentioned: Collection[str], rendered: Mapping[str, Rendered]) -> list[Declared]:
+def _declared(chosen: Chosen, mentioned: Collection[str], rendered: Mapping[str, Rendered]) -> list[Declared]:
     secrets = {key: said for one in rendered.values() for key, said in (one.document.get("secrets") or {}).items()}
     services = {key: body for one in rendered.values() for key, body in one.services.items()}
-    return declared(file.names, mentioned, secrets, services)
+    return declared(chosen, tuple(rendered), mentioned, secrets, services)
 
 
 def _unbuilt(root: Path, rendered: Mapping[str, Rendered]) -> Iterator[Path]:

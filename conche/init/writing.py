@@ -127,9 +127,13 @@ def _port(url: str) -> int:
 
 
 def _secrets(seen: Understanding) -> Iterator[str]:
-    if seen.sops is not None:
+    files = seen.sops.files
+    if files:
         yield "secrets:"
-        yield f"  file: {flow(str(seen.sops.file))}"
+        if seen.sops.shared:
+            yield f"  file: {flow(str(seen.sops.shared.file))}"
+        if seen.sops.own:
+            yield f"  files: {flow({name: str(one.file) for name, one in seen.sops.own.items()})}"
         if seen.secrets_folder not in ("", "docker/secrets"):
             yield f"  folder: {flow(seen.secrets_folder)}"
         yield "  declared:"
@@ -137,28 +141,25 @@ def _secrets(seen: Understanding) -> Iterator[str]:
             yield f"    {one.name}: {flow(_declaration(seen, one))}"
         if not seen.keyed:
             yield "  # required: false, as no age key was found here: values from .env or the shell still count."
+    for file in seen.sops.others:
+        yield f"# {file.file} is encrypted by sops and left alone: {file.why_not}."
+    if files:
         return
-    for file in seen.other_sops:
-        yield f"# {file.file} is encrypted by sops, but {file.why_not}: docs/how-to/adopt.md takes its values over."
-    declared = [_secret_name(seen, name) for file in seen.other_sops for name in file.names]
+    declared = [name for file in seen.sops.others for name in file.paths]
     declared += [slug(name, "secret").replace("-", "_") for name in seen.dotenv]
     if declared:
-        moves = "as that page says" if seen.other_sops else "invoke secrets.encrypt .env"
+        moves = "docs/how-to/adopt.md says how" if seen.sops.others else "invoke secrets.encrypt .env"
         lines = [f"    {name}: {{required: false}}" for name in dict.fromkeys(declared)]
         why = f"in one encrypted file of their own: invoke secrets.init, then {moves}"
         yield from _chosen(["secrets:", "  declared:", *lines], why)
-
-
-def _secret_name(seen: Understanding, dotted: str) -> str:
-    """Return a nested value's name in a flat file: its last part if a Compose file mentions that as a variable."""
-    last = slug(dotted.rpartition(".")[2], "secret").replace("-", "_")
-    return last if last.upper() in seen.mentioned else slug(dotted, "secret").replace("-", "_")
 
 
 def _declaration(seen: Understanding, one: Declared) -> dict[str, object]:
     outputs = [kind for kind, wanted in (("env", one.reads), ("file", one.file)) if wanted]
     return {
         **({"env": one.variable} if one.variable else {}),
+        **({"path": one.path} if one.path else {}),
+        **({"environments": list(one.environments)} if one.environments else {}),
         **({"outputs": outputs} if outputs != ["env"] else {}),
         **({"services": list(one.services)} if one.services else {}),
         **({} if seen.keyed else {"required": False}),
@@ -178,7 +179,7 @@ def _backup(seen: Understanding) -> Iterator[str]:
         lines = list(_component(name, data))
         yield f"{lines[0]}    # {data.why}"
         yield from lines[1:]
-    if seen.sops is not None:
+    if seen.sops.files:
         why = "with the age key; needs backup.recipients: invoke backup.recovery-key makes one"
         yield from _within(4, _chosen(["secrets: {driver: secrets}"], why))
     for name, data in unsure:

@@ -11,8 +11,10 @@ from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.secret import Secret
 from conche.stack import Secrets
 from conche.vault import keys
+from conche.vault.encrypted import is_declared
 from conche.vault.keys import DEFAULT_FILE, Key
 from conche.vault.recipients import new_key, write_recipients
+from conche.vault.store import Store
 from conche.vault.values import demonstrates, make, open_store
 
 __all__ = ["init"]
@@ -24,16 +26,15 @@ PLACEHOLDER = Secret("your_key_here")
 
 
 def init(call: Invocation, *, generate: bool) -> Outcome:
-    """Create a key, recipients and values; this replaces the demonstration key, but never anybody's own."""
+    """Create a key, recipients and values; this replaces the demonstration key, but never anybody's own.
+
+    Of a file that is there only the recipients are written to .sops.yaml, if it has no rule for the file.
+    """
     store = open_store(call.stack, call.root)
     assert call.stack.secrets is not None
     section = call.stack.secrets
     if store.file.exists() and not demonstrates(store, section):
-        key = keys.find(call.root)
-        return Outcome(
-            value={"recipients": list(store.document().recipients)},
-            lines=[f"Nothing to do: {store.file.name} has its own recipients" + ("." if key else "; you have no key.")],
-        )
+        return _taken_up(call, store)
     key_file = call.root / DEFAULT_FILE
     existing = _own(keys.find(call.root, {}) if key_file.exists() else None, section)
     plan = Plan(
@@ -62,6 +63,24 @@ def init(call: Invocation, *, generate: bool) -> Outcome:
             "A second, offline recipient saves you if this key is lost: invoke secrets.recipients.add age1…",
             *(f"Next: invoke secrets.set {name}" for name in todo),
         ],
+    )
+
+
+def _taken_up(call: Invocation, store: Store) -> Outcome:
+    """Write the recipients of a file that is there into .sops.yaml, if nothing there says who may read it."""
+    recipients, key = store.document().recipients, keys.find(call.root)
+    yours = [] if key else ["You have no key."]
+    if is_declared(call.root, store.file):
+        lines = [f"Nothing to do: {store.file.name} has its own recipients" + ("." if key else "; you have no key.")]
+        return Outcome(value={"recipients": list(recipients)}, lines=lines)
+    plan = Plan((Step(Action.WRITE, Kind.FILE, ".sops.yaml", f"the recipients of {store.file.name}"),))
+    if not call.dry_run:
+        write_recipients(call.root, store.file, recipients)
+    return Outcome(
+        value={"recipients": list(recipients)},
+        changed=not call.dry_run,
+        plan=plan,
+        lines=[f"Who can read {store.file.name}, and will after every change: {', '.join(recipients)}", *yours],
     )
 
 

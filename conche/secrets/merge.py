@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from conche.command import Invocation
-from conche.errors import CheckFailed
+from conche.errors import CheckFailed, Refused
 from conche.files import write_atomic
 from conche.outcome import Outcome
 from conche.secret import Secret
@@ -26,11 +26,18 @@ def merge(call: Invocation, base: str, ours: str, theirs: str) -> Outcome:
 
     Raises:
         CheckFailed: both sides changed a secret differently.
+        Refused: a side has more than texts.
     """
     store = open_store(call.stack, call.root)
     name = store.file.name
     contents = [(call.root / side).read_bytes() for side in (base, ours, theirs)]
     found = [store.examined(content) for content in contents]
+    if not all(one.only_text for one in found):
+        raise Refused(
+            "secrets-not-mergeable",
+            f"{name} has numbers, lists or values in clear, which a merge would not keep. Nothing was written.",
+            next_command=f"git checkout --ours {name}\ninvoke secrets.set NAME    # for each value of the other side",
+        )
     _, mine, other = found
     values = [store.decrypted(one.content, one) for one in found]
     merged, conflicts = three_way(*values)

@@ -19,14 +19,28 @@ from conche.errors import KeyUnusable, Refused
 from conche.vault import forms
 from conche.vault.forms import NAME, Path_
 
-__all__ = ["NAME", "EncryptedFile", "declared_recipients", "examine", "listed", "read", "require_same_recipients"]
+__all__ = [
+    "MOST",
+    "NAME",
+    "EncryptedFile",
+    "declared_recipients",
+    "examine",
+    "is_declared",
+    "listed",
+    "read",
+    "require_same_recipients",
+]
 
 _ENCRYPTED_ANYHOW = re.compile(
-    r"ENC\[AES256_GCM,data:[A-Za-z0-9+/=]*,iv:[A-Za-z0-9+/=]+,tag:[A-Za-z0-9+/=]+,type:(str|int|float|bool)\]"
+    r"ENC\[AES256_GCM,data:[A-Za-z0-9+/=]*,iv:[A-Za-z0-9+/=]+,tag:[A-Za-z0-9+/=]+,type:(str|int|float|bool|bytes|time)\]"
 )
 """An encrypted value of any type; files that others wrote may hold values other than text."""
 
 _ENCRYPTED = re.compile(r"ENC\[AES256_GCM,data:[A-Za-z0-9+/=]*,iv:[A-Za-z0-9+/=]+,tag:[A-Za-z0-9+/=]+,type:str\]")
+
+
+MOST = 10_000
+"""The most values of a file: with aliases, YAML can say millions in a few lines."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,7 @@ class EncryptedFile:
         recipients: age1…, in the file's order.
         paths: name -> the place of its value in the file.
         modified: when sops last wrote it, in UTC; the MAC covers it, so it cannot be changed alone.
+        only_text: whether it has nothing but encrypted texts, so that it can be made anew of its values.
     """
 
     content: bytes
@@ -46,6 +61,7 @@ class EncryptedFile:
     recipients: tuple[str, ...]
     modified: datetime
     paths: Mapping[str, Path_] = field(default_factory=dict, compare=False)
+    only_text: bool = field(default=True, compare=False)
 
 
 def read(file: Path, places: Mapping[Path_, str] | None = None) -> EncryptedFile:
@@ -97,29 +113,78 @@ def examine(content: bytes, name: str, places: Mapping[Path_, str] | None = None
         modified = datetime.fromisoformat(str(metadata["lastmodified"]))
     except ValueError:
         raise _damaged(name, "has an invalid time of last change") from None
-    paths = _paths(name, loaded, places or {})
-    return EncryptedFile(content, tuple(paths), _recipients(name, metadata), modified.replace(tzinfo=UTC), paths)
+    try:
+        paths = _paths(name, loaded, metadata, places or {})
+    except RecursionError:
+        raise _damaged(name, "has an alias inside its own anchor") from None
+    only_text = all(value == "" or _ENCRYPTED.fullmatch(str(value)) for _, value in forms.flat(loaded))
+    recipients, at = _recipients(name, metadata), modified.replace(tzinfo=UTC)
+    return EncryptedFile(content, tuple(paths), recipients, at, paths, only_text)
 
 
-def _paths(file: str, values: dict[str, Any], places: Mapping[Path_, str]) -> dict[str, Path_]:
+def _paths(
+    file: str, values: dict[str, Any], metadata: Mapping[str, Any], places: Mapping[Path_, str]
+) -> dict[str, Path_]:
     """Return name -> the place of its value."""
     # Our own flat files have only names that every program accepts unchanged.
     ours = forms.form_of(file) == "yaml" and not places
     found: dict[str, Path_] = {}
     for number, (path, value) in enumerate(forms.flat(values), 1):
-        if ours and not NAME.fullmatch(path[0]):
-            raise _damaged(file, f"has a name, number {number}, that sops or a shell would mishandle")
-        if ours and (len(path) > 1 or isinstance(value, list)):
-            kind = "dict" if len(path) > 1 else "list"
-            raise _damaged(file, f"is not flat: {path[0]} is a {kind}")
+        if number > MOST:
+            raise _damaged(file, f"has more than {MOST} values")
+        leaves = _leaves(value)
+        left_open = not ours and _is_left_open(path, leaves, metadata)
+        if ours:
+            _require_plain(file, number, path, value)
+        elif not left_open and not all(map(_ENCRYPTED_ANYHOW.fullmatch, leaves)):
+            raise _damaged(file, f"has {'.'.join(path)} unencrypted, or not as text")
+        if (left_open and path not in places) or (not leaves and value != ""):
+            continue
         name = places.get(path) or forms.called(path)
         if name in found:
             raise _damaged(file, f"has {'.'.join(found[name])} and {'.'.join(path)}, which would both be {name}")
-        # sops leaves an empty string empty.
-        if value != "" and not (_ENCRYPTED if ours else _ENCRYPTED_ANYHOW).fullmatch(str(value)):
-            raise _damaged(file, f"has {'.'.join(path)} unencrypted, or not as text")
         found[name] = path
     return found
+
+
+def _require_plain(file: str, number: int, path: Path_, value: object) -> None:
+    """Refuse what only files of other people have."""
+    if not NAME.fullmatch(path[0]):
+        raise _damaged(file, f"has a name, number {number}, that sops or a shell would mishandle")
+    if len(path) > 1 or isinstance(value, list):
+        kind = "dict" if len(path) > 1 else "list"
+        raise _damaged(file, f"is not flat: {path[0]} is a {kind}")
+    # sops leaves an empty string empty.
+    if value != "" and not _ENCRYPTED.fullmatch(str(value)):
+        raise _damaged(file, f"has {path[0]} unencrypted, or not as text")
+
+
+def _leaves(value: object) -> list[str]:
+    """Return the scalars of a value that say anything; sops encrypts each by itself, also in a list."""
+    left, found = [value], []
+    for _ in range(MOST):
+        if not left:
+            return found
+        one = left.pop()
+        if isinstance(one, list | dict):
+            left += one.values() if isinstance(one, dict) else one
+        elif one is not None and one != "":
+            found.append(str(one))
+    return ["too many to look at"]
+
+
+def _is_left_open(path: Path_, leaves: Collection[str], metadata: Mapping[str, Any]) -> bool:
+    """Return whether sops has left a value unencrypted by the rules that the file itself carries.
+
+    Regular expressions of strangers are not tried: sops refuses to decrypt a file that does not agree with them.
+    """
+    if any(map(_ENCRYPTED_ANYHOW.fullmatch, leaves)):
+        return False
+    suffix, only = (str(metadata.get(f"{kind}_suffix") or "") for kind in ("unencrypted", "encrypted"))
+    if suffix or only:
+        open_ = suffix and any(key.endswith(suffix) for key in path)
+        return bool(open_ or (only and not any(key.endswith(only) for key in path)))
+    return any(metadata.get(f"{kind}_regex") for kind in ("unencrypted", "encrypted"))
 
 
 def _recipients(file: str, metadata: dict[str, Any]) -> tuple[str, ...]:
@@ -139,21 +204,33 @@ def declared_recipients(root: Path, file: Path) -> tuple[str, ...]:
         KeyUnusable: .sops.yaml is missing, broken, or has no rule for the file.
     """
     config = root / ".sops.yaml"
-    try:
-        rules = (yaml.safe_load(config.read_text(encoding="utf-8")) or {}).get("creation_rules") or []
-        path = str(file.relative_to(root))
-        rule = next(rule for rule in rules if re.search(rule.get("path_regex") or "", path))
-        recipients = rule["age"]
-    except FileNotFoundError:
-        raise _config(config, "is missing") from None
-    except (yaml.YAMLError, AttributeError, TypeError, re.error) as error:
-        raise _config(config, "is broken") from error
-    except (StopIteration, KeyError):
-        raise _config(config, f"has no rule with age recipients for {file.name}") from None
-    named = listed(recipients)
+    rule = _rule(config, file)
+    if rule is None or "age" not in rule:
+        missing = "is missing" if not config.exists() else f"has no rule with age recipients for {file.name}"
+        raise _config(
+            config, missing, f"invoke secrets.init    # writes the recipients of {file.name} there, if it has any"
+        )
+    named = listed(rule["age"])
     if not named:
         raise _config(config, f"names no age recipient for {file.name}")
     return named
+
+
+def is_declared(root: Path, file: Path) -> bool:
+    """Return whether .sops.yaml has a rule for a file; raises `KeyUnusable` if it is broken."""
+    return _rule(root / ".sops.yaml", file) is not None
+
+
+def _rule(config: Path, file: Path) -> Mapping[str, object] | None:
+    """Return the rule that sops would use for a file, if there is one."""
+    try:
+        rules = (yaml.safe_load(config.read_text(encoding="utf-8")) or {}).get("creation_rules") or []
+        path = str(file.relative_to(config.parent))
+        return next((dict(rule) for rule in rules if re.search(rule.get("path_regex") or "", path)), None)
+    except FileNotFoundError:
+        return None
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError, re.error) as error:
+        raise _config(config, "is broken") from error
 
 
 def listed(recipients: object) -> tuple[str, ...]:
@@ -198,10 +275,10 @@ def _damaged(file: str, how: str) -> KeyUnusable:
     )
 
 
-def _config(config: Path, how: str) -> KeyUnusable:
+def _config(config: Path, how: str, otherwise: str = "") -> KeyUnusable:
     return KeyUnusable(
         "sops-config-unusable",
         f".sops.yaml {how}.",
         looked_at=[str(config)],
-        next_command="git checkout -- .sops.yaml, or in a new project: invoke secrets.init",
+        next_command="git checkout -- .sops.yaml" + (f"\n{otherwise}" if otherwise else ""),
     )

@@ -6,6 +6,7 @@ No value is passed in argv: values go in through stdin, and come out as one JSON
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,10 +14,18 @@ from conche.errors import ConcheError, KeyUnusable, Unreachable
 from conche.files import private_folder
 from conche.process import Completed, ToolFailed, run
 from conche.secret import Secret
+from conche.vault import dotenv
 from conche.vault.forms import Path_, flat, form_of, nested
 from conche.vault.keys import Key
 
 __all__ = ["decrypt", "decrypt_file", "encrypt", "rotate", "set_value", "unset_value"]
+
+
+_UNAMBIGUOUS = re.compile(r"[\w./:@%+,=~^-]+( [\w./:@%+,=~^-]+)*", re.ASCII)
+"""A value that every reader of a dotenv file understands without quotes."""
+
+_LINES = re.compile(r"""(?=.*\n)[^"\\$\r]+""", re.DOTALL)
+"""A value of several lines that needs no escapes between double quotes."""
 
 
 def decrypt_file(file: Path, key: Key, paths: Mapping[str, Path_]) -> dict[str, Secret]:
@@ -40,7 +49,7 @@ def decrypt(content: bytes, key: Key, name: str, paths: Mapping[str, Path_]) -> 
 
 def encrypt(values: Mapping[Path_, Secret], recipients: Sequence[str], root: Path, file: Path) -> bytes:
     """Encrypt values as a new document; they go in as JSON through stdin, so that 007 stays 007."""
-    document = json.dumps(nested({path: secret.reveal() for path, secret in values.items()})).encode()
+    document = json.dumps(nested({path: _written(secret, file) for path, secret in values.items()})).encode()
     words = (
         "encrypt", "--age", ",".join(recipients), "--input-type", "json", "--output-type", form_of(file.name),
         "--filename-override", str(file.relative_to(root)), "/dev/stdin",
@@ -50,7 +59,7 @@ def encrypt(values: Mapping[Path_, Secret], recipients: Sequence[str], root: Pat
 
 def set_value(file: Path, key: Key, path: Path_, value: Secret) -> None:
     """Set one value in place; `file` is a private copy."""
-    stdin = json.dumps(value.reveal()).encode()
+    stdin = json.dumps(_written(value, file)).encode()
     _call(("set", "--idempotent", "--value-stdin", str(file), _index(path)), key, file, stdin=stdin)
 
 
@@ -88,21 +97,28 @@ def _call(
 
 def _values(completed: Completed, file: Path, paths: Mapping[str, Path_]) -> dict[str, Secret]:
     there = dict(flat(json.loads(completed.stdout.raw)))
+    read = _unquoted if form_of(file.name) == "dotenv" else str
     # In other people's files, a value that is not text becomes its JSON text.
-    ours = form_of(file.name) == "yaml" and all(path == (name,) for name, path in paths.items())
-    values = {
-        name: there[path] if ours or isinstance(there[path], str) else json.dumps(there[path])
+    return {
+        name: Secret(read(value) if isinstance(value := there[path], str) else json.dumps(value))
         for name, path in paths.items()
     }
-    wrong = [name for name, value in values.items() if not isinstance(value, str)]
-    if wrong:
-        raise KeyUnusable(
-            "secrets-not-text",
-            f"{file.name} has values that are not text: {', '.join(wrong)}.",
-            looked_at=[str(file)],
-            next_command="\n".join(f"invoke secrets.set {name}" for name in wrong),
-        )
-    return {name: Secret(value) for name, value in values.items()}
+
+
+def _unquoted(value: str) -> str:
+    """Return what whoever reads a dotenv file takes for the value: to sops, the quotes are part of it."""
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    return dotenv.parse(f"VALUE={value}\n").get("VALUE", value) if quoted else value
+
+
+def _written(value: Secret, file: Path) -> str:
+    """Return the text to store for a value; in a dotenv file with the quotes that its readers need."""
+    text = value.reveal()
+    if form_of(file.name) != "dotenv" or _UNAMBIGUOUS.fullmatch(text):
+        return text
+    # sops writes the end of a line as `\\n`, which readers know between double quotes only.
+    quoted = f'"{text}"' if _LINES.fullmatch(text) else dotenv.quote(text)
+    return text if quoted is None else quoted
 
 
 def _translated(completed: Completed, key: Key | None, file: Path) -> ConcheError:

@@ -232,7 +232,7 @@ def development(
             looked_at=[str(file)],
             next_command="set XDG_STATE_HOME to a folder of your own",
         ) from error
-    say(f"no age key: {environment} uses generated development values, kept in {file}")
+    say(f"{environment} uses generated development values, kept in {file}")
     return made
 
 

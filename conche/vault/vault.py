@@ -91,7 +91,7 @@ class Vault:
         """Encrypt to everybody who can read an environment's secrets, or without a key to this user's own key."""
         import pyrage
 
-        if self.stack.secrets is not None and self.key is not None:
+        if self.key is not None and self._has_file(environment):
             recipients = open_store(self.stack.within(environment), self.root).document().recipients
         else:
             recipients = (keys.public_of(_own(self.stack).reveal()),)
@@ -127,8 +127,13 @@ class Vault:
         assert stack.secrets is not None
         wanted = used_by(stack.secrets, environment)
         protected = stack.environments[environment].protected
-        if not protected and self.key is None:
-            return development(stack, environment, wanted, self._say, create=create)
+        lacking = "age key" if self.key is None else "" if self._has_file(environment) else "encrypted file"
+        if lacking == "encrypted file" and not wanted:
+            return {}
+        if lacking and not protected:
+            return development(
+                stack, environment, wanted, lambda said: self._say(f"no {lacking}: {said}"), create=create
+            )
         store = open_store(stack, self.root)
         if protected and demonstrates(store, stack.secrets):
             raise KeyUnusable(
@@ -145,6 +150,14 @@ class Vault:
                 next_command="\n".join(f"invoke secrets.set {name}" for name in absent),
             )
         return {name: found[name] for name in wanted if name in found}
+
+    def _has_file(self, environment: str) -> bool:
+        """Return whether an environment has an encrypted file; a file that should be there and is not counts too."""
+        section = self.stack.secrets
+        if section is None:
+            return False
+        said = environment in section.files or "file" in section.model_fields_set or not section.files
+        return said or (self.root / section.file).exists()
 
     def _read(self, store: Store) -> Mapping[str, Secret]:
         """Decrypt a file, unless this very content has been decrypted: this command may have changed it meanwhile."""

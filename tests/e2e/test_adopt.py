@@ -71,7 +71,7 @@ def block(language: str, beginning: str) -> str:
 
 @pytest.fixture
 def guestbook(tmp_path: Path, engine: Engine, base_image: str) -> Iterator[SmallStack]:
-    """The repository as it was, with its own SOPS file of another shape."""
+    """The repository as it was, with its own SOPS file, in JSON and nested."""
     name = f"t{uuid.uuid4().hex[:10]}"
     stack = SmallStack(tmp_path / name, name, free_port())
     stack.write("docker-compose.yml", COMPOSE.replace("8090", str(stack.port)))
@@ -126,17 +126,20 @@ def test_a_repository_is_taken_over_as_the_guide_says(guestbook: SmallStack, eng
     assert (guestbook.folder / "docker-compose.yml").read_text() == compose
     assert httpx.get(f"http://127.0.0.1:{guestbook.port}/").status_code == 500
 
-    # 2.: the secrets, without a plaintext file
-    guestbook.write("stack.yaml", (guestbook.folder / "stack.yaml").read_text() + block("yaml", "secrets:"))
-    succeeds(guestbook, "secrets.init")
-    moves = re.findall(r"--extract '(.*?)' +(\S+) \| invoke secrets\.set (\w+)", "".join(blocks("sh")))
-    assert [name for _, _, name in moves] == ["session_key", "smtp_password"]
-    for where, file, name in moves:
-        succeeds(guestbook, "secrets.set", name, stdin=sops(guestbook, "decrypt", "--extract", where, file))
-    succeeds(guestbook, "secrets.check")
-    succeeds(guestbook, "env.up")
+    # 2.: the secrets, in the file that is there
+    sealed = (guestbook.folder / "config/secrets.json").read_bytes()
+    [taken] = [one for one in blocks("sh") if one.startswith("install")]
+    shell = taken.replace("~/old-key.txt", str(guestbook.folder.parent / "old-key.txt")).split("invoke ", 1)[0]
+    subprocess.run(["sh", "-ec", shell], cwd=guestbook.folder, check=True)
+    for command in re.findall(r"^invoke (\S+)$", taken, re.MULTILINE):
+        succeeds(guestbook, command)
+    assert (guestbook.folder / "config/secrets.json").read_bytes() == sealed
     assert httpx.get(f"http://127.0.0.1:{guestbook.port}/").text == "abc123session"
     assert succeeds(guestbook, "secrets.get", "smtp_password") == "pa$$word with space"
+    declared = block("yaml", "    session_key:")
+    guestbook.replace("stack.yaml", "    session_key: {path: app.session_key, required: false}\n", declared)
+    succeeds(guestbook, "secrets.set", "smtp_password", stdin="another")
+    assert sops(guestbook, "decrypt", "--extract", '["app"]["debug"]', "config/secrets.json") == "false"
 
     # 3.: the pipeline; the toolkit is here already, so the step that installs it is left out
     workflow = block("yaml", "name: Guestbook")

@@ -18,6 +18,7 @@ import yaml
 
 from conche.__main__ import main
 from conche.stack import parse
+from tests.init.test_sealed import SEALED, put
 from tests.stacks import ROOT
 
 pytestmark = pytest.mark.process
@@ -203,8 +204,7 @@ def test_a_tasks_file_stays_and_what_it_needs_is_said(shop: Folder) -> None:
 
 
 def test_a_sops_file_and_workflows_are_described(shop: Folder) -> None:
-    sealed = "ENC[AES256_GCM,data:x,iv:y,tag:z,type:str]"
-    shop.write("secrets.enc.yaml", f"db_password: {sealed}\napi_token: {sealed}\nsops: {{mac: x}}\n")
+    put(shop.root, "secrets.enc.yaml", {"db_password": SEALED, "api_token": SEALED})
     shop.write(
         "docker-compose.yml",
         COMPOSE.replace("    depends_on", "    secrets: [api]\n    depends_on")
@@ -225,6 +225,41 @@ def test_a_sops_file_and_workflows_are_described(shop: Folder) -> None:
         },
     }
     assert said["ci"] == {"workflows": ".github/workflows", "labels": ["big"], "secrets": ["DEPLOY_KEY"]}
+
+
+def test_the_sops_files_of_environments_are_declared_as_they_are(shop: Folder) -> None:
+    shop.write(
+        "docker-compose.yml", COMPOSE.replace("${DB_PASSWORD}", "${DB_PASSWORD}-${KEY:?from a vault}-${smtp_password}")
+    )
+    shop.write("docker-compose.prod.yml", "services: {web: {restart: always}}\n")
+    nested = {"app": {"key": SEALED, "port": SEALED.replace("str", "int")}, "smtp_password": SEALED}
+    put(shop.root, "deploy/secrets.production.json", {**nested, "more": [SEALED]})
+    put(shop.root, "deploy/secrets.dev.yaml", nested)
+    put(shop.root, "config/pgp.yaml", {"token": SEALED}, pgp=[{"fp": "x"}])
+    before = shop.files()
+
+    said = shop.json()
+
+    assert {name: content for name, content in shop.files().items() if name in before} == before
+    declared = yaml.safe_load(shop.read("stack.yaml"))["secrets"]
+    assert declared["files"] == {"dev": "deploy/secrets.dev.yaml", "prod": "deploy/secrets.production.json"}
+    assert declared["declared"] == {
+        "key": {"path": "app.key", "required": False},
+        "app_port": {"path": "app.port", "required": False},
+        "smtp_password": {"env": "smtp_password", "required": False},
+        "more": {"environments": ["prod"], "required": False},
+    }
+    assert "# config/pgp.yaml is encrypted by sops and left alone: it is encrypted to more" in shop.read("stack.yaml")
+    assert {"name": "key", "where": "deploy/secrets.dev.yaml"} in said["value"]["secrets"]
+    assert "Nothing to do" in shop.init().stdout
+
+
+def test_a_variable_that_compose_insists_on_is_asked_for_where_it_belongs(shop: Folder) -> None:
+    shop.write("docker-compose.yml", COMPOSE.replace("${DB_PASSWORD}", "${APP_KEY:?make one}"))
+
+    refused = shop.json(status=2)["error"]
+
+    assert refused["next"] == "write APP_KEY=… into .env, then: conche init"
 
 
 def test_an_empty_folder_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:

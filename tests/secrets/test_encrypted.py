@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -96,3 +97,65 @@ def test_recipients_may_stand_in_another_order_and_not_twice() -> None:
     encrypted.require_same_recipients(found, PEOPLE[::-1], "secrets.enc.yaml")
     with pytest.raises(KeyUnusable, match=f"lists {PEOPLE[0]}"):
         encrypted.require_same_recipients(twice, PEOPLE, "secrets.enc.yaml")
+
+
+def typed(kind: str) -> str:
+    return ENCRYPTED.replace("type:str", f"type:{kind}")
+
+
+OTHERS = {
+    "database": {"password": ENCRYPTED, "port": typed("int"), "tls": typed("bool"), "since": typed("time")},
+    "hosts": [ENCRYPTED, {"name": ENCRYPTED, "weight": typed("float")}],
+    "empty": "",
+    "nothing": None,
+    "none": {"here": {}, "there": []},
+    "last": ENCRYPTED,
+}
+"""What sops makes of a file that was not written for it."""
+
+PLACED = {("last",): "last"}
+
+
+def test_whatever_sops_encrypts_in_a_file_of_others_is_a_value() -> None:
+    found = encrypted.examine(written(OTHERS), "app.yaml", PLACED)
+
+    names = ["database_password", "database_port", "database_tls", "database_since", "hosts", "empty", "last"]
+    assert list(found.names) == names
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"unencrypted_suffix": "_open"},
+        {"encrypted_suffix": "_key"},
+        {"encrypted_regex": "key$"},
+        {"unencrypted_regex": "x"},
+    ],
+    ids=str,
+)
+def test_what_the_files_own_rules_leave_open_is_no_secret_unless_stack_yaml_names_it(rule: dict[str, str]) -> None:
+    content = written({"app": {"the_key": ENCRYPTED, "port_open": 80, "hosts_open": ["a"]}}, **rule)
+
+    unnamed = encrypted.examine(content, "app.yaml", {("app", "the_key"): "key"})
+    named = encrypted.examine(content, "app.yaml", {("app", "port_open"): "port"})
+
+    assert unnamed.names == ("key",)
+    assert named.names == ("app_the_key", "port")
+
+
+@pytest.mark.parametrize(
+    "value", ["plain", 7, [ENCRYPTED, "plain"], {"name_open": ENCRYPTED, "name": "plain"}], ids=str
+)
+def test_what_no_rule_leaves_open_is_damage_also_in_a_file_of_others(value: object) -> None:
+    with pytest.raises(KeyUnusable, match="unencrypted"):
+        encrypted.examine(written({**OTHERS, "more": value}, unencrypted_suffix="_open"), "app.yaml", PLACED)
+
+
+@pytest.mark.parametrize("level", ["{{k0: *{0}, k1: *{0}, k2: *{0}}}", "[*{0}, *{0}, *{0}]"])
+def test_a_few_lines_of_aliases_are_refused_and_not_expanded(level: str) -> None:
+    names = "abcdefghijklmnopqrst"
+    lines = [f"{one}: &{one} {level.format(below)}\n" for below, one in pairwise(names)]
+    text = f"a: &a {ENCRYPTED}\n{''.join(lines)}".encode() + written({"token": ENCRYPTED})
+
+    with pytest.raises(KeyUnusable, match=r"has more than 10000 values|has \w unencrypted"):
+        encrypted.examine(text, "app.yaml", PLACED)

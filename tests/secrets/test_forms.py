@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 
 from conche.errors import KeyUnusable
+from conche.vault.dotenv import parse
 from conche.vault.encrypted import examine
 from conche.vault.forms import called, flat, nested
 from tests.secrets.declared import Checkout
@@ -85,3 +87,69 @@ def test_a_tree_is_taken_apart_and_put_together() -> None:
 )
 def test_what_stack_yaml_does_not_name_is_called_by_its_path(path: tuple[str, ...], name: str) -> None:
     assert called(path) == name
+
+
+QUOTED = {
+    "plain": "of the database",
+    "padded": " x ",
+    "dollar": "pa$$word",
+    "comment": "a #b",
+    "both": 'it\'s "so"',
+    "lines": "one\ntwo",
+    "quotes": '"',
+}
+
+
+@pytest.mark.process
+def test_a_value_in_dotenv_is_what_its_readers_take_it_for(checkout: Checkout) -> None:
+    adopted(checkout, "app.enc.env")
+    key = checkout.key_file.read_text().splitlines()[-1]
+    quoted = checkout.sops("set", "app.enc.env", '["DB_PASSWORD"]', json.dumps("'two words'"), SOPS_AGE_KEY=key)
+    assert quoted.returncode == 0, quoted.stderr
+
+    assert checkout.ok("secrets.get", "db_password") == "two words"
+    for value in QUOTED.values():
+        checkout.ok("secrets.set", "token", "--raw", stdin=value)
+        assert checkout.ok("secrets.get", "token") == value
+        plain = checkout.sops("decrypt", "app.enc.env", SOPS_AGE_KEY=key).stdout
+        assert parse(plain)["TOKEN"] == value
+
+
+@pytest.mark.process
+def test_a_file_of_others_keeps_what_is_no_secret_and_is_not_merged(checkout: Checkout) -> None:
+    adopted(checkout, "app.enc.yaml")
+    open_ = "app:\n    port_unencrypted: 80\n    hosts: [a, b]\n    nothing: null\n"
+    key = checkout.key_file.read_text().splitlines()[-1]
+    (checkout.folder / "app.enc.yaml").write_text(PLAIN["app.enc.yaml"] + open_)
+    assert checkout.sops("encrypt", "--in-place", "app.enc.yaml").returncode == 0
+
+    checkout.ok("secrets.set", "db_password", stdin="another")
+
+    plain = yaml.safe_load(checkout.sops("decrypt", "app.enc.yaml", SOPS_AGE_KEY=key).stdout)
+    assert plain["app"] == {"port_unencrypted": 80, "hosts": ["a", "b"], "nothing": None}
+    assert plain["database"] == {"password": "another", "port": 5432}
+    assert checkout.ok("secrets.get", "app_hosts") == '["a", "b"]'
+    merged = checkout.call("secrets.merge", *["app.enc.yaml"] * 3)
+    assert (merged.returncode, "[secrets-not-mergeable]" in merged.stderr) == (2, True), merged.stderr
+
+
+@pytest.mark.process
+def test_of_a_file_without_a_rule_the_recipients_are_written_down(checkout: Checkout) -> None:
+    adopted(checkout, "app.enc.json")
+    key = checkout.key_file.read_text()
+    (checkout.folder / ".sops.yaml").unlink()
+    before = (checkout.folder / "app.enc.json").read_bytes()
+    refused = checkout.call("secrets.set", "token", stdin="new")
+    assert "invoke secrets.init    # writes the recipients of app.enc.json there" in refused.stderr
+
+    planned = json.loads(checkout.ok("secrets.init", "--dry-run", "--json"))["plan"]
+    assert [step["subject"] for step in planned] == ["file .sops.yaml"]
+    assert not (checkout.folder / ".sops.yaml").exists()
+    checkout.ok("secrets.init")
+
+    assert (checkout.folder / "app.enc.json").read_bytes() == before
+    assert checkout.key_file.read_text() == key
+    checkout.ok("secrets.set", "token", stdin="new")
+    assert "Nothing to do" in checkout.ok("secrets.init")
+    (checkout.folder / ".sops.yaml").write_text("creation_rules: [")
+    assert "is broken" in checkout.call("secrets.init").stderr

@@ -73,3 +73,15 @@ def test_a_file_of_an_environment_that_there_is_not_is_refused() -> None:
         parse("name: shop\nsecrets: {files: {prd: a.yaml}}\nenvironments: {prod: {compose: [a.yaml]}}\n")
 
     assert "an environment of this file" in str(refused.value.evidence)
+
+
+@pytest.mark.process
+def test_an_environment_without_a_file_of_its_own_needs_none(several: Checkout) -> None:
+    several.small.replace("stack.yaml", "files: {dev: secrets.dev.enc.yaml, prod:", "files: {prod:")
+    vault = Vault(load(several.folder), several.folder, Redactor(), lambda _: None)
+
+    values = vault.of("dev", create=False)
+
+    assert "the key of" not in {one.reveal() for one in values.values()}
+    assert vault.unseal(vault.seal("dev", b"a release")) == b"a release"
+    assert vault.of("prod")["api_key"].reveal() == "the key of prod"
