@@ -110,8 +110,7 @@ def _health(seen: Understanding, environment: str) -> str:
 
 
 def _secrets(seen: Understanding) -> Iterator[tuple[str, str]]:
-    for file in seen.sops.files:
-        yield from ((name, str(file.file)) for name in file.paths)
+    yield from ((name, str(one.file)) for one in seen.sops.files for name in one.paths)
     yield from ((name, f"{one.file}: {one.why_not}") for one in seen.sops.others for name in one.paths)
     given = {one.variable or one.name.upper() for one in seen.secrets}
     yield from ((name, ".env") for name in seen.dotenv if name not in given)

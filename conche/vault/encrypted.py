@@ -161,7 +161,7 @@ def _require_plain(file: str, number: int, path: Path_, value: object) -> None:
 
 def _leaves(value: object) -> list[str]:
     """Return the scalars of a value that say anything; sops encrypts each by itself, also in a list."""
-    left, found = [value], []
+    left, found = [value], list[str]()
     for _ in range(MOST):
         if not left:
             return found

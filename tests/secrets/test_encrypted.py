@@ -103,7 +103,7 @@ def typed(kind: str) -> str:
     return ENCRYPTED.replace("type:str", f"type:{kind}")
 
 
-OTHERS = {
+OTHERS: dict[str, object] = {
     "database": {"password": ENCRYPTED, "port": typed("int"), "tls": typed("bool"), "since": typed("time")},
     "hosts": [ENCRYPTED, {"name": ENCRYPTED, "weight": typed("float")}],
     "empty": "",
@@ -113,7 +113,7 @@ OTHERS = {
 }
 """What sops makes of a file that was not written for it."""
 
-PLACED = {("last",): "last"}
+PLACED: dict[tuple[str, ...], str] = {("last",): "last"}
 
 
 def test_whatever_sops_encrypts_in_a_file_of_others_is_a_value() -> None:
