@@ -45,7 +45,7 @@ class Page(http.server.BaseHTTPRequestHandler):
             time.sleep(float(self.path.partition("=")[2] or 1))
         late = how == "late" and time.monotonic() < begun + 5
         body = json.dumps({"version": version, "release": release, "setting": os.environ.get("SETTING", "")}).encode()
-        self.send_response(503 if late else 500 if sick else 200)
+        self.send_response(503 if late or (how == "unready" and self.path == "/ready") else 500 if sick else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -133,7 +133,7 @@ environments:
       serves: web
       observe: 1
       drain: 10
-      probe: {{path: /, field: release, times: 3}}
+      probe: {{path: /, field: release, times: 3, ready: /ready}}
 """
 
 

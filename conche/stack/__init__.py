@@ -6,17 +6,15 @@ further fields of `Stack`.
 """
 
 from conche.stack.backup import KINDS, Backup, BackupKind, Component, Minimum, Notifications, Offsite, Retention
+from conche.stack.deploy import Deploy, Hook, Probe
 from conche.stack.model import (
     TRIAL,
     Base,
-    Deploy,
     Environment,
-    Hook,
     Htpasswd,
     Image,
     Login,
     Pipeline,
-    Probe,
     SecretDeclaration,
     Secrets,
     Stack,

@@ -292,15 +292,14 @@ class Edge:
         place = running["Titles"].index("PID")
         return {row[place]: row[-1] for row in running["Processes"] if "worker process" in row[-1]}
 
-    def probe(self, path: str, candidate: str = "", times: int = 1) -> list[Answer]:
-        """Ask through the edge: a candidate by the private entry, else what serves, as users do.
+    def probe(self, paths: Sequence[str], candidate: str = "") -> list[Answer]:
+        """Ask for paths through the edge, one after the other: a candidate by the private entry, else as users do.
 
         Args:
             candidate: host:port of a release that does not serve yet.
-            times: how often, one after the other.
         """
         headers = {"X-Conche-Candidate": candidate} if candidate else {}
-        return self._ask((f"{8081 if candidate else self.listen}{path}",) * times, headers)
+        return self._ask([f"{8081 if candidate else self.listen}{path}" for path in paths], headers)
 
     def reaches(self, entry: str, path: str) -> Answer:
         """Return what host:port itself answers, bypassing every configuration."""

@@ -94,17 +94,18 @@ class Look:
         return "", edges.Answer(0, "the edge is not running")
 
     def answers(self, release: str) -> bool:
-        """Return whether a release runs and gives the right answer through the edge."""
+        """Return whether a release runs, gives the right answer through the edge, and is ready."""
         assert self.deploy.serves is not None
         found = self.of_release(self.deploy.serves, release)
         if not found or any(one.state != "running" or one.health == "unhealthy" for one in found):
             return False
         probe = self.deploy.probe
+        paths = (probe.path, *([probe.ready] if probe.ready else []))
         try:
-            (answer,) = self.edge().probe(probe.path, f"{alias(self.deploy.serves, release)}:{self.deploy.port}")
+            answer, *ready = self.edge().probe(paths, f"{alias(self.deploy.serves, release)}:{self.deploy.port}")
         except ConcheError:
             return False
-        return self.right(answer, release)
+        return self.right(answer, release) and all(one.good for one in ready)
 
     def edge(self) -> edges.Edge:
         """Return the edge.

@@ -118,7 +118,7 @@ def prove(look: Look, new: Sequence[Container], release: str) -> None:
         return
     probe = look.deploy.probe
     for one in new:
-        answers = look.edge().probe(probe.path, f"{one.id[:SHORT]}:{look.deploy.port}", probe.times)
+        answers = look.edge().probe((probe.path,) * probe.times, f"{one.id[:SHORT]}:{look.deploy.port}")
         wrong = [answer for answer in answers if not look.right(answer, release)]
         if wrong:
             raise Restored(

@@ -16,6 +16,7 @@ from conche.env import trial
 from conche.env.evidence import explained, reasons
 from conche.env.rollout.edge import Edge, EdgeConfiguration
 from conche.env.rollout.look import Look
+from conche.env.rollout.probing import PAUSE, Probing
 from conche.env.rollout.unwinding import Before, by_hand, wait_ready
 from conche.env.unwinding import Undo, told, unwind
 from conche.errors import ConcheError, NotFound, NotRestored, Restored, Told
@@ -26,9 +27,6 @@ from conche.release.document import alias
 from conche.stack import Deploy
 
 __all__ = ["ComposePipeline"]
-
-PAUSE = 0.3
-"""Seconds between two probes, and between two checks while watching."""
 
 EARLY = 5.0
 """Seconds for which wrong answers are borne before users are sent there: they may just come too early."""
@@ -253,24 +251,12 @@ class ComposePipeline:
         self._probed(self.candidate, said, EARLY)
 
     def _probed(self, candidate: str, said: str, patience: float, through: Edge | None = None) -> None:
-        """Require the right answer, from a candidate several times in a row; bear wrong ones for a while."""
-        edge, probe = through or self.look.edge(), self.deploy.probe
-        deadline: float | None = None
-        while True:
-            answers = edge.probe(probe.path, candidate, probe.times if candidate else 1)
-            if all(self.look.right(answer, self.release) for answer in answers):
-                return
-            # Counted from the first wrong answer on, which itself may have taken long.
-            deadline = deadline or self.clock() + patience
-            if self.clock() > deadline:
-                raise Restored(
-                    "probe-failed",
-                    said,
-                    evidence=[self.compose.redact(f"{probe.path}: {one}") for one in dict.fromkeys(answers)],
-                    looked_at=[f"wanted: 2xx{f' with {probe.field} {self.release}' if probe.field else ''}"],
-                    next_command=f"invoke env.logs --env {self.look.name}",
-                )
-            self.pause(PAUSE)
+        probe = self.deploy.probe
+        asking = Probing(
+            probe, self.release, self.look.right, self.compose.redact, self.look.name, self.clock, self.pause
+        )
+        times = probe.times if candidate else 1
+        asking.require(through or self.look.edge(), said, patience, candidate=candidate, times=times)
 
     def _switch(self) -> None:
         if self.lock is not None:

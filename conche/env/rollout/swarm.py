@@ -22,6 +22,7 @@ from conche.engine.stacks import Standing
 from conche.engine.transfer import Credentials
 from conche.env.rollout import edge as edges
 from conche.env.rollout.look import Look
+from conche.env.rollout.probing import Probing
 from conche.env.rollout.swarm_keys import unordered
 from conche.env.rollout.swarm_stack import Sent, to_stack
 from conche.env.rollout.view import open_records, opened_if_possible, require_whole
@@ -71,7 +72,7 @@ class SwarmPipeline:
     Args:
         sent: what this release hands to Swarm.
         credentials: for the nodes that have to pull from `registry`, and for no other registry.
-        right: tells whether an answer is good and comes from a release.
+        probing: how the release is asked.
     """
 
     release: str
@@ -81,7 +82,7 @@ class SwarmPipeline:
     deploy: Deploy
     begin: Callable[[], None]
     commit: Callable[[], None]
-    right: Callable[[edges.Answer, str], bool]
+    probing: Probing
     listen: int
     progress: Progress
     credentials: Credentials | None = None
@@ -217,18 +218,8 @@ class SwarmPipeline:
             ) from error
 
     def _ask(self, edge: edges.Edge) -> None:
-        probe, deadline = self.deploy.probe, self.clock() + 15.0
-        while True:
-            answers = edge.probe(probe.path, times=probe.times)
-            if all(self.right(answer, self.release) for answer in answers):
-                return
-            if self.clock() > deadline:
-                raise Restored(
-                    "probe-failed",
-                    "The new release does not answer its users correctly.",
-                    evidence=[f"{probe.path}: {one}" for one in dict.fromkeys(answers)],
-                )
-            self.pause(PAUSE)
+        said = "The new release does not answer its users correctly."
+        self.probing.require(edge, said, 15.0, times=self.deploy.probe.times)
 
     def _edge_container(self) -> str | None:
         label = f"com.docker.swarm.service.name={self.stack}_{self.deploy.edge}"
@@ -318,7 +309,7 @@ def open_swarm(
         deploy=deploy,
         begin=begin,
         commit=commit,
-        right=look.right,
+        probing=_probing(look, ready.record.id),
         listen=look.listening() if deploy.edge else 0,
         progress=Progress(call.output),
         credentials=known,
@@ -374,8 +365,8 @@ def settle_swarm(
         look = Look(name, compose, deploy, kept.body)
         sent = _sent(call, look, kept, records.replicas())
         pipeline = SwarmPipeline(
-            current.id, compose.engine, compose.project, sent, deploy, _nothing, _nothing, look.right, 0,
-            Progress(call.output), credentials(call.vault), call.stack.registry or "",
+            current.id, compose.engine, compose.project, sent, deploy, _nothing, _nothing,
+            _probing(look, current.id), 0, Progress(call.output), credentials(call.vault), call.stack.registry or "",
         )  # fmt: skip
         pipeline.hand_over(sent)
         pipeline.wait(sent)
@@ -383,6 +374,10 @@ def settle_swarm(
     result = Result.SUCCEEDED if finished else Result.INTERRUPTED
     records.end(unfinished, Ending(result.value, ended, 0.0, "" if finished else "it was interrupted, and taken back"))
     return open_records(call, compose)
+
+
+def _probing(look: Look, release: str) -> Probing:
+    return Probing(look.deploy.probe, release, look.right, look.compose.redact, look.name)
 
 
 def _nothing() -> None:

@@ -114,6 +114,7 @@ def test_a_dry_run_says_it_all_and_changes_nothing(serving: EdgedStack, users: L
         ("crash", "release-failed", "the cause of the crash"),
         ("sick", "release-failed", "HTTP Error 500"),
         ("wrong", "probe-failed", '"release": "r0"'),
+        ("unready", "release-not-ready", "/ready: 503"),
         ("sick-through-edge", "probe-failed", "/: 500"),
         ("sick-to-users", "probe-failed", "/: 500"),
     ],

@@ -61,12 +61,16 @@ def test_nobody_notices_that_there_are_more_or_fewer(late: EdgedStack, engine: E
 def test_what_does_not_become_healthy_gets_no_request_and_goes_again(late: EdgedStack, engine: Engine) -> None:
     before, plain = web(late, engine), counting(late)
     late.replace(
-        "stack.yaml", "probe: {path: /, field: release, times: 3}", "probe: {path: /none, field: nothing, times: 1}"
+        "stack.yaml",
+        "probe: {path: /, field: release, times: 3, ready: /ready}",
+        "probe: {path: /none, field: nothing, times: 1}",
     )
     with Load(late.port, rate=25) as users:
         done = late.invoke(*scale(late, 2), "--json")
     late.replace(
-        "stack.yaml", "probe: {path: /none, field: nothing, times: 1}", "probe: {path: /, field: release, times: 3}"
+        "stack.yaml",
+        "probe: {path: /none, field: nothing, times: 1}",
+        "probe: {path: /, field: release, times: 3, ready: /ready}",
     )
 
     assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (4, "probe-failed")
