@@ -20,7 +20,7 @@ __all__ = ["freeze"]
 def freeze(call: Invocation, name: str, *, reason: str | None, off: bool) -> Outcome:
     """Refuse every deploy from now on, for a reason; with `off`, allow them again."""
     engine = Engine(call.environment(name).engine)
-    records = open_records(call, Compose(engine, call.stack.project(name), ()))
+    records = open_records(call, Compose(engine, call.stack.project(name), ()), readable=False)
     if not off and not reason:
         raise Refused(
             "reason-missing", "A freeze needs a reason, to show to anyone who tries to deploy.",

@@ -195,11 +195,16 @@ def history(
 
 
 @command(changes=True, waits=True)
-def recover(invocation: Invocation, env: EnvironmentName = "dev") -> Outcome:
+def recover(
+    invocation: Invocation,
+    env: EnvironmentName = "dev",
+    as_it_is: Annotated[bool, "write what is kept and cannot be read anew, from what runs"] = False,
+) -> Outcome:
     """Settle a release that was killed: finish it if it already serves, else undo it."""
     from conche.env.recover import recover
+    from conche.env.rewriting import rewrite
 
-    return recover(invocation, env)
+    return rewrite(invocation, env) if as_it_is else recover(invocation, env)
 
 
 @command(changes=True)

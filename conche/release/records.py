@@ -20,6 +20,7 @@ from conche import formats
 from conche.engine.state import State
 from conche.errors import Refused
 from conche.release.signing import newest, packed, read, signed, verified
+from conche.release.wishes import Wishes
 
 __all__ = ["Ending", "PastRelease", "Placed", "Record", "Records", "Result", "who"]
 
@@ -212,6 +213,7 @@ class Records:
         self._state = state
         self._files = state.read()
         self.newer = newest(self._files)
+        self._wishes = Wishes.read(self._files)
         self.entries = tuple(self._entries())
 
     def require_known(self) -> None:
@@ -222,6 +224,11 @@ class Records:
         """
         if self.newer is not None:
             raise self.newer
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """The small files that are there and cannot be read: what they said is not known."""
+        return self._wishes.damaged
 
     def _write(self, files: Mapping[str, bytes]) -> None:
         self.require_known()
@@ -308,7 +315,7 @@ class Records:
     @property
     def maintained(self) -> bool:
         """Whether the edge is to show the maintenance page, whatever is released behind it."""
-        return bool(read(self._files.get("maintenance.json"), {}).get("on"))
+        return self._wishes.maintained
 
     def maintain(self, *, on: bool) -> None:
         """Keep whether the maintenance page is wanted."""
@@ -316,8 +323,7 @@ class Records:
 
     def replicas(self) -> Mapping[str, int]:
         """Return service -> how many containers env.scale wants of it."""
-        said = read(self._files.get("scale.json"), {})
-        return {} if formats.SCALE.newer(said) else formats.SCALE.entries(said, "replicas")
+        return self._wishes.replicas
 
     def scale(self, replicas: Mapping[str, int]) -> None:
         """Keep how many containers are wanted."""
@@ -325,9 +331,8 @@ class Records:
 
     def handover(self, release: str) -> tuple[str, ...]:
         """Return the ids of the containers that a release stops to give their port to its edge, if any."""
-        said = read(self._files.get("handover.json"), {})
-        ids = said.get("containers") if said.get("release") == release else None
-        return tuple(str(one) for one in ids) if isinstance(ids, list) else ()
+        whose, ids = self._wishes.handover
+        return ids if whose == release else ()
 
     def note_handover(self, release: str, ids: Sequence[str]) -> None:
         """Keep which containers a release is about to stop; it counts while the release has no ending."""
@@ -336,9 +341,7 @@ class Records:
     @property
     def scaling(self) -> tuple[str, int] | None:
         """The service that is being scaled, or was when the command was killed, and the number it settles at."""
-        said = read(self._files.get("scaling.json"), {})
-        service, count = said.get("service"), said.get("count")
-        return (service, count) if isinstance(service, str) and isinstance(count, int) else None
+        return self._wishes.scaling
 
     def note_scaling(self, service: str = "", count: int = 0) -> None:
         """Note that a service is being scaled, and the number it settles at if interrupted; or clear that note."""

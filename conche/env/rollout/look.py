@@ -137,6 +137,13 @@ class Look:
         found = self.edge().in_place()
         return found.plain if found else ""
 
+    def configured_for_maintenance(self) -> bool:
+        """Return whether the edge's configuration in use shows the maintenance page."""
+        if self.deploy.edge is None or not self.of(self.deploy.edge):
+            return False
+        found = self.edge().in_place()
+        return found is not None and (found.unnamed or found.name).endswith(edges.MAINTAINED)
+
     def edge_configuration(self, template: Template, release: str, *, maintenance: bool) -> edges.EdgeConfiguration:
         """Make the edge's configuration for a release; before there is one, it shows the maintenance page."""
         assert self.deploy.serves is not None

@@ -9,7 +9,7 @@ from conche.command import Invocation
 from conche.engine import images, lock
 from conche.engine.compose import Compose, Configuration
 from conche.engine.service import Service
-from conche.engine.state import State
+from conche.engine.state import State, volume_name
 from conche.env.contents import contents_of_service
 from conche.env.observe import Observed, contents_of, look
 from conche.env.rollout.edge import read_template
@@ -19,6 +19,7 @@ from conche.errors import ConcheError, KeyUnusable, Refused
 from conche.locking import readers
 from conche.release.document import RELEASE, Document, shape
 from conche.release.records import Record, Records
+from conche.release.wishes import described
 from conche.secret import Redactor
 
 __all__ = [
@@ -34,19 +35,35 @@ __all__ = [
 ]
 
 
-def open_records(call: Invocation, compose: Compose, also: tuple[str, ...] = ()) -> Records:
+def open_records(call: Invocation, compose: Compose, also: tuple[str, ...] = (), *, readable: bool = True) -> Records:
     """Open the releases of an environment in order to change something.
 
     Args:
         also: images through which the state may be reached, before those that run.
+        readable: whether what is wanted of the environment must be known.
 
     Raises:
         WrittenByNewer: a later version has written some of it.
+        Refused: some of it cannot be read.
     """
     engine = compose.engine
     records = Records(State(engine, compose.project, [*also, *readers(call.stack, engine, compose.project)]))
     records.require_known()
+    if readable and records.damaged:
+        name = _name(call, compose)
+        raise Refused(
+            "state-damaged",
+            f"Of what is kept of {name}, this cannot be read: {described(records.damaged)}.",
+            looked_at=[f"{file} in the volume {volume_name(compose.project)}" for file in records.damaged],
+            next_command=f"invoke env.recover --env {name} --as-it-is    # takes what runs for what is wanted",
+        )
     return records
+
+
+def _name(call: Invocation, compose: Compose) -> str:
+    """Return the name of a project's environment."""
+    names = (name for name in call.stack.environments if call.stack.project(name) == compose.project)
+    return next(names, compose.project)
 
 
 def show_records(call: Invocation, compose: Compose) -> Records:
@@ -54,6 +71,9 @@ def show_records(call: Invocation, compose: Compose) -> Records:
     records = Records(State(compose.engine, compose.project, readers(call.stack, compose.engine, compose.project)))
     if records.newer is not None:
         call.output.say(f"warning: {records.newer.message}")
+    if records.damaged:
+        said = f"what is kept of {_name(call, compose)} cannot be read: {described(records.damaged)}"
+        call.output.say(f"warning: {said}. Next: invoke env.recover --env {_name(call, compose)} --as-it-is")
     return records
 
 
@@ -157,7 +177,7 @@ def look_at_release(call: Invocation, name: str, compose: Compose, records: Reco
         changed=tuple(sorted({*_changed(call, compose, records, record), *_rerouted(call, behind, record)})),
         interrupted=unfinished.id if unfinished is not None and running is None else "",
         contents=contents_of(compose.engine, found, there),
-        astray="" if serves is None or running or records.maintained else _astray(behind, record),
+        astray="" if serves is None or running or records.maintained or records.damaged else _astray(behind, record),
     )
 
 

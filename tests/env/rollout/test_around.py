@@ -13,6 +13,7 @@ import pytest
 from conche.engine import containers
 from conche.engine.connection import Engine
 from conche.engine.state import State
+from conche.release.records import Records
 from tests.edged import EdgedStack
 from tests.load import Load
 from tests.stacks import free_port
@@ -156,6 +157,35 @@ def test_env_status_says_what_has_changed_since_the_release(released: EdgedStack
     stack.replace("compose/prod.yaml", "stop_grace_period: 4s", "stop_grace_period: 3s")
 
     assert status["changed_since_release"] == ["web"]
+
+
+def test_what_is_kept_and_cannot_be_read_is_told_and_written_anew_on_request(
+    released: EdgedStack, engine: Engine, base_image: str
+) -> None:
+    state = State(engine, released.project, [base_image])
+    assert released.invoke("env.maintenance", "--env", "prod", "--on").returncode == 0
+    damaged = ["maintenance.json", "scale.json", "handover.json", "scaling.json"]
+    state.write(dict.fromkeys(damaged, b'{"half'))
+
+    refused = released.rollback("--json")
+    frozen = released.invoke("env.freeze", "--env", "prod", "--reason", "its state is damaged")
+    shown = released.invoke("env.history", "--env", "prod")
+    planned = json.loads(released.invoke("env.recover", "--env", "prod", "--as-it-is", "--dry-run", "--json").stdout)
+    written = released.invoke("env.recover", "--env", "prod", "--as-it-is")
+
+    error = json.loads(refused.stdout)["error"]
+    assert (refused.returncode, error["code"]) == (2, "state-damaged")
+    assert error["next"].startswith("invoke env.recover --env prod --as-it-is")
+    assert (frozen.returncode, shown.returncode) == (0, 0)
+    assert "warning: what is kept of prod cannot be read: maintenance.json" in shown.stderr
+    assert [step["name"] for step in planned["plan"]] == damaged
+    assert written.returncode == 0, written.stderr
+    assert "maintenance.json: the maintenance page is shown" in written.stdout
+    kept = Records(state)
+    assert (kept.damaged, kept.maintained, kept.scaling) == ((), True, None)
+    for words in (("env.freeze", "--off"), ("env.maintenance", "--off"), ("env.status",)):
+        done = released.invoke(*words[:1], "--env", "prod", *words[1:])
+        assert done.returncode == 0, done.stderr
 
 
 def test_a_build_is_no_way_into_an_environment_that_is_run_by_releases(released: EdgedStack) -> None:
