@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Change"]
+__all__ = ["CHANGED", "Change"]
+
+CHANGED = "its definition changed"
+"""A cause to which what has changed is added, as far as known."""
 
 
 @dataclass(frozen=True)

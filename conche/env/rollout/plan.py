@@ -11,7 +11,7 @@ from conche.engine.containers import Container
 from conche.engine.service import Service
 from conche.env.contents import contents_of_service
 from conche.env.plan import done
-from conche.env.rollout.change import Change
+from conche.env.rollout.change import CHANGED, Change
 from conche.env.rollout.handover import Handover
 from conche.env.rollout.look import NOTHING
 from conche.outcome import Action, Kind, Plan, Step, Table
@@ -19,11 +19,9 @@ from conche.release.records import Placed, Record
 from conche.stack import Deploy
 from conche.supply.reference import short
 
-__all__ = ["changes", "plan_record", "plan_release", "plan_route", "table"]
+__all__ = ["changes", "named", "plan_record", "plan_release", "plan_route", "table"]
 
 NO_HANDOVER = Handover()
-
-CHANGED = "its definition changed"
 
 
 def changes(
@@ -56,11 +54,8 @@ def changes(
         )
         for name, service in configuration.services.items()
     ]
-    # Contents of which a release has kept no fingerprint cannot be compared.
-    before = {key: had for key, had in current.contents.items() if key in wanted.contents} if current else {}
-    other = frozenset(key for key, had in before.items() if wanted.contents[key] != had)
     idle = {one.service for one in containers if one.state != "running"}
-    found = _with_what_they_share([_named(one, altered, configuration, other) for one in found], configuration, idle)
+    found = _with_what_they_share(named(found, configuration, current, wanted, altered), configuration, idle)
     if any(change.strategy != "keep" for change in found) and deploy.serves is not None:
         # A release is one thing: whatever changes, what the edge serves carries its id.
         found = [
@@ -70,6 +65,20 @@ def changes(
             for change in found
         ]
     return tuple(found)
+
+
+def named(
+    found: Sequence[Change],
+    configuration: Configuration,
+    current: Record | None,
+    wanted: Record,
+    altered: Mapping[str, Sequence[str]],
+) -> tuple[Change, ...]:
+    """Name in the causes what of each changed definition is another: names of contents and keys, never values."""
+    # Contents of which a release has kept no fingerprint cannot be compared.
+    before = {key: had for key, had in current.contents.items() if key in wanted.contents} if current else {}
+    other = frozenset(key for key, had in before.items() if wanted.contents[key] != had)
+    return tuple(_named(one, altered, configuration, other) for one in found)
 
 
 def _named(

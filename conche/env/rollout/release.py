@@ -21,7 +21,7 @@ from conche.env.rollout.handover import Handover, prepare_handover
 from conche.env.rollout.look import NOTHING, Look
 from conche.env.rollout.look import number as number_of
 from conche.env.rollout.pipeline import ComposePipeline
-from conche.env.rollout.plan import changes, plan_record, plan_release, table
+from conche.env.rollout.plan import changes, named, plan_record, plan_release, table
 from conche.env.rollout.recover import settle
 from conche.env.rollout.swarm import SwarmPipeline, open_swarm, settle_swarm
 from conche.env.rollout.swarm_stack import plan_swarm
@@ -139,11 +139,12 @@ def make_ready(call: Invocation, look: Look, records: Records, draft: Draft, bef
         wanted = look.edge_configuration(draft.document.template, record.label, maintenance=False)
         record = replace(record, edge=wanted.plain)
     counts = {name: replicas_of(body) for name, body in draft.document.body["services"].items()}
+    keys = draft.document.altered(draft.earlier)
     if call.environment(look.name).swarm:
         found = changes_on_swarm(draft.compose, records, record, forced=force)
+        found = named(found, draft.configuration, current, record, keys)
         plan = plan_swarm(record.id, found, deploy, current)
     else:
-        keys = draft.document.altered(draft.earlier)
         found = changes(draft.configuration, look.all(), current, record, deploy, draft.own, forced=force, altered=keys)
         missing = [one for one in draft.configuration.external_networks if one not in before.networks]
         handover = prepare_handover(look, found, draft.configuration)

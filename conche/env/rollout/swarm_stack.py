@@ -10,7 +10,7 @@ from typing import Any
 from conche.engine.swarm import Replicated
 from conche.env.rollout import edge as edges
 from conche.env.rollout import swarm_service
-from conche.env.rollout.change import Change
+from conche.env.rollout.change import CHANGED, Change
 from conche.errors import Refused
 from conche.outcome import Action, Kind, Plan, Step
 from conche.release.document import Document
@@ -147,8 +147,11 @@ def swarm_changes(
         before = current.services.get(name) if current else None
         if name not in running:
             change = Change(name, "create", "has no service", "none: it is not running yet")
-        elif before is None or before.definition != placed.definition or before.image != placed.image:
-            change = Change(name, "update", "its definition or image changed", "by its update order")
+        elif before is None:
+            change = Change(name, "update", "was never deployed", "by its update order")
+        elif not placed.same_as(before):
+            cause = CHANGED if before.image == placed.image else "its image changed"
+            change = Change(name, "update", cause, "by its update order")
         elif not running[name].settled or forced:
             change = Change(name, "update", "asked for" if forced else "has not settled", "by its update order")
         else:

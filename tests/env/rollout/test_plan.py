@@ -11,8 +11,10 @@ from conche.engine.compose import Configuration
 from conche.engine.containers import Container
 from conche.engine.rendered import Healthcheck
 from conche.engine.service import Service
+from conche.engine.swarm import Replicated
 from conche.env.rollout.change import Change
-from conche.env.rollout.plan import changes, plan_release, table
+from conche.env.rollout.plan import changes, named, plan_release, table
+from conche.env.rollout.swarm_stack import swarm_changes
 from conche.release.records import Placed, Record
 from conche.stack import Deploy
 
@@ -234,3 +236,28 @@ def test_what_shares_with_a_service_that_is_made_anew_is_made_anew_after_it() ->
     assert found[-1].cause == "shares resources of store, which is recreated"
     kept = changes(sharing, RUNNING, record(1), record(2), Deploy(), (), forced=False)
     assert strategies(kept) == {"store": "keep", "web": "keep", "edge": "keep"}
+
+
+def test_on_a_swarm_too_the_cause_names_what_has_changed_and_no_value() -> None:
+    rendered = {"services": {"store": {"configs": [{"source": "rules"}]}, "web": {}, "edge": {}}}
+    wanted = replace(
+        record(2, store="new", web="new"), contents={"config rules": "now"},
+        services={**record(2, store="new", web="new").services, "late": record(2).services["edge"]},
+    )  # fmt: skip
+    before = replace(record(1), contents={"config rules": "then"})
+    edge = replace(wanted.services["edge"], image="nginx:2", definition="new")
+    wanted = replace(wanted, services={**wanted.services, "edge": edge})
+    running = [Replicated(one, one, "image", 1, 1, 0, "", "", (), {}) for one in wanted.services]
+
+    found = named(
+        swarm_changes(running, wanted, before, forced=False),
+        replace(ALL, rendered=rendered), before, wanted, {"web": ("environment.LEVEL", "deploy.replicas")},
+    )  # fmt: skip
+
+    assert {one.service: one.cause for one in found} == {
+        "store": "config rules changed",
+        "web": "its definition changed: environment.LEVEL, deploy.replicas",
+        "edge": "its image changed",
+        "late": "was never deployed",
+    }
+    assert {one.strategy for one in found} == {"update"}
