@@ -63,16 +63,16 @@ class Probing:
             self.pause(PAUSE)
 
     def _failure(self, wrong: list[Answer], unready: list[Answer], said: str) -> Restored:
-        path = self.probe.path if wrong else self.probe.ready
-        seen = dict.fromkeys(wrong or unready)
-        if not wrong:
-            status = unready[0].status or "not at all"
-            said = f"{self.release} runs, but is not ready: {path} is answered {status}."
-        field = f" with {self.probe.field} {self.release}" if wrong and self.probe.field else ""
+        logs = f"invoke env.logs --env {self.environment}"
+        if wrong:
+            field = f" with {self.probe.field} {self.release}" if self.probe.field else ""
+            seen = [self.redact(f"{self.probe.path}: {one}") for one in dict.fromkeys(wrong)]
+            return Restored("probe-failed", said, evidence=seen, looked_at=[f"wanted: 2xx{field}"], next_command=logs)
+        ready = self.probe.ready
         return Restored(
-            "probe-failed" if wrong else "release-not-ready",
-            said,
-            evidence=[self.redact(f"{path}: {one}") for one in seen],
-            looked_at=[f"wanted: 2xx{field}"],
-            next_command=f"invoke env.logs --env {self.environment}",
+            "release-not-ready",
+            f"{self.release} runs, but is not ready: {ready} is answered {unready[0].status or 'not at all'}.",
+            evidence=[self.redact(f"{ready}: {one}") for one in dict.fromkeys(unready)],
+            looked_at=["wanted: 2xx"],
+            next_command=logs,
         )
