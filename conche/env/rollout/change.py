@@ -16,7 +16,7 @@ class Change:
 
     Attributes:
         strategy: beside (new containers beside the old ones, then the edge switches), replace (tried beside the old
-            one, then replaced), recreate (stopped first), create, start, or keep.
+            one, then replaced), recreate (stopped first), restart, create, start, or keep.
         cause: why; empty for keep.
         downtime: what its users notice, in words.
     """

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from conche.engine import containers, health, networks
 from conche.engine.compose import Compose, Configuration
@@ -17,7 +18,7 @@ from conche.env.evidence import explained, reasons
 from conche.env.rollout.edge import Edge, EdgeConfiguration
 from conche.env.rollout.look import Look
 from conche.env.rollout.probing import PAUSE, Probing
-from conche.env.rollout.unwinding import Before, by_hand, wait_ready
+from conche.env.rollout.unwinding import Before, by_hand, restart_followers, wait_ready
 from conche.env.unwinding import Undo, told, unwind
 from conche.errors import ConcheError, NotFound, NotRestored, Restored, Told
 from conche.outcome import Action, Kind, Plan, Step
@@ -83,6 +84,7 @@ class ComposePipeline:
     _in_place: EdgeConfiguration | None = None
     _undo: list[Undo] = field(default_factory=list)
     _restarts: dict[str, int] = field(default_factory=dict)
+    _restarted: set[str] = field(default_factory=set)
 
     @property
     def served(self) -> str:
@@ -130,7 +132,8 @@ class ComposePipeline:
 
     def _take(self, step: Step) -> None:
         if step.kind == Kind.SERVICE:
-            return (self._replace if step.action == Action.REPLACE else self._single)(step)
+            by = {Action.REPLACE: self._replace, Action.RESTART: self._restart}
+            return by.get(step.action, self._single)(step)
         if step.kind == Kind.NETWORK:
             return self._create_network(step.name)
         take: Mapping[Action, Callable[[], None]] = {
@@ -193,12 +196,26 @@ class ComposePipeline:
         if step.action == Action.CREATE:
             self._undo.append((f"remove {name}", lambda: self._each(name, containers.remove)))
         elif step.action != Action.START:
-            self._undo.append((f"bring {name} back as it was", lambda: self._as_before(name)))
+            self._undo += self._way_back(name)
         if name == self.deploy.edge:
             self._bring_edge(name)
         else:
             self._bring(name)
         self._wait({name: [c.id for c in self.look.of(name)]})
+
+    def _way_back(self, name: str) -> list[Undo]:
+        """Return what takes a replacement back; the last is done first, and what follows the service starts anew."""
+        again = partial(restart_followers, self.look, self.configuration, self._restarted, name)
+        followed = any(name in one.follows for one in self.configuration.services.values())
+        after: list[Undo] = [(f"restart what follows {name}", again)] if followed else []
+        return [*after, (f"bring {name} back as it was", partial(self._as_before, name))]
+
+    def _restart(self, step: Step) -> None:
+        self._restarted.add(step.name)
+        running = [one for one in self.look.of(step.name) if one.state == "running"]
+        for one in running:
+            containers.restart(self.compose.engine, one)
+        self._wait({step.name: [one.id for one in running]})
 
     def _bring_edge(self, name: str) -> None:
         """Start the edge; a new one gets a configuration that shows maintenance until a release serves."""
@@ -220,7 +237,7 @@ class ComposePipeline:
             if waiting.failed:
                 raise self._failure(waiting, f"The new {name} does not work; the one that serves was not touched.")
             trial.remove(self.compose)
-            self._undo.append((f"bring {name} back as it was", lambda: self._as_before(name)))
+            self._undo += self._way_back(name)
         else:
             self._undo.append((f"remove {name}", lambda: self._each(name, containers.remove)))
         self._bring(name)
@@ -251,12 +268,10 @@ class ComposePipeline:
         self._probed(self.candidate, said, EARLY)
 
     def _probed(self, candidate: str, said: str, patience: float, through: Edge | None = None) -> None:
-        probe = self.deploy.probe
-        asking = Probing(
-            probe, self.release, self.look.right, self.compose.redact, self.look.name, self.clock, self.pause
-        )
+        look, probe = self.look, self.deploy.probe
+        asking = Probing(probe, self.release, look.right, self.compose.redact, look.name, self.clock, self.pause)
         times = probe.times if candidate else 1
-        asking.require(through or self.look.edge(), said, patience, candidate=candidate, times=times)
+        asking.require(through or look.edge(), said, patience, candidate=candidate, times=times)
 
     def _switch(self) -> None:
         if self.lock is not None:

@@ -56,6 +56,10 @@ def changes(
     ]
     idle = {one.service for one in containers if one.state != "running"}
     found = _with_what_they_share(named(found, configuration, current, wanted, altered), configuration, idle)
+    running = {one.service for one in containers} - idle - {deploy.edge, deploy.serves}
+    before = current.services if current else {}
+    other = {name for name, placed in wanted.services.items() if name in before and not placed.same_as(before[name])}
+    found = _with_what_follows(found, configuration, running, other)
     if any(change.strategy != "keep" for change in found) and deploy.serves is not None:
         # A release is one thing: whatever changes, what the edge serves carries its id.
         found = [
@@ -111,6 +115,28 @@ def _with_what_they_share(found: Sequence[Change], configuration: Configuration,
         elif change.strategy in ("recreate", "replace", "create") or (
             change.strategy == "start" and change.service in idle
         ):
+            anew[change.service] = change
+    return [anew.get(change.service, change) for change in found]
+
+
+def _with_what_follows(
+    found: Sequence[Change], configuration: Configuration, running: Collection[str | None], other: Collection[str]
+) -> list[Change]:
+    """Restart, too, what follows a service that starts anew: what says `restart: true` in its `depends_on`.
+
+    Args:
+        running: services that may be restarted. A restart of the edge would cut off its users, and what it serves is
+            made anew by every release.
+        other: services that the current release has otherwise: a release that was killed may have replaced one of them,
+            and not come to what follows it.
+    """
+    anew: dict[str, Change] = {}
+    for change in found:
+        followed = [one for one in configuration.services[change.service].follows if one in anew]
+        if followed and change.strategy == "keep" and change.service in running:
+            cause = f"follows {followed[0]}, which starts anew"
+            anew[change.service] = Change(change.service, "restart", cause, "while it restarts")
+        elif change.strategy in ("recreate", "replace") or (change.strategy == "keep" and change.service in other):
             anew[change.service] = change
     return [anew.get(change.service, change) for change in found]
 
@@ -294,7 +320,7 @@ def _placed(record: Record) -> dict[str, tuple[str, str]]:
 
 
 def _single(change: Change) -> Step:
-    undo = "remove it" if change.strategy == "create" else "as it was before"
+    undo = {"create": "remove it", "restart": "restart it again"}.get(change.strategy, "as it was before")
     return Step(
         Action(change.strategy), Kind.SERVICE, change.service, f"{change.cause}; downtime: {change.downtime}", undo=undo
     )

@@ -74,6 +74,7 @@ def plan_recovery(records: Records, look: Look, *, thorough: bool = True) -> Rec
         at = ""  # no edge is left that could be switched
     if unfinished is not None and records.current is not None and not finished:
         steps += _replaced(look, unfinished, records.current, spared=look.deploy.edge if holders else None)
+        steps += _following(look, steps)
     if look.deploy.serves is not None:
         steps += _served_steps(look, serves, at, there)
         settled = finished or holders or any(step.action in (Action.START, Action.SWITCH) for step in steps)
@@ -135,6 +136,17 @@ def _replaced(look: Look, unfinished: Record, current: Record, spared: str | Non
         elif any(one.config_hash in placed.hashes and one.config_hash not in before.hashes for one in found):
             cause = f"it matches the interrupted {unfinished.id}, not {current.id}"
             yield Step(Action.RECREATE, Kind.SERVICE, name, cause)
+
+
+def _following(look: Look, steps: Sequence[Step]) -> list[Step]:
+    """Return restarts of what follows a service that is recreated, by `restart: true` of its `depends_on`."""
+    anew = {step.name for step in steps if step.action == Action.RECREATE}
+    found = []
+    for name, body in (look.rendered.get("services") or {}).items():
+        followed = [one for one, how in (body.get("depends_on") or {}).items() if how.get("restart") and one in anew]
+        if followed and name not in {look.deploy.serves, look.deploy.edge, *anew}:
+            found.append(Step(Action.RESTART, Kind.SERVICE, name, f"follows {followed[0]}, which is recreated"))
+    return found
 
 
 def _others(look: Look) -> Iterator[tuple[Container, str]]:
@@ -229,8 +241,12 @@ def _recreate(call: Invocation, records: Records, look: Look, plan: Plan) -> Non
         made = compose.make(compose.up_alone(name), outlives=True)
         if not made.ok:
             raise _not_back(look, f"{name}, which an interrupted release had replaced,", made.last_lines(8))
+    again = [step.name for step in plan if step.action == Action.RESTART]
+    for one in look.all():
+        if one.service in again and one.state == "running":
+            containers.restart(look.compose.engine, one)
     services = compose.configuration(hashed=False).services
-    wanted = {name: services[name] for name in names}
+    wanted = {name: services[name] for name in (*names, *again) if name in services}
     waiting = health.wait(
         look.compose.engine, lambda: [one for one in look.all() if one.service in wanted], wanted, timeout=None
     )

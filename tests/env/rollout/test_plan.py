@@ -261,3 +261,44 @@ def test_on_a_swarm_too_the_cause_names_what_has_changed_and_no_value() -> None:
         "late": "was never deployed",
     }
     assert {one.strategy for one in found} == {"update"}
+
+
+FOLLOWING = configuration(
+    service("store", STORE), service("web", WEB, follows=("store",)), service("edge", EDGE, follows=("web",))
+)
+
+
+def test_what_follows_a_service_is_restarted_after_it_and_so_on() -> None:
+    other = (container("store", made_from="another"), *RUNNING[1:])
+
+    found = changes(FOLLOWING, other, record(1), record(2, store="new"), Deploy(), (), forced=False)
+
+    assert strategies(found) == {"store": "recreate", "web": "restart", "edge": "restart"}
+    assert [one.cause for one in found][1:] == ["follows store, which starts anew", "follows web, which starts anew"]
+    steps = [step for step in plan_release("r2", found, Deploy(), "r1", {}) if step.name in ("store", "web", "edge")]
+    assert [(step.action, step.name) for step in steps] == [
+        ("recreate", "store"), ("restart", "web"), ("restart", "edge"),
+    ]  # fmt: skip
+
+
+def test_what_a_killed_release_had_replaced_is_followed_by_the_next_one() -> None:
+    found = changes(FOLLOWING, RUNNING, record(1), record(2, store="new"), Deploy(), (), forced=False)
+
+    assert strategies(found) == {"store": "keep", "web": "restart", "edge": "restart"}
+
+
+def test_neither_the_edge_nor_what_it_serves_is_restarted_for_what_they_follow() -> None:
+    other = (container("store", made_from="another"), *RUNNING[1:])
+
+    found = changes(FOLLOWING, other, record(1), record(2, store="new"), BEHIND, (), forced=False)
+
+    assert strategies(found) == {"store": "recreate", "web": "beside", "edge": "keep"}
+
+
+@pytest.mark.parametrize("state", ["exited", "created"])
+def test_what_does_not_run_is_started_and_not_restarted(state: str) -> None:
+    other = (container("store", made_from="another"), container("web", state=state), container("edge"))
+
+    found = changes(FOLLOWING, other, record(1), record(2, store="new"), Deploy(), (), forced=False)
+
+    assert strategies(found)["web"] == "start"

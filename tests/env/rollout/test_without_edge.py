@@ -218,3 +218,36 @@ def test_what_env_up_gave_the_same_content_stays(small: SmallStack, engine: Engi
     deploy(small)
 
     assert [one.id for one in small.containers(engine)] == [before.id]
+
+
+def test_what_follows_a_service_is_restarted_with_it_and_again_when_that_is_taken_back(
+    small: SmallStack, engine: Engine
+) -> None:
+    sleeper = "image: python:3.11-slim-bookworm, init: true, stop_grace_period: 0s, restart: always"
+    follows = "{condition: service_started, restart: true}"
+    small.write(
+        "compose/dev.yaml",
+        f"services:\n  db: {{{sleeper}, command: [sleep, infinity], environment: {{LEVEL: '${{LEVEL:-1}}'}}}}\n"
+        f"  app: {{{sleeper}, command: [sleep, infinity], depends_on: {{db: {follows}}}}}\n"
+        f"  plain: {{{sleeper}, command: [sleep, infinity], depends_on: [db]}}\n"
+        f"  late: {{{sleeper}, command: [sh, -c, '${{LATE:-exec sleep infinity}}'], depends_on: [app]}}\n",
+    )
+
+    def seen() -> dict[str, tuple[str, object]]:
+        return {one.service: (one.id, one.started_at) for one in small.containers(engine)}
+
+    assert deploy(small) == "r1"
+    first = seen()
+    assert deploy(small, LEVEL="2") == "r2"
+    second = seen()
+    failed = small.invoke("env.deploy", "--env", "dev", "--local", LEVEL="3", LATE="exit 3")
+    third = seen()
+
+    assert second["db"][0] != first["db"][0]
+    assert (second["app"][0], second["app"][1] != first["app"][1]) == (first["app"][0], True)
+    assert (second["plain"], second["late"]) == (first["plain"], first["late"])
+    assert failed.returncode == 4, failed.stderr
+    assert "unwinding: restart what follows db" in failed.stderr
+    assert third["app"][0] == first["app"][0]
+    assert str(third["app"][1]) > str(third["db"][1]) > str(second["app"][1])
+    assert deploy(small, LEVEL="2") in ("r2", "r4")
