@@ -54,6 +54,7 @@ class Wishes:
     def read(cls, files: Mapping[str, bytes]) -> Wishes:
         """Read them from the files of a state."""
         damaged: list[str] = []
+        nobody: tuple[str, tuple[str, ...]] = ("", ())
 
         def content(name: str, kind: Format, parsed: Callable[[Any], T], otherwise: T) -> T:
             if name not in files:
@@ -68,7 +69,7 @@ class Wishes:
         return cls(
             content("maintenance.json", formats.MAINTENANCE, _maintained, False),  # noqa: FBT003 - the default
             content("scale.json", formats.SCALE, _replicas, {}),
-            content("handover.json", formats.HANDOVER, _handover, ("", ())),
+            content("handover.json", formats.HANDOVER, _handover, nobody),
             content("scaling.json", formats.SCALING, _scaling, None),
             tuple(damaged),
         )
