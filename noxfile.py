@@ -37,9 +37,12 @@ LONG = {
 }
 """The parts of `nox -s long` that are runs of their own, each with the options it adds to a run of all tests."""
 
-PARTS = [*LONG, "coverage"]
+PARTS = [*LONG, "engines", "coverage"]
 """The parts of `nox -s long`. CI runs one, chosen by the commit; if that is the last, CI's run of all tests serves as
 that part, since counting the lines of every process that tests start makes most tests twice as slow."""
+
+LATER = "forky"
+"""The Debian release whose engine and Compose are tried beside this machine's: the newest ones in packages."""
 
 APP = Path("src/fastapi-app")
 SCRIPTS = [str(path) for path in sorted(Path("scripts").iterdir())] + [".ci/run"]
@@ -109,6 +112,13 @@ def surroundings(session: nox.Session) -> None:
 
 
 @nox.session
+def engines(session: nox.Session) -> None:
+    """The tests that need an engine, on that of a later Debian release; -- PATH ... for some of them."""
+    chosen = session.posargs or ["-m", "engine", "tests"]
+    session.run("python", "-m", "tests.engines", LATER, "--", "pytest", *PARALLEL, *chosen, env=CACHED)
+
+
+@nox.session
 def long(session: nox.Session) -> None:
     """What takes longer than a push should wait; -- PART ... for some, -- --by-commit for the one that HEAD decides."""
     asked = [*session.posargs] or PARTS
@@ -123,6 +133,9 @@ def long(session: nox.Session) -> None:
         session.log(f"part {part}")
         if part == "coverage":
             _count_lines(session)
+        elif part == "engines":
+            compose = ["tests/compose", "tests/strangers", "tests/env/rollout"]
+            session.run("python", "-m", "tests.engines", LATER, "--", "pytest", *PARALLEL, *compose, env=CACHED)
         else:
             session.run("pytest", *PARALLEL, *LONG[part], env=CACHED)
 

@@ -8,44 +8,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from conche.engine.connection import Engine
-from conche.engine.images import NORMALISES
 from tests import announced
-from tests.stacks import ROOT
+from tests.engines import unpacked
 
-CACHE = ROOT / ".nox/newer-engine"
-"""Where the package is kept, which has 23 MB."""
-
-
-def program() -> Path:
-    """dockerd of a release that is new enough; the package is unpacked, and not installed."""
-    found = CACHE / "usr/sbin/dockerd"
-    if found.is_file():
-        return found
-    listed = subprocess.run(["apt-cache", "madison", "docker.io"], capture_output=True, text=True, check=False).stdout
-    versions = re.findall(r"docker\.io \| (\S+)", listed)
-    wanted = next((one for one in versions if int(re.split(r"\D", one)[0] or 0) >= NORMALISES), None)
-    if wanted is None:
-        pytest.skip(
-            "apt knows no newer docker.io; on Debian 12 scripts/install-engine adds the source of the next release"
-        )
-    CACHE.mkdir(parents=True, exist_ok=True)
-    argv = ["apt-get", "--quiet", "-o", "APT::Sandbox::User=root", "download", f"docker.io={wanted}"]
-    fetched = subprocess.run(argv, cwd=CACHE, capture_output=True, text=True, check=False)
-    packages = list(CACHE.glob("docker.io_*.deb"))
-    if fetched.returncode or not packages:
-        pytest.skip(f"docker.io {wanted} cannot be had: {fetched.stderr.strip()}")
-    subprocess.run(["dpkg", "-x", str(packages[0]), str(CACHE)], check=True)
-    packages[0].unlink()
-    return found
+RELEASE = "trixie"
+"""The first Debian release with an engine that can write files' times anew."""
 
 
 @contextlib.contextmanager
@@ -71,7 +45,7 @@ def newer(folder: Path) -> Iterator[Engine]:
         "-c",
         inside,
         "sh",
-        str(program()),
+        str(unpacked(RELEASE) / "usr/sbin/dockerd"),
         "--bridge",
         "none",
         "--iptables=false",
