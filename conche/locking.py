@@ -107,7 +107,7 @@ TAKEN: Mapping[str, Takes] = {
             "images.login", "images.promote", "images.tag", "images.mirror", "images.save", "images.load",
             "secrets.render", "secrets.declare", "secrets.backup-key", "backup.cron", "backup.recovery-key",
             # The commands that these run take their own locks.
-            "ci.run", "ci.dispatch", "ci.rerun", "ci.cancel", "ci.secrets", "ci.setup",
+            "ci.run", "ci.dispatch", "ci.rerun", "ci.cancel", "ci.publish", "ci.secrets", "ci.setup",
         ),
         NOTHING,
     ),

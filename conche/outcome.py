@@ -42,6 +42,7 @@ class Action(StrEnum):
     PROBE = "probe"
     PROTECT = "protect"
     PROVIDE = "provide"
+    PUBLISH = "publish"
     PULL = "pull"
     PUSH = "push"
     PUT = "put"

@@ -135,6 +135,23 @@ def cancel(
 
 
 @command(changes=True)
+def publish(
+    invocation: Invocation,
+    tag: Annotated[str, "a tag that the server has"],
+    files: Annotated[list[str], "a file, or a folder for every file in it; may be repeated"] = (),  # type: ignore[assignment]
+    notes: Annotated[str | None, "file with what the page says; default: the tag's section of CHANGELOG.md"] = None,
+    force: Annotated[bool, "replace files of the same name that everybody can see"] = False,
+) -> Outcome:
+    """Make a release of a tag on the server, with files attached.
+
+    It is a draft until every file is there. Run again, it adds what is missing.
+    """
+    from conche.ci.publish import publish
+
+    return publish(invocation, tag, list(files), notes, force=force)
+
+
+@command(changes=True)
 def secrets(
     invocation: Invocation,
     check: Annotated[bool, "only check that the server has them"] = False,

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from conche.ci.forge import Forge
+from conche.ci.forge.releases import Releases
 from conche.errors import ConcheError, NotFound, Refused
 from conche.secret import Secret
 from conche.testing.forge import PROFILES, serve
@@ -297,3 +298,31 @@ def test_a_run_is_ended(site: Site) -> None:
 
         if "cancel" in site.can:
             assert site.forge.run(number).state == "cancelled"
+
+
+def test_a_release_takes_files_and_gives_them_back_byte_for_byte(site: Site, tmp_path: Path) -> None:
+    releases, file = Releases(site.forge.client, site.forge.repository), tmp_path / "a wheel.whl"
+    file.write_bytes(bytes(range(256)) * 400)
+    site.tag("v1.0.0")
+
+    assert len(releases.commit_of("v1.0.0")) == 40
+    assert (releases.commit_of("v2.0.0"), releases.find("v1.0.0")) == ("", None)
+    page = releases.draft("v1.0.0", "What is new")
+    assert (page.draft, page.files) == (True, ())
+    releases.attach(page, file)
+    found = releases.find("v1.0.0")
+    assert found is not None
+    assert (found.draft, [one.name for one in found.files]) == (True, ["a wheel.whl"])
+    assert releases.has(found, file)
+
+    releases.show(found)
+    file.write_bytes(bytes(range(256)) * 399 + bytes(256))
+    assert not releases.has(found, file)
+    releases.attach(found, file)
+    two = releases.find("v1.0.0")
+    assert two is not None
+    assert (two.draft, len(two.named("a wheel.whl"))) == (False, 2)
+    releases.detach(two, found.files[0])
+    one = releases.find("v1.0.0")
+    assert one is not None
+    assert releases.has(one, file)

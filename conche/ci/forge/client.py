@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conche.ci.forge.routes import Server, server_of
@@ -110,6 +111,43 @@ class Client:
             raise self._translated(answer)
         return answer
 
+    def upload(self, path: str, file: Path) -> None:
+        """Send a file as the form's field `attachment`, below `/api/v1`; raises what `call` does."""
+        with file.open("rb") as stream:
+            answer = self._send("POST", f"/api/v1{path}", None, {"attachment": (file.name, stream)})
+        if not answer.is_success:
+            raise self._translated(answer)
+
+    def blocks(self, path: str, size: int) -> Iterator[bytes]:
+        """Yield the content at any path of the server.
+
+        Args:
+            size: how many bytes it has to have.
+
+        Raises:
+            Unreachable: it has another size, or as `call` does.
+            NotFound, KeyUnusable, TooManyRequests: as `call` does.
+        """
+        import httpx
+
+        seen = 0
+        try:
+            with self._connection().stream("GET", path) as answer:
+                if not answer.is_success:
+                    raise self._translated(self._whole(answer))
+                for block in answer.iter_bytes():
+                    seen += len(block)
+                    if seen > size:
+                        break
+                    yield block
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+        if seen != size:
+            raise Unreachable(
+                "server-failed", f"{self.address} does not give {path} as it is: {seen} bytes instead of {size}.",
+                next_command="try again",
+            )  # fmt: skip
+
     def text(self, path: str, most: int, named: str = "") -> str:
         """Return the text at any path of the server; of one that is longer than `most` bytes, its end.
 
@@ -139,11 +177,13 @@ class Client:
             raise self._unreachable(error) from error
         return bytes(kept[-most:]).decode(errors="replace")
 
-    def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
+    def _send(
+        self, method: str, path: str, body: Mapping[str, Any] | None, files: Mapping[str, Any] | None = None
+    ) -> httpx.Response:
         import httpx
 
         try:
-            with self._connection().stream(method, path, json=body) as answer:
+            with self._connection().stream(method, path, json=body, files=files) as answer:
                 return self._whole(answer)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error

@@ -122,8 +122,15 @@ def _said(call: Invocation) -> tuple[str, str, str]:
     for name in (SECOND, "origin"):
         answer = run(["git", "-C", str(call.root), "remote", "get-url", name], timeout=10)
         remote = remote or (answer.stdout.raw.strip() if answer.ok else "")
+    remote = remote or _of_this_job()
     address, name = origin(remote) or ("", "")
     return section.server or address, section.repository or name, remote
+
+
+def _of_this_job() -> str:
+    """Return the address of the repository whose job this is; a runner's checkout may have no remote."""
+    server, name = os.environ.get("GITHUB_SERVER_URL", ""), os.environ.get("GITHUB_REPOSITORY", "")
+    return f"{server.rstrip('/')}/{name}" if server and name else ""
 
 
 def without_password(remote: str) -> str:

@@ -2,6 +2,6 @@
 
 from conche.testing.forge.git import go_on
 from conche.testing.forge.server import serve
-from conche.testing.forge.state import PROFILES, FakeForge, FakeJob, FakeRun
+from conche.testing.forge.state import PROFILES, FakeForge, FakeJob, FakeRelease, FakeRun
 
-__all__ = ["PROFILES", "FakeForge", "FakeJob", "FakeRun", "go_on", "serve"]
+__all__ = ["PROFILES", "FakeForge", "FakeJob", "FakeRelease", "FakeRun", "go_on", "serve"]

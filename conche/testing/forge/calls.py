@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 from conche.testing.forge.git import branches, make
-from conche.testing.forge.state import PROFILES, FakeForge, FakeJob, FakeRun, version_of
+from conche.testing.forge.state import PROFILES, FakeForge, FakeJob, FakeRelease, FakeRun, version_of
 
 __all__ = ["TASKS", "Calls", "Sends"]
 
@@ -24,7 +24,7 @@ class Sends(Protocol):
 
     def send(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None: ...
 
-    def send_text(self, status: int, text: str, kind: str, headers: dict[str, str] | None = None) -> None: ...
+    def send_text(self, status: int, text: str | bytes, kind: str, headers: dict[str, str] | None = None) -> None: ...
 
 
 class Calls:
@@ -254,6 +254,49 @@ class Calls:
             self.send(201, {"id": run.id, "run_number": run.number, "jobs": [job.name for job in run.jobs]})
         else:
             self.send(204, {})
+
+    def tag(self, given: dict[str, str], *_: Any) -> None:
+        commit = self.forge.tags.get(unquote(given["tag"]))
+        self.send(200 if commit else 404, {"name": given["tag"], "commit": {"sha": commit}} if commit else {})
+
+    def releases(self, *_: Any) -> None:
+        self.send(200, [self._release(one) for one in reversed(self.forge.releases)])
+
+    def make_release(self, _: Any, __: Any, body: dict[str, Any]) -> None:
+        release = FakeRelease(len(self.forge.releases) + 1, body["tag_name"], body.get("body", ""), body["draft"])
+        self.forge.releases.append(release)
+        self.send(201, self._release(release))
+
+    def change_release(self, given: dict[str, str], _: Any, body: dict[str, Any]) -> None:
+        release = self.forge.releases[int(given["release"]) - 1]
+        release.draft = body["draft"]
+        self.send(200, self._release(release))
+
+    def attach(self, given: dict[str, str], query: dict[str, list[str]], body: dict[str, Any]) -> None:
+        """Attach a file, beside another of its name if there is one."""
+        release = self.forge.releases[int(given["release"]) - 1]
+        number = max((one for each in self.forge.releases for one in each.files), default=0) + 1
+        release.files[number] = (query["name"][0], body["attachment"])
+        self.send(201, {"id": number, "name": query["name"][0], "size": len(body["attachment"])})
+
+    def detach(self, given: dict[str, str], *_: Any) -> None:
+        gone = self.forge.releases[int(given["release"]) - 1].files.pop(int(given["asset"]), None)
+        self.send(204 if gone else 404, {})
+
+    def download(self, given: dict[str, str], *_: Any) -> None:
+        """Hand out a file by its name; of several, the oldest."""
+        tag, name = unquote(given["tag"]), unquote(given["file"])
+        files = [one for release in self.forge.releases if release.tag == tag for one in release.files.values()]
+        found = next((content for called, content in files if called == name), None)
+        self.text(200 if found is not None else 404, found or b"", "application/octet-stream")
+
+    def _release(self, release: FakeRelease) -> dict[str, Any]:
+        files = [{"id": id_, "name": name, "size": len(content)} for id_, (name, content) in release.files.items()]
+        page = f"{self.forge.address}/{self.forge.repository}/releases/tag/{release.tag}"
+        return {
+            "id": release.id, "tag_name": release.tag, "name": release.tag, "body": release.notes,
+            "draft": release.draft, "html_url": page, "assets": files,
+        }  # fmt: skip
 
     def _dispatched(self, workflow: str, branch: str) -> FakeRun:
         """Make the run of a dispatch, which no runner takes."""

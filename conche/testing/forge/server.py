@@ -13,6 +13,9 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from email import message_from_bytes
+from email.message import Message
+from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -29,6 +32,8 @@ _ALWAYS, _NEVER = 0.0, 1000.0
 
 _LOG_PAGE = r"/[^/]+/[^/]+/actions/runs/(?P<run>\d+)/jobs/(?P<place>\d+)/attempt/(?P<attempt>\d+)/logs"
 """Of Forgejo 15."""
+
+_DOWNLOAD = r"/(?P<owner>[^/]+)/(?P<name>[^/]+)/releases/download/(?P<tag>[^/]+)/(?P<file>[^/]+)"
 
 # call, method, path, Gitea from, Gitea until, Forgejo from, Forgejo until
 _ROUTES = (
@@ -60,6 +65,12 @@ _ROUTES = (
     ("rerun", "POST", _A + r"/runs/(?P<run>\d+)/rerun", 1.26, _NEVER, _NEVER, _NEVER),
     ("rerun_failed", "POST", _A + r"/runs/(?P<run>\d+)/rerun-failed-jobs", 1.26, _NEVER, _NEVER, _NEVER),
     ("cancel", "POST", _A + r"/runs/(?P<run>\d+)/cancel", _NEVER, _NEVER, 16, _NEVER),
+    ("tag", "GET", _R + "/tags/(?P<tag>.+)", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
+    ("releases", "GET", _R + "/releases", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
+    ("make_release", "POST", _R + "/releases", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
+    ("change_release", "PATCH", _R + r"/releases/(?P<release>\d+)", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
+    ("attach", "POST", _R + r"/releases/(?P<release>\d+)/assets", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
+    ("detach", "DELETE", _R + r"/releases/(?P<release>\d+)/assets/(?P<asset>\d+)", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
     ("dispatch", "POST", _A + r"/workflows/(?P<workflow>[^/]+)/dispatches", 1.24, _NEVER, 8, _NEVER),
 )
 
@@ -79,6 +90,13 @@ def serve(profile: str) -> Iterator[FakeForge]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _attached(headers: Message, sent: bytes) -> bytes:
+    """Return the one file of a form."""
+    kind = f"Content-Type: {headers['Content-Type']}\r\n\r\n".encode()
+    parts = message_from_bytes(kind + sent, policy=HTTP).iter_parts()
+    return next(bytes(part.get_payload(decode=True)) for part in parts)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -112,7 +130,8 @@ class _Handler(BaseHTTPRequestHandler):
         if ".git/" in parts.path and not forge.fault:
             self._git(sent)
             return
-        body = json.loads(sent or b"{}")
+        form = self.headers.get("Content-Type", "").startswith("multipart/form-data")
+        body = {"attachment": _attached(self.headers, sent)} if form else json.loads(sent or b"{}")
         if forge.fault:
             self._fault(forge.fault)
         elif parts.path == "/api/forgejo/v1/version":
@@ -122,6 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
             )
         elif (page := re.fullmatch(_LOG_PAGE, parts.path)) and forge.kind == "forgejo":
             Calls(self).answer("log_page", page.groupdict(), {}, body)
+        elif file := re.fullmatch(_DOWNLOAD, parts.path):
+            self._checked("download", file.groupdict(), {}, body)
         else:
             self._route(parts.path.removeprefix("/api/v1"), parse_qs(parts.query), body)
 
@@ -195,8 +216,8 @@ class _Handler(BaseHTTPRequestHandler):
     def send(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         self.send_text(status, json.dumps(body), "application/json;charset=utf-8", headers)
 
-    def send_text(self, status: int, text: str, kind: str, headers: dict[str, str] | None = None) -> None:
-        content = b"" if status == 204 else text.encode()
+    def send_text(self, status: int, text: str | bytes, kind: str, headers: dict[str, str] | None = None) -> None:
+        content = b"" if status == 204 else text.encode() if isinstance(text, str) else text
         self.send_response(status)
         for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **(headers or {})}.items():
             self.send_header(name, value)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PROFILES", "FakeForge", "FakeJob", "FakeRun", "version_of"]
+__all__ = ["PROFILES", "FakeForge", "FakeJob", "FakeRelease", "FakeRun", "version_of"]
 
 PROFILES = {
     "gitea-1.22": "1.22.6",
@@ -64,6 +64,21 @@ class FakeRun:
 
 
 @dataclass
+class FakeRelease:
+    """A release of a tag.
+
+    Attributes:
+        files: name and content by id.
+    """
+
+    id: int
+    tag: str
+    notes: str = ""
+    draft: bool = True
+    files: dict[int, tuple[str, bytes]] = field(default_factory=dict)
+
+
+@dataclass
 class FakeForge:
     """The state of one server, which tests set up and inspect.
 
@@ -74,6 +89,7 @@ class FakeForge:
         repository: the full name of the one repository; empty for a server without one.
         settings: the repository's settings that PATCH can change.
         protected: protection rules by branch.
+        tags: the commit of each tag.
         refs: branches that a dispatch may name, besides those in `git`.
         git: a folder for bare repositories, to which pushes start the commit's workflows; None serves no git.
         user: the account that the tokens belong to.
@@ -102,6 +118,8 @@ class FakeForge:
         default_factory=lambda: {"has_actions": True, "default_branch": "main", "private": True}
     )
     protected: dict[str, dict[str, Any]] = field(default_factory=dict)
+    releases: list[FakeRelease] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
     refs: set[str] = field(default_factory=lambda: {"main", "develop"})
     git: Path | None = None
     user: str = "team"

@@ -1,0 +1,131 @@
+"""Releases of a repository: what a tag's page says, and the files that are attached to it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from conche.ci.forge.client import Client
+from conche.errors import NotFound, Unreachable
+
+__all__ = ["Attached", "Page", "Releases"]
+
+LISTED = 50
+"""Releases that are looked through, the newest first; a server of default settings gives no more at once."""
+
+
+@dataclass(frozen=True)
+class Attached:
+    """A file of a release.
+
+    Attributes:
+        size: in bytes, as the server says.
+    """
+
+    id: int
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Page:
+    """A release.
+
+    Attributes:
+        draft: whether only those who may write to the repository see it.
+        files: those attached; a server may hold two of one name.
+    """
+
+    id: int
+    tag: str
+    url: str
+    draft: bool
+    files: tuple[Attached, ...]
+
+    def named(self, name: str) -> list[Attached]:
+        """Return the files of this name."""
+        return [one for one in self.files if one.name == name]
+
+
+class Releases:
+    """The releases of one repository; every version of Gitea and Forgejo that is supported has them.
+
+    Source: `templates/swagger/v1_json.tmpl` of Gitea 1.21 and Forgejo 7. Seen on Forgejo 15.0.3: drafts are listed for
+    whoever may write, and a file can be fetched by its name with a token.
+    """
+
+    def __init__(self, client: Client, repository: str) -> None:
+        self._client = client
+        self._repository = repository
+        self._path = f"/repos/{repository}/releases"
+
+    def commit_of(self, tag: str) -> str:
+        """Return the commit that a tag names on the server; empty if the server has no such tag."""
+        try:
+            said = self._client.json("GET", f"/repos/{self._repository}/tags/{quote(tag, safe='')}")
+        except NotFound:
+            return ""
+        return str((said.get("commit") or {}).get("sha") or "")
+
+    def find(self, tag: str) -> Page | None:
+        """Return the release of a tag, drafts included; None if there is none."""
+        said = self._client.json("GET", f"{self._path}?limit={LISTED}") or []
+        return next((_page(one) for one in said if one.get("tag_name") == tag), None)
+
+    def draft(self, tag: str, notes: str) -> Page:
+        """Make a release of a tag that nobody else sees yet."""
+        body = {"tag_name": tag, "name": tag, "body": notes, "draft": True}
+        return _page(self._client.json("POST", self._path, body))
+
+    def show(self, page: Page) -> None:
+        """Let everybody see a release who may see the repository."""
+        self._client.json("PATCH", f"{self._path}/{page.id}", {"draft": False})
+
+    def attach(self, page: Page, file: Path) -> None:
+        """Attach a file under its own name, beside others of that name."""
+        self._client.upload(f"{self._path}/{page.id}/assets?name={quote(file.name, safe='')}", file)
+
+    def detach(self, page: Page, one: Attached) -> None:
+        """Delete an attached file."""
+        self._client.call("DELETE", f"{self._path}/{page.id}/assets/{one.id}")
+
+    def has(self, page: Page, file: Path) -> bool:
+        """Return whether a release has this very file, once, by fetching it from the server.
+
+        Raises:
+            Unreachable: the server gives another amount of bytes than it says.
+        """
+        there = page.named(file.name)
+        if len(there) != 1 or there[0].size != file.stat().st_size:
+            return False
+        found = hashlib.sha256()
+        path = f"/{self._repository}/releases/download/{quote(page.tag, safe='')}/{quote(file.name, safe='')}"
+        for block in self._client.blocks(path, there[0].size):
+            found.update(block)
+        return found.digest() == digest(file)
+
+
+def digest(file: Path) -> bytes:
+    """Return the SHA-256 of a file's content."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+def _page(said: Mapping[str, Any]) -> Page:
+    """Read a release as the server describes it.
+
+    Raises:
+        Unreachable: it describes something else.
+    """
+    try:
+        files = tuple(Attached(int(one["id"]), str(one["name"]), int(one["size"])) for one in said.get("assets") or ())
+        return Page(int(said["id"]), str(said["tag_name"]), str(said["html_url"]), bool(said.get("draft")), files)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Unreachable(
+            "server-answers-no-json", "The server describes a release in a form that is not known.",
+            evidence=[f"{type(error).__name__}: {error}"],
+        ) from error  # fmt: skip
