@@ -35,6 +35,7 @@ NAMED = ("--command", "--dbname", "--file", "--format", "--set", "--variable")
 """The long options whose value matters here; it may be a separate word."""
 
 OTHERWISE = "or use `driver: postgres`, which needs neither"
+MYSQL_OTHERWISE = "or use `driver: mariadb`"
 
 MYSQL_DUMPS, MYSQL_CLIENTS = ("mysqldump", "mariadb-dump"), ("mysql", "mariadb")
 
@@ -134,9 +135,9 @@ def _by_mysql(dump: Call | None, restore: Call) -> Iterator[str]:
         return
     for one in ("--skip-add-drop-table", "--skip-opt", "--compact"):
         if dump.has(one):
-            yield f"{dump.program} {one} cannot replace existing data: add --add-drop-table"
+            yield f"{dump.program} {one} cannot replace existing data: add --add-drop-table; {MYSQL_OTHERWISE}"
     if dump.has("-t", "--no-create-info"):
-        yield f"{dump.program} --no-create-info adds to existing rows: drop it"
+        yield f"{dump.program} --no-create-info adds to existing rows: drop it; {MYSQL_OTHERWISE}"
 
 
 @dataclass

@@ -48,15 +48,6 @@ class _Kind:
     restore: str = ""
 
 
-_AS_ROOT = (
-    'MYSQL_PWD="${MARIADB_ROOT_PASSWORD:-${MYSQL_ROOT_PASSWORD:-'
-    '$(cat "${MARIADB_ROOT_PASSWORD_FILE:-${MYSQL_ROOT_PASSWORD_FILE:-/dev/null}}")}}"'
-)
-"""The images' own variables, read in the container, so that no password is in stack.yaml or in an argv.
-
-Sources: https://hub.docker.com/_/mariadb, https://hub.docker.com/_/mysql
-"""
-
 _POSTGRES = '-U "${POSTGRES_USER:-postgres}" "${POSTGRES_DB:-${POSTGRES_USER:-postgres}}"'
 
 
@@ -81,23 +72,16 @@ KINDS = (
         f"exec pg_dump --clean --if-exists {_POSTGRES}",
         f"exec psql --quiet --single-transaction -v ON_ERROR_STOP=1 {_POSTGRES}",
     ),
-    _Kind(
-        "MariaDB", r"mariadb", 3306, (), "command",
-        f"{_AS_ROOT} mariadb-dump -uroot --single-transaction --all-databases",
-        f"{_AS_ROOT} mariadb -uroot",
-    ),
-    _Kind(
-        "MySQL", r"mysql|percona", 3306, ("/var/lib/mysql",), "command",
-        f"{_AS_ROOT} mysqldump -uroot --single-transaction --all-databases",
-        f"{_AS_ROOT} mysql -uroot",
-    ),
+    _Kind("MariaDB", r"mariadb", 3306, (), "mariadb"),
+    _Kind("MySQL", r"mysql|percona", 3306, ("/var/lib/mysql",), "mariadb"),
     _Kind(
         "MongoDB", r"mongo", 27017, ("/data/db",), "command",
         _mongo("mongodump"),
         _mongo("mongorestore --drop"),
     ),
     _Kind("InfluxDB", r"influxdb", 8086, ("/var/lib/influxdb2",)),
-    _Kind("Redis", r"redis|valkey|keydb", 6379, ()),
+    _Kind("Redis", r"redis|valkey", 6379, (), "redis"),
+    _Kind("KeyDB", r"keydb", 6379, ()),
 )  # fmt: skip
 
 _BESIDE = re.compile(r"exporter|express|admin|backup|commander|insight|proxy")

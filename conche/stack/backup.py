@@ -17,7 +17,7 @@ __all__ = ["KINDS", "Backup", "BackupKind", "Component", "Minimum", "Notificatio
 BackupKind = Literal["daily", "weekly", "monthly"]
 KINDS: tuple[BackupKind, ...] = ("daily", "weekly", "monthly")
 
-Driver = Literal["archive", "command", "files", "influxdb", "logs", "postgres", "secrets", "volume"]
+Driver = Literal["archive", "command", "files", "influxdb", "logs", "mariadb", "postgres", "redis", "secrets", "volume"]
 RelativePath = Annotated[str, Field(pattern=r"^[^/~][^\x00]*$")]
 Schedule = Annotated[
     str,
@@ -37,7 +37,9 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "volume": ("volume", "environment"),
     "influxdb": ("service", "environment"),
     "command": ("service", "environment", "dump", "restore"),
+    "mariadb": ("service", "environment"),
     "postgres": ("service", "environment"),
+    "redis": ("service", "environment"),
     "secrets": (),
 }
 _MAY: Mapping[str, tuple[str, ...]] = {
@@ -47,7 +49,9 @@ _MAY: Mapping[str, tuple[str, ...]] = {
     "volume": ("exclude", "consistency", "idle", "drill", "unpacked", "services"),
     "influxdb": ("buckets", "token_file", "services", "check"),
     "command": ("file", "services", "check"),
+    "mariadb": ("database", "user", "services", "check"),
     "postgres": ("database", "user", "services", "check"),
+    "redis": ("user", "services", "check"),
     "secrets": (),
 }
 
@@ -108,13 +112,13 @@ class Component(Section):
         default="",
         max_length=1000,
         pattern=r"^[^\x00-\x1f]*$",
-        description="postgres: the only database to back up; default: all of the server's",
+        description="mariadb, postgres: the only database to back up; default: all of the server's",
     )
     user: str = Field(
         default="",
         max_length=100,
         pattern=r"^[^\x00-\x1f]*$",
-        description="postgres: the server's user who dumps and restores; default: that of the official image",
+        description="the database's user who dumps and restores; default: that of the official image",
     )
     file: FileName | None = Field(default=None, description="command: name of the dump; default: the component's")
 

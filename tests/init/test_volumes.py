@@ -32,10 +32,11 @@ def proposed(body: dict[str, Any]) -> Data:
         ("registry.example.org:5000/team/postgres:16-alpine", "Postgres", "postgres", ""),
         ("postgis/postgis", "Postgres", "postgres", ""),
         ("timescale/timescaledb:latest-pg16", "TimescaleDB", "command", "pg_dump"),
-        ("mariadb:11", "MariaDB", "command", "mariadb-dump"),
-        ("mysql@sha256:abc", "MySQL", "command", "mysqldump"),
+        ("mariadb:11", "MariaDB", "mariadb", ""),
+        ("mysql@sha256:abc", "MySQL", "mariadb", ""),
         ("bitnami/mongodb:7", "MongoDB", "command", "mongodump"),
-        ("redis:7", "Redis", "volume", ""),
+        ("redis:7", "Redis", "redis", ""),
+        ("eqalpha/keydb", "KeyDB", "volume", ""),
         ("influxdb:2.7", "InfluxDB", "influxdb", ""),
         ("influxdb:1.8", "InfluxDB", "volume", ""),
         ("nginx:1.27", "a named volume", "volume", ""),
@@ -89,9 +90,6 @@ cat
 @pytest.mark.parametrize(
     ("image", "tools", "variable", "given"),
     [
-        ("mariadb:11", ("mariadb-dump", "mariadb"), "MARIADB_ROOT_PASSWORD", 'it\'s "50%" $x'),
-        ("mariadb:11", ("mariadb-dump", "mariadb"), "MYSQL_ROOT_PASSWORD", 'it\'s "50%" $x'),
-        ("mysql:8", ("mysqldump", "mysql"), "MYSQL_ROOT_PASSWORD", 'it\'s "50%" $x'),
         ("mongo:7", ("mongodump", "mongorestore"), "MONGO_INITDB_ROOT_PASSWORD", "password: 'it''s \"50%\" $x'"),
     ],
 )

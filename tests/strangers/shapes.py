@@ -164,7 +164,7 @@ volumes: {kept: {name: NAME-kept}}
     },
     answer="hello $1",
     services=frozenset({"web", "cache"}),
-    components={"cache": "volume"},
+    components={"cache": "redis"},
 )
 
 OVERRIDDEN = Shape(

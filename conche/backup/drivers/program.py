@@ -48,7 +48,7 @@ PATIENCE = 60.0
 MOST_WARNINGS = 20
 """The last lines that are kept of what a program warned of."""
 
-MAJOR = {"PostgreSQL": 1}
+MAJOR = {"PostgreSQL": 1, "MariaDB": 2, "MySQL": 2, "Redis": 2}
 """How many numbers of a version are the major one; of other servers every version reads the dumps of every other."""
 
 

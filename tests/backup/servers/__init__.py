@@ -76,6 +76,7 @@ class Server:
         done = subprocess.run(
             ["docker", "exec", "-i", f"{self.stack.name}-db", *argv],
             input=stdin,
+            errors="surrogateescape",
             capture_output=True,
             text=True,
             check=False,
