@@ -26,8 +26,15 @@ def main(words: Sequence[str] | None = None) -> int:
         description="Look at the Compose files, .env, Dockerfiles, SOPS files and workflows of this folder; show what"
         " was understood; write stack.yaml and tasks.py. Existing files are left alone: a second run proposes.",
     )
-    init.add_argument("--dry-run", action="store_true", help="show the plan and change nothing")
-    init.add_argument("--json", action="store_true", help="one JSON document on stdout instead of tables")
+    upgrade = commands.add_parser(
+        "upgrade",
+        help="write stack.yaml in the format of this version",
+        description="Give keys of stack.yaml that are called otherwise now their new names, and write the number of the"
+        " format. Everything else stays as it is written, comments too.",
+    )
+    for one in (init, upgrade):
+        one.add_argument("--dry-run", action="store_true", help="show the plan and change nothing")
+        one.add_argument("--json", action="store_true", help="one JSON document on stdout instead of tables")
     try:
         said = parser.parse_args(words)
     except SystemExit as end:
@@ -37,22 +44,24 @@ def main(words: Sequence[str] | None = None) -> int:
 
         sys.stdout.write(f"conche {version()}\n")
         return 0
-    if said.command == "init":
-        return _init(as_json=said.json, dry_run=said.dry_run)
+    if said.command:
+        return _run(said.command, as_json=said.json, dry_run=said.dry_run)
     parser.print_help(sys.stderr)
     return 2
 
 
-def _init(*, as_json: bool, dry_run: bool) -> int:
+def _run(command: str, *, as_json: bool, dry_run: bool) -> int:
     from invoke import Exit
 
     from conche.command import Invocation, guarded
     from conche.init.init import init
+    from conche.init.upgrade import upgrade
     from conche.output import Output
 
-    call = Invocation(Path.cwd(), Output("init", as_json=as_json), dry_run=dry_run)
+    act = {"init": init, "upgrade": upgrade}[command]
+    call = Invocation(Path.cwd(), Output(command, as_json=as_json), dry_run=dry_run)
     try:
-        guarded(call, lambda: init(call), changes=True)
+        guarded(call, lambda: act(call), changes=True)
     except Exit as end:
         return int(end.code)
     return 0

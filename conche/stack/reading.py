@@ -14,9 +14,10 @@ from pydantic_core import ErrorDetails
 
 from conche.errors import Refused, did_you_mean
 from conche.stack.model import FORMAT, Stack
+from conche.stack.replaced import replaced
 from conche.version import version
 
-__all__ = ["FILE", "StackInvalid", "StackProblem", "load", "parse"]
+__all__ = ["FILE", "MOST_KEYS", "StackInvalid", "StackProblem", "keys_of", "load", "parse"]
 
 FILE = "stack.yaml"
 
@@ -175,7 +176,7 @@ def _walk(root: yaml.MappingNode) -> tuple[dict[Path_, int], list[StackProblem]]
     lines: dict[Path_, int] = {(): 0}
     duplicates: list[StackProblem] = []
     twice: set[Path_] = set()
-    for path, key in _keys(root, ()):
+    for path, key in keys_of(root):
         line = key.start_mark.line + 1
         if path in lines and path[:-1] not in twice:
             twice.add(path)
@@ -186,16 +187,17 @@ def _walk(root: yaml.MappingNode) -> tuple[dict[Path_, int], list[StackProblem]]
     return lines, duplicates
 
 
-def _keys(node: yaml.Node, path: Path_) -> Iterator[tuple[Path_, yaml.Node]]:
+def keys_of(node: yaml.Node, path: Path_ = ()) -> Iterator[tuple[Path_, yaml.Node]]:
+    """Yield each key with its path, and each entry of a list, in the file's order; aliases are followed."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             below = (*path, str(key.value))
             yield below, key
-            yield from _keys(value, below)
+            yield from keys_of(value, below)
     elif isinstance(node, yaml.SequenceNode):
         for number, value in enumerate(node.value):
             yield (*path, number), value
-            yield from _keys(value, (*path, number))
+            yield from keys_of(value, (*path, number))
 
 
 def _dotted(path: Path_) -> str:
@@ -249,6 +251,8 @@ def _line(path: Path_, lines: dict[Path_, int]) -> int:
 
 
 def _unknown(path: Path_) -> str:
+    if gone := replaced(path):
+        return f"; {gone.instead}" + (": `conche upgrade` writes it so" if gone.name else "")
     fields = _model_at(path[:-1]).model_fields
     hint = did_you_mean(str(path[-1]), fields)
     return (hint and f".{hint}") or f"; known: {', '.join(fields)}"
