@@ -90,11 +90,11 @@ TAKEN: Mapping[str, Takes] = {
     "env.influx.rotate-token": KEPT,
     "images.prune": EVERY,
     **dict.fromkeys(("backup.create", "backup.restore", "backup.undo", "backup.drill"), TOUCHED),
-    **dict.fromkeys(("backup.prune", "backup.settle", "backup.sync", "backup.verify"), LEFT),
+    **dict.fromkeys(("backup.adopt", "backup.prune", "backup.settle", "backup.sync", "backup.verify"), LEFT),
     **dict.fromkeys(
         (
             "secrets.init", "secrets.encrypt", "secrets.set", "secrets.unset", "secrets.edit", "secrets.rotate",
-            "secrets.rotate-value", "secrets.recipients.add", "secrets.recipients.remove",
+            "secrets.rotate-value", "secrets.recipients.add", "secrets.recipients.remove", "backup.authenticate",
         ),
         SECRETS,
     ),

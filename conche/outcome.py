@@ -19,6 +19,7 @@ class Action(StrEnum):
     """What a step does; the glossary says what each means."""
 
     ADD = "add"
+    ADOPT = "adopt"
     AWAIT = "await"
     BUILD = "build"
     CANCEL = "cancel"

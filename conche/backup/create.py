@@ -19,6 +19,7 @@ from conche.backup.drivers import Dumping
 from conche.backup.drivers.program import warnings_of
 from conche.backup.history import History, amount, history, judged, shrinkage
 from conche.backup.locks import Environments, Needs, locked, resting
+from conche.backup.mac import Keys
 from conche.backup.manifest import Artifact, ComponentRecord, Manifest, Omission, human_size
 from conche.backup.mounts import unmounted
 from conche.backup.prune import prune_after
@@ -93,7 +94,8 @@ def _created(
 ) -> Outcome:
     previous = site.target.backups()
     now = datetime.now(UTC)
-    told = history((one.name, one.manifest) for one in previous if one.manifest and not is_future(one.created, now))
+    past = [one for one in previous if one.believed and not is_future(one.created, now)]
+    told = history((one.name, one.manifest) for one in past if one.manifest)
     _require_space(site, previous)
     with site.target.building() as folder:
         begun, clock = datetime.now(UTC), time.monotonic()
@@ -108,14 +110,17 @@ def _created(
         warnings, linked = _linked(folder, records, previous)
         made = _described(site, kind, name, begun, records)
         made = made.model_copy(update={"seconds": round(time.monotonic() - clock, 2)})
-        _write_manifest(folder, made)
+        keys = site.target.keys()
+        _write_manifest(folder, made, keys)
         _prove(folder)
         place = site.target.publish(folder, kind, name)
-    found = Found(place, kind, begun.replace(microsecond=0))
+    found = Found(place, kind, begun.replace(microsecond=0), site.target.keys)
     site.target.note(found, Record(verified=datetime.now(UTC)))
     pruned = prune_after(site, found)
     if made.complete:  # what restores have put aside is only kept until the next good backup
         settling.forget(site)
+    if keys.unknown:
+        pruned.append(f"{name} is unproven: the keys of this stack's backups cannot be read here: {keys.unknown}")
     outcome = _outcome(made, place, linked, plan, [*warnings, *warnings_of(records), *pruned])
     return replace(outcome, lines=[*outcome.lines, *_ways_out(kind, records, told)])
 
@@ -338,14 +343,14 @@ def _images(site: Site) -> dict[str, str]:
     return found
 
 
-def _write_manifest(folder: Path, made: Manifest) -> None:
+def _write_manifest(folder: Path, made: Manifest, keys: Keys) -> None:
     import hashlib
 
     text = manifest.text(made).encode()
     digest = hashlib.sha256(text).hexdigest()
     described = made.model_copy(update={"text": Artifact(path=manifest.TEXT, size=len(text), sha256=digest)})
     write_atomic(folder / manifest.TEXT, text, mode=0o600)
-    write_atomic(folder / manifest.FILE, described.render(), mode=0o600)
+    write_atomic(folder / manifest.FILE, described.render(keys), mode=0o600)
 
 
 def _prove(folder: Path) -> None:

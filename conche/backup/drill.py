@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from conche.backup import holding, online, proof, reporting, running
+from conche.backup import holding, online, proof, reporting, running, trust
 from conche.backup.drivers import by_programs, influxdb
 from conche.backup.filling import fill_volume
 from conche.backup.influx import BEGINNING, Influx
@@ -59,6 +59,7 @@ def drill(call: Invocation, name: str | None) -> Outcome:
         wait, patience = call.patience(60.0), call.patience(site.section.lock_wait)
         with locked(call, site, "invoke backup.drill", _touched(site), wait=wait, patience=patience):
             found = site.target.find(name or "latest")
+            trust.require(found, again="")
             with _scratch(site) as folder:
                 results = list(_results(site, found, folder))
             well = all(result.well for result in results)

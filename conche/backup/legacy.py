@@ -10,7 +10,7 @@ from pathlib import Path
 from conche.backup import within
 from conche.backup.deep import everything
 from conche.backup.drivers.local import archive_name
-from conche.backup.manifest import FILE, Artifact, ComponentRecord, Link, Manifest, read
+from conche.backup.manifest import FILE, Artifact, ComponentRecord, Link, Manifest
 from conche.backup.site import Site
 from conche.backup.strict import Limits, walk
 from conche.backup.target import Found
@@ -25,7 +25,7 @@ def described(site: Site, found: Found) -> Manifest:
         CheckFailed: it has a manifest, but a damaged one.
     """
     if os.path.lexists(found.folder / FILE):
-        return read(found.folder)
+        return found.read.required()
     components = {
         name: record
         for name in site.section.components

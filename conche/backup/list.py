@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from conche.backup.manifest import human_size
 from conche.backup.site import Site, open_site
-from conche.backup.summary import age_in_words, new_bytes
+from conche.backup.summary import age_in_words, doubts, new_bytes, state_of
 from conche.backup.target import Found, future_said, is_future
 from conche.command import Invocation
 from conche.outcome import Outcome, Table
@@ -35,15 +35,12 @@ def list_(call: Invocation) -> Outcome:
         )
         for place, one in enumerate(value)
     )
-    last = future_said(backups, now) if backups else ["Next: invoke backup.create daily"]
+    last = [*doubts(backups), *future_said(backups, now)] if backups else ["Next: invoke backup.create daily"]
     return Outcome(value=value, tables=[Table(COLUMNS, rows, title=str(site.target.folder))], lines=last)
 
 
 def _described(site: Site, one: Found, older: Sequence[Found], now: datetime) -> dict[str, object]:
     record = site.target.record(one)
-    known = one.manifest
-    unread = f"made by {one.foreign}" if known is None and one.foreign else "not hashed"
-    state = unread if known is None else ("complete" if known.complete else "DEGRADED")
     return {
         "name": one.name,
         "kind": one.kind,
@@ -53,7 +50,8 @@ def _described(site: Site, one: Found, older: Sequence[Found], now: datetime) ->
         "new": new_bytes(one, older),
         "verified": record.verified.isoformat() if record.verified else None,
         "drilled": record.drilled.isoformat() if record.drilled else None,
-        "state": state,
+        "state": state_of(one),
+        "provenance": str(one.provenance),
         "future": is_future(one.created, now),
         "missing": list(one.manifest.harm) if one.manifest else [],
         "folder": str(one.folder),

@@ -1,25 +1,29 @@
 """The manifest of a backup: manifest.json for programs, MANIFEST.txt for people.
 
-manifest.json lists every file with size and sha256 and ends with a digest of itself. It is compared byte for byte when
-it is read, so that even a single changed bit that leaves valid JSON is found.
+manifest.json lists every file with size and sha256 and ends with a MAC, where the stack has a key for it, and a digest
+of itself. Both are compared with its bytes before anything in it is read, so that even a single changed bit that leaves
+valid JSON is found.
 
 The digest has no key: whoever can write to the target makes it fit. So nothing in a manifest is believed for having the
-right digest: `Manifest` admits only paths below the backup's own folder, modes without set-user-id, and the like.
+right digest, and a stranger's may be read too: `Manifest` admits only paths below the backup's own folder, modes
+without set-user-id, and the like.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from conche.backup import within
+from conche.backup import envelope, within
+from conche.backup.envelope import Envelope
+from conche.backup.mac import KEYLESS, Keys, Provenance
 from conche.backup.strict import too_long
 from conche.errors import CheckFailed
 from conche.formats import MANIFEST
@@ -31,10 +35,12 @@ __all__ = [
     "TEXT",
     "Artifact",
     "ComponentRecord",
-    "Foreign",
     "Link",
     "Manifest",
     "Omission",
+    "Read",
+    "UnknownFormat",
+    "examined",
     "human_size",
     "read",
     "text",
@@ -43,14 +49,19 @@ __all__ = [
 FILE = "manifest.json"
 TEXT = "MANIFEST.txt"
 SCHEMA = f"conche-backup/{MANIFEST.number}"
+KNOWN = frozenset(f"conche-backup/{number}" for number in range(1, MANIFEST.number + 1))
 LARGEST = 256 << 20
 """Maximum bytes of a manifest that are read; a million artifacts need less."""
+
+LARGEST_UNPROVEN = 8 << 20
+"""Maximum bytes where the stack has keys and none proves the manifest, unless it was asked for: reading takes some
+thirty times as much memory."""
 
 SHOWN = 80
 """How much of a path that is not admitted is shown."""
 
 
-class Foreign(CheckFailed):
+class UnknownFormat(CheckFailed):
     """A manifest that is undamaged, but in a format that this version does not know."""
 
     def __init__(self, folder: Path, schema: str, tools: object) -> None:
@@ -236,10 +247,30 @@ class Manifest(_Record):
         if self.text is not None:
             yield self.text
 
-    def render(self) -> bytes:
-        """Return the bytes of manifest.json."""
-        content = self.model_dump(mode="json")
-        return _rendered({**content, "digest": _digest(content)})
+    def render(self, keys: Keys = KEYLESS) -> bytes:
+        """Return the bytes of manifest.json, with a MAC by the key in use, if there is one."""
+        return envelope.closed(self.model_dump(mode="json"), keys)
+
+
+@dataclass(frozen=True)
+class Read:
+    """What reading a manifest has shown.
+
+    Attributes:
+        manifest: what it says; None if it cannot be read.
+        error: why it cannot; None if it can.
+    """
+
+    provenance: Provenance = Provenance.UNPROVEN
+    manifest: Manifest | None = None
+    error: CheckFailed | None = None
+
+    def required(self) -> Manifest:
+        """Return what it says; raises `error` if it cannot be read."""
+        if self.error is not None:
+            raise self.error
+        assert self.manifest is not None
+        return self.manifest
 
 
 def read(folder: Path) -> Manifest:
@@ -247,28 +278,65 @@ def read(folder: Path) -> Manifest:
 
     Raises:
         CheckFailed: it is missing, differs from what was written by as little as a bit, or says what no backup says.
-        Foreign: another version has written it in a format that this one does not know.
+        UnknownFormat: another version has written it in a format that this one does not know.
+    """
+    return examined(folder).required()
+
+
+def examined(folder: Path, keys: Keys = KEYLESS, unproven: int = LARGEST) -> Read:
+    """Read the manifest of the backup in `folder`, and judge by its MAC whose it is, before anything else in it.
+
+    Args:
+        unproven: maximum bytes of one that is not proven.
     """
     try:
         raw = within.content(folder, FILE, LARGEST)
-        content = json.loads(raw)
-        digest = content.pop("digest")
-        same = digest == _digest(content) and _rendered({**content, "digest": digest}) == raw
-        if same and content["schema_"] != SCHEMA:
-            raise Foreign(folder, str(content["schema_"]), content.get("tools"))
-        if same:
-            return Manifest.model_validate(content)
     except FileNotFoundError:
-        raise CheckFailed("manifest-missing", f"{folder.name} has no {FILE}.", looked_at=[str(folder)]) from None
+        return Read(error=CheckFailed("manifest-missing", f"{folder.name} has no {FILE}.", looked_at=[str(folder)]))
+    except OSError:
+        return Read(error=_damaged(folder))
+    opened = Envelope.of(raw)
+    if opened is None:
+        return Read(error=_damaged(folder))
+    provenance = opened.provenance(keys)
+    if provenance is not Provenance.OURS and len(raw) > unproven:
+        return Read(provenance, error=_too_large(folder, len(raw)))
+    try:
+        return Read(provenance, _parsed(folder, raw))
+    except CheckFailed as error:
+        return Read(provenance, error=error)
+
+
+def _parsed(folder: Path, raw: bytes) -> Manifest:
+    try:
+        content = json.loads(raw)
+        for name in envelope.ADDED:
+            content.pop(name, None)
+        if content["schema_"] not in KNOWN:
+            raise UnknownFormat(folder, str(content["schema_"]), content.get("tools"))
+        return Manifest.model_validate(content)
     except ValidationError as error:
         raise _refused(folder, error) from error
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        pass
-    raise CheckFailed(
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        raise _damaged(folder) from None
+
+
+def _damaged(folder: Path) -> CheckFailed:
+    return CheckFailed(
         "manifest-damaged",
         f"The {FILE} of {folder.name} is damaged.",
         looked_at=[str(folder / FILE)],
         next_command="invoke backup.list    # restore another one",
+    )
+
+
+def _too_large(folder: Path, size: int) -> CheckFailed:
+    return CheckFailed(
+        "manifest-too-large",
+        f"The {FILE} of {folder.name} has {human_size(size)}, and nothing proves that it is this stack's: it is not"
+        " looked into.",
+        looked_at=[str(folder / FILE)],
+        next_command=f"invoke backup.adopt {folder.name}    # if you know that it is",
     )
 
 
@@ -284,14 +352,6 @@ def _refused(folder: Path, error: ValidationError) -> CheckFailed:
         evidence=[f"{_shown(where)[1:-1]}: {said}" if where else said],
         next_command="invoke backup.list    # restore another one, and find out who can write to the target",
     )
-
-
-def _digest(content: Mapping[str, object]) -> str:
-    return hashlib.sha256(_rendered(content)).hexdigest()
-
-
-def _rendered(content: Mapping[str, object]) -> bytes:
-    return (json.dumps(content, indent=1, ensure_ascii=True) + "\n").encode()
 
 
 def text(manifest: Manifest) -> str:

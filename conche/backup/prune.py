@@ -10,6 +10,7 @@ from conche.backup.history import history
 from conche.backup.locks import locked
 from conche.backup.manifest import human_size
 from conche.backup.site import Site, open_site
+from conche.backup.summary import doubts
 from conche.backup.target import Found, future_said, is_future
 from conche.command import Invocation
 from conche.errors import Refused
@@ -29,7 +30,8 @@ class Candidate:
     Attributes:
         complete: nothing is missing from it, and no component has lost its data.
         sound: the components that are complete in it.
-        foreign: who made it, if this version cannot read its manifest.
+        made_by: who made it, if this version cannot read its manifest.
+        doubt: why it counts for nothing: it is foreign or unproven; empty if it counts.
     """
 
     name: str
@@ -38,7 +40,12 @@ class Candidate:
     verified: bool
     complete: bool = True
     sound: frozenset[str] = frozenset()
-    foreign: str = ""
+    made_by: str = ""
+    doubt: str = ""
+
+    def is_past(self, now: datetime) -> bool:
+        """Return whether retention counts it: not what is from the future, or may be somebody else's."""
+        return not self.doubt and not is_future(self.created, now)
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Decision:
 
 def clock_problem(backups: Sequence[Candidate], now: datetime) -> str:
     """Return why the clock cannot be trusted; empty if it can. Backups from the future are ignored."""
-    past = [one for one in backups if not is_future(one.created, now)]
+    past = [one for one in backups if one.is_past(now)]
     newest = max(past, key=lambda one: one.created, default=None)
     if newest and now - newest.created > LONGEST_GAP:
         return f"the newest backup, {newest.name}, is {(now - newest.created).days} days old: the clock may have jumped"
@@ -64,9 +71,10 @@ def decide(backups: Sequence[Candidate], retention: dict[BackupKind, Retention],
 
     A backup goes only if it is older than its kind's days, if there are as many newer verified and complete ones of its
     kind as the retention wants, and if it has no component's newest sound state. A backup from the future stays and
-    counts for nothing, and so does one that this version cannot read, since its content is unknown.
+    counts for nothing, and so does one that this version cannot read, since its content is unknown, and one that is
+    not proven to be ours, since anybody could have written it to have ours deleted.
     """
-    past = [one for one in backups if not is_future(one.created, now)]
+    past = [one for one in backups if one.is_past(now)]
     pinned = newest_sound(past)
     return [
         _decided_one(one, past, pinned.get(one.name, ()), retention[one.kind], now)
@@ -77,12 +85,12 @@ def decide(backups: Sequence[Candidate], retention: dict[BackupKind, Retention],
 def _decided_one(
     one: Candidate, past: Sequence[Candidate], pinned: Sequence[str], rule: Retention, now: datetime
 ) -> Decision:
-    if one.foreign:
+    if one.made_by and not one.doubt:
         return Decision(
-            one.name, keep=True, why=f"{one.kind}, made by {one.foreign}, whose manifest cannot be read here"
+            one.name, keep=True, why=f"{one.kind}, made by {one.made_by}, whose manifest cannot be read here"
         )
     if one not in past:
-        return Decision(one.name, keep=True, why=f"{one.kind}, from the future: ignored")
+        return Decision(one.name, keep=True, why=f"{one.kind}, {one.doubt or 'from the future'}: ignored")
     newer = sum(o.kind == one.kind and o.verified and o.complete and o.created > one.created for o in past)
     age = now - one.created
     said = f"{one.kind}, {_days(age)}"
@@ -108,16 +116,16 @@ def newest_sound(backups: Sequence[Candidate]) -> dict[str, list[str]]:
 
 def decide_future(backups: Sequence[Candidate], now: datetime) -> list[Decision]:
     """Decide which backups from the future go: those whose sound components are all in verified ones of today too."""
-    future = [one for one in backups if is_future(one.created, now)]
-    today = {part for one in backups if one not in future and one.verified for part in one.sound}
+    future = [one for one in backups if is_future(one.created, now) and not one.doubt]
+    today = {part for one in backups if one.is_past(now) and one.verified for part in one.sound}
     pinned = newest_sound([replace(one, sound=one.sound - today) for one in future])
     decisions = []
     for one in sorted(future, key=lambda each: each.created, reverse=True):
         only = ", ".join(pinned.get(one.name, ()))
         why = f"from the future, made at {one.created:%Y-%m-%d %H:%M} UTC by its clock"
         why += f"; nothing else has a good {only}: make a backup first" if only else ""
-        why += f"; made by {one.foreign}, whose manifest cannot be read here" if one.foreign else ""
-        decisions.append(Decision(one.name, keep=bool(only or one.foreign), why=why))
+        why += f"; made by {one.made_by}, whose manifest cannot be read here" if one.made_by else ""
+        decisions.append(Decision(one.name, keep=bool(only or one.made_by), why=why))
     return decisions
 
 
@@ -163,16 +171,17 @@ def _delete(site: Site, found: Sequence[Found], decisions: Sequence[Decision]) -
 
 def _candidates(site: Site) -> list[Candidate]:
     backups = site.target.backups()
-    told = history((one.name, one.manifest) for one in backups if one.manifest)
+    told = history((one.name, one.manifest) for one in backups if one.manifest and one.believed)
     return [
         Candidate(
             name=one.name,
             kind=one.kind,
             created=one.created,
             verified=site.target.record(one).verified is not None,
-            complete=one.manifest is not None and told.complete(one.name, one.manifest),
+            complete=one.manifest is not None and one.believed and told.complete(one.name, one.manifest),
             sound=told.sound.get(one.name, frozenset()),
-            foreign="" if one.manifest else one.foreign,
+            made_by=one.made_by,
+            doubt="" if one.believed else str(one.provenance),
         )
         for one in backups
     ]
@@ -201,7 +210,10 @@ def _outcome(site: Site, found: Sequence[Found], decisions: Sequence[Decision], 
         changed=done and bool(going),
         plan=Plan(tuple(Step(Action.DELETE, Kind.BACKUP, one.name, one.why, destroys=True) for one in going)),
         tables=[] if not decisions else [Table(("backup", "what", "because"), rows)],
-        lines=[f"{len(decisions) - len(going)} kept, {human_size(sum(sizes.values()))} in {site.target.folder}"],
+        lines=[
+            *doubts(found),
+            f"{len(decisions) - len(going)} kept, {human_size(sum(sizes.values()))} in {site.target.folder}",
+        ],
     )
 
 

@@ -11,7 +11,7 @@ from conche.backup.manifest import human_size
 from conche.backup.schedule import next_runs
 from conche.backup.site import Site, open_site
 from conche.backup.status import status
-from conche.backup.summary import new_bytes
+from conche.backup.summary import new_bytes, state_of
 from conche.backup.target import Found, unwritable
 from conche.command import Invocation
 from conche.files import write_atomic
@@ -120,12 +120,11 @@ def _table(site: Site, backups: Sequence[Found], costs: Sequence[int]) -> str:
     rows = []
     for one, cost in zip(backups, costs, strict=True):
         record, known = site.target.record(one), one.manifest
-        state = "not hashed" if known is None else ("complete" if known.complete else "DEGRADED")
         harm = html.escape("; ".join(known.harm)) if known else ""
         rows.append(
             [
                 html.escape(one.name),
-                _marked(state) + (f'<br><span class="why">{harm}</span>' if harm else ""),
+                _marked(state_of(one)) + (f'<br><span class="why">{harm}</span>' if harm else ""),
                 f"{one.created.astimezone():%Y-%m-%d %H:%M}",
                 _figure(human_size(one.size)),
                 _figure(human_size(cost)),

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from conche.backup import acceptance, online, settling, sync, users
+from conche.backup import acceptance, online, settling, sync, trust, users
 from conche.backup.destinations import require_declared
 from conche.backup.drivers import in_container
 from conche.backup.exchange import Journal
@@ -17,6 +17,7 @@ from conche.backup.list import list_
 from conche.backup.locks import PATIENCE, environments_of, locked
 from conche.backup.manifest import ComponentRecord, human_size
 from conche.backup.replacing import Replaced, Replacing, new_number, replace_data
+from conche.backup.repository import opened
 from conche.backup.site import Site, open_site
 from conche.backup.source import Source
 from conche.backup.staging import places, stage, unpack, volumes_of
@@ -49,6 +50,7 @@ class Wishes:
         blind: restore even if what is there now cannot be dumped, so that there is no way back.
         accept: public keys that may read the secrets afterwards, though they cannot now.
         plain_key: take an age key that is stored unencrypted.
+        unproven: restore even what is not known to be a backup of this stack.
     """
 
     components: Sequence[str] = ()
@@ -59,6 +61,7 @@ class Wishes:
     blind: bool = False
     accept: Sequence[str] = ()
     plain_key: bool = False
+    unproven: bool = False
 
     def again(self, name: str) -> str:
         """Return the command line that restores the same, without the options that accept keys."""
@@ -66,7 +69,8 @@ class Wishes:
         for option, value in (*(("--component", one) for one in self.components), ("--from", self.source)):
             words += [option, value] if value else []
         words += ["--recovery-key", self.recovery_key] if self.recovery_key else []
-        flags = (("--force", self.force), ("--no-way-back", self.blind))
+        words += ["--target", self.target] if self.target else []
+        flags = (("--force", self.force), ("--no-way-back", self.blind), ("--unproven", self.unproven))
         return shlex.join([*words, *(option for option, is_set in flags if is_set)])
 
 
@@ -81,8 +85,9 @@ def restore(call: Invocation, name: str | None, wishes: Wishes) -> Outcome:
         return Outcome(
             plan=Plan((Step(Action.FETCH, Kind.BACKUP, name, "from the repository, then restored as without --from"),))
         )
-    found = sync.fetch(call, site, name) if wishes.source else site.target.find(name)
     recovery = _recovery(wishes.recovery_key)
+    site = trust.recovered(site, call.vault, recovery)
+    found = _found(call, site, name, wishes)
     records = _chosen(found, described(site, found).components, wishes.components)
     sources = [Source(site, found.folder, one, record, recovery) for one, record in records.items()]
     if wishes.target is not None:
@@ -113,12 +118,25 @@ def restore(call: Invocation, name: str | None, wishes: Wishes) -> Outcome:
         raise unwritable(site.own, error) from error
 
 
+def _found(call: Invocation, site: Site, name: str, wishes: Wishes) -> Found:
+    """Return the backup to restore, which is fetched if it is elsewhere.
+
+    Raises:
+        Refused: it is not known to be a backup of this stack, and that was not accepted.
+    """
+    elsewhere = wishes.source is not None
+    found = sync.fetch(call, site, name, unproven=wishes.unproven) if elsewhere else site.target.find(name)
+    if not wishes.unproven:
+        trust.require(found, replace(wishes, unproven=True).again(found.name))
+    return found if found.believed else found.asked_for()
+
+
 def _offered(call: Invocation, *, offsite: bool) -> Outcome:
     """List what can be restored."""
     if not offsite:
         listed = list_(call)
         return replace(listed, lines=[*listed.lines, "Restore one: invoke backup.restore NAME"])
-    repository, _ = sync.opened(call, open_site(call))
+    repository, _ = opened(call, open_site(call))
     there = sorted(repository.backups())
     return Outcome(
         value=there,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from conche.backup.manifest import human_size
 from conche.backup.site import open_site
-from conche.backup.summary import manifest_of
+from conche.backup.summary import doubts, manifest_of
 from conche.command import Invocation
 from conche.outcome import Outcome, Table
 
@@ -33,5 +33,5 @@ def show(call: Invocation, name: str) -> Outcome:
             Table(("component", "driver", "size", "consistency", "took"), rows, title=str(one.folder)),
             Table(("file", "bytes", "sha256"), files),
         ],
-        lines=[f"Missing: {words}" for words in known.harm],
+        lines=[*doubts([one]), *(f"Missing: {words}" for words in known.harm)],
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from conche.backup.mac_keys import known
 from conche.backup.target import Target
 from conche.command import Invocation
 from conche.errors import Refused
@@ -76,5 +78,6 @@ def open_site(call: Invocation, use: Literal["known", "anew", "any"] = "known") 
             next_command="add it as in docs/reference/stack.md",
         )
     folder = section.target or Path(f"../{call.stack.name}-backups")
-    target = Target((call.root / folder.expanduser()).resolve(), call.stack.name, use)
+    keys = cache(lambda: known(call.vault))
+    target = Target((call.root / folder.expanduser()).resolve(), call.stack.name, use, keys)
     return Site(call.root, call.stack, section, target, call.output.say)

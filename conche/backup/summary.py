@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from conche.backup.manifest import Manifest, read
+from conche.backup.mac import Provenance
+from conche.backup.manifest import Manifest
 from conche.backup.target import Found
 from conche.errors import Refused
 
-__all__ = ["age_in_words", "manifest_of", "new_bytes"]
+__all__ = ["age_in_words", "doubts", "manifest_of", "new_bytes", "state_of"]
 
 
 def new_bytes(one: Found, older: Sequence[Found]) -> int:
@@ -28,14 +29,34 @@ def manifest_of(one: Found) -> Manifest:
     """
     if one.manifest is not None:
         return one.manifest
-    if one.foreign:
-        read(one.folder)
+    if one.read.error is not None and one.read.error.code in ("manifest-schema-unknown", "manifest-too-large"):
+        raise one.read.error
     raise Refused(
         "no-manifest",
         f"{one.name} has no readable manifest: it is damaged, or the old script made it.",
         looked_at=[str(one.folder)],
         next_command=f"invoke backup.verify {one.name}",
     )
+
+
+def state_of(one: Found) -> str:
+    """Return whether a backup is complete, and what is not known of it."""
+    known = one.manifest
+    unread = f"made by {one.made_by}" if one.made_by else "not hashed"
+    state = unread if known is None else ("complete" if known.complete else "DEGRADED")
+    return state if one.believed else f"{state}, {one.provenance}"
+
+
+def doubts(backups: Sequence[Found]) -> list[str]:
+    """Return what to say about backups that are not known to be ours, and so count for nothing."""
+    foreign = [one.name for one in backups if one.provenance is Provenance.FOREIGN]
+    unproven = [one for one in backups if not one.believed and one.provenance is Provenance.UNPROVEN]
+    said = [f"{name} is foreign: another stack's, or changed since. Who can write to the target?" for name in foreign]
+    if unproven and (unknown := unproven[0].keys().unknown):
+        said.append(f"{len(unproven)} unproven: the keys of this stack's backups cannot be read here: {unknown}")
+    elif unproven:
+        said.append(f"{len(unproven)} unproven, which count for nothing. If you know them: invoke backup.adopt --all")
+    return said
 
 
 def age_in_words(age: timedelta) -> str:

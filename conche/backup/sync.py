@@ -6,133 +6,36 @@ fourteen backups cost little more than one. Joined again, the pieces are the arc
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from conche.backup import manifest, reporting, within
+from conche.backup import manifest, reporting, trust, within
 from conche.backup.deep import remove_tree
 from conche.backup.history import history
 from conche.backup.locks import locked
+from conche.backup.mac import Provenance
 from conche.backup.manifest import Artifact, Manifest
+from conche.backup.repository import NoRepository, Repository, by_name, opened
 from conche.backup.site import Site, open_site
-from conche.backup.snapshots import Snapshot, snapshot_of, superfluous
-from conche.backup.target import BUILDING, Found, is_future
+from conche.backup.snapshots import Snapshot, superfluous
+from conche.backup.summary import doubts
+from conche.backup.target import BUILDING, Found, is_future, none_proven
 from conche.backup.verify import check
 from conche.command import Invocation
-from conche.errors import CheckFailed, KeyUnusable, NotFound, Refused, Unreachable, did_you_mean
+from conche.errors import CheckFailed, NotFound, Unreachable, did_you_mean
 from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
-from conche.process import Completed, run
-from conche.secret import Secret
 from conche.stack import KINDS, BackupKind, Offsite
 
-__all__ = ["NoRepository", "Repository", "Snapshot", "fetch", "opened", "superfluous", "sync"]
+__all__ = ["fetch", "sync"]
 
 PIECES = ".pieces"
 IN_FOLDER = 500
 """Pieces in one folder: restic stores a folder's list again if anything in it has changed."""
-
-DAY = 86_400.0
-
-
-@dataclass(frozen=True)
-class Repository:
-    """A restic repository.
-
-    Attributes:
-        variables: its password and credentials, passed only through restic's environment.
-    """
-
-    address: str
-    host: str
-    variables: Mapping[str, Secret]
-
-    def call(self, *words: str, cwd: Path | None = None) -> Completed:
-        """Run restic.
-
-        Raises:
-            Unreachable: it is not installed, or cannot reach the repository.
-            KeyUnusable: the password is wrong.
-        """
-        env = {name: value.reveal() for name, value in self.variables.items()}
-        argv = ["restic", "--repo", self.address, "--no-cache", "--quiet", *words]
-        done = run(argv, extra_env=env, cwd=cwd, timeout=DAY)
-        return done if done.ok else self._failed(done)
-
-    def snapshots(self) -> tuple[Snapshot, ...]:
-        """Return the snapshots of this stack's backups, the newest first.
-
-        Raises:
-            NoRepository: it has not been made yet.
-        """
-        listed = json.loads(self.call("snapshots", "--json", "--host", self.host).stdout.raw or "[]")
-        found = filter(None, map(snapshot_of, listed or []))
-        return tuple(sorted(found, key=lambda one: one.time, reverse=True))
-
-    def backups(self) -> dict[str, str]:
-        """Return the snapshot id of each backup by its name; empty if there is no repository yet."""
-        return {one.name: one.id for one in reversed(self.listed())}
-
-    def listed(self) -> tuple[Snapshot, ...]:
-        """Return the same as `snapshots`, but nothing if there is no repository yet."""
-        with suppress(NoRepository):
-            return self.snapshots()
-        return ()
-
-    def _failed(self, done: Completed) -> Completed:
-        words = done.stderr.raw
-        if "wrong password" in words:
-            raise KeyUnusable(
-                "offsite-password-wrong",
-                f"The password does not open the repository {self.address}.",
-                next_command="invoke secrets.set NAME    # the secret that backup.offsite.password names",
-            )
-        if "Is there a repository at the following location" in words or "config file does not exist" in words:
-            raise NoRepository("offsite-missing", f"There is no repository at {self.address}.")
-        raise Unreachable(
-            "offsite-failed",
-            f"restic could not work with {self.address}.",
-            evidence=done.last_lines(6),
-            next_command=f"restic --repo {self.address} snapshots",
-        )
-
-
-class NoRepository(NotFound):
-    """The repository has not been made yet."""
-
-
-def opened(call: Invocation, site: Site) -> tuple[Repository, Offsite]:
-    """Return the stack's repository, ready to use, and its section in stack.yaml.
-
-    Raises:
-        Refused: stack.yaml has none, or a secret that it names is missing.
-        KeyUnusable: the secrets cannot be decrypted.
-    """
-    offsite = site.section.offsite
-    if offsite is None:
-        raise Refused(
-            "no-offsite-declared",
-            "stack.yaml has no section `backup.offsite`.",
-            next_command="add it as in docs/reference/stack.md",
-        )
-    names = {"RESTIC_PASSWORD": offsite.password, **offsite.variables}
-    values = reporting.secrets_of(call, tuple(names.values()))
-    absent = [name for name in names.values() if name not in values]
-    if absent:
-        raise Refused(
-            "offsite-secret-missing",
-            f"The encrypted file has no {', '.join(absent)}, which backup.offsite names.",
-            next_command=f"invoke secrets.set {absent[0]} --generate",
-        )
-    address = offsite.repository
-    if ":" not in address.partition("/")[0]:
-        address = str((site.root / Path(address).expanduser()).resolve())
-    return Repository(address, site.stack.name, {name: values[one] for name, one in names.items()}), offsite
 
 
 def sync(call: Invocation) -> Outcome:
@@ -154,13 +57,14 @@ def sync(call: Invocation) -> Outcome:
                 there = _recognised(_sent(site, repository, missing, local, made=made), local)
                 there = _kept(site, repository, there, offsite)
         outcome = _outcome(repository, there, missing, plan)
+        outcome = replace(outcome, lines=[*doubts(site.target.backups()), *outcome.lines])
         told(outcome)
         return outcome
 
 
 def _local(site: Site) -> dict[str, Snapshot]:
     """Return the target's backups as they would be in the repository; one that is not verified has no sound part."""
-    backups = site.target.backups()
+    backups = [one for one in site.target.backups() if one.believed]
     told = history((one.name, one.manifest) for one in backups if one.manifest)
     found = {}
     for one in backups:
@@ -190,13 +94,13 @@ def _sent(
     if not made:
         repository.call("init")
     for one in reversed(missing):
-        _send(site, repository, one, local[one.name].tags())
+        _send(site, repository, one, local[one.name].tags(repository.keys))
     return repository.snapshots()
 
 
 def _missing(site: Site, offsite: Offsite, there: Sequence[Snapshot], local: Mapping[str, Snapshot]) -> list[Found]:
     """Return the backups that are not there but would be kept, the newest first; none from the future."""
-    present, now = {one.name for one in there}, datetime.now(UTC)
+    present, now = {one.name for one in there if not one.doubt}, datetime.now(UTC)
     together = [*there, *(one for name, one in local.items() if name not in present)]
     together.sort(key=lambda one: one.time, reverse=True)
     gone = {one.name for one in superfluous(together, _retention(offsite), now)}
@@ -230,7 +134,10 @@ def _kept(site: Site, repository: Repository, there: Sequence[Snapshot], offsite
     kept, now = _retention(offsite), datetime.now(UTC)
     unsaid = {one.name for one in superfluous(there, kept, now) if one.sound is None}
     there = [_looked_into(site, repository, one) if one.name in unsaid else one for one in there]
+    proven = {one.name for one in there if not one.doubt}
     gone = [one for one in superfluous(there, kept, now) if one.sound is not None]
+    # It was sent again when it was adopted.
+    gone += [one for one in there if one.doubt == Provenance.UNPROVEN and one.name in proven]
     if gone:
         repository.call("forget", "--prune", *(one.id for one in gone))
     return tuple(one for one in there if one not in gone)
@@ -277,13 +184,22 @@ def _write(place: Path, blocks: Iterable[bytes]) -> None:
             stream.write(block)
 
 
-def fetch(call: Invocation, site: Site, name: str) -> Found:
-    """Fetch a backup from the repository into the target and verify it, unless it is there already, undamaged."""
+def fetch(call: Invocation, site: Site, name: str, *, unproven: bool = False) -> Found:
+    """Fetch a backup from the repository into the target and verify it, unless it is there already, undamaged.
+
+    Args:
+        unproven: even if nothing proves that it is this stack's.
+
+    Raises:
+        Refused: nothing proves it; what is in the target has not been replaced by it.
+    """
     repository, _ = opened(call, site)
     listed, now = repository.listed(), datetime.now(UTC)
-    there = {one.name: one.id for one in reversed(listed)}
-    if name == "latest" and listed:
-        name = next((one for one in listed if not is_future(one.time, now)), listed[0]).name
+    there = by_name(listed)
+    if name == "latest" and (believed := [one for one in listed if not one.doubt]):
+        name = next((one for one in believed if not is_future(one.time, now)), believed[0]).name
+    elif name == "latest" and listed:
+        raise none_proven(repository.address, len(listed), repository.keys.unknown)
     if name not in there:
         raise NotFound(
             "no-such-backup",
@@ -297,8 +213,11 @@ def fetch(call: Invocation, site: Site, name: str) -> Found:
     site.say(f"fetching {name}")
     with locked(call, site, f"invoke backup.restore {name}", wait=call.patience(60.0)), _staging(site) as folder:
         repository.call("restore", there[name], "--target", str(folder))
-        known = manifest.read(folder)
+        read = manifest.examined(folder, repository.keys)
+        known = read.required()
         kind = _kind_of(known, name, repository.address)
+        if not unproven:
+            trust.require_provenance(name, read.provenance, repository.keys, repository.address)
         with site.target.building() as built:
             _put_together(folder, built, known)
             if damage := check(built, known):
@@ -375,7 +294,7 @@ def _staging(site: Site) -> Iterator[Path]:
 
 def _outcome(repository: Repository, there: Sequence[Snapshot], sent: list[Found], plan: Plan) -> Outcome:
     names = {one.name for one in sent}
-    present = {one.name: one.id for one in reversed(there)}
+    present = by_name(there)
     rows = tuple((name, snapshot[:8], "sent" if name in names else "") for name, snapshot in sorted(present.items()))
     return Outcome(
         value={"repository": repository.address, "sent": sorted(names), "there": sorted(present)},

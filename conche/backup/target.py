@@ -13,7 +13,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -21,14 +21,15 @@ from typing import Literal
 
 from conche.backup import manifest, ownership, within
 from conche.backup.deep import everything, remove_tree
-from conche.backup.manifest import Manifest
+from conche.backup.mac import KEYLESS, KeysOf, Provenance
+from conche.backup.manifest import Manifest, Read, UnknownFormat
 from conche.backup.mark import Mark
-from conche.errors import CheckFailed, NotFound, Refused, did_you_mean
+from conche.errors import NotFound, Refused, did_you_mean
 from conche.files import lock, sync_file, sync_folder, write_atomic
 from conche.formats import CHECKED
 from conche.stack import KINDS, BackupKind
 
-__all__ = ["Found", "Record", "Target", "future_said", "is_future", "name_of"]
+__all__ = ["Found", "Record", "Target", "future_said", "is_future", "name_of", "none_proven"]
 
 _NAME = re.compile(r"(?P<stack>.+)_(?P<kind>daily|weekly|monthly)_(?P<time>\d{8}_\d{6})(-\d+)?")
 BUILDING, TRASH = "building-", "trash-"
@@ -59,33 +60,52 @@ class Found:
 
     Attributes:
         named: the time in its name, UTC.
+        keys: the stack's keys, to tell whether it is the stack's own.
+        most: maximum bytes of its manifest if they do not prove it.
     """
 
     folder: Path
     kind: BackupKind
     named: datetime
+    keys: KeysOf = field(default=lambda: KEYLESS, compare=False, repr=False)
+    most: int = field(default=manifest.LARGEST_UNPROVEN, compare=False, repr=False)
 
     @property
     def name(self) -> str:
         return self.folder.name
 
     @cached_property
+    def read(self) -> Read:
+        """What reading its manifest has shown; it is read once, so that what was judged is what is used."""
+        keys = self.keys()
+        return manifest.examined(self.folder, keys, self.most if keys.exist else manifest.LARGEST)
+
+    def asked_for(self) -> Found:
+        """Return the same for a command that was given its name: then its manifest may be large."""
+        return replace(self, most=manifest.LARGEST)
+
+    @property
     def manifest(self) -> Manifest | None:
         """Its manifest; None if that is missing, damaged, or in a format that this version does not know."""
-        with contextlib.suppress(CheckFailed):
-            return manifest.read(self.folder)
-        return None
+        return self.read.manifest
 
-    @cached_property
-    def foreign(self) -> str:
+    @property
+    def provenance(self) -> Provenance:
+        """Whether it is known to be the stack's own, in this place and under this name."""
+        known = self.manifest
+        moved = known is not None and (known.name, known.kind) != (self.name, self.kind)
+        return Provenance.FOREIGN if moved and self.read.provenance is Provenance.OURS else self.read.provenance
+
+    @property
+    def believed(self) -> bool:
+        """Whether its name, time and content count: it is ours, or the stack has no key that could prove it."""
+        return self.provenance is Provenance.OURS or not self.keys().exist
+
+    @property
+    def made_by(self) -> str:
         """Who made it, if its manifest is undamaged but in a format that this version does not know; else empty."""
-        try:
-            manifest.read(self.folder)
-        except manifest.Foreign as error:
-            return error.by
-        except CheckFailed:
-            pass
-        return ""
+        error = self.read.error
+        return error.by if isinstance(error, UnknownFormat) else ""
 
     @property
     def created(self) -> datetime:
@@ -106,11 +126,13 @@ class Target:
     Attributes:
         use: `known` requires the mark if there was one; `anew` makes a new one; `any` works without it, for a restore
             from elsewhere after the disk has died.
+        keys: the stack's keys for its backups.
     """
 
     folder: Path
     stack: str
     use: Literal["known", "anew", "any"] = "known"
+    keys: KeysOf = field(default=lambda: KEYLESS, compare=False, repr=False)
 
     @property
     def store(self) -> Path:
@@ -135,15 +157,17 @@ class Target:
         return sorted(found, key=lambda one: (one.created, one.name), reverse=True)
 
     def find(self, name: str) -> Found:
-        """Return the backup of that name; `latest` is the newest that is not from the future.
+        """Return the backup of that name; `latest` is the newest that is known to be ours and not from the future.
 
         Raises:
             NotFound: there is none; suggests the nearest name.
         """
         backups = self.backups()
-        if name == "latest" and backups:
+        if name == "latest" and (believed := [one for one in backups if one.believed]):
             now = datetime.now(UTC)
-            return next((one for one in backups if not is_future(one.created, now)), backups[0])
+            return next((one for one in believed if not is_future(one.created, now)), believed[0])
+        if name == "latest" and backups:
+            raise none_proven(self.folder, len(backups), self.keys().unknown)
         for one in backups:
             if one.name == name:
                 return one
@@ -277,7 +301,18 @@ class Target:
             named = datetime.strptime(match["time"], "%Y%m%d_%H%M%S").astimezone(UTC)
         except (ValueError, OverflowError):
             return None
-        return Found(folder, kind, named)
+        return Found(folder, kind, named, self.keys)
+
+
+def none_proven(place: Path | str, count: int, unknown: str) -> NotFound:
+    """Return the error for asking for the latest backup where none is known to be the stack's own."""
+    return NotFound(
+        "no-proven-backup",
+        f"None of {count} is known to be a backup of this stack, so none is the latest"
+        + (f": its keys cannot be read: {unknown}" if unknown else "."),
+        looked_at=[str(place)],
+        next_command="invoke backup.list    # then name one",
+    )
 
 
 def is_future(created: datetime, now: datetime) -> bool:
@@ -290,7 +325,7 @@ def future_said(backups: Iterable[Found], now: datetime) -> list[str]:
     return [
         f"{one.name} is from the future and is ignored; run: invoke backup.prune --future"
         for one in backups
-        if is_future(one.created, now)
+        if one.believed and is_future(one.created, now)
     ]
 
 

@@ -84,7 +84,7 @@ def verify(
 
 
 @command(changes=True, destroys=True, waits=True, bare="name")
-def restore(
+def restore(  # noqa: PLR0917 - each is an option of the command line
     invocation: Invocation,
     name: Annotated[str | None, "the backup, or latest; default: only list them"] = None,
     component: Annotated[list[str], "only this component; may be repeated"] = (),  # type: ignore[assignment]
@@ -95,6 +95,7 @@ def restore(
     no_way_back: Annotated[bool, "even if the current data cannot be dumped"] = False,
     accept_key: Annotated[list[str], "a public key that may read the secrets from now on; may be repeated"] = (),  # type: ignore[assignment]
     plain_key: Annotated[bool, "take an age key that is stored unencrypted"] = False,
+    unproven: Annotated[bool, "even if nothing proves that it is a backup of this stack, unchanged"] = False,
 ) -> Outcome:
     """Restore a backup.
 
@@ -104,7 +105,9 @@ def restore(
     from conche.backup.restore import Wishes, restore
 
     return restore(
-        invocation, name, Wishes(component, target, force, from_, recovery_key, no_way_back, accept_key, plain_key)
+        invocation,
+        name,
+        Wishes(component, target, force, from_, recovery_key, no_way_back, accept_key, plain_key, unproven),
     )
 
 
@@ -196,6 +199,38 @@ def cron(
     from conche.backup.cron import cron
 
     return cron(invocation, action, log)
+
+
+@command(changes=True)
+def authenticate(
+    invocation: Invocation,
+    rotate: Annotated[bool, "make another key; what the earlier ones prove stays proven"] = False,
+) -> Outcome:
+    """Make the key that proves backups from now on.
+
+    It is kept in the encrypted secrets, never in the target. After that, a backup that it does not prove counts for
+    nothing: it is never the latest, lets no other be deleted, and is restored with --unproven only.
+    """
+    from conche.backup.authenticate import authenticate
+
+    return authenticate(invocation, rotate=rotate)
+
+
+@command(changes=True, waits=True, bare="name")
+def adopt(
+    invocation: Invocation,
+    name: Annotated[str | None, "the backup"] = None,
+    all: Annotated[bool, "every backup that is unproven"] = False,
+    foreign: Annotated[bool, "even if it has a MAC that no key of this stack has made"] = False,
+) -> Outcome:
+    """Take a backup that is known to you for the stack's own.
+
+    For backups that are older than the key, or that the old script has made. Each is read through, as by
+    backup.verify --deep, and then proven by the key as it is now.
+    """
+    from conche.backup.adopt import adopt
+
+    return adopt(invocation, name, every=all, foreign=foreign)
 
 
 @command(name="recovery-key", changes=True)

@@ -16,9 +16,11 @@ from conche.backup.archived import is_archive, limits_of
 from conche.backup.deep import everything
 from conche.backup.inflate import unpacked
 from conche.backup.locks import locked
+from conche.backup.mac import Provenance
 from conche.backup.manifest import Artifact, Manifest
 from conche.backup.site import Site, open_site
 from conche.backup.strict import Limits, walk
+from conche.backup.summary import doubts
 from conche.backup.target import Found
 from conche.command import Invocation
 from conche.errors import CheckFailed, NotFound
@@ -148,34 +150,36 @@ def verify(call: Invocation, name: str | None, *, every: bool, deep: bool) -> Ou
 class _Result:
     hashed: bool
     damage: tuple[Damage, ...]
+    doubt: str = ""
 
     @property
     def word(self) -> str:
-        if self.damage:
-            return "DAMAGED"
-        return "ok" if self.hashed else "readable, not hashed"
+        word = "DAMAGED" if self.damage else "ok" if self.hashed else "readable, not hashed"
+        return f"{word}, {self.doubt}" if self.doubt else word
+
+    @property
+    def bad(self) -> bool:
+        """Whether somebody has to look at it; what is unproven may be all there ever was."""
+        return bool(self.damage) or self.doubt == Provenance.FOREIGN
 
 
 def _verified(site: Site, one: Found, *, deep: bool, inodes: Inodes) -> _Result:
     site.say(f"verifying {one.name}")
+    doubt = "" if one.believed else str(one.provenance)
     if one.manifest is None and not os.path.lexists(one.folder / manifest.FILE):
-        return _Result(hashed=False, damage=tuple(_unhashed(one)))
+        return _Result(hashed=False, damage=tuple(_unhashed(one)), doubt=doubt)
     if one.manifest is None:
-        return _Result(hashed=True, damage=(Damage(manifest.FILE, _why_unread(one)),))
+        return _Result(hashed=True, damage=(Damage(manifest.FILE, _why_unread(one)),), doubt=doubt)
     damage = check(one.folder, one.manifest, deep=deep, read=inodes)
     record = site.target.record(one)
     site.target.note(one, replace(record, verified=None if damage else datetime.now(UTC)))
-    return _Result(hashed=True, damage=tuple(damage))
+    return _Result(hashed=True, damage=tuple(damage), doubt=doubt)
 
 
 def _why_unread(one: Found) -> str:
-    try:
-        manifest.read(one.folder)
-    except CheckFailed as error:
-        return (
-            "differs from what was written" if error.code == "manifest-damaged" else f"cannot be read: {error.message}"
-        )
-    return "could not be read just now"
+    error = one.read.error
+    assert error is not None
+    return "differs from what was written" if error.code == "manifest-damaged" else f"cannot be read: {error.message}"
 
 
 def _unhashed(one: Found) -> Iterable[Damage]:
@@ -197,10 +201,11 @@ def _outcome(results: Mapping[Found, _Result]) -> Outcome:
     rows, lines, bad = [], [], 0
     for one, result in results.items():
         rows.append((one.name, result.word, "; ".join(map(str, result.damage[:3]))))
-        bad += bool(result.damage)
+        bad += result.bad
         for damage in result.damage:
             sharing = _sharing(one, damage, results)
             lines.append(f"{one.name}: {damage}" + (f" (shared with {', '.join(sharing)})" if sharing else ""))
+    lines += doubts(list(results))
     if bad:
         good = [one.name for one, result in results.items() if result.word == "ok"]
         lines.append(f"Restore another one: {good[0]}" if good else "Next: invoke backup.create daily")

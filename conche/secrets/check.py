@@ -16,7 +16,7 @@ from conche.stack import SecretDeclaration, Secrets
 from conche.vault import dotenv, encrypted, keys, render
 from conche.vault.encrypted import EncryptedFile
 from conche.vault.store import Store
-from conche.vault.values import PLACEHOLDERS, demonstrates, how_to_declare, opened, require_holdable
+from conche.vault.values import BACKUP_KEYS, PLACEHOLDERS, demonstrates, how_to_declare, opened, require_holdable
 
 __all__ = ["check"]
 
@@ -60,7 +60,7 @@ def _without_key(call: Invocation, section: Secrets, store: Store) -> Iterator[S
     for name in section.declared.keys() - set(found.names):
         if any(section.declared[name].is_required(one) for one in ((), *_profiles(call, section.declared[name]))):
             yield SecretProblem("missing", f"{name} is declared but has no value", f"invoke secrets.set {name}")
-    if undeclared := sorted(set(found.names) - section.declared.keys()):
+    if undeclared := sorted(set(found.names) - section.declared.keys() - {BACKUP_KEYS}):
         said = f"in the file but not in stack.yaml: {', '.join(undeclared)}"
         yield SecretProblem("undeclared", said, how_to_declare(undeclared))
     yield from _rolled_back(call, found, store)

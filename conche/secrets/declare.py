@@ -17,7 +17,7 @@ from conche.stack import FILE, StackInvalid, parse
 from conche.vault.encrypted import EncryptedFile
 from conche.vault.forms import form_of, new_path
 from conche.vault.store import Store
-from conche.vault.values import called, how_to_declare, open_store
+from conche.vault.values import BACKUP_KEYS, called, how_to_declare, open_store
 
 __all__ = ["declare", "with_declarations"]
 
@@ -39,7 +39,7 @@ def declare(call: Invocation, name: str | None, *, all_: bool) -> Outcome:
     before = file.read_text(encoding="utf-8")
     everywhere = parse(before).secrets  # includes what is declared for other environments only
     assert everywhere is not None
-    wanted = [one for one in ([name] if name else names) if one not in everywhere.declared]
+    wanted = [one for one in ([name] if name else names) if one not in everywhere.declared and one != BACKUP_KEYS]
     plan = Plan(tuple(Step(Action.DECLARE, Kind.SECRET, one, f"is in {store.file.name}") for one in wanted))
     if call.dry_run or not wanted:
         return Outcome(plan=plan, lines=() if wanted else ("Nothing to do: stack.yaml declares it.",))

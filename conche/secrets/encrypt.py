@@ -12,10 +12,11 @@ from conche.errors import KeyUnusable, Refused
 from conche.outcome import Outcome
 from conche.secret import Secret
 from conche.secrets import plaintext
+from conche.stack import Secrets
 from conche.vault import keys
 from conche.vault.encrypted import declared_recipients
 from conche.vault.store import Edit, Store
-from conche.vault.values import how_to_declare, open_store
+from conche.vault.values import BACKUP_KEYS, demonstrates, how_to_declare, open_store
 
 __all__ = ["encrypt"]
 
@@ -29,7 +30,8 @@ def encrypt(call: Invocation, file: str, *, merge: bool, replace: bool) -> Outco
         names = store.change("encrypt --merge", lambda _: Edit(put=values))
     else:
         recipients = declared_recipients(call.root, store.file)
-        store.create(values, recipients, keys.require(call.root), replace=replace)
+        kept = _backup_keys(store, call.stack.secrets) if replace and store.file.exists() else {}
+        store.create({**kept, **values}, recipients, keys.require(call.root), replace=replace)
         names = tuple(sorted(values))
     # The user will delete the source, so verify what the file in place gives back.
     _require_kept(store, values)
@@ -40,6 +42,16 @@ def encrypt(call: Invocation, file: str, *, merge: bool, replace: bool) -> Outco
         lines.append(f"All {len(values)} values were read back from {store.file.name}; comments are not kept.")
         lines.append(f"Next: delete the plaintext: shred -u {shlex.quote(file)}")
     return Outcome(value={"changed": list(names), "undeclared": undeclared}, changed=bool(names), lines=lines)
+
+
+def _backup_keys(store: Store, section: Secrets) -> dict[str, Secret]:
+    """Return what proves the backups, which no file to import has: without it they would be a stranger's."""
+    try:
+        if BACKUP_KEYS not in store.document().names or demonstrates(store, section):
+            return {}
+    except KeyUnusable:  # it is damaged, which may be why it is replaced
+        return {}
+    return {BACKUP_KEYS: store.read()[BACKUP_KEYS]}
 
 
 def _require_kept(store: Store, values: Mapping[str, Secret]) -> None:

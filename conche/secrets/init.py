@@ -15,7 +15,7 @@ from conche.vault.encrypted import is_declared
 from conche.vault.keys import DEFAULT_FILE, Key
 from conche.vault.recipients import new_key, write_recipients
 from conche.vault.store import Store
-from conche.vault.values import demonstrates, make, open_store
+from conche.vault.values import BACKUP_KEYS, demonstrates, make, open_store
 
 __all__ = ["init"]
 
@@ -50,9 +50,11 @@ def init(call: Invocation, *, generate: bool) -> Outcome:
     _ignore(call.root)
     key = existing or new_key(key_file)
     values = {n: make(d.generate) if generate and d.generate else PLACEHOLDER for n, d in section.declared.items()}
+    if call.stack.backup is not None:
+        values[BACKUP_KEYS] = make("hex32")
     write_recipients(call.root, store.file, key.public)
     store.create(values, key.public, key, replace=True)
-    todo = [name for name, value in values.items() if value == PLACEHOLDER and section.declared[name].required]
+    todo = [name for name, value in section.declared.items() if value.required and values[name] == PLACEHOLDER]
     return Outcome(
         value={"recipients": list(key.public), "key_file": str(key_file), "placeholders": todo},
         changed=True,

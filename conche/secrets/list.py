@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from conche.command import Invocation
 from conche.outcome import Outcome, Table
 from conche.secret import Secret
-from conche.vault.values import PLACEHOLDERS, opened
+from conche.vault.values import BACKUP_KEYS, PLACEHOLDERS, opened
 
 __all__ = ["list_"]
 
@@ -37,7 +37,7 @@ def list_(call: Invocation) -> Outcome:
         tuple(
             (
                 str(row["name"]),
-                str(row["state"]) + ("" if row["declared"] else ", undeclared"),
+                str(row["state"]) + ("" if row["declared"] else _undeclared(str(row["name"]))),
                 str(row["variable"]),
                 *(", ".join(row[column]) for column in ("outputs", "environments", "services")),  # type: ignore[arg-type]
             )
@@ -46,6 +46,10 @@ def list_(call: Invocation) -> Outcome:
     )
     lines = [] if values is not None else ["Without a key, only the names are known."]
     return Outcome(value=rows, tables=[table], lines=lines)
+
+
+def _undeclared(name: str) -> str:
+    return ", Conche's own" if name == BACKUP_KEYS else ", undeclared"
 
 
 def _state(name: str, stored: tuple[str, ...], values: Mapping[str, Secret] | None) -> str:

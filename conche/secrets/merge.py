@@ -16,7 +16,7 @@ from conche.errors import CheckFailed, Refused
 from conche.files import write_atomic
 from conche.outcome import Outcome
 from conche.secret import Secret
-from conche.vault.values import open_store
+from conche.vault.values import BACKUP_KEYS, open_store
 
 __all__ = ["merge", "three_way"]
 
@@ -62,6 +62,11 @@ def merge(call: Invocation, base: str, ours: str, theirs: str) -> Outcome:
     )
 
 
+def _both(mine: Secret, other: Secret) -> Secret:
+    """Return the keys of both sides: each has proven backups."""
+    return Secret(" ".join(dict.fromkeys([*mine.reveal().split(), *other.reveal().split()])))
+
+
 def three_way(
     base: Mapping[str, Secret], ours: Mapping[str, Secret], theirs: Mapping[str, Secret]
 ) -> tuple[dict[str, Secret], list[str]]:
@@ -72,7 +77,10 @@ def three_way(
         before, mine, other = base.get(name), ours.get(name), theirs.get(name)
         chosen = other if mine == before else mine
         if mine not in (before, other) and other != before:
-            conflicts.append(name)
+            if name == BACKUP_KEYS and mine is not None and other is not None:
+                chosen = _both(mine, other)
+            else:
+                conflicts.append(name)
         if chosen is not None:
             merged[name] = chosen
     return merged, conflicts

@@ -6,7 +6,7 @@ from conche.command import Invocation
 from conche.errors import NotFound
 from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.vault.store import Edit
-from conche.vault.values import called, open_store
+from conche.vault.values import BACKUP_KEYS, called, open_store
 
 __all__ = ["unset"]
 
@@ -29,5 +29,7 @@ def unset(call: Invocation, name: str) -> Outcome:
     if declared is not None and not call.yes:
         users = ", ".join(declared.services) or "no service"
         call.output.confirm(f"{name} is declared in stack.yaml and used by {users}.")
+    if name == BACKUP_KEYS and not call.yes:
+        call.output.confirm("Without it nothing proves any backup of this stack.")
     store.change(f"unset {name}", lambda _: Edit(drop=(name,)))
     return Outcome(value={"name": name}, changed=True, lines=[f"{name}: removed"])

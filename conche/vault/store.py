@@ -83,17 +83,18 @@ class Store:
         """
         self._required(moving)
 
-    def read(self, found: EncryptedFile | None = None) -> dict[str, Secret]:
+    def read(self, found: EncryptedFile | None = None, key: Key | None = None) -> dict[str, Secret]:
         """Decrypt every secret in one call of sops.
 
         Args:
             found: the file as it was examined; default: it is examined now.
+            key: the key to use; default: the one that `keys` finds.
 
         Raises:
             KeyUnusable: there is no key, it is not a recipient of the file, or the file was changed outside sops.
         """
         found = found or self.document()
-        return sops.decrypt_file(self.file, self._checked(keys.require(self.root), found), found.paths)
+        return sops.decrypt_file(self.file, self._checked(key or keys.require(self.root), found), found.paths)
 
     def examined(self, content: bytes) -> EncryptedFile:
         """Examine other bytes of the same file, such as an old revision's."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from conche.vault.store import Store
 
 __all__ = [
+    "BACKUP_KEYS",
     "PLACEHOLDERS",
     "called",
     "demonstrates",
@@ -31,12 +32,16 @@ __all__ = [
     "opened",
     "require_holdable",
     "require_with",
+    "stores",
     "used_by",
     "variables",
 ]
 
 PLACEHOLDERS = frozenset({"", "your_key_here", "your_token_here", "changeme", "change_me", "todo", "xxx"})
 """Values that count as not set yet."""
+
+BACKUP_KEYS = "conche_backup_keys"
+"""The name of the secret with the keys that prove backups (conche/backup/mac_keys.py): no service gets it."""
 
 LONGEST_VARIABLE = 32 * 4096
 """The most bytes of one variable, with its name, `=` and a NUL, with which Linux starts a program (execve(2))."""
@@ -57,10 +62,16 @@ def open_store(stack: Stack, root: Path) -> Store:
             "stack.yaml has no section `secrets`.",
             next_command="add it as in docs/reference/stack.md",
         )
+    every = stores(stack, root)
+    return next((one for one in every[1:] and every if _opens(one)), every[0])
+
+
+def stores(stack: Stack, root: Path) -> list[Store]:
+    """Return all of a stack's encrypted files; nothing if it declares no secrets."""
     from conche.vault.store import Store
 
-    stores = [Store(root, root / file, _places(stack.secrets, file)) for file in stack.secrets.all_files]
-    return next((one for one in stores[1:] and stores if _opens(one)), stores[0])
+    section = stack.secrets
+    return [Store(root, root / file, _places(section, file)) for file in section.all_files] if section else []
 
 
 @contextmanager

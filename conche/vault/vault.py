@@ -41,6 +41,12 @@ class Vault:
         self._say = say
         self._decrypted: dict[tuple[Path, bytes], Mapping[str, Secret]] = {}
 
+    def with_key(self, key: Key) -> Vault:
+        """Return the same secrets as another key opens them."""
+        other = Vault(self.stack, self.root, self.redact, self._say)
+        other.__dict__["key"] = key
+        return other
+
     @cached_property
     def key(self) -> Key | None:
         """The age key to use, or None if there is none.
@@ -65,7 +71,7 @@ class Vault:
             KeyUnusable: there is no key, or it is not a recipient of the file.
             Refused: stack.yaml declares no secrets.
         """
-        return self._read(self.store())
+        return self.read(self.store())
 
     def known(self) -> Mapping[str, Secret]:
         """Return every value that is set, by name; placeholders count as absent. Raises the same as `everything`."""
@@ -141,7 +147,7 @@ class Vault:
                 f"{store.file.name} is encrypted to the public demonstration key; {environment} refuses it.",
                 next_command="invoke secrets.init",
             )
-        found = {name: value for name, value in self._read(store).items() if value.reveal() not in PLACEHOLDERS}
+        found = {name: value for name, value in self.read(store).items() if value.reveal() not in PLACEHOLDERS}
         absent = [name for name, declared in wanted.items() if declared.required and name not in found]
         if protected and absent:
             raise Refused(
@@ -159,12 +165,12 @@ class Vault:
         said = environment in section.files or "file" in section.model_fields_set or not section.files
         return said or (self.root / section.file).exists()
 
-    def _read(self, store: Store) -> Mapping[str, Secret]:
+    def read(self, store: Store) -> Mapping[str, Secret]:
         """Decrypt a file, unless this very content has been decrypted: this command may have changed it meanwhile."""
         found = store.document()
         content = (store.file, hashlib.sha256(found.content).digest())
         if content not in self._decrypted:
-            self._decrypted[content] = store.read(found)
+            self._decrypted[content] = store.read(found, self.key)
         return self._decrypted[content]
 
 

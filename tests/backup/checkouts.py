@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from conche.vault import keys
+from conche.vault.values import BACKUP_KEYS
 from tests import warm
 from tests.stacks import ROOT, SmallStack
 
@@ -69,7 +70,7 @@ class Checkout:
 
     @classmethod
     def make(cls, parent: Path) -> Checkout:
-        """Write its files, and have `secrets.init` make its key."""
+        """Write its files, and have `secrets.init` make its key; like older checkouts it has none for its backups."""
         folder = parent / "factory"
         folder.mkdir(parents=True)
         made = cls(folder, parent / "recovery.key")
@@ -89,8 +90,9 @@ class Checkout:
         (folder / "models/latest").mkdir()
         (folder / "models/latest/prophet.pkl").symlink_to("../prophet_1.pkl")
         made.write("logs/app.log", "a line\n")
-        done = made.invoke("secrets.init")
-        assert done.returncode == 0, done.stderr
+        for words in (("secrets.init",), ("secrets.unset", BACKUP_KEYS, "--yes")):
+            done = made.invoke(*words)
+            assert done.returncode == 0, done.stderr
         return made
 
     @property

@@ -160,7 +160,7 @@ def test_recipients_that_are_none_are_refused_before_anything(checkout: Checkout
     assert not checkout.target.exists()
 
 
-@pytest.mark.parametrize("schema", ["conche-backup/0", "conche-backup/2"])
+@pytest.mark.parametrize("schema", ["conche-backup/0", "conche-backup/3"])
 def test_a_backup_of_another_version_says_so(checkout: Checkout, schema: str) -> None:
     folder = checkout.create_backup()
     other = manifest.read(folder).model_copy(update={"schema_": schema})

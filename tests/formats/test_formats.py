@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conche import formats
-from conche.backup import holding, manifest, running
+from conche.backup import envelope, holding, manifest, running
 from conche.backup.exchange import Aside, Journal
+from conche.backup.mac import KEYLESS
 from conche.backup.prune import Candidate, decide, decide_future
 from conche.backup.target import Found, Target
 from conche.backup.verify import check
@@ -76,7 +77,7 @@ NO_STATE = {
     "stack/reading.py": {"parse"},  # in memory
     "testing/forge/server.py": {"send"},  # a stand-in's answer
     "testing/forge/git.py": {"go_on"},  # the same
-    "backup/manifest.py": {"_rendered"},  # carries its format as schema_
+    "backup/envelope.py": {"rendered"},  # carries its format as schema_
 }
 """Where JSON is written that nobody keeps, by file and function."""
 
@@ -287,7 +288,7 @@ def test_a_target_with_a_newer_mark_is_shown_and_not_changed(
             raise AssertionError("it was locked")
 
     before = {name: content for name, content in contents(now).items() if not name.endswith(".lock")}
-    with pytest.raises(WrittenByNewer, match=f"Conche {LATER} in format 2"):
+    with pytest.raises(WrittenByNewer, match=f"Conche {LATER} in format [23]"):
         lock()
     assert {name: content for name, content in contents(now).items() if not name.endswith(".lock")} == before
 
@@ -298,30 +299,31 @@ def foreign(folder: Path, schema: str, tools: object) -> Found:
     said = json.loads(file.read_text())
     del said["digest"]
     said |= {"schema_": schema, "tools": tools, "new": {}}
-    file.write_bytes(manifest._rendered({**said, "digest": manifest._digest(said)}))
+    file.write_bytes(envelope.closed(said, KEYLESS))
     return Found(file.parent, "daily", datetime(2026, 11, 27, tzinfo=UTC))
 
 
 def test_a_newer_backup_is_named_and_kept(now: Path) -> None:
-    found = foreign(now, "conche-backup/2", {"conche": LATER})
+    newer, known = (f"conche-backup/{formats.MANIFEST.number + more}" for more in (1, 0))
+    found = foreign(now, newer, {"conche": LATER})
 
-    assert (found.manifest, found.foreign) == (None, f"Conche {LATER}")
+    assert (found.manifest, found.made_by) == (None, f"Conche {LATER}")
     with pytest.raises(CheckFailed) as caught:
         manifest.read(found.folder)
-    assert f"made by Conche {LATER}: its manifest.json is 'conche-backup/2'" in caught.value.message
-    assert f"This is Conche {version()}, which knows conche-backup/1" in caught.value.message
+    assert f"made by Conche {LATER}: its manifest.json is '{newer}'" in caught.value.message
+    assert f"This is Conche {version()}, which knows {known}" in caught.value.message
 
 
 @pytest.mark.parametrize("tools", [{}, {"conche": 3}, {"conche": "a b\n"}, [], None])
 def test_a_backup_of_another_product_is_no_newer_one(now: Path, tools: object) -> None:
-    assert foreign(now, "other/7", tools).foreign == "another tool"
+    assert foreign(now, "other/7", tools).made_by == "another tool"
 
 
 @pytest.mark.parametrize("future", [False, True])
 def test_retention_lets_no_backup_go_that_it_cannot_read(*, future: bool) -> None:
     moment, old = datetime(2026, 11, 27, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)
     every = [
-        Candidate("old", "daily", moment.replace(year=2027) if future else old, verified=False, foreign="Conche 9"),
+        Candidate("old", "daily", moment.replace(year=2027) if future else old, verified=False, made_by="Conche 9"),
         *(Candidate(f"new {day}", "daily", moment.replace(day=day), verified=True) for day in range(10, 20)),
     ]
     rule = Retention(days=1, least=1)

@@ -105,7 +105,7 @@ def test_a_backup_of_every_format_is_restored(guestbook: Path) -> None:
 @pytest.mark.process
 def test_backups_of_a_newer_version_are_listed_and_left_alone(guestbook: Path) -> None:
     mark = guestbook.parent / "guestbook-backups/.conche-target"
-    mark.write_text(json.dumps(json.loads(mark.read_text()) | {"format": 2, "conche": LATER}))
+    mark.write_text(json.dumps(json.loads(mark.read_text()) | {"format": 9, "conche": LATER}))
 
     for words in (("backup.create", "daily"), ("backup.prune",), ("backup.restore", made.BACKUP, "--yes")):
         done = invoke(guestbook, *words)

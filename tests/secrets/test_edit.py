@@ -20,6 +20,7 @@ from conche import mountinfo
 from conche.secret import Secret
 from conche.secrets import edit
 from conche.secrets.merge import three_way
+from conche.vault.values import BACKUP_KEYS
 from tests import warm
 from tests.secrets.checkouts import Checkout
 
@@ -263,6 +264,9 @@ def _switch_on(checkout: Checkout) -> None:
         ({"a": "1"}, {}, {"a": "2"}, {}, ["a"]),
         ({}, {"a": "1"}, {"b": "2"}, {"a": "1", "b": "2"}, []),
         ({}, {"a": "1"}, {"a": "2"}, {"a": "1"}, ["a"]),
+        ({}, {BACKUP_KEYS: "1 2"}, {BACKUP_KEYS: "3 2"}, {BACKUP_KEYS: "1 2 3"}, []),
+        ({BACKUP_KEYS: "1"}, {BACKUP_KEYS: "2 1"}, {BACKUP_KEYS: "1"}, {BACKUP_KEYS: "2 1"}, []),
+        ({BACKUP_KEYS: "1"}, {}, {BACKUP_KEYS: "2 1"}, {}, [BACKUP_KEYS]),
     ],
 )
 def test_three_versions_merge_name_by_name(
