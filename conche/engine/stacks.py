@@ -8,6 +8,7 @@ Source: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Service/
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 
 from conche.engine.connection import Engine, translated
 from conche.engine.swarm import OURS, STACK, services
+from conche.formats import STANDING
 
 __all__ = ["Standing", "missing", "put_back", "standing", "sweep_since"]
 
@@ -38,6 +40,21 @@ class Standing:
     specs: Mapping[str, Mapping[str, Any]] = field(repr=False, default_factory=dict)
     settled: frozenset[str] = frozenset()
     made: frozenset[str] = frozenset()
+
+    def packed(self) -> bytes:
+        """Return all of it, to be sealed: definitions contain the values of variables."""
+        content = {"specs": dict(self.specs), "settled": sorted(self.settled), "made": sorted(self.made)}
+        return json.dumps(STANDING.stamped(content)).encode()
+
+    @classmethod
+    def unpacked(cls, content: bytes) -> Standing:
+        """Read what `packed` has made.
+
+        Raises:
+            WrittenByNewer: a later version has kept it in a format that this one does not know.
+        """
+        said = STANDING.opened(json.loads(content))
+        return cls(said["specs"], frozenset(said["settled"]), frozenset(said["made"]))
 
 
 def standing(engine: Engine, stack: str) -> Standing:

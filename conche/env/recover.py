@@ -11,7 +11,7 @@ from conche.engine.connection import Engine
 from conche.env.locking import locked
 from conche.env.rollout.look import Look
 from conche.env.rollout.recover import plan_recovery, settle
-from conche.env.rollout.swarm import settle_swarm
+from conche.env.rollout.swarm_settling import settle_swarm
 from conche.env.rollout.view import killed, open_records
 from conche.locking import readers
 from conche.outcome import Action, Kind, Outcome, Plan, Step, Table

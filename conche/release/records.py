@@ -252,26 +252,28 @@ class Records:
         """The number of the next release."""
         return max(_numbers(self._files), default=0) + 1
 
-    def sealed(self, record: Record) -> bytes | None:
-        """Return the encrypted document and environment of a release; None if it is gone."""
-        return self._files.get(f"releases/{record.id}/document.age")
+    def sealed(self, record: Record, what: str = "document") -> bytes | None:
+        """Return the encrypted document and environment of a release, or what was there before; None if it is gone."""
+        return self._files.get(f"releases/{record.id}/{what}.age")
 
     @property
     def salt(self) -> bytes | None:
         """The sealed salt of the fingerprints; None before the first release."""
         return self._files.get("salt.age")
 
-    def begin(self, record: Record, sealed: bytes, salt: bytes) -> None:
+    def begin(self, record: Record, sealed: bytes, salt: bytes, standing: bytes = b"") -> None:
         """Keep a record, before anything is changed.
 
         Args:
             salt: of the fingerprints, sealed anew for everybody who may deploy by now.
+            standing: the sealed stack that is there before, on a swarm.
         """
         folder = f"releases/{record.id}"
         # The record comes last: once it is there, so is the rest.
         files = {
             "salt.age": salt,
             f"{folder}/document.age": sealed,
+            **({f"{folder}/standing.age": standing} if standing else {}),
             f"{folder}/record.json": signed(formats.RELEASE, asdict(record)),
         }
         self._write(files)

@@ -23,7 +23,8 @@ from conche.env.rollout.look import number as number_of
 from conche.env.rollout.pipeline import ComposePipeline
 from conche.env.rollout.plan import changes, named, plan_record, plan_release, table
 from conche.env.rollout.recover import settle
-from conche.env.rollout.swarm import SwarmPipeline, open_swarm, settle_swarm
+from conche.env.rollout.swarm import SwarmPipeline, open_swarm
+from conche.env.rollout.swarm_settling import settle_swarm
 from conche.env.rollout.swarm_stack import plan_swarm
 from conche.env.rollout.swarm_view import changes_on_swarm
 from conche.env.rollout.takeover import Takeover
@@ -258,9 +259,9 @@ def _pipeline(
 ) -> ComposePipeline | SwarmPipeline:
     record, look, maintained = ready.record, ready.look, records.maintained
 
-    def begin() -> None:
-        sealed = (call.vault.seal(record.environment, one) for one in (ready.document.packed(), ready.salt))
-        records.begin(record, *sealed)
+    def begin(standing: bytes = b"") -> None:
+        every = (ready.document.packed(), ready.salt, *([standing] if standing else []))
+        records.begin(record, *(call.vault.seal(record.environment, one) for one in every))
 
     def commit() -> None:
         made = {} if call.environment(record.environment).swarm else look.made(record)

@@ -6,12 +6,10 @@ leaves open: it waits for convergence, compares what runs with what was sent, an
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Protocol
 
 from conche.command import Invocation
@@ -25,33 +23,24 @@ from conche.env.rollout.look import Look
 from conche.env.rollout.probing import Probing
 from conche.env.rollout.swarm_keys import unordered
 from conche.env.rollout.swarm_stack import Sent, to_stack
-from conche.env.rollout.view import open_records, opened_if_possible, require_whole
+from conche.env.rollout.swarm_way_back import SETTLING, WayBack
 from conche.errors import ConcheError, Interrupted, NotRestored, Refused, Restored, Told
 from conche.files import private_folder, write_atomic
 from conche.outcome import Action, Plan
 from conche.output import Progress
 from conche.process import signals_deferred
 from conche.release.document import Document
-from conche.release.records import Ending, Record, Records, Result
+from conche.release.records import Record, Records
 from conche.stack import Deploy
 from conche.supply.login import credentials
 
-__all__ = ["SwarmPipeline", "docker_config", "open_swarm", "settle_swarm"]
+__all__ = ["SwarmPipeline", "docker_config", "open_swarm", "probing", "sent_of"]
 
-
-SETTLING = 180.0
-"""Seconds to converge, unless a timeout is given."""
 
 PAUSE = 0.5
 
-AGAIN = 30.0
-"""Seconds for which going back is retried."""
-
 ASKING = 60
 """Seconds after which a container that asks the edge ends by itself."""
-
-GOING = 30.0
-"""Seconds that tasks are given to end, so that the networks they are in can be removed."""
 
 
 class Ready(Protocol):
@@ -73,6 +62,7 @@ class SwarmPipeline:
         sent: what this release hands to Swarm.
         credentials: for the nodes that have to pull from `registry`, and for no other registry.
         probing: how the release is asked.
+        begin: writes the record, with the stack that is there before.
     """
 
     release: str
@@ -80,7 +70,7 @@ class SwarmPipeline:
     stack: str
     sent: Sent
     deploy: Deploy
-    begin: Callable[[], None]
+    begin: Callable[[bytes], None]
     commit: Callable[[], None]
     probing: Probing
     listen: int
@@ -129,9 +119,10 @@ class SwarmPipeline:
 
     def _record(self) -> None:
         with signals_deferred():
-            self.begin()
-            # Observed under the lock, and before anything of this release is there.
+            # Observed under the lock, and before anything of this release is there; kept with its record, so that a
+            # release that is killed can be taken back.
             self._before = stacks.standing(self.engine, self.stack)
+            self.begin(self._before.packed())
             self.recorded = True
 
     def _commit(self) -> None:
@@ -229,37 +220,10 @@ class SwarmPipeline:
 
     def _go_back(self) -> str:
         """Bring every service back as it was, remove what has come since, and return what went wrong, if anything."""
-        before = self._before
-        if before is None:
+        if self._before is None:
             return ""
-        said = "bring every service back as it was" if before.specs else "remove what was made"
-        self.progress.step(f"unwinding: {said}")
-        problem = self._persistently(lambda: stacks.put_back(self.engine, self.stack, before))
-        problem = problem or self._persistently(lambda: self._back(before))
-        with contextlib.suppress(Exception):
-            stacks.sweep_since(self.engine, self.stack, before, GOING, self.pause)
-        return problem
-
-    def _back(self, before: Standing) -> None:
-        """Wait until all that worked before does again."""
-        deadline = self.clock() + max(self.timeout or 0.0, SETTLING)
-        while left := stacks.missing(self.engine, self.stack, before):
-            if self.clock() > deadline:
-                raise Restored("release-failed", f"{'; '.join(left)}.")
-            self.pause(PAUSE)
-
-    def _persistently(self, act: Callable[[], None]) -> str:
-        """Retry for a while, as an engine may just be restarting, and return what went wrong, if anything."""
-        deadline = self.clock() + AGAIN
-        while True:
-            try:
-                act()
-            except (Exception, Told) as error:  # noqa: BLE001 - whatever it is, the first error is the one to show
-                if self.clock() > deadline:
-                    return str(error)
-                self.pause(PAUSE)
-            else:
-                return ""
+        way = WayBack(self.engine, self.stack, self.progress.step, self.timeout, self.clock, self.pause)
+        return way.go(self._before)
 
     def _told(self, error: BaseException, problem: str) -> BaseException:
         if not isinstance(error, Told):
@@ -293,7 +257,7 @@ def open_swarm(
     records: Records,
     ready: Ready,
     deploy: Deploy,
-    begin: Callable[[], None],
+    begin: Callable[[bytes], None],
     commit: Callable[[], None],
     timeout: float | None,
 ) -> SwarmPipeline:
@@ -305,11 +269,11 @@ def open_swarm(
         release=ready.record.id,
         engine=engine,
         stack=stack,
-        sent=_sent(call, look, ready.document, records.replicas()),
+        sent=sent_of(call, look, ready.document, records.replicas()),
         deploy=deploy,
         begin=begin,
         commit=commit,
-        probing=_probing(look, ready.record.id),
+        probing=probing(look, ready.record.id),
         listen=look.listening() if deploy.edge else 0,
         progress=Progress(call.output),
         credentials=known,
@@ -319,7 +283,7 @@ def open_swarm(
     )
 
 
-def _sent(call: Invocation, look: Look, document: Document, replicas: Mapping[str, int]) -> Sent:
+def sent_of(call: Invocation, look: Look, document: Document, replicas: Mapping[str, int]) -> Sent:
     """Return what a release hands to Swarm; there the edge finds the service by its own name, in every release.
 
     Args:
@@ -338,47 +302,5 @@ def _sent(call: Invocation, look: Look, document: Document, replicas: Mapping[st
     return to_stack(document.scaled(replicas), look.deploy, edge, networks.overlays(look.compose.engine))
 
 
-def settle_swarm(
-    call: Invocation, records: Records, compose: Compose, deploy: Deploy, name: str, *, strict: bool = False
-) -> Records:
-    """Settle a release that was killed: finish it if all of it runs, else take the stack back to the one before.
-
-    Args:
-        strict: fail if it cannot go back to that one, instead of leaving everything to the next release.
-    """
-    unfinished = records.unfinished
-    if unfinished is None:
-        return records
-    call.output.say(f"{unfinished.id} was interrupted ({unfinished.who} on {unfinished.where}): settling it first")
-    seen = {one.name: one for one in swarm.services(compose.engine, compose.project)}
-    finished = seen.keys() >= unfinished.services.keys() and all(
-        seen[one].settled and seen[one].image == placed.image for one, placed in unfinished.services.items()
-    )
-    current = records.current
-    kept = opened_if_possible(call, records, current)
-    if not finished and kept is not None and current is not None and kept.masked:
-        if strict:
-            require_whole(kept, current)
-        call.output.say(f"{current.id} cannot be restored. The new release takes over from the current state")
-        kept = None
-    if not finished and kept is not None and current is not None:
-        look = Look(name, compose, deploy, kept.body)
-        sent = _sent(call, look, kept, records.replicas())
-        pipeline = SwarmPipeline(
-            current.id, compose.engine, compose.project, sent, deploy, _nothing, _nothing,
-            _probing(look, current.id), 0, Progress(call.output), credentials(call.vault), call.stack.registry or "",
-        )  # fmt: skip
-        pipeline.hand_over(sent)
-        pipeline.wait(sent)
-    ended = datetime.now(UTC).isoformat(timespec="milliseconds")
-    result = Result.SUCCEEDED if finished else Result.INTERRUPTED
-    records.end(unfinished, Ending(result.value, ended, 0.0, "" if finished else "it was interrupted, and taken back"))
-    return open_records(call, compose)
-
-
-def _probing(look: Look, release: str) -> Probing:
+def probing(look: Look, release: str) -> Probing:
     return Probing(look.deploy.probe, release, look.right, look.compose.redact, look.name)
-
-
-def _nothing() -> None:
-    return None

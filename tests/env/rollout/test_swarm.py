@@ -296,3 +296,32 @@ def test_a_stack_that_was_made_by_hand_is_left_alone_and_survives_a_failed_takeo
     down = hand.json("env.down", "--env", "prod", "--volumes", "--yes")
     assert down["value"]["deleted_volumes"] == [f"{hand.name}-edge", f"{hand.project}-state"]
     assert swarm.services(swarming, hand.project) == ()
+
+
+@pytest.mark.engine
+def test_a_stack_that_was_made_by_hand_survives_a_takeover_that_was_killed(
+    hand: EdgedStack, swarming: Engine, request: pytest.FixtureRequest
+) -> None:
+    every = ("record", "provide", "update", "await")
+    before = stacks.standing(swarming, hand.project)
+    bad = hand.version("bad", "crash")
+    words = ("env.deploy", "--env", "prod", "--local", "--image", bad, "--force")
+
+    for step in every if request.config.getoption("--every-step") else every[-1:]:
+        with hand.begin(*words) as running:
+            assert running.stderr is not None
+            said = []
+            for line in running.stderr:
+                said.append(line)
+                if line.startswith(f"{step} "):
+                    running.kill()
+                    break
+            running.communicate()
+        assert said[-1].startswith(step), "".join(said)
+
+        settled = hand.invoke("env.recover", "--env", "prod")
+
+        assert settled.returncode == 0, settled.stderr
+        assert stacks.standing(swarming, hand.project) == before, step
+        assert {one.name: one.running for one in swarm.services(swarming, hand.project)} == {"web": 1, "other": 2}
+    assert hand.history()["releases"][0]["ending"]["cause"] == "it was interrupted, and taken back"

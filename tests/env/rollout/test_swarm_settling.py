@@ -1,0 +1,63 @@
+"""What a killed release has left on a swarm: whether all of it runs, and what there was before it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from conche.engine.stacks import Standing
+from conche.engine.swarm import Replicated
+from conche.env.rollout.swarm_settling import finished
+from conche.formats import STANDING, WrittenByNewer
+from conche.release.records import Placed, Record
+
+BEFORE = Standing({"web": {"level": 1}, "store": {"level": 1}}, frozenset({"web", "store"}), frozenset({"network"}))
+
+
+def record(number: int, **definitions: str) -> Record:
+    placed = {name: Placed(f"{name}:1", "sha256:0", "", said, ()) for name, said in definitions.items()}
+    return Record(number, "prod", "deploy", "2026", "who", "where", "", "abc", dirty=False, services=placed)
+
+
+def service(name: str, image: str = "", running: int = 1) -> Replicated:
+    return Replicated(name, name, image or f"{name}:1", 1, running, 0, "", "", (), {})
+
+
+CURRENT, WANTED = record(1, web="old", store="same"), record(2, web="new", store="same")
+RUNNING = (service("web"), service("store"))
+SENT = Standing({"web": {"level": 2}, "store": {"level": 1}})
+
+
+@pytest.mark.parametrize(
+    ("found", "now", "before", "whether"),
+    [
+        pytest.param(RUNNING, SENT, BEFORE, True, id="what it changes is another than before, and runs"),
+        pytest.param(RUNNING, BEFORE, BEFORE, False, id="killed before anything was sent: the same images run"),
+        pytest.param(RUNNING[:1], SENT, BEFORE, False, id="a service is not there"),
+        pytest.param((service("web", running=0), RUNNING[1]), SENT, BEFORE, False, id="it has not converged"),
+        pytest.param((service("web", "web:0"), RUNNING[1]), SENT, BEFORE, False, id="the swarm has rolled it back"),
+        pytest.param(RUNNING, BEFORE, None, True, id="kept by an earlier version, which knew the images alone"),
+    ],
+)
+def test_whether_all_of_a_killed_release_runs(
+    found: tuple[Replicated, ...], now: Standing, before: Standing | None, whether: bool
+) -> None:
+    assert finished(WANTED, CURRENT, found, now, before) is whether
+
+
+def test_of_a_stack_that_is_taken_over_every_service_must_be_another_than_before() -> None:
+    assert not finished(WANTED, None, RUNNING, SENT, BEFORE)
+    assert finished(WANTED, None, RUNNING, Standing({"web": {"level": 2}, "store": {"level": 2}}), BEFORE)
+
+
+def test_what_was_there_before_comes_back_as_it_was_kept() -> None:
+    assert Standing.unpacked(BEFORE.packed()) == BEFORE
+    assert "level" not in repr(BEFORE)
+
+
+def test_what_a_later_version_has_kept_is_named() -> None:
+    later = json.loads(BEFORE.packed()) | {"format": STANDING.number + 1, "conche": "9.0.0"}
+
+    with pytest.raises(WrittenByNewer, match=r"the stack before a release was written by Conche 9\.0\.0"):
+        Standing.unpacked(json.dumps(later).encode())
