@@ -100,7 +100,7 @@ class SwarmPipeline:
             Action.PROVIDE: lambda: self._names(self.sent),
             Action.UPDATE: lambda: self.hand_over(self.sent),
             Action.AWAIT: lambda: self.wait(self.sent),
-            Action.PROBE: self._probe,
+            Action.PROBE: self.probe,
             Action.COMMIT: self._commit,
             Action.SWEEP: lambda: swarm.sweep(self.engine, self.stack, frozenset(self._names(self.sent).values())),
         }
@@ -183,7 +183,7 @@ class SwarmPipeline:
             next_command=f"docker service ps --no-trunc {self.stack}_{services[0].name}" if services else "",
         )
 
-    def _probe(self) -> None:
+    def probe(self) -> None:
         """Probe through the edge: from its own container or, if that is on another node, from one in its network."""
         container = self._edge_container()
         if container is not None:

@@ -7,6 +7,7 @@ there is no earlier release to go back to, and the swarm itself remembers only t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from conche.command import Invocation
@@ -18,8 +19,9 @@ from conche.env.rollout.look import Look
 from conche.env.rollout.swarm import SwarmPipeline, probing, sent_of
 from conche.env.rollout.swarm_way_back import WayBack
 from conche.env.rollout.view import open_records, opened_if_possible, require_whole
-from conche.errors import KeyUnusable, NotRestored
+from conche.errors import KeyUnusable, NotRestored, Restored
 from conche.output import Progress
+from conche.release.document import Document
 from conche.release.records import Ending, Record, Records, Result
 from conche.stack import Deploy
 from conche.supply.login import credentials
@@ -46,7 +48,9 @@ def settle_swarm(
     before = _standing(call, records, unfinished, strict=strict)
     seen = swarm.services(compose.engine, compose.project)
     now = stacks.standing(compose.engine, compose.project)
-    if finished(unfinished, records.current, seen, now, before):
+    look = Look(name, compose, deploy, {})
+    runs = finished(unfinished, records.current, seen, now, before)
+    if runs and _answers(call, records, look, unfinished):
         cause, result = "", Result.SUCCEEDED
     elif before is not None:
         problem = WayBack(compose.engine, compose.project, call.output.say).go(before)
@@ -59,7 +63,7 @@ def settle_swarm(
             )
         cause, result = f"it was interrupted, and {problem or 'taken back'}", Result.INTERRUPTED
     else:
-        back = _to_current(call, records, compose, deploy, name, strict=strict)
+        back = _to_current(call, records, look, strict=strict)
         cause = f"it was interrupted, and {'taken back' if back else 'left as it was: nothing is kept to go back to'}"
         result = Result.INTERRUPTED
     if cause:
@@ -101,9 +105,20 @@ def _standing(call: Invocation, records: Records, unfinished: Record, *, strict:
         return None
 
 
-def _to_current(
-    call: Invocation, records: Records, compose: Compose, deploy: Deploy, name: str, *, strict: bool
-) -> bool:
+def _answers(call: Invocation, records: Records, look: Look, unfinished: Record) -> bool:
+    """Return whether a release that runs answers its users; true also where nobody here can open it to ask it."""
+    kept = opened_if_possible(call, records, unfinished)
+    if look.deploy.edge is None or kept is None:
+        return True
+    try:
+        _pipeline(call, records, look, unfinished, kept).probe()
+    except Restored as error:
+        call.output.say(f"{unfinished.id} runs, but: {error.message}")
+        return False
+    return True
+
+
+def _to_current(call: Invocation, records: Records, look: Look, *, strict: bool) -> bool:
     """Hand the current release to the swarm again; return whether there is one that can be."""
     current = records.current
     kept = opened_if_possible(call, records, current)
@@ -113,15 +128,20 @@ def _to_current(
         if strict:
             require_whole(kept, current)
         return False
-    look = Look(name, compose, deploy, kept.body)
-    sent = sent_of(call, look, kept, records.replicas())
-    pipeline = SwarmPipeline(
-        current.id, compose.engine, compose.project, sent, deploy, _nothing, _nothing, probing(look, current.id), 0,
+    pipeline = _pipeline(call, records, look, current, kept)
+    pipeline.hand_over(pipeline.sent)
+    pipeline.wait(pipeline.sent)
+    return True
+
+
+def _pipeline(call: Invocation, records: Records, look: Look, record: Record, kept: Document) -> SwarmPipeline:
+    """Return the pipeline of a release that is recorded already."""
+    look = replace(look, rendered=kept.body)
+    return SwarmPipeline(
+        record.id, look.compose.engine, look.compose.project, sent_of(call, look, kept, records.replicas()),
+        look.deploy, _nothing, _nothing, probing(look, record.id), look.listening() if look.deploy.edge else 0,
         Progress(call.output), credentials(call.vault), call.stack.registry or "",
     )  # fmt: skip
-    pipeline.hand_over(sent)
-    pipeline.wait(sent)
-    return True
 
 
 def _nothing(*_: object) -> None:

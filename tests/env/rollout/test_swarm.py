@@ -298,6 +298,35 @@ def test_a_stack_that_was_made_by_hand_is_left_alone_and_survives_a_failed_takeo
     assert swarm.services(swarming, hand.project) == ()
 
 
+def killed_at(stack: EdgedStack, step: str, *words: str) -> None:
+    """Kill a task once it says that it takes this step."""
+    with stack.begin(*words) as running:
+        assert running.stderr is not None
+        said = []
+        for line in running.stderr:
+            said.append(line)
+            if line.startswith(f"{step} "):
+                running.kill()
+                break
+        running.communicate()
+    assert said[-1].startswith(step), "".join(said)
+
+
+@pytest.mark.engine
+def test_a_killed_release_that_runs_and_answers_wrongly_is_taken_back(stack: EdgedStack, swarming: Engine) -> None:
+    first = deployed(stack, "one")
+    assert first.returncode == 0, first.stderr
+    before = stacks.standing(swarming, stack.project).specs
+    killed_at(stack, "probe", "env.deploy", "--env", "prod", "--local", "--image", image(stack, "wrong"))
+
+    settled = stack.invoke("env.recover", "--env", "prod")
+
+    assert settled.returncode == 0, settled.stderr
+    assert "runs, but: The new release does not answer its users correctly." in settled.stderr
+    assert stacks.standing(swarming, stack.project).specs == before
+    assert answer(stack)["version"] == "one"
+
+
 @pytest.mark.engine
 def test_a_stack_that_was_made_by_hand_survives_a_takeover_that_was_killed(
     hand: EdgedStack, swarming: Engine, request: pytest.FixtureRequest
@@ -308,16 +337,7 @@ def test_a_stack_that_was_made_by_hand_survives_a_takeover_that_was_killed(
     words = ("env.deploy", "--env", "prod", "--local", "--image", bad, "--force")
 
     for step in every if request.config.getoption("--every-step") else every[-1:]:
-        with hand.begin(*words) as running:
-            assert running.stderr is not None
-            said = []
-            for line in running.stderr:
-                said.append(line)
-                if line.startswith(f"{step} "):
-                    running.kill()
-                    break
-            running.communicate()
-        assert said[-1].startswith(step), "".join(said)
+        killed_at(hand, step, *words)
 
         settled = hand.invoke("env.recover", "--env", "prod")
 
