@@ -11,6 +11,7 @@ from pathlib import Path
 
 from conche.backup import running, users, within
 from conche.backup.drivers import Dumping, by_programs, influxdb, program
+from conche.backup.drivers.programs import stopping
 from conche.backup.exchange import Journal
 from conche.backup.filling import put_archive
 from conche.backup.influx import CONFIG, Influx
@@ -88,7 +89,7 @@ def writers(site: Site, names: Iterable[str]) -> dict[str, User]:
     for name in names:
         component = site.section.components.get(name)
         if component is not None and component.environment is not None:
-            found |= users.of_services(site, component.environment, component.services)
+            found |= users.of_services(site, component.environment, stopping(component))
     return found
 
 
@@ -206,7 +207,7 @@ def put_back(site: Site, old: Journal, names: Sequence[str], journal: Journal, s
         files = {path.name: path for path in (old.aside(site.own) / name).iterdir()}
         now, component = _load(site, journal, name, files, since, given), _declared(site, name)
         if now is not None or by_programs(component.driver):
-            given.proofs.append(judged_before(name, old.answers.get(name), now, alone=bool(component.services)))
+            given.proofs.append(judged_before(name, old.answers.get(name), now, alone=bool(stopping(component))))
     return given
 
 
@@ -224,7 +225,7 @@ def _load(
     journal.write(site.own)
     site.say(f"restoring {name}")
     _give(site, name, files, given)
-    if not component.services:
+    if not stopping(component):
         given.unkept[name] = (since[name], datetime.now(UTC))
     return ask(site, name, component) if check_of(component) else None
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-from conche.backup import running
 from conche.backup.drivers import Dumping, by_programs, dump, printable
-from conche.backup.drivers.program import serving
+from conche.backup.drivers.program import opened
 from conche.backup.drivers.programs import programs_of
 from conche.backup.manifest import ComponentRecord, Omission
 from conche.backup.site import Site
@@ -74,13 +73,12 @@ def ask(site: Site, name: str, component: Component) -> str:
         ToolFailed: it failed, or its answer is too long to be kept.
         Unreachable: it did not answer in time.
     """
-    container = serving(site, component)
-    with running.noted(site, component, container) as program:
+    with opened(site, component) as place:
         done = programs.run(
-            program.engine,
-            container.id,
+            place.engine,
+            place.container,
             check_of(component),
-            number=program.number,
+            number=place.number,
             timeout=PATIENCE,
             exact=True,
             on_line=lambda _: None,  # with a listener only the end of a long answer is kept

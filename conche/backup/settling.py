@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from conche.backup import holding, online, running, users
+from conche.backup.drivers.programs import stopping
 from conche.backup.exchange import JOURNAL, KEPT, Aside, Journal, staged_in
 from conche.backup.manifest import ComponentRecord, Omission
 from conche.backup.notes import LEAVE, Damaged
@@ -129,7 +130,7 @@ def _writing(site: Site, names: Iterable[str]) -> Iterator[tuple[str, str]]:
     for name in names:
         component = site.section.components.get(name)
         if component is not None and component.environment is not None:
-            yield from ((component.environment, service) for service in component.services)
+            yield from ((component.environment, service) for service in stopping(component))
 
 
 def unsettled(site: Site) -> dict[str, str]:

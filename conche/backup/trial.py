@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from conche.backup import holding, proof, running
+from conche.backup import holding, proof
 from conche.backup.drivers import printable, program
 from conche.backup.drivers.programs import programs_of
 from conche.backup.inflate import unpacked
@@ -36,12 +36,11 @@ def load_on_trial(source: Source) -> Proof:
     """
     site, component = source.site, source.site.section.components[source.name]
     engine, argvs = site.engine(component), programs_of(component)
-    serving = program.serving(site, component)
     if argvs.trial:
-        with running.noted(site, component, serving) as noted:
-            answer = _load(source, engine, serving.id, argvs.trial, noted.number)
+        with program.opened(site, component) as place:
+            answer = _load(source, engine, place.container, argvs.trial, place.number)
     else:
-        with _copy(source, engine, serving) as copy:
+        with _copy(source, engine, program.serving(site, component)) as copy:
             number = programs.new_number()
             _wait(engine, copy, argvs.ready, number)
             _load(source, engine, copy, argvs.restore, number)

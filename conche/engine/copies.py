@@ -9,7 +9,7 @@ from conche.engine.connection import Engine, translated
 from conche.engine.containers import Container
 from conche.engine.volumes import LABEL
 
-__all__ = ["create_volume", "start_copy", "start_empty_copy"]
+__all__ = ["create_volume", "start_beside", "start_copy", "start_empty_copy"]
 
 
 def create_volume(engine: Engine, name: str, beside: str) -> None:
@@ -51,6 +51,29 @@ def start_empty_copy(engine: Engine, original: Container, helper: str, project: 
         elif mount["Type"] != "tmpfs":
             binds.append(f"{mount.get('Name') or mount['Source']}:{place}:ro")
     return _started(engine, seen, original, binds, dict.fromkeys(empty), {LABEL: helper}, project)
+
+
+def start_beside(engine: Engine, original: Container, helper: str) -> str:
+    """Start a container that does nothing, from the same image and with the same mounts as `original`; return its id.
+
+    It has no network. `original` need not run.
+
+    Args:
+        helper: the name by which `clear_helpers` finds it.
+    """
+    with translated(engine.address):
+        api = engine.client.api
+        made = api.create_container(
+            original.image_id,
+            ["exec sleep 2147483647"],
+            entrypoint=["/bin/sh", "-c"],
+            user="0:0",
+            labels={LABEL: helper},
+            healthcheck={"Test": ["NONE"]},
+            host_config=api.create_host_config(volumes_from=[original.id], network_mode="none", init=True),
+        )
+        api.start(made["Id"])
+    return str(made["Id"])
 
 
 def _is_around(path: str, other: str) -> bool:

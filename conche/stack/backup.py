@@ -17,7 +17,9 @@ __all__ = ["KINDS", "Backup", "BackupKind", "Component", "Minimum", "Notificatio
 BackupKind = Literal["daily", "weekly", "monthly"]
 KINDS: tuple[BackupKind, ...] = ("daily", "weekly", "monthly")
 
-Driver = Literal["archive", "command", "files", "influxdb", "logs", "mariadb", "postgres", "redis", "secrets", "volume"]
+Driver = Literal[
+    "archive", "command", "files", "influxdb", "logs", "mariadb", "postgres", "redis", "secrets", "sqlite", "volume"
+]
 RelativePath = Annotated[str, Field(pattern=r"^[^/~][^\x00]*$")]
 Schedule = Annotated[
     str,
@@ -40,6 +42,7 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "mariadb": ("service", "environment"),
     "postgres": ("service", "environment"),
     "redis": ("service", "environment"),
+    "sqlite": ("service", "environment", "database"),
     "secrets": (),
 }
 _MAY: Mapping[str, tuple[str, ...]] = {
@@ -52,6 +55,7 @@ _MAY: Mapping[str, tuple[str, ...]] = {
     "mariadb": ("database", "user", "services", "check"),
     "postgres": ("database", "user", "services", "check"),
     "redis": ("user", "services", "check"),
+    "sqlite": ("services", "check"),
     "secrets": (),
 }
 
@@ -112,7 +116,7 @@ class Component(Section):
         default="",
         max_length=1000,
         pattern=r"^[^\x00-\x1f]*$",
-        description="mariadb, postgres: the only database to back up; default: all of the server's",
+        description="the only database to back up, of all those of a server; sqlite: path of the file in the container",
     )
     user: str = Field(
         default="",

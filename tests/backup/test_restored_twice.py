@@ -419,3 +419,21 @@ def test_one_that_is_left_as_it_is_keeps_what_was_there_before(shop: Shop) -> No
     assert (failed, planned, left) == (5, 0, 0), said
     assert [one["subject"] for one in document["plan"]] == ["component db"]
     assert (Path(kept) / "db/before.gz").stat().st_size > 0
+
+
+def test_what_the_programs_warn_of_is_shown_and_kept(shop: Shop) -> None:
+    dump = "pg_dump --clean --if-exists -U app app"
+    shop.stack.replace(
+        "stack.yaml",
+        "dump: [pg_dump, --clean, --if-exists, -U, app, app]",
+        f'dump: [sh, -c, "echo circular >&2; exec {dump}"]',
+    )
+    shop.stack.replace("stack.yaml", STRICT, f'restore: [sh, -c, "echo careful >&2; exec {LOADS}"]')
+
+    code, made, said = shop.invoke("backup.create")
+    restored, done, heard = shop.invoke("backup.restore", made["value"]["name"], "--component", "db", "--force")
+
+    assert (code, restored) == (0, 0), said + heard
+    assert made["warnings"] == ["db: its dump's program says: circular"]
+    assert [one for one in done["warnings"] if one.startswith("db: its")] == ["db: its restore's program says: careful"]
+    assert "  warning: circular\n" in (Path(made["value"]["folder"]) / "MANIFEST.txt").read_text()

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from conche.backup import running, within
+from conche.backup import holding, running, within
 from conche.backup.archive import Archive, compressing
 from conche.backup.drivers import Dumping
-from conche.backup.drivers.programs import programs_of
+from conche.backup.drivers.influxdb import find
+from conche.backup.drivers.programs import has_server, programs_of
 from conche.backup.entries import Reading
 from conche.backup.inflate import unpacked
 from conche.backup.loading import Examined, complaints
 from conche.backup.manifest import ComponentRecord
+from conche.backup.running import Program
 from conche.backup.site import Site
 from conche.backup.source import Source
-from conche.engine import containers, programs, task_containers
+from conche.engine import containers, copies, programs, task_containers
 from conche.engine.containers import Container
 from conche.errors import CheckFailed, NotFound, Refused
 from conche.process import Completed
@@ -30,12 +34,12 @@ __all__ = [
     "dump_name",
     "is_older",
     "load",
+    "opened",
     "problems",
     "problems_of",
     "require_same_server",
     "save",
     "serving",
-    "version",
     "warnings_of",
 ]
 
@@ -58,13 +62,12 @@ _VERSION = re.compile(r"[A-Za-z]{1,20} [0-9][0-9A-Za-z.]{0,20}", re.ASCII)
 def dump(task: Dumping) -> ComponentRecord:
     """Store what the program writes to stdout; its exit code must be 0."""
     component = task.component
-    container, argvs = serving(task.site, component), programs_of(component)
-    server = version(task.site, component, container)
-    file = dump_name(task.name, component)
+    argvs, file = programs_of(component), dump_name(task.name, component)
     seen, said = Examined(), deque[bytes](maxlen=MOST_WARNINGS)
     with compressing(task.folder / file) as compressor:
-        with running.noted(task.site, component, container) as program:
-            for block in programs.output(program.engine, container.id, argvs.dump, number=program.number, said=said):
+        with opened(task.site, component) as place:
+            server = _version(place, component)
+            for block in programs.output(place.engine, place.container, argvs.dump, number=place.number, said=said):
                 compressor.write(block)
                 seen.feed(block)
         compressed, digest, pieces = compressor.finish()
@@ -105,10 +108,10 @@ def save(site: Site, component: Component, folder: Path) -> None:
     Raises:
         CheckFailed: the dump itself shows that it cannot be loaded again.
     """
-    container, argvs = serving(site, component), programs_of(component)
+    argvs = programs_of(component)
     with compressing(folder / "before.gz") as compressor:
-        with running.noted(site, component, container) as program:
-            for block in programs.output(program.engine, container.id, argvs.save, number=program.number):
+        with opened(site, component) as place:
+            for block in programs.output(place.engine, place.container, argvs.save, number=place.number):
                 compressor.write(block)
         compressor.finish()
     with within.opened(folder, "before.gz") as file:
@@ -119,14 +122,13 @@ def save(site: Site, component: Component, folder: Path) -> None:
 
 def load(site: Site, name: str, component: Component, dump: Path) -> list[str]:
     """Have the program load a dump; return what it warned of."""
-    container = serving(site, component)
-    with running.noted(site, component, container) as program, within.opened(dump.parent, dump.name) as opened:
+    with opened(site, component) as place, within.opened(dump.parent, dump.name) as file:
         done = programs.run(
-            program.engine,
-            container.id,
+            place.engine,
+            place.container,
             programs_of(component).restore,
-            number=program.number,
-            stdin=unpacked(opened),
+            number=place.number,
+            stdin=unpacked(file),
             on_line=lambda _: None,  # with a listener only the end is kept: a program may print a line for each row
         )
     return [f"{name}: its restore's program says: {line}" for line in _warnings(done.require(f"restoring {name}"))]
@@ -159,14 +161,13 @@ def _examined(blocks: Iterable[bytes]) -> Examined:
     return found
 
 
-def version(site: Site, component: Component, container: Container) -> str:
+def _version(place: Program, component: Component) -> str:
     """Return a server's name and version; empty if it is not known how to ask for it."""
     argv = programs_of(component).version
     if not argv:
         return ""
-    with running.noted(site, component, container) as program:
-        done = programs.run(program.engine, container.id, argv, number=program.number, timeout=PATIENCE)
-    return str(done.require(f"asking {container.name} for its version").stdout).strip()
+    done = programs.run(place.engine, place.container, argv, number=place.number, timeout=PATIENCE)
+    return str(done.require(f"asking {place.name} for its version").stdout).strip()
 
 
 def require_same_server(source: Source, component: Component) -> None:
@@ -179,13 +180,12 @@ def require_same_server(source: Source, component: Component) -> None:
     then = source.record.facts.get(SERVER, "")
     if not _VERSION.fullmatch(then):  # a backup by a `command`, or a word that nothing follows from
         return
-    container = serving(source.site, component)
-    now = version(source.site, component, container)
+    with opened(source.site, component) as place:
+        now = _version(place, component)
     if is_older(now, then):
         raise Refused(
             "server-older",
-            f"The backup of {source.name} was made by {then}, and {container.name} is {now}; nothing was touched.",
-            looked_at=[f"image {container.image}"],
+            f"The backup of {source.name} was made by {then}, and {place.name} has {now}; nothing was touched.",
             next_command=f"use an image of {then} or later for the service {component.service}, and start it:"
             f"\ninvoke env.up --env {component.environment}",
         )
@@ -201,6 +201,28 @@ def is_older(now: str, then: str) -> bool:
 def _parsed(text: str) -> tuple[str, tuple[int, ...]]:
     name, _, number = text.partition(" ")
     return name, tuple(int(one) for one in re.findall(r"\d+", number)[: MAJOR.get(name, 0)])
+
+
+@contextmanager
+def opened(site: Site, component: Component) -> Iterator[Program]:
+    """Provide a container for a component's programs, and the number that they carry: what is left of them goes.
+
+    Raises:
+        NotFound: the service has no container, or does not run and has to.
+    """
+    if has_server(component):
+        with running.noted(site, component, serving(site, component)) as program:
+            yield program
+        return
+    assert component.environment is not None
+    original, address = find(site, component), site.stack.environments[component.environment].engine
+    helper = f"{site.stack.project(component.environment)}-drill-{uuid.uuid4().hex[:8]}"
+    with holding.noted(site, address, helper):
+        beside = copies.start_beside(site.engine(component), original, helper)
+        try:
+            yield Program(address, beside, f"a container beside {original.name}", programs.new_number())
+        finally:
+            containers.remove(site.engine(component), beside)
 
 
 def serving(site: Site, component: Component) -> Container:

@@ -13,10 +13,14 @@ from pathlib import Path
 
 from conche.stack import Component
 
-__all__ = ["Programs", "programs_of"]
+__all__ = ["Programs", "has_server", "programs_of", "stopping"]
 
 WITHOUT_SERVER = ("sqlite",)
-"""Databases that are files of an application: a trial loads into a scratch file, not into a copy of the service."""
+"""Databases that are files of an application.
+
+Their programs run in a container beside it, of the same image and with the same mounts, so that it can stop while its
+database is replaced. A trial loads into a scratch file, not into a copy of the service.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,21 @@ def programs_of(component: Component) -> Programs:
 
     check = component.check or verb("check")
     programs = Programs(verb("dump"), verb("save"), verb("restore"), check, verb("version"))
-    alone = component.driver in WITHOUT_SERVER
-    return replace(programs, trial=verb("trial")) if alone else replace(programs, ready=verb("ready"))
+    return replace(programs, ready=verb("ready")) if has_server(component) else replace(programs, trial=verb("trial"))
+
+
+def has_server(component: Component) -> bool:
+    """Return whether the service of a component is what dumps and loads it, and has to run for that."""
+    return component.driver not in WITHOUT_SERVER
+
+
+def stopping(component: Component) -> tuple[str, ...]:
+    """Return the services that stop while a running program loads the data of a component."""
+    return (
+        component.services
+        if has_server(component) or component.service is None
+        else (*component.services, component.service)
+    )
 
 
 @functools.cache

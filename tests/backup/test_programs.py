@@ -1,0 +1,75 @@
+"""The programs of databases: which argvs there are, and which server can load what another one has dumped."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from conche.backup.drivers.program import is_older
+from conche.backup.drivers.programs import programs_of, stopping
+from conche.stack import Component
+
+
+def component(driver: str, **more: str) -> Component:
+    return Component.model_validate({"driver": driver, "environment": "dev", "service": "db", **more})
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "older"),
+    [
+        ("PostgreSQL 15.3", "PostgreSQL 15.18", False),
+        ("PostgreSQL 16.0", "PostgreSQL 15.18", False),
+        ("PostgreSQL 14.20", "PostgreSQL 15.1", True),
+        ("PostgreSQL 18beta1", "PostgreSQL 17.2", False),
+        ("MariaDB 10.6.20", "MariaDB 10.11.19", True),
+        ("MariaDB 11.4.2", "MariaDB 10.11.19", False),
+        ("MySQL 8.0.36", "MySQL 8.4.0", True),
+        ("MySQL 8.4.0", "MariaDB 10.11.19", True),
+        ("MariaDB 11.4.2", "MySQL 5.7.1", True),
+        ("Redis 7.2.4", "Redis 7.0.15", False),
+        ("Redis 6.2.14", "Redis 7.0.15", True),
+        ("SQLite 3.34.1", "SQLite 3.46.0", False),
+        ("", "PostgreSQL 15.1", True),
+    ],
+)
+def test_an_older_server_loads_no_dump_of_a_later_one(now: str, then: str, older: bool) -> None:
+    assert is_older(now, then) is older
+
+
+@pytest.mark.parametrize("driver", ["mariadb", "postgres", "redis"])
+def test_a_database_has_a_program_for_everything_and_its_service_runs_on(driver: str) -> None:
+    found = programs_of(component(driver))
+
+    every = (found.dump, found.save, found.restore, found.check, found.version, found.ready)
+    assert [argv[4] for argv in every] == ["dump", "save", "restore", "check", "version", "ready"]
+    assert [f"\n{argv[4]}" in argv[2] or f"| {argv[4]})" in argv[2] for argv in every] == [True] * 6
+    assert found.trial == ()
+    assert stopping(component(driver)) == ()
+
+
+def test_what_sqlite_is_opened_by_stops_while_it_is_replaced() -> None:
+    sqlite = component("sqlite", database="/data/app.db")
+
+    assert stopping(sqlite) == ("db",)
+    assert (programs_of(sqlite).ready, programs_of(sqlite).trial[3:6]) == ((), ("sqlite", "trial", "/data/app.db"))
+
+
+def test_a_components_own_check_and_its_programs_go_first() -> None:
+    own = Component.model_validate(
+        {"driver": "command", "environment": "dev", "service": "db", "dump": ("d",), "restore": ("r",), "check": ("c",)}
+    )
+
+    assert programs_of(own).save == ("d",)
+    assert programs_of(own).check == ("c",)
+    checked = Component.model_validate({"driver": "redis", "environment": "dev", "service": "db", "check": ("c",)})
+    assert programs_of(checked).check == ("c",)
+
+
+@pytest.mark.parametrize("driver", ["mariadb", "postgres", "redis", "sqlite"])
+def test_a_script_is_one_that_a_plain_shell_reads(driver: str) -> None:
+    script = programs_of(component(driver, **({"database": "/x"} if driver == "sqlite" else {}))).dump[2]
+
+    done = subprocess.run(["sh", "-n"], input=script, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
