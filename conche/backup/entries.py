@@ -7,7 +7,6 @@ discards what it has written and reads the file again.
 
 from __future__ import annotations
 
-import errno
 import fnmatch
 import os
 import re
@@ -23,8 +22,9 @@ from tarfile import TarInfo
 
 from conche.backup import strict
 from conche.backup.headers import parts, set_parts, set_time, stored
-from conche.backup.members import MOST_PARTS, Members
+from conche.backup.members import Members
 from conche.backup.strict import DEEPEST, leads_out, too_long
+from conche.backup.within import parts_of
 from conche.backup.xattrs import give_attributes, read_attributes, take_attributes
 
 __all__ = [
@@ -263,7 +263,7 @@ def _read(path: str, name: str, reading: Reading) -> tuple[TarInfo, Iterator[byt
         info.size = before.st_size
         _describe(info, stream.fileno(), reading)
         if before.st_blocks * 512 < before.st_size:
-            set_parts(info, _parts(stream, before.st_size))
+            set_parts(info, parts_of(stream, before.st_size))
         blocks = _blocks(stream, before, (name, info), reading)
         return info, (blocks if stored(info) > BLOCK else iter(list(blocks)))
     except OSError as error:
@@ -290,30 +290,6 @@ def _describe(info: TarInfo, of: str | int, reading: Reading) -> None:
         give_attributes(info, found)
     if others:
         reading.leave_out(info.name, f"has attributes that are not kept: {', '.join(others)}", harmful=True)
-
-
-def _parts(stream: FileIO, size: int) -> list[tuple[int, int]] | None:
-    """Return where a file has content; None if that is everywhere, or in more parts than an archive may say."""
-    found: list[tuple[int, int]] = []
-    place = 0
-    while place < size:
-        try:
-            begun = stream.seek(place, os.SEEK_DATA)
-            place = min(stream.seek(begun, os.SEEK_HOLE), size)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # a hole up to the end
-                break
-            if error.errno == errno.EINVAL:  # the file system cannot tell
-                return None
-            raise
-        found.append((begun, place - begun))
-        if len(found) > MOST_PARTS:
-            return None
-    if found == [(0, size)]:
-        return None
-    if not found or sum(found[-1]) < size:
-        found.append((size, 0))  # GNU tar takes the end of the last part for the end of the file
-    return found
 
 
 def _blocks(stream: FileIO, before: os.stat_result, of: tuple[str, TarInfo], reading: Reading) -> Iterator[bytes]:

@@ -51,7 +51,8 @@ def _fill(source: Source, helper: Helper, folder: str, file: str) -> Losses:
     archives = [one for one in source.record.artifacts if source.is_archive(one)]
     losses = Losses()
     if not archives:
-        _put(helper, folder, _plain(source), losses)
+        entries = source.plain("", losses, top=True) if source.record.tree else _undescribed(source)
+        _put(helper, folder, entries, losses)
     for artifact in archives:
         if Path(artifact.path).name == file:
             walked = Walked()
@@ -115,8 +116,8 @@ def _tar(entries: Iterable[Admitted]) -> Iterator[bytes]:
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
-def _plain(source: Source) -> Iterator[Admitted]:
-    """Yield the plain files of a volume component with their folders, all with the same owner."""
+def _undescribed(source: Source) -> Iterator[Admitted]:
+    """Yield the plain files of a volume component of an earlier version with their folders, all with the same owner."""
     owner, _, group = source.record.facts.get("owner", "0:0").partition(":")
     made = int(source.folder.stat().st_mtime)  # backups keep no time of folders and links
     paths = [one.path for one in source.record.artifacts] + [one.path for one in source.record.links]
@@ -124,7 +125,7 @@ def _plain(source: Source) -> Iterator[Admitted]:
     folders = {str(parent) for path in paths for parent in Path(path).relative_to(source.name).parents} - {"."}
     parents: Iterator[Admitted] = ((_folder(folder, 0o755), None) for folder in sorted(folders))
     with refusing(source.folder / source.name):
-        for info, blocks in chain(parents, source.plain("")):
+        for info, blocks in chain(parents, source.plain("", Losses())):
             info.uid, info.gid = int(owner), int(group)
             if blocks is None:
                 info.mtime = made

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import copy
+import errno
 import hashlib
 import os
 import shutil
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tarfile import TarInfo
 
+from conche.backup.archive import Archive, ArchiveWriter, compressing
 from conche.backup.entries import ZEROS
-from conche.backup.headers import parts, placed
+from conche.backup.headers import parts, placed, set_parts, time_ns
 from conche.syscalls import begin_writeback
 
-__all__ = ["FolderWriter", "Stored"]
+__all__ = ["FILE", "INSIDE", "FolderWriter", "Stored", "folder_writer"]
+
+FILE = ".conche-tree.tar.gz"
+"""The archive beside plain files of what they have beside their content: owners, modes, times, attributes."""
+
+INSIDE = "tree"
+"""The folder in that archive that all of it is in: unpacked by hand, it must not empty the files."""
+
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+"""Errors of symlink(2) on a file system without links, such as vfat."""
 
 
 @dataclass(frozen=True)
@@ -36,32 +48,56 @@ class Stored:
 
 
 class FolderWriter:
-    """Writes entries as files below a folder."""
+    """Writes entries as files below a folder.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    Args:
+        tree: is given what they have beside their content, and whole what the file system or a manifest cannot have.
+    """
+
+    def __init__(self, folder: Path, tree: ArchiveWriter | None = None) -> None:
+        self._folder, self._tree = folder, tree
         self.stored: list[Stored] = []
         self._files: dict[str, Stored] = {}
-        self._owners: Counter[str] = Counter()
-
-    @property
-    def owner(self) -> str:
-        """The owner of most of the files, as numeric user:group."""
-        return self._owners.most_common(1)[0][0] if self._owners else "0:0"
 
     def add(self, info: TarInfo, blocks: Iterable[bytes] = ()) -> None:
-        """Write one entry; empty folders are not kept, since a backup lists files."""
+        """Write one entry."""
+        if self._tree is not None and not _is_text(info.name):
+            self._keep(info, blocks)
+            return
         if info.isdir():
+            self._keep(info)
             return
         path = self._folder / info.name
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if info.issym():
-            path.symlink_to(info.linkname)
-            self.stored.append(Stored(info.name, 0, "", 0o777, info.linkname))
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if info.issym():
+                path.symlink_to(info.linkname)
+                self.stored.append(Stored(info.name, 0, "", 0o777, info.linkname))
+            elif info.islnk():
+                self._add_second_name(info, path)
+            else:
+                self._add_file(info, path, blocks)
+        except OSError as error:
+            if self._tree is None or error.errno not in (*NO_LINKS, errno.EEXIST, errno.ENOTDIR):
+                raise
+            self._keep(info, blocks)
+        else:
+            self._keep(info)
+
+    def _keep(self, info: TarInfo, blocks: Iterable[bytes] | None = None) -> None:
+        """Add an entry to the tree; a file without content if that is stored already."""
+        if self._tree is None:
             return
+        kept = copy.copy(info)
+        kept.name = INSIDE if info.name == "." else f"{INSIDE}/{info.name}"
         if info.islnk():
-            self._add_second_name(info, path)
-            return
+            kept.linkname = f"{INSIDE}/{info.linkname}"
+        if blocks is None and info.isreg():
+            kept.size = 0
+            set_parts(kept, None)
+        self._tree.add(kept, blocks or ())
+
+    def _add_file(self, info: TarInfo, path: Path, blocks: Iterable[bytes]) -> None:
         try:
             digest = _written(path, info, blocks)
         except FileExistsError:
@@ -69,15 +105,15 @@ class FolderWriter:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        os.utime(path, (info.mtime, info.mtime))
-        self._owners[f"{info.uid}:{info.gid}"] += 1
+        moment = time_ns(info)
+        os.utime(path, ns=(moment, moment))
         self._stored(Stored(info.name, info.size, digest, info.mode & 0o777))
 
     def _add_second_name(self, info: TarInfo, path: Path) -> None:
         """Give a file that is written already another name; a copy, where the file system has no hard links."""
         first = self._files.get(info.linkname)
-        if first is None:
-            raise FileExistsError(info.linkname)  # it clashed with another name itself
+        if first is None:  # it is only in the tree
+            raise FileExistsError(errno.EEXIST, "is not stored as a file", info.linkname)
         source = self._folder / first.name
         try:
             os.link(source, path)
@@ -93,11 +129,38 @@ class FolderWriter:
         self._files[one.name] = one
 
     def mark(self) -> object:
-        """Return nothing: a file that fails half-way is removed at once."""
-        return None
+        """Return a position in the tree: a file that fails half-way is removed at once."""
+        return self._tree.mark() if self._tree else None
 
     def back(self, mark: object) -> None:
-        """Do nothing: nothing half-written is left."""
+        """Discard what was added to the tree since."""
+        if self._tree:
+            self._tree.back(mark)
+
+
+@contextmanager
+def folder_writer(folder: Path) -> Iterator[tuple[FolderWriter, Callable[[], Archive | None]]]:
+    """Provide a writer with a tree, and what finishes that; it returns nothing if there was nothing to be written."""
+    with compressing(folder / FILE) as compressor:
+        tree = ArchiveWriter(compressor)
+        writer = FolderWriter(folder, tree)
+
+        def finish() -> Archive | None:
+            made = tree.finish()
+            if not writer.stored and made.members <= 1:  # the folder itself, empty
+                (folder / FILE).unlink()
+                return None
+            return made
+
+        yield writer, finish
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _written(path: Path, info: TarInfo, blocks: Iterable[bytes]) -> str:

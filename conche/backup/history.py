@@ -73,7 +73,7 @@ def _is_sound(record: ComponentRecord, before: Known | None) -> bool:
 
 def amount(record: ComponentRecord) -> Amount:
     """Return how much a component holds."""
-    return _sum(record.artifacts, len(record.links))
+    return _sum(record.data, len(record.links))
 
 
 def shrinkage(before: ComponentRecord, now: ComponentRecord) -> str:
@@ -119,8 +119,8 @@ def _of(name: str, record: ComponentRecord) -> str:
 
 def _archives(before: ComponentRecord, now: ComponentRecord) -> Iterator[tuple[str, Amount, Amount]]:
     """Yield the archives that both have: a single folder of several may be on a disk that is not mounted."""
-    old: Mapping[str, Artifact] = {one.path: one for one in before.artifacts if one.members}
-    for one in now.artifacts:
+    old: Mapping[str, Artifact] = {one.path: one for one in before.data if one.members}
+    for one in now.data:
         if one.path in old:
             yield one.path, _sum([old[one.path]]), _sum([one])
 

@@ -13,11 +13,9 @@ from tarfile import TarInfo
 
 from conche.backup.headers import add, set_parts, set_time, stored, time_ns, xattr_of
 from conche.backup.inflate import BLOCK, Forward, Refuses
+from conche.backup.within import MOST_PARTS
 
-__all__ = ["MOST_PARTS", "Members"]
-
-MOST_PARTS = 1 << 18
-"""How many parts a sparse file may have, between which there are holes."""
+__all__ = ["Members"]
 
 NUMBERS = ("size", "uid", "gid")
 NAMES = {"path": "name", "linkpath": "linkname", "GNU.sparse.name": "name"}

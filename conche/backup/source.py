@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tarfile import TarInfo
 
 from conche.backup import within
 from conche.backup.archived import is_archive, limits_of
 from conche.backup.drivers.keyring import KEY
+from conche.backup.headers import set_parts
 from conche.backup.inflate import damaged, unpacked
+from conche.backup.losses import Losses, shown
 from conche.backup.manifest import Artifact, ComponentRecord
 from conche.backup.site import Site
-from conche.backup.strict import Admitted, Limits
+from conche.backup.strict import Admitted, Limits, Walked, admitted
 from conche.backup.within import File
 
 __all__ = ["Source"]
@@ -54,20 +57,69 @@ class Source:
             return b"".join(file.blocks(LARGEST))
 
     def is_archive(self, artifact: Artifact) -> bool:
-        """Return whether an artifact is a tar.gz of entries."""
-        return is_archive(self.record, artifact)
+        """Return whether an artifact is a tar.gz of the component's own entries."""
+        return is_archive(self.record, artifact) and artifact != self.record.tree
 
     def limits(self, artifact: Artifact) -> Limits:
         """Return what an archive must hold."""
         return limits_of(self.record, artifact)
 
-    def plain(self, folder: str) -> Iterator[Admitted]:
-        """Yield the files and links that are in the backup as they are, and the compressed ones, below a folder.
+    def plain(self, folder: str, losses: Losses, *, top: bool = False) -> Iterator[Admitted]:
+        """Yield the files, folders and links that are in the backup as they are, and compressed ones, below a folder.
 
-        They belong to whom stack.yaml belongs to. An age key that is opened is left out.
+        Args:
+            losses: is told what is not brought along of what they had beside their content.
+            top: what they are unpacked into is a volume, which gets what its own folder had, too.
 
         Raises:
             CheckFailed: a file is not what the manifest says.
+        """
+        tree = self.record.tree
+        entries = self._described(tree, losses) if tree else self._undescribed()
+        for info, blocks in entries:
+            if info.name == "." and not (folder or top):
+                continue
+            info.name = _below(folder, info.name)
+            if info.islnk():
+                info.linkname = _below(folder, info.linkname)
+            yield info, blocks
+
+    @cached_property
+    def described(self) -> list[TarInfo]:
+        """The entries of plain files, folders and links with what they have beside their content.
+
+        Raises:
+            CheckFailed: the archive that says so is not what the manifest says.
+        """
+        tree = self.record.tree
+        if tree is None:
+            return []
+        with self.opened(tree) as file:
+            return [info for info, _ in admitted(file, self.limits(tree), Walked())]
+
+    def _described(self, tree: Artifact, losses: Losses) -> Iterator[Admitted]:
+        left = {one.path.partition("/")[2]: one for one in self.record.data}
+        walked = Walked()
+        with self.opened(tree) as file:
+            for info, blocks in admitted(file, self.limits(tree), walked):
+                stored = left.pop(info.name, None)
+                if stored is None or info.islnk():
+                    yield info, blocks
+                    continue
+                if not info.isreg():
+                    raise damaged(file.path, f"{shown(info.name)} is no file there")
+                with self.opened(stored) as content:
+                    info.size, found = stored.size, content.parts()
+                    set_parts(info, found)
+                    yield info, _exactly(content, stored.size) if found is None else _without_holes(content, found)
+        if left:
+            raise damaged(file.path, f"{shown(min(left))} is not in it")
+        losses.update(walked.losses)
+
+    def _undescribed(self) -> Iterator[Admitted]:
+        """Yield them of a backup that has only their content; they belong to whom stack.yaml belongs to.
+
+        An age key that is opened is left out.
         """
         owner = self.site.root.stat()
         for artifact in self.record.artifacts:
@@ -75,7 +127,7 @@ class Source:
             if self.is_archive(artifact) or (sealed and self.recovery):
                 continue
             with self.opened(artifact) as file:
-                info = self._info(artifact.path, folder)
+                info = self._info(artifact.path)
                 info.mode, info.size, info.mtime = artifact.mode & 0o777, artifact.size, file.seen.st_mtime
                 info.uid, info.gid = owner.st_uid, owner.st_gid
                 if artifact.pieces:
@@ -84,12 +136,27 @@ class Source:
                 else:
                     yield info, _exactly(file, artifact.size)
         for link in self.record.links:
-            info = self._info(link.path, folder)
+            info = self._info(link.path)
             info.type, info.linkname = tarfile.SYMTYPE, link.target
+            info.uid, info.gid = owner.st_uid, owner.st_gid
             yield info, None
 
-    def _info(self, path: str, folder: str) -> TarInfo:
-        return TarInfo(os.fspath(Path(folder) / Path(path).relative_to(self.name)))
+    def _info(self, path: str) -> TarInfo:
+        return TarInfo(path.partition("/")[2])
+
+
+def _below(folder: str, name: str) -> str:
+    return os.path.normpath(f"{folder}/{name}") if folder else name
+
+
+def _without_holes(file: File, found: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+    """Yield the content of a sparse file; its holes are read as well, since all of it is hashed."""
+    end = 0
+    for place, length in found:
+        for _ in _exactly(file, place - end):
+            pass
+        yield from _exactly(file, length)
+        end = place + length
 
 
 def _exactly(file: File, size: int) -> Iterator[bytes]:

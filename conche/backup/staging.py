@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def unpack(source: Source, into: Path) -> Losses:
         if source.is_archive(artifact):
             with source.opened(artifact) as file:
                 losses.update(extract(file, into, source.limits(artifact)).losses)
-    fill(into, source.plain(source.record.facts.get("folder", "")), losses, parents=0o755, sync=True)
+    fill(into, source.plain(source.record.facts.get("folder", ""), losses), losses, parents=0o755, sync=True)
     return losses
 
 
@@ -64,6 +64,8 @@ def stage(source: Source, staging: Path, number: str) -> Staged:
     found = places(source)
     if source.record.driver == "secrets":
         found += _staged_key(source, into, staged)
+    found = _outermost(found)
+    _open_others(source, into, found)
     for place in found:
         pair = Pair.of(into / place, root / place)
         staged.pairs += [pair, *(Pair.carrying(pair, name) for name in unsaved(source.site, source.name, root / place))]
@@ -78,9 +80,36 @@ def places(source: Source) -> list[Path]:
         return [Path(source.record.facts.get(Path(one.path).name, "")) for one in source.record.artifacts]
     if source.record.facts.get("whole"):
         return [Path(source.record.facts["folder"])]
+    if source.record.tree:
+        return _described_places(source)
     paths = [*(one.path for one in source.record.artifacts), *(one.path for one in source.record.links)]
     found = [place_of(source, path) for path in paths]
     return [place for place in found if source.record.driver != "secrets" or place != _KEY_PLACE]
+
+
+def _described_places(source: Source) -> list[Path]:
+    """Return the files and links of a component, and the folders that are not there now."""
+    found = []
+    for info in source.described:
+        place = Path(source.record.facts.get("folder", "")) / info.name
+        if not info.isdir() or (info.name != "." and not os.path.lexists(source.site.root / place)):
+            found.append(place)
+    return found
+
+
+def _outermost(found: Sequence[Path]) -> list[Path]:
+    """Return the places that are not below another one."""
+    every = set(found)
+    return [place for place in found if not every.intersection(place.parents)]
+
+
+def _open_others(source: Source, into: Path, found: Sequence[Path]) -> None:
+    """Let this user move what is in staged folders that themselves stay here, whatever their mode is."""
+    taken = set(found)
+    for info in source.described:
+        place = Path(source.record.facts.get("folder", "")) / info.name
+        if info.isdir() and not taken.intersection((place, *place.parents)):
+            (into / place).chmod(0o700)
 
 
 def unsaved(site: Site, name: str, folder: Path) -> Iterator[str]:

@@ -66,6 +66,7 @@ class Limits:
         links_out: links may lead anywhere: those of a volume refer to a container's folders, and go back into it.
         exact: the archive must hold exactly as much, as the manifest says.
         top: the archive may say what the folder is like that it is unpacked into.
+        inside: a folder that all of it is in, which is removed from the names.
     """
 
     members: int = 5_000_000
@@ -73,6 +74,7 @@ class Limits:
     exact: bool = False
     links_out: bool = False
     top: bool = False
+    inside: str = ""
 
 
 class _Link(NamedTuple):
@@ -234,9 +236,9 @@ def admitted(file: File, limits: Limits, walked: Walked) -> Iterator[Admitted]:
         stream = Forward(raw)
         archive = Members(stream)
         while info := archive.next():
-            info.name = info.name.removeprefix("./") or "."
+            info.name = _inner(info.name, limits.inside)
             if info.islnk():
-                info.linkname = info.linkname.removeprefix("./")
+                info.linkname = _inner(info.linkname, limits.inside)
             if info.name == "." and info.isdir() and not limits.top:
                 continue
             walked.admit(info, limits)
@@ -252,6 +254,15 @@ def admitted(file: File, limits: Limits, walked: Walked) -> Iterator[Admitted]:
         walked.require(limits)
     for link in walked.links():
         yield link, None
+
+
+def _inner(name: str, folder: str) -> str:
+    name = name.removeprefix("./") or "."
+    if not folder:
+        return name
+    if name != folder and not name.startswith(f"{folder}/"):
+        raise Refuses(f"{shown(name)} is not in {folder}")
+    return name.removeprefix(folder).removeprefix("/") or "."
 
 
 def _content(path: Path, archive: Members, info: TarInfo) -> Iterator[bytes]:

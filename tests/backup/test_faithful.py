@@ -6,27 +6,38 @@ import errno
 import hashlib
 import io
 import os
+import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from tarfile import TarInfo
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from conche.backup import extract as extracting
-from conche.backup import within
+from conche.backup import folder, within
 from conche.backup.archive import Archive, ArchiveWriter, compressing
+from conche.backup.archived import limits_of
+from conche.backup.drivers import Dumping, local
 from conche.backup.entries import Reading, local_entries
 from conche.backup.filling import emitted
 from conche.backup.folder import FolderWriter
 from conche.backup.headers import attach, attributes, header, set_time, time_ns
 from conche.backup.inflate import Forward
 from conche.backup.losses import Losses
+from conche.backup.manifest import Artifact
 from conche.backup.members import Members
+from conche.backup.source import Source
+from conche.backup.staging import stage, unpack
 from conche.backup.storing import store
-from conche.backup.strict import Limits, Walked, admitted
+from conche.backup.strict import Limits, Walked, admitted, walk
+from conche.errors import CheckFailed
+from conche.stack import Component
 from tests.backup.hostile import file
 from tests.backup.reading import extract
-from tests.backup.unusual import ACCESS, CAPABILITY, NET_RAW, WIDE_MASK, Seen, look, make_unusual
+from tests.backup.unusual import ACCESS, CAPABILITY, NET_RAW, ODD, WIDE_MASK, Seen, look, make_unusual
 
 TAR = ("tar", "--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner")
 
@@ -235,3 +246,106 @@ def test_plain_files_are_stored_whole_under_each_of_their_names(place: Path) -> 
     assert {one.name for one in writer.stored} == {
         str(path.relative_to(place)) for path in (place / "src").rglob("*") if path.is_symlink() or path.is_file()
     }
+
+
+def dumped(place: Path, *paths: str) -> Source:
+    """A component of plain files, as a backup in `kept` has it."""
+    component = Component(driver="files", paths=paths)
+    site = cast("Any", SimpleNamespace(root=place, never=lambda: (), section=SimpleNamespace(components={})))
+    (place / "backup/kept").mkdir(parents=True)
+    record = local.dump(Dumping(site, "kept", component, place / "backup/kept"))
+    assert record.left_out == ()
+    return Source(site, place / "backup", "kept", record)
+
+
+@pytest.mark.parametrize("path", ["src", "src/d"])
+def test_plain_files_come_back_with_all_of_it(place: Path, before: Seen, path: str) -> None:
+    source = dumped(place, path)
+
+    losses = unpack(source, place / "into")
+
+    assert look(place / "into" / path) == look(place / path)
+    assert not losses
+    for artifact in source.record.data:
+        assert (place / "backup" / artifact.path).is_file()
+    [again] = [one for one in source.record.artifacts if one not in source.record.data]
+    with within.opened(place / "backup", again.path) as file_:
+        assert walk(file_, limits_of(source.record, again)).members == len(source.described)
+
+
+def test_plain_files_of_a_volume_come_back_with_all_of_it(place: Path, before: Seen) -> None:
+    source = dumped(place, "src")
+    anew = b"".join(emitted(source.plain("", Losses(), top=True)))
+
+    subprocess.run([*TAR, "-xpP", "--delay-directory-restore", "-C", place / "into"], input=anew, check=True)
+
+    assert look(place / "into") == before
+    assert len(anew) < 1 << 20
+
+
+def test_a_tree_that_contradicts_the_manifest_is_refused(place: Path) -> None:
+    (place / "src").mkdir()
+    (place / "src/a").write_text("a")
+    source = dumped(place, "src")
+    other = plain_file(place / "backup", "kept/b")
+    more = replace(source, record=source.record.model_copy(update={"artifacts": (*source.record.artifacts, other)}))
+
+    with pytest.raises(CheckFailed, match="b is not in it"):
+        unpack(more, place / "into")
+
+
+def plain_file(folder: Path, name: str) -> Artifact:
+    (folder / name).write_text("b")
+    return Artifact(path=name, size=1, sha256=hashlib.sha256(b"b").hexdigest())
+
+
+def test_what_the_target_cannot_hold_as_a_file_is_kept_in_the_tree(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "src").mkdir()
+    for name in ("A", "a", ODD, folder.FILE):
+        (place / "src" / name).write_text(f"content of {name!a}")
+    (place / "src/link").symlink_to("A")
+    os.link(place / "src/A", place / "src/z")
+    before = look(place / "src")
+
+    def poor(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    written = folder._written
+
+    def ignoring_case(path: Path, *rest: Any) -> str:
+        if path.with_name(path.name.upper()).exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        return written(path, *rest)
+
+    with monkeypatch.context() as poorer:
+        poorer.setattr(Path, "symlink_to", poor)
+        poorer.setattr(os, "link", poor)
+        poorer.setattr(folder, "_written", ignoring_case)
+        source = dumped(place, "src")
+    losses = unpack(source, place / "into")
+
+    assert look(place / "into/src") == before
+    assert not losses
+    assert {one.path for one in source.record.data} == {"kept/A", "kept/z"}
+
+
+def test_only_what_is_missing_is_exchanged_as_a_folder(place: Path) -> None:
+    for name in ("conf/sub/deep/f", "conf/g"):
+        (place / "src" / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / "src" / name).write_text(name)
+    (place / "src/other").write_text("x")
+    (place / "src/conf/empty").mkdir(mode=0o711)
+    (place / "src/conf/sub").chmod(0o500)
+    source = dumped(place, "src/conf", "src/other")
+    shutil.rmtree(place / "src/conf/sub")
+    (place / "src/conf/empty").rmdir()
+
+    staged = stage(source, place / "staging", "1")
+
+    assert {Path(pair.live).relative_to(place / "src").as_posix() for pair in staged.pairs} == {
+        "conf/sub", "conf/g", "conf/empty", "other",
+    }  # fmt: skip
+    assert (place / "staging/kept/src/conf/sub").stat().st_mode & 0o777 == 0o500
+    assert (place / "staging/kept/src/conf/empty").stat().st_mode & 0o777 == 0o711

@@ -17,6 +17,7 @@ from conche.backup import within
 from conche.backup.archive import ArchiveWriter, compressing
 from conche.backup.filling import emitted
 from conche.backup.inflate import unpacked
+from conche.backup.losses import Losses
 from conche.backup.manifest import Artifact, ComponentRecord, Link
 from conche.backup.source import Source
 from conche.backup.staging import unpack
@@ -170,7 +171,7 @@ def test_a_file_that_is_exchanged_after_it_was_verified_is_found(tmp_path: Path,
     with pytest.raises(CheckFailed):
         unpack(source(tmp_path, "files", artifact), tmp_path / "out")
     with pytest.raises(CheckFailed):
-        list(emitted(source(tmp_path, "volume", artifact).plain("")))
+        list(emitted(source(tmp_path, "volume", artifact).plain("", Losses())))
 
 
 def test_plain_files_come_back_with_their_modes_and_links_last(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from conche.backup.archive import Archive
 from conche.backup.entries import Reading
-from conche.backup.folder import Stored
+from conche.backup.folder import FILE, Stored
 from conche.backup.manifest import Artifact, ComponentRecord, Link, Omission
 from conche.backup.site import Site
 from conche.stack import Component
@@ -61,6 +61,11 @@ class Dumping:
         ]
         links = [Link(path=f"{self.name}/{one.name}", target=one.link) for one in files if one.link]
         return tuple(artifacts), tuple(links)
+
+    def with_tree(self, files: list[Stored], tree: Archive | None) -> tuple[tuple[Artifact, ...], tuple[Link, ...]]:
+        """Return the manifest's entries for plain files and links, and for what they have beside their content."""
+        artifacts, links = self.stored(files)
+        return (*artifacts, *([self.artifact(FILE, tree)] if tree else [])), links
 
     def record(
         self,

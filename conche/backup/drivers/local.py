@@ -11,8 +11,8 @@ from tarfile import TarInfo
 from conche.backup.archive import ArchiveWriter, compressing
 from conche.backup.drivers import Dumping
 from conche.backup.entries import Entry, Reading, local_entries
-from conche.backup.folder import FolderWriter
-from conche.backup.manifest import Artifact, ComponentRecord
+from conche.backup.folder import FILE, folder_writer
+from conche.backup.manifest import TREE, Artifact, ComponentRecord
 from conche.backup.storing import store
 
 __all__ = ["archive_name", "dump"]
@@ -33,14 +33,14 @@ def dump(task: Dumping) -> ComponentRecord:
         made = {path: one for path in component.paths if (one := _archive(task, path.rstrip("/"), reading))}
         facts = {Path(one.path).name: path for path, one in made.items()}
         return task.record(artifacts=tuple(made.values()), reading=reading, consistency=CONSISTENCY, facts=facts)
-    writer, base = FolderWriter(task.folder), _base(task)
+    base = _base(task)
     names = sorted({name for pattern in component.paths for name in _matching(task, pattern, reading)})
-    for name in names:
-        entries = _printable(local_entries(task.site.root, name, reading), reading)
-        store(_below(base, entries), writer, reading)
-    artifacts, links = task.stored(writer.stored)
+    with folder_writer(task.folder) as (writer, finish):
+        for name in names:
+            store(_below(base, local_entries(task.site.root, name, reading)), writer, reading)
+        artifacts, links = task.with_tree(writer.stored, finish())
     whole = base and all(path.rstrip("/") == base for path in component.paths)
-    facts = {"folder": base, "whole": "yes"} if whole else {"folder": base}
+    facts = {"folder": base, TREE: FILE} | ({"whole": "yes"} if whole else {})
     return task.record(artifacts=artifacts, links=links, reading=reading, consistency=CONSISTENCY, facts=facts)
 
 
@@ -73,7 +73,7 @@ def _below(base: str, entries: Iterator[Entry]) -> Iterator[Entry]:
 
 
 def _shortened(name: str, base: str) -> str:
-    return name.removeprefix(base).lstrip("/")
+    return name.removeprefix(base).lstrip("/") or "."
 
 
 def _renamed(entry: Entry, base: str) -> Callable[[], tuple[TarInfo, Iterator[bytes]]]:
@@ -82,7 +82,9 @@ def _renamed(entry: Entry, base: str) -> Callable[[], tuple[TarInfo, Iterator[by
 
     def renamed() -> tuple[TarInfo, Iterator[bytes]]:
         info, blocks = read()
-        info.name, info.linkname = _shortened(info.name, base), _shortened(info.linkname, base)
+        info.name = _shortened(info.name, base)
+        if info.islnk():
+            info.linkname = _shortened(info.linkname, base)
         return info, blocks
 
     return renamed
@@ -118,14 +120,3 @@ def _matching(task: Dumping, pattern: str, reading: Reading) -> Iterator[str]:
 def _absent(task: Dumping, path: str, reading: Reading) -> None:
     needed = task.component.required and path not in task.component.optional
     reading.leave_out(path, "is not there", harmful=needed)
-
-
-def _printable(entries: Iterator[Entry], reading: Reading) -> Iterator[Entry]:
-    """Leave out entries whose names are not UTF-8: the manifest lists these files, and JSON is Unicode only."""
-    for entry in entries:
-        try:
-            entry.info.name.encode()
-        except UnicodeEncodeError:
-            reading.leave_out(entry.info.name, "has a name that is not UTF-8; an archive can hold it", harmful=True)
-        else:
-            yield entry

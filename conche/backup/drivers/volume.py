@@ -9,8 +9,8 @@ from conche.backup.archive import ArchiveWriter, compressing
 from conche.backup.copying import copied, packed
 from conche.backup.drivers import Dumping
 from conche.backup.entries import Entry, Reading, tar_entries
-from conche.backup.folder import FolderWriter
-from conche.backup.manifest import ComponentRecord
+from conche.backup.folder import FILE, folder_writer
+from conche.backup.manifest import TREE, ComponentRecord
 from conche.backup.members import Members
 from conche.backup.storing import Writer, store
 from conche.engine import volumes
@@ -43,8 +43,9 @@ def dump(task: Dumping) -> ComponentRecord:
         holding.held(task.site.target.store, engine, address, users, component.consistency) as waited,
     ):
         if component.unpacked:
-            folder = FolderWriter(task.folder)
-            read_into(folder, helper, component.volume, reading)
+            with folder_writer(task.folder) as (folder, finish):
+                read_into(folder, helper, component.volume, reading)
+                artifacts, links = task.with_tree(folder.stored, finish())
         else:
             file = f"{task.name}.tar.gz"
             with compressing(task.folder / file) as compressor:
@@ -54,9 +55,8 @@ def dump(task: Dumping) -> ComponentRecord:
     for ill in waited.ill:
         task.site.say(f"warning: after the backup of {task.name}, {ill}")
     if component.unpacked:
-        artifacts, links = task.stored(folder.stored)
-        facts = {"owner": folder.owner}
-        return task.record(artifacts=artifacts, links=links, reading=reading, consistency=waited.words, facts=facts)
+        words, facts = waited.words, {TREE: FILE}
+        return task.record(artifacts=artifacts, links=links, reading=reading, consistency=words, facts=facts)
     return task.record(artifacts=(made,), reading=reading, consistency=waited.words)
 
 
