@@ -47,8 +47,10 @@ def without_time(found: Seen) -> Seen:
     return {**found, ".": (*top[:3], *top[4:])}
 
 
-def test_a_volume_comes_back_as_it_was_and_so_it_does_by_an_undo(small: SmallStack) -> None:
+@pytest.mark.parametrize("unpacked", ["true", "false"])
+def test_a_volume_comes_back_as_it_was_and_so_it_does_by_an_undo(small: SmallStack, unpacked: str) -> None:
     with_backup(small)
+    small.replace("stack.yaml", "driver: volume", f"driver: volume, unpacked: {unpacked}")
     small.up()
     web = f"{small.name}-web"
     python(web, "\nmake_unusual(Path('/kept'))\nos.chown('/kept', 4242, 4242)\nos.chmod('/kept', 0o2770)")

@@ -31,6 +31,7 @@ def test_the_documented_layout_which_tar_alone_opens(checkout: Checkout, tmp_pat
     assert names == {
         "MANIFEST.txt", "manifest.json", "code/src.tar.gz", "code/scripts.tar.gz", "config/compose.yaml",
         "config/nginx.conf", "logs/app.log", "models/latest/prophet.pkl", "models/model_registry.json",
+        "config/.conche-tree.tar.gz", "logs/.conche-tree.tar.gz", "models/.conche-tree.tar.gz",
         "models/prophet_1.pkl", "secrets/.sops.yaml", "secrets/age-key.txt", "secrets/secrets.enc.yaml",
     }  # fmt: skip
     assert (folder / "models/latest/prophet.pkl").resolve().read_text() == "model one"
@@ -262,7 +263,7 @@ def test_show_diff_list_and_status_say_what_there_is(checkout: Checkout) -> None
     assert nothing.returncode == 1
     # The same key encrypted again is another text.
     assert {one["path"]: one["change"] for one in changes} == {
-        "models/new.pkl": "added", "secrets/age-key.txt": "changed",
+        "models/new.pkl": "added", "models/.conche-tree.tar.gz": "changed", "secrets/age-key.txt": "changed",
     }  # fmt: skip
     assert shown["name"] == second.name
     assert [one["name"] for one in listed] == [second.name, first.name]
