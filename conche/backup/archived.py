@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from conche.backup.drivers import FOREIGN
-from conche.backup.folder import INSIDE
 from conche.backup.manifest import Artifact, ComponentRecord
 from conche.backup.strict import Limits
+from conche.backup.tree import INSIDE, tree_of
 
 __all__ = ["is_archive", "limits_of"]
 
@@ -17,7 +17,7 @@ def is_archive(record: ComponentRecord, artifact: Artifact) -> bool:
 
 def limits_of(record: ComponentRecord, artifact: Artifact) -> Limits:
     """Return what an archive must hold."""
-    if artifact == record.tree:
+    if artifact == tree_of(record):
         return Limits(artifact.members, artifact.content, exact=True, links_out=True, top=True, inside=INSIDE)
     foreign = record.driver in FOREIGN
     return Limits(artifact.members, artifact.content, exact=True, links_out=foreign, top=foreign)

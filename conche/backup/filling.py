@@ -18,6 +18,7 @@ from conche.backup.losses import Losses
 from conche.backup.source import Source
 from conche.backup.strict import Admitted, Limits, Walked, admitted
 from conche.backup.swap import Swap
+from conche.backup.tree import tree_of
 from conche.backup.within import File
 from conche.engine import volumes
 from conche.engine.connection import Engine
@@ -51,7 +52,7 @@ def _fill(source: Source, helper: Helper, folder: str, file: str) -> Losses:
     archives = [one for one in source.record.artifacts if source.is_archive(one)]
     losses = Losses()
     if not archives:
-        entries = source.plain("", losses, top=True) if source.record.tree else _undescribed(source)
+        entries = source.plain("", losses, top=True) if tree_of(source.record) else _undescribed(source)
         _put(helper, folder, entries, losses)
     for artifact in archives:
         if Path(artifact.path).name == file:

@@ -16,15 +16,10 @@ from tarfile import TarInfo
 from conche.backup.archive import Archive, ArchiveWriter, compressing
 from conche.backup.entries import ZEROS
 from conche.backup.headers import parts, placed, set_parts, time_ns
+from conche.backup.tree import FILE, INSIDE
 from conche.syscalls import begin_writeback
 
-__all__ = ["FILE", "INSIDE", "FolderWriter", "Stored", "folder_writer"]
-
-FILE = ".conche-tree.tar.gz"
-"""The archive beside plain files of what they have beside their content: owners, modes, times, attributes."""
-
-INSIDE = "tree"
-"""The folder in that archive that all of it is in: unpacked by hand, it must not empty the files."""
+__all__ = ["FolderWriter", "Stored", "folder_writer"]
 
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 """Errors of symlink(2) on a file system without links, such as vfat."""

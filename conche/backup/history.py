@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from conche.backup.manifest import Artifact, ComponentRecord, Manifest, Omission, human_size
+from conche.backup.tree import data_of
 from conche.stack import Minimum
 
 __all__ = ["ACCEPTED", "SMALL_PART", "Amount", "History", "Known", "amount", "history", "judged", "shrinkage"]
@@ -73,7 +74,7 @@ def _is_sound(record: ComponentRecord, before: Known | None) -> bool:
 
 def amount(record: ComponentRecord) -> Amount:
     """Return how much a component holds."""
-    return _sum(record.data, len(record.links))
+    return _sum(data_of(record), len(record.links))
 
 
 def shrinkage(before: ComponentRecord, now: ComponentRecord) -> str:
@@ -119,8 +120,8 @@ def _of(name: str, record: ComponentRecord) -> str:
 
 def _archives(before: ComponentRecord, now: ComponentRecord) -> Iterator[tuple[str, Amount, Amount]]:
     """Yield the archives that both have: a single folder of several may be on a disk that is not mounted."""
-    old: Mapping[str, Artifact] = {one.path: one for one in before.data if one.members}
-    for one in now.data:
+    old: Mapping[str, Artifact] = {one.path: one for one in data_of(before) if one.members}
+    for one in data_of(now):
         if one.path in old:
             yield one.path, _sum([old[one.path]]), _sum([one])
 

@@ -33,7 +33,6 @@ from conche.version import version
 __all__ = [
     "FILE",
     "TEXT",
-    "TREE",
     "Artifact",
     "ComponentRecord",
     "Link",
@@ -51,9 +50,6 @@ FILE = "manifest.json"
 TEXT = "MANIFEST.txt"
 SCHEMA = f"conche-backup/{MANIFEST.number}"
 KNOWN = frozenset(f"conche-backup/{number}" for number in range(1, MANIFEST.number + 1))
-
-TREE = "tree"
-"""The fact of a component of plain files that names the archive of what they have beside their content."""
 
 LARGEST = 256 << 20
 """Maximum bytes of a manifest that are read; a million artifacts need less."""
@@ -179,18 +175,6 @@ class ComponentRecord(_Record):
         if not re.fullmatch(r"[0-9]{1,10}:[0-9]{1,10}", self.facts.get("owner", "0:0")):
             raise ValueError(f"{_shown(self.facts['owner'])} is no owner")
         return self
-
-    @property
-    def tree(self) -> Artifact | None:
-        """The archive of what its plain files have beside their content; None for a backup made without it."""
-        file = self.facts.get(TREE)
-        return next((one for one in self.artifacts if file and one.path.split("/")[1:] == [file]), None)
-
-    @property
-    def data(self) -> tuple[Artifact, ...]:
-        """Its artifacts without that archive."""
-        tree = self.tree
-        return tuple(one for one in self.artifacts if one is not tree)
 
     @property
     def size(self) -> int:

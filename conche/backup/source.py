@@ -20,6 +20,7 @@ from conche.backup.losses import Losses, shown
 from conche.backup.manifest import Artifact, ComponentRecord
 from conche.backup.site import Site
 from conche.backup.strict import Admitted, Limits, Walked, admitted
+from conche.backup.tree import data_of, tree_of
 from conche.backup.within import File
 
 __all__ = ["Source"]
@@ -58,7 +59,7 @@ class Source:
 
     def is_archive(self, artifact: Artifact) -> bool:
         """Return whether an artifact is a tar.gz of the component's own entries."""
-        return is_archive(self.record, artifact) and artifact != self.record.tree
+        return is_archive(self.record, artifact) and artifact != tree_of(self.record)
 
     def limits(self, artifact: Artifact) -> Limits:
         """Return what an archive must hold."""
@@ -74,7 +75,7 @@ class Source:
         Raises:
             CheckFailed: a file is not what the manifest says.
         """
-        tree = self.record.tree
+        tree = tree_of(self.record)
         entries = self._described(tree, losses) if tree else self._undescribed()
         for info, blocks in entries:
             if info.name == "." and not (folder or top):
@@ -91,14 +92,14 @@ class Source:
         Raises:
             CheckFailed: the archive that says so is not what the manifest says.
         """
-        tree = self.record.tree
+        tree = tree_of(self.record)
         if tree is None:
             return []
         with self.opened(tree) as file:
             return [info for info, _ in admitted(file, self.limits(tree), Walked())]
 
     def _described(self, tree: Artifact, losses: Losses) -> Iterator[Admitted]:
-        left = {one.path.partition("/")[2]: one for one in self.record.data}
+        left = {one.path.partition("/")[2]: one for one in data_of(self.record)}
         walked = Walked()
         with self.opened(tree) as file:
             for info, blocks in admitted(file, self.limits(tree), walked):

@@ -21,6 +21,7 @@ from conche.backup.site import Site
 from conche.backup.source import Source
 from conche.backup.strict import DEEPEST
 from conche.backup.swap import Swap
+from conche.backup.tree import tree_of
 from conche.engine import volumes
 from conche.errors import KeyUnusable
 from conche.vault import keys
@@ -80,7 +81,7 @@ def places(source: Source) -> list[Path]:
         return [Path(source.record.facts.get(Path(one.path).name, "")) for one in source.record.artifacts]
     if source.record.facts.get("whole"):
         return [Path(source.record.facts["folder"])]
-    if source.record.tree:
+    if tree_of(source.record):
         return _described_places(source)
     paths = [*(one.path for one in source.record.artifacts), *(one.path for one in source.record.links)]
     found = [place_of(source, path) for path in paths]

@@ -33,6 +33,7 @@ from conche.backup.source import Source
 from conche.backup.staging import stage, unpack
 from conche.backup.storing import store
 from conche.backup.strict import Limits, Walked, admitted, walk
+from conche.backup.tree import FILE, data_of
 from conche.errors import CheckFailed
 from conche.stack import Component
 from tests.backup.hostile import file
@@ -266,9 +267,9 @@ def test_plain_files_come_back_with_all_of_it(place: Path, before: Seen, path: s
 
     assert look(place / "into" / path) == look(place / path)
     assert not losses
-    for artifact in source.record.data:
+    for artifact in data_of(source.record):
         assert (place / "backup" / artifact.path).is_file()
-    [again] = [one for one in source.record.artifacts if one not in source.record.data]
+    [again] = [one for one in source.record.artifacts if one not in data_of(source.record)]
     with within.opened(place / "backup", again.path) as file_:
         assert walk(file_, limits_of(source.record, again)).members == len(source.described)
 
@@ -303,7 +304,7 @@ def test_what_the_target_cannot_hold_as_a_file_is_kept_in_the_tree(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (place / "src").mkdir()
-    for name in ("A", "a", ODD, folder.FILE):
+    for name in ("A", "a", ODD, FILE):
         (place / "src" / name).write_text(f"content of {name!a}")
     (place / "src/link").symlink_to("A")
     os.link(place / "src/A", place / "src/z")
@@ -328,7 +329,7 @@ def test_what_the_target_cannot_hold_as_a_file_is_kept_in_the_tree(
 
     assert look(place / "into/src") == before
     assert not losses
-    assert {one.path for one in source.record.data} == {"kept/A", "kept/z"}
+    assert {one.path for one in data_of(source.record)} == {"kept/A", "kept/z"}
 
 
 def test_only_what_is_missing_is_exchanged_as_a_folder(place: Path) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from conche.backup.archive import Archive
 from conche.backup.entries import Reading
-from conche.backup.folder import FILE, Stored
+from conche.backup.folder import Stored
 from conche.backup.manifest import Artifact, ComponentRecord, Link, Omission
 from conche.backup.site import Site
+from conche.backup.tree import FILE
 from conche.stack import Component
 
 __all__ = ["FOREIGN", "Dumping", "by_programs", "dump", "in_container", "printable"]

@@ -11,9 +11,10 @@ from tarfile import TarInfo
 from conche.backup.archive import ArchiveWriter, compressing
 from conche.backup.drivers import Dumping
 from conche.backup.entries import Entry, Reading, local_entries
-from conche.backup.folder import FILE, folder_writer
-from conche.backup.manifest import TREE, Artifact, ComponentRecord
+from conche.backup.folder import folder_writer
+from conche.backup.manifest import Artifact, ComponentRecord
 from conche.backup.storing import store
+from conche.backup.tree import FACT, FILE
 
 __all__ = ["archive_name", "dump"]
 
@@ -40,7 +41,7 @@ def dump(task: Dumping) -> ComponentRecord:
             store(_below(base, local_entries(task.site.root, name, reading)), writer, reading)
         artifacts, links = task.with_tree(writer.stored, finish())
     whole = base and all(path.rstrip("/") == base for path in component.paths)
-    facts = {"folder": base, TREE: FILE} | ({"whole": "yes"} if whole else {})
+    facts = {"folder": base, FACT: FILE} | ({"whole": "yes"} if whole else {})
     return task.record(artifacts=artifacts, links=links, reading=reading, consistency=CONSISTENCY, facts=facts)
 
 

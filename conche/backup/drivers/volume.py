@@ -9,10 +9,11 @@ from conche.backup.archive import ArchiveWriter, compressing
 from conche.backup.copying import copied, packed
 from conche.backup.drivers import Dumping
 from conche.backup.entries import Entry, Reading, tar_entries
-from conche.backup.folder import FILE, folder_writer
-from conche.backup.manifest import TREE, ComponentRecord
+from conche.backup.folder import folder_writer
+from conche.backup.manifest import ComponentRecord
 from conche.backup.members import Members
 from conche.backup.storing import Writer, store
+from conche.backup.tree import FACT, FILE
 from conche.engine import volumes
 from conche.engine.packing import Helper, helping
 
@@ -55,7 +56,7 @@ def dump(task: Dumping) -> ComponentRecord:
     for ill in waited.ill:
         task.site.say(f"warning: after the backup of {task.name}, {ill}")
     if component.unpacked:
-        words, facts = waited.words, {TREE: FILE}
+        words, facts = waited.words, {FACT: FILE}
         return task.record(artifacts=artifacts, links=links, reading=reading, consistency=words, facts=facts)
     return task.record(artifacts=(made,), reading=reading, consistency=waited.words)
 
