@@ -18,8 +18,8 @@ from conche.errors import Unreachable
 __all__ = ["copied", "packed"]
 
 LESS = (
-    "was read without attributes, ACLs, holes and fractions of a second, since no image on the engine has GNU tar;"
-    " any image of Debian or Fedora has it"
+    "was read without attributes, ACLs, holes and fractions of a second, since neither this machine nor an image on the"
+    " engine has GNU tar; any image of Debian or Fedora has it"
 )
 IGNORED = ": socket ignored"
 
@@ -48,7 +48,8 @@ def packed(helper: Helper, volume: str, reading: Reading) -> Iterator[Members]:
         EngineRefused: something in it cannot be read.
     """
     if not helper.packs:
-        reading.leave_out(volume, LESS, harmful=True)
+        # Most volumes have none of it, and a backup must not be DEGRADED for what may not be there.
+        reading.leave_out(volume, LESS)
         with copied(helper.engine, helper.id, volumes.MOUNTED) as members:
             yield members
         return

@@ -1,4 +1,4 @@
-"""Packs and unpacks a volume by GNU tar, in a container of any image that has it.
+"""Packs and unpacks a volume by GNU tar, in a container: this machine's, or that of any image that has it.
 
 The engine's own copying knows nothing of a user's attributes, ACLs, holes, and times below a second, and nothing of
 what the volume's own folder is like.
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from conche.engine import containers, programs
+from conche.engine import containers, gnutar, programs
 from conche.engine.connection import Engine, EngineRefused, translated
 from conche.engine.volumes import LABEL, MOUNTED, images, mounted
 from conche.errors import ConcheError
@@ -21,7 +21,7 @@ from conche.process import Completed, signals_deferred
 __all__ = ["Helper", "helping", "pack", "unpack"]
 
 TRIES = 8
-"""How many images are tried: each takes about a second, and images of one engine mostly have the same base."""
+"""How many images are tried if this machine has none: each takes a second, and many have the same base."""
 
 KEEPING = ("--xattrs", "--xattrs-include=*", "--numeric-owner", "--blocking-factor=2048")
 PACK = (
@@ -81,6 +81,9 @@ def helping(engine: Engine, volume: str, *, writable: bool = False) -> Iterator[
 
 
 def _candidates(engine: Engine, volume: str) -> Iterator[str]:
+    own = gnutar.provide(engine)
+    if own is not None:
+        yield own
     every = list(images(engine, volume))
     known = [_known[engine.address]] if _known.get(engine.address) in every else []
     yield from itertools.islice(dict.fromkeys([*known, *every]), TRIES)

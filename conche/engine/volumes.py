@@ -15,6 +15,7 @@ from typing import IO, Any, cast
 from conche.engine import containers, mounting
 from conche.engine.connection import Engine, translated
 from conche.engine.containers import Container
+from conche.engine.gnutar import REPOSITORY
 from conche.errors import NotFound, Refused, Unreachable
 from conche.process import run
 
@@ -192,10 +193,14 @@ def _any_image(engine: Engine, volume: str) -> str:
 
 
 def images(engine: Engine, volume: str) -> Iterator[str]:
-    """Yield the ids of the engine's images, first those whose containers use the volume."""
+    """Yield the ids of images, first those of containers that use the volume; ours, without a shell, is left out."""
     seen: set[str] = set()
     with translated(engine.address):
-        every = [image["Id"] for image in engine.client.api.images()]
+        every = [
+            image["Id"]
+            for image in engine.client.api.images()
+            if not any(tag.startswith(f"{REPOSITORY}:") for tag in image.get("RepoTags") or ())
+        ]
     for image in [*(one.image_id for one in using(engine, volume)), *every]:
         if image not in seen:
             seen.add(image)
