@@ -112,7 +112,9 @@ def proposals(root: Path, services: Mapping[str, Any], volumes: Mapping[str, Any
                 name, number = data.name, 2
                 while name in found:
                     name, number = f"{data.name}-{number}", number + 1
-                found[name] = replace(data, name=name)
+                writers = _writers(service, services) if "service" in data.fields else []
+                more = {"services": writers} if writers else {}
+                found[name] = replace(data, name=name, fields={**data.fields, **more})
     return list(found.values())
 
 
@@ -128,7 +130,7 @@ def _of_service(root: Path, service: str, body: Mapping[str, Any], volumes: Mapp
         key = slug(str(mount.get("source") if named else f"{service}-{PurePosixPath(target).name}"), "data")
         if kind is not None and not dumped and _holds(kind, target):
             dumped = True
-            driver, fields = _dumped(kind, service, source, str(body.get("image", "")))
+            driver, fields = _dumped(kind, service, source, body)
             yield Data(slug(service, "data"), service, source, driver, fields, kind.called)
         elif any(map(_DISPOSABLE.search, (PurePosixPath(source).name, target))):
             yield Data(key, service, source, "", {"volume": source}, "disposable, judging by its name")
@@ -141,6 +143,11 @@ def _of_service(root: Path, service: str, body: Mapping[str, Any], volumes: Mapp
             fields = {"paths": [str(Path(source).relative_to(root))]} if inside else {"volume": source}
             choice = "archive" if inside else "volume"
             yield Data(key, service, source, "", fields, "a folder that the service may write to", choice)
+
+
+def _writers(service: str, services: Mapping[str, Any]) -> list[str]:
+    """Return what writes to a database: the services that depend on it, which stop while it is restored."""
+    return [name for name, body in services.items() if service in (body.get("depends_on") or ())]
 
 
 def _writable(mount: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
@@ -184,13 +191,21 @@ def _kind(body: Mapping[str, Any], mounts: list[Mapping[str, Any]]) -> _Kind | N
     )
 
 
+def _hides_password(body: Mapping[str, Any]) -> bool:
+    """Return whether only a Redis itself knows its password: by its command line, and by no variable."""
+    known = any(
+        re.match(r"(REDIS|VALKEY)_PASSWORD(_FILE)?$|REDISCLI_AUTH", name) for name in body.get("environment") or ()
+    )
+    return "--requirepass" in str(body.get("command") or "") and not known
+
+
 def _holds(kind: _Kind, target: str) -> bool:
     """Return whether a path in the container holds the database's data, and not its configuration or scripts."""
     return not target.startswith(("/etc", "/docker-entrypoint")) or target.startswith(kind.paths or ("\0",))
 
 
-def _dumped(kind: _Kind, service: str, source: str, image: str) -> tuple[str, dict[str, Any]]:
-    if kind.driver and not kind.dump:
+def _dumped(kind: _Kind, service: str, source: str, body: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    if kind.driver and not kind.dump and not _hides_password(body):
         return kind.driver, {"service": service}
     if kind.dump:
         return kind.driver, {
@@ -199,6 +214,6 @@ def _dumped(kind: _Kind, service: str, source: str, image: str) -> tuple[str, di
             "restore": ["sh", "-c", kind.restore],
             "file": f"{slug(service, 'data')}.{'archive' if kind.called == 'MongoDB' else 'sql'}",
         }
-    if kind.called == "InfluxDB" and not re.search(r":v?[13]\b", image):
+    if kind.called == "InfluxDB" and not re.search(r":v?[13]\b", str(body.get("image", ""))):
         return "influxdb", {"service": service}
     return "volume", {"volume": source, **({"consistency": "stop"} if kind.called == "InfluxDB" else {})}

@@ -64,6 +64,21 @@ def test_a_path_or_a_port_decides_where_the_name_says_nothing() -> None:
     assert [one.why for one in (by_path, by_port, built)] == ["Postgres", "Postgres", "a named volume"]
 
 
+def test_a_redis_whose_password_only_its_command_line_has_is_backed_up_by_its_files() -> None:
+    hidden = service("redis:7", command=["redis-server", "--requirepass", "geheim123"])
+
+    assert proposed(hidden).driver == "volume"
+    assert proposed({**hidden, "environment": {"REDIS_PASSWORD_FILE": "/run/secrets/redis"}}).driver == "redis"
+
+
+def test_what_depends_on_a_database_stops_while_it_is_restored() -> None:
+    services = {"db": service("postgres:16"), "web": {"image": "web", "depends_on": {"db": {}}}, "mail": {"image": "m"}}
+
+    [found] = proposals(ROOT, services, VOLUMES)
+
+    assert found.fields == {"service": "db", "services": ["web"]}
+
+
 def test_sqlite_is_stopped_while_its_volume_is_read() -> None:
     data = proposed(service("shop-web", environment={"DATABASE_URL": "sqlite:////data/app.db"}))
 
