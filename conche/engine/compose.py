@@ -282,6 +282,7 @@ def version(engine: Engine) -> str:
 
 
 def complaint(completed: Completed) -> Unreachable | Refused:
+    """Return the error for files that Compose rejects, in its own words."""
     words = completed.stderr.raw
     if "is not a docker command" in words or "unknown command" in words or "unknown flag: --file" in words:
         return _no_compose(completed)
@@ -290,8 +291,10 @@ def complaint(completed: Completed) -> Unreachable | Refused:
         "Compose rejects the environment's files.",
         looked_at=[part for part in completed.argv if part.endswith((".yaml", ".yml"))],
         # Compose repeats the text of a .env line that it cannot read, which may hold a secret.
-        evidence=[_UNREAD.sub(r"\1", line) for line in completed.last_lines()],
-        next_command="correct what it names, then: invoke env.config",
+        evidence=[_UNREAD.sub(r"\1", line) for line in completed.last_lines() if "level=warning" not in line],
+        next_command="invoke secrets.render    # writes .env, if stack.yaml has secrets"
+        if re.search(r"[/ ]\.env( not found|: no such file)", words)
+        else "correct what it names, then: invoke env.config",
     )
 
 

@@ -16,8 +16,9 @@ import yaml
 from conche.engine.compose import complaint
 from conche.engine.rendered import understood
 from conche.errors import Refused
+from conche.init.env_files import missing, without
 from conche.init.files import LARGEST, read, refuse_bomb
-from conche.process import run
+from conche.process import Completed, run
 
 __all__ = ["Rendered", "accepts", "render", "required", "variables"]
 
@@ -35,11 +36,13 @@ class Rendered:
         document: with the services of every profile.
         active: services that `docker compose up` starts: those without a profile or with one that .env names.
         warnings: Compose's own, such as for unset variables.
+        lacking: service -> its env files that are not there; it is rendered without them.
     """
 
     document: Mapping[str, Any] = field(repr=False)
     active: frozenset[str]
     warnings: tuple[str, ...] = ()
+    lacking: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def project(self) -> str:
@@ -64,12 +67,15 @@ def render(root: Path, files: Sequence[Path], given: Mapping[str, str], project:
     for file in files:
         refuse_bomb(str(file), read(root, file))
     named = ("--project-name", project) if project else ()
-    whole = _asked(root, _argv(files, (*named, "--profile", "*"), ("--format", "json")), files, given)
-    names = _asked(root, _argv(files, named, ("--services",)), files, given) if _has_profiles(whole[0]) else None
+    whole = _answer(root, files, _asked(root, files, given, (*named, "--profile", "*"), ("--format", "json")))
+    profiles = _has_profiles(whole[0])
+    names = _answer(root, files, _asked(root, files, given, named, ("--services",))) if profiles else None
     document = json.loads(whole[0])
     services = document.get("services") or {}
     active = frozenset(names[0].split()) if names else frozenset(services)
-    return Rendered(understood({**document, "services": services}, document["name"]), active, whole[1])
+    return Rendered(
+        understood({**document, "services": services}, document["name"]), active, whole[1], missing(root, files)
+    )
 
 
 def _has_profiles(text: str) -> bool:
@@ -83,7 +89,7 @@ def accepts(root: Path, files: Sequence[Path], given: Mapping[str, str]) -> bool
             refuse_bomb(str(file), read(root, file))
     except Refused:
         return False
-    return run(_argv(files, (), ("--quiet",)), cwd=root, extra_env={**given, **_shell()}, timeout=60).ok
+    return _asked(root, files, given, (), ("--quiet",)).ok
 
 
 def variables(root: Path, files: Iterable[Path]) -> frozenset[str]:
@@ -104,15 +110,19 @@ def _found(pattern: str, root: Path, files: Iterable[Path]) -> frozenset[str]:
     return frozenset(names)
 
 
-def _argv(files: Sequence[Path], options: Sequence[str], words: Sequence[str]) -> tuple[str, ...]:
-    named = [part for file in files for part in ("--file", str(file))]
-    return ("docker", "compose", *named, *options, "config", *words)
-
-
 def _asked(
-    root: Path, argv: Sequence[str], files: Sequence[Path], given: Mapping[str, str]
-) -> tuple[str, tuple[str, ...]]:
-    done = run(argv, cwd=root, extra_env={**given, **_shell()}, timeout=60)
+    root: Path, files: Sequence[Path], given: Mapping[str, str], options: Sequence[str], words: Sequence[str]
+) -> Completed:
+    """Run `docker compose config`, without the env files that are not there."""
+    lacking = missing(root, files)
+    named = [part for file in (*map(str, files), *(["-"] if lacking else [])) for part in ("--file", file)]
+    argv = ("docker", "compose", *named, *options, "config", *words)
+    beside = without(lacking).encode() if lacking else b""
+    return run(argv, cwd=root, stdin=beside, extra_env={**given, **_shell()}, timeout=60)
+
+
+def _answer(root: Path, files: Sequence[Path], done: Completed) -> tuple[str, tuple[str, ...]]:
+    """Return what Compose answers, and its warnings; raises `Refused` with its complaint."""
     if not done.ok:
         refused = complaint(done)
         if isinstance(refused, Refused):

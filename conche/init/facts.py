@@ -149,5 +149,7 @@ def troubles(root: Path, name: str, rendered: Rendered) -> Iterator[str]:
         every = [one for one in _ports(body) if one[0].isdigit() and not re.match(r"\d+\.\d+\.\d+\.\d+:", one)]
         if every:
             yield f"{name}: {service} publishes {', '.join(every)} on every address of its host"
+    for service, lacking in rendered.lacking.items():
+        yield f"{name}: {service} lacks {', '.join(lacking)}, without which Compose brings nothing up"
     for warning in rendered.warnings:
         yield f"{name}: {warning}"

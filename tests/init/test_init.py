@@ -254,6 +254,17 @@ def test_the_sops_files_of_environments_are_declared_as_they_are(shop: Folder) -
     assert "Nothing to do" in shop.init().stdout
 
 
+def test_a_fresh_clone_without_its_env_files_is_understood(shop: Folder) -> None:
+    named = "    image: postgres:16\n    env_file: [.env, db.env]\n"
+    shop.write("docker-compose.yml", COMPOSE.replace("    image: postgres:16\n", named))
+    (shop.root / ".env").unlink()
+
+    said = shop.json()
+
+    assert "dev: db lacks .env, db.env, without which Compose brings nothing up" in said["warnings"]
+    assert list(said["value"]["environments"]["dev"]["services"]) == ["db", "debugger", "web"]
+
+
 def test_a_variable_that_compose_insists_on_is_asked_for_where_it_belongs(shop: Folder) -> None:
     shop.write("docker-compose.yml", COMPOSE.replace("${DB_PASSWORD}", "${APP_KEY:?make one}"))
 

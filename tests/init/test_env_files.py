@@ -1,0 +1,39 @@
+"""A fresh clone lacks the env files that git ignores; what they are for is understood without them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conche.init.env_files import missing, without
+
+COMPOSE = """\
+x-app: &app {image: a, env_file: [.env, there.env]}
+services:
+  web: {<<: *app}
+  worker: {<<: [*app], env_file: worker.env}
+  cron: {image: a, env_file: [{path: cron.env}, {path: maybe.env, required: false}, "${WHERE}/x.env"]}
+  db: {image: b}
+"""
+
+
+def test_env_files_that_compose_requires_and_that_are_not_there_are_named(tmp_path: Path) -> None:
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / "deploy/compose.yaml").write_text(COMPOSE)
+    (tmp_path / "deploy/there.env").touch()
+    (tmp_path / "more.yaml").write_text("services: {db: {env_file: deploy.env}, web: !reset null}\n")
+
+    found = missing(tmp_path, [Path("deploy/compose.yaml"), Path("more.yaml")])
+
+    assert found == {"web": (".env",), "worker": ("worker.env",), "cron": ("cron.env",), "db": ("deploy.env",)}
+    assert without({"we b": [".env"]}) == 'services:\n  "we b": {env_file: !reset []}\n'
+
+
+@pytest.mark.parametrize(
+    "text", ["services: []\n", "a: [\n", "", "services: {web: }\n", "services: {web: {env_file: {a: b}}}\n"]
+)
+def test_what_compose_will_refuse_anyway_lacks_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "compose.yaml").write_text(text)
+
+    assert missing(tmp_path, [Path("compose.yaml")]) == {}
