@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from conche.backup.drivers.program import is_older
+from conche.backup.drivers.program import is_older, last_lines
 from conche.backup.drivers.programs import programs_of, stopping
 from conche.stack import Component
 
@@ -73,3 +73,9 @@ def test_a_script_is_one_that_a_plain_shell_reads(driver: str) -> None:
     done = subprocess.run(["sh", "-n"], input=script, capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_of_what_a_program_warns_of_the_end_is_kept() -> None:
+    kept = last_lines("".join(f"{number} {'x' * 1000}\n" for number in range(100)) + "\n")
+
+    assert (len(kept), kept[0][:3], {len(line) for line in kept}) == (20, "80 ", {500})

@@ -24,7 +24,6 @@ from conche.backup.source import Source
 from conche.engine import containers, copies, programs, task_containers
 from conche.engine.containers import Container
 from conche.errors import CheckFailed, NotFound, Refused
-from conche.process import Completed
 from conche.stack import Component
 
 __all__ = [
@@ -33,6 +32,7 @@ __all__ = [
     "dump",
     "dump_name",
     "is_older",
+    "last_lines",
     "load",
     "opened",
     "problems",
@@ -51,6 +51,9 @@ PATIENCE = 60.0
 
 MOST_WARNINGS = 20
 """The last lines that are kept of what a program warned of."""
+
+LONGEST = 500
+"""Characters that are kept of such a line."""
 
 MAJOR = {"PostgreSQL": 1, "MariaDB": 2, "MySQL": 2, "Redis": 2}
 """How many numbers of a version are the major one; of other servers every version reads the dumps of every other."""
@@ -77,8 +80,7 @@ def dump(task: Dumping) -> ComponentRecord:
     for problem in problems(component) or [seen.problem(argvs.restore)]:
         if problem:
             reading.leave_out(file, f"cannot replace the current data: {problem}", harmful=True)
-    warned = b"".join(said).decode(errors="replace").splitlines()
-    facts = {SERVER: server, WARNINGS: "\n".join(warned[-MOST_WARNINGS:])}
+    facts = {SERVER: server, WARNINGS: "\n".join(last_lines(b"".join(said).decode(errors="replace")))}
     made = task.artifact(file, Archive(compressed, digest, 0, seen.size, pieces))
     return task.record(
         artifacts=(made,),
@@ -131,11 +133,13 @@ def load(site: Site, name: str, component: Component, dump: Path) -> list[str]:
             stdin=unpacked(file),
             on_line=lambda _: None,  # with a listener only the end is kept: a program may print a line for each row
         )
-    return [f"{name}: its restore's program says: {line}" for line in _warnings(done.require(f"restoring {name}"))]
+    done.require(f"restoring {name}")
+    return [f"{name}: its restore's program says: {line}" for line in last_lines(str(done.stderr))]
 
 
-def _warnings(done: Completed) -> list[str]:
-    return str(done.stderr).strip().splitlines()[-MOST_WARNINGS:]
+def last_lines(text: str) -> list[str]:
+    """Return the end of what a program warned of, short enough to be kept."""
+    return [line[:LONGEST] for line in text.strip().splitlines()[-MOST_WARNINGS:]]
 
 
 def problems(component: Component) -> list[str]:
