@@ -29,7 +29,7 @@ from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.process import run
 from conche.stack import schedule
 
-__all__ = ["catch_up", "expect", "forget", "said", "scheduled"]
+__all__ = ["catch_up", "forget", "said", "scheduled"]
 
 LATE = timedelta(minutes=10)
 """How long after its time a run counts as missed: cron and systemd start it within a minute, a loaded machine later."""
@@ -77,7 +77,7 @@ def scheduled(call: Invocation, log: str | None, work: Callable[[], Outcome]) ->
     return logged(log, work if log is None else noted)
 
 
-def expect(site: Site) -> None:
+def _expect(site: Site) -> None:
     """Count from now on what is missed of entries that are new, or have another schedule."""
     now = datetime.now(UTC)
     for entry in runs(site):
@@ -95,7 +95,7 @@ def forget(site: Site) -> None:
 def catch_up(call: Invocation, site: Site, log: str | None) -> Outcome:
     """Run what was missed, one after the other; each writes to its own log and tells of its own failure."""
     if not call.dry_run:
-        expect(site)
+        _expect(site)
     owed = list(_owed(site))
     plan = Plan(tuple(Step(Action.RUN, Kind.SCHEDULE, one.name, f"{_moment(due)} was missed") for one, due in owed))
     if call.dry_run or not owed:

@@ -110,7 +110,6 @@ def manage(call: Invocation, site: Site, action: str) -> Outcome:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in wanted.items():
         write_atomic(folder / name, text.encode())
-    missed.expect(site)
     _systemctl("daemon-reload")
     _systemctl("enable", "--now", *_timers(wanted))
     return Outcome(value={"installed": True}, changed=True, plan=plan, lines=["systemctl --user list-timers"])

@@ -12,7 +12,7 @@ import pytest
 
 from conche import formats
 from conche.backup import missed
-from conche.backup.missed import Started, catch_up, expect, forget, said
+from conche.backup.missed import Started, catch_up, forget, said
 from conche.backup.schedule import Entry, entries, log_of, runs
 from conche.backup.site import Site
 from conche.backup.target import Target
@@ -121,7 +121,7 @@ def test_a_note_that_cannot_be_read_is_told_and_counted_anew(site: Site, content
     file.write_bytes(content)
 
     _, [warning] = said(site, NOW)
-    expect(site)
+    missed._expect(site)
 
     assert f"when it last ran is not known: The memory of a scheduled run {file} is damaged." in warning
     assert said(site, datetime.now(UTC)) == ([], [])
@@ -133,7 +133,7 @@ def test_a_note_of_a_later_version_is_left_to_it(site: Site) -> None:
     file.write_text(json.dumps(content))
 
     [daily, *_] = runs(site)
-    expect(site)
+    missed._expect(site)
     missed._note(site, log_of(site, daily), NOW)
 
     assert json.loads(file.read_text()) == content
@@ -154,7 +154,7 @@ def test_an_installed_schedule_is_counted_from_then_on_and_an_unchanged_one_stay
     file = note(site, started="2026-03-02T02:00:00+00:00")
     before = file.read_bytes()
 
-    expect(site)
+    missed._expect(site)
 
     assert file.read_bytes() == before
     assert {path.name.rpartition("-")[2] for path in file.parent.iterdir()} == {
