@@ -178,8 +178,8 @@ class ComposePipeline:
 
         def heard(line: Captured) -> None:
             self.progress.detail(line)
-            # Compose's own remarks are mixed into what the command says.
-            if not line.raw.startswith("time="):
+            # Compose's own remarks, and an empty line from 2.40 on, are mixed into what the command says.
+            if line.raw.strip() and not line.raw.startswith("time="):
                 said.append(str(line))
 
         done = self.compose.call(argv, on_line=heard, timeout=self.timeout or 900.0)

@@ -318,10 +318,10 @@ def test_a_protected_environment_wants_a_commit(released: EdgedStack, words: tup
 def test_files_that_cannot_be_deployed_are_refused_with_every_reason(released: EdgedStack) -> None:
     stack = released
     stack.replace(
-        "compose/prod.yaml", "    stop_grace_period: 3s\n", "    stop_grace_period: 3s\n    container_name: x\n"
+        "compose/prod.yaml", "    stop_grace_period: 3s\n", "    stop_grace_period: 3s\n    container_name: web-1\n"
     )
     refused = stack.deploy(stack.version("two"))
-    stack.replace("compose/prod.yaml", "    container_name: x\n", "")
+    stack.replace("compose/prod.yaml", "    container_name: web-1\n", "")
 
     assert refused.returncode == 2
     assert "error [not-deployable]" in refused.stderr
