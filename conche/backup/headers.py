@@ -6,6 +6,7 @@ Sources: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html and
 
 from __future__ import annotations
 
+import functools
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -44,7 +45,7 @@ def time_ns(info: TarInfo) -> int:
 
 def add(info: TarInfo, key: str, value: str) -> None:
     """Give an entry a PAX record."""
-    info.pax_headers = {**info.pax_headers, key: value}
+    info.pax_headers = {**info.pax_headers, key: value} if info.pax_headers else {key: value}
 
 
 def drop(info: TarInfo, key: str) -> None:
@@ -55,11 +56,13 @@ def drop(info: TarInfo, key: str) -> None:
 
 def set_time(info: TarInfo, moment: int) -> None:
     """Set the time of an entry, in nanoseconds since 1970."""
-    info.mtime = moment // SECOND
-    drop(info, "mtime")
-    if moment % SECOND:
-        sign, size = "-" * (moment < 0), abs(moment)
-        add(info, "mtime", f"{sign}{size // SECOND}.{size % SECOND:09d}")
+    info.mtime, part = divmod(moment, SECOND)
+    if not part:
+        drop(info, "mtime")
+    elif moment > 0:
+        add(info, "mtime", f"{info.mtime}.{part:09d}")
+    else:
+        add(info, "mtime", f"-{-moment // SECOND}.{-moment % SECOND:09d}")
 
 
 def _nanoseconds(said: str) -> int:
@@ -130,7 +133,7 @@ def header(info: TarInfo) -> bytes:
     """Return the header of an entry, with all of it that was looked at and nothing else."""
     name, link = os.fsencode(info.name) + b"/" * info.isdir(), os.fsencode(info.linkname)
     if info.pax_headers or parts(info) is not None:
-        return _posix(info, name, link)
+        return _with_time(info, name, link) or _posix(info, name, link)
     mtime = int(info.mtime)
     size = info.size if info.isreg() else 0
     blocks = []
@@ -148,6 +151,25 @@ def _long(kind: bytes, name: bytes) -> bytes:
     info.mode = 0
     info.type = kind
     return _block(info, b"././@LongLink", b"", len(content), 0, tarfile.GNU_MAGIC) + _padded(content)
+
+
+def _with_time(info: TarInfo, name: bytes, link: bytes) -> bytes:
+    """Return the header of an entry that needs a PAX record for its time alone, as most do; nothing if for more."""
+    simple = len(info.pax_headers) == 1 and parts(info) is None and max(len(name), len(link)) <= 100
+    said = info.pax_headers.get("mtime") if simple else None
+    size, mtime = info.size if info.isreg() else 0, int(info.mtime)
+    if said is None or not _fits(info, size, mtime):
+        return b""
+    record = _record(b"mtime", said.encode())
+    return _before(len(record)) + _padded(record) + _block(info, name, link, size, mtime, tarfile.POSIX_MAGIC)
+
+
+@functools.cache
+def _before(size: int) -> bytes:
+    """Return the block that stands before so many bytes of PAX records."""
+    info = TarInfo()
+    info.type = tarfile.XHDTYPE
+    return _block(info, b"././@PaxHeader", b"", size, 0, tarfile.POSIX_MAGIC)
 
 
 def _posix(info: TarInfo, name: bytes, link: bytes) -> bytes:
@@ -180,13 +202,11 @@ def _posix(info: TarInfo, name: bytes, link: bytes) -> bytes:
     given = attributes(info)
     records += [(key, text(given[name]).encode()) for key, name in ACLS if name in given]
     said = b"".join(_record(*one) for one in records)
-    before = TarInfo()
-    before.type = tarfile.XHDTYPE
     magic = tarfile.POSIX_MAGIC
     own = _block(info, short[:100], link[:100], size, moment // SECOND, magic, clipped=True) + content
     if not said:
         return own
-    return _block(before, b"././@PaxHeader", b"", len(said), 0, magic) + _padded(said) + own
+    return _before(len(said)) + _padded(said) + own
 
 
 def _record(key: bytes, value: bytes) -> bytes:
@@ -210,11 +230,26 @@ def _block(
         clipped: numbers that are too large are 0, since a PAX record has them; else they are written as GNU tar does.
     """
     kind = tarfile.REGTYPE if info.isreg() else info.type
-    uid, gid = _number(info.uid, 7, clipped=clipped), _number(info.gid, 7, clipped=clipped)
-    numbers = (info.mode & 0o7777, uid, gid, _number(size, 11, clipped=clipped), _number(mtime, 11, clipped=clipped))
-    head = name.ljust(100, b"\0") + b"%07o\0%b%b%b%b" % numbers
+    if _fits(info, size, mtime):
+        numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (info.mode & 0o7777, info.uid, info.gid, size, mtime)
+    else:
+        owner = [_number(number, 7, clipped=clipped) for number in (info.uid, info.gid)]
+        rest = [_number(number, 11, clipped=clipped) for number in (size, mtime)]
+        numbers = b"%07o\0" % (info.mode & 0o7777) + b"".join([*owner, *rest])
+    head, (tail, of_tail) = name.ljust(100, b"\0") + numbers, _tail(kind, link, magic)
+    return head + b"%06o\0 " % (sum(head) + of_tail) + tail
+
+
+@functools.lru_cache
+def _tail(kind: bytes, link: bytes, magic: bytes) -> tuple[bytes, int]:
+    """Return what stands after a header's checksum, and what it and the blanks in place of that add to it."""
     tail = kind + link.ljust(100, b"\0") + magic.ljust(255, b"\0")
-    return head + b"%06o\0 " % (sum(head) + sum(tail) + 8 * ord(" ")) + tail
+    return tail, sum(tail) + 8 * ord(" ")
+
+
+def _fits(info: TarInfo, size: int, mtime: int) -> bool:
+    """Return whether all numbers have room in their fields."""
+    return 0 <= info.uid < OCTAL_8 > info.gid >= 0 <= size < OCTAL_12 > mtime >= 0
 
 
 def _number(number: int, digits: int, *, clipped: bool) -> bytes:
