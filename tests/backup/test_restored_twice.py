@@ -89,7 +89,7 @@ import hashlib, json, os, stat, sys
 found = {}
 for folder, names, files in os.walk("."):
     names[:] = [name for name in names if not name.startswith(".pre-restore-")]
-    for name in names + files:
+    for name in names + [name for name in files if not name.startswith(".pre-restore-")]:
         path, seen = os.path.join(folder, name), os.lstat(os.path.join(folder, name))
         kind = stat.S_IFMT(seen.st_mode)
         if kind == stat.S_IFREG:
