@@ -17,14 +17,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
 from conche.backup import envelope, within
+from conche.backup.admitted import Below, Count, Few, Part, Series, Words, below, place, shown
 from conche.backup.envelope import Envelope
 from conche.backup.mac import KEYLESS, Keys, Provenance
-from conche.backup.strict import too_long
 from conche.errors import CheckFailed
 from conche.formats import MANIFEST
 from conche.inert import inert
@@ -58,9 +57,6 @@ LARGEST_UNPROVEN = 8 << 20
 """Maximum bytes where the stack has keys and none proves the manifest, unless it was asked for: reading takes some
 thirty times as much memory."""
 
-SHOWN = 80
-"""How much of a path that is not admitted is shown."""
-
 
 class UnknownFormat(CheckFailed):
     """A manifest that is undamaged, but in a format that this version does not know."""
@@ -83,37 +79,7 @@ class UnknownFormat(CheckFailed):
         self.by = by
 
 
-def _below(path: str) -> str:
-    """Admit a path that leads from a folder to something in it, and nowhere else."""
-    if any(part in ("", ".", "..") for part in path.split("/")) or "\0" in path or too_long(_bytes(path)):
-        raise ValueError(f"{_shown(path)} is no path below the backup")
-    return path
-
-
-def _place(path: str) -> str:
-    """Admit a path that leads from the folder of stack.yaml to something in it, or to that folder itself."""
-    if path.startswith(("/", "~")) or ".." in path.split("/") or "\0" in path or too_long(_bytes(path)):
-        raise ValueError(f"{_shown(path)} is no path below stack.yaml")
-    return path
-
-
-def _bytes(path: str) -> bytes:
-    return path.encode(errors="surrogatepass")
-
-
-def _shown(path: str) -> str:
-    return ascii(path if len(path) <= SHOWN else f"{path[:SHOWN]}…")
-
-
-Below = Annotated[str, AfterValidator(_below)]
-Count = Annotated[int, Field(ge=0)]
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Artifact(_Record):
+class Artifact(Part):
     """One file of a backup.
 
     Attributes:
@@ -133,14 +99,14 @@ class Artifact(_Record):
     pieces: str = Field(default="", pattern=r"^[0-9 ]*$")
 
 
-class Link(_Record):
+class Link(Part):
     """A symbolic link of a backup."""
 
     path: Below
     target: str
 
 
-class Omission(_Record):
+class Omission(Part):
     """Something that is not in the backup, and whether that degrades it."""
 
     name: str
@@ -148,7 +114,7 @@ class Omission(_Record):
     harmful: bool = False
 
 
-class ComponentRecord(_Record):
+class ComponentRecord(Part):
     """One component as it was backed up.
 
     Attributes:
@@ -160,20 +126,20 @@ class ComponentRecord(_Record):
     consistency: str = ""
     absent: bool = False
     seconds: float = 0.0
-    artifacts: tuple[Artifact, ...] = ()
-    links: tuple[Link, ...] = ()
-    left_out: tuple[Omission, ...] = ()
-    facts: Mapping[str, str] = {}
+    artifacts: Series[Artifact] = ()
+    links: Series[Link] = ()
+    left_out: Series[Omission] = ()
+    facts: Words = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _says_where(self) -> ComponentRecord:
         """Admit only facts that name a place for each archive, or a folder for the files, below stack.yaml."""
         if self.driver == "archive":
             for one in self.artifacts:
-                _place(self.facts.get(Path(one.path).name, ""))
-        _place(self.facts.get("folder", ""))
+                place(self.facts.get(Path(one.path).name, ""))
+        place(self.facts.get("folder", ""))
         if not re.fullmatch(r"[0-9]{1,10}:[0-9]{1,10}", self.facts.get("owner", "0:0")):
-            raise ValueError(f"{_shown(self.facts['owner'])} is no owner")
+            raise ValueError(f"{shown(self.facts['owner'])} is no owner")
         return self
 
     @property
@@ -187,7 +153,7 @@ class ComponentRecord(_Record):
         return tuple(f"{one.name} {one.why}" for one in self.left_out if one.harmful)
 
 
-class Manifest(_Record):
+class Manifest(Part):
     """A backup.
 
     Attributes:
@@ -205,30 +171,30 @@ class Manifest(_Record):
     seconds: float
     complete: bool
     revision: str = ""
-    images: Mapping[str, str] = {}
-    tools: Mapping[str, str] = {}
-    components: Mapping[str, ComponentRecord]
+    images: Words = Field(default_factory=dict)
+    tools: Words = Field(default_factory=dict)
+    components: Few[ComponentRecord]
     text: Artifact | None = None
 
     @model_validator(mode="after")
     def _holds_together(self) -> Manifest:
         """Admit only files below the folder of their component, each once, and none below a link or a file."""
-        _below(self.name)
+        below(self.name)
         if self.text is not None and self.text.path != TEXT:
-            raise ValueError(f"{_shown(self.text.path)} is not {TEXT}")
+            raise ValueError(f"{shown(self.text.path)} is not {TEXT}")
         listed = {FILE, TEXT}
         for name, record in self.components.items():
-            if "/" in _below(name) or name in (FILE, TEXT):
-                raise ValueError(f"{_shown(name)} is no name of a component")
+            if "/" in below(name) or name in (FILE, TEXT):
+                raise ValueError(f"{shown(name)} is no name of a component")
             for path in (*(one.path for one in record.artifacts), *(one.path for one in record.links)):
                 if not path.startswith(f"{name}/"):
-                    raise ValueError(f"{_shown(path)} is not below {name}")
+                    raise ValueError(f"{shown(path)} is not below {name}")
                 if path in listed:
-                    raise ValueError(f"{_shown(path)} occurs twice")
+                    raise ValueError(f"{shown(path)} occurs twice")
                 listed.add(path)
         for path in listed:
             if any(str(parent) in listed for parent in Path(path).parents):
-                raise ValueError(f"{_shown(path)} is below a file or link")
+                raise ValueError(f"{shown(path)} is below a file or link")
         return self
 
     @property
@@ -350,7 +316,7 @@ def _refused(folder: Path, error: ValidationError) -> CheckFailed:
         "manifest-refused",
         f"The {FILE} of {folder.name} says what no backup says; nothing of it is believed.",
         looked_at=[str(folder / FILE)],
-        evidence=[f"{_shown(where)[1:-1]}: {said}" if where else said],
+        evidence=[f"{shown(where)[1:-1]}: {said}" if where else said],
         next_command="invoke backup.list    # restore another one, and find out who can write to the target",
     )
 
