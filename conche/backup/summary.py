@@ -52,11 +52,12 @@ def doubts(backups: Sequence[Found]) -> list[str]:
     foreign = [one.name for one in backups if one.provenance is Provenance.FOREIGN]
     unproven = [one for one in backups if not one.believed and one.provenance is Provenance.UNPROVEN]
     said = [f"{name} is foreign: another stack's, or changed since. Who can write to the target?" for name in foreign]
-    if unproven and (unknown := unproven[0].keys().unknown):
-        said.append(f"{len(unproven)} unproven: the keys of this stack's backups cannot be read here: {unknown}")
-    elif unproven:
-        said.append(f"{len(unproven)} unproven, which count for nothing. If you know them: invoke backup.adopt --all")
-    return said
+    if not unproven:
+        return said
+    counted = "1 backup is unproven and counts" if len(unproven) == 1 else f"{len(unproven)} are unproven and count"
+    if unknown := unproven[0].keys().unknown:
+        return [*said, f"{counted} for nothing: the keys cannot be read here: {unknown}"]
+    return [*said, f"{counted} for nothing. If you know what made them: invoke backup.adopt --all"]
 
 
 def age_in_words(age: timedelta) -> str:

@@ -308,8 +308,8 @@ def none_proven(place: Path | str, count: int, unknown: str) -> NotFound:
     """Return the error for asking for the latest backup where none is known to be the stack's own."""
     return NotFound(
         "no-proven-backup",
-        f"None of {count} is known to be a backup of this stack, so none is the latest"
-        + (f": its keys cannot be read: {unknown}" if unknown else "."),
+        f"None of the backups there ({count}) is proven to be this stack's, so there is no latest one"
+        + (f": the keys cannot be read here: {unknown}" if unknown else "."),
         looked_at=[str(place)],
         next_command="invoke backup.list    # then name one",
     )
