@@ -226,11 +226,13 @@ class Read:
     Attributes:
         manifest: what it says; None if it cannot be read.
         error: why it cannot; None if it can.
+        has_mac: whether some key has proven it once.
     """
 
     provenance: Provenance = Provenance.UNPROVEN
     manifest: Manifest | None = None
     error: CheckFailed | None = None
+    has_mac: bool = False
 
     def required(self) -> Manifest:
         """Return what it says; raises `error` if it cannot be read."""
@@ -269,7 +271,7 @@ def examined(folder: Path, keys: Keys = KEYLESS, unproven: int = LARGEST) -> Rea
     if provenance is not Provenance.OURS and len(raw) > unproven:
         return Read(provenance, error=_too_large(folder, len(raw)))
     try:
-        return Read(provenance, _parsed(folder, raw))
+        return Read(provenance, _parsed(folder, raw), has_mac=bool(opened.tag))
     except CheckFailed as error:
         return Read(provenance, error=error)
 

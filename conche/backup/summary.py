@@ -9,6 +9,7 @@ from conche.backup.mac import Provenance
 from conche.backup.manifest import Manifest
 from conche.backup.target import Found
 from conche.errors import Refused
+from conche.vault.values import BACKUP_KEYS
 
 __all__ = ["age_in_words", "doubts", "manifest_of", "new_bytes", "state_of"]
 
@@ -52,6 +53,10 @@ def doubts(backups: Sequence[Found]) -> list[str]:
     foreign = [one.name for one in backups if one.provenance is Provenance.FOREIGN]
     unproven = [one for one in backups if not one.believed and one.provenance is Provenance.UNPROVEN]
     said = [f"{name} is foreign: another stack's, or changed since. Who can write to the target?" for name in foreign]
+    if backups and not backups[0].keys().exist and any(one.read.has_mac for one in backups):
+        said.append(
+            f"Some have a MAC, and this stack has no key for it. Was {BACKUP_KEYS} lost? git log -p -- secrets.enc.yaml"
+        )
     if not unproven:
         return said
     counted = "1 backup is unproven and counts" if len(unproven) == 1 else f"{len(unproven)} are unproven and count"

@@ -68,6 +68,7 @@ NO_STATE = {
     "env/trial.py": {"start_and_wait"},  # Compose's input
     "supply/base.py": {"import_argv"},  # Docker's input
     "supply/registry.py": {"_token"},  # a key in memory
+    "init/env_files.py": {"without"},  # Compose's input
     "init/writing.py": {"flow"},  # a line of stack.yaml
     "output.py": {"_hand_on", "_document"},  # shown, with a schema of its own
     "secret.py": {"forms"},  # searched for
