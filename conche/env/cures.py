@@ -17,7 +17,7 @@ KEPT_CONFIGURATION = re.compile(r'config name "[^"]*" already exists')
 """What InfluxDB's setup says when its data are new and its configuration is not."""
 
 
-REFUSED_KEY = re.compile(r"auth-?key (already used|expired)|pre auth key|parse auth-key|invalid key", re.I)
+REFUSED_KEY = re.compile(r"authkey (already used|expired)|invalid (pre )?auth key|parse auth-key|invalid key", re.I)
 """What control servers say of a key that lets nobody join."""
 
 UNKNOWN_AUTHORITY = re.compile(r"x509: certificate signed by unknown authority")

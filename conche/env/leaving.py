@@ -59,8 +59,8 @@ class LeavingNode:
     def remark(self) -> str:
         """What is left to be done at the control server."""
         return (
-            f"The control server may go on listing {self.called}. Delete it there, or the next node will be called "
-            f"{self.called}-1; one that was ephemeral goes by itself."
+            f"The control server may go on listing {self.called}: delete it there, or the next node cannot have that "
+            "name. One that was ephemeral goes by itself."
         )
 
 

@@ -18,6 +18,7 @@ ANEW = "invoke secrets.set tailscale_authkey_dev"
         (SIDECAR, (KEY,), "backend error: authkey already used", ANEW),
         (SIDECAR, (KEY,), "backend error: authkey expired", ANEW),
         (SIDECAR, ("/dev/null", KEY), "backend error: invalid pre auth key", ANEW),
+        (SIDECAR, (KEY,), "Received error: handling register with auth key: invalid auth key: crypto", ANEW),
         (SIDECAR, (), "backend error: authkey expired", ""),
         (SIDECAR, (KEY, "/a.txt"), "backend error: authkey expired", ""),
         (SIDECAR, (KEY,), "x509: certificate signed by unknown authority", "write CA_BUNDLE=FILE into .env"),
