@@ -73,8 +73,7 @@ class Tailnet:
 
     Attributes:
         folder: its certificate, which is its own authority.
-        server: how nodes reach it.
-        network: the network of all of them.
+        address: where it is reached instead of by its name in the network of all of them.
     """
 
     engine: Engine
@@ -83,6 +82,7 @@ class Tailnet:
     headscale: str
     name: str = field(default_factory=lambda: f"tn{uuid.uuid4().hex[:10]}")
     port: int = 8443
+    address: str = ""
 
     @classmethod
     def create(cls, engine: Engine, folder: Path) -> Tailnet:
@@ -91,26 +91,28 @@ class Tailnet:
         if not all(REAL.values()):
             images.build(engine, Build(stand_in, tailnet.DOCKERFILE, tailnet.CONTEXT))
         made = cls(engine, folder, REAL["tailscale"] or stand_in, REAL["headscale"] or stand_in)
-        docker("network", "create", made.name)
-        made.begin("--network", made.name)
+        made.begin()
         return made
 
     @property
     def server(self) -> str:
-        return f"https://{self.name}:{self.port}"
+        """How nodes reach it."""
+        return f"https://{self.address or self.name}:{self.port}"
 
-    def begin(self, *options: str, address: str = "") -> None:
-        """Start the control server, with a certificate for its name, or for an address."""
+    def begin(self) -> None:
+        """Start the control server, with a certificate for where it is reached."""
         certificate, key = self.folder / "tls.crt", self.folder / "tls.key"
-        name = f"IP:{address}" if address else f"DNS:{self.name}"
+        name = f"IP:{self.address}" if self.address else f"DNS:{self.name}"
         subprocess.run(
             ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
              "30", "-subj", "/CN=headscale", "-addext", f"subjectAltName={name}", "-keyout", key, "-out", certificate],
             check=True, capture_output=True,
         )  # fmt: skip
-        (self.folder / "config.yaml").write_text(HEADSCALE.format(name=address or self.name, port=self.port))
-        entrypoint = ("--entrypoint", "headscale") if self.headscale == self.tailscale else ()
-        docker("create", "--name", self.name, *entrypoint, *options, self.headscale, "serve")
+        (self.folder / "config.yaml").write_text(HEADSCALE.format(name=self.address or self.name, port=self.port))
+        docker("network", "create", self.name)
+        options = ["--publish", f"{self.address}:{self.port}:{self.port}"] if self.address else []
+        options += ["--entrypoint", "headscale"] if self.headscale == self.tailscale else []
+        docker("create", "--name", self.name, "--network", self.name, *options, self.headscale, "serve")
         # The image's own user may not be the one whom these files belong to.
         for file in (certificate, key, self.folder / "config.yaml"):
             file.chmod(0o644)
@@ -126,6 +128,12 @@ class Tailnet:
         """A new key; used once, and for an hour, unless the options say otherwise."""
         made = json.loads(self.ask("preauthkeys", "create", "--user", "1", *options, "--output", "json"))
         return str(made["key"])
+
+    def expired_key(self) -> str:
+        """A key that nobody has used while it was valid."""
+        key, end = self.key("--expiration", "1s"), time.monotonic() + 1.5
+        until("it has expired", lambda: time.monotonic() > end)
+        return key
 
     def nodes(self) -> dict[str, dict[str, Any]]:
         """Every node that the server lists, by name."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from tests.real import forgejo, influxdb
+from tests.real import forgejo, influxdb, tailnet
 from tests.real.road import Road, main
 
-ROADS: dict[str, Road] = {road.name: road for road in (forgejo.ROAD, influxdb.ROAD)}
+ROADS: dict[str, Road] = {road.name: road for road in (forgejo.ROAD, influxdb.ROAD, tailnet.ROAD)}
 
 if __name__ == "__main__":
     sys.exit(main(ROADS, sys.argv[1:]))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ from typing import Any
 import httpx
 import yaml
 
-from tests.real.road import ROOT, Failed, NotHere, Road, Walk, say
+from tests.real.road import ROOT, Failed, NotHere, Road, Walk, in_use, say
 
 __all__ = ["ROAD"]
 
@@ -270,23 +268,9 @@ def version(address: str) -> dict[str, Any]:
 
 
 def _require_untaken() -> None:
-    names = yaml.safe_load((ROOT / "stack.yaml").read_text(encoding="utf-8"))["name"]
-    argv = ["docker", "volume", "ls", "--quiet", "--filter", f"name=^{names}_"]
-    volumes = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
-    taken = [f"volume {name}" for name in volumes] + [f"port {port}" for port in PORTS if not _free(port)]
-    taken += [f"folder {WORK}"] if WORK.exists() else []
-    if taken:
-        raise NotHere(f"the names of the documentation are in use here: {', '.join(taken)}")
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+    found = in_use(PORTS) + ([f"folder {WORK}"] if WORK.exists() else [])
+    if found:
+        raise NotHere(f"the names of the documentation are in use here: {', '.join(found)}")
 
 
 @contextmanager

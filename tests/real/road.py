@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["Failed", "NotHere", "Road", "Walk", "lacking", "say"]
+import yaml
+
+__all__ = ["Failed", "NotHere", "Road", "Walk", "in_use", "lacking", "say"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,14 +76,17 @@ class Walk:
             self.taken.append((name, time.perf_counter() - begun))
             say(f"{self.taken[-1][1]:8.1f} s  {name}")
 
-    def run(self, *argv: str, fails: bool | None = False, variables: Mapping[str, str] | None = None) -> str:
+    def run(
+        self, *argv: str, fails: bool | None = False, variables: Mapping[str, str] | None = None, given: str = ""
+    ) -> str:
         """Run a command in the clone; return its standard output.
 
         Args:
             fails: whether it has to fail instead of working; None lets it do either.
+            given: its standard input.
         """
         done = subprocess.run(
-            argv, cwd=self.folder, env={**_clean(), **(variables or {})}, stdin=subprocess.DEVNULL,
+            argv, cwd=self.folder, env={**_clean(), **(variables or {})}, input=given,
             text=True, capture_output=True, timeout=LONGEST, check=False,
         )  # fmt: skip
         if fails is not None and (done.returncode != 0) != fails:
@@ -88,10 +94,12 @@ class Walk:
             raise Failed(f"{' '.join(argv)} ended with {done.returncode}\n{shown}")
         return done.stdout
 
-    def invoke(self, *words: str, fails: bool | None = False, variables: Mapping[str, str] | None = None) -> str:
+    def invoke(
+        self, *words: str, fails: bool | None = False, variables: Mapping[str, str] | None = None, given: str = ""
+    ) -> str:
         """A task, by the clone's own environment."""
         python = str(self.folder / ".venv/bin/python")
-        return self.run(python, "-m", "invoke", *words, fails=fails, variables=variables)
+        return self.run(python, "-m", "invoke", *words, fails=fails, variables=variables, given=given)
 
     def timed(self, *words: str, fails: bool = False) -> str:
         """A task that is a step of its own, named as it is typed."""
@@ -105,6 +113,24 @@ class Walk:
         if lacks:
             self.left_out.append(f"{name}: no image {', '.join(lacks)}")
         yield not lacks
+
+
+def in_use(ports: Sequence[int]) -> list[str]:
+    """Volumes with the names of the documentation, and ports of it, that something here already has."""
+    name = yaml.safe_load((ROOT / "stack.yaml").read_text(encoding="utf-8"))["name"]
+    argv = ["docker", "volume", "ls", "--quiet", "--filter", f"name=^{name}_"]
+    volumes = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
+    return [f"volume {name}" for name in volumes] + [f"port {port}" for port in ports if not _free(port)]
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def lacking(images: Sequence[str]) -> list[str]:
