@@ -144,7 +144,7 @@ class Tailnet:
         variables = {
             "TS_USERSPACE": "true", "TS_AUTH_ONCE": "true", "TS_STATE_DIR": "/var/lib/tailscale", "TS_AUTHKEY": key,
             "TS_EXTRA_ARGS": f"--login-server={self.server}", "TS_NO_LOGS_NO_SUPPORT": "true",
-            "SSL_CERT_FILE": "/etc/tls.crt", "TS_SERVE_CONFIG": "/tmp/serve.json", "STAND_IN_PATIENCE": "3", **told,
+            "SSL_CERT_FILE": "/etc/tls.crt", "TS_SERVE_CONFIG": "/tmp/serve.json", "STAND_IN_TRIES": "3", **told,
         }  # fmt: skip
         named = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
         identity = docker(
