@@ -87,7 +87,7 @@ TAKEN: Mapping[str, Takes] = {
         ),
         NAMED,
     ),
-    "env.influx.rotate-token": KEPT,
+    **dict.fromkeys(("env.influx.rotate-token", "env.influx.token"), KEPT),
     "images.prune": EVERY,
     **dict.fromkeys(("backup.create", "backup.restore", "backup.undo", "backup.drill"), TOUCHED),
     **dict.fromkeys(("backup.adopt", "backup.prune", "backup.settle", "backup.sync", "backup.verify"), LEFT),

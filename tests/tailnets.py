@@ -7,7 +7,7 @@ import os
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,17 +139,25 @@ class Tailnet:
         """Every node that the server lists, by name."""
         return {one["given_name"]: one for one in json.loads(self.ask("nodes", "list", "--output", "json")) or ()}
 
-    def node(self, hostname: str, key: str, *options: str, serves: dict[str, Any] | None = None, **told: str) -> Node:
+    def node(
+        self,
+        hostname: str,
+        key: str,
+        *,
+        serves: Mapping[str, Any] | None = None,
+        told: Mapping[str, str] | None = None,
+    ) -> Node:
         """Start a node that trusts the server's certificate, unless it is told otherwise."""
         variables = {
             "TS_USERSPACE": "true", "TS_AUTH_ONCE": "true", "TS_STATE_DIR": "/var/lib/tailscale", "TS_AUTHKEY": key,
             "TS_EXTRA_ARGS": f"--login-server={self.server}", "TS_NO_LOGS_NO_SUPPORT": "true",
-            "SSL_CERT_FILE": "/etc/tls.crt", "TS_SERVE_CONFIG": "/tmp/serve.json", "STAND_IN_TRIES": "3", **told,
+            "SSL_CERT_FILE": "/etc/tls.crt", "TS_SERVE_CONFIG": "/tmp/serve.json", "STAND_IN_TRIES": "3",
+            **(told or {}),
         }  # fmt: skip
         named = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
         identity = docker(
             "create", "--hostname", hostname, "--network", self.name, "--label", f"conche-tailnet={self.name}",
-            *named, *options, self.tailscale,
+            *named, self.tailscale,
         ).strip()  # fmt: skip
         (self.folder / "serve.json").write_text(json.dumps(serves or {}))
         docker("cp", str(self.folder / "serve.json"), f"{identity}:/tmp/serve.json")

@@ -20,7 +20,7 @@ from conche.backup.manifest import human_size
 from conche.engine import programs
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
-from conche.errors import ConcheError, Refused, Unreachable
+from conche.errors import ConcheError, NotFound, Refused, Unreachable
 from conche.process import Captured, Completed
 from conche.secret import Secret
 
@@ -47,6 +47,10 @@ exec influx bucket list --json --org "${INFLUX_ORG:-$DOCKER_INFLUXDB_INIT_ORG}"
 GIVEN = """
 INFLUX_TOKEN=$(cat); export INFLUX_TOKEN
 exec influx auth list --json
+"""
+GIVEN_ORG = """
+INFLUX_TOKEN=$(cat); export INFLUX_TOKEN
+exec influx "$@" --org "${INFLUX_ORG:-$DOCKER_INFLUXDB_INIT_ORG}"
 """
 PUT = """
 cp -p "$1" "$1.conche"
@@ -148,6 +152,45 @@ class Influx:
         """Make another operator token; `authorizations` has it."""
         self._call(ORG, "auth", "create", "--operator", "--json", "--description", description, seconds=ANSWER)
 
+    def make_reader(self, description: str, buckets: Sequence[str]) -> None:
+        """Make a token that may read these buckets and nothing else; `authorizations` has it.
+
+        Raises:
+            NotFound: there is no such bucket.
+        """
+        listed = json.loads(self._call(ORG, "bucket", "list", "--json", seconds=ANSWER).stdout.raw)
+        known = {one["name"]: one["id"] for one in listed}
+        if absent := [one for one in buckets if one not in known]:
+            raise NotFound(
+                "no-such-bucket",
+                f"{self.container.name} has no bucket {', '.join(absent)}.",
+                next_command="correct `buckets` of the component in stack.yaml",
+            )
+        words = [word for one in buckets for word in ("--read-bucket", known[one])]
+        self._call(ORG, "auth", "create", *words, "--json", "--description", description, seconds=ANSWER)
+
+    def may(self, token: Secret, bucket: str) -> frozenset[str]:
+        """Return what a token may do with a bucket, `read`, `write`, both or neither, as the server answers it.
+
+        It is asked to write a line that is none: without the right to write it says so, and otherwise that it is none.
+        """
+        given, now = token.reveal().encode(), datetime.now(UTC)
+        flux = _count(bucket, now - timedelta(minutes=1), now)
+        asked = {"read": ("query", flux, "--raw"), "write": ("write", "--bucket", bucket, "x")}
+        able = {}
+        for what, words in asked.items():
+            argv = ["sh", "-euc", GIVEN_ORG, "sh", *words]
+            done = self._exec(f"influx {words[0]}", argv, QUERY, stdin=given)
+            able[what] = not any(code in done.stderr.raw for code in ("401", "403", "404"))
+            if able[what] and not done.ok and "400" not in done.stderr.raw:
+                raise InfluxFailed(
+                    "influx-failed",
+                    f"influx {words[0]} exited with {done.exit_code}.",
+                    looked_at=[f"container {self.container.name}, with a token from the secrets"],
+                    evidence=done.stderr.lines()[-3:],
+                )
+        return frozenset(what for what, holds in able.items() if holds)
+
     def revoke(self, authorization: Authorization) -> None:
         """Delete a token."""
         self._call(CALL, "auth", "delete", "--id", authorization.id, "--json", seconds=ANSWER)
@@ -199,11 +242,7 @@ class Influx:
 
     def counts(self, bucket: str, start: datetime, stop: datetime) -> dict[str, int]:
         """Count the values of each measurement from `start` to `stop`, exclusive; each field of a point counts."""
-        flux = (
-            f'from(bucket: "{bucket}") |> range(start: {_flux(start)}, stop: {_flux(stop)})'
-            ' |> group(columns: ["_measurement"]) |> count()'
-        )
-        return _counted(self._call(ORG, "query", flux, "--raw", seconds=QUERY).stdout.raw)
+        return _counted(self._call(ORG, "query", _count(bucket, start, stop), "--raw", seconds=QUERY).stdout.raw)
 
     def delete(self, bucket: str, start: datetime, stop: datetime) -> None:
         """Delete from `start` to `stop`, exclusive; the server itself treats the end as inclusive."""
@@ -290,6 +329,13 @@ def _advice(said: Captured, container: str) -> str:
     if "no space left" in words:
         return f"docker exec {container} df -h /tmp    # backups and restores pass through there"
     return f"docker logs --tail 50 {container}"
+
+
+def _count(bucket: str, start: datetime, stop: datetime) -> str:
+    return (
+        f'from(bucket: "{bucket}") |> range(start: {_flux(start)}, stop: {_flux(stop)})'
+        ' |> group(columns: ["_measurement"]) |> count()'
+    )
 
 
 def _flux(moment: datetime) -> str:

@@ -13,6 +13,8 @@ import pytest
 
 from conche.backup.influx import BEGINNING, InfluxFailed
 from conche.engine.connection import Engine
+from conche.errors import NotFound
+from conche.secret import Secret
 from tests.backup.databases import Database
 from tests.stacks import SmallStack, free_port
 
@@ -99,6 +101,30 @@ def test_an_operator_token_is_told_of_every_other_and_of_what_it_is_for_until_th
     with pytest.raises(InfluxFailed, match="influx auth list exited with 1") as refused:
         influx.authorizations(new.token)
     assert new.token.reveal() not in str(refused.value.evidence)
+
+
+def test_a_token_that_reads_one_bucket_neither_writes_there_nor_reads_another(database: Database) -> None:
+    influx = database.influx
+    [operator] = influx.authorizations()
+    influx.make_reader("reads", ["energy"])
+    [reader] = [one for one in influx.authorizations() if one.id != operator.id]
+    before = influx.counts("energy", BEGINNING, NOW)
+
+    able = {
+        (kind, bucket): set(influx.may(token, bucket))
+        for kind, token in (("reader", reader.token), ("operator", operator.token), ("none", Secret("nonsense")))
+        for bucket in ("energy", "nonsense")
+    }
+    influx.revoke(reader)
+
+    assert able == {
+        ("reader", "energy"): {"read"}, ("reader", "nonsense"): set(), ("operator", "energy"): {"read", "write"},
+        ("operator", "nonsense"): set(), ("none", "energy"): set(), ("none", "nonsense"): set(),
+    }  # fmt: skip
+    assert influx.counts("energy", BEGINNING, NOW) == before
+    with pytest.raises(NotFound, match="has no bucket nonsense"):
+        influx.make_reader("reads", ["energy", "nonsense"])
+    assert influx.authorizations() == (operator,)
 
 
 def test_its_own_program_goes_by_a_token_that_is_put_into_its_configuration(database: Database) -> None:

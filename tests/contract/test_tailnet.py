@@ -112,7 +112,7 @@ def test_a_key_that_lets_nobody_join_is_the_reason_in_the_log(tailnet: Tailnet, 
 def test_a_server_that_cannot_be_reached_is_the_reason_once_it_gives_up(
     tailnet: Tailnet, told: dict[str, str], said: str
 ) -> None:
-    log = ended(tailnet.node("lost", tailnet.key(), **told))
+    log = ended(tailnet.node("lost", tailnet.key(), told=told))
 
     assert said in telling(log)[0]
 

@@ -118,7 +118,7 @@ class Joining:
         with self.walk.part("production", _pulled("prod")) as can:
             if can:
                 self._production()
-        asking = self.tailnet.node("asking", self.tailnet.key(), TS_SERVE_CONFIG="")
+        asking = self.tailnet.node("asking", self.tailnet.key(), told={"TS_SERVE_CONFIG": ""})
         until("the fourth node is there", lambda: "100.64." in asking.tailscale("ip", "-4"))
         with self.walk.step("asked by the fourth node"):
             for name, port, path, words in ANSWERS + (PRODUCTION if "prod" in self.nodes else []):

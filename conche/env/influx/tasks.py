@@ -36,3 +36,19 @@ def rotate_token(
     from conche.env.influx.rotate_token import rotate_token
 
     return rotate_token(invocation, env, finish=finish)
+
+
+@command(changes=True, waits=True)
+def token(
+    invocation: Invocation,
+    env: EnvironmentName = "prod",
+    read_only: Annotated[bool, "a token that can only read"] = False,
+    secret: Annotated[str, "the secret that it becomes"] = "influxdb_token_dev",  # noqa: S107 - a name
+) -> Outcome:
+    """Make a token with which another environment reads this one's InfluxDB, and store it.
+
+    It is proven first: it reads, and a write is refused.
+    """
+    from conche.env.influx.token import token
+
+    return token(invocation, env, secret=secret, read_only=read_only)

@@ -1,0 +1,118 @@
+"""env.influx.token --read-only: a token that reads a database's buckets and can do nothing else, kept as a secret.
+
+The server itself remembers what a token was made for, in its description: after a kill the next command stores the one
+that was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from conche.backup.influx import Authorization, Influx
+from conche.command import Invocation
+from conche.engine.connection import Engine
+from conche.env.influx.database import declared, opened
+from conche.errors import CheckFailed, NotFound, Refused
+from conche.locking import locked
+from conche.outcome import Action, Kind, Outcome, Plan, Step
+from conche.secret import Redactor, Secret
+from conche.vault.store import Edit, Store
+from conche.vault.values import open_store
+
+__all__ = ["token"]
+
+READS = "conche: reads for "
+"""The beginning of a token's description, before the name of its secret."""
+
+
+def token(call: Invocation, name: str, *, secret: str, read_only: bool) -> Outcome:
+    """Make a token that may only read, prove that, and store it; nothing is done where the stored one still does.
+
+    Args:
+        name: the environment with the database.
+        secret: where the token is kept, a secret of the environment that reads.
+
+    Raises:
+        Refused: no kind of token was asked for.
+    """
+    if not read_only:
+        raise Refused(
+            "token-kind-missing",
+            "Tokens are made here for reading only, and that has to be said.",
+            next_command=f"invoke env.influx.token --env {name} --read-only    # or: invoke env.influx.rotate-token",
+        )
+    store = _store(call, name, secret)
+    with locked(call, Engine(call.environment(name).engine), name):
+        influx = opened(call, name, "a token")
+        every = _known(call, influx)
+        buckets = declared(call, name).buckets or influx.buckets()
+        kept = store.read().get(secret)
+        if kept in [one.token for one in every] and kept is not None and _only_reads(influx, kept, buckets):
+            return Outcome(value={"name": secret}, lines=[f"Nothing to do: {secret} reads {', '.join(buckets)}."])
+        description = f"{READS}{secret}"
+        made = [one for one in every if one.description == description and one.token != kept]
+        steps = [] if made else [Step(Action.CREATE, Kind.KEY, secret, f"may read {', '.join(buckets)}")]
+        plan = Plan((*steps, Step(Action.SET, Kind.SECRET, secret, "the new token, once it is proven")))
+        if call.dry_run:
+            return Outcome(plan=plan)
+        if not made:
+            influx.make_reader(description, buckets)
+            made = [one for one in _known(call, influx) if one.description == description and one.token != kept]
+        new = made[-1]
+        _require_proven(influx, new, buckets)
+        store.change(f"a token to read for {secret}", lambda _: Edit(put={secret: new.token}))
+        for old in (one for one in _known(call, influx) if one.description == description and one.id != new.id):
+            influx.revoke(old)
+    return Outcome(
+        value={"name": secret},
+        changed=True,
+        plan=plan,
+        lines=[
+            f"{secret}: a token that reads {', '.join(buckets)}, and is refused when it writes",
+            f"Next: git commit {store.file.name}",
+            *_used_by(call, secret),
+        ],
+    )
+
+
+def _store(call: Invocation, name: str, secret: str) -> Store:
+    """Return the encrypted file that a secret is in.
+
+    Raises:
+        NotFound: stack.yaml declares no such secret.
+    """
+    known = call.stack.secrets.declared.get(secret) if call.stack.secrets else None
+    if known is None:
+        raise NotFound(
+            "secret-not-declared",
+            f"stack.yaml declares no secret {secret}, so a token could not be kept.",
+            next_command="invoke secrets.list    # then again, with --secret NAME",
+        )
+    store = open_store(call.stack.within(known.environments[0] if known.environments else name), call.root)
+    store.require_writable()
+    return store
+
+
+def _known(call: Invocation, influx: Influx) -> tuple[Authorization, ...]:
+    """Return the tokens that the server knows; none of them is shown by anything from then on."""
+    found = influx.authorizations()
+    call.output.redact.adopt(Redactor([one.token for one in found]))
+    return found
+
+
+def _only_reads(influx: Influx, token: Secret, buckets: Collection[str]) -> bool:
+    return all(influx.may(token, bucket) == {"read"} for bucket in buckets)
+
+
+def _require_proven(influx: Influx, new: Authorization, buckets: Collection[str]) -> None:
+    if not _only_reads(influx, new.token, buckets):
+        raise CheckFailed(
+            "token-not-proven",
+            f"The new token in {influx.container.name} does not read, or may write; it was not stored.",
+            next_command=f"docker exec {influx.container.name} influx auth delete --id {new.id}",
+        )
+
+
+def _used_by(call: Invocation, secret: str) -> Sequence[str]:
+    assert call.stack.secrets is not None
+    return [f"      invoke env.up --env {one}" for one in call.stack.secrets.declared[secret].environments]
