@@ -13,9 +13,12 @@ from tests.e2e.factories import copied
 from tests.stacks import SmallStack
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def started() -> Iterator[None]:
-    """Nothing is forked from a process that has imported everything already."""
+    """Nothing is forked from a process that has imported everything already.
+
+    For a module: `package` would be the whole session, since these folders are no packages.
+    """
     warm.shared.idle = True
     yield
     warm.shared.idle = False
