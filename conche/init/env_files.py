@@ -24,10 +24,18 @@ def missing(root: Path, files: Sequence[Path]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for file in files:
         for service, body in _pairs(_get(_tree(root, file), "services")):
-            lacking = [one for one in _required(_get(body, "env_file")) if "$" not in one and not (base / one).exists()]
+            lacking = [one for one in _required(_get(body, "env_file")) if "$" not in one and not _there(base, one)]
             if lacking:
                 found[service] = (*found.get(service, ()), *lacking)
     return found
+
+
+def _there(base: Path, written: str) -> bool:
+    """Return whether a file exists where Compose looks for it; Compose cannot enter a closed folder either."""
+    try:
+        return (base / Path(written).expanduser()).exists()
+    except (OSError, RuntimeError):  # such as a name longer than the file system takes, or nobody's home
+        return False
 
 
 def without(services: Mapping[str, Sequence[str]]) -> str:

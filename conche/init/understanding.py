@@ -72,7 +72,8 @@ def understand(root: Path) -> Understanding:
     named = {file: files.keys_of(root / file, "services") for file in (*found.default, *found.variants)}
     mentioned = variables(root, named)
     sealed = sops_files(root, mentioned)
-    given = _sealed_values(sealed, required(root, named))
+    written = {name for name, value in parse(dotenv).items() if value}
+    given = _sealed_values(sealed, required(root, named) - written)
     tried = candidates(found, named, lambda file: accepts(root, (file,), given))
     rendered, left_out = _rendered(root, tried, given)
     kept = [one for one in tried if one.name in rendered]
@@ -118,8 +119,7 @@ def _warnings(root: Path, rendered: Mapping[str, Rendered], given: Collection[st
 def _sealed_values(sealed: Sequence[SopsFile], wanted: Collection[str]) -> dict[str, str]:
     """Return something for the variables that Compose insists on and that a SOPS file has."""
     there = {one for file in sealed for name, path in file.paths.items() for one in spellings(name, path)}
-    dotenv_comes_first = "encrypted by sops"
-    return dict.fromkeys(sorted(there & {*wanted}), dotenv_comes_first)
+    return dict.fromkeys(sorted(there & {*wanted}), "encrypted by sops")
 
 
 def _rendered(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -154,9 +155,10 @@ def _writable(mount: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
     """Return whether a mount may hold data: not if it is read-only, one file, or code the service is built from."""
     if mount["type"] == "bind":
         source, context = Path(str(mount.get("source"))), str((body.get("build") or {}).get("context") or "")
-        if (source.exists() and not source.is_dir()) or (
-            context.startswith("/") and Path(context).is_relative_to(source)
-        ):
+        with contextlib.suppress(OSError):  # a folder closed to this user may still hold a service's data
+            if source.exists() and not source.is_dir():
+                return False
+        if context.startswith("/") and Path(context).is_relative_to(source):
             return False
     return mount["type"] in ("volume", "bind") and not mount.get("read_only")
 

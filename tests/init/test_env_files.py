@@ -30,6 +30,20 @@ def test_env_files_that_compose_requires_and_that_are_not_there_are_named(tmp_pa
     assert without({"we b": [".env"]}) == 'services:\n  "we b": {env_file: !reset []}\n'
 
 
+def test_what_is_written_is_looked_for_as_compose_does_and_may_be_no_name_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/there.env").touch()
+    long, nul = "n" * 300, '"\\0"'
+    (tmp_path / "compose.yaml").write_text(
+        f"services: {{web: {{env_file: [~/there.env, ~/gone.env, ~nobody-has-it/a, {long}, {nul}]}}}}\n"
+    )
+
+    assert missing(tmp_path, [Path("compose.yaml")]) == {"web": ("~/gone.env", "~nobody-has-it/a", long, "\0")}
+
+
 @pytest.mark.parametrize(
     "text", ["services: []\n", "a: [\n", "", "services: {web: }\n", "services: {web: {env_file: {a: b}}}\n"]
 )

@@ -273,6 +273,16 @@ def test_a_variable_that_compose_insists_on_is_asked_for_where_it_belongs(shop: 
     assert refused["next"] == "write APP_KEY=… into .env, then: conche init"
 
 
+def test_a_value_in_dotenv_counts_before_one_that_only_sops_can_read(shop: Folder) -> None:
+    shop.write("docker-compose.yml", COMPOSE.replace("18090", "${APP_PORT:?}"))
+    shop.write(".env", "DB_PASSWORD=x\nAPP_PORT=18099\n")
+    put(shop.root, "secrets.enc.yaml", {"app_port": SEALED})
+
+    shop.init()
+
+    assert ":18099/health" in shop.read("stack.yaml")
+
+
 def test_an_empty_folder_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "empty")
 

@@ -183,3 +183,11 @@ def test_what_is_the_hosts_own_is_no_data(source: str) -> None:
     mount = {"type": "bind", "source": source, "target": source}
 
     assert proposals(ROOT, {"vpn": {"image": "vpn", "volumes": [mount]}}, {}) == []
+
+
+def test_a_folder_that_nobody_here_may_look_at_may_still_hold_data() -> None:
+    mount = {"type": "bind", "source": f"/{'n' * 300}", "target": "/content"}
+
+    [found] = proposals(ROOT, {"web": {"image": "nginx", "volumes": [mount]}}, {})
+
+    assert (found.name, found.driver, found.choice) == ("web-content", "", "volume")

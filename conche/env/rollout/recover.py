@@ -139,12 +139,13 @@ def _replaced(look: Look, unfinished: Record, current: Record, spared: str | Non
 
 
 def _following(look: Look, steps: Sequence[Step]) -> list[Step]:
-    """Return restarts of what follows a service that is recreated, by `restart: true` of its `depends_on`."""
+    """Return restarts of what runs and follows a service that is recreated, by `restart: true` of its `depends_on`."""
     anew = {step.name for step in steps if step.action == Action.RECREATE}
+    running = {one.service for one in look.all() if one.state == "running"} if anew else set()
     found = []
     for name, body in (look.rendered.get("services") or {}).items():
         followed = [one for one, how in (body.get("depends_on") or {}).items() if how.get("restart") and one in anew]
-        if followed and name not in {look.deploy.serves, look.deploy.edge, *anew}:
+        if followed and name in running - {look.deploy.serves, look.deploy.edge, *anew}:
             found.append(Step(Action.RESTART, Kind.SERVICE, name, f"follows {followed[0]}, which is recreated"))
     return found
 
