@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from conche.ci.forge.client import Client
+from conche.ci.forge.releases import Releases
 from conche.ci.publish import section_of
+from conche.errors import Unreachable
 from conche.testing.forge import FakeForge, FakeRelease
 from tests.ci.served import TOKEN, ask
 from tests.stacks import SmallStack
@@ -150,6 +155,16 @@ def test_what_cannot_be_published_is_refused_before_anything_is_made(
 
     assert json.loads(refused.stdout)["error"]["code"] == code
     assert forge.releases == []
+
+
+@pytest.mark.parametrize("said", [{"message": "of another product"}, ["text"], [{"tag": "v1"}], 7])
+def test_an_answer_of_another_shape_is_told_in_words(said: Any) -> None:
+    client = SimpleNamespace(json=lambda *_: said)
+    releases = Releases(cast("Client", client), "team/app")
+
+    for ask_for in (releases.commit_of, releases.find):
+        with pytest.raises(Unreachable, match="in a form that is not known"):
+            ask_for("v1")
 
 
 @pytest.mark.parametrize(

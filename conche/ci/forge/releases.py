@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from conche.ci.forge.client import Client
+from conche.ci.forge.client import CORRECT, Client
 from conche.errors import NotFound, Unreachable
 
 __all__ = ["Attached", "Page", "Releases"]
@@ -64,17 +64,28 @@ class Releases:
         self._path = f"/repos/{repository}/releases"
 
     def commit_of(self, tag: str) -> str:
-        """Return the commit that a tag names on the server; empty if the server has no such tag."""
+        """Return the commit that a tag names on the server; empty if the server has no such tag.
+
+        Raises:
+            Unreachable: the server describes something else; so does `find`.
+        """
         try:
             said = self._client.json("GET", f"/repos/{self._repository}/tags/{quote(tag, safe='')}")
         except NotFound:
             return ""
-        return str((said.get("commit") or {}).get("sha") or "")
+        try:
+            return str(said["commit"]["sha"])
+        except (LookupError, TypeError) as error:
+            raise _unknown("a tag", error) from error
 
     def find(self, tag: str) -> Page | None:
         """Return the release of a tag, drafts included; None if there is none."""
         said = self._client.json("GET", f"{self._path}?limit={LISTED}") or []
-        return next((_page(one) for one in said if one.get("tag_name") == tag), None)
+        try:
+            found = next((one for one in said if one["tag_name"] == tag), None)
+        except (LookupError, TypeError) as error:
+            raise _unknown("its releases", error) from error
+        return _page(found) if found is not None else None
 
     def draft(self, tag: str, notes: str) -> Page:
         """Make a release of a tag that nobody else sees yet."""
@@ -125,7 +136,13 @@ def _page(said: Mapping[str, Any]) -> Page:
         files = tuple(Attached(int(one["id"]), str(one["name"]), int(one["size"])) for one in said.get("assets") or ())
         return Page(int(said["id"]), str(said["tag_name"]), str(said["html_url"]), bool(said.get("draft")), files)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Unreachable(
-            "server-answers-no-json", "The server describes a release in a form that is not known.",
-            evidence=[f"{type(error).__name__}: {error}"],
-        ) from error  # fmt: skip
+        raise _unknown("a release", error) from error
+
+
+def _unknown(what: str, error: Exception) -> Unreachable:
+    return Unreachable(
+        "server-answers-no-json",
+        f"The server describes {what} in a form that is not known.",
+        evidence=[f"{type(error).__name__}: {error}"],
+        next_command=CORRECT,
+    )
