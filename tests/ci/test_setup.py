@@ -16,7 +16,8 @@ from conche.ci import setup as tasks
 from conche.ci.act.credentials import ci_key
 from conche.ci.forge.kept import FILE
 from conche.ci.provision import checkout as git_side
-from conche.ci.provision import probe
+from conche.ci.provision import parts, probe
+from conche.ci.provision.site import SetupSite
 from conche.ci.setup import setup
 from conche.command import Invocation
 from conche.errors import ConcheError
@@ -125,6 +126,18 @@ def test_a_fresh_checkout_becomes_one_whose_first_push_runs(checkout: Checkout, 
     assert pushed.returncode == 0, pushed.stderr
     go_on(forge, calls=20)
     assert [(run.branch, run.workflow) for run in forge.runs][-1] == ("develop", "ci.yml")
+
+
+def test_a_key_that_is_made_counts_for_what_comes_after_it(checkout: Checkout) -> None:
+    for file in (".sops/age-key.txt", ".sops.yaml", "secrets.enc.yaml"):
+        (checkout.folder / file).unlink()
+    site = SetupSite(call(checkout), None, "https://git.example.org", "team/app")
+    before = site.call.vault.key
+
+    parts.make_secrets(site)
+
+    made = site.call.vault.key
+    assert (before, made and made.source) == (None, str(checkout.folder / ".sops/age-key.txt"))
 
 
 def test_the_token_is_kept_for_its_owner_and_its_server_alone(checkout: Checkout, forge: FakeForge) -> None:

@@ -79,6 +79,8 @@ def make_secrets(site: SetupSite) -> None:
     usual = _usual(site)
     if usual:
         store.change("ci.setup", lambda _: Edit(put=usual))
+    # A call finds its key once, and may have looked for it before there was one.
+    site.call = replace(site.call)
     site.renewed = True
 
 
