@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from conche.errors import KeyUnusable, Refused
-from conche.files import state_folder, write_atomic
+from conche.files import state_folder, write_new
 from conche.secret import Redactor, Secret
 from conche.stack import Stack
 from conche.vault import keys
@@ -192,5 +192,6 @@ def _own(stack: Stack) -> Secret:
     if not file.is_file():
         identity, _ = keys.generate()
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(file, f"{identity.reveal()}\n".encode(), mode=0o600)
+        # Another command may be making one too; what either has sealed is lost with its key.
+        write_new(file, f"{identity.reveal()}\n".encode(), mode=0o600)
     return Secret(file.read_text().strip())

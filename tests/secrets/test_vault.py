@@ -42,6 +42,24 @@ def test_what_is_sealed_can_be_opened_and_not_read(plain: Vault, canary: str) ->
     assert plain.unseal(sealed) == canary.encode()
 
 
+def test_of_two_commands_that_make_this_users_key_at_once_the_first_counts(
+    plain: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier: list[bytes] = []
+    generate = keys.generate
+
+    def overtaken() -> tuple[Secret, str]:
+        monkeypatch.setattr(keys, "generate", generate)
+        earlier.append(plain.seal("dev", b"of the first"))
+        return generate()
+
+    monkeypatch.setattr(keys, "generate", overtaken)
+
+    later = plain.seal("dev", b"of the second")
+
+    assert [plain.unseal(one) for one in (*earlier, later)] == [b"of the first", b"of the second"]
+
+
 def test_another_user_without_the_key_is_told_so(plain: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sealed = plain.seal("dev", b"content")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another"))
