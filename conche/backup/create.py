@@ -28,7 +28,7 @@ from conche.backup.target import Found, Record, is_future, name_of, unwritable
 from conche.backup.verify import check
 from conche.backup.within import File
 from conche.command import Invocation
-from conche.errors import CheckFailed, ConcheError, NotFound, Refused, Restored, did_you_mean
+from conche.errors import CheckFailed, ConcheError, NotFound, Refused, Restored, Unreachable, did_you_mean
 from conche.files import write_atomic
 from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.process import run
@@ -311,9 +311,12 @@ def _opened(one: Found, name: str, own: os.stat_result) -> File | None:
 def _described(
     site: Site, kind: BackupKind, name: str, begun: datetime, records: dict[str, ComponentRecord]
 ) -> Manifest:
-    git = run(["git", "-C", str(site.root), "describe", "--always", "--abbrev=40", "--dirty"], timeout=30)
     import isal
 
+    revision = ""
+    with contextlib.suppress(Unreachable):  # only nice to know: git may be missing, or too slow on a busy machine
+        git = run(["git", "-C", str(site.root), "describe", "--always", "--abbrev=40", "--dirty"], timeout=30)
+        revision = git.stdout.raw.strip() if git.ok else ""
     return Manifest(
         name=name,
         stack=site.stack.name,
@@ -321,7 +324,7 @@ def _described(
         created=begun.replace(microsecond=0),
         seconds=0.0,
         complete=not any(record.harm for record in records.values()),
-        revision=git.stdout.raw.strip() if git.ok else "",
+        revision=revision,
         images=_images(site),
         tools={"conche": version(), "isal": isal.__version__, "python": sys.version.split()[0]},
         components=records,

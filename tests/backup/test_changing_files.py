@@ -7,12 +7,18 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tarfile import TarInfo
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from conche.backup.archive import ArchiveWriter, compressing
+from conche.backup.drivers import Dumping
+from conche.backup.drivers.local import _matching
 from conche.backup.entries import Entry, Reading, local_entries
+from conche.backup.site import Site
 from conche.backup.storing import store
+from conche.stack import Component
 
 OLD, NEW = b"a" * (3 << 20), b"b" * (3 << 20)
 
@@ -153,3 +159,24 @@ def test_what_is_something_else_by_the_time_it_is_opened_is_said_and_not_waited_
     tmp_path: Path, change: Callable[[Path], None], why: str
 ) -> None:
     assert stored(tmp_path, change, before=True) == (None, [why])
+
+
+class Rotating(Reading):
+    """Files are gone once they have been looked at."""
+
+    root: Path
+
+    def excludes(self, name: str) -> bool:
+        (self.root / name).unlink(missing_ok=True)
+        return False
+
+
+def test_a_log_that_goes_while_the_folder_is_listed_is_none_that_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "app.log.1").write_text("rotated")
+    reading = Rotating()
+    reading.root = tmp_path
+    component = Component(driver="logs", paths=("*.log*",))
+    task = Dumping(cast("Site", SimpleNamespace(root=tmp_path)), "logs", component, tmp_path)
+
+    assert list(_matching(task, "*.log*", reading)) == []
+    assert reading.left_out == []

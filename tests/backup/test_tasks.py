@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -287,6 +288,23 @@ def test_what_is_missing_degrades_the_backup(checkout: Checkout) -> None:
     assert value["missing"] == ["config: compose.yaml is not there", "code: scripts is not there"]
     assert checkout.invoke("backup.verify").returncode == 0
     assert checkout.invoke("backup.status").returncode == 1
+
+
+def test_a_backup_needs_no_git(checkout: Checkout, tmp_path: Path) -> None:
+    """The revision is only nice to know."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for folder in os.environ["PATH"].split(os.pathsep)[::-1]:
+        for program in Path(folder).glob("*"):
+            (programs / program.name).unlink(missing_ok=True)
+            (programs / program.name).symlink_to(program)
+    (programs / "git").unlink(missing_ok=True)
+
+    done = checkout.invoke("backup.create", "--json", PATH=str(programs))
+
+    assert done.returncode == 0, done.stderr
+    made = Path(json.loads(done.stdout)["value"]["folder"])
+    assert json.loads((made / "manifest.json").read_text())["revision"] == ""
 
 
 def test_a_dry_run_writes_nothing(checkout: Checkout) -> None:

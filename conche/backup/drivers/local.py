@@ -110,7 +110,12 @@ def _matching(task: Dumping, pattern: str, reading: Reading) -> Iterator[str]:
     for path in root.glob(pattern):
         name = str(path.relative_to(root))
         parents = ["/".join(path.relative_to(root).parts[:count]) for count in range(1, name.count("/") + 2)]
-        if any(reading.excludes(parent) for parent in parents) or path.lstat().st_mtime < oldest:
+        if any(reading.excludes(parent) for parent in parents):
+            continue
+        try:
+            if path.lstat().st_mtime < oldest:
+                continue
+        except FileNotFoundError:  # gone since the folder was listed, such as a log that was rotated
             continue
         found = True
         yield name
