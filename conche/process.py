@@ -117,7 +117,8 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
 
     Args:
         argv: the program and its arguments; never a secret.
-        stdin: its input; in blocks if it may not fit in memory.
+        stdin: its input; in blocks if it may not fit in memory. What is raised while they are made is raised here,
+            whatever the program made of the blocks before.
         extra_env: variables in addition to the allow-list.
         timeout: seconds after which the program is ended and `Unreachable` is raised.
         redact: applied to its output wherever that is shown.
@@ -131,12 +132,13 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
     """
     child: subprocess.Popen[bytes] | None = None
     readers: Sequence[threading.Thread] = ()
+    problems: list[BaseException] = []
     kept, begun = (bytearray(), bytearray()), time.monotonic()
     try:
         # A signal between starting the child and knowing it would leave it behind.
         with signals_deferred():
             child = _start(argv, extra_env, cwd, outlives, keep_open)
-            said, readers = _listen(child, stdin, by_line=on_line is not None)
+            said, readers = _listen(child, stdin, problems, by_line=on_line is not None)
         for number, part in _parts(said, timeout):
             kept[number].extend(part)
             if on_line is not None and len(kept[number]) > 2 * MOST_KEPT:
@@ -145,6 +147,8 @@ def run(  # noqa: PLR0913 - the one spawner, and every option is named
                 on_line(Captured(_text(part).rstrip("\n"), redact))
         # A child that has closed its streams may run on.
         child.wait(None if timeout is None else max(0.0, begun + timeout - time.monotonic()))
+        if problems:
+            raise problems[0]
     except BaseException as error:
         if child is not None:
             _end(child, readers)
@@ -322,9 +326,13 @@ _BLOCK = 1 << 16
 
 
 def _listen(
-    child: subprocess.Popen[bytes], stdin: bytes | Iterable[bytes], *, by_line: bool
+    child: subprocess.Popen[bytes], stdin: bytes | Iterable[bytes], problems: list[BaseException], *, by_line: bool
 ) -> tuple[_Said, list[threading.Thread]]:
-    """Feed the child and collect its output, each stream in a thread of its own, which also closes it."""
+    """Feed the child and collect its output, each stream in a thread of its own, which also closes it.
+
+    Args:
+        problems: is given why there is less input than there should be, before the child can see that it ends.
+    """
     said: _Said = queue.SimpleQueue()
 
     def read(number: int, stream: IO[bytes]) -> None:
@@ -336,8 +344,13 @@ def _listen(
     def feed(stream: IO[bytes]) -> None:
         # If the child does not read all its input, the write, or the close that flushes it, raises BrokenPipeError.
         with contextlib.suppress(BrokenPipeError), stream:
-            for block in [stdin] if isinstance(stdin, bytes) else stdin:
-                stream.write(block)
+            try:
+                for block in [stdin] if isinstance(stdin, bytes) else stdin:
+                    stream.write(block)
+            except BrokenPipeError:
+                raise
+            except BaseException as error:  # noqa: BLE001 - raised by `run`: this is a thread of its own
+                problems.append(error)
 
     assert child.stdin is not None
     assert child.stdout is not None

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conche import process
-from conche.errors import Interrupted, Unreachable
+from conche.errors import CheckFailed, Interrupted, Unreachable
 from conche.process import Captured, Completed, ToolFailed, environment, run, signals_deferred, signals_raise
 from conche.secret import Redactor, Secret
 
@@ -126,6 +126,15 @@ def test_a_megabyte_goes_through_both_streams(by_line: bool) -> None:
 @pytest.mark.parametrize("by_line", [False, True])
 def test_a_child_need_not_read_what_it_is_given(by_line: bool) -> None:
     assert run(["true"], stdin=b"x" * 1_000_000, on_line=print if by_line else None).exit_code == 0
+
+
+def test_input_that_cannot_be_read_to_its_end_is_no_success_of_the_program_that_takes_it() -> None:
+    def blocks() -> Iterator[bytes]:
+        yield b"the first half"
+        raise CheckFailed("archive-refused", "it is cut off")
+
+    with pytest.raises(CheckFailed, match="cut off"):
+        run(["cat"], stdin=blocks())
 
 
 def test_bytes_that_are_no_text_are_shown_as_such() -> None:

@@ -7,6 +7,7 @@ what the volume's own folder is like.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from conche.engine.volumes import LABEL, MOUNTED, images, mounted
 from conche.errors import ConcheError
 from conche.process import Completed, signals_deferred
 
-__all__ = ["Helper", "helping", "pack", "unpack"]
+__all__ = ["Helper", "excluding", "helping", "pack", "unpack"]
 
 TRIES = 8
 """How many images are tried if this machine has none: each takes a second, and many have the same base."""
@@ -125,21 +126,32 @@ def pack(helper: Helper, exclude: Sequence[str], said: deque[bytes]) -> Iterator
     """Yield a tar stream of all that is in the volume, and of its own folder.
 
     Args:
-        exclude: patterns of names, or of whole paths, that are left out.
+        exclude: patterns of names, or of whole paths, that need not be read.
         said: is given what tar says of files that it could not read as they were.
 
     Raises:
         EngineRefused: something could not be read.
     """
-    argv = [*PACK, f"--directory={MOUNTED}", "--wildcards", "--wildcards-match-slash"]
-    for pattern in exclude:
-        escaped = pattern.replace("\\", "\\\\")
-        argv += (
-            ["--anchored", f"--exclude=./{escaped}"] if "/" in pattern else ["--no-anchored", f"--exclude={escaped}"]
-        )
+    argv = [*PACK, f"--directory={MOUNTED}", *excluding(exclude), "."]
     yield from programs.output(
-        helper.engine, helper.id, [*argv, "."], number=programs.new_number(), accepted=(0, CHANGED), said=said
+        helper.engine, helper.id, argv, number=programs.new_number(), accepted=(0, CHANGED), said=said
     )
+
+
+def excluding(patterns: Sequence[str]) -> Iterator[str]:
+    """Yield tar's options to leave out no more than what Python's fnmatch does, of names or of whole paths.
+
+    A pattern that tar may read otherwise is for whoever reads the stream: its `?` may be half a letter, its sets have
+    negations and classes of their own, and with `.` it would leave out everything.
+    """
+    for pattern in patterns:
+        if set(pattern) & set("?[") or fnmatch.fnmatchcase(".", pattern):
+            continue
+        escaped = pattern.replace("\\", "\\\\")
+        if "/" in pattern:
+            yield from ("--wildcards", "--wildcards-match-slash", "--anchored", f"--exclude=./{escaped}")
+        else:
+            yield from ("--wildcards", "--no-wildcards-match-slash", "--no-anchored", f"--exclude={escaped}")
 
 
 def unpack(helper: Helper, folder: str, chunks: Iterable[bytes]) -> tuple[str, ...]:
@@ -148,19 +160,8 @@ def unpack(helper: Helper, folder: str, chunks: Iterable[bytes]) -> tuple[str, .
     Raises:
         EngineRefused: something could not be written; what was written stays.
     """
-    problems: list[BaseException] = []
-
-    def fed() -> Iterator[bytes]:
-        try:
-            yield from chunks
-        except BaseException as error:  # noqa: BLE001 - raised below: this runs in a thread of its own
-            problems.append(error)
-
     argv = [*UNPACK, f"--directory={folder}"]
-    done = programs.run(helper.engine, helper.id, argv, number=programs.new_number(), stdin=fed())
-    if problems:
-        raise problems[0]
-    return _told(done)
+    return _told(programs.run(helper.engine, helper.id, argv, number=programs.new_number(), stdin=chunks))
 
 
 def _told(done: Completed) -> tuple[str, ...]:
