@@ -16,7 +16,7 @@ from pathlib import Path
 
 from conche.engine import images
 from conche.engine.connection import Engine, translated
-from conche.errors import ConcheError
+from conche.errors import ConcheError, Unreachable
 from conche.process import run
 
 __all__ = ["REPOSITORY", "libraries", "provide"]
@@ -32,9 +32,15 @@ def provide(engine: Engine) -> str | None:
     """Return the image's id, imported if the engine does not have it.
 
     Returns:
-        None if this machine has no GNU tar, or the engine runs programs of another kind of processor.
+        None if this machine has no GNU tar that can be copied, or the engine runs programs of another processor.
     """
-    content = _content()
+    try:
+        content = _content()
+    except (
+        Unreachable,
+        OSError,
+    ):  # no ldd, a program that only root may read, a machine too busy: there are other ways
+        return None
     if content is None or not _runs(engine):
         return None
     tag = hashlib.sha256(content).hexdigest()[:12]

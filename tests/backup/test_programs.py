@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 import subprocess
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +83,49 @@ def test_of_what_a_program_warns_of_the_end_is_kept() -> None:
     kept = last_lines("".join(f"{number} {'x' * 1000}\n" for number in range(100)) + "\n")
 
     assert (len(kept), kept[0][:3], {len(line) for line in kept}) == (20, "80 ", {500})
+
+
+def run(of: Component, verb: str, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a verb of a database's script here, without a container; it waits for no lock."""
+    argv: tuple[str, ...] = getattr(programs_of(of), verb)
+    script = argv[2].replace("timeout=60", "timeout=0").replace(".timeout 60000", ".timeout 0")
+    whole = {"PATH": os.environ["PATH"], **environment}
+    words = [*argv[:2], script, *argv[3:]]
+    return subprocess.run(words, input=stdin, capture_output=True, check=False, env=whole, timeout=120)
+
+
+def test_a_database_that_its_application_has_for_itself_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    file = tmp_path / "app.db"
+    with closing(sqlite3.connect(file, isolation_level=None)) as application:
+        application.execute("CREATE TABLE kept (x)")
+        application.execute("BEGIN EXCLUSIVE")
+
+        done = run(component("sqlite", database=str(file)), "dump")
+
+    assert done.returncode != 0
+    assert b"locked" in done.stderr
+
+
+def test_why_a_database_cannot_be_written_is_said(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "app.db")) as database:
+        database.execute("CREATE TABLE kept (x)")
+
+    missing = component("sqlite", database=str(tmp_path / "not/there/app.db"))
+    done = run(missing, "restore", (tmp_path / "app.db").read_bytes())
+
+    assert done.returncode != 0
+    assert b"not/there/app.db" in done.stderr
+
+
+def test_a_server_is_asked_whether_it_is_ready_as_the_user_it_knows(tmp_path: Path) -> None:
+    """Without its default user a Redis tells nobody else."""
+    for name, words in (
+        ("redis-cli", '[ "$*" = "--user backup ping" ] && echo PONG || echo NOAUTH'),
+        ("redis-server", ""),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{words}\n")
+        (tmp_path / name).chmod(0o755)
+
+    done = run(component("redis", user="backup"), "ready", PATH=f"{tmp_path}:{os.environ['PATH']}")
+
+    assert done.returncode == 0, done.stderr

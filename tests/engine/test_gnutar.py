@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -26,6 +28,15 @@ def test_the_libraries_of_a_program_are_those_that_ldd_finds() -> None:
         "/lib/x86_64-linux-gnu/libacl.so.1", "/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2",
     ]  # fmt: skip
     assert libraries_of(NEVER) == []
+
+
+def test_a_machine_whose_tar_cannot_be_copied_has_none_to_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its libraries are not known without ldd(1), which Alpine has only on request."""
+    for name in ("tar", "sleep"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert gnutar.provide(cast("Engine", None)) is None
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ version)
   number=$(told server redis_version)
   echo "Redis $number"
   ;;
-ready) [ "$("$client" ping 2>/dev/null)" = PONG ] ;;
+ready) [ "$("$client" ${user:+--user "$user"} ping 2>/dev/null)" = PONG ] ;;
 dump | save) dumped ;;
 restore) loaded ;;
 # Only keys that do not expire: of the others some are gone by the time of a restore.

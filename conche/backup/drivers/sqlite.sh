@@ -16,10 +16,14 @@ import sqlite3, sys
 verb, name, copy = sys.argv[1:]
 def opened(path):
     return sqlite3.connect(path, timeout=60, isolation_level=None)
+# Without it, `backup` tries for ever to read what is locked for good.
+def copied(status, *_):
+    if status not in (0, 101):
+        raise sqlite3.OperationalError("database is locked")
 if verb == "out":
-    opened(name).backup(opened(copy))
+    opened(name).backup(opened(copy), progress=copied)
 elif verb == "in":
-    opened(copy).backup(opened(name))
+    opened(copy).backup(opened(name), progress=copied)
 elif verb == "version":
     print(sqlite3.sqlite_version)
 else:
@@ -94,7 +98,6 @@ removed() {
 }
 
 replaced() {
-  echo "$database was no database any more: its file was exchanged" >&2
   cp "$copy/database" "$database.restored"
   chown "$(stat -c %u:%g "${database%/*}")" "$database.restored" 2>/dev/null || :
   removed
@@ -110,9 +113,10 @@ loaded() {
     ;;
   *)
     if [ ! -s "$database" ]; then
-      replaced 2>/dev/null
+      replaced
     elif is_damaged; then
       replaced
+      echo "$database was no database any more: its file was exchanged" >&2
     else
       with in "$database" "$copy/database"
     fi
