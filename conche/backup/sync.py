@@ -208,7 +208,8 @@ def fetch(call: Invocation, site: Site, name: str, *, unproven: bool = False) ->
             next_command="invoke backup.restore --from offsite",
         )
     for one in site.target.backups():
-        if one.name == name and one.manifest and not check(one.folder, one.manifest):
+        # What is not believed must not stand in the way of a proven one of the same name.
+        if one.name == name and (one.believed or unproven) and one.manifest and not check(one.folder, one.manifest):
             return one
     site.say(f"fetching {name}")
     with locked(call, site, f"invoke backup.restore {name}", wait=call.patience(60.0)), _staging(site) as folder:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from conche.backup import envelope
+from conche.backup.mac import KEYLESS
 from conche.backup.manifest import Manifest
 from conche.backup.snapshots import Snapshot, snapshot_of, superfluous
 from conche.backup.sync import _kind_of
@@ -51,6 +53,20 @@ def test_there_and_back_bit_by_bit(checkout: Checkout) -> None:
     assert done.returncode == 0, done.stderr
     assert tree(folder) == before
     assert (checkout.folder / "models/prophet_1.pkl").read_text() == "model one"
+
+
+def test_what_a_stranger_has_put_in_its_place_does_not_hide_a_backup_that_is_elsewhere(checkout: Checkout) -> None:
+    assert checkout.invoke("backup.authenticate").returncode == 0
+    folder = checkout.create_backup()
+    sound = (folder / "manifest.json").read_bytes()
+    assert checkout.json("backup.sync")["sent"] == [folder.name]
+    said = {key: value for key, value in json.loads(sound).items() if key not in envelope.ADDED}
+    (folder / "manifest.json").write_bytes(envelope.closed(said, KEYLESS))
+
+    done = checkout.invoke("backup.restore", folder.name, "--from", "offsite", "--component", "models", "--force")
+
+    assert done.returncode == 0, done.stderr
+    assert (folder / "manifest.json").read_bytes() == sound
 
 
 def test_a_small_change_costs_little_and_old_ones_are_forgotten(checkout: Checkout) -> None:
