@@ -6,7 +6,8 @@ that was made.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import PurePosixPath
 
 from conche.backup.influx import Authorization, Influx
 from conche.command import Invocation
@@ -33,7 +34,7 @@ def token(call: Invocation, name: str, *, secret: str, read_only: bool) -> Outco
         secret: where the token is kept, a secret of the environment that reads.
 
     Raises:
-        Refused: no kind of token was asked for.
+        Refused: no kind of token was asked for, or the secret is that of the operator token.
     """
     if not read_only:
         raise Refused(
@@ -41,38 +42,59 @@ def token(call: Invocation, name: str, *, secret: str, read_only: bool) -> Outco
             "Tokens are made here for reading only, and that has to be said.",
             next_command=f"invoke env.influx.token --env {name} --read-only    # or: invoke env.influx.rotate-token",
         )
+    _require_another(call, name, secret)
     store = _store(call, name, secret)
     with locked(call, Engine(call.environment(name).engine), name):
         influx = opened(call, name, "a token")
         every = _known(call, influx)
         buckets = declared(call, name).buckets or influx.buckets()
-        kept = store.read().get(secret)
-        if kept in [one.token for one in every] and kept is not None and _only_reads(influx, kept, buckets):
-            return Outcome(value={"name": secret}, lines=[f"Nothing to do: {secret} reads {', '.join(buckets)}."])
-        description = f"{READS}{secret}"
-        made = [one for one in every if one.description == description and one.token != kept]
-        steps = [] if made else [Step(Action.CREATE, Kind.KEY, secret, f"may read {', '.join(buckets)}")]
-        plan = Plan((*steps, Step(Action.SET, Kind.SECRET, secret, "the new token, once it is proven")))
-        if call.dry_run:
-            return Outcome(plan=plan)
-        if not made:
+        kept, description = store.read().get(secret), f"{READS}{secret}"
+        stored = next((one for one in every if one.token == kept and _only_reads(influx, one.token, buckets)), None)
+        ours = [one for one in every if one.description == description]
+        new = stored or next((one for one in reversed(ours) if one.token != kept), None)
+        plan = Plan(tuple(_steps(secret, buckets, stored, new, ours)))
+        if call.dry_run or not len(plan):
+            lines = [] if len(plan) else [f"Nothing to do: {secret} reads {', '.join(buckets)}."]
+            return Outcome(value={"name": secret}, plan=plan, lines=lines)
+        if new is None:
             influx.make_reader(description, buckets)
-            made = [one for one in _known(call, influx) if one.description == description and one.token != kept]
-        new = made[-1]
-        _require_proven(influx, new, buckets)
-        store.change(f"a token to read for {secret}", lambda _: Edit(put={secret: new.token}))
-        for old in (one for one in _known(call, influx) if one.description == description and one.id != new.id):
+            new = [one for one in _known(call, influx) if one.description == description and one.token != kept][-1]
+        if stored is None:
+            _require_proven(influx, new, buckets)
+            made = Edit(put={secret: new.token})
+            store.change(f"a token to read for {secret}", lambda _: made)
+        for old in (one for one in ours if one.id != new.id):
             influx.revoke(old)
-    return Outcome(
-        value={"name": secret},
-        changed=True,
-        plan=plan,
-        lines=[
-            f"{secret}: a token that reads {', '.join(buckets)}, and is refused when it writes",
-            f"Next: git commit {store.file.name}",
-            *_used_by(call, secret),
-        ],
-    )
+    lines = [f"{secret}: a token that reads {', '.join(buckets)}, and is refused when it writes"]
+    if stored is None:
+        lines += [f"Next: git commit {store.file.name}", *_used_by(call, secret)]
+    return Outcome(value={"name": secret}, changed=True, plan=plan, lines=lines)
+
+
+def _steps(
+    secret: str,
+    buckets: Sequence[str],
+    stored: Authorization | None,
+    new: Authorization | None,
+    ours: Sequence[Authorization],
+) -> Iterator[Step]:
+    if new is None:
+        yield Step(Action.CREATE, Kind.KEY, secret, f"may read {', '.join(buckets)}")
+    if stored is None:
+        yield Step(Action.SET, Kind.SECRET, secret, "the new token, once it is proven")
+    for one in ours:
+        if new is None or one.id != new.id:
+            yield Step(Action.REMOVE, Kind.KEY, one.id, f"it was made for {secret} before", destroys=True)
+
+
+def _require_another(call: Invocation, name: str, secret: str) -> None:
+    """Refuse to put a token that only reads in the place of the operator's, which the database itself is run with."""
+    if secret == PurePosixPath(declared(call, name).token_file).name.removesuffix(".txt"):
+        raise Refused(
+            "secret-of-operator",
+            f"{secret} is the operator token of {name}'s InfluxDB, and cannot become one that only reads.",
+            next_command=f"invoke env.influx.token --env {name} --read-only --secret NAME",
+        )
 
 
 def _store(call: Invocation, name: str, secret: str) -> Store:
