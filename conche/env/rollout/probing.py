@@ -49,6 +49,7 @@ class Probing:
         """
         paths = (self.probe.path,) * times + ((self.probe.ready,) if self.probe.ready else ())
         since: float | None = None
+        wrong_since: float | None = None
         while True:
             answers = edge.probe(paths, candidate)
             wrong = [one for one in answers[:times] if not self.right(one, self.release)]
@@ -58,7 +59,8 @@ class Probing:
             # Counted from the first wrong answer on, which itself may have taken long.
             now = self.clock()
             since = now if since is None else since
-            if now > since + (patience if wrong else max(patience, UNREADY)):
+            wrong_since = (now if wrong_since is None else wrong_since) if wrong else None
+            if now > since + max(patience, UNREADY) or (wrong_since is not None and now > wrong_since + patience):
                 raise self._failure(wrong, unready, said)
             self.pause(PAUSE)
 

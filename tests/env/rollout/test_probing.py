@@ -56,6 +56,16 @@ def test_one_that_is_not_ready_yet_is_waited_for() -> None:
     assert len(ask([[GOOD, UNAUTHORISED]] * 5 + [[GOOD, READY]]).asked) == 6
 
 
+def test_a_wrong_answer_has_its_time_after_unready_ones_and_all_together_have_theirs() -> None:
+    unready = [[GOOD, UNAUTHORISED]] * 5
+
+    assert len(ask([*unready, [OTHER, READY], [GOOD, READY]]).asked) == 7
+    with pytest.raises(Restored, match="It answers wrongly"):
+        ask([*unready, [OTHER, READY]])
+    with pytest.raises(Restored, match="r2 runs, but is not ready"):
+        ask([[OTHER, READY], [GOOD, UNAUTHORISED]] * 6 + [[GOOD, READY]])
+
+
 def test_one_whose_data_refuse_it_fails_though_it_answers() -> None:
     with pytest.raises(Restored) as caught:
         ask([[GOOD, UNAUTHORISED]])
