@@ -29,8 +29,8 @@ def main(words: Sequence[str] | None = None) -> int:
     upgrade = commands.add_parser(
         "upgrade",
         help="write stack.yaml in the format of this version",
-        description="Give keys of stack.yaml that are called otherwise now their new names, and write the number of the"
-        " format. Everything else stays as it is written, comments too.",
+        description="Give renamed keys of stack.yaml their new names, and write the number of the format. Everything"
+        " else stays as it is written, comments too.",
     )
     for one in (init, upgrade):
         one.add_argument("--dry-run", action="store_true", help="show the plan and change nothing")

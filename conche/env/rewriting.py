@@ -1,4 +1,4 @@
-"""env.recover --as-it-is: what is kept of an environment and cannot be read is written anew, from what runs."""
+"""env.recover --as-it-is: rewrites, from what runs, what is kept of an environment and cannot be read."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ def history(
 def recover(
     invocation: Invocation,
     env: EnvironmentName = "dev",
-    as_it_is: Annotated[bool, "write what is kept and cannot be read anew, from what runs"] = False,
+    as_it_is: Annotated[bool, "rewrite, from what runs, what is kept and cannot be read"] = False,
 ) -> Outcome:
     """Settle a release that was killed: finish it if it already serves, else undo it."""
     from conche.env.recover import recover

@@ -65,8 +65,8 @@ def left_behind(found: Sequence[Candidate], before: Mapping[str, Rendered], afte
         new = after[one.name].document.get("volumes") or {}
         lost = [key for key, name in names.items() if one.rival and new[key].get("name") != name]
         warnings += [
-            f"{one.name}: its volume {key} will be a new one, since {names[key]} belongs to {one.rival}'s project: give"
-            f" `project` in stack.yaml to {one.name} instead, or the volume its `name` in the Compose file"
+            f"{one.name}: its volume {key} will be a new one, since {names[key]} belongs to {one.rival}'s project: in"
+            f" stack.yaml give `project` to {one.name} instead, or in the Compose file give the volume this `name`"
             for key in lost
             if _exists(engine, names[key])
         ]

@@ -22,7 +22,7 @@ __all__ = ["upgrade", "with_format", "with_new_names"]
 
 
 def upgrade(call: Invocation) -> Outcome:
-    """Rename keys that are called otherwise now, and write the number of the format.
+    """Give renamed keys their new names, and write the number of the format.
 
     Raises:
         StackInvalid: the file has other problems, or keys that were removed: what to write instead is in the error.
@@ -42,9 +42,7 @@ def upgrade(call: Invocation) -> Outcome:
     parse(after, root=call.root)
     changes = list(_changes(before, after))
     if not changes:
-        return Outcome(
-            value=[], lines=[f"Nothing to do: {FILE} is of format {FORMAT}, and names everything as it does."]
-        )
+        return Outcome(value=[], lines=[f"Nothing to do: {FILE} is of format {FORMAT}, and has no renamed key."])
     plan = Plan((Step(Action.WRITE, Kind.FILE, FILE, f"format {FORMAT}"),))
     if not call.dry_run:
         _replace(file, before, after)
@@ -74,7 +72,7 @@ def with_new_names(text: str) -> str:
         if change is None or not change.name:
             continue
         if (*path[:-1], change.name) in there:
-            why = f"{change.name}, which it is called now, is there too: keep one of the two"
+            why = f"{change.name}, its new name, is there too: keep one of the two"
             raise StackInvalid([StackProblem(key.start_mark.line + 1, ".".join(map(str, path)), why)], Path(FILE))
         # A mapping that an alias repeats is in the text once.
         found[key.start_mark.index] = (key.end_mark.index, change.name)

@@ -39,7 +39,7 @@ def token(call: Invocation, name: str, *, secret: str, read_only: bool) -> Outco
     if not read_only:
         raise Refused(
             "token-kind-missing",
-            "Tokens are made here for reading only, and that has to be said.",
+            "This makes tokens that only read, and does so only with --read-only.",
             next_command=f"invoke env.influx.token --env {name} --read-only    # or: invoke env.influx.rotate-token",
         )
     _require_another(call, name, secret)
