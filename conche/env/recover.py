@@ -27,7 +27,7 @@ def recover(call: Invocation, name: str) -> Outcome:
     compose = open_compose(call, name)
     compose = replace(compose, files=(*compose.files, *(call.root / one for one in environment.deploy.overlay)))
     if environment.swarm:
-        return _recover_swarm(call, open_records(call, compose), compose, name)
+        return _recover_swarm(call, compose, name)
     with locked(call, compose.engine, name):
         records = open_records(call, compose)
         look = Look(name, compose, environment.deploy, compose.configuration(hashed=False).rendered)
@@ -59,11 +59,12 @@ def settle_killed(call: Invocation, name: str) -> Outcome | None:
     return recover(call, name) if killed(records, Compose(engine, project, ())) else None
 
 
-def _recover_swarm(call: Invocation, records: Records, compose: Compose, name: str) -> Outcome:
-    unfinished = records.unfinished
-    steps = (Step(Action.SETTLE, Kind.RELEASE, unfinished.id, "it was interrupted"),) if unfinished else ()
-    if unfinished is not None and not call.dry_run:
-        with locked(call, compose.engine, name):
+def _recover_swarm(call: Invocation, compose: Compose, name: str) -> Outcome:
+    with locked(call, compose.engine, name):
+        records = open_records(call, compose)
+        unfinished = records.unfinished
+        steps = (Step(Action.SETTLE, Kind.RELEASE, unfinished.id, "it was interrupted"),) if unfinished else ()
+        if unfinished is not None and not call.dry_run:
             records = settle_swarm(call, records, compose, call.environment(name).deploy, name, strict=True)
     current = records.current
     said = f"{current.id} serves." if current else "Nothing serves."

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from conche.command import Invocation
 from conche.engine.stacks import Standing
 from conche.engine.swarm import Replicated
+from conche.env import recover
 from conche.env.rollout.swarm_settling import finished
 from conche.formats import STANDING, WrittenByNewer
+from conche.output import Output
 from conche.release.records import Placed, Record
 
 BEFORE = Standing({"web": {"level": 1}, "store": {"level": 1}}, frozenset({"web", "store"}), frozenset({"network"}))
@@ -61,3 +68,29 @@ def test_what_a_later_version_has_kept_is_named() -> None:
 
     with pytest.raises(WrittenByNewer, match=r"the stack before a release was written by Conche 9\.0\.0"):
         Standing.unpacked(json.dumps(later).encode())
+
+
+def test_env_recover_settles_what_is_unfinished_once_it_has_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stack.yaml").write_text("name: s\nenvironments: {prod: {compose: [compose.yaml], engine: swarm}}\n")
+    (tmp_path / "compose.yaml").write_text("services: {web: {image: x}}\n")
+    under_way, ended = (
+        SimpleNamespace(unfinished=WANTED, current=CURRENT),
+        SimpleNamespace(unfinished=None, current=WANTED),
+    )
+    seen = [under_way]
+
+    @contextlib.contextmanager
+    def waited(*_: object) -> Iterator[None]:
+        """A lock whose holder is a deployment, which ends meanwhile."""
+        seen[0] = ended
+        yield
+
+    monkeypatch.setattr(recover, "locked", waited)
+    monkeypatch.setattr(recover, "open_records", lambda *_: seen[0])
+    monkeypatch.setattr(recover, "settle_swarm", lambda *_, **__: pytest.fail("what has ended was settled"))
+
+    done = recover.recover(Invocation(tmp_path, Output("env.recover")), "prod")
+
+    assert (done.changed, list(done.lines)) == (False, ["Nothing to recover. r2 serves."])
