@@ -108,7 +108,7 @@ def _standing(call: Invocation, records: Records, unfinished: Record, *, strict:
 def _answers(call: Invocation, records: Records, look: Look, unfinished: Record) -> bool:
     """Return whether a release that runs answers its users; true also where nobody here can open it to ask it."""
     kept = opened_if_possible(call, records, unfinished)
-    if look.deploy.edge is None or kept is None:
+    if kept is None or _with_its_edge(look, kept).deploy.edge is None:
         return True
     try:
         _pipeline(call, records, look, unfinished, kept).probe()
@@ -136,12 +136,19 @@ def _to_current(call: Invocation, records: Records, look: Look, *, strict: bool)
 
 def _pipeline(call: Invocation, records: Records, look: Look, record: Record, kept: Document) -> SwarmPipeline:
     """Return the pipeline of a release that is recorded already."""
-    look = replace(look, rendered=kept.body)
+    look = _with_its_edge(look, kept)
     return SwarmPipeline(
         record.id, look.compose.engine, look.compose.project, sent_of(call, look, kept, records.replicas()),
         look.deploy, _nothing, _nothing, probing(look, record.id), look.listening() if look.deploy.edge else 0,
         Progress(call.output), credentials(call.vault), call.stack.registry or "",
     )  # fmt: skip
+
+
+def _with_its_edge(look: Look, kept: Document) -> Look:
+    """Return a look at the environment as a release has it: stack.yaml may have got an edge since."""
+    has_it = look.deploy.edge in kept.body["services"]
+    deploy = look.deploy if has_it else look.deploy.model_copy(update={"edge": None, "serves": None})
+    return replace(look, deploy=deploy, rendered=kept.body)
 
 
 def _nothing(*_: object) -> None:

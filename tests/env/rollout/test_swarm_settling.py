@@ -7,17 +7,24 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from conche.command import Invocation
+from conche.engine import stacks, swarm
+from conche.engine.compose import Compose
+from conche.engine.connection import Engine
 from conche.engine.stacks import Standing
 from conche.engine.swarm import Replicated
 from conche.env import recover
-from conche.env.rollout.swarm_settling import finished
+from conche.env.rollout import swarm_settling
+from conche.env.rollout.swarm_settling import finished, settle_swarm
 from conche.formats import STANDING, WrittenByNewer
 from conche.output import Output
-from conche.release.records import Placed, Record
+from conche.release.document import Document
+from conche.release.records import Placed, Record, Records
+from conche.stack import Deploy
 
 BEFORE = Standing({"web": {"level": 1}, "store": {"level": 1}}, frozenset({"web", "store"}), frozenset({"network"}))
 
@@ -94,3 +101,24 @@ def test_env_recover_settles_what_is_unfinished_once_it_has_the_lock(
     done = recover.recover(Invocation(tmp_path, Output("env.recover")), "prod")
 
     assert (done.changed, list(done.lines)) == (False, ["Nothing to recover. r2 serves."])
+
+
+def test_a_release_from_before_there_was_an_edge_is_asked_through_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stack.yaml").write_text("name: s\nenvironments: {prod: {compose: [compose.yaml], engine: swarm}}\n")
+    (tmp_path / "compose.yaml").write_text("services: {web: {image: x}}\n")
+    endings: list[str] = []
+    records = SimpleNamespace(
+        unfinished=WANTED, current=CURRENT, sealed=lambda *_: None, end=lambda _, ending: endings.append(ending.result)
+    )
+    kept = Document({"services": {"web": {}, "store": {}}}, {})
+    monkeypatch.setattr(swarm_settling, "opened_if_possible", lambda *_: kept)
+    monkeypatch.setattr(swarm_settling, "open_records", lambda *_: records)
+    monkeypatch.setattr(swarm, "services", lambda *_: RUNNING)
+    monkeypatch.setattr(stacks, "standing", lambda *_: SENT)
+    call, compose = Invocation(tmp_path, Output("env.deploy")), Compose(Engine(), "s", ())
+
+    settle_swarm(call, cast("Records", records), compose, Deploy(edge="edge", serves="web"), "prod")
+
+    assert endings == ["succeeded"]
