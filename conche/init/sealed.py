@@ -165,8 +165,8 @@ def _called(paths: Mapping[str, Path_], mentioned: Collection[str]) -> dict[str,
     named: dict[str, Path_] = {}
     for default, path in paths.items():
         last = forms.called(path[-1:])
-        short = default.upper() not in mentioned and bool({last, last.upper()} & {*mentioned})
-        name = last if short and last not in {*paths, *named} else default
+        short = default.upper() not in mentioned and (last in mentioned or last.upper() in mentioned)
+        name = last if short and last not in paths and last not in named else default
         named[name[:LONGEST].rstrip("_")] = path
     return named
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -48,6 +49,8 @@ def tree_of(content: bytes, form: str) -> Any:
         raise ValueError(
             f"is not {form if form == 'dotenv' else form.upper()}: truncated, or edited by hand"
         ) from error
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
 
 
 def _yaml(text: str) -> Any:
@@ -55,17 +58,21 @@ def _yaml(text: str) -> Any:
     node = loader.get_single_node()
     if not isinstance(node, yaml.MappingNode):
         raise ValueError("is not one flat mapping")
-    keys = [str(key.value) for key, _ in node.value]
-    if twice := sorted({key for key in keys if keys.count(key) > 1}):
-        raise ValueError(f"has {', '.join(twice)} twice")
-    return loader.construct_document(node)
+    _require_once(str(key.value) for key, _ in node.value)
+    try:
+        return loader.construct_document(node)
+    except (ValueError, LookupError, AttributeError) as error:
+        raise ValueError("has a value that is not what it looks like, such as the date 2024-99-99") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if twice := sorted({key for key in keys if keys.count(key) > 1}):
-        raise ValueError(f"has {', '.join(twice)} twice")
+    _require_once(key for key, _ in pairs)
     return dict(pairs)
+
+
+def _require_once(keys: Iterable[str]) -> None:
+    if twice := sorted(key for key, times in Counter(keys).items() if times > 1):
+        raise ValueError(f"has {', '.join(twice)} twice")
 
 
 def _dotenv(text: str) -> dict[str, Any]:
