@@ -21,9 +21,9 @@ from pathlib import Path
 from tarfile import TarInfo
 
 from conche.backup import strict
-from conche.backup.headers import parts, set_parts, set_time, stored
+from conche.backup.headers import SECOND, parts, set_parts, set_time, stored, time_ns
 from conche.backup.members import Members
-from conche.backup.strict import DEEPEST, leads_out, too_long
+from conche.backup.strict import DEEPEST, LATEST, leads_out, too_long
 from conche.backup.within import parts_of
 from conche.backup.xattrs import give_attributes, read_attributes, take_attributes
 
@@ -52,6 +52,7 @@ TOP = os.fsdecode(strict.TOP)
 
 ALWAYS = (".env.example",)
 
+OUT_OF_TIME = "has a time that no archive may have, since a file system may know none such: it gets that of 1970"
 TOO_LONG = "is nested too deeply: an archive with it could not be restored"
 LEADS_OUT = "is a link that leads outside: an archive with it could not be restored; exclude it"
 
@@ -165,6 +166,7 @@ def local_entries(root: Path, name: str, reading: Reading) -> Iterator[Entry]:
     info = _info(name, seen)
     if stat.S_ISLNK(seen.st_mode):
         info.type, info.linkname = tarfile.SYMTYPE, str(path.readlink())
+        _require_time(info, reading)
         if not reading.refuses_link(info):
             yield Entry(info)
     elif stat.S_ISREG(seen.st_mode):
@@ -190,6 +192,7 @@ def local_entries(root: Path, name: str, reading: Reading) -> Iterator[Entry]:
 
 def _folder(info: TarInfo, path: Path, reading: Reading) -> Entry:
     info.type = tarfile.DIRTYPE
+    _require_time(info, reading)
     try:
         _describe(info, str(path), reading)
     except OSError as error:
@@ -231,6 +234,7 @@ def tar_entries(stream: Members, prefix: str, reading: Reading) -> Iterator[Entr
                 continue
         elif info.isreg():
             taken.add(below)
+        _require_time(info, reading)
         for lost in take_attributes(info):
             reading.leave_out(below, f"has attributes that are not kept: {lost}", harmful=True)
         yield Entry(info, _streamed(stream, info) if info.isreg() else None)
@@ -261,6 +265,7 @@ def _read(path: str, name: str, reading: Reading) -> tuple[TarInfo, Iterator[byt
             info.type, info.linkname = tarfile.LNKTYPE, first
             return info, iter(())
         info.size = before.st_size
+        _require_time(info, reading)
         _describe(info, stream.fileno(), reading)
         if before.st_blocks * 512 < before.st_size:
             set_parts(info, parts_of(stream, before.st_size))
@@ -338,6 +343,13 @@ def _holds_key(tail: bytes, block: bytes) -> bool:
     if tail and AGE_KEY.search(tail + block[:KEY_LENGTH]):
         return True
     return b"AGE-SECRET-KEY-1" in block and AGE_KEY.search(block) is not None
+
+
+def _require_time(info: TarInfo, reading: Reading) -> None:
+    """Give an entry another time if with its own its archive could not be restored: anybody sets that of his file."""
+    if abs(time_ns(info)) > LATEST * SECOND:
+        set_time(info, 0)
+        reading.leave_out(info.name, OUT_OF_TIME)
 
 
 def _info(name: str, seen: os.stat_result) -> TarInfo:

@@ -26,14 +26,17 @@ from conche.backup.members import Members
 from conche.backup.within import File
 from conche.backup.xattrs import admit_attributes
 
-__all__ = ["DEEPEST", "TOP", "Admitted", "Limits", "Walked", "admitted", "leads_out", "too_long", "walk"]
+__all__ = ["DEEPEST", "LATEST", "TOP", "Admitted", "Limits", "Walked", "admitted", "leads_out", "too_long", "walk"]
 
 
 DEEPEST = 200
 LONGEST = 4096
 
-ROOM, ROOM_PER_BYTE = 32 << 20, 16
-"""Bytes of memory that names may take, and as many more for each byte of the archive."""
+ROOM, ROOM_PER_BYTE = 29 << 20, 33
+"""Bytes of memory that names may take, and as many more for each byte of the archive.
+
+A folder takes some 700 and may be only twenty bytes of the archive, if there are many that are alike.
+"""
 
 SMALL = 64 << 10
 """Bytes up to which a file is read before its entry is handed out, which is faster."""

@@ -173,6 +173,20 @@ def test_100_000_members_stay_within_memory(place: Path) -> None:
     assert cost(archive, made.members, made.content, 1, members=100_000) < 60_000
 
 
+@pytest.mark.large
+def test_an_archive_of_nothing_but_folders_can_be_read_again(place: Path) -> None:
+    archive, count = place / "a.tar.gz", 130_000
+    with compressing(archive) as compressor:
+        writer = ArchiveWriter(compressor)
+        for number in range(count):
+            info = tarfile.TarInfo(f"{'long names ' * 7}/{number:06}")
+            info.type = tarfile.DIRTYPE
+            writer.add(info)
+        writer.finish()
+
+    assert walk(archive, Limits()).members == count
+
+
 def cost(archive: Path, *limits: int, members: int) -> int:
     """What it costs to walk through an archive, in kilobytes, and see how many members are found."""
     argv = [sys.executable, "-c", WALK, str(archive), *map(str, limits)]

@@ -8,6 +8,7 @@ import io
 import os
 import shutil
 import subprocess
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from tarfile import TarInfo
@@ -21,7 +22,7 @@ from conche.backup import folder, within
 from conche.backup.archive import Archive, ArchiveWriter, compressing
 from conche.backup.archived import limits_of
 from conche.backup.drivers import Dumping, local
-from conche.backup.entries import Reading, local_entries
+from conche.backup.entries import Reading, local_entries, tar_entries
 from conche.backup.filling import emitted
 from conche.backup.folder import FolderWriter
 from conche.backup.headers import attach, attributes, header, set_time, time_ns
@@ -350,3 +351,21 @@ def test_only_what_is_missing_is_exchanged_as_a_folder(place: Path) -> None:
     }  # fmt: skip
     assert (place / "staging/kept/src/conf/sub").stat().st_mode & 0o777 == 0o500
     assert (place / "staging/kept/src/conf/empty").stat().st_mode & 0o777 == 0o711
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE])
+def test_a_time_that_no_archive_may_have_does_not_make_the_backup_one_that_cannot_be_restored(
+    place: Path, kind: bytes
+) -> None:
+    info = TarInfo("src/far")
+    info.type, info.linkname, info.mode, info.mtime = kind, "there" * (kind == tarfile.SYMTYPE), 0o700, 1 << 50
+    reading = Reading()
+    with compressing(place / "a.tar.gz") as compressor:
+        writer = ArchiveWriter(compressor)
+        store(tar_entries(Members(Forward(io.BytesIO(header(info) + bytes(1024)))), "", reading), writer, reading)
+        made = writer.finish()
+
+    extract(place / "a.tar.gz", place / "into", exactly(made))
+
+    assert (place / "into/src/far").lstat().st_mtime == 0
+    assert [one.name for one in reading.left_out] == ["src/far"]
