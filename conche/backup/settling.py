@@ -106,13 +106,14 @@ def undo(site: Site, journal: Journal, *, wait: bool) -> None:
         wait: wait until what was started works; a program that has to load its old data is waited for in any case.
     """
     with signals_deferred():
+        # What a killed restore has started may still unpack, or exchange: it would undo what is done here.
+        for swap in journal.swaps:
+            volumes.clear_helpers(Engine(swap.engine), swap.volume)
         if not journal.done:
-            running.require_ended(site)  # a restore that is still running would undo what is done here
+            running.require_ended(site)
             if journal.begun:
                 users.stop(site, journal, lambda: users.of_journal(site, journal))
             journal.back()
-        for swap in journal.swaps:
-            volumes.clear_helpers(Engine(swap.engine), swap.volume)
         fed = [] if journal.done else journal.fed
         # Services that write to a program that has to load its old data start after it.
         late = {(site.stack.project(env), one) for env, one in _writing(site, fed)}

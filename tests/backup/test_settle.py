@@ -10,10 +10,15 @@ from typing import Any
 
 import pytest
 
-from conche.backup import running, within
+from conche.backup import running, settling, within
 from conche.backup.exchange import JOURNAL, KEPT, Aside, Journal, Pair
 from conche.backup.holding import NOTE
+from conche.backup.site import open_site
+from conche.backup.swap import Swap
+from conche.command import Invocation
+from conche.engine import volumes
 from conche.errors import Refused
+from conche.output import Output
 from conche.vault.store import Store
 from tests.backup.checkouts import Checkout
 
@@ -59,6 +64,26 @@ def test_a_journal_is_read_as_it_was_written(tmp_path: Path) -> None:
     written.write(tmp_path)
 
     assert Journal.read(tmp_path) == written
+
+
+def test_what_a_killed_restore_still_runs_in_a_volume_is_ended_before_anything_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "compose.yaml").write_text("services: {web: {image: x}}\n")
+    (tmp_path / "stack.yaml").write_text(
+        "name: shop\nenvironments: {dev: {compose: [compose.yaml]}}\n"
+        "backup: {components: {app: {driver: files, paths: [a]}}}\n"
+    )
+    site, steps = open_site(Invocation(tmp_path, Output("backup.settle"))), list[str]()
+    site.make_own()
+    monkeypatch.setattr(volumes, "clear_helpers", lambda _, volume: steps.append(f"{volume} is left alone"))
+    monkeypatch.setattr(Journal, "back", lambda _: steps.append("taken back"))
+    journal = Journal(NUMBER, ["kept"], swaps=[Swap(None, "shop-kept")])
+    journal.write(site.own)
+
+    settling.undo(site, journal, wait=False)
+
+    assert steps == ["shop-kept is left alone", "taken back"]
 
 
 @pytest.fixture
