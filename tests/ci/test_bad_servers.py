@@ -67,6 +67,17 @@ def test_a_server_that_does_not_answer_in_time(trickling: bool) -> None:
     assert TOKEN not in str(told.value.as_json())
 
 
+def test_a_file_that_trickles_in_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=trickle, args=(server,), daemon=True).start()
+        client = Client(f"http://127.0.0.1:{server.getsockname()[1]}", Secret(TOKEN), patience=0.5)
+
+        with pytest.raises(Unreachable) as told:
+            list(client.blocks("/file", size=4096))
+
+    assert told.value.code == "server-unreachable"
+
+
 def trickle(server: socket.socket) -> None:
     """Answer one blank after another, until whoever asked has gone."""
     connection, _ = server.accept()

@@ -26,6 +26,10 @@ LARGEST = 32 << 20
 """Bytes of an answer that are read; no server of ours says that much at once."""
 
 
+SLOWEST = 16 << 10
+"""Bytes a second below which a file is not waited for."""
+
+
 CORRECT = "correct ci.server in stack.yaml"
 """The advice that remains if an address does not answer."""
 
@@ -122,7 +126,7 @@ class Client:
         """Yield the content at any path of the server.
 
         Args:
-            size: how many bytes it has to have.
+            size: how many bytes it has to have; it may take the time that they take at `SLOWEST`, and no more.
 
         Raises:
             Unreachable: it has another size, or as `call` does.
@@ -130,7 +134,7 @@ class Client:
         """
         import httpx
 
-        seen = 0
+        seen, until = 0, time.monotonic() + self._patience + size / SLOWEST
         try:
             with self._connection().stream("GET", path) as answer:
                 if not answer.is_success:
@@ -139,6 +143,8 @@ class Client:
                     seen += len(block)
                     if seen > size:
                         break
+                    if time.monotonic() > until:
+                        raise httpx.ReadTimeout("the file comes in too slowly", request=answer.request)
                     yield block
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
