@@ -22,7 +22,7 @@ from conche.backup.logfile import logged
 from conche.backup.schedule import Entry, command, log_of, runs
 from conche.backup.site import Site, open_site
 from conche.command import Invocation
-from conche.errors import Locked, Told
+from conche.errors import Locked, Refused, Told
 from conche.files import lock, state_folder, write_atomic
 from conche.formats import SCHEDULED
 from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
@@ -115,6 +115,7 @@ def _made_up(call: Invocation, site: Site, plan: Plan) -> Outcome:
     for entry in runs(site):
         due = dict(_owed(site)).get(entry)
         if due is not None:
+            _require_notable(site, entry)
             call.output.say(f"{entry.name}: running now, since the run of {_moment(due)} was missed")
             words = (*command(), *entry.words, "--log", str(log_of(site, entry)))
             # It is this very program, so it may have all of this one's variables, as cron or systemd gave them.
@@ -127,6 +128,20 @@ def _made_up(call: Invocation, site: Site, plan: Plan) -> Outcome:
         tables=[Table(("entry", "was due", "exit code", "log"), tuple(rows))],
         exit_code=3 if any(code != "0" for _, _, code, _ in rows) else 0,
     )
+
+
+def _require_notable(site: Site, entry: Entry) -> None:
+    """Refuse a run whose start cannot be noted: it would count as missed again, every quarter of an hour."""
+    file = _file(site, entry)
+    try:
+        write_atomic(file, file.read_bytes(), mode=0o600)
+    except OSError as error:
+        raise Refused(
+            "run-not-notable",
+            f"When {entry.name} starts cannot be noted: {error.strerror}. It was missed, and is not made up for.",
+            looked_at=[str(file)],
+            next_command=f"df -h '{file.parent}'\nls -ld '{file.parent}'",
+        ) from error
 
 
 def said(site: Site, now: datetime) -> tuple[list[str], list[str]]:

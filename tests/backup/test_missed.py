@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,6 +19,7 @@ from conche.backup.schedule import Entry, entries, log_of, runs
 from conche.backup.site import Site
 from conche.backup.target import Target
 from conche.command import Invocation
+from conche.errors import Refused
 from conche.files import lock
 from conche.output import Output
 from conche.stack import parse
@@ -191,6 +194,22 @@ def test_what_is_owed_runs_once_with_its_own_log(site: Site, monkeypatch: pytest
     assert step.name == "daily"
     assert asked.read_text() == f"backup.create daily --wait 7200 --log {site.root}/logs/backup-daily.log\n"
     assert (outcome.exit_code, outcome.changed) == (0, True)
+
+
+def test_what_could_not_be_noted_is_not_made_up_for_again_and_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    note(site, started=ago(days=3))
+    monkeypatch.setattr(missed, "write_atomic", full)
+
+    with programs(site, monkeypatch) as asked, pytest.raises(Refused, match="No space left") as refused:
+        catch_up(call(site), site, None)
+
+    assert refused.value.code == "run-not-notable"
+    assert not asked.exists()
 
 
 def test_a_run_that_fails_is_told_with_its_log(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
