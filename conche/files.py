@@ -86,7 +86,9 @@ def read_text(path: Path, name: str, *, most: int = 1 << 20) -> str:
             "text-too-large",
             f"{name} has {size} bytes; at most {most} can be read.",
             looked_at=[str(path)],
-            next_command="split it: `include:` takes further Compose files",
+            next_command="split it: `include:` takes further Compose files"
+            if path.suffix in (".yaml", ".yml")
+            else "make it smaller",
         )
     try:
         return content.decode("utf-8")

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conche.errors import Locked
-from conche.files import lock, private_folder, runtime_folder, sweep, write_atomic
+from conche.errors import Locked, Refused
+from conche.files import lock, private_folder, read_text, runtime_folder, sweep, write_atomic
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -464,3 +464,14 @@ with lock('dev', 'env.up dev') as held:
             os.write(gate, b"go\n")
             assert line(following) == "done"
     os.close(gate)
+
+
+@pytest.mark.parametrize(("name", "advice"), [("compose.yaml", "include:"), ("CHANGELOG.md", "make it smaller")])
+def test_a_text_that_is_too_large_is_refused_with_what_helps(tmp_path: Path, name: str, advice: str) -> None:
+    (tmp_path / name).write_text("12345")
+
+    with pytest.raises(Refused) as refused:
+        read_text(tmp_path / name, name, most=4)
+
+    assert refused.value.code == "text-too-large"
+    assert advice in refused.value.next_command
