@@ -160,12 +160,13 @@ def local_entries(root: Path, name: str, reading: Reading) -> Iterator[Entry]:
     path = root / name
     try:
         seen = path.lstat()
+        target = str(path.readlink()) if stat.S_ISLNK(seen.st_mode) else ""
     except OSError as error:
         reading.leave_out(name, _why(error), harmful=True)
         return
     info = _info(name, seen)
     if stat.S_ISLNK(seen.st_mode):
-        info.type, info.linkname = tarfile.SYMTYPE, str(path.readlink())
+        info.type, info.linkname = tarfile.SYMTYPE, target
         _require_time(info, reading)
         if not reading.refuses_link(info):
             yield Entry(info)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -180,3 +181,19 @@ def test_a_log_that_goes_while_the_folder_is_listed_is_none_that_is_missing(tmp_
 
     assert list(_matching(task, "*.log*", reading)) == []
     assert reading.left_out == []
+
+
+def test_a_link_that_goes_while_it_is_looked_at_is_one_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any other error would be taken for one of the target."""
+    (tmp_path / "current").symlink_to("first")
+    reading, gone = Reading(), FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    monkeypatch.setattr(os, "readlink", lambda *_: raised(gone))
+
+    assert list(local_entries(tmp_path, "current", reading)) == []
+    assert [(one.name, one.harmful) for one in reading.left_out] == [("current", True)]
+
+
+def raised(error: Exception) -> str:
+    raise error
