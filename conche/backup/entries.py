@@ -23,7 +23,7 @@ from tarfile import TarInfo
 from conche.backup import strict
 from conche.backup.headers import SECOND, parts, set_parts, set_time, stored, time_ns
 from conche.backup.members import Members
-from conche.backup.strict import DEEPEST, LATEST, leads_out, too_long
+from conche.backup.strict import DEEPEST, LARGEST, LATEST, leads_out, too_long
 from conche.backup.within import parts_of
 from conche.backup.xattrs import give_attributes, read_attributes, take_attributes
 
@@ -53,6 +53,7 @@ TOP = os.fsdecode(strict.TOP)
 ALWAYS = (".env.example",)
 
 OUT_OF_TIME = "has a time that no archive may have, since a file system may know none such: it gets that of 1970"
+TOO_LARGE = "is larger, with its holes, than an archive that can be restored may have a file"
 TOO_LONG = "is nested too deeply: an archive with it could not be restored"
 LEADS_OUT = "is a link that leads outside: an archive with it could not be restored; exclude it"
 
@@ -216,13 +217,17 @@ def _children(path: Path, name: str, reading: Reading) -> list[os.DirEntry[str]]
 
 def tar_entries(stream: Members, prefix: str, reading: Reading) -> Iterator[Entry]:
     """Yield the entries of a tar stream below the folder `prefix`, with that folder removed from their names."""
-    taken: set[str] = set()
+    taken, too_large = set[str](), set[str]()
     while info := stream.next():
         below = _below(info.name, prefix) or (TOP if reading.top and info.isdir() else "")
         if not below or (below != TOP and reading.excludes_own(below)):
             continue
         if too_long(os.fsencode(below)):
             reading.leave_out(below, TOO_LONG, harmful=True)
+            continue
+        if info.size > LARGEST or (info.islnk() and _below(info.linkname, prefix) in too_large):
+            too_large.add(below)
+            reading.leave_out(below, TOO_LARGE, harmful=True)
             continue
         if not (info.isreg() or info.isdir() or info.issym() or info.islnk()):
             reading.leave_out(below, "is not a file, folder or link")
@@ -260,6 +265,8 @@ def _read(path: str, name: str, reading: Reading) -> tuple[TarInfo, Iterator[byt
         before = _settled(stream)
         if not stat.S_ISREG(before.st_mode):
             raise Changed(name)
+        if before.st_size > LARGEST:
+            raise Unreadable(TOO_LARGE)
         info = _info(name, before)
         if before.st_nlink > 1 and (first := reading.first_names.get(_identity(before))) is not None:
             stream.close()

@@ -26,7 +26,19 @@ from conche.backup.members import Members
 from conche.backup.within import File
 from conche.backup.xattrs import admit_attributes
 
-__all__ = ["DEEPEST", "LATEST", "TOP", "Admitted", "Limits", "Walked", "admitted", "leads_out", "too_long", "walk"]
+__all__ = [
+    "DEEPEST",
+    "LARGEST",
+    "LATEST",
+    "TOP",
+    "Admitted",
+    "Limits",
+    "Walked",
+    "admitted",
+    "leads_out",
+    "too_long",
+    "walk",
+]
 
 
 DEEPEST = 200

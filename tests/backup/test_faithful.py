@@ -25,7 +25,7 @@ from conche.backup.drivers import Dumping, local
 from conche.backup.entries import Reading, local_entries, tar_entries
 from conche.backup.filling import emitted
 from conche.backup.folder import FolderWriter
-from conche.backup.headers import attach, attributes, header, set_time, time_ns
+from conche.backup.headers import attach, attributes, header, set_parts, set_time, time_ns
 from conche.backup.inflate import Forward
 from conche.backup.losses import Losses
 from conche.backup.manifest import Artifact
@@ -369,3 +369,23 @@ def test_a_time_that_no_archive_may_have_does_not_make_the_backup_one_that_canno
 
     assert (place / "into/src/far").lstat().st_mtime == 0
     assert [one.name for one in reading.left_out] == ["src/far"]
+
+
+def test_a_file_of_holes_that_no_archive_may_have_is_missing_and_the_others_come_back(place: Path) -> None:
+    """Some file systems let anybody make one of exbibytes."""
+    endless, again, small = TarInfo("src/endless"), TarInfo("src/endless again"), TarInfo("src/small")
+    again.type, again.linkname = tarfile.LNKTYPE, "src/endless"
+    endless.size, small.size = 1 << 61, 3
+    set_parts(endless, [(endless.size, 0)])
+    stream = io.BytesIO(header(endless) + header(again) + header(small) + b"abc".ljust(512, b"\0") + bytes(1024))
+    reading = Reading()
+    with compressing(place / "a.tar.gz") as compressor:
+        writer = ArchiveWriter(compressor)
+        store(tar_entries(Members(Forward(stream)), "", reading), writer, reading)
+        made = writer.finish()
+
+    extract(place / "a.tar.gz", place / "into", exactly(made))
+
+    assert (place / "into/src/small").read_bytes() == b"abc"
+    left = [(one.name, one.harmful) for one in reading.left_out]
+    assert (left, reading.second_names) == ([("src/endless", True), ("src/endless again", True)], [])
