@@ -108,9 +108,11 @@ def _require_same(root: Path, tag: str, there: str, repository: str) -> None:
 
 
 def _files(root: Path, text: str) -> list[Path]:
-    """Return the file at a path, or every file in the folder there."""
+    """Return the file at a path, or every file in the folder there but hidden ones, such as a .gitignore."""
     path = (root / text).resolve()
-    found = sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else [path]
+    found = [path]
+    if path.is_dir():
+        found = sorted(one for one in path.iterdir() if one.is_file() and not one.name.startswith("."))
     if not found or not found[0].is_file():
         why = "it is an empty folder" if not found else "there is no such file"
         raise NotFound("no-such-file", f"{text} cannot be attached: {why}.", looked_at=[str(path)])

@@ -71,6 +71,18 @@ def test_a_release_has_its_files_and_what_the_changelog_says(tagged: SmallStack,
 
 
 @pytest.mark.process
+def test_an_old_release_is_found_behind_all_the_newer_ones(tagged: SmallStack, forge: FakeForge) -> None:
+    forge.releases.append(FakeRelease(1, "v0.2.0", draft=False))
+    forge.releases += [FakeRelease(number, f"v1.{number}", draft=False) for number in range(2, 60)]
+    (tagged.folder / "dist/.gitignore").write_text("*")
+
+    ask(tagged, "ci.publish", "v0.2.0", "--files", "dist")
+
+    assert len(forge.releases) == 59
+    assert {name for name, _ in forge.releases[0].files.values()} == {"app.whl", "SHA256SUMS"}
+
+
+@pytest.mark.process
 def test_a_job_publishes_to_the_server_that_runs_it(tagged: SmallStack, forge: FakeForge) -> None:
     described = (tagged.folder / "stack.yaml").read_text()
     tagged.write("stack.yaml", described.replace(f"server: '{forge.address}', repository: team/app, ", ""))

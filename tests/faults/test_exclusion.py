@@ -26,7 +26,7 @@ HOLDERS = {
     "env.restart": (["env.restart"], "http.client.send", "/restart"),
     "env.up": (["env.up"], "subprocess.Popen", "--detach"),
     "images.prune": (["images.prune", "--yes"], "socket.connect", ", 5000"),
-    "backup.create": (["backup.create"], "http.client.send", "/archive"),
+    "backup.create": (["backup.create"], "http.client.send", "--create"),
     "backup.restore": (["backup.restore", "latest", "--component", "kept", "--force"], "http.client.send", "/stop"),
     "backup.verify": (["backup.verify"], "open", "kept.tar.gz"),
     "secrets.set": (["secrets.set", "alpha", "--generate"], "os.rename", "secrets.enc.yaml"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -80,6 +81,9 @@ class Releases:
 
     def find(self, tag: str) -> Page | None:
         """Return the release of a tag, drafts included; None if there is none."""
+        with contextlib.suppress(NotFound):
+            return _page(self._client.json("GET", f"{self._path}/tags/{quote(tag, safe='')}"))
+        # A draft has no tag yet to the server, and is among the newest.
         said = self._client.json("GET", f"{self._path}?limit={LISTED}") or []
         try:
             found = next((one for one in said if one["tag_name"] == tag), None)

@@ -260,7 +260,12 @@ class Calls:
         self.send(200 if commit else 404, {"name": given["tag"], "commit": {"sha": commit}} if commit else {})
 
     def releases(self, *_: Any) -> None:
-        self.send(200, [self._release(one) for one in reversed(self.forge.releases)])
+        """List the newest fifty, as a server does."""
+        self.send(200, [self._release(one) for one in self.forge.releases[:-51:-1]])
+
+    def release_of_tag(self, given: dict[str, str], *_: Any) -> None:
+        found = next((one for one in self.forge.releases if one.tag == unquote(given["tag"]) and not one.draft), None)
+        self.send(200 if found else 404, self._release(found) if found else {})
 
     def make_release(self, _: Any, __: Any, body: dict[str, Any]) -> None:
         release = FakeRelease(len(self.forge.releases) + 1, body["tag_name"], body.get("body", ""), body["draft"])

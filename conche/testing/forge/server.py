@@ -67,6 +67,7 @@ _ROUTES = (
     ("cancel", "POST", _A + r"/runs/(?P<run>\d+)/cancel", _NEVER, _NEVER, 16, _NEVER),
     ("tag", "GET", _R + "/tags/(?P<tag>.+)", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
     ("releases", "GET", _R + "/releases", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
+    ("release_of_tag", "GET", _R + "/releases/tags/(?P<tag>.+)", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
     ("make_release", "POST", _R + "/releases", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
     ("change_release", "PATCH", _R + r"/releases/(?P<release>\d+)", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
     ("attach", "POST", _R + r"/releases/(?P<release>\d+)/assets", _ALWAYS, _NEVER, _ALWAYS, _NEVER),
