@@ -46,7 +46,9 @@ class Repository:
             KeyUnusable: the password is wrong.
         """
         env = {name: value.reveal() for name, value in self.variables.items()}
-        argv = ["restic", "--repo", self.address, "--no-cache", "--quiet", *words]
+        # An address may have a password in it, which a list of processes would show.
+        env["RESTIC_REPOSITORY"] = self.address
+        argv = ["restic", "--no-cache", "--quiet", *words]
         done = run(argv, extra_env=env, cwd=cwd, timeout=DAY)
         return done if done.ok else self._failed(done)
 

@@ -9,15 +9,18 @@ import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from conche.backup import envelope
+from conche.backup import envelope, repository
 from conche.backup.mac import KEYLESS
 from conche.backup.manifest import Manifest
+from conche.backup.repository import Repository
 from conche.backup.snapshots import Snapshot, snapshot_of, superfluous
 from conche.backup.sync import _kind_of
 from conche.errors import CheckFailed
+from conche.process import Captured, Completed
 from conche.stack import KINDS
 from tests.backup.checkouts import Checkout, tree
 
@@ -220,3 +223,18 @@ def restic(checkout: Checkout, *words: str) -> str:
 
 def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_password_in_an_address_is_in_no_list_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def run(argv: list[str], *, extra_env: dict[str, str], **_: object) -> Completed:
+        seen.update(argv=argv, environment=extra_env)
+        return Completed(tuple(argv), 0, Captured("[]"), Captured(""))
+
+    monkeypatch.setattr(repository, "run", run)
+
+    Repository("rest:https://user:canary@backups/", "shop", {}).snapshots()
+
+    assert "canary" not in " ".join(seen["argv"])
+    assert seen["environment"]["RESTIC_REPOSITORY"] == "rest:https://user:canary@backups/"
