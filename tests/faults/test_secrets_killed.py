@@ -29,7 +29,7 @@ KILLS = 200
 SERVER = """\
 import itertools, os, pathlib, sys
 from conche.secret import Secret
-from conche.vault.store import Change, Store
+from conche.vault.store import Edit, Store
 
 root, log = pathlib.Path(sys.argv[1]), os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND)
 store = Store(root, root / "secrets.enc.yaml")
@@ -38,7 +38,7 @@ def work(round):
     for turn in itertools.count():
         value = f"{round}-{turn}"
         os.write(log, f"begun {value}\\n".encode())
-        store.change("the loop", lambda _: Change(put={"token": Secret(value)}))
+        store.change("the loop", lambda _: Edit(put={"token": Secret(value)}))
         os.write(log, f"done {value}\\n".encode())
         if round % 4 == 0:
             store.rotate("the loop")
