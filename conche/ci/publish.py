@@ -39,10 +39,13 @@ def publish(call: Invocation, tag: str, files: Sequence[str], notes: str | None,
     page = releases.find(tag)
     steps = tuple(_steps(releases, tag, page, wanted))
     _require_allowed(tag, page, steps, force=force)
-    if not call.dry_run and steps:
+    if call.dry_run:
+        return Outcome(plan=Plan(steps))
+    sent = {step.name for step in steps if step.kind == Kind.FILE}
+    if page is None or steps:
         with call.output.progress(f"publishing {tag}") as progress:
             page = page or releases.draft(tag, words)
-            for file in [one for one in wanted if any(step.name == one.name for step in steps)]:
+            for file in (one for one in wanted if one.name in sent):
                 progress.step(f"attach {file.name}")
                 # The new one first: a kill between the two leaves both, and the next call sees that and goes on.
                 releases.attach(page, file)
@@ -50,19 +53,17 @@ def publish(call: Invocation, tag: str, files: Sequence[str], notes: str | None,
                     releases.detach(page, old)
             if page.draft:
                 releases.show(page)
-        page = releases.find(tag)
-    done = {step.name for step in steps if step.kind == Kind.FILE}
-    rows = tuple((one.name, "attached" if one.name in done else "was there", digest(one).hex()) for one in wanted)
+    rows = tuple((one.name, "attached" if one.name in sent else "was there", digest(one).hex()) for one in wanted)
     return Outcome(
         value={
             "tag": tag,
-            "url": page.url if page else None,
+            "url": page.url,
             "files": [{"name": name, "state": state, "sha256": checksum} for name, state, checksum in rows],
         },
-        changed=bool(steps) and not call.dry_run,
+        changed=bool(steps),
         plan=Plan(steps),
-        tables=[] if call.dry_run else [Table(("file", "state", "SHA-256"), rows)],
-        lines=[] if call.dry_run or page is None else [page.url],
+        tables=[Table(("file", "state", "SHA-256"), rows)],
+        lines=[page.url],
     )
 
 
