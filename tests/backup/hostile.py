@@ -15,7 +15,7 @@ Content = list[tuple[TarInfo, bytes]]
 
 def file(name: str, content: bytes = b"x", **more: object) -> tuple[TarInfo, bytes]:
     info = TarInfo(name)
-    info.size = len(content)
+    info.size, info.uid, info.gid = len(content), os.getuid(), os.getgid()
     for key, value in more.items():
         setattr(info, key, value)
     return info, content

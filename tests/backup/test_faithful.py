@@ -39,7 +39,18 @@ from conche.errors import CheckFailed
 from conche.stack import Component
 from tests.backup.hostile import file
 from tests.backup.reading import extract
-from tests.backup.unusual import ACCESS, CAPABILITY, NET_RAW, ODD, WIDE_MASK, Seen, look, make_unusual
+from tests.backup.unusual import (
+    ACCESS,
+    CAPABILITY,
+    DEFAULT,
+    INHERITED,
+    NET_RAW,
+    ODD,
+    WIDE_MASK,
+    Seen,
+    look,
+    make_unusual,
+)
 
 TAR = ("tar", "--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner")
 
@@ -164,7 +175,7 @@ def test_an_acl_that_a_folder_gives_does_not_stay_on_what_had_none(place: Path) 
     make_unusual(place / "src")
     before = look(place / "src")
     made = archived(place)
-    os.setxattr(place / "into", "system.posix_acl_default", WIDE_MASK)
+    os.setxattr(place / "into", DEFAULT, INHERITED)
 
     extract(place / "a.tar.gz", place / "into", exactly(made))
 
@@ -341,6 +352,7 @@ def test_only_what_is_missing_is_exchanged_as_a_folder(place: Path) -> None:
     (place / "src/conf/empty").mkdir(mode=0o711)
     (place / "src/conf/sub").chmod(0o500)
     source = dumped(place, "src/conf", "src/other")
+    (place / "src/conf/sub").chmod(0o700)
     shutil.rmtree(place / "src/conf/sub")
     (place / "src/conf/empty").rmdir()
 

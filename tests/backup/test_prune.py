@@ -214,13 +214,13 @@ def test_whatever_goes_enough_newer_verified_ones_stay(
     decisions = {one.name: one.keep for one in decide(backups, RULES, NOW)}
 
     for part in "abc":
-        good = [one for one in backups if one.created <= NOW and one.verified and part in one.sound]
+        good = [one for one in backups if one.is_past(NOW) and one.verified and part in one.sound]
         assert not good or decisions[max(good, key=lambda one: one.created).name]
     for kind, rule in RULES.items():
         kept = [
             one
             for one in backups
-            if one.kind == kind and one.verified and one.complete and one.created <= NOW and decisions[one.name]
+            if one.kind == kind and one.verified and one.complete and one.is_past(NOW) and decisions[one.name]
         ]
         gone = [one for one in backups if one.kind == kind and not decisions[one.name]]
         assert not gone or len(kept) >= rule.least
