@@ -39,7 +39,7 @@ from conche.errors import Refused, Unreachable
 from conche.process import Captured, Completed, run, signals_deferred
 from conche.secret import Redactor
 
-__all__ = ["Compose", "Configuration", "complaint"]
+__all__ = ["Compose", "Configuration", "complaint", "in_order"]
 
 MAKING = 600.0
 """Seconds allowed for creating and starting a service's containers, without any build, pull or wait."""
@@ -326,7 +326,7 @@ def _configuration(project: str, rendered: Mapping[str, Any], hashes: Mapping[st
             hashes=frozenset(hashes.get(name, ())),
             completes=name in completing,
         )
-        for name in _in_order(bodies)
+        for name in in_order(bodies)
     }
     networks = (rendered.get("networks") or {}).values()
     volumes = (rendered.get("volumes") or {}).values()
@@ -339,7 +339,7 @@ def _configuration(project: str, rendered: Mapping[str, Any], hashes: Mapping[st
     )
 
 
-def _in_order(services: Mapping[str, Any]) -> Iterable[str]:
+def in_order(services: Mapping[str, Any]) -> Iterable[str]:
     """Return the services' names, each after its dependencies; Compose itself refuses cycles."""
     needs = {name: sorted(body.get("depends_on") or {}) for name, body in services.items()}
     return [name for name in TopologicalSorter(needs).static_order() if name in services]

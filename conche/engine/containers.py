@@ -62,6 +62,7 @@ class Container:
         config_hash: Compose's hash of the definition it was made from.
         ports: published ports, as `127.0.0.1:8001->8000/tcp`; empty unless it runs.
         publishes: ports of the host that it takes whenever it runs.
+        created_at: None if the engine does not say.
         started_at: None if it never ran.
         healthcheck: the command of its healthcheck, from the Compose file or the image.
         healthcheck_timeout: seconds allowed for it.
@@ -86,6 +87,7 @@ class Container:
     restarts: int = 0
     ports: tuple[str, ...] = ()
     publishes: tuple[Port, ...] = ()
+    created_at: datetime | None = None
     started_at: datetime | None = None
     revision: str = ""
     health_log: tuple[str, ...] = ()
@@ -159,6 +161,7 @@ def parse(attributes: Mapping[str, Any]) -> Container:
         restarts=attributes.get("RestartCount", 0),
         ports=_ports(attributes.get("NetworkSettings", {}).get("Ports") or {}),
         publishes=_publishes((attributes.get("HostConfig") or {}).get("PortBindings") or {}),
+        created_at=moment(attributes.get("Created", "")),
         started_at=moment(state.get("StartedAt", "")),
         revision=labels.get("org.opencontainers.image.revision", ""),
         health_log=_last_words(health.get("Log") or []),

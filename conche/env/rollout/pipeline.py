@@ -16,9 +16,10 @@ from conche.engine.service import Service
 from conche.env import trial
 from conche.env.evidence import explained, reasons
 from conche.env.rollout.edge import Edge, EdgeConfiguration
+from conche.env.rollout.following import restart_followers
 from conche.env.rollout.look import Look
 from conche.env.rollout.probing import PAUSE, Probing
-from conche.env.rollout.unwinding import Before, by_hand, restart_followers, wait_ready
+from conche.env.rollout.unwinding import Before, by_hand, wait_ready
 from conche.env.unwinding import Undo, told, unwind
 from conche.errors import ConcheError, NotFound, NotRestored, Restored, Told
 from conche.outcome import Action, Kind, Plan, Step

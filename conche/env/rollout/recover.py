@@ -5,18 +5,20 @@ What the edge does counts for more than what the records say: what serves is nev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from conche.command import Invocation
 from conche.engine import containers, health, kept
+from conche.engine.compose import Compose
 from conche.engine.containers import Container
 from conche.engine.service import Service
 from conche.env import trial
 from conche.env.evidence import evidence
 from conche.env.rollout import members
 from conche.env.rollout.edge import Answer
+from conche.env.rollout.following import followers
 from conche.env.rollout.handover import give_back
 from conche.env.rollout.look import NOTHING, Look
 from conche.env.rollout.route import bring_back
@@ -138,16 +140,11 @@ def _replaced(look: Look, unfinished: Record, current: Record, spared: str | Non
             yield Step(Action.RECREATE, Kind.SERVICE, name, cause)
 
 
-def _following(look: Look, steps: Sequence[Step]) -> list[Step]:
-    """Return restarts of what runs and follows a service that is recreated, by `restart: true` of its `depends_on`."""
-    anew = {step.name for step in steps if step.action == Action.RECREATE}
-    running = {one.service for one in look.all() if one.state == "running"} if anew else set()
-    found = []
-    for name, body in (look.rendered.get("services") or {}).items():
-        followed = [one for one, how in (body.get("depends_on") or {}).items() if how.get("restart") and one in anew]
-        if followed and name in running - {look.deploy.serves, look.deploy.edge, *anew}:
-            found.append(Step(Action.RESTART, Kind.SERVICE, name, f"follows {followed[0]}, which is recreated"))
-    return found
+def _following(look: Look, anew: Sequence[Step] = ()) -> list[Step]:
+    """Return restarts of what follows services that are recreated, or were when whoever did it was killed."""
+    recreated = {step.name for step in anew if step.action == Action.RECREATE}
+    spared = (look.deploy.serves, look.deploy.edge)
+    return list(followers(look.rendered.get("services") or {}, look.all(), recreated, spared))
 
 
 def _others(look: Look) -> Iterator[tuple[Container, str]]:
@@ -196,8 +193,11 @@ def settle(call: Invocation, records: Records, look: Look, *, strict: bool = Fal
             records.end(unfinished, _ending(Result.INTERRUPTED))
         return open_records(call, look.compose)
     _switch(call, records, look, recovery.plan, strict=strict)
-    if strict:  # a new release itself replaces what it wants to be different
+    if strict:
         _recreate(call, records, look, recovery.plan)
+    elif any(step.action == Action.RESTART for step in recovery.plan):
+        # A new release itself replaces what it wants to be different, and restarts what follows that.
+        _restart(look, [step.name for step in _following(look)])
     _clean(call.output.say, look, recovery.plan)
     if unfinished is not None:
         ending = _ending(Result.SUCCEEDED if recovery.finished else Result.INTERRUPTED)
@@ -233,7 +233,8 @@ def _recreate(call: Invocation, records: Records, look: Look, plan: Plan) -> Non
         NotRestored: one of them cannot be made, or does not work.
     """
     names = [step.name for step in plan if step.action == Action.RECREATE]
-    document = opened(call, records, records.current) if names and records.current else None
+    again = [step.name for step in plan if step.action == Action.RESTART]
+    document = opened(call, records, records.current) if (names or again) and records.current else None
     if records.current is None or document is None:
         return
     require_whole(document, records.current)
@@ -242,12 +243,21 @@ def _recreate(call: Invocation, records: Records, look: Look, plan: Plan) -> Non
         made = compose.make(compose.up_alone(name), outlives=True)
         if not made.ok:
             raise _not_back(look, f"{name}, which an interrupted release had replaced,", made.last_lines(8))
-    again = [step.name for step in plan if step.action == Action.RESTART]
-    for one in look.all():
-        if one.service in again and one.state == "running":
-            containers.restart(look.compose.engine, one)
     services = compose.configuration(hashed=False).services
-    wanted = {name: services[name] for name in (*names, *again) if name in services}
+    _await_working(look, compose, {name: services[name] for name in names if name in services})
+    for name in (one for one in again if one in services):
+        _restart(look, [name])
+        _await_working(look, compose, {name: services[name]})
+
+
+def _restart(look: Look, names: Sequence[str]) -> None:
+    for name in names:
+        for one in look.of(name):
+            if one.state == "running":
+                containers.restart(look.compose.engine, one)
+
+
+def _await_working(look: Look, compose: Compose, wanted: Mapping[str, Service]) -> None:
     waiting = health.wait(
         look.compose.engine, lambda: [one for one in look.all() if one.service in wanted], wanted, timeout=None
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from conche.engine import containers, health, networks
@@ -18,7 +18,7 @@ from conche.env.unwinding import ENGINE_BACK, PAUSE
 from conche.errors import NotRestored, Told
 from conche.release.document import alias
 
-__all__ = ["Before", "by_hand", "restart_followers", "wait_ready"]
+__all__ = ["Before", "by_hand", "wait_ready"]
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,6 @@ class Before:
             return [f"the edge serves {at or 'nothing'} instead of {self.release}"]
         right = look.right(answer, self.release) if self.identified else answer.good
         return [] if right else [f"{self.release} answers {look.deploy.probe.path}: {answer}"]
-
-
-def restart_followers(look: Look, configuration: Configuration, restarted: Collection[str], followed: str) -> None:
-    """Restart again what a release has restarted, because it follows this service, which is back as it was."""
-    for one in look.all():
-        if one.service in restarted and followed in configuration.services[one.service].follows:
-            containers.restart(look.compose.engine, one)
 
 
 def wait_ready(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from conche.engine import containers
-from conche.engine.compose import Compose
+from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
+from conche.engine.containers import Container
+from conche.engine.service import Service
+from conche.env.rollout.following import followers, restart_followers
 from conche.env.rollout.look import Look
 from conche.env.rollout.recover import plan_recovery
 from conche.release.records import Placed, Record, Records
@@ -26,14 +31,66 @@ def test_what_runs_is_restarted_and_what_has_ended_stays_so(
     monkeypatch: pytest.MonkeyPatch, state: str, restarted: list[str]
 ) -> None:
     found = (container("store", made_from="another"), container("web", state=state))
-    monkeypatch.setattr(containers, "one_off", lambda *_: ())
-    monkeypatch.setattr(containers, "of_project", lambda _, project: found if project == "p" else ())
-    look = Look("prod", Compose(Engine(), "p", ()), Deploy(), {"services": {"store": {}, **BODIES}})
 
-    plan = plan_recovery(killed(), look).plan
+    plan = plan_recovery(killed(), seen(monkeypatch, found)).plan
 
     assert [step.name for step in plan if step.action == "recreate"] == ["store"]
     assert [step.name for step in plan if step.action == "restart"] == restarted
+
+
+@pytest.mark.parametrize(
+    ("web", "third", "restarted"),
+    [(0, 0, ["web", "third"]), (20, 0, ["third"]), (20, 5, ["third"]), (20, 30, []), (None, None, [])],
+    ids=["killed-after-the-store", "killed-after-its-follower", "also-later", "done", "not-known"],
+)
+def test_a_restart_that_a_killed_recovery_owes_is_made_up_for(
+    monkeypatch: pytest.MonkeyPatch, web: float | None, third: float | None, restarted: list[str]
+) -> None:
+    store = replace(container("store"), created_at=at(10), started_at=at(11))
+    found = (started("third", third), store, started("web", web), started("apart", 0))
+
+    plan = plan_recovery(killed(), seen(monkeypatch, found)).plan
+
+    assert [(str(step), step.cause) for step in plan if step.action in ("recreate", "restart")] == [
+        (f"restart service {name}", "follows store, which was recreated") for name in restarted
+    ]
+
+
+def test_nothing_is_restarted_for_what_users_would_be_cut_off_by() -> None:
+    found = [started("web", 0), started("third", 0)]
+    bodies = {"store": {}, "web": {"depends_on": FOLLOWS}, "third": {"depends_on": {"web": {"restart": True}}}}
+
+    assert list(followers(bodies, found, {"store"}, ("web", "edge"))) == []
+
+
+def test_what_is_taken_back_restarts_what_follows_it_and_so_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    again: list[str] = []
+    monkeypatch.setattr(containers, "restart", lambda _, one: again.append(one.service))
+    bodies = {"store": (), "web": ("store",), "third": ("web",), "late": ("web",), "apart": ()}
+    services = {name: Service(name, "image", frozenset(), follows=follows) for name, follows in bodies.items()}
+    look = seen(monkeypatch, [container(name) for name in services])
+
+    restart_followers(look, Configuration("p", services, (), ()), {"web", "third", "apart"}, "store")
+
+    assert again == ["web", "third"]
+
+
+def at(second: float) -> datetime:
+    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
+
+
+def started(name: str, second: float | None) -> Container:
+    moment = None if second is None else at(second)
+    return replace(container(name), created_at=at(-100), started_at=moment)
+
+
+def seen(monkeypatch: pytest.MonkeyPatch, found: Sequence[Container]) -> Look:
+    """The environment with these containers; `third` follows `web`, which follows the store."""
+    monkeypatch.setattr(containers, "one_off", lambda *_: ())
+    monkeypatch.setattr(containers, "of_project", lambda _, project: tuple(found) if project == "p" else ())
+    third = {"depends_on": {"web": {"condition": "service_started", "restart": True}}}
+    bodies = {"apart": {"depends_on": {"store": {}}}, "store": {}, "third": third, **BODIES}
+    return Look("prod", Compose(Engine(), "p", ()), Deploy(), {"services": bodies})
 
 
 def killed() -> Records:
