@@ -28,11 +28,18 @@ UNIT = ["-n", str(os.cpu_count() or 1), "--dist", "loadfile", "-m", "unit"]
 # pytest rewrites the tests' assertions, which takes each worker seconds unless the result may be cached.
 CACHED = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(Path(".nox/pycache").absolute())}
 
+EVERY_STEP = [
+    *(f"tests/faults/test_{name}.py" for name in ("create_faulted", "restore_faulted", "undo_faulted", "cron_faulted")),
+    "tests/faults/test_online_restore_killed.py",
+    "tests/env/rollout/test_swarm.py",
+]
+"""Tests that leave steps out unless they are asked for each."""
+
 LONG = {
     "order": ["-p", "randomly", "-m", "unit"],
     "properties": ["--hypothesis-profile", "long", "-m", "hypothesis"],
     "exclusion": ["--every-pair", "tests/faults/test_exclusion.py"],
-    "steps": ["--every-step", "--timeout=3600", "tests/faults/test_backup_faulted.py", "-k", "online"],
+    "steps": ["--every-step", "--timeout=3600", *EVERY_STEP],
     "compose": ["--whole-corpus", "tests/compose", "tests/compose/random_files.py"],
 }
 """The parts of `nox -s long` that are runs of their own, each with the options it adds to a run of all tests."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -25,7 +26,8 @@ class Shim:
     """Counts, and faults the k-th operation: kill before it, kill after it, or an error of the system."""
 
     def __init__(self, at: int, fault: str) -> None:
-        self.at, self.fault, self.count = at, fault, 0
+        self.at, self.fault = at, fault
+        self.names: list[str] = []
         # Some operations come from several threads at once, and some from a handler of a signal in the midst of this.
         self.lock = threading.RLock()
 
@@ -38,8 +40,8 @@ class Shim:
             if self.fault == "no-links" and name == "link":
                 raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(words[0]))
             with self.lock:
-                self.count += 1
-                mine = self.count
+                self.names.append(name)
+                mine = len(self.names)
             number = getattr(errno, self.fault, None) if name != "process" else None
             full = self.fault in ("ENOSPC", "EDQUOT", "EROFS")
             if number and (mine == self.at or (full and mine > self.at and name in CREATING)):
@@ -66,8 +68,8 @@ class Shim:
 
 
 def install(told: dict[str, Any]) -> None:
-    """Count from now on, and write down at the end how many there were."""
+    """Count from now on, and write down at the end which operations there were."""
     shim = Shim(told["at"], told["fault"])
     # The first that is registered here comes last, and what it writes is not counted.
-    atexit.register(lambda: Path(told["count"]).write_text(str(shim.count)))
+    atexit.register(lambda: Path(told["operations"]).write_text(json.dumps(shim.names)))
     shim.install()

@@ -18,12 +18,10 @@ from conche.files import lock
 from tests import warm
 from tests.backup.checkouts import Checkout, tree
 from tests.backup.test_prune import aged
-from tests.faults.test_backup_faulted import Server, server
+from tests.faults.faulted import Server
 from tests.surroundings import as_user, readable_toolkit
 
 pytestmark = pytest.mark.process
-
-__all__ = ["server"]
 
 INVOKE = (sys.executable, "-m", "invoke")
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
