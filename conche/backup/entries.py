@@ -22,10 +22,10 @@ from tarfile import TarInfo
 
 from conche.backup import strict
 from conche.backup.headers import SECOND, parts, set_parts, set_time, stored, time_ns
+from conche.backup.holes import parts_of
 from conche.backup.members import Members
 from conche.backup.strict import DEEPEST, LARGEST, LATEST, leads_out, too_long
-from conche.backup.within import parts_of
-from conche.backup.xattrs import give_attributes, read_attributes, take_attributes
+from conche.backup.xattrs import give_attributes, missed, read_attributes, take_attributes
 
 __all__ = [
     "BLOCK", "ZEROS", "Changed", "Entry", "HoldsKey", "LeftOut", "Reading", "Unreadable", "local_entries",
@@ -52,8 +52,12 @@ TOP = os.fsdecode(strict.TOP)
 
 ALWAYS = (".env.example",)
 
+NAMED = 8
+"""How many attributes that are lost are named, each in up to 255 bytes."""
+
 OUT_OF_TIME = "has a time that no archive may have, since a file system may know none such: it gets that of 1970"
 TOO_LARGE = "is larger, with its holes, than an archive that can be restored may have a file"
+TOO_SCATTERED = "is a sparse file in more parts than an archive that can be restored may have"
 TOO_LONG = "is nested too deeply: an archive with it could not be restored"
 LEADS_OUT = "is a link that leads outside: an archive with it could not be restored; exclude it"
 
@@ -217,7 +221,7 @@ def _children(path: Path, name: str, reading: Reading) -> list[os.DirEntry[str]]
 
 def tar_entries(stream: Members, prefix: str, reading: Reading) -> Iterator[Entry]:
     """Yield the entries of a tar stream below the folder `prefix`, with that folder removed from their names."""
-    taken, too_large = set[str](), set[str]()
+    taken, too_much = set[str](), dict[str, str]()
     while info := stream.next():
         below = _below(info.name, prefix) or (TOP if reading.top and info.isdir() else "")
         if not below or (below != TOP and reading.excludes_own(below)):
@@ -225,9 +229,9 @@ def tar_entries(stream: Members, prefix: str, reading: Reading) -> Iterator[Entr
         if too_long(os.fsencode(below)):
             reading.leave_out(below, TOO_LONG, harmful=True)
             continue
-        if info.size > LARGEST or (info.islnk() and _below(info.linkname, prefix) in too_large):
-            too_large.add(below)
-            reading.leave_out(below, TOO_LARGE, harmful=True)
+        if why := _too_much(info, stream) or too_much.get(_below(info.linkname, prefix) if info.islnk() else ""):
+            too_much[below] = why
+            reading.leave_out(below, why, harmful=True)
             continue
         if not (info.isreg() or info.isdir() or info.issym() or info.islnk()):
             reading.leave_out(below, "is not a file, folder or link")
@@ -241,9 +245,15 @@ def tar_entries(stream: Members, prefix: str, reading: Reading) -> Iterator[Entr
         elif info.isreg():
             taken.add(below)
         _require_time(info, reading)
-        for lost in take_attributes(info):
-            reading.leave_out(below, f"has attributes that are not kept: {lost}", harmful=True)
+        _say_lost(below, [*take_attributes(info), *missed(stream.lost)], reading)
         yield Entry(info, _streamed(stream, info) if info.isreg() else None)
+
+
+def _too_much(info: TarInfo, stream: Members) -> str:
+    """Return why an archive that can be restored cannot have a file; nothing if it can."""
+    if info.size > LARGEST:
+        return TOO_LARGE
+    return TOO_SCATTERED if stream.scattered else ""
 
 
 def _below(name: str, prefix: str) -> str:
@@ -301,8 +311,14 @@ def _describe(info: TarInfo, of: str | int, reading: Reading) -> None:
     found, others = read_attributes(of)
     if found:
         give_attributes(info, found)
-    if others:
-        reading.leave_out(info.name, f"has attributes that are not kept: {', '.join(others)}", harmful=True)
+    _say_lost(info.name, others, reading)
+
+
+def _say_lost(name: str, lost: Sequence[str], reading: Reading) -> None:
+    """Record which attributes of a file or folder are not in the backup, by a few of their names."""
+    if lost:
+        rest = f" and {len(lost) - NAMED} others" if len(lost) > NAMED else ""
+        reading.leave_out(name, f"has attributes that are not kept: {', '.join(lost[:NAMED])}{rest}", harmful=True)
 
 
 def _blocks(stream: FileIO, before: os.stat_result, of: tuple[str, TarInfo], reading: Reading) -> Iterator[bytes]:

@@ -180,8 +180,10 @@ def _posix(info: TarInfo, name: bytes, link: bytes) -> bytes:
         records.append((b"mtime", (anew.pax_headers.get("mtime") or str(anew.mtime)).encode()))
     short = name
     if (sparse := parts(info)) is not None:
-        numbers = [len(sparse), *(number for pair in sparse for number in pair)]
-        content = _padded(b"".join(b"%d\n" % number for number in numbers))
+        lines = bytearray(b"%d\n" % len(sparse))
+        for pair in sparse:
+            lines += b"%d\n%d\n" % pair
+        content = _padded(bytes(lines))
         records += [
             (b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.name", name),
             (b"GNU.sparse.realsize", b"%d" % size),

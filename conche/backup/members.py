@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from tarfile import TarInfo
 
 from conche.backup.headers import add, set_parts, set_time, stored, time_ns, xattr_of
-from conche.backup.inflate import BLOCK, Forward, Refuses
-from conche.backup.within import MOST_PARTS
+from conche.backup.holes import MOST_PARTS, Parts
+from conche.backup.inflate import BLOCK, HEADERS, Forward, Refuses
+from conche.backup.xattrs import kept
 
 __all__ = ["Members"]
 
@@ -21,17 +22,31 @@ NUMBERS = ("size", "uid", "gid")
 NAMES = {"path": "name", "linkpath": "linkname", "GNU.sparse.name": "name"}
 ACL = "SCHILY.acl."
 
+LONGEST_RECORD = 128 << 10
+"""Maximum bytes of one PAX record where those of an entry are too many: the kernel allows an attribute half as much."""
+
+LONGEST_SIZE = 10
+"""Maximum digits of a PAX record's length."""
+
 
 class Members:
     """The entries of a tar stream, one after the other.
 
+    Args:
+        own: it is not a stranger's archive but what was packed just now: an entry that has too much is not refused,
+            but handed out without that.
+
     Attributes:
         place: where in the stream the next header is.
         cut: the stream has ended without saying so.
+        lost: the attributes of the entry that `next` returned last which are too many to be read.
+        scattered: that entry is a sparse file in too many parts, and has no content here.
     """
 
-    def __init__(self, stream: Forward) -> None:
-        self._stream, self.place, self.cut = stream, 0, False
+    def __init__(self, stream: Forward, *, own: bool = False) -> None:
+        self._stream, self._own, self.place, self.cut = stream, own, 0, False
+        self.lost: list[str] = []
+        self.scattered = False
 
     def next(self) -> TarInfo | None:
         """Return the next entry; None at the end. Of PAX records it has those for times, attributes and text ACLs.
@@ -43,6 +58,7 @@ class Members:
         self._stream.bound()
         records: dict[str, str] = {}
         long: dict[str, bytes] = {}
+        self.lost, self.scattered = [], False
         while True:
             block = self._stream.read(tarfile.BLOCKSIZE)
             if not block.strip(b"\0"):
@@ -51,6 +67,9 @@ class Members:
                 return None
             info = _parsed(block)
             if info.type in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
+                if info.type == tarfile.XHDTYPE and self._own and info.size > HEADERS:
+                    records = self._bounded_records(info.size)
+                    continue
                 content = self._content_of_header(info.size)
                 if info.type == tarfile.XHDTYPE:
                     records = dict(_records(content))
@@ -86,13 +105,39 @@ class Members:
             yield block
             left -= len(block)
 
-    def _content_of_header(self, size: int) -> bytes:
+    def _content_of_header(self, size: int, *, padded: bool = True) -> bytes:
         if size < 0:
             raise Refuses("one of its headers is broken")
-        content = self._stream.read(_whole(size))
+        content = self._stream.read(_whole(size) if padded else size)
         if len(content) < size:
             raise Refuses("it is cut off")
         return content[:size]
+
+    def _bounded_records(self, size: int) -> dict[str, str]:
+        """Return the PAX records of a large header; attributes that are too many are only named, in `lost`."""
+        self._stream.bound(None)
+        begun, records, left = self._stream.tell(), dict[str, str](), HEADERS
+        room = HEADERS // 2  # for a user's own attributes
+        while (place := self._stream.tell() - begun) < size:
+            head = b""
+            while not head.endswith(b" ") and len(head) <= LONGEST_SIZE:
+                head += self._stream.read(1) or b" "
+            length = _decimal(head[:-1].decode(errors="replace")) if head.endswith(b" ") else 0
+            if not len(head) < length <= min(LONGEST_RECORD, size - place):
+                raise Refuses("one of its headers is broken")
+            [(key, value)] = _records(head + self._content_of_header(length - len(head), padded=False))
+            name = xattr_of(key)
+            if name is not None and (not kept(name) or length > room):
+                self.lost.append(name)
+                continue
+            room -= length if name is not None else 0
+            left -= length
+            records[key] = value
+            if left < 0:
+                raise Refuses("one of its headers is larger than any of a backup")
+        self._stream.seek(begun + _whole(size))
+        self._stream.bound()
+        return records
 
     def _apply(self, info: TarInfo, records: dict[str, str]) -> int:
         """Have PAX records say what they say of an entry; return how many bytes follow its header."""
@@ -103,6 +148,8 @@ class Members:
             if version != ("1", "0") or "GNU.sparse.realsize" not in records or not info.isreg():
                 raise Refuses("it has a sparse file in a form that is not known here")
             info.size = _decimal(records["GNU.sparse.realsize"])
+            if info.size >= 1 << 63:
+                raise Refuses("it has a sparse file of a size that there cannot be")
             length = self._read_parts(info, length)
         return length
 
@@ -111,16 +158,20 @@ class Members:
         self._stream.bound(None)
         numbers = self._numbers()
         count = next(numbers)
+        begun, found, end = self._stream.tell(), Parts(), 0
+        set_parts(info, found)
         if count > MOST_PARTS:
-            raise Refuses("it has a sparse file in more parts than there may be")
-        begun, found, end = self._stream.tell(), [], 0
-        found = [(next(numbers), next(numbers)) for _ in range(count)]
-        read = self._stream.tell() - begun + tarfile.BLOCKSIZE
-        for place, size in found:
+            self.scattered = self._own
+            if not self._own:
+                raise Refuses("it has a sparse file in more parts than there may be")
+            return length - tarfile.BLOCKSIZE
+        for _ in range(count):
+            place, size = next(numbers), next(numbers)
             if place < end or place + size > info.size:
                 raise Refuses("it has a sparse file whose parts overlap, or lie outside of it")
             end = place + size
-        set_parts(info, found)
+            found.add(place, size)
+        read = self._stream.tell() - begun + tarfile.BLOCKSIZE
         if read + stored(info) != length:
             raise Refuses("it has a sparse file whose parts are not as long as it says")
         return length - read
@@ -173,9 +224,9 @@ def _describe(info: TarInfo, records: dict[str, str]) -> None:
             set_time(info, time_ns(info))
         except ValueError as error:
             raise Refuses(f"one of its headers is broken: {error}") from None
-    for key, value in records.items():
-        if xattr_of(key) is not None or key.startswith(ACL):
-            add(info, key, value)
+    found = {key: value for key, value in records.items() if xattr_of(key) is not None or key.startswith(ACL)}
+    if found:
+        info.pax_headers = {**info.pax_headers, **found}
 
 
 def _number(field: bytes) -> int:

@@ -17,9 +17,10 @@ from io import FileIO
 from pathlib import Path
 from types import TracebackType
 
+from conche.backup.holes import Parts, parts_of
 from conche.errors import CheckFailed
 
-__all__ = ["FOLDER", "MOST_PARTS", "File", "content", "opened", "parts_of", "proven", "target_of"]
+__all__ = ["FOLDER", "File", "content", "opened", "proven", "target_of"]
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """How a folder is opened that may be anything."""
@@ -32,9 +33,6 @@ KINDS = {
 }  # fmt: skip
 
 BLOCK = 1 << 20
-
-MOST_PARTS = 1 << 18
-"""How many parts a sparse file may have, between which there are holes."""
 
 
 class File:
@@ -85,7 +83,7 @@ class File:
         """Return the first bytes, without reading on."""
         return os.pread(self._stream.fileno(), size, 0)
 
-    def parts(self) -> list[tuple[int, int]] | None:
+    def parts(self) -> Parts | None:
         """Return where it has content, if it has holes; nothing of it must have been read yet."""
         sparse = self.seen.st_blocks * 512 < self.seen.st_size
         found = parts_of(self._stream, self.seen.st_size) if sparse else None
@@ -110,30 +108,6 @@ class File:
         for _ in self.blocks(size + 1 - self._count):
             pass
         return self._count == size and self._hash.hexdigest() == sha256
-
-
-def parts_of(stream: FileIO, size: int) -> list[tuple[int, int]] | None:
-    """Return where a file has content, as places and lengths; None if that is everywhere, or in too many parts."""
-    found: list[tuple[int, int]] = []
-    place = 0
-    while place < size:
-        try:
-            begun = stream.seek(place, os.SEEK_DATA)
-            place = min(stream.seek(begun, os.SEEK_HOLE), size)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # a hole up to the end
-                break
-            if error.errno == errno.EINVAL:  # the file system cannot tell
-                return None
-            raise
-        found.append((begun, place - begun))
-        if len(found) >= MOST_PARTS:
-            return None
-    if found == [(0, size)]:
-        return None
-    if not found or sum(found[-1]) < size:
-        found.append((size, 0))  # GNU tar takes the end of the last part for the end of the file
-    return found
 
 
 def opened(folder: Path, name: str) -> File:

@@ -8,15 +8,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from tarfile import TarInfo
 
 from conche.backup.acl import ACCESS, DEFAULT, own_mode, own_mode_of_text
 from conche.backup.headers import attach, attributes, drop, xattr_of
 
 __all__ = [
-    "admit_attributes", "give_attributes", "kept", "read_attributes", "take_attributes",
-    "write_attributes",
+    "admit_attributes", "give_attributes", "kept", "missed", "read_attributes", "take_attributes", "write_attributes",
 ]  # fmt: skip
 
 CAPABILITY = "security.capability"
@@ -62,7 +61,7 @@ def read_attributes(of: str | int) -> tuple[dict[str, bytes], list[str]]:
     if not names:
         return {}, []
     found, size = {}, 0
-    for name in filter(kept, names):
+    for name in filter(kept, _important_first(names)):
         try:
             found[name] = os.getxattr(of, name, follow_symlinks=follow)
         except OSError as error:
@@ -75,8 +74,7 @@ def read_attributes(of: str | int) -> tuple[dict[str, bytes], list[str]]:
         size += len(os.fsencode(name)) + len(found[name])
         if size > MOST:
             del found[name]
-    others = [one for one in names if one not in found and (kept(one) or not one.startswith(OF_SYSTEM))]
-    return found, others
+    return found, missed(one for one in names if one not in found)
 
 
 def admit_attributes(info: TarInfo) -> Iterator[str]:
@@ -120,17 +118,29 @@ def write_attributes(descriptor: int, info: TarInfo) -> Iterator[str]:
             yield named(name)
 
 
-def take_attributes(info: TarInfo) -> Iterator[str]:
-    """Take from an entry that was just made the attributes that no backup brings along; yield those one may miss."""
-    found = attributes(info)
-    for key in list(info.pax_headers):
-        name = xattr_of(key)
-        if name is not None and not kept(name):
-            drop(info, key)
-            if not name.startswith(OF_SYSTEM):
-                yield name
-    if found:
-        info.mode = own_mode(info.mode, found.get(ACCESS))
+def missed(names: Iterable[str]) -> list[str]:
+    """Return those of the attributes which a backup lacks that one may miss."""
+    return [one for one in names if kept(one) or not one.startswith(OF_SYSTEM)]
+
+
+def take_attributes(info: TarInfo) -> list[str]:
+    """Take from an entry that was just made the attributes that no backup brings along; return those one may miss."""
+    found, size, lost = attributes(info), 0, []
+    if not found:
+        return []
+    for name in _important_first(found):
+        size += len(os.fsencode(name)) + len(found[name]) if kept(name) else 0
+        if not kept(name) or size > MOST:
+            lost.append(name)
+    info.mode = own_mode(info.mode, found.get(ACCESS))
+    dropped = set(lost)
+    info.pax_headers = {key: value for key, value in info.pax_headers.items() if xattr_of(key) not in dropped}
+    return missed(lost)
+
+
+def _important_first(names: Iterable[str]) -> list[str]:
+    """Return the names of attributes with those in front that say who may do what."""
+    return sorted(names, key=lambda name: (name.startswith("user."), name))
 
 
 def give_attributes(info: TarInfo, found: dict[str, bytes]) -> None:

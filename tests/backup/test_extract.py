@@ -206,6 +206,7 @@ def test_a_megabyte_costs_at_most_64_of_memory(place: Path, name: str) -> None:
 
 MEMBERS = {
     "attributes of a hundred files": 100,
+    "a sparse file in as many parts as there may be": 1,
     "3,000 files with long names": 3_000,
     "5,000 folders with long names": 5_000,
 }
