@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
-import stat
 import sys
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from conche.backup import manifest, proof, reporting, sealing, settling, within
+from conche.backup import manifest, proof, reporting, sealing, settling
 from conche.backup.drivers import Dumping
 from conche.backup.drivers.program import warnings_of
 from conche.backup.history import History, amount, history, judged, shrinkage
+from conche.backup.linking import linked_to
 from conche.backup.locks import Environments, Needs, locked, resting
 from conche.backup.mac import Keys
 from conche.backup.manifest import Artifact, ComponentRecord, Manifest, Omission, human_size
@@ -26,7 +25,6 @@ from conche.backup.prune import prune_after
 from conche.backup.site import Site, open_site
 from conche.backup.target import Found, Record, is_future, name_of, unwritable
 from conche.backup.verify import check
-from conche.backup.within import File
 from conche.command import Invocation
 from conche.errors import CheckFailed, ConcheError, NotFound, Refused, Restored, Unreachable, did_you_mean
 from conche.files import write_atomic
@@ -40,10 +38,6 @@ __all__ = ["Wishes", "create", "in_order"]
 
 RESERVE = 8 << 20
 """Bytes that must stay free beside a backup."""
-
-WRITABLE = stat.S_IWGRP | stat.S_IWOTH
-
-NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @dataclass(frozen=True)
@@ -107,7 +101,7 @@ def _created(
             environments.keep(needs.all)
         records = {one: dumped[one] for one in site.section.components}
         _refuse_nothing(records)
-        warnings, linked = _linked(folder, records, previous)
+        warnings, linked = linked_to(folder, records, previous)
         made = _described(site, kind, name, begun, records)
         made = made.model_copy(update={"seconds": round(time.monotonic() - clock, 2)})
         keys = site.target.keys()
@@ -119,10 +113,9 @@ def _created(
     pruned = prune_after(site, found)
     if made.complete:  # what restores have put aside is only kept until the next good backup
         settling.forget(site)
-    if keys.unknown:
-        pruned.append(f"{name} is unproven: the keys of this stack's backups cannot be read here: {keys.unknown}")
     outcome = _outcome(made, place, linked, plan, [*warnings, *warnings_of(records), *pruned])
-    return replace(outcome, lines=[*outcome.lines, *_ways_out(kind, records, told)])
+    lines = [*outcome.lines, *_ways_out(kind, records, told), *_proving(name, keys)]
+    return replace(outcome, lines=lines, exit_code=3 if keys.unknown else outcome.exit_code)
 
 
 def in_order(components: Mapping[str, Component], needing: Container[str]) -> list[str]:
@@ -155,6 +148,15 @@ def _ways_out(kind: BackupKind, records: dict[str, ComponentRecord], told: Histo
     if lost:
         yield "Restore what was lost, or mount its disk. If it was reduced on purpose:"
         yield f"  invoke backup.create {kind} " + " ".join(f"--accept-smaller {name}" for name in lost)
+
+
+def _proving(name: str, keys: Keys) -> Iterator[str]:
+    """Return what to type if this backup has no MAC though the stack has a key for it."""
+    if keys.unknown:
+        yield f"UNPROVEN: the keys of this stack's backups cannot be read here: {keys.unknown}"
+        yield "  It counts for nothing: it is never `latest`, fresh, or sent off-site. Once this passes here:"
+        yield "  invoke secrets.check"
+        yield f"  invoke backup.adopt {name}"
 
 
 def _kind(word: str) -> BackupKind:
@@ -239,73 +241,6 @@ def _refuse_nothing(records: dict[str, ComponentRecord]) -> None:
             evidence=[words for record in records.values() for words in record.harm],
             next_command="invoke backup.create daily --dry-run",
         )
-
-
-def _linked(folder: Path, records: dict[str, ComponentRecord], previous: list[Found]) -> tuple[list[str], int]:
-    """Replace files that an earlier backup also has by hard links; return warnings and the number of bytes saved."""
-    made = [one for record in records.values() for one in record.artifacts if one.size]
-    warnings, saved = [], 0
-    for one, twin in _twins(made, previous, folder.stat()):
-        ours = folder / one.path
-        # The earlier file may have rotted: then keep the new one, and report the old one.
-        with within.opened(folder, one.path) as file:
-            same = file.equals(twin)
-        if not same:
-            warnings.append(f"{twin.path} is damaged; run: invoke backup.verify --all")
-            continue
-        aside = ours.with_name(f".{ours.name}.link")
-        try:
-            os.link(twin.path, aside)
-        except OSError as error:
-            if error.errno == errno.EMLINK:  # it has as many names as the file system allows
-                continue
-            if error.errno not in NO_LINKS:
-                raise
-            return [*warnings, "this file system has no hard links: unchanged files are stored again"], saved
-        # Something else may stand there since it was read.
-        if not os.path.samestat(twin.seen, aside.lstat()):
-            aside.unlink()
-            continue
-        os.replace(aside, ours)
-        saved += one.size
-    return warnings, saved
-
-
-def _twins(made: Iterable[Artifact], previous: Iterable[Found], own: os.stat_result) -> Iterator[tuple[Artifact, File]]:
-    """Yield each artifact that an earlier backup also has, with its file there: of the same name, or another's.
-
-    Every backup counts: a component may have been missing from any number of them.
-
-    Args:
-        own: the folder of the new backup: what another user may write to is not shared with it.
-    """
-    left = list(made)
-    for one in previous:
-        there = list(one.manifest.artifacts()) if one.manifest else []
-        named, alike = {twin.path: twin for twin in there}, {twin.sha256: twin for twin in there}
-        kept, left = left, []
-        for ours in kept:
-            twin = named.get(ours.path)
-            if twin is None or twin.sha256 != ours.sha256:
-                twin = alike.get(ours.sha256)
-            file = _opened(one, twin.path, own) if twin is not None and twin.size == ours.size else None
-            if file is None:
-                left.append(ours)
-                continue
-            with file:
-                yield ours, file
-
-
-def _opened(one: Found, name: str, own: os.stat_result) -> File | None:
-    """Open a file of an earlier backup; None if it is missing, or is not ours alone."""
-    try:
-        file = within.opened(one.folder, name)
-    except OSError:
-        return None
-    if file.seen.st_uid == own.st_uid and not file.seen.st_mode & ~own.st_mode & WRITABLE:
-        return file
-    file.close()
-    return None
 
 
 def _described(

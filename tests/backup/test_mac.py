@@ -278,6 +278,31 @@ def test_where_the_secrets_cannot_be_read_all_is_unproven_and_can_be_looked_at(s
     assert status.status(server.call).exit_code == 1
 
 
+def test_a_backup_that_nothing_proves_though_there_is_a_key_is_kept_and_ends_with_3(server: Server) -> None:
+    kept = server.site.target.keys().every
+    server.keep(Secret("no key"))
+
+    made = create(server.call, "daily", Creating())
+    server.keep(*kept)
+
+    assert isinstance(made.value, dict)
+    assert (made.exit_code, made.value["complete"]) == (3, True)
+    name, said = made.value["name"], "\n".join(made.lines)
+    assert "is malformed" in said
+    assert server.site.target.find(name).provenance is Provenance.UNPROVEN
+    assert f"invoke backup.adopt {name}" in said
+    adopt.adopt(server.call, name, every=False, foreign=False)
+    assert server.site.target.find(name).provenance is Provenance.OURS
+
+
+def test_a_stack_whose_secrets_have_no_key_for_backups_needs_none(server: Server) -> None:
+    server.keep()
+
+    made = create(server.call, "daily", Creating())
+
+    assert (made.exit_code, "UNPROVEN" in "".join(made.lines)) == (0, False)
+
+
 def test_what_cannot_be_proven_is_restored_where_that_is_asked_for(server: Server) -> None:
     before, *_ = sorted((server.target / "daily").iterdir())
 

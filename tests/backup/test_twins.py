@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conche.backup import create
+from conche.backup import linking
 from conche.backup.manifest import Artifact, ComponentRecord
 
 
@@ -30,7 +30,7 @@ def backup(folder: Path, **files: str) -> Any:
 def twins(new: dict[str, str], previous: list[Any], own: Path) -> dict[str, str]:
     """New file -> `backup/file` that has its content."""
     made = [artifact(name, content) for name, content in new.items()]
-    found = create._twins(made, previous, own.stat())
+    found = linking._twins(made, previous, own.stat())
     return {ours.path: f"{twin.path.parent.name}/{twin.path.name}" for ours, twin in found}
 
 
@@ -73,7 +73,7 @@ def test_a_file_with_as_many_names_as_there_can_be_is_stored_again_and_the_other
 
     monkeypatch.setattr(os, "link", full)
 
-    assert create._linked(ours.folder, {"models": record}, [there]) == ([], 3)
+    assert linking.linked_to(ours.folder, {"models": record}, [there]) == ([], 3)
     assert (ours.folder / "b").samefile(there.folder / "b")
     assert sorted(one.name for one in ours.folder.iterdir()) == ["a", "b"]
 
@@ -109,5 +109,5 @@ def test_what_is_exchanged_after_it_was_compared_is_not_linked(tmp_path: Path, m
     link = os.link
     monkeypatch.setattr(os, "link", lambda _, target: link(tmp_path / "foreign", target))
 
-    assert create._linked(ours.folder, {"models": record}, [there]) == ([], 0)
+    assert linking.linked_to(ours.folder, {"models": record}, [there]) == ([], 0)
     assert (ours.folder / "a").stat().st_nlink == 1
