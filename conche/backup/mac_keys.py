@@ -6,13 +6,25 @@ age key in a backup, and that opens the secrets of the checkout. Who can only wr
 
 from __future__ import annotations
 
+import contextlib
+
 from conche.backup.mac import Keys, parsed
 from conche.errors import ConcheError
 from conche.secret import Secret
 from conche.vault.values import BACKUP_KEYS, stores
 from conche.vault.vault import Vault
 
-__all__ = ["known"]
+__all__ = ["known", "legible"]
+
+
+def legible(vault: Vault) -> tuple[Secret, ...]:
+    """Return every value of a stack's encrypted files that can be read."""
+    found: list[Secret] = []
+    for store in stores(vault.stack, vault.root):
+        with contextlib.suppress(OSError, ConcheError):
+            found += vault.read(store).values()
+    vault.redact.learn(found)
+    return tuple(found)
 
 
 def known(vault: Vault) -> Keys:

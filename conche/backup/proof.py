@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
+from conche.backup.discreet import redacting
 from conche.backup.drivers import Dumping, by_programs, dump, printable
 from conche.backup.drivers.program import opened
 from conche.backup.drivers.programs import programs_of
@@ -82,6 +83,7 @@ def ask(site: Site, name: str, component: Component) -> str:
             timeout=PATIENCE,
             exact=True,
             on_line=lambda _: None,  # with a listener only the end of a long answer is kept
+            redact=redacting(site, place.engine, place.container),
         )
     if not done.ok:
         raise ToolFailed(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from conche.backup.mac_keys import known
+from conche.backup.mac_keys import known, legible
 from conche.backup.target import Target
 from conche.command import Invocation
 from conche.errors import Refused
 from conche.files import write_atomic
+from conche.secret import Secret
 from conche.stack import Backup, Component, Stack
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Site:
 
     Attributes:
         say: prints one line of progress.
+        secrets: returns every value of the stack's encrypted files that can be read.
     """
 
     root: Path
@@ -37,6 +39,7 @@ class Site:
     section: Backup
     target: Target
     say: Callable[[str], None]
+    secrets: Callable[[], Sequence[Secret]] = tuple
 
     @property
     def own(self) -> Path:
@@ -80,4 +83,4 @@ def open_site(call: Invocation, use: Literal["known", "anew", "any"] = "known") 
     folder = section.target or Path(f"../{call.stack.name}-backups")
     keys = cache(lambda: known(call.vault))
     target = Target((call.root / folder.expanduser()).resolve(), call.stack.name, use, keys)
-    return Site(call.root, call.stack, section, target, call.output.say)
+    return Site(call.root, call.stack, section, target, call.output.say, cache(lambda: legible(call.vault)))

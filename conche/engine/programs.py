@@ -16,6 +16,7 @@ from conche.engine.connection import Engine, EngineRefused, translated
 from conche.errors import ConcheError, Unreachable
 from conche.process import Captured, Completed, signals_deferred
 from conche.process import run as run_process
+from conche.secret import Redactor
 
 __all__ = ["NUMBER", "end", "new_number", "output", "run"]
 
@@ -66,12 +67,14 @@ def run(  # noqa: PLR0913 - as the spawner's, every option is named
     timeout: float | None = None,
     on_line: Callable[[Captured], None] | None = None,
     exact: bool = False,
+    redact: Redactor | None = None,
 ) -> Completed:
     """Run a program in a container to its end; if we are interrupted or it takes too long, end it there too.
 
     Args:
         user: the user to run as; default: the container's own.
         stdin: its input; empty if None.
+        redact: applied to its output wherever that is shown.
 
     Raises:
         Unreachable: it did not end in time.
@@ -87,6 +90,7 @@ def run(  # noqa: PLR0913 - as the spawner's, every option is named
             timeout=timeout,
             on_line=on_line,
             exact=exact,
+            redact=redact,
         )
     except BaseException:
         _end_quietly(engine, container_id, number)
@@ -101,12 +105,14 @@ def output(
     number: str,
     accepted: Container[int] = (0,),
     said: deque[bytes] | None = None,
+    redact: Redactor | None = None,
 ) -> Iterator[bytes]:
     """Run a program in a container, and yield its stdout block by block, as it is consumed.
 
     Args:
         accepted: the exit codes after which its output can be trusted.
         said: is given what it writes to stderr.
+        redact: applied to what an error shows of that.
 
     Raises:
         EngineRefused: it ended with another exit code.
@@ -126,10 +132,9 @@ def output(
         _end_quietly(engine, container_id, number)
         raise
     if code not in accepted:
+        heard = Captured(b"".join(said).decode(errors="replace"), redact)
         raise EngineRefused(
-            "dump-failed",
-            f"{argv[0]} in the container exited with {code}.",
-            evidence=b"".join(said).decode(errors="replace").splitlines()[-10:],
+            "dump-failed", f"{argv[0]} in the container exited with {code}.", evidence=heard.lines()[-10:]
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from conche.backup import holding, running, within
 from conche.backup.archive import Archive, compressing
+from conche.backup.discreet import redacting
 from conche.backup.drivers import Dumping
 from conche.backup.drivers.influxdb import find
 from conche.backup.drivers.programs import has_server, programs_of
@@ -24,6 +25,7 @@ from conche.backup.source import Source
 from conche.engine import containers, copies, programs, task_containers
 from conche.engine.containers import Container
 from conche.errors import CheckFailed, NotFound, Refused
+from conche.secret import Captured
 from conche.stack import Component
 
 __all__ = [
@@ -69,8 +71,11 @@ def dump(task: Dumping) -> ComponentRecord:
     seen, said = Examined(), deque[bytes](maxlen=MOST_WARNINGS)
     with compressing(task.folder / file) as compressor:
         with opened(task.site, component) as place:
+            redact = redacting(task.site, place.engine, place.container)
             server = _version(place, component)
-            for block in programs.output(place.engine, place.container, argvs.dump, number=place.number, said=said):
+            for block in programs.output(
+                place.engine, place.container, argvs.dump, number=place.number, said=said, redact=redact
+            ):
                 compressor.write(block)
                 seen.feed(block)
         compressed, digest, pieces = compressor.finish()
@@ -80,7 +85,8 @@ def dump(task: Dumping) -> ComponentRecord:
     for problem in problems(component) or [seen.problem(argvs.restore)]:
         if problem:
             reading.leave_out(file, f"cannot replace the current data: {problem}", harmful=True)
-    facts = {SERVER: server, WARNINGS: "\n".join(last_lines(b"".join(said).decode(errors="replace")))}
+    heard = Captured(b"".join(said).decode(errors="replace"), redact)
+    facts = {SERVER: server, WARNINGS: "\n".join(last_lines(str(heard)))}
     made = task.artifact(file, Archive(compressed, digest, 0, seen.size, pieces))
     return task.record(
         artifacts=(made,),
@@ -113,7 +119,8 @@ def save(site: Site, component: Component, folder: Path) -> None:
     argvs = programs_of(component)
     with compressing(folder / "before.gz") as compressor:
         with opened(site, component) as place:
-            for block in programs.output(place.engine, place.container, argvs.save, number=place.number):
+            redact = redacting(site, place.engine, place.container)
+            for block in programs.output(place.engine, place.container, argvs.save, number=place.number, redact=redact):
                 compressor.write(block)
         compressor.finish()
     with within.opened(folder, "before.gz") as file:
@@ -132,6 +139,7 @@ def load(site: Site, name: str, component: Component, dump: Path) -> list[str]:
             number=place.number,
             stdin=unpacked(file),
             on_line=lambda _: None,  # with a listener only the end is kept: a program may print a line for each row
+            redact=redacting(site, place.engine, place.container),
         )
     done.require(f"restoring {name}")
     return [f"{name}: its restore's program says: {line}" for line in last_lines(str(done.stderr))]
