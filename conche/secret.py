@@ -14,8 +14,10 @@ __all__ = ["MASK", "SECRET_NAME", "Captured", "Redactor", "Secret", "forms"]
 
 MASK = "***"
 
-SECRET_NAME = re.compile(r"(token|key|password|passwd|passphrase|secret|credential)", re.IGNORECASE)
-"""Matches names of variables whose values are not shown."""
+SECRET_NAME = re.compile(
+    r"(token|key|password|passwd|passphrase|secret|credential|(?<![a-z])pass(?![a-z])|_pwd(?![a-z]))", re.IGNORECASE
+)
+"""Matches names of variables whose values are not shown; PWD alone is the shell's present folder."""
 
 SHORTEST_REDACTED = 6
 """Characters. A shorter value occurs in too much innocent text to be searched for."""

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from conche.secret import MASK, Redactor, Secret
+from conche.secret import MASK, SECRET_NAME, Redactor, Secret
 
 CANARY = "canary$5/é\"'\\ x=?"
 
@@ -110,3 +110,14 @@ def test_a_value_of_several_lines_is_found_line_by_line() -> None:
     redact = Redactor([Secret(key)])
 
     assert [redact(line) for line in key.splitlines()] == [MASK, MASK, "fg==", MASK]
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [
+        *((name, True) for name in ("PG_PASS", "pass", "SMTP_PASS_FILE", "DB_PWD", "db_password", "API_KEY", "wg_key")),
+        *((name, False) for name in ("PWD", "OLDPWD", "SSH_ASKPASS", "COMPASS", "BYPASS_CACHE", "PASSENGER_PORT")),
+    ],
+)
+def test_a_variable_is_hidden_by_its_name(name: str, hidden: bool) -> None:
+    assert (SECRET_NAME.search(name) is not None) == hidden
