@@ -13,6 +13,7 @@ from conche.command import Invocation
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
 from conche.engine.dotenv import as_compose_reads
+from conche.engine.settings import SETTINGS
 from conche.errors import ConcheError
 from conche.files import read_text, state_folder, write_atomic
 from conche.formats import PROFILES, WrittenByNewer
@@ -114,7 +115,7 @@ def _remembered(file: Path) -> list[str]:
 
 def _shell() -> dict[str, str]:
     """Return the shell's variables, without those that configure Compose, the Docker CLI or sops."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE_", "DOCKER_", "SOPS_"))}
+    return {name: value for name, value in os.environ.items() if not (name in SETTINGS or name.startswith("SOPS_"))}
 
 
 def _at_hand(call: Invocation, name: str) -> Mapping[str, Secret]:
@@ -155,7 +156,7 @@ def _dotenv(
     text = read_text(file, file.name)
     plain = _PLAIN.fullmatch(text)
     found = parse(text) if plain else as_compose_reads(Engine(environment.engine), file, shell)
-    settings = {name for name in found if name.startswith(("COMPOSE_", "DOCKER_")) and name != "COMPOSE_PROFILES"}
+    settings = {name for name in found if name in SETTINGS and name != "COMPOSE_PROFILES"}
     if strange := sorted(settings - SAID_IN_STACK):
         say(f"warning: {', '.join(strange)} in .env is ignored: stack.yaml determines it")
     return {name: value for name, value in found.items() if name not in settings}

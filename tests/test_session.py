@@ -117,6 +117,23 @@ def test_profiles_in_dotenv_count_and_what_sets_compose_up_is_left_out_and_named
     assert "warning: COMPOSE_IGNORE_ORPHANS, DOCKER_HOST in .env is ignored" in capsys.readouterr().err
 
 
+def test_variables_that_only_begin_like_settings_of_compose_and_docker_count_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKER_INFLUXDB_INIT_MODE", "setup")
+    monkeypatch.setenv("DOCKER_SOCKET_LOCATION", "/run/user/1000/docker.sock")
+    files = {
+        ".env": "COMPOSE_PORT_HTTP='9000'\nDOCKER_SOCKET_LOCATION=/var/run/docker.sock\n",
+        "compose.yaml": "services: {web: {image: a, environment: [DOCKER_INFLUXDB_INIT_MODE],"
+        " ports: ['${COMPOSE_PORT_HTTP}:9000'], volumes: ['${DOCKER_SOCKET_LOCATION}:/var/run/docker.sock']}}\n",
+    }
+    folder = written(tmp_path, **files)
+
+    assert rendered(folder) == plain(folder)
+    assert rendered(folder)["services"]["web"]["environment"] == {"DOCKER_INFLUXDB_INIT_MODE": "setup"}
+    assert "warning" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("line", ["DB PASSWORD geheim123", 'DB_PASSWORD="geheim123'])
 def test_a_line_that_compose_cannot_read_is_named_and_not_shown(tmp_path: Path, line: str) -> None:
     folder = written(tmp_path, **{".env": f"A='x'\n{line}\n", "compose.yaml": "services: {web: {image: a}}\n"})

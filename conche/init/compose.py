@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ import yaml
 
 from conche.engine.compose import complaint
 from conche.engine.rendered import understood
+from conche.engine.settings import SETTINGS
 from conche.errors import Refused
 from conche.init.env_files import missing, without
 from conche.init.files import LARGEST, read, refuse_bomb
 from conche.process import Completed, run
 
-__all__ = ["Rendered", "accepts", "render", "required", "variables"]
+__all__ = ["Rendered", "accepts", "render"]
 
 MOST_KEYS = 20_000
 """Most keys to search for the line of a complaint."""
@@ -92,24 +92,6 @@ def accepts(root: Path, files: Sequence[Path], given: Mapping[str, str]) -> bool
     return _asked(root, files, given, (), ("--quiet",)).ok
 
 
-def variables(root: Path, files: Iterable[Path]) -> frozenset[str]:
-    """Return the variables that files mention, as far as they can be read."""
-    return _found(r"(?<!\$)\$\{?([A-Za-z_]\w*)", root, files)
-
-
-def required(root: Path, files: Iterable[Path]) -> frozenset[str]:
-    """Return the variables without which Compose rejects the files: those with `:?` or `?`."""
-    return _found(r"(?<!\$)\$\{([A-Za-z_]\w*):?\?", root, files)
-
-
-def _found(pattern: str, root: Path, files: Iterable[Path]) -> frozenset[str]:
-    names: set[str] = set()
-    for file in files:
-        with contextlib.suppress(Refused):
-            names |= {*re.findall(pattern, read(root, file))}
-    return frozenset(names)
-
-
 def _asked(
     root: Path, files: Sequence[Path], given: Mapping[str, str], options: Sequence[str], words: Sequence[str]
 ) -> Completed:
@@ -138,7 +120,7 @@ def _answer(root: Path, files: Sequence[Path], done: Completed) -> tuple[str, tu
 
 def _shell() -> dict[str, str]:
     """Return the shell's variables for interpolation, without those that configure Compose and the Docker CLI."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE_", "DOCKER_"))}
+    return {name: value for name, value in os.environ.items() if name not in SETTINGS}
 
 
 def _warnings(text: str) -> Iterator[str]:

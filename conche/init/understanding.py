@@ -9,7 +9,8 @@ from pathlib import Path
 
 from conche.errors import ConcheError
 from conche.init import facts, files, pipeline
-from conche.init.compose import Rendered, accepts, render, required, variables
+from conche.init.asked import required, variables
+from conche.init.compose import Rendered, accepts, render
 from conche.init.environments import Candidate, candidates, named_projects, slug
 from conche.init.facts import Health
 from conche.init.running import left_behind, projects
