@@ -17,7 +17,9 @@ __all__ = ["Health", "Service", "health", "refuse_impossible", "relative", "serv
 WEB = frozenset({80, 3000, 3001, 4000, 4200, 5000, 5173, 8000, 8001, 8008, 8080, 8081, 8088, 8888, 9000})
 """Ports on which applications usually serve HTTP."""
 
-_URL = re.compile(r"https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\]|\$\{?HOSTNAME\}?)(?::(\d+))?(/[^\s'\"|;)]*)?")
+_URL = re.compile(
+    r"(https?)://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\]|\$\{?HOSTNAME\}?)(?::(\d+))?(/[^\s'\"|;)]*)?"
+)
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,17 @@ class Service:
 
 @dataclass(frozen=True)
 class Health:
-    """A URL that should answer when the application works, and what it was guessed from."""
+    """A URL that should answer when the application works.
+
+    Attributes:
+        why: what it was guessed from.
+        sure: whether a healthcheck asks for it by plain http. Behind a mere port, `/` may well answer 302, 401 or 404,
+            and a certificate for the inside of a container is rarely valid.
+    """
 
     url: str
     why: str
+    sure: bool = False
 
 
 def services(root: Path, rendered: Rendered) -> list[Service]:
@@ -75,38 +84,53 @@ def _ports(body: Mapping[str, Any]) -> Iterator[str]:
 
 
 def health(rendered: Rendered) -> Health | None:
-    """Return the URL of the first service whose healthcheck names one, else of the first that looks like a website."""
+    """Return the URL that a healthcheck names, else that of the first service that looks like a website.
+
+    Of several, the first of a service that no other one depends on, so that the whole application is asked.
+    """
     active = {name: body for name, body in rendered.services.items() if name in rendered.active}
-    told = [url for name, body in active.items() for url in _told(name, body)]
+    needed = {other for body in active.values() for other in body.get("depends_on") or ()}
+    told = [(one, name in needed) for name, body in active.items() for one in _told(name, body, active)]
     if told:
-        return told[0]
+        return min(told, key=lambda one: (not one[0].sure, one[1]))[0]
     ordered = sorted(active.items(), key=lambda item: not item[1].get("build"))
     for name, body in ordered:
         for port in body.get("ports") or []:
             if int(port.get("target") or 0) in WEB and (published := _first(port)):
-                return Health(_at(port, published, "/"), f"port {port['target']} of {name}")
+                return Health(_at("http", port, published, "/"), f"port {port['target']} of {name}")
     return None
 
 
-def _told(name: str, body: Mapping[str, Any]) -> Iterator[Health]:
+def _told(name: str, body: Mapping[str, Any], services: Mapping[str, Any]) -> Iterator[Health]:
     test = (body.get("healthcheck") or {}).get("test") or []
     match = _URL.search(" ".join(map(str, test)))
     if not match:
         return
-    asked = int(match[1] or 80)
-    for port in body.get("ports") or []:
+    scheme = match[1]
+    asked = int(match[2] or (443 if scheme == "https" else 80))
+    for port in _reached(asked, body, services):
         if int(port.get("target") or 0) == asked and (published := _first(port)):
-            yield Health(_at(port, published, match[2] or "/"), f"the healthcheck of {name}")
+            url = _at(scheme, port, published, match[3] or "/")
+            yield Health(url, f"the healthcheck of {name}", sure=scheme == "http")
+
+
+def _reached(asked: int, body: Mapping[str, Any], services: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the ports by which a service is reached: its own, or those of the network that it shares."""
+    mode = str(body.get("network_mode") or "")
+    if mode == "host":
+        return [{"target": asked, "published": str(asked)}]
+    return (services.get(mode.removeprefix("service:")) or body).get("ports") or []
 
 
 def _first(port: Mapping[str, Any]) -> int:
     return next((one.number for one in published_ports([port])), 0)
 
 
-def _at(port: Mapping[str, Any], published: int, path: str) -> str:
+def _at(scheme: str, port: Mapping[str, Any], published: int, path: str) -> str:
     address = port.get("host_ip") or "localhost"
     host = "localhost" if address in ("0.0.0.0", "::", "127.0.0.1") else address  # noqa: S104
-    return f"http://{f'[{host}]' if ':' in host else host}{'' if published == 80 else f':{published}'}{path}"
+    usual = 443 if scheme == "https" else 80
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}{'' if published == usual else f':{published}'}{path}"
 
 
 def refuse_impossible(name: str, rendered: Rendered, files: Sequence[Path]) -> None:

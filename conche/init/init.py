@@ -106,7 +106,7 @@ def _tables(seen: Understanding) -> list[Table]:
 
 def _health(seen: Understanding, environment: str) -> str:
     url = seen.health.get(environment)
-    return f"{url.url} (from {url.why})" if url else "-"
+    return f"{'' if url.sure else 'perhaps '}{url.url} (from {url.why})" if url else "-"
 
 
 def _secrets(seen: Understanding) -> Iterator[tuple[str, str]]:
@@ -146,7 +146,7 @@ def _as_json(seen: Understanding, text: str, proposed: Sequence[Proposal]) -> di
             one.name: {
                 "compose": [str(file) for file in one.files],
                 "project": one.project or f"{seen.name}-{one.name}",
-                "health": seen.health[one.name].url if one.name in seen.health else None,
+                "health": url.url if (url := seen.health.get(one.name)) and url.sure else None,
                 "services": {service.name: service for service in facts.services(seen.root, seen.rendered[one.name])},
             }
             for one in seen.environments

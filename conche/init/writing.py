@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from conche.init.environments import Candidate, slug
+from conche.init.facts import Health
 from conche.init.pipeline import FOLDERS
 from conche.init.secrets import Declared
 from conche.init.understanding import Understanding
@@ -109,16 +110,21 @@ def _environment(seen: Understanding, one: Candidate) -> Iterator[str]:
         yield from _within(4, _chosen([f"port: {_port(url.url)}"], "the Compose files mention CONCHE_PORT"))
     if one.protected:
         yield "    protected: true    # stopping or deleting anything asks for its name"
-    if url := seen.health.get(one.name):
-        yield f"    health: {flow(url.url)}    # guessed from {url.why}"
-    else:
-        yield from _within(4, _chosen(["health: http://localhost:8000/health"], "a URL that answers 2xx when it works"))
+    yield from _within(4, _health(seen.health.get(one.name)))
     yield from _within(4, _chosen([f"branch: {'main' if one.protected else 'develop'}"], "git branch deployed here"))
     profiles = sorted(
         {name for body in seen.rendered[one.name].services.values() for name in body.get("profiles") or ()}
     )
     if profiles:
         yield from _within(4, _chosen([f"profiles: {flow(profiles)}"], "whose services start and stop with the others"))
+
+
+def _health(url: Health | None) -> list[str]:
+    if url is None:
+        return _chosen(["health: http://localhost:8000/health"], "a URL that answers 2xx when it works")
+    if not url.sure:
+        return _chosen([f"health: {flow(url.url)}"], f"{url.why}: if it answers 2xx when it works")
+    return [f"health: {flow(url.url)}    # guessed from {url.why}"]
 
 
 def _port(url: str) -> int:

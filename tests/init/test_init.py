@@ -283,6 +283,26 @@ def test_a_value_in_dotenv_counts_before_one_that_only_sops_can_read(shop: Folde
     assert ":18099/health" in shop.read("stack.yaml")
 
 
+def test_a_lower_case_variable_is_declared_as_it_is_asked_for_by_its_bare_name_in_an_included_file(
+    tmp_path: Path,
+) -> None:
+    folder = Folder(tmp_path / "shop")
+    folder.write("compose.yaml", "include: [db.yaml]\nservices: {web: {image: a, ports: ['18099:80']}}\n")
+    folder.write("db.yaml", "services: {db: {image: '${image_of_db:?}', environment: [db_password]}}\n")
+    put(folder.root, "secrets.enc.yaml", {"db_password": SEALED, "image_of_db": SEALED})
+
+    folder.init()
+
+    stack = parse(folder.read("stack.yaml"), root=folder.root)
+    assert stack.secrets is not None
+    assert {name: one.variable(name) for name, one in stack.secrets.declared.items()} == {
+        "db_password": "db_password",
+        "image_of_db": "image_of_db",
+    }
+    assert stack.environments["dev"].health is None
+    assert "    # health: http://localhost:18099/    # port 80 of web" in folder.read("stack.yaml")
+
+
 def test_an_empty_folder_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "empty")
 
