@@ -88,7 +88,12 @@ def test_of_what_a_program_warns_of_the_end_is_kept() -> None:
 def run(of: Component, verb: str, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
     """Run a verb of a database's script here, without a container; it waits for no lock."""
     argv: tuple[str, ...] = getattr(programs_of(of), verb)
-    script = argv[2].replace("timeout=60", "timeout=0").replace(".timeout 60000", ".timeout 0")
+    script = (
+        argv[2]
+        .replace("timeout=60", "timeout=0")
+        .replace(".timeout 60000", ".timeout 0")
+        .replace("most=300", "most=20")
+    )
     whole = {"PATH": os.environ["PATH"], **environment}
     words = [*argv[:2], script, *argv[3:]]
     return subprocess.run(words, input=stdin, capture_output=True, check=False, env=whole, timeout=120)
@@ -129,3 +134,69 @@ def test_a_server_is_asked_whether_it_is_ready_as_the_user_it_knows(tmp_path: Pa
     done = run(component("redis", user="backup"), "ready", PATH=f"{tmp_path}:{os.environ['PATH']}")
 
     assert done.returncode == 0, done.stderr
+
+
+CLIENT = r"""
+case "$*" in
+*-p*) echo PONG; exit ;;
+*ping) echo "${PING:-PONG}"; exit ;;
+esac
+while IFS= read -r line; do
+  printf '%s\n' "$line" >>"$SAID"
+  case $line in
+  "INFO replication")
+    printf 'master_host:\r\nmaster_link_status:%s\r\n' "$LINK"
+    if [ "$LINK" = down ]; then looks=$(grep -c INFO "$SAID"); else looks=0; fi
+    printf 'master_sync_in_progress:%s\r\n' "$((looks / 2 % SYNCS))"
+    ;;
+  "CONFIG GET masteruser") printf 'masteruser\nsomebody\n' ;;
+  "CONFIG GET masterauth") printf 'masterauth\na"b\\c\n' ;;
+  "CONFIG GET tls-replication") printf 'tls-replication\nyes\n' ;;
+  "CONFIG GET appendonly") printf 'appendonly\nno\n' ;;
+  "CONFIG GET "*) echo "${line#CONFIG GET }" ;;
+  *) echo OK ;;
+  esac
+done
+"""
+"""A client of a server that is a replica elsewhere, by a user and over TLS."""
+
+BACK = ['CONFIG SET masteruser "somebody"', r'CONFIG SET masterauth "a\"b\\c"', 'CONFIG SET tls-replication "yes"']
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> dict[str, str]:
+    """The environment of a container whose time flies."""
+    for name, words in (("redis-cli", CLIENT), ("redis-server", "exec /bin/sleep 60"), ("sleep", "")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{words}\n")
+        (tmp_path / name).chmod(0o755)
+    return {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SAID": str(tmp_path / "said"), "SYNCS": "1"}
+
+
+def test_a_redis_that_is_a_replica_by_a_user_and_tls_takes_over_a_dump_and_is_as_before(redis: dict[str, str]) -> None:
+    done = run(component("redis"), "restore", b"REDIS0010", **redis, LINK="up")
+
+    said = [one for one in Path(redis["SAID"]).read_text().splitlines() if one.startswith(("CONFIG SET", "REPLICAOF"))]
+    assert done.returncode == 0, done.stderr
+    assert (said[0], said[2]) == ('CONFIG SET masteruser ""', 'CONFIG SET tls-replication "no"')
+    assert [one.rpartition(" ")[0] for one in said[3:5]] == ["REPLICAOF 127.0.0.1", "REPLICAOF NO"]
+    assert said[5:] == BACK
+
+
+@pytest.mark.parametrize("syncs", ["1", "2"], ids=["never begins", "fails again and again"])
+def test_a_redis_that_does_not_take_over_a_dump_is_not_waited_for_without_end(
+    redis: dict[str, str], syncs: str
+) -> None:
+    done = run(component("redis"), "restore", b"REDIS0010", **{**redis, "SYNCS": syncs}, LINK="down")
+
+    said = Path(redis["SAID"]).read_text().splitlines()
+    assert done.returncode != 0
+    assert b"does not take over the dump" in done.stderr
+    assert said[-4:] == ["REPLICAOF NO ONE", *BACK]
+
+
+@pytest.mark.parametrize("verb", ["dump", "restore"])
+def test_a_redis_that_takes_tls_alone_is_named(redis: dict[str, str], verb: str) -> None:
+    done = run(component("redis"), verb, b"REDIS0010", **redis, PING="Error: Server closed the connection")
+
+    assert done.returncode != 0
+    assert b"without TLS: Error: Server closed" in done.stderr

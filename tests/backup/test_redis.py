@@ -19,7 +19,7 @@ SERVICE = """\
     command:
       - sh
       - -euc
-      - exec redis-server --dir /data --appendonly {append} --requirepass "$$(cat /run/secrets/password)"
+      - exec redis-server --dir /data --appendonly {append} --requirepass "$$(cat /run/secrets/password)" --masteruser other
     environment: {{REDIS_PASSWORD_FILE: /run/secrets/password}}
     volumes: ["data:/data"]
     healthcheck:

@@ -8,6 +8,7 @@
 # Sources: redis-cli, REPLICAOF, INFO and CONFIG in https://redis.io/docs/latest; https://hub.docker.com/_/redis
 set -eu
 verb=$1 user=$3
+most=300 # looks, a fifth of a second apart or more, at a server that does not do what it was asked for
 
 client=$(command -v redis-cli || command -v valkey-cli)
 server=$(command -v redis-server || command -v valkey-server)
@@ -50,16 +51,48 @@ scratch() {
   trap 'exit 143' HUP INT TERM
 }
 
-second="" before=""
+# How a replica reaches its master: for a moment, as the second server takes it.
+reaching="masteruser masterauth tls-replication"
+
+second="" changed=""
 left() {
-  if [ -n "$before" ]; then
-    printf 'REPLICAOF NO ONE\nCONFIG SET masterauth "%s"\n' "${before#was:}" | "$client" ${user:+--user "$user"} >/dev/null || :
+  if [ -n "$changed" ]; then
+    {
+      echo "REPLICAOF NO ONE"
+      back
+    } | "$client" ${user:+--user "$user"} >/dev/null || :
   fi
   [ -z "$second" ] || kill "$second" 2>/dev/null || :
   rm -rf "$place"
 }
 
+# Keeps what is configured, for `back`; a server without TLS, or an older one, does not know all of it.
+keep() {
+  for name in $reaching; do
+    answer=$(echo "CONFIG GET $name" | ask) || return
+    case $answer in "$name"*) printf '%s\n' "$answer" | sed -n 2p >"$place/$name" ;; esac
+  done
+}
+
+set_to() { [ ! -e "$place/$1" ] || printf 'CONFIG SET %s "%s"\n' "$1" "$(printf %s "$2" | sed 's/[\\"]/\\&/g')"; }
+
+back() { for name in $reaching; do set_to "$name" "$(cat "$place/$name" 2>/dev/null)"; done; }
+
+# Ends with an error instead of waiting for a server that does not answer redis-cli as it is called here.
+reached() {
+  answer=$("$client" ${user:+--user "$user"} ping 2>&1) || :
+  case $answer in
+  PONG | NOPERM*) ;;
+  AUTH* | WRONGPASS* | LOADING* | ERR*) printf '%s\n' "$answer" >&2; return 1 ;;
+  NOAUTH*) echo "the server asks for a password: give its service REDISCLI_AUTH, or REDIS_PASSWORD_FILE" >&2; return 1 ;;
+  *) printf 'redis-cli in the container does not reach the server on port 6379 without TLS: %s\n' "$answer" >&2; return 1 ;;
+  esac
+}
+
+pause() { sleep 0.2 2>/dev/null || sleep 1; }
+
 dumped() {
+  reached
   [ "$(told cluster cluster_enabled)" != 1 ] || { echo "it is one node of a cluster, and has a part of the data" >&2; return 1; }
   scratch
   if ! "$client" ${user:+--user "$user"} --rdb "$place/dump.rdb" >"$place/said" 2>&1; then
@@ -80,10 +113,16 @@ begun() {
       "repl-diskless-sync-delay 0" >"$place/configuration"
     "$server" - <"$place/configuration" >"$place/said" 2>&1 &
     second=$!
-    while kill -0 "$second" 2>/dev/null; do
-      case $(REDISCLI_AUTH=$secret "$client" -p "$port" ping 2>/dev/null) in PONG) return ;; esac
-      sleep 0.2 2>/dev/null || sleep 1
+    silent=0
+    while kill -0 "$second" 2>/dev/null && [ "$silent" -lt "$most" ]; do
+      case $(REDISCLI_AUTH=$secret "$client" -p "$port" ping 2>/dev/null) in
+      PONG) return ;;
+      LOADING*) ;;
+      *) silent=$((silent + 1)) ;;
+      esac
+      pause
     done
+    kill "$second" 2>/dev/null || :
     grep -q "Address already in use" "$place/said" || break
   done
   second=""
@@ -93,6 +132,7 @@ begun() {
 }
 
 loaded() {
+  reached
   scratch
   cat >"$place/dump.rdb"
   case $(head -c 5 "$place/dump.rdb" | tr -d '\0') in REDIS) ;; *) echo "this is no RDB file" >&2; return 1 ;; esac
@@ -102,29 +142,52 @@ loaded() {
   *) echo "it is a replica: restore its master" >&2; return 1 ;;
   esac
   begun
-  before=was:$(configured masterauth)
-  echo "CONFIG SET masterauth $secret" | ask >/dev/null
-  echo "REPLICAOF 127.0.0.1 $port" | ask >/dev/null
+  keep
+  changed=yes
+  for one in "masteruser " "masterauth $secret" "tls-replication no"; do
+    set_to "${one%% *}" "${one#* }" | tell
+  done
+  echo "REPLICAOF 127.0.0.1 $port" | tell
+  followed
+  echo "REPLICAOF NO ONE" | tell
+  back | tell
+  changed=""
+  written
+}
+
+# Has the server do what each line says.
+tell() {
+  while IFS= read -r line; do printf '%s\n' "$line" | ask >/dev/null || return; done
+}
+
+# Waits until the server has taken over everything, but not for one that does not begin with it, or fails again and again.
+followed() {
+  idle=0 tries=0 syncing=0
   until [ "$(told replication master_link_status)" = up ] && [ "$(told replication master_sync_in_progress)" = 0 ]; do
     kill -0 "$second" 2>/dev/null || { echo "the second server has ended" >&2; return 1; }
-    sleep 0.2 2>/dev/null || sleep 1
+    if [ "$(told replication master_sync_in_progress)" = 1 ]; then
+      syncing=1
+    else
+      idle=$((idle + 1)) tries=$((tries + syncing)) syncing=0
+    fi
+    if [ "$idle" -ge "$most" ] || [ "$tries" -ge 5 ]; then
+      echo "the server does not take over the dump from a second one: see its log for why; is its disk or memory full?" >&2
+      return 1
+    fi
+    pause
   done
-  echo "REPLICAOF NO ONE" | ask >/dev/null
-  printf 'CONFIG SET masterauth "%s"\n' "${before#was:}" | ask >/dev/null
-  before=""
-  written
 }
 
 # Waits until it is on the disk, if this server writes anything there.
 written() {
   if [ "$(configured appendonly)" = yes ]; then
     while [ "$(told persistence aof_rewrite_in_progress)" = 1 ] || [ "$(told persistence aof_rewrite_scheduled)" = 1 ]; do
-      sleep 0.2 2>/dev/null || sleep 1
+      pause
     done
     [ "$(told persistence aof_last_bgrewrite_status)" = ok ] || { echo "the append-only file was not rewritten" >&2; return 1; }
   fi
   if [ -n "$(configured save)" ]; then
-    while [ "$(told persistence rdb_bgsave_in_progress)" = 1 ]; do sleep 0.2 2>/dev/null || sleep 1; done
+    while [ "$(told persistence rdb_bgsave_in_progress)" = 1 ]; do pause; done
     echo SAVE | ask >/dev/null
   fi
 }
