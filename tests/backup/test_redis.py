@@ -19,7 +19,9 @@ SERVICE = """\
     command:
       - sh
       - -euc
-      - exec redis-server --dir /data --appendonly {append} --requirepass "$$(cat /run/secrets/password)" --masteruser other
+      - >-
+        exec redis-server --dir /data --appendonly {append} --masteruser other
+        --requirepass "$$(cat /run/secrets/password)"
     environment: {{REDIS_PASSWORD_FILE: /run/secrets/password}}
     volumes: ["data:/data"]
     healthcheck:
