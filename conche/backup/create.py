@@ -23,7 +23,7 @@ from conche.backup.manifest import Artifact, ComponentRecord, Manifest, Omission
 from conche.backup.mounts import unmounted
 from conche.backup.prune import prune_after
 from conche.backup.site import Site, open_site
-from conche.backup.target import Found, Record, is_future, name_of, unwritable
+from conche.backup.target import RESERVE, Found, Record, is_future, name_of, unwritable
 from conche.backup.verify import check
 from conche.command import Invocation
 from conche.errors import CheckFailed, ConcheError, NotFound, Refused, Restored, Unreachable, did_you_mean
@@ -35,9 +35,6 @@ from conche.vault import keys
 from conche.version import version
 
 __all__ = ["Wishes", "create", "in_order"]
-
-RESERVE = 8 << 20
-"""Bytes that must stay free beside a backup."""
 
 
 @dataclass(frozen=True)

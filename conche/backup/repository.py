@@ -72,6 +72,16 @@ class Repository:
             return self.snapshots()
         return ()
 
+    def size_of(self, snapshot: str, path: str) -> int:
+        """Return the size in bytes that a snapshot says a file in it has; 0 if there is none."""
+        listed = map(json.loads, self.call("ls", "--json", snapshot, path).stdout.raw.splitlines())
+        return next((int(one["size"]) for one in listed if (one.get("path"), one.get("type")) == (path, "file")), 0)
+
+    def extent(self, snapshot: str) -> tuple[int, int]:
+        """Return how many bytes and how many entries restoring a snapshot writes, by what it says."""
+        said = json.loads(self.call("stats", "--mode", "restore-size", "--json", snapshot).stdout.raw)
+        return int(said["total_size"]), int(said["total_file_count"])
+
     def _failed(self, done: Completed) -> Completed:
         words = done.stderr.raw
         if "wrong password" in words:

@@ -7,27 +7,28 @@ fourteen backups cost little more than one. Joined again, the pieces are the arc
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from conche.backup import manifest, reporting, trust, within
 from conche.backup.deep import remove_tree
 from conche.backup.history import history
 from conche.backup.locks import locked
 from conche.backup.mac import Provenance
-from conche.backup.manifest import Artifact, Manifest
+from conche.backup.manifest import Artifact, Manifest, human_size
 from conche.backup.repository import NoRepository, Repository, by_name, opened
 from conche.backup.site import Site, open_site
 from conche.backup.snapshots import Snapshot, superfluous
 from conche.backup.summary import doubts
-from conche.backup.target import BUILDING, Found, is_future, none_proven
+from conche.backup.target import BUILDING, RESERVE, Found, is_future, none_proven
 from conche.backup.verify import check
 from conche.command import Invocation
-from conche.errors import CheckFailed, NotFound, Unreachable, did_you_mean
+from conche.errors import CheckFailed, NotFound, Refused, Unreachable, did_you_mean
 from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.stack import KINDS, BackupKind, Offsite
 
@@ -213,12 +214,10 @@ def fetch(call: Invocation, site: Site, name: str, *, unproven: bool = False) ->
             return one
     site.say(f"fetching {name}")
     with locked(call, site, f"invoke backup.restore {name}", wait=call.patience(60.0)), _staging(site) as folder:
-        repository.call("restore", there[name], "--target", str(folder))
-        read = manifest.examined(folder, repository.keys)
-        known = read.required()
+        known = _announced(repository, there[name], name, folder, unproven=unproven)
         kind = _kind_of(known, name, repository.address)
-        if not unproven:
-            trust.require_provenance(name, read.provenance, repository.keys, repository.address)
+        _require_bounds(site, repository, there[name], known, (folder / manifest.FILE).stat().st_size)
+        repository.call("restore", there[name], "--target", str(folder), "--exclude", f"/{manifest.FILE}")
         with site.target.building() as built:
             _put_together(folder, built, known)
             if damage := check(built, known):
@@ -233,6 +232,55 @@ def fetch(call: Invocation, site: Site, name: str, *, unproven: bool = False) ->
                 site.target.discard(present)
             site.target.publish(built, kind, name)
     return site.target.find(name)
+
+
+def _announced(repository: Repository, snapshot: str, name: str, folder: Path, *, unproven: bool) -> Manifest:
+    """Fetch the manifest of a backup alone: before it proves anything, nothing else of the snapshot is read.
+
+    Raises:
+        CheckFailed: it cannot be read.
+        Refused: nothing proves it.
+    """
+    if (size := repository.size_of(snapshot, f"/{manifest.FILE}")) > manifest.LARGEST:
+        raise _contradicted(name, f"its manifest has {human_size(size)}", repository)
+    repository.call("restore", snapshot, "--target", str(folder), "--include", f"/{manifest.FILE}")
+    read = manifest.examined(folder, repository.keys)
+    known = read.required()
+    if not unproven:
+        trust.require_provenance(name, read.provenance, repository.keys, repository.address)
+    return known
+
+
+def _require_bounds(site: Site, repository: Repository, snapshot: str, known: Manifest, own: int) -> None:
+    """Refuse a snapshot that says it holds more than its manifest, or more than there is room for.
+
+    Args:
+        own: the size of the manifest itself in bytes.
+    """
+    files = {name for artifact in known.artifacts() for name, _ in _parts(artifact)} | {manifest.FILE}
+    folders = {str(one) for name in files for one in PurePosixPath(name).parents}
+    size, count = repository.extent(snapshot)
+    said = own + sum(artifact.size for artifact in known.artifacts())
+    if size > said or count > len(files | folders):
+        held = f"it holds {count} entries with {human_size(size)}, and its manifest says {human_size(said)}"
+        raise _contradicted(known.name, held, repository)
+    free = shutil.disk_usage(site.target.folder).free
+    if free < (needed := 2 * size + RESERVE):  # in parts, and put together
+        raise Refused(
+            "target-full",
+            f"{known.name} needs about {human_size(needed)} to be fetched; {human_size(free)} are free.",
+            looked_at=[str(site.target.folder)],
+            next_command="invoke backup.prune --dry-run    # what could be deleted",
+        )
+
+
+def _contradicted(name: str, why: str, repository: Repository) -> CheckFailed:
+    return CheckFailed(
+        "offsite-damaged",
+        f"The repository's copy of {name} differs from what was sent: {why}. It was not fetched.",
+        looked_at=[repository.address],
+        next_command="invoke backup.restore --from offsite    # lists the backups",
+    )
 
 
 def _kind_of(known: Manifest, name: str, address: str) -> BackupKind:

@@ -34,6 +34,9 @@ __all__ = ["Found", "Record", "Target", "future_said", "is_future", "name_of", "
 _NAME = re.compile(r"(?P<stack>.+)_(?P<kind>daily|weekly|monthly)_(?P<time>\d{8}_\d{6})(-\d+)?")
 BUILDING, TRASH = "building-", "trash-"
 
+RESERVE = 8 << 20
+"""Bytes that must stay free beside a backup."""
+
 AHEAD = timedelta(minutes=5)
 """How far clocks may differ: a backup that is further ahead is from the future."""
 

@@ -72,6 +72,62 @@ def test_what_a_stranger_has_put_in_its_place_does_not_hide_a_backup_that_is_els
     assert (folder / "manifest.json").read_bytes() == sound
 
 
+def test_nothing_but_the_manifest_is_fetched_of_what_it_does_not_prove(
+    checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has the repository's password can put anything under the tags of a backup."""
+    assert checkout.invoke("backup.authenticate").returncode == 0
+    folder = checkout.create_backup()
+    sound = (folder / "manifest.json").read_bytes()
+    said = {key: value for key, value in json.loads(sound).items() if key not in envelope.ADDED}
+    checkout.json("backup.sync")
+    log = spied(tmp_path, monkeypatch)
+    fetching = ("backup.restore", folder.name, "--from", "offsite", "--component", "models", "--force", "--json")
+
+    exchanged(checkout, {"manifest.json": envelope.closed(said, KEYLESS), "models/more": bytes(1000)})
+    shutil.rmtree(folder)
+    forged = checkout.invoke(*fetching)
+    exchanged(checkout, {"manifest.json": sound, "models/more": bytes(1000)})
+    padded = checkout.invoke(*fetching)
+
+    assert [json.loads(one.stdout)["error"]["code"] for one in (forged, padded)] == [
+        "backup-unproven",
+        "offsite-damaged",
+    ]
+    restored = [line for line in log.read_text().splitlines() if " restore " in line and f"{checkout.target}" in line]
+    assert len(restored) == 2
+    assert all("--include /manifest.json" in line for line in restored)
+
+
+def spied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have everybody call restic through a script that writes down its arguments; return the file that has them."""
+    log, real = folder / "called", shutil.which("restic")
+    (folder / "bin").mkdir()
+    (folder / "bin/restic").write_text(f'#!/bin/sh\necho "$@" >>{log}\nexec {real} "$@"\n')
+    (folder / "bin/restic").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}/bin:{os.environ['PATH']}")
+    return log
+
+
+def exchanged(checkout: Checkout, changed: dict[str, bytes]) -> None:
+    """Put other files into the repository's only snapshot, under the tags that it has."""
+    place, held = checkout.folder.parent / "elsewhere", checkout.folder.parent / "held"
+    env = {**os.environ, "RESTIC_PASSWORD": PASSWORD, "RESTIC_REPOSITORY": str(place)}
+
+    def restic(*words: str) -> str:
+        return subprocess.run(
+            ["restic", "--no-cache", *words], cwd=held, check=True, capture_output=True, text=True, env=env
+        ).stdout
+
+    held.mkdir(exist_ok=True)
+    [one] = json.loads(restic("snapshots", "--json"))
+    restic("restore", one["id"], "--target", ".")
+    for name, content in changed.items():
+        (held / name).write_bytes(content)
+    restic("backup", "--host", one["hostname"], *(word for tag in one["tags"] for word in ("--tag", tag)), ".")
+    restic("forget", one["id"])
+
+
 def test_a_small_change_costs_little_and_old_ones_are_forgotten(checkout: Checkout) -> None:
     (checkout.folder / "src/big.bin").write_bytes(os.urandom(4_000_000))
     for number in range(50):
