@@ -13,6 +13,7 @@ from conche.backup.drivers import Dumping
 from conche.backup.entries import Entry, Reading, local_entries
 from conche.backup.folder import folder_writer
 from conche.backup.manifest import Artifact, ComponentRecord
+from conche.backup.matching import matching
 from conche.backup.storing import store
 from conche.backup.tree import FACT, FILE
 
@@ -59,7 +60,7 @@ def _base(task: Dumping) -> str:
         parts = Path(pattern).parts
         fixed = next((place for place, part in enumerate(parts) if set(part) & set("*?[")), None)
         if fixed is None:
-            fixed = len(parts) if (task.site.root / pattern).is_dir() else len(parts) - 1
+            fixed = len(parts) if os.path.isdir(task.site.root / pattern) else len(parts) - 1  # noqa: PTH112
         folders.append("/".join(parts[:fixed]))
     return os.path.commonpath(folders) if all(folders) else ""
 
@@ -92,7 +93,12 @@ def _renamed(entry: Entry, base: str) -> Callable[[], tuple[TarInfo, Iterator[by
 
 
 def _archive(task: Dumping, path: str, reading: Reading) -> Artifact | None:
-    if not (task.site.root / path).is_dir():
+    try:
+        there = (task.site.root / path).is_dir()
+    except OSError as error:  # of a folder above it
+        reading.leave_out(path, f"cannot be read: {error.strerror}", harmful=True)
+        return None
+    if not there:
         _absent(task, path, reading)
         return None
     file = archive_name(path, task.component.paths)
@@ -107,18 +113,19 @@ def _matching(task: Dumping, pattern: str, reading: Reading) -> Iterator[str]:
     """Yield the paths that a pattern matches; a folder stands for everything below it."""
     root, found = task.site.root, False
     oldest = time.time() - task.component.days * DAY if task.component.driver == "logs" else 0.0
-    for path in root.glob(pattern):
-        name = str(path.relative_to(root))
-        parents = ["/".join(path.relative_to(root).parts[:count]) for count in range(1, name.count("/") + 2)]
-        if any(reading.excludes(parent) for parent in parents):
-            continue
+    unread = len(reading.left_out)
+    for name in matching(root, pattern, reading):
         try:
-            if path.lstat().st_mtime < oldest:
+            if (root / name).lstat().st_mtime < oldest:
                 continue
         except FileNotFoundError:  # gone since the folder was listed, such as a log that was rotated
             continue
+        except OSError as error:
+            reading.leave_out(name, f"cannot be read: {error.strerror}", harmful=True)
+            continue
         found = True
         yield name
+    found = found or len(reading.left_out) > unread
     if not found and task.component.driver == "files" and not any(sign in pattern for sign in "*?["):
         _absent(task, pattern, reading)
 

@@ -1,0 +1,84 @@
+"""Finds what glob patterns match in a checkout, and says which folders it could not look into."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from conche.backup.entries import Reading
+
+__all__ = ["matching"]
+
+MAGIC = re.compile(r"[*?[]")
+DEEP = "**"
+
+
+def matching(root: Path, pattern: str, reading: Reading) -> Iterator[str]:
+    """Yield the paths below `root` that a pattern matches as pathlib's `glob` has it, but for what is excluded.
+
+    pathlib passes over folders that cannot be read; here they are recorded in `reading` as missing.
+    """
+    seen = set[str]()
+    for name in _below(root, "", PurePosixPath(pattern).parts, reading):
+        if name not in seen:
+            seen.add(name)
+            yield name
+
+
+def _below(root: Path, folder: str, parts: Sequence[str], reading: Reading) -> Iterator[str]:
+    if not parts:
+        yield folder or "."
+        return
+    first, rest = parts[0], parts[1:]
+    if first == DEEP:
+        yield from _below(root, folder, rest, reading)
+        for name, is_folder in _listed(root, folder, lambda _: True, reading):
+            if is_folder and not (root / name).is_symlink():
+                yield from _below(root, name, parts, reading)
+    elif MAGIC.search(first):
+        matches = re.compile(fnmatch.translate(first)).match
+        for name, is_folder in _listed(root, folder, lambda last: matches(last) is not None, reading):
+            if is_folder or not rest:
+                yield from _below(root, name, rest, reading)
+    else:
+        name = _joined(folder, first)
+        if not reading.excludes(name) and _is_there(root / name, name, reading):
+            yield from _below(root, name, rest, reading)
+
+
+def _listed(root: Path, folder: str, wanted: Callable[[str], bool], reading: Reading) -> Iterator[tuple[str, bool]]:
+    """Yield what a folder has, and whether that is a folder; nothing if it is none."""
+    try:
+        children = sorted((root / folder).iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        _say(folder or ".", error, reading)
+        return
+    for child in children:
+        name = _joined(folder, child.name)
+        if wanted(child.name) and not reading.excludes(name):
+            try:
+                yield name, child.is_dir()
+            except OSError as error:  # pathlib takes only some of them for an answer
+                _say(name, error, reading)
+
+
+def _is_there(path: Path, name: str, reading: Reading) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        _say(name, error, reading)
+        return False
+
+
+def _say(name: str, error: OSError, reading: Reading) -> None:
+    why = f"cannot be read: {error.strerror}"
+    if not any((one.name, one.why) == (name, why) for one in reading.left_out):
+        reading.leave_out(name, why, harmful=True)
+
+
+def _joined(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
