@@ -84,6 +84,7 @@ def test_watch_goes_on_until_every_job_has_ended(tmp_path: Path) -> None:
         done = stack_for(tmp_path, forge.address).invoke("ci.watch", "--interval", "0", FORGEJO_TOKEN=TOKEN)
 
     assert done.returncode == 1
+    assert "what its jobs wrote: invoke ci.logs --run 8" in done.stdout.splitlines()
     assert "test: success" in done.stderr.splitlines()
     assert "does not tell whether a workflow_dispatch run has jobs that wait" in done.stderr
 

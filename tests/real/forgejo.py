@@ -28,6 +28,9 @@ SOMEBODY = {"user.name": "walk", "user.email": "walk@example.org", "commit.gpgsi
 WORK = Path("/srv/chocolate-factory")
 """Where the runners work, as compose/git.yaml has it."""
 
+LOG = 20_000
+"""Characters of the logs of a failed run that are shown."""
+
 PORTS = (2222, 3000, 5000, 8000, 8001)
 """What the documentation publishes; the road is walked under the names and ports that it has."""
 
@@ -102,11 +105,19 @@ class Pushed:
             variables = {"CONCHE_TEST_FORGE": self.server, "CONCHE_TEST_FORGE_TOKEN": self._token}
             self.walk.run(*suite, variables=variables)
 
+    def watched(self, *words: str, fails: bool = False) -> None:
+        """Wait for a run; of one that was to work and did not, also what its jobs wrote."""
+        try:
+            self.walk.invoke("ci.watch", *words, fails=fails)
+        except Failed as failed:
+            logs = self.walk.invoke("ci.logs", *([] if "--commit" in words else words), fails=None)
+            raise Failed(f"{failed}\n{logs[-LOG:]}") from failed
+
     def deployed(self, name: str, *, fails: bool = False) -> str:
         """Push what is committed and wait for its run; the commit, which then serves unless it was to fail."""
         with self.walk.step(name):
             self.walk.run("git", "push", "--quiet", self.remote, self.branch)
-            self.walk.invoke("ci.watch", fails=fails)
+            self.watched(fails=fails)
         commit = self.walk.run("git", "rev-parse", "HEAD").strip()
         if not fails:
             _require_serving(DEV, commit)
@@ -120,7 +131,7 @@ class Pushed:
         walk.run("git", "push", "--quiet", self.remote, "feature/walk")
         pull = self._pull("feature/walk", self.branch)
         with walk.step("checks of a pull request"):
-            walk.invoke("ci.watch")
+            self.watched()
         walk.invoke("ci.status", "--branch", "feature/walk")
         walk.run("git", "switch", "--quiet", self.branch)
         self._merge(pull)
@@ -144,7 +155,7 @@ class Pushed:
         with walk.step("a rollback by dispatch"):
             words = ("ci.dispatch", "rollback", "--ref", self.branch, "--inputs", "environment=dev", "--json")
             number = json.loads(walk.invoke(*words))["value"]["url"].rpartition("/")[2]
-            walk.invoke("ci.watch", "--run", number)
+            self.watched("--run", number)
         now = version(DEV)["git_revision"]
         if any(one.startswith(now) for one in (first, walk.run("git", "rev-parse", "HEAD").strip())):
             raise Failed(f"after the rollback {now} serves")
@@ -156,7 +167,7 @@ class Pushed:
         walk.run("git", "fetch", "--quiet", self.remote, "main")
         commit = walk.run("git", "rev-parse", "FETCH_HEAD").strip()
         with walk.step("from a merge to production"):
-            walk.invoke("ci.watch", "--commit", commit)
+            self.watched("--commit", commit)
         _require_serving(PROD, commit)
 
     def down_and_up(self) -> None:
@@ -167,7 +178,7 @@ class Pushed:
         with walk.step("a job after that"):
             words = ("ci.dispatch", "quick-test", "--ref", self.branch, "--json")
             number = json.loads(walk.invoke(*words))["value"]["url"].rpartition("/")[2]
-            walk.invoke("ci.watch", "--run", number)
+            self.watched("--run", number)
 
     def ten_pushes(self) -> None:
         """In quick succession, with the server restarted, a runner killed and a run cancelled among them."""
@@ -182,7 +193,7 @@ class Pushed:
                 with walk.step(disturb[number].__name__.strip("_").replace("_", " ")):
                     disturb[number]()
         with walk.step("the last of ten deployed"):
-            walk.invoke("ci.watch", "--commit", commits[-1])
+            self.watched("--commit", commits[-1])
         _require_serving(DEV, commits[-1])
         listed = json.loads(walk.invoke("ci.status", "--limit", "50", "--json", fails=None))["value"]
         fates = {run["commit"]: run["state"] for run in listed}

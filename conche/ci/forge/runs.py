@@ -27,10 +27,11 @@ def outcome_of(run: Run, jobs: Sequence[ServerJob], why: Sequence[str] = ()) -> 
     # Servers without a list of runs show waiting jobs as commit statuses, and only for these events.
     unsure = run.id is None and ended(run.state) and not run.event.startswith(("push", "pull_request"))
     title = f"run {run.number} of {run.workflow} on {run.branch}: {run.state}"
+    read = [f"what its jobs wrote: invoke ci.logs --run {run.number}"] * (run.state == "failure")
     return Outcome(
         value={**asdict(run), "jobs": [asdict(job) for job in jobs]},
         tables=[Table(("job", "state", "labels"), rows, title=title)] if rows else [],
-        lines=[run.url] if rows else [title, run.url],
+        lines=[*([] if rows else [title]), run.url, *read],
         warnings=[
             *[f"this server does not tell whether a {run.event} run has jobs that wait for a runner"] * unsure,
             *why,
