@@ -15,14 +15,11 @@ from dataclasses import dataclass
 
 from conche.engine import containers, gnutar, programs
 from conche.engine.connection import Engine, EngineRefused, translated
-from conche.engine.volumes import LABEL, MOUNTED, images, mounted
+from conche.engine.volumes import LABEL, MOUNTED, TRIES, UNUSABLE, images, mounted
 from conche.errors import ConcheError
 from conche.process import Completed, signals_deferred
 
 __all__ = ["Helper", "excluding", "helping", "pack", "unpack"]
-
-TRIES = 8
-"""How many images are tried if this machine has none: each takes a second, and many have the same base."""
 
 KEEPING = ("--xattrs", "--xattrs-include=*", "--numeric-owner", "--blocking-factor=2048")
 PACK = (
@@ -68,9 +65,9 @@ def helping(engine: Engine, volume: str, *, writable: bool = False) -> Iterator[
     for image in _candidates(engine, volume):
         found = ""
         try:
-            with signals_deferred():
+            with signals_deferred(), contextlib.suppress(*UNUSABLE):
                 found = _made(engine, image, volume, writable=writable)
-            if _packs(engine, found):
+            if found and _packs(engine, found):
                 _known[engine.address] = image
                 yield Helper(engine, found, packs=True)
                 return

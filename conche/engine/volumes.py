@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any, cast
 
 from conche.engine import containers, mounting
-from conche.engine.connection import Engine, translated
+from conche.engine.connection import Engine, EngineRefused, translated
 from conche.engine.containers import Container
 from conche.engine.gnutar import REPOSITORY
-from conche.errors import NotFound, Refused, Unreachable
+from conche.errors import ConcheError, NotFound, Refused, Unreachable
 from conche.process import run
 
 __all__ = [
     "LABEL",
     "MOUNTED",
+    "TRIES",
+    "UNUSABLE",
     "at",
     "clear_helpers",
     "exists",
@@ -39,6 +42,12 @@ MOUNTED = "/conche-volume"
 
 LABEL = "io.conche.helper-of"
 """Label of the temporary containers and volumes made here, with the volume they serve."""
+
+TRIES = 8
+"""How many images are tried: each takes a second, and many have the same base."""
+
+UNUSABLE = (EngineRefused, NotFound)
+"""What an engine says of an image that is damaged, or gone since it was listed."""
 
 CHUNK = 1 << 20
 
@@ -113,19 +122,11 @@ def at(engine: Engine, container_id: str, path: str) -> str | None:
 @contextlib.contextmanager
 def mounted(engine: Engine, volume: str, *, writable: bool = False) -> Iterator[str]:
     """Provide the id of a container, never started, with the volume at `MOUNTED`, for this block."""
-    mount = f"{volume}:{MOUNTED}{'' if writable else ':ro'}"
-    with translated(engine.address):
-        api = engine.client.api
-        made = api.create_container(
-            _any_image(engine, volume),
-            ["true"],
-            labels={LABEL: volume},
-            host_config=api.create_host_config(binds=[mount]),
-        )
+    made = _made(engine, volume, f"{volume}:{MOUNTED}{'' if writable else ':ro'}")
     try:
-        yield made["Id"]
+        yield made
     finally:
-        containers.remove(engine, made["Id"])
+        containers.remove(engine, made)
 
 
 def clear_helpers(engine: Engine, volume: str) -> None:
@@ -186,10 +187,21 @@ def run_beside(engine: Engine, volume: str, script: str, arguments: Sequence[str
     )
 
 
-def _any_image(engine: Engine, volume: str) -> str:
-    for image in images(engine, volume):
-        return image
-    raise NotFound("no-image", "The engine has no image to access a volume with.", next_command="invoke images.base")
+def _made(engine: Engine, volume: str, mount: str) -> str:
+    """Return the id of a container of the first image that it can be made of."""
+    refused: ConcheError = NotFound(
+        "no-image", "The engine has no image to access a volume with.", next_command="invoke images.base"
+    )
+    for image in itertools.islice(images(engine, volume), TRIES):
+        try:
+            with translated(engine.address):
+                api = engine.client.api
+                config = api.create_host_config(binds=[mount])
+                made = api.create_container(image, ["true"], labels={LABEL: volume}, host_config=config)
+                return str(made["Id"])
+        except UNUSABLE as error:
+            refused = error
+    raise refused
 
 
 def images(engine: Engine, volume: str) -> Iterator[str]:
