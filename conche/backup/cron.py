@@ -64,9 +64,9 @@ def cron(call: Invocation, action: str, log: str | None = None) -> Outcome:
             f"backup.cron takes install, status, catch-up or uninstall, not {action!r}.{did_you_mean(action, ACTIONS)}",
             next_command="invoke backup.cron status",
         )
-    site = open_site(call)
     if action == "catch-up":
-        return missed.catch_up(call, site, log)
+        return missed.told_once(call.root, log, lambda: missed.catch_up(call, open_site(call), log))
+    site = open_site(call)
     _check_path(site)
     if timers.instead_of_cron():
         return timers.manage(call, site, action)

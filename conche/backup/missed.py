@@ -8,6 +8,7 @@ what was due since and has not started: once, however often it was missed.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from conche.backup import notes
 from conche.backup.logfile import logged
@@ -29,7 +30,7 @@ from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.process import run
 from conche.stack import schedule
 
-__all__ = ["catch_up", "forget", "said", "scheduled"]
+__all__ = ["catch_up", "forget", "said", "scheduled", "told_once"]
 
 LATE = timedelta(minutes=10)
 """How long after its time a run counts as missed: cron and systemd start it within a minute, a loaded machine later."""
@@ -107,6 +108,42 @@ def catch_up(call: Invocation, site: Site, log: str | None) -> Outcome:
         if log is None:
             raise
         return Outcome()  # a backup may well take longer than until the next check
+
+
+def told_once(root: Path, log: str | None, work: Callable[[], Outcome]) -> Outcome:
+    """Do what a schedule does every quarter of an hour; an error like the last one only goes to the log.
+
+    cron sends a mail of all that is printed, so that a stack.yaml which is being edited would send a hundred a day.
+    """
+    if log is None:
+        return work()
+    file = state_folder() / f"catch-up-{_hashed(root)}.told"
+    try:
+        outcome = work()
+    except Told as error:
+        if _is_news(file, f"{error.code} {error.message}"):
+            raise
+        return logged(log, functools.partial(_fail, error))
+    with contextlib.suppress(OSError):
+        file.unlink(missing_ok=True)
+    return outcome
+
+
+def _is_news(file: Path, said: str) -> bool:
+    """Note an error, and return whether it is another one than the last; one that cannot be noted always is."""
+    digest = hashlib.sha256(said.encode(errors="surrogateescape")).hexdigest().encode()
+    try:
+        if file.exists() and file.read_bytes() == digest:
+            return False
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomic(file, digest, mode=0o600)
+    except OSError:
+        return True
+    return True
+
+
+def _fail(error: Told) -> NoReturn:
+    raise error
 
 
 def _made_up(call: Invocation, site: Site, plan: Plan) -> Outcome:
@@ -238,7 +275,11 @@ def _folder(site: Site) -> Path:
 
 def _place(site: Site) -> str:
     """Return what tells this checkout's schedule from that of another one of the same stack."""
-    return hashlib.sha256(os.fsencode(site.root)).hexdigest()[:16]
+    return _hashed(site.root)
+
+
+def _hashed(root: Path) -> str:
+    return hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
 
 
 def _moment(moment: datetime) -> str:

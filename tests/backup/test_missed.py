@@ -245,6 +245,23 @@ def test_while_one_makes_up_for_it_no_second_one_does(site: Site, monkeypatch: p
     assert (asked.exists(), outcome.changed) == (False, False)
 
 
+@pytest.mark.process
+def test_an_error_that_stays_is_mailed_once_and_logged_every_time(tmp_path: Path) -> None:
+    checkout = Checkout.create(tmp_path)
+    whole, log = (checkout.folder / "stack.yaml").read_text(), checkout.folder / "logs/backup-catch-up.log"
+
+    def checked(text: str) -> tuple[int, bool]:
+        (checkout.folder / "stack.yaml").write_text(text)
+        words = ("backup.cron", "catch-up", "--log", "logs/backup-catch-up.log")
+        done = checkout.invoke(*words, XDG_STATE_HOME=str(tmp_path / "state"))
+        return done.returncode, bool(done.stdout + done.stderr)
+
+    found = [checked(text) for text in ("a: [", "a: [", whole, "a: [")]
+
+    assert found == [(2, True), (2, False), (0, False), (2, True)]
+    assert log.read_text().count("[stack-invalid]") == 1
+
+
 def test_the_check_is_an_entry_of_its_own(site: Site) -> None:
     assert [entry.name for entry in entries(site)] == ["daily", "weekly", "monthly", "drill", "catch-up", "reboot"]
 
