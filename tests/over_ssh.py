@@ -24,10 +24,16 @@ class Machine:
     Attributes:
         address: of the engine, as written after `engine:` in stack.yaml.
         path: PATH with an ssh that knows the machine's key and has one of its own.
+        log: what its sshd writes.
     """
 
     address: str
     path: str
+    log: Path
+
+    def logins(self) -> int:
+        """How many times somebody has logged in."""
+        return self.log.read_text().count("Accepted publickey")
 
 
 @contextmanager
@@ -47,7 +53,7 @@ def machine(folder: Path) -> Iterator[Machine]:
         try:
             while "listening on" not in _log(folder):
                 assert process.poll() is None, _log(folder)
-            yield Machine(f"ssh://{user}@127.0.0.1:{port}", f"{folder / 'bin'}:{os.environ['PATH']}")
+            yield Machine(f"ssh://{user}@127.0.0.1:{port}", f"{folder / 'bin'}:{os.environ['PATH']}", folder / "log")
         finally:
             process.terminate()
 

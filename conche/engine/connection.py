@@ -97,11 +97,11 @@ class Engine:
 
         from conche.engine.ssh import Adapter
 
-        version = MINIMUM_DOCKER_API_VERSION
+        version, adapter = MINIMUM_DOCKER_API_VERSION, Adapter(self.address, _timeout())
         # Asking for the version takes a connection too, and that must not be one of the SDK's own kind.
         for _ in range(2):
             client = self._client(version, use_ssh_client=True)
-            client.api.mount("http+docker://ssh", Adapter(self.address, _timeout(), shell_out=True))
+            client.api.mount("http+docker://ssh", adapter)
             version = client.version(api_version=False)["ApiVersion"]
         return client
 

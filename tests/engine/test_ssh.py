@@ -39,6 +39,32 @@ for number in range(4):
     print(api.exec_start(begun).decode(), end="")
 """
 
+LOGS_IN = """\
+import sys
+from conche.engine.connection import Engine
+api = Engine(sys.argv[1]).client.api
+for number in range(4):
+    assert sys.argv[2] in [one["Id"] for one in api.containers()]
+    packed = b"".join(api.get_archive(sys.argv[2], "/etc/passwd")[0])
+    assert b"root" in packed
+print(api.exec_start(api.exec_create(sys.argv[2], ["echo", "there"])["Id"]).decode(), end="")
+print(len(api.containers(filters={"id": sys.argv[2]})))
+"""
+
+ENDED = """\
+import sys
+import psutil
+from conche.engine.connection import Engine
+api = Engine(sys.argv[1]).client.api
+first = api._get(api._url("/_ping")).text
+programs = psutil.Process().children()
+assert len(programs) == 1, programs
+for one in programs:
+    one.kill()
+psutil.wait_procs(programs)
+print(first, api._get(api._url("/_ping")).text)
+"""
+
 NO_ENGINE = """\
 import sys
 from conche.engine.connection import Engine
@@ -58,6 +84,24 @@ def test_a_connection_closes_after_its_other_end_has_hung_up(remote: Machine, en
         one.remove(force=True)
 
     assert (done.returncode, done.stdout.split()) == (0, [str(number) for number in range(4)]), done.stderr
+
+
+def test_requests_share_a_login_and_only_an_exec_ends_it(remote: Machine, engine: Engine, base_image: str) -> None:
+    one = engine.client.containers.run(base_image, ["sleep", "600"], detach=True, init=True)
+    before = remote.logins()
+    try:
+        done = said_by(LOGS_IN, remote.address, str(one.id), path=remote.path)
+    finally:
+        one.remove(force=True)
+
+    assert (done.returncode, done.stdout.split()) == (0, ["there", "1"]), done.stderr
+    assert remote.logins() - before == 2
+
+
+def test_a_login_that_has_ended_is_made_again(remote: Machine) -> None:
+    done = said_by(ENDED, remote.address, path=remote.path)
+
+    assert (done.returncode, done.stdout) == (0, "OK OK\n"), done.stderr
 
 
 def test_an_ssh_that_is_refused_is_an_engine_that_does_not_answer(remote: Machine) -> None:
