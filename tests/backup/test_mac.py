@@ -27,6 +27,7 @@ from conche.command import Invocation
 from conche.errors import CheckFailed, KeyUnusable, NotFound, Refused
 from conche.output import Output
 from conche.secret import Secret
+from conche.secrets.encrypt import encrypt
 from conche.vault import keys, values
 from conche.vault.recipients import new_key, write_recipients
 from conche.vault.store import Edit, Store
@@ -328,6 +329,23 @@ def test_a_rotation_orphans_no_backup(server: Server) -> None:
     second, earlier = server.site.target.keys().every
     assert (earlier, second == first) == (first, False)
     assert [one.provenance for one in server.site.target.backups()] == [Provenance.OURS] * 3 + [Provenance.UNPROVEN]
+
+
+def test_secrets_whose_key_is_lost_can_be_replaced_and_are_kept_aside(server: Server, tmp_path: Path) -> None:
+    (server.folder / keys.DEFAULT_FILE).unlink()
+    key = new_key(server.folder / keys.DEFAULT_FILE)
+    (server.folder / ".sops.yaml").unlink()
+    write_recipients(server.folder, server.store.file, key.public)
+    before = server.store.file.read_bytes()
+    (tmp_path / "new.env").write_text("ALPHA=another\n")
+
+    outcome = encrypt(server.call, str(tmp_path / "new.env"), merge=False, replace=True)
+
+    assert {name: value.reveal() for name, value in server.store.read().items()} == {"alpha": "another"}
+    assert (server.folder / "secrets.enc.yaml.unread").read_bytes() == before
+    said = "\n".join(outcome.lines)
+    assert "is kept as secrets.enc.yaml.unread" in said
+    assert "backup.authenticate" in said
 
 
 def test_a_key_that_is_gone_leaves_its_backups_foreign(server: Server) -> None:
