@@ -98,7 +98,7 @@ def _results(site: Site, found: Found, folder: Path) -> Iterator[Result]:
         if record.absent or damage:
             continue
         site.say(f"drilling {name}")
-        source = Source(site, found.folder, name, record)
+        source = Source(site, found.folder, name, record, believed=found.believed)
         yield _tried(name, lambda s=source: _unpacked(s, folder))  # type: ignore[misc]
         component = site.section.components.get(name)
         if component is None or component.environment is None:

@@ -65,9 +65,12 @@ def fill(into: Path, entries: Iterable[Admitted], losses: Losses, *, parents: in
 
 def _put_on(descriptor: int, info: TarInfo, losses: Losses) -> None:
     """Give an open file or folder what an entry has beside its content."""
+    mode = info.mode
     if not _owned(lambda user, group: os.fchown(descriptor, user, group), os.fstat(descriptor), info):
         losses.add("its owner or group", info.name)
-    os.fchmod(descriptor, info.mode)
+        if info.isreg():  # the rights were another's
+            mode &= ~(stat.S_ISUID | stat.S_ISGID)
+    os.fchmod(descriptor, mode)
     if info.mode & ~stat.S_IMODE(os.fstat(descriptor).st_mode):  # a user may not give rights to a group of others
         losses.add("set-user-id, set-group-id or sticky bit", info.name)
     for lost in write_attributes(descriptor, info):

@@ -89,7 +89,7 @@ def restore(call: Invocation, name: str | None, wishes: Wishes) -> Outcome:
     site = trust.recovered(site, call.vault, recovery)
     found = _found(call, site, name, wishes)
     records = _chosen(found, described(site, found).components, wishes.components)
-    sources = [Source(site, found.folder, one, record, recovery) for one, record in records.items()]
+    sources = [Source(site, found.folder, one, record, recovery, found.believed) for one, record in records.items()]
     if wishes.target is not None:
         return _into_folder(call, site, found, sources, Path(wishes.target).expanduser())
     require_declared(found.name, sources)

@@ -6,7 +6,7 @@ import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tarfile import TarInfo
@@ -36,6 +36,7 @@ class Source:
     Attributes:
         folder: the backup's folder.
         recovery: the text of the key that opens the age key in it.
+        believed: the backup counts as the stack's own, so its files may have the rights that the component declares.
     """
 
     site: Site
@@ -43,6 +44,7 @@ class Source:
     name: str
     record: ComponentRecord
     recovery: bytes | None = None
+    believed: bool = False
 
     def opened(self, artifact: Artifact) -> AbstractContextManager[File]:
         """Open an artifact's file; at the end of the block, what was read must have been what the manifest says.
@@ -63,7 +65,8 @@ class Source:
 
     def limits(self, artifact: Artifact) -> Limits:
         """Return what an archive must hold."""
-        return limits_of(self.record, artifact)
+        privileged = self.believed and self.site.section.components[self.name].privileged
+        return replace(limits_of(self.record, artifact), privileged=privileged)
 
     def plain(self, folder: str, losses: Losses, *, top: bool = False) -> Iterator[Admitted]:
         """Yield the files, folders and links that are in the backup as they are, and compressed ones, below a folder.

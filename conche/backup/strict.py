@@ -82,6 +82,7 @@ class Limits:
         exact: the archive must hold exactly as much, as the manifest says.
         top: the archive may say what the folder is like that it is unpacked into.
         inside: a folder that all of it is in, which is removed from the names.
+        privileged: files may have set-user-id and set-group-id bits and capabilities, as the component declares.
     """
 
     members: int = 5_000_000
@@ -90,6 +91,7 @@ class Limits:
     links_out: bool = False
     top: bool = False
     inside: str = ""
+    privileged: bool = False
 
 
 class _Link(NamedTuple):
@@ -133,11 +135,11 @@ class Walked:
         elif info.islnk():
             self._require_file(info, os.fsencode(info.linkname))
         else:
-            allowed = 0o3777 if info.isdir() else 0o777
+            allowed = 0o3777 if info.isdir() else 0o6777 if limits.privileged else 0o777
             if info.mode & 0o7777 & ~allowed:
                 self.losses.add("set-user-id, set-group-id or sticky bit", name)
             info.mode &= allowed
-            for lost in admit_attributes(info):
+            for lost in admit_attributes(info, privileged=limits.privileged):
                 self.losses.add(lost, name)
 
     def _admit_link(self, info: TarInfo, name: bytes, limits: Limits) -> None:

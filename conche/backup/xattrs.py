@@ -77,10 +77,13 @@ def read_attributes(of: str | int) -> tuple[dict[str, bytes], list[str]]:
     return found, missed(one for one in names if one not in found)
 
 
-def admit_attributes(info: TarInfo) -> Iterator[str]:
+def admit_attributes(info: TarInfo, *, privileged: bool = False) -> Iterator[str]:
     """Take from an entry of an archive the attributes that no backup may bring along; yield what it loses.
 
     File capabilities give as many rights as set-user-id does.
+
+    Args:
+        privileged: a file may have them.
     """
     given = attributes(info)
     size = 0
@@ -93,7 +96,8 @@ def admit_attributes(info: TarInfo) -> Iterator[str]:
                 yield "its ACL, which is in a form that only GNU tar reads"
             continue
         size += len(key) + len(given[name])
-        if kept(name) and name != CAPABILITY and "\0" not in name and len(given[name]) <= LARGEST and size <= 2 * MOST:
+        allowed = kept(name) and (name != CAPABILITY or (privileged and info.isreg()))
+        if allowed and "\0" not in name and len(given[name]) <= LARGEST and size <= 2 * MOST:
             continue
         drop(info, key)
         yield named(name) if kept(name) else f"attributes that no backup brings along, as {name.split('.')[0][:20]}.*"

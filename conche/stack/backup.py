@@ -46,10 +46,10 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "secrets": (),
 }
 _MAY: Mapping[str, tuple[str, ...]] = {
-    "archive": ("optional", "exclude", "services", "environment", "mounted"),
-    "files": ("optional", "exclude", "services", "environment", "mounted"),
+    "archive": ("optional", "exclude", "services", "environment", "mounted", "privileged"),
+    "files": ("optional", "exclude", "services", "environment", "mounted", "privileged"),
     "logs": ("days", "mounted"),
-    "volume": ("exclude", "consistency", "idle", "drill", "unpacked", "services"),
+    "volume": ("exclude", "consistency", "idle", "drill", "unpacked", "privileged", "services"),
     "influxdb": ("buckets", "token_file", "services", "check"),
     "command": ("file", "services", "check"),
     "mariadb": ("database", "user", "services", "check"),
@@ -96,6 +96,9 @@ class Component(Section):
     idle: Mapping[str, Argv] = Field(
         default_factory=dict,
         description="volume: services that must be idle first, and argv run in each that exits with 0 if it is",
+    )
+    privileged: bool = Field(
+        default=False, description="whether set-user-id and set-group-id bits and file capabilities of files come back"
     )
     unpacked: bool = Field(default=False, description="volume: plain files in the backup instead of one archive")
     drill: bool = Field(

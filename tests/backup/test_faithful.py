@@ -28,7 +28,7 @@ from conche.backup.folder import FolderWriter
 from conche.backup.headers import attach, attributes, header, set_parts, set_time, time_ns
 from conche.backup.inflate import Forward
 from conche.backup.losses import Losses
-from conche.backup.manifest import Artifact
+from conche.backup.manifest import Artifact, ComponentRecord
 from conche.backup.members import Members
 from conche.backup.source import Source
 from conche.backup.staging import stage, unpack
@@ -223,6 +223,59 @@ def test_an_attribute_that_gives_rights_is_not_brought_along(place: Path, given:
     assert len(walked.losses.warnings("code")) == 1
     [again] = _read(header(info))
     assert attributes(again) == {given: NET_RAW, "user.note": b"stays"}
+
+
+def test_what_gives_rights_comes_back_where_the_component_says_so(place: Path) -> None:
+    info, content = file("src", b"x")
+    info.mode, info.uid, info.gid = 0o6755, os.getuid(), os.getgid()
+    attach(info, CAPABILITY, NET_RAW)
+    folder = TarInfo("d")
+    folder.type, folder.mode = tarfile.DIRTYPE, 0o4755
+    attach(folder, CAPABILITY, NET_RAW)
+    with compressing(place / "a.tar.gz") as compressor:
+        writer = ArchiveWriter(compressor)
+        writer.add(info, [content])
+        writer.add(folder)
+        made = writer.finish()
+
+    with within.opened(place, "a.tar.gz") as opened:
+        limits = replace(exactly(made), privileged=True)
+        [(kept, _), (plain, _)] = [(one, list(blocks or ())) for one, blocks in admitted(opened, limits, Walked())]
+    walked = extract(place / "a.tar.gz", place / "into", limits)
+
+    assert (kept.mode, attributes(kept)) == (0o6755, {CAPABILITY: NET_RAW})
+    assert (plain.mode, attributes(plain)) == (0o755, {})
+    assert (place / "into/src").stat().st_mode & 0o7777 == 0o6755
+    # Only root gives capabilities.
+    assert ("src" in "".join(walked.losses.warnings("code"))) == (os.listxattr(place / "into/src") == [])
+
+
+def test_another_owner_s_rights_do_not_become_this_user_s(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_root(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    info, _ = file("src", b"")
+    info.mode, info.uid = 0o4755, os.getuid() + 1
+    monkeypatch.setattr(os, "fchown", not_root)
+    extracting.fill(place / "into", [(info, iter(()))], losses := Losses())
+
+    assert (place / "into/src").stat().st_mode & 0o7777 == 0o755
+    assert any("set-user-id" in one for one in losses.warnings("code"))
+
+
+def test_only_a_backup_that_is_believed_brings_the_rights_that_a_component_declares(place: Path) -> None:
+    declared = Component(driver="files", paths=("src",), privileged=True)
+    section = SimpleNamespace(components={"kept": declared, "other": Component(driver="files", paths=("src",))})
+    site = cast("Any", SimpleNamespace(root=place, section=section))
+    record = ComponentRecord(driver="files")
+    one = Artifact(path="kept/x", size=0, sha256="")
+
+    found = [
+        Source(site, place, name, record, believed=believed).limits(one).privileged
+        for name, believed in (("kept", True), ("kept", False), ("other", True))
+    ]
+
+    assert found == [True, False, False]
 
 
 def _read(raw: bytes) -> list[TarInfo]:
