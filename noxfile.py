@@ -53,6 +53,7 @@ LATER = "forky"
 
 APP = Path("src/fastapi-app")
 SCRIPTS = [str(path) for path in sorted(Path("scripts").iterdir())] + [".ci/run"]
+RUNNER = [str(path) for path in sorted(Path("docker/runner").iterdir())]
 
 
 @nox.session
@@ -63,7 +64,7 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports", "--no-cache")
     session.run("yamllint", "--strict", ".")
     session.run("hadolint", *(str(path) for path in sorted(Path("docker").glob("*.Dockerfile"))))
-    session.run("shellcheck", *SCRIPTS, *map(str, Path("conche/backup/drivers").glob("*.sh")))
+    session.run("shellcheck", *SCRIPTS, *map(str, Path("conche/backup/drivers").glob("*.sh")), *RUNNER)
 
 
 @nox.session

@@ -152,6 +152,33 @@ def test_a_commit_is_checked_out_without_an_action_and_without_leaving_the_token
     assert HEX not in (job / ".git/config").read_text()
 
 
+def test_what_earlier_jobs_left_is_removed_or_named_and_stops_no_job(tmp_path: Path) -> None:
+    job, environment = job_of(tmp_path, "refs/heads/develop")
+    left, bin_folder = tmp_path / "work/tmp/job-of-before/kept/deep", tmp_path / "bin"
+    for folder in (left, bin_folder):
+        folder.mkdir(parents=True)
+    (left / "file").write_text("x")
+    left.chmod(0o500)
+    left.parent.chmod(0)
+    # As it refuses anybody but root, who runs some of these tests.
+    rm = bin_folder / "rm"
+    rm.write_text(f"""#!/bin/sh
+[ -z "$(find {shlex.quote(str(tmp_path / "work/tmp"))} -type d ! -perm -u=rwx)" ] && exec {shutil.which("rm")} "$@"
+echo "rm: Permission denied" >&2
+exit 1
+""")
+    rm.chmod(0o755)
+    environment["PATH"] = f"{bin_folder}:{environment['PATH']}"
+
+    made = checkout(job, environment)
+    rm.write_text("#!/bin/sh\nexit 1\n")
+    despite = checkout(job, environment)
+
+    assert (made.returncode, made.stderr, left.parent.parent.exists()) == (0, "", False)
+    assert despite.returncode == 0
+    assert f"earlier jobs left is not removed, and takes room: see {tmp_path}/work/tmp" in despite.stderr
+
+
 def test_a_tag_is_checked_out_with_its_name_and_not_once_it_is_another_commit(tmp_path: Path) -> None:
     job, environment = job_of(tmp_path, "refs/tags/v1.2")
     git = ("git", "-C", str(tmp_path / "srv/us/shop"), "-c", "user.name=n", "-c", "user.email=e@example.org")
