@@ -13,14 +13,25 @@ from conche.engine.connection import Engine
 from conche.env import report
 from conche.env.definitions import remember
 from conche.env.observe import Observed, observe
-from conche.errors import ConcheError, Partial
+from conche.errors import ConcheError, Partial, Refused
 from conche.outcome import Outcome, Plan
 
 __all__ = ["carry_out", "nothing_to_do"]
 
 
 def nothing_to_do(call: Invocation, name: str, seen: Observed) -> Outcome:
-    """Report an environment that is as its files say."""
+    """Report an environment that is as its files say.
+
+    Raises:
+        Refused: its files say nothing, since every service belongs to a profile that it does not have.
+    """
+    if not (seen.configuration.services or seen.containers):
+        raise Refused(
+            "no-service-selected",
+            f"No service of {name} is to be up: each has a profile, and {name} has none of them.",
+            looked_at=[f"environments.{name}.profiles in stack.yaml", "COMPOSE_PROFILES in .env"],
+            next_command=f"add environments.{name}.profiles to stack.yaml, then: invoke env.up --env {name}",
+        )
     seen = replace(seen, sidecars=tailnet.sidecars(Engine(call.environment(name).engine), seen.containers))
     well = "and healthy" if report.is_well(seen) else "as the files say"
     lines = (f"Nothing to do: it is up {well}.", *_urls(call, name))

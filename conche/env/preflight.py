@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from conche.engine import host, ports
+from conche.engine import host, networks, ports
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
 from conche.engine.ports import Port
@@ -29,7 +30,7 @@ def check(seen: Observed, plan: Plan, compose: Compose, coming: Collection[Path]
     """
     services, project, engine = _planned(seen, plan), seen.configuration.project, compose.engine
     problems = [*taken(services, project, seen.name, engine), *_files(seen, plan, engine, coming), *_disk(plan, engine)]
-    _raise([*problems, *_variables(seen, plan, compose)])
+    _raise([*problems, *_volumes(seen, plan, engine), *_variables(seen, plan, compose)])
 
 
 def _raise(problems: Sequence[ConcheError]) -> None:
@@ -117,6 +118,28 @@ def _files(seen: Observed, plan: Plan, engine: Engine, coming: Collection[Path])
         # Root enters every folder; a container whose user the Compose file does not name may be root too.
         if service.user.split(":")[0] not in ("", "0", "root"):
             yield from _closed(service, [path for path in service.binds if _there(path)])
+
+
+def _volumes(seen: Observed, plan: Plan, engine: Engine) -> Iterator[ConcheError]:
+    """Find missing external volumes: Compose starts nothing at all without those of any service, but looks late."""
+    rendered = seen.configuration.rendered
+    external = {key: str(one["name"]) for key, one in (rendered.get("volumes") or {}).items() if one.get("external")}
+    if not external or not _planned(seen, plan):
+        return
+    there = networks.volumes(engine, tuple(external.values()))
+    for key, name in external.items():
+        users = [service for service, body in rendered["services"].items() if _mounts(body, key)]
+        if users and name not in there:
+            yield Refused(
+                "volume-missing",
+                f"{', '.join(users)} mounts the external volume {name}, which does not exist.",
+                looked_at=[f"volumes.{key}.external in the Compose files"],
+                next_command=f"docker volume create {name}",
+            )
+
+
+def _mounts(body: Mapping[str, Any], volume: str) -> bool:
+    return any(one["type"] == "volume" and one.get("source") == volume for one in body.get("volumes") or ())
 
 
 def _variables(seen: Observed, plan: Plan, compose: Compose) -> Iterator[ConcheError]:

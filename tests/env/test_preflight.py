@@ -1,0 +1,70 @@
+"""What env.up finds before it changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import pytest
+
+from conche.command import Invocation
+from conche.engine import networks
+from conche.engine.compose import Compose, Configuration
+from conche.engine.service import Service
+from conche.env import preflight
+from conche.env.carry_out import nothing_to_do
+from conche.env.observe import Observed
+from conche.errors import Refused
+from conche.outcome import Action, Kind, Plan, Step
+
+VOLUMES = {"data": {"name": "shop_data"}, "old": {"name": "kept", "external": True}}
+PLAN = Plan((Step(Action.CREATE, Kind.SERVICE, "web", "has no container"),))
+
+
+def seen(services: Mapping[str, Any]) -> Observed:
+    rendered = {"services": services, "volumes": VOLUMES}
+    described = {name: Service(name, "a", frozenset()) for name in services}
+    return Observed("dev", Configuration("shop", described, (), (), rendered), (), {}, (), (), {})
+
+
+def mounting(*sources: str) -> dict[str, Any]:
+    return {"volumes": [{"type": "volume", "source": one, "target": f"/{one}"} for one in sources]}
+
+
+@pytest.fixture
+def compose(monkeypatch: pytest.MonkeyPatch) -> Compose:
+    """A project on an engine that has a volume of no project, and room on its disk."""
+
+    def volumes(_: object, wanted: Sequence[str]) -> tuple[str, ...]:
+        return tuple(one for one in wanted if one == "there")
+
+    monkeypatch.setattr(networks, "volumes", volumes)
+    monkeypatch.setattr(preflight.host, "free_disk", lambda _: None)
+    return Compose(cast("Any", type("AnEngine", (), {"is_local": True})()), "shop", ())
+
+
+def test_an_external_volume_that_any_service_lacks_is_named_before_anything_is_changed(compose: Compose) -> None:
+    with pytest.raises(Refused) as refused:
+        preflight.check(seen({"web": mounting("data"), "db": mounting("old")}), PLAN, compose)
+
+    assert (refused.value.code, refused.value.message) == (
+        "volume-missing",
+        "db mounts the external volume kept, which does not exist.",
+    )
+
+
+@pytest.mark.parametrize("name", ["there", "kept"])
+def test_an_external_volume_that_is_there_or_that_nothing_mounts_is_no_problem(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(VOLUMES, "old", {"name": name, "external": True})
+
+    preflight.check(seen({"web": mounting("data", *(["old"] if name == "there" else []))}), PLAN, compose)
+
+
+def test_an_environment_all_of_whose_services_have_profiles_is_not_said_to_be_up() -> None:
+    with pytest.raises(Refused) as refused:
+        nothing_to_do(cast("Invocation", None), "dev", seen({}))
+
+    assert refused.value.code == "no-service-selected"
+    assert "environments.dev.profiles" in refused.value.next_command
