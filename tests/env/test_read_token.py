@@ -75,9 +75,12 @@ def test_one_that_may_write_or_is_unknown_is_replaced(database: Database) -> Non
     old = stored(database)
 
     put(database.stack, "influxdb_token_dev", database.token)
-    writing = made(database)
+    asked = made(database)
+    assert (asked.returncode, "confirmation-needed" in asked.stderr) == (2, True), asked.stderr
+    assert stored(database) == database.token
+    writing = made(database, "--yes")
     put(database.stack, "influxdb_token_dev", "from another server")
-    unknown = made(database)
+    unknown = made(database, "--yes")
 
     assert (writing.returncode, unknown.returncode) == (0, 0), writing.stderr + unknown.stderr
     assert readers(database) == [stored(database)]
@@ -87,7 +90,7 @@ def test_one_that_may_write_or_is_unknown_is_replaced(database: Database) -> Non
 
 
 def test_killed_before_it_is_stored_the_next_command_stores_the_one_that_was_made(database: Database) -> None:
-    put(database.stack, "influxdb_token_dev", "none")
+    put(database.stack, "influxdb_token_dev", "changeme")
     for known in database.influx.authorizations():
         if known.token.reveal() != database.token:
             database.influx.revoke(known)

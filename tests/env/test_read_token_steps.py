@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -80,7 +80,7 @@ def call(tmp_path: Path) -> Invocation:
         ([reader(1)], "reader 1", []),
         # Killed between storing the new one and revoking the one before.
         ([reader(1), reader(2)], "reader 2", ["remove 1"]),
-        ([reader(1)], "operator", ["set influxdb_token_dev"]),
+        ([], "changeme", ["create influxdb_token_dev", "set influxdb_token_dev"]),
     ],
 )
 def test_one_token_is_left_and_it_is_the_one_that_is_stored(
@@ -97,6 +97,26 @@ def test_one_token_is_left_and_it_is_the_one_that_is_stored(
     assert [f"{step.action} {step.name}" for step in done.plan or ()] == steps
     assert [one.token.reveal() for one in server.there] == ["operator", server.kept]
     assert (done.changed, again.changed, list(again.plan or ())) == (bool(steps), False, [])
+
+
+@pytest.mark.parametrize("kept", ["operator", "of another service"])
+def test_a_value_from_elsewhere_is_replaced_only_once_that_is_confirmed(
+    monkeypatch: pytest.MonkeyPatch, call: Invocation, kept: str
+) -> None:
+    server = Server([OPERATOR, reader(1)], kept)
+    monkeypatch.setattr(module, "opened", lambda *_: server)
+    monkeypatch.setattr(module, "_store", lambda *_: server)
+    monkeypatch.setattr(module, "locked", lambda *_: contextlib.nullcontext())
+
+    with pytest.raises(Refused) as refused:
+        token(call, "dev", secret="influxdb_token_dev", read_only=True)
+
+    assert (refused.value.code, server.kept, server.there) == ("confirmation-needed", kept, [OPERATOR, reader(1)])
+
+    done = token(replace(call, yes=True), "dev", secret="influxdb_token_dev", read_only=True)
+
+    assert [(str(step.action), step.destroys) for step in done.plan or ()] == [("set", True)]
+    assert (server.kept, server.there) == ("reader 1", [OPERATOR, reader(1)])
 
 
 def test_the_secret_of_the_operator_token_becomes_no_token_that_only_reads(call: Invocation) -> None:

@@ -38,7 +38,7 @@ def rotate_token(
     return rotate_token(invocation, env, finish=finish)
 
 
-@command(changes=True, waits=True)
+@command(changes=True, destroys=True, waits=True)
 def token(
     invocation: Invocation,
     env: EnvironmentName = "prod",

@@ -18,7 +18,7 @@ from conche.locking import locked
 from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.secret import Redactor, Secret
 from conche.vault.store import Edit, Store
-from conche.vault.values import open_store
+from conche.vault.values import PLACEHOLDERS, open_store
 
 __all__ = ["token"]
 
@@ -34,7 +34,8 @@ def token(call: Invocation, name: str, *, secret: str, read_only: bool) -> Outco
         secret: where the token is kept, a secret of the environment that reads.
 
     Raises:
-        Refused: no kind of token was asked for, or the secret is that of the operator token.
+        Refused: no kind of token was asked for, the secret is that of the operator token, or it has another value that
+            nobody has confirmed the loss of.
     """
     if not read_only:
         raise Refused(
@@ -52,10 +53,12 @@ def token(call: Invocation, name: str, *, secret: str, read_only: bool) -> Outco
         stored = next((one for one in every if one.token == kept and _only_reads(influx, one.token, buckets)), None)
         ours = [one for one in every if one.description == description]
         new = stored or next((one for one in reversed(ours) if one.token != kept), None)
-        plan = Plan(tuple(_steps(secret, buckets, stored, new, ours)))
+        plan = Plan(tuple(_steps(secret, buckets, kept, stored, new, ours)))
         if call.dry_run or not len(plan):
             lines = [] if len(plan) else [f"Nothing to do: {secret} reads {', '.join(buckets)}."]
             return Outcome(value={"name": secret}, plan=plan, lines=lines)
+        if stored is None and _is_anothers(kept, ours) and not call.yes:
+            call.output.confirm(f"{secret} has a value that is no token made for it, and that will be replaced.")
         if new is None:
             influx.make_reader(description, buckets)
             new = [one for one in _known(call, influx) if one.description == description and one.token != kept][-1]
@@ -74,6 +77,7 @@ def token(call: Invocation, name: str, *, secret: str, read_only: bool) -> Outco
 def _steps(
     secret: str,
     buckets: Sequence[str],
+    kept: Secret | None,
     stored: Authorization | None,
     new: Authorization | None,
     ours: Sequence[Authorization],
@@ -81,10 +85,17 @@ def _steps(
     if new is None:
         yield Step(Action.CREATE, Kind.KEY, secret, f"may read {', '.join(buckets)}")
     if stored is None:
-        yield Step(Action.SET, Kind.SECRET, secret, "the new token, once it is proven")
+        replaces = _is_anothers(kept, ours)
+        cause = "the new token, once it is proven" + (", for a value from elsewhere" if replaces else "")
+        yield Step(Action.SET, Kind.SECRET, secret, cause, destroys=replaces)
     for one in ours:
         if new is None or one.id != new.id:
             yield Step(Action.REMOVE, Kind.KEY, one.id, f"it was made for {secret} before", destroys=True)
+
+
+def _is_anothers(kept: Secret | None, ours: Sequence[Authorization]) -> bool:
+    """Return whether a secret has a value that was not made here: it may be the only copy of something else."""
+    return kept is not None and kept.reveal() not in PLACEHOLDERS and kept not in [one.token for one in ours]
 
 
 def _require_another(call: Invocation, name: str, secret: str) -> None:
