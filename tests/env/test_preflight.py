@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from conche.command import Invocation
-from conche.engine import networks
+from conche.engine import host, networks
 from conche.engine.compose import Compose, Configuration
 from conche.engine.service import Service
 from conche.env import preflight
@@ -39,7 +39,7 @@ def compose(monkeypatch: pytest.MonkeyPatch) -> Compose:
         return tuple(one for one in wanted if one == "there")
 
     monkeypatch.setattr(networks, "volumes", volumes)
-    monkeypatch.setattr(preflight.host, "free_disk", lambda _: None)
+    monkeypatch.setattr(host, "free_disk", lambda _: None)
     return Compose(cast("Any", type("AnEngine", (), {"is_local": True})()), "shop", ())
 
 
