@@ -295,7 +295,7 @@ class Applier:
         begun = self.clock()
         while all(left := [[name for name in group if not self.undoing.is_down(name)] for group in groups]):
             wanted = {name: self._service(name) for name in sorted({*chain(*left)})}
-            self.progress.step(f"waiting until {', '.join(wanted)} is healthy")
+            self.progress.step(f"waiting until {', '.join(wanted)} {'is' if len(wanted) == 1 else 'are'} healthy")
             waiting = self.watch.wait(wanted, begun, self.watch.restarts(), left)
             if not waiting.failed:
                 self.passed = frozenset(one.id for one in waiting.containers if one.health == "healthy")

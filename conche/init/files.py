@@ -37,6 +37,9 @@ MOST_FILES = 200
 """Most files of one kind that are looked at."""
 
 _VARIANT = re.compile(r"(?:docker-)?compose[.\-_](?P<name>.+)\.ya?ml|(?P<first>[^.]+)[.\-_](?:docker-)?compose\.ya?ml")
+_EXAMPLE = re.compile(r"(?:^|[.\-_])(?:examples?|samples?|template|tmpl|dist|orig|old|bak)(?=[.\-_]|$)", re.IGNORECASE)
+"""Matches names of files that are there to be copied, or that are left from before."""
+
 _USED = re.compile(r"docker[- ]compose((?:\s+(?:-f|--file)[ =]\S+)+)")
 _SCRIPTS = (
     "Makefile", "makefile", "justfile", "Justfile", "Taskfile.y*ml", "package.json", "README*", "*.sh", "*.md",
@@ -53,11 +56,13 @@ class Found:
         default: what `docker compose` takes by default: a file and its override, or what COMPOSE_FILE in .env says.
         variants: the other files -> the part of their names that says dev, prod and the like.
         used: how scripts and documents call Compose: the lists after `-f`, most frequent first.
+        examples: variants that by their names are there to be copied, beside others that are not.
     """
 
     default: tuple[Path, ...]
     variants: Mapping[Path, str]
     used: tuple[tuple[Path, ...], ...] = ()
+    examples: tuple[Path, ...] = ()
 
 
 def find(root: Path, compose_file: str = "") -> Found:
@@ -78,7 +83,13 @@ def find(root: Path, compose_file: str = "") -> Found:
         if folder.name == "compose":
             variants |= {folder / one: Path(one).stem for one in names if _is_compose(root / folder / one)}
         if default or variants:
-            return Found(default, dict(list(variants.items())[:MOST_FILES]), _used(root))
+            used = _used(root)
+            called = {file for files in used for file in files}
+            examples = [one for one, said in variants.items() if _EXAMPLE.search(said) and one not in called]
+            if not default and len(examples) == len(variants):
+                examples = []
+            kept = [(one, said) for one, said in variants.items() if one not in examples]
+            return Found(default, dict(kept[:MOST_FILES]), used, tuple(examples[:MOST_FILES]))
     raise NotFound(
         "no-compose-file",
         f"There is no Compose file in {root}.",

@@ -103,6 +103,7 @@ def understand(root: Path) -> Understanding:
         registries=registries,
         pulled_from=pulled_from,
         warnings=[
+            *(f"{file} is left out: by its name it is an example, or from before" for file in found.examples),
             *left_out,
             *left_behind(environments, before, rendered),
             *_warnings(root, rendered, {one.variable or one.name.upper() for one in secrets}),

@@ -54,7 +54,7 @@ def test_what_depends_on_others_only_to_be_started_does_not_wait_for_their_healt
 
     assert world.run() is None
 
-    assert [line for line in world.said if line.startswith("waiting")] == ["waiting until a1, a2, b1, b2 is healthy"]
+    assert [line for line in world.said if line.startswith("waiting")] == ["waiting until a1, a2, b1, b2 are healthy"]
 
 
 def test_a_service_starts_once_what_itself_depends_on_works(world: World) -> None:

@@ -329,7 +329,7 @@ def test_services_start_after_what_they_depend_on(small: SmallStack, engine: Eng
         "create service early (has no container)",
         "create service web (has no container)",
         "waiting until early is healthy",
-        "waiting until early, web is healthy",
+        "waiting until early, web are healthy",
     ]
     assert small.json("env.up")["plan"] == []
     assert small.invoke("env.status").returncode == 0
