@@ -280,6 +280,66 @@ CMD ["python3", "/srv/server.py"]
     components={"front": "volume"},
 )
 
+MERGED_BY_HAND = Shape(
+    {
+        "docker-compose.yml": f"""\
+services:
+  influxdb:
+    image: NAME/influxdb:2.7
+    container_name: NAME-storage
+    restart: unless-stopped
+    environment:
+      - LISTEN=8086
+      - DOCKER_INFLUXDB_INIT_MODE=setup
+      - DOCKER_INFLUXDB_INIT_PASSWORD=${{influxdb_admin_password}}
+      - DOCKER_INFLUXDB_INIT_ADMIN_TOKEN=${{influxdb_token}}
+    volumes:
+      - ./docker/services/influxdb/data:/var/lib/influxdb2
+      - ./docker/services/influxdb/config:/etc/influxdb2
+    networks: [backend]
+    {WELL.replace("ASKED", "8086")}
+  app:
+    build: {{context: ., dockerfile: docker/app.Dockerfile}}
+    container_name: NAME-brain
+    command: [sh, -c, 'GREETING="$$influxdb_token $$ree_api_token" exec python3 /app/server.py']
+    environment:
+      - influxdb_token
+      - ree_api_token
+      - AEMET_API_KEY=${{aemet_api_key:-}}
+    volumes: ["./models:/models"]
+    depends_on: {{influxdb: {{condition: service_healthy}}}}
+    networks: [backend]
+networks: {{backend: }}
+""",
+        "docker-compose.override.yml": """\
+services:
+  app:
+    environment: [RELOAD=1]
+    volumes: ["./src/app:/app:ro"]
+    ports: ["127.0.0.1:PORT:8000"]
+  sidecar:
+    build: {context: docker, dockerfile: sidecar.Dockerfile}
+    hostname: NAME-node
+    cap_add: [NET_ADMIN]
+    environment: ["TS_AUTHKEY=${tailscale_authkey}", TS_STATE_DIR=/var/lib/tailscale]
+    volumes: ["tailscale:/var/lib/tailscale"]
+    depends_on: [app]
+    networks: [backend]
+volumes: {tailscale: }
+""",
+        # As `sops --decrypt secrets.enc.yaml > .env` writes it.
+        ".env": 'influxdb_admin_password: "swordfish 99"\ninfluxdb_token: tok-12345\nree_api_token: ree-678\n'
+        "tailscale_authkey: tskey-auth-1\n",
+        "docker/app.Dockerfile": "FROM python:3.11-slim-bookworm\nCOPY src/app /app\n",
+        "docker/sidecar.Dockerfile": "FROM NAME/tools:1\nCOPY serve.json /etc/serve.json\n",
+        "docker/serve.json": "{}\n",
+        "src/app/server.py": SERVER,
+    },
+    answer="tok-12345 ree-678",
+    services=frozenset({"influxdb", "app", "sidecar"}),
+    components={"influxdb": "influxdb", "tailscale": "volume"},
+)
+
 SHAPES: Mapping[str, Shape] = {
     "database-worker-migration": DATABASE,
     "monorepo-targets-arguments": MONOREPO,
@@ -287,4 +347,5 @@ SHAPES: Mapping[str, Shape] = {
     "development-override": OVERRIDDEN,
     "network-of-another-service": TUNNELLED,
     "front-replicas-configs": FRONTED,
+    "bind-mounted-influxdb-lower-case-variables": MERGED_BY_HAND,
 }

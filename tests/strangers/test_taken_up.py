@@ -31,7 +31,9 @@ def make(tmp_path: Path, engine: Engine, base_image: str) -> Iterator[Make]:
     def made(shape: Shape) -> SmallStack:
         for file, content in shape.files.items():
             stack.write(file, content.replace("NAME", name).replace("PORT", str(stack.port)))
-        tags = [part for one in ("postgres:16", "redis:7", "tools:1") for part in ("--tag", f"{name}/{one}")]
+        tags = [
+            part for one in ("postgres:16", "redis:7", "influxdb:2.7", "tools:1") for part in ("--tag", f"{name}/{one}")
+        ]
         argv = ["docker", "build", "--quiet", *tags, "-"]
         subprocess.run(argv, input=STAND_IN, text=True, check=True, capture_output=True)
         return stack
