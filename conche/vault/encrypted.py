@@ -6,6 +6,7 @@ encrypt to it. So they are compared with .sops.yaml before every change.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from conche.errors import KeyUnusable, Refused
+from conche.errors import ConcheError, KeyUnusable, Refused
+from conche.process import run
 from conche.vault import forms
 from conche.vault.forms import NAME, Path_
 
@@ -207,12 +209,12 @@ def declared_recipients(root: Path, file: Path) -> tuple[str, ...]:
     rule = _rule(config, file)
     if rule is None or "age" not in rule:
         missing = "is missing" if not config.exists() else f"has no rule with age recipients for {file.name}"
-        raise _config(
-            config, missing, f"invoke secrets.init    # writes the recipients of {file.name} there, if it has any"
-        )
+        raise _config(config, missing, f"invoke secrets.init    # writes the recipients of {file.name} there")
     named = listed(rule["age"])
     if not named:
-        raise _config(config, f"names no age recipient for {file.name}")
+        raise _config(
+            config, f"names no age recipient for {file.name}", "invoke secrets.init    # once that rule is removed"
+        )
     return named
 
 
@@ -230,7 +232,7 @@ def _rule(config: Path, file: Path) -> Mapping[str, object] | None:
     except FileNotFoundError:
         return None
     except (yaml.YAMLError, AttributeError, TypeError, ValueError, re.error) as error:
-        raise _config(config, "is broken") from error
+        raise _config(config, "is broken", "invoke secrets.init    # once it is mended or removed") from error
 
 
 def listed(recipients: object) -> tuple[str, ...]:
@@ -280,5 +282,13 @@ def _config(config: Path, how: str, otherwise: str = "") -> KeyUnusable:
         "sops-config-unusable",
         f".sops.yaml {how}.",
         looked_at=[str(config)],
-        next_command="git checkout -- .sops.yaml" + (f"\n{otherwise}" if otherwise else ""),
+        next_command="\n".join(filter(None, ("git checkout -- .sops.yaml" if _is_tracked(config) else "", otherwise))),
     )
+
+
+def _is_tracked(file: Path) -> bool:
+    """Return whether git has a file, or cannot be asked; one that never was there cannot be brought back."""
+    with contextlib.suppress(ConcheError):
+        asked = ["git", "-C", str(file.parent), "ls-files", "--error-unmatch", "--", file.name]
+        return run(asked, timeout=10).ok
+    return True

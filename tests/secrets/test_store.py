@@ -251,6 +251,21 @@ def test_a_sops_yaml_that_is_missing_broken_or_of_other_files_stops_a_change_but
     assert plain(made) == VALUES
 
 
+@pytest.mark.parametrize("tracked", [True, False])
+def test_a_missing_sops_yaml_is_taken_from_git_only_if_git_has_it(made: Store, tracked: bool) -> None:
+    git = ["git", "-C", str(made.root)]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    if tracked:
+        subprocess.run([*git, "add", ".sops.yaml"], check=True)
+    (made.root / ".sops.yaml").unlink()
+
+    with pytest.raises(KeyUnusable) as refused:
+        put(made, second="new")
+
+    first = "git checkout -- .sops.yaml" if tracked else "invoke secrets.init"
+    assert refused.value.next_command.startswith(first)
+
+
 @pytest.mark.parametrize("written", ["{}", "[{}]", "'{} '"], ids=["text", "list", "with a space"])
 def test_recipients_in_sops_yaml_are_a_list_or_text(made: Store, written: str) -> None:
     public = made.document().recipients[0]
