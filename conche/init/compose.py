@@ -16,7 +16,7 @@ from conche.engine.compose import complaint
 from conche.engine.rendered import understood
 from conche.engine.settings import SETTINGS
 from conche.errors import Refused
-from conche.init.env_files import missing, without
+from conche.init.env_files import example_of, missing, without
 from conche.init.files import LARGEST, read, refuse_bomb
 from conche.process import Completed, run
 
@@ -111,9 +111,10 @@ def _answer(root: Path, files: Sequence[Path], done: Completed) -> tuple[str, tu
             said = done.stderr.raw
             refused.looked_at = tuple(_places(root, files, said)) or refused.looked_at
             lacking = re.search(r"required variable ([A-Za-z_]\w*) is missing", said)
-            refused.next_command = (
-                f"{f'write {lacking[1]}=… into .env' if lacking else 'correct what it names'}, then: conche init"
-            )
+            example = example_of(root, ".env") if lacking and not (root / ".env").exists() else ""
+            copied = f"cp {example} .env    # and write {lacking[1]}=… into it" if lacking and example else ""
+            written = f"write {lacking[1]}=… into .env" if lacking else "correct what it names"
+            refused.next_command = f"{copied or written}, then: conche init"
         raise refused
     return done.stdout.raw, tuple(_warnings(done.stderr.raw))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,11 +13,14 @@ import yaml
 from conche.errors import Refused
 from conche.init.files import read
 
-__all__ = ["missing", "without"]
+__all__ = ["example_of", "missing", "without"]
+
+EXAMPLES = frozenset({"example", "examples", "sample", "template", "tmpl", "dist", "default", "defaults"})
+"""Words in the names of files that are there to be copied."""
 
 
 def missing(root: Path, files: Sequence[Path]) -> dict[str, tuple[str, ...]]:
-    """Return service -> its env files that are not there, as they are written; only what Compose requires.
+    """Return service -> its env files that are not there, as seen from the repository; only what Compose requires.
 
     Args:
         files: relative to the repository, in the order in which Compose merges them.
@@ -26,8 +31,12 @@ def missing(root: Path, files: Sequence[Path]) -> dict[str, tuple[str, ...]]:
         for service, body in _pairs(_get(_tree(root, file), "services")):
             lacking = [one for one in _required(_get(body, "env_file")) if "$" not in one and not _there(base, one)]
             if lacking:
-                found[service] = (*found.get(service, ()), *lacking)
+                found[service] = (*found.get(service, ()), *(_seen_from(root, base, one) for one in lacking))
     return found
+
+
+def _seen_from(root: Path, base: Path, written: str) -> str:
+    return written if written.startswith(("/", "~")) else os.path.relpath(base / written, root)
 
 
 def _there(base: Path, written: str) -> bool:
@@ -36,6 +45,32 @@ def _there(base: Path, written: str) -> bool:
         return (base / Path(written).expanduser()).exists()
     except (OSError, RuntimeError):  # such as a name longer than the file system takes, or nobody's home
         return False
+
+
+def example_of(root: Path, written: str) -> str:
+    """Return the file beside a missing one that is there to be copied in its place, such as `.env.example` of `.env`.
+
+    Args:
+        written: the missing file, relative to the repository.
+
+    Returns:
+        It, relative to the repository as well; empty if there is none.
+    """
+    wanted = _parts(Path(written).name)
+    try:
+        beside = sorted(one.name for one in (root / written).parent.iterdir() if one.is_file())
+    except OSError:
+        return ""
+    found = (name for name in beside if {*(parts := _parts(name))} & EXAMPLES and _plain(parts) == wanted)
+    return next((str(Path(written).with_name(name)) for name in found), "")
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in re.split(r"[.\-_]", name.lower()) if part]
+
+
+def _plain(parts: Sequence[str]) -> list[str]:
+    return [part for part in parts if part not in EXAMPLES]
 
 
 def without(services: Mapping[str, Sequence[str]]) -> str:

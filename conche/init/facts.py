@@ -11,6 +11,7 @@ from typing import Any
 from conche.engine.rendered import published_ports
 from conche.errors import Refused
 from conche.init.compose import Rendered
+from conche.init.env_files import example_of
 
 __all__ = ["Health", "Service", "health", "refuse_impossible", "relative", "services", "troubles"]
 
@@ -174,6 +175,8 @@ def troubles(root: Path, name: str, rendered: Rendered) -> Iterator[str]:
         if every:
             yield f"{name}: {service} publishes {', '.join(every)} on every address of its host"
     for service, lacking in rendered.lacking.items():
-        yield f"{name}: {service} lacks {', '.join(lacking)}, without which Compose brings nothing up"
+        copies = [f"cp {example} {one}" for one in lacking if (example := example_of(root, one))]
+        hint = f": {'; '.join(copies)}, and fill in what it leaves open" if copies else ""
+        yield f"{name}: {service} lacks {', '.join(lacking)}, without which Compose brings nothing up{hint}"
     for warning in rendered.warnings:
         yield f"{name}: {warning}"

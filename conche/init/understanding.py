@@ -11,6 +11,7 @@ from conche.errors import ConcheError
 from conche.init import facts, files, pipeline
 from conche.init.asked import required, variables
 from conche.init.compose import Rendered, accepts, render
+from conche.init.env_files import example_of
 from conche.init.environments import Candidate, candidates, named_projects, slug
 from conche.init.facts import Health
 from conche.init.running import left_behind, projects
@@ -115,7 +116,11 @@ def _warnings(root: Path, rendered: Mapping[str, Rendered], given: Collection[st
     """Return each warning once, without Compose's about variables that the secrets will set."""
     said = [one for name, document in rendered.items() for one in facts.troubles(root, name, document)]
     unset = [f'The "{name}" variable is not set' for name in given]
-    return [one for one in dict.fromkeys(said) if not any(words in one for words in unset)]
+    kept = [one for one in dict.fromkeys(said) if not any(words in one for words in unset)]
+    example = "" if (root / ".env").exists() else example_of(root, ".env")
+    if example and any("variable is not set" in one for one in kept):
+        kept.append(f"there is no .env: cp {example} .env, and fill in what it leaves open, then: conche init")
+    return kept
 
 
 def _sealed_values(sealed: Sequence[SopsFile], wanted: Collection[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conche.init.env_files import missing, without
+from conche.init.env_files import example_of, missing, without
 
 COMPOSE = """\
 x-app: &app {image: a, env_file: [.env, there.env]}
@@ -26,7 +26,12 @@ def test_env_files_that_compose_requires_and_that_are_not_there_are_named(tmp_pa
 
     found = missing(tmp_path, [Path("deploy/compose.yaml"), Path("more.yaml")])
 
-    assert found == {"web": (".env",), "worker": ("worker.env",), "cron": ("cron.env",), "db": ("deploy.env",)}
+    assert found == {
+        "web": ("deploy/.env",),
+        "worker": ("deploy/worker.env",),
+        "cron": ("deploy/cron.env",),
+        "db": ("deploy/deploy.env",),
+    }
     assert without({"we b": [".env"]}) == 'services:\n  "we b": {env_file: !reset []}\n'
 
 
@@ -51,3 +56,26 @@ def test_what_compose_will_refuse_anyway_lacks_nothing(tmp_path: Path, text: str
     (tmp_path / "compose.yaml").write_text(text)
 
     assert missing(tmp_path, [Path("compose.yaml")]) == {}
+
+
+@pytest.mark.parametrize(
+    ("written", "example"),
+    [
+        (".env", ".env.example"),
+        (".env", "env.sample"),
+        (".env", "example.env"),
+        (".env", ".env-dist"),
+        ("deploy/db.env", "deploy/db.example.env"),
+        (".env.production", ".env.production.sample"),
+    ],
+)
+def test_an_example_to_copy_is_found_beside_the_file_that_is_missing(
+    tmp_path: Path, written: str, example: str
+) -> None:
+    for name in (example, "example.txt", ".env.local.example", "other.env", "Dockerfile"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    assert example_of(tmp_path, written) == example
+    assert example_of(tmp_path, "web.env") == ""
+    assert example_of(tmp_path, "nowhere/.env") == ""

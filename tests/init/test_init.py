@@ -272,6 +272,12 @@ def test_a_variable_that_compose_insists_on_is_asked_for_where_it_belongs(shop: 
 
     assert refused["next"] == "write APP_KEY=… into .env, then: conche init"
 
+    (shop.root / ".env").rename(shop.root / ".env.example")
+
+    again = shop.json(status=2)["error"]
+
+    assert again["next"] == "cp .env.example .env    # and write APP_KEY=… into it, then: conche init"
+
 
 def test_a_value_in_dotenv_counts_before_one_that_only_sops_can_read(shop: Folder) -> None:
     shop.write("docker-compose.yml", COMPOSE.replace("18090", "${APP_PORT:?}"))
