@@ -26,15 +26,18 @@ PAGE = 4096
 ZEROS, HOLE = bytes(PAGE), bytes(BLOCK)
 
 
-def extract(file: File, into: Path, limits: Limits) -> Walked:
+def extract(file: File, into: Path, limits: Limits, unset: Losses | None = None) -> Walked:
     """Unpack a tar.gz into an existing folder; if it fails, what was unpacked stays for the caller to remove.
+
+    Args:
+        unset: is told what the file system, or this user, cannot set; default: what is returned is.
 
     Raises:
         CheckFailed: the archive is damaged, has an entry that no backup has, or breaks its limits.
     """
     walked = Walked()
     try:
-        fill(into, admitted(file, limits, walked), walked.losses)
+        fill(into, admitted(file, limits, walked), walked.losses if unset is None else unset)
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP):
             raise damaged(file.path, f"two of its entries conflict: {error.strerror}") from error

@@ -43,15 +43,20 @@ class Staged:
     losses: Losses = field(default_factory=Losses)
 
 
-def unpack(source: Source, into: Path) -> Losses:
-    """Unpack a component into a new folder, at its paths relative to stack.yaml; return what it comes back without."""
+def unpack(source: Source, into: Path, unset: Losses | None = None) -> Losses:
+    """Unpack a component into a new folder, at its paths relative to stack.yaml; return what it comes back without.
+
+    Args:
+        unset: is told what this file system, or this user, cannot set; default: what is returned is.
+    """
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
     losses = Losses()
     for artifact in source.record.artifacts:
         if source.is_archive(artifact):
             with source.opened(artifact) as file:
-                losses.update(extract(file, into, source.limits(artifact)).losses)
-    fill(into, source.plain(source.record.facts.get("folder", ""), losses), losses, parents=0o755, sync=True)
+                losses.update(extract(file, into, source.limits(artifact), unset).losses)
+    entries = source.plain(source.record.facts.get("folder", ""), losses)
+    fill(into, entries, losses if unset is None else unset, parents=0o755, sync=True)
     return losses
 
 

@@ -15,6 +15,7 @@ import pytest
 from conche.backup import adopt, authenticate, envelope, mac, mac_keys, manifest, prune, status, trust
 from conche.backup.create import Wishes as Creating
 from conche.backup.create import create
+from conche.backup.drill import drill
 from conche.backup.list import list_
 from conche.backup.mac import KEYLESS, Keys, Provenance
 from conche.backup.repository import by_name
@@ -424,6 +425,25 @@ def test_every_encrypted_file_that_can_be_read_is_looked_into(server: Server) ->
     second.create({NAME: mac.written((other,))}, key.public, key, replace=False)
 
     assert server.site.target.keys().every[1:] == (other,)
+
+
+# Losses
+
+
+def test_a_drill_ends_as_a_restore_would_where_something_does_not_come_back(server: Server) -> None:
+    model = server.folder / "models/one"
+    server.back_up("plain")
+    plain = drill(server.call, None)
+    model.chmod(0o4755)
+    server.back_up("with rights")
+
+    less = drill(server.call, None)
+    stack = server.folder / "stack.yaml"
+    stack.write_text(stack.read_text().replace("driver: files,", "driver: files, privileged: true,"))
+    declared = drill(server.call, None)
+
+    assert [one.exit_code for one in (plain, less, declared)] == [0, 3, 0], less.lines
+    assert any("set-user-id" in line for line in less.lines)
 
 
 # Adoption
