@@ -8,14 +8,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from conche.backup import acceptance, online, settling, sync, trust, users
+from conche.backup import acceptance, online, room, settling, sync, trust, users
 from conche.backup.destinations import require_declared
 from conche.backup.drivers import in_container
 from conche.backup.exchange import Journal
 from conche.backup.legacy import described
 from conche.backup.list import list_
 from conche.backup.locks import PATIENCE, environments_of, locked
-from conche.backup.manifest import ComponentRecord, human_size
+from conche.backup.manifest import ComponentRecord
 from conche.backup.replacing import Replaced, Replacing, new_number, replace_data
 from conche.backup.repository import opened
 from conche.backup.site import Site, open_site
@@ -30,8 +30,6 @@ from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.vault.values import files_locked
 
 __all__ = ["Wishes", "restore"]
-
-RESERVE = 64 << 20
 
 LESS = 3
 """Exit code of a restore after which something is missing that was backed up, such as an ACL."""
@@ -183,23 +181,6 @@ def _require_whole(found: Found, sources: Sequence[Source]) -> None:
             )
 
 
-def _require_space(folder: Path, sources: Sequence[Source]) -> None:
-    wanted = RESERVE + sum(
-        artifact.content or artifact.size
-        for source in sources
-        if source.record.driver != "volume"
-        for artifact in source.record.artifacts
-    )
-    free = shutil.disk_usage(folder).free
-    if free < wanted:
-        raise Refused(
-            "disk-too-full-to-restore",
-            f"The restore needs {human_size(wanted)} beside the current data; {human_size(free)} are free.",
-            looked_at=[str(folder)],
-            next_command=f"df -h '{folder}'",
-        )
-
-
 def _into_folder(call: Invocation, site: Site, found: Found, sources: Sequence[Source], target: Path) -> Outcome:
     """Unpack into a folder that does not exist yet, or is empty; it appears once it is complete."""
     target = target.resolve()
@@ -213,7 +194,7 @@ def _into_folder(call: Invocation, site: Site, found: Found, sources: Sequence[S
             "folder-missing", f"There is no folder {target.parent}.", next_command=f"mkdir -p '{target.parent}'"
         )
     _require_whole(found, sources)
-    _require_space(target.parent, sources)
+    room.require_in(target.parent, sources)
     staging, warnings = target.with_name(f".{target.name}.restore-{new_number()}"), list[str]()
     try:
         for source in sources:
@@ -263,7 +244,7 @@ def _in_place(
     settling.require_settled(site)
     _require_whole(found, sources)
     online.require_loadable(sources)
-    _require_space(site.root, sources)
+    room.require_beside(site.root, sources)
     seen = _seen(site, sources)
     users.require_stoppable(seen)
     site.make_own()

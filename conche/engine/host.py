@@ -2,16 +2,57 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from conche.engine import ports
 from conche.engine.connection import Engine, translated
+from conche.errors import NotFound
 
-__all__ = ["MIN_FREE", "free_disk", "listener"]
+__all__ = ["MIN_FREE", "Room", "free_disk", "listener", "room_at", "room_of"]
 
 MIN_FREE = {"build": 2 * 1024**3, "pull": 2 * 1024**3, "start": 100 * 1024**2}
 """Bytes that must be free on the engine's disk for a plan with such a step."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """The disk that a folder is on.
+
+    Attributes:
+        device: the same for all folders on it.
+        free: bytes that this user may still write there.
+    """
+
+    folder: Path
+    device: int
+    free: int
+
+
+def room_at(folder: Path) -> Room:
+    """Return the disk that a folder is on."""
+    return Room(folder, folder.stat().st_dev, shutil.disk_usage(folder).free)
+
+
+def room_of(engine: Engine, volume: str) -> Room | None:
+    """Return the disk that a volume, or a folder of the engine's host, is on; None if it cannot be seen from here."""
+    if not engine.is_local:
+        return None
+    for place in [Path(volume)] if volume.startswith("/") else _places(engine, volume):
+        with contextlib.suppress(OSError):
+            return room_at(place)
+    return None
+
+
+def _places(engine: Engine, volume: str) -> list[Path]:
+    """Return where a volume is, if there is one, and where the engine keeps volumes, which more users may look at."""
+    found = []
+    with contextlib.suppress(NotFound), translated(engine.address):
+        found.append(Path(engine.client.api.inspect_volume(volume)["Mountpoint"]))
+    with translated(engine.address):
+        return [*found, Path(engine.client.api.info()["DockerRootDir"])]
 
 
 def free_disk(engine: Engine) -> int | None:
