@@ -1,8 +1,8 @@
 """Runs of the schedule that were missed, because the machine was off or asleep: told, and made up for.
 
 cron lets a missed run pass. systemd makes up for it (Persistent=), but lets one pass whose time the clock skips in
-spring. So each scheduled command notes when it has started, and every quarter of an hour `backup.cron catch-up` runs
-what was due since and has not started: once, however often it was missed.
+spring. So each scheduled command notes when it has started and that it has ended, and every quarter of an hour
+`backup.cron catch-up` runs what was due since and has not started, or was interrupted: once, however often that was.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
@@ -46,11 +46,13 @@ class Started:
     Attributes:
         when: its schedule then.
         instead_of: the missed run that it made up for, if it did.
+        ended: by itself, well or not; else it runs, or was interrupted by a power cut or a signal.
     """
 
     when: str
     started: datetime
     instead_of: datetime | None = None
+    ended: bool = True
 
     def tells(self, entry: Entry, now: datetime) -> bool:
         """Return whether what an entry has missed can be counted from this run."""
@@ -63,6 +65,11 @@ class Started:
         due = schedule.read(entry.when).latest(now)
         return due if self.started < due <= now - LATE else None
 
+    def interrupted(self, entry: Entry, now: datetime) -> datetime | None:
+        """Return this run if it has not ended and does not make up for another: nothing is tried for ever."""
+        broken = self.tells(entry, now) and not self.ended and self.instead_of is None
+        return self.started if broken else None
+
 
 def scheduled(call: Invocation, log: str | None, work: Callable[[], Outcome]) -> Outcome:
     """Do the work of a command that may be scheduled.
@@ -72,10 +79,42 @@ def scheduled(call: Invocation, log: str | None, work: Callable[[], Outcome]) ->
     """
 
     def noted() -> Outcome:
-        _note(open_site(call), Path(log or ""), datetime.now(UTC))
-        return work()
+        with _noted(open_site(call), Path(log or "")):
+            return work()
 
     return logged(log, work if log is None else noted)
+
+
+@contextlib.contextmanager
+def _noted(site: Site, log: Path) -> Iterator[None]:
+    """Note that the entry with this log has started, hold its lock while it runs, and note that it has ended."""
+    entry = _entry_of(site, log)
+    if entry is None:
+        yield
+        return
+    with contextlib.ExitStack() as held:
+        # The one before is still running; or there is no place for a lock, which must not prevent a backup.
+        with contextlib.suppress(Locked, Refused, OSError):
+            held.enter_context(lock(_lock_of(site, entry), f"the scheduled {entry.name}", wait=1.0))
+        begun = _note(site, entry, datetime.now(UTC))
+        try:
+            yield
+        except Exception:  # a signal is none
+            _write(site, entry, replace(begun, ended=True))
+            raise
+        _write(site, entry, replace(begun, ended=True))
+
+
+def _is_running(site: Site, entry: Entry) -> bool:
+    try:
+        with lock(_lock_of(site, entry), "backup.cron catch-up"):
+            return False
+    except (Locked, Refused, OSError):
+        return True
+
+
+def _lock_of(site: Site, entry: Entry) -> str:
+    return f"run-{_place(site)}-{entry.name}"
 
 
 def _expect(site: Site) -> None:
@@ -98,7 +137,9 @@ def catch_up(call: Invocation, site: Site, log: str | None) -> Outcome:
     if not call.dry_run:
         _expect(site)
     owed = list(_owed(site))
-    plan = Plan(tuple(Step(Action.RUN, Kind.SCHEDULE, one.name, f"{_moment(due)} was missed") for one, due in owed))
+    plan = Plan(
+        tuple(Step(Action.RUN, Kind.SCHEDULE, one.name, f"{_moment(due)} was {how}") for one, (due, how) in owed)
+    )
     if call.dry_run or not owed:
         return Outcome(plan=plan)
     try:
@@ -150,10 +191,10 @@ def _made_up(call: Invocation, site: Site, plan: Plan) -> Outcome:
     rows = []
     # What was owed may have run while its predecessor did.
     for entry in runs(site):
-        due = dict(_owed(site)).get(entry)
-        if due is not None:
+        if (still := dict(_owed(site)).get(entry)) is not None:
+            due, how = still
             _require_notable(site, entry)
-            call.output.say(f"{entry.name}: running now, since the run of {_moment(due)} was missed")
+            call.output.say(f"{entry.name}: running now, since the run of {_moment(due)} was {how}")
             words = (*command(), *entry.words, "--log", str(log_of(site, entry)))
             # It is this very program, so it may have all of this one's variables, as cron or systemd gave them.
             done = run(words, cwd=site.root, extra_env=os.environ)
@@ -195,31 +236,46 @@ def said(site: Site, now: datetime) -> tuple[list[str], list[str]]:
         if last.instead_of is not None:
             made = f"it was made up for on {_moment(last.started)}"
             told.append(f"{entry.name}: the run of {_moment(last.instead_of)} was missed; {made}")
-        if due := last.misses(entry, now):
+        if (owed := _owes(site, entry, last, now)) is not None:
+            due, how = owed
             warnings.append(
-                f"{entry.name}: the run of {_moment(due)} was missed and is not made up for:"
+                f"{entry.name}: the run of {_moment(due)} was {how} and is not made up for:"
                 " invoke backup.cron status, or invoke backup.cron catch-up"
             )
     return told, warnings
 
 
-def _owed(site: Site) -> Iterator[tuple[Entry, datetime]]:
+def _owed(site: Site) -> Iterator[tuple[Entry, tuple[datetime, str]]]:
+    """Yield the entries that have to be made up for, with the run that is, and what became of it."""
     now = datetime.now(UTC)
     for entry in runs(site):
         last = _last(site, entry)
-        if due := last.misses(entry, now) if last else None:
-            yield entry, due
+        if last is not None and (owed := _owes(site, entry, last, now)) is not None:
+            yield entry, owed
 
 
-def _note(site: Site, log: Path, now: datetime) -> None:
-    """Note that the entry with this log has started, and say what it makes up for."""
-    for entry in runs(site):
-        if log_of(site, entry) == log:
-            last = _last(site, entry)
-            due = last.misses(entry, now) if last else None
-            if due:
-                site.say(f"The run of {_moment(due)} was missed; this one makes up for it.")
-            _write(site, entry, Started(entry.when, now, due))
+def _owes(site: Site, entry: Entry, last: Started, now: datetime) -> tuple[datetime, str] | None:
+    if due := last.misses(entry, now):
+        return due, "missed"
+    if (due := last.interrupted(entry, now)) and not _is_running(site, entry):
+        return due, "interrupted"
+    return None
+
+
+def _entry_of(site: Site, log: Path) -> Entry | None:
+    return next((entry for entry in runs(site) if log_of(site, entry) == log), None)
+
+
+def _note(site: Site, entry: Entry, now: datetime) -> Started:
+    """Note that an entry has started, and say what it makes up for."""
+    last = _last(site, entry)
+    due = (last.misses(entry, now) or last.interrupted(entry, now)) if last else None
+    if due and last:
+        how = "interrupted" if due == last.started else "missed"
+        site.say(f"The run of {_moment(due)} was {how}; this one makes up for it.")
+    begun = Started(entry.when, now, due, ended=False)
+    _write(site, entry, begun)
+    return begun
 
 
 def _last(site: Site, entry: Entry) -> Started | None:
@@ -236,7 +292,10 @@ def _read(site: Site, entry: Entry) -> Started | None:
 
 def _parsed(content: Mapping[str, Any]) -> Started:
     instead = content["instead_of"]
-    return Started(str(content["when"]), _aware(content["started"]), None if instead is None else _aware(instead))
+    ended = content.get("ended", True)  # an earlier version did not note it
+    return Started(
+        str(content["when"]), _aware(content["started"]), None if instead is None else _aware(instead), ended is True
+    )
 
 
 def _aware(text: str) -> datetime:
@@ -251,6 +310,7 @@ def _write(site: Site, entry: Entry, last: Started) -> None:
         "when": last.when,
         "started": last.started.isoformat(),
         "instead_of": last.instead_of.isoformat() if last.instead_of else None,
+        "ended": last.ended,
     }
     file = _file(site, entry)
     try:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,7 +22,7 @@ from conche.backup.schedule import Entry, entries, log_of, runs
 from conche.backup.site import Site
 from conche.backup.target import Target
 from conche.command import Invocation
-from conche.errors import Refused
+from conche.errors import Interrupted, Refused
 from conche.files import lock
 from conche.output import Output
 from conche.stack import parse
@@ -85,14 +88,14 @@ def test_a_run_that_makes_up_for_another_says_so_in_its_log_and_the_status(
     [daily, *_] = runs(site)
     note(site, started=(DUE - timedelta(days=1)).isoformat())
 
-    missed._note(Site(site.root, site.stack, site.section, site.target, told.append), log_of(site, daily), NOW)
+    missed._note(Site(site.root, site.stack, site.section, site.target, told.append), daily, NOW)
 
     assert told == ["The run of Tue 2026-03-03 02:00 was missed; this one makes up for it."]
     assert said(site, NOW) == (
         ["daily: the run of Tue 2026-03-03 02:00 was missed; it was made up for on Tue 2026-03-03 09:07"],
         [],
     )
-    assert missed._read(site, daily) == Started(daily.when, NOW, DUE)
+    assert missed._read(site, daily) == Started(daily.when, NOW, DUE, ended=False)
     assert capsys.readouterr().out == ""
 
 
@@ -105,11 +108,46 @@ def test_what_is_not_made_up_for_is_a_warning_of_the_status(site: Site) -> None:
     assert warning.startswith("daily: the run of Tue 2026-03-03 02:00 was missed and is not made up for: invoke ")
 
 
+ENDS: dict[str, tuple[BaseException | None, str | None]] = {
+    "well": (None, None),
+    "with an error": (Refused("target-full", "full"), None),
+    "by a signal": (Interrupted(signal.SIGTERM), "interrupted"),
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_run_that_is_interrupted_is_owed_once_it_does_not_run_any_more(site: Site, how: str) -> None:
+    error, owed = ENDS[how]
+    [daily, *_] = runs(site)
+    with contextlib.suppress(Refused, Interrupted), missed._noted(site, log_of(site, daily)):
+        assert list(missed._owed(site)) == []
+        if error:
+            raise error
+
+    found = [said for _, (_, said) in missed._owed(site)]
+
+    assert found == ([owed] if owed else [])
+    assert [owed in warning for warning in said(site, datetime.now(UTC))[1] if owed] == [True] * len(found)
+
+
+def test_a_run_that_makes_up_for_an_interrupted_one_is_not_made_up_for_itself(site: Site) -> None:
+    told: list[str] = []
+    site = replace(site, say=told.append)
+    [daily, *_] = runs(site)
+    for _ in range(2):
+        with contextlib.suppress(Interrupted), missed._noted(site, log_of(site, daily)):
+            raise Interrupted(signal.SIGTERM)
+
+    assert list(missed._owed(site)) == []
+    assert [("interrupted" in line, "makes up for it" in line) for line in told] == [(True, True)]
+
+
 def test_another_log_is_no_run_of_an_entry(site: Site) -> None:
     file = note(site, started="2026-03-02T02:00:00+00:00")
     before = file.read_bytes()
 
-    missed._note(site, site.root / "mine.log", NOW)
+    with missed._noted(site, site.root / "mine.log"):
+        pass
 
     assert file.read_bytes() == before
 
@@ -137,7 +175,7 @@ def test_a_note_of_a_later_version_is_left_to_it(site: Site) -> None:
 
     [daily, *_] = runs(site)
     missed._expect(site)
-    missed._note(site, log_of(site, daily), NOW)
+    missed._note(site, daily, NOW)
 
     assert json.loads(file.read_text()) == content
     _, [warning] = said(site, NOW)
@@ -148,7 +186,8 @@ def test_a_state_folder_that_cannot_be_written_prevents_no_backup(site: Site, tm
     (tmp_path / "state").write_text("a file in its place")
     [daily, *_] = runs(site)
 
-    missed._note(site, log_of(site, daily), NOW)
+    with missed._noted(site, log_of(site, daily)):
+        assert list(missed._owed(site)) == []
 
     assert (tmp_path / "state").read_text() == "a file in its place"
 
