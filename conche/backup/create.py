@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
@@ -204,7 +205,8 @@ def _dumped(site: Site, name: str, folder: Path, wishes: Wishes, told: History, 
     try:
         needs.require(name)
         record = proof.dumped(Dumping(site, name, component, into, wishes.plain_key))
-    except ConcheError as error:
+    except (ConcheError, OSError) as caught:
+        error = _of_the_component(caught)
         shutil.rmtree(into)
         # An optional component may be absent, but not if an earlier backup has it.
         missed = component.required or name in told.newest
@@ -222,6 +224,19 @@ def _dumped(site: Site, name: str, folder: Path, wishes: Wishes, told: History, 
         omission = Omission(name=name, why=f"is empty: nothing was found{had}", harmful=True)
         return record.model_copy(update={"left_out": (*record.left_out, omission)})
     return judged(name, record, before, component.min, accepted=name in wishes.smaller)
+
+
+def _of_the_component(error: ConcheError | OSError) -> ConcheError:
+    """Return what is wrong with one component; raises what is wrong with the target as a whole."""
+    if isinstance(error, ConcheError):
+        return error
+    if error.errno != errno.EFBIG:
+        raise error
+    return Refused(
+        "file-too-large-for-target",
+        "The target's file system takes no file as large as this component has or makes.",
+        next_command="move the target to ext4, xfs, btrfs or exfat: FAT32 takes up to 4 GiB",
+    )
 
 
 def _why(error: ConcheError) -> str:

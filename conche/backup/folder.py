@@ -24,6 +24,9 @@ __all__ = ["FolderWriter", "Stored", "folder_writer"]
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 """Errors of symlink(2) on a file system without links, such as vfat."""
 
+NOT_AS_A_FILE = (*NO_LINKS, errno.EEXIST, errno.ENOTDIR, errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ)
+"""Errors of making what the target cannot have under that name: of vfat also for a colon, or a question mark."""
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -40,6 +43,17 @@ class Stored:
     sha256: str
     mode: int
     link: str = ""
+
+
+class _Content:
+    """The blocks of a file, and whether any of it was asked for."""
+
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        self._blocks, self.begun = blocks, False
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.begun = True
+        yield from self._blocks
 
 
 class FolderWriter:
@@ -62,7 +76,7 @@ class FolderWriter:
         if info.isdir():
             self._keep(info)
             return
-        path = self._folder / info.name
+        path, content = self._folder / info.name, _Content(blocks)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if info.issym():
@@ -71,9 +85,10 @@ class FolderWriter:
             elif info.islnk():
                 self._add_second_name(info, path)
             else:
-                self._add_file(info, path, blocks)
+                self._add_file(info, path, content)
         except OSError as error:
-            if self._tree is None or error.errno not in (*NO_LINKS, errno.EEXIST, errno.ENOTDIR):
+            # What was read of it cannot be read again.
+            if self._tree is None or content.begun or error.errno not in NOT_AS_A_FILE:
                 raise
             self._keep(info, blocks)
         else:

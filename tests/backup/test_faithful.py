@@ -369,7 +369,7 @@ def test_what_the_target_cannot_hold_as_a_file_is_kept_in_the_tree(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (place / "src").mkdir()
-    for name in ("A", "a", ODD, FILE):
+    for name in ("A", "a", ODD, FILE, "10:30", "x" * 200):
         (place / "src" / name).write_text(f"content of {name!a}")
     (place / "src/link").symlink_to("A")
     os.link(place / "src/A", place / "src/z")
@@ -381,6 +381,9 @@ def test_what_the_target_cannot_hold_as_a_file_is_kept_in_the_tree(
     written = folder._written
 
     def ignoring_case(path: Path, *rest: Any) -> str:
+        if ":" in path.name or len(path.name) > 100:
+            why = errno.EINVAL if ":" in path.name else errno.ENAMETOOLONG
+            raise OSError(why, os.strerror(why))
         if path.with_name(path.name.upper()).exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         return written(path, *rest)
@@ -395,6 +398,20 @@ def test_what_the_target_cannot_hold_as_a_file_is_kept_in_the_tree(
     assert look(place / "into/src") == before
     assert not losses
     assert {one.path for one in data_of(source.record)} == {"kept/A", "kept/z"}
+
+
+def test_an_error_in_the_middle_of_a_file_is_none_of_its_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the file would be stored without what was read of it."""
+    (place / "src").mkdir()
+    (place / "src/one").write_bytes(b"content")
+
+    def broken(*_: object) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(folder, "begin_writeback", broken)
+
+    with pytest.raises(OSError, match="Invalid argument"):
+        dumped(place, "src")
 
 
 def test_only_what_is_missing_is_exchanged_as_a_folder(place: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -428,6 +430,21 @@ def test_every_encrypted_file_that_can_be_read_is_looked_into(server: Server) ->
 
 
 # Losses
+
+
+def test_a_file_that_is_too_large_for_the_target_costs_its_component_alone(server: Server) -> None:
+    (server.folder / "models/one").write_bytes(os.urandom(3 << 20))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        made = create(server.call, "daily", Creating())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert isinstance(made.value, dict)
+    assert made.exit_code == 3
+    assert [one.partition(":")[0] for one in made.value["missing"]] == ["models"]
+    assert "move the target to ext4" in "".join(made.value["missing"])
 
 
 def test_a_drill_ends_as_a_restore_would_where_something_does_not_come_back(server: Server) -> None:
