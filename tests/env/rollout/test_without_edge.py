@@ -57,7 +57,10 @@ def test_a_container_knows_its_release_and_image_and_is_not_replaced_for_them(
 
 
 def test_what_shares_a_network_has_no_drift_in_a_release(small: SmallStack, engine: Engine) -> None:
-    sleeper = "image: python:3.11-slim-bookworm, command: [sleep, infinity], init: true, stop_grace_period: 0s"
+    sleeper = (
+        "image: python:3.11-slim-bookworm, command: [sleep, infinity], init: true, stop_grace_period: 0s,"
+        " healthcheck: {test: [CMD, 'true']}"
+    )
     shape = f"services: {{vpn: {{{sleeper}}}, web: {{{sleeper}, network_mode: 'service:vpn'}}, other: {{{sleeper}}}}}\n"
     small.write("compose/dev.yaml", shape)
 
@@ -87,6 +90,7 @@ services:
     command: [sleep, infinity]
     init: true
     stop_grace_period: 0s
+    healthcheck: {test: [CMD, 'true']}
     configs: [{source: rules, target: /etc/rules.conf}]
 configs: {rules: {%s}}
 """
@@ -114,7 +118,7 @@ def killed_at_work(small: SmallStack, engine: Engine) -> None:
     """Kill a release once it has started its web, of level 2, in the place of what was there."""
     argv = small.argv("env.deploy", "--env", "dev", "--local")
     # It stays in the midst of its work: what it has started does not become healthy.
-    small.replace("compose/dev.yaml", "    init: true", "    init: true\n    healthcheck: {test: [CMD, sleep, '9']}")
+    small.replace("compose/dev.yaml", "[CMD, 'true']", "[CMD, 'false']")
     starts = engine.client.api.events(
         decode=True, filters={"event": "start", "label": f"com.docker.compose.project={small.project}"}
     )
@@ -125,7 +129,7 @@ def killed_at_work(small: SmallStack, engine: Engine) -> None:
         next(one for one in starts if one["Actor"]["Attributes"].get("com.docker.compose.service") == "web")
         running.kill()
     starts.close()
-    small.replace("compose/dev.yaml", "\n    healthcheck: {test: [CMD, sleep, '9']}", "")
+    small.replace("compose/dev.yaml", "[CMD, 'false']", "[CMD, 'true']")
 
 
 def results(small: SmallStack) -> list[str]:
