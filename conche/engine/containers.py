@@ -71,6 +71,7 @@ class Container:
         binds: files and folders of the host that are mounted in it.
         goes_when_stopped: the engine removes it as soon as it stops (`docker run --rm`).
         restarts: how often the engine has restarted it.
+        restart_policy: when the engine restarts it: always, unless-stopped, on-failure, or no.
     """
 
     id: str
@@ -98,6 +99,7 @@ class Container:
     log_driver: str = ""
     binds: tuple[str, ...] = ()
     goes_when_stopped: bool = False
+    restart_policy: str = "no"
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -172,6 +174,7 @@ def parse(attributes: Mapping[str, Any]) -> Container:
         log_driver=((attributes.get("HostConfig") or {}).get("LogConfig") or {}).get("Type", ""),
         binds=tuple(mount["Source"] for mount in attributes.get("Mounts") or () if mount.get("Type") == "bind"),
         goes_when_stopped=bool((attributes.get("HostConfig") or {}).get("AutoRemove")),
+        restart_policy=((attributes.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no",
         labels=labels,
     )
 

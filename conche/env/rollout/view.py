@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets as random
+from collections.abc import Sequence
 from dataclasses import replace
 
 from conche.command import Invocation
 from conche.engine import images, lock
 from conche.engine.compose import Compose, Configuration
+from conche.engine.containers import Container
 from conche.engine.service import Service
 from conche.engine.state import State, volume_name
 from conche.env.contents import contents_of_service
@@ -153,14 +155,21 @@ def look_at_release(call: Invocation, name: str, compose: Compose, records: Reco
         return None
     serves = environment.deploy.serves
     behind = Look(name, compose, environment.deploy, {})
-    services = {
-        one: Service(one, said.image, frozenset(said.hashes), replicas=None if said.hashes else 0)
-        for one, said in record.services.items()
-    }
     found, leftovers = look(compose)
     hashes = {one for said in record.services.values() for one in said.hashes}
     if serves is None and any(container.config_hash not in hashes for container in found):
         return None  # brought up from the files since, as development does
+    files = _described(call, compose, record)
+    services = {
+        one: Service(
+            one,
+            said.image,
+            frozenset(said.hashes),
+            replicas=None if said.hashes else 0,
+            ends=_may_end(one, files[1] if files else None, found),
+        )
+        for one, said in record.services.items()
+    }
     foreign = [c for c in found if serves is not None and c.service == serves and c.labels.get(RELEASE) != record.label]
     there = {said.image: images.find(compose.engine, said.image) for said in record.services.values()}
     unfinished = records.unfinished
@@ -174,7 +183,7 @@ def look_at_release(call: Invocation, name: str, compose: Compose, records: Reco
         leftovers=(*leftovers, *foreign),
         own={},
         release=record.id,
-        changed=tuple(sorted({*_changed(call, compose, records, record), *_rerouted(call, behind, record)})),
+        changed=tuple(sorted({*_changed(call, files, records, record), *_rerouted(call, behind, record)})),
         interrupted=unfinished.id if unfinished is not None and running is None else "",
         contents=contents_of(compose.engine, found, there),
         astray="" if serves is None or running or records.maintained or records.damaged else _astray(behind, record),
@@ -207,13 +216,30 @@ def _rerouted(call: Invocation, look: Look, record: Record) -> tuple[str, ...]:
     return (edge,) if found and found != wanted.plain else ()
 
 
-def _changed(call: Invocation, compose: Compose, records: Records, record: Record) -> tuple[str, ...]:
-    """Return services whose files have changed since; without a key nobody can tell."""
+def _described(call: Invocation, compose: Compose, record: Record) -> tuple[Compose, Configuration] | None:
+    """Return the files that releases are made from now, and what they say; None without the key for their secrets."""
     if call.stack.secrets is not None and call.vault.key is None:
-        return ()
+        return None
     overlay = call.stack.environments[record.environment].deploy.overlay
     files = replace(compose, files=(*compose.files, *(call.root / file for file in overlay)))
-    configuration = files.configuration(hashed=False)
+    return files, files.configuration(hashed=False)
+
+
+def _may_end(name: str, files: Configuration | None, found: Sequence[Container]) -> bool:
+    """Return whether a service is a one-shot: by the files, else by whether the engine restarts what has ended."""
+    service = files.services.get(name) if files else None
+    if service is not None:
+        return service.ends or service.completes
+    return all(one.restart_policy in ("no", "on-failure") for one in found if one.service == name)
+
+
+def _changed(
+    call: Invocation, described: tuple[Compose, Configuration] | None, records: Records, record: Record
+) -> tuple[str, ...]:
+    """Return services whose files have changed since; without a key nobody can tell."""
+    if described is None:
+        return ()
+    files, configuration = described
     rendered = configuration.rendered
     now = {name: shape(rendered, name, str(call.root)) for name in rendered["services"]}
     other = {name for name in now.keys() | record.files.keys() if now.get(name) != record.files.get(name)}

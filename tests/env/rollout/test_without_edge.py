@@ -161,6 +161,25 @@ def test_what_a_killed_release_had_replaced_comes_back_with_the_next_command(
     assert (status.returncode, "was interrupted" in status.stdout) == (0, False)
 
 
+def test_a_service_that_was_meant_to_end_is_well_in_a_release(small: SmallStack, engine: Engine) -> None:
+    python = "image: python:3.11-slim-bookworm, stop_grace_period: 0s"
+    small.write(
+        "compose/dev.yaml",
+        f"services:\n  seed: {{{python}, command: ['true'], restart: on-failure}}\n"
+        f"  migrate: {{{python}, command: ['true'], healthcheck: {{test: ['CMD', 'true']}}}}\n"
+        f"  web: {{{python}, command: [sleep, infinity], init: true,"
+        " depends_on: {migrate: {condition: service_completed_successfully}}}\n",
+    )
+    assert deploy(small) == "r1"
+
+    status = small.invoke("env.status", "--env", "dev")
+    [web] = [one for one in small.containers(engine) if one.service == "web"]
+    engine.client.containers.get(web.id).kill()
+
+    assert status.returncode == 0, status.stdout + status.stderr
+    assert small.invoke("env.status", "--env", "dev").returncode == 1
+
+
 def test_a_first_release_that_was_killed_is_said_and_settled_by_env_up(small: SmallStack, engine: Engine) -> None:
     small.write("compose/dev.yaml", SLEEPER % 'content: "level=${LEVEL:-1}"')
     killed_at_work(small, engine)
