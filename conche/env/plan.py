@@ -196,7 +196,8 @@ def _state_step(service: Service, found: Sequence[Container], difference: str) -
         )
     if difference:
         return Step(Action.RECREATE, Kind.SERVICE, service.name, difference)
-    return _health_step(service.name, found)
+    # The engine calls every container unhealthy that has ended with a healthcheck.
+    return _health_step(service.name, [container for container in found if not done(service, container)])
 
 
 def _health_step(name: str, found: Sequence[Container]) -> Step | None:

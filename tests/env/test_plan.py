@@ -63,6 +63,18 @@ def test_a_fresh_machine_needs_everything_in_order() -> None:
     assert (drift(fresh), is_well(fresh)) == ({}, False)
 
 
+@pytest.mark.parametrize("one_shot", [replace(DB, ends=True), replace(DB, completes=True)], ids=["ends", "awaited"])
+def test_what_has_ended_well_with_a_healthcheck_is_not_started_again(one_shot: Service) -> None:
+    ended = container("db", state="exited", exit_code=0, health="unhealthy")
+    configuration = replace(UP.configuration, services={"web": WEB, "db": one_shot})
+    seen = replace(UP, configuration=configuration, containers=(ended, container("web")))
+
+    assert (steps(plan_up(seen)), is_well(seen)) == ([], True)
+    assert steps(plan_up(replace(seen, containers=(replace(ended, exit_code=3), container("web"))))) == [
+        ("start", "service db", "is exited")
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "action", "cause", "drifts"),
     [
