@@ -13,6 +13,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 from conche.engine import containers
 from conche.engine.connection import Engine, EngineRefused, translated
+from conche.engine.frames import frames
 from conche.errors import ConcheError, Unreachable
 from conche.process import Captured, Completed, signals_deferred
 from conche.process import run as run_process
@@ -122,7 +123,7 @@ def output(
         with translated(engine.address):
             api = engine.client.api
             begun = api.exec_create(container_id, list(argv), environment={NUMBER: number})["Id"]
-            for out, err in api.exec_start(begun, stream=True, demux=True):
+            for out, err in frames(engine, begun):
                 if out:
                     yield out
                 if err:

@@ -12,6 +12,7 @@ import docker.errors
 import pytest
 
 from conche.backup.drivers import Dumping, program
+from conche.engine import programs
 from conche.engine.confided import confided
 from conche.engine.connection import EngineRefused
 from conche.secret import Secret
@@ -37,7 +38,7 @@ class Api:
     def exec_create(self, *_: object, **__: object) -> dict[str, str]:
         return {"Id": "1"}
 
-    def exec_start(self, *_: object, **__: object) -> Iterator[tuple[bytes | None, bytes | None]]:
+    def frames(self, *_: object) -> Iterator[tuple[bytes | None, bytes | None]]:
         yield b"data", None
         yield None, b"in /usr/local/bin:/usr/bin: own-pass"
         yield None, b"word, in-address and of-stack are wrong"
@@ -52,6 +53,7 @@ def dumping(folder: Path, monkeypatch: pytest.MonkeyPatch, api: Api) -> Dumping:
         yield SimpleNamespace(engine=answering(api), container="c", number="1", name="db")
 
     monkeypatch.setattr(program, "opened", opened)
+    monkeypatch.setattr(programs, "frames", api.frames)
     component = Component.model_validate(
         {"driver": "command", "environment": "dev", "service": "db", "dump": ("d",), "restore": ("r",)}
     )

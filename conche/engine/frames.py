@@ -1,0 +1,44 @@
+"""What a program that the engine runs in a container says, from its first byte on.
+
+The Docker SDK reads it past the buffer in which the engine's answer was read. What arrives together with that answer,
+as on a busy machine, would be lost: the beginning of a dump, or of the header that says where the next part begins.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import IO, Any
+
+from conche.engine.connection import Engine
+
+__all__ = ["frames"]
+
+BLOCK = 1 << 20
+STDERR = 2
+
+Frame = tuple[bytes | None, bytes | None]
+"""Bytes of stdout, or of stderr."""
+
+
+def frames(engine: Engine, identity: str) -> Iterator[Frame]:
+    """Start an exec, and yield what it says as it says it."""
+    api: Any = engine.client.api
+    if engine.address.startswith("ssh://"):  # its answers have no buffer (ssh.py)
+        yield from api.exec_start(identity, stream=True, demux=True)
+        return
+    response = api.exec_start(identity, socket=True)._response
+    try:
+        reader = response.raw._fp.fp
+        reader.raw._sock.settimeout(None)  # a program may be silent for as long as it likes
+        yield from _told_apart(reader)
+    finally:
+        response.close()
+
+
+def _told_apart(reader: IO[bytes]) -> Iterator[Frame]:
+    while len(head := reader.read(8)) == 8:
+        stream, left = struct.unpack(">BxxxL", head)
+        while left and (block := reader.read(min(left, BLOCK))):
+            left -= len(block)
+            yield (None, block) if stream == STDERR else (block, None)
