@@ -15,8 +15,18 @@ from xdist.workermanage import WorkerController
 __all__ = ["ByFile", "pytest_report_to_serializable", "pytest_xdist_make_scheduler"]
 
 
+LONG = ("tests/e2e/", "tests/faults/")
+"""Where files take minutes. xdist begins with the files of many tests, and these have few."""
+
+
 class ByFile(LoadFileScheduling):
     """Gives each file to one worker; after a worker's death others get the tests that were not begun."""
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        """Give a worker its next file, the long ones first: at the end it would have one alone, and the others none."""
+        for file in [file for file in reversed(self.workqueue) if file.startswith(LONG)]:
+            self.workqueue.move_to_end(file, last=False)
+        super()._assign_work_unit(node)
 
     def remove_node(self, node: WorkerController) -> str | None:
         """Take back what a worker has not run; return the test that killed it, if it died."""

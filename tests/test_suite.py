@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,18 @@ def test_a_worker_that_is_killed_fails_its_test_and_all_others_are_run(tmp_path:
     assert code == 1
     assert f"2 failed, {sum(text.count('test_works') for text in files)} passed" in said
     assert "crashed while running 'test_1.py::test_dies'" in said
+
+
+def test_files_that_take_minutes_come_before_those_with_more_tests(tmp_path: Path) -> None:
+    for name, count in (("images/test_many", 3), ("e2e/test_a", 1), ("e2e/test_b", 2), ("test_few", 2)):
+        (tmp_path / "tests" / name).parent.mkdir(parents=True, exist_ok=True)
+        tests = "".join(f"def test_{number}():\n    assert True\n\n\n" for number in range(count))
+        (tmp_path / f"tests/{name}.py").write_text(tests)
+
+    _, said = run(tmp_path, "-v", "-p", "tests.scheduling", "-n", "1", "--dist", "loadfile", PYTHONPATH=str(ROOT))
+
+    ran = re.findall(r"PASSED tests/(\S+)\.py", said)
+    assert list(dict.fromkeys(ran)) == ["e2e/test_b", "e2e/test_a", "images/test_many", "test_few"], said
 
 
 def test_a_test_that_hangs_fails_alone(tmp_path: Path) -> None:
