@@ -76,6 +76,7 @@ def test_a_backup_leaves_a_healthy_environment(small: SmallStack, engine: Engine
 
 def test_a_release_leaves_alone_what_was_paused_a_moment_ago(fresh: EdgedStack, engine: Engine) -> None:
     fresh.replace("compose/prod.yaml", *SELDOM)
+    fresh.replace("compose/prod.yaml", "interval: 15s", SELDOM[1])
     assert fresh.deploy(fresh.version("one")).returncode == 0
     before = {one.service: (one.id, one.started_at) for one in fresh.containers(engine)}
 

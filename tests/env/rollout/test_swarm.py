@@ -37,6 +37,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, swarming: Engine, edge_image
     made.replace("compose/prod.yaml", "volumes:\n  edge:", "secrets:\n  kept: {file: ../kept.txt}\nvolumes:\n  edge:")
     # A swarm waits for the engine's own first look, and nothing else looks before that.
     made.replace("compose/prod.yaml", "interval: 3s", "interval: 1s")
+    seldom, often = (f"interval: {every}\n      timeout: 10s\n      retries: " for every in ("15s", "1s"))
+    made.replace("compose/prod.yaml", f"{seldom}2", f"{often}3")
     made.write("kept.txt", "swarm-canary-one")
     for version, how in (("one", "well"), ("two", "well"), ("bad", "crash"), ("wrong", "wrong")):
         made.version(version, how)
