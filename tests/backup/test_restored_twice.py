@@ -49,11 +49,13 @@ services:
     user: "{user}"
     init: true
     stop_grace_period: 1s
+    healthcheck: {{test: [CMD, psql, -c, SELECT 1, app], interval: 1m}}
     volumes: ["database:/var/lib/postgresql/data"]
   app:
     <<: *common
     container_name: {name}-app
     command: [python3, -ISu, /control/app.py]
+    healthcheck: {{test: [CMD, grep, -q, app.py, /proc/1/cmdline], interval: 1m}}
     volumes:
       - ../control:/control
       - ../bound:/bound
