@@ -30,7 +30,8 @@ def recover(call: Invocation, name: str) -> Outcome:
         return _recover_swarm(call, compose, name)
     with locked(call, compose.engine, name):
         records = open_records(call, compose)
-        look = Look(name, compose, environment.deploy, compose.configuration(hashed=False).rendered)
+        rendered = compose.configuration(hashed=False).rendered
+        look = Look(name, compose, environment.deploy, rendered).remembering(records)
         recovery = plan_recovery(records, look)
         if not call.dry_run:
             records = settle(call, records, look, strict=True)

@@ -62,7 +62,7 @@ def up_released(
         if call.dry_run:
             return Outcome(plan=plan)
         with everywhere(call, compose.engine, name):
-            look = Look(name, compose, environment.deploy, document.body)
+            look = Look(name, compose, environment.deploy, document.body).remembering(records)
             records = settle(call, records, look, thorough=True)
             _see_edge(call, look, records)
             seen = _observe(call, name, compose, records)

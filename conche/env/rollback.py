@@ -11,7 +11,7 @@ from conche.engine.compose import Compose
 from conche.engine.connection import Engine
 from conche.env.locking import locked
 from conche.env.rollout.edge import read_template
-from conche.env.rollout.look import Look
+from conche.env.rollout.look import Look, probe_kept
 from conche.env.rollout.prepare import kept_images, see_disk
 from conche.env.rollout.release import (
     Draft,
@@ -49,7 +49,8 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
         newest = records.unfinished or records.current
         latest = opened_if_possible(call, records, newest)
         if latest is not None:
-            records = settle_interrupted(call, records, Look(name, compose_of(base, latest), deploy, latest.body))
+            look = Look(name, compose_of(base, latest), deploy, latest.body).remembering(records)
+            records = settle_interrupted(call, records, look)
         goal = _goal_of(records, engine, name, to)
         kept = opened(call, records, goal)
         if kept is None:
@@ -69,8 +70,9 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
             template = kept.template or read_template(call.root, deploy)
             document = replace(document, template=template)
             deploy = deploy.model_copy(update={"port": template.port, "drain": template.drain})
+        deploy = deploy.model_copy(update={"probe": probe_kept(goal) or deploy.probe})
         compose = compose_of(base, document)
-        look = Look(name, compose, deploy, document.body)
+        look = Look(name, compose, deploy, document.body).remembering(records)
         configuration, before = look_before(call, look, records, compose)
         placed = {one: replace(had, definition=definition(document.body, one)) for one, had in same.items()}
         record = goal.again(number, {one: service.hashes for one, service in configuration.services.items()}, placed)

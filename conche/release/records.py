@@ -83,6 +83,7 @@ class Record:
         of: the release that a rollback goes back to.
         edge: the name of the edge's configuration, derived from its content; empty if it is not known.
         keeps: the earlier release whose containers stay behind the edge, if only the edge's configuration changes.
+        probe: how it is asked whether it answers, as stack.yaml said then; empty if it is not known.
     """
 
     number: int
@@ -101,6 +102,7 @@ class Record:
     of: int | None = None
     edge: str = ""
     keeps: str = ""
+    probe: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from conche.engine import containers
@@ -14,10 +14,10 @@ from conche.engine.containers import Container
 from conche.env.rollout import edge as edges
 from conche.errors import ConcheError, NotFound
 from conche.release.document import RELEASE, Template, alias
-from conche.release.records import Record
-from conche.stack import Deploy
+from conche.release.records import Record, Records, Result
+from conche.stack import Deploy, Probe
 
-__all__ = ["NOTHING", "Look", "number"]
+__all__ = ["NOTHING", "Look", "number", "probe_kept"]
 
 FAULT = 500
 """The lowest status by which an application admits a fault of its own."""
@@ -31,6 +31,15 @@ def number(release: str) -> int:
     return int(release[1:]) if release[1:].isdigit() else 0
 
 
+def probe_kept(record: Record) -> Probe | None:
+    """Return how a release was asked when it was deployed; None if that was not kept, or cannot be read."""
+    known = {key: value for key, value in record.probe.items() if key in Probe.model_fields}
+    try:
+        return Probe.model_validate(known) if known else None
+    except ValueError:
+        return None
+
+
 @dataclass(frozen=True)
 class Look:
     """The containers of one environment.
@@ -39,12 +48,27 @@ class Look:
         name: the environment's name.
         rendered: the rendered Compose document, which contains the edge's port; without it the engine is asked, which
             knows the port while the edge runs.
+        probes: label of a release's containers -> how it is asked, if that was kept with it.
     """
 
     name: str
     compose: Compose
     deploy: Deploy
     rendered: Any
+    probes: Mapping[str, Probe] = field(default_factory=dict)
+
+    def remembering(self, records: Records) -> Look:
+        """Return a copy that asks each recorded release as stack.yaml said when it was deployed."""
+        told = [e.record for e in records.entries if e.record and e.result is Result.SUCCEEDED]
+        unfinished = records.unfinished
+        if unfinished is not None and not unfinished.keeps:
+            told.append(unfinished)
+        kept = {one.label: found for one in told if (found := probe_kept(one))}
+        return replace(self, probes={**self.probes, **kept})
+
+    def probe_of(self, release: str) -> Probe:
+        """Return how a release is asked: a path of today's may be one that an earlier one does not know."""
+        return self.probes.get(release, self.deploy.probe)
 
     def all(self) -> tuple[Container, ...]:
         """Return every container of the project."""
@@ -90,7 +114,9 @@ class Look:
         """Return the release to which the edge sends requests, and what its users are answered."""
         if self.deploy.edge is not None and self.of(self.deploy.edge):
             with contextlib.suppress(ConcheError):
-                return self.edge().state(self.deploy.probe.path)
+                edge, asked = self.edge(), self.deploy.probe.path
+                at, answer = edge.state(asked)
+                return (at, answer) if self.probe_of(at).path == asked else edge.state(self.probe_of(at).path)
         return "", edges.Answer(0, "the edge is not running")
 
     def answers(self, release: str) -> bool:
@@ -99,7 +125,7 @@ class Look:
         found = self.of_release(self.deploy.serves, release)
         if not found or any(one.state != "running" or one.health == "unhealthy" for one in found):
             return False
-        probe = self.deploy.probe
+        probe = self.probe_of(release)
         paths = (probe.path, *([probe.ready] if probe.ready else []))
         try:
             answer, *ready = self.edge().probe(paths, f"{alias(self.deploy.serves, release)}:{self.deploy.port}")
@@ -174,7 +200,7 @@ class Look:
         assert self.deploy.serves is not None
         try:
             entry = f"{alias(self.deploy.serves, release)}:{self.deploy.port}"
-            own = self.edge().reaches(entry, self.deploy.probe.path)
+            own = self.edge().reaches(entry, self.probe_of(release).path)
         except ConcheError:
             return ""
         # An error of the release's own is not the edge's fault; not even saying whom it serves is.
@@ -183,12 +209,12 @@ class Look:
 
     def right(self, answer: edges.Answer, release: str) -> bool:
         """Return whether an answer is good and, if stack.yaml names a field, says that it comes from this release."""
-        field = self.deploy.probe.field
-        if not answer.good or not field:
+        named = self.probe_of(release).field
+        if not answer.good or not named:
             return answer.good
         try:
             said: Any = json.loads(answer.body)
-            for part in field.split("."):
+            for part in named.split("."):
                 said = said[part]
         except (ValueError, KeyError, TypeError):
             return False

@@ -116,7 +116,7 @@ def prove(look: Look, new: Sequence[Container], release: str) -> None:
     counts = _in_place(look)
     if counts is None:
         return
-    probe = look.deploy.probe
+    probe = look.probe_of(release)
     for one in new:
         answers = look.edge().probe((probe.path,) * probe.times, f"{one.id[:SHORT]}:{look.deploy.port}")
         wrong = [answer for answer in answers if not look.right(answer, release)]

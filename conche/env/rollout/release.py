@@ -134,8 +134,9 @@ def make_ready(call: Invocation, look: Look, records: Records, draft: Draft, bef
     """Decide what becomes of each service, and plan the steps."""
     current, deploy, services = records.current, look.deploy, draft.configuration.services
     handover = Handover()
-    record = draft.record.known_as(current)
-    look = replace(look, compose=draft.compose, rendered=draft.document.body)
+    record = replace(draft.record.known_as(current), probe=deploy.probe.model_dump() if deploy.serves else {})
+    probes = {**look.probes, record.label: deploy.probe}
+    look = replace(look, compose=draft.compose, rendered=draft.document.body, probes=probes)
     if draft.document.template is not None:
         wanted = look.edge_configuration(draft.document.template, record.label, maintenance=False)
         record = replace(record, edge=wanted.plain)

@@ -210,7 +210,7 @@ class SwarmPipeline:
 
     def _ask(self, edge: edges.Edge) -> None:
         said = "The new release does not answer its users correctly."
-        self.probing.require(edge, said, 15.0, times=self.deploy.probe.times)
+        self.probing.require(edge, said, 15.0, times=self.probing.probe.times)
 
     def _edge_container(self) -> str | None:
         label = f"com.docker.swarm.service.name={self.stack}_{self.deploy.edge}"
@@ -303,4 +303,4 @@ def sent_of(call: Invocation, look: Look, document: Document, replicas: Mapping[
 
 
 def probing(look: Look, release: str) -> Probing:
-    return Probing(look.deploy.probe, release, look.right, look.compose.redact, look.name)
+    return Probing(look.probe_of(release), release, look.right, look.compose.redact, look.name)

@@ -104,7 +104,8 @@ class Before:
         """
         if not self.answered:
             return
-        alone = look.edge().reaches(f"{alias(look.deploy.serves or '', self.release)}:{port}", look.deploy.probe.path)
+        path = look.probe_of(self.release).path
+        alone = look.edge().reaches(f"{alias(look.deploy.serves or '', self.release)}:{port}", path)
         if not 0 < alone.status < FAULT:
             raise NotRestored("previous-state-lost", f"{self.release} does not answer: {alone}")
 
@@ -116,7 +117,7 @@ class Before:
         if at != self.release:
             return [f"the edge serves {at or 'nothing'} instead of {self.release}"]
         right = look.right(answer, self.release) if self.identified else answer.good
-        return [] if right else [f"{self.release} answers {look.deploy.probe.path}: {answer}"]
+        return [] if right else [f"{self.release} answers {look.probe_of(self.release).path}: {answer}"]
 
 
 def wait_ready(

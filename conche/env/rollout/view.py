@@ -154,7 +154,7 @@ def look_at_release(call: Invocation, name: str, compose: Compose, records: Reco
     if record is None or records.newer is not None:
         return None
     serves = environment.deploy.serves
-    behind = Look(name, compose, environment.deploy, {})
+    behind = Look(name, compose, environment.deploy, {}).remembering(records)
     found, leftovers = look(compose)
     hashes = {one for said in record.services.values() for one in said.hashes}
     if serves is None and any(container.config_hash not in hashes for container in found):

@@ -395,6 +395,20 @@ def test_a_rollback_to_a_release_by_its_id(serving: EdgedStack, users: Load) -> 
     assert wanted["asked"].endswith(":" + serving.page()["version"])
 
 
+def test_a_rollback_asks_a_release_as_it_was_asked_in_its_time(serving: EdgedStack, users: Load) -> None:
+    """The version to come may say where its release id is; the one that is gone back to does not know of that."""
+    before = serving.page()["release"]
+    assert serving.deploy(serving.version("asked")).returncode == 0
+    serving.replace("stack.yaml", "field: release, times: 3, ready: /ready", "field: app.release, times: 3")
+
+    done = serving.rollback("--to", before)
+    status = serving.invoke("env.status", "--env", "prod")
+    serving.replace("stack.yaml", "field: app.release, times: 3", "field: release, times: 3, ready: /ready")
+
+    assert done.returncode == 0, done.stderr
+    assert status.returncode == 0, status.stdout
+
+
 @pytest.mark.parametrize("to", ["r999", "nonsense"])
 def test_a_rollback_to_what_never_was_lists_what_there_is(serving: EdgedStack, users: Load, to: str) -> None:
     refused = serving.rollback("--to", to)
