@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from conche.command import Invocation
-from conche.engine import containers, networks, state
+from conche.engine import containers, networks, state, task_containers
 from conche.engine.compose import Compose
+from conche.env.confirming import confirm_on
 from conche.env.leaving import LeavingNode, log_out, nodes
 from conche.env.locking import locked
 from conche.env.observe import observe
 from conche.env.plan import plan_down
 from conche.env.unread import with_or_without_files
-from conche.errors import Refused
 from conche.outcome import Outcome, Table
 from conche.session import forget_profiles
 
-__all__ = ["down"]
+__all__ = ["down", "leaving_here"]
 
 
 def down(call: Invocation, name: str, *, volumes: bool, confirm: str | None) -> Outcome:
@@ -32,10 +34,12 @@ def _down(call: Invocation, name: str, compose: Compose, *, volumes: bool, confi
         from conche.env.rollout.swarm_view import down_swarm
 
         with locked(call, compose.engine, name):
-            doomed = _doomed(compose, compose.configuration(hashed=False).volumes) if volumes else ()
+            configuration = compose.configuration(hashed=False)
+            doomed = _doomed(compose, configuration.volumes) if volumes else ()
+            leaving = leaving_here(compose, configuration.rendered, doomed) if doomed else ()
             if (environment.protected or doomed) and not call.dry_run:
-                _ask(call, name, doomed, (), protected=environment.protected, confirmed=confirm)
-            return down_swarm(call, name, compose, doomed, volumes=volumes)
+                _ask(call, name, doomed, leaving, confirm)
+            return down_swarm(call, name, compose, doomed, leaving, volumes=volumes)
     with locked(call, compose.engine, name):
         seen = observe(call.stack, name, compose, asks=False)
         doomed = _doomed(compose, seen.configuration.volumes) if volumes else ()
@@ -47,7 +51,7 @@ def _down(call: Invocation, name: str, compose: Compose, *, volumes: bool, confi
         if call.dry_run or not len(plan):
             return Outcome(plan=plan, lines=() if len(plan) else (f"Nothing to do: {name} is down.",))
         if environment.protected or doomed:
-            _ask(call, name, doomed, leaving, protected=environment.protected, confirmed=confirm)
+            _ask(call, name, doomed, leaving, confirm)
         for container in seen.leftovers:
             containers.remove(compose.engine, container.id)
         with call.output.progress(f"stopping {name}") as progress:
@@ -72,26 +76,18 @@ def _doomed(compose: Compose, declared: Sequence[str]) -> tuple[str, ...]:
     return networks.volumes(compose.engine, (*declared, state.volume_name(compose.project)))
 
 
+def leaving_here(compose: Compose, rendered: Mapping[str, Any], doomed: Sequence[str]) -> tuple[LeavingNode, ...]:
+    """Return the nodes of a tailnet that lose a volume of this engine; their containers are those of tasks."""
+    found = task_containers.of_stack(compose.engine, compose.project)
+    return nodes(compose.engine, rendered, [replace(one, service=service) for service, one in found], doomed)
+
+
 def _ask(
-    call: Invocation,
-    name: str,
-    doomed: Sequence[str],
-    leaving: Sequence[LeavingNode],
-    *,
-    protected: bool,
-    confirmed: str | None,
+    call: Invocation, name: str, doomed: Sequence[str], leaving: Sequence[LeavingNode], confirmed: str | None
 ) -> None:
-    """Ask first; a protected environment needs its name, typed or given with --confirm: --yes is not enough."""
     for volume in doomed:
         call.output.say(f"volume {volume} and the data in it will be deleted")
     for node in leaving:
         call.output.say(node.warning)
-    if confirmed is not None and confirmed != name:
-        raise Refused("not-confirmed", f"--confirm {confirmed} is not the name of the environment, {name}.")
-    if confirmed == name or (call.yes and not protected):
-        return
     question = f"Environment {name} goes down" + (" and its data is deleted." if doomed else ".")
-    if protected:
-        call.output.confirm(question, expected=name, option=f"--confirm {name}")
-    else:
-        call.output.confirm(question)
+    confirm_on(call, name, question, confirmed)

@@ -17,7 +17,7 @@ from conche.errors import ConcheError
 from conche.outcome import Action, Kind, Step
 from conche.process import signals_deferred
 
-__all__ = ["LeavingNode", "log_out", "nodes"]
+__all__ = ["LeavingNode", "let_go", "log_out", "nodes"]
 
 LOG_OUT = 'tailscale --socket="${TS_SOCKET:-/tmp/tailscaled.sock}" logout'
 
@@ -96,8 +96,12 @@ def _kept(rendered: Mapping[str, Any], volumes: Collection[str]) -> Iterator[Lea
                 yield LeavingNode(service, volume, str(body.get("hostname") or service))
 
 
-def log_out(engine: Engine, node: LeavingNode) -> str:
+def log_out(engine: Engine, node: LeavingNode, *, hold: bool = False) -> str:
     """Log a node out, and end its container so that it does not join again; return what kept it from that, if anything.
+
+    Args:
+        hold: leave the container to whoever removes it, unable to do anything: a swarm would at once start another one,
+            which joins again.
 
     Its start program takes a node that leaves for a failure, and ends the daemon before the server has been told: so
     that program is held meanwhile, by a signal that only the engine can send it.
@@ -112,5 +116,13 @@ def log_out(engine: Engine, node: LeavingNode) -> str:
             said = "" if done.ok else (done.stderr.raw or done.stdout.raw).strip() or f"exit code {done.exit_code}"
         except ConcheError as error:
             said = error.message
-        containers.end(engine, node.container.id)
+        if not hold:
+            containers.end(engine, node.container.id)
     return f"{node.name} was not logged out: {said}" if said else ""
+
+
+def let_go(engine: Engine, leaving: Iterable[LeavingNode]) -> None:
+    """End the containers that were left held, because nobody removes them after all."""
+    for node in leaving:
+        if node.container is not None and node.name:
+            containers.end(engine, node.container.id)

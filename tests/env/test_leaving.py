@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conche.engine import containers, programs
+from conche.command import Invocation
+from conche.engine import containers, networks, programs, swarm, task_containers
+from conche.engine.compose import Compose
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.engine.tailnet import Sidecar
 from conche.env import leaving
+from conche.env.down import leaving_here
 from conche.env.leaving import LeavingNode, log_out, nodes
+from conche.env.rollout import swarm_view
+from conche.env.rollout.swarm_view import down_swarm
 from conche.errors import Unreachable
+from conche.output import Output
 from conche.process import Captured, Completed
 
 IMAGE = "tailscale/tailscale:v1"
@@ -101,6 +111,48 @@ def test_its_start_program_is_held_meanwhile_and_ended_whatever_comes_of_it(
 
     assert log_out(Engine(), ON_IT) == told
     assert done == ["hold", "log out", "end"]
+
+
+@pytest.mark.parametrize(("removed", "left"), [(True, ["remove"]), (False, ["end"])], ids=["removed", "refused"])
+def test_on_a_swarm_it_is_held_until_its_service_is_removed(
+    monkeypatch: pytest.MonkeyPatch, removed: bool, left: list[str]
+) -> None:
+    """Were its task ended, the swarm would at once start another one, which joins again."""
+    done = recorded(monkeypatch, 0)
+    call = Invocation(Path("/nowhere"), Output("env.down", stdout=io.StringIO(), stderr=io.StringIO()))
+
+    def remove(*_: object) -> None:
+        if not removed:
+            raise Unreachable("engine-unreachable", "It does not answer.")
+        done.append("remove")
+
+    monkeypatch.setattr(swarm, "services", lambda *_: ())
+    monkeypatch.setattr(swarm, "others", lambda *_: ())
+    monkeypatch.setattr(swarm, "remove", remove)
+    monkeypatch.setattr(swarm, "wait_gone", lambda *_: True)
+    monkeypatch.setattr(networks, "remove_volume", lambda *_: None)
+    for name in ("open_records", "see_known"):
+        monkeypatch.setattr(swarm_view, name, lambda *_: None)
+
+    with contextlib.nullcontext() if removed else pytest.raises(Unreachable):
+        outcome = down_swarm(call, "prod", Compose(Engine(), "shop", ()), ["shop_state"], [ON_IT], volumes=True)
+        assert outcome.plan is not None
+        assert [str(step) for step in outcome.plan] == ["log-out node dev-1.net.ts.net", "delete volume shop_state"]
+        assert outcome.lines == [ON_IT.remark]
+
+    assert done == ["hold", "log out", *left]
+
+
+def test_on_a_swarm_the_sidecar_is_the_container_of_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = replace(SIDE, project="", service="")
+    monkeypatch.setattr(task_containers, "of_stack", lambda *_: (("side", task), ("web", replace(task, id="2"))))
+    monkeypatch.setattr(
+        leaving, "sidecars", lambda _, found: [Sidecar(one.service, "dev-1.net", ("::1",)) for one in found]
+    )
+
+    [node] = leaving_here(Compose(Engine(), "shop", ()), rendered(), ["shop_state"])
+
+    assert (node.name, node.container and node.container.id) == ("dev-1.net", SIDE.id)
 
 
 def test_one_that_is_not_on_the_tailnet_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

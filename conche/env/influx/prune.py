@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from conche.backup.influx import BEGINNING, Influx
 from conche.command import Invocation
 from conche.engine.connection import Engine
+from conche.env.confirming import confirm_on
 from conche.env.influx.database import opened
 from conche.errors import CheckFailed, NotFound, Refused
 from conche.locking import locked
@@ -25,12 +26,10 @@ def prune(call: Invocation, older_than: str, name: str, *, buckets: Sequence[str
     """Delete every measurement that is older than an age; in a dry run, only count."""
     age, environment = _age(older_than), call.environment(name)
     with locked(call, Engine(environment.engine), name):
-        return _pruned(call, age, name, buckets=buckets, confirm=confirm, protected=environment.protected)
+        return _pruned(call, age, name, buckets=buckets, confirm=confirm)
 
 
-def _pruned(
-    call: Invocation, age: timedelta, name: str, *, buckets: Sequence[str], confirm: str | None, protected: bool
-) -> Outcome:
+def _pruned(call: Invocation, age: timedelta, name: str, *, buckets: Sequence[str], confirm: str | None) -> Outcome:
     influx = opened(call, name, "a deletion")
     now = datetime.now(UTC).replace(microsecond=0)
     stop = now - age
@@ -52,7 +51,8 @@ def _pruned(
     value = {"before": stop.isoformat(), "buckets": counted}
     if call.dry_run or not len(plan):
         return Outcome(value=value, plan=plan, tables=[_table(counted)])
-    _ask(call, name, sum(older.values()), confirm=confirm, protected=protected)
+    deleted = f"{sum(older.values())} values will be deleted from the InfluxDB of {name}"
+    confirm_on(call, name, f"{deleted}; only a backup can bring them back.", confirm)
     for step in plan:
         influx.delete(step.name, BEGINNING, stop)
     left = {step.name: sum(influx.counts(step.name, BEGINNING, stop).values()) for step in plan}
@@ -107,13 +107,3 @@ def _table(counted: Counts) -> Table:
         for measurement, one in measured.items()
     )
     return Table(("bucket", "measurement", "older", "all"), rows)
-
-
-def _ask(call: Invocation, name: str, count: int, *, confirm: str | None, protected: bool) -> None:
-    if confirm is not None and confirm != name:
-        raise Refused("not-confirmed", f"--confirm says {confirm!r}, but the environment is {name}.")
-    if confirm == name or (call.yes and not protected):
-        return
-    question = f"{count} values will be deleted from the InfluxDB of {name}; only a backup can bring them back."
-    option = f"--confirm {name}" if protected else "--yes"
-    call.output.confirm(question, expected=name if protected else "yes", option=option)

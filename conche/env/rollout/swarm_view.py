@@ -8,6 +8,7 @@ from conche.command import Invocation
 from conche.engine import networks, state, swarm
 from conche.engine.compose import Compose
 from conche.engine.swarm import Replicated
+from conche.env.leaving import LeavingNode, let_go, log_out
 from conche.env.rollout.change import Change
 from conche.env.rollout.swarm_stack import swarm_changes
 from conche.env.rollout.view import open_records, show_records
@@ -142,17 +143,27 @@ def changes_on_swarm(compose: Compose, records: Records, record: Record, *, forc
     return swarm_changes(found, record, records.current, forced=forced)
 
 
-def down_swarm(call: Invocation, name: str, compose: Compose, doomed: Sequence[str], *, volumes: bool) -> Outcome:
+def down_swarm(
+    call: Invocation,
+    name: str,
+    compose: Compose,
+    doomed: Sequence[str],
+    leaving: Sequence[LeavingNode],
+    *,
+    volumes: bool,
+) -> Outcome:
     """Remove an environment's stack; the records of its releases stay unless the volumes go.
 
     Args:
         doomed: volumes of this node to delete, with their data.
+        leaving: nodes of a tailnet with their state in one of these.
         volumes: the data is meant too; volumes of the same names on other nodes can only be deleted by their engines.
     """
     found = swarm.services(compose.engine, compose.project)
     see_known(found, open_records(call, compose), compose.project, f"docker stack rm {compose.project}")
     elsewhere = sorted(node.name for node in swarm.others(compose.engine)) if volumes else []
-    steps = [Step(Action.STOP, Kind.SERVICE, one.name, "asked for") for one in found]
+    steps = [one.step for one in leaving if one.step]
+    steps += [Step(Action.STOP, Kind.SERVICE, one.name, "asked for") for one in found]
     steps += [Step(Action.DELETE, Kind.VOLUME, one, "--volumes", destroys=True) for one in doomed]
     plan = Plan(tuple(steps))
     where = f"volumes on other nodes stay ({', '.join(elsewhere)}): docker --host ssh://NODE volume ls"
@@ -160,7 +171,12 @@ def down_swarm(call: Invocation, name: str, compose: Compose, doomed: Sequence[s
     if call.dry_run or not len(plan):
         return Outcome(plan=plan, lines=() if len(plan) else (f"Nothing to do: {name} is down.",), warnings=left)
     with call.output.progress(f"stopping {name}"):
-        swarm.remove(compose.engine, compose.project)
+        left += [said for said in (log_out(compose.engine, one, hold=True) for one in leaving) if said]
+        try:
+            swarm.remove(compose.engine, compose.project)
+        except BaseException:
+            let_go(compose.engine, leaving)
+            raise
         gone = swarm.wait_gone(compose.engine, compose.project, GONE)
         if not gone:
             left.append("some containers take longer to stop; their volumes stay until then")
@@ -176,5 +192,6 @@ def down_swarm(call: Invocation, name: str, compose: Compose, doomed: Sequence[s
         changed=True,
         plan=plan,
         tables=[Table(("what", "state"), tuple((step.subject, "done") for step in done), title=f"{name} is down")],
+        lines=[one.remark for one in leaving],
         warnings=left,
     )
