@@ -304,8 +304,7 @@ class Records:
         Raises:
             Refused: it is frozen: by whom, since when and why.
         """
-        frozen = self.frozen()
-        if frozen:
+        if frozen := self.frozen():
             raise Refused(
                 "environment-frozen",
                 f"{name} is frozen by {frozen['who']} since {frozen['since']}: {frozen['reason']}",
