@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import ssl
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conche.ci.forge.clear import require_tls
 from conche.ci.forge.routes import Server, server_of
 from conche.errors import KeyUnusable, NotFound, Refused, Unreachable
 from conche.secret import Secret
@@ -22,6 +24,9 @@ __all__ = ["CORRECT", "Client", "TooManyRequests"]
 PATIENCE = 20.0
 """Seconds to wait for one answer."""
 
+REDIRECTS = 3
+"""How often a download may be sent on."""
+
 LARGEST = 32 << 20
 """Bytes of an answer that are read; no server of ours says that much at once."""
 
@@ -32,6 +37,10 @@ SLOWEST = 16 << 10
 
 CORRECT = "correct ci.server in stack.yaml"
 """The advice that remains if an address does not answer."""
+
+
+DIRECT = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
+"""What is asked without a proxy, which could not reach this machine's own addresses."""
 
 
 class TooManyRequests(Unreachable):
@@ -136,7 +145,7 @@ class Client:
 
         seen, until = 0, time.monotonic() + self._patience + size / SLOWEST
         try:
-            with self._connection().stream("GET", path) as answer:
+            with self._download(path) as answer:
                 if not answer.is_success:
                     raise self._translated(self._whole(answer))
                 for block in answer.iter_bytes():
@@ -167,7 +176,7 @@ class Client:
         import httpx
 
         try:
-            with self._connection().stream("GET", path) as answer:
+            with self._download(path) as answer:
                 page = answer.headers.get("Content-Type", "").startswith("text/html")
                 if page or not answer.is_success:
                     whole = self._whole(answer)
@@ -182,6 +191,32 @@ class Client:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
         return bytes(kept[-most:]).decode(errors="replace")
+
+    @contextlib.contextmanager
+    def _download(self, path: str) -> Iterator[httpx.Response]:
+        """Open what is at a path of the server, or in the object storage to which the server redirects for it.
+
+        The storage is told neither the token nor anything else: its address is signed for this one download.
+
+        Raises:
+            Refused: it is redirected from TLS to an address without.
+            Unreachable: the storage does not have it.
+        """
+        import httpx
+
+        with contextlib.ExitStack() as opened:
+            answer = opened.enter_context(self._connection().stream("GET", path))
+            for _ in range(REDIRECTS):
+                if not answer.is_redirect:
+                    break
+                place = answer.url.join(answer.headers.get("Location", ""))
+                if place.scheme not in ("https", answer.url.scheme):
+                    raise self._moved(answer)
+                storage = opened.enter_context(httpx.Client(timeout=self._patience, mounts=DIRECT, verify=trusted()))
+                answer = opened.enter_context(storage.stream("GET", place))
+                if not answer.is_success and not answer.is_redirect:
+                    raise self._not_stored(answer)
+            yield answer
 
     def _send(
         self, method: str, path: str, body: Mapping[str, Any] | None, files: Mapping[str, Any] | None = None
@@ -216,11 +251,10 @@ class Client:
         if self._http is None:
             headers = {"Accept": "application/json, text/plain"}
             if self._token is not None:
+                require_tls(self.address)
                 headers["Authorization"] = f"token {self._token.reveal()}"
-            # A proxy could not reach this machine's own addresses.
-            direct = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
             self._http = httpx.Client(
-                base_url=self.address, headers=headers, timeout=self._patience, mounts=direct, verify=trusted()
+                base_url=self.address, headers=headers, timeout=self._patience, mounts=DIRECT, verify=trusted()
             )
         return self._http
 
@@ -266,13 +300,26 @@ class Client:
         if answer.status_code == 429:
             return self._too_many(answer, seen)
         if answer.is_redirect:
-            return Refused(
-                "server-moved",
-                f"{self.address} redirects to {answer.headers.get('Location', 'another address')}.",
-                looked_at=seen,
-                next_command="set ci.server in stack.yaml to that server",
-            )
+            return self._moved(answer)
         return Unreachable("server-failed", f"{self.address} answered with an error.", looked_at=seen, evidence=words)
+
+    def _moved(self, answer: httpx.Response) -> Refused:
+        # What is after `?` may be a signature by which anybody could fetch it.
+        place = answer.headers.get("Location", "another address").partition("?")[0]
+        return Refused(
+            "server-moved",
+            f"{self.address} redirects to {place}.",
+            looked_at=[f"{answer.request.method} {answer.request.url.path}: {answer.status_code}"],
+            next_command="set ci.server in stack.yaml to that server",
+        )
+
+    def _not_stored(self, answer: httpx.Response) -> Unreachable:
+        return Unreachable(
+            "server-failed",
+            f"{self.address} redirects to {answer.url.host} for a file, which answered with an error.",
+            looked_at=[f"GET {answer.url.path}: {answer.status_code} {answer.reason_phrase}"],
+            next_command="try again",
+        )
 
     def _forbidden(self, answer: httpx.Response, seen: list[str], words: list[str]) -> KeyUnusable:
         scopes = re.findall(r"(?:read|write):[a-z]+", " ".join(words))

@@ -51,12 +51,17 @@ def connect(call: Invocation, *, anonymous: bool = False) -> Forge:
         KeyUnusable: there is no token.
     """
     address, repository = _place(call)
-    return reach(call, address, repository, anonymous=anonymous)
+    return reach(call, address, repository, anonymous=anonymous, named=not _named_by_job(call))
 
 
-def reach(call: Invocation, address: str, repository: str, *, anonymous: bool = False) -> Forge:
-    """Return a repository on a given server; otherwise like `connect`."""
-    token = _token(call, address)
+def reach(call: Invocation, address: str, repository: str, *, anonymous: bool = False, named: bool = True) -> Forge:
+    """Return a repository on a given server; otherwise like `connect`.
+
+    Args:
+        named: the stack, the checkout or whoever called says that this is the server; a variable alone is no reason to
+            send it a token that is kept in the secrets.
+    """
+    token = _token(call, address, stored=named)
     client = Client(address, token, lambda: _unreachable(call))
     if token is not None and not (token.reveal().isascii() and token.reveal().isprintable()):
         raise KeyUnusable(
@@ -118,13 +123,23 @@ def _place(call: Invocation) -> tuple[str, str]:
 
 def _said(call: Invocation) -> tuple[str, str, str]:
     """Return the address and OWNER/NAME, each empty if nothing says it, and git's remote."""
-    section, remote = call.stack.ci, ""
-    for name in (SECOND, "origin"):
-        answer = run(["git", "-C", str(call.root), "remote", "get-url", name], timeout=10)
-        remote = remote or (answer.stdout.raw.strip() if answer.ok else "")
-    remote = remote or _of_this_job()
+    section, remote = call.stack.ci, _remote(call) or _of_this_job()
     address, name = origin(remote) or ("", "")
     return section.server or address, section.repository or name, remote
+
+
+def _remote(call: Invocation) -> str:
+    """Return the address of git's remote; empty if it has none."""
+    found = ""
+    for name in (SECOND, "origin"):
+        answer = run(["git", "-C", str(call.root), "remote", "get-url", name], timeout=10)
+        found = found or (answer.stdout.raw.strip() if answer.ok else "")
+    return found
+
+
+def _named_by_job(call: Invocation) -> bool:
+    """Return whether only the variables of a job say which server it is."""
+    return not call.stack.ci.server and not _remote(call)
 
 
 def _of_this_job() -> str:
@@ -192,14 +207,18 @@ def _no_token_in(file: str, why: str) -> KeyUnusable:
     return KeyUnusable("server-token-missing", text, looked_at=[file], next_command=f"export {TOKEN_FILE}=PATH")
 
 
-def _token(call: Invocation, address: str) -> Secret | None:
-    """Find the token: in this shell, kept for this server, or in the encrypted file; output redacts it from now on."""
+def _token(call: Invocation, address: str, *, stored: bool) -> Secret | None:
+    """Find the token: in this shell, kept for this server, or in the encrypted file; output redacts it from now on.
+
+    Args:
+        stored: the encrypted file counts.
+    """
     token = given_token() or kept(call.root, address)
     section = call.stack.secrets
     named = [name for name, one in section.declared.items() if one.variable(name) in TOKENS] if section else []
-    if token is None and named and call.vault.key is not None:
-        stored = call.vault.known()
-        token = next((stored[name] for name in named if name in stored), None)
+    if token is None and stored and named and call.vault.key is not None:
+        known = call.vault.known()
+        token = next((known[name] for name in named if name in known), None)
     if token is not None:
         call.output.redact.learn([token])
     return token
