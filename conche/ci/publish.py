@@ -24,7 +24,7 @@ def publish(call: Invocation, tag: str, files: Sequence[str], notes: str | None,
 
     Args:
         notes: a file with what its page says; None for the tag's section of CHANGELOG.md.
-        force: replace files that everybody can see by others of the same name.
+        force: replace files that everybody can see, or that a person has attached, by others of the same name.
 
     Raises:
         NotFound: a file is missing, or the server does not have the tag.
@@ -52,7 +52,7 @@ def publish(call: Invocation, tag: str, files: Sequence[str], notes: str | None,
                 for old in page.named(file.name):
                     releases.detach(page, old)
             if page.draft:
-                releases.show(page)
+                releases.show(page, words)
     rows = tuple((one.name, "attached" if one.name in sent else "was there", digest(one).hex()) for one in wanted)
     return Outcome(
         value={
@@ -77,19 +77,23 @@ def _steps(releases: Releases, tag: str, page: Page | None, wanted: Sequence[Pat
         elif page is not None and not releases.has(page, file):
             yield Step(Action.REPLACE, Kind.FILE, file.name, "the release has another of that name", destroys=True)
     if page is None or page.draft:
-        yield Step(Action.PUBLISH, Kind.RELEASE, tag, "all of it is there")
+        by_hand = page is not None and not page.ours
+        cause = "the draft that somebody has made, with its text" if by_hand else "all of it is there"
+        yield Step(Action.PUBLISH, Kind.RELEASE, tag, cause)
 
 
 def _require_allowed(tag: str, page: Page | None, steps: Sequence[Step], *, force: bool) -> None:
-    """Refuse to exchange a file that people may have fetched already."""
-    replaced = [step.name for step in steps if step.action == Action.REPLACE]
-    if replaced and page is not None and not page.draft and not force:
-        raise Refused(
-            "release-file-differs",
-            f"The release {tag} has another {', '.join(replaced)}, which people may have fetched.",
-            looked_at=[page.url],
-            next_command=f"invoke ci.publish {tag} … --force    # replaces it; a new tag is kinder",
-        )
+    """Refuse to exchange a file that people may have fetched already, or that a person has put into a draft."""
+    replaced = ", ".join(step.name for step in steps if step.action == Action.REPLACE)
+    if not replaced or page is None or page.ours or force:
+        return
+    whose = "that somebody has attached to its draft" if page.draft else "which people may have fetched"
+    raise Refused(
+        "release-file-differs",
+        f"The release {tag} has another {replaced}, {whose}.",
+        looked_at=[page.url],
+        next_command=f"invoke ci.publish {tag} … --force    # replaces it; a new tag is kinder",
+    )
 
 
 def _require_same(root: Path, tag: str, there: str, repository: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from conche.ci.forge.client import Client
-from conche.ci.forge.releases import Releases
+from conche.ci.forge.releases import OURS, Releases
 from conche.ci.publish import section_of
 from conche.errors import Unreachable
 from conche.testing.forge import FakeForge, FakeRelease
@@ -114,12 +114,38 @@ def test_a_dry_run_says_what_would_be_done_and_asks_for_nothing_else(tagged: Sma
 def test_what_a_killed_call_has_left_is_finished(
     tagged: SmallStack, forge: FakeForge, held: dict[int, tuple[str, bytes]]
 ) -> None:
-    forge.releases.append(FakeRelease(1, "v0.2.0", "notes", draft=True, files=dict(held)))
+    forge.releases.append(FakeRelease(1, "v0.2.0", f"old notes\n\n{OURS}\n", draft=True, files=dict(held)))
 
     ask(tagged, "ci.publish", "v0.2.0", "--files", "dist")
 
     assert content(forge) == {"app.whl": b"PK\x03\x04\xff", "SHA256SUMS": b"of the wheel\n"}
     assert not forge.releases[0].draft
+    assert forge.releases[0].notes == section_of(tagged.folder, "v0.2.0") != ""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("notes", ["", "What a person writes.", f"{OURS}\nWhat a person has added."])
+def test_of_a_draft_that_a_person_has_made_nothing_is_replaced_unless_that_is_asked_for(
+    tagged: SmallStack, forge: FakeForge, notes: str
+) -> None:
+    held = {1: ("app.whl", b"theirs"), 2: ("read.me", b"theirs, too")}
+    forge.releases.append(FakeRelease(1, "v0.2.0", notes, draft=True, files=dict(held)))
+
+    refused = ask(tagged, "ci.publish", "v0.2.0", "--files", "dist")["error"]
+
+    assert (refused["code"], refused["exit_code"]) == ("release-file-differs", 2)
+    assert "somebody has attached to its draft" in refused["message"]
+    assert (forge.releases[0].draft, forge.releases[0].notes, forge.releases[0].files) == (True, notes, held)
+    assert {one.partition(" ")[0] for one in forge.asked} == {"GET"}
+
+    said = ask(tagged, "ci.publish", "v0.2.0", "--files", "dist", "--force")
+
+    assert [(step["action"], step["cause"]) for step in said["plan"]][1:] == [
+        ("replace", "the release has another of that name"),
+        ("publish", "the draft that somebody has made, with its text"),
+    ]
+    assert (forge.releases[0].draft, forge.releases[0].notes) == (False, notes)
+    assert content(forge)["read.me"] == b"theirs, too"
 
 
 @pytest.mark.process

@@ -315,13 +315,14 @@ def test_a_release_takes_files_and_gives_them_back_byte_for_byte(site: Site, tmp
     assert (found.draft, [one.name for one in found.files]) == (True, ["a wheel.whl"])
     assert releases.has(found, file)
 
-    releases.show(found)
+    assert found.ours
+    releases.show(found, "What is new")
     file.write_bytes(bytes(range(256)) * 399 + bytes(256))
     assert not releases.has(found, file)
     releases.attach(found, file)
     two = releases.find("v1.0.0")
     assert two is not None
-    assert (two.draft, len(two.named("a wheel.whl"))) == (False, 2)
+    assert (two.draft, two.ours, len(two.named("a wheel.whl"))) == (False, False, 2)
     releases.detach(two, found.files[0])
     one = releases.find("v1.0.0")
     assert one is not None

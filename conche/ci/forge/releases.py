@@ -19,6 +19,10 @@ LISTED = 50
 """Releases that are looked through, the newest first; a server of default settings gives no more at once."""
 
 
+OURS = "<!-- ci.publish has not yet attached every file -->"
+"""The end of a draft's text that says who has made it; pages do not show it, and it goes once the release is shown."""
+
+
 @dataclass(frozen=True)
 class Attached:
     """A file of a release.
@@ -39,6 +43,7 @@ class Page:
     Attributes:
         draft: whether only those who may write to the repository see it.
         files: those attached; a server may hold two of one name.
+        ours: it is a draft that a command of ours has left unfinished, and nobody has written anything else.
     """
 
     id: int
@@ -46,6 +51,7 @@ class Page:
     url: str
     draft: bool
     files: tuple[Attached, ...]
+    ours: bool = False
 
     def named(self, name: str) -> list[Attached]:
         """Return the files of this name."""
@@ -93,12 +99,13 @@ class Releases:
 
     def draft(self, tag: str, notes: str) -> Page:
         """Make a release of a tag that nobody else sees yet."""
-        body = {"tag_name": tag, "name": tag, "body": notes, "draft": True}
+        body = {"tag_name": tag, "name": tag, "body": f"{notes}\n\n{OURS}", "draft": True}
         return _page(self._client.json("POST", self._path, body))
 
-    def show(self, page: Page) -> None:
-        """Let everybody see a release who may see the repository."""
-        self._client.json("PATCH", f"{self._path}/{page.id}", {"draft": False})
+    def show(self, page: Page, notes: str) -> None:
+        """Let everybody see a release who may see the repository; one that a person has written keeps its text."""
+        body = {"body": notes} if page.ours else {}
+        self._client.json("PATCH", f"{self._path}/{page.id}", {"draft": False, **body})
 
     def attach(self, page: Page, file: Path) -> None:
         """Attach a file under its own name, beside others of that name."""
@@ -138,7 +145,9 @@ def _page(said: Mapping[str, Any]) -> Page:
     """
     try:
         files = tuple(Attached(int(one["id"]), str(one["name"]), int(one["size"])) for one in said.get("assets") or ())
-        return Page(int(said["id"]), str(said["tag_name"]), str(said["html_url"]), bool(said.get("draft")), files)
+        draft = bool(said.get("draft"))
+        ours = draft and str(said.get("body") or "").rstrip().endswith(OURS)
+        return Page(int(said["id"]), str(said["tag_name"]), str(said["html_url"]), draft, files, ours)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unknown("a release", error) from error
 

@@ -274,7 +274,7 @@ class Calls:
 
     def change_release(self, given: dict[str, str], _: Any, body: dict[str, Any]) -> None:
         release = self.forge.releases[int(given["release"]) - 1]
-        release.draft = body["draft"]
+        release.draft, release.notes = body["draft"], body.get("body", release.notes)
         self.send(200, self._release(release))
 
     def attach(self, given: dict[str, str], query: dict[str, list[str]], body: dict[str, Any]) -> None:
