@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from conche import nesting
 from conche.errors import Refused
 from conche.init.files import MOST_FILES, read
 
@@ -54,7 +55,7 @@ def _every(root: Path, files: Iterable[Path]) -> Iterator[tuple[str, yaml.Node |
 
 def _content(text: str) -> yaml.Node | None:
     try:
-        return yaml.compose(text, Loader=yaml.SafeLoader)
+        return nesting.compose(text)
     except (yaml.YAMLError, RecursionError):
         return None
 

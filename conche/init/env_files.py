@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from conche import nesting
 from conche.errors import Refused
 from conche.init.files import read
 
@@ -80,7 +81,7 @@ def without(services: Mapping[str, Sequence[str]]) -> str:
 
 def _tree(root: Path, file: Path) -> yaml.Node | None:
     try:
-        return yaml.compose(read(root, file), Loader=yaml.SafeLoader)
+        return nesting.compose(read(root, file))
     except (Refused, yaml.YAMLError, RecursionError):
         return None
 

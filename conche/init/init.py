@@ -75,11 +75,12 @@ def _write(file: Path, text: str) -> None:
 
 
 def _proposed(root: Path, text: str) -> list[Proposal]:
-    import yaml
+
+    from conche import nesting
 
     load(root)  # refuses a stack.yaml with problems before it is compared
-    before: Any = yaml.safe_load((root / FILE).read_text(encoding="utf-8"))
-    return proposals(before, yaml.safe_load(text))
+    before: Any = nesting.load((root / FILE).read_text(encoding="utf-8"))
+    return proposals(before, nesting.load(text))
 
 
 def _tables(seen: Understanding) -> list[Table]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from conche import nesting
 from conche.command import Invocation
 from conche.errors import NotFound, Refused
 from conche.files import write_atomic
@@ -67,7 +68,7 @@ def with_declarations(text: str, declared: Mapping[str, Mapping[str, Any]]) -> s
     Raises:
         Refused: the section is written in a form that cannot be added to.
     """
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    root = nesting.compose(text)
     secrets = _below(root, "secrets")
     there = _below(secrets, "declared")
     lines = text.splitlines(keepends=True)

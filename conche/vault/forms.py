@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from conche.nesting import NestedTooDeeply, require_shallow
+
 __all__ = ["NAME", "Path_", "called", "flat", "form_of", "nested", "new_path", "tree_of"]
 
 Path_ = tuple[str, ...]
@@ -43,17 +45,18 @@ def tree_of(content: bytes, form: str) -> Any:
         if form == "json":
             return json.loads(text, object_pairs_hook=_once)
         return _dotenv(text) if form == "dotenv" else _yaml(text)
+    except (NestedTooDeeply, RecursionError) as error:
+        raise ValueError("is nested too deeply") from error
     except yaml.composer.ComposerError as error:
         raise ValueError("is not one flat mapping") from error
     except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
         raise ValueError(
             f"is not {form if form == 'dotenv' else form.upper()}: truncated, or edited by hand"
         ) from error
-    except RecursionError as error:
-        raise ValueError("is nested too deeply") from error
 
 
 def _yaml(text: str) -> Any:
+    require_shallow(text)
     loader: Any = _Loader(text)
     node = loader.get_single_node()
     if not isinstance(node, yaml.MappingNode):

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from conche import nesting
 from conche.errors import KeyUnusable, Refused
 from conche.vault import encrypted, forms, keys
 
@@ -186,7 +187,7 @@ def _public(content: bytes) -> tuple[str, ...]:
 def _parsed(content: bytes) -> tuple[list[_Rule], set[str]]:
     """Return the rules of a .sops.yaml, and everything that it says beside paths and age recipients."""
     try:
-        said = yaml.safe_load(content) or {}
+        said = nesting.load(content) or {}
         _require_few(said)
         rules = said.get("creation_rules") or []
         recipients = [encrypted.listed(rule.get("age")) for rule in rules]

@@ -110,8 +110,9 @@ def test_a_release_from_before_there_was_an_edge_is_asked_through_none(
     (tmp_path / "compose.yaml").write_text("services: {web: {image: x}}\n")
     endings: list[str] = []
     records = SimpleNamespace(
-        unfinished=WANTED, current=CURRENT, sealed=lambda *_: None, end=lambda _, ending: endings.append(ending.result)
-    )
+        unfinished=WANTED, current=CURRENT, entries=(), sealed=lambda *_: None,
+        end=lambda _, ending: endings.append(ending.result),
+    )  # fmt: skip
     kept = Document({"services": {"web": {}, "store": {}}}, {})
     monkeypatch.setattr(swarm_settling, "opened_if_possible", lambda *_: kept)
     monkeypatch.setattr(swarm_settling, "open_records", lambda *_: records)
