@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from conche.errors import Locked, Refused
+from conche.replacing import give, replaced
 
 __all__ = [
     "lock",
@@ -40,12 +41,22 @@ PAUSE = 0.02
 """Seconds between two attempts to take a lock."""
 
 
-def write_atomic(path: Path, content: bytes, *, mode: int = 0o644, owner: int | None = None) -> bool:
+def write_atomic(path: Path, content: bytes, *, mode: int | None = None, owner: int | None = None) -> bool:
     """Write `content` to `path` so that readers see either the old file or the new one, even after a power cut.
+
+    A file that is replaced keeps its owner and group as far as that is ours to give: what root has changed in a
+    checkout is still its owner's.
+
+    Args:
+        mode: default: that of the file which is replaced, 0o644 for a new one.
+        owner: the user id that it gets.
 
     Returns:
         Whether the file has changed: a file with equal content is left untouched.
     """
+    before = replaced(path)
+    if mode is None:
+        mode = stat.S_IMODE(before.st_mode) & 0o777 if before else 0o644
     if owner is None and _holds(path, content, mode):
         return False
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -54,6 +65,8 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o644, owner: int | 
             os.fchmod(stream.fileno(), mode)
             if owner is not None:
                 os.fchown(stream.fileno(), owner, -1)
+            elif before is not None:
+                give(stream.fileno(), before)
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())

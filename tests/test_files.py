@@ -19,6 +19,8 @@ from conche.files import lock, private_folder, read_text, runtime_folder, sweep,
 
 REPOSITORY = Path(__file__).parents[1]
 
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
 
 @contextlib.contextmanager
 def another_process(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
@@ -118,6 +120,63 @@ def test_a_wrong_mode_is_put_right_though_the_content_is_equal(tmp_path: Path) -
     write_atomic(path, b"same", mode=0o644)
 
     assert (write_atomic(path, b"same", mode=0o600), mode(path)) == (True, 0o600)
+
+
+@pytest.mark.parametrize("bits", [0o600, 0o640, 0o664, 0o755])
+def test_the_mode_of_what_is_replaced_stays_unless_another_is_asked_for(tmp_path: Path, bits: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(bits)
+
+    assert (write_atomic(path, b"new"), mode(path)) == (True, bits)
+    assert (write_atomic(path, b"new"), mode(path)) == (False, bits)
+    assert (write_atomic(path, b"newer", mode=0o644), mode(path)) == (True, 0o644)
+    assert (write_atomic(tmp_path / "first", b"new"), mode(tmp_path / "first")) == (True, 0o644)
+
+
+def test_the_owner_and_the_group_of_what_is_replaced_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[int, int]] = []
+
+    def refuse(_: int, user: int, group: int) -> None:
+        given.append((user, group))
+        raise PermissionError
+
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    there = path.stat()
+    monkeypatch.setattr(os, "fchown", refuse)
+
+    write_atomic(path, b"new")
+    write_atomic(tmp_path / "first", b"new")
+    (tmp_path / "link").symlink_to(path)
+    write_atomic(tmp_path / "link", b"new")
+
+    assert path.read_bytes() == b"new"
+    assert given == [(-1, there.st_gid), (there.st_uid, -1)]
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize(
+    ("folder", "file", "after"),
+    [(4321, 4321, (4321, 8765)), (4321, 0, (0, 8765)), (4321, 1234, (0, 0)), (0, 1234, (0, 0))],
+    ids=["a user's checkout", "root's file there", "a third one's file there", "a user's file in a folder of root's"],
+)
+def test_what_root_replaces_stays_its_owners_if_the_folder_is_theirs(
+    tmp_path: Path, folder: int, file: int, after: tuple[int, int]
+) -> None:
+    """Whoever else may put a file into a folder must not get what is written there."""
+    place = tmp_path / "checkout"
+    place.mkdir()
+    (place / "stack.yaml").write_bytes(b"old")
+    os.chown(place / "stack.yaml", file, 8765)
+    os.chown(place, folder, folder)
+
+    write_atomic(place / "stack.yaml", b"new")
+
+    found = (place / "stack.yaml").stat()
+    assert (found.st_uid, found.st_gid) == after
 
 
 def test_a_reader_that_has_the_old_file_open_keeps_it(tmp_path: Path) -> None:

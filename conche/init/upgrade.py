@@ -125,7 +125,7 @@ def _replace(file: Path, before: str, after: str) -> None:
         )
     place = file.resolve()
     try:
-        write_atomic(place, after.encode(), mode=place.stat().st_mode & 0o777)
+        write_atomic(place, after.encode())
     except OSError as error:
         raise Refused(
             "file-unwritable",

@@ -47,7 +47,7 @@ def declare(call: Invocation, name: str | None, *, all_: bool) -> Outcome:
     said = {one: {**_place(store, document, one), **body} for one, body in _said_in_compose(call, wanted).items()}
     text = with_declarations(before, said)
     _require_meant(text, wanted)
-    write_atomic(file, text.encode(), mode=file.stat().st_mode & 0o777)
+    write_atomic(file, text.encode())
     return Outcome(
         value={"declared": said},
         changed=True,

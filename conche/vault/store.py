@@ -246,7 +246,7 @@ class Store:
                     f"{self.file.name} was changed by someone else meanwhile; nothing was written.",
                     next_command="try again",
                 )
-            write_atomic(self.file, after.content, mode=self.file.stat().st_mode & 0o777)
+            write_atomic(self.file, after.content)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
