@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from itertools import combinations
 from pathlib import Path
@@ -55,7 +56,7 @@ EngineAddress = Annotated[str, Field(pattern=r"^(swarm|(swarm\+)?(ssh|tcp|unix|n
 def is_here(host: str) -> bool:
     """Whether a registry's host means the machine of whoever asks: this one for us, its own for an engine."""
     name = host.rsplit(":", 1)[0]
-    return name == "localhost" or name.startswith("127.")
+    return name == "localhost" or re.fullmatch(r"127(\.\d{1,3}){3}", name) is not None
 
 
 class Image(Section):

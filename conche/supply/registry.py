@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from conche.engine.transfer import Credentials
 from conche.errors import KeyUnusable, NotFound, Refused, Unreachable, did_you_mean
@@ -41,6 +42,12 @@ PAGE = 1000
 TIMEOUT = 30.0
 """Seconds for one answer."""
 
+PAGES = 1000
+"""Most pages of a list that are read: a million tags."""
+
+LARGEST = 16 << 20
+"""Bytes of an answer that are read; registries refuse manifests of more than 4 MiB."""
+
 PAUSE = 0.1
 """Seconds between two requests to a registry that is starting."""
 
@@ -66,7 +73,7 @@ class ImageManifest:
         """The parsed content; empty if it is not a JSON object."""
         try:
             parsed = json.loads(self.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return parsed if isinstance(parsed, dict) else {}
 
@@ -227,11 +234,18 @@ class Registry:
 
     def _listed(self, path: str, key: str) -> Iterator[str]:
         following = f"{path}?n={PAGE}"
-        while following:
+        for _ in range(PAGES):
             answer = self._ask("GET", following)
             yield from self._json(answer).get(key) or ()
             link = re.match(r"<[^>]*?/v2/([^>]+)>", answer.headers.get("Link", ""))
-            following = link[1] if link else ""
+            if not link:
+                return
+            following = link[1]
+        raise Unreachable(
+            "registry-failed",
+            f"{self.host} has no end of its list {path} after {PAGES} pages.",
+            looked_at=[self._base + following],
+        )
 
     def _ask(
         self, method: str, path: str, *, content: bytes = b"", kind: str = "", accept: tuple[str, ...] = ()
@@ -257,7 +271,7 @@ class Registry:
         import httpx
 
         try:
-            return self._client.request(method, self._base + path, content=content, headers=headers)
+            return self._whole(method, self._base + path, content=content, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unreachable(
                 "registry-unreachable",
@@ -266,6 +280,23 @@ class Registry:
                 evidence=[str(error) or type(error).__name__],
                 next_command=self._advice.unreachable,
             ) from error
+
+    def _whole(self, method: str, url: str, **options: Any) -> httpx.Response:
+        """Read an answer as it comes in, of limited size and in limited time."""
+        import httpx
+
+        until, content = time.monotonic() + self._patience, bytearray()
+        with self._client.stream(method, url, **options) as answer:
+            for block in answer.iter_bytes():
+                content += block
+                if len(content) > LARGEST:
+                    raise httpx.ReadError(f"the answer has more than {LARGEST >> 20} MiB", request=answer.request)
+                if time.monotonic() > until:
+                    raise httpx.ReadTimeout("the answer goes on and on", request=answer.request)
+        # Its content is unpacked and whole by now.
+        packing = ("content-encoding", "content-length", "transfer-encoding")
+        kept = [(name, value) for name, value in answer.headers.items() if name not in packing]
+        return httpx.Response(answer.status_code, headers=kept, content=bytes(content), request=answer.request)
 
     def _authorization(self, token: str) -> list[tuple[str, str]]:
         if token:
@@ -284,15 +315,31 @@ class Registry:
 
         asked = dict(re.findall(r'(\w+)="([^"]*)"', answer.headers["WWW-Authenticate"]))
         realm = asked.pop("realm", "")
+        self._require_tls(realm)
         key = json.dumps(asked, sort_keys=True)
         if key not in self._tokens:
             try:
-                found = self._client.get(realm, params=asked, headers=dict(self._authorization("")))
+                found = self._whole("GET", realm, params=asked, headers=self._authorization(""))
                 said = found.json() if found.is_success else {}
-            except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError):
                 said = {}
-            self._tokens[key] = str(said.get("token") or said.get("access_token") or "")
+            named = said if isinstance(said, dict) else {}
+            self._tokens[key] = str(named.get("token") or named.get("access_token") or "")
         return self._tokens[key]
+
+    def _require_tls(self, realm: str) -> None:
+        """Refuse a token server at which the password could be read on the way.
+
+        Which server that is, is the registry's to say: it is told the password itself, too.
+        """
+        parts = urlsplit(realm)
+        if self._credentials is not None and parts.scheme != "https" and not is_here(parts.netloc):
+            raise Refused(
+                "registry-login-in-clear",
+                f"{self.host} wants the password at {parts.netloc or 'no address'}, which has no TLS. It was not sent.",
+                looked_at=[realm.partition("?")[0]],
+                next_command=f"curl --include {self._base}    # shows its WWW-Authenticate; correct it there",
+            )
 
     def _raise_for(self, answer: httpx.Response, asked: str) -> None:
         if answer.is_success:
@@ -322,7 +369,7 @@ class Registry:
         """Return an answer's JSON object; something other than a registry may answer there with a web page."""
         try:
             found = answer.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
             raise self._no_registry(answer)
