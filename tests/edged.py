@@ -32,6 +32,7 @@ if how == "slow":
 begun = time.monotonic()
 dying = threading.Timer(1, lambda: os._exit(3))
 started = threading.Lock()
+TOLD = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "forwarded", "upgrade", "connection")
 class Page(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
@@ -44,7 +45,9 @@ class Page(http.server.BaseHTTPRequestHandler):
         if self.path.startswith("/slow"):
             time.sleep(float(self.path.partition("=")[2] or 1))
         late = how == "late" and time.monotonic() < begun + 5
-        body = json.dumps({"version": version, "release": release, "setting": os.environ.get("SETTING", "")}).encode()
+        told = {name.lower(): value for name, value in self.headers.items() if name.lower() in TOLD}
+        said = {"version": version, "release": release, "setting": os.environ.get("SETTING", "")}
+        body = json.dumps(told if self.path == "/told" else said).encode()
         self.send_response(503 if late or (how == "unready" and self.path == "/ready") else 500 if sick else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

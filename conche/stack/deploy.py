@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -45,6 +46,17 @@ FilePath = Annotated[Path, _present("file")]
 FolderPath = Annotated[Path, _present("folder")]
 
 
+def _network(text: str) -> str:
+    """Return an address or a network in the form that nginx reads."""
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError:
+        raise PydanticCustomError("network", "an IP address, or a network such as 10.0.0.0/8") from None
+
+
+Network = Annotated[str, AfterValidator(_network)]
+
+
 class Probe(Section):
     """How a new version is asked, through the edge, whether it is the new version."""
 
@@ -77,6 +89,9 @@ class Deploy(Section):
     port: Port = Field(default=8000, description="port on which that service listens")
     template: FilePath | None = Field(
         default=None, description="configuration of the edge, instead of the built-in one"
+    )
+    trust: tuple[Network, ...] = Field(
+        default=(), description="addresses of proxies in front of the edge, which say who a request is from, and by TLS"
     )
     probe: Probe = Field(default_factory=Probe, description="how to ask a new version which release it is")
     release_command: tuple[str, ...] = Field(

@@ -92,10 +92,10 @@ def read_template(root: Path, deploy: Deploy) -> Template:
     """
     if deploy.template is None:
         text = files("conche.env.rollout").joinpath("nginx.conf").read_text(encoding="utf-8")
-        return Template(text, deploy.port, deploy.drain)
+        return _trusting(text, deploy)
     path = root / deploy.template
     try:
-        return Template(path.read_text(encoding="utf-8"), deploy.port, deploy.drain)
+        return _trusting(path.read_text(encoding="utf-8"), deploy)
     except (OSError, UnicodeDecodeError) as error:
         raise Refused(
             "template-unreadable",
@@ -103,6 +103,13 @@ def read_template(root: Path, deploy: Deploy) -> Template:
             looked_at=[str(path)],
             next_command="correct deploy.template in stack.yaml, or leave it out",
         ) from error
+
+
+def _trusting(text: str, deploy: Deploy) -> Template:
+    """Fill in the proxies that are believed: they belong to a release, like the template that they stand in."""
+    text = text.replace("@trusted@", "\n".join(f"  set_real_ip_from {one};" for one in deploy.trust))
+    text = text.replace("@trusts@", "\n".join(f"    {one} 1;" for one in deploy.trust))
+    return Template(text, deploy.port, deploy.drain)
 
 
 def configure(template: Template, *, release: str, upstream: str, listen: int, maintenance: bool) -> EdgeConfiguration:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -407,6 +408,36 @@ def test_a_rollback_asks_a_release_as_it_was_asked_in_its_time(serving: EdgedSta
 
     assert done.returncode == 0, done.stderr
     assert status.returncode == 0, status.stdout
+
+
+def test_what_a_client_says_of_itself_does_not_reach_the_application(serving: EdgedStack, users: Load) -> None:
+    lies = {
+        "X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil.example.org",
+        "X-Real-IP": "6.6.6.6", "Forwarded": "for=6.6.6.6", "Upgrade": "h2c", "Connection": "Upgrade",
+    }  # fmt: skip
+    asked = urllib.request.Request(f"http://127.0.0.1:{serving.port}/told", headers=lies)
+
+    def told() -> dict[str, str]:
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            found: dict[str, str] = json.loads(answer.read())
+        return found
+
+    before = told()
+    serving.replace(
+        "stack.yaml",
+        "      observe: 1\n",
+        "      observe: 1\n      trust: [127.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 10.0.0.0/8]\n",
+    )
+    assert serving.deploy(serving.reference(serving.page()["version"])).returncode == 0
+    believed = told()
+    serving.replace("stack.yaml", "      trust: [127.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 10.0.0.0/8]\n", "")
+
+    assert "6.6.6.6" not in str(before)
+    assert before["x-forwarded-for"] == before["x-real-ip"]
+    assert (before["x-forwarded-proto"], before["x-forwarded-host"]) == ("http", asked.host)
+    assert before.keys().isdisjoint({"forwarded", "upgrade"})
+    assert (believed["x-forwarded-for"], believed["x-forwarded-proto"]) == ("6.6.6.6", "https")
+    assert (believed["x-forwarded-host"], "forwarded" in believed) == (asked.host, False)
 
 
 @pytest.mark.parametrize("to", ["r999", "nonsense"])

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
@@ -47,6 +48,18 @@ def test_maintenance_is_said_with_503_and_a_page() -> None:
 
 def test_a_drain_of_nothing_is_still_a_second() -> None:
     assert "worker_shutdown_timeout 1s;" in text(drain=0)
+
+
+def test_only_proxies_that_are_named_are_believed() -> None:
+    deploy = Deploy(edge="edge", serves="web", trust=("10.1.2.3/8", "::1"))
+
+    said = read_template(Path("/"), deploy).text
+
+    assert re.findall(r"set_real_ip_from (\S+);", said) == ["10.0.0.0/8", "::1/128"]
+    assert re.search(r"default 0;\n    10\.0\.0\.0/8 1;\n    ::1/128 1;\n", said)
+    assert "set_real_ip_from" not in text()
+    with pytest.raises(ValidationError, match="an IP address, or a network such as"):
+        Deploy(trust=("10.0.0.0/8; include /etc/passwd",))
 
 
 def test_the_checkouts_own_template_is_filled_in_the_same_way(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def status(stack: EdgedStack) -> tuple[int, Any, str]:
 
 def break_edge(stack: EdgedStack, engine: Engine, content: str) -> None:
     """Give the edge that runs another configuration, past every command."""
-    filled = content.replace("@listen@", "8000")
+    filled = content.replace("@listen@", "8000").replace("@trusted@", "").replace("@trusts@", "")
     folder = "/etc/conche/edge/current"
     script = f"printf %s '{filled}' > {folder}/nginx.conf && nginx -s reload -c {folder}/nginx.conf"
     api = engine.client.api
