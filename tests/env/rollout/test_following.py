@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from conche.command import Invocation
 from conche.engine import containers
 from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.engine.service import Service
+from conche.env import trial
+from conche.env.rollout import recover
 from conche.env.rollout.following import followers, restart_followers
 from conche.env.rollout.look import Look
-from conche.env.rollout.recover import plan_recovery
+from conche.env.rollout.recover import plan_recovery, settle
+from conche.output import Output
 from conche.release.records import Placed, Record, Records
 from conche.stack import Deploy
 from tests.env.rollout.test_plan import container, record
@@ -56,6 +62,23 @@ def test_a_restart_that_a_killed_recovery_owes_is_made_up_for(
     ]
 
 
+def test_before_a_new_release_only_what_a_killed_recovery_owes_is_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is as the killed release has it, so the new release replaces it and restarts what follows it."""
+    cache = replace(container("cache"), created_at=at(10), started_at=at(11))
+    late = replace(container("late"), created_at=at(-100), started_at=at(0))
+    look = seen(monkeypatch, (container("store", made_from="another"), started("web", 0), cache, late))
+    restarted: list[str] = []
+    monkeypatch.setattr(containers, "restart", lambda _, one: restarted.append(one.service))
+    monkeypatch.setattr(recover, "open_records", lambda *_: None)
+    monkeypatch.setattr(trial, "remove", lambda _: None)
+    records = killed()
+    monkeypatch.setattr(records, "end", lambda *_: None, raising=False)
+
+    settle(Invocation(Path("/nowhere"), Output("env.deploy", stderr=io.StringIO())), records, look)
+
+    assert restarted == ["late"]
+
+
 def test_nothing_is_restarted_for_what_users_would_be_cut_off_by() -> None:
     found = [started("web", 0), started("third", 0)]
     bodies = {"store": {}, "web": {"depends_on": FOLLOWS}, "third": {"depends_on": {"web": {"restart": True}}}}
@@ -89,7 +112,8 @@ def seen(monkeypatch: pytest.MonkeyPatch, found: Sequence[Container]) -> Look:
     monkeypatch.setattr(containers, "one_off", lambda *_: ())
     monkeypatch.setattr(containers, "of_project", lambda _, project: tuple(found) if project == "p" else ())
     third = {"depends_on": {"web": {"condition": "service_started", "restart": True}}}
-    bodies = {"apart": {"depends_on": {"store": {}}}, "store": {}, "third": third, **BODIES}
+    late = {"depends_on": {"cache": {"condition": "service_started", "restart": True}}}
+    bodies = {"cache": {}, "late": late, "apart": {"depends_on": {"store": {}}}, "store": {}, "third": third, **BODIES}
     return Look("prod", Compose(Engine(), "p", ()), Deploy(), {"services": bodies})
 
 
