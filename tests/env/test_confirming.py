@@ -19,6 +19,7 @@ ASKS = {"env.down", "env.influx.prune"}
 
 OTHERWISE = {
     "env.influx.rotate-token": "revokes only a token that nothing uses any more, and only by --finish",
+    "env.influx.token": "revokes only the token that it made for the same secret before",
     "images.prune": "is about a registry, and leaves what an environment runs or may go back to",
     "backup.restore": "keeps what was there, which backup.undo brings back; it asks, too",
     "backup.undo": "exchanges the same again; it asks, too",
