@@ -65,7 +65,9 @@ class Source:
 
     def limits(self, artifact: Artifact) -> Limits:
         """Return what an archive must hold."""
-        privileged = self.believed and self.site.section.components[self.name].privileged
+        # stack.yaml may declare it no longer, or under another name.
+        declared = self.site.section.components.get(self.name) if self.believed else None
+        privileged = declared is not None and declared.privileged
         return replace(limits_of(self.record, artifact), privileged=privileged)
 
     def plain(self, folder: str, losses: Losses, *, top: bool = False) -> Iterator[Admitted]:

@@ -272,10 +272,10 @@ def test_only_a_backup_that_is_believed_brings_the_rights_that_a_component_decla
 
     found = [
         Source(site, place, name, record, believed=believed).limits(one).privileged
-        for name, believed in (("kept", True), ("kept", False), ("other", True))
+        for name, believed in (("kept", True), ("kept", False), ("other", True), ("no longer declared", True))
     ]
 
-    assert found == [True, False, False]
+    assert found == [True, False, False, False]
 
 
 def _read(raw: bytes) -> list[TarInfo]:
