@@ -47,10 +47,17 @@ def room_of(engine: Engine, volume: str) -> Room | None:
 
 
 def _places(engine: Engine, volume: str) -> list[Path]:
-    """Return where a volume is, if there is one, and where the engine keeps volumes, which more users may look at."""
+    """Return where a volume is, if there is one, and where the engine keeps volumes, which more users may look at.
+
+    One that a plugin makes, or that has options, such as an NFS share or a bound folder, is elsewhere while it is not
+    mounted: nothing is returned for it.
+    """
     found = []
     with contextlib.suppress(NotFound), translated(engine.address):
-        found.append(Path(engine.client.api.inspect_volume(volume)["Mountpoint"]))
+        seen = engine.client.api.inspect_volume(volume)
+        if seen["Driver"] != "local" or seen.get("Options"):
+            return []
+        found.append(Path(seen["Mountpoint"]))
     with translated(engine.address):
         return [*found, Path(engine.client.api.info()["DockerRootDir"])]
 

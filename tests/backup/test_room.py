@@ -65,13 +65,14 @@ def test_in_a_folder_everything_has_to_find_room() -> None:
 
 
 class Api:
-    def __init__(self, place: Path, known: bool) -> None:
+    def __init__(self, place: Path, known: bool, **seen: object) -> None:
         self._place, self._known = place, known
+        self._seen = {"Driver": "local", "Options": None, "Mountpoint": str(place / "not/for/this/user"), **seen}
 
-    def inspect_volume(self, _: str) -> dict[str, str]:
+    def inspect_volume(self, _: str) -> dict[str, object]:
         if not self._known:
             raise docker.errors.NotFound("no such volume")
-        return {"Mountpoint": str(self._place / "not/for/this/user")}
+        return self._seen
 
     def info(self) -> dict[str, str]:
         return {"DockerRootDir": str(self._place)}
@@ -90,3 +91,18 @@ def test_a_volume_that_cannot_be_looked_at_is_where_the_engine_keeps_volumes(
 
     assert found is not None
     assert (found.folder, found.device) == (tmp_path, tmp_path.stat().st_dev)
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [{"Options": {"type": "nfs", "o": "addr=nas", "device": ":/data"}}, {"Driver": "rclone"}],
+    ids=["a share", "a plugin's"],
+)
+def test_a_volume_that_the_engine_does_not_keep_itself_cannot_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: dict[str, object]
+) -> None:
+    monkeypatch.undo()
+    engine = answering(Api(tmp_path, known=True, **{"Mountpoint": str(tmp_path), **seen}))
+    engine.__dict__["address"] = "unix:///nowhere"
+
+    assert host.room_of(engine, "kept") is None
