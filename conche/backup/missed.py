@@ -100,8 +100,14 @@ def _noted(site: Site, log: Path) -> Iterator[None]:
         try:
             yield
         except Exception:  # a signal is none
-            _write(site, entry, replace(begun, ended=True))
+            _note_end(site, entry, begun)
             raise
+        _note_end(site, entry, begun)
+
+
+def _note_end(site: Site, entry: Entry, begun: Started) -> None:
+    """Note that a run has ended, unless the entry's next one has started meanwhile: that would count as missed."""
+    if _last(site, entry) == begun:
         _write(site, entry, replace(begun, ended=True))
 
 

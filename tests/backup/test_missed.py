@@ -142,6 +142,14 @@ def test_a_run_that_makes_up_for_an_interrupted_one_is_not_made_up_for_itself(si
     assert [("interrupted" in line, "makes up for it" in line) for line in told] == [(True, True)]
 
 
+def test_a_run_that_outlasts_the_start_of_the_next_one_does_not_make_that_a_missed_one(site: Site) -> None:
+    [daily, *_] = runs(site)
+    with missed._noted(site, log_of(site, daily)):
+        later = missed._note(site, daily, datetime.now(UTC) + timedelta(seconds=1))
+
+    assert missed._last(site, daily) == later
+
+
 def test_another_log_is_no_run_of_an_entry(site: Site) -> None:
     file = note(site, started="2026-03-02T02:00:00+00:00")
     before = file.read_bytes()
