@@ -6,6 +6,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from conche.backup.entries import Reading
 
@@ -15,37 +16,46 @@ MAGIC = re.compile(r"[*?[]")
 DEEP = "**"
 
 
+class _Place(NamedTuple):
+    """A path, and the parts of a pattern that what is below it has to match."""
+
+    name: str
+    parts: Sequence[str]
+
+
 def matching(root: Path, pattern: str, reading: Reading) -> Iterator[str]:
     """Yield the paths below `root` that a pattern matches as pathlib's `glob` has it, but for what is excluded.
 
     pathlib passes over folders that cannot be read; here they are recorded in `reading` as missing.
     """
     seen = set[str]()
-    for name in _below(root, "", PurePosixPath(pattern).parts, reading):
-        if name not in seen:
+    left = [_Place("", PurePosixPath(pattern).parts)]  # no recursion: folders may be nested deeper than Python's calls
+    while left:
+        name, parts = left.pop()
+        if parts:
+            left += reversed([*_next(root, name, parts, reading)])
+        elif name not in seen:
             seen.add(name)
-            yield name
+            yield name or "."
 
 
-def _below(root: Path, folder: str, parts: Sequence[str], reading: Reading) -> Iterator[str]:
-    if not parts:
-        yield folder or "."
-        return
+def _next(root: Path, folder: str, parts: Sequence[str], reading: Reading) -> Iterator[_Place]:
+    """Yield what the first part of a pattern matches in a folder, with the parts that its content has to match."""
     first, rest = parts[0], parts[1:]
     if first == DEEP:
-        yield from _below(root, folder, rest, reading)
+        yield _Place(folder, rest)
         for name, is_folder in _listed(root, folder, lambda _: True, reading):
             if is_folder and not (root / name).is_symlink():
-                yield from _below(root, name, parts, reading)
+                yield _Place(name, parts)
     elif MAGIC.search(first):
         matches = re.compile(fnmatch.translate(first)).match
         for name, is_folder in _listed(root, folder, lambda last: matches(last) is not None, reading):
             if is_folder or not rest:
-                yield from _below(root, name, rest, reading)
+                yield _Place(name, rest)
     else:
         name = _joined(folder, first)
         if not reading.excludes(name) and _is_there(root / name, name, reading):
-            yield from _below(root, name, rest, reading)
+            yield _Place(name, rest)
 
 
 def _listed(root: Path, folder: str, wanted: Callable[[str], bool], reading: Reading) -> Iterator[tuple[str, bool]]:

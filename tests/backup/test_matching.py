@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from conche.backup.deep import remove_tree
 from conche.backup.entries import Reading
 from conche.backup.matching import matching
 
@@ -58,6 +61,22 @@ def test_an_excluded_folder_need_not_be_readable(root: Path, monkeypatch: pytest
     found = list(matching(root, "**/*.log", reading := Reading(exclude=("logs",))))
 
     assert (sorted(found), reading.left_out) == ([".hidden.log", "a.log", "other/x[1].log"], [])
+
+
+def test_folders_may_be_nested_deeper_than_calls(tmp_path: Path) -> None:
+    depth = sys.getrecursionlimit() + 100
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+
+    try:
+        assert len(list(matching(tmp_path, "**", Reading()))) == depth + 1
+    finally:
+        remove_tree(tmp_path / "d")  # pytest's own removal may not get so deep
 
 
 def closed(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
