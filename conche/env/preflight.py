@@ -132,7 +132,8 @@ def _volumes(seen: Observed, plan: Plan, engine: Engine) -> Iterator[ConcheError
         if users and name not in there:
             yield Refused(
                 "volume-missing",
-                f"{', '.join(users)} mounts the external volume {name}, which does not exist.",
+                f"{', '.join(users)} {'mounts' if len(users) == 1 else 'mount'} the external volume {name},"
+                " which does not exist.",
                 looked_at=[f"volumes.{key}.external in the Compose files"],
                 next_command=f"docker volume create {name}",
             )
