@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-from conche.backup.discreet import redacting
 from conche.backup.drivers import Dumping, by_programs, dump, printable
 from conche.backup.drivers.program import opened
 from conche.backup.drivers.programs import programs_of
 from conche.backup.manifest import ComponentRecord, Omission
+from conche.backup.redaction import redacting
 from conche.backup.site import Site
 from conche.engine import programs
 from conche.errors import CheckFailed, ConcheError, NotFound

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from conche.backup import holding, running, within
 from conche.backup.archive import Archive, compressing
-from conche.backup.discreet import redacting
 from conche.backup.drivers import Dumping
 from conche.backup.drivers.influxdb import find
 from conche.backup.drivers.programs import has_server, programs_of
@@ -19,6 +18,7 @@ from conche.backup.entries import Reading
 from conche.backup.inflate import unpacked
 from conche.backup.loading import Examined, complaints
 from conche.backup.manifest import ComponentRecord
+from conche.backup.redaction import redacting
 from conche.backup.running import Program
 from conche.backup.site import Site
 from conche.backup.source import Source

@@ -1,4 +1,4 @@
-"""What a container was given in its variables, and so must not be told on by what its programs print."""
+"""The environment variables that a container was given: their values are removed from what its programs print."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 from conche.engine.connection import Engine, translated
 from conche.secret import Secret
 
-__all__ = ["confided"]
+__all__ = ["secrets_of"]
 
 _IN_A_URL = re.compile(r"://[^/@\s]*?:([^/@\s]+)@")
-"""A password in an address: programs print it without the rest."""
+"""A password in a URL: programs may print it alone."""
 
 
-def confided(engine: Engine, container_id: str) -> list[Secret]:
-    """Return the values of a container's variables but for its image's own, and the passwords in addresses among them.
+def secrets_of(engine: Engine, container_id: str) -> list[Secret]:
+    """Return the values of a container's variables, except those that its image sets, and the passwords in URLs there.
 
-    Their names do not say which of them are secret; a container that is gone has none.
+    Any of them may be a secret, whatever its name; a container that is gone has none.
     """
     import docker.errors
 

@@ -13,8 +13,8 @@ import pytest
 
 from conche.backup.drivers import Dumping, program
 from conche.engine import programs
-from conche.engine.confided import confided
 from conche.engine.connection import EngineRefused
+from conche.engine.container_env import secrets_of
 from conche.secret import Secret
 from conche.stack import Component
 from tests.engine.answering import answering
@@ -80,4 +80,4 @@ def test_an_image_that_is_gone_has_no_variables_of_its_own(monkeypatch: pytest.M
 
     monkeypatch.setattr(Api, "inspect_image", gone)
 
-    assert Secret("/usr/local/bin:/usr/bin") in confided(answering(Api()), "c")
+    assert Secret("/usr/local/bin:/usr/bin") in secrets_of(answering(Api()), "c")
