@@ -12,10 +12,15 @@ from typing import IO, Any
 
 from conche.engine.connection import Engine
 
-__all__ = ["frames"]
+__all__ = ["demultiplexed", "frames"]
 
 BLOCK = 1 << 20
 STDERR = 2
+
+HEADER = struct.Struct(">BxxxL")
+"""The stream that a frame is of, and its length in bytes. Source: ContainerAttach in the Docker Engine API."""
+
+CUT_OFF = "The output of a program in a container is cut off."
 
 Frame = tuple[bytes | None, bytes | None]
 """Bytes of stdout, or of stderr."""
@@ -31,14 +36,24 @@ def frames(engine: Engine, identity: str) -> Iterator[Frame]:
     try:
         reader = response.raw._fp.fp
         reader.raw._sock.settimeout(None)  # a program may be silent for as long as it likes
-        yield from _told_apart(reader)
+        yield from demultiplexed(reader)
     finally:
         response.close()
 
 
-def _told_apart(reader: IO[bytes]) -> Iterator[Frame]:
-    while len(head := reader.read(8)) == 8:
-        stream, left = struct.unpack(">BxxxL", head)
-        while left and (block := reader.read(min(left, BLOCK))):
+def demultiplexed(reader: IO[bytes]) -> Iterator[Frame]:
+    """Yield what the frames of a stream hold.
+
+    Raises:
+        ConnectionError: it is cut off, which must not be taken for the end of a dump.
+    """
+    while head := reader.read(HEADER.size):
+        if len(head) < HEADER.size:
+            raise ConnectionError(CUT_OFF)
+        stream, left = HEADER.unpack(head)
+        while left:
+            block = reader.read(min(left, BLOCK))
+            if not block:
+                raise ConnectionError(CUT_OFF)
             left -= len(block)
             yield (None, block) if stream == STDERR else (block, None)

@@ -1,73 +1,29 @@
-"""What a program says is read from its first byte on, however it arrives."""
+"""The output of an exec is read frame by frame, and one that is cut off is no output."""
 
 from __future__ import annotations
 
-import json
-import socket
+import io
 import struct
-import threading
-from collections import deque
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from conche.engine import programs
-from conche.engine.connection import Engine
-
-ANSWER = (
-    b"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\n"
-    b"Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
-)
-SAID = ((1, b"the beginning"), (2, b"a warning"), (1, b"x" * 300_000), (1, b"the end"))
+from conche.engine.connection import translated
+from conche.engine.frames import demultiplexed
+from conche.errors import Unreachable
 
 
 def frame(stream: int, content: bytes) -> bytes:
     return struct.pack(">BxxxL", stream, len(content)) + content
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    """An engine whose program has begun to speak before its answer was read."""
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(str(tmp_path / "s"))
-    server.listen()
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            threading.Thread(target=answer, args=(connection,), daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    yield Engine(f"unix://{tmp_path}/s")
-    server.shutdown(socket.SHUT_RDWR)
-    server.close()
+WHOLE = frame(1, b"data") + frame(2, b"a warning") + frame(1, b"") + frame(1, b"more")
 
 
-def answer(connection: socket.socket) -> None:
-    with connection, connection.makefile("rb") as reader:
-        while request := reader.readline():
-            size = 0
-            while (line := reader.readline().strip()) != b"":
-                if line.lower().startswith(b"content-length:"):
-                    size = int(line.partition(b":")[2])
-            reader.read(size)
-            if b"/start" in request:
-                connection.sendall(ANSWER + b"".join(frame(*one) for one in SAID))
-                return
-            body = {"Id": "1", "ExitCode": 0, "ApiVersion": "1.41"}
-            content = json.dumps(body).encode()
-            head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-            connection.sendall(head.encode() + content)
+def test_each_frame_is_of_stdout_or_of_stderr() -> None:
+    assert list(demultiplexed(io.BytesIO(WHOLE))) == [(b"data", None), (None, b"a warning"), (b"more", None)]
 
 
-def test_nothing_is_lost_of_what_arrives_together_with_the_answer(engine: Engine) -> None:
-    said = deque[bytes]()
-
-    found = b"".join(programs.output(engine, "c", ["dump"], number="1", said=said))
-
-    assert found == b"the beginning" + b"x" * 300_000 + b"the end"
-    assert list(said) == [b"a warning"]
+@pytest.mark.parametrize("missing", [1, 4, 7], ids=["within a frame", "before its content", "within its header"])
+def test_what_is_cut_off_is_an_error_and_not_the_end(missing: int) -> None:
+    with pytest.raises(Unreachable, match="No Docker engine"), translated("tcp://away:2375"):
+        list(demultiplexed(io.BytesIO(WHOLE[:-missing])))
