@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from conche.errors import Locked, Refused
-from conche.replacing import give, replaced
+from conche.ownership import give, replaced
 
 __all__ = [
     "lock",

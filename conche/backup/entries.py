@@ -22,8 +22,8 @@ from tarfile import TarInfo
 
 from conche.backup import strict
 from conche.backup.headers import SECOND, parts, set_parts, set_time, stored, time_ns
-from conche.backup.holes import parts_of
 from conche.backup.members import Members
+from conche.backup.sparse import parts_of
 from conche.backup.strict import DEEPEST, LARGEST, LATEST, leads_out, too_long
 from conche.backup.xattrs import give_attributes, missed, read_attributes, take_attributes
 

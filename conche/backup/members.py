@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from tarfile import TarInfo
 
 from conche.backup.headers import add, set_parts, set_time, stored, time_ns, xattr_of
-from conche.backup.holes import MOST_PARTS, Parts
 from conche.backup.inflate import BLOCK, HEADERS, Forward, Refuses
+from conche.backup.sparse import MOST_PARTS, Parts
 from conche.backup.xattrs import kept
 
 __all__ = ["Members"]

@@ -17,7 +17,7 @@ from io import FileIO
 from pathlib import Path
 from types import TracebackType
 
-from conche.backup.holes import Parts, parts_of
+from conche.backup.sparse import Parts, parts_of
 from conche.errors import CheckFailed
 
 __all__ = ["FOLDER", "File", "content", "opened", "proven", "target_of"]

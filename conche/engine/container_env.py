@@ -10,7 +10,7 @@ from conche.secret import Secret
 
 __all__ = ["secrets_of"]
 
-_IN_A_URL = re.compile(r"://[^/@\s]*?:([^/@\s]+)@")
+_IN_A_URL = re.compile(r"://[^/@:\s]{0,256}:([^/@\s]{1,1024})@")
 """A password in a URL: programs may print it alone."""
 
 

@@ -30,6 +30,13 @@ class _Answer:
         """Leave the output open for the next response."""
 
 
+def _readable(stream: Any) -> bool:
+    """Return whether a stream has something to read, or has ended."""
+    poll = select.poll()
+    poll.register(stream, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class _Socket(SSHSocket):
     """The standard streams of an ssh process.
 
@@ -51,7 +58,7 @@ class _Socket(SSHSocket):
 
     def idles(self) -> bool:
         """Return whether it can carry another request: the other end is there and has nothing to say."""
-        return not self.raw and self.proc.poll() is None and not select.select([self.proc.stdout], [], [], 0)[0]
+        return not self.raw and self.proc.poll() is None and not _readable(self.proc.stdout)
 
     def close(self) -> None:
         if self.proc is not None:

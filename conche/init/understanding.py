@@ -9,7 +9,6 @@ from pathlib import Path
 
 from conche.errors import ConcheError
 from conche.init import facts, files, pipeline
-from conche.init.asked import required, variables
 from conche.init.compose import Rendered, accepts, render
 from conche.init.env_files import example_of
 from conche.init.environments import Candidate, candidates, named_projects, slug
@@ -17,6 +16,7 @@ from conche.init.facts import Health
 from conche.init.running import left_behind, projects
 from conche.init.sealed import Chosen, SopsFile, choose, sops_files, spellings
 from conche.init.secrets import Declared, declared, in_dotenv
+from conche.init.variables import required, variables
 from conche.init.volumes import Data, proposals
 from conche.vault import keys
 from conche.vault.dotenv import parse

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from tarfile import TarInfo
 
-from conche.backup.holes import MOST_PARTS
+from conche.backup.sparse import MOST_PARTS
 
 Content = list[tuple[TarInfo, bytes]]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conche.ci.forge.clear import require_tls
+from conche.ci.forge.cleartext import require_tls
 from conche.ci.forge.routes import Server, server_of
 from conche.errors import KeyUnusable, NotFound, Refused, Unreachable
 from conche.secret import Secret

@@ -15,8 +15,8 @@ from conche.engine.lock import Held
 from conche.engine.service import Service
 from conche.env import trial
 from conche.env.evidence import explained, reasons
+from conche.env.rollout.dependents import restart_followers
 from conche.env.rollout.edge import Edge, EdgeConfiguration
-from conche.env.rollout.following import restart_followers
 from conche.env.rollout.look import Look
 from conche.env.rollout.probing import PAUSE, Probing
 from conche.env.rollout.unwinding import Before, by_hand, wait_ready

@@ -17,8 +17,8 @@ from conche.engine.service import Service
 from conche.env import trial
 from conche.env.evidence import evidence
 from conche.env.rollout import members
+from conche.env.rollout.dependents import followers
 from conche.env.rollout.edge import Answer
-from conche.env.rollout.following import followers
 from conche.env.rollout.handover import give_back
 from conche.env.rollout.look import NOTHING, Look
 from conche.env.rollout.route import bring_back

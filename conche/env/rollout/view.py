@@ -230,7 +230,8 @@ def _may_end(name: str, files: Configuration | None, found: Sequence[Container])
     service = files.services.get(name) if files else None
     if service is not None:
         return service.ends or service.completes
-    return all(one.restart_policy in ("no", "on-failure") for one in found if one.service == name)
+    own = [one for one in found if one.service == name]
+    return bool(own) and all(one.restart_policy in ("no", "on-failure") for one in own)
 
 
 def _changed(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conche.ci.forge.clear import is_near
+from conche.ci.forge.cleartext import is_near
 from conche.ci.forge.client import Client
 from conche.ci.forge.where import connect
 from conche.command import Invocation

@@ -20,7 +20,7 @@ from conche.engine.containers import Container
 from conche.engine.service import Service
 from conche.env import trial
 from conche.env.rollout import recover
-from conche.env.rollout.following import followers, restart_followers
+from conche.env.rollout.dependents import followers, restart_followers
 from conche.env.rollout.look import Look
 from conche.env.rollout.recover import plan_recovery, settle
 from conche.output import Output

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conche.init.asked import required, variables
+from conche.init.variables import required, variables
 
 COMPOSE = Path("compose.yaml")
 
