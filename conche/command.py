@@ -140,7 +140,8 @@ def command(
     """
 
     def decorate(body: Callable[..., Outcome]) -> Task[Any]:
-        options = _options(body)
+        signature = inspect.signature(body)
+        options = _options(body, signature)
         switches = {"json": _JSON, **({"dry_run": _DRY_RUN} if changes else {}), **({"yes": _YES} if destroys else {})}
         dotted = _dotted_name(body, name)
         patience = {"lock_wait": _LOCK_WAIT} if waits else {}
@@ -162,7 +163,8 @@ def command(
 
             return guarded(invocation, call, changes=changes)
 
-        _present(run, options, {**dict.fromkeys(patience), **dict.fromkeys(switches, False)})
+        shared = {**dict.fromkeys(patience), **dict.fromkeys(switches, False)}
+        vars(run)["__signature__"] = _presented(signature, options, shared)
         return _Task(
             run,
             bare=bare,
@@ -303,7 +305,7 @@ def _dotted_name(body: Callable[..., Outcome], name: str) -> str:
     return task if task == namespace else f"{namespace}.{task}"
 
 
-def _options(body: Callable[..., Outcome]) -> dict[str, tuple[Any, str]]:
+def _options(body: Callable[..., Outcome], signature: inspect.Signature) -> dict[str, tuple[Any, str]]:
     """Return type and help text of each option, from the annotations.
 
     Task files omit `from __future__ import annotations`: evaluating its strings would cost each start-up more than
@@ -313,26 +315,21 @@ def _options(body: Callable[..., Outcome]) -> dict[str, tuple[Any, str]]:
     if any(isinstance(hint, str) for hint in hints.values()):
         hints = typing.get_type_hints(body, include_extras=True)
     options = {}
-    for parameter in list(inspect.signature(body).parameters)[1:]:
+    for parameter in list(signature.parameters)[1:]:
         kind, text = typing.get_args(hints[parameter])[:2]
         options[parameter] = (kind, text)
     return options
 
 
-def _present(run: Any, options: dict[str, tuple[Any, str]], shared: dict[str, bool | None]) -> None:
-    """Give the task the signature that Invoke reads: the body's options, then the shared ones with their defaults."""
-    parameters = list(inspect.signature(run.__wrapped__).parameters.values())
-    switch_parameters = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default) for name, default in shared.items()
-    ]
-    first = parameters[0].replace(annotation=Context)
-    rest = [
-        parameter.replace(
-            kind=inspect.Parameter.KEYWORD_ONLY, default=_for_invoke(parameter.default, options[parameter.name])
-        )
-        for parameter in parameters[1:]
-    ]
-    run.__signature__ = inspect.Signature([first, *rest, *switch_parameters])
+def _presented(
+    signature: inspect.Signature, options: dict[str, tuple[Any, str]], shared: dict[str, bool | None]
+) -> inspect.Signature:
+    """Return the signature that Invoke reads: the body's options, then the shared ones with their defaults."""
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    first, *rest = signature.parameters.values()
+    own = [one.replace(kind=by_name, default=_for_invoke(one.default, options[one.name])) for one in rest]
+    switches = [inspect.Parameter(name, by_name, default=default) for name, default in shared.items()]
+    return inspect.Signature([first.replace(annotation=Context), *own, *switches])
 
 
 def _for_invoke(default: Any, option: tuple[Any, str]) -> Any:

@@ -46,7 +46,8 @@ def encrypt(call: Invocation, file: str, *, merge: bool, replace: bool) -> Outco
     if aside is not None:
         lines += [
             f"The file before could not be read with this key, and is kept as {aside.name}. Without its {BACKUP_KEYS},",
-            "the backups so far are foreign. If a key for it is found: sops --decrypt, and secrets.encrypt --merge.",
+            "backups made so far count as foreign.",
+            "If a key for it is found: sops --decrypt, and invoke secrets.encrypt --merge",
             "Next: invoke backup.authenticate    # another key, for the backups from now on",
         ]
     if file != "-":
