@@ -41,7 +41,8 @@ class Page(http.server.BaseHTTPRequestHandler):
         sick = how == "sick" or (how == "sick-through-edge" and through_edge) or (how == "sick-to-users" and users)
         if how == "dies" and users and started.acquire(blocking=False):
             dying.start()
-        release = "r0" if how == "wrong" else os.environ.get("CONCHE_RELEASE", "")
+        wrong = how == "wrong" or os.path.exists("/tmp/wrong")
+        release = "r0" if wrong else os.environ.get("CONCHE_RELEASE", "")
         if self.path.startswith("/slow"):
             time.sleep(float(self.path.partition("=")[2] or 1))
         late = how == "late" and time.monotonic() < begun + 5

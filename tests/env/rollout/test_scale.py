@@ -58,22 +58,17 @@ def test_nobody_notices_that_there_are_more_or_fewer(late: EdgedStack, engine: E
     assert web(late, engine) == [first]
 
 
-def test_what_does_not_become_healthy_gets_no_request_and_goes_again(late: EdgedStack, engine: Engine) -> None:
+def test_what_answers_wrongly_gets_no_request_and_goes_again(late: EdgedStack, engine: Engine) -> None:
     before, plain = web(late, engine), counting(late)
-    late.replace(
-        "stack.yaml",
-        "probe: {path: /, field: release, times: 3, ready: /ready}",
-        "probe: {path: /none, field: nothing, times: 1}",
-    )
-    with Load(late.port, rate=25) as users:
-        done = late.invoke(*scale(late, 2), "--json")
-    late.replace(
-        "stack.yaml",
-        "probe: {path: /none, field: nothing, times: 1}",
-        "probe: {path: /, field: release, times: 3, ready: /ready}",
-    )
+    with Load(late.port, rate=25) as users, late.begin(*scale(late, 2), "--json") as running:
+        while len(found := web(late, engine)) < 2:
+            assert running.poll() is None, "it ended before there was a second container"
+        # Nobody asks it before it is healthy, which takes five seconds.
+        (another,) = {*found} - {*before}
+        subprocess.run(["docker", "exec", another, "touch", "/tmp/wrong"], check=True)
+        said, _ = running.communicate()
 
-    assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (4, "probe-failed")
+    assert (running.returncode, json.loads(said)["error"]["code"]) == (4, "probe-failed"), said
     assert users.failures == []
     assert (web(late, engine), counting(late)) == (before, plain)
 
