@@ -447,6 +447,7 @@ def test_a_file_that_is_too_large_for_the_target_costs_its_component_alone(serve
     assert "move the target to ext4" in "".join(made.value["missing"])
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_a_drill_ends_as_a_restore_would_where_something_does_not_come_back(server: Server) -> None:
     model = server.folder / "models/one"
     server.back_up("plain")

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from conche import formats
-from conche.engine import containers
+from conche.engine import containers, networks
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
 from conche.engine.state import State
@@ -96,7 +96,10 @@ def test_a_release_is_asked_by_the_paths_and_the_field_of_its_time(application: 
     assert not look().answers("r1")
 
 
-def test_what_served_is_found_to_serve_again_whatever_the_next_one_is_asked(application: OldApplication) -> None:
+def test_what_served_is_found_to_serve_again_whatever_the_next_one_is_asked(
+    application: OldApplication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networks, "names", lambda _: frozenset())
     kept = look().remembering(records((FIRST, "succeeded")))
     before = Before.of(kept, "r1")
 
