@@ -75,7 +75,6 @@ def _write(file: Path, text: str) -> None:
 
 
 def _proposed(root: Path, text: str) -> list[Proposal]:
-
     from conche import nesting
 
     load(root)  # refuses a stack.yaml with problems before it is compared

@@ -171,7 +171,9 @@ exit 1
     environment["PATH"] = f"{bin_folder}:{environment['PATH']}"
 
     made = checkout(job, environment)
-    rm.write_text("#!/bin/sh\nexit 1\n")
+    for program in (rm, bin_folder / "find"):
+        program.write_text("#!/bin/sh\nexit 1\n")
+        program.chmod(0o755)
     despite = checkout(job, environment)
 
     assert (made.returncode, made.stderr, left.parent.parent.exists()) == (0, "", False)
