@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from conche import nesting
+from conche import shallow_yaml
 from conche.errors import Refused
 
 __all__ = ["named_in", "services"]
@@ -29,7 +29,7 @@ def services(file: Path) -> Mapping[str, Any]:
         Refused: it is not YAML.
     """
     try:
-        content = nesting.load(file.read_text(encoding="utf-8"), _ComposeLoader)
+        content = shallow_yaml.load(file.read_text(encoding="utf-8"), _ComposeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Refused(
             "compose-file-invalid",

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from conche import nesting
+from conche import shallow_yaml
 from conche.engine.compose import complaint
 from conche.engine.rendered import understood
 from conche.engine.settings import SETTINGS
@@ -152,7 +152,7 @@ def _places(root: Path, files: Sequence[Path], said: str) -> Iterator[str]:
 def _fault(file: Path) -> int:
     """Return the line where a file stops being YAML, 0 if it never does; Compose gives that of the outer construct."""
     try:
-        nesting.compose(file.read_text(encoding="utf-8"))
+        shallow_yaml.compose(file.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
         return error.problem_mark.line + 1 if error.problem_mark else 0
     except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError):
@@ -163,7 +163,7 @@ def _fault(file: Path) -> int:
 def _lines(file: Path) -> Iterator[tuple[str, int]]:
     """Yield the dotted path and line of every key; nothing if a file is not YAML."""
     try:
-        node = nesting.compose(file.read_text(encoding="utf-8"))
+        node = shallow_yaml.compose(file.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError):
         return
     left: list[tuple[str, yaml.Node | None]] = [("", node)]

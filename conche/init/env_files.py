@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from conche import nesting
+from conche import shallow_yaml
 from conche.errors import Refused
 from conche.init.files import read
 
@@ -81,7 +81,7 @@ def without(services: Mapping[str, Sequence[str]]) -> str:
 
 def _tree(root: Path, file: Path) -> yaml.Node | None:
     try:
-        return nesting.compose(read(root, file))
+        return shallow_yaml.compose(read(root, file))
     except (Refused, yaml.YAMLError, RecursionError):
         return None
 

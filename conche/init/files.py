@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from conche import nesting
+from conche import shallow_yaml
 from conche.errors import NotFound, Refused
 from conche.files import read_text
 
@@ -143,7 +143,7 @@ def refuse_bomb(name: str, text: str) -> None:
         Refused: with its aliases expanded it has more than a million values.
     """
     try:
-        node = nesting.compose(text)
+        node = shallow_yaml.compose(text)
         size = _written_out(node, {}) if node is not None else 0
     except (yaml.YAMLError, RecursionError):
         return  # Compose explains better what is wrong with it
@@ -177,7 +177,7 @@ def keys_of(file: Path, *path: str) -> tuple[str, ...]:
     if file.stat().st_size > LARGEST:
         return ()
     try:
-        node = nesting.compose(file.read_text(encoding="utf-8"))
+        node = shallow_yaml.compose(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
         return ()
     for part in path:

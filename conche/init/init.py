@@ -75,11 +75,11 @@ def _write(file: Path, text: str) -> None:
 
 
 def _proposed(root: Path, text: str) -> list[Proposal]:
-    from conche import nesting
+    from conche import shallow_yaml
 
     load(root)  # refuses a stack.yaml with problems before it is compared
-    before: Any = nesting.load((root / FILE).read_text(encoding="utf-8"))
-    return proposals(before, nesting.load(text))
+    before: Any = shallow_yaml.load((root / FILE).read_text(encoding="utf-8"))
+    return proposals(before, shallow_yaml.load(text))
 
 
 def _tables(seen: Understanding) -> list[Table]:

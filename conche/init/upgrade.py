@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from conche import nesting
+from conche import shallow_yaml
 from conche.command import Invocation
 from conche.errors import Refused
 from conche.files import read_text, write_atomic
@@ -63,7 +63,7 @@ def with_new_names(text: str) -> str:
     Raises:
         StackInvalid: a key and its new name are both there.
     """
-    node = nesting.compose(text)
+    node = shallow_yaml.compose(text)
     # What is longer than that is refused when it is read.
     keys = list(islice(keys_of(node), MOST_KEYS)) if node is not None else []
     there = {path for path, _ in keys}
@@ -84,7 +84,7 @@ def with_new_names(text: str) -> str:
 
 def with_format(text: str) -> str:
     """Return a valid stack file's text with the number of the present format, after `name` if it had none."""
-    node = nesting.compose(text)
+    node = shallow_yaml.compose(text)
     assert isinstance(node, yaml.MappingNode)
     values = {key.value: (key, value) for key, value in node.value}
     if "format" in values:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from conche import nesting
+from conche import shallow_yaml
 from conche.errors import Refused
 from conche.init.files import MOST_FILES, read
 
@@ -55,7 +55,7 @@ def _every(root: Path, files: Iterable[Path]) -> Iterator[tuple[str, yaml.Node |
 
 def _content(text: str) -> yaml.Node | None:
     try:
-        return nesting.compose(text)
+        return shallow_yaml.compose(text)
     except (yaml.YAMLError, RecursionError):
         return None
 

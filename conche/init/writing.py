@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from conche import nesting
+from conche import shallow_yaml
 from conche.init.environments import Candidate, slug
 from conche.init.facts import Health
 from conche.init.pipeline import FOLDERS
@@ -48,7 +48,7 @@ def flow(value: object) -> str:
     if isinstance(value, bool | int):
         return json.dumps(value)
     text = str(value)
-    if _PLAIN.fullmatch(text) and not text.endswith(":") and nesting.load(text) == text:
+    if _PLAIN.fullmatch(text) and not text.endswith(":") and shallow_yaml.load(text) == text:
         return text
     quotable = text.isprintable() and "\n" not in text
     return "'" + text.replace("'", "''") + "'" if quotable else json.dumps(text)

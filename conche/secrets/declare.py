@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from conche import nesting
+from conche import shallow_yaml
 from conche.command import Invocation
 from conche.errors import NotFound, Refused
 from conche.files import write_atomic
@@ -68,7 +68,7 @@ def with_declarations(text: str, declared: Mapping[str, Mapping[str, Any]]) -> s
     Raises:
         Refused: the section is written in a form that cannot be added to.
     """
-    root = nesting.compose(text)
+    root = shallow_yaml.compose(text)
     secrets = _below(root, "secrets")
     there = _below(secrets, "declared")
     lines = text.splitlines(keepends=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from conche import mountinfo, nesting
+from conche import mountinfo, shallow_yaml
 from conche.command import Invocation
 from conche.errors import Refused
 from conche.files import memory_folder, private_folder
@@ -112,8 +112,8 @@ def _editor() -> list[str]:
 def _read(file: Path) -> dict[str, Secret]:
     try:
         text = file.read_text(encoding="utf-8")
-        node = nesting.compose(text, yaml.BaseLoader)
-        loaded = nesting.load(text, yaml.BaseLoader)
+        node = shallow_yaml.compose(text, yaml.BaseLoader)
+        loaded = shallow_yaml.load(text, yaml.BaseLoader)
     except UnicodeDecodeError:
         raise Refused("edit-not-yaml", "What was saved is not UTF-8 text.") from None
     except yaml.YAMLError as error:
@@ -143,7 +143,7 @@ def _written(values: Mapping[str, Secret]) -> str:
 def _line(name: str, value: str) -> str:
     """Format one value as YAML, unescaped if it is read back unchanged: YAML folds rare line breaks such as NEL."""
     text = str(yaml.safe_dump({name: value}, allow_unicode=True, width=4096))
-    if nesting.load(text, yaml.BaseLoader) == {name: value}:
+    if shallow_yaml.load(text, yaml.BaseLoader) == {name: value}:
         return text
     return str(yaml.safe_dump({name: value}, default_style='"', width=4096))
 

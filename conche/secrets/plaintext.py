@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from dotenv.parser import Binding, parse_stream
 
-from conche import nesting
+from conche import shallow_yaml
 from conche.errors import Refused
 from conche.secret import Secret
 from conche.vault.encrypted import NAME
@@ -147,7 +147,7 @@ class _Pairs(list[tuple[str, Any]]):
 
 def _yaml(text: str, file: str) -> Iterator[_Entry]:
     try:
-        node = nesting.compose(text, yaml.BaseLoader)
+        node = shallow_yaml.compose(text, yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError) as error:
         # Its message would repeat the line, which may hold a value.
         raise _refused(file, f"is not YAML{_marked(error, text)}") from None

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from conche import nesting
+from conche import shallow_yaml
 from conche.errors import Refused, did_you_mean
 from conche.stack.model import FORMAT, Stack
 from conche.stack.replaced import replaced
@@ -119,7 +119,7 @@ def parse(text: str, *, root: Path | None = None) -> Stack:
     """Parse a stack file's text; with `root`, the files it names must exist below it."""
     file = (root / FILE) if root else Path(FILE)
     try:
-        node = nesting.compose(text, _StackLoader)
+        node = shallow_yaml.compose(text, _StackLoader)
         if not isinstance(node, yaml.MappingNode):
             problem = StackProblem(0, "", "expected a mapping with name and environments")
             raise StackInvalid([problem], file)

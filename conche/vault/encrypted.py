@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from conche import nesting
+from conche import shallow_yaml
 from conche.errors import ConcheError, KeyUnusable, Refused
 from conche.process import run
 from conche.vault import forms
@@ -227,7 +227,7 @@ def is_declared(root: Path, file: Path) -> bool:
 def _rule(config: Path, file: Path) -> Mapping[str, object] | None:
     """Return the rule that sops would use for a file, if there is one."""
     try:
-        rules = (nesting.load(config.read_text(encoding="utf-8")) or {}).get("creation_rules") or []
+        rules = (shallow_yaml.load(config.read_text(encoding="utf-8")) or {}).get("creation_rules") or []
         path = str(file.relative_to(config.parent))
         return next((dict(rule) for rule in rules if re.search(rule.get("path_regex") or "", path)), None)
     except FileNotFoundError:

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from conche.nesting import NestedTooDeeply, require_shallow
+from conche.shallow_yaml import NestedTooDeeply, require_shallow
 
 __all__ = ["NAME", "Path_", "called", "flat", "form_of", "nested", "new_path", "tree_of"]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from conche import nesting
+from conche import shallow_yaml
 from conche.errors import KeyUnusable, Refused
 from conche.vault import encrypted, forms, keys
 
@@ -187,7 +187,7 @@ def _public(content: bytes) -> tuple[str, ...]:
 def _parsed(content: bytes) -> tuple[list[_Rule], set[str]]:
     """Return the rules of a .sops.yaml, and everything that it says beside paths and age recipients."""
     try:
-        said = nesting.load(content) or {}
+        said = shallow_yaml.load(content) or {}
         _require_few(said)
         rules = said.get("creation_rules") or []
         recipients = [encrypted.listed(rule.get("age")) for rule in rules]

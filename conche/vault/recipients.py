@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from conche import nesting
+from conche import shallow_yaml
 from conche.files import write_atomic
 from conche.vault import keys
 from conche.vault.keys import Key
@@ -50,7 +50,7 @@ def _patterns(name: str) -> tuple[str, str]:
 def _sops_configuration(file: Path) -> dict[str, Any]:
     """Return the content of .sops.yaml; empty if sops would not understand it."""
     try:
-        said = nesting.load(file.read_text(encoding="utf-8"))
+        said = shallow_yaml.load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     rules = said.get("creation_rules") if isinstance(said, dict) else None

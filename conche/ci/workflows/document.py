@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from conche import nesting
+from conche import shallow_yaml
 from conche.errors import Refused
 
 __all__ = ["Where", "WorkflowFile", "WorkflowInvalid", "parse", "read_all", "read_each"]
@@ -98,7 +98,7 @@ def _read(file: Path, name: str) -> WorkflowFile:
 def parse(text: str, name: str) -> WorkflowFile:
     """Parse a workflow's text."""
     try:
-        node = nesting.compose(text)
+        node = shallow_yaml.compose(text)
         lines: dict[Where, int] = {}
         content = None if node is None else _build(node, (), lines, yaml.SafeLoader(""))
     except yaml.YAMLError as error:

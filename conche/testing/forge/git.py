@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from conche import nesting
+from conche import shallow_yaml
 from conche.testing.forge.state import FakeForge, FakeJob, FakeRun
 
 __all__ = ["Response", "branches", "go_on", "make", "serve_git"]
@@ -90,7 +90,7 @@ def _start(forge: FakeForge, branch: str, commit: str) -> None:
     listed = _git(forge, "ls-tree", "--name-only", "-r", commit, ".gitea/workflows/").splitlines()
     for file in listed:
         text = _git(forge, "show", f"{commit}:{file}")
-        said: dict[str, Any] = nesting.load(text, yaml.BaseLoader)
+        said: dict[str, Any] = shallow_yaml.load(text, yaml.BaseLoader)
         wanted = (said["on"].get("push") or {}).get("branches", [branch]) if "push" in said["on"] else []
         if branch in wanted:
             number = max((run.number for run in forge.runs), default=0) + 1

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conche import nesting
+from conche import shallow_yaml
 from conche.ci.workflows.document import WorkflowInvalid
 from conche.ci.workflows.document import parse as parse_workflow
 from conche.engine import written
 from conche.errors import Refused
-from conche.nesting import DEEPEST, NestedTooDeeply
+from conche.shallow_yaml import DEEPEST, NestedTooDeeply
 from conche.stack.reading import StackInvalid
 from conche.stack.reading import parse as parse_stack
 from conche.vault.forms import tree_of
@@ -28,7 +28,7 @@ def levels(count: int) -> str:
 
 @pytest.mark.parametrize("text", BOMBS, ids=lambda text: text[:6])
 def test_what_is_nested_without_end_is_refused_where_it_becomes_too_deep(text: str) -> None:
-    for read in (nesting.load, nesting.compose):
+    for read in (shallow_yaml.load, shallow_yaml.compose):
         with pytest.raises(NestedTooDeeply, match="nested more than 100 levels deep") as told:
             read(text)
     assert told.value.problem_mark is not None
@@ -39,17 +39,17 @@ def test_what_is_nested_without_end_is_refused_where_it_becomes_too_deep(text: s
 def test_the_levels_are_counted_as_they_stand_within_each_other(encode: type[str]) -> None:
     wide = "".join(f"- {levels(3)}\n" for _ in range(1000))
 
-    assert len(nesting.load(encode(wide))) == 1000
-    assert nesting.load(encode(levels(DEEPEST))) != []
-    assert nesting.load(encode('"' + "[" * 1000 + '"')) == "[" * 1000
+    assert len(shallow_yaml.load(encode(wide))) == 1000
+    assert shallow_yaml.load(encode(levels(DEEPEST))) != []
+    assert shallow_yaml.load(encode('"' + "[" * 1000 + '"')) == "[" * 1000
     with pytest.raises(NestedTooDeeply):
-        nesting.load(encode(levels(DEEPEST + 1)))
+        shallow_yaml.load(encode(levels(DEEPEST + 1)))
 
 
 @pytest.mark.parametrize("text", ["a: [1", "a: \x00", "a: \ud800", "\t: {", "*nobody"])
 def test_what_is_no_yaml_is_told_by_its_reader(text: str) -> None:
     with pytest.raises((yaml.YAMLError, ValueError)) as told:
-        nesting.load(text)
+        shallow_yaml.load(text)
     assert not isinstance(told.value, NestedTooDeeply)
 
 
@@ -77,4 +77,4 @@ def test_nobody_else_reads_yaml() -> None:
         and node.value.id == "yaml" and node.attr in readers
     }  # fmt: skip
 
-    assert found == {"conche/nesting.py"}
+    assert found == {"conche/shallow_yaml.py"}
