@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from conche.ci.forge.client import Client
 from conche.errors import Refused, Told, Unreachable
 from conche.secret import Secret
+from tests.answering import Answer, answering
 
 pytestmark = pytest.mark.process
 
 TOKEN, SIGNED = "t0ken-of-ours", "signature-of-the-storage"
-Answer = tuple[int, Mapping[str, str], bytes]
 
 
 @dataclass
@@ -28,48 +26,24 @@ class Place:
     told: list[Mapping[str, str]] = field(default_factory=list)
     address: str = ""
 
+    def answer(self, path: str, headers: Mapping[str, str]) -> Answer:
+        self.told.append(headers)
+        return self.answers.get(path.partition("?")[0], (404, {}, b"nothing here"))
+
     def redirect(self, path: str, location: str) -> None:
         self.answers[path] = (307, {"Location": location}, b"<a>Temporary Redirect</a>")
 
 
 @pytest.fixture
 def place() -> Iterator[Callable[[], Place]]:
-    with _places() as make:
+    with ExitStack() as servers:
+
+        def make() -> Place:
+            one = Place()
+            one.address = f"http://{servers.enter_context(answering(one.answer))}"
+            return one
+
         yield make
-
-
-@contextmanager
-def _places() -> Iterator[Callable[[], Place]]:
-    servers: list[ThreadingHTTPServer] = []
-
-    def make() -> Place:
-        one = Place()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                one.told.append(dict(self.headers))
-                status, headers, body = one.answers.get(self.path.partition("?")[0], (404, {}, b"nothing here"))
-                self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                return
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        one.address = f"http://127.0.0.1:{server.server_port}"
-        return one
-
-    try:
-        yield make
-    finally:
-        for server in servers:
-            server.shutdown()
-            server.server_close()
 
 
 def test_a_file_is_fetched_from_the_storage_which_learns_no_token(place: Callable[[], Place]) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -16,6 +14,7 @@ from conche.secret import Secret
 from conche.stack import is_here
 from conche.supply import registry as registries
 from conche.supply.registry import ImageManifest, Registry
+from tests.answering import Answer, answering
 
 pytestmark = pytest.mark.process
 
@@ -32,11 +31,11 @@ class Strange:
     blob: bytes = b"{}"
     asked: list[str] = field(default_factory=list)
 
-    def answer(self, path: str, authorization: str) -> tuple[int, dict[str, str], bytes]:
+    def answer(self, path: str, headers: Mapping[str, str]) -> Answer:
         self.asked.append(path)
         if path.startswith("/token"):
             return 200, {}, json.dumps({"token": "issued"}).encode()
-        if self.realm and authorization != "Bearer issued":
+        if self.realm and headers.get("Authorization") != "Bearer issued":
             return 401, {"WWW-Authenticate": f'Bearer realm="{self.realm}",service="us"'}, b"{}"
         if "tags/list" in path:
             self.pages += 1
@@ -48,27 +47,8 @@ class Strange:
 @pytest.fixture
 def strange() -> Iterator[Strange]:
     made = Strange()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, headers, body = made.answer(self.path, self.headers.get("Authorization", ""))
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    made.host = f"127.0.0.1:{server.server_port}"
-    try:
+    with answering(made.answer) as made.host:
         yield made
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def client(strange: Strange, *, known: bool = True) -> Registry:
