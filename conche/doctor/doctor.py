@@ -30,7 +30,7 @@ from conche.version import is_packaged, version
 
 __all__ = ["doctor"]
 
-OLDEST_ENGINE, OLDEST_SOPS = (20, 10), (3, 11)
+OLDEST_SOPS = (3, 11)
 
 RUNTIMES = ("containerd", "runc")
 """Components of an engine whose versions it reports."""
@@ -140,13 +140,10 @@ def _engine(call: Invocation, engine: Engine) -> Iterator[Finding]:
         said = engine.client.api.version()
         options = engine.client.info().get("SecurityOptions") or []
     number = said["Version"]
-    state = "ok" if _version(number) >= OLDEST_ENGINE else "missing"
     parts = {one["Name"].lower(): _number(one["Version"]) for one in said.get("Components") or []}
     made_of = {"engine": number, "api": said["ApiVersion"], **{k: v for k, v in parts.items() if k in RUNTIMES}}
     rootless = ", rootless" * ("name=rootless" in options)
-    yield Finding(
-        "engine", state, f"{number} at {engine.address}{rootless}", "20.10 or later", _install(state), made_of
-    )
+    yield Finding("engine", "ok", f"{number} at {engine.address}{rootless}", "20.10 or later", versions=made_of)
 
 
 def _compose(call: Invocation, engine: Engine) -> Iterator[Finding]:

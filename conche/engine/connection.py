@@ -26,6 +26,9 @@ __all__ = ["Engine", "EngineRefused", "translated"]
 
 LOCAL = "unix:///var/run/docker.sock"
 
+OLDEST_API = (1, 41)
+"""That of engine 20.10, the oldest with which the tests run."""
+
 TIMEOUT = 60
 """Seconds for one request to the engine; pulls and builds have limits of their own."""
 
@@ -68,11 +71,13 @@ class Engine:
         """The Docker SDK's client, connected on first use.
 
         Raises:
-            Unreachable: exit code 9, with the command that installs an engine on this machine.
+            Unreachable: no engine answers, or one that is too old; with the command that installs one on this machine.
         """
 
         with translated(self.address):
-            return self._over_ssh() if self.address.startswith("ssh://") else self._client("auto")
+            client = self._over_ssh() if self.address.startswith("ssh://") else self._client("auto")
+        _require_supported(client, self.address)
+        return client
 
     def _client(self, version: str, **options: Any) -> DockerClient:
         import docker.errors
@@ -118,6 +123,24 @@ class Engine:
             return False
         pair = (str(certificate), str(key)) if certificate.is_file() else None
         return TLSConfig(client_cert=pair, ca_cert=str(authority), verify=True)
+
+
+def _require_supported(client: DockerClient, address: str) -> None:
+    """Refuse an engine older than the tests know: what it lacks would show half-way, in words of its own."""
+    spoken = client.api.api_version
+    if tuple(int(part) for part in spoken.split(".")) >= OLDEST_API:
+        return
+    raise Unreachable(
+        "engine-too-old",
+        f"The Docker engine at {address} is too old: it speaks API {spoken}, and"
+        f" {'.'.join(map(str, OLDEST_API))} is needed, which engine 20.10 has.",
+        looked_at=[address],
+        next_command=f"{_remedy(address)}\ninvoke doctor",
+    )
+
+
+def _remedy(address: str) -> str:
+    return "scripts/install-engine" if address == LOCAL else f"docker --host {address} info"
 
 
 def _timeout() -> int:
@@ -185,12 +208,11 @@ def _unreachable(address: str, error: Exception) -> Unreachable:
             next_command='sudo usermod -aG docker "$USER"    # then log in again',
             evidence=[words],
         )
-    remedy = "scripts/install-engine" if address == LOCAL else f"docker --host {address} info"
     return Unreachable(
         "engine-unreachable",
         f"No Docker engine answers at {address}.",
         looked_at=[address, "DOCKER_HOST, the Docker context and `engine:` in stack.yaml say which engine is meant"],
-        next_command=f"{remedy}\ninvoke doctor",
+        next_command=f"{_remedy(address)}\ninvoke doctor",
         evidence=[words],
     )
 

@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from conche.engine.connection import Engine
 from conche.errors import NotFound, Unreachable
+from tests.answering import Answer, answering
 from tests.stacks import SmallStack
 
 
@@ -93,6 +95,21 @@ def test_an_engine_that_does_not_answer_is_said_with_the_next_command(address: s
 
     assert (refused.value.code, refused.value.status) == ("engine-unreachable", 9)
     assert remedy in refused.value.next_command
+
+
+def test_an_engine_that_is_too_old_is_refused_before_anything_is_asked_of_it() -> None:
+    asked = []
+
+    def old(path: str, headers: Mapping[str, str]) -> Answer:
+        asked.append(path)
+        return 200, {"Content-Type": "application/json"}, b'{"Version": "19.03.15", "ApiVersion": "1.40"}'
+
+    with answering(old) as there, pytest.raises(Unreachable) as refused:
+        _ = Engine(f"tcp://{there}").client
+
+    assert refused.value.code == "engine-too-old"
+    assert "speaks API 1.40, and 1.41 is needed, which engine 20.10 has" in refused.value.message
+    assert asked == ["/version"]
 
 
 @pytest.mark.engine
