@@ -44,7 +44,7 @@ def open_compose(call: Invocation, name: str, secrets: Mapping[str, Secret] | No
     files = tuple(root / file for file in environment.compose)
     values = _at_hand(call, name) if secrets is None else secrets
     shell = _shell()
-    shown = _variables(environment, files, root, shell, call.output.say)
+    shown = {**_variables(environment, files, root, shell, call.output.say), **_called_by(stack)}
     hidden = variables(stack.secrets, values) if stack.secrets else {}
     named = [Secret(value) for variable, value in {**shell, **shown}.items() if SECRET_NAME.search(variable)]
     redact = Redactor([*named, *values.values()])
@@ -143,6 +143,12 @@ def _variables(
         name for file in files for name in re.findall(r"\$\{?([A-Za-z_]\w*)", read_text(file, _called(file, root)))
     }
     return {**written, **{name: shell[name] for name in mentioned if name in shell}, **values}
+
+
+def _called_by(stack: Stack) -> dict[str, str]:
+    """Return the variables by which two copies of a stack on one engine have names of their own."""
+    registry = {"CONCHE_REGISTRY": stack.registry} if stack.registry else {}
+    return {"CONCHE_NAME": stack.name, "CONCHE_CONTAINERS": stack.name.replace("-", "_"), **registry}
 
 
 def _dotenv(

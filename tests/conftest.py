@@ -164,7 +164,6 @@ def development(tmp_path_factory: pytest.TempPathFactory, engine: Engine, base_i
     for file in ("stack.yaml", "compose/dev.yaml"):
         # Replace the port first: the stack's own name may contain these digits.
         text = (folder / file).read_text().replace("8001", str(stack.port))
-        renamed = text.replace("chocolate-factory", stack.name).replace("chocolate_factory_dev", f"{stack.name}-dev")
-        stack.write(file, renamed)
+        stack.write(file, text.replace("chocolate-factory", stack.name))
     yield stack
     stack.remove_all(engine)

@@ -210,6 +210,7 @@ environments:
             "    health: localhost",
             ":6  environments.dev.health: got 'localhost', expected text that matches ^https?://",
         ),
+        ("    health: /x", ":6  environments.dev.health: got '/x', expected text that matches ^https?://"),
         (
             "    engine: host",
             ":6  environments.dev.engine: got 'host', expected text that matches ^(swarm|(swarm\\+)?(ssh|tcp|unix",

@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from conche.addresses import address_of, meet
@@ -48,6 +48,11 @@ Project = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=63)]
 Profile = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=63)]
 Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+HealthUrl = Annotated[
+    str,
+    Field(pattern=r"^https?://[^\s]+$"),
+    WithJsonSchema({"type": "string", "pattern": r"^(https?://|/)[^\s]*$"}),
+]
 OwnerAndName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$")]
 ActionsSecret = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 EngineAddress = Annotated[str, Field(pattern=r"^(swarm|(swarm\+)?(ssh|tcp|unix|npipe)://[^\s]+)$")]
@@ -93,7 +98,10 @@ class Environment(Section):
     branch: str | None = Field(default=None, description="git branch that is deployed here")
     port: Port | None = Field(default=None, description="published port of the application")
     publish: str = Field(default="127.0.0.1", description="address on which ports are published")
-    health: HttpUrl | None = Field(default=None, description="URL that answers 2xx when the application works")
+    health: HealthUrl | None = Field(
+        default=None,
+        description="URL that answers 2xx when the application works; a path means one at `port` of this machine",
+    )
     protected: bool = Field(default=False, description="destructive tasks ask for the environment's name")
     engine: EngineAddress | None = Field(
         default=None,

@@ -16,6 +16,7 @@ from conche import shallow_yaml
 from conche.errors import Refused, did_you_mean
 from conche.stack.model import FORMAT, Stack
 from conche.stack.replaced import replaced
+from conche.stack.shorthand import spelled_out
 from conche.version import version
 
 __all__ = ["FILE", "MOST_KEYS", "StackInvalid", "StackProblem", "keys_of", "load", "parse"]
@@ -126,7 +127,7 @@ def parse(text: str, *, root: Path | None = None) -> Stack:
         lines, duplicates = _walk(node)
         document = _StackLoader("").construct_document(node)
         _require_known(document, file)
-        content = json.dumps(document, default=str)
+        content = json.dumps(spelled_out(document), default=str)
     except yaml.YAMLError as error:
         raise StackInvalid([_syntax(error, text)], file) from error
     except RecursionError:

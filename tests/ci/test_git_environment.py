@@ -13,7 +13,10 @@ import yaml
 
 from tests.stacks import ROOT
 
-OWN = {"CONCHE_PUBLISH", "CONCHE_PORT", "CONCHE_UID", "CONCHE_GID", "INFLUXDB_TOKEN_DEV"}
+OWN = {
+    "CONCHE_PUBLISH", "CONCHE_PORT", "CONCHE_UID", "CONCHE_GID", "CONCHE_NAME", "CONCHE_CONTAINERS", "CONCHE_REGISTRY",
+    "INFLUXDB_TOKEN_DEV",
+}  # fmt: skip
 """What stack.yaml or the encrypted secrets say."""
 
 
@@ -41,7 +44,7 @@ def test_images_are_pinned_and_everything_has_a_healthcheck() -> None:
         for name, service in yaml.safe_load((ROOT / f"compose/{file}.yaml").read_text())["services"].items():
             image = service["image"]
             tag = image.rpartition(":")[2]
-            assert image.startswith("localhost:5000/") or any(sign.isdigit() for sign in tag), name
+            assert image.startswith("${CONCHE_REGISTRY:-localhost:5000}/") or any(sign.isdigit() for sign in tag), name
             assert "healthcheck" in service, name
 
 

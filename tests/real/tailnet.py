@@ -49,7 +49,7 @@ def images() -> list[str]:
 
 def _pulled(environment: str) -> list[str]:
     services = yaml.safe_load((ROOT / f"compose/{environment}.yaml").read_text(encoding="utf-8"))["services"].values()
-    own = ("localhost:5000/", "chocolate-factory-runner:", "registry:", "nginx:")
+    own = ("${CONCHE_REGISTRY", "chocolate-factory-runner:", "registry:", "nginx:")
     return sorted({one["image"] for one in services if not one["image"].startswith(own)})
 
 
