@@ -47,6 +47,9 @@ LABEL = "com.docker.compose"
 
 STREAMS = ("stdout", "stderr")
 
+CONTAINER = "container:"
+"""Prefix of the id of a container whose network, processes or memory another one shares."""
+
 RETRIES = 3
 """Consecutive failed checks that make a container unhealthy, unless its healthcheck says otherwise."""
 
@@ -72,6 +75,7 @@ class Container:
         goes_when_stopped: the engine removes it as soon as it stops (`docker run --rm`).
         restarts: how often the engine has restarted it.
         restart_policy: when the engine restarts it: always, unless-stopped, on-failure, or no.
+        joins: ids of the containers in whose network, processes or memory it is.
     """
 
     id: str
@@ -100,6 +104,7 @@ class Container:
     binds: tuple[str, ...] = ()
     goes_when_stopped: bool = False
     restart_policy: str = "no"
+    joins: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -111,6 +116,12 @@ class Container:
     def starts(self) -> bool:
         """Whether it runs and the engine does not know yet if it is healthy."""
         return self.state == "running" and self.health == "starting"
+
+    @property
+    def follows(self) -> tuple[str, ...]:
+        """The services with which Compose restarts it; none if it was made without its dependencies in view."""
+        needs = (one.split(":") for one in self.labels.get(f"{LABEL}.depends_on", "").split(","))
+        return tuple(name for name, *how in needs if how[1:] == ["true"])
 
 
 def of_project(engine: Engine, project: str) -> tuple[Container, ...]:
@@ -175,6 +186,7 @@ def parse(attributes: Mapping[str, Any]) -> Container:
         binds=tuple(mount["Source"] for mount in attributes.get("Mounts") or () if mount.get("Type") == "bind"),
         goes_when_stopped=bool((attributes.get("HostConfig") or {}).get("AutoRemove")),
         restart_policy=((attributes.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "no",
+        joins=_joins(attributes.get("HostConfig") or {}),
         labels=labels,
     )
 
@@ -362,6 +374,11 @@ def _publishes(bindings: Mapping[str, Sequence[Mapping[str, str]] | None]) -> tu
         for one in several or []
         if one.get("HostPort", "").isdigit() and one["HostPort"] != "0"
     )
+
+
+def _joins(host: Mapping[str, Any]) -> tuple[str, ...]:
+    modes = (str(host.get(key) or "") for key in ("NetworkMode", "PidMode", "IpcMode"))
+    return tuple(dict.fromkeys(mode.removeprefix(CONTAINER) for mode in modes if mode.startswith(CONTAINER)))
 
 
 def moment(text: str) -> datetime | None:

@@ -50,6 +50,7 @@ class Observed:
         unread: why its files could not be read, if only the engine could be asked.
         oneoff: containers that `docker compose run` has made; only env.status looks for them.
         sidecars: its Tailscale sidecars; only asked for what is reported.
+        spared: services that are restarted for none that they follow: the edge, and what it serves.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Observed:
     unread: str = ""
     oneoff: tuple[Container, ...] = ()
     sidecars: tuple[Sidecar, ...] = ()
+    spared: frozenset[str | None] = frozenset()
 
     def same_image(self, one: str, other: str) -> bool:
         """Return whether two image ids have the same content."""
@@ -106,7 +108,10 @@ def _as_made(compose: Compose, found: Sequence[Container], volumes: Sequence[str
     hashes: dict[str, set[str]] = {}
     for one in found:
         hashes.setdefault(one.service, set()).add(one.config_hash)
-    services = {one.service: Service(one.service, one.image, frozenset(hashes[one.service])) for one in found}
+    services = {
+        one.service: Service(one.service, one.image, frozenset(hashes[one.service]), follows=one.follows)
+        for one in found
+    }
     return Configuration(compose.project, services, (), tuple(volumes))
 
 

@@ -8,13 +8,14 @@ from conche.engine import kept
 from conche.engine.containers import Container
 from conche.engine.health import falls_over
 from conche.engine.service import Service
+from conche.env.following import overdue
 from conche.env.observe import Observed
 from conche.outcome import Action, Kind, Plan, Step
 
 __all__ = ["drift", "followed", "plan_down", "plan_up", "since", "works"]
 
-ANEW = (Action.START, Action.RESTART, Action.RECREATE)
-"""Actions after which a service that was there has started anew."""
+ANEW = (Action.CREATE, Action.START, Action.RESTART, Action.RECREATE)
+"""Actions after which a service has started anew."""
 
 
 def plan_up(seen: Observed, *, build: bool = False, only: str | None = None, stale: Collection[str] = ()) -> Plan:
@@ -106,8 +107,9 @@ def drift(seen: Observed) -> Mapping[str, str]:
     if not seen.containers:
         return {}
     found = {}
+    late = _overdue(seen)
     for name, service in seen.configuration.services.items():
-        difference = _difference(seen, service) or _miscounted(seen, service)
+        difference = _difference(seen, service) or _miscounted(seen, service) or late.get(name, "")
         if difference:
             found[name] = difference
     for container in seen.containers:
@@ -158,11 +160,12 @@ def _service_steps(
     seen: Observed, services: Mapping[str, Service], fresh: set[str], stale: Collection[str]
 ) -> list[Step]:
     steps = []
+    # A running container keeps the file it was started with.
+    causes = {**_overdue(seen), **dict.fromkeys(stale, "one of its secret files changed")}
     for name, service in services.items():
         step = _service_step(seen, service, fresh)
-        if (step is None or step.action in (Action.AWAIT, Action.UNPAUSE)) and name in stale and seen.of(name):
-            # A running container keeps the file it was started with.
-            step = Step(Action.RESTART, Kind.SERVICE, name, "one of its secret files changed")
+        if (step is None or step.action in (Action.AWAIT, Action.UNPAUSE)) and name in causes and seen.of(name):
+            step = Step(Action.RESTART, Kind.SERVICE, name, causes[name])
         steps += [step] if step else []
     return steps
 
@@ -245,6 +248,12 @@ def _difference(seen: Observed, service: Service, fresh: Collection[str] = ()) -
         return f"shares resources of {anew[0]}, which is recreated"
     own = next((reason for container in found if (reason := _changed(seen, service, container))), "")
     return own or ("its image is new" if service.image in fresh else "")
+
+
+def _overdue(seen: Observed) -> dict[str, str]:
+    """Return service -> why it has to be restarted for one that it follows; plans and reports use this same answer."""
+    follows = {name: service.follows for name, service in seen.configuration.services.items()}
+    return overdue(follows, seen.containers, spared=seen.spared)
 
 
 def _miscounted(seen: Observed, service: Service) -> str:

@@ -88,7 +88,9 @@ def _observe(call: Invocation, name: str, compose: Compose, records: Records) ->
         one: replace(service, replicas=records.replicas().get(one, service.replicas))
         for one, service in seen.configuration.services.items()
     }
-    return replace(seen, configuration=replace(seen.configuration, services=wanted))
+    deploy = call.environment(name).deploy
+    spared = frozenset({deploy.serves, deploy.edge})
+    return replace(seen, configuration=replace(seen.configuration, services=wanted), spared=spared)
 
 
 def _serving(look: Look, seen: Observed) -> list[Container]:

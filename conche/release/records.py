@@ -19,6 +19,7 @@ from typing import Any
 from conche import formats
 from conche.engine.state import State
 from conche.errors import Refused
+from conche.release.placed import Placed
 from conche.release.signing import newest, packed, read, signed, verified
 from conche.release.wishes import Wishes
 
@@ -43,28 +44,6 @@ class Result(Enum):
     RUNNING = "running"
     DAMAGED = "damaged"
     NEWER = "newer"
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A service as a release has it.
-
-    Attributes:
-        image: its reference, by digest if it has one.
-        image_id: its id on the engine.
-        definition: sha256 of what the Compose document says of it, without what changes with every release.
-        hashes: Compose's own hashes of it, which its containers carry; none if it is to have no container.
-    """
-
-    image: str
-    image_id: str
-    revision: str
-    definition: str
-    hashes: tuple[str, ...]
-
-    def same_as(self, other: Placed | None) -> bool:
-        """Return whether another release has this service with the same image and definition."""
-        return other is not None and (self.image, self.definition) == (other.image, other.definition)
 
 
 @dataclass(frozen=True)
@@ -387,14 +366,9 @@ def _numbers(paths: Iterable[str]) -> set[int]:
 def _record(said: Mapping[str, Any]) -> Record:
     """Build a record, without fields that a later version has added."""
     known = {key: value for key, value in said.items() if key in Record.__dataclass_fields__}
-    return Record(**{**known, "services": {name: _placed(one) for name, one in said["services"].items()}})
+    return Record(**{**known, "services": {name: Placed.read(one) for name, one in said["services"].items()}})
 
 
 def _ending(said: Mapping[str, Any]) -> Ending:
     known = {key: value for key, value in said.items() if key in Ending.__dataclass_fields__}
     return Ending(**{**known, "evidence": tuple(said["evidence"])})
-
-
-def _placed(said: Mapping[str, Any]) -> Placed:
-    known = {key: value for key, value in said.items() if key in Placed.__dataclass_fields__}
-    return Placed(**{**known, "hashes": tuple(said["hashes"])})

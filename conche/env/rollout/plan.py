@@ -136,7 +136,9 @@ def _with_what_follows(
         if followed and change.strategy == "keep" and change.service in running:
             cause = f"follows {followed[0]}, which starts anew"
             anew[change.service] = Change(change.service, "restart", cause, "while it restarts")
-        elif change.strategy in ("recreate", "replace") or (change.strategy == "keep" and change.service in other):
+        elif change.strategy in ("create", "recreate", "replace") or (
+            change.strategy == "keep" and change.service in other
+        ):
             anew[change.service] = change
     return [anew.get(change.service, change) for change in found]
 

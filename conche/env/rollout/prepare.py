@@ -167,6 +167,8 @@ class Prepared:
                     self.found[service.image].labels.get(REVISION, "") if service.image in self.found else "",
                     definition(document.body, name),
                     tuple(sorted(service.hashes)) if service.replicas != 0 else (),
+                    service.ends or service.completes,
+                    service.follows,
                 )
                 for name, service in configuration.services.items()
             },

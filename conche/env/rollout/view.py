@@ -20,6 +20,7 @@ from conche.env.rollout.prepare import fingerprinted, read_contents
 from conche.errors import ConcheError, KeyUnusable, Refused
 from conche.locking import readers
 from conche.release.document import RELEASE, Document, shape
+from conche.release.placed import Placed
 from conche.release.records import Record, Records
 from conche.release.wishes import described
 from conche.secret import Redactor
@@ -166,7 +167,8 @@ def look_at_release(call: Invocation, name: str, compose: Compose, records: Reco
             said.image,
             frozenset(said.hashes),
             replicas=None if said.hashes else 0,
-            ends=_may_end(one, files[1] if files else None, found),
+            ends=_may_end(one, said, files[1] if files else None, found),
+            follows=said.follows,
         )
         for one, said in record.services.items()
     }
@@ -178,6 +180,7 @@ def look_at_release(call: Invocation, name: str, compose: Compose, records: Reco
         name=name,
         configuration=Configuration(compose.project, services, (), ()),
         containers=tuple(one for one in found if one not in foreign),
+        spared=frozenset() if serves is None else frozenset({serves, environment.deploy.edge}),
         images={reference: image.id if image else None for reference, image in there.items()},
         missing_networks=(),
         leftovers=(*leftovers, *foreign),
@@ -225,13 +228,16 @@ def _described(call: Invocation, compose: Compose, record: Record) -> tuple[Comp
     return files, files.configuration(hashed=False)
 
 
-def _may_end(name: str, files: Configuration | None, found: Sequence[Container]) -> bool:
-    """Return whether a service is a one-shot: by the files, else by whether the engine restarts what has ended."""
+def _may_end(name: str, placed: Placed, files: Configuration | None, found: Sequence[Container]) -> bool:
+    """Return whether a service is a one-shot, whatever an earlier version has not kept of it with its release."""
+    if placed.ends is not None:
+        return placed.ends
     service = files.services.get(name) if files else None
     if service is not None:
         return service.ends or service.completes
+    # A server that has neither may have ended, too; but one that is asked for its health is meant to run.
     own = [one for one in found if one.service == name]
-    return bool(own) and all(one.restart_policy in ("no", "on-failure") for one in own)
+    return bool(own) and all(one.restart_policy in ("no", "on-failure") and not one.healthcheck for one in own)
 
 
 def _changed(
