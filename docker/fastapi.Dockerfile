@@ -5,19 +5,23 @@
 # pulled makes every build depend on a registry.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
+# A stage of its own: what is installed is found again in the build cache whatever the mask of the checkout.
+FROM scratch AS lock
+COPY --chmod=0644 src/fastapi-app/requirements.lock /
+
 FROM ${PYTHON_IMAGE} AS dependencies
 RUN python3 -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_COMPILE=1
-COPY src/fastapi-app/requirements.lock /tmp/requirements.lock
 # Byte code by hash and from one hash seed, pip's own too (-f): with times or random sets in it no two builds are equal.
 # The secrets `ca` and `pip` hand on the host's CA bundle and pip configuration, where there are any; a secret
 # mount leaves nothing in the image.
-RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt,required=false \
+RUN --mount=type=bind,from=lock,target=/tmp/lock \
+    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt,required=false \
     --mount=type=secret,id=pip,target=/etc/pip.conf,required=false \
     --mount=type=cache,target=/root/.cache/pip \
-    pip install --require-hashes --requirement /tmp/requirements.lock \
+    pip install --require-hashes --requirement /tmp/lock/requirements.lock \
     && PYTHONHASHSEED=0 python -m compileall -q -f --invalidation-mode unchecked-hash /opt/venv/lib
 
 FROM ${PYTHON_IMAGE} AS runtime

@@ -93,6 +93,30 @@ def test_two_builds_without_cache_have_equal_contents_in_every_layer(development
         assert {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)} == set()
 
 
+def _checked_out_with(mask: int, owner: int, folder: Path) -> None:
+    """Give a tree the modes that git leaves under a mask, and the owner that a checkout has who made it."""
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod((0o777 if path.is_dir() or os.access(path, os.X_OK) else 0o666) & ~mask)
+        if os.geteuid() == 0:
+            os.chown(path, owner, owner)
+
+
+def test_a_tree_has_the_same_contents_whoever_checked_it_out(development: SmallStack, engine: Engine) -> None:
+    development.write("src/fastapi-app/app/marker.py", f"# {development.name}\n")
+    source = development.folder / "src/fastapi-app"
+    found = []
+    for mask, owner in ((0o077, 0), (0o022, 1000), (0o002, 1234)):
+        _checked_out_with(mask, owner, source)
+        done = development.invoke("images.build")
+        assert done.returncode == 0, done.stderr
+        listing = ["sh", "-c", "find /app -printf '%p %m %U %G %l\\n' && find /app -type f -exec sha256sum {} +"]
+        listed = engine.client.containers.run(development.image, listing, remove=True)
+        found.append((layers(engine, development.image)[:-1], sorted(listed.decode().splitlines())))
+
+    assert "/app/app/marker.py 755 0 0 " in found[0][1]
+    assert found[0] == found[1] == found[2]
+
+
 def test_the_image_says_what_it_is_and_runs_without_root(development: SmallStack, engine: Engine) -> None:
     build(development)
 
