@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 __all__ = ["main"]
@@ -32,8 +32,15 @@ def main(words: Sequence[str] | None = None) -> int:
         description="Give renamed keys of stack.yaml their new names, and write the number of the format. Everything"
         " else stays as it is written, comments too.",
     )
+    docs = commands.add_parser(
+        "docs",
+        help="print a page of the documentation, or the list of pages",
+        description="Print a page of the documentation as Markdown; without a name, the list of pages.",
+    )
+    docs.add_argument("page", nargs="?", help="its name, such as stack, tasks or errors")
     for one in (init, upgrade):
         one.add_argument("--dry-run", action="store_true", help="show the plan and change nothing")
+    for one in (init, upgrade, docs):
         one.add_argument("--json", action="store_true", help="one JSON document on stdout instead of tables")
     try:
         said = parser.parse_args(words)
@@ -45,23 +52,29 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"conche {version()}\n")
         return 0
     if said.command:
-        return _run(said.command, as_json=said.json, dry_run=said.dry_run)
+        return _run(said)
     parser.print_help(sys.stderr)
     return 2
 
 
-def _run(command: str, *, as_json: bool, dry_run: bool) -> int:
+def _run(said: Namespace) -> int:
     from invoke import Exit
 
     from conche.command import Invocation, guarded
+    from conche.documentation import show
     from conche.init.init import init
     from conche.init.upgrade import upgrade
+    from conche.outcome import Outcome
     from conche.output import Output
 
-    act = {"init": init, "upgrade": upgrade}[command]
-    call = Invocation(Path.cwd(), Output(command, as_json=as_json), dry_run=dry_run)
+    acts: dict[str, Callable[[Invocation], Outcome]] = {
+        "init": init,
+        "upgrade": upgrade,
+        "docs": lambda _: show(said.page),
+    }
+    call = Invocation(Path.cwd(), Output(said.command, as_json=said.json), dry_run=getattr(said, "dry_run", False))
     try:
-        guarded(call, lambda: act(call), changes=True)
+        guarded(call, lambda: acts[said.command](call), changes=said.command != "docs")
     except Exit as end:
         return int(end.code)
     return 0

@@ -142,6 +142,7 @@ def examine_offline(place: Offline, version: str) -> None:
 
 def examine(place: Place, version: str) -> None:
     """Use the installed package as a stranger would."""
+    see("the documentation comes with it", holds=place.run("conche", "docs", "stack").startswith("# stack.yaml"))
     see("the version is the wheel's", holds=place.run("conche", "--version") == f"conche {version}\n")
     see("invoke --list has the tasks", holds="env.up" in place.run("invoke", "--list"))
     shown = json.loads(place.run("invoke", "env.config", "--json"))

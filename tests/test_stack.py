@@ -335,7 +335,7 @@ def test_a_refusal_counts_its_problems_and_says_where_keys_are_explained() -> No
         "f has one problem.",
         "f has 2 problems.",
     ]
-    assert "docs/reference/stack.md" in StackInvalid([one], Path("f")).next_command
+    assert "conche docs stack" in StackInvalid([one], Path("f")).next_command
     assert [str(one), str(two)] == ["stack.yaml  (top): a", "stack.yaml:3  a.0: b"]
 
 

@@ -116,7 +116,7 @@ def opened(call: Invocation, site: Site) -> tuple[Repository, Offsite]:
         raise Refused(
             "no-offsite-declared",
             "stack.yaml has no section `backup.offsite`.",
-            next_command="add it as in docs/reference/stack.md",
+            next_command="add it as in: conche docs stack",
         )
     names = {"RESTIC_PASSWORD": offsite.password, **offsite.variables}
     values = reporting.secrets_of(call, tuple(names.values()))

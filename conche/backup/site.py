@@ -78,7 +78,7 @@ def open_site(call: Invocation, use: Literal["known", "anew", "any"] = "known") 
         raise Refused(
             "no-backup-declared",
             "stack.yaml has no section `backup`.",
-            next_command="add it as in docs/reference/stack.md",
+            next_command="add it as in: conche docs stack",
         )
     folder = section.target or Path(f"../{call.stack.name}-backups")
     keys = cache(lambda: known(call.vault))

@@ -21,7 +21,7 @@ __all__ = ["flow", "stack_text"]
 
 HEAD = """\
 # Written by `conche init`, and yours from now on: a second run proposes and changes nothing.
-# What it could not decide is commented out: take the `#` away from what you choose. Every key: docs/reference/stack.md
+# What it could not decide is commented out: take the `#` away from what you choose. Every key: conche docs stack
 """
 
 _PLAIN = re.compile(r"-?[A-Za-z0-9_./][A-Za-z0-9_./:@%+-]*")

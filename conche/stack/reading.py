@@ -57,7 +57,7 @@ class StackInvalid(Refused):
             "stack-invalid",
             f"{file} has {count}.",
             evidence=[str(problem) for problem in problems],
-            next_command=f"edit {FILE}; every key is explained in docs/reference/stack.md",
+            next_command=f"edit {FILE}; every key is explained in: conche docs stack",
         )
         self.problems = tuple(problems)
 
@@ -93,7 +93,7 @@ def load(root: Path, missing: Callable[[str], None] | None = None) -> Stack:
             "stack-missing",
             f"No stack file could be read: {error.strerror}.",
             looked_at=[str(file)],
-            next_command="create stack.yaml as in docs/reference/stack.md",
+            next_command="conche init    # or write it as in: conche docs stack",
         ) from error
     except UnicodeDecodeError as error:
         raise StackInvalid([StackProblem(0, "", f"byte {error.start} is not UTF-8")], file) from error

@@ -60,7 +60,7 @@ def open_store(stack: Stack, root: Path) -> Store:
         raise Refused(
             "no-secrets-declared",
             "stack.yaml has no section `secrets`.",
-            next_command="add it as in docs/reference/stack.md",
+            next_command="add it as in: conche docs stack",
         )
     every = stores(stack, root)
     return next((one for one in every[1:] and every if _opens(one)), every[0])
