@@ -27,25 +27,34 @@ Frame = tuple[bytes | None, bytes | None]
 
 
 def frames(engine: Engine, identity: str) -> Iterator[Frame]:
-    """Start an exec, and yield what it says as it says it."""
+    """Start an exec, and yield what it says as it says it.
+
+    Raises:
+        ConnectionError: it is cut off, which must not be taken for the end of a dump.
+    """
     api: Any = engine.client.api
-    if engine.address.startswith("ssh://"):  # its answers have no buffer (ssh.py)
-        yield from api.exec_start(identity, stream=True, demux=True)
-        return
     response = api.exec_start(identity, socket=True)._response
     try:
         reader = response.raw._fp.fp
-        reader.raw._sock.settimeout(None)  # a program may be silent for as long as it likes
-        yield from demultiplexed(reader)
+        if engine.address.startswith("ssh://"):
+            yield from demultiplexed(reader.channel.taken_over())
+            # A connection that breaks between two frames looks like the end of the program, but for ssh itself.
+            if not reader.channel.ended_well():
+                raise ConnectionError(CUT_OFF)
+        else:
+            reader.raw._sock.settimeout(None)  # a program may be silent for as long as it likes
+            yield from demultiplexed(reader)
     finally:
         response.close()
+    if api.exec_inspect(identity)["Running"]:
+        raise ConnectionError(CUT_OFF)
 
 
 def demultiplexed(reader: IO[bytes]) -> Iterator[Frame]:
     """Yield what the frames of a stream hold.
 
     Raises:
-        ConnectionError: it is cut off, which must not be taken for the end of a dump.
+        ConnectionError: it is cut off within a frame.
     """
     while head := reader.read(HEADER.size):
         if len(head) < HEADER.size:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import select
-from typing import Any
+from typing import IO, Any
 
 from docker.transport.sshconn import SSHConnection, SSHConnectionPool, SSHHTTPAdapter, SSHSocket
 
@@ -55,6 +55,16 @@ class _Socket(SSHSocket):
         self.raw = True
         receive: Any = super().recv
         return receive(*given)
+
+    def taken_over(self) -> IO[bytes]:
+        """Return the output, for more than responses."""
+        self.raw = True
+        output: IO[bytes] = self.proc.stdout
+        return output
+
+    def ended_well(self) -> bool:
+        """Return whether the other end hung up and no connection broke, when the output has been read to its end."""
+        return bool(self.proc.wait() == 0)
 
     def idles(self) -> bool:
         """Return whether it can carry another request: the other end is there and has nothing to say."""

@@ -39,6 +39,14 @@ for number in range(4):
     print(api.exec_start(begun).decode(), end="")
 """
 
+DUMPS = """\
+import sys
+from conche.engine.connection import Engine
+from conche.engine.programs import new_number, output
+argv = ["sh", "-c", "head -c 3000000 /dev/zero; echo warning >&2; echo end"]
+print(len(b"".join(output(Engine(sys.argv[1]), sys.argv[2], argv, number=new_number()))))
+"""
+
 LOGS_IN = """\
 import sys
 from conche.engine.connection import Engine
@@ -84,6 +92,16 @@ def test_a_connection_closes_after_its_other_end_has_hung_up(remote: Machine, en
         one.remove(force=True)
 
     assert (done.returncode, done.stdout.split()) == (0, [str(number) for number in range(4)]), done.stderr
+
+
+def test_a_dump_is_whole_when_its_program_has_ended(remote: Machine, engine: Engine, base_image: str) -> None:
+    one = engine.client.containers.run(base_image, ["sleep", "600"], detach=True, init=True)
+    try:
+        done = said_by(DUMPS, remote.address, str(one.id), path=remote.path)
+    finally:
+        one.remove(force=True)
+
+    assert (done.returncode, done.stdout) == (0, "3000004\n"), done.stderr
 
 
 def test_requests_share_a_login_and_only_an_exec_ends_it(remote: Machine, engine: Engine, base_image: str) -> None:
