@@ -29,7 +29,8 @@ def require_beside(root: Path, sources: Sequence[Source]) -> None:
     """
     inside = [source for source in sources if source.record.driver == "volume"]
     outside = [source for source in sources if source.record.driver != "volume"]
-    _require([(host.room_at(root), sum(map(_size, outside))), *_in_volumes(inside)])
+    here = [(host.room_at(root), sum(map(_size, outside)))] if outside else []
+    _require([*here, *_in_volumes(inside)])
 
 
 def _in_volumes(sources: Iterable[Source]) -> Iterator[tuple[Room, int]]:

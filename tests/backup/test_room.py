@@ -59,6 +59,12 @@ def test_each_disk_is_looked_at_by_itself_and_one_that_cannot_be_seen_is_not() -
     room.require_beside(Path("/checkout"), [source(3 * GB), source(4 * GB, "kept"), source(99 * GB, "elsewhere")])
 
 
+def test_volumes_alone_need_no_room_in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "room_at", lambda folder: Room(folder, 1, 0))
+
+    room.require_beside(Path("/checkout"), [source(GB, "kept")])
+
+
 def test_in_a_folder_everything_has_to_find_room() -> None:
     with pytest.raises(Refused):
         room.require_in(Path("/target"), [source(2 * GB), source(3 * GB, "kept")])
