@@ -123,6 +123,7 @@ class Reading:
     left_out: list[LeftOut] = field(default_factory=list)
     second_names: list[str] = field(default_factory=list)
     first_names: dict[tuple[int, int, int], str] = field(default_factory=dict)
+    _once: set[tuple[str, str]] = field(default_factory=set)
 
     @cached_property
     def _rules(self) -> re.Pattern[str]:
@@ -132,6 +133,12 @@ class Reading:
     def leave_out(self, name: str, why: str, *, harmful: bool = False) -> None:
         """Record that something is not in the backup."""
         self.left_out.append(LeftOut(name, why, harmful))
+
+    def leave_out_once(self, name: str, why: str, *, harmful: bool = False) -> None:
+        """Record what may be found several times, such as by several patterns."""
+        if (name, why) not in self._once:
+            self._once.add((name, why))
+            self.leave_out(name, why, harmful=harmful)
 
     def refuses_link(self, info: TarInfo) -> bool:
         """Return whether a link would make the archive unrestorable; if so, record that it is left out."""

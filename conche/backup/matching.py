@@ -85,9 +85,7 @@ def _is_there(path: Path, name: str, reading: Reading) -> bool:
 
 
 def _say(name: str, error: OSError, reading: Reading) -> None:
-    why = f"cannot be read: {error.strerror}"
-    if not any((one.name, one.why) == (name, why) for one in reading.left_out):
-        reading.leave_out(name, why, harmful=True)
+    reading.leave_out_once(name, f"cannot be read: {error.strerror}", harmful=True)
 
 
 def _joined(folder: str, name: str) -> str:

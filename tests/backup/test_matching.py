@@ -5,14 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from conche.backup import tree
 from conche.backup.deep import remove_tree
-from conche.backup.entries import Reading
+from conche.backup.drivers import Dumping, local
+from conche.backup.entries import LeftOut, Reading
 from conche.backup.matching import matching
+from conche.stack import Component
 
 FILES = ("a.log", "b.txt", ".hidden.log", "logs/a.log", "logs/deep/er/b.log", "logs/deep/c.log.1", "other/x[1].log")
 
@@ -55,12 +61,68 @@ def test_a_folder_that_cannot_be_read_is_missing_by_name(
     assert "Permission denied" in lost.why
 
 
+class Counted(list[LeftOut]):
+    """A list that counts how often it is looked through."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[LeftOut]:
+        self.looks += 1
+        return super().__iter__()
+
+
+def test_many_that_cannot_be_read_are_not_looked_up_one_by_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        (root / "many" / str(number)).mkdir(parents=True)
+
+    is_folder = Path.is_dir
+
+    def unreadable(path: Path) -> bool:
+        if path.parent == root / "many":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return is_folder(path)
+
+    monkeypatch.setattr(Path, "is_dir", unreadable)
+    reading = Reading(left_out=(left_out := Counted()))
+
+    for _ in range(2):
+        list(matching(root, "many/*", reading))
+
+    assert left_out.looks == 0
+    assert sorted(one.name for one in left_out) == sorted(f"many/{number}" for number in range(20))
+
+
 def test_an_excluded_folder_need_not_be_readable(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed(monkeypatch, root / "logs")
 
     found = list(matching(root, "**/*.log", reading := Reading(exclude=("logs",))))
 
     assert (sorted(found), reading.left_out) == ([".hidden.log", "a.log", "other/x[1].log"], [])
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (("logs/**",), ["a.log", "deep/c.log.1", "deep/er/b.log"]),
+        (("logs/**", "logs/deep", "logs/**/*.log"), ["a.log", "deep/c.log.1", "deep/er/b.log"]),
+        (("logs/d*", "logs/**/*.log"), ["a.log", "deep/c.log.1", "deep/er/b.log"]),
+    ],
+    ids=["each folder", "in several ways", "one folder"],
+)
+def test_a_file_is_stored_once_even_if_folders_above_it_match_too(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, patterns: tuple[str, ...], expected: list[str]
+) -> None:
+    site: Any = SimpleNamespace(root=root, never=lambda: ())
+    component, folder = Component(driver="files", paths=patterns), tmp_path_factory.mktemp("kept")
+
+    record = local.dump(Dumping(site, "kept", component, folder))
+
+    assert record.left_out == ()
+    stored = [one.path for one in (*record.artifacts, *record.links) if not one.path.endswith(tree.FILE)]
+    assert sorted(stored) == [f"kept/{name}" for name in expected]
+    with tarfile.open(folder / tree.FILE) as kept:
+        names = kept.getnames()
+    assert sorted(set(names)) == sorted(names)
 
 
 def test_folders_may_be_nested_deeper_than_calls(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path, PurePosixPath
 from tarfile import TarInfo
 
 from conche.backup.archive import ArchiveWriter, compressing
@@ -36,7 +36,7 @@ def dump(task: Dumping) -> ComponentRecord:
         facts = {Path(one.path).name: path for path, one in made.items()}
         return task.record(artifacts=tuple(made.values()), reading=reading, consistency=CONSISTENCY, facts=facts)
     base = _base(task)
-    names = sorted({name for pattern in component.paths for name in _matching(task, pattern, reading)})
+    names = _uppermost(task.site.root, {n for pattern in component.paths for n in _matching(task, pattern, reading)})
     with folder_writer(task.folder) as (writer, finish):
         for name in names:
             store(_below(base, local_entries(task.site.root, name, reading)), writer, reading)
@@ -51,6 +51,21 @@ def archive_name(path: str, paths: tuple[str, ...]) -> str:
     alike = [one for one in paths if Path(one).name.lstrip(".") == Path(path).name.lstrip(".")]
     name = Path(path).name if len(alike) == 1 else "-".join(Path(path).parts)
     return f"{name.lstrip('.')}.tar.gz"
+
+
+def _uppermost(root: Path, names: Collection[str]) -> list[str]:
+    """Return the names, sorted, without those that a folder among them stands for."""
+    return sorted(name for name in names if not _is_below(root, name, names))
+
+
+def _is_below(root: Path, name: str, names: Collection[str]) -> bool:
+    """Return whether a path is read with a folder above it; links to folders are not followed."""
+    for above in map(str, PurePosixPath(name).parents):
+        if above != "." and (root / above).is_symlink():
+            return False
+        if above in names and above != name:
+            return True
+    return False
 
 
 def _base(task: Dumping) -> str:
