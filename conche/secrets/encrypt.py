@@ -33,10 +33,12 @@ def encrypt(call: Invocation, file: str, *, merge: bool, replace: bool) -> Outco
     if merge and store.file.exists():
         names = store.change("encrypt --merge", lambda _: Edit(put=values))
     else:
-        recipients = declared_recipients(call.root, store.file)
         key = keys.require(call.root)
-        with _kept_aside(store, call.stack.secrets, replace=replace) as (kept, aside):
-            store.create({**kept, **values}, recipients, key, replace=replace)
+        with (
+            store.locked("secrets.encrypt"),
+            _kept_aside(store, call.stack.secrets, replace=replace) as (kept, aside),
+        ):
+            store.create({**kept, **values}, declared_recipients(call.root, store.file), key, replace=replace)
         names = tuple(sorted(values))
     # The user will delete the source, so verify what the file in place gives back.
     _require_kept(store, values)

@@ -35,6 +35,15 @@ def init(call: Invocation, *, generate: bool) -> Outcome:
     section = call.stack.secrets
     if store.file.exists() and not demonstrates(store, section):
         return _taken_up(call, store)
+    if call.dry_run:
+        return _created(call, store, section, generate=generate)
+    with store.locked("secrets.init"):
+        if store.file.exists() and not demonstrates(store, section):  # made while another command had the lock
+            return _taken_up(call, store)
+        return _created(call, store, section, generate=generate)
+
+
+def _created(call: Invocation, store: Store, section: Secrets, *, generate: bool) -> Outcome:
     key_file = call.root / DEFAULT_FILE
     existing = _own(keys.find(call.root, {}) if key_file.exists() else None, section)
     plan = Plan(

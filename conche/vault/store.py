@@ -156,21 +156,23 @@ class Store:
             )
 
     def create(self, values: Mapping[str, Secret], recipients: tuple[str, ...], key: Key, *, replace: bool) -> None:
-        """Create the file, overwriting an existing one only with `replace`."""
+        """Create the file, overwriting an existing one only with `replace`.
+
+        The caller has locked it: what there was has to be the same that it has decided by.
+        """
         _check_names(values)
-        with self.locked("creating it"):
-            if self.file.exists() and not replace:
-                raise Refused(
-                    "secrets-file-exists",
-                    f"{self.file.name} already exists; nothing was written.",
-                    next_command="add --merge to keep what is in it, or --replace",
-                )
-            content = self.made(values, recipients)
-            made = self.examined(content)
-            proven = sops.decrypt(content, key, self.file.name, made.paths) == dict(values)
-            if not proven or sorted(made.recipients) != sorted(recipients):
-                raise _unproven(self.file)
-            write_atomic(self.file, content)
+        if self.file.exists() and not replace:
+            raise Refused(
+                "secrets-file-exists",
+                f"{self.file.name} already exists; nothing was written.",
+                next_command="add --merge to keep what is in it, or --replace",
+            )
+        content = self.made(values, recipients)
+        made = self.examined(content)
+        proven = sops.decrypt(content, key, self.file.name, made.paths) == dict(values)
+        if not proven or sorted(made.recipients) != sorted(recipients):
+            raise _unproven(self.file)
+        write_atomic(self.file, content)
 
     def made(
         self, values: Mapping[str, Secret], recipients: tuple[str, ...], paths: Mapping[str, Path_] | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,29 @@ def test_secrets_whose_key_is_lost_can_be_replaced_and_are_kept_aside(server: Se
     said = "\n".join(outcome.lines)
     assert "is kept as secrets.enc.yaml.unread" in said
     assert "backup.authenticate" in said
+
+
+def test_what_is_kept_of_replaced_secrets_is_what_is_there_once_they_are_locked(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = server.store.read()[NAME]
+    authenticate.authenticate(server.call, rotate=True)
+    rotated, after = server.store.file.read_bytes(), server.store.read()
+    server.keep(*mac.parsed(before))
+    (tmp_path / "new.env").write_text("ALPHA=another\n")
+    really = Store.locked
+
+    @contextmanager
+    def second(store: Store, purpose: str, wait: float | None = None) -> Iterator[None]:
+        with really(store, purpose, wait):
+            store.file.write_bytes(rotated)  # by who had the lock before
+            yield
+
+    monkeypatch.setattr(Store, "locked", second)
+    encrypt(server.call, str(tmp_path / "new.env"), merge=False, replace=True)
+
+    assert before != after[NAME]
+    assert server.store.read() == {**after, "alpha": Secret("another")}
 
 
 def test_a_key_that_is_gone_leaves_its_backups_foreign(server: Server) -> None:
