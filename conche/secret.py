@@ -10,14 +10,23 @@ import urllib.parse
 from collections.abc import Iterable
 from typing import NoReturn
 
-__all__ = ["MASK", "SECRET_NAME", "Captured", "Redactor", "Secret", "forms"]
+__all__ = ["MASK", "SECRET_NAME", "Captured", "Redactor", "Secret", "forms", "is_secret"]
 
 MASK = "***"
 
 SECRET_NAME = re.compile(
-    r"(token|key|password|passwd|passphrase|secret|credential|(?<![a-z])pass(?![a-z])|_pwd(?![a-z]))", re.IGNORECASE
+    r"(token|key|password|passwd|passphrase|secret|credential|(?<![a-z])(pg)?pass(?![a-z])"
+    r"|_pwd(?![a-z])|_auth\Z)",
+    re.IGNORECASE,
 )
 """Matches names of variables whose values are not shown; PWD alone is the shell's present folder."""
+
+_PIECE = re.compile(r"[\w+-]{8,}", re.ASCII)
+
+_IN_A_URL = re.compile(r"://[^/@:\s]{0,256}:[^/@\s]{1,1024}@")
+
+LONG = 16
+"""Characters of which a value with letters and digits is taken for a key, even if all letters are of one kind."""
 
 SHORTEST_REDACTED = 6
 """Characters. A shorter value occurs in too much innocent text to be searched for."""
@@ -88,6 +97,22 @@ class Redactor:
         for form in self._forms:
             text = text.replace(form, MASK)
         return text
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Return whether the value of a variable is to be kept secret, by its name or by what it looks like.
+
+    `production` and `/usr/local/bin` are not: where they are masked, nobody can read what a program says.
+    """
+    if SECRET_NAME.search(name) or _IN_A_URL.search(value):
+        return True
+    return any(map(_is_random, _PIECE.findall(value)))
+
+
+def _is_random(piece: str) -> bool:
+    """Return whether nobody chose this as a word: it has digits, and is long or has letters of both kinds."""
+    kinds = [re.search(kind, piece) is not None for kind in ("[0-9]", "[a-z]", "[A-Z]")]
+    return all(kinds) or (len(piece) >= LONG and kinds[0] and any(kinds[1:]))
 
 
 _KNOWS_NOTHING = Redactor()

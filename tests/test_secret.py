@@ -15,7 +15,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from conche.secret import MASK, SECRET_NAME, Redactor, Secret
+from conche.secret import MASK, SECRET_NAME, Redactor, Secret, is_secret
 
 CANARY = "canary$5/é\"'\\ x=?"
 
@@ -116,8 +116,44 @@ def test_a_value_of_several_lines_is_found_line_by_line() -> None:
     ("name", "hidden"),
     [
         *((name, True) for name in ("PG_PASS", "pass", "SMTP_PASS_FILE", "DB_PWD", "db_password", "API_KEY", "wg_key")),
-        *((name, False) for name in ("PWD", "OLDPWD", "SSH_ASKPASS", "COMPASS", "BYPASS_CACHE", "PASSENGER_PORT")),
+        *((name, True) for name in ("PGPASS", "REDISCLI_AUTH")),
+        *(
+            (name, False)
+            for name in ("PWD", "OLDPWD", "SSH_ASKPASS", "COMPASS", "BYPASS_CACHE", "PASSENGER_PORT", "AUTHOR")
+        ),
     ],
 )
 def test_a_variable_is_hidden_by_its_name(name: str, hidden: bool) -> None:
     assert (SECRET_NAME.search(name) is not None) == hidden
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "AKIAIOSFODNN7EXAMPLE",
+        "0f8fad5bd9cb469fa16570867728950e",
+        "a1b2c3d4e5f6a7b8",
+        "x7Kp9qLm",
+        "https://chat.example/hooks/T0001/B0001/a1b2c3d4e5f6a7b8c9d0",
+        "postgres://app:word@db/app",
+    ],
+)
+def test_a_value_that_looks_random_is_secret_whatever_its_name(value: str) -> None:
+    assert is_secret("ANYTHING", value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "production", "/usr/local/bin:/usr/bin", "Europe/Berlin", "en_US.UTF-8", "86400", "postgres", "app-server-2",
+        "http://influxdb:8086", "2026-11-28T17:00:00Z", "DEBUG", "*", "--max-old-space-size=4096", "1.2.3-alpine3.20",
+        "db.internal.example.com",
+    ],
+)  # fmt: skip
+def test_an_ordinary_value_is_secret_by_its_name_only(value: str) -> None:
+    assert not is_secret("ANYTHING", value)
+    assert is_secret("DB_PASSWORD", value)
+
+
+def test_a_long_value_is_looked_at_once() -> None:
+    assert not is_secret("ANYTHING", "a" * (1 << 20))

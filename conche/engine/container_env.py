@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from conche.engine.connection import Engine, translated
-from conche.secret import Secret
+from conche.secret import Secret, is_secret
 
 __all__ = ["secrets_of"]
 
@@ -15,9 +15,9 @@ _IN_A_URL = re.compile(r"://[^/@:\s]{0,256}:([^/@\s]{1,1024})@")
 
 
 def secrets_of(engine: Engine, container_id: str) -> list[Secret]:
-    """Return the values of a container's variables, except those that its image sets, and the passwords in URLs there.
+    """Return the secrets in a container's variables, except those that its image sets, and the passwords in URLs there.
 
-    Any of them may be a secret, whatever its name; a container that is gone has none.
+    A container that is gone has none.
     """
     import docker.errors
 
@@ -32,5 +32,6 @@ def secrets_of(engine: Engine, container_id: str) -> list[Secret]:
         except docker.errors.NotFound:
             image = {}
     common = {*((image.get("Config") or {}).get("Env") or ())}
-    values = [one.partition("=")[2] for one in seen["Config"].get("Env") or () if one not in common]
+    pairs = [one.partition("=") for one in seen["Config"].get("Env") or () if one not in common]
+    values = [value for name, _, value in pairs if is_secret(name, value)]
     return [Secret(one) for value in values for one in (value, *_IN_A_URL.findall(value))]

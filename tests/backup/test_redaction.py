@@ -20,6 +20,7 @@ from conche.stack import Component
 from tests.engine.answering import answering
 
 PATH = "PATH=/usr/local/bin:/usr/bin"
+IMAGES = "IMAGE_KEY=of-image"
 
 
 class Api:
@@ -29,11 +30,11 @@ class Api:
         self.exit_code = exit_code
 
     def inspect_container(self, _: str) -> dict[str, Any]:
-        given = [PATH, "PGPASS=own-password", "AT=postgres://app:in-address@db/app", "EMPTY"]
+        given = [PATH, IMAGES, "PGPASS=own-password", "AT=postgres://app:in-address@db/app", "EMPTY", "MODE=production"]
         return {"Image": "sha256:1", "Config": {"Env": given}}
 
     def inspect_image(self, _: str) -> dict[str, Any]:
-        return {"Config": {"Env": [PATH]}}
+        return {"Config": {"Env": [PATH, IMAGES]}}
 
     def exec_create(self, *_: object, **__: object) -> dict[str, str]:
         return {"Id": "1"}
@@ -41,7 +42,7 @@ class Api:
     def frames(self, *_: object) -> Iterator[tuple[bytes | None, bytes | None]]:
         yield b"data", None
         yield None, b"in /usr/local/bin:/usr/bin: own-pass"
-        yield None, b"word, in-address and of-stack are wrong"
+        yield None, b"word in production, in-address and of-stack are wrong"
 
     def exec_inspect(self, _: str) -> dict[str, int]:
         return {"ExitCode": self.exit_code}
@@ -64,14 +65,14 @@ def dumping(folder: Path, monkeypatch: pytest.MonkeyPatch, api: Api) -> Dumping:
 def test_what_a_program_warns_of_is_kept_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = program.dump(dumping(tmp_path, monkeypatch, Api()))
 
-    assert record.facts[program.WARNINGS] == "in /usr/local/bin:/usr/bin: ***, *** and *** are wrong"
+    assert record.facts[program.WARNINGS] == "in /usr/local/bin:/usr/bin: *** in production, *** and *** are wrong"
 
 
 def test_what_a_program_fails_of_is_said_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineRefused) as failed:
         program.dump(dumping(tmp_path, monkeypatch, Api(exit_code=1)))
 
-    assert list(failed.value.evidence) == ["in /usr/local/bin:/usr/bin: ***, *** and *** are wrong"]
+    assert list(failed.value.evidence) == ["in /usr/local/bin:/usr/bin: *** in production, *** and *** are wrong"]
 
 
 def test_an_image_that_is_gone_has_no_variables_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,4 +81,4 @@ def test_an_image_that_is_gone_has_no_variables_of_its_own(monkeypatch: pytest.M
 
     monkeypatch.setattr(Api, "inspect_image", gone)
 
-    assert Secret("/usr/local/bin:/usr/bin") in secrets_of(answering(Api()), "c")
+    assert Secret("of-image") in secrets_of(answering(Api()), "c")
