@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import shutil
 import sys
 import time
@@ -232,6 +233,14 @@ def _of_the_component(error: ConcheError | OSError) -> ConcheError:
         return error
     if error.errno != errno.EFBIG:
         raise error
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if most != resource.RLIM_INFINITY:
+        return Refused(
+            "file-too-large-for-user",
+            f"This process may write no file larger than {human_size(most)}, and the component has or makes one.",
+            looked_at=["ulimit -f"],
+            next_command="ulimit -f unlimited    # or LimitFSIZE= of its unit, or fsize in limits.conf; then try again",
+        )
     return Refused(
         "file-too-large-for-target",
         "The target's file system takes no file as large as this component has or makes.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -135,9 +136,17 @@ def test_what_cannot_be_proven_is_restored_where_that_is_asked_for(server: Serve
     assert (server.folder / "models/one").read_text() == "from before the key"
 
 
-def test_a_file_that_is_too_large_for_the_target_costs_its_component_alone(server: Server) -> None:
+@pytest.mark.parametrize(
+    ("asked", "advice"),
+    [(resource.getrlimit, "ulimit -f unlimited"), (lambda _: (resource.RLIM_INFINITY,) * 2, "move the target to ext4")],
+    ids=["for this user", "for the target"],
+)
+def test_a_file_that_is_too_large_costs_its_component_alone(
+    server: Server, monkeypatch: pytest.MonkeyPatch, asked: Callable[[int], tuple[int, int]], advice: str
+) -> None:
     (server.folder / "models/one").write_bytes(os.urandom(3 << 20))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(resource, "getrlimit", asked)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
         made = create(server.call, "daily", Creating())
@@ -147,7 +156,7 @@ def test_a_file_that_is_too_large_for_the_target_costs_its_component_alone(serve
     assert isinstance(made.value, dict)
     assert made.exit_code == 3
     assert [one.partition(":")[0] for one in made.value["missing"]] == ["models"]
-    assert "move the target to ext4" in "".join(made.value["missing"])
+    assert advice in "".join(made.value["missing"])
 
 
 def test_a_drill_ends_as_a_restore_would_where_something_does_not_come_back(server: Server) -> None:
