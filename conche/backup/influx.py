@@ -271,10 +271,6 @@ class Influx:
             )
         self._exec("mkdir", ["mkdir", "-m", "700", folder], ANSWER).require("creating a folder in the container")
 
-    def remove(self, folder: str) -> None:
-        """Remove a folder that `make` has made; the container may be gone."""
-        self._exec("rm", ["rm", "-rf", folder], QUERY)
-
     def _call(self, script: str, *words: str, seconds: float) -> Completed:
         what = f"influx {' '.join(words[:2] if words[0] in ('bucket', 'auth') else words[:1])}"
         done = self._exec(what, ["sh", "-euc", script, "sh", self.token_file, *words], seconds)

@@ -30,6 +30,15 @@ __all__ = ["Program", "forget", "left", "noted", "recover", "require_ended", "re
 
 NOTE = "running.json"
 
+SCRATCH = "/tmp/conche-backup-"  # noqa: S108 - of a container
+"""Begins the path of a folder that a program makes in a container."""
+
+REMOVE = 'rm -rf "$1" "${TMPDIR:-/tmp}/${1##*/}"'
+"""Removes it where the container's variables say that it is."""
+
+PATIENCE = 600.0
+"""Seconds allowed for that."""
+
 
 @dataclass(frozen=True)
 class Program:
@@ -59,15 +68,25 @@ class Program:
 
 @contextlib.contextmanager
 def noted(
-    site: Site, component: Component, container: Container, *, folder: str = "", bucket: str = ""
+    site: Site,
+    component: Component,
+    container: Container,
+    *,
+    folder: str = "",
+    bucket: str = "",
+    scratch: bool = False,
 ) -> Iterator[Program]:
     """Note that a program may run in a container during this block, and remove afterwards what it has made there.
 
     A program that is run by `programs.run` is ended if it is interrupted.
+
+    Args:
+        scratch: it makes a folder that is named by its number.
     """
     assert component.environment is not None
     address = site.stack.environments[component.environment].engine
     number, file = programs.new_number(), component.token_file
+    folder = f"{SCRATCH}{number}" if scratch else folder
     program = Program(address, container.id, container.name, number, folder, bucket, file)
     content = json.dumps(RUNNING.stamped(asdict(program))).encode()
     write_atomic(_file(site.target.store, program.number), content, mode=0o600)
@@ -258,7 +277,8 @@ def _clear(program: Program, container: Container) -> None:
 
     influx = Influx(program.engine, container, program.token_file, otherwise=True)
     if program.folder:
-        influx.remove(program.folder)
+        argv = ["sh", "-c", REMOVE, "sh", program.folder]
+        programs.run(program.engine, container.id, argv, number=program.number, user="0:0", timeout=PATIENCE)
     if program.bucket and program.bucket in influx.buckets():
         try:
             influx.delete_bucket(program.bucket)

@@ -13,7 +13,7 @@ from conche.backup import holding, running, within
 from conche.backup.archive import Archive, compressing
 from conche.backup.drivers import Dumping
 from conche.backup.drivers.influxdb import find
-from conche.backup.drivers.programs import has_server, programs_of
+from conche.backup.drivers.programs import has_server, leaves_scratch, programs_of
 from conche.backup.entries import Reading
 from conche.backup.inflate import unpacked
 from conche.backup.loading import Examined, complaints
@@ -223,7 +223,7 @@ def opened(site: Site, component: Component) -> Iterator[Program]:
         NotFound: the service has no container, or does not run and has to.
     """
     if has_server(component):
-        with running.noted(site, component, serving(site, component)) as program:
+        with running.noted(site, component, serving(site, component), scratch=leaves_scratch(component)) as program:
             yield program
         return
     assert component.environment is not None

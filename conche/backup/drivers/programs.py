@@ -13,7 +13,7 @@ from pathlib import Path
 
 from conche.stack import Component
 
-__all__ = ["Programs", "has_server", "programs_of", "stopping"]
+__all__ = ["Programs", "has_server", "leaves_scratch", "programs_of", "stopping"]
 
 WITHOUT_SERVER = ("sqlite",)
 """Databases that are files of an application.
@@ -21,6 +21,10 @@ WITHOUT_SERVER = ("sqlite",)
 Their programs run in a container beside it, of the same image and with the same mounts, so that it can stop while its
 database is replaced. A trial loads into a scratch file, not into a copy of the service.
 """
+
+
+SCRATCHING = ("redis",)
+"""Databases whose programs make a folder in the container, /tmp/conche-backup-NUMBER, and remove it."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,11 @@ def programs_of(component: Component) -> Programs:
 def has_server(component: Component) -> bool:
     """Return whether the service of a component is what dumps and loads it, and has to run for that."""
     return component.driver not in WITHOUT_SERVER
+
+
+def leaves_scratch(component: Component) -> bool:
+    """Return whether programs of a component leave a folder in its container if they are killed."""
+    return component.driver in SCRATCHING
 
 
 def stopping(component: Component) -> tuple[str, ...]:

@@ -45,8 +45,10 @@ configured() {
   printf '%s\n' "$every" | sed -n 2p
 }
 
+# The next command of Conche removes what is named by its number, should this be killed.
 scratch() {
-  place=$(mktemp -d "${TMPDIR:-/tmp}/conche-backup-XXXXXXXX")
+  place=${TMPDIR:-/tmp}/conche-backup-$CONCHE_PROGRAM
+  mkdir -m 700 "$place"
   trap left EXIT
   trap 'exit 143' HUP INT TERM
 }
