@@ -18,6 +18,9 @@ __all__ = ["Deploy", "FilePath", "FolderPath", "Hook", "Port", "Probe"]
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
+OF_THE_EDGE = (8081, 8082)
+"""Ports at which the edge is asked by us, from inside its container."""
+
 
 def _present(kind: Literal["file", "folder"]) -> AfterValidator:
     """A path that is relative to the stack file and there; existence is only looked at where the root is known."""
@@ -93,6 +96,11 @@ class Deploy(Section):
     trust: tuple[Network, ...] = Field(
         default=(), description="addresses of proxies in front of the edge, which say who a request is from, and by TLS"
     )
+    trusted_port: Port | None = Field(
+        default=None,
+        description="port of the edge, published nowhere, at which proxies of its network are believed likewise,"
+        " whatever their addresses",
+    )
     probe: Probe = Field(default_factory=Probe, description="how to ask a new version which release it is")
     release_command: tuple[str, ...] = Field(
         default=(), description="command run once from the new image before anything is switched, such as a migration"
@@ -111,4 +119,6 @@ class Deploy(Section):
     def _edge_serves(self) -> Deploy:
         if (self.edge is None) != (self.serves is None):
             raise PydanticCustomError("edge_alone", "`edge` and `serves` together, or neither")
+        if self.trusted_port in OF_THE_EDGE:
+            raise PydanticCustomError("port_of_the_edge", "another port than 8081 and 8082 for `trusted_port`")
         return self

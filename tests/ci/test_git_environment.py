@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from conche.stack import load
 from tests.stacks import ROOT
 
 OWN = {
@@ -95,6 +96,10 @@ def test_a_sidecar_hands_nothing_to_the_tailnet_but_what_it_serves(file: str) ->
     assert sidecar["healthcheck"]["test"][-1] == "http://127.0.0.2:9002/healthz"
     assert list(served["TCP"]) == ["443"]
     [site] = served["Web"].values()
+    if file == "prod":  # Plain TCP may say anything of its client, and goes where that is not believed.
+        port = load(ROOT).environments["prod"].deploy.trusted_port
+        assert site["Handlers"]["/"]["Proxy"] == f"http://edge:{port}"
+        site = {"Handlers": {"/": {"Proxy": "http://edge:8000"}}}
     assert plain == {"TCP": {"80": {"TCPForward": site["Handlers"]["/"]["Proxy"].removeprefix("http://")}}}
 
 

@@ -52,6 +52,9 @@ MAINTAINED = "-maintenance"
 NAMED = re.compile(rf"(r\d+|nothing)-[0-9a-f]{{8}}({MAINTAINED})?")
 """Matches the name of a configuration's folder; the first group is its release."""
 
+LISTEN_TRUSTED = "@listen_trusted@"
+"""Word of a template in whose place the edge listens for proxies of its own network."""
+
 MARK = "# Names its containers; without that it is "
 """Begins the first line of a configuration that names containers, before the name of the one that does not."""
 
@@ -109,6 +112,16 @@ def _trusting(text: str, deploy: Deploy) -> Template:
     """Fill in the proxies that are believed: they belong to a release, like the template that they stand in."""
     text = text.replace("@trusted@", "\n".join(f"  set_real_ip_from {one};" for one in deploy.trust))
     text = text.replace("@trusts@", "\n".join(f"    {one} 1;" for one in deploy.trust))
+    if deploy.trusted_port is not None and LISTEN_TRUSTED not in text:
+        raise Refused(
+            "template-incomplete",
+            f"The edge's template {deploy.template} lacks {LISTEN_TRUSTED}, so nothing would listen on"
+            " deploy.trusted_port.",
+            next_command="add it as conche/env/rollout/nginx.conf has it, or leave deploy.trusted_port out",
+        )
+    port = deploy.trusted_port
+    text = text.replace(LISTEN_TRUSTED, f"listen {port} default_server;" if port else "")
+    text = text.replace("@trusts_port@", f"{port} 1;" if port else "")
     return Template(text, deploy.port, deploy.drain)
 
 

@@ -440,6 +440,31 @@ def test_what_a_client_says_of_itself_does_not_reach_the_application(serving: Ed
     assert (believed["x-forwarded-host"], "forwarded" in believed) == (asked.host, False)
 
 
+def test_a_proxy_of_the_edges_own_network_is_believed_at_a_port_that_nobody_else_reaches(
+    serving: EdgedStack, users: Load
+) -> None:
+    """Whatever its address; it is the last one of X-Forwarded-For that the proxy has seen itself."""
+    serving.replace("stack.yaml", "      observe: 1\n", "      observe: 1\n      trusted_port: 8080\n")
+    assert serving.deploy(serving.reference(serving.page()["version"])).returncode == 0
+    lies = {"X-Forwarded-For": "6.6.6.6, 100.64.0.7", "X-Forwarded-Proto": "https"}
+
+    def told(port: int) -> Any:
+        ask = (
+            "import sys, urllib.request as u;"
+            f"print(u.urlopen(u.Request('http://edge:{port}/told', headers={lies!r}), timeout=10).read().decode())"
+        )
+        argv = ["docker", "exec", f"{serving.name}-store", "python3", "-c", ask]
+        return json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+
+    believed, others = told(8080), told(8000)
+    serving.replace("stack.yaml", "      trusted_port: 8080\n", "")
+
+    assert (believed["x-forwarded-for"], believed["x-real-ip"]) == ("100.64.0.7", "100.64.0.7")
+    assert believed["x-forwarded-proto"] == "https"
+    assert "100.64.0.7" not in str(others)
+    assert others["x-forwarded-proto"] == "http"
+
+
 @pytest.mark.parametrize("to", ["r999", "nonsense"])
 def test_a_rollback_to_what_never_was_lists_what_there_is(serving: EdgedStack, users: Load, to: str) -> None:
     refused = serving.rollback("--to", to)

@@ -62,6 +62,34 @@ def test_only_proxies_that_are_named_are_believed() -> None:
         Deploy(trust=("10.0.0.0/8; include /etc/passwd",))
 
 
+def test_the_port_of_proxies_is_open_only_where_it_is_named() -> None:
+    deploy = Deploy(edge="edge", serves="web", trusted_port=8080)
+
+    said = read_template(Path("/"), deploy).text
+
+    assert "listen 8080 default_server;" in said
+    assert re.findall(r"listen (\S+);", said) == ["127.0.0.1:8081", "127.0.0.1:8082"]
+    assert "map $server_port $by_port { default 0; 8080 1; }" in said
+    assert "map $server_port $by_port { default 0;  }" in text()
+    assert "8080" not in text()
+
+
+@pytest.mark.parametrize("port", [8081, 8082])
+def test_the_port_of_proxies_is_none_that_the_edge_has_for_itself(port: int) -> None:
+    with pytest.raises(ValidationError, match="another port than 8081 and 8082"):
+        Deploy(edge="edge", serves="web", trusted_port=port)
+
+
+def test_a_template_of_ones_own_that_does_not_listen_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.conf").write_text("listen @listen@;")
+
+    with pytest.raises(Refused) as refused:
+        read_template(tmp_path, Deploy(edge="edge", serves="web", template=Path("own.conf"), trusted_port=8080))
+
+    assert refused.value.code == "template-incomplete"
+    assert "@listen_trusted@" in refused.value.message
+
+
 def test_the_checkouts_own_template_is_filled_in_the_same_way(tmp_path: Path) -> None:
     (tmp_path / "own.conf").write_text("upstream @upstream@ of @release@ in @folder@")
 
