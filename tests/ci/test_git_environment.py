@@ -7,6 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -164,6 +165,34 @@ def test_a_sidecar_trusts_the_authorities_of_this_network(tmp_path: Path) -> Non
         (tmp_path / "authorities.pem").write_text(authorities)
         done, _ = started(tmp_path, sidecar)
         assert ("SSL_CERT_FILE=" in done.stdout) == known
+
+
+@pytest.mark.process
+def test_forgejo_has_one_address_for_the_tailnet_the_host_and_its_runners(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the lines of the how-to: under the tailnet's name and the port that is published here, too."""
+    text = (ROOT / "docs/how-to/pipeline.md").read_text()
+    said = dict(re.findall(r"^  (FORGEJO_URL|FORGEJO_NAME|TAILNET_TCP_GIT)=\"?([^\"\n]+)", text, re.MULTILINE))
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+
+    services = rendered("runners", "tailnet")["services"]
+    _, served = started(tmp_path, services["tailscale"])
+
+    forgejo, url = services["forgejo"], urlsplit(said["FORGEJO_URL"])
+    runners = {name: one for name, one in services.items() if "runner" in name}
+    assert len(runners) == 4
+    assert url.netloc == f"{said['FORGEJO_NAME']}:{url.port}"
+    for one in runners.values():
+        assert one["environment"]["GITEA_INSTANCE_URL"] == said["FORGEJO_URL"]
+        assert one["extra_hosts"] == [f"{said['FORGEJO_NAME']}=127.0.0.1"]
+    assert served["TCP"][str(url.port)] == {"TCPForward": "forgejo:3000"}
+    assert {one["published"]: one["target"] for one in forgejo["ports"]}[str(url.port)] == 3000
+    assert runners["gitea-runner-tests"]["environment"]["RUNNER_RELAY"] == f"{url.port}:forgejo:3000"
+    assert {name for name, one in runners.items() if one.get("network_mode") != "host"} == {"gitea-runner-tests"}
+    assert forgejo["environment"]["FORGEJO__server__ROOT_URL"] == said["FORGEJO_URL"]
+    assert served["TCP"][forgejo["environment"]["FORGEJO__server__SSH_PORT"]] == {"TCPForward": "forgejo:2222"}
 
 
 @pytest.mark.process
