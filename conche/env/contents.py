@@ -20,7 +20,7 @@ from conche.errors import Refused
 from conche.process import environment
 from conche.stack import Secrets
 
-__all__ = ["KINDS", "Content", "contents_of_service", "may_have_contents", "outdated", "value_of"]
+__all__ = ["KINDS", "Content", "contents_of_service", "differs", "may_have_contents", "outdated", "value_of"]
 
 KINDS = ("configs", "secrets")
 """The sections of a Compose file whose entries are files in a container."""
@@ -114,7 +114,7 @@ def outdated(
         for content in contents_of_service(configuration.rendered, name):
             if content.kind == "secret" and _is_declared(str(content.said.get("file", "")), section):
                 continue
-            if any(_differs(compose, content, one) for one in found if one.service == name):
+            if any(differs(compose, content, one) for one in found if one.service == name):
                 changed.setdefault(name, f"{content} changed")
     return changed
 
@@ -127,7 +127,8 @@ def _is_declared(file: str, section: Secrets | None) -> bool:
     return path.parent.name == section.folder.name and path.stem in {*section.declared, *section.htpasswd}
 
 
-def _differs(compose: Compose, content: Content, container: Container) -> bool:
+def differs(compose: Compose, content: Content, container: Container) -> bool:
+    """Return whether a container was given something else than a content is now."""
     if content.said.get("file"):
         return compose.engine.is_local and _newer(Path(content.said["file"]), container)
     try:

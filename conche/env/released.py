@@ -9,6 +9,7 @@ from conche.engine.compose import Compose
 from conche.engine.containers import Container
 from conche.env import preflight, report
 from conche.env.carry_out import carry_out, nothing_to_do
+from conche.env.contents import contents_of_service, differs
 from conche.env.deploy import deploy
 from conche.env.locking import everywhere, here
 from conche.env.observe import Observed, observe
@@ -23,6 +24,7 @@ from conche.env.rollout.view import compose_of, look_at_release, open_records, o
 from conche.errors import Partial, Refused
 from conche.outcome import Outcome
 from conche.process import signals_deferred
+from conche.release.document import Document
 from conche.release.records import Records
 from conche.session import open_compose
 
@@ -49,11 +51,14 @@ def up_released(
     document = opened(call, records, current) if current else None
     if only is not None or current is None or document is None or call.environment(name).swarm:
         return deploy(call, name, Wanted(local=local), Options(timeout=timeout))
+    if document.unsealed:
+        document = document.valued(call.vault.of(name))  # whoever cannot read them would make containers without them
     compose = compose_of(files, document)
     environment = call.environment(name)
     with here(call, name) as held:
         released = look_at_release(call, name, files, show_records(call, files))
-        if released is not None and report.is_well(released) and not released.leftovers and not released.interrupted:
+        whole = released is not None and not (released.leftovers or released.interrupted) and report.is_well(released)
+        if released is not None and whole and not _keyed_anew(compose, document, released):
             return nothing_to_do(call, name, released)
         require_whole(document, current)
         seen = _observe(call, name, compose, records)
@@ -91,6 +96,17 @@ def _observe(call: Invocation, name: str, compose: Compose, records: Records) ->
     deploy = call.environment(name).deploy
     spared = frozenset({deploy.serves, deploy.edge})
     return replace(seen, configuration=replace(seen.configuration, services=wanted), spared=spared)
+
+
+def _keyed_anew(compose: Compose, document: Document, seen: Observed) -> bool:
+    """Return whether a secret that no release keeps has another value than a container was made with."""
+    return any(
+        differs(compose, content, one)
+        for one in (seen.containers if document.unsealed else ())
+        if one.service in document.body["services"]
+        for content in contents_of_service(document.body, one.service)
+        if content.said.get("environment") in document.unsealed
+    )
 
 
 def _serving(look: Look, seen: Observed) -> list[Container]:

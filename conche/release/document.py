@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from conche.engine.rendered import altered, flat
@@ -67,6 +68,7 @@ class Document:
     Attributes:
         variables: values for Compose's environment; secret.
         hidden: further values that stand in the body and must not be shown.
+        unsealed: variable -> secret whose present value it has, whenever the release was made.
         masked: it was kept by a version that read its values from redacted text, and some of them are `***`.
         template: the edge's; None without an edge, and in what earlier versions have kept.
     """
@@ -76,14 +78,17 @@ class Document:
     hidden: tuple[str, ...] = field(repr=False, default=())
     masked: bool = False
     template: Template | None = field(repr=False, default=None)
+    unsealed: Mapping[str, str] = field(default_factory=dict)
 
     def content(self) -> bytes:
         """Return it as Compose reads it."""
         return json.dumps(self.body).encode()
 
     def packed(self) -> bytes:
-        """Return all of it, to be sealed."""
-        said = {"body": self.body, "variables": self.variables, "hidden": self.hidden, "masked": self.masked}
+        """Return all of it, to be sealed, without the values that no release keeps."""
+        kept = {name: value for name, value in self.variables.items() if name not in self.unsealed}
+        said = {"body": self.body, "variables": kept, "hidden": self.hidden, "masked": self.masked}
+        said |= {"unsealed": self.unsealed} if self.unsealed else {}
         template = {"template": asdict(self.template)} if self.template else {}
         return json.dumps(DOCUMENT.stamped({**said, **template})).encode()
 
@@ -99,7 +104,13 @@ class Document:
         said = DOCUMENT.opened(json.loads(content))
         masked = said.get("masked", MASK in json.dumps(said["body"]))
         template = Template(**said["template"]) if said.get("template") else None
-        return cls(said["body"], said["variables"], tuple(said.get("hidden", ())), masked, template)
+        unsealed = said.get("unsealed", {})
+        return cls(said["body"], said["variables"], tuple(said.get("hidden", ())), masked, template, unsealed)
+
+    def valued(self, values: Mapping[str, Secret]) -> Document:
+        """Return a copy in which the secrets that no release keeps have these values, as far as they are known."""
+        known = {one: values[name].reveal() for one, name in self.unsealed.items() if name in values}
+        return replace(self, variables={**self.variables, **known})
 
     def secrets(self) -> list[Secret]:
         """Return every value of it that must not be shown."""
@@ -188,6 +199,7 @@ def make(  # noqa: PLR0913 - each is a part of the document
     replicas: Mapping[str, int],
     told: Collection[str] = (),
     swarm: bool = False,
+    unsealed: Mapping[str, str] = MappingProxyType({}),
 ) -> Document:
     """Make the document of a release.
 
@@ -200,6 +212,7 @@ def make(  # noqa: PLR0913 - each is a part of the document
         replicas: service -> number of containers, if other than the files say.
         told: other services whose containers are told their release.
         swarm: it is for a swarm, which gives secrets the owner and mode they ask for.
+        unsealed: secret of the files -> its name in stack.yaml, if no release keeps its value.
     """
     body = copy.deepcopy(dict(rendered))
     for name, service in body["services"].items():
@@ -221,7 +234,8 @@ def make(  # noqa: PLR0913 - each is a part of the document
         _tell(body["services"][name], release)
     if serves is not None:
         _mark(body["services"][serves], serves, release)
-    return Document(body, variables)
+    given = body.get("secrets") or {}
+    return Document(body, variables, unsealed={given[key]["environment"]: name for key, name in unsealed.items()})
 
 
 def _hold(body: Mapping[str, Any], contents: Mapping[str, bytes]) -> dict[str, str]:

@@ -137,6 +137,9 @@ class SecretDeclaration(Section):
     required_with: tuple[Profile, ...] = Field(
         default=(), description="Compose profiles with which it is required, if not always"
     )
+    sealed: bool = Field(
+        default=True, description="whether a release keeps its value; false: its containers get the present one"
+    )
     generate: Literal["hex16", "hex20", "hex32", "password"] | None = Field(
         default=None, description="how --generate makes a value; none if a person gets it elsewhere"
     )

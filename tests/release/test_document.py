@@ -10,6 +10,7 @@ import pytest
 
 from conche.errors import Refused
 from conche.release.document import RELEASE, SECRETS, Document, definition, make, shape
+from conche.secret import Secret
 
 RENDERED: dict[str, Any] = {
     "name": "x-prod",
@@ -232,6 +233,24 @@ def test_what_is_sealed_comes_back_whole_with_all_that_must_be_hidden() -> None:
 
     assert back == document
     assert {one.reveal() for one in back.secrets()} == {"the token", "a\nb", "interpolated"}
+
+
+def test_a_value_that_no_release_keeps_is_the_one_of_today_and_no_part_of_a_definition() -> None:
+    first = made(unsealed={"plain": "store_key"})
+    other = made(unsealed={"plain": "store_key"}, contents={"secret token": b"the token", "secret plain": b"spent"})
+
+    kept = Document.unpacked(first.packed())
+
+    assert first.variables["CONCHE_SECRET_PLAIN"] == "a\nb"
+    assert b"a\\nb" not in first.packed()
+    assert "CONCHE_SECRET_PLAIN" not in kept.variables
+    assert kept.valued({"store_key": Secret("of today"), "other": Secret("x")}).variables == {
+        "CONCHE_SECRET_TOKEN": "the token",
+        "CONCHE_SECRET_PLAIN": "of today",
+    }
+    assert definition(first.body, "store") == definition(other.body, "store")
+    assert kept.valued({}) == kept
+    assert b"of today" not in kept.valued({"store_key": Secret("of today")}).packed()
 
 
 def test_replicas_that_were_scaled_count_for_more_than_the_file() -> None:

@@ -17,8 +17,9 @@ from conche.engine.written import named_in
 from conche.env.contents import contents_of_service, value_of
 from conche.env.rollout import lint
 from conche.env.rollout.edge import read_template
+from conche.env.rollout.fingerprints import fingerprinted, marks, unsealed
 from conche.errors import NotFound, Refused, Unreachable
-from conche.release.document import CONFIGS, SECRETS, Document, Template, definition, make, shape
+from conche.release.document import Document, Template, definition, make, shape
 from conche.release.records import Placed, Record, who
 from conche.secret import SECRET_NAME, Secret
 from conche.session import open_compose
@@ -33,7 +34,7 @@ from conche.units import size
 from conche.vault.values import require_with, used_by
 from conche.vault.vault import fingerprint
 
-__all__ = ["Prepared", "Wanted", "fingerprinted", "kept_images", "prepare", "pulled", "read_contents", "see_disk"]
+__all__ = ["Prepared", "Wanted", "kept_images", "prepare", "pulled", "read_contents", "see_disk"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Prepared:
         fingerprints: variable or secret -> fingerprint; empty until `fingerprinted`.
         prints: config or secret -> fingerprint of its content; likewise.
         kept: service -> pinned reference it had before, if what is asked for has the same content.
+        unsealed: secret of the files -> its name in stack.yaml, if no release keeps its value.
     """
 
     name: str
@@ -87,6 +89,12 @@ class Prepared:
     prints: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[str, str] = field(default_factory=dict)
     swarm: bool = False
+    unsealed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def _kept_secrets(self) -> Mapping[str, Secret]:
+        """The secrets whose values belong to the release."""
+        return {name: value for name, value in self.secrets.items() if name not in self.unsealed.values()}
 
     @property
     def engine(self) -> Engine:
@@ -94,11 +102,14 @@ class Prepared:
 
     def fingerprinted(self, salt: bytes) -> Prepared:
         """Return a copy with the fingerprints of its secrets under the environment's salt."""
-        values = {**self.secrets, **self.named}
+        values = {**self._kept_secrets, **self.named}
+        own = {
+            key: content for key, content in self.contents.items() if key.removeprefix("secret ") not in self.unsealed
+        }
         return replace(
             self,
             fingerprints={key: fingerprint(salt, value) for key, value in values.items()},
-            prints=fingerprinted(salt, self.contents),
+            prints=fingerprinted(salt, own),
         )
 
     def keeping(self, before: Record | None) -> Prepared:
@@ -122,13 +133,13 @@ class Prepared:
         """Make the Compose document of the release with this id, building on that of the current one."""
         shown = self.compose.variables
         hidden = [value for variable, value in shown.items() if value and SECRET_NAME.search(variable)]
-        hidden += [value.reveal() for value in self.secrets.values()]
+        hidden += [value.reveal() for value in self._kept_secrets.values()]
         document = make(
             self.configuration.rendered,
             release=release,
             pins=self.pins,
             contents=self.contents,
-            marks=_marks(self.configuration, self.prints),
+            marks=marks(self.configuration, self.prints),
             serves=self.deploy.serves,
             replicas=replicas,
             told=[
@@ -137,6 +148,7 @@ class Prepared:
                 if one.image in self.own and one.tries and not (one.ends or one.completes)
             ],
             swarm=self.swarm,
+            unsealed=self.unsealed,
         )
         document = document.with_images(self.kept)
         # Without an edge --force makes every service anew, so each is told the new release.
@@ -238,6 +250,7 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
     return Prepared(
         name, deploy, compose, configuration, pins, found, secrets, contents, asked, at, str(call.root), named,
         tuple(own), read_template(call.root, deploy) if deploy.edge else None, swarm=environment.swarm,
+        unsealed=unsealed(call, name, configuration),
     )  # fmt: skip
 
 
@@ -381,19 +394,3 @@ def _read(path: str, what: str) -> bytes:
             looked_at=[path],
             next_command="invoke secrets.render" if what.startswith("secret ") else "git status",
         ) from error
-
-
-def fingerprinted(salt: bytes, contents: Mapping[str, bytes]) -> dict[str, str]:
-    """Return config or secret -> fingerprint of its content."""
-    return {key: fingerprint(salt, Secret(content.decode(errors="replace"))) for key, content in contents.items()}
-
-
-def _marks(configuration: Configuration, prints: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Return service -> one label with the fingerprints of its secrets, and one with those of its configs."""
-    marks: dict[str, dict[str, str]] = {}
-    for name in configuration.services:
-        for content in contents_of_service(configuration.rendered, name):
-            label = SECRETS if content.kind == "secret" else CONFIGS
-            had = marks.setdefault(name, {}).get(label)
-            marks[name][label] = f"{had}-{prints[str(content)]}" if had else prints[str(content)]
-    return marks

@@ -79,9 +79,9 @@ def to_stack(
         **_external(rendered),
     }
     secrets = {
-        key: document.variables[said["environment"]].encode()
+        key: document.variables.get(said["environment"], "").encode()
         for key, said in (rendered.get("secrets") or {}).items()
-        if said.get("environment") in document.variables
+        if said.get("environment") in {*document.variables, *document.unsealed}
     }
     return Sent(body, secrets, configs)
 

@@ -15,8 +15,9 @@ from conche.engine.state import State, volume_name
 from conche.env.contents import contents_of_service
 from conche.env.observe import Observed, contents_of, look
 from conche.env.rollout.edge import read_template
+from conche.env.rollout.fingerprints import fingerprinted
 from conche.env.rollout.look import Look
-from conche.env.rollout.prepare import fingerprinted, read_contents
+from conche.env.rollout.prepare import read_contents
 from conche.errors import ConcheError, KeyUnusable, Refused
 from conche.locking import readers
 from conche.release.document import RELEASE, Document, shape
@@ -97,9 +98,19 @@ def opened(call: Invocation, records: Records, record: Record) -> Document | Non
     sealed = records.sealed(record)
     if sealed is None:
         return None
-    document = Document.unpacked(call.vault.unseal(sealed))
+    document = _of_today(call, record, Document.unpacked(call.vault.unseal(sealed)))
     call.output.redact.learn(document.secrets())
     return document
+
+
+def _of_today(call: Invocation, record: Record, document: Document) -> Document:
+    """Return a document with the present values of secrets that no release keeps, if they can be read."""
+    if not document.unsealed:
+        return document
+    try:
+        return document.valued(call.vault.of(record.environment, create=False))
+    except ConcheError:  # a release that serves, or is gone back to, needs none of them
+        return document
 
 
 def require_whole(document: Document, record: Record) -> None:
@@ -141,7 +152,7 @@ def compose_of(like: Compose, document: Document) -> Compose:
     """Return the Compose of a release's document, on the same engine and project."""
     redact = Redactor(document.secrets())
     redact.adopt(like.redact)
-    variables = {**like.variables, **document.variables}
+    variables = {**like.variables, **dict.fromkeys(document.unsealed, ""), **document.variables}
     return replace(like, files=(), document=document.content(), variables=variables, redact=redact)
 
 
