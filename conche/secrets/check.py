@@ -86,7 +86,8 @@ def _rolled_back(call: Invocation, found: EncryptedFile, store: Store) -> Iterat
 
 def _tracked(call: Invocation, section: Secrets) -> Iterator[SecretProblem]:
     """Find plaintext that git tracks or does not ignore."""
-    private = [".env", str(keys.DEFAULT_FILE), *(str(section.folder / f"{name}.txt") for name in section.declared)]
+    files = [render.RECORD, *(f"{name}.txt" for name in section.declared)]
+    private = [".env", str(keys.DEFAULT_FILE), *(str(section.folder / name) for name in files)]
     listed = run(["git", "-C", str(call.root), "ls-files", "-z", "--", *private], timeout=60)
     for path in filter(None, listed.stdout.raw.split("\0")) if listed.ok else ():
         yield SecretProblem("tracked", f"git tracks {path}", f"git rm --cached '{path}'")

@@ -22,7 +22,7 @@ from conche.stack import Htpasswd, SecretDeclaration, Secrets
 from conche.vault import dotenv, htpasswd
 from conche.vault.values import PLACEHOLDERS, variables
 
-__all__ = ["RenderedFile", "emptied", "files", "left_over", "stage", "write"]
+__all__ = ["RECORD", "RenderedFile", "emptied", "files", "left_over", "stage", "write"]
 
 BEGIN = "# --- written by invoke secrets.render: do not edit up to the end mark ---"
 END = "# --- end of what secrets.render writes ---"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -145,6 +146,24 @@ def test_a_dry_run_shows_the_jobs_and_runs_none(stack: SmallStack) -> None:
 
 
 @pytest.mark.process
+def test_an_action_that_cannot_be_fetched_is_why_its_job_failed() -> None:
+    fetched = {"jobID": "tests", "stage": "Pre", "step": "actions/setup-python@v5", "stepID": ["1"]}
+    record = act.ActRecord()
+    for line in (
+        fetched | {"level": "info", "msg": "  ☁  git clone 'https://example.org/setup-python' # ref=v5"},
+        fetched | {"level": "error", "msg": "Unable to clone refs/heads/v5: no such host"},
+        fetched | {"level": "error", "msg": "lookup example.org: no such host"},
+        {"jobID": "tests", "jobResult": "failure", "level": "info", "msg": "Job failed"},
+    ):
+        list(record.take(json.dumps(line)))
+
+    failed = record.failed()
+
+    assert failed is not None
+    assert (failed[0], failed[1].name) == ("tests", "actions/setup-python@v5")
+    assert failed[1].said == ["Unable to clone refs/heads/v5: no such host", "lookup example.org: no such host"]
+
+
 def test_a_step_has_the_names_and_the_token_that_a_runner_gives_it(stack: SmallStack) -> None:
     said = '"$FORGEJO_REF" "$GITEA_EVENT_NAME" "${#FORGEJO_TOKEN}" && echo one=1 >>"$FORGEJO_OUTPUT"'
     stack.replace(".gitea/workflows/ci.yml", "- run: env", f"- run: printf '<%s %s %s>' {said}")

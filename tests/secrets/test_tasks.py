@@ -252,6 +252,17 @@ def test_check_finds_drift_leaks_and_loose_modes(checkout: Checkout) -> None:
     assert {"missing", "undeclared", "mode", "not-ignored", "tracked", "stale"} <= found
 
 
+def test_check_says_that_git_would_take_what_render_writes_down(checkout: Checkout) -> None:
+    checkout.ok("secrets.render")
+    (checkout.folder / ".gitignore").write_text(".sops/*\n.env\n*.txt\n")
+
+    said = json.loads(checkout.call("secrets.check", "--json").stdout)["value"]
+
+    assert [row["next_command"] for row in said if row["kind"] == "not-ignored"] == [
+        "echo '/docker/secrets/.rendered' >> .gitignore"
+    ]
+
+
 @pytest.mark.parametrize("content", ["", "api_key: plain\n", "sops: {}\n", "a: [1]\n"])
 def test_check_names_a_damaged_file_and_goes_no_further(checkout: Checkout, content: str) -> None:
     checkout.encrypted.write_text(content)

@@ -152,6 +152,12 @@ class ActRecord:
         if text.startswith("⭐ Run"):
             steps.append(StepRecord(name))
             yield f"{job}: {name}"
+        elif said.get("stage") == "Pre" and said.get("level") == "error":
+            # Actions are fetched before the first step runs: none of them will.
+            if not steps or steps[-1].name != name:
+                steps.append(StepRecord(name, "failure"))
+            steps[-1].said.append(text)
+            yield f"{job} | {text}"
         elif not steps:
             return
         elif said.get("stepResult"):
