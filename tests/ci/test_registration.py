@@ -21,6 +21,7 @@ GIVEN = str(uuid.UUID(int=7))
     ("value", "known", "steps"),
     [
         ("", [], ["register"]),
+        ("", ["made by hand, under our runner's name"], ["register", "remove"]),
         (f"{GIVEN}:{HEX}", [GIVEN], []),
         (f"{GIVEN}:{HEX}", [GIVEN, "left by a kill"], ["remove"]),
         (f"{GIVEN}:{HEX}", ["of the token before"], ["register", "remove"]),
