@@ -145,7 +145,6 @@ def test_a_dry_run_shows_the_jobs_and_runs_none(stack: SmallStack) -> None:
     assert [step["subject"] for step in second["plan"]] == ["job first", "job second"]
 
 
-@pytest.mark.process
 def test_an_action_that_cannot_be_fetched_is_why_its_job_failed() -> None:
     fetched = {"jobID": "tests", "stage": "Pre", "step": "actions/setup-python@v5", "stepID": ["1"]}
     record = act.ActRecord()
@@ -164,6 +163,7 @@ def test_an_action_that_cannot_be_fetched_is_why_its_job_failed() -> None:
     assert failed[1].said == ["Unable to clone refs/heads/v5: no such host", "lookup example.org: no such host"]
 
 
+@pytest.mark.process
 def test_a_step_has_the_names_and_the_token_that_a_runner_gives_it(stack: SmallStack) -> None:
     said = '"$FORGEJO_REF" "$GITEA_EVENT_NAME" "${#FORGEJO_TOKEN}" && echo one=1 >>"$FORGEJO_OUTPUT"'
     stack.replace(".gitea/workflows/ci.yml", "- run: env", f"- run: printf '<%s %s %s>' {said}")
