@@ -6,6 +6,8 @@ import hashlib
 import json
 import shutil
 import subprocess
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,49 @@ def test_a_backup_of_every_format_is_restored(guestbook: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (guestbook / "pages/page.txt").read_text() == "hello\n"
     assert invoke(guestbook, "backup.verify", made.BACKUP).returncode == 0
+
+
+VOLUME = """\
+name: guestbook
+environments: {{dev: {{compose: [compose.yaml], project: {name}}}}}
+backup: {{components: {{data: {{driver: volume, volume: {name}, environment: dev}}}}}}
+"""
+
+
+@pytest.fixture
+def volume(engine: Engine, base_image: str) -> Iterator[str]:
+    """The name of a volume with other data than a backup has."""
+    name = f"t{uuid.uuid4().hex[:10]}"
+    write = ["sh", "-c", "echo overwritten > /data/notes"]
+    engine.client.containers.run(base_image, write, volumes=[f"{name}:/data"], remove=True)
+    yield name
+    engine.client.api.remove_volume(name, force=True)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("kept", EVER, ids=lambda folder: f"format {folder.name}")
+def test_a_volume_in_a_backup_of_every_format_is_restored(
+    kept: Path, volume: str, engine: Engine, base_image: str, tmp_path: Path
+) -> None:
+    shutil.copytree(kept / "volumes", tmp_path / "guestbook-backups")
+    [backup] = (tmp_path / "guestbook-backups/daily").iterdir()
+    folder = tmp_path / "guestbook"
+    folder.mkdir()
+    mounted = f'services: {{web: {{image: "{base_image}", volumes: ["data:/data"]}}}}\n'
+    files = {
+        "tasks.py": "from conche import namespace\nns = namespace(__file__)\n",
+        "stack.yaml": VOLUME.format(name=volume),
+        "compose.yaml": f"{mounted}volumes: {{data: {{name: {volume}}}}}\n",
+    }
+    for name, content in files.items():
+        (folder / name).write_text(content)
+
+    done = invoke(folder, "backup.restore", backup.name, "--yes")
+
+    assert done.returncode == 0, done.stderr
+    see = ["sh", "-c", "cd /data && cat last && stat --format '%u %g %a %n' notes notes/page.txt && readlink last"]
+    said = engine.client.containers.run(base_image, see, volumes=[f"{volume}:/data"], remove=True)
+    assert said.decode().splitlines() == ["hello", "33 33 755 notes", "33 33 640 notes/page.txt", "notes/page.txt"]
 
 
 @pytest.mark.process
