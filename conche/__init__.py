@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ def namespace(root: str | Path) -> Collection:
     Args:
         root: the folder with `stack.yaml`, or a file in it; a tasks.py gives its own `__file__`.
     """
+    require_posix()
     from invoke import Collection
 
     from conche.command import seldom_collecting
@@ -44,6 +46,12 @@ def namespace(root: str | Path) -> Collection:
     collection.collections["env"].add_collection(Collection.from_module(influx, name="influx"))
     collection.collections["ci"].add_collection(Collection.from_module(runner, name="runner"))
     return collection
+
+
+def require_posix() -> None:
+    """Refuse Windows: pip installs what is pure Python there too, and the first lock would end in a traceback."""
+    if sys.platform == "win32":
+        raise SystemExit("Conche does not run on Windows itself; inside WSL it does.\nNext: wsl --install")
 
 
 if not TYPE_CHECKING:  # to a type checker it would make every name an attribute

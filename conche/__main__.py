@@ -7,6 +7,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from conche import require_posix
+
 __all__ = ["main"]
 
 TASKS = """\
@@ -17,6 +19,7 @@ The other commands are tasks of Invoke, in the folder with the tasks.py that `co
 
 def main(words: Sequence[str] | None = None) -> int:
     """Answer; the exit code is that of the errors, and 2 for what is not understood."""
+    require_posix()
     parser = ArgumentParser("conche", description="Run a Docker Compose stack of your own servers.", epilog=TASKS)
     parser.add_argument("--version", action="store_true", help="print the version")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")

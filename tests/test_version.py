@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,14 @@ def test_anything_else_shows_how_it_is_called(
     assert main(words) == status
     shown = capsys.readouterr()
     assert "usage: conche [-h] [--version]" in (shown.err if status else shown.out)
+
+
+@pytest.mark.parametrize("begin", [lambda: main(["--version"]), lambda: conche.namespace(__file__)])
+def test_windows_is_refused_with_what_works_there(begin: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "win32")
+
+    with pytest.raises(SystemExit, match="inside WSL it does"):
+        begin()
 
 
 def test_the_package_has_no_other_attributes_than_it_had() -> None:
