@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import nox
@@ -44,12 +46,25 @@ LONG = {
 }
 """The parts of `nox -s long` that are runs of their own, each with the options it adds to a run of all tests."""
 
-PARTS = [*LONG, "engines", "coverage"]
+PARTS = [*LONG, "engines", "rootless", "coverage"]
 """The parts of `nox -s long`. CI runs one, chosen by the commit; if that is the last, CI's run of all tests serves as
 that part, since counting the lines of every process that tests start makes most tests twice as slow."""
 
+PLATFORMS = ("x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu", "aarch64-apple-darwin")
+"""Where every dependency has a wheel: the index is asked before each release, since the locked versions change."""
+
+PYTHONS = ("3.11", "3.12", "3.13")
+"""Those of the classifiers in pyproject.toml."""
+
 LATER = "forky"
 """The Debian release whose engine and Compose are tried beside this machine's: the newest ones in packages."""
+
+ROOTLESS = (
+    "tests/doctor/test_doctor.py", "tests/env/test_up.py", "tests/env/rollout/test_deploy.py",
+    "tests/backup/test_faithful_volumes.py",
+    "tests/e2e/test_leave.py::test_a_stack_goes_back_to_plain_compose_as_the_guide_says[guestbook]",
+)  # fmt: skip
+"""The tests that show that rootless mode works."""
 
 APP = Path("src/fastapi-app")
 SCRIPTS = [str(path) for path in sorted(Path("scripts").iterdir())] + [".ci/run"]
@@ -127,6 +142,17 @@ def engines(session: nox.Session) -> None:
 
 
 @nox.session
+def rootless(session: nox.Session) -> None:
+    """Tests of environments, releases and backups as a user, on an engine in rootless mode; -- PATH ... for others."""
+    _without_root(session, session.posargs or ROOTLESS)
+
+
+def _without_root(session: nox.Session, chosen: Sequence[str]) -> None:
+    # The user may write nowhere in this checkout.
+    session.run("python", "-m", "tests.rootless", "--", "pytest", "-p", "no:cacheprovider", *PARALLEL, *chosen)
+
+
+@nox.session
 def long(session: nox.Session) -> None:
     """What takes longer than a push should wait; -- PART ... for some, -- --by-commit for the one that HEAD decides."""
     asked = [*session.posargs] or PARTS
@@ -144,6 +170,8 @@ def long(session: nox.Session) -> None:
         elif part == "engines":
             compose = ["tests/compose", "tests/strangers", "tests/env/rollout"]
             session.run("python", "-m", "tests.engines", LATER, "--", "pytest", *PARALLEL, *compose, env=CACHED)
+        elif part == "rootless":
+            _without_root(session, ROOTLESS)
         else:
             session.run("pytest", *PARALLEL, *LONG[part], env=CACHED)
 
@@ -231,7 +259,8 @@ def build(session: nox.Session) -> None:
     sums = [f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(first.items())]
     Path("dist/SHA256SUMS").write_text("".join(sums), encoding="utf-8")
     [wheel] = (name for name in first if name.endswith(".whl"))
-    session.run("python", "tests/installed.py", f"dist/{wheel}", *session.posargs)
+    _see_wheels(session)
+    session.run("python", "-m", "tests.installed", f"dist/{wheel}", *session.posargs)
 
 
 def _see_released(session: nox.Session) -> None:
@@ -241,6 +270,18 @@ def _see_released(session: nox.Session) -> None:
         heading = rf"^## \[{re.escape(tag[1:])}\] - \d{{4}}-\d\d-\d\d$"
         if not re.search(heading, Path("CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE):
             session.error(f"HEAD is tagged {tag}, and CHANGELOG.md has no section [{tag[1:]}] with a date")
+
+
+def _see_wheels(session: nox.Session) -> None:
+    """Check that all that is locked can be installed without a compiler where docs/reference/supported.md says so."""
+    nowhere = str(Path(session.cache_dir) / "none")
+    for platform, python in itertools.product(PLATFORMS, PYTHONS):
+        session.run(
+            "uv", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--only-binary", ":all:",
+            "--target", nowhere, "--python-platform", platform, "--python-version", python,
+            "--requirements", "requirements.lock",
+        )  # fmt: skip
+        session.log(f"every locked package has a wheel for Python {python} on {platform}")
 
 
 def _built(session: nox.Session, folder: Path) -> dict[str, bytes]:

@@ -23,7 +23,7 @@ from conche.supply.base import provide
 from tests import announced
 from tests.stacks import ROOT
 
-__all__ = ["main", "unpacked"]
+__all__ = ["main", "own_packages", "save_images", "unpacked"]
 
 CACHE = ROOT / ".nox/engines"
 """Where the packages are kept, about 60 MB for a release."""
@@ -90,6 +90,22 @@ def unpacked(release: str) -> Path:
     return folder
 
 
+def own_packages(names: Sequence[str]) -> Path:
+    """Return the folder with packages of this machine's own release, fetched by its own apt."""
+    folder = CACHE / "-".join(("own", *names))
+    if folder.is_dir():
+        return folder
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as text:
+        making = Path(text)
+        argv = ["apt-get", "--quiet", "--quiet", "-o", "APT::Sandbox::User=root", "download", *names]
+        subprocess.run(argv, cwd=making, check=True)
+        for package in making.glob("*.deb"):
+            subprocess.run(["dpkg", "-x", package, making / "root"], check=True)
+        (making / "root").rename(folder)
+    return folder
+
+
 def _programs(folder: Path) -> Iterator[str]:
     for place in ("usr/bin", "usr/sbin"):
         yield from (str(one.relative_to(folder)) for one in sorted((folder / place).iterdir()) if one.is_file())
@@ -99,7 +115,8 @@ def _say(line: str) -> None:
     sys.stderr.write(f"engines: {line}\n")
 
 
-def _save_images(archive: Path) -> None:
+def save_images(archive: Path) -> None:
+    """Write the base images to a file."""
     engine, bases = Engine(), load(ROOT).bases
     for reference in IMAGES:
         provide(engine, bases, reference, _say)
@@ -114,7 +131,7 @@ def run(release: str, argv: Sequence[str]) -> int:
         folder = Path(text)
         (folder / "data").mkdir()
         (folder / "programs").write_text("".join(f"{one}\n" for one in _programs(there)))
-        _save_images(folder / "images.tar")
+        save_images(folder / "images.tar")
         inside = ["unshare", "--net", "--mount", "sh", "-c", INSIDE, "sh", str(there), str(folder)]
         again = [sys.executable, "-m", "tests.engines", "--inside", str(folder), "--", *argv]
         return subprocess.run([*inside, *again], cwd=ROOT, check=False).returncode

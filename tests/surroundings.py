@@ -29,7 +29,17 @@ if not __package__:
 
 from tests.stacks import ROOT, tracked_files
 
-__all__ = ["SURROUNDINGS", "TOGETHER", "Surrounding", "as_user", "combined", "main", "readable_toolkit"]
+__all__ = [
+    "SOMEBODY",
+    "SURROUNDINGS",
+    "TOGETHER",
+    "Surrounding",
+    "as_user",
+    "combined",
+    "copy_checkout",
+    "main",
+    "readable_toolkit",
+]
 
 SOMEBODY = 54321
 """A user id without an entry in the user database."""
@@ -191,7 +201,7 @@ def _ended(number: int, frame: FrameType | None) -> NoReturn:
 def _run(wanted: Surrounding, argv: Sequence[str]) -> int:
     words = [sys.executable, "-m", *argv] if argv[0] == "pytest" else list(argv)
     with _folder() as folder, _user(wanted.user, folder) as (owner, groups):
-        checkout = _copy(folder / "closed" / wanted.checkout, wanted.umask)
+        checkout = copy_checkout(folder / "closed" / wanted.checkout, wanted.umask)
         environment = _environment(wanted, folder)
         _give(folder, owner)
         (folder / "closed").chmod(0o700 if wanted.closed else 0o755)
@@ -214,7 +224,7 @@ def _folder() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def _copy(target: Path, umask: int) -> Path:
+def copy_checkout(target: Path, umask: int) -> Path:
     """Clone the checkout, because some tests ask git about it, and add what is not committed."""
     _make(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(target)])
     wanted = set(tracked_files(ROOT))
