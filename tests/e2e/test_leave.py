@@ -8,12 +8,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from conche.engine import swarm
 from conche.engine.connection import Engine
 from tests.edged import EdgedStack
 from tests.stacks import ROOT, free_port
+from tests.swarming import joined
 
 pytestmark = [pytest.mark.engine, pytest.mark.e2e]
 
@@ -35,17 +38,41 @@ def blocks(heading: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture
-def guestbook(tmp_path: Path, engine: Engine, edge_image: str) -> Iterator[EdgedStack]:
-    """A stack that has been run for a while: two releases, a secret, data in a volume."""
-    stack = EdgedStack.create(tmp_path / "guestbook", free_port())
+def run_for_a_while(folder: Path) -> EdgedStack:
+    """A stack that is to have two releases, a secret, and data in a volume."""
+    stack = EdgedStack.create(folder, free_port())
     stack.replace("stack.yaml", "environments:\n", SECTIONS.format(name=stack.name) + "environments:\n")
     stack.replace("compose/prod.yaml", "    init: true\n", "    init: true\n    volumes: ['data:/data']\n")
     stack.replace("compose/prod.yaml", "volumes:\n", f"volumes:\n  data: {{name: {stack.name}-data}}\n")
-    yield stack
+    return stack
+
+
+def remove(stack: EdgedStack, engine: Engine) -> None:
     subprocess.run(["docker", "compose", "--project-name", stack.project, "down", "--volumes"], check=False)
     subprocess.run(["docker", "image", "rm", f"{stack.name}-web:kept"], check=False, capture_output=True)
     stack.remove_all(engine)
+
+
+@pytest.fixture
+def guestbook(tmp_path: Path, engine: Engine, edge_image: str) -> Iterator[EdgedStack]:
+    """A stack on the engine."""
+    stack = run_for_a_while(tmp_path / "guestbook")
+    yield stack
+    remove(stack, engine)
+
+
+@pytest.fixture
+def on_swarm(tmp_path: Path, engine: Engine, edge_image: str) -> Iterator[EdgedStack]:
+    """A stack on a swarm of one."""
+    with joined(engine):
+        stack = run_for_a_while(tmp_path / "guestbook")
+        stack.replace("stack.yaml", "    deploy:\n", "    engine: swarm\n    deploy:\n")
+        stack.replace("compose/prod.yaml", f"    container_name: {stack.name}-store\n", "")
+        yield stack
+        remove(stack, engine)
+        swarm.remove(engine, stack.project)
+        assert swarm.wait_gone(engine, stack.project, 60)
+        swarm.sweep(engine, stack.project, frozenset())
 
 
 def follow(stack: EdgedStack, script: str) -> str:
@@ -64,33 +91,48 @@ def typed(stack: EdgedStack, heading: str) -> str:
     return "".join(follow(stack, block) for block in blocks(heading, "sh"))
 
 
-def test_a_stack_goes_back_to_plain_compose_as_the_guide_says(guestbook: EdgedStack, engine: Engine) -> None:
-    follow(guestbook, "invoke secrets.init && printf 'pa$$ \"word' | invoke secrets.set setting")
+def live(stack: EdgedStack, engine: Engine) -> None:
+    """Make the releases and the data that are to be kept."""
+    follow(stack, "invoke secrets.init && printf 'pa$$ \"word' | invoke secrets.set setting")
     for version in ("one", "two"):
-        done = guestbook.deploy(guestbook.version(version))
+        done = stack.deploy(stack.version(version))
         assert done.returncode == 0, done.stderr
-    store = ["docker", "exec", f"{guestbook.name}-store"]
-    subprocess.run([*store, "sh", "-c", f"echo '{KEPT}' > /data/page"], check=True)
-    before = guestbook.page()
+    [store] = [one for one in engine.client.containers.list() if re.search(f"{stack.name}.*store", str(one.name))]
+    assert store.exec_run(["sh", "-c", f"echo '{KEPT}' > /data/page"]).exit_code == 0
+
+
+def see_left(stack: EdgedStack, before: Any, answer: str, listed: str, engine: Engine) -> None:
+    """See that it goes on without Conche, with what it had."""
+    assert '"version": "two"' in answer
+    assert stack.page() == {**before, "release": ""}
+    assert follow(stack, "docker compose exec -T store cat /data/page") == f"{KEPT}\n"
+    assert "page" in listed
+    assert (stack.folder / "from-backup/docker/server.py").is_file()
+    assert not (stack.folder / "stack.yaml").exists()
+    left = engine.client.api.volumes(filters={"name": stack.project})["Volumes"] or []
+    assert [one["Name"] for one in left if one["Name"].endswith("-state")] == []
+
+
+@pytest.mark.parametrize("where", ["guestbook", "on_swarm"])
+def test_a_stack_goes_back_to_plain_compose_as_the_guide_says(
+    where: str, engine: Engine, request: pytest.FixtureRequest
+) -> None:
+    stack: EdgedStack = request.getfixturevalue(where)
+    live(stack, engine)
+    before = stack.page()
     assert (before["version"], before["setting"]) == ("two", 'pa$$ "word')
 
-    typed(guestbook, "1. Make a backup")
-    typed(guestbook, "2. Write the secrets out")
+    typed(stack, "1. Make a backup")
+    typed(stack, "2. Write the secrets out")
     say, keep = blocks("3. Say what stack.yaml said", "sh")
-    follow(guestbook, say)
+    follow(stack, say)
     [plain] = blocks("3. Say what stack.yaml said", "yaml")
-    guestbook.write("compose/plain.yaml", plain.replace("guestbook", guestbook.name))
-    follow(guestbook, keep)
-    answer = typed(guestbook, "4. Change over")
-    listed = typed(guestbook, "5. Open a backup without Conche")
-    typed(guestbook, "6. Remove what is left")
+    stack.write("compose/plain.yaml", plain.replace("guestbook", stack.name))
+    follow(stack, keep) if where == "guestbook" else typed(stack, "From a swarm")
+    answer = typed(stack, "4. Change over")
+    listed = typed(stack, "5. Open a backup without Conche")
+    typed(stack, "6. Remove what is left")
 
-    assert '"version": "two"' in answer
-    assert guestbook.page() == {**before, "release": ""}
-    said = subprocess.run([*store, "cat", "/data/page"], check=True, capture_output=True, text=True)
-    assert said.stdout == f"{KEPT}\n"
-    assert "page" in listed
-    assert (guestbook.folder / "from-backup/docker/server.py").is_file()
-    assert not (guestbook.folder / "stack.yaml").exists()
-    left = engine.client.api.volumes(filters={"name": guestbook.project})["Volumes"] or []
-    assert [one["Name"] for one in left if one["Name"].endswith("-state")] == []
+    see_left(stack, before, answer, listed, engine)
+    if where == "on_swarm":
+        assert swarm.services(engine, stack.project) == ()
