@@ -41,8 +41,8 @@ def _named(stack: Stack, root: Path) -> Iterator[str]:
         yield from references((root / image.dockerfile).read_text(encoding="utf-8"))
     for environment in stack.environments.values():
         for file in (*environment.compose, *(environment.deploy.overlay if environment.deploy else ())):
-            for service in services(root / file).values():
-                yield from _of_service((root / file).parent, service if isinstance(service, dict) else {})
+            for service in services(root / file):
+                yield from _of_service(service.folder, service.body)
 
 
 def _of_service(folder: Path, service: Mapping[str, Any]) -> Iterator[str]:

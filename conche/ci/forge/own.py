@@ -75,8 +75,8 @@ class OwnForge:
     def find(cls, call: Invocation) -> OwnForge | None:
         """Find the first Forgejo in the Compose files; None if there is none."""
         for environment, one in call.stack.environments.items():
-            written = [body for file in one.compose for body in services(call.root / file).values()]
-            if not any(FORGEJO in str(body.get("image", "")) for body in written if isinstance(body, dict)):
+            written = [service.body for file in one.compose for service in services(call.root / file)]
+            if not any(FORGEJO in str(body.get("image", "")) for body in written):
                 continue
             compose = open_compose(call, environment)
             rendered = compose.configuration(hashed=False).rendered.get("services") or {}

@@ -56,8 +56,8 @@ def runners(root: Path, stack: Stack) -> list[Runner]:
     found = []
     for environment, described in stack.environments.items():
         for file in described.compose:
-            for service, definition in services(root / file).items():
-                runner = _runner(environment, service, definition or {})
+            for service in services(root / file):
+                runner = _runner(environment, service.name, service.body)
                 if runner is not None:
                     found.append(runner)
     return found
@@ -66,8 +66,8 @@ def runners(root: Path, stack: Stack) -> list[Runner]:
 def serving(root: Path, stack: Stack) -> str | None:
     """Return the environment with a forge in its Compose files, if any."""
     for environment, described in stack.environments.items():
-        for definition in (one for file in described.compose for one in services(root / file).values()):
-            if any(server in str((definition or {}).get("image")) for server in SERVERS):
+        for service in (one for file in described.compose for one in services(root / file)):
+            if any(server in str(service.body.get("image")) for server in SERVERS):
                 return environment
     return None
 
