@@ -60,7 +60,8 @@ class Container:
 
     Attributes:
         state: created, running, paused, restarting, exited or dead.
-        health: healthy, unhealthy, starting (not known yet, as after a pause), or none if it has no healthcheck.
+        health: healthy, unhealthy, starting (not known yet, as after a pause), or none: it has no
+            healthcheck, or has ended.
         image: the reference it was made from; `image_id` is what that meant at the time.
         config_hash: Compose's hash of the definition it was made from.
         ports: published ports, as `127.0.0.1:8001->8000/tcp`; empty unless it runs.
@@ -331,12 +332,15 @@ def users(engine: Engine) -> dict[str, str]:
 
 
 def _health(state: Mapping[str, Any], retries: int) -> str:
-    """Return what the healthcheck found; `starting` if it has not run.
+    """Return what the healthcheck found; `starting` if it has not run, and none of what has ended.
 
+    Whatever ends with a healthcheck is unhealthy to the engine, be it a one-shot that has done all that it had to.
     The engine reports a paused container as unhealthy until the first check after the pause. A container that is
     really unhealthy has failed as many checks in a row as it takes.
     Source: CloseMonitorChannel in https://github.com/moby/moby/blob/v20.10.24/container/health.go
     """
+    if state["Status"] in ("exited", "dead"):
+        return "none"
     health = state.get("Health") or {}
     said = str(health.get("Status") or "none")
     alive = state["Status"] in ("running", "paused")

@@ -106,10 +106,8 @@ def _failure(container: Container, service: Service, restarts_before: int) -> st
     ended = container.state in ("exited", "dead")
     if ended and (container.exit_code != 0 or not (service.ends or service.completes)):
         return f"exited with {container.exit_code}"
-    # The engine calls every container unhealthy that ends with a healthcheck; and what is waited for to complete may
-    # have that of an image that usually serves.
-    asked = not (ended or service.completes)
-    return "is unhealthy" if asked and container.health == "unhealthy" else ""
+    # What is waited for to complete may have the healthcheck of an image that usually serves.
+    return "is unhealthy" if not service.completes and container.health == "unhealthy" else ""
 
 
 def deadline(services: Sequence[Service]) -> float:

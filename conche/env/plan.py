@@ -199,8 +199,7 @@ def _state_step(service: Service, found: Sequence[Container], difference: str) -
         )
     if difference:
         return Step(Action.RECREATE, Kind.SERVICE, service.name, difference)
-    # The engine calls every container unhealthy that has ended with a healthcheck.
-    return _health_step(service.name, [container for container in found if not done(service, container)])
+    return _health_step(service.name, found)
 
 
 def _health_step(name: str, found: Sequence[Container]) -> Step | None:

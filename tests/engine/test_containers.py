@@ -34,7 +34,9 @@ def inspected(status: str, said: str, streak: int, **healthcheck: int) -> dict[s
         (inspected("running", "unhealthy", 3), "unhealthy"),
         (inspected("running", "unhealthy", 1, Retries=1), "unhealthy"),
         (inspected("paused", "unhealthy", 7), "unhealthy"),
-        (inspected("exited", "unhealthy", 0), "unhealthy"),
+        # To the engine, all that has ended is.
+        (inspected("exited", "unhealthy", 0), "none"),
+        (inspected("dead", "unhealthy", 0), "none"),
     ],
 )
 def test_a_container_is_unhealthy_where_its_checks_have_failed(state: dict[str, Any], health: str) -> None:

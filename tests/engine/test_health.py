@@ -43,8 +43,6 @@ NOWHERE = Engine("unix:///nowhere")
         ({"state": "exited", "exit_code": 0}, UNCHECKED, 1.0, Verdict.FAILED, "exited with 0"),
         ({"state": "exited", "exit_code": 0}, ONE_SHOT, 1.0, Verdict.HEALTHY, ""),
         ({"state": "exited", "exit_code": 0}, AWAITED, 1.0, Verdict.HEALTHY, ""),
-        ({"state": "exited", "health": "unhealthy"}, ONE_SHOT, 1.0, Verdict.HEALTHY, ""),
-        ({"state": "exited", "health": "unhealthy"}, AWAITED, 1.0, Verdict.HEALTHY, ""),
         ({"health": "unhealthy"}, AWAITED, 99.0, Verdict.WAITING, ""),
         ({"state": "exited", "exit_code": 3}, ONE_SHOT, 1.0, Verdict.FAILED, "exited with 3"),
         ({"state": "dead", "exit_code": 137}, CHECKED, 1.0, Verdict.FAILED, "exited with 137"),

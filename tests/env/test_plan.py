@@ -64,8 +64,8 @@ def test_a_fresh_machine_needs_everything_in_order() -> None:
 
 
 @pytest.mark.parametrize("one_shot", [replace(DB, ends=True), replace(DB, completes=True)], ids=["ends", "awaited"])
-def test_what_has_ended_well_with_a_healthcheck_is_not_started_again(one_shot: Service) -> None:
-    ended = container("db", state="exited", exit_code=0, health="unhealthy")
+def test_what_has_ended_well_is_not_started_again(one_shot: Service) -> None:
+    ended = container("db", state="exited", exit_code=0, health="none")
     configuration = replace(UP.configuration, services={"web": WEB, "db": one_shot})
     seen = replace(UP, configuration=configuration, containers=(ended, container("web")))
 
