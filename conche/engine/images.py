@@ -115,7 +115,11 @@ class BuildFailed(Refused):
 
 
 def find(engine: Engine, reference: str) -> LocalImage | None:
-    """Return the engine's image of that reference; None if there is none."""
+    """Return the engine's image of that reference; None if there is none.
+
+    Raises:
+        Refused: no image can be called that.
+    """
     import docker.errors
 
     with translated(engine.address):
@@ -123,6 +127,16 @@ def find(engine: Engine, reference: str) -> LocalImage | None:
             found = engine.client.images.get(reference).attrs
         except docker.errors.ImageNotFound:
             return None
+        except docker.errors.APIError as error:
+            if "invalid reference format" not in str(error.explanation):
+                raise
+            raise Refused(
+                "image-name-invalid",
+                f"No image can be called {reference}. A built service without `image:` has the name of its project and"
+                " its own.",
+                evidence=[str(error.explanation)],
+                next_command="give the service an `image:` in lower case in its Compose file",
+            ) from error
     config = found["Config"] or {}
     return LocalImage(
         id=found["Id"],

@@ -24,6 +24,7 @@ UNREADABLE = frozenset(
         "compose-file-invalid",
         "file-missing",
         "file-unreadable",
+        "image-name-invalid",
         "template-unreadable",
         "text-not-utf8",
         "text-too-large",
