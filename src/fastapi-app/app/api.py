@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from app.errors import ApplicationError, StoreUnavailable
+from app.errors import ApplicationError, CrossSite, StoreUnavailable
 from app.ingestion import Ingestion, Report
 from app.models import ModelFolder, train
 from app.readings import Price, Weather, Window
@@ -44,10 +45,27 @@ def _services(request: Request) -> Services:
     return services
 
 
+def _refuse_other_sites(request: Request) -> None:
+    """Refuse what another site's page has a browser change here: whoever can reach this needs no login.
+
+    Over http a browser names only the origin of a request. Other programs send neither header.
+    """
+    if request.method in ("GET", "HEAD", "OPTIONS"):
+        return
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    own = (
+        site in ("same-origin", "none")
+        if site
+        else not origin or urlsplit(origin).netloc == request.headers["host"]
+    )
+    if not own:
+        raise CrossSite("a page of another site may change nothing here")
+
+
 Wired = Annotated[Services, Depends(_services)]
 Hours = Annotated[int, Query(ge=1, le=LONGEST_HOURS, description="How many hours back, this one included")]
 
-router = APIRouter()
+router = APIRouter(dependencies=[Depends(_refuse_other_sites)])
 
 
 @router.get("/health")

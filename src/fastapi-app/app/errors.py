@@ -5,6 +5,7 @@ ApplicationError
 ├── StoreUnavailable     503
 ├── IngestionOff         403
 ├── SourceFailed         reported per source by an ingestion
+├── CrossSite            403
 ├── TooFewPrices         409
 └── ModelsUnavailable    503
 
@@ -40,6 +41,13 @@ class IngestionOff(ApplicationError):
     """This environment may not fetch and write."""
 
     code = "ingestion-off"
+    status = 403
+
+
+class CrossSite(ApplicationError):
+    """A page of another site has a browser send this request."""
+
+    code = "cross-site"
     status = 403
 
 

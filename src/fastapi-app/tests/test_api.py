@@ -221,3 +221,41 @@ def test_development_starts_without_its_influxdb_and_is_not_ready(start: Start, 
 def test_the_api_documentation_is_for_development(start: Start, environment: str, status: int) -> None:
     client = start(environment=environment)
     assert [client.get(path).status_code for path in ("/docs", "/openapi.json")] == [status, status]
+
+
+OWN = {"Host": "factory.example:8001"}
+
+
+@pytest.mark.parametrize("path", ["/ingest/run", "/models/train"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "https://wiki.example"},
+        {"Origin": "https://elsewhere.example"},
+        {"Origin": "http://factory.example:8000"},
+        {"Origin": "null"},
+    ],
+)
+def test_a_page_of_another_site_changes_nothing(start: Start, path: str, headers: dict[str, str]) -> None:
+    client = start(ingestion_enabled=True)
+    answer = client.post(path, headers={**OWN, **headers})
+    assert (answer.status_code, answer.json()["error"]) == (403, "cross-site")
+    assert client.get("/models").json() == {}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Sec-Fetch-Site": "same-origin", "Origin": "http://factory.example:8001"},
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": "http://factory.example:8001"},
+    ],
+)
+def test_its_own_pages_and_other_programs_may(start: Start, headers: dict[str, str]) -> None:
+    assert start(ingestion_enabled=True).post("/ingest/run", headers={**OWN, **headers}).status_code == 200
+
+
+def test_a_page_of_another_site_may_read(start: Start) -> None:
+    assert start().get("/health", headers={**OWN, "Sec-Fetch-Site": "cross-site"}).status_code == 200
