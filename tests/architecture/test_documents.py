@@ -37,7 +37,7 @@ def known() -> dict[str, set[str]]:
         "component": set(stack.backup.components),
         "accept_smaller": set(stack.backup.components),
         "kind": {*KINDS},
-        "service": {name for file in files for name in services(ROOT / file)},
+        "service": {one.name for file in files for one in services(ROOT / file)},
         "runner": {one.name for one in runners(ROOT, stack)},
     }
 
