@@ -25,6 +25,9 @@ class Page(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("", 8000), Page).serve_forever()
 """
 
+DOCKERFILE = 'FROM python:3.11-slim-bookworm\nCOPY --chmod=0755 server.py /srv/\nCMD ["python3", "/srv/server.py"]\n'
+"""Of the server above, beside it."""
+
 STAND_IN = """\
 FROM python:3.11-slim-bookworm
 RUN printf '%s\\n' 'import os, signal, socket, sys' \\
@@ -85,7 +88,7 @@ services:
 volumes: {{pgdata: }}
 """,
         ".env": "DB_PASSWORD=swordfish99\n",
-        "Dockerfile": 'FROM python:3.11-slim-bookworm\nCOPY server.py /srv/\nCMD ["python3", "/srv/server.py"]\n',
+        "Dockerfile": DOCKERFILE,
         "server.py": SERVER,
     },
     answer="postgres://app:swordfish99@db/app",
@@ -159,7 +162,7 @@ services:
     volumes: ["kept:/data"]
 volumes: {kept: {name: NAME-kept}}
 """,
-        "web/Dockerfile": 'FROM python:3.11-slim-bookworm\nCOPY server.py /srv/\nCMD ["python3", "/srv/server.py"]\n',
+        "web/Dockerfile": DOCKERFILE,
         "web/server.py": SERVER,
     },
     answer="hello $1",
@@ -340,6 +343,145 @@ volumes: {tailscale: }
     components={"influxdb": "influxdb", "tailscale": "volume"},
 )
 
+STATIC = Shape(
+    {
+        "compose.yaml": """\
+services:
+  proxy:
+    image: NAME/traefik:v3.1
+    command: [python3, /listen.py, --providers.docker=true, "--entrypoints.web.address=:80"]
+    environment: {LISTEN: "80"}
+    volumes: ["/var/run/docker.sock:/var/run/docker.sock:ro", "./traefik:/etc/traefik:ro", "acme:/acme"]
+    restart: unless-stopped
+  site:
+    image: NAME/caddy:2-alpine
+    command: [python3, /srv/server.py]
+    environment: ["GREETING=from a file server"]
+    ports: ["127.0.0.1:PORT:8000"]
+    volumes:
+      - ./server.py:/srv/server.py:ro
+      - {type: bind, source: ./public, target: /usr/share/caddy, read_only: true}
+      - caddy_data:/data
+      - {type: volume, source: caddy_config, target: /config, volume: {nocopy: true}}
+    labels:
+      traefik.enable: "true"
+      traefik.http.routers.site.rule: Host(`www.example.org`) && PathPrefix(`/`)
+      com.example.since: 2024-01-01
+    read_only: true
+    tmpfs: [/tmp]
+    ulimits: {nofile: {soft: 1024, hard: 2048}}
+    security_opt: ["no-new-privileges:true"]
+    depends_on: [proxy]
+volumes: {acme: , caddy_data: {labels: {org.example.keep: "yes"}}, caddy_config: }
+""",
+        "traefik/traefik.yml": "log: {level: INFO}\n",
+        "public/index.html": "<p>hello</p>\n",
+        "server.py": SERVER,
+    },
+    answer="from a file server",
+    services=frozenset({"proxy", "site"}),
+    components={"acme": "volume", "caddy_data": "volume", "caddy_config": "volume"},
+)
+
+SHOP = Shape(
+    {
+        "docker-compose.yml": f"""\
+version: "3.9"
+services:
+  db:
+    image: NAME/mariadb:11.4
+    env_file: db.env
+    environment: [LISTEN=3306]
+    volumes: ["./data/mysql:/var/lib/mysql", "./my.cnf:/etc/mysql/conf.d/my.cnf:ro"]
+    command: [python3, /listen.py, --transaction-isolation=READ-COMMITTED]
+    {WELL.replace("ASKED", "3306")}
+  app:
+    image: "NAME/app:${{APP_TAG:-stable}}"
+    build: {{context: ., dockerfile: Dockerfile}}
+    env_file: [db.env, app.env]
+    environment:
+      MYSQL_HOST: db
+      GREETING: "${{SHOP_NAME}} ${{SHOP_CITY:+in $SHOP_CITY}}${{SHOP_MOTTO-}}"
+    ports: ["127.0.0.1:PORT:8000"]
+    volumes: ["uploads:/var/www/uploads"]
+    working_dir: /srv
+    user: "33:33"
+    depends_on: {{db: {{condition: service_healthy}}}}
+  cron:
+    image: "NAME/app:${{APP_TAG:-stable}}"
+    env_file: [db.env, app.env]
+    entrypoint: [python3, -c, "import signal; signal.signal(15, lambda *_: exit()); signal.pause()"]
+    init: true
+    depends_on: [db, app]
+volumes: {{uploads: }}
+""",
+        ".env": "SHOP_NAME=Schoko & Co\nSHOP_CITY=Köln   # on the Rhine\nMYSQL_PASSWORD=not-for-the-shop\n",
+        "db.env": "MYSQL_DATABASE=shop\nMYSQL_USER=shop\nMYSQL_PASSWORD=\"swordfish#99\"\nMYSQL_ROOT_PASSWORD='r$t'\n",
+        "app.env": "SMTP_URL=smtp://shop:${MYSQL_PASSWORD}@mail.example.org\nMYSQL_USER=app\n",
+        "my.cnf": "[mysqld]\n",
+        "Dockerfile": DOCKERFILE,
+        "server.py": SERVER,
+    },
+    answer="Schoko & Co in Köln",
+    services=frozenset({"db", "app", "cron"}),
+    components={"db": "mariadb", "uploads": "volume"},
+)
+
+MEASURED = Shape(
+    {
+        "docker-compose.yaml": f"""\
+x-always: &always {{restart: always, networks: [house]}}
+services:
+  mosquitto:
+    <<: *always
+    image: NAME/eclipse-mosquitto:2
+    environment: {{LISTEN: "1883"}}
+    volumes: ["./mosquitto/mosquitto.conf:/mosquitto/config/mosquitto.conf:ro", "mosquitto:/mosquitto/data"]
+    stdin_open: true
+    tty: true
+  influxdb:
+    <<: *always
+    image: NAME/influxdb:2.7-alpine
+    environment:
+      LISTEN: "8086"
+      DOCKER_INFLUXDB_INIT_MODE: setup
+      DOCKER_INFLUXDB_INIT_ORG: house
+      DOCKER_INFLUXDB_INIT_BUCKET: sensors
+      DOCKER_INFLUXDB_INIT_ADMIN_TOKEN: "${{INFLUX_TOKEN:?}}"
+    volumes: ["influx:/var/lib/influxdb2"]
+    {WELL.replace("ASKED", "8086")}
+  grafana:
+    <<: *always
+    build: {{dockerfile: grafana.Dockerfile}}
+    user: "472:0"
+    environment:
+      GF_SECURITY_ADMIN_PASSWORD__FILE: /run/secrets/grafana
+      GREETING: "token ${{INFLUX_TOKEN}}"
+    ports: ["127.0.0.1:PORT:8000"]
+    volumes: ["grafana:/var/lib/grafana", "./provisioning:/etc/grafana/provisioning:ro"]
+    secrets: [{{source: grafana, target: grafana, mode: 0444}}]
+    extra_hosts: ["inverter:192.0.2.7"]
+    dns: 192.0.2.53
+    depends_on: {{influxdb: {{condition: service_healthy, restart: true}}, mosquitto: {{condition: service_started}}}}
+networks:
+  house:
+    driver_opts: {{com.docker.network.bridge.enable_icc: "true"}}
+    ipam: {{config: [{{subnet: 10.213.77.0/24}}]}}
+secrets: {{grafana: {{file: ./grafana.password}}}}
+volumes: {{mosquitto: , influx: , grafana: }}
+""",
+        ".env": "INFLUX_TOKEN='a+b/c=='\n",
+        "grafana.password": "swordfish\n",
+        "mosquitto/mosquitto.conf": "listener 1883\n",
+        "provisioning/datasources.yaml": "apiVersion: 1\n",
+        "grafana.Dockerfile": DOCKERFILE,
+        "server.py": SERVER,
+    },
+    answer="token a+b/c==",
+    services=frozenset({"mosquitto", "influxdb", "grafana"}),
+    components={"mosquitto": "volume", "influxdb": "influxdb", "grafana": "volume"},
+)
+
 SHAPES: Mapping[str, Shape] = {
     "database-worker-migration": DATABASE,
     "monorepo-targets-arguments": MONOREPO,
@@ -348,4 +490,7 @@ SHAPES: Mapping[str, Shape] = {
     "network-of-another-service": TUNNELLED,
     "front-replicas-configs": FRONTED,
     "bind-mounted-influxdb-lower-case-variables": MERGED_BY_HAND,
+    "static-site-behind-traefik": STATIC,
+    "mariadb-env-files": SHOP,
+    "mqtt-influxdb-grafana": MEASURED,
 }

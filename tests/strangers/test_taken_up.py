@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import uuid
@@ -33,9 +34,8 @@ def make(tmp_path: Path, engine: Engine, base_image: str) -> Iterator[Make]:
     def made(shape: Shape) -> SmallStack:
         for file, content in shape.files.items():
             stack.write(file, content.replace("NAME", name).replace("PORT", str(stack.port)))
-        tags = [
-            part for one in ("postgres:16", "redis:7", "influxdb:2.7", "tools:1") for part in ("--tag", f"{name}/{one}")
-        ]
+        named = {one for text in shape.files.values() for one in re.findall(r"(?:image: |FROM )NAME/([\w./:-]+)", text)}
+        tags = [part for one in named or {"tools:1"} for part in ("--tag", f"{name}/{one}")]
         argv = ["docker", "build", "--quiet", *tags, "-"]
         subprocess.run(argv, input=STAND_IN, text=True, check=True, capture_output=True)
         return stack
@@ -77,6 +77,8 @@ def test_a_strangers_stack_is_taken_up_by_two_commands(shape: Shape, make: Make,
     if shape.components and set(shape.components.values()) == {"volume"}:
         made = stack.invoke("backup.create", "daily")
         assert made.returncode == 0, made.stderr
+        restored = stack.invoke("backup.restore", "latest", "--force")
+        assert restored.returncode == 0, restored.stderr
     plain = ["docker", "compose", "--progress", "plain", "up", "--detach", "--no-build"]
     said = subprocess.run(plain, cwd=stack.folder, capture_output=True, text=True, check=True).stderr
     assert "Recreate" not in said
