@@ -146,6 +146,12 @@ def tracked_files(root: Path) -> list[Path]:
     return [Path(name) for name in listed.split("\0") if name and (root / name).is_file()]
 
 
+def variables_in(container: str) -> dict[str, str]:
+    """Return the environment of a program in a container."""
+    said = subprocess.run(["docker", "exec", container, "env", "-0"], capture_output=True, check=True).stdout.decode()
+    return dict(one.split("=", 1) for one in said.split("\0") if one)
+
+
 @dataclass(frozen=True)
 class SmallStack:
     """A stack of one web service, whose behaviour the tests decide.

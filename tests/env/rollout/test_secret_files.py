@@ -11,7 +11,7 @@ from conche.engine.connection import Engine
 from conche.stack import load
 from conche.supply.base import provide
 from tests.edged import EdgedStack
-from tests.stacks import free_port
+from tests.stacks import free_port, variables_in
 
 SECTION = """\
 secrets:
@@ -66,7 +66,7 @@ def test_variables_of_what_stands_behind_the_edge_are_the_values_themselves(stac
 
     def variables() -> list[str]:
         [web] = [one for one in stack.containers(engine) if one.service == "web"]
-        said = dict(line.split("=", 1) for line in engine.client.api.inspect_container(web.id)["Config"]["Env"])
+        said = variables_in(web.id)
         return [said[name] for name in ("DB_PASSWORD", "URL", "SETTING")]
 
     expected = ['edge$$pass"word', 'pg://a:edge$$pass"word@db']

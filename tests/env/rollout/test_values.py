@@ -16,7 +16,7 @@ from conche.secret import Redactor
 from conche.stack import load
 from conche.vault.vault import Vault
 from tests.canary import Watch
-from tests.stacks import SmallStack
+from tests.stacks import SmallStack, variables_in
 
 DECLARED = """\
 secrets:
@@ -109,9 +109,7 @@ class Valued:
         return {one.service: one.id for one in self.stack.containers(engine)}
 
     def variables(self, engine: Engine, service: str = "web") -> dict[str, str]:
-        """What a container was given, of what it is expected to have."""
-        said = engine.client.api.inspect_container(self.ids(engine)[service])["Config"]["Env"]
-        return dict(line.split("=", 1) for line in said)
+        return variables_in(self.ids(engine)[service])
 
     def has_all(self, engine: Engine) -> bool:
         found = self.variables(engine)
