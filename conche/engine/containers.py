@@ -17,6 +17,8 @@ from conche.errors import Unreachable
 from conche.process import run
 
 __all__ = [
+    "CONTAINER",
+    "JOINING",
     "LABEL",
     "STREAMS",
     "Container",
@@ -49,6 +51,9 @@ STREAMS = ("stdout", "stderr")
 
 CONTAINER = "container:"
 """Prefix of the id of a container whose network, processes or memory another one shares."""
+
+JOINING = ("NetworkMode", "PidMode", "IpcMode")
+"""Keys of the engine's settings of a container that may name such an id."""
 
 RETRIES = 3
 """Consecutive failed checks that make a container unhealthy, unless its healthcheck says otherwise."""
@@ -381,7 +386,7 @@ def _publishes(bindings: Mapping[str, Sequence[Mapping[str, str]] | None]) -> tu
 
 
 def _joins(host: Mapping[str, Any]) -> tuple[str, ...]:
-    modes = (str(host.get(key) or "") for key in ("NetworkMode", "PidMode", "IpcMode"))
+    modes = (str(host.get(key) or "") for key in JOINING)
     return tuple(dict.fromkeys(mode.removeprefix(CONTAINER) for mode in modes if mode.startswith(CONTAINER)))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from conche.engine import containers
 from conche.engine.connection import Engine, translated
-from conche.engine.containers import LABEL, Container
+from conche.engine.containers import CONTAINER, JOINING, LABEL, Container
 from conche.formats import TWIN
 
 __all__ = ["BEFORE", "bring_back", "forget", "interrupted", "keep", "require_known", "twins"]
@@ -78,34 +78,74 @@ def forget(engine: Engine, project: str, service: str) -> None:
 
 
 def bring_back(engine: Engine, project: str, service: str) -> None:
-    """Restore a service's original containers from its twins, and remove the twins."""
-    kept = {twin.labels[KEPT]: twin for twin in twins(engine, project, service)}
-    if not kept:
+    """Restore a service's original containers from its twins, and remove the twins.
+
+    An original that is made again has another id. What is in its network, processes or memory is made again with it.
+    Where one should be in those of a container that has gone, whose successor does not run, nothing is done: it comes
+    back with that.
+    """
+    every, found = twins(engine, project), containers.of_project(engine, project)
+    kept = {twin.labels[KEPT]: twin for twin in every if twin.service == service}
+    lost = {other for twin in kept.values() for other in twin.joins} - {one.id for one in found}
+    owners = {twin.labels[KEPT]: twin.service for twin in every}
+    running = {one.service: one.id for one in reversed(found) if one.state == "running"}
+    successors = {old: running.get(owners[old], "") for old in lost if old in owners}
+    if not kept or not all(successors.values()):
         return
-    there = {one.id: one for one in containers.of_project(engine, project) if one.service == service}
-    for one in there.values():
-        if one.id not in kept:
-            containers.stop(engine, one)
-            containers.remove(engine, one.id)
-    for identity, twin in kept.items():
-        _restore(engine, project, twin, there.get(identity))
+    there = {one.id: one for one in found if one.service == service}
+    _remove(engine, (one for one in there.values() if one.id not in kept))
+    moved = {old: _restore(engine, project, twin, there.get(old), successors) for old, twin in kept.items()}
+    first = next(iter(moved.values()))
+    _take_along(engine, project, {**dict.fromkeys(there, first), **moved})
     forget(engine, project, service)
 
 
-def _restore(engine: Engine, project: str, twin: Container, old: Container | None) -> None:
-    """Restore the original of a twin; `old` is the original container if it still exists."""
+def _remove(engine: Engine, found: Iterable[Container]) -> None:
+    for one in found:
+        containers.stop(engine, one)
+        containers.remove(engine, one.id)
+
+
+def _take_along(engine: Engine, project: str, moved: Mapping[str, str]) -> None:
+    """Make what is in the network, processes or memory of containers again, in those of their successors.
+
+    Args:
+        moved: id of a container -> id of the one in its place; the same where it is still there.
+    """
+    gone = {old for old, new in moved.items() if old != new}
+    joined = [one for one in containers.of_project(engine, project) if gone.intersection(one.joins)]
+    for one in joined:
+        if not twins(engine, project, one.service):
+            keep(engine, one)
+    _remove(engine, joined)
+    again = [twin for twin in twins(engine, project) if gone.intersection(twin.joins)]
+    identities = {twin.labels[KEPT]: _restore(engine, project, twin, None, moved) for twin in again}
+    if again:
+        first = {twin.service: identities[twin.labels[KEPT]] for twin in reversed(again)}
+        _take_along(engine, project, {**{one.id: first.get(one.service, "") for one in joined}, **identities})
+    for name in {twin.service for twin in again}:
+        forget(engine, project, name)
+
+
+def _restore(engine: Engine, project: str, twin: Container, old: Container | None, moved: Mapping[str, str]) -> str:
+    """Restore the original of a twin, and return its id; `old` is the original container if it still exists."""
     name = twin.name.removesuffix(BEFORE)
     if old is not None and old.name != name:
         with translated(engine.address):
             engine.client.api.rename(old.id, name)
-    identity = old.id if old is not None else _again(engine, project, twin, name)
+    identity = old.id if old is not None else _again(engine, project, twin, name, moved)
     if twin.labels.get(RAN) == str(True):
         containers.start(engine, identity)
+    return identity
 
 
-def _again(engine: Engine, project: str, twin: Container, name: str) -> str:
+def _again(engine: Engine, project: str, twin: Container, name: str, moved: Mapping[str, str]) -> str:
     with translated(engine.address):
         attributes = engine.client.api.inspect_container(twin.id)
+    host = attributes["HostConfig"]
+    for key in JOINING:
+        target = str(host.get(key) or "").removeprefix(CONTAINER)
+        host[key] = f"{CONTAINER}{moved[target]}" if target in moved else host.get(key)
     labels = {key: value for key, value in twin.labels.items() if not key.startswith(KEPT)}
     return _make(engine, attributes, name, {**labels, f"{LABEL}.project": project})
 

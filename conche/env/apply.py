@@ -10,7 +10,7 @@ what served before is checked.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -20,6 +20,7 @@ from conche.engine.compose import Compose
 from conche.engine.service import Service
 from conche.env import trial
 from conche.env.evidence import explained
+from conche.env.following import all_followers, overdue
 from conche.env.observe import Observed
 from conche.env.plan import works
 from conche.env.starting import TOGETHER, Starter, checked, grouped, up
@@ -207,6 +208,13 @@ class Applier:
         for container in self.seen.of(name):
             containers.restart(self.compose.engine, container)
 
+    def _restart_overdue(self, follows: Mapping[str, Sequence[str]], followers: Collection[str]) -> None:
+        """Restart what follows a service whose former container was made again, or that it has lost meanwhile."""
+        found = self.watch.look()
+        due = overdue(follows, found, spared=self.seen.spared).keys() & followers
+        for container in (one for one in found if one.service in due and one.state == "running"):
+            containers.restart(self.compose.engine, container)
+
     def _scale(self, name: str) -> None:
         """Make a service have as many containers as the files say, without touching those that stay."""
         wanted, before = self.seen.configuration.services[name].replicas, len(self.seen.of(name))
@@ -258,6 +266,10 @@ class Applier:
     def _keep(self, name: str) -> None:
         """Keep what runs now until its replacement works: Compose removes the old one before it starts the new one."""
         engine, project = self.compose.engine, self.compose.project
+        follows = {one.name: one.follows for one in self.seen.configuration.services.values()}
+        if followers := all_followers(follows, name):
+            said = f"restart what follows {name}"
+            self.undoing.push(name, said, lambda: self._restart_overdue(follows, followers))
         self.undoing.push(name, f"bring {name} back as it was", lambda: kept.bring_back(engine, project, name))
         try:
             with signals_deferred():

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from conche.engine.containers import Container
 
-__all__ = ["overdue"]
+__all__ = ["all_followers", "overdue"]
 
 TO_COME = datetime.max.replace(tzinfo=UTC)
 
@@ -35,6 +35,14 @@ def overdue(
     for name in follows:
         look.since(name)
     return {name: look.causes[name] for name in follows if name in look.causes}
+
+
+def all_followers(follows: Mapping[str, Sequence[str]], followed: str) -> frozenset[str]:
+    """Return the services that follow one, directly or not."""
+    found: set[str] = set()
+    while more := {name for name, those in follows.items() if not {followed, *found}.isdisjoint(those)} - found:
+        found |= more
+    return frozenset(found - {followed})
 
 
 @dataclass

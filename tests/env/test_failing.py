@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -83,6 +85,38 @@ def test_what_is_healthy_is_not_touched_by_a_neighbour_that_fails(world: World, 
     kept_on = {one: there for one, there in before.items() if name != "db" or one != "exporter"}
     assert {one: world.there[one] for one in kept_on} == kept_on
     assert isinstance(error, Partial)
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["its follower was restarted", "its follower was not come to"])
+def test_what_follows_a_service_starts_again_when_that_is_brought_back(
+    world: World, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    world.needs = {
+        "db": {},
+        "app": {"depends_on": {"db": {"condition": "service_started", "restart": True}}},
+        "late": {"depends_on": {"app": {"condition": "service_started", "restart": True}}},
+        "apart": {"depends_on": {"db": {"condition": "service_started"}}},
+    }
+    world.up()
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    world.there = {name: replace(one, created_at=moment, started_at=moment) for name, one in world.there.items()}
+    world.there["db"] = replace(world.there["db"], config_hash="old")
+    world.behaves = {"db": "exit" if begun else "port"}
+
+    def made_again(_: object, __: str, name: str) -> None:
+        """As the engine does it: another container of the same definition."""
+        world.there[name] = replace(world.before.pop(name), id="again", created_at=moment + timedelta(minutes=1))
+
+    monkeypatch.setattr(kept, "bring_back", made_again)
+
+    error = world.run()
+
+    assert isinstance(error, Partial)
+    assert world.there["db"].config_hash == "old"
+    assert world.restarted == [*(("app", "late") if begun else ()), "app", "late"]
+    assert world.said.index("unwinding: bring db back as it was") < world.said.index(
+        "unwinding: restart what follows db"
+    )
 
 
 def test_where_nothing_comes_up_nothing_stays_and_every_reason_is_told(world: World) -> None:

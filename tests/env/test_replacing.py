@@ -175,3 +175,33 @@ def test_env_recover_brings_back_what_a_killed_replacement_has_lost(db: SmallSta
     (after,) = db.containers(engine)
     assert made_of(engine, after) == expected
     assert leftovers(engine, db) == []
+
+
+@pytest.mark.parametrize("how", ["user", "crash"])
+def test_what_is_in_the_network_of_a_service_that_comes_back_is_in_it_as_before(
+    db: SmallStack, engine: Engine, how: str
+) -> None:
+    sleeps = "image: python:3.11-slim-bookworm, command: [sleep, infinity], init: true, stop_grace_period: 0s"
+    db.replace(
+        "compose/dev.yaml",
+        "volumes: {data: {}}",
+        f'  inside: {{{sleeps}, network_mode: "service:db"}}\n'
+        f"  app: {{{sleeps}, depends_on: {{db: {{condition: service_started, restart: true}}}}}}\n"
+        "volumes: {data: {}}",
+    )
+    db.up()
+    before = {one.service: one for one in db.containers(engine)}
+    change(db, UNSTARTABLE[how])
+
+    failed = db.invoke("env.up")
+
+    assert failed.returncode in (3, 4), failed.stderr
+    after = {one.service: one for one in db.containers(engine)}
+    assert {name: (one.state, one.config_hash) for name, one in after.items()} == {
+        name: ("running", one.config_hash) for name, one in before.items()
+    }
+    assert after["inside"].joins == (after["db"].id,)
+    assert str(after["inside"].started_at) > str(after["db"].started_at)
+    assert after["app"].id == before["app"].id
+    assert str(after["app"].started_at) > str(after["db"].created_at)
+    assert [name for name in leftovers(engine, db) if "before" in name] == []

@@ -51,6 +51,7 @@ def service(name: str, body: Mapping[str, Any]) -> Service:
         name, f"{name}:1", frozenset({"new"}), healthcheck=Healthcheck(**body.get("healthcheck", {})),
         waits_for=tuple(one for one, how in body.get("depends_on", {}).items() if "healthy" in how["condition"]),
         shares=("db",) if "network_mode" in body else (),
+        follows=tuple(one for one, how in body.get("depends_on", {}).items() if how.get("restart")),
         replicas=1,
     )  # fmt: skip
 
