@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conche.command import Invocation
 from conche.engine import stacks, swarm
 from conche.engine.connection import Engine
 from conche.engine.transfer import Credentials
-from conche.env.rollout.swarm import docker_config
+from conche.env.rollout.look import Look
+from conche.env.rollout.swarm import SwarmPipeline, docker_config, probing, sent_of
 from conche.env.rollout.swarm_stack import to_stack
-from conche.errors import Refused
+from conche.env.rollout.view import open_records, opened
+from conche.errors import Refused, Restored
+from conche.output import Output, Progress
 from conche.release.document import Document
 from conche.secret import Secret
+from conche.session import open_compose
 from conche.stack import Deploy, load
 from conche.supply.inventory import running
 from conche.vault.leaks import Needles
 from conche.vault.leaks_in_logs import scan_container_logs
 from tests import warm
 from tests.edged import EdgedStack
-from tests.stacks import free_port
+from tests.stacks import free_port, variables_in
+
+SECRETS = """\
+secrets:
+  declared:
+    store_token: {outputs: [env], services: [store], environments: [prod]}
+    pin: {outputs: [env], services: [store], environments: [prod]}
+"""
+
+TOKEN = "first line of it\nsecond 'line' of \"it\""
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +56,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory, swarming: Engine, edge_image
     seldom, often = (f"interval: {every}\n      timeout: 10s\n      retries: " for every in ("15s", "1s"))
     made.replace("compose/prod.yaml", f"{seldom}2", f"{often}3")
     made.write("kept.txt", "swarm-canary-one")
+    made.write("stack.yaml", (made.folder / "stack.yaml").read_text() + SECRETS)
+    for words, value in (
+        (("secrets.init",), ""),
+        (("secrets.set", "store_token"), TOKEN),
+        (("secrets.set", "pin"), "p7"),
+    ):
+        argv, environment = made.argv(*words), made.environment()
+        warm.run(argv, cwd=made.folder, env=environment, input=value, capture_output=True, check=True)
     for version, how in (("one", "well"), ("two", "well"), ("bad", "crash"), ("wrong", "wrong")):
         made.version(version, how)
     yield made
@@ -58,7 +82,7 @@ def deployed(stack: EdgedStack, version: str, *words: str) -> subprocess.Complet
 
 
 def answer(stack: EdgedStack) -> Any:
-    with urllib.request.urlopen(f"http://127.0.0.1:{stack.port}/", timeout=10) as said:
+    with urllib.request.urlopen(f"http://127.0.0.1:{stack.port}/") as said:
         return json.loads(said.read())
 
 
@@ -172,23 +196,84 @@ def test_another_secret_is_another_swarm_secret_and_the_old_one_goes(stack: Edge
 
 @pytest.mark.engine
 def test_secret_values_reach_a_swarms_containers_as_they_are(stack: EdgedStack, swarming: Engine) -> None:
+    """Declared or not, short, of several lines or within a URL; in a release, and in one that is gone back to."""
     stack.replace(
         "compose/prod.yaml",
         'STORED: "${STORED:-none}"',
-        'STORED: "${STORED:-none}", DB_PASSWORD: "${DB_PASSWORD}", URL: "pg://a:${DB_PASSWORD}@db", PIN_KEY: "x${K}"',
+        'STORED: "${STORED:-none}", DB_PASSWORD: "${DB_PASSWORD}", URL: "pg://a:${DB_PASSWORD}@db?pin=${PIN}", '
+        'PIN_KEY: "x${K}", TOKEN: "${STORE_TOKEN}", PIN: "${PIN}"',
     )
     stack.write(".env", "DB_PASSWORD='swarm$$pass\"word'\nK=7\n")
-
-    done = deployed(stack, "two")
-
-    assert done.returncode == 0, done.stderr
-    [store] = [one for one in swarming.client.containers.list() if f"{stack.project}_store." in str(one.name)]
-    said = dict(line.split("=", 1) for line in store.attrs["Config"]["Env"])
-    assert {name: said[name] for name in ("DB_PASSWORD", "URL", "PIN_KEY")} == {
-        "DB_PASSWORD": 'swarm$$pass"word', "URL": 'pg://a:swarm$$pass"word@db', "PIN_KEY": "x7",
+    wanted = {
+        "DB_PASSWORD": 'swarm$$pass"word', "URL": 'pg://a:swarm$$pass"word@db?pin=p7', "PIN_KEY": "x7",
+        "TOKEN": TOKEN, "PIN": "p7",
     }  # fmt: skip
-    assert "swarm$$pass" not in done.stdout + done.stderr
+
+    def has_all(done: subprocess.CompletedProcess[str], stored: str) -> bool:
+        assert done.returncode == 0, done.stderr
+        assert "swarm$$pass" not in done.stdout + done.stderr
+        assert "second 'line'" not in done.stdout + done.stderr
+        [store] = [one for one in swarming.client.containers.list() if f"{stack.project}_store." in str(one.name)]
+        found = variables_in(str(store.id))
+        return {name: found.get(name) for name in (*wanted, "STORED")} == {**wanted, "STORED": stored}
+
+    assert has_all(deployed(stack, "two"), "none")
+    release = stack.history()["current"]
     assert "Nothing to do" in deployed(stack, "two").stdout
+    assert has_all(stack.deploy(image(stack, "two"), STORED="other"), "other")
+    assert has_all(stack.rollback("--to", release), "none")
+
+
+@pytest.mark.engine
+def test_the_number_of_tasks_outlives_a_release_that_fails_and_one_that_is_gone_back_to(
+    stack: EdgedStack, swarming: Engine
+) -> None:
+    assert deployed(stack, "one", "--force").returncode == 0
+    serves = stack.history()["current"]
+    assert stack.invoke("env.scale", "web", "3", "--env", "prod").returncode == 0
+
+    def tasks() -> tuple[int, int]:
+        [web] = [one for one in swarm.services(swarming, stack.project) if one.name == "web"]
+        return web.wanted, web.running
+
+    failed = deployed(stack, "bad")
+    after = tasks()
+    other = deployed(stack, "two")
+    then = tasks()
+    back = stack.rollback("--to", serves)
+
+    assert (failed.returncode, after) == (4, (3, 3)), failed.stderr
+    assert (other.returncode, then) == (0, (3, 3)), other.stderr
+    assert (back.returncode, tasks()) == (0, (3, 3)), back.stderr
+    assert stack.invoke("env.scale", "web", "2", "--env", "prod").returncode == 0
+
+
+@pytest.mark.engine
+def test_an_edge_on_another_node_is_asked_over_its_network(
+    stack: EdgedStack, swarming: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A swarm of one has no other node, so its own containers are hidden from the one who asks."""
+    assert deployed(stack, "one").returncode == 0
+    call = Invocation(stack.folder, Output("env.deploy", stdout=io.StringIO(), stderr=io.StringIO()))
+    compose = open_compose(call, "prod")
+    records = open_records(call, compose)
+    current = records.current
+    assert current is not None
+    kept = opened(call, records, current)
+    assert kept is not None
+    look = Look("prod", compose, call.environment("prod").deploy, kept.body).remembering(records)
+    pipeline = SwarmPipeline(
+        current.id, swarming, stack.project, sent_of(call, look, kept, {}), look.deploy, lambda _: None, lambda: None,
+        probing(look, current.id), look.listening(), Progress(call.output),
+    )  # fmt: skip
+    monkeypatch.setattr(SwarmPipeline, "_edge_container", lambda _: None)
+
+    pipeline.probe()
+    with pytest.raises(Restored, match="does not answer its users correctly") as failed:
+        replace(pipeline, probing=replace(pipeline.probing, release="r999")).probe()
+
+    assert failed.value.code == "probe-failed"
+    assert f'"release": "{current.id}"' in "".join(failed.value.evidence)
 
 
 @pytest.mark.engine
