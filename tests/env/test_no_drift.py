@@ -207,6 +207,31 @@ def test_a_changed_definition_is_told_by_the_names_of_its_keys(make: Callable[[s
     assert said() == "its definition changed: shm_size"
 
 
+def test_what_has_a_profile_no_more_is_left_alone_and_what_is_in_no_file_is_named(
+    make: Callable[[str], Project], engine: Engine
+) -> None:
+    shape = f"services: {{web: {{{PY}}}, tool: {{{PY}, profiles: [tools]}}}}"
+    project = make(shape)
+    plain = (project.stack.folder / ".env").read_text()
+    project.stack.write(".env", f"{plain}COMPOSE_PROFILES=tools\n")
+    assert project.invoke("env.up").returncode == 0
+    first = project.ids(engine)
+    assert [name for name, _ in first] == ["tool", "web"]
+
+    project.stack.write(".env", plain)
+    project.see_no_drift()
+    assert project.ids(engine) == first
+
+    project.stack.write("compose.yaml", f"services: {{web: {{{PY}}}}}")
+    status = project.invoke("env.status", "--env", "dev")
+    up = project.invoke("env.up")
+    assert (status.returncode, up.returncode) == (1, 0), up.stderr
+    for said in (status.stdout, up.stderr):
+        assert f"docker rm --force {project.stack.project}-tool-1" in said
+    assert "Nothing to do: it is up as the files say." in up.stdout
+    assert project.ids(engine) == first
+
+
 @pytest.mark.parametrize("needs", ["depends_on: [a], ", ""])
 def test_a_replacement_goes_on_to_its_end_when_the_command_is_killed_in_the_middle_of_it(
     needs: str, make: Callable[[str], Project], engine: Engine
