@@ -39,6 +39,19 @@ ANSWERS = [
 ]
 PRODUCTION = [("prod", 80, "/health", "healthy"), ("prod", 8086, "/health", "influxdb")]
 PART = "brought-up-in-part"
+ECHO = """\
+import http.server
+class Echo(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(str(self.headers).encode())
+http.server.HTTPServer(("", 8000), Echo).serve_forever()
+"""
+LIES = [
+    ("X-Forwarded-For", "6.6.6.6"), ("X-Forwarded-Proto", "https"), ("Tailscale-User-Login", "somebody@example.org"),
+]  # fmt: skip
+"""What a client says of itself."""
 SERVED_TO_NOBODY = [("dev", 8000), ("dev", 9002), ("git", 3000)]
 
 
@@ -70,6 +83,8 @@ def road(walk: Walk) -> None:
             here = Joining(walk, tailnet)
             here.prepare()
             here.three_nodes()
+            here.serve_says_who_asks()
+            here.lost()
             here.keys()
             here.away()
             here.logged_out()
@@ -128,6 +143,38 @@ class Joining:
                 _require(f"{name}:{port} is not served: {said}", "connection was refused" in said)
         for environment in self.nodes:
             self.walk.invoke("env.status", "--env", environment)
+
+    def serve_says_who_asks(self) -> None:
+        """What production believes at its trusted port: Serve itself, and never what a client says of itself."""
+        name = self.tailnet.name
+        docker(
+            "run", "--detach", "--name", f"{name}-echo", "--label", f"conche-tailnet={name}", "--network", name,
+            "python:3.11-slim-bookworm", "python3", "-c", ECHO,
+        )  # fmt: skip
+        web = {"proxy.tailnet.example:80": {"Handlers": {"/": {"Proxy": f"http://{name}-echo:8000"}}}}
+        proxy = self.tailnet.node("proxy", self.tailnet.key(), serves={"TCP": {"80": {"HTTP": True}}, "Web": web})
+        asking = self.tailnet.node("lying", self.tailnet.key(), told={"TS_SERVE_CONFIG": ""})
+        for node in (proxy, asking):
+            until("it has an address", lambda node=node: "100.64." in node.tailscale("ip", "-4"))
+        with self.walk.step("asked by a node that says it is another"):
+            said = _require_answer(
+                asking, "proxy", 80, "/", "200 OK", "".join(f"{key}: {lie}\r\n" for key, lie in LIES)
+            )
+            told = [line for line in said.splitlines() if line.startswith(("X-Forwarded-For", "X-Forwarded-Proto"))]
+            address = asking.tailscale("ip", "-4").strip()
+            _require(f"only its address is told: {told}", told == [f"X-Forwarded-For: {address}"])
+            _require(f"nobody else's name is told: {said}", "somebody" not in said)
+
+    def lost(self) -> None:
+        """Production's state is lost, and its release has the key that is spent: the new one is used."""
+        if "prod" not in self.nodes:
+            return
+        docker("rm", "--force", "chocolate_factory_tailscale_prod")
+        docker("volume", "rm", "chocolate-factory_tailscale_prod")
+        self.tailnet.ask("nodes", "delete", "--identifier", str(self.tailnet.nodes()["prod"]["id"]), "--force")
+        self.set_key("prod", self.tailnet.key("--tags", "tag:server"))
+        self.walk.timed("env.up", "--env", "prod")
+        self.walk.invoke("env.status", "--env", "prod")
 
     def _production(self) -> None:
         self.nodes["prod"] = ""
@@ -201,22 +248,22 @@ class Joining:
             _require(f"{name} is logged out", bool(left[name].get("expiry")))
 
 
-def _require_answer(node: Node, name: str, port: int, path: str, words: str) -> None:
+def _require_answer(node: Node, name: str, port: int, path: str, words: str, headers: str = "") -> str:
     """Within some tries: until two nodes have found each other, what is asked may get lost."""
     for _ in range(6):
-        said = ask(node, name, port, path)
+        said = ask(node, name, port, path, headers)
         if words in said:
-            return
+            return said
     raise Failed(f"{name}:{port} does not answer {words}, but: {said}\n{node.tailscale('status')}")
 
 
-def ask(node: Node, name: str, port: int, path: str) -> str:
+def ask(node: Node, name: str, port: int, path: str, headers: str = "") -> str:
     """What a node gets for a request of another; the program ends once its input has, so that stays open."""
     argv = ["docker", "exec", "--interactive", node.id, "timeout", "10"]
     argv += ["tailscale", "--socket=/tmp/tailscaled.sock", "nc", f"{name}.tailnet.example", str(port)]
     pipes: Mapping[str, int] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(argv, **pipes) as asking:  # type: ignore[call-overload]
-        asking.stdin.write(f"GET {path} HTTP/1.0\r\nHost: {name}\r\n\r\n".encode())
+        asking.stdin.write(f"GET {path} HTTP/1.0\r\nHost: {name}.tailnet.example\r\n{headers}\r\n".encode())
         asking.stdin.flush()
         return str(asking.stdout.read().decode(errors="replace"))
 
