@@ -20,6 +20,8 @@ KEPT_CONFIGURATION = re.compile(r'config name "[^"]*" already exists')
 REFUSED_KEY = re.compile(r"authkey (already used|expired)|invalid (pre )?auth key|parse auth-key|invalid key", re.I)
 """What control servers say of a key that lets nobody join."""
 
+TAGLESS = re.compile(r"oauth authkeys require --advertise-tags")
+
 UNKNOWN_AUTHORITY = re.compile(r"x509: certificate signed by unknown authority")
 
 
@@ -37,6 +39,8 @@ def cure(engine: Engine, container: Container, reason: str) -> str:
 def _of_sidecar(container: Container, reason: str) -> str:
     if UNKNOWN_AUTHORITY.search(reason):
         return "write CA_BUNDLE=FILE into .env, with the authority of its control server in that file"
+    if TAGLESS.search(reason):
+        return "write TAILNET_ARGS=--advertise-tags=tag:NAME into .env, with a tag of its OAuth client"
     files = [Path(bind) for bind in container.binds if bind.endswith(".txt")]
     if REFUSED_KEY.search(reason) and len(files) == 1:
         return f"invoke secrets.set {files[0].stem}    # a new key"

@@ -40,16 +40,16 @@ _LEVEL = re.compile(
 
 _WORDS = re.compile(
     r"\b(error|fatal|fail(ed|ure)|cannot|can't|could not|unable|denied|refused|rejected|invalid|expired|not found"
-    r"|no such|unauthori[sz]ed|forbidden|missing|required|already (in )?use|out of memory|no space|timed? ?out"
-    r"|not permitted)",
+    r"|no such|unauthori[sz]ed|forbidden|missing|requires?|required|already (in )?use|out of memory|no space"
+    r"|timed? ?out|not permitted)",
     re.I,
 )
 
 _NO_CAUSE = re.compile(r"\b(no|0|without) errors?\b|\berror\W{1,3}(nil|null|none|<nil>)|exit (status|code) \d", re.I)
 """Lines about no error, or only about how another process has ended."""
 
-_ASIDE = re.compile(r"log\.tailscale\.(com|io)|\[RATELIMIT\]")
-"""Lines about a sidecar's own log: that it cannot be sent off, or is written more sparingly."""
+_ASIDE = re.compile(r"log\.tailscale\.(com|io)|\[RATELIMIT\]|warnable=wantrunning-false|ipnext: ")
+"""Lines of a sidecar about its own log, from before it joins, and from when it stops."""
 
 
 class Reason(NamedTuple):

@@ -22,6 +22,7 @@ ANEW = "invoke secrets.set tailscale_authkey_dev"
         (SIDECAR, (), "backend error: authkey expired", ""),
         (SIDECAR, (KEY, "/a.txt"), "backend error: authkey expired", ""),
         (SIDECAR, (KEY,), "x509: certificate signed by unknown authority", "write CA_BUNDLE=FILE into .env"),
+        (SIDECAR, (KEY,), "oauth authkeys require --advertise-tags", "write TAILNET_ARGS=--advertise-tags=tag:NAME"),
         (SIDECAR, (KEY,), "connection refused", ""),
         ("example/shop:1", (KEY,), "error: authkey expired", ""),
     ],

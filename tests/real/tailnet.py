@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -80,7 +81,8 @@ def road(walk: Walk) -> None:
             walk.run("scripts/quickstart")
         tailnet.begin()
         with _down_at_the_end(walk):
-            here = Joining(walk, tailnet)
+            # .env says which authorities count, and the shell would go before it.
+            here = Joining(walk, tailnet, os.environ.pop("CA_BUNDLE", ""))
             here.prepare()
             here.three_nodes()
             here.serve_says_who_asks()
@@ -99,8 +101,11 @@ def road(walk: Walk) -> None:
 class Joining:
     """The clone, whose environments join a tailnet."""
 
-    def __init__(self, walk: Walk, tailnet: Tailnet) -> None:
+    def __init__(self, walk: Walk, tailnet: Tailnet, authorities: str = "") -> None:
         self.walk, self.tailnet = walk, tailnet
+        self.authorities = tailnet.folder / "authorities.pem"
+        known = Path(authorities).read_text(encoding="utf-8") if authorities else ""
+        self.authorities.write_text(known + (tailnet.folder / "tls.crt").read_text(encoding="utf-8"), encoding="utf-8")
         self.nodes = dict.fromkeys(("git", "dev"), "")
 
     def prepare(self) -> None:
@@ -117,7 +122,7 @@ class Joining:
     def _write_env(self, **instead: str) -> None:
         variables = {
             "TAILNET_SERVER": self.tailnet.server, "TAILNET_HTTPS": "no", "TAILNET_ARGS": "",
-            "CA_BUNDLE": str(self.tailnet.folder / "tls.crt"), "TAILNET_TCP_PROD": "8086:influxdb:8086",
+            "CA_BUNDLE": str(self.authorities), "TAILNET_TCP_PROD": "8086:influxdb:8086",
             "TAILNET_TCP_GIT": '"2222:forgejo:2222 5000:registry:5000"', **instead,
         }  # fmt: skip
         file = self.walk.folder / ".env"
@@ -155,7 +160,7 @@ class Joining:
         proxy = self.tailnet.node("proxy", self.tailnet.key(), serves={"TCP": {"80": {"HTTP": True}}, "Web": web})
         asking = self.tailnet.node("lying", self.tailnet.key(), told={"TS_SERVE_CONFIG": ""})
         for node in (proxy, asking):
-            until("it has an address", lambda node=node: "100.64." in node.tailscale("ip", "-4"))
+            until("it has an address", partial(_has_address, node))
         with self.walk.step("asked by a node that says it is another"):
             said = _require_answer(
                 asking, "proxy", 80, "/", "200 OK", "".join(f"{key}: {lie}\r\n" for key, lie in LIES)
@@ -266,6 +271,10 @@ def ask(node: Node, name: str, port: int, path: str, headers: str = "") -> str:
         asking.stdin.write(f"GET {path} HTTP/1.0\r\nHost: {name}.tailnet.example\r\n{headers}\r\n".encode())
         asking.stdin.flush()
         return str(asking.stdout.read().decode(errors="replace"))
+
+
+def _has_address(node: Node) -> bool:
+    return "100.64." in node.tailscale("ip", "-4")
 
 
 def _fetched(port: int) -> str:
