@@ -11,6 +11,7 @@ import csv
 import json
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -73,6 +74,17 @@ sed -i "s/\"$time[.]/\"{SETTLED}./g" {SETTLED}.manifest
 touch -t 197001010000 {SETTLED}.*
 """
 """Takes the time out of the names of a backup: a shard that has not changed is then the same file in the next one."""
+
+NO_SNAPSHOT = "failed to download snapshot of shard"
+"""What `influx backup` says where the server answers 500 for a shard: its cache cannot be written to disk just now.
+
+That is so while it is being written already, and where a value came just as InfluxDB took the shard for idle. The
+server looks at idle shards every ten seconds (tsdb/store.go, monitorShards, of InfluxDB 2.7.12).
+"""
+PAUSES = (12.0, 12.0)
+"""Seconds before it is tried again."""
+
+EMPTY = 'rm -rf "$1"; mkdir -m 700 "$1"'
 
 ANSWER, QUERY, COPY = 60.0, 600.0, 3600.0
 """Time limits in seconds for simple requests, for queries over the data, and for copying all of them.
@@ -219,9 +231,21 @@ class Influx:
 
         The same data give the same files, by name, time and content, whenever they are backed up.
         """
-        done = self._call(CALL, "backup", folder, seconds=COPY)
+        done = self._copied(folder)
         self._exec("mv", ["sh", "-euc", RENAME, "sh", folder], ANSWER).require("naming what influx backup has written")
         return tuple(line for line in (*done.stderr.lines(), *done.stdout.lines()) if re.search(r"\bWARN\b", line))
+
+    def _copied(self, folder: str) -> Completed:
+        """Copy everything; once more if the server could not read a shard that was being written to."""
+        for pause in (*PAUSES, None):
+            try:
+                return self._call(CALL, "backup", folder, seconds=COPY)
+            except InfluxFailed as error:
+                if pause is None or not any(NO_SNAPSHOT in line for line in error.evidence):
+                    raise
+            self._exec("rm", ["sh", "-euc", EMPTY, "sh", folder], ANSWER).require("emptying the folder of the backup")
+            time.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
 
     def restore_all(self, folder: str) -> None:
         """Replace everything, including tokens and users, by a backup in a folder of the container."""
