@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from conche.engine.connection import Engine, translated
-from conche.engine.containers import LABEL
+from conche.engine.containers import LABEL, Container
 
-__all__ = ["Project", "made_from"]
+__all__ = ["Project", "made_from", "made_from_others"]
 
 
 @dataclass(frozen=True)
@@ -34,3 +34,14 @@ def made_from(engine: Engine, files: Sequence[Path]) -> list[Project]:
         labels = one["Labels"]
         services.setdefault(labels[f"{LABEL}.project"], set()).add(labels[f"{LABEL}.service"])
     return [Project(name, frozenset(those)) for name, those in sorted(services.items())]
+
+
+def made_from_others(found: Iterable[Container], files: Sequence[Path]) -> list[Path]:
+    """Return the first Compose file of each other checkout that containers were made from, if it is still there.
+
+    Args:
+        files: of this checkout.
+    """
+    said = {one.labels.get(f"{LABEL}.project.config_files", "").partition(",")[0] for one in found}
+    others = (Path(one) for one in sorted(said) if one.startswith("/"))
+    return [one for one in others if one not in files and one.is_file()]

@@ -9,6 +9,7 @@ from pathlib import Path
 from conche.command import Invocation
 from conche.engine import state
 from conche.engine.compose import Compose
+from conche.engine.projects import made_from_others
 from conche.env import report
 from conche.env.carry_out import carry_out, nothing_to_do
 from conche.env.locking import everywhere, here
@@ -76,6 +77,11 @@ def _brought_up(call: Invocation, name: str, *, build: bool, timeout: float | No
         stale = _mounting(seen, changed) | _outdated(call, compose, seen)
         plan = plan_up(seen, build=build, only=only, stale=stale)
         preflight.check(seen, plan, compose, coming)
+        for other in made_from_others(seen.containers, compose.files) if compose.engine.is_local and len(plan) else ():
+            call.output.say(
+                f"warning: {name} was brought up from {other}, and this checkout takes it over. For a second one beside"
+                " it, change `name` and the ports in stack.yaml"
+            )
         if call.dry_run:
             return Outcome(plan=plan)
         if not len(plan):
