@@ -97,7 +97,7 @@ def live(stack: EdgedStack, engine: Engine) -> None:
     for version in ("one", "two"):
         done = stack.deploy(stack.version(version))
         assert done.returncode == 0, done.stderr
-    [store] = [one for one in engine.client.containers.list() if re.search(f"{stack.name}.*store", str(one.name))]
+    [store] = [one for one in engine.client.containers.list(filters={"name": stack.name}) if "store" in str(one.name)]
     assert store.exec_run(["sh", "-c", f"echo '{KEPT}' > /data/page"]).exit_code == 0
 
 

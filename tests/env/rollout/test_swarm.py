@@ -190,7 +190,7 @@ def test_another_secret_is_another_swarm_secret_and_the_old_one_goes(stack: Edge
     names = [one.name for one in swarming.client.secrets.list() if one.name.startswith(stack.project)]
     assert len(names) == 1
     assert "swarm-canary" not in done.stdout + done.stderr
-    [store] = [one for one in swarming.client.containers.list() if f"{stack.project}_store." in str(one.name)]
+    [store] = swarming.client.containers.list(filters={"name": f"{stack.project}_store."})
     assert store.exec_run(["cat", "/run/secrets/kept"]).output == b"swarm-canary-two"
 
 
@@ -213,7 +213,7 @@ def test_secret_values_reach_a_swarms_containers_as_they_are(stack: EdgedStack, 
         assert done.returncode == 0, done.stderr
         assert "swarm$$pass" not in done.stdout + done.stderr
         assert "second 'line'" not in done.stdout + done.stderr
-        [store] = [one for one in swarming.client.containers.list() if f"{stack.project}_store." in str(one.name)]
+        [store] = swarming.client.containers.list(filters={"name": f"{stack.project}_store."})
         found = variables_in(str(store.id))
         return {name: found.get(name) for name in (*wanted, "STORED")} == {**wanted, "STORED": stored}
 
