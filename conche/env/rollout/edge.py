@@ -20,6 +20,7 @@ from pathlib import Path
 
 from conche.engine import containers
 from conche.engine.connection import Engine, translated
+from conche.engine.inside import processes
 from conche.engine.state import packed
 from conche.errors import Refused, Restored
 from conche.process import Captured, Completed
@@ -307,10 +308,8 @@ class Edge:
 
     def _workers(self) -> dict[str, str]:
         """Return nginx's workers: process id -> what it calls itself."""
-        with translated(self.engine.address):
-            running = self.engine.client.api.top(self.container)
-        place = running["Titles"].index("PID")
-        return {row[place]: row[-1] for row in running["Processes"] if "worker process" in row[-1]}
+        running = processes(self.engine, self.container)
+        return {number: said for number, said in running.items() if "worker process" in said}
 
     def probe(self, paths: Sequence[str], candidate: str = "") -> list[Answer]:
         """Ask for paths through the edge, one after the other: a candidate by the private entry, else as users do.
