@@ -236,7 +236,7 @@ class Influx:
         return tuple(line for line in (*done.stderr.lines(), *done.stdout.lines()) if re.search(r"\bWARN\b", line))
 
     def _copied(self, folder: str) -> Completed:
-        """Copy everything; once more if the server could not read a shard that was being written to."""
+        """Copy everything; again after each pause if the server could not read a shard that was being written to."""
         for pause in (*PAUSES, None):
             try:
                 return self._call(CALL, "backup", folder, seconds=COPY)
