@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import nox
@@ -46,7 +45,7 @@ LONG = {
 }
 """The parts of `nox -s long` that are runs of their own, each with the options it adds to a run of all tests."""
 
-PARTS = [*LONG, "engines", "rootless", "coverage"]
+PARTS = [*LONG, "engines", "coverage"]
 """The parts of `nox -s long`. CI runs one, chosen by the commit; if that is the last, CI's run of all tests serves as
 that part, since counting the lines of every process that tests start makes most tests twice as slow."""
 
@@ -144,10 +143,7 @@ def engines(session: nox.Session) -> None:
 @nox.session
 def rootless(session: nox.Session) -> None:
     """Tests of environments, releases and backups as a user, on an engine in rootless mode; -- PATH ... for others."""
-    _without_root(session, session.posargs or ROOTLESS)
-
-
-def _without_root(session: nox.Session, chosen: Sequence[str]) -> None:
+    chosen = session.posargs or ROOTLESS
     # The user may write nowhere in this checkout.
     session.run("python", "-m", "tests.rootless", "--", "pytest", "-p", "no:cacheprovider", *PARALLEL, *chosen)
 
@@ -170,8 +166,6 @@ def long(session: nox.Session) -> None:
         elif part == "engines":
             compose = ["tests/compose", "tests/strangers", "tests/env/rollout"]
             session.run("python", "-m", "tests.engines", LATER, "--", "pytest", *PARALLEL, *compose, env=CACHED)
-        elif part == "rootless":
-            _without_root(session, ROOTLESS)
         else:
             session.run("pytest", *PARALLEL, *LONG[part], env=CACHED)
 
