@@ -74,6 +74,7 @@ def start_and_wait(compose: Compose, configuration: Configuration, service: str,
         lambda: containers.of_project(compose.engine, trial.project),
         {service + TRIAL: replace(configuration.services[service], ends=False, completes=False)},
         timeout=timeout,
+        restarts={},  # all of them are new
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
 from conche.engine import containers, health, networks
 from conche.engine.compose import Compose, Configuration
+from conche.engine.containers import Container
 from conche.engine.health import Waiting
 from conche.engine.lock import Held
 from conche.engine.service import Service
@@ -198,11 +199,7 @@ class ComposePipeline:
             self._undo.append((f"remove {name}", lambda: self._each(name, containers.remove)))
         elif step.action != Action.START:
             self._undo += self._way_back(name)
-        if name == self.deploy.edge:
-            self._bring_edge(name)
-        else:
-            self._bring(name)
-        self._wait({name: [c.id for c in self.look.of(name)]})
+        self._bring_and_wait(name, self._bring_edge if name == self.deploy.edge else self._bring)
 
     def _way_back(self, name: str) -> list[Undo]:
         """Return what takes a replacement back; the last is done first, and what follows the service starts anew."""
@@ -216,7 +213,7 @@ class ComposePipeline:
         running = [one for one in self.look.of(step.name) if one.state == "running"]
         for one in running:
             containers.restart(self.compose.engine, one)
-        self._wait({step.name: [one.id for one in running]})
+        self._wait(step.name, running)
 
     def _bring_edge(self, name: str) -> None:
         """Start the edge; a new one gets a configuration that shows maintenance until a release serves."""
@@ -241,8 +238,7 @@ class ComposePipeline:
             self._undo += self._way_back(name)
         else:
             self._undo.append((f"remove {name}", lambda: self._each(name, containers.remove)))
-        self._bring(name)
-        self._wait({name: [c.id for c in self.look.of(name)]})
+        self._bring_and_wait(name, self._bring)
 
     def _start_beside(self) -> None:
         """Start the new containers; while they start, let nginx test the configuration that will send users there."""
@@ -261,7 +257,7 @@ class ComposePipeline:
 
     def _await_new(self) -> None:
         new = self.look.of_release(self.served, self.release)
-        self._wait({self.served: [one.id for one in new]})
+        self._wait(self.served, new)
         self._restarts = {one.id: one.restarts for one in new}
 
     def _probe_new(self) -> None:
@@ -369,15 +365,19 @@ class ComposePipeline:
         for container in self.look.of(name):
             act(self.compose.engine, container.id)
 
-    def _wait(self, wanted: Mapping[str, list[str]]) -> None:
-        services = {name: self.configuration.services[name] for name in wanted}
-        ids = {one for several in wanted.values() for one in several}
+    def _bring_and_wait(self, name: str, bring: Callable[[str], None]) -> None:
+        ran = [one for one in self.look.of(name) if one.state in ("running", "paused", "restarting")]
+        bring(name)
+        self._wait(name, self.look.of(name), ran)
+
+    def _wait(self, name: str, wanted: Sequence[Container], ran: Sequence[Container] = ()) -> None:
+        """Wait for these containers; the restarts of those that ran before the step do not count."""
+        ids = {one.id for one in wanted}
         waiting = health.wait(
-            self.compose.engine,
-            lambda: [one for name in wanted for one in self.look.of(name) if one.id in ids],
-            services,
-            timeout=self.timeout,
-        )
+            self.compose.engine, lambda: [one for one in self.look.of(name) if one.id in ids],
+            {name: self.configuration.services[name]}, timeout=self.timeout,
+            restarts={one.id: one.restarts for one in ran},
+        )  # fmt: skip
         if waiting.failed:
             raise self._failure(waiting)
 

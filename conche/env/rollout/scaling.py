@@ -115,7 +115,7 @@ class Scaling:
         def new() -> list[Container]:
             return [one for one in self.look.of(self.service) if one.id not in before]
 
-        waiting = health.wait(self.look.compose.engine, new, {self.service: definition})
+        waiting = health.wait(self.look.compose.engine, new, {self.service: definition}, restarts={})
         if waiting.failed:
             raise Restored(
                 "scale-failed",

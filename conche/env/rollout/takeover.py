@@ -84,4 +84,4 @@ class Takeover(ComposePipeline):
         self._undo.append((f"take {name} off the port", lambda: remove_edge(self.look)))
         self._bring(name)
         self.switched_after = self.clock() - self.begun
-        self._wait({name: [one.id for one in self.look.of(name)]})
+        self._wait(name, self.look.of(name))
