@@ -1,4 +1,4 @@
-"""env.up behind an edge: brings up what the current release has, or deploys if there is none."""
+"""env.up of releases: brings up what the current one has; behind an edge, deploys if there is none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ from conche.env.rollout.prepare import Wanted
 from conche.env.rollout.recover import settle
 from conche.env.rollout.release import Options
 from conche.env.rollout.route import template_of
-from conche.env.rollout.view import compose_of, look_at_release, open_records, opened, require_whole, show_records
+from conche.env.rollout.view import (
+    compose_of,
+    look_at_release,
+    open_records,
+    opened,
+    opened_if_possible,
+    require_whole,
+    show_records,
+)
 from conche.errors import Partial, Refused
 from conche.outcome import Outcome
 from conche.process import signals_deferred
@@ -28,7 +36,7 @@ from conche.release.document import Document
 from conche.release.records import Records
 from conche.session import open_compose
 
-__all__ = ["up_released"]
+__all__ = ["up_as_released", "up_released"]
 
 
 def up_released(
@@ -54,32 +62,59 @@ def up_released(
     if document.unsealed:
         document = document.valued(call.vault.of(name))  # whoever cannot read them would make containers without them
     compose = compose_of(files, document)
-    environment = call.environment(name)
     with here(call, name) as held:
         released = look_at_release(call, name, files, show_records(call, files))
         whole = released is not None and not (released.leftovers or released.interrupted) and report.is_well(released)
         if released is not None and whole and not _keyed_anew(compose, document, released):
             return nothing_to_do(call, name, released)
-        require_whole(document, current)
+        return _bring_up(call, name, compose, records, document, timeout, held)
+
+
+def up_as_released(
+    call: Invocation, name: str, files: Compose, *, timeout: float | None, held: int | None
+) -> Outcome | None:
+    """Bring up what the current release of an environment without an edge has; None if nobody here can open it."""
+    records = open_records(call, files)
+    document = opened_if_possible(call, records, records.current)
+    if document is None or document.masked:
+        return None
+    if document.unsealed:
+        document = document.valued(call.vault.of(name))
+    return _bring_up(call, name, compose_of(files, document), records, document, timeout, held)
+
+
+def _bring_up(
+    call: Invocation,
+    name: str,
+    compose: Compose,
+    records: Records,
+    document: Document,
+    timeout: float | None,
+    held: int | None,
+) -> Outcome:
+    """Bring up what a release is made of, by its document."""
+    current = records.current
+    assert current is not None
+    require_whole(document, current)
+    seen = _observe(call, name, compose, records)
+    plan = plan_up(seen)
+    preflight.check(seen, plan, compose)
+    if call.dry_run:
+        return Outcome(plan=plan)
+    with everywhere(call, compose.engine, name):
+        look = Look(name, compose, call.environment(name).deploy, document.body).remembering(records)
+        records = settle(call, records, look, thorough=True)
+        _see_edge(call, look, records)
         seen = _observe(call, name, compose, records)
         plan = plan_up(seen)
-        preflight.check(seen, plan, compose)
-        if call.dry_run:
-            return Outcome(plan=plan)
-        with everywhere(call, compose.engine, name):
-            look = Look(name, compose, environment.deploy, document.body).remembering(records)
-            records = settle(call, records, look, thorough=True)
-            _see_edge(call, look, records)
-            seen = _observe(call, name, compose, records)
-            plan = plan_up(seen)
-            try:
-                with members.naming(look, _serving(look, seen)):
-                    outcome = carry_out(call, compose, seen, plan, timeout, held)
-            except Partial:
-                records.remade(current, look.made(current))
-                raise
+        try:
+            with members.naming(look, _serving(look, seen)):
+                outcome = carry_out(call, compose, seen, plan, timeout, held)
+        except Partial:
             records.remade(current, look.made(current))
-        return outcome
+            raise
+        records.remade(current, look.made(current))
+    return outcome
 
 
 def _observe(call: Invocation, name: str, compose: Compose, records: Records) -> Observed:
@@ -111,7 +146,9 @@ def _keyed_anew(compose: Compose, document: Document, seen: Observed) -> bool:
 
 def _serving(look: Look, seen: Observed) -> list[Container]:
     """Return what goes on serving while others of the same release are started; nothing if none has to be."""
-    serves = look.deploy.serves or ""
+    serves = look.deploy.serves
+    if serves is None:
+        return []
     service = seen.configuration.services[serves]
     good = [one for one in seen.of(serves) if works(service, one)]
     return good if len(good) < max(len(seen.of(serves)), service.replicas or 1) else []
@@ -119,8 +156,7 @@ def _serving(look: Look, seen: Observed) -> list[Container]:
 
 def _see_edge(call: Invocation, look: Look, records: Records) -> None:
     """Create an edge that has no container, so that it starts with its configuration."""
-    assert look.deploy.edge is not None
-    if look.of(look.deploy.edge) or records.current is None:
+    if look.deploy.edge is None or look.of(look.deploy.edge) or records.current is None:
         return
     compose = look.compose
     with signals_deferred():

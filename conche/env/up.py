@@ -66,8 +66,14 @@ def _brought_up(call: Invocation, name: str, *, build: bool, timeout: float | No
         if glimpsed and report.is_well(glimpsed) and not _outdated(call, compose, glimpsed):
             return nothing_to_do(call, name, glimpsed)
         released = None if build or only or changed else _as_released(call, name, compose)
-        if released is not None:
+        if released is not None and report.is_well(released):
             return nothing_to_do(call, name, released)
+        if released is not None and released.containers:
+            from conche.env.released import up_as_released
+
+            healed = up_as_released(call, name, compose, timeout=timeout, held=held)
+            if healed is not None:
+                return healed
         # Imported here because only a change needs it: finding nothing to do is the commonest run.
         from conche.env import preflight
 
@@ -95,7 +101,7 @@ def _brought_up(call: Invocation, name: str, *, build: bool, timeout: float | No
 
 
 def _as_released(call: Invocation, name: str, compose: Compose) -> Observed | None:
-    """Return the environment if it runs its last release and the files still say the same; else None."""
+    """Return the environment, well or not, if it runs its last release and the files still say the same; else None."""
     if not state.kept(compose.engine, compose.project):
         return None
     from conche.env.rollout.view import look_at_release, show_records
@@ -103,8 +109,7 @@ def _as_released(call: Invocation, name: str, compose: Compose) -> Observed | No
     if call.stack.secrets is not None and call.vault.key is None:
         return None  # nobody can tell what the files say
     found = look_at_release(call, name, compose, show_records(call, compose))
-    same = found is not None and not (found.changed or found.leftovers or found.interrupted)
-    return found if found is not None and same and report.is_well(found) else None
+    return None if found is None or found.changed or found.leftovers or found.interrupted else found
 
 
 def _refreshed(call: Invocation, name: str, secrets: Mapping[str, Secret]) -> tuple[set[Path], frozenset[Path]]:

@@ -68,9 +68,8 @@ def serve_only(look: Look, members: Sequence[Container]) -> bool:
     Returns:
         Whether the edge does: not if none runs, or if its template finds containers in a way of its own.
     """
-    assert look.deploy.serves is not None
     counts = _in_place(look)
-    if counts is None or not members:
+    if counts is None or not members or look.deploy.serves is None:
         return False
     edge, base = look.edge(), _base(look, counts)
     wanted = named(base, look.deploy.serves, [one.id for one in members])

@@ -233,6 +233,27 @@ def test_env_up_leaves_alone_what_a_release_of_the_same_files_has_made(small: Sm
     assert [one.id for one in small.containers(engine)] != [before.id]
 
 
+def test_env_up_brings_back_what_has_died_of_a_release_and_nothing_else(small: SmallStack, engine: Engine) -> None:
+    other = (
+        "  other: {image: 'python:3.11-slim-bookworm', command: [sleep, infinity], init: true, stop_grace_period: 0s,"
+        " configs: [rules]}\nconfigs: {rules"
+    )
+    small.write("compose/dev.yaml", (SLEEPER % 'content: "level=${LEVEL:-1}"').replace("configs: {rules", other))
+    deploy(small)
+    before = {one.service: (one.id, one.started_at) for one in small.containers(engine)}
+    engine.client.api.kill(before["other"][0])
+
+    planned = small.json("env.up", "--dry-run")["plan"]
+    done = small.invoke("env.up")
+
+    assert [(step["action"], step["subject"]) for step in planned] == [("start", "service other")]
+    assert done.returncode == 0, done.stderr
+    after = {one.service: (one.id, one.started_at) for one in small.containers(engine)}
+    assert (after["web"], after["other"][0]) == (before["web"], before["other"][0])
+    assert small.invoke("env.status", "--env", "dev").returncode == 0
+    assert "Nothing to do" in small.invoke("env.up").stdout
+
+
 def test_what_env_up_gave_the_same_content_stays(small: SmallStack, engine: Engine) -> None:
     small.write("compose/dev.yaml", SLEEPER % 'content: "level=${LEVEL:-1}"')
     assert small.invoke("env.up").returncode == 0
