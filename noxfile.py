@@ -59,8 +59,7 @@ LATER = "forky"
 """The Debian release whose engine and Compose are tried beside this machine's: the newest ones in packages."""
 
 ROOTLESS = (
-    "tests/doctor/test_doctor.py", "tests/env/test_up.py", "tests/env/rollout/test_deploy.py",
-    "tests/backup/test_faithful_volumes.py",
+    "tests/doctor/test_doctor.py", "tests/env/rollout/test_deploy.py",
     "tests/e2e/test_leave.py::test_a_stack_goes_back_to_plain_compose_as_the_guide_says[guestbook]",
 )  # fmt: skip
 """The tests that show that rootless mode works."""
@@ -142,7 +141,7 @@ def engines(session: nox.Session) -> None:
 
 @nox.session
 def rootless(session: nox.Session) -> None:
-    """Tests of environments, releases and backups as a user, on an engine in rootless mode; -- PATH ... for others."""
+    """Tests of releases and a backup as a user, on an engine in rootless mode; -- PATH ... for others."""
     chosen = session.posargs or ROOTLESS
     # The user may write nowhere in this checkout.
     session.run("python", "-m", "tests.rootless", "--", "pytest", "-p", "no:cacheprovider", *PARALLEL, *chosen)

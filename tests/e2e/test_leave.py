@@ -25,8 +25,9 @@ secrets: {{declared: {{setting: {{}}}}}}
 backup:
   components:
     pages: {{driver: archive, paths: [docker]}}
-    data: {{driver: volume, volume: {name}-data, environment: prod}}
+    data: {{driver: volume, volume: {name}-data, environment: prod, consistency: stop}}
 """
+"""A volume's containers are stopped, as a rootless engine may be unable to pause any: this test runs on one, too."""
 
 KEPT = "data that outlives every tool"
 
