@@ -66,15 +66,27 @@ class Ingestion:
         report.written[source.name] = len(readings)
 
 
+FIRST_AGAIN = 5.0
+"""Seconds after which a failed run is tried again; twice as many after each further one."""
+
+
 async def keep_ingesting(
     ingestion: Ingestion, minutes: float, pause: Callable[[float], Awaitable[object]] = asyncio.sleep
 ) -> None:
-    """Run now and then every `minutes` until cancelled; a failed run is logged and ends nothing."""
+    """Run now and then every `minutes` until cancelled; a failed run is logged and soon tried again.
+
+    After a reboot of the host the application may be there before its database.
+    """
+    again = FIRST_AGAIN
     while True:
+        wait = minutes * 60
         try:
             await ingestion.run()
-        except ApplicationError as error:
-            log.error("ingestion failed", extra={"fields": {"reason": str(error)}})
-        except Exception:
-            log.exception("ingestion failed")
-        await pause(minutes * 60)
+            again = FIRST_AGAIN
+        except Exception as error:
+            if isinstance(error, ApplicationError):
+                log.error("ingestion failed", extra={"fields": {"reason": str(error)}})
+            else:
+                log.exception("ingestion failed")
+            wait, again = min(again, wait), again * 2
+        await pause(wait)

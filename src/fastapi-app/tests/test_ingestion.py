@@ -117,8 +117,38 @@ def test_the_schedule_outlives_a_failed_run_and_logs_it(
             await keep_ingesting(ingestion, minutes=60, pause=pause)
 
     asyncio.run(scheduled())
-    assert pauses == [3600, 3600]
+    assert pauses == [5, 3600]
     assert store.prices(ALL) == [PRICE]
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
         "ingestion failed"
     ]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "pauses"), [(60, [5, 10, 20, 40, 3600, 5]), (0.5, [5, 10, 20, 30, 30, 5])]
+)
+def test_a_database_that_is_away_at_the_start_is_looked_for_again_within_seconds(
+    tmp_path: Path, minutes: float, pauses: list[float]
+) -> None:
+    source = Scripted("ree", [PRICE], failure=StoreUnavailable("not there yet"))
+    ingestion, _ = ingestion_of(source, folder=tmp_path)
+    waited: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        waited.append(seconds)
+        source.failure = (
+            None
+            if len(waited) == 4
+            else StoreUnavailable("gone again")
+            if len(waited) > 4
+            else source.failure
+        )
+        if len(waited) == len(pauses):
+            raise asyncio.CancelledError
+
+    async def scheduled() -> None:
+        with pytest.raises(asyncio.CancelledError):
+            await keep_ingesting(ingestion, minutes=minutes, pause=pause)
+
+    asyncio.run(scheduled())
+    assert waited == pauses
