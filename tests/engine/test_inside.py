@@ -11,44 +11,66 @@ import requests
 
 from conche.engine.connection import Engine, EngineRefused
 from conche.engine.inside import LISTED, processes
+from conche.errors import ConcheError
+from conche.process import Completed
+from conche.secret import Captured
 from tests.engine.answering import answering
 
 
 class Refusing:
-    """An engine that cannot list processes, and runs the command that does in a container."""
+    """An engine that cannot list processes."""
 
-    def __init__(self, status: int) -> None:
-        self.status, self.asked = status, list[list[str]]()
+    def __init__(self, status: int, cgroups: str) -> None:
+        self.status, self.cgroups = status, cgroups
 
     def top(self, _: str) -> None:
         response = requests.Response()
         response.status_code = self.status
         raise docker.errors.APIError("unable to get all container pids", response)
 
-    def exec_create(self, _: str, argv: Sequence[str], **__: object) -> dict[str, str]:
-        self.asked.append([*argv])
-        return {"Id": "e1"}
-
-    def exec_start(self, _: str) -> bytes:
-        return b"1 nginx: master process nginx \n22 nginx: worker process is shutting down \n30 \n"
+    def info(self) -> dict[str, str]:
+        return {"CgroupDriver": self.cgroups}
 
 
-def test_where_the_engine_cannot_list_processes_the_container_does() -> None:
-    api = Refusing(500)
+def listing(monkeypatch: pytest.MonkeyPatch, said: str, code: int = 0) -> list[Sequence[str]]:
+    """Have the command that lists processes in a container end with this; return what is run."""
+    asked: list[Sequence[str]] = []
 
-    assert processes(answering(api), "c") == {
+    def execute(_: Engine, __: str, argv: Sequence[str]) -> Completed:
+        asked.append(argv)
+        return Completed(tuple(argv), code, Captured(said), Captured("sh: not found" if code else ""))
+
+    monkeypatch.setattr("conche.engine.inside.execute", execute)
+    return asked
+
+
+def test_where_the_engine_cannot_list_processes_the_container_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = listing(monkeypatch, "1 nginx: master process nginx \n22 nginx: worker process is shutting down \n30 \n")
+
+    assert processes(answering(Refusing(500, "none")), "c") == {
         "1": "nginx: master process nginx", "22": "nginx: worker process is shutting down", "30": "",
     }  # fmt: skip
-    assert api.asked == [["sh", "-c", LISTED]]
+    assert asked == [("sh", "-c", LISTED)]
 
 
-def test_that_a_container_does_not_run_is_said_as_it_is() -> None:
-    api = Refusing(409)
+@pytest.mark.parametrize(
+    ("status", "cgroups"), [(409, "none"), (500, "cgroupfs")], ids=["does not run", "failed this time"]
+)
+def test_one_container_is_not_listed_in_two_ways(monkeypatch: pytest.MonkeyPatch, status: int, cgroups: str) -> None:
+    asked = listing(monkeypatch, "1 nginx: worker process\n")
 
     with pytest.raises(EngineRefused):
-        processes(answering(api), "c")
+        processes(answering(Refusing(status, cgroups)), "c")
 
-    assert api.asked == []
+    assert asked == []
+
+
+@pytest.mark.parametrize(("said", "code"), [("", 0), ("", 126)], ids=["without tr", "without a shell, or ending"])
+def test_no_answer_is_not_taken_for_no_process(monkeypatch: pytest.MonkeyPatch, said: str, code: int) -> None:
+    listing(monkeypatch, said, code)
+
+    with pytest.raises(ConcheError):
+        processes(answering(Refusing(500, "none")), "c")
 
 
 @pytest.mark.engine

@@ -20,10 +20,10 @@ from pathlib import Path
 
 from conche.engine import containers
 from conche.engine.connection import Engine, translated
-from conche.engine.inside import processes
+from conche.engine.inside import execute, processes
 from conche.engine.state import packed
 from conche.errors import Refused, Restored
-from conche.process import Captured, Completed
+from conche.process import Completed
 from conche.release.document import Template
 from conche.stack import Deploy
 
@@ -366,14 +366,8 @@ class Edge:
         return answers[0].body.strip() if answers[0].good else ""
 
     def _exec(self, *words: str) -> Completed:
-        """Run a command in the edge's container, through the engine itself, which saves a process each time."""
-        api = self.engine.client.api
-        with translated(self.engine.address):
-            made = api.exec_create(self.container, list(words))["Id"]
-            out, err = api.exec_start(made, demux=True)
-            code = int(api.exec_inspect(made)["ExitCode"])
-        said, complained = (Captured((one or b"").decode(errors="replace")) for one in (out, err))
-        return Completed(words, code, said, complained)
+        """Run a command in the edge's container."""
+        return execute(self.engine, self.container, words)
 
     def _log(self) -> list[str]:
         with contextlib.suppress(Exception):
