@@ -135,7 +135,7 @@ _USER = "in ~/.local/state/conche/STACK"
 
 RELEASE = Format("release record", 1, f"releases/rN/record.json {_STATE}")
 ENDING = Format("ending of a release", 1, f"releases/rN/ending.json {_STATE}")
-DOCUMENT = Format("document of a release", 1, f"releases/rN/document.age {_STATE}, encrypted")
+DOCUMENT = Format("document of a release", 2, f"releases/rN/document.age {_STATE}, encrypted")
 STANDING = Format("stack before a release", 1, f"releases/rN/standing.age {_STATE}, encrypted")
 FREEZE = Format("freeze", 1, f"frozen.json {_STATE}")
 MAINTENANCE = Format("maintenance page", 1, f"maintenance.json {_STATE}")

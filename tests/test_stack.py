@@ -210,7 +210,7 @@ environments:
             "    health: localhost",
             ":6  environments.dev.health: got 'localhost', expected text that matches ^https?://",
         ),
-        ("    health: /x", ":6  environments.dev.health: got '/x', expected text that matches ^https?://"),
+        ("    health: /x", ":6  environments.dev.health: got '/x', expected a URL, or `port` beside a path"),
         (
             "    engine: host",
             ":6  environments.dev.engine: got 'host', expected text that matches ^(swarm|(swarm\\+)?(ssh|tcp|unix",
@@ -245,6 +245,10 @@ environments:
         (
             "    port: 1\n  prod: {compose: [a.yaml], port: 1}",
             "  (top): expected another port: environments dev and prod both publish 1 on one engine",
+        ),
+        (
+            "secrets: {declared: {key: {sealed: false}}}",
+            ":6  secrets.declared.key: got {'sealed': False}, expected `outputs: [file]` with `sealed: false`",
         ),
         (
             "    port: 1\n  prod: {compose: [a.yaml], port: 1, publish: 0.0.0.0}",

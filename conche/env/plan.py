@@ -50,7 +50,7 @@ def followed(seen: Observed, steps: Iterable[Step]) -> list[Step]:
     for name, service in seen.configuration.services.items():
         anew = [one for one in service.follows if one in planned and planned[one].action in ANEW]
         idle = name not in planned or planned[name].action == Action.AWAIT
-        if anew and idle and any(one.state == "running" for one in seen.of(name)):
+        if anew and idle and name not in seen.spared and any(one.state == "running" for one in seen.of(name)):
             planned[name] = Step(Action.RESTART, Kind.SERVICE, name, f"follows {anew[0]}, which starts anew")
     return list(planned.values())
 

@@ -23,6 +23,7 @@ from conche.env.rollout.route import template_of
 from conche.env.rollout.view import (
     compose_of,
     look_at_release,
+    of_today,
     open_records,
     opened,
     opened_if_possible,
@@ -59,8 +60,7 @@ def up_released(
     document = opened(call, records, current) if current else None
     if only is not None or current is None or document is None or call.environment(name).swarm:
         return deploy(call, name, Wanted(local=local), Options(timeout=timeout))
-    if document.unsealed:
-        document = document.valued(call.vault.of(name))  # whoever cannot read them would make containers without them
+    document = of_today(call, name, document)
     compose = compose_of(files, document)
     with here(call, name) as held:
         released = look_at_release(call, name, files, show_records(call, files))
@@ -78,8 +78,7 @@ def up_as_released(
     document = opened_if_possible(call, records, records.current)
     if document is None or document.masked:
         return None
-    if document.unsealed:
-        document = document.valued(call.vault.of(name))
+    document = of_today(call, name, document)
     return _bring_up(call, name, compose_of(files, document), records, document, timeout, held)
 
 

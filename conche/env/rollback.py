@@ -22,7 +22,15 @@ from conche.env.rollout.release import (
     next_number,
     settle_interrupted,
 )
-from conche.env.rollout.view import compose_of, open_records, opened, opened_if_possible, require_whole, salt_of
+from conche.env.rollout.view import (
+    compose_of,
+    of_today,
+    open_records,
+    opened,
+    opened_if_possible,
+    require_whole,
+    salt_of,
+)
 from conche.errors import NotFound
 from conche.outcome import Outcome
 from conche.release.document import Document, definition
@@ -60,6 +68,7 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
                 next_command=f"invoke env.history --env {name}",
             )
         require_whole(kept, goal)
+        kept = of_today(call, name, kept)
         number = next_number(call, records, base, name)
         document = kept.renumbered(deploy.serves, goal.label, f"r{number}")
         same = _kept(engine, deploy, records.current, document)

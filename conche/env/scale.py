@@ -9,7 +9,7 @@ from conche.env.locking import locked
 from conche.env.observe import service_of
 from conche.env.rollout.look import Look
 from conche.env.rollout.scaling import Scaling, resume
-from conche.env.rollout.view import compose_of, open_records, opened, require_whole
+from conche.env.rollout.view import compose_of, of_today, open_records, opened, require_whole
 from conche.errors import NotFound, Refused, Restored
 from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.session import open_compose
@@ -40,7 +40,7 @@ def scale(call: Invocation, name: str, service: str, replicas: int) -> Outcome:
         if current is None or document is None:
             raise Refused("nothing-runs", f"{name} has no release yet.", next_command=f"invoke env.deploy --env {name}")
         require_whole(document, current)
-        compose = compose_of(files, document)
+        compose = compose_of(files, of_today(call, name, document))
         body = document.body["services"].get(service)
         if body is None:
             service_of(compose.configuration(hashed=False), service)

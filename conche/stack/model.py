@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, WithJsonSchema, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from conche.addresses import address_of, meet
@@ -111,6 +111,13 @@ class Environment(Section):
     profiles: tuple[Profile, ...] = Field(default=(), description="Compose profiles that belong to it")
     deploy: Deploy = Field(default_factory=Deploy, description="how releases reach this environment")
 
+    @field_validator("health", mode="before")
+    @classmethod
+    def _health_with_a_port(cls, value: object) -> object:
+        if isinstance(value, str) and value.startswith("/"):
+            raise PydanticCustomError("path_without_port", "a URL, or `port` beside a path")
+        return value
+
     @property
     def swarm(self) -> bool:
         """Whether its services run on Docker Swarm."""
@@ -148,6 +155,14 @@ class SecretDeclaration(Section):
     development: str | None = Field(
         default=None, description="value used without a key, in unprotected environments; never secret"
     )
+
+    @model_validator(mode="after")
+    def _unsealed_in_a_file(self) -> SecretDeclaration:
+        if not self.sealed and self.outputs != ("file",):
+            raise PydanticCustomError(
+                "unsealed_variable", "`outputs: [file]` with `sealed: false`: a release keeps every variable"
+            )
+        return self
 
     def is_required(self, profiles: Collection[str]) -> bool:
         """Whether an environment with these Compose profiles needs it."""

@@ -82,6 +82,14 @@ def observed(*found: Container, spared: Sequence[str] = ()) -> Observed:
     return Observed("dev", configuration, found, {"image": "sha256:1"}, (), (), {}, spared=frozenset(spared))
 
 
+def test_what_users_are_served_by_is_restarted_for_no_store_that_is_made_anew() -> None:
+    plan = plan_up(observed(one("web"), one("third"), spared=("web",)))
+
+    assert [(step.action, step.name) for step in plan if step.name in ("store", "web", "third")] == [
+        ("create", "store")
+    ]
+
+
 def test_a_killed_replacement_is_seen_and_what_follows_is_restarted() -> None:
     seen = observed(NEWER, one("web"), one("third"), one("apart"))
 

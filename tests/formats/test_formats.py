@@ -266,7 +266,7 @@ def test_releases_with_something_newer_are_shown_and_not_changed(name: str, now:
 def test_a_newer_document_is_not_started_from() -> None:
     said = json.loads(made.DOCUMENT.packed()) | {"format": formats.DOCUMENT.number + 1, "conche": LATER}
 
-    with pytest.raises(WrittenByNewer, match=r"the document of a release was written by Conche 9\.0\.0 in format 2"):
+    with pytest.raises(WrittenByNewer, match=r"the document of a release was written by Conche 9\.0\.0 in format 3"):
         Document.unpacked(json.dumps(said).encode())
 
 

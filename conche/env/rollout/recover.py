@@ -23,7 +23,7 @@ from conche.env.rollout.handover import give_back
 from conche.env.rollout.look import NOTHING, Look
 from conche.env.rollout.route import bring_back
 from conche.env.rollout.scaling import resume
-from conche.env.rollout.view import compose_of, open_records, opened, require_whole
+from conche.env.rollout.view import compose_of, of_today, open_records, opened, require_whole
 from conche.errors import NotRestored
 from conche.outcome import Action, Kind, Plan, Step
 from conche.release.document import RELEASE
@@ -238,7 +238,7 @@ def _recreate(call: Invocation, records: Records, look: Look, plan: Plan) -> Non
     if records.current is None or document is None:
         return
     require_whole(document, records.current)
-    compose = compose_of(look.compose, document)
+    compose = compose_of(look.compose, of_today(call, records.current.environment, document))
     for name in names:
         made = compose.make(compose.up_alone(name), outlives=True)
         if not made.ok:

@@ -79,7 +79,8 @@ def to_stack(
         **_external(rendered),
     }
     secrets = {
-        key: document.variables.get(said["environment"], "").encode()
+        # A swarm takes no empty secret, such as an optional one that no release keeps.
+        key: document.variables.get(said["environment"], "").encode() or b"\n"
         for key, said in (rendered.get("secrets") or {}).items()
         if said.get("environment") in {*document.variables, *document.unsealed}
     }

@@ -30,6 +30,7 @@ __all__ = [
     "compose_of",
     "killed",
     "look_at_release",
+    "of_today",
     "open_records",
     "opened",
     "opened_if_possible",
@@ -98,19 +99,28 @@ def opened(call: Invocation, records: Records, record: Record) -> Document | Non
     sealed = records.sealed(record)
     if sealed is None:
         return None
-    document = _of_today(call, record, Document.unpacked(call.vault.unseal(sealed)))
+    document = _shown(call, record, Document.unpacked(call.vault.unseal(sealed)))
     call.output.redact.learn(document.secrets())
     return document
 
 
-def _of_today(call: Invocation, record: Record, document: Document) -> Document:
-    """Return a document with the present values of secrets that no release keeps, if they can be read."""
+def _shown(call: Invocation, record: Record, document: Document) -> Document:
+    """Return a document with the present values of secrets that no release keeps, if they can be read: to mask them."""
     if not document.unsealed:
         return document
     try:
         return document.valued(call.vault.of(record.environment, create=False))
     except ConcheError:  # a release that serves, or is gone back to, needs none of them
         return document
+
+
+def of_today(call: Invocation, name: str, document: Document) -> Document:
+    """Return a document with the present values of secrets that no release keeps, to make containers from.
+
+    Raises:
+        ConcheError: they cannot be read here, and containers would be made without them.
+    """
+    return document.valued(call.vault.of(name)) if document.unsealed else document
 
 
 def require_whole(document: Document, record: Record) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from conche.engine.connection import Engine
+from conche.engine.containers import Container
 from tests import warm
 from tests.edged import EdgedStack
 
@@ -49,6 +50,29 @@ def keyed(fresh: EdgedStack) -> EdgedStack:
 def put(stack: EdgedStack, value: str) -> None:
     argv = stack.argv("secrets.set", "side_key")
     warm.run(argv, cwd=stack.folder, env=stack.environment(), input=value, text=True, check=True, capture_output=True)
+
+
+def test_a_rollback_makes_containers_with_the_present_value_or_none(keyed: EdgedStack, engine: Engine) -> None:
+    put(keyed, "the second")
+    done = keyed.deploy(keyed.version("two"))
+    assert done.returncode == 0, done.stderr
+    subprocess.run(["docker", "rm", "--force", side(keyed, engine).id], check=True, capture_output=True)
+    secrets = (keyed.folder / "secrets.enc.yaml").read_bytes()
+    keyed.write("secrets.enc.yaml", "damaged: yes\n")
+
+    refused = keyed.rollback()
+
+    assert refused.returncode == 8, refused.stderr
+    assert [one.service for one in keyed.containers(engine) if one.service == "side"] == []
+    (keyed.folder / "secrets.enc.yaml").write_bytes(secrets)
+    gone_back = keyed.rollback()
+    assert gone_back.returncode == 0, gone_back.stderr
+    assert said(keyed, engine) == "the second\n"
+
+
+def side(stack: EdgedStack, engine: Engine) -> Container:
+    [found] = [one for one in stack.containers(engine) if one.service == "side"]
+    return found
 
 
 def ids(stack: EdgedStack, engine: Engine) -> dict[str, tuple[str, Any]]:
