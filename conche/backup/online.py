@@ -120,7 +120,7 @@ class Given:
     @property
     def lines(self) -> list[str]:
         """Lines about what was loaded."""
-        by_hand = "Check it by hand, and give it a `check` for next time: docs/how-to/backup.md"
+        by_hand = "Check it by hand, and give it a `check` for next time: conche docs backup"
         return [*map(str, self.proofs), *self.shut_out, *([by_hand] if self.unproven else [])]
 
     def as_json(self) -> dict[str, object]:

@@ -51,7 +51,7 @@ def exposure(folder: Path, store: Path) -> str:
     return ""
 
 
-HARM = "they can delete backups, or put others in their place (docs/how-to/backup.md)"
+HARM = "they can delete backups, or put others in their place (`conche docs backup`)"
 
 
 def _is_private_group(status: os.stat_result) -> bool:

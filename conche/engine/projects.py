@@ -43,5 +43,6 @@ def made_from_others(found: Iterable[Container], files: Sequence[Path]) -> list[
         files: of this checkout.
     """
     said = {one.labels.get(f"{LABEL}.project.config_files", "").partition(",")[0] for one in found}
+    ours = {file.resolve() for file in files}  # plain Compose writes down the path that it was called with
     others = (Path(one) for one in sorted(said) if one.startswith("/"))
-    return [one for one in others if one not in files and one.is_file()]
+    return [one for one in others if one.is_file() and one.resolve() not in ours]

@@ -153,7 +153,7 @@ def _secrets(seen: Understanding) -> Iterator[str]:
     declared = [name for file in seen.sops.others for name in file.paths]
     declared += [slug(name, "secret").replace("-", "_") for name in seen.dotenv]
     if declared:
-        moves = "docs/how-to/adopt.md says how" if seen.sops.others else "invoke secrets.encrypt .env"
+        moves = "conche docs adopt    # says how" if seen.sops.others else "invoke secrets.encrypt .env"
         lines = [f"    {name}: {{required: false}}" for name in dict.fromkeys(declared)]
         why = f"in one encrypted file of their own: invoke secrets.init, then {moves}"
         yield from _chosen(["secrets:", "  declared:", *lines], why)

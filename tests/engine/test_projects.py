@@ -29,6 +29,16 @@ def test_only_files_of_another_checkout_that_is_there_are_told(tmp_path: Path) -
     assert made_from_others(found, [here]) == [there]
 
 
+def test_a_checkout_is_itself_by_whatever_path_it_was_called(tmp_path: Path) -> None:
+    (tmp_path / "checkout").mkdir()
+    here = tmp_path / "checkout/compose.yaml"
+    here.write_text("services: {}")
+    (tmp_path / "link").symlink_to(tmp_path / "checkout")
+
+    assert made_from_others([made(tmp_path / "link/compose.yaml")], [here]) == []
+    assert made_from_others([made(here)], [tmp_path / "link/compose.yaml"]) == []
+
+
 @pytest.mark.engine
 def test_a_second_stack_of_one_name_is_told_before_it_takes_the_first_over(small: SmallStack, tmp_path: Path) -> None:
     small.up()

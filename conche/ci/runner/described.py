@@ -19,7 +19,7 @@ def described(call: Invocation) -> list[Runner]:
             "no-runners",
             "No Compose file here describes a runner.",
             looked_at=["services with GITEA_RUNNER_LABELS, FORGEJO_RUNNER_LABELS or RUNNER_LABELS"],
-            next_command="see docs/how-to/pipeline.md",
+            next_command="conche docs pipeline",
         )
     return [runner for runner in found if runner.environment == found[0].environment]
 

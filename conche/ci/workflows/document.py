@@ -74,7 +74,7 @@ def read_each(root: Path, folder: Path) -> tuple[list[WorkflowFile], dict[str, W
             "no-workflows",
             f"There is no workflow in {folder}.",
             looked_at=[str(root / folder)],
-            next_command="write one as in docs/how-to/pipeline.md, or set ci.workflows in stack.yaml",
+            next_command="write one as in `conche docs pipeline`, or set ci.workflows in stack.yaml",
         )
     documents, broken = [], {}
     for file in files:

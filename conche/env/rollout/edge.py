@@ -118,7 +118,7 @@ def _trusting(text: str, deploy: Deploy) -> Template:
             "template-incomplete",
             f"The edge's template {deploy.template} lacks {LISTEN_TRUSTED}, so nothing would listen on"
             " deploy.trusted_port.",
-            next_command="add it as conche/env/rollout/nginx.conf has it, or leave deploy.trusted_port out",
+            next_command="add it as in `conche docs deploy`, or leave deploy.trusted_port out",
         )
     port = deploy.trusted_port
     text = text.replace(LISTEN_TRUSTED, f"listen {port} default_server;" if port else "")

@@ -116,5 +116,8 @@ def _reaches(edge: Mapping[str, Any], served: Mapping[str, Any], deploy: Deploy)
         yield f"{deploy.edge} and {deploy.serves} share no network"
     if not edge.get("ports"):
         yield f"{deploy.edge} publishes no port: it would be unreachable"
+    port = deploy.trusted_port
+    if port is not None and any(one.get("target") == port for one in edge.get("ports") or []):
+        yield f"{deploy.edge} publishes port {port}, which is `deploy.trusted_port`: anybody would be believed"
     if not any(mount.get("target") == "/etc/conche/edge" for mount in edge.get("volumes") or []):
         yield f"{deploy.edge} has no volume at /etc/conche/edge, where its configuration is kept"

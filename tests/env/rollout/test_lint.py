@@ -45,6 +45,14 @@ def changed(service: str, **said: Any) -> dict[str, Any]:
     return {**GOOD, service: body}
 
 
+def test_the_port_that_is_believed_is_not_published(tmp_path: Path) -> None:
+    deploy = DEPLOY.model_copy(update={"trusted_port": 8080})
+
+    assert complaints(tmp_path, GOOD, deploy) == ()
+    [said] = complaints(tmp_path, changed("edge", ports=["8000:8080"]), deploy)
+    assert said == "edge publishes port 8080, which is `deploy.trusted_port`: anybody would be believed"
+
+
 def test_good_files_are_not_complained_of(tmp_path: Path) -> None:
     assert complaints(tmp_path, GOOD, protected=True) == ()
 
