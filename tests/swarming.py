@@ -44,7 +44,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Leave the swarm that tests have made once no other tests on this machine use it."""
     if hasattr(session.config, "workerinput") or not _note().exists():
         return
-    _used.append(os.open(_note(), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
+    if not _used:  # a second descriptor would wait for the lock of the first
+        _used.append(os.open(_note(), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW))
     with contextlib.suppress(BlockingIOError, ConcheError):
         fcntl.flock(_used[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
         engine = Engine()
