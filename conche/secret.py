@@ -10,7 +10,7 @@ import urllib.parse
 from collections.abc import Iterable
 from typing import NoReturn
 
-__all__ = ["MASK", "SECRET_NAME", "Captured", "Redactor", "Secret", "forms", "is_secret"]
+__all__ = ["MASK", "PASSWORD_IN_URL", "SECRET_NAME", "Captured", "Redactor", "Secret", "forms", "is_secret"]
 
 MASK = "***"
 
@@ -23,7 +23,8 @@ SECRET_NAME = re.compile(
 
 _PIECE = re.compile(r"[\w+-]{8,}", re.ASCII)
 
-_IN_A_URL = re.compile(r"://[^/@:\s]{0,256}:[^/@\s]{1,1024}@")
+PASSWORD_IN_URL = re.compile(r"://[^/@:\s]{0,256}:([^/@\s]{1,1024})@")
+"""A program may print the password alone."""
 
 LONG = 16
 """Characters of which a value with letters and digits is taken for a key, even if all letters are of one kind."""
@@ -104,7 +105,7 @@ def is_secret(name: str, value: str) -> bool:
 
     `production` and `/usr/local/bin` are not: where they are masked, nobody can read what a program says.
     """
-    if SECRET_NAME.search(name) or _IN_A_URL.search(value):
+    if SECRET_NAME.search(name) or PASSWORD_IN_URL.search(value):
         return True
     return any(map(_is_random, _PIECE.findall(value)))
 

@@ -38,6 +38,9 @@ from conche.version import version
 
 __all__ = ["Wishes", "create", "in_order"]
 
+FAT32 = 4 << 30
+"""Bytes of the smallest file that some file system does not take."""
+
 
 @dataclass(frozen=True)
 class Wishes:
@@ -234,7 +237,7 @@ def _of_the_component(error: ConcheError | OSError) -> ConcheError:
     if error.errno != errno.EFBIG:
         raise error
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    if most != resource.RLIM_INFINITY:
+    if most != resource.RLIM_INFINITY and most < FAT32:
         return Refused(
             "file-too-large-for-user",
             f"This process may write no file larger than {human_size(most)}, and the component has or makes one.",
@@ -244,6 +247,7 @@ def _of_the_component(error: ConcheError | OSError) -> ConcheError:
     return Refused(
         "file-too-large-for-target",
         "The target's file system takes no file as large as this component has or makes.",
+        looked_at=[f"ulimit -f: {human_size(most)}"] if most != resource.RLIM_INFINITY else [],
         next_command="move the target to ext4, xfs, btrfs or exfat: FAT32 takes up to 4 GiB",
     )
 

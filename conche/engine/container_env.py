@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from conche.engine.connection import Engine, translated
-from conche.secret import Secret, is_secret
+from conche.secret import PASSWORD_IN_URL, Secret, is_secret
 
 __all__ = ["secrets_of"]
-
-_IN_A_URL = re.compile(r"://[^/@:\s]{0,256}:([^/@\s]{1,1024})@")
-"""A password in a URL: programs may print it alone."""
 
 
 def secrets_of(engine: Engine, container_id: str) -> list[Secret]:
@@ -34,4 +30,4 @@ def secrets_of(engine: Engine, container_id: str) -> list[Secret]:
     common = {*((image.get("Config") or {}).get("Env") or ())}
     pairs = [one.partition("=") for one in seen["Config"].get("Env") or () if one not in common]
     values = [value for name, _, value in pairs if is_secret(name, value)]
-    return [Secret(one) for value in values for one in (value, *_IN_A_URL.findall(value))]
+    return [Secret(one) for value in values for one in (value, *PASSWORD_IN_URL.findall(value))]

@@ -17,6 +17,8 @@ __all__ = ["execute", "file_in", "processes"]
 LARGEST_READ = 4 << 20
 """Bytes of the largest archive that is read from a container."""
 
+SILENCE = 60.0
+"""Seconds for which a short command may say nothing."""
 
 LISTED = (
     "for one in /proc/[0-9]*; do "
@@ -62,7 +64,7 @@ def execute(engine: Engine, container_id: str, argv: Sequence[str]) -> Completed
     api = engine.client.api
     with translated(engine.address):
         made = api.exec_create(container_id, list(argv))["Id"]
-        blocks = list(frames(engine, made))
+        blocks = list(frames(engine, made, SILENCE))
         code = int(api.exec_inspect(made)["ExitCode"])
     out, err = (b"".join(block[of] or b"" for block in blocks).decode(errors="replace") for of in (0, 1))
     return Completed(tuple(argv), code, Captured(out), Captured(err))

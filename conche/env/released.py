@@ -30,14 +30,14 @@ from conche.env.rollout.view import (
     require_whole,
     show_records,
 )
-from conche.errors import Partial, Refused
+from conche.errors import Locked, Partial, Refused
 from conche.outcome import Outcome
 from conche.process import signals_deferred
 from conche.release.document import Document
 from conche.release.records import Records
 from conche.session import open_compose
 
-__all__ = ["up_as_released", "up_released"]
+__all__ = ["keyed_anew", "up_as_released", "up_released"]
 
 
 def up_released(
@@ -65,7 +65,7 @@ def up_released(
     with here(call, name) as held:
         released = look_at_release(call, name, files, show_records(call, files))
         whole = released is not None and not (released.leftovers or released.interrupted) and report.is_well(released)
-        if released is not None and whole and not _keyed_anew(compose, document, released):
+        if released is not None and whole and not keyed_anew(compose, document, released):
             return nothing_to_do(call, name, released)
         return _bring_up(call, name, compose, records, document, timeout, held)
 
@@ -101,6 +101,7 @@ def _bring_up(
     if call.dry_run:
         return Outcome(plan=plan)
     with everywhere(call, compose.engine, name):
+        _require_current(call, name, compose, records)
         look = Look(name, compose, call.environment(name).deploy, document.body).remembering(records)
         records = settle(call, records, look, thorough=True)
         _see_edge(call, look, records)
@@ -116,6 +117,23 @@ def _bring_up(
     return outcome
 
 
+def _require_current(call: Invocation, name: str, compose: Compose, read: Records) -> None:
+    """Check that nobody has released while this command waited for the engine's lock.
+
+    Raises:
+        Locked: another machine has released, or begun to.
+    """
+    now = open_records(call, compose)
+    if (now.current, now.unfinished) != (read.current, read.unfinished):
+        newest = now.unfinished or now.current
+        raise Locked(
+            "released-meanwhile",
+            f"{name} was released from elsewhere meanwhile; nothing was changed.",
+            looked_at=[newest.id] if newest else [],
+            next_command=f"invoke env.up --env {name}",
+        )
+
+
 def _observe(call: Invocation, name: str, compose: Compose, records: Records) -> Observed:
     """Observe the environment, wanting as many containers as env.scale has asked for since the release.
 
@@ -128,11 +146,10 @@ def _observe(call: Invocation, name: str, compose: Compose, records: Records) ->
         for one, service in seen.configuration.services.items()
     }
     deploy = call.environment(name).deploy
-    spared = frozenset({deploy.serves, deploy.edge})
-    return replace(seen, configuration=replace(seen.configuration, services=wanted), spared=spared)
+    return replace(seen, configuration=replace(seen.configuration, services=wanted), spared=deploy.spared)
 
 
-def _keyed_anew(compose: Compose, document: Document, seen: Observed) -> bool:
+def keyed_anew(compose: Compose, document: Document, seen: Observed) -> bool:
     """Return whether a secret that no release keeps has another value than a container was made with."""
     return any(
         differs(compose, content, one)

@@ -62,11 +62,14 @@ def _brought_up(call: Invocation, name: str, *, build: bool, timeout: float | No
     require_with(call.stack, name, compose.variables.get("COMPOSE_PROFILES", ""), secrets)
     with here(call, name) as held:
         changed, coming = _refreshed(call, name, secrets)
-        glimpsed = None if build or only or changed else glance(call.stack, name, compose)
-        if glimpsed and report.is_well(glimpsed) and not _outdated(call, compose, glimpsed):
+        from_files = build or only or changed - _unsealed(call, name)
+        glimpsed = None if from_files else glance(call.stack, name, compose)
+        late = _mounting(glimpsed, changed) | _outdated(call, compose, glimpsed) if glimpsed else set()
+        well = glimpsed and report.is_well(glimpsed) and not late
+        if glimpsed and well and not _keyed_anew(call, name, compose, glimpsed, changed):
             return nothing_to_do(call, name, glimpsed)
-        released = None if build or only or changed else _as_released(call, name, compose)
-        if released is not None and report.is_well(released):
+        released = None if from_files else _as_released(call, name, compose)
+        if released and report.is_well(released) and not _keyed_anew(call, name, compose, released, changed):
             return nothing_to_do(call, name, released)
         if released is not None and released.containers:
             from conche.env.released import up_as_released
@@ -110,6 +113,42 @@ def _as_released(call: Invocation, name: str, compose: Compose) -> Observed | No
         return None  # nobody can tell what the files say
     found = look_at_release(call, name, compose, show_records(call, compose))
     return None if found is None or found.changed or found.leftovers or found.interrupted else found
+
+
+def _keyed_anew(call: Invocation, name: str, compose: Compose, seen: Observed, changed: Collection[Path]) -> bool:
+    """Return whether a secret that no release keeps has another value than a container of one was made with.
+
+    Args:
+        changed: files of such secrets that this command has written, or would.
+    """
+    if not (changed or _older_than_key(call, name, seen)) or not state.kept(compose.engine, compose.project):
+        return False
+    from conche.env.released import keyed_anew
+    from conche.env.rollout.view import compose_of, of_today, open_records, opened_if_possible
+
+    records = open_records(call, compose)
+    document = opened_if_possible(call, records, records.current)
+    if document is None or document.masked:
+        return False
+    document = of_today(call, name, document)
+    return keyed_anew(compose_of(compose, document), document, seen)
+
+
+def _unsealed(call: Invocation, name: str) -> set[Path]:
+    """Return the files of secrets that no release of an environment keeps."""
+    section = call.stack.secrets
+    if section is None:
+        return set()
+    return {
+        call.root / section.folder / f"{one}.txt" for one, said in used_by(section, name).items() if not said.sealed
+    }
+
+
+def _older_than_key(call: Invocation, name: str, seen: Observed) -> bool:
+    """Return whether a container is older than the file of a secret that no release keeps."""
+    written = [file.stat().st_mtime for file in _unsealed(call, name) if file.exists()]
+    made = [one.created_at.timestamp() for one in seen.containers if one.created_at]
+    return bool(written and made) and max(written) > min(made)
 
 
 def _refreshed(call: Invocation, name: str, secrets: Mapping[str, Secret]) -> tuple[set[Path], frozenset[Path]]:

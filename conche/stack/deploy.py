@@ -115,6 +115,11 @@ class Deploy(Section):
         default_factory=dict, description="commands run on this machine"
     )
 
+    @property
+    def spared(self) -> frozenset[str]:
+        """The services that are restarted for none that they follow: users are served by them."""
+        return frozenset(one for one in (self.edge, self.serves) if one is not None)
+
     @model_validator(mode="after")
     def _edge_serves(self) -> Deploy:
         if (self.edge is None) != (self.serves is None):

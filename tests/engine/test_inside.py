@@ -10,8 +10,8 @@ import pytest
 import requests
 
 from conche.engine.connection import Engine, EngineRefused
-from conche.engine.inside import LISTED, processes
-from conche.errors import ConcheError
+from conche.engine.inside import LISTED, execute, processes
+from conche.errors import ConcheError, Unreachable
 from conche.process import Completed
 from conche.secret import Captured
 from tests.engine.answering import answering
@@ -81,5 +81,21 @@ def test_both_ways_tell_the_same_of_a_real_container(engine: Engine, base_image:
         listed = container.exec_run(["sh", "-c", LISTED]).output.decode()
         assert list(processes(engine, container.id).values()) == ["sleep 1000"]
         assert "1 sleep 1000" in listed
+    finally:
+        container.remove(force=True)
+
+
+@pytest.mark.engine
+def test_a_command_that_says_nothing_is_not_waited_for(
+    engine: Engine, base_image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("conche.engine.inside.SILENCE", 0.5)
+    client: Any = engine.client
+    container = client.containers.run(base_image, ["sleep", "1000"], detach=True)
+    try:
+        done = execute(engine, container.id, ("sh", "-c", "echo said; echo complained >&2; exit 3"))
+        assert (done.exit_code, done.stdout.raw, done.stderr.raw) == (3, "said\n", "complained\n")
+        with pytest.raises(Unreachable):
+            execute(engine, container.id, ("sleep", "100"))
     finally:
         container.remove(force=True)

@@ -201,7 +201,7 @@ def look_at_release(call: Invocation, name: str, compose: Compose, records: Reco
         name=name,
         configuration=Configuration(compose.project, services, (), ()),
         containers=tuple(one for one in found if one not in foreign),
-        spared=frozenset() if serves is None else frozenset({serves, environment.deploy.edge}),
+        spared=environment.deploy.spared,
         images={reference: image.id if image else None for reference, image in there.items()},
         missing_networks=(),
         leftovers=(*leftovers, *foreign),

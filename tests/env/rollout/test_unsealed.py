@@ -11,6 +11,7 @@ from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from tests import warm
 from tests.edged import EdgedStack
+from tests.stacks import SmallStack
 
 pytestmark = pytest.mark.engine
 
@@ -47,7 +48,7 @@ def keyed(fresh: EdgedStack) -> EdgedStack:
     return fresh
 
 
-def put(stack: EdgedStack, value: str) -> None:
+def put(stack: SmallStack, value: str) -> None:
     argv = stack.argv("secrets.set", "side_key")
     warm.run(argv, cwd=stack.folder, env=stack.environment(), input=value, text=True, check=True, capture_output=True)
 
@@ -70,17 +71,17 @@ def test_a_rollback_makes_containers_with_the_present_value_or_none(keyed: Edged
     assert said(keyed, engine) == "the second\n"
 
 
-def side(stack: EdgedStack, engine: Engine) -> Container:
+def side(stack: SmallStack, engine: Engine) -> Container:
     [found] = [one for one in stack.containers(engine) if one.service == "side"]
     return found
 
 
-def ids(stack: EdgedStack, engine: Engine) -> dict[str, tuple[str, Any]]:
+def ids(stack: SmallStack, engine: Engine) -> dict[str, tuple[str, Any]]:
     """Service -> its container, and when that was started."""
     return {str(one.service): (one.id, one.started_at) for one in stack.containers(engine)}
 
 
-def said(stack: EdgedStack, engine: Engine) -> str:
+def said(stack: SmallStack, engine: Engine) -> str:
     """What the side has read as it started."""
     return subprocess.run(
         ["docker", "logs", ids(stack, engine)["side"][0]], capture_output=True, text=True, check=True
@@ -114,3 +115,33 @@ def test_a_container_of_a_release_is_made_with_the_present_value_of_its_key_and_
     assert said(keyed, engine) == "a third\n"
     assert keyed.invoke("env.status", "--env", "prod").returncode == 0
     assert keyed.json("env.deploy", "--env", "prod", "--local", "--image", keyed.reference("one"))["plan"] == []
+
+
+def test_without_an_edge_too_a_rendered_key_reaches_its_container_alone(small: SmallStack, engine: Engine) -> None:
+    sleeper = "image: python:3.11-slim-bookworm, init: true, stop_grace_period: 0s, command: [sleep, infinity]"
+    reads = f"{sleeper.partition(', command')[0]}, secrets: [{{source: side_key, target: key}}]"
+    command = 'command: [sh, -c, "cat /run/secrets/key; echo; exec sleep infinity"]'
+    secret = "secrets: {side_key: {file: ../docker/secrets/side_key.txt}}"
+    small.write("compose/dev.yaml", f"services: {{web: {{{sleeper}}}, side: {{{reads}, {command}}}}}\n{secret}\n")
+    small.replace("stack.yaml", "environments:\n", f"{DECLARED.replace('prod', 'dev')}environments:\n")
+    assert small.invoke("secrets.init").returncode == 0
+    put(small, "the first")
+    deployed = small.invoke("env.deploy", "--env", "dev", "--local")
+    assert deployed.returncode == 0, deployed.stderr
+    before = ids(small, engine)
+    put(small, "the second")
+    assert small.invoke("secrets.render").returncode == 0
+
+    changed = small.json("env.up", "--env", "dev")
+
+    assert [(one["action"], one["subject"]) for one in changed["plan"]] == [("recreate", "service side")]
+    assert said(small, engine) == "the second\n"
+    assert ids(small, engine)["web"] == before["web"]
+    assert small.json("env.up", "--env", "dev")["plan"] == []
+    assert small.invoke("env.status", "--env", "dev").returncode == 0
+
+    put(small, "the third")
+    again = small.json("env.up", "--env", "dev")
+
+    assert [(one["action"], one["subject"]) for one in again["plan"]] == [("recreate", "service side")]
+    assert said(small, engine) == "the third\n"
