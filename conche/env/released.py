@@ -63,11 +63,16 @@ def up_released(
     document = of_today(call, name, document)
     compose = compose_of(files, document)
     with here(call, name) as held:
-        released = look_at_release(call, name, files, show_records(call, files))
+        now = show_records(call, files)
+        overtaken = _standing(now) != _standing(records)
+        released = None if overtaken else look_at_release(call, name, files, now)
         whole = released is not None and not (released.leftovers or released.interrupted) and report.is_well(released)
         if released is not None and whole and not keyed_anew(compose, document, released):
             return nothing_to_do(call, name, released)
-        return _bring_up(call, name, compose, records, document, timeout, held)
+        if not overtaken:
+            return _bring_up(call, name, compose, records, document, timeout, held)
+    # This command has waited for one that released.
+    return up_released(call, name, build=build, timeout=timeout, only=only, local=local)
 
 
 def up_as_released(
@@ -124,7 +129,7 @@ def _require_current(call: Invocation, name: str, compose: Compose, read: Record
         Locked: another machine has released, or begun to.
     """
     now = open_records(call, compose)
-    if (now.current, now.unfinished) != (read.current, read.unfinished):
+    if _standing(now) != _standing(read):
         newest = now.unfinished or now.current
         raise Locked(
             "released-meanwhile",
@@ -132,6 +137,11 @@ def _require_current(call: Invocation, name: str, compose: Compose, read: Record
             looked_at=[newest.id] if newest else [],
             next_command=f"invoke env.up --env {name}",
         )
+
+
+def _standing(records: Records) -> tuple[str, ...]:
+    """Return the ids of the release that serves and of the one that is unfinished."""
+    return tuple(one.id for one in (records.current, records.unfinished) if one is not None)
 
 
 def _observe(call: Invocation, name: str, compose: Compose, records: Records) -> Observed:
