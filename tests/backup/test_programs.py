@@ -12,6 +12,7 @@ import pytest
 
 from conche.backup.drivers.program import is_older, last_lines
 from conche.backup.drivers.programs import programs_of, stopping
+from conche.engine.programs import NUMBER, new_number
 from conche.stack import Component
 
 
@@ -169,7 +170,11 @@ def redis(tmp_path: Path) -> dict[str, str]:
     for name, words in (("redis-cli", CLIENT), ("redis-server", "exec /bin/sleep 60"), ("sleep", "")):
         (tmp_path / name).write_text(f"#!/bin/sh\n{words}\n")
         (tmp_path / name).chmod(0o755)
-    return {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SAID": str(tmp_path / "said"), "SYNCS": "1"}
+    (tmp_path / "scratch").mkdir()
+    return {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SAID": str(tmp_path / "said"), "SYNCS": "1",
+        "TMPDIR": str(tmp_path / "scratch"), NUMBER: new_number(),
+    }  # fmt: skip
 
 
 def test_a_redis_that_is_a_replica_by_a_user_and_tls_takes_over_a_dump_and_is_as_before(redis: dict[str, str]) -> None:
@@ -180,6 +185,7 @@ def test_a_redis_that_is_a_replica_by_a_user_and_tls_takes_over_a_dump_and_is_as
     assert (said[0], said[2]) == ('CONFIG SET masteruser ""', 'CONFIG SET tls-replication "no"')
     assert [one.rpartition(" ")[0] for one in said[3:5]] == ["REPLICAOF 127.0.0.1", "REPLICAOF NO"]
     assert said[5:] == BACK
+    assert list(Path(redis["TMPDIR"]).iterdir()) == []
 
 
 @pytest.mark.parametrize("syncs", ["1", "2"], ids=["never begins", "fails again and again"])
