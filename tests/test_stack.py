@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from conche import stack
 from conche.errors import Refused
-from conche.stack import Stack, StackInvalid, StackProblem
+from conche.stack import Stack, StackInvalid, StackProblem, parse
 from conche.version import version
 
 REPOSITORY = Path(__file__).parents[1]
@@ -210,7 +210,14 @@ environments:
             "    health: localhost",
             ":6  environments.dev.health: got 'localhost', expected text that matches ^https?://",
         ),
-        ("    health: /x", ":6  environments.dev.health: got '/x', expected a URL, or `port` beside a path"),
+        (
+            "    health: /x",
+            ":6  environments.dev.health: got '/x', expected a URL; a path needs `port`, and an engine on this machine",
+        ),
+        (
+            "    port: 1\n    engine: ssh://far\n    health: /x",
+            ":8  environments.dev.health: got '/x', expected a URL; a path needs `port`, and an engine on this machine",
+        ),
         (
             "    engine: host",
             ":6  environments.dev.engine: got 'host', expected text that matches ^(swarm|(swarm\\+)?(ssh|tcp|unix",
@@ -260,6 +267,16 @@ def test_a_problem_is_told_with_line_path_value_and_what_was_expected(line: str,
     (told,) = problems(environment(line))
 
     assert told[: len(problem)] == problem
+
+
+@pytest.mark.parametrize(
+    ("publish", "host"),
+    [("127.0.0.1", "localhost"), ("0.0.0.0", "localhost"), ("192.0.2.7", "192.0.2.7"), ("fd00::7", "[fd00::7]")],
+)
+def test_a_path_is_asked_where_the_port_is_published(publish: str, host: str) -> None:
+    stack = parse(environment(f"    port: 8001\n    publish: '{publish}'\n    health: /health"))
+
+    assert stack.environments["dev"].health == f"http://{host}:8001/health"
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "- a\n- b\n", "word", "3", "null", "---\n"], ids=repr)

@@ -115,7 +115,7 @@ class Environment(Section):
     @classmethod
     def _health_with_a_port(cls, value: object) -> object:
         if isinstance(value, str) and value.startswith("/"):
-            raise PydanticCustomError("path_without_port", "a URL, or `port` beside a path")
+            raise PydanticCustomError("path_without_port", "a URL; a path needs `port`, and an engine on this machine")
         return value
 
     @property

@@ -5,13 +5,16 @@ Values that are not what the model expects are left as they are: it says what is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 __all__ = ["NAME", "spelled_out"]
 
 NAME = "${name}"
 """Stands for the stack's name in the name of a component's volume."""
+
+EVERYWHERE = ("127.0.0.1", "0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
+"""Addresses of `publish` with which a port answers at localhost."""
 
 
 def spelled_out(document: Any) -> Any:
@@ -28,7 +31,7 @@ def spelled_out(document: Any) -> Any:
     return said
 
 
-def _each(section: Any, change: Any) -> Any:
+def _each(section: Any, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Any:
     """Return a mapping of mappings, each of them changed."""
     if not isinstance(section, dict):
         return section
@@ -43,7 +46,10 @@ def _named(component: Mapping[str, Any], name: Any) -> Mapping[str, Any]:
 
 
 def _asked_at_its_port(environment: Mapping[str, Any]) -> Mapping[str, Any]:
-    health, port = environment.get("health"), environment.get("port")
-    if not (isinstance(health, str) and health.startswith("/") and isinstance(port, int)):
+    health, port, publish = environment.get("health"), environment.get("port"), environment.get("publish", "127.0.0.1")
+    if not (isinstance(health, str) and health.startswith("/") and isinstance(port, int) and isinstance(publish, str)):
         return environment
-    return {**environment, "health": f"http://localhost:{port}{health}"}
+    if not str(environment.get("engine") or "unix:").startswith(("unix:", "swarm")):
+        return environment  # that engine publishes on another machine
+    host = "localhost" if publish in EVERYWHERE else f"[{publish}]" if ":" in publish else publish
+    return {**environment, "health": f"http://{host}:{port}{health}"}
