@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import psutil
 import pytest
 
 from conche.engine import images
@@ -161,6 +162,9 @@ def test_what_a_killed_env_up_has_not_come_to_is_seen_and_made_up_for(small: Sma
         small.argv("env.up"), cwd=small.folder, env=small.environment(LEVEL="2"), capture_output=True, timeout=300,
         before="tests.faults.steps:kill_after_start", told="--no-deps db",
     )  # fmt: skip
+    # Compose has outlived it, and comes to its end.
+    left = [one for one in psutil.process_iter(["cmdline"]) if f"{small.name}-dev" in (one.info["cmdline"] or ())]
+    psutil.wait_procs(left, timeout=300)
     status = small.invoke("env.status", "--env", "dev", LEVEL="2")
     planned = small.json("env.up", "--dry-run", LEVEL="2")["plan"]
     done = small.invoke("env.up", LEVEL="2")
