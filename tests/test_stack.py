@@ -219,6 +219,10 @@ environments:
             ":8  environments.dev.health: got '/x', expected a URL; a path needs `port`, and an engine on this machine",
         ),
         (
+            "    port: 1\n    engine: swarm+ssh://far\n    health: /x",
+            ":8  environments.dev.health: got '/x', expected a URL; a path needs `port`, and an engine on this machine",
+        ),
+        (
             "    engine: host",
             ":6  environments.dev.engine: got 'host', expected text that matches ^(swarm|(swarm\\+)?(ssh|tcp|unix",
         ),

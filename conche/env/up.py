@@ -19,7 +19,7 @@ from conche.env.recover import settle_killed
 from conche.outcome import Outcome, Plan
 from conche.secret import Secret
 from conche.session import open_compose
-from conche.vault.values import require_with, used_by
+from conche.vault.values import require_with, unsealed_files, used_by
 
 __all__ = ["converge", "up"]
 
@@ -62,16 +62,12 @@ def _brought_up(call: Invocation, name: str, *, build: bool, timeout: float | No
     require_with(call.stack, name, compose.variables.get("COMPOSE_PROFILES", ""), secrets)
     with here(call, name) as held:
         changed, coming = _refreshed(call, name, secrets)
-        from_files = build or only or changed - _unsealed(call, name)
-        glimpsed = None if from_files else glance(call.stack, name, compose)
-        late = _mounting(glimpsed, changed) | _outdated(call, compose, glimpsed) if glimpsed else set()
-        well = glimpsed and report.is_well(glimpsed) and not late
-        if glimpsed and well and not _keyed_anew(call, name, compose, glimpsed, changed):
-            return nothing_to_do(call, name, glimpsed)
-        released = None if from_files else _as_released(call, name, compose)
-        if released and report.is_well(released) and not _keyed_anew(call, name, compose, released, changed):
-            return nothing_to_do(call, name, released)
-        if released is not None and released.containers:
+        standing = None
+        if not (build or only or changed - unsealed_files(call.stack, call.root, name).keys()):
+            standing = _standing(call, name, compose, changed)
+        if standing and report.is_well(standing) and not _keyed_anew(call, name, compose, standing, changed):
+            return nothing_to_do(call, name, standing)
+        if standing is not None and standing.containers:
             from conche.env.released import up_as_released
 
             healed = up_as_released(call, name, compose, timeout=timeout, held=held)
@@ -103,6 +99,23 @@ def _brought_up(call: Invocation, name: str, *, build: bool, timeout: float | No
             return carry_out(call, compose, seen, plan, timeout, held, asked=[only] if only else ())
 
 
+def _standing(call: Invocation, name: str, compose: Compose, changed: Collection[Path]) -> Observed | None:
+    """Return the environment if it is what its files say, or its last release; else None.
+
+    Args:
+        changed: secret files that this command has written, or would.
+    """
+    glimpsed = glance(call.stack, name, compose)
+    if (
+        glimpsed
+        and report.is_well(glimpsed)
+        and not _mounting(glimpsed, changed)
+        and not _outdated(call, compose, glimpsed)
+    ):
+        return glimpsed
+    return _as_released(call, name, compose)
+
+
 def _as_released(call: Invocation, name: str, compose: Compose) -> Observed | None:
     """Return the environment, well or not, if it runs its last release and the files still say the same; else None."""
     if not state.kept(compose.engine, compose.project):
@@ -124,9 +137,9 @@ def _keyed_anew(call: Invocation, name: str, compose: Compose, seen: Observed, c
     if not (changed or _older_than_key(call, name, seen)) or not state.kept(compose.engine, compose.project):
         return False
     from conche.env.released import keyed_anew
-    from conche.env.rollout.view import compose_of, of_today, open_records, opened_if_possible
+    from conche.env.rollout.view import compose_of, of_today, opened_if_possible, show_records
 
-    records = open_records(call, compose)
+    records = show_records(call, compose)
     document = opened_if_possible(call, records, records.current)
     if document is None or document.masked:
         return False
@@ -134,19 +147,9 @@ def _keyed_anew(call: Invocation, name: str, compose: Compose, seen: Observed, c
     return keyed_anew(compose_of(compose, document), document, seen)
 
 
-def _unsealed(call: Invocation, name: str) -> set[Path]:
-    """Return the files of secrets that no release of an environment keeps."""
-    section = call.stack.secrets
-    if section is None:
-        return set()
-    return {
-        call.root / section.folder / f"{one}.txt" for one, said in used_by(section, name).items() if not said.sealed
-    }
-
-
 def _older_than_key(call: Invocation, name: str, seen: Observed) -> bool:
     """Return whether a container is older than the file of a secret that no release keeps."""
-    written = [file.stat().st_mtime for file in _unsealed(call, name) if file.exists()]
+    written = [file.stat().st_mtime for file in unsealed_files(call.stack, call.root, name) if file.exists()]
     made = [one.created_at.timestamp() for one in seen.containers if one.created_at]
     return bool(written and made) and max(written) > min(made)
 

@@ -49,7 +49,8 @@ def _asked_at_its_port(environment: Mapping[str, Any]) -> Mapping[str, Any]:
     health, port, publish = environment.get("health"), environment.get("port"), environment.get("publish", "127.0.0.1")
     if not (isinstance(health, str) and health.startswith("/") and isinstance(port, int) and isinstance(publish, str)):
         return environment
-    if not str(environment.get("engine") or "unix:").startswith(("unix:", "swarm")):
+    engine = str(environment.get("engine") or "swarm").removeprefix("swarm+")
+    if engine != "swarm" and not engine.startswith("unix:"):
         return environment  # that engine publishes on another machine
     host = "localhost" if publish in EVERYWHERE else f"[{publish}]" if ":" in publish else publish
     return {**environment, "health": f"http://{host}:{port}{health}"}

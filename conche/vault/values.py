@@ -33,6 +33,7 @@ __all__ = [
     "require_holdable",
     "require_with",
     "stores",
+    "unsealed_files",
     "used_by",
     "variables",
 ]
@@ -137,6 +138,14 @@ def how_to_declare(names: Iterable[str]) -> str:
 def used_by(section: Secrets, environment: str) -> dict[str, SecretDeclaration]:
     """Return the declared secrets that an environment uses."""
     return {n: d for n, d in section.declared.items() if not d.environments or environment in d.environments}
+
+
+def unsealed_files(stack: Stack, root: Path, environment: str) -> dict[Path, str]:
+    """Return file -> secret, for those whose value no release of an environment keeps."""
+    if stack.secrets is None:
+        return {}
+    folder, used = root / stack.secrets.folder, used_by(stack.secrets, environment)
+    return {folder / f"{one}.txt": one for one, said in used.items() if not said.sealed}
 
 
 def require_with(stack: Stack, environment: str, profiles: str, values: Mapping[str, Secret]) -> None:

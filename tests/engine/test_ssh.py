@@ -84,22 +84,22 @@ except Unreachable as error:
 """
 
 
-def test_a_connection_closes_after_its_other_end_has_hung_up(remote: Machine, engine: Engine, base_image: str) -> None:
+@pytest.fixture
+def idle(engine: Engine, base_image: str) -> Iterator[str]:
+    """The id of a container in which programs can be run."""
     one = engine.client.containers.run(base_image, ["sleep", "600"], detach=True, init=True)
-    try:
-        done = said_by(EXECS, remote.address, str(one.id), path=remote.path)
-    finally:
-        one.remove(force=True)
+    yield str(one.id)
+    one.remove(force=True)
+
+
+def test_a_connection_closes_after_its_other_end_has_hung_up(remote: Machine, idle: str) -> None:
+    done = said_by(EXECS, remote.address, idle, path=remote.path)
 
     assert (done.returncode, done.stdout.split()) == (0, [str(number) for number in range(4)]), done.stderr
 
 
-def test_a_dump_is_whole_when_its_program_has_ended(remote: Machine, engine: Engine, base_image: str) -> None:
-    one = engine.client.containers.run(base_image, ["sleep", "600"], detach=True, init=True)
-    try:
-        done = said_by(DUMPS, remote.address, str(one.id), path=remote.path)
-    finally:
-        one.remove(force=True)
+def test_a_dump_is_whole_when_its_program_has_ended(remote: Machine, idle: str) -> None:
+    done = said_by(DUMPS, remote.address, idle, path=remote.path)
 
     assert (done.returncode, done.stdout) == (0, "3000004\n"), done.stderr
 

@@ -9,7 +9,7 @@ from conche.engine.compose import Configuration
 from conche.env.contents import contents_of_service
 from conche.release.document import CONFIGS, SECRETS
 from conche.secret import Secret
-from conche.vault.values import used_by
+from conche.vault.values import unsealed_files
 from conche.vault.vault import fingerprint
 
 __all__ = ["fingerprinted", "marks", "unsealed"]
@@ -17,11 +17,7 @@ __all__ = ["fingerprinted", "marks", "unsealed"]
 
 def unsealed(call: Invocation, name: str, configuration: Configuration) -> dict[str, str]:
     """Return secret of the files -> its name in stack.yaml, for those whose value no release keeps."""
-    section = call.stack.secrets
-    if section is None:
-        return {}
-    declared = {one: said for one, said in used_by(section, name).items() if not said.sealed}
-    files = {str(call.root / section.folder / f"{one}.txt"): one for one in declared}
+    files = {str(file): one for file, one in unsealed_files(call.stack, call.root, name).items()}
     given = (configuration.rendered.get("secrets") or {}).items()
     return {key: files[said["file"]] for key, said in given if said.get("file") in files}
 
