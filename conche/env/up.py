@@ -120,11 +120,12 @@ def _as_released(call: Invocation, name: str, compose: Compose) -> Observed | No
     """Return the environment, well or not, if it runs its last release and the files still say the same; else None."""
     if not state.kept(compose.engine, compose.project):
         return None
-    from conche.env.rollout.view import look_at_release, show_records
+    from conche.env.rollout.view import can_tell, look_at_release, show_records
 
-    if call.stack.secrets is not None and call.vault.key is None:
-        return None  # nobody can tell what the files say
-    found = look_at_release(call, name, compose, show_records(call, compose))
+    records = show_records(call, compose)
+    if not can_tell(call, records):
+        return None
+    found = look_at_release(call, name, compose, records)
     return None if found is None or found.changed or found.leftovers or found.interrupted else found
 
 

@@ -27,6 +27,7 @@ from conche.release.wishes import described
 from conche.secret import Redactor
 
 __all__ = [
+    "can_tell",
     "compose_of",
     "killed",
     "look_at_release",
@@ -181,7 +182,7 @@ def look_at_release(call: Invocation, name: str, compose: Compose, records: Reco
     hashes = {one for said in record.services.values() for one in said.hashes}
     if serves is None and any(container.config_hash not in hashes for container in found):
         return None  # brought up from the files since, as development does
-    files = _described(call, compose, record)
+    files = _described(call, compose, records, record)
     services = {
         one: Service(
             one,
@@ -240,9 +241,21 @@ def _rerouted(call: Invocation, look: Look, record: Record) -> tuple[str, ...]:
     return (edge,) if found and found != wanted.plain else ()
 
 
-def _described(call: Invocation, compose: Compose, record: Record) -> tuple[Compose, Configuration] | None:
-    """Return the files that releases are made from now, and what they say; None without the key for their secrets."""
-    if call.stack.secrets is not None and call.vault.key is None:
+def can_tell(call: Invocation, records: Records) -> bool:
+    """Return whether the files can be compared with what serves: not without the key for the secrets they name.
+
+    A release that was made without a key has the values that are generated for development, as the files have now.
+    """
+    if call.stack.secrets is None or call.vault.key is not None:
+        return True
+    return opened_if_possible(call, records, records.current) is not None
+
+
+def _described(
+    call: Invocation, compose: Compose, records: Records, record: Record
+) -> tuple[Compose, Configuration] | None:
+    """Return the files that releases are made from now, and what they say; None if nobody can tell."""
+    if not can_tell(call, records):
         return None
     overlay = call.stack.environments[record.environment].deploy.overlay
     files = replace(compose, files=(*compose.files, *(call.root / file for file in overlay)))

@@ -57,7 +57,7 @@ def test_what_has_ended_with_0_is_well_only_if_it_was_meant_to_end(
     placed = {**record(1).services, "store": replace(record(1).services["store"], ends=ends)}
     records = SimpleNamespace(
         current=replace(record(1), services=placed), unfinished=None, newer=None, maintained=False, damaged=(),
-        entries=(),
+        entries=(), sealed=lambda _: None,
     )  # fmt: skip
     call = Invocation(tmp_path, Output("env.status", stdout=io.StringIO(), stderr=io.StringIO()))
 

@@ -56,6 +56,23 @@ def test_a_container_knows_its_release_and_image_and_is_not_replaced_for_them(
     assert running(small, engine)[1]["SETTING"] == "none"
 
 
+def test_without_a_key_too_a_release_is_left_alone_until_its_files_change(small: SmallStack, engine: Engine) -> None:
+    declared = "secrets: {declared: {web_token: {generate: hex16}}}\n"
+    small.replace("stack.yaml", "environments:\n", f"{declared}environments:\n")
+    assert small.invoke("images.build").returncode == 0
+    assert deploy(small) == "r1"
+    first = running(small, engine)
+    assert first[1]["WEB_TOKEN"]
+
+    assert small.invoke("env.status", "--env", "dev").returncode == 0
+    assert small.json("env.up")["plan"] == []
+    assert running(small, engine) == first
+
+    small.replace("compose/dev.yaml", "mem_limit: 64m", "mem_limit: 65m")
+    assert "changed since r1: web" in small.invoke("env.status", "--env", "dev").stdout
+    assert [step["action"] for step in small.json("env.up")["plan"]] == ["recreate"]
+
+
 def test_what_shares_a_network_has_no_drift_in_a_release(small: SmallStack, engine: Engine) -> None:
     sleeper = (
         "image: python:3.11-slim-bookworm, command: [sleep, infinity], init: true, stop_grace_period: 0s,"
