@@ -12,28 +12,26 @@ import copy
 import functools
 import gc
 import inspect
-import re
+import itertools
 import sys
-import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from invoke import Argument, Context, Exit, Task
 
-from conche.errors import NotFound, Refused, Told, did_you_mean
-from conche.outcome import Outcome
-from conche.output import Output
+from conche.errors import NotFound, Told, did_you_mean
+from conche.options import EnvironmentName, convert, environments_filled, options_of, presented, refuse_eaten_options
 
 if TYPE_CHECKING:
+    from conche.outcome import Outcome
+    from conche.output import Output
     from conche.stack import Environment, Stack
     from conche.vault.vault import Vault
 
 __all__ = ["EnvironmentName", "Invocation", "command", "seldom_collecting", "typed"]
-
-EnvironmentName = Annotated[str, "environment in stack.yaml"]
 
 COLLECT_AFTER = 100_000
 """Net new objects before Python looks for reference cycles, instead of its general-purpose default of 700."""
@@ -139,15 +137,17 @@ def command(
     these or None. An option without a default is positional.
     """
 
+    switches = {"json": _JSON, **({"dry_run": _DRY_RUN} if changes else {}), **({"yes": _YES} if destroys else {})}
+    patience = {"lock_wait": _LOCK_WAIT} if waits else {}
+
     def decorate(body: Callable[..., Outcome]) -> Task[Any]:
-        signature = inspect.signature(body)
-        options = _options(body, signature)
-        switches = {"json": _JSON, **({"dry_run": _DRY_RUN} if changes else {}), **({"yes": _YES} if destroys else {})}
         dotted = _dotted_name(body, name)
-        patience = {"lock_wait": _LOCK_WAIT} if waits else {}
 
         @functools.wraps(body)
         def run(context: Context, **given: Any) -> Outcome:
+            from conche.output import Output
+
+            options = options_of(body)
             chosen = {switch: given.pop(switch, False) for switch in switches}
             output = Output(dotted, as_json=chosen.pop("json"))
             invocation = Invocation(
@@ -156,23 +156,15 @@ def command(
             lock_wait = given.pop("lock_wait", None)
 
             def call() -> Outcome:
-                _refuse_eaten_options(body, given, dotted)
-                invocation.lock_wait = _convert("lock_wait", float | None, lock_wait, dotted)
-                named = _environments_filled(body, options, given, invocation)
-                return body(invocation, **{one: _convert(one, options[one][0], named[one], dotted) for one in named})
+                refuse_eaten_options(body, given, dotted)
+                invocation.lock_wait = convert("lock_wait", float | None, lock_wait, dotted)
+                named = environments_filled(body, options, given, invocation.environment_unless_said)
+                return body(invocation, **{one: convert(one, options[one][0], named[one], dotted) for one in named})
 
             return guarded(invocation, call, changes=changes)
 
-        shared = {**dict.fromkeys(patience), **dict.fromkeys(switches, False)}
-        vars(run)["__signature__"] = _presented(signature, options, shared)
-        return _Task(
-            run,
-            bare=bare,
-            name=name or body.__name__.rstrip("_"),
-            aliases=aliases,
-            iterable=[option for option, (kind, _) in options.items() if kind == list[str]],
-            help={**{option: text for option, (_, text) in options.items()}, **patience, **switches},
-        )
+        shared = {**patience, **switches}
+        return _Task(run, body, shared, bare=bare, name=name or body.__name__.rstrip("_"), aliases=aliases)
 
     return decorate
 
@@ -187,20 +179,28 @@ class _Task(Task[Any]):
     which of the two `bare` is.
     """
 
-    def __init__(self, *words: Any, bare: str, **options: Any) -> None:
-        super().__init__(*words, **options)
-        self._bare = bare
+    def __init__(
+        self, run: Callable[..., Outcome], body: Callable[..., Outcome], shared: Mapping[str, str], *, bare: str,
+        **options: Any,
+    ) -> None:  # fmt: skip
+        # To look for positional arguments here would read every task's signature at every start.
+        super().__init__(run, positional=(), **options)
+        self._body, self._shared, self._bare = body, shared, bare
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Task:
         return self
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Any]:
         """Return the arguments, safe to copy shallowly: their attributes are replaced, never mutated."""
-        told = dict(self.help)
-        try:
-            arguments: list[Any] = super().get_arguments(ignore_unknown_help)
-        finally:
-            self.help = told  # Invoke pops the entries it has used, believing this to be a copy
+        if _only_listed():
+            return []
+        options = options_of(self._body)
+        vars(self.body)["__signature__"] = presented(inspect.signature(self._body), options, self._shared)
+        self.positional = self.fill_implicit_positionals(None)
+        self.iterable = [option for option, (kind, _) in options.items() if kind == list[str]]
+        # Invoke pops the entries it has used.
+        self.help = {**{option: text for option, (_, text) in options.items()}, **self._shared}
+        arguments: list[Any] = super().get_arguments(ignore_unknown_help)
         for argument in arguments:
             argument.__class__ = _Argument
             if argument.name == self._bare and self._stands_bare(arguments):
@@ -210,8 +210,7 @@ class _Task(Task[Any]):
     def _stands_bare(self, arguments: Sequence[Argument]) -> bool:
         """Return whether the task's name is followed by a word that is no option, option value or other task."""
         valued = {flag for argument in arguments if argument.takes_value for flag in _flags(argument)}
-        line = _typed.get()
-        words = iter(sys.argv[1:] if line is None else line)
+        words = iter(_command_line())
         if not any(word.rpartition(".")[2] in (self.name, *self.aliases) for word in words):
             return False
         for word in words:
@@ -235,6 +234,16 @@ def typed(words: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         _typed.reset(before)
+
+
+def _command_line() -> Sequence[str]:
+    line = _typed.get()
+    return sys.argv[1:] if line is None else line
+
+
+def _only_listed() -> bool:
+    """Return whether tasks are only listed: no task stands before `--list`, so no option of one can be used."""
+    return "--list" in itertools.takewhile(lambda word: word.startswith("-"), _command_line())
 
 
 def _flags(argument: Argument) -> list[str]:
@@ -303,92 +312,6 @@ def _dotted_name(body: Callable[..., Outcome], name: str) -> str:
     namespace = body.__module__.removeprefix("conche.").removesuffix(".tasks")
     task = (name or body.__name__.rstrip("_")).replace("_", "-")
     return task if task == namespace else f"{namespace}.{task}"
-
-
-def _options(body: Callable[..., Outcome], signature: inspect.Signature) -> dict[str, tuple[Any, str]]:
-    """Return type and help text of each option, from the annotations.
-
-    Task files omit `from __future__ import annotations`: evaluating its strings would cost each start-up more than
-    everything else that this module does.
-    """
-    hints = body.__annotations__
-    if any(isinstance(hint, str) for hint in hints.values()):
-        hints = typing.get_type_hints(body, include_extras=True)
-    options = {}
-    for parameter in list(signature.parameters)[1:]:
-        kind, text = typing.get_args(hints[parameter])[:2]
-        options[parameter] = (kind, text)
-    return options
-
-
-def _presented(
-    signature: inspect.Signature, options: dict[str, tuple[Any, str]], shared: dict[str, bool | None]
-) -> inspect.Signature:
-    """Return the signature that Invoke reads: the body's options, then the shared ones with their defaults."""
-    by_name = inspect.Parameter.KEYWORD_ONLY
-    first, *rest = signature.parameters.values()
-    own = [one.replace(kind=by_name, default=_for_invoke(one.default, options[one.name])) for one in rest]
-    switches = [inspect.Parameter(name, by_name, default=default) for name, default in shared.items()]
-    return inspect.Signature([first.replace(annotation=Context), *own, *switches])
-
-
-def _for_invoke(default: Any, option: tuple[Any, str]) -> Any:
-    """Adapt a default: Invoke casts to its type, with a traceback for a wrong number, and appends only to a list."""
-    kind, _ = option
-    if default is inspect.Parameter.empty or default is None:
-        return default
-    if _names_environment(option):
-        return None  # Invoke cannot tell a default from a typed value
-    if kind == list[str]:
-        return list(default)
-    return str(default) if kind in (int, float, int | None, float | None) else default
-
-
-def _names_environment(option: tuple[Any, str]) -> bool:
-    return option == typing.get_args(EnvironmentName)
-
-
-def _environments_filled(
-    body: Callable[..., Outcome], options: dict[str, tuple[Any, str]], given: dict[str, Any], invocation: Invocation
-) -> dict[str, Any]:
-    """Fill in environments that were not named: the only one there is, else the task's default."""
-    parameters = inspect.signature(body).parameters
-    unsaid = [name for name, value in given.items() if value is None and _names_environment(options[name])]
-    return {**given, **{name: invocation.environment_unless_said(parameters[name].default) for name in unsaid}}
-
-
-def _refuse_eaten_options(body: Callable[..., Outcome], given: dict[str, Any], dotted: str) -> None:
-    """Refuse an option in the place of a positional argument: Invoke puts `--help` and unknown options there."""
-    for parameter in inspect.signature(body).parameters.values():
-        value = given.get(parameter.name)
-        # A dash by itself means standard input, as everywhere.
-        if parameter.default is inspect.Parameter.empty and isinstance(value, str) and re.match("-.", value):
-            # What does not look like an option may be a pasted value, and is not repeated.
-            said = repr(value) if re.fullmatch("--?[a-z][a-z-]*|-.", value) else "an argument that begins with a dash"
-            raise Refused(
-                "argument-missing",
-                f"{dotted} needs {parameter.name.replace('_', '-')} before {said}.",
-                next_command=f"invoke --help {dotted}",
-            )
-
-
-def _convert(option: str, kind: Any, value: Any, dotted: str) -> Any:
-    """Convert text from Invoke to the number that an option takes, and refuse what is none."""
-    for number in (int, float):
-        if kind not in (number, number | None) or not isinstance(value, str):
-            continue
-        try:
-            converted = number(value)
-        except ValueError:
-            converted = -1
-        if not 0 <= converted < float("inf"):
-            raise Refused(
-                "not-a-number",
-                f"--{option.replace('_', '-')} takes a number, 0 or more, not {value!r}.",
-                next_command=f"invoke --help {dotted}",
-            )
-        return converted
-    return value
 
 
 def _remainder() -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import pytest
 from invoke import Collection, Config, Context, Exit, Program
 
 from conche import namespace
-from conche.command import EnvironmentName, Invocation, command
+from conche.command import EnvironmentName, Invocation, command, typed
 from conche.errors import NotFound
 from conche.outcome import Outcome
 from conche.output import Output
@@ -271,7 +271,21 @@ def test_the_documentation_of_a_body_is_its_tasks() -> None:
         """Say a word."""
         return Outcome(word)
 
-    assert (a_b_.name, a_b_.aliases, a_b_.__doc__, a_b_.help["word"]) == ("a-b", ["c"], "Say a word.", "a word")
+    helped = {option.name: option.help for option in a_b_.get_arguments()}
+    assert (a_b_.name, a_b_.aliases, a_b_.__doc__, helped["word"]) == ("a-b", ["c"], "Say a word.", "a word")
+
+
+@pytest.mark.parametrize(
+    ("line", "read"),
+    [(["--list"], []), (["--list", "say"], []), (["say", "--list"], ["word", "json"]), (["--echo", "--list"], [])],
+)
+def test_options_are_read_unless_tasks_are_only_listed(line: list[str], read: list[str]) -> None:
+    @command()
+    def say(call: Invocation, word: Annotated[str, "a word"]) -> Outcome:
+        return Outcome(word)
+
+    with typed(line):
+        assert [option.name for option in say.get_arguments()] == read
 
 
 # Plans and questions

@@ -1,9 +1,11 @@
 """invoke backup.*"""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from conche.command import Invocation, command
-from conche.outcome import Outcome
+
+if TYPE_CHECKING:
+    from conche.outcome import Outcome
 
 Name = Annotated[str, "the backup, or latest"]
 Log = Annotated[str | None, "append the output to this file, which is rotated"]
@@ -19,7 +21,7 @@ def create(
     new_target: Annotated[bool, "start afresh in a folder without the target's mark"] = False,
     accept_smaller: Annotated[list[str], "a component that may have lost most of its data; may be repeated"] = (),  # type: ignore[assignment]
     log: Log = None,
-) -> Outcome:
+) -> "Outcome":
     """Make a backup, verify it, prune.
 
     It appears only when it is whole. Exit code 3: it is kept, but something is missing from it.
@@ -33,7 +35,7 @@ def create(
 
 
 @command(name="list")
-def list_(invocation: Invocation) -> Outcome:
+def list_(invocation: Invocation) -> "Outcome":
     """List the backups: age, size, last verified."""
     from conche.backup.list import list_
 
@@ -41,7 +43,7 @@ def list_(invocation: Invocation) -> Outcome:
 
 
 @command()
-def show(invocation: Invocation, name: Name) -> Outcome:
+def show(invocation: Invocation, name: Name) -> "Outcome":
     """Show the components and files of a backup."""
     from conche.backup.show import show
 
@@ -53,7 +55,7 @@ def diff(
     invocation: Invocation,
     first: Annotated[str, "the older backup"],
     second: Annotated[str, "the newer one, or latest"],
-) -> Outcome:
+) -> "Outcome":
     """Show what differs between two backups."""
     from conche.backup.diff import diff
 
@@ -61,7 +63,7 @@ def diff(
 
 
 @command()
-def status(invocation: Invocation) -> Outcome:
+def status(invocation: Invocation) -> "Outcome":
     """Check that the newest good backups are recent enough; exit code 1 if not."""
     from conche.backup.status import status
 
@@ -75,7 +77,7 @@ def verify(
     all: Annotated[bool, "every backup"] = False,
     deep: Annotated[bool, "also unpack every archive, without writing it"] = False,
     log: Log = None,
-) -> Outcome:
+) -> "Outcome":
     """Compare every file with the manifest."""
     from conche.backup.missed import scheduled
     from conche.backup.verify import verify
@@ -96,7 +98,7 @@ def restore(  # noqa: PLR0917 - each is an option of the command line
     accept_key: Annotated[list[str], "a public key that may read the secrets from now on; may be repeated"] = (),  # type: ignore[assignment]
     plain_key: Annotated[bool, "take an age key that is stored unencrypted"] = False,
     unproven: Annotated[bool, "even if nothing proves that it is a backup of this stack, unchanged"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Restore a backup.
 
     It is first verified and unpacked beside the current data. Then what uses the data stops, old and new are exchanged,
@@ -117,7 +119,7 @@ def undo(
     name: Annotated[str | None, "the number of a restore; default: the newest"] = None,
     force: Annotated[bool, "do not ask"] = False,
     no_way_back: Annotated[bool, "even if the current data cannot be dumped"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Put back what a restore has put aside, until the next complete backup.
 
     What is there now changes places with it, and is put aside in turn: undo that too, and all is as it was. If it does
@@ -132,7 +134,7 @@ def undo(
 def settle(
     invocation: Invocation,
     as_it_is: Annotated[bool, "leave everything as it is; the old data are kept"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Undo an unfinished restore, and resume containers that were paused or stopped.
 
     Other commands try that once. After that only this one does, since what was written meanwhile is lost.
@@ -146,7 +148,7 @@ def settle(
 def prune(
     invocation: Invocation,
     future: Annotated[bool, "instead delete backups dated in the future"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Delete what retention does not keep."""
     from conche.backup.prune import prune
 
@@ -158,7 +160,7 @@ def drill(
     invocation: Invocation,
     name: Annotated[str | None, "the backup; default: the newest"] = None,
     log: Log = None,
-) -> Outcome:
+) -> "Outcome":
     """Test a restore in scratch places.
 
     Unpacks archives, restores buckets under other names and starts copies of services; all of it is removed again.
@@ -170,7 +172,7 @@ def drill(
 
 
 @command(changes=True, waits=True)
-def sync(invocation: Invocation, log: Log = None) -> Outcome:
+def sync(invocation: Invocation, log: Log = None) -> "Outcome":
     """Send backups to the off-site restic repository."""
     from conche.backup.missed import scheduled
     from conche.backup.sync import sync
@@ -182,7 +184,7 @@ def sync(invocation: Invocation, log: Log = None) -> Outcome:
 def report(
     invocation: Invocation,
     output: Annotated[str | None, "the file; default: report.html beside the backups"] = None,
-) -> Outcome:
+) -> "Outcome":
     """Write an HTML page: sizes, verify and drill results, next runs."""
     from conche.backup.report import report
 
@@ -194,7 +196,7 @@ def cron(
     invocation: Invocation,
     action: Annotated[str, "install, status, catch-up or uninstall"],
     log: Log = None,
-) -> Outcome:
+) -> "Outcome":
     """Install, show or uninstall the schedule, or make up for runs that were missed."""
     from conche.backup.cron import cron
 
@@ -205,7 +207,7 @@ def cron(
 def authenticate(
     invocation: Invocation,
     rotate: Annotated[bool, "make another key; what the earlier ones prove stays proven"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Make the key that proves backups from now on.
 
     It is kept in the encrypted secrets, never in the target. After that, a backup that it does not prove counts for
@@ -222,7 +224,7 @@ def adopt(
     name: Annotated[str | None, "the backup"] = None,
     all: Annotated[bool, "every backup that is unproven"] = False,
     foreign: Annotated[bool, "even if it has a MAC that no key of this stack has made"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Take a backup that is known to you for the stack's own.
 
     For backups that are older than the key, or that the old script has made. Each is read through, as by
@@ -237,7 +239,7 @@ def adopt(
 def recovery_key(
     invocation: Invocation,
     path: Annotated[str, "the new file, preferably on another disk"],
-) -> Outcome:
+) -> "Outcome":
     """Make a key that opens the age keys inside backups."""
     from conche.backup.recovery_key import recovery_key
 

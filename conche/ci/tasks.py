@@ -1,9 +1,11 @@
 """invoke ci.*"""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from conche.command import Invocation, command
-from conche.outcome import Outcome
+
+if TYPE_CHECKING:
+    from conche.outcome import Outcome
 
 RunNumber = Annotated[int | None, "number of the run; default: the newest"]
 FailedRun = Annotated[int | None, "number of the run; default: of the newest commit the one that failed, or deploys"]
@@ -11,7 +13,7 @@ Branch = Annotated[str | None, "only runs of this branch, or of a pull request f
 
 
 @command()
-def validate(invocation: Invocation) -> Outcome:
+def validate(invocation: Invocation) -> "Outcome":
     """Check the workflows before the push.
 
     Runs the schema, act, zizmor, shellcheck and its own rules on needs, outputs, labels, contexts, secrets, branches,
@@ -29,7 +31,7 @@ def run(
     job: Annotated[str | None, "one job and those it needs"] = None,
     event: Annotated[str, "push or pull_request"] = "push",
     branch: Annotated[str | None, "the pushed branch, or a pull request's target"] = None,
-) -> Outcome:
+) -> "Outcome":
     """Run the workflows here as a runner would.
 
     They run in act, on this machine and its engine: a job that deploys does deploy. The checkout is copied, with
@@ -44,7 +46,7 @@ def run(
 def graph(
     invocation: Invocation,
     form: Annotated[str, "format: text, mermaid or svg"] = "text",
-) -> Outcome:
+) -> "Outcome":
     """Draw the jobs and what each waits for."""
     from conche.ci.graph import graph
 
@@ -57,7 +59,7 @@ def status(
     run: Annotated[int | None, "only this run, with its jobs"] = None,
     branch: Branch = None,
     limit: Annotated[int, "how many runs"] = 10,
-) -> Outcome:
+) -> "Outcome":
     """List the runs on the server.
 
     Ends with 1 when one of the newest commit, or the one that was asked for, failed.
@@ -75,7 +77,7 @@ def watch(
     commit: Annotated[str | None, "the run of this commit; default: the one checked out, if it was pushed"] = None,
     interval: Annotated[float, "seconds between two queries"] = 3.0,
     timeout: Annotated[float | None, "seconds to wait; default: for ever"] = None,
-) -> Outcome:
+) -> "Outcome":
     """Wait until a run has ended.
 
     Of several workflows that a push has started it is the one that deploys; the others are told at the end.
@@ -91,7 +93,7 @@ def logs(
     run: FailedRun = None,
     branch: Branch = None,
     job: Annotated[str | None, "one job; default: the failed ones, or all if none failed"] = None,
-) -> Outcome:
+) -> "Outcome":
     """Show the logs of a run's jobs."""
     from conche.ci.logs import logs
 
@@ -104,7 +106,7 @@ def dispatch(
     workflow: Annotated[str, "a workflow with workflow_dispatch, such as ci-cd-dual"],
     ref: Annotated[str | None, "branch or tag; default: the server's main branch"] = None,
     inputs: Annotated[list[str], "NAME=VALUE; may be repeated"] = (),  # type: ignore[assignment]
-) -> Outcome:
+) -> "Outcome":
     """Start a workflow on the server."""
     from conche.ci.dispatch import dispatch
 
@@ -116,7 +118,7 @@ def rerun(
     invocation: Invocation,
     run: FailedRun = None,
     failed: Annotated[bool, "only the jobs that failed"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Run a run again."""
     from conche.ci.rerun import rerun
 
@@ -127,7 +129,7 @@ def rerun(
 def cancel(
     invocation: Invocation,
     run: Annotated[int | None, "number of the run; default: the newest that goes on"] = None,
-) -> Outcome:
+) -> "Outcome":
     """Cancel a run."""
     from conche.ci.cancel import cancel
 
@@ -141,7 +143,7 @@ def publish(
     files: Annotated[list[str], "a file, or a folder for every file in it; may be repeated"] = (),  # type: ignore[assignment]
     notes: Annotated[str | None, "file with what the page says; default: the tag's section of CHANGELOG.md"] = None,
     force: Annotated[bool, "replace files of the same name that everybody can see"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Make a release of a tag on the server, with files attached.
 
     It is a draft until every file is there. Run again, it adds what is missing.
@@ -156,7 +158,7 @@ def secrets(
     invocation: Invocation,
     check: Annotated[bool, "only check that the server has them"] = False,
     new_key: Annotated[bool, "first make an age key for CI alone"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Put the Actions secrets on the server.
 
     SOPS_AGE_KEY is .sops/ci-age-key.txt, or else the key in use; the others come from the encrypted file.
@@ -167,7 +169,7 @@ def secrets(
 
 
 @command(changes=True)
-def setup(invocation: Invocation) -> Outcome:
+def setup(invocation: Invocation) -> "Outcome":
     """Set up the server, its runners and this checkout for the first push.
 
     Makes an account and a token, the repository, git's remote and branches, CI's key and secrets, the runners, and test
@@ -179,7 +181,7 @@ def setup(invocation: Invocation) -> Outcome:
 
 
 @command()
-def doctor(invocation: Invocation) -> Outcome:
+def doctor(invocation: Invocation) -> "Outcome":
     """Check everything that the pipeline depends on."""
     from conche.ci.doctor import doctor
 

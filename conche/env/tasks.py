@@ -1,9 +1,11 @@
 """invoke env.*"""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from conche.command import EnvironmentName, Invocation, command
-from conche.outcome import Outcome
+
+if TYPE_CHECKING:
+    from conche.outcome import Outcome
 
 Timeout = Annotated[float | None, "seconds to wait for health; default: what the healthchecks allow"]
 
@@ -15,7 +17,7 @@ def up(
     build: Annotated[bool, "build this repository's images even if they exist"] = False,
     local: Annotated[bool, "deploy what the engine has, without asking the registry"] = False,
     timeout: Timeout = None,
-) -> Outcome:
+) -> "Outcome":
     """Bring an environment up and wait until it is healthy.
 
     Builds or pulls missing images and leaves alone what works. A changed service is first tried
@@ -32,7 +34,7 @@ def down(
     env: EnvironmentName = "dev",
     volumes: Annotated[bool, "also delete the data; asks first"] = False,
     confirm: Annotated[str | None, "name of a protected environment, instead of typing it when asked"] = None,
-) -> Outcome:
+) -> "Outcome":
     """Stop an environment and remove its containers, not its data."""
     from conche.env.down import down
 
@@ -43,7 +45,7 @@ def down(
 def status(
     invocation: Invocation,
     env: Annotated[str | None, "one environment; default: all"] = None,
-) -> Outcome:
+) -> "Outcome":
     """Show services, health, revision and drift.
 
     Exits with 1 on drift or ill health; without --env, an environment that is down is not a fault.
@@ -60,7 +62,7 @@ def logs(
     follow: Annotated[bool, "follow until Ctrl-C"] = False,
     tail: Annotated[int, "last lines of each container"] = 100,
     service: Annotated[str | None, "one service; default: all"] = None,
-) -> Outcome:
+) -> "Outcome":
     """Show the containers' logs."""
     from conche.env.logs import logs
 
@@ -73,7 +75,7 @@ def health(
     env: EnvironmentName = "dev",
     wait: Annotated[bool, "retry until it answers 2xx"] = False,
     timeout: Annotated[float | None, "seconds to wait; default: 120"] = None,
-) -> Outcome:
+) -> "Outcome":
     """Request the health URL from outside."""
     from conche.env.health import health
 
@@ -81,7 +83,7 @@ def health(
 
 
 @command()
-def config(invocation: Invocation, env: EnvironmentName = "dev") -> Outcome:
+def config(invocation: Invocation, env: EnvironmentName = "dev") -> "Outcome":
     """Print the rendered Compose files, secrets masked."""
     from conche.env.config import config
 
@@ -94,7 +96,7 @@ def restart(
     env: EnvironmentName = "dev",
     service: Annotated[str | None, "one service; default: all"] = None,
     timeout: Timeout = None,
-) -> Outcome:
+) -> "Outcome":
     """Restart containers and wait until they are healthy."""
     from conche.env.restart import restart
 
@@ -108,7 +110,7 @@ def update(
     env: EnvironmentName = "dev",
     build: Annotated[bool, "build its image here instead of pulling it"] = False,
     timeout: Timeout = None,
-) -> Outcome:
+) -> "Outcome":
     """Replace one service with its newest image.
 
     The image is pulled, or built here with --build or where no registry has it. Other services are not touched.
@@ -123,7 +125,7 @@ def exec_(
     invocation: Invocation,
     service: Annotated[str, "run it in this service's container"],
     env: EnvironmentName = "dev",
-) -> Outcome:
+) -> "Outcome":
     """Run the command after `--` inside a container.
 
     Example: invoke env.exec --service fastapi-app-dev -- python --version
@@ -138,7 +140,7 @@ def networks(
     invocation: Invocation,
     env: EnvironmentName = "dev",
     create: Annotated[bool, "create the missing ones"] = False,
-) -> Outcome:
+) -> "Outcome":
     """List an environment's networks and what is in them."""
     from conche.env.networks import networks
 
@@ -155,7 +157,7 @@ def deploy(
     force: Annotated[bool, "even if nothing changes"] = False,
     allow_dirty: Annotated[bool, "allow uncommitted changes in a protected environment"] = False,
     timeout: Timeout = None,
-) -> Outcome:
+) -> "Outcome":
     """Deploy a release; whatever happens, the version that worked keeps serving.
 
     New containers start beside the old ones and must be healthy and answer through the edge. Then the edge
@@ -174,7 +176,7 @@ def rollback(
     env: EnvironmentName = "dev",
     to: Annotated[str | None, "a release, such as r7; default: the last good one before the current"] = None,
     timeout: Timeout = None,
-) -> Outcome:
+) -> "Outcome":
     """Go back to an earlier release: its images and its environment, as a new release."""
     from conche.env.rollback import rollback
     from conche.env.rollout.release import Options
@@ -187,7 +189,7 @@ def history(
     invocation: Invocation,
     env: EnvironmentName = "dev",
     show: Annotated[str | None, "only this release, such as r7, with its evidence"] = None,
-) -> Outcome:
+) -> "Outcome":
     """List the releases of an environment: how each ended, who, when, which image."""
     from conche.env.history import history
 
@@ -199,7 +201,7 @@ def recover(
     invocation: Invocation,
     env: EnvironmentName = "dev",
     as_it_is: Annotated[bool, "rewrite, from what runs, what is kept and cannot be read"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Settle a release that was killed: finish it if it already serves, else undo it."""
     from conche.env.recover import recover
     from conche.env.rewriting import rewrite
@@ -213,7 +215,7 @@ def freeze(
     env: EnvironmentName = "dev",
     reason: Annotated[str | None, "why; shown to whoever tries to deploy"] = None,
     off: Annotated[bool, "allow deploys again"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Refuse every deploy to an environment until --off, showing the reason."""
     from conche.env.freeze import freeze
 
@@ -226,7 +228,7 @@ def maintenance(
     env: EnvironmentName = "prod",
     on: Annotated[bool, "show the maintenance page"] = False,
     off: Annotated[bool, "serve again"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Let the edge answer every request with a maintenance page, or serve again."""
     from conche.env.maintenance import maintenance
 
@@ -239,7 +241,7 @@ def scale(
     service: Annotated[str, "service of the environment"],
     replicas: Annotated[int, "number of containers"],
     env: EnvironmentName = "prod",
-) -> Outcome:
+) -> "Outcome":
     """Set the number of containers of a service, for later releases too."""
     from conche.env.scale import scale
 

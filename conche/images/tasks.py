@@ -1,9 +1,11 @@
 """invoke images.*"""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from conche.command import EnvironmentName, Invocation, command
-from conche.outcome import Outcome
+
+if TYPE_CHECKING:
+    from conche.outcome import Outcome
 
 ImageName = Annotated[str | None, "image of stack.yaml; default: all"]
 
@@ -12,7 +14,7 @@ ImageName = Annotated[str | None, "image of stack.yaml; default: all"]
 def base(
     invocation: Invocation,
     renew: Annotated[bool, "also replace existing ones, for their security updates"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Provide the base images.
 
     They are pulled, or made from Debian's packages if no registry answers.
@@ -29,7 +31,7 @@ def build(
     env: EnvironmentName = "dev",
     image: ImageName = None,
     no_cache: Annotated[bool, "do not use the build cache"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Build this repository's images for an environment.
 
     Each gets the environment's tag and the git revision's; uncommitted changes are reported and tagged `-dirty`.
@@ -40,7 +42,7 @@ def build(
 
 
 @command(changes=True)
-def push(invocation: Invocation, env: EnvironmentName = "dev", image: ImageName = None) -> Outcome:
+def push(invocation: Invocation, env: EnvironmentName = "dev", image: ImageName = None) -> "Outcome":
     """Push an environment's images to the registry.
 
     The revision's tag goes first, then the environment's. After an interruption, run it again: it continues.
@@ -51,7 +53,7 @@ def push(invocation: Invocation, env: EnvironmentName = "dev", image: ImageName 
 
 
 @command(changes=True)
-def pull(invocation: Invocation, env: EnvironmentName = "dev", image: ImageName = None) -> Outcome:
+def pull(invocation: Invocation, env: EnvironmentName = "dev", image: ImageName = None) -> "Outcome":
     """Pull an environment's images from the registry."""
     from conche.images.pull import pull
 
@@ -64,7 +66,7 @@ def release(
     env: EnvironmentName = "dev",
     image: Annotated[str | None, "image of stack.yaml; default: the only one"] = None,
     allow_dirty: Annotated[bool, "allow uncommitted changes for a protected environment"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Build and push one image, and print its reference by digest.
 
     For workflows: stdout is that reference and nothing else.
@@ -78,7 +80,7 @@ def release(
 def login(
     invocation: Invocation,
     persist: Annotated[bool, "have the Docker CLI remember the login"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Check that the private registry accepts our login.
 
     The password goes over stdin, and nothing is stored; other tasks do not need this first.
@@ -89,7 +91,7 @@ def login(
 
 
 @command(name="list")
-def list_(invocation: Invocation) -> Outcome:
+def list_(invocation: Invocation) -> "Outcome":
     """List this stack's images: in the registry, on the engines, and which environment runs them."""
     from conche.images.list import list_
 
@@ -102,7 +104,7 @@ def inspect(
     env: EnvironmentName = "dev",
     image: Annotated[str | None, "image of stack.yaml; default: the first"] = None,
     reference: Annotated[str | None, "any other image, as registry/repository:tag"] = None,
-) -> Outcome:
+) -> "Outcome":
     """Show an image's labels and how reproducible its build is."""
     from conche.images.inspect import inspect
 
@@ -116,7 +118,7 @@ def promote(
     to: Annotated[str, "environment whose tag it gets"] = "prod",
     image: ImageName = None,
     allow_dirty: Annotated[bool, "allow images built with uncommitted changes"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Give the image that runs in one environment the tag of another.
 
     Only a manifest is pushed to the registry: nothing is rebuilt, and no layer passes through this machine.
@@ -132,7 +134,7 @@ def tag(
     source: Annotated[str, "tag or digest in the registry"],
     new: Annotated[str, "the additional tag"],
     image: Annotated[str | None, "image of stack.yaml; default: the first"] = None,
-) -> Outcome:
+) -> "Outcome":
     """Give an image in the registry another tag."""
     from conche.images.tag import tag
 
@@ -144,7 +146,7 @@ def prune(
     invocation: Invocation,
     keep: Annotated[int, "how many of the newest to keep in each place"] = 10,
     collect: Annotated[bool, "then free the registry's disk; it is down during that"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Delete images that nothing needs, in the registry and on the engines.
 
     What environments run or their tags name, what a rollback may need, and tags given by hand stay; the plan says why.
@@ -155,7 +157,7 @@ def prune(
 
 
 @command(changes=True)
-def mirror(invocation: Invocation) -> Outcome:
+def mirror(invocation: Invocation) -> "Outcome":
     """Copy the upstream images that the stack needs into the private registry.
 
     Copies are used from then on, so that a restart does not depend on others' rate limits.
@@ -172,7 +174,7 @@ def save(
     env: EnvironmentName = "dev",
     image: ImageName = None,
     force: Annotated[bool, "replace an existing file"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Write an environment's images to a file, for a host without a registry."""
     from conche.images.save import save
 
@@ -184,7 +186,7 @@ def load(
     invocation: Invocation,
     file: Annotated[str, "file written by images.save"],
     env: Annotated[str | None, "environment whose engine loads them; default: the engine in use"] = None,
-) -> Outcome:
+) -> "Outcome":
     """Load images from a file, refusing a damaged one."""
     from conche.images.load import load
 
@@ -192,7 +194,7 @@ def load(
 
 
 @command()
-def check(invocation: Invocation, env: EnvironmentName = "dev", image: ImageName = None) -> Outcome:
+def check(invocation: Invocation, env: EnvironmentName = "dev", image: ImageName = None) -> "Outcome":
     """Check labels, user, secrets in layers, size and the age of the base; exit code 1 on a finding."""
     from conche.images.check import check
 

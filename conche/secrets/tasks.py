@@ -1,9 +1,11 @@
 """invoke secrets.*"""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from conche.command import Invocation, command
-from conche.outcome import Outcome
+
+if TYPE_CHECKING:
+    from conche.outcome import Outcome
 
 Name = Annotated[str, "the secret, as stack.yaml names it"]
 FromFile = Annotated[str | None, "read the value from this file"]
@@ -15,7 +17,7 @@ def init(
     invocation: Invocation,
     generate: Annotated[bool, "generate the values that can be generated"] = False,
     env: Of = None,
-) -> Outcome:
+) -> "Outcome":
     """Make your own key, recipients and encrypted file.
 
     Replaces the demonstration key, but never overwrites another key.
@@ -33,7 +35,7 @@ def encrypt(
     merge: Annotated[bool, "keep what is in the encrypted file"] = False,
     replace: Annotated[bool, "replace the encrypted file"] = False,
     env: Of = None,
-) -> Outcome:
+) -> "Outcome":
     """Import plaintext values, all as text."""
     from conche.secrets.encrypt import encrypt
     from conche.secrets.several import within
@@ -48,7 +50,7 @@ def render(
     env_only: Annotated[bool, "only .env"] = False,
     files_only: Annotated[bool, "only docker/secrets/*.txt"] = False,
     env: Of = None,
-) -> Outcome:
+) -> "Outcome":
     """Write .env and docker/secrets/*.txt."""
     from conche.secrets.render import render
     from conche.secrets.several import within
@@ -64,7 +66,7 @@ def get(
     length: Annotated[bool, "print its length instead"] = False,
     fingerprint: Annotated[bool, "print a fingerprint instead, keyed by the age key"] = False,
     env: Of = None,
-) -> Outcome:
+) -> "Outcome":
     """Print one value, into a pipe."""
     from conche.secrets.get import get
     from conche.secrets.several import within
@@ -80,7 +82,7 @@ def set_(
     generate: Annotated[bool, "generate a value"] = False,
     raw: Annotated[bool, "keep the newline at the end of a single line"] = False,
     env: Of = None,
-) -> Outcome:
+) -> "Outcome":
     """Set one value: typed, piped in, or generated.
 
     It is never given on the command line, where every user of the machine could read it.
@@ -92,7 +94,7 @@ def set_(
 
 
 @command(changes=True, destroys=True)
-def unset(invocation: Invocation, name: Name, env: Of = None) -> Outcome:
+def unset(invocation: Invocation, name: Name, env: Of = None) -> "Outcome":
     """Remove one secret."""
     from conche.secrets.several import within
     from conche.secrets.unset import unset
@@ -101,7 +103,7 @@ def unset(invocation: Invocation, name: Name, env: Of = None) -> Outcome:
 
 
 @command(name="list")
-def list_(invocation: Invocation, env: Of = None) -> Outcome:
+def list_(invocation: Invocation, env: Of = None) -> "Outcome":
     """List the secrets, what they are for, and which have values."""
     from conche.secrets.list import list_
     from conche.secrets.several import within
@@ -115,7 +117,7 @@ def declare(
     name: Annotated[str | None, "one secret of the encrypted file"] = None,
     all_: Annotated[bool, "all that stack.yaml does not declare"] = False,
     env: Of = None,
-) -> Outcome:
+) -> "Outcome":
     """Write declarations into stack.yaml for what the encrypted file has."""
     from conche.secrets.declare import declare
     from conche.secrets.several import within
@@ -124,7 +126,7 @@ def declare(
 
 
 @command()
-def check(invocation: Invocation, env: Of = None) -> Outcome:
+def check(invocation: Invocation, env: Of = None) -> "Outcome":
     """Check the encrypted file against stack.yaml, the checkout and the key."""
     from conche.secrets.check import check
     from conche.secrets.several import within
@@ -137,7 +139,7 @@ def diff(
     invocation: Invocation,
     revision: Annotated[str, "git revision to compare with"] = "HEAD",
     env: Of = None,
-) -> Outcome:
+) -> "Outcome":
     """List the names whose values differ from a git revision."""
     from conche.secrets.diff import diff
     from conche.secrets.several import within
@@ -151,7 +153,7 @@ def rotate(
     identity: Annotated[bool, "also a new age key: added and tested, the old one kept"] = False,
     finish: Annotated[bool, "with --identity: remove the old key"] = False,
     env: Of = None,
-) -> Outcome:
+) -> "Outcome":
     """Make a new data key, or a new age key."""
     from conche.secrets.rotate import rotate
     from conche.secrets.several import within
@@ -160,7 +162,7 @@ def rotate(
 
 
 @command(name="rotate-value", changes=True)
-def rotate_value(invocation: Invocation, name: Name, from_file: FromFile = None, env: Of = None) -> Outcome:
+def rotate_value(invocation: Invocation, name: Name, from_file: FromFile = None, env: Of = None) -> "Outcome":
     """Replace one secret's value: generated, or typed."""
     from conche.secrets.rotate_value import rotate_value
     from conche.secrets.several import within
@@ -173,7 +175,7 @@ def run(
     invocation: Invocation,
     only: Annotated[str | None, "these secrets, with commas; default: all"] = None,
     env: Of = None,
-) -> Outcome:
+) -> "Outcome":
     """Run the command after `--` with the secrets in its environment."""
     from conche.secrets.run import run
     from conche.secrets.several import within
@@ -188,7 +190,7 @@ def scan(
     history: Annotated[bool, "also every git object, reachable or not"] = False,
     image: Annotated[list[str], "also an image; may be repeated"] = (),  # type: ignore[assignment]
     logs: Annotated[bool, "also the containers' logs of every environment, and files below logs/"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Search for real values where they should not be."""
     from conche.secrets.scan import scan
 
@@ -199,7 +201,7 @@ def scan(
 def backup_key(
     invocation: Invocation,
     path: Annotated[str, "the new file, preferably on another disk"],
-) -> Outcome:
+) -> "Outcome":
     """Write a copy of the key, encrypted with a passphrase."""
     from conche.secrets.backup_key import backup_key
 
@@ -212,7 +214,7 @@ def edit(
     name: Annotated[str | None, "only this secret"] = None,
     allow_disk: Annotated[bool, "even if the temporary file is on disk"] = False,
     env: Of = None,
-) -> Outcome:
+) -> "Outcome":
     """Edit the values in your editor.
 
     The plaintext is in memory only; what is saved is checked, and only the difference is written.
@@ -229,7 +231,7 @@ def merge(
     base: Annotated[str, "the common ancestor, git's %O"],
     ours: Annotated[str, "this side, git's %A; the result is written here"],
     theirs: Annotated[str, "the other side, git's %B"],
-) -> Outcome:
+) -> "Outcome":
     """Merge two encrypted files: a git merge driver."""
     from conche.secrets.merge import merge
 

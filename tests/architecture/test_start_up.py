@@ -32,15 +32,11 @@ ALLOWED = {
     "conche.errors",
     "conche.images",
     "conche.images.tasks",
-    "conche.inert",
-    "conche.outcome",
-    "conche.output",
-    "conche.secret",
+    "conche.options",
     "conche.secrets",
     "conche.secrets.recipients",
     "conche.secrets.recipients.tasks",
     "conche.secrets.tasks",
-    "conche.streams",
 }
 """A module joins this list when a task file needs it at import, which it hardly ever does."""
 

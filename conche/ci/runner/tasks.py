@@ -1,16 +1,18 @@
 """invoke ci.runner.*"""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from conche.command import Invocation, command
-from conche.outcome import Outcome
+
+if TYPE_CHECKING:
+    from conche.outcome import Outcome
 
 
 @command()
 def token(
     invocation: Invocation,
     show: Annotated[bool, "show it on a terminal too"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Print the server's token for registering a runner elsewhere."""
     from conche.ci.runner.token import token
 
@@ -21,7 +23,7 @@ def token(
 def up(
     invocation: Invocation,
     timeout: Annotated[float | None, "seconds to wait for health; default: what the healthchecks allow"] = None,
-) -> Outcome:
+) -> "Outcome":
     """Register the runners and bring them up.
 
     Builds their image if it is missing or its sources have changed, and brings their environment up first.
@@ -32,7 +34,7 @@ def up(
 
 
 @command()
-def status(invocation: Invocation) -> Outcome:
+def status(invocation: Invocation) -> "Outcome":
     """Show the runners as the engine and the server see them."""
     from conche.ci.runner.status import status
 
@@ -45,7 +47,7 @@ def logs(
     runner: Annotated[str | None, "one runner; default: all"] = None,
     follow: Annotated[bool, "follow one runner until Ctrl-C"] = False,
     tail: Annotated[int, "last lines of each runner"] = 100,
-) -> Outcome:
+) -> "Outcome":
     """Show the runners' logs."""
     from conche.ci.runner.logs import logs
 

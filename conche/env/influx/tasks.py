@@ -1,9 +1,11 @@
 """invoke env.influx.*"""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from conche.command import EnvironmentName, Invocation, command
-from conche.outcome import Outcome
+
+if TYPE_CHECKING:
+    from conche.outcome import Outcome
 
 
 @command(changes=True, destroys=True, waits=True)
@@ -13,7 +15,7 @@ def prune(
     env: EnvironmentName = "prod",
     bucket: Annotated[list[str], "only this bucket; may be repeated; default: all"] = (),  # type: ignore[assignment]
     confirm: Annotated[str | None, "name of a protected environment, instead of typing it when asked"] = None,
-) -> Outcome:
+) -> "Outcome":
     """Delete old measurements; counts them first.
 
     Only a backup can bring them back. Slow backups are no reason to prune: the data are already compressed.
@@ -28,7 +30,7 @@ def rotate_token(
     invocation: Invocation,
     env: EnvironmentName = "prod",
     finish: Annotated[bool, "revoke the old token, once everybody has the new one"] = False,
-) -> Outcome:
+) -> "Outcome":
     """Make a new operator token for InfluxDB, and store it; the old one stays valid until --finish.
 
     In between, deploy: --finish refuses while a container has the old token.
@@ -44,7 +46,7 @@ def token(
     env: EnvironmentName = "prod",
     read_only: Annotated[bool, "a token that can only read"] = False,
     secret: Annotated[str, "the secret that it becomes"] = "influxdb_token_dev",  # noqa: S107 - a name
-) -> Outcome:
+) -> "Outcome":
     """Make a token with which another environment reads this one's InfluxDB, and store it.
 
     It is proven first: it reads, and a write is refused.

@@ -1,16 +1,18 @@
 """invoke secrets.recipients.*"""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from conche.command import Invocation, command
-from conche.outcome import Outcome
+
+if TYPE_CHECKING:
+    from conche.outcome import Outcome
 
 Recipient = Annotated[str, "age1…, the public key"]
 Of = Annotated[str | None, "which encrypted file, if stack.yaml names several"]
 
 
 @command(name="list")
-def list_(invocation: Invocation, env: Of = None) -> Outcome:
+def list_(invocation: Invocation, env: Of = None) -> "Outcome":
     """Who can read the encrypted file."""
     from conche.secrets.recipients.list import list_
     from conche.secrets.several import within
@@ -19,7 +21,7 @@ def list_(invocation: Invocation, env: Of = None) -> Outcome:
 
 
 @command(changes=True)
-def add(invocation: Invocation, recipient: Recipient, env: Of = None) -> Outcome:
+def add(invocation: Invocation, recipient: Recipient, env: Of = None) -> "Outcome":
     """Let one more key read the file."""
     from conche.secrets.recipients.add import add
     from conche.secrets.several import within
@@ -33,7 +35,7 @@ def remove(
     recipient: Recipient,
     force: Annotated[bool, "even if it is your own"] = False,
     env: Of = None,
-) -> Outcome:
+) -> "Outcome":
     """Take a key's access away."""
     from conche.secrets.recipients.remove import remove
     from conche.secrets.several import within
