@@ -29,7 +29,7 @@ from tests.selection import (
     pytest_runtest_makereport,
 )
 from tests.stacks import ROOT, SmallStack, free_port, tracked_files
-from tests.swarming import pytest_sessionfinish
+from tests.swarming import pytest_sessionfinish, use_engine
 
 __all__ = [
     "pytest_addoption",
@@ -103,6 +103,7 @@ def engine() -> Engine:
         found.client.ping()
     except Unreachable as error:
         pytest.skip(error.message)
+    use_engine()
     return found
 
 

@@ -19,19 +19,24 @@ from conche.engine.connection import Engine
 from conche.errors import ConcheError
 from tests.isolation import one_at_a_time
 
-__all__ = ["joined", "pytest_sessionfinish"]
+__all__ = ["joined", "pytest_sessionfinish", "use_engine"]
 
 _used: list[int] = []
-"""The descriptor whose lock shows, until this process ends, that it uses the swarm."""
+"""The descriptor whose lock shows, until this process ends, that its tests use the engine."""
+
+
+def use_engine() -> None:
+    """Have no other tests on this machine leave the swarm before this process ends."""
+    if not _used:
+        _used.append(os.open(_note(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        fcntl.flock(_used[0], fcntl.LOCK_SH)
 
 
 @contextlib.contextmanager
 def joined(engine: Engine) -> Iterator[Engine]:
     """Have the engine manage a swarm for this block; its users wait for each other."""
     with one_at_a_time("swarm"):
-        if not _used:
-            _used.append(os.open(_note(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-            fcntl.flock(_used[0], fcntl.LOCK_SH)
+        use_engine()
         if not _cluster(engine):
             engine.client.swarm.init(advertise_addr="127.0.0.1")
             # Only this swarm is left afterwards: another one may be the user's own.
@@ -41,7 +46,7 @@ def joined(engine: Engine) -> Iterator[Engine]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Leave the swarm that tests have made once no other tests on this machine use it."""
+    """Leave the swarm that tests have made once no other tests on this machine use the engine."""
     if hasattr(session.config, "workerinput") or not _note().exists():
         return
     if not _used:  # a second descriptor would wait for the lock of the first
