@@ -14,7 +14,7 @@ from conche.backup.locks import locked
 from conche.backup.mac import Keys, Provenance
 from conche.backup.manifest import FILE, TEXT, Artifact, ComponentRecord, Link, Manifest
 from conche.backup.site import Site, open_site
-from conche.backup.target import Found, Record, unwritable
+from conche.backup.target import CheckRecord, StoredBackup, unwritable
 from conche.backup.trust import require_keys
 from conche.backup.verify import check
 from conche.command import Invocation
@@ -54,11 +54,11 @@ def adopt(call: Invocation, name: str | None, *, every: bool, foreign: bool) -> 
     return _outcome(results, _plan(chosen))
 
 
-def _plan(chosen: list[Found]) -> Plan:
+def _plan(chosen: list[StoredBackup]) -> Plan:
     return Plan(tuple(Step(Action.ADOPT, Kind.BACKUP, one.name, f"it is {one.provenance}") for one in chosen))
 
 
-def _chosen(site: Site, name: str | None, *, foreign: bool) -> list[Found]:
+def _chosen(site: Site, name: str | None, *, foreign: bool) -> list[StoredBackup]:
     if name is None:
         return [one.asked_for() for one in site.target.backups() if one.provenance is Provenance.UNPROVEN]
     found = site.target.find(name).asked_for()
@@ -72,7 +72,7 @@ def _chosen(site: Site, name: str | None, *, foreign: bool) -> list[Found]:
     return [] if found.provenance is Provenance.OURS else [found]
 
 
-def _adopted(site: Site, one: Found, keys: Keys) -> _Adoption:
+def _adopted(site: Site, one: StoredBackup, keys: Keys) -> _Adoption:
     site.say(f"reading {one.name}")
     try:
         known = _whole(site, one)
@@ -83,11 +83,13 @@ def _adopted(site: Site, one: Found, keys: Keys) -> _Adoption:
     except ConcheError as error:
         return _Adoption(one.name, adopted=False, said=error.message)
     write_atomic(one.folder / FILE, known.render(keys), mode=0o600)
-    site.target.note(Found(one.folder, one.kind, one.named, site.target.keys), Record(verified=datetime.now(UTC)))
+    site.target.note(
+        StoredBackup(one.folder, one.kind, one.named, site.target.keys), CheckRecord(verified=datetime.now(UTC))
+    )
     return _Adoption(one.name, adopted=True, said="proven from now on")
 
 
-def _whole(site: Site, one: Found) -> Manifest:
+def _whole(site: Site, one: StoredBackup) -> Manifest:
     """Return a manifest with everything in it; for a backup of the old script also what restores make nothing of."""
     known = described(site, one)
     if one.manifest is not None:

@@ -33,7 +33,7 @@ def copied(engine: Engine, container_id: str, path: str) -> Iterator[Members]:
         Unreachable: the engine has sent less than all of it.
     """
     with volumes.opened(engine, container_id, path) as stream, _whole(path):
-        members = Members(Forward(stream), own=True)
+        members = Members(Forward(stream), lenient=True)
         yield members
         if members.cut:
             raise Refuses("it is cut off")
@@ -56,7 +56,7 @@ def packed(helper: Helper, volume: str, reading: Reading) -> Iterator[Members]:
     said = deque[bytes](maxlen=1000)
     chunks = pack(helper, reading.exclude, said)
     with _whole(volume):
-        members = Members(Forward(io.BufferedReader(volumes.Stream(chunks), BLOCK)), own=True)
+        members = Members(Forward(io.BufferedReader(volumes.Stream(chunks), BLOCK)), lenient=True)
         yield members
         for _ in chunks:  # only at its end is it known how tar has ended
             pass

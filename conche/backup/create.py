@@ -25,7 +25,7 @@ from conche.backup.manifest import Artifact, ComponentRecord, Manifest, Omission
 from conche.backup.mounts import unmounted
 from conche.backup.prune import prune_after
 from conche.backup.site import Site, open_site
-from conche.backup.target import RESERVE, Found, Record, is_future, name_of, unwritable
+from conche.backup.target import RESERVE, CheckRecord, StoredBackup, is_future, name_of, unwritable
 from conche.backup.verify import check
 from conche.command import Invocation
 from conche.errors import CheckFailed, ConcheError, NotFound, Refused, Restored, Unreachable, did_you_mean
@@ -36,14 +36,14 @@ from conche.stack import KINDS, BackupKind, Component
 from conche.vault import keys
 from conche.version import version
 
-__all__ = ["Wishes", "create", "in_order"]
+__all__ = ["CreateOptions", "create", "in_order"]
 
 FAT32 = 4 << 30
 """Bytes of the smallest file that some file system does not take."""
 
 
 @dataclass(frozen=True)
-class Wishes:
+class CreateOptions:
     """What a user asks of one backup.
 
     Attributes:
@@ -59,11 +59,11 @@ class Wishes:
     smaller: Sequence[str] = ()
 
 
-def create(call: Invocation, kind: str, wishes: Wishes) -> Outcome:
+def create(call: Invocation, kind: str, options: CreateOptions) -> Outcome:
     """Make a backup, verify it, and delete what retention does not keep."""
-    chosen, plain_key = _kind(kind), wishes.plain_key
-    site = open_site(call, "anew" if wishes.new_target else "known")
-    _require_known(site, wishes.smaller)
+    chosen, plain_key = _kind(kind), options.plain_key
+    site = open_site(call, "anew" if options.new_target else "known")
+    _require_known(site, options.smaller)
     sealing.check_recipients(site, keys.find(call.root), plain_key=plain_key)
     plan = _plan(site, chosen)
     if call.dry_run:
@@ -71,26 +71,26 @@ def create(call: Invocation, kind: str, wishes: Wishes) -> Outcome:
         return Outcome(plan=plan)
     with reporting.reported(call, site, f"backup.create {kind}") as told:
         try:
-            outcome = _locked(call, site, chosen, wishes, plan)
+            outcome = _locked(call, site, chosen, options, plan)
         except OSError as error:
             raise unwritable(site.target.folder, error) from error
         told(outcome)
         return outcome
 
 
-def _locked(call: Invocation, site: Site, kind: BackupKind, wishes: Wishes, plan: Plan) -> Outcome:
+def _locked(call: Invocation, site: Site, kind: BackupKind, options: CreateOptions, plan: Plan) -> Outcome:
     needs, purpose = resting(site), f"invoke backup.create {kind}"
-    wait, patience = max(wishes.wait, call.patience(0.0)), call.patience(site.section.lock_wait)
+    wait, patience = max(options.wait, call.patience(0.0)), call.patience(site.section.lock_wait)
     with locked(call, site, purpose, needs.all, wait=wait, patience=patience, lost=needs.lost) as environments:
-        return _created(site, kind, wishes, plan, needs, environments)
+        return _created(site, kind, options, plan, needs, environments)
 
 
 def _created(
-    site: Site, kind: BackupKind, wishes: Wishes, plan: Plan, needs: Needs, environments: Environments
+    site: Site, kind: BackupKind, options: CreateOptions, plan: Plan, needs: Needs, environments: Environments
 ) -> Outcome:
     previous = site.target.backups()
     now = datetime.now(UTC)
-    past = [one for one in previous if one.believed and not is_future(one.created, now)]
+    past = [one for one in previous if one.trusted and not is_future(one.created, now)]
     told = history((one.name, one.manifest) for one in past if one.manifest)
     _require_space(site, previous)
     with site.target.building() as folder:
@@ -98,7 +98,7 @@ def _created(
         name = site.target.free_name(kind, begun)
         left, dumped = settling.unsettled(site), {}
         for one in in_order(site.section.components, needs.of):
-            dumped[one] = settling.marked(one, _dumped(site, one, folder, wishes, told, needs), left)
+            dumped[one] = settling.marked(one, _dumped(site, one, folder, options, told, needs), left)
             needs.of.pop(one, None)
             environments.keep(needs.all)
         records = {one: dumped[one] for one in site.section.components}
@@ -110,8 +110,8 @@ def _created(
         _write_manifest(folder, made, keys)
         _prove(folder)
         place = site.target.publish(folder, kind, name)
-    found = Found(place, kind, begun.replace(microsecond=0), site.target.keys)
-    site.target.note(found, Record(verified=datetime.now(UTC)))
+    found = StoredBackup(place, kind, begun.replace(microsecond=0), site.target.keys)
+    site.target.note(found, CheckRecord(verified=datetime.now(UTC)))
     pruned = prune_after(site, found)
     if made.complete:  # what restores have put aside is only kept until the next good backup
         settling.forget(site)
@@ -181,7 +181,7 @@ def _plan(site: Site, kind: BackupKind) -> Plan:
     return Plan((*steps, Step(Action.CREATE, Kind.BACKUP, name, "every component is dumped", undo="nothing is left")))
 
 
-def _require_space(site: Site, previous: list[Found]) -> None:
+def _require_space(site: Site, previous: list[StoredBackup]) -> None:
     if not previous:
         return
     needed = int(previous[0].size * 1.1) + RESERVE
@@ -195,7 +195,9 @@ def _require_space(site: Site, previous: list[Found]) -> None:
         )
 
 
-def _dumped(site: Site, name: str, folder: Path, wishes: Wishes, told: History, needs: Needs) -> ComponentRecord:
+def _dumped(
+    site: Site, name: str, folder: Path, options: CreateOptions, told: History, needs: Needs
+) -> ComponentRecord:
     """Dump one component; if that fails, remove what was written and record the component as absent."""
     component = site.section.components[name]
     into = folder / name
@@ -208,7 +210,7 @@ def _dumped(site: Site, name: str, folder: Path, wishes: Wishes, told: History, 
         return ComponentRecord(driver=component.driver, absent=True, left_out=omissions)
     try:
         needs.require(name)
-        record = proof.dumped(Dumping(site, name, component, into, wishes.plain_key))
+        record = proof.dumped(Dumping(site, name, component, into, options.plain_key))
     except (ConcheError, OSError) as caught:
         error = _of_the_component(caught)
         shutil.rmtree(into)
@@ -227,7 +229,7 @@ def _dumped(site: Site, name: str, folder: Path, wishes: Wishes, told: History, 
         had = f"; {before.backup} had {amount(before.record)}" if before else ""
         omission = Omission(name=name, why=f"is empty: nothing was found{had}", harmful=True)
         return record.model_copy(update={"left_out": (*record.left_out, omission)})
-    return judged(name, record, before, component.min, accepted=name in wishes.smaller)
+    return judged(name, record, before, component.min, accepted=name in options.smaller)
 
 
 def _of_the_component(error: ConcheError | OSError) -> ConcheError:

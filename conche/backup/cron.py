@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from conche.backup import missed, timers
-from conche.backup.schedule import Entry, command, entries, log_of, next_runs
+from conche.backup.schedule import ScheduleEntry, command, entries, log_of, next_runs
 from conche.backup.site import Site, open_site
 from conche.backup.target import unwritable
 from conche.command import Invocation
@@ -65,7 +65,7 @@ def cron(call: Invocation, action: str, log: str | None = None) -> Outcome:
             next_command="invoke backup.cron status",
         )
     if action == "catch-up":
-        return missed.told_once(call.root, log, lambda: missed.catch_up(call, open_site(call), log))
+        return missed.report_once(call.root, log, lambda: missed.catch_up(call, open_site(call), log))
     site = open_site(call)
     _check_path(site)
     if timers.instead_of_cron():
@@ -150,7 +150,7 @@ def _write(lines: Sequence[str]) -> None:
         run(["crontab", wanted.name], cwd=folder, timeout=30).require("writing the crontab")
 
 
-def _line(site: Site, entry: Entry) -> str:
+def _line(site: Site, entry: ScheduleEntry) -> str:
     root = site.root
     words = " ".join(shlex.quote(word) for word in (*command(), *entry.words, "--log", str(log_of(site, entry))))
     line = f"cd {shlex.quote(str(root))} && PATH={shlex.quote(_path())} {words}"

@@ -21,7 +21,7 @@ from conche.backup.online import put_dump
 from conche.backup.site import Site, open_site
 from conche.backup.source import Source
 from conche.backup.staging import unpack
-from conche.backup.target import Found
+from conche.backup.target import StoredBackup
 from conche.backup.trial import load_on_trial
 from conche.backup.verify import check
 from conche.command import Invocation
@@ -35,7 +35,7 @@ __all__ = ["drill"]
 
 
 @dataclass(frozen=True)
-class Result:
+class DrillResult:
     """The result of restoring one component on trial.
 
     Attributes:
@@ -95,15 +95,15 @@ def _scratch(site: Site) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _results(site: Site, found: Found, folder: Path) -> Iterator[Result]:
+def _results(site: Site, found: StoredBackup, folder: Path) -> Iterator[DrillResult]:
     known = described(site, found)
     damage = check(found.folder, known) if found.manifest else []
-    yield Result("all files", not damage, "; ".join(map(str, damage)) or "as the manifest says")
+    yield DrillResult("all files", not damage, "; ".join(map(str, damage)) or "as the manifest says")
     for name, record in known.components.items():
         if record.absent or damage:
             continue
         site.say(f"drilling {name}")
-        source = Source(site, found.folder, name, record, believed=found.believed)
+        source = Source(site, found.folder, name, record, trusted=found.trusted)
         yield _unpacked(source, folder)
         component = site.section.components.get(name)
         if component is None or component.environment is None:
@@ -118,25 +118,25 @@ def _results(site: Site, found: Found, folder: Path) -> Iterator[Result]:
             yield _tried(f"{name}, served by a copy", lambda s=source: _served(s))  # type: ignore[misc]
 
 
-def _tried(name: str, work: Callable[[], str]) -> Result:
+def _tried(name: str, work: Callable[[], str]) -> DrillResult:
     try:
-        return Result(name, well=True, said=work())
+        return DrillResult(name, well=True, said=work())
     except ConcheError as error:
-        return Result(name, well=False, said=_why(error))
+        return DrillResult(name, well=False, said=_why(error))
 
 
-def _unpacked(source: Source, folder: Path) -> Result:
+def _unpacked(source: Source, folder: Path) -> DrillResult:
     into = folder / source.name
     # A volume is filled by root: what cannot be set here could be set there.
     unset = Losses() if source.record.driver in FOREIGN else None
     try:
         losses = unpack(source, into, unset)
     except ConcheError as error:
-        return Result(source.name, well=False, said=_why(error))
+        return DrillResult(source.name, well=False, said=_why(error))
     files = sum(1 for path in into.rglob("*") if path.is_file() and not path.is_symlink())
     shutil.rmtree(into)
     said = "; ".join([f"unpacks to {files} files", *losses.warnings(source.name)])
-    return Result(source.name, well=True, said=said, whole=not losses)
+    return DrillResult(source.name, well=True, said=said, whole=not losses)
 
 
 def _why(error: ConcheError) -> str:
@@ -149,16 +149,16 @@ def _is_loaded(component: Component) -> bool:
     return by_programs(component.driver) and component.driver != "command"
 
 
-def _loaded(source: Source) -> Result:
+def _loaded(source: Source) -> DrillResult:
     name = f"{source.name}, loaded on trial"
     try:
         done = load_on_trial(source)
     except ConcheError as error:
-        return Result(name, well=False, said=_why(error))
-    return Result(name, well=True, said=done.why, proven=done.proven)
+        return DrillResult(name, well=False, said=_why(error))
+    return DrillResult(name, well=True, said=done.why, proven=done.proven)
 
 
-def _loadable(source: Source) -> Result:
+def _loadable(source: Source) -> DrillResult:
     """Judge whether a dump could replace what is there, without loading it: that would be no trial."""
     name = f"{source.name}, as a dump"
     component = source.site.section.components[source.name]
@@ -166,16 +166,16 @@ def _loadable(source: Source) -> Result:
         online.require_replacing([source])
         online.require_loadable([source])
         if not component.check:
-            return Result(name, well=True, said="it has no check to compare the data with", proven=False)
+            return DrillResult(name, well=True, said="it has no check to compare the data with", proven=False)
         proof.ask(source.site, source.name, component)
     except ConcheError as error:
-        return Result(name, well=False, said=_why(error))
+        return DrillResult(name, well=False, said=_why(error))
     if not proof.recorded(source.record):
-        return Result(name, well=True, said="the backup was made without its check", proven=False)
-    return Result(name, well=True, said="it can replace the current data, and its check answers")
+        return DrillResult(name, well=True, said="the backup was made without its check", proven=False)
+    return DrillResult(name, well=True, said="it can replace the current data, and its check answers")
 
 
-def _in_buckets(source: Source, found: Found) -> str:
+def _in_buckets(source: Source, found: StoredBackup) -> str:
     """Restore each bucket under another name; count its values, and the live ones up to the backup's time."""
     component = source.site.section.components[source.name]
     archive = next(one for one in source.record.artifacts if one.path.endswith(influxdb.DATA_FILE))
@@ -193,7 +193,7 @@ def _in_buckets(source: Source, found: Found) -> str:
     return "; ".join(said)
 
 
-def _restored(site: Site, component: Component, influx: Influx, folder: str, bucket: str, found: Found) -> int:
+def _restored(site: Site, component: Component, influx: Influx, folder: str, bucket: str, found: StoredBackup) -> int:
     """Restore a bucket and return its number of values; the scratch bucket is removed, even after a kill."""
     scratch = f"{bucket}_drill_{uuid.uuid4().hex[:8]}"
     with running.noted(site, component, influx.container, bucket=scratch) as program:
@@ -250,7 +250,7 @@ def _healthy(engine: Engine, copy: str) -> str:
     return f"{seen.service} was healthy on it after {(datetime.now(UTC) - begun).total_seconds():.1f} s"
 
 
-def _outcome(found: Found, results: list[Result]) -> Outcome:
+def _outcome(found: StoredBackup, results: list[DrillResult]) -> Outcome:
     rows = tuple((one.component, one.state, one.said) for one in results)
     failed = [one for one in results if not one.well]
     unproven, less = [one for one in results if not one.proven], [one for one in results if not one.whole]

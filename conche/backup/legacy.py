@@ -13,12 +13,12 @@ from conche.backup.drivers.local import archive_name
 from conche.backup.manifest import FILE, Artifact, ComponentRecord, Link, Manifest
 from conche.backup.site import Site
 from conche.backup.strict import Limits, walk
-from conche.backup.target import Found
+from conche.backup.target import StoredBackup
 
 __all__ = ["described"]
 
 
-def described(site: Site, found: Found) -> Manifest:
+def described(site: Site, found: StoredBackup) -> Manifest:
     """Return a backup's manifest; for a backup of the old script, make one from its files as they are now.
 
     Raises:
@@ -42,7 +42,7 @@ def described(site: Site, found: Found) -> Manifest:
     )
 
 
-def _component(site: Site, found: Found, name: str) -> ComponentRecord | None:
+def _component(site: Site, found: StoredBackup, name: str) -> ComponentRecord | None:
     component = site.section.components[name]
     if component.driver not in ("archive", "files", "logs"):
         return None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from conche.backup import within
 from conche.backup.manifest import Artifact, ComponentRecord
-from conche.backup.target import Found
+from conche.backup.target import StoredBackup
 from conche.backup.within import File
 
 __all__ = ["linked_to"]
@@ -20,7 +20,7 @@ WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-def linked_to(folder: Path, records: dict[str, ComponentRecord], previous: list[Found]) -> tuple[list[str], int]:
+def linked_to(folder: Path, records: dict[str, ComponentRecord], previous: list[StoredBackup]) -> tuple[list[str], int]:
     """Replace files that an earlier backup also has by hard links; return warnings and the number of bytes saved."""
     made = [one for record in records.values() for one in record.artifacts if one.size]
     warnings, saved = [], 0
@@ -50,7 +50,9 @@ def linked_to(folder: Path, records: dict[str, ComponentRecord], previous: list[
     return warnings, saved
 
 
-def _twins(made: Iterable[Artifact], previous: Iterable[Found], own: os.stat_result) -> Iterator[tuple[Artifact, File]]:
+def _twins(
+    made: Iterable[Artifact], previous: Iterable[StoredBackup], own: os.stat_result
+) -> Iterator[tuple[Artifact, File]]:
     """Yield each artifact that an earlier backup also has, with its file there: of the same name, or another's.
 
     Every backup counts: a component may have been missing from any number of them.
@@ -75,7 +77,7 @@ def _twins(made: Iterable[Artifact], previous: Iterable[Found], own: os.stat_res
                 yield ours, file
 
 
-def _opened(one: Found, name: str, own: os.stat_result) -> File | None:
+def _opened(one: StoredBackup, name: str, own: os.stat_result) -> File | None:
     """Open a file of an earlier backup; None if it is missing, or is not ours alone."""
     try:
         file = within.opened(one.folder, name)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from conche.backup.manifest import human_size
 from conche.backup.site import Site, open_site
 from conche.backup.summary import age_in_words, doubts, new_bytes, state_of
-from conche.backup.target import Found, future_said, is_future
+from conche.backup.target import StoredBackup, future_said, is_future
 from conche.command import Invocation
 from conche.outcome import Outcome, Table
 
@@ -39,7 +39,7 @@ def list_(call: Invocation) -> Outcome:
     return Outcome(value=value, tables=[Table(COLUMNS, rows, title=str(site.target.folder))], lines=last)
 
 
-def _described(site: Site, one: Found, older: Sequence[Found], now: datetime) -> dict[str, object]:
+def _described(site: Site, one: StoredBackup, older: Sequence[StoredBackup], now: datetime) -> dict[str, object]:
     record = site.target.record(one)
     return {
         "name": one.name,

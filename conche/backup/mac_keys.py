@@ -14,10 +14,10 @@ from conche.secret import Secret
 from conche.vault.values import BACKUP_KEYS, stores
 from conche.vault.vault import Vault
 
-__all__ = ["known", "legible"]
+__all__ = ["known_keys", "readable_secrets"]
 
 
-def legible(vault: Vault) -> tuple[Secret, ...]:
+def readable_secrets(vault: Vault) -> tuple[Secret, ...]:
     """Return every value of a stack's encrypted files that can be read."""
     found: list[Secret] = []
     for store in stores(vault.stack, vault.root):
@@ -27,7 +27,7 @@ def legible(vault: Vault) -> tuple[Secret, ...]:
     return tuple(found)
 
 
-def known(vault: Vault) -> Keys:
+def known_keys(vault: Vault) -> Keys:
     """Return a stack's keys for its backups, of all encrypted files that can be read.
 
     A file without the name, which is in clear in it, has none, even if it is damaged: a stack that never had a key can

@@ -33,8 +33,8 @@ class Members:
     """The entries of a tar stream, one after the other.
 
     Args:
-        own: it is not a stranger's archive but what was packed just now: an entry that has too much is not refused,
-            but handed out without that.
+        lenient: hand out an entry that has too much without that, instead of refusing it: for what was packed just
+            now, and is no stranger's archive.
 
     Attributes:
         place: where in the stream the next header is.
@@ -43,8 +43,8 @@ class Members:
         scattered: that entry is a sparse file in too many parts, and has no content here.
     """
 
-    def __init__(self, stream: Forward, *, own: bool = False) -> None:
-        self._stream, self._own, self.place, self.cut = stream, own, 0, False
+    def __init__(self, stream: Forward, *, lenient: bool = False) -> None:
+        self._stream, self._lenient, self.place, self.cut = stream, lenient, 0, False
         self.lost: list[str] = []
         self.scattered = False
 
@@ -67,7 +67,7 @@ class Members:
                 return None
             info = _parsed(block)
             if info.type in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
-                if info.type == tarfile.XHDTYPE and self._own and info.size > HEADERS:
+                if info.type == tarfile.XHDTYPE and self._lenient and info.size > HEADERS:
                     records = self._bounded_records(info.size)
                     continue
                 content = self._content_of_header(info.size)
@@ -161,8 +161,8 @@ class Members:
         begun, found, end = self._stream.tell(), Parts(), 0
         set_parts(info, found)
         if count > MOST_PARTS:
-            self.scattered = self._own
-            if not self._own:
+            self.scattered = self._lenient
+            if not self._lenient:
                 raise Refuses("it has a sparse file in more parts than there may be")
             return length - tarfile.BLOCKSIZE
         for _ in range(count):

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from conche.backup import notes
 from conche.backup.logfile import logged
-from conche.backup.schedule import Entry, command, log_of, runs
+from conche.backup.schedule import ScheduleEntry, command, log_of, runs
 from conche.backup.site import Site, open_site
 from conche.command import Invocation
 from conche.errors import Locked, Refused, Told
@@ -30,7 +30,7 @@ from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.process import run
 from conche.stack import schedule
 
-__all__ = ["catch_up", "forget", "said", "scheduled", "told_once"]
+__all__ = ["catch_up", "forget", "report_once", "said", "scheduled"]
 
 LATE = timedelta(minutes=10)
 """How long after its time a run counts as missed: cron and systemd start it within a minute, a loaded machine later."""
@@ -54,18 +54,18 @@ class Started:
     instead_of: datetime | None = None
     ended: bool = True
 
-    def tells(self, entry: Entry, now: datetime) -> bool:
+    def tells(self, entry: ScheduleEntry, now: datetime) -> bool:
         """Return whether what an entry has missed can be counted from this run."""
         return self.when == entry.when and self.started <= now + SKEW
 
-    def misses(self, entry: Entry, now: datetime) -> datetime | None:
+    def misses(self, entry: ScheduleEntry, now: datetime) -> datetime | None:
         """Return the run that an entry has missed since this one; None if there is none, or that cannot be known."""
         if not self.tells(entry, now):
             return None
         due = schedule.read(entry.when).latest(now)
         return due if self.started < due <= now - LATE else None
 
-    def interrupted(self, entry: Entry, now: datetime) -> datetime | None:
+    def interrupted(self, entry: ScheduleEntry, now: datetime) -> datetime | None:
         """Return this run if it has not ended and does not make up for another: nothing is tried for ever."""
         broken = self.tells(entry, now) and not self.ended and self.instead_of is None
         return self.started if broken else None
@@ -105,13 +105,13 @@ def _noted(site: Site, log: Path) -> Iterator[None]:
         _note_end(site, entry, begun)
 
 
-def _note_end(site: Site, entry: Entry, begun: Started) -> None:
+def _note_end(site: Site, entry: ScheduleEntry, begun: Started) -> None:
     """Note that a run has ended, unless the entry's next one has started meanwhile: that would count as missed."""
     if _last(site, entry) == begun:
         _write(site, entry, replace(begun, ended=True))
 
 
-def _is_running(site: Site, entry: Entry) -> bool:
+def _is_running(site: Site, entry: ScheduleEntry) -> bool:
     try:
         with lock(_lock_of(site, entry), "backup.cron catch-up"):
             return False
@@ -119,7 +119,7 @@ def _is_running(site: Site, entry: Entry) -> bool:
         return True
 
 
-def _lock_of(site: Site, entry: Entry) -> str:
+def _lock_of(site: Site, entry: ScheduleEntry) -> str:
     return f"run-{_place(site)}-{entry.name}"
 
 
@@ -157,7 +157,7 @@ def catch_up(call: Invocation, site: Site, log: str | None) -> Outcome:
         return Outcome()  # a backup may well take longer than until the next check
 
 
-def told_once(root: Path, log: str | None, work: Callable[[], Outcome]) -> Outcome:
+def report_once(root: Path, log: str | None, work: Callable[[], Outcome]) -> Outcome:
     """Do what a schedule does every quarter of an hour; an error like the last one only goes to the log.
 
     cron sends a mail of all that is printed, so that a stack.yaml which is being edited would send a hundred a day.
@@ -214,7 +214,7 @@ def _made_up(call: Invocation, site: Site, plan: Plan) -> Outcome:
     )
 
 
-def _require_notable(site: Site, entry: Entry) -> None:
+def _require_notable(site: Site, entry: ScheduleEntry) -> None:
     """Refuse a run whose start cannot be noted: it would count as missed again, every quarter of an hour."""
     file = _file(site, entry)
     try:
@@ -251,7 +251,7 @@ def said(site: Site, now: datetime) -> tuple[list[str], list[str]]:
     return told, warnings
 
 
-def _owed(site: Site) -> Iterator[tuple[Entry, tuple[datetime, str]]]:
+def _owed(site: Site) -> Iterator[tuple[ScheduleEntry, tuple[datetime, str]]]:
     """Yield the entries that have to be made up for, with the run that is, and what became of it."""
     now = datetime.now(UTC)
     for entry in runs(site):
@@ -260,7 +260,7 @@ def _owed(site: Site) -> Iterator[tuple[Entry, tuple[datetime, str]]]:
             yield entry, owed
 
 
-def _owes(site: Site, entry: Entry, last: Started, now: datetime) -> tuple[datetime, str] | None:
+def _owes(site: Site, entry: ScheduleEntry, last: Started, now: datetime) -> tuple[datetime, str] | None:
     if due := last.misses(entry, now):
         return due, "missed"
     if (due := last.interrupted(entry, now)) and not _is_running(site, entry):
@@ -268,11 +268,11 @@ def _owes(site: Site, entry: Entry, last: Started, now: datetime) -> tuple[datet
     return None
 
 
-def _entry_of(site: Site, log: Path) -> Entry | None:
+def _entry_of(site: Site, log: Path) -> ScheduleEntry | None:
     return next((entry for entry in runs(site) if log_of(site, entry) == log), None)
 
 
-def _note(site: Site, entry: Entry, now: datetime) -> Started:
+def _note(site: Site, entry: ScheduleEntry, now: datetime) -> Started:
     """Note that an entry has started, and say what it makes up for."""
     last = _last(site, entry)
     due = (last.misses(entry, now) or last.interrupted(entry, now)) if last else None
@@ -284,7 +284,7 @@ def _note(site: Site, entry: Entry, now: datetime) -> Started:
     return begun
 
 
-def _last(site: Site, entry: Entry) -> Started | None:
+def _last(site: Site, entry: ScheduleEntry) -> Started | None:
     """Return the last run; None also if that cannot be read: `said` tells it, and from the next run it is known."""
     try:
         return _read(site, entry)
@@ -292,7 +292,7 @@ def _last(site: Site, entry: Entry) -> Started | None:
         return None
 
 
-def _read(site: Site, entry: Entry) -> Started | None:
+def _read(site: Site, entry: ScheduleEntry) -> Started | None:
     return notes.read(_file(site, entry), SCHEDULED, _parsed)
 
 
@@ -311,7 +311,7 @@ def _aware(text: str) -> datetime:
     return moment
 
 
-def _write(site: Site, entry: Entry, last: Started) -> None:
+def _write(site: Site, entry: ScheduleEntry, last: Started) -> None:
     content = {
         "when": last.when,
         "started": last.started.isoformat(),
@@ -331,7 +331,7 @@ def _write(site: Site, entry: Entry, last: Started) -> None:
         write_atomic(file, json.dumps(SCHEDULED.stamped(content)).encode(), mode=0o600)
 
 
-def _file(site: Site, entry: Entry) -> Path:
+def _file(site: Site, entry: ScheduleEntry) -> Path:
     return _folder(site) / f"run-{_place(site)}-{entry.name}.json"
 
 

@@ -11,20 +11,29 @@ from conche.backup.locks import locked
 from conche.backup.manifest import human_size
 from conche.backup.site import Site, open_site
 from conche.backup.summary import doubts
-from conche.backup.target import Found, future_said, is_future
+from conche.backup.target import StoredBackup, future_said, is_future
 from conche.command import Invocation
 from conche.errors import Refused
 from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.stack import KINDS, BackupKind, Retention
 
-__all__ = ["Candidate", "Decision", "clock_problem", "decide", "decide_future", "newest_sound", "prune", "prune_after"]
+__all__ = [
+    "Decision",
+    "RetentionCandidate",
+    "clock_problem",
+    "decide",
+    "decide_future",
+    "newest_sound",
+    "prune",
+    "prune_after",
+]
 
 LONGEST_GAP = timedelta(days=45)
 """If the newest backup is older than this, a wrong clock is more likely than a long holiday."""
 
 
 @dataclass(frozen=True)
-class Candidate:
+class RetentionCandidate:
     """A backup as retention sees it.
 
     Attributes:
@@ -57,7 +66,7 @@ class Decision:
     why: str
 
 
-def clock_problem(backups: Sequence[Candidate], now: datetime) -> str:
+def clock_problem(backups: Sequence[RetentionCandidate], now: datetime) -> str:
     """Return why the clock cannot be trusted; empty if it can. Backups from the future are ignored."""
     past = [one for one in backups if one.is_past(now)]
     newest = max(past, key=lambda one: one.created, default=None)
@@ -66,7 +75,9 @@ def clock_problem(backups: Sequence[Candidate], now: datetime) -> str:
     return ""
 
 
-def decide(backups: Sequence[Candidate], retention: dict[BackupKind, Retention], now: datetime) -> list[Decision]:
+def decide(
+    backups: Sequence[RetentionCandidate], retention: dict[BackupKind, Retention], now: datetime
+) -> list[Decision]:
     """Decide which backups stay and which go, the newest first; a pure function.
 
     A backup goes only if it is older than its kind's days, if there are as many newer verified and complete ones of its
@@ -83,7 +94,7 @@ def decide(backups: Sequence[Candidate], retention: dict[BackupKind, Retention],
 
 
 def _decided_one(
-    one: Candidate, past: Sequence[Candidate], pinned: Sequence[str], rule: Retention, now: datetime
+    one: RetentionCandidate, past: Sequence[RetentionCandidate], pinned: Sequence[str], rule: Retention, now: datetime
 ) -> Decision:
     if one.made_by and not one.doubt:
         return Decision(
@@ -105,7 +116,7 @@ def _decided_one(
     return Decision(one.name, keep=False, why=why)
 
 
-def newest_sound(backups: Sequence[Candidate]) -> dict[str, list[str]]:
+def newest_sound(backups: Sequence[RetentionCandidate]) -> dict[str, list[str]]:
     """Return, by backup, the components whose newest sound state it has; a verified backup is preferred to others."""
     pinned: dict[str, list[str]] = {}
     for part in sorted({part for one in backups for part in one.sound}):
@@ -114,7 +125,7 @@ def newest_sound(backups: Sequence[Candidate]) -> dict[str, list[str]]:
     return pinned
 
 
-def decide_future(backups: Sequence[Candidate], now: datetime) -> list[Decision]:
+def decide_future(backups: Sequence[RetentionCandidate], now: datetime) -> list[Decision]:
     """Decide which backups from the future go: those whose sound components are all in verified ones of today too."""
     future = [one for one in backups if is_future(one.created, now) and not one.doubt]
     today = {part for one in backups if one.is_past(now) and one.verified for part in one.sound}
@@ -140,7 +151,7 @@ def prune(call: Invocation, *, future: bool) -> Outcome:
     return _outcome(site, found, decisions, done=True)
 
 
-def _asked(site: Site, *, future: bool) -> tuple[list[Found], list[Decision]]:
+def _asked(site: Site, *, future: bool) -> tuple[list[StoredBackup], list[Decision]]:
     if not future:
         _refuse_wrong_clock(site)
         return _decided(site)
@@ -149,7 +160,7 @@ def _asked(site: Site, *, future: bool) -> tuple[list[Found], list[Decision]]:
     return site.target.backups(), decide_future(_candidates(site), now)
 
 
-def prune_after(site: Site, newest: Found) -> list[str]:
+def prune_after(site: Site, newest: StoredBackup) -> list[str]:
     """Prune after `newest` was made and recorded as verified; return warnings, such as that nothing was pruned."""
     others = [one for one in _candidates(site) if one.name != newest.name]
     now = datetime.now(UTC)
@@ -161,7 +172,7 @@ def prune_after(site: Site, newest: Found) -> list[str]:
     return warnings
 
 
-def _delete(site: Site, found: Sequence[Found], decisions: Sequence[Decision]) -> None:
+def _delete(site: Site, found: Sequence[StoredBackup], decisions: Sequence[Decision]) -> None:
     by_name = {one.name: one for one in found}
     for one in decisions:
         if not one.keep:
@@ -169,25 +180,25 @@ def _delete(site: Site, found: Sequence[Found], decisions: Sequence[Decision]) -
             site.target.discard(by_name[one.name])
 
 
-def _candidates(site: Site) -> list[Candidate]:
+def _candidates(site: Site) -> list[RetentionCandidate]:
     backups = site.target.backups()
-    told = history((one.name, one.manifest) for one in backups if one.manifest and one.believed)
+    told = history((one.name, one.manifest) for one in backups if one.manifest and one.trusted)
     return [
-        Candidate(
+        RetentionCandidate(
             name=one.name,
             kind=one.kind,
             created=one.created,
             verified=site.target.record(one).verified is not None,
-            complete=one.manifest is not None and one.believed and told.complete(one.name, one.manifest),
+            complete=one.manifest is not None and one.trusted and told.complete(one.name, one.manifest),
             sound=told.sound.get(one.name, frozenset()),
             made_by=one.made_by,
-            doubt="" if one.believed else str(one.provenance),
+            doubt="" if one.trusted else str(one.provenance),
         )
         for one in backups
     ]
 
 
-def _decided(site: Site) -> tuple[list[Found], list[Decision]]:
+def _decided(site: Site) -> tuple[list[StoredBackup], list[Decision]]:
     retention = {kind: site.section.kept(kind) for kind in KINDS}
     return site.target.backups(), decide(_candidates(site), retention, datetime.now(UTC))
 
@@ -201,7 +212,7 @@ def _refuse_wrong_clock(site: Site) -> None:
         )
 
 
-def _outcome(site: Site, found: Sequence[Found], decisions: Sequence[Decision], *, done: bool) -> Outcome:
+def _outcome(site: Site, found: Sequence[StoredBackup], decisions: Sequence[Decision], *, done: bool) -> Outcome:
     going = [one for one in decisions if not one.keep]
     sizes = {one.name: one.size for one in found if one.folder.exists()}
     rows = tuple((one.name, "kept" if one.keep else ("deleted" if done else "would go"), one.why) for one in decisions)

@@ -12,7 +12,7 @@ from conche.backup.schedule import next_runs
 from conche.backup.site import Site, open_site
 from conche.backup.status import status
 from conche.backup.summary import new_bytes, state_of
-from conche.backup.target import Found, unwritable
+from conche.backup.target import StoredBackup, unwritable
 from conche.command import Invocation
 from conche.files import write_atomic
 from conche.outcome import Outcome
@@ -86,7 +86,7 @@ def _state(call: Invocation) -> str:
     return _rows(table.columns, [[_marked(cell) for cell in row] for row in table.rows])
 
 
-def _chart(backups: Sequence[Found], costs: Sequence[int]) -> str:
+def _chart(backups: Sequence[StoredBackup], costs: Sequence[int]) -> str:
     """Draw a bar for each backup, the oldest on the left: its size, and within it the part that is new."""
     if not backups:
         return "<p>There is none yet.</p>"
@@ -116,7 +116,7 @@ def _chart(backups: Sequence[Found], costs: Sequence[int]) -> str:
     )
 
 
-def _table(site: Site, backups: Sequence[Found], costs: Sequence[int]) -> str:
+def _table(site: Site, backups: Sequence[StoredBackup], costs: Sequence[int]) -> str:
     rows = []
     for one, cost in zip(backups, costs, strict=True):
         record, known = site.target.record(one), one.manifest

@@ -21,7 +21,7 @@ from conche.backup.repository import opened
 from conche.backup.site import Site, open_site
 from conche.backup.source import Source
 from conche.backup.staging import places, stage, unpack, volumes_of
-from conche.backup.target import Found, unwritable
+from conche.backup.target import StoredBackup, unwritable
 from conche.backup.users import User, Users
 from conche.backup.verify import check
 from conche.command import Invocation
@@ -29,14 +29,14 @@ from conche.errors import CheckFailed, NotFound, Refused, did_you_mean
 from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.vault.values import files_locked
 
-__all__ = ["Wishes", "restore"]
+__all__ = ["RestoreOptions", "restore"]
 
 LESS = 3
 """Exit code of a restore after which something is missing that was backed up, such as an ACL."""
 
 
 @dataclass(frozen=True)
-class Wishes:
+class RestoreOptions:
     """What a user asks of one restore.
 
     Attributes:
@@ -72,37 +72,37 @@ class Wishes:
         return shlex.join([*words, *(option for option, is_set in flags if is_set)])
 
 
-def restore(call: Invocation, name: str | None, wishes: Wishes) -> Outcome:
+def restore(call: Invocation, name: str | None, options: RestoreOptions) -> Outcome:
     """Restore a backup or some of its components, in place or into a new folder; without a name, list the backups."""
-    if wishes.source not in (None, "offsite"):
-        raise Refused("no-such-source", f"--from takes offsite, not {wishes.source!r}.")
+    if options.source not in (None, "offsite"):
+        raise Refused("no-such-source", f"--from takes offsite, not {options.source!r}.")
     if name is None:
-        return _offered(call, offsite=wishes.source is not None)
-    site = open_site(call, "any" if wishes.source else "known")
-    if wishes.source and call.dry_run:
+        return _offered(call, offsite=options.source is not None)
+    site = open_site(call, "any" if options.source else "known")
+    if options.source and call.dry_run:
         return Outcome(
             plan=Plan((Step(Action.FETCH, Kind.BACKUP, name, "from the repository, then restored as without --from"),))
         )
-    recovery = _recovery(wishes.recovery_key)
+    recovery = _recovery(options.recovery_key)
     site = trust.recovered(site, call.vault, recovery)
-    found = _found(call, site, name, wishes)
-    records = _chosen(found, described(site, found).components, wishes.components)
-    sources = [Source(site, found.folder, one, record, recovery, found.believed) for one, record in records.items()]
-    if wishes.target is not None:
-        return _into_folder(call, site, found, sources, Path(wishes.target).expanduser())
+    found = _found(call, site, name, options)
+    records = _chosen(found, described(site, found).components, options.components)
+    sources = [Source(site, found.folder, one, record, recovery, found.trusted) for one, record in records.items()]
+    if options.target is not None:
+        return _into_folder(call, site, found, sources, Path(options.target).expanduser())
     require_declared(found.name, sources)
     online.require_replacing(sources)
     if call.dry_run:
         seen = acceptance.examined(sources, leniently=True)
         plan = Plan((*seen.steps(), *_plan(found, sources, _seen(site, sources))))
         return Outcome(value={"keys": seen.as_json()}, plan=plan)
-    allowed = acceptance.given(wishes.accept)
+    allowed = acceptance.given(options.accept)
     _require_whole(found, [one for one in sources if one.record.driver == "secrets"])
     seen = acceptance.examined(sources)
     accepted = seen.accepted(
-        call.output, found.name, wishes.again(found.name), accept=allowed, plain_key=wishes.plain_key
+        call.output, found.name, options.again(found.name), accept=allowed, plain_key=options.plain_key
     )
-    if not (wishes.force or call.yes):
+    if not (options.force or call.yes):
         call.output.confirm(f"{', '.join(records)} will be replaced by {found.name}.", option="--force")
     try:
         purpose = f"invoke backup.restore {found.name}"
@@ -111,22 +111,22 @@ def restore(call: Invocation, name: str | None, wishes: Wishes) -> Outcome:
             locked(call, site, purpose, _touched(site, sources)),
             files_locked(call.stack, site.root, exchanged, purpose, call.patience(PATIENCE)),
         ):
-            return seen.told(_in_place(site, found, sources, accepted, blind=wishes.blind))
+            return seen.told(_in_place(site, found, sources, accepted, blind=options.blind))
     except OSError as error:
         raise unwritable(site.own, error) from error
 
 
-def _found(call: Invocation, site: Site, name: str, wishes: Wishes) -> Found:
+def _found(call: Invocation, site: Site, name: str, options: RestoreOptions) -> StoredBackup:
     """Return the backup to restore, which is fetched if it is elsewhere.
 
     Raises:
         Refused: it is not known to be a backup of this stack, and that was not accepted.
     """
-    elsewhere = wishes.source is not None
-    found = sync.fetch(call, site, name, unproven=wishes.unproven) if elsewhere else site.target.find(name)
-    if not wishes.unproven:
-        trust.require(found, replace(wishes, unproven=True).again(found.name))
-    return found if found.believed else found.asked_for()
+    elsewhere = options.source is not None
+    found = sync.fetch(call, site, name, unproven=options.unproven) if elsewhere else site.target.find(name)
+    if not options.unproven:
+        trust.require(found, replace(options, unproven=True).again(found.name))
+    return found if found.trusted else found.asked_for()
 
 
 def _offered(call: Invocation, *, offsite: bool) -> Outcome:
@@ -143,7 +143,9 @@ def _offered(call: Invocation, *, offsite: bool) -> Outcome:
     )
 
 
-def _chosen(found: Found, records: Mapping[str, ComponentRecord], wanted: Sequence[str]) -> dict[str, ComponentRecord]:
+def _chosen(
+    found: StoredBackup, records: Mapping[str, ComponentRecord], wanted: Sequence[str]
+) -> dict[str, ComponentRecord]:
     present = {name: record for name, record in records.items() if not record.absent}
     for name in wanted:
         if name not in present:
@@ -167,7 +169,7 @@ def _recovery(path: str | None) -> bytes | None:
         ) from error
 
 
-def _require_whole(found: Found, sources: Sequence[Source]) -> None:
+def _require_whole(found: StoredBackup, sources: Sequence[Source]) -> None:
     """Refuse a damaged component, before anything is touched."""
     if found.manifest is None:
         return
@@ -181,7 +183,7 @@ def _require_whole(found: Found, sources: Sequence[Source]) -> None:
             )
 
 
-def _into_folder(call: Invocation, site: Site, found: Found, sources: Sequence[Source], target: Path) -> Outcome:
+def _into_folder(call: Invocation, site: Site, found: StoredBackup, sources: Sequence[Source], target: Path) -> Outcome:
     """Unpack into a folder that does not exist yet, or is empty; it appears once it is complete."""
     target = target.resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -216,7 +218,7 @@ def _into_folder(call: Invocation, site: Site, found: Found, sources: Sequence[S
     )
 
 
-def _plan(found: Found, sources: Sequence[Source], seen: Users) -> Plan:
+def _plan(found: StoredBackup, sources: Sequence[Source], seen: Users) -> Plan:
     stopped = [one.container.name for one in seen.values()]
     return Plan(
         (
@@ -239,7 +241,7 @@ def _plan(found: Found, sources: Sequence[Source], seen: Users) -> Plan:
 
 
 def _in_place(
-    site: Site, found: Found, sources: Sequence[Source], accepted: Collection[str], *, blind: bool
+    site: Site, found: StoredBackup, sources: Sequence[Source], accepted: Collection[str], *, blind: bool
 ) -> Outcome:
     settling.require_settled(site)
     _require_whole(found, sources)
@@ -298,7 +300,9 @@ def _touched(site: Site, sources: Sequence[Source]) -> set[str]:
     return environments_of(site, _seen(site, sources).values()) | {one.environment for one in named if one.environment}
 
 
-def _outcome(site: Site, found: Found, journal: Journal, plan: Plan, done: Replaced, lost: Sequence[str]) -> Outcome:
+def _outcome(
+    site: Site, found: StoredBackup, journal: Journal, plan: Plan, done: Replaced, lost: Sequence[str]
+) -> Outcome:
     given, kept = done.given, journal.aside(site.own)
     aside = [str(kept)] if kept.exists() else []
     aside += [f"in volumes, .pre-restore-{journal.number}"] if journal.swaps else []

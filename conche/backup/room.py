@@ -8,7 +8,7 @@ from pathlib import Path
 from conche.backup.manifest import human_size
 from conche.backup.source import Source
 from conche.engine import host
-from conche.engine.host import Room
+from conche.engine.host import Disk
 from conche.errors import Refused
 
 __all__ = ["require_beside", "require_in"]
@@ -19,7 +19,7 @@ RESERVE = 64 << 20
 
 def require_in(folder: Path, sources: Sequence[Source]) -> None:
     """Refuse to unpack components into a folder that has no room for them."""
-    _require([(host.room_at(folder), sum(map(_size, sources)))])
+    _require([(host.disk_at(folder), sum(map(_size, sources)))])
 
 
 def require_beside(root: Path, sources: Sequence[Source]) -> None:
@@ -29,33 +29,33 @@ def require_beside(root: Path, sources: Sequence[Source]) -> None:
     """
     inside = [source for source in sources if source.record.driver == "volume"]
     outside = [source for source in sources if source.record.driver != "volume"]
-    here = [(host.room_at(root), sum(map(_size, outside)))] if outside else []
+    here = [(host.disk_at(root), sum(map(_size, outside)))] if outside else []
     _require([*here, *_in_volumes(inside)])
 
 
-def _in_volumes(sources: Iterable[Source]) -> Iterator[tuple[Room, int]]:
+def _in_volumes(sources: Iterable[Source]) -> Iterator[tuple[Disk, int]]:
     for source in sources:
         component = source.site.section.components.get(source.name)
         if component is not None and component.volume and component.environment:
-            room = host.room_of(source.site.engine(component), component.volume)
-            if room is not None:
-                yield room, _size(source)
+            disk = host.disk_of(source.site.engine(component), component.volume)
+            if disk is not None:
+                yield disk, _size(source)
 
 
 def _size(source: Source) -> int:
     return sum(artifact.content or artifact.size for artifact in source.record.artifacts)
 
 
-def _require(needs: Iterable[tuple[Room, int]]) -> None:
+def _require(needs: Iterable[tuple[Disk, int]]) -> None:
     wanted: dict[int, int] = {}
-    for room, size in needs:
+    for disk, size in needs:
         # Several may be on one disk.
-        wanted[room.device] = wanted.get(room.device, RESERVE) + size
-        if room.free < wanted[room.device]:
+        wanted[disk.device] = wanted.get(disk.device, RESERVE) + size
+        if disk.free < wanted[disk.device]:
             raise Refused(
                 "disk-too-full-to-restore",
-                f"The restore needs {human_size(wanted[room.device])} beside the current data;"
-                f" {human_size(room.free)} are free.",
-                looked_at=[str(room.folder)],
-                next_command=f"df -h '{room.folder}'",
+                f"The restore needs {human_size(wanted[disk.device])} beside the current data;"
+                f" {human_size(disk.free)} are free.",
+                looked_at=[str(disk.folder)],
+                next_command=f"df -h '{disk.folder}'",
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 from conche.backup.site import Site
 from conche.stack import KINDS, schedule
 
-__all__ = ["CATCH_UP", "NAMES", "REBOOT", "Entry", "command", "entries", "log_of", "next_runs", "runs"]
+__all__ = ["CATCH_UP", "NAMES", "REBOOT", "ScheduleEntry", "command", "entries", "log_of", "next_runs", "runs"]
 
 WAIT = 7200
 """Seconds that a scheduled command waits for another one: on a Sunday three may run shortly after each other."""
@@ -27,7 +27,7 @@ NAMES = (*KINDS, "sync", "drill", "catch-up", "reboot")
 
 
 @dataclass(frozen=True)
-class Entry:
+class ScheduleEntry:
     """One line of the schedule.
 
     Attributes:
@@ -41,25 +41,25 @@ class Entry:
     words: tuple[str, ...]
 
 
-def runs(site: Site) -> list[Entry]:
+def runs(site: Site) -> list[ScheduleEntry]:
     """Return what has to run at certain times; a run that is missed is made up for (missed.py)."""
-    made = [Entry(kind, site.section.at(kind), ("backup.create", kind, "--wait", str(WAIT))) for kind in KINDS]
+    made = [ScheduleEntry(kind, site.section.at(kind), ("backup.create", kind, "--wait", str(WAIT))) for kind in KINDS]
     if site.section.offsite:
-        made.append(Entry("sync", SYNC, ("backup.sync",)))
-    return [*made, Entry("drill", DRILL, ("backup.drill",))]
+        made.append(ScheduleEntry("sync", SYNC, ("backup.sync",)))
+    return [*made, ScheduleEntry("drill", DRILL, ("backup.drill",))]
 
 
-def entries(site: Site) -> list[Entry]:
+def entries(site: Site) -> list[ScheduleEntry]:
     """Return what has to run, and when."""
     return [
         *runs(site),
-        Entry("catch-up", CATCH_UP, ("backup.cron", "catch-up")),
+        ScheduleEntry("catch-up", CATCH_UP, ("backup.cron", "catch-up")),
         # Resumes containers that a power cut has left waiting.
-        Entry("reboot", REBOOT, ("backup.verify", "latest")),
+        ScheduleEntry("reboot", REBOOT, ("backup.verify", "latest")),
     ]
 
 
-def log_of(site: Site, entry: Entry) -> Path:
+def log_of(site: Site, entry: ScheduleEntry) -> Path:
     """Return the log of an entry."""
     return site.root / "logs" / f"backup-{entry.name}.log"
 

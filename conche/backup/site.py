@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from conche.backup.mac_keys import known, legible
+from conche.backup.mac_keys import known_keys, readable_secrets
 from conche.backup.target import Target
 from conche.command import Invocation
 from conche.errors import Refused
@@ -81,6 +81,6 @@ def open_site(call: Invocation, use: Literal["known", "anew", "any"] = "known") 
             next_command="add it as in: conche docs stack",
         )
     folder = section.target or Path(f"../{call.stack.name}-backups")
-    keys = cache(lambda: known(call.vault))
+    keys = cache(lambda: known_keys(call.vault))
     target = Target((call.root / folder.expanduser()).resolve(), call.stack.name, use, keys)
-    return Site(call.root, call.stack, section, target, call.output.say, cache(lambda: legible(call.vault)))
+    return Site(call.root, call.stack, section, target, call.output.say, cache(lambda: readable_secrets(call.vault)))

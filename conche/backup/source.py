@@ -36,7 +36,7 @@ class Source:
     Attributes:
         folder: the backup's folder.
         recovery: the text of the key that opens the age key in it.
-        believed: the backup counts as the stack's own, so its files may have the rights that the component declares.
+        trusted: the backup counts as the stack's own, so its files may have the rights that the component declares.
     """
 
     site: Site
@@ -44,7 +44,7 @@ class Source:
     name: str
     record: ComponentRecord
     recovery: bytes | None = None
-    believed: bool = False
+    trusted: bool = False
 
     def opened(self, artifact: Artifact) -> AbstractContextManager[File]:
         """Open an artifact's file; at the end of the block, what was read must have been what the manifest says.
@@ -66,7 +66,7 @@ class Source:
     def limits(self, artifact: Artifact) -> Limits:
         """Return what an archive must hold."""
         # stack.yaml may declare it no longer, or under another name.
-        declared = self.site.section.components.get(self.name) if self.believed else None
+        declared = self.site.section.components.get(self.name) if self.trusted else None
         privileged = declared is not None and declared.privileged
         return replace(limits_of(self.record, artifact), privileged=privileged)
 

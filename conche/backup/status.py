@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from conche.backup import missed
 from conche.backup.site import Site, open_site
 from conche.backup.summary import age_in_words, doubts
-from conche.backup.target import Found, future_said, is_future
+from conche.backup.target import StoredBackup, future_said, is_future
 from conche.command import Invocation
 from conche.outcome import Outcome, Table
 from conche.stack import KINDS, BackupKind
@@ -26,13 +26,13 @@ def status(call: Invocation) -> Outcome:
     """Show whether each kind has a good backup that is recent enough: the dead man's switch."""
     site = open_site(call)
     backups, now = site.target.backups(), datetime.now(UTC)
-    past = [one for one in backups if one.believed and not is_future(one.created, now)]
+    past = [one for one in backups if one.trusted and not is_future(one.created, now)]
     rows, value = [], []
     for kind in KINDS:
         good = [one for one in past if one.kind == kind and _is_good(site, one)]
         newest = good[0] if good else None
         late = newest is None or now - newest.created > OLDEST[kind]
-        needed = kind == "daily" or any(one.kind == kind and one.believed for one in backups)
+        needed = kind == "daily" or any(one.kind == kind and one.trusted for one in backups)
         word = ("LATE" if late else "ok") if needed else "none yet"
         rows.append(
             (kind, word, newest.name if newest else "none", age_in_words(now - newest.created) if newest else "")
@@ -54,5 +54,5 @@ def status(call: Invocation) -> Outcome:
     )
 
 
-def _is_good(site: Site, one: Found) -> bool:
+def _is_good(site: Site, one: StoredBackup) -> bool:
     return bool(one.manifest and one.manifest.complete and site.target.record(one).verified)

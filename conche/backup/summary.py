@@ -7,14 +7,14 @@ from datetime import timedelta
 
 from conche.backup.mac import Provenance
 from conche.backup.manifest import Manifest
-from conche.backup.target import Found
+from conche.backup.target import StoredBackup
 from conche.errors import Refused
 from conche.vault.values import BACKUP_KEYS
 
 __all__ = ["age_in_words", "doubts", "manifest_of", "new_bytes", "state_of"]
 
 
-def new_bytes(one: Found, older: Sequence[Found]) -> int:
+def new_bytes(one: StoredBackup, older: Sequence[StoredBackup]) -> int:
     """Return the number of bytes that no older backup has: the cost of keeping this one."""
     if one.manifest is None:
         return one.size
@@ -22,7 +22,7 @@ def new_bytes(one: Found, older: Sequence[Found]) -> int:
     return sum(artifact.size for artifact in one.manifest.artifacts() if artifact.sha256 not in known)
 
 
-def manifest_of(one: Found) -> Manifest:
+def manifest_of(one: StoredBackup) -> Manifest:
     """Return a backup's manifest.
 
     Raises:
@@ -40,18 +40,18 @@ def manifest_of(one: Found) -> Manifest:
     )
 
 
-def state_of(one: Found) -> str:
+def state_of(one: StoredBackup) -> str:
     """Return whether a backup is complete, and what is not known of it."""
     known = one.manifest
     unread = f"made by {one.made_by}" if one.made_by else "not hashed"
     state = unread if known is None else ("complete" if known.complete else "DEGRADED")
-    return state if one.believed else f"{state}, {one.provenance}"
+    return state if one.trusted else f"{state}, {one.provenance}"
 
 
-def doubts(backups: Sequence[Found]) -> list[str]:
+def doubts(backups: Sequence[StoredBackup]) -> list[str]:
     """Return what to say about backups that are not known to be ours, and so count for nothing."""
     foreign = [one.name for one in backups if one.provenance is Provenance.FOREIGN]
-    unproven = [one for one in backups if not one.believed and one.provenance is Provenance.UNPROVEN]
+    unproven = [one for one in backups if not one.trusted and one.provenance is Provenance.UNPROVEN]
     said = [f"{name} is foreign: another stack's, or changed since. Who can write to the target?" for name in foreign]
     if backups and not backups[0].keys().exist and any(one.read.has_mac for one in backups):
         said.append(

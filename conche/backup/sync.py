@@ -25,7 +25,7 @@ from conche.backup.repository import NoRepository, Repository, by_name, opened
 from conche.backup.site import Site, open_site
 from conche.backup.snapshots import Snapshot, superfluous
 from conche.backup.summary import doubts
-from conche.backup.target import BUILDING, RESERVE, Found, is_future, none_proven
+from conche.backup.target import BUILDING, RESERVE, StoredBackup, is_future, none_proven
 from conche.backup.verify import check
 from conche.command import Invocation
 from conche.errors import CheckFailed, NotFound, Refused, Unreachable, did_you_mean
@@ -65,7 +65,7 @@ def sync(call: Invocation) -> Outcome:
 
 def _local(site: Site) -> dict[str, Snapshot]:
     """Return the target's backups as they would be in the repository; one that is not verified has no sound part."""
-    backups = [one for one in site.target.backups() if one.believed]
+    backups = [one for one in site.target.backups() if one.trusted]
     told = history((one.name, one.manifest) for one in backups if one.manifest)
     found = {}
     for one in backups:
@@ -89,7 +89,7 @@ def _recognised(there: Sequence[Snapshot], local: Mapping[str, Snapshot]) -> tup
 
 
 def _sent(
-    site: Site, repository: Repository, missing: Sequence[Found], local: Mapping[str, Snapshot], *, made: bool
+    site: Site, repository: Repository, missing: Sequence[StoredBackup], local: Mapping[str, Snapshot], *, made: bool
 ) -> tuple[Snapshot, ...]:
     """Send backups, the oldest first, to the repository, made if necessary; return all snapshots in it."""
     if not made:
@@ -99,7 +99,9 @@ def _sent(
     return repository.snapshots()
 
 
-def _missing(site: Site, offsite: Offsite, there: Sequence[Snapshot], local: Mapping[str, Snapshot]) -> list[Found]:
+def _missing(
+    site: Site, offsite: Offsite, there: Sequence[Snapshot], local: Mapping[str, Snapshot]
+) -> list[StoredBackup]:
     """Return the backups that are not there but would be kept, the newest first; none from the future."""
     present, now = {one.name for one in there if not one.doubt}, datetime.now(UTC)
     together = [*there, *(one for name, one in local.items() if name not in present)]
@@ -109,7 +111,7 @@ def _missing(site: Site, offsite: Offsite, there: Sequence[Snapshot], local: Map
     return [one for one in site.target.backups() if one.name in wanted]
 
 
-def _send(site: Site, repository: Repository, one: Found, tags: Sequence[str]) -> None:
+def _send(site: Site, repository: Repository, one: StoredBackup, tags: Sequence[str]) -> None:
     known = one.manifest
     assert known is not None
     site.say(f"sending {one.name}")
@@ -185,7 +187,7 @@ def _write(place: Path, blocks: Iterable[bytes]) -> None:
             stream.write(block)
 
 
-def fetch(call: Invocation, site: Site, name: str, *, unproven: bool = False) -> Found:
+def fetch(call: Invocation, site: Site, name: str, *, unproven: bool = False) -> StoredBackup:
     """Fetch a backup from the repository into the target and verify it, unless it is there already, undamaged.
 
     Args:
@@ -197,8 +199,8 @@ def fetch(call: Invocation, site: Site, name: str, *, unproven: bool = False) ->
     repository, _ = opened(call, site)
     listed, now = repository.listed(), datetime.now(UTC)
     there = by_name(listed)
-    if name == "latest" and (believed := [one for one in listed if not one.doubt]):
-        name = next((one for one in believed if not is_future(one.time, now)), believed[0]).name
+    if name == "latest" and (trusted := [one for one in listed if not one.doubt]):
+        name = next((one for one in trusted if not is_future(one.time, now)), trusted[0]).name
     elif name == "latest" and listed:
         raise none_proven(repository.address, len(listed), repository.keys.unknown)
     if name not in there:
@@ -209,8 +211,8 @@ def fetch(call: Invocation, site: Site, name: str, *, unproven: bool = False) ->
             next_command="invoke backup.restore --from offsite",
         )
     for one in site.target.backups():
-        # What is not believed must not stand in the way of a proven one of the same name.
-        if one.name == name and (one.believed or unproven) and one.manifest and not check(one.folder, one.manifest):
+        # What is not trusted must not stand in the way of a proven one of the same name.
+        if one.name == name and (one.trusted or unproven) and one.manifest and not check(one.folder, one.manifest):
             return one
     site.say(f"fetching {name}")
     with locked(call, site, f"invoke backup.restore {name}", wait=call.patience(60.0)), _staging(site) as folder:
@@ -341,7 +343,7 @@ def _staging(site: Site) -> Iterator[Path]:
             remove_tree(folder)
 
 
-def _outcome(repository: Repository, there: Sequence[Snapshot], sent: list[Found], plan: Plan) -> Outcome:
+def _outcome(repository: Repository, there: Sequence[Snapshot], sent: list[StoredBackup], plan: Plan) -> Outcome:
     names = {one.name for one in sent}
     present = by_name(there)
     rows = tuple((name, snapshot[:8], "sent" if name in names else "") for name, snapshot in sorted(present.items()))

@@ -29,7 +29,7 @@ from conche.files import lock, sync_file, sync_folder, write_atomic
 from conche.formats import CHECKED
 from conche.stack import KINDS, BackupKind
 
-__all__ = ["Found", "Record", "Target", "future_said", "is_future", "name_of", "none_proven"]
+__all__ = ["CheckRecord", "StoredBackup", "Target", "future_said", "is_future", "name_of", "none_proven"]
 
 _NAME = re.compile(r"(?P<stack>.+)_(?P<kind>daily|weekly|monthly)_(?P<time>\d{8}_\d{6})(-\d+)?")
 BUILDING, TRASH = "building-", "trash-"
@@ -45,7 +45,7 @@ LARGEST = 4096
 
 
 @dataclass(frozen=True)
-class Record:
+class CheckRecord:
     """What is known about a backup but not stored in it.
 
     Attributes:
@@ -58,7 +58,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Found:
+class StoredBackup:
     """A backup in the target.
 
     Attributes:
@@ -83,7 +83,7 @@ class Found:
         keys = self.keys()
         return manifest.examined(self.folder, keys, self.most if keys.exist else manifest.LARGEST)
 
-    def asked_for(self) -> Found:
+    def asked_for(self) -> StoredBackup:
         """Return the same for a command that was given its name: then its manifest may be large."""
         return replace(self, most=manifest.LARGEST)
 
@@ -100,7 +100,7 @@ class Found:
         return Provenance.FOREIGN if moved and self.read.provenance is Provenance.OURS else self.read.provenance
 
     @property
-    def believed(self) -> bool:
+    def trusted(self) -> bool:
         """Whether its name, time and content count: it is ours, or the stack has no key that could prove it."""
         return self.provenance is Provenance.OURS or not self.keys().exist
 
@@ -145,7 +145,7 @@ class Target:
     def mark(self) -> Mark:
         return Mark(self.folder, self.stack)
 
-    def backups(self) -> list[Found]:
+    def backups(self) -> list[StoredBackup]:
         """Return every backup of this stack, the newest first; foreign names and links are ignored.
 
         Raises:
@@ -159,16 +159,16 @@ class Target:
                 found += [one for entry in entries if (one := self._parsed(Path(entry.path), kind))]
         return sorted(found, key=lambda one: (one.created, one.name), reverse=True)
 
-    def find(self, name: str) -> Found:
+    def find(self, name: str) -> StoredBackup:
         """Return the backup of that name; `latest` is the newest that is known to be ours and not from the future.
 
         Raises:
             NotFound: there is none; suggests the nearest name.
         """
         backups = self.backups()
-        if name == "latest" and (believed := [one for one in backups if one.believed]):
+        if name == "latest" and (trusted := [one for one in backups if one.trusted]):
             now = datetime.now(UTC)
-            return next((one for one in believed if not is_future(one.created, now)), believed[0])
+            return next((one for one in trusted if not is_future(one.created, now)), trusted[0])
         if name == "latest" and backups:
             raise none_proven(self.folder, len(backups), self.keys().unknown)
         for one in backups:
@@ -249,7 +249,7 @@ class Target:
         sync_folder(place.parent)
         return place
 
-    def discard(self, one: Found) -> None:
+    def discard(self, one: StoredBackup) -> None:
         """Delete a backup, after moving it out of sight."""
         # Only a rename: on a full disk no folder could be made for it.
         place = self.store / f"{TRASH}{one.name}"
@@ -265,17 +265,17 @@ class Target:
     def records(self) -> Path:
         return self.store / "records"
 
-    def record(self, one: Found) -> Record:
+    def record(self, one: StoredBackup) -> CheckRecord:
         """Return what is known about a backup; nothing if its manifest has changed since."""
         try:
             content = json.loads(within.content(self.store, f"records/{one.name}.json", LARGEST))
             if CHECKED.newer(content) or content.get("manifest") != _digest_of(one):
-                return Record()
-            return Record(*(_moment(content.get(name)) for name in ("verified", "drilled")))
+                return CheckRecord()
+            return CheckRecord(*(_moment(content.get(name)) for name in ("verified", "drilled")))
         except (OSError, ValueError, AttributeError, TypeError):
-            return Record()
+            return CheckRecord()
 
-    def note(self, one: Found, record: Record) -> None:
+    def note(self, one: StoredBackup, record: CheckRecord) -> None:
         """Store what is known about a backup."""
         content = {
             "manifest": _digest_of(one),
@@ -296,7 +296,7 @@ class Target:
     def _record_file(self, name: str) -> Path:
         return self.records / f"{name}.json"
 
-    def _parsed(self, folder: Path, kind: BackupKind) -> Found | None:
+    def _parsed(self, folder: Path, kind: BackupKind) -> StoredBackup | None:
         match = _NAME.fullmatch(folder.name)
         if not match or match["kind"] != kind or match["stack"] != self.stack:
             return None
@@ -304,7 +304,7 @@ class Target:
             named = datetime.strptime(match["time"], "%Y%m%d_%H%M%S").astimezone(UTC)
         except (ValueError, OverflowError):
             return None
-        return Found(folder, kind, named, self.keys)
+        return StoredBackup(folder, kind, named, self.keys)
 
 
 def none_proven(place: Path | str, count: int, unknown: str) -> NotFound:
@@ -323,12 +323,12 @@ def is_future(created: datetime, now: datetime) -> bool:
     return created > now + AHEAD
 
 
-def future_said(backups: Iterable[Found], now: datetime) -> list[str]:
+def future_said(backups: Iterable[StoredBackup], now: datetime) -> list[str]:
     """Return warnings about backups from the future."""
     return [
         f"{one.name} is from the future and is ignored; run: invoke backup.prune --future"
         for one in backups
-        if one.believed and is_future(one.created, now)
+        if one.trusted and is_future(one.created, now)
     ]
 
 
@@ -354,7 +354,7 @@ def unwritable(folder: Path, error: OSError) -> Refused:
     )
 
 
-def _digest_of(one: Found) -> str:
+def _digest_of(one: StoredBackup) -> str:
     import hashlib
 
     return hashlib.sha256(within.content(one.folder, manifest.FILE, manifest.LARGEST)).hexdigest()

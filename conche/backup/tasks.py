@@ -26,11 +26,11 @@ def create(
 
     It appears only when it is whole. Exit code 3: it is kept, but something is missing from it.
     """
-    from conche.backup.create import Wishes, create
+    from conche.backup.create import CreateOptions, create
     from conche.backup.missed import scheduled
 
     return scheduled(
-        invocation, log, lambda: create(invocation, kind, Wishes(plain_key, wait, new_target, accept_smaller))
+        invocation, log, lambda: create(invocation, kind, CreateOptions(plain_key, wait, new_target, accept_smaller))
     )
 
 
@@ -104,12 +104,12 @@ def restore(  # noqa: PLR0917 - each is an option of the command line
     It is first verified and unpacked beside the current data. Then what uses the data stops, old and new are exchanged,
     and it starts again; if it does not become healthy, all is undone. The old data are kept until the next backup.
     """
-    from conche.backup.restore import Wishes, restore
+    from conche.backup.restore import RestoreOptions, restore
 
     return restore(
         invocation,
         name,
-        Wishes(component, target, force, from_, recovery_key, no_way_back, accept_key, plain_key, unproven),
+        RestoreOptions(component, target, force, from_, recovery_key, no_way_back, accept_key, plain_key, unproven),
     )
 
 
@@ -125,9 +125,9 @@ def undo(
     What is there now changes places with it, and is put aside in turn: undo that too, and all is as it was. If it does
     not work, nothing has changed.
     """
-    from conche.backup.undo import Wishes, undo
+    from conche.backup.undo import UndoOptions, undo
 
-    return undo(invocation, name, Wishes(force, no_way_back))
+    return undo(invocation, name, UndoOptions(force, no_way_back))
 
 
 @command(changes=True, waits=True)

@@ -8,9 +8,9 @@ from dataclasses import replace
 from conche.backup import sealing, within
 from conche.backup.drivers.keyring import KEY
 from conche.backup.mac import KEYLESS, Keys, Provenance
-from conche.backup.mac_keys import known
+from conche.backup.mac_keys import known_keys
 from conche.backup.site import Site
-from conche.backup.target import Found
+from conche.backup.target import StoredBackup
 from conche.errors import KeyUnusable, Refused
 from conche.vault import keys as age_keys
 from conche.vault.vault import Vault
@@ -39,16 +39,16 @@ def recovered(site: Site, vault: Vault, recovery: bytes | None) -> Site:
     return site
 
 
-def _opened_by(vault: Vault, found: Found, place: str, recovery: bytes | None) -> Keys:
+def _opened_by(vault: Vault, found: StoredBackup, place: str, recovery: bytes | None) -> Keys:
     try:
         opened = sealing.open_sealed(within.content(found.folder, place, LARGEST), recovery)
         key = age_keys.find(vault.root, {"SOPS_AGE_KEY": opened.decode()})
-        return known(vault.with_key(key)) if key else KEYLESS
+        return known_keys(vault.with_key(key)) if key else KEYLESS
     except (OSError, ValueError, KeyUnusable):
         return KEYLESS
 
 
-def require(found: Found, again: str) -> None:
+def require(found: StoredBackup, again: str) -> None:
     """Refuse a backup of the target that is not known to be ours.
 
     Args:

@@ -22,11 +22,11 @@ from conche.errors import NotFound, Refused, did_you_mean
 from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.vault.values import files_locked
 
-__all__ = ["Wishes", "undo"]
+__all__ = ["UndoOptions", "undo"]
 
 
 @dataclass(frozen=True)
-class Wishes:
+class UndoOptions:
     """What a user asks.
 
     Attributes:
@@ -38,7 +38,7 @@ class Wishes:
     blind: bool = False
 
 
-def undo(call: Invocation, number: str | None, wishes: Wishes) -> Outcome:
+def undo(call: Invocation, number: str | None, options: UndoOptions) -> Outcome:
     """Put back what a restore has put aside; the newest one if no number is given."""
     site = open_site(call)
     old = _chosen(site, number)
@@ -50,7 +50,7 @@ def undo(call: Invocation, number: str | None, wishes: Wishes) -> Outcome:
         site.say(f"warning: {', '.join(lost)} was restored without a copy of what was there, and stays as it is")
     if call.dry_run:
         return Outcome(plan=plan)
-    if not (wishes.force or call.yes):
+    if not (options.force or call.yes):
         said = ", ".join(old.components)
         call.output.confirm(f"{said} will be as before the restore {old.number}.", option="--force")
     purpose = f"invoke backup.undo {old.number}"
@@ -61,7 +61,7 @@ def undo(call: Invocation, number: str | None, wishes: Wishes) -> Outcome:
             locked(call, site, purpose, touched),
             files_locked(call.stack, site.root, [Path(one.live) for one in pairs], purpose, call.patience(PATIENCE)),
         ):
-            return _put_back(site, old.number, plan, blind=wishes.blind)
+            return _put_back(site, old.number, plan, blind=options.blind)
     except OSError as error:
         raise unwritable(site.own, error) from error
 

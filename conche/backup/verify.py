@@ -21,7 +21,7 @@ from conche.backup.manifest import Artifact, Manifest
 from conche.backup.site import Site, open_site
 from conche.backup.strict import Limits, walk
 from conche.backup.summary import doubts
-from conche.backup.target import Found
+from conche.backup.target import StoredBackup
 from conche.command import Invocation
 from conche.errors import CheckFailed, NotFound
 from conche.outcome import Outcome, Table
@@ -163,9 +163,9 @@ class _Result:
         return bool(self.damage) or self.doubt == Provenance.FOREIGN
 
 
-def _verified(site: Site, one: Found, *, deep: bool, inodes: Inodes) -> _Result:
+def _verified(site: Site, one: StoredBackup, *, deep: bool, inodes: Inodes) -> _Result:
     site.say(f"verifying {one.name}")
-    doubt = "" if one.believed else str(one.provenance)
+    doubt = "" if one.trusted else str(one.provenance)
     if one.manifest is None and not os.path.lexists(one.folder / manifest.FILE):
         return _Result(hashed=False, damage=tuple(_unhashed(one)), doubt=doubt)
     if one.manifest is None:
@@ -176,13 +176,13 @@ def _verified(site: Site, one: Found, *, deep: bool, inodes: Inodes) -> _Result:
     return _Result(hashed=True, damage=tuple(damage), doubt=doubt)
 
 
-def _why_unread(one: Found) -> str:
+def _why_unread(one: StoredBackup) -> str:
     error = one.read.error
     assert error is not None
     return "differs from what was written" if error.code == "manifest-damaged" else f"cannot be read: {error.message}"
 
 
-def _unhashed(one: Found) -> Iterable[Damage]:
+def _unhashed(one: StoredBackup) -> Iterable[Damage]:
     """Check a backup of the old script: there are no hashes to compare with, only archives to read through."""
     archives = sorted(Path(entry.path) for entry in everything(one.folder) if ARCHIVE.search(entry.name))
     if not archives and not (one.folder / manifest.TEXT).exists():
@@ -197,7 +197,7 @@ def _unhashed(one: Found) -> Iterable[Damage]:
             yield Damage(str(path.relative_to(one.folder)), f"cannot be read: {error.strerror}")
 
 
-def _outcome(results: Mapping[Found, _Result]) -> Outcome:
+def _outcome(results: Mapping[StoredBackup, _Result]) -> Outcome:
     rows, lines, bad = [], [], 0
     for one, result in results.items():
         rows.append((one.name, result.word, "; ".join(map(str, result.damage[:3]))))
@@ -221,7 +221,7 @@ def _outcome(results: Mapping[Found, _Result]) -> Outcome:
     )
 
 
-def _sharing(one: Found, damage: Damage, results: Mapping[Found, _Result]) -> list[str]:
+def _sharing(one: StoredBackup, damage: Damage, results: Mapping[StoredBackup, _Result]) -> list[str]:
     """Return the other backups that share a damaged file as a hard link."""
     try:
         inode = (one.folder / damage.path).lstat().st_ino

@@ -11,14 +11,14 @@ from conche.engine import ports
 from conche.engine.connection import Engine, translated
 from conche.errors import NotFound
 
-__all__ = ["MIN_FREE", "Room", "free_disk", "listener", "room_at", "room_of"]
+__all__ = ["MIN_FREE", "Disk", "disk_at", "disk_of", "free_disk", "listener"]
 
 MIN_FREE = {"build": 2 * 1024**3, "pull": 2 * 1024**3, "start": 100 * 1024**2}
 """Bytes that must be free on the engine's disk for a plan with such a step."""
 
 
 @dataclass(frozen=True)
-class Room:
+class Disk:
     """The disk that a folder is on.
 
     Attributes:
@@ -31,18 +31,18 @@ class Room:
     free: int
 
 
-def room_at(folder: Path) -> Room:
+def disk_at(folder: Path) -> Disk:
     """Return the disk that a folder is on."""
-    return Room(folder, folder.stat().st_dev, shutil.disk_usage(folder).free)
+    return Disk(folder, folder.stat().st_dev, shutil.disk_usage(folder).free)
 
 
-def room_of(engine: Engine, volume: str) -> Room | None:
+def disk_of(engine: Engine, volume: str) -> Disk | None:
     """Return the disk that a volume, or a folder of the engine's host, is on; None if it cannot be seen from here."""
     if not engine.is_local:
         return None
     for place in [Path(volume)] if volume.startswith("/") else _places(engine, volume):
         with contextlib.suppress(OSError):
-            return room_at(place)
+            return disk_at(place)
     return None
 
 

@@ -39,7 +39,7 @@ def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Out
     with locked(call, prepared.engine, name, tuple(prepared.found)) as held:
         records = open_records(call, prepared.compose, tuple(prepared.found))
         records.require_thawed(name)
-        look = Look(name, prepared.compose, prepared.deploy, prepared.configuration.rendered).remembering(records)
+        look = Look(name, prepared.compose, prepared.deploy, prepared.configuration.rendered).with_probes_of(records)
         records = settle_interrupted(call, records, look)
         salt = salt_of(call, records)
         prepared = prepared.fingerprinted(salt)

@@ -31,7 +31,7 @@ def recover(call: Invocation, name: str) -> Outcome:
     with locked(call, compose.engine, name):
         records = open_records(call, compose)
         rendered = compose.configuration(hashed=False).rendered
-        look = Look(name, compose, environment.deploy, rendered).remembering(records)
+        look = Look(name, compose, environment.deploy, rendered).with_probes_of(records)
         recovery = plan_recovery(records, look)
         if not call.dry_run:
             records = settle(call, records, look, strict=True)

@@ -107,7 +107,7 @@ def _bring_up(
         return Outcome(plan=plan)
     with everywhere(call, compose.engine, name):
         _require_current(call, name, compose, records)
-        look = Look(name, compose, call.environment(name).deploy, document.body).remembering(records)
+        look = Look(name, compose, call.environment(name).deploy, document.body).with_probes_of(records)
         records = settle(call, records, look, thorough=True)
         _see_edge(call, look, records)
         seen = _observe(call, name, compose, records)

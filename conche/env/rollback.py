@@ -57,7 +57,7 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
         newest = records.unfinished or records.current
         latest = opened_if_possible(call, records, newest)
         if latest is not None:
-            look = Look(name, compose_of(base, latest), deploy, latest.body).remembering(records)
+            look = Look(name, compose_of(base, latest), deploy, latest.body).with_probes_of(records)
             records = settle_interrupted(call, records, look)
         goal = _goal_of(records, engine, name, to)
         kept = opened(call, records, goal)
@@ -81,7 +81,7 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
             deploy = deploy.model_copy(update={"port": template.port, "drain": template.drain})
         deploy = deploy.model_copy(update={"probe": probe_kept(goal) or deploy.probe})
         compose = compose_of(base, document)
-        look = Look(name, compose, deploy, document.body).remembering(records)
+        look = Look(name, compose, deploy, document.body).with_probes_of(records)
         configuration, before = look_before(call, look, records, compose)
         placed = {one: replace(had, definition=definition(document.body, one)) for one, had in same.items()}
         record = goal.again(number, {one: service.hashes for one, service in configuration.services.items()}, placed)

@@ -57,7 +57,7 @@ def scale(call: Invocation, name: str, service: str, replicas: int) -> Outcome:
                 f"{service} has exactly one task on each node (deploy.mode: global).",
                 next_command="docker node ls",
             )
-        look = Look(name, compose, environment.deploy, document.body).remembering(records)
+        look = Look(name, compose, environment.deploy, document.body).with_probes_of(records)
         if not call.dry_run and not environment.swarm:
             resume(records, look, current.label, call.output.say)
         before = _count(look, service, swarmed=environment.swarm)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from conche.init.files import Found
+from conche.init.files import ComposeFiles
 
-__all__ = ["Candidate", "candidates", "named_projects", "slug"]
+__all__ = ["ProposedEnvironment", "candidates", "named_projects", "slug"]
 
 KNOWN = {
     "develop": "dev",
@@ -28,7 +28,7 @@ DEFAULT, BESIDE = "dev", "main"
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ProposedEnvironment:
     """An environment as it will be in stack.yaml.
 
     Attributes:
@@ -59,30 +59,30 @@ def slug(text: str, fallback: str = "stack") -> str:
 
 
 def candidates(
-    found: Found, services: Mapping[Path, Collection[str]], alone: Callable[[Path], bool]
-) -> list[Candidate]:
+    found: ComposeFiles, services: Mapping[Path, Collection[str]], alone: Callable[[Path], bool]
+) -> list[ProposedEnvironment]:
     """Return the environments, the one of Compose's default files first.
 
     Args:
         services: Compose file -> the services that it names.
         alone: returns whether Compose accepts a file by itself.
     """
-    others: dict[str, Candidate] = {}
+    others: dict[str, ProposedEnvironment] = {}
     for file, said in found.variants.items():
         name = _free(KNOWN.get(said.lower(), slug(said, "env")), others)
         files, otherwise = _files(found, services, file, alone)
-        others[name] = Candidate(name, files, otherwise=otherwise)
+        others[name] = ProposedEnvironment(name, files, otherwise=otherwise)
     first = list(_default(found, others))
     return [*first, *sorted(others.values(), key=lambda one: (one.name != "dev", one.name == "prod", one.name))]
 
 
-def _default(found: Found, others: Mapping[str, Candidate]) -> Iterator[Candidate]:
+def _default(found: ComposeFiles, others: Mapping[str, ProposedEnvironment]) -> Iterator[ProposedEnvironment]:
     if not found.default:
         return
     if "dev" not in others:
-        yield Candidate(DEFAULT, found.default)
+        yield ProposedEnvironment(DEFAULT, found.default)
     elif others["dev"].files[:1] != found.default[:1] or len(found.default) > 1:
-        yield Candidate(_free(BESIDE, others), found.default)
+        yield ProposedEnvironment(_free(BESIDE, others), found.default)
 
 
 def _free(name: str, taken: Collection[str]) -> str:
@@ -95,7 +95,7 @@ def _free(name: str, taken: Collection[str]) -> str:
 
 
 def _files(
-    found: Found, services: Mapping[Path, Collection[str]], file: Path, alone: Callable[[Path], bool]
+    found: ComposeFiles, services: Mapping[Path, Collection[str]], file: Path, alone: Callable[[Path], bool]
 ) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """Return the files of a variant, and the other files that it may consist of."""
     written = next((files for files in found.used if files[-1] == file), None)
@@ -115,8 +115,8 @@ def _files(
 
 
 def named_projects(
-    found: Sequence[Candidate], stack: str, called: Mapping[str, str], runs: Mapping[str, Collection[str]]
-) -> list[Candidate]:
+    found: Sequence[ProposedEnvironment], stack: str, called: Mapping[str, str], runs: Mapping[str, Collection[str]]
+) -> list[ProposedEnvironment]:
     """Return the environments with their Compose projects, so that what exists keeps its names, above all volumes.
 
     Args:

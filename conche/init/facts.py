@@ -13,7 +13,7 @@ from conche.errors import Refused
 from conche.init.compose import Rendered
 from conche.init.env_files import example_of
 
-__all__ = ["Health", "Service", "health", "refuse_impossible", "relative", "services", "troubles"]
+__all__ = ["Health", "ServiceFacts", "health", "refuse_impossible", "relative", "services", "troubles"]
 
 WEB = frozenset({80, 3000, 3001, 4000, 4200, 5000, 5173, 8000, 8001, 8008, 8080, 8081, 8088, 8888, 9000})
 """Ports on which applications usually serve HTTP."""
@@ -24,7 +24,7 @@ _URL = re.compile(
 
 
 @dataclass(frozen=True)
-class Service:
+class ServiceFacts:
     """One service, as the table shows it."""
 
     name: str
@@ -50,7 +50,7 @@ class Health:
     sure: bool = False
 
 
-def services(root: Path, rendered: Rendered) -> list[Service]:
+def services(root: Path, rendered: Rendered) -> list[ServiceFacts]:
     """Return the services of an environment, including those of inactive profiles."""
     found = []
     for name, body in rendered.services.items():
@@ -60,7 +60,7 @@ def services(root: Path, rendered: Rendered) -> list[Service]:
         where = relative(root, context) if context.startswith("/") else context
         said = (body.get("healthcheck") or {}).get("test")
         found.append(
-            Service(
+            ServiceFacts(
                 name,
                 str(body["image"]),
                 f"{where}{target}" if build else "",

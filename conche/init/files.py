@@ -13,7 +13,7 @@ from conche import shallow_yaml
 from conche.errors import NotFound, Refused
 from conche.files import read_text
 
-__all__ = ["BASES", "LARGEST", "MOST_FILES", "Found", "find", "keys_of", "read", "refuse_bomb"]
+__all__ = ["BASES", "LARGEST", "MOST_FILES", "ComposeFiles", "find", "keys_of", "read", "refuse_bomb"]
 
 BASES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 """The files that Compose looks for by default, in its order."""
@@ -50,7 +50,7 @@ _SCRIPTS = (
 
 
 @dataclass(frozen=True)
-class Found:
+class ComposeFiles:
     """The Compose files of a repository, relative to it.
 
     Attributes:
@@ -66,7 +66,7 @@ class Found:
     examples: tuple[Path, ...] = ()
 
 
-def find(root: Path, compose_file: str = "") -> Found:
+def find(root: Path, compose_file: str = "") -> ComposeFiles:
     """Look for Compose files at the top, or else in the folders where they usually are.
 
     Args:
@@ -90,7 +90,7 @@ def find(root: Path, compose_file: str = "") -> Found:
             if not default and len(examples) == len(variants):
                 examples = []
             kept = [(one, said) for one, said in variants.items() if one not in examples]
-            return Found(default, dict(kept[:MOST_FILES]), used, tuple(examples[:MOST_FILES]))
+            return ComposeFiles(default, dict(kept[:MOST_FILES]), used, tuple(examples[:MOST_FILES]))
     raise NotFound(
         "no-compose-file",
         f"There is no Compose file in {root}.",

@@ -14,14 +14,14 @@ from conche.ci.workflows.workflow import parse
 from conche.errors import ConcheError
 from conche.init.compose import Rendered
 
-__all__ = ["FOLDERS", "Pipeline", "look"]
+__all__ = ["FOLDERS", "WorkflowFacts", "look"]
 
 FOLDERS = (".gitea/workflows", ".forgejo/workflows", ".github/workflows")
 """Where Gitea, Forgejo and GitHub look for workflows; Gitea and Forgejo also look in the last one."""
 
 
 @dataclass(frozen=True)
-class Pipeline:
+class WorkflowFacts:
     """What stack.yaml can say about the workflows.
 
     Attributes:
@@ -37,18 +37,18 @@ class Pipeline:
     problem: str = ""
 
 
-def look(root: Path, rendered: Mapping[str, Rendered]) -> Pipeline:
+def look(root: Path, rendered: Mapping[str, Rendered]) -> WorkflowFacts:
     """Look at the first folder with workflows."""
     folder = next((one for one in FOLDERS if any((root / one).glob("*.y*ml"))), "")
     if not folder:
-        return Pipeline()
+        return WorkflowFacts()
     try:
         documents = read_all(root, Path(folder))
     except ConcheError as error:
-        return Pipeline(folder, problem=error.message)
+        return WorkflowFacts(folder, problem=error.message)
     labels = {label for one in documents for job in parse(one).jobs.values() for label in job.runs_on}
     used = {name for one in documents for name in re.findall(r"\bsecrets\.([A-Z_][A-Z0-9_]*)", one.text)}
-    return Pipeline(folder, tuple(sorted(labels - _described(rendered))), tuple(sorted(used - AUTOMATIC)))
+    return WorkflowFacts(folder, tuple(sorted(labels - _described(rendered))), tuple(sorted(used - AUTOMATIC)))
 
 
 def _described(rendered: Mapping[str, Rendered]) -> set[str]:

@@ -11,7 +11,7 @@ from conche.engine.connection import Engine
 from conche.engine.projects import made_from
 from conche.errors import ConcheError
 from conche.init.compose import Rendered
-from conche.init.environments import Candidate
+from conche.init.environments import ProposedEnvironment
 
 __all__ = ["Projects", "left_behind", "projects"]
 
@@ -29,7 +29,7 @@ class Projects:
     runs: dict[str, Collection[str]] = field(default_factory=dict)
 
 
-def projects(root: Path, found: Sequence[Candidate], rendered: Mapping[str, Rendered]) -> Projects:
+def projects(root: Path, found: Sequence[ProposedEnvironment], rendered: Mapping[str, Rendered]) -> Projects:
     """Ask the engine for the projects; if it cannot be asked, take the names that Compose would give."""
     seen = Projects({one.name: rendered[one.name].project for one in found})
     engine = Engine()
@@ -52,7 +52,9 @@ def projects(root: Path, found: Sequence[Candidate], rendered: Mapping[str, Rend
     return seen
 
 
-def left_behind(found: Sequence[Candidate], before: Mapping[str, Rendered], after: Mapping[str, Rendered]) -> list[str]:
+def left_behind(
+    found: Sequence[ProposedEnvironment], before: Mapping[str, Rendered], after: Mapping[str, Rendered]
+) -> list[str]:
     """Return warnings about volumes on the engine that an environment loses, since another one keeps the project.
 
     Args:

@@ -11,7 +11,7 @@ from conche.errors import ConcheError
 from conche.init import facts, files, pipeline
 from conche.init.compose import Rendered, accepts, render
 from conche.init.env_files import example_of
-from conche.init.environments import Candidate, candidates, named_projects, slug
+from conche.init.environments import ProposedEnvironment, candidates, named_projects, slug
 from conche.init.facts import Health
 from conche.init.running import left_behind, projects
 from conche.init.sealed import Chosen, SopsFile, choose, sops_files, spellings
@@ -45,7 +45,7 @@ class Understanding:
 
     root: Path
     name: str
-    environments: Sequence[Candidate]
+    environments: Sequence[ProposedEnvironment]
     rendered: Mapping[str, Rendered]
     health: Mapping[str, Health]
     data: Sequence[tuple[str, Data]]
@@ -55,7 +55,7 @@ class Understanding:
     keyed: bool
     dotenv: Sequence[str]
     mentioned: frozenset[str]
-    pipeline: pipeline.Pipeline
+    pipeline: pipeline.WorkflowFacts
     dockerfiles: Sequence[Path]
     registries: Sequence[str]
     pulled_from: str
@@ -130,7 +130,7 @@ def _sealed_values(sealed: Sequence[SopsFile], wanted: Collection[str]) -> dict[
 
 
 def _rendered(
-    root: Path, tried: Sequence[Candidate], given: Mapping[str, str]
+    root: Path, tried: Sequence[ProposedEnvironment], given: Mapping[str, str]
 ) -> tuple[dict[str, Rendered], list[str]]:
     """Render each environment; variants that Compose does not accept are left out, and returned in words."""
     rendered: dict[str, Rendered] = {}
@@ -154,7 +154,7 @@ def _rendered(
 
 
 def _in_its_project(
-    root: Path, stack: str, one: Candidate, rendered: Mapping[str, Rendered], given: Mapping[str, str]
+    root: Path, stack: str, one: ProposedEnvironment, rendered: Mapping[str, Rendered], given: Mapping[str, str]
 ) -> Rendered:
     """Return the files as Compose renders them for the project that the environment will have."""
     project = one.project or f"{stack}-{one.name}"
@@ -163,7 +163,7 @@ def _in_its_project(
 
 
 def _data(
-    root: Path, environments: Sequence[Candidate], rendered: Mapping[str, Rendered]
+    root: Path, environments: Sequence[ProposedEnvironment], rendered: Mapping[str, Rendered]
 ) -> Iterator[tuple[str, Data]]:
     """Yield data by environment, beginning with one that keeps existing volumes; shared data only once.
 
@@ -181,7 +181,7 @@ def _data(
                 yield one.name, named
 
 
-def _again(one: Candidate, data: Data) -> Data:
+def _again(one: ProposedEnvironment, data: Data) -> Data:
     """Return data under the environment's name, since another environment has such data too."""
     name = slug(f"{one.name}-{data.name}")
     if one.protected or not data.driver:

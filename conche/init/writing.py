@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from conche import shallow_yaml
-from conche.init.environments import Candidate, slug
+from conche.init.environments import ProposedEnvironment, slug
 from conche.init.facts import Health
 from conche.init.pipeline import FOLDERS
 from conche.init.secrets import Declared
@@ -95,7 +95,7 @@ def _image_name(file: Path, taken: set[str]) -> str:
     return name
 
 
-def _environment(seen: Understanding, one: Candidate) -> Iterator[str]:
+def _environment(seen: Understanding, one: ProposedEnvironment) -> Iterator[str]:
     yield f"  {one.name}:"
     yield f"    compose: {flow([str(file) for file in one.files])}"
     if one.otherwise:

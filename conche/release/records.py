@@ -19,9 +19,9 @@ from typing import Any
 from conche import formats
 from conche.engine.state import State
 from conche.errors import Refused
+from conche.release.desired import DesiredState
 from conche.release.placed import Placed
 from conche.release.signing import newest, packed, read, signed, verified
-from conche.release.wishes import Wishes
 
 __all__ = ["Ending", "PastRelease", "Placed", "Record", "Records", "Result", "who"]
 
@@ -194,7 +194,7 @@ class Records:
         self._state = state
         self._files = state.read()
         self.newer = newest(self._files)
-        self._wishes = Wishes.read(self._files)
+        self._desired = DesiredState.read(self._files)
         self.entries = tuple(self._entries())
 
     def require_known(self) -> None:
@@ -209,7 +209,7 @@ class Records:
     @property
     def damaged(self) -> tuple[str, ...]:
         """The small files that are there and cannot be read: what they said is not known."""
-        return self._wishes.damaged
+        return self._desired.damaged
 
     def _write(self, files: Mapping[str, bytes]) -> None:
         self.require_known()
@@ -297,7 +297,7 @@ class Records:
     @property
     def maintained(self) -> bool:
         """Whether the edge is to show the maintenance page, whatever is released behind it."""
-        return self._wishes.maintained
+        return self._desired.maintained
 
     def maintain(self, *, on: bool) -> None:
         """Keep whether the maintenance page is wanted."""
@@ -305,7 +305,7 @@ class Records:
 
     def replicas(self) -> Mapping[str, int]:
         """Return service -> how many containers env.scale wants of it."""
-        return self._wishes.replicas
+        return self._desired.replicas
 
     def scale(self, replicas: Mapping[str, int]) -> None:
         """Keep how many containers are wanted."""
@@ -313,7 +313,7 @@ class Records:
 
     def handover(self, release: str) -> tuple[str, ...]:
         """Return the ids of the containers that a release stops to give their port to its edge, if any."""
-        whose, ids = self._wishes.handover
+        whose, ids = self._desired.handover
         return ids if whose == release else ()
 
     def note_handover(self, release: str, ids: Sequence[str]) -> None:
@@ -323,7 +323,7 @@ class Records:
     @property
     def scaling(self) -> tuple[str, int] | None:
         """The service that is being scaled, or was when the command was killed, and the number it settles at."""
-        return self._wishes.scaling
+        return self._desired.scaling
 
     def note_scaling(self, service: str = "", count: int = 0) -> None:
         """Note that a service is being scaled, and the number it settles at if interrupted; or clear that note."""

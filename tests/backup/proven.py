@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from conche.backup import authenticate, envelope, mac, manifest
-from conche.backup.create import Wishes as Creating
+from conche.backup.create import CreateOptions as Creating
 from conche.backup.create import create
 from conche.backup.mac import KEYLESS, Keys, Provenance
 from conche.backup.site import Site, open_site
-from conche.backup.target import Found
+from conche.backup.target import StoredBackup
 from conche.backup.verify import verify
 from conche.command import Invocation
 from conche.output import Output
@@ -63,7 +63,7 @@ class Server:
     def target(self) -> Path:
         return self.folder.parent / "factory-backups"
 
-    def found(self, name: str) -> Found:
+    def found(self, name: str) -> StoredBackup:
         return self.site.target.find(name)
 
     def back_up(self, model: str, *, mode: int = 0o644) -> Path:

@@ -82,7 +82,7 @@ def stored(info: TarInfo, content: bytes) -> bytes:
 def backed_up(stream: bytes, place: Path) -> tuple[Reading, Archive]:
     """Archive what an engine sends."""
     reading = Reading()
-    members = Members(Forward(io.BytesIO(stream + bytes(1024))), own=True)
+    members = Members(Forward(io.BytesIO(stream + bytes(1024))), lenient=True)
     with compressing(place) as compressor:
         writer = ArchiveWriter(compressor)
         store(tar_entries(members, "", reading), writer, reading)

@@ -263,7 +263,7 @@ def test_another_owner_s_rights_do_not_become_this_user_s(place: Path, monkeypat
     assert any("set-user-id" in one for one in losses.warnings("code"))
 
 
-def test_only_a_backup_that_is_believed_brings_the_rights_that_a_component_declares(place: Path) -> None:
+def test_only_a_backup_that_is_trusted_brings_the_rights_that_a_component_declares(place: Path) -> None:
     declared = Component(driver="files", paths=("src",), privileged=True)
     section = SimpleNamespace(components={"kept": declared, "other": Component(driver="files", paths=("src",))})
     site = cast("Any", SimpleNamespace(root=place, section=section))
@@ -271,8 +271,8 @@ def test_only_a_backup_that_is_believed_brings_the_rights_that_a_component_decla
     one = Artifact(path="kept/x", size=0, sha256="")
 
     found = [
-        Source(site, place, name, record, believed=believed).limits(one).privileged
-        for name, believed in (("kept", True), ("kept", False), ("other", True), ("no longer declared", True))
+        Source(site, place, name, record, trusted=trusted).limits(one).privileged
+        for name, trusted in (("kept", True), ("kept", False), ("other", True), ("no longer declared", True))
     ]
 
     assert found == [True, False, False, False]

@@ -10,12 +10,11 @@ from datetime import timedelta
 import pytest
 
 from conche.backup import adopt, envelope, prune, status
-from conche.backup.create import Wishes as Creating
-from conche.backup.create import create
+from conche.backup.create import CreateOptions, create
 from conche.backup.drill import drill
 from conche.backup.list import list_
 from conche.backup.mac import KEYLESS, Keys, Provenance
-from conche.backup.restore import Wishes, restore
+from conche.backup.restore import RestoreOptions, restore
 from conche.backup.verify import verify
 from conche.errors import CheckFailed, KeyUnusable, NotFound, Refused
 from conche.secret import Secret
@@ -32,7 +31,7 @@ def decrypted(made: Server) -> Keys:
 def test_what_no_key_proves_counts_for_nothing(
     server: Server, decrypted: Keys, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("conche.backup.site.known", lambda *_: decrypted)  # once for all attacks: it starts sops
+    monkeypatch.setattr("conche.backup.site.known_keys", lambda *_: decrypted)  # once for all attacks: it starts sops
     attack, provenance = ATTACKS[name]
     older, newest = sorted((server.target / "daily").iterdir())[-2:]
 
@@ -40,7 +39,7 @@ def test_what_no_key_proves_counts_for_nothing(
 
     site = server.site
     found = site.target.find(forged)
-    assert (found.provenance, found.believed) == (provenance, False)
+    assert (found.provenance, found.trusted) == (provenance, False)
     assert site.target.find("latest").name == newest.name
     states = [(one["state"], one["newest"]) for one in status.status(server.call).value]  # type: ignore[attr-defined]
     assert states == [("ok", newest.name), ("none yet", None), ("none yet", None)]
@@ -48,7 +47,7 @@ def test_what_no_key_proves_counts_for_nothing(
     [decided] = [one for one in prune._decided(site)[1] if one.name == forged]
     assert (decided.keep, str(provenance) in decided.why) == (True, True)
     with pytest.raises(Refused) as refused:
-        restore(server.call, forged, Wishes())
+        restore(server.call, forged, RestoreOptions())
     assert refused.value.code == f"backup-{provenance}"
     assert f"invoke backup.restore {forged} --unproven  " in refused.value.next_command
     assert (server.folder / "models/one").read_text() == "newest"
@@ -72,7 +71,7 @@ def test_where_there_is_no_key_everything_goes_on_as_before(server: Server) -> N
     older, newest = sorted((server.target / "daily").iterdir())[-2:]
 
     site = server.site
-    restored = restore(server.call, older.name, Wishes(components=["models"], force=True))
+    restored = restore(server.call, older.name, RestoreOptions(components=["models"], force=True))
 
     assert [one.provenance for one in site.target.backups()] == [Provenance.UNPROVEN] * 3
     assert site.target.find("latest").name == newest.name
@@ -87,7 +86,7 @@ def test_where_the_secrets_cannot_be_read_all_is_unproven_and_can_be_looked_at(s
     names = {one.provenance for one in server.site.target.backups()}
     listed, checked = list_(server.call), verify(server.call, None, every=True, deep=False)
     with pytest.raises(NotFound) as none:
-        restore(server.call, "latest", Wishes())
+        restore(server.call, "latest", RestoreOptions())
     with pytest.raises(KeyUnusable) as unread:
         adopt.adopt(server.call, None, every=True, foreign=False)
 
@@ -102,7 +101,7 @@ def test_a_backup_that_nothing_proves_though_there_is_a_key_is_kept_and_ends_wit
     kept = server.site.target.keys().every
     server.keep(Secret("no key"))
 
-    made = create(server.call, "daily", Creating())
+    made = create(server.call, "daily", CreateOptions())
     server.keep(*kept)
 
     assert isinstance(made.value, dict)
@@ -118,7 +117,7 @@ def test_a_backup_that_nothing_proves_though_there_is_a_key_is_kept_and_ends_wit
 def test_a_stack_whose_secrets_have_no_key_for_backups_needs_none(server: Server) -> None:
     server.keep()
 
-    made = create(server.call, "daily", Creating())
+    made = create(server.call, "daily", CreateOptions())
 
     assert (made.exit_code, "UNPROVEN" in "".join(made.lines)) == (0, False)
 
@@ -127,8 +126,8 @@ def test_what_cannot_be_proven_is_restored_where_that_is_asked_for(server: Serve
     before, *_ = sorted((server.target / "daily").iterdir())
 
     with pytest.raises(Refused) as refused:
-        restore(server.call, before.name, Wishes(components=["models"], force=True))
-    restore(server.call, before.name, Wishes(components=["models"], force=True, unproven=True))
+        restore(server.call, before.name, RestoreOptions(components=["models"], force=True))
+    restore(server.call, before.name, RestoreOptions(components=["models"], force=True, unproven=True))
 
     assert refused.value.next_command.splitlines()[1].startswith(
         f"invoke backup.restore {before.name} --component models --force --unproven  "
@@ -149,7 +148,7 @@ def test_a_file_that_is_too_large_costs_its_component_alone(
     monkeypatch.setattr(resource, "getrlimit", asked)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
-        made = create(server.call, "daily", Creating())
+        made = create(server.call, "daily", CreateOptions())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 

@@ -10,7 +10,7 @@ import pytest
 
 from conche.backup import authenticate, mac, mac_keys, trust
 from conche.backup.mac import Provenance
-from conche.backup.restore import Wishes, restore
+from conche.backup.restore import RestoreOptions, restore
 from conche.backup.site import open_site
 from conche.backup.verify import verify
 from conche.errors import KeyUnusable, NotFound
@@ -127,7 +127,7 @@ def test_a_key_made_meanwhile_is_kept() -> None:
 
 def test_the_keys_are_never_shown(server: Server) -> None:
     call = server.call
-    known = mac_keys.known(call.vault)
+    known = mac_keys.known_keys(call.vault)
     site = open_site(call)
     site.target.find("latest")
 
@@ -161,7 +161,7 @@ def emptied(server: Server) -> Server:
 def test_on_an_empty_host_the_recovery_key_proves_the_latest(server: Server) -> None:
     host = emptied(server)
 
-    restore(host.call, "latest", Wishes(force=True, recovery_key=str(host.recovery)))
+    restore(host.call, "latest", RestoreOptions(force=True, recovery_key=str(host.recovery)))
 
     assert (host.folder / "models/one").read_text() == "newest"
     assert host.found("latest").provenance is Provenance.OURS
@@ -174,7 +174,7 @@ def test_an_age_key_that_a_stranger_has_sealed_proves_nothing(server: Server) ->
         (backup / "secrets/age-key.txt").write_text(stranger.reveal() + "\n")
 
     with pytest.raises(NotFound) as refused:
-        restore(host.call, "latest", Wishes(force=True, recovery_key=str(host.recovery)))
+        restore(host.call, "latest", RestoreOptions(force=True, recovery_key=str(host.recovery)))
 
     assert refused.value.code == "no-proven-backup"
 

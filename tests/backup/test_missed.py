@@ -18,7 +18,7 @@ import pytest
 from conche import formats
 from conche.backup import missed
 from conche.backup.missed import Started, catch_up, forget, said
-from conche.backup.schedule import Entry, entries, log_of, runs
+from conche.backup.schedule import ScheduleEntry, entries, log_of, runs
 from conche.backup.site import Site
 from conche.backup.target import Target
 from conche.command import Invocation
@@ -30,7 +30,7 @@ from tests.backup.checkouts import Checkout
 
 NOW = datetime(2026, 3, 3, 9, 7, tzinfo=UTC)
 DUE = datetime(2026, 3, 3, 2, 0, tzinfo=UTC)
-DAILY = Entry("daily", "0 2 * * *", ())
+DAILY = ScheduleEntry("daily", "0 2 * * *", ())
 
 STACK = """\
 name: choc-factory

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from conche.backup import manifest
 from conche.backup.history import history
 from conche.backup.manifest import Artifact, ComponentRecord, Manifest, Omission
-from conche.backup.prune import Candidate, clock_problem, decide, decide_future
+from conche.backup.prune import RetentionCandidate, clock_problem, decide, decide_future
 from conche.backup.target import Target, name_of
 from conche.stack import Backup, BackupKind, Retention
 from tests.backup.checkouts import Checkout
@@ -29,11 +29,11 @@ RULES: dict[BackupKind, Retention] = {
 }
 
 
-def daily(days: float, *, verified: bool = True, kind: BackupKind = "daily") -> Candidate:
-    return Candidate(f"{kind}-{days}", kind, NOW - timedelta(days=days), verified)
+def daily(days: float, *, verified: bool = True, kind: BackupKind = "daily") -> RetentionCandidate:
+    return RetentionCandidate(f"{kind}-{days}", kind, NOW - timedelta(days=days), verified)
 
 
-def going(backups: list[Candidate]) -> list[str]:
+def going(backups: list[RetentionCandidate]) -> list[str]:
     return [one.name for one in decide(backups, RULES, NOW) if not one.keep]
 
 
@@ -79,7 +79,9 @@ Day = tuple[float, dict[str, ComponentRecord]]
 WEEK = tuple(range(7))
 
 
-def candidates(days: Iterable[Day], kind: BackupKind = "daily", *, unverified: Iterable[float] = ()) -> list[Candidate]:
+def candidates(
+    days: Iterable[Day], kind: BackupKind = "daily", *, unverified: Iterable[float] = ()
+) -> list[RetentionCandidate]:
     """Backups of so many days ago, judged as retention judges those in a target."""
     made = {}
     for age, records in days:
@@ -97,7 +99,7 @@ def candidates(days: Iterable[Day], kind: BackupKind = "daily", *, unverified: I
         made[f"{kind}-{age}"] = manifest_of_it
     told = history(made.items())
     return [
-        Candidate(
+        RetentionCandidate(
             name, kind, one.created, float(name.split("-", 1)[1]) not in unverified, told.complete(name, one),
             told.sound[name],
         )
@@ -172,7 +174,7 @@ def candidates(days: Iterable[Day], kind: BackupKind = "daily", *, unverified: I
         pytest.param(candidates([(0, {"a": FULL}), (20, {"a": FULL}), (40, {"a": FULL})]), [], id="gaps"),
     ],
 )
-def test_histories(backups: list[Candidate], gone: list[str]) -> None:
+def test_histories(backups: list[RetentionCandidate], gone: list[str]) -> None:
     assert going(backups) == gone
 
 
@@ -187,7 +189,9 @@ def test_histories(backups: list[Candidate], gone: list[str]) -> None:
     ],
     ids=["today's has it", "today's lacks something", "none of today", "today's is damaged", "none from the future"],
 )
-def test_one_from_the_future_goes_when_nothing_is_lost_with_it(backups: list[Candidate], gone: list[str]) -> None:
+def test_one_from_the_future_goes_when_nothing_is_lost_with_it(
+    backups: list[RetentionCandidate], gone: list[str]
+) -> None:
     assert [one.name for one in decide_future(backups, NOW) if not one.keep] == gone
 
 
@@ -207,7 +211,7 @@ def test_whatever_goes_enough_newer_verified_ones_stay(
     drawn: list[tuple[float, bool, bool, BackupKind, frozenset[str]]],
 ) -> None:
     backups = [
-        Candidate(str(number), kind, NOW - timedelta(days=age), verified, complete, sound)
+        RetentionCandidate(str(number), kind, NOW - timedelta(days=age), verified, complete, sound)
         for number, (age, verified, complete, kind, sound) in enumerate(drawn)
     ]
 

@@ -14,19 +14,19 @@ from conche.backup.manifest import Artifact, ComponentRecord
 from conche.backup.source import Source
 from conche.engine import host
 from conche.engine.connection import Engine
-from conche.engine.host import Room
+from conche.engine.host import Disk
 from conche.errors import Refused
 from conche.stack import Component
 from tests.engine.answering import answering
 
 GB = 1 << 30
-DISKS = {"kept": Room(Path("/engine"), 2, 5 * GB), "elsewhere": None, "/srv/data": Room(Path("/srv/data"), 1, 4 * GB)}
+DISKS = {"kept": Disk(Path("/engine"), 2, 5 * GB), "elsewhere": None, "/srv/data": Disk(Path("/srv/data"), 1, 4 * GB)}
 
 
 @pytest.fixture(autouse=True)
 def disks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "room_at", lambda folder: Room(folder, 1, 4 * GB))
-    monkeypatch.setattr(host, "room_of", lambda _, volume: DISKS[volume])
+    monkeypatch.setattr(host, "disk_at", lambda folder: Disk(folder, 1, 4 * GB))
+    monkeypatch.setattr(host, "disk_of", lambda _, volume: DISKS[volume])
 
 
 def source(size: int, volume: str = "") -> Source:
@@ -60,7 +60,7 @@ def test_each_disk_is_looked_at_by_itself_and_one_that_cannot_be_seen_is_not() -
 
 
 def test_volumes_alone_need_no_room_in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "room_at", lambda folder: Room(folder, 1, 0))
+    monkeypatch.setattr(host, "disk_at", lambda folder: Disk(folder, 1, 0))
 
     room.require_beside(Path("/checkout"), [source(GB, "kept")])
 
@@ -90,10 +90,10 @@ def test_a_volume_that_cannot_be_looked_at_is_where_the_engine_keeps_volumes(
 ) -> None:
     monkeypatch.undo()
     engine = answering(Api(tmp_path, known))
-    assert host.room_of(engine, "kept") is None
+    assert host.disk_of(engine, "kept") is None
     engine.__dict__["address"] = "unix:///nowhere"
 
-    found = host.room_of(engine, "kept")
+    found = host.disk_of(engine, "kept")
 
     assert found is not None
     assert (found.folder, found.device) == (tmp_path, tmp_path.stat().st_dev)
@@ -111,4 +111,4 @@ def test_a_volume_that_the_engine_does_not_keep_itself_cannot_be_seen(
     engine = answering(Api(tmp_path, known=True, **{"Mountpoint": str(tmp_path), **seen}))
     engine.__dict__["address"] = "unix:///nowhere"
 
-    assert host.room_of(engine, "kept") is None
+    assert host.disk_of(engine, "kept") is None

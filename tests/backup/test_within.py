@@ -18,7 +18,7 @@ import pytest
 from conche import formats
 from conche.backup import deep, legacy, manifest, notes, sync, verify, within
 from conche.backup.manifest import Artifact, ComponentRecord, Manifest
-from conche.backup.target import Record, Target
+from conche.backup.target import CheckRecord, Target
 from conche.errors import CheckFailed
 from tests.backup.checkouts import Checkout
 from tests.backup.hostile import deep_folder
@@ -107,7 +107,7 @@ def test_it_is_damage_that_is_named(target: Target, folder: Path, name: str, ins
     [again] = target.backups()
     if name == manifest.FILE:
         assert again.manifest is None
-        assert target.record(again) == Record()
+        assert target.record(again) == CheckRecord()
         result = verify._verified(site(target), again, deep=True, inodes={})
         assert [one.path for one in result.damage] == [manifest.FILE]
         with pytest.raises(CheckFailed, match="damaged"):
@@ -147,14 +147,14 @@ def test_it_is_not_put_together_from(target: Target, folder: Path, tmp_path: Pat
 @pytest.mark.parametrize("instead", INSTEAD)
 def test_what_is_known_about_a_backup_is_read_from_a_file_alone(target: Target, instead: str, tmp_path: Path) -> None:
     [one] = target.backups()
-    target.note(one, Record(verified=datetime.now(UTC)))
+    target.note(one, CheckRecord(verified=datetime.now(UTC)))
     file = target.records / f"{NAME}.json"
     assert target.record(one).verified is not None
 
     file.rename(tmp_path / "kept")
     INSTEAD[instead](file, tmp_path / "kept")
 
-    assert target.record(one) == Record()
+    assert target.record(one) == CheckRecord()
 
 
 @pytest.mark.parametrize("instead", INSTEAD)

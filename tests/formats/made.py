@@ -21,9 +21,7 @@ from conche.backup import holding
 from conche.backup.exchange import Aside, Journal, Pair, Stopped
 from conche.backup.manifest import FILE, TEXT, Artifact, ComponentRecord, Manifest, text
 from conche.backup.swap import Swap
-from conche.backup.target import Found as Backup
-from conche.backup.target import Record as Checked
-from conche.backup.target import Target
+from conche.backup.target import CheckRecord, StoredBackup, Target
 from conche.engine.compose import Configuration
 from conche.engine.containers import Container
 from conche.engine.service import Service
@@ -141,8 +139,8 @@ def make_backups(folder: Path) -> None:
     described = described.model_copy(update={"text": said})
     (place / FILE).write_bytes(described.render())
     with target.locked("making what is kept"):
-        found = Backup(place, "daily", datetime(2026, 11, 27, 20, 40, 16, tzinfo=UTC))
-        target.note(found, Checked(verified=datetime(2026, 11, 27, 20, 41, tzinfo=UTC)))
+        found = StoredBackup(place, "daily", datetime(2026, 11, 27, 20, 40, 16, tzinfo=UTC))
+        target.note(found, CheckRecord(verified=datetime(2026, 11, 27, 20, 41, tzinfo=UTC)))
         holding._write(target.store, holding._Note(None, ("guestbook-data",), ("c0ffee",), ("decaf",)))
 
 

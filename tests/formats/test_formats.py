@@ -21,8 +21,8 @@ from conche import formats
 from conche.backup import envelope, holding, manifest, running
 from conche.backup.exchange import Aside, Journal
 from conche.backup.mac import KEYLESS
-from conche.backup.prune import Candidate, decide, decide_future
-from conche.backup.target import Found, Target
+from conche.backup.prune import RetentionCandidate, decide, decide_future
+from conche.backup.target import StoredBackup, Target
 from conche.backup.verify import check
 from conche.env import definitions
 from conche.errors import CheckFailed, Refused
@@ -294,14 +294,14 @@ def test_a_target_with_a_newer_mark_is_shown_and_not_changed(
     assert {name: content for name, content in contents(now).items() if not name.endswith(".lock")} == before
 
 
-def foreign(folder: Path, schema: str, tools: object) -> Found:
+def foreign(folder: Path, schema: str, tools: object) -> StoredBackup:
     """A backup whose manifest is whole and of another format."""
     file = next(folder.glob("backups/daily/*/manifest.json"))
     said = json.loads(file.read_text())
     del said["digest"]
     said |= {"schema_": schema, "tools": tools, "new": {}}
     file.write_bytes(envelope.closed(said, KEYLESS))
-    return Found(file.parent, "daily", datetime(2026, 11, 27, tzinfo=UTC))
+    return StoredBackup(file.parent, "daily", datetime(2026, 11, 27, tzinfo=UTC))
 
 
 def test_a_newer_backup_is_named_and_kept(now: Path) -> None:
@@ -324,8 +324,10 @@ def test_a_backup_of_another_product_is_no_newer_one(now: Path, tools: object) -
 def test_retention_lets_no_backup_go_that_it_cannot_read(*, future: bool) -> None:
     moment, old = datetime(2026, 11, 27, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)
     every = [
-        Candidate("old", "daily", moment.replace(year=2027) if future else old, verified=False, made_by="Conche 9"),
-        *(Candidate(f"new {day}", "daily", moment.replace(day=day), verified=True) for day in range(10, 20)),
+        RetentionCandidate(
+            "old", "daily", moment.replace(year=2027) if future else old, verified=False, made_by="Conche 9"
+        ),
+        *(RetentionCandidate(f"new {day}", "daily", moment.replace(day=day), verified=True) for day in range(10, 20)),
     ]
     rule = Retention(days=1, least=1)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from conche.init.environments import Candidate, candidates, named_projects, slug
-from conche.init.files import Found
+from conche.init.environments import ProposedEnvironment, candidates, named_projects, slug
+from conche.init.files import ComposeFiles
 from conche.stack import parse
 
 BASE, DEV, PROD = (Path(name) for name in ("docker-compose.yml", "docker-compose.dev.yml", "docker-compose.prod.yml"))
@@ -16,23 +16,23 @@ OVERRIDE = Path("docker-compose.override.yml")
 
 
 def decided(
-    found: Found, services: Mapping[Path, Collection[str]], alone: Collection[Path] = ()
+    found: ComposeFiles, services: Mapping[Path, Collection[str]], alone: Collection[Path] = ()
 ) -> dict[str, tuple[tuple[Path, ...], tuple[Path, ...]]]:
     return {one.name: (one.files, one.otherwise) for one in candidates(found, services, lambda file: file in alone)}
 
 
 def test_what_compose_takes_by_itself_is_dev() -> None:
-    assert decided(Found((BASE, OVERRIDE), {}), {}) == {"dev": ((BASE, OVERRIDE), ())}
+    assert decided(ComposeFiles((BASE, OVERRIDE), {}), {}) == {"dev": ((BASE, OVERRIDE), ())}
 
 
 def test_a_file_that_cannot_stand_alone_is_merged_with_the_first() -> None:
-    found = Found((BASE,), {PROD: "prod"})
+    found = ComposeFiles((BASE,), {PROD: "prod"})
 
     assert decided(found, {BASE: ["web", "db"], PROD: ["web"]}) == {"dev": ((BASE,), ()), "prod": ((BASE, PROD), ())}
 
 
 def test_a_file_that_names_every_service_again_and_can_stand_alone_does_and_the_other_way_is_a_choice() -> None:
-    found = Found((BASE,), {PROD: "production"})
+    found = ComposeFiles((BASE,), {PROD: "production"})
 
     said = decided(found, {BASE: ["web"], PROD: ["web", "db"]}, alone=[PROD])
 
@@ -40,7 +40,7 @@ def test_a_file_that_names_every_service_again_and_can_stand_alone_does_and_the_
 
 
 def test_a_file_that_names_some_services_is_merged_and_its_standing_alone_is_a_choice() -> None:
-    found = Found((BASE,), {PROD: "prod"})
+    found = ComposeFiles((BASE,), {PROD: "prod"})
 
     said = decided(found, {BASE: ["web", "db"], PROD: ["web"]}, alone=[PROD])
 
@@ -48,7 +48,7 @@ def test_a_file_that_names_some_services_is_merged_and_its_standing_alone_is_a_c
 
 
 def test_files_without_a_service_in_common_are_environments_of_their_own() -> None:
-    found = Found((BASE,), {DEV: "dev", Path("docker-compose.git.yml"): "git"})
+    found = ComposeFiles((BASE,), {DEV: "dev", Path("docker-compose.git.yml"): "git"})
     services = {BASE: ["web"], DEV: ["api"], Path("docker-compose.git.yml"): ["forge"]}
 
     said = decided(found, services, alone=[DEV, Path("docker-compose.git.yml")])
@@ -61,14 +61,14 @@ def test_files_without_a_service_in_common_are_environments_of_their_own() -> No
 
 
 def test_where_dev_is_made_from_the_first_file_that_one_alone_is_no_environment() -> None:
-    found = Found((BASE,), {DEV: "dev", PROD: "prod"})
+    found = ComposeFiles((BASE,), {DEV: "dev", PROD: "prod"})
 
     assert list(decided(found, {BASE: ["web"], DEV: ["web"], PROD: ["web"]})) == ["dev", "prod"]
 
 
 def test_how_scripts_call_compose_decides() -> None:
     both = (BASE, OVERRIDE, PROD)
-    found = Found((BASE, OVERRIDE), {PROD: "prod"}, used=(both,))
+    found = ComposeFiles((BASE, OVERRIDE), {PROD: "prod"}, used=(both,))
 
     assert decided(found, {BASE: ["web"], PROD: ["web"]}, alone=[PROD])["prod"] == (both, ())
 
@@ -83,7 +83,7 @@ def test_any_name_becomes_one_that_stack_yaml_takes(text: str, expected: str) ->
 
 
 def projects(runs: dict[str, list[str]]) -> dict[str, tuple[str, str]]:
-    found = [Candidate("dev", (BASE,)), Candidate("prod", (BASE, PROD))]
+    found = [ProposedEnvironment("dev", (BASE,)), ProposedEnvironment("prod", (BASE, PROD))]
     named = named_projects(found, "shop", {"dev": "shop", "prod": "shop"}, runs)
     return {one.name: (one.project, one.rival) for one in named}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conche.init.compose import Rendered
-from conche.init.environments import Candidate
+from conche.init.environments import ProposedEnvironment
 from conche.init.running import left_behind
 
 
@@ -21,7 +21,7 @@ def rendered(project: str, **volumes: str) -> Rendered:
 def test_a_volume_that_is_there_and_that_an_environment_would_lose_is_warned_about() -> None:
     name = f"t{uuid.uuid4().hex[:10]}"
     files = (Path("compose.yaml"),)
-    found = [Candidate("dev", files), Candidate("prod", files, rival="dev")]
+    found = [ProposedEnvironment("dev", files), ProposedEnvironment("prod", files, rival="dev")]
     plain = rendered(name, data=f"{name}_data", new=f"{name}_new", named=f"{name}_data")
     after = rendered(f"{name}-prod", data=f"{name}-prod_data", new=f"{name}-prod_new", named=f"{name}_data")
     subprocess.run(["docker", "volume", "create", f"{name}_data"], check=True, capture_output=True)

@@ -57,7 +57,7 @@ class Look:
     rendered: Any
     probes: Mapping[str, Probe] = field(default_factory=dict)
 
-    def remembering(self, records: Records) -> Look:
+    def with_probes_of(self, records: Records) -> Look:
         """Return a copy that asks each recorded release as stack.yaml said when it was deployed."""
         told = [e.record for e in records.entries if e.record and e.result is Result.SUCCEEDED]
         unfinished = records.unfinished

@@ -48,7 +48,7 @@ def settle_swarm(
     before = _standing(call, records, unfinished, strict=strict)
     seen = swarm.services(compose.engine, compose.project)
     now = stacks.standing(compose.engine, compose.project)
-    look = Look(name, compose, deploy, {}).remembering(records)
+    look = Look(name, compose, deploy, {}).with_probes_of(records)
     runs = finished(unfinished, records.current, seen, now, before)
     if runs and _answers(call, records, look, unfinished):
         cause, result = "", Result.SUCCEEDED

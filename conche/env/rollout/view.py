@@ -20,10 +20,10 @@ from conche.env.rollout.look import Look
 from conche.env.rollout.prepare import read_contents
 from conche.errors import ConcheError, KeyUnusable, Refused
 from conche.locking import readers
+from conche.release.desired import described
 from conche.release.document import RELEASE, Document, shape
 from conche.release.placed import Placed
 from conche.release.records import Record, Records
-from conche.release.wishes import described
 from conche.secret import Redactor
 
 __all__ = [
@@ -177,7 +177,7 @@ def look_at_release(call: Invocation, name: str, compose: Compose, records: Reco
     if record is None or records.newer is not None:
         return None
     serves = environment.deploy.serves
-    behind = Look(name, compose, environment.deploy, {}).remembering(records)
+    behind = Look(name, compose, environment.deploy, {}).with_probes_of(records)
     found, leftovers = look(compose)
     hashes = {one for said in record.services.values() for one in said.hashes}
     if serves is None and any(container.config_hash not in hashes for container in found):

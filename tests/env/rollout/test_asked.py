@@ -88,7 +88,7 @@ FIRST = replace(record(1), probe=THEN.model_dump())
 
 
 def test_a_release_is_asked_by_the_paths_and_the_field_of_its_time(application: OldApplication) -> None:
-    kept = look().remembering(records((FIRST, "succeeded")))
+    kept = look().with_probes_of(records((FIRST, "succeeded")))
 
     assert kept.answers("r1")
     assert kept.state() == ("r1", Answer(200, KNOWN["/version"]))
@@ -100,7 +100,7 @@ def test_what_served_is_found_to_serve_again_whatever_the_next_one_is_asked(
     application: OldApplication, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(networks, "names", lambda _: frozenset())
-    kept = look().remembering(records((FIRST, "succeeded")))
+    kept = look().with_probes_of(records((FIRST, "succeeded")))
     before = Before.of(kept, "r1")
 
     assert (before.answered, before.identified) == (True, True)
@@ -119,7 +119,7 @@ def test_what_served_is_found_to_serve_again_whatever_the_next_one_is_asked(
 def test_more_containers_of_a_release_are_asked_as_it_is(application: OldApplication) -> None:
     new = [replace(container("web"), id="0123456789abcdef")]
 
-    members.prove(look().remembering(records((FIRST, "succeeded"))), new, "r1")
+    members.prove(look().with_probes_of(records((FIRST, "succeeded"))), new, "r1")
     with pytest.raises(Restored):
         members.prove(look(), new, "r1")
 
@@ -129,8 +129,8 @@ def test_a_release_that_did_not_succeed_does_not_say_how_what_serves_is_asked(re
     """One that changes the edge's configuration alone has the containers, and so the label, of the one before."""
     rerouted = replace(record(2), keeps="r1", probe=TODAY.probe.model_dump())
 
-    assert look().remembering(records((FIRST, "succeeded"), (rerouted, result))).probe_of("r1") == THEN
-    assert look().remembering(records((FIRST, "succeeded"), (rerouted, "succeeded"))).probe_of("r1") == TODAY.probe
+    assert look().with_probes_of(records((FIRST, "succeeded"), (rerouted, result))).probe_of("r1") == THEN
+    assert look().with_probes_of(records((FIRST, "succeeded"), (rerouted, "succeeded"))).probe_of("r1") == TODAY.probe
 
 
 @pytest.mark.parametrize("kept", [{}, {"path": "no path"}, {"later": 1}], ids=["older", "damaged", "later"])
@@ -138,7 +138,7 @@ def test_what_was_not_kept_is_asked_as_today(kept: dict[str, object]) -> None:
     old = replace(record(1), probe=kept)
 
     assert probe_kept(old) is None
-    assert look().remembering(records((old, "succeeded"))).probe_of("r1") == TODAY.probe
+    assert look().with_probes_of(records((old, "succeeded"))).probe_of("r1") == TODAY.probe
 
 
 def test_a_later_version_may_have_added_to_what_was_kept() -> None:

@@ -261,7 +261,7 @@ def test_an_edge_on_another_node_is_asked_over_its_network(
     assert current is not None
     kept = opened(call, records, current)
     assert kept is not None
-    look = Look("prod", compose, call.environment("prod").deploy, kept.body).remembering(records)
+    look = Look("prod", compose, call.environment("prod").deploy, kept.body).with_probes_of(records)
     pipeline = SwarmPipeline(
         current.id, swarming, stack.project, sent_of(call, look, kept, {}), look.deploy, lambda _: None, lambda: None,
         probing(look, current.id), look.listening(), Progress(call.output),

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from conche import formats
 from conche.formats import Format
+from conche.release.desired import DesiredState, described
 from conche.release.signing import packed
-from conche.release.wishes import Wishes, described
 
 KINDS = {
     "maintenance.json": formats.MAINTENANCE,
@@ -19,7 +19,7 @@ KINDS = {
     "handover.json": formats.HANDOVER,
     "scaling.json": formats.SCALING,
 }
-NOTHING = Wishes(maintained=False, replicas={}, handover=("", ()), scaling=None, damaged=())
+NOTHING = DesiredState(maintained=False, replicas={}, handover=("", ()), scaling=None, damaged=())
 
 NONSENSE = [b"", b"{", b"null", b"[]", b"7", b'"text"', b"\xff", b"[" * 100_000]
 WRONG = [
@@ -43,7 +43,7 @@ WRONG = [
 
 
 def test_what_was_never_written_is_nothing() -> None:
-    assert Wishes.read({}) == NOTHING
+    assert DesiredState.read({}) == NOTHING
 
 
 def test_what_was_written_is_read() -> None:
@@ -54,29 +54,29 @@ def test_what_was_written_is_read() -> None:
         "scaling.json": packed(formats.SCALING, {"service": "web", "count": 2}),
     }
 
-    assert Wishes.read(files) == Wishes(True, {"web": 3, "format": 2}, ("r3", ("c0ffee",)), ("web", 2), ())  # noqa: FBT003
+    assert DesiredState.read(files) == DesiredState(True, {"web": 3, "format": 2}, ("r3", ("c0ffee",)), ("web", 2), ())  # noqa: FBT003
 
 
 def test_a_note_that_was_cleared_is_nothing() -> None:
-    assert Wishes.read({"scaling.json": packed(formats.SCALING, {})}) == NOTHING
+    assert DesiredState.read({"scaling.json": packed(formats.SCALING, {})}) == NOTHING
 
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("content", NONSENSE, ids=lambda content: repr(content[:20]))
 def test_nonsense_is_told_by_the_name_of_its_file(name: str, content: bytes) -> None:
-    assert Wishes.read({name: content}).damaged == (name,)
+    assert DesiredState.read({name: content}).damaged == (name,)
 
 
 @pytest.mark.parametrize(("name", "content"), WRONG)
 def test_a_content_of_the_wrong_shape_is_told(name: str, content: dict[str, object]) -> None:
-    assert Wishes.read({name: packed(KINDS[name], content)}).damaged == (name,)
+    assert DesiredState.read({name: packed(KINDS[name], content)}).damaged == (name,)
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_what_a_later_version_has_written_is_not_damaged(name: str) -> None:
     later = Format("thing", KINDS[name].number + 1, "nowhere")
 
-    assert Wishes.read({name: packed(later, {"new": {"shape": True}})}) == NOTHING
+    assert DesiredState.read({name: packed(later, {"new": {"shape": True}})}) == NOTHING
 
 
 @given(
@@ -94,7 +94,7 @@ def test_what_a_later_version_has_written_is_not_damaged(name: str) -> None:
     ),
 )
 def test_anything_is_read_or_told(name: str, content: object) -> None:
-    found = Wishes.read({name: json.dumps(content).encode()})
+    found = DesiredState.read({name: json.dumps(content).encode()})
 
     assert found.damaged in ((), (name,))
     if found.damaged:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from conche import formats
 from conche.formats import Format
 
-__all__ = ["Wishes", "described"]
+__all__ = ["DesiredState", "described"]
 
 MEANINGS = {
     "maintenance.json": "whether the maintenance page is shown",
@@ -33,8 +33,8 @@ def described(files: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What the small files say; of one that is missing, unreadable or of a later version: nothing.
+class DesiredState:
+    """What is wanted of an environment, by its small files; a missing, unreadable or later one says nothing.
 
     Attributes:
         maintained: whether the edge is to show the maintenance page.
@@ -51,7 +51,7 @@ class Wishes:
     damaged: tuple[str, ...]
 
     @classmethod
-    def read(cls, files: Mapping[str, bytes]) -> Wishes:
+    def read(cls, files: Mapping[str, bytes]) -> DesiredState:
         """Read them from the files of a state."""
         damaged: list[str] = []
         nobody: tuple[str, tuple[str, ...]] = ("", ())
