@@ -148,6 +148,8 @@ MANIFEST = Format("manifest", 2, f"KIND/NAME/manifest.json {_TARGET}, as schema_
 TARGET = Format("mark of the backups", 2, f".conche-target {_TARGET}; stands for all that is in it")
 CHECKED = Format("note of what was verified", 1, f".store/records/NAME.json {_TARGET}")
 WAITING = Format("note of containers that wait", 1, f".store/*waiting.json {_TARGET}, one for each engine")
+SCALED = Format("note of services scaled to nothing", 1, f".store/NUMBER.scaled.json {_TARGET}, one for each volume")
+
 RUNNING = Format("note of a program that runs in a container", 1, f".store/NUMBER.running.json {_TARGET}")
 JOURNAL = Format("journal of a restore", 2, ".backup/journal.json in the checkout")
 RESTORED = Format("record of a restore", 1, ".backup/restored-NUMBER.json in the checkout")

@@ -21,6 +21,7 @@ from conche.backup import belief, notes
 from conche.engine import containers, health
 from conche.engine.connection import Engine, EngineRefused
 from conche.engine.containers import Container
+from conche.engine.task_containers import SERVICE
 from conche.errors import ConcheError, NotFound, NotRestored, Refused, Unreachable
 from conche.files import write_atomic
 from conche.formats import WAITING
@@ -91,7 +92,8 @@ class _Note:
 def held(store: Path, engine: Engine, address: str | None, users: Sequence[Container], how: str) -> Iterator[Waited]:
     """Pause or stop the running containers for this block, unless `how` is `live`; use within `noted`.
 
-    A container that keeps restarting cannot be paused: it is stopped, and started afterwards.
+    A container that keeps restarting cannot be paused: it is stopped, and started afterwards. A swarm's task is paused
+    in any case: for one that is stopped the swarm would start another.
 
     Args:
         store: the folder for the note.
@@ -142,7 +144,8 @@ def _ill(engine: Engine, well: Sequence[Container], timeout: float | None) -> tu
 
 def _hold(store: Path, engine: Engine, note: _Note, one: Container, how: str) -> _Note:
     """Note one container, then pause or stop it; return the new note."""
-    state = one.state if how == "pause" else ""
+    task = one.labels.get(SERVICE, "")
+    state = one.state if how == "pause" or task else ""
     for left in reversed(range(TRIES)):
         if state != "running":
             break
@@ -158,7 +161,7 @@ def _hold(store: Path, engine: Engine, note: _Note, one: Container, how: str) ->
                 return note
             # The kernel cannot freeze a container while a healthcheck starts in it, and a crashing one comes and goes.
             state = seen.state
-            if state == "running" and not left:
+            if (task and state != "running") or (state == "running" and not left):
                 raise
             time.sleep(PAUSE)
     if one.goes_when_stopped:

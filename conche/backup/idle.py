@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from conche.backup.site import Site
-from conche.engine import containers, programs
+from conche.engine import containers, programs, swarm_places, task_containers
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.stack import Component
@@ -30,25 +30,35 @@ def wait(site: Site, component: Component, engine: Engine) -> str:
         Why that could not be established; empty if all are idle. A service that does not run counts as idle.
     """
     assert component.environment is not None
-    end = time.monotonic() + WAIT
-    for one in containers.of_project(engine, site.stack.project(component.environment)) if component.idle else ():
-        if one.service in component.idle and (reason := _wait(site, engine, one, component.idle[one.service], end)):
+    if not component.idle:
+        return ""
+    end, project = time.monotonic() + WAIT, site.stack.project(component.environment)
+    found: Iterable[tuple[str, Container]] = ()
+    if site.stack.environments[component.environment].swarm:
+        for away in swarm_places.of_stack(engine, project):
+            if away.service in component.idle and away.elsewhere:
+                return f"{away.service} runs on {', '.join(away.elsewhere)}, and cannot be asked whether it is idle"
+        found = task_containers.of_stack(engine, project)
+    else:
+        found = ((one.service, one) for one in containers.of_project(engine, project))
+    for service, one in found:
+        if service in component.idle and (reason := _wait(site, engine, service, one, component.idle[service], end)):
             return reason
     return ""
 
 
-def _wait(site: Site, engine: Engine, one: Container, argv: Sequence[str], end: float) -> str:
+def _wait(site: Site, engine: Engine, service: str, one: Container, argv: Sequence[str], end: float) -> str:
     said = False
     while (seen := containers.read(engine, one.id)) is not None and seen.state == "running":
         asked = programs.run(engine, one.id, argv, number=programs.new_number(), timeout=60)
         if asked.ok:
             return ""
         if asked.exit_code != WORKS:
-            return f"{one.service} does not say whether it is idle: {' '.join(asked.last_lines(1))}"
+            return f"{service} does not say whether it is idle: {' '.join(asked.last_lines(1))}"
         if time.monotonic() > end:
-            return f"{one.service} was still busy after {WAIT:g} s"
+            return f"{service} was still busy after {WAIT:g} s"
         if not said:
-            site.say(f"waiting until {one.service} is idle")
+            site.say(f"waiting until {service} is idle")
             said = True
         time.sleep(PAUSE)
     return ""

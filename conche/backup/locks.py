@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conche import locking
-from conche.backup import holding, ownership, running, settling, users
+from conche.backup import holding, ownership, running, scaling, settling, users
 from conche.backup.exchange import Journal
 from conche.backup.site import Site
 from conche.backup.swap import Swap
@@ -170,6 +170,7 @@ def _left(site: Site, lost: dict[str, Unreachable], *, stuck: bool) -> set[str]:
     """
     waiting = holding.left(site)
     swaps = [Swap(note.engine, volume) for note in waiting for volume in note.volumes]
+    swaps += [Swap(note.engine, note.volume) for note in scaling.left(site)]
     found = [(note.engine, one) for note in waiting for one in note.ids]
     found += [(one.address, one.container) for one in running.left(site)]
     names: set[str] = set()

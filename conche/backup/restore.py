@@ -283,7 +283,12 @@ def _staged(
 
 
 def _seen(site: Site, sources: Sequence[Source]) -> dict[str, User]:
-    """Return every container that has to stop, in its present state."""
+    """Return every container that has to stop, in its present state.
+
+    Raises:
+        Refused: a swarm has what uses the data.
+    """
+    users.require_resting(site, [swap for source in sources for swap in volumes_of(source).values()])
     found = _users(site, [one for one in sources if not online.is_online(one)])
     return found | online.writers(site, [one.name for one in sources])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from conche.backup import holding, running, settling
+from conche.backup import holding, running, scaling, settling
 from conche.backup.exchange import JOURNAL, KEPT, Aside, Journal
 from conche.backup.locks import PATIENCE, locked
 from conche.backup.site import Site, open_site
@@ -25,7 +25,7 @@ def settle(call: Invocation, *, as_it_is: bool) -> Outcome:
         return Outcome(plan=Plan(tuple(_steps(site, as_it_is=as_it_is))))
     with locked(call, site, "invoke backup.settle", settles=False):
         plan = Plan(tuple(_steps(site, as_it_is=as_it_is)))
-        waiting = holding.recover(site)
+        waiting = [*holding.recover(site), *scaling.recover(site)]
         running.recover(site)
         if not as_it_is:
             if waiting:
@@ -37,6 +37,7 @@ def settle(call: Invocation, *, as_it_is: bool) -> Outcome:
             lines = ["Settled." if plan else "There is nothing to settle."]
             return Outcome(value={"kept": []}, changed=bool(plan), plan=plan, lines=lines)
         holding.give_up(site)
+        scaling.give_up(site)
         running.forget(site)
         kept, lines = _left(site)
         kept += settling.give_up_list(site) if Aside.is_damaged(site.own) else []
@@ -65,6 +66,8 @@ def _steps(site: Site, *, as_it_is: bool) -> Iterator[Step]:
         yield Step(Action.SETTLE, Kind.NOTE, KEPT, "it is damaged: what restores have put aside is not known")
     for note in sorted(site.target.store.glob(f"*{holding.NOTE}")):
         yield Step(Action.SETTLE, Kind.NOTE, note.name, "containers are paused or stopped, or helpers were left")
+    for note in sorted(site.target.store.glob(f"*{scaling.NOTE}")):
+        yield Step(Action.SETTLE, Kind.NOTE, note.name, "services of a swarm are scaled to nothing")
     for program in running.left(site):
         yield Step(
             Action.SETTLE, Kind.CONTAINER, program.name, "what an earlier command started in it may still be running"
@@ -79,6 +82,7 @@ def _require_understood(site: Site) -> None:
     """Raise the error of a note that is damaged: only somebody who has looked can say that nothing is left of it."""
     Aside.every(site.own)
     holding.require_understood(site)
+    scaling.require_understood(site)
     running.require_understood(site)
 
 

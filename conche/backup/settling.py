@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from conche.backup import holding, online, running, users
+from conche.backup import holding, online, running, scaling, users
 from conche.backup.drivers.programs import stopping
 from conche.backup.exchange import JOURNAL, KEPT, Aside, Journal, staged_in
 from conche.backup.manifest import ComponentRecord, Omission
@@ -55,6 +55,7 @@ def recover(site: Site) -> None:
         CheckFailed: the journal is damaged.
     """
     holding.recover(site)
+    scaling.recover(site)
     running.recover(site)
     if not site.own.exists():
         return

@@ -146,7 +146,12 @@ def _gone(site: Site, old: Journal, what: str) -> NotFound:
 
 
 def _seen(site: Site, old: Journal) -> dict[str, User]:
-    """Return every container that has to stop, in its present state."""
+    """Return every container that has to stop, in its present state.
+
+    Raises:
+        Refused: a swarm has what uses the data.
+    """
+    users.require_resting(site, old.swaps)
     return _users(site, old) | online.writers(site, old.components)
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from conche.backup.exchange import Journal, Stopped
 from conche.backup.site import Site
 from conche.backup.swap import Swap
-from conche.engine import containers, health, volumes
+from conche.engine import containers, health, swarm_places, volumes
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
+from conche.engine.swarm_places import Serving
 from conche.engine.task_containers import SERVICE
 from conche.errors import Refused, Restored, Unreachable
 
@@ -26,6 +27,7 @@ __all__ = [
     "of_places",
     "of_services",
     "of_stopped",
+    "require_resting",
     "require_stoppable",
     "since",
     "start",
@@ -75,9 +77,17 @@ def of_places(site: Site, paths: Iterable[Path], swaps: Iterable[Swap]) -> dict[
 
 
 def of_services(site: Site, environment: str, services: Iterable[str]) -> dict[str, User]:
-    """Return the running containers of some services."""
+    """Return the running containers of some services.
+
+    Raises:
+        Refused: on a swarm, one of them is not scaled to nothing.
+    """
     address = site.stack.environments[environment].engine
     engine, names = Engine(address), set(services)
+    if site.stack.environments[environment].swarm and names:
+        stack = site.stack.project(environment)
+        _require_at_nothing(engine, [one for one in swarm_places.of_stack(engine, stack) if one.service in names])
+        return {}
     project = containers.of_project(engine, site.stack.project(environment)) if names else ()
     return {one.id: User(address, engine, one) for one in project if one.service in names and one.state in RUNNING}
 
@@ -94,6 +104,32 @@ def of_stopped(journal: Journal) -> list[User]:
     return [
         User(one.engine, engine, seen) for one, engine in asked if (seen := containers.read(engine, one.id)) is not None
     ]
+
+
+def require_resting(site: Site, swaps: Iterable[Swap]) -> None:
+    """Refuse, before anything is touched, if a swarm's service uses one of these volumes, here or on another node."""
+    swarms = {one.engine for one in site.stack.environments.values() if one.swarm}
+    for swap in swaps:
+        if swap.engine in swarms:
+            engine = Engine(swap.engine)
+            _require_at_nothing(engine, swarm_places.require_here(engine, swap.volume))
+
+
+def _require_at_nothing(engine: Engine, serving: Iterable[Serving]) -> None:
+    using = [one for one in serving if one.replicas != 0]
+    if not using:
+        return
+    names, can_scale = [one.name for one in using], all(one.replicas for one in using)
+    at_nothing = " ".join(f"{name}=0" for name in names)
+    back = " ".join(f"{one.name}={one.replicas}" for one in using)
+    raise Refused(
+        "restore-under-swarm",
+        f"{', '.join(names)}: it uses the data to exchange, and the swarm would replace a task that is stopped.",
+        looked_at=[f"{len(using)} services on {engine.address}"],
+        next_command=f"docker service scale {at_nothing}    # and after the restore: docker service scale {back}"
+        if can_scale
+        else f"docker service rm {' '.join(names)}    # and deploy it again after the restore",
+    )
 
 
 def require_stoppable(users: Users) -> None:

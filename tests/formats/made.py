@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import pyrage
 
-from conche.backup import holding
+from conche.backup import holding, scaling
 from conche.backup.exchange import Aside, Journal, Pair, Stopped
 from conche.backup.manifest import FILE, TEXT, Artifact, ComponentRecord, Manifest, text
 from conche.backup.swap import Swap
@@ -142,6 +142,7 @@ def make_backups(folder: Path) -> None:
         found = StoredBackup(place, "daily", datetime(2026, 11, 27, 20, 40, 16, tzinfo=UTC))
         target.note(found, CheckRecord(verified=datetime(2026, 11, 27, 20, 41, tzinfo=UTC)))
         holding._write(target.store, holding._Note(None, ("guestbook-data",), ("c0ffee",), ("decaf",)))
+        scaling._write(target.store, scaling.Scaled("swarm", "guestbook-data", {"guestbook_web": 2}))
 
 
 def make_restores(folder: Path) -> None:

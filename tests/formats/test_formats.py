@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conche import formats
-from conche.backup import envelope, holding, manifest, running
+from conche.backup import envelope, holding, manifest, running, scaling
 from conche.backup.exchange import Aside, Journal
 from conche.backup.mac import KEYLESS
 from conche.backup.prune import RetentionCandidate, decide, decide_future
@@ -353,6 +353,9 @@ def test_the_rest_that_is_newer_stops_whoever_would_change_it(now: Path, monkeyp
     note.write_text(json.dumps(formats.RUNNING.stamped({}) | {"format": formats.RUNNING.number + 1, "conche": LATER}))
     refused(lambda: running._parsed(note), now)
     refused(lambda: holding._read(now / "backups/.store", None), now)
+    [scaled] = (now / "backups/.store").glob(f"*{scaling.NOTE}")
+    later(scaled)
+    refused(lambda: scaling._parsed(scaled), now)
     refused(lambda: Journal.read(now / "restores"), now)
     refused(lambda: Aside.add(now / "restores", made.JOURNAL), now)
     refused(lambda: Journal.restored(now / "restores"), now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from conche.backup import holding, idle
+from conche.backup import holding, idle, scaling
 from conche.backup.archive import ArchiveWriter, compressing
 from conche.backup.copying import copied, packed
 from conche.backup.drivers import Dumping
@@ -14,7 +14,7 @@ from conche.backup.manifest import ComponentRecord
 from conche.backup.members import Members
 from conche.backup.storing import Writer, store
 from conche.backup.tree import FACT, FILE
-from conche.engine import volumes
+from conche.engine import swarm_places, volumes
 from conche.engine.packing import Helper, helping
 
 __all__ = ["ASIDE", "dump", "read_into"]
@@ -29,19 +29,19 @@ def dump(task: Dumping) -> ComponentRecord:
     assert component.volume is not None
     assert component.environment is not None
     reading = Reading(exclude=(*ASIDE, *component.exclude), searched=False, top=True)
+    environment = task.site.stack.environments[component.environment]
+    serving = swarm_places.require_here(engine, component.volume) if environment.swarm else ()
     if not volumes.exists(engine, component.volume):
         reading.leave_out(component.volume, "is not a volume of the engine", harmful=component.required)
         return task.record(reading=reading)
     if under_way := idle.wait(task.site, component, engine):
         reading.leave_out(component.volume, f"was not read: {under_way}", harmful=True)
         return task.record(reading=reading)
-    address = task.site.stack.environments[component.environment].engine
-    users = volumes.using(engine, component.volume)
     # The helper is made after its note, for a kill, but before containers wait: it takes as long as a small volume.
     with (
-        holding.noted(task.site, address, component.volume),
+        holding.noted(task.site, environment.engine, component.volume),
         helping(engine, component.volume) as helper,
-        holding.held(task.site.target.store, engine, address, users, component.consistency) as waited,
+        scaling.held(task.site, component, engine, serving) as waited,
     ):
         if component.unpacked:
             with folder_writer(task.folder) as (folder, finish):
