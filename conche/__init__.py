@@ -51,7 +51,16 @@ def namespace(root: str | Path) -> Collection:
 def require_posix() -> None:
     """Refuse Windows: pip installs what is pure Python there too, and the first lock would end in a traceback."""
     if sys.platform == "win32":
-        raise SystemExit("Conche does not run on Windows itself; inside WSL it does.\nNext: wsl --install")
+        from conche.errors import Refused
+        from conche.output import Output
+
+        error = Refused(
+            "windows-unsupported",
+            "Conche does not run on Windows itself; inside WSL it does.",
+            next_command="wsl --install",
+        )
+        Output("conche").error(error)
+        raise SystemExit(error.status)
 
 
 if not TYPE_CHECKING:  # to a type checker it would make every name an attribute

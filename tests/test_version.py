@@ -106,11 +106,17 @@ def test_anything_else_shows_how_it_is_called(
 
 
 @pytest.mark.parametrize("begin", [lambda: main(["--version"]), lambda: conche.namespace(__file__)])
-def test_windows_is_refused_with_what_works_there(begin: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_is_refused_with_what_works_there(
+    begin: Callable[[], object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("sys.platform", "win32")
 
-    with pytest.raises(SystemExit, match="inside WSL it does"):
+    with pytest.raises(SystemExit) as ended:
         begin()
+
+    assert ended.value.code == 2
+    assert "error [windows-unsupported]" in (said := capsys.readouterr().err)
+    assert "inside WSL it does" in said
 
 
 def test_the_package_has_no_other_attributes_than_it_had() -> None:
