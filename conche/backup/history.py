@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -9,13 +10,35 @@ from conche.backup.manifest import Artifact, ComponentRecord, Manifest, Omission
 from conche.backup.tree import data_of
 from conche.stack import Minimum
 
-__all__ = ["ACCEPTED", "SMALL_PART", "Amount", "History", "Known", "amount", "history", "judged", "shrinkage"]
+__all__ = [
+    "ACCEPTED",
+    "AFTER",
+    "BEFORE",
+    "SMALL_PART",
+    "Amount",
+    "History",
+    "Known",
+    "amount",
+    "history",
+    "judged",
+    "shrinkage",
+]
 
 SMALL_PART = 10
 """A component that keeps less than one part in this many of its bytes or entries has lost its data."""
 
 ACCEPTED = "is smaller than before, and that was accepted"
 """The manifest's words for a component that was accepted by `--accept-smaller`."""
+
+
+BEFORE, AFTER = "check", "check after"
+"""The keys of a component's facts for the answers of its check; the second only if that answer is different."""
+
+SHOWN = 60
+"""Maximum characters shown of an answer."""
+
+ROWS = re.compile(r"(?:.*\s)?([0-9]{1,30})(?: rows)?")
+"""A line of an answer that ends with a count, as the checks of databases do."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +114,32 @@ def shrinkage(before: ComponentRecord, now: ComponentRecord) -> str:
             return f"is empty{_of(name, now)}: {new}, down from {old}"
         if len(ways) == 1 and (new.size * SMALL_PART < old.size or new.entries * SMALL_PART < old.entries):
             return f"has lost most of its data{_of(name, now)}: {new}, down from {old}"
+    return _fewer_rows(before.facts.get(BEFORE), now.facts.get(BEFORE))
+
+
+def _fewer_rows(before: str | None, now: str | None) -> str:
+    """Return why a database seems to have lost its rows, though its dump still has all tables, by its check's answers.
+
+    Of an answer in a form of its own, all that is known is that every number in it has become 0.
+    """
+    if before is None or now is None:
+        return ""
+    old, new = _rows(before), _rows(now)
+    if old is not None and new is not None:
+        return f"has lost most of its rows: {new}, down from {old}" if new * SMALL_PART < old else ""
+    if re.search("[1-9]", before) and not re.search("[1-9]", now) and (re.search("0", now) or not now.strip()):
+        return f"is empty: its check answers {_short(now)}, and answered {_short(before)}"
     return ""
+
+
+def _rows(answer: str) -> int | None:
+    """Return the sum of the counts at the ends of an answer's lines; None if one line has none."""
+    found = [ROWS.fullmatch(line) for line in answer.splitlines()]
+    return sum(int(one[1]) for one in found if one) if all(found) else None
+
+
+def _short(answer: str) -> str:
+    return repr(answer if len(answer) <= SHOWN else f"{answer[:SHOWN]}…")
 
 
 def judged(

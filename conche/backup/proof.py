@@ -15,6 +15,7 @@ from typing import Literal
 from conche.backup.drivers import Dumping, by_programs, dump, printable
 from conche.backup.drivers.program import opened
 from conche.backup.drivers.programs import programs_of
+from conche.backup.history import AFTER, BEFORE
 from conche.backup.manifest import ComponentRecord, Omission
 from conche.backup.redaction import redacting
 from conche.backup.site import Site
@@ -33,9 +34,6 @@ LARGEST = 64 << 10
 
 SHOWN = 200
 """Maximum characters shown of each of two answers that differ."""
-
-BEFORE, AFTER = "check", "check after"
-"""The keys of a component's facts for the answers; the second only if that answer is different."""
 
 NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 """Splits an answer into alternating text and numbers."""
