@@ -1,4 +1,4 @@
-"""Opens the Compose project of an environment for one command, with the variables its files interpolate."""
+"""An environment for one command: its Compose project, with the variables its files interpolate."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from conche.command import Invocation
@@ -21,13 +22,37 @@ from conche.secret import SECRET_NAME, Redactor, Secret
 from conche.stack import Environment, Stack
 from conche.vault.values import variables
 
-__all__ = ["forget_profiles", "open_compose", "open_unread", "remember_profiles"]
+__all__ = ["Session", "forget_profiles", "open_compose", "open_unread", "remember_profiles"]
 
 SAID_IN_STACK = frozenset({"COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR", "COMPOSE_PROJECT_NAME"})
 """Compose settings that have keys of their own in stack.yaml."""
 
 _PLAIN = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n|[A-Za-z_]\w*=[A-Za-z0-9_./:@%+,=~^-]*\n)*")
 """Matches a .env that python-dotenv and Compose read alike; asking Compose costs another process."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """One command at work on one environment.
+
+    Attributes:
+        name: the environment's name.
+        held: descriptor of its lock on this machine, for processes that outlive the command; None without the lock.
+    """
+
+    call: Invocation
+    name: str
+    compose: Compose
+    held: int | None = None
+
+    @property
+    def environment(self) -> Environment:
+        """The environment's section of stack.yaml."""
+        return self.call.environment(self.name)
+
+    @property
+    def engine(self) -> Engine:
+        return self.compose.engine
 
 
 def open_compose(call: Invocation, name: str, secrets: Mapping[str, Secret] | None = None) -> Compose:

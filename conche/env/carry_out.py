@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from conche.command import Invocation
 from conche.engine import tailnet
-from conche.engine.compose import Compose
 from conche.engine.connection import Engine
 from conche.env import report
 from conche.env.definitions import remember
 from conche.env.observe import Observed, observe
 from conche.errors import ConcheError, Partial, Refused
 from conche.outcome import Outcome, Plan
+from conche.session import Session
 
 __all__ = ["carry_out", "nothing_to_do"]
 
@@ -44,20 +44,13 @@ def nothing_to_do(call: Invocation, name: str, seen: Observed) -> Outcome:
 
 
 def carry_out(
-    call: Invocation,
-    compose: Compose,
-    seen: Observed,
-    plan: Plan,
-    timeout: float | None,
-    held: int | None,
-    *,
-    asked: Collection[str] = (),
+    session: Session, seen: Observed, plan: Plan, timeout: float | None, *, asked: Collection[str] = ()
 ) -> Outcome:
     """Take the steps of a plan, showing progress on a live line, and report what has become of the environment.
 
     Args:
         seen: the environment as it was before.
-        held: descriptor of the environment's lock, for processes that outlive us.
+        timeout: seconds to wait for health; None for what the healthchecks allow.
         asked: services that are to be up afterwards; default: all.
 
     Raises:
@@ -68,8 +61,9 @@ def carry_out(
     from conche.supply.fetch import fetch
     from conche.supply.own import own_images
 
+    call, compose = session.call, session.compose
     own = own_images(call.stack, seen.name, compose, seen.configuration)
-    environment = call.environment(seen.name)
+    environment = session.environment
     edge, serves = environment.deploy.edge, environment.deploy.serves
     with call.output.progress(f"{call.output.command} --env {seen.name}") as progress:
         applier = Applier(
@@ -79,7 +73,7 @@ def carry_out(
             build=lambda reference: build_image(call.vault, compose.engine, own[reference], progress),
             fetch=lambda reference: fetch(call.vault, compose.engine, reference, progress),
             timeout=timeout,
-            held=held,
+            held=session.held,
             asked=asked,
             routes={edge: serves} if edge and serves else {},
             url=environment.health,
@@ -88,19 +82,19 @@ def carry_out(
             applier.apply(plan)
         except Partial as error:
             with contextlib.suppress(ConcheError):  # the first error is the one to show
-                error.rest = _outcome(call, seen, compose, plan)
+                error.rest = _outcome(session, seen, plan)
             raise
-    return _outcome(call, seen, compose, plan, applier.passed)
+    return _outcome(session, seen, plan, applier.passed)
 
 
-def _outcome(call: Invocation, before: Observed, compose: Compose, plan: Plan, passed: Collection[str] = ()) -> Outcome:
+def _outcome(session: Session, before: Observed, plan: Plan, passed: Collection[str] = ()) -> Outcome:
     """Observe an environment that was changed, and report it."""
-    name = before.name
-    seen = observe(call.stack, name, compose, passed=passed)
-    seen = replace(seen, sidecars=tailnet.sidecars(compose.engine, seen.containers))
+    call, name = session.call, session.name
+    seen = observe(call.stack, name, session.compose, passed=passed)
+    seen = replace(seen, sidecars=tailnet.sidecars(session.engine, seen.containers))
     remember(call.stack.name, seen.configuration, seen.containers)
     return Outcome(
-        value=report.as_json(seen, call.environment(name)),
+        value=report.as_json(seen, session.environment),
         changed=_state(before) != _state(seen),
         plan=plan,
         tables=[report.table(seen)],

@@ -16,7 +16,7 @@ from conche.env.observe import observe
 from conche.env.plan import plan_down
 from conche.env.unread import with_or_without_files
 from conche.outcome import Outcome, Table
-from conche.session import forget_profiles
+from conche.session import Session, forget_profiles
 
 __all__ = ["down", "leaving_here"]
 
@@ -39,7 +39,7 @@ def _down(call: Invocation, name: str, compose: Compose, *, volumes: bool, confi
             leaving = leaving_here(compose, configuration.rendered, doomed) if doomed else ()
             if (environment.protected or doomed) and not call.dry_run:
                 _ask(call, name, doomed, leaving, confirm)
-            return down_swarm(call, name, compose, doomed, leaving, volumes=volumes)
+            return down_swarm(Session(call, name, compose), doomed, leaving, volumes=volumes)
     with locked(call, compose.engine, name):
         seen = observe(call.stack, name, compose, asks=False)
         doomed = _doomed(compose, seen.configuration.volumes) if volumes else ()

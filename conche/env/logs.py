@@ -12,7 +12,7 @@ from conche.errors import Refused
 from conche.outcome import Outcome
 from conche.output import at_terminal
 from conche.process import Captured
-from conche.session import open_compose
+from conche.session import Session, open_compose
 
 __all__ = ["logs"]
 
@@ -28,7 +28,7 @@ def logs(call: Invocation, name: str, *, follow: bool, tail: int, service: str |
             "json-has-an-end", "--json and --follow cannot be combined.", next_command="invoke env.logs --follow"
         )
     if swarmed:
-        return on_swarm.logs(call, name, open_compose(call, name), follow=follow, tail=tail, service=service)
+        return on_swarm.logs(Session(call, name, open_compose(call, name)), follow=follow, tail=tail, service=service)
     compose = as_it_runs(call, name, service)
     if service and not containers_of(compose, service):
         return Outcome(lines=[nothing_written(name, service)], value=[] if call.output.as_json else None)

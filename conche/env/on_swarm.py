@@ -15,6 +15,7 @@ from conche.errors import Refused
 from conche.outcome import Outcome
 from conche.output import at_terminal
 from conche.process import Captured, replace, run
+from conche.session import Session
 
 __all__ = ["execute", "logs", "refuse"]
 
@@ -28,8 +29,9 @@ def refuse(name: str, why: str, instead: str) -> NoReturn:
     raise Refused("not-on-swarm", f"{name} runs on a swarm: {why}.", next_command=instead)
 
 
-def logs(call: Invocation, name: str, compose: Compose, *, follow: bool, tail: int, service: str | None) -> Outcome:
+def logs(session: Session, *, follow: bool, tail: int, service: str | None) -> Outcome:
     """Show what the tasks write, on whatever node, service by service."""
+    call, name, compose = session.call, session.name, session.compose
     found = [one.name for one in swarm.services(compose.engine, compose.project)]
     if service is not None:
         service_of(compose.configuration(), service)

@@ -66,7 +66,7 @@ def _recover_swarm(call: Invocation, compose: Compose, name: str) -> Outcome:
         unfinished = records.unfinished
         steps = (Step(Action.SETTLE, Kind.RELEASE, unfinished.id, "it was interrupted"),) if unfinished else ()
         if unfinished is not None and not call.dry_run:
-            records = settle_swarm(call, records, compose, call.environment(name).deploy, name, strict=True)
+            records = settle_swarm(call, records, Look(name, compose, call.environment(name).deploy, {}), strict=True)
     current = records.current
     said = f"{current.id} serves." if current else "Nothing serves."
     return Outcome(

@@ -14,6 +14,7 @@ from conche.env.deploy import deploy
 from conche.env.locking import everywhere, here
 from conche.env.observe import Observed, observe
 from conche.env.plan import plan_up, works
+from conche.env.request import UpRequest
 from conche.env.rollout import members
 from conche.env.rollout.look import Look
 from conche.env.rollout.prepare import Wanted
@@ -35,20 +36,18 @@ from conche.outcome import Outcome
 from conche.process import signals_deferred
 from conche.release.document import Document
 from conche.release.records import Records
-from conche.session import open_compose
+from conche.session import Session, open_compose
 
 __all__ = ["keyed_anew", "up_as_released", "up_released"]
 
 
-def up_released(
-    call: Invocation, name: str, *, build: bool, timeout: float | None, only: str | None, local: bool
-) -> Outcome:
+def up_released(call: Invocation, name: str, request: UpRequest) -> Outcome:
     """Bring up what the current release is made of; if there is none, or a new image is asked for, deploy.
 
     Raises:
         Refused: a build is asked for, which an environment with releases gets by images.release.
     """
-    if build:
+    if request.build:
         raise Refused(
             "release-managed",
             f"{name} is managed by releases: an image is first built and pushed, then deployed.",
@@ -58,63 +57,59 @@ def up_released(
     records = open_records(call, files)
     current = records.current
     document = opened(call, records, current) if current else None
-    if only is not None or current is None or document is None or call.environment(name).swarm:
-        return deploy(call, name, Wanted(local=local), Options(timeout=timeout))
+    if request.only is not None or current is None or document is None or call.environment(name).swarm:
+        return deploy(call, name, Wanted(local=request.local), Options(timeout=request.timeout))
     document = of_today(call, name, document)
     compose = compose_of(files, document)
     with here(call, name) as held:
         now = show_records(call, files)
-        overtaken = _standing(now) != _standing(records)
+        overtaken = _ids(now) != _ids(records)
         released = None if overtaken else look_at_release(call, name, files, now)
         whole = released is not None and not (released.leftovers or released.interrupted) and report.is_well(released)
         if released is not None and whole and not keyed_anew(compose, document, released):
             return nothing_to_do(call, name, released)
         if not overtaken:
-            return _bring_up(call, name, compose, records, document, timeout, held)
+            return _bring_up(Session(call, name, compose, held), records, document, request.timeout)
     # This command has waited for one that released.
-    return up_released(call, name, build=build, timeout=timeout, only=only, local=local)
+    return up_released(call, name, request)
 
 
-def up_as_released(
-    call: Invocation, name: str, files: Compose, *, timeout: float | None, held: int | None
-) -> Outcome | None:
+def up_as_released(session: Session, timeout: float | None) -> Outcome | None:
     """Bring up what the current release of an environment without an edge has; None if nobody here can open it."""
-    records = open_records(call, files)
+    call = session.call
+    records = open_records(call, session.compose)
     document = opened_if_possible(call, records, records.current)
     if document is None or document.masked:
         return None
-    document = of_today(call, name, document)
-    return _bring_up(call, name, compose_of(files, document), records, document, timeout, held)
+    document = of_today(call, session.name, document)
+    return _bring_up(replace(session, compose=compose_of(session.compose, document)), records, document, timeout)
 
 
-def _bring_up(
-    call: Invocation,
-    name: str,
-    compose: Compose,
-    records: Records,
-    document: Document,
-    timeout: float | None,
-    held: int | None,
-) -> Outcome:
-    """Bring up what a release is made of, by its document."""
+def _bring_up(session: Session, records: Records, document: Document, timeout: float | None) -> Outcome:
+    """Bring up what the current release is made of.
+
+    Args:
+        session: with the Compose of the release's document.
+    """
+    call, name, compose = session.call, session.name, session.compose
     current = records.current
     assert current is not None
     require_whole(document, current)
-    seen = _observe(call, name, compose, records)
+    seen = _observe(session, records)
     plan = plan_up(seen)
     preflight.check(seen, plan, compose)
     if call.dry_run:
         return Outcome(plan=plan)
     with everywhere(call, compose.engine, name):
-        _require_current(call, name, compose, records)
-        look = Look(name, compose, call.environment(name).deploy, document.body).with_probes_of(records)
+        _require_current(session, records)
+        look = Look(name, compose, session.environment.deploy, document.body).with_probes_of(records)
         records = settle(call, records, look, thorough=True)
         _see_edge(call, look, records)
-        seen = _observe(call, name, compose, records)
+        seen = _observe(session, records)
         plan = plan_up(seen)
         try:
             with members.naming(look, _serving(look, seen)):
-                outcome = carry_out(call, compose, seen, plan, timeout, held)
+                outcome = carry_out(session, seen, plan, timeout)
         except Partial:
             records.remade(current, look.made(current))
             raise
@@ -122,14 +117,14 @@ def _bring_up(
     return outcome
 
 
-def _require_current(call: Invocation, name: str, compose: Compose, read: Records) -> None:
+def _require_current(session: Session, read: Records) -> None:
     """Check that nobody has released while this command waited for the engine's lock.
 
     Raises:
         Locked: another machine has released, or begun to.
     """
-    now = open_records(call, compose)
-    if _standing(now) != _standing(read):
+    name, now = session.name, open_records(session.call, session.compose)
+    if _ids(now) != _ids(read):
         newest = now.unfinished or now.current
         raise Locked(
             "released-meanwhile",
@@ -139,24 +134,24 @@ def _require_current(call: Invocation, name: str, compose: Compose, read: Record
         )
 
 
-def _standing(records: Records) -> tuple[str, ...]:
+def _ids(records: Records) -> tuple[str, ...]:
     """Return the ids of the release that serves and of the one that is unfinished."""
     return tuple(one.id for one in (records.current, records.unfinished) if one is not None)
 
 
-def _observe(call: Invocation, name: str, compose: Compose, records: Records) -> Observed:
+def _observe(session: Session, records: Records) -> Observed:
     """Observe the environment, wanting as many containers as env.scale has asked for since the release.
 
     The release's document cannot ask for them: `deploy.replicas` in it would change the hash, and so replace the
     containers.
     """
-    seen = observe(call.stack, name, compose)
+    seen = observe(session.call.stack, session.name, session.compose)
     wanted = {
         one: replace(service, replicas=records.replicas().get(one, service.replicas))
         for one, service in seen.configuration.services.items()
     }
-    deploy = call.environment(name).deploy
-    return replace(seen, configuration=replace(seen.configuration, services=wanted), spared=deploy.spared)
+    spared = session.environment.deploy.spared
+    return replace(seen, configuration=replace(seen.configuration, services=wanted), spared=spared)
 
 
 def keyed_anew(compose: Compose, document: Document, seen: Observed) -> bool:

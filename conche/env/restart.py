@@ -10,7 +10,7 @@ from conche.env.observe import observe, service_of
 from conche.env.plan import followed
 from conche.errors import Refused
 from conche.outcome import Action, Kind, Outcome, Plan, Step
-from conche.session import open_compose
+from conche.session import Session, open_compose
 
 __all__ = ["restart"]
 
@@ -36,4 +36,4 @@ def restart(call: Invocation, name: str, service: str | None, *, timeout: float 
         if call.dry_run:
             return Outcome(plan=plan)
         with everywhere(call, compose.engine, name):
-            return carry_out(call, compose, seen, plan, timeout, held, asked=wanted)
+            return carry_out(Session(call, name, compose, held), seen, plan, timeout, asked=wanted)

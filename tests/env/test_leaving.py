@@ -24,6 +24,7 @@ from conche.env.rollout.swarm_view import down_swarm
 from conche.errors import Unreachable
 from conche.output import Output
 from conche.process import Captured, Completed
+from conche.session import Session
 
 IMAGE = "tailscale/tailscale:v1"
 SIDE = Container("1", "p-side-1", "p", "side", "running", "healthy", IMAGE, "i", "h")
@@ -135,7 +136,8 @@ def test_on_a_swarm_it_is_held_until_its_service_is_removed(
         monkeypatch.setattr(swarm_view, name, lambda *_: None)
 
     with contextlib.nullcontext() if removed else pytest.raises(Unreachable):
-        outcome = down_swarm(call, "prod", Compose(Engine(), "shop", ()), ["shop_state"], [ON_IT], volumes=True)
+        session = Session(call, "prod", Compose(Engine(), "shop", ()))
+        outcome = down_swarm(session, ["shop_state"], [ON_IT], volumes=True)
         assert outcome.plan is not None
         assert [str(step) for step in outcome.plan] == ["log-out node dev-1.net.ts.net", "delete volume shop_state"]
         assert outcome.lines == [ON_IT.remark]

@@ -9,6 +9,7 @@ import pytest
 
 from conche.env import released
 from conche.errors import Locked
+from conche.session import Session
 
 
 def records(current: str, unfinished: str = "") -> Any:
@@ -20,7 +21,7 @@ def records(current: str, unfinished: str = "") -> Any:
 def require_current(monkeypatch: pytest.MonkeyPatch, read: Any, now: Any) -> None:
     monkeypatch.setattr(released, "open_records", lambda *_: now)
     nothing = cast(Any, None)
-    released._require_current(nothing, "prod", nothing, read)
+    released._require_current(Session(nothing, "prod", nothing), read)
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def settle_interrupted(call: Invocation, records: Records, look: Look) -> Record
     if call.dry_run:
         return records
     if call.environment(look.name).swarm:
-        return settle_swarm(call, records, look.compose, look.deploy, look.name)
+        return settle_swarm(call, records, look)
     return settle(call, records, look, thorough=True)
 
 

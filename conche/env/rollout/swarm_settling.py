@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 
 from conche.command import Invocation
 from conche.engine import stacks, swarm
-from conche.engine.compose import Compose
 from conche.engine.stacks import Standing
 from conche.engine.swarm import Replicated
 from conche.env.rollout.look import Look
@@ -23,15 +22,12 @@ from conche.errors import KeyUnusable, NotRestored, Restored
 from conche.output import Progress
 from conche.release.document import Document
 from conche.release.records import Ending, Record, Records, Result
-from conche.stack import Deploy
 from conche.supply.login import credentials
 
 __all__ = ["finished", "settle_swarm"]
 
 
-def settle_swarm(
-    call: Invocation, records: Records, compose: Compose, deploy: Deploy, name: str, *, strict: bool = False
-) -> Records:
+def settle_swarm(call: Invocation, records: Records, look: Look, *, strict: bool = False) -> Records:
     """Settle a release that was killed: finish it if all of it runs, else take the stack back to what was before.
 
     Args:
@@ -45,10 +41,11 @@ def settle_swarm(
     if unfinished is None:
         return records
     call.output.say(f"{unfinished.id} was interrupted ({unfinished.who} on {unfinished.where}): settling it first")
+    compose, name = look.compose, look.name
     before = _standing(call, records, unfinished, strict=strict)
     seen = swarm.services(compose.engine, compose.project)
     now = stacks.standing(compose.engine, compose.project)
-    look = Look(name, compose, deploy, {}).with_probes_of(records)
+    look = replace(look, rendered={}).with_probes_of(records)
     runs = finished(unfinished, records.current, seen, now, before)
     if runs and _answers(call, records, look, unfinished):
         cause, result = "", Result.SUCCEEDED

@@ -15,6 +15,7 @@ from conche.env.rollout.view import open_records, show_records
 from conche.errors import Refused
 from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.release.records import Record, Records
+from conche.session import Session
 from conche.supply.reference import short
 
 __all__ = ["SwarmObserved", "changes_on_swarm", "down_swarm", "look_at_swarm"]
@@ -143,15 +144,7 @@ def changes_on_swarm(compose: Compose, records: Records, record: Record, *, forc
     return swarm_changes(found, record, records.current, forced=forced)
 
 
-def down_swarm(
-    call: Invocation,
-    name: str,
-    compose: Compose,
-    doomed: Sequence[str],
-    leaving: Sequence[LeavingNode],
-    *,
-    volumes: bool,
-) -> Outcome:
+def down_swarm(session: Session, doomed: Sequence[str], leaving: Sequence[LeavingNode], *, volumes: bool) -> Outcome:
     """Remove an environment's stack; the records of its releases stay unless the volumes go.
 
     Args:
@@ -159,6 +152,7 @@ def down_swarm(
         leaving: nodes of a tailnet with their state in one of these.
         volumes: the data is meant too; volumes of the same names on other nodes can only be deleted by their engines.
     """
+    call, name, compose = session.call, session.name, session.compose
     found = swarm.services(compose.engine, compose.project)
     see_known(found, open_records(call, compose), compose.project, f"docker stack rm {compose.project}")
     elsewhere = sorted(node.name for node in swarm.others(compose.engine)) if volumes else []

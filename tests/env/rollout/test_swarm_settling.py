@@ -19,6 +19,7 @@ from conche.engine.stacks import Standing
 from conche.engine.swarm import Replicated
 from conche.env import recover
 from conche.env.rollout import swarm_settling
+from conche.env.rollout.look import Look
 from conche.env.rollout.swarm_settling import finished, settle_swarm
 from conche.formats import STANDING, WrittenByNewer
 from conche.output import Output
@@ -120,6 +121,6 @@ def test_a_release_from_before_there_was_an_edge_is_asked_through_none(
     monkeypatch.setattr(stacks, "standing", lambda *_: SENT)
     call, compose = Invocation(tmp_path, Output("env.deploy")), Compose(Engine(), "s", ())
 
-    settle_swarm(call, cast("Records", records), compose, Deploy(edge="edge", serves="web"), "prod")
+    settle_swarm(call, cast("Records", records), Look("prod", compose, Deploy(edge="edge", serves="web"), {}))
 
     assert endings == ["succeeded"]
