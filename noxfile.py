@@ -45,7 +45,10 @@ LONG = {
 }
 """The parts of `nox -s long` that are runs of their own, each with the options it adds to a run of all tests."""
 
-PARTS = [*LONG, "engines", "coverage"]
+SHARES = 5
+"""The tests marked long take so many times what one part may take."""
+
+PARTS = [*LONG, "engines", "coverage", *(f"long-{share}" for share in range(1, SHARES + 1))]
 """The parts of `nox -s long`. CI runs one, chosen by the commit; if that is the last, CI's run of all tests serves as
 that part, since counting the lines of every process that tests start makes most tests twice as slow."""
 
@@ -165,6 +168,9 @@ def long(session: nox.Session) -> None:
         elif part == "engines":
             compose = ["tests/compose", "tests/strangers", "tests/env/rollout"]
             session.run("python", "-m", "tests.engines", LATER, "--", "pytest", *PARALLEL, *compose, env=CACHED)
+        elif part.startswith("long-"):
+            share = f"{part.removeprefix('long-')}/{SHARES}"
+            session.run("pytest", *PARALLEL, "--long", "-m", "long", "--share", share, env=CACHED)
         else:
             session.run("pytest", *PARALLEL, *LONG[part], env=CACHED)
 

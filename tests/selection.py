@@ -45,6 +45,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--every-step", action="store_true",
         help="a kill at each step of what takes long, and not at one of several",
     )  # fmt: skip
+    group.addoption(
+        "--long", action="store_true",
+        help="the tests marked long as well, in files that are not named on the command line too",
+    )  # fmt: skip
     group.addoption("--share", metavar="K/N", help="only the K-th of N shares of the test files")
 
 
@@ -66,6 +70,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         _mark(item)
     _keep(config, items, _in_share(config.getoption("--share")))
+    if not config.getoption("--long"):
+        named = {Path(argument.partition("::")[0]).resolve() for argument in config.args}
+        _keep(config, items, lambda item: item.get_closest_marker("long") is None or item.path in named)
     revision = config.getoption("--changed")
     if revision:
         files = reached(ROOT, revision)

@@ -112,6 +112,20 @@ def test_what_a_machine_lacks_on_purpose_is_skipped_in_ci_too(tmp_path: Path) ->
     assert "CONCHE_TEST_WITHOUT takes IPv6, root, systemd-analyze, not restic" in said
 
 
+def test_what_is_marked_long_waits_to_be_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
+    mark = "import pytest\n\n\n@pytest.mark.long\n"
+    (tmp_path / "test_some.py").write_text(mark + HERE.replace("works", "lasts") + "\n\n" + HERE)
+
+    _, short = run(tmp_path, PYTHONPATH=str(ROOT))
+    _, whole = run(tmp_path, "--long", PYTHONPATH=str(ROOT))
+    _, named = run(tmp_path, str(tmp_path / "test_some.py"), PYTHONPATH=str(ROOT))
+
+    assert "1 passed, 1 deselected" in short
+    assert "2 passed" in whole
+    assert "2 passed" in named
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="to mount a small disk takes root")
 def test_a_full_disk_for_temporary_files_is_said(tmp_path: Path) -> None:
     small = tmp_path / "small"

@@ -12,7 +12,7 @@ SHOWN = {
         "noxfile.py": "def engines",
         "tests/engine/test_connection.py": "def test_an_engine_that_is_too_old_is_refused",
     },
-    "Compose": {"tests/engine/test_compose.py": "def test_an_older_compose_is_refused", "tests/engines.py": "compose"},
+    "Compose": {"tests/engine/test_compose.py": "def test_an_older_compose_is_refused", "tests/engines.py": '"docker-compose"'},
     "Linux on x86-64": {".ci/run": "scripts/test"},
     "Linux on arm64": {"noxfile.py": "aarch64-unknown-linux-gnu"},
     "Docker Swarm": {
@@ -20,13 +20,16 @@ SHOWN = {
         "tests/e2e/test_leave.py": "on_swarm",
     },
     "an engine over `ssh://`": {
-        "tests/engine/test_ssh.py": "def test_",
+        "tests/engine/test_ssh.py": "def test_a_release_with_an_edge_goes_to_an_engine_behind_ssh",
         "tests/engine/test_connection.py": "def test_an_engine_is_reached_over_ssh",
     },
     "rootless Docker": {"noxfile.py": "def rootless", "tests/rootless.py": "rootlesskit"},
     "macOS": {"noxfile.py": "aarch64-apple-darwin"},
     "Windows": {"tests/test_version.py": "def test_windows_is_refused"},
-    "Forge": {"tests/contract/test_forge.py": "def test_", "tests/ci/test_doctor.py": "def test_"},
+    "Forge": {
+        "tests/contract/test_forge.py": "def test_exactly_what_the_version_has_is_offered",
+        "tests/ci/test_doctor.py": "def test_doctor_tells_what_is_there_and_what_is_not",
+    },
 }
 """Line of the page -> file and words in it that show what the line says."""
 

@@ -127,7 +127,7 @@ def page(stack: EdgedStack, own: OwnEngine) -> str:
     return subprocess.run(asked, capture_output=True, text=True, check=False).stdout
 
 
-@pytest.mark.parametrize("step", ["start release", "watch release"])
+@pytest.mark.parametrize("step", ["start release", pytest.param("watch release", marks=pytest.mark.long)])
 def test_an_engine_that_is_restarted_in_the_middle_serves_the_old_version_afterwards(
     stack: EdgedStack, own: OwnEngine, step: str
 ) -> None:
@@ -194,7 +194,7 @@ def until(condition: Callable[[], bool]) -> None:
         threading.Event().wait(0.1)
 
 
-@pytest.mark.parametrize("cut", [False, True], ids=["shut down", "power lost"])
+@pytest.mark.parametrize("cut", [pytest.param(False, marks=pytest.mark.long), True], ids=["shut down", "power lost"])
 def test_after_a_reboot_what_ran_serves_again_and_what_was_stopped_stays_so(
     stack: EdgedStack, own: OwnEngine, cut: bool
 ) -> None:
@@ -220,6 +220,7 @@ def test_after_a_reboot_what_ran_serves_again_and_what_was_stopped_stays_so(
     assert stack.invoke("env.scale", "web", "1", "--env", "prod").returncode == 0
 
 
+@pytest.mark.long
 def test_a_release_that_a_reboot_has_met_is_not_the_one_that_serves_afterwards(
     stack: EdgedStack, own: OwnEngine
 ) -> None:

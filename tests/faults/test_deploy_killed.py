@@ -116,7 +116,11 @@ class TemplateChain(Chain):
 
 @pytest.mark.parametrize(
     "numbers",
-    [(signal.SIGKILL,), (signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGTERM)],
+    [
+        (signal.SIGKILL,),
+        pytest.param((signal.SIGTERM, signal.SIGINT), marks=pytest.mark.long),
+        pytest.param((signal.SIGINT, signal.SIGTERM), marks=pytest.mark.long),
+    ],
     ids=["SIGKILL", "SIGTERM and SIGINT", "SIGINT and SIGTERM"],
 )
 def test_whatever_step_a_signal_meets_a_version_serves_and_the_next_command_goes_on(
@@ -134,7 +138,9 @@ def test_whatever_step_a_signal_meets_a_version_serves_and_the_next_command_goes
 
 
 @pytest.mark.parametrize(
-    "numbers", [(signal.SIGKILL,), (signal.SIGTERM, signal.SIGINT)], ids=["SIGKILL", "SIGTERM and SIGINT"]
+    "numbers",
+    [pytest.param((signal.SIGKILL,), marks=pytest.mark.long), (signal.SIGTERM, signal.SIGINT)],
+    ids=["SIGKILL", "SIGTERM and SIGINT"],
 )
 def test_a_template_alone_is_switched_or_not_whatever_step_a_signal_meets(
     fresh: EdgedStack, engine: Engine, numbers: tuple[signal.Signals, ...]
@@ -149,8 +155,19 @@ def test_a_template_alone_is_switched_or_not_whatever_step_a_signal_meets(
     assert {one["result"] for one in fresh.history()["releases"]} <= {"succeeded", "interrupted"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("step", ["switch edge", "drain edge", "watch release"])
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        ("switch edge", signal.SIGKILL),
+        *(
+            pytest.param(step, number, marks=pytest.mark.long)
+            for step, number in (
+                ("switch edge", signal.SIGTERM), ("drain edge", signal.SIGKILL), ("drain edge", signal.SIGTERM),
+                ("watch release", signal.SIGKILL), ("watch release", signal.SIGTERM),
+            )
+        ),
+    ],
+)  # fmt: skip
 def test_a_template_that_answers_wrongly_does_not_outlive_a_release_that_is_ended(
     fresh: EdgedStack, step: str, number: signal.Signals
 ) -> None:
@@ -171,7 +188,11 @@ def test_a_template_that_answers_wrongly_does_not_outlive_a_release_that_is_ende
     assert fresh.invoke("env.status", "--env", "prod").returncode == 0
 
 
-@pytest.mark.parametrize("step", ["record", "create service store", "start release", "switch edge"])
+@pytest.mark.parametrize(
+    "step",
+    [*(pytest.param(step, marks=pytest.mark.long) for step in ("record", "create service store", "start release")),
+     "switch edge"],
+)  # fmt: skip
 def test_a_first_release_that_is_killed_is_settled_by_the_next(fresh: EdgedStack, engine: Engine, step: str) -> None:
     words = ("env.deploy", "--env", "prod", "--local", "--image", fresh.version("one"))
     with fresh.begin(*words) as running:

@@ -45,7 +45,11 @@ def test_restore_killed_at_every_operation_is_whole_or_taken_back(
     assert seen == {"before", "after"}
 
 
-@pytest.mark.parametrize("faults", [FULL, ERROR, ("SIGTERM",)], ids=["full", "error", "signal"])
+@pytest.mark.parametrize(
+    "faults",
+    [FULL, *(pytest.param(faults, marks=pytest.mark.long) for faults in (ERROR, ("SIGTERM",)))],
+    ids=["full", "error", "signal"],
+)
 def test_restore_with_an_error_at_every_operation_is_taken_back(
     server: Server, golden: Checkout, tmp_path: Path, faults: tuple[str, ...]
 ) -> None:

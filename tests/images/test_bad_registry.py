@@ -170,6 +170,7 @@ def test_a_short_cut_is_bridged_by_the_engine(shop: Shop) -> None:
     assert done.stdout.strip().endswith(str(shop.digest("develop")))
 
 
+@pytest.mark.long
 def test_a_full_disk_of_the_registry_is_said_and_leaves_no_tag(
     engine: Engine, registry_image: str, tmp_path: Path, small_disk: Path, base_image: str
 ) -> None:

@@ -118,6 +118,7 @@ def test_the_edge_takes_the_port_over_and_a_database_does_not_notice(brought_up:
     assert "Nothing to do" in brought_up.invoke("env.up", "--env", "prod").stdout
 
 
+@pytest.mark.long
 @pytest.mark.engine
 def test_a_service_that_is_in_no_file_any_more_gives_its_port_and_stays_stopped(
     fresh: EdgedStack, engine: Engine
