@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Sequence
@@ -70,6 +71,7 @@ def test_two_jobs_that_need_the_same_one_make_it_once(tmp_path: Path, lock: Path
     assert sum(MADE in said for _, said in told) == 1
 
 
+@pytest.mark.long
 def test_what_a_killed_job_has_left_is_made_anew(tmp_path: Path, lock: Path) -> None:
     folder, _ = made(tmp_path, lock)
     (folder / ".made-from").unlink()
@@ -94,6 +96,7 @@ def test_an_environment_that_the_disk_has_no_room_for_is_not_taken_for_one(tmp_p
     assert works(folder)
 
 
+@pytest.mark.long
 def test_what_nobody_has_asked_for_in_thirty_days_is_removed(tmp_path: Path, lock: Path) -> None:
     old, _ = made(tmp_path, lock)
     month_ago = time.time() - 31 * 86400
@@ -105,6 +108,22 @@ def test_what_nobody_has_asked_for_in_thirty_days_is_removed(tmp_path: Path, loc
     assert new != old
     assert works(new)
     assert not old.exists()
+
+
+def test_without_python_it_ends_with_what_to_install(tmp_path: Path, lock: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("bash", "cat", "cut", "dirname", "find", "flock", "mkdir", "realpath", "sha256sum", "touch"):
+        (tools / name).symlink_to(shutil.which(name) or name)
+    argv, environment = command(tmp_path, lock)
+
+    done = subprocess.run(argv, env={**environment, "PATH": str(tools)}, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (9, "")
+    assert done.stderr.splitlines() == [
+        "bootstrap: no Python 3.11 or later on PATH",
+        "bootstrap: Next: install python3 (Debian 12 and later, Ubuntu 24.04 and later)",
+    ]
 
 
 def test_a_lock_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_create_and_prune_killed_at_every_operation(server: Server, golden: Chec
             whole(checkout)
 
 
-@pytest.mark.parametrize("faults", [FULL, ERROR], ids=["full", "error"])
+@pytest.mark.parametrize("faults", [FULL, pytest.param(ERROR, marks=pytest.mark.long)], ids=["full", "error"])
 def test_create_with_an_error_at_every_operation(
     server: Server, golden: Checkout, tmp_path: Path, faults: tuple[str, ...]
 ) -> None:
@@ -49,6 +49,7 @@ def test_create_with_an_error_at_every_operation(
             assert server.run(checkout, "backup.create") == 0, (at, fault, server.said)
 
 
+@pytest.mark.long
 def test_create_ended_by_a_signal_leaves_nothing(server: Server, golden: Checkout, tmp_path: Path) -> None:
     total = operations(server, golden, tmp_path / "run", "backup.create")
     for at, number in server.faults(total, SIGNALS):

@@ -75,7 +75,12 @@ def deployed(stack: EdgedStack, *words: str) -> Any:
 
 @pytest.mark.parametrize(
     ("changed", "cause"),
-    [("rules", "config rules"), ("level", "config level"), ("extra", "config extra"), ("tok", "secret tok")],
+    [
+        ("rules", "config rules"),
+        pytest.param("level", "config level", marks=pytest.mark.long),
+        pytest.param("extra", "config extra", marks=pytest.mark.long),
+        ("tok", "secret tok"),
+    ],
 )
 def test_a_changed_content_alone_is_a_release_and_a_rollback_brings_it_back(
     stack: EdgedStack, engine: Engine, base_image: str, changed: str, cause: str

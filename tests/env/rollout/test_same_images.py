@@ -80,7 +80,7 @@ def test_a_release_leaves_a_service_alone_whose_image_only_has_another_revision(
     assert store(engine, f"{fresh.name}-store") != before
 
 
-@pytest.mark.parametrize("changed", [{"kind": "other"}, {"port": 9001}, {}])
+@pytest.mark.parametrize("changed", [{"kind": "other"}, pytest.param({"port": 9001}, marks=pytest.mark.long), {}])
 def test_env_up_replaces_what_has_another_image_and_leaves_what_only_has_another_revision(
     small: SmallStack, engine: Engine, changed: dict[str, Any]
 ) -> None:

@@ -224,6 +224,7 @@ def test_secret_values_reach_a_swarms_containers_as_they_are(stack: EdgedStack, 
     assert has_all(stack.rollback("--to", release), "none")
 
 
+@pytest.mark.long
 @pytest.mark.engine
 def test_the_number_of_tasks_outlives_a_release_that_fails_and_one_that_is_gone_back_to(
     stack: EdgedStack, swarming: Engine
@@ -277,7 +278,9 @@ def test_an_edge_on_another_node_is_asked_over_its_network(
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("until", ["record", "update", "await", "commit"])
+@pytest.mark.parametrize(
+    "until", [*(pytest.param(step, marks=pytest.mark.long) for step in ("record", "update", "await")), "commit"]
+)
 def test_a_killed_release_is_settled_by_the_next_command(stack: EdgedStack, until: str, tmp_path: Path) -> None:
     serving = answer(stack)["version"]
     other = "one" if serving == "two" else "two"
@@ -414,6 +417,7 @@ def test_a_killed_release_that_runs_and_answers_wrongly_is_taken_back(stack: Edg
     assert answer(stack)["version"] == "one"
 
 
+@pytest.mark.long
 @pytest.mark.engine
 def test_a_stack_that_was_made_by_hand_survives_a_takeover_that_was_killed(
     hand: EdgedStack, swarming: Engine, request: pytest.FixtureRequest
