@@ -12,7 +12,10 @@ SHOWN = {
         "noxfile.py": "def engines",
         "tests/engine/test_connection.py": "def test_an_engine_that_is_too_old_is_refused",
     },
-    "Compose": {"tests/engine/test_compose.py": "def test_an_older_compose_is_refused", "tests/engines.py": '"docker-compose"'},
+    "Compose": {
+        "tests/engine/test_compose.py": "def test_an_older_compose_is_refused",
+        "tests/engines.py": '"docker-compose"',
+    },
     "Linux on x86-64": {".ci/run": "scripts/test"},
     "Linux on arm64": {"noxfile.py": "aarch64-unknown-linux-gnu"},
     "Docker Swarm": {

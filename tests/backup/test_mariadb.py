@@ -105,6 +105,7 @@ KILLED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("point", KILLED)
 def test_one_that_is_killed_is_taken_back_or_finished(server: Server, point: str) -> None:
     event, at, done = KILLED[point]
@@ -123,6 +124,7 @@ def test_one_that_is_killed_is_taken_back_or_finished(server: Server, point: str
     assert state(server) == good
 
 
+@pytest.mark.long
 def test_one_that_breaks_off_half_way_is_taken_back(server: Server) -> None:
     """DDL knows no transaction here: what a client has done when it stops stays."""
     good, name = state(server), server.backup()

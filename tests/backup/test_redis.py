@@ -112,6 +112,7 @@ KILLED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("point", KILLED)
 def test_one_that_is_killed_is_taken_back_or_finished(server: Server, point: str) -> None:
     event, at, done = KILLED[point]

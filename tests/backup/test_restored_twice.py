@@ -277,7 +277,9 @@ KILLED = {
 }
 
 
-@pytest.mark.parametrize("point", KILLED)
+@pytest.mark.parametrize(
+    "point", [name if name == "before a volume" else pytest.param(name, marks=pytest.mark.long) for name in KILLED]
+)
 def test_an_undo_that_is_killed_is_taken_back_or_finished_and_can_be_repeated(shop: Shop, point: str) -> None:
     event, at, done = KILLED[point]
     files, name = shop.files(), shop.backup()
@@ -367,7 +369,7 @@ def test_a_restore_that_brings_back_something_else_is_taken_back(shop: Shop) -> 
     shop.sql("UPDATE good SET x = 'good'")
 
 
-@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("check", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_one_that_cannot_be_taken_back_is_settled_by_name_and_stops_nothing_else(shop: Shop, check: bool) -> None:
     shop.stack.replace("stack.yaml", STRICT, f'restore: [sh, -c, "[ ! -e /tmp/broken ] || exit 9; {LOADS}"]')
     if not check:

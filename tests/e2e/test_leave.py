@@ -114,7 +114,7 @@ def see_left(stack: EdgedStack, before: Any, answer: str, listed: str, engine: E
     assert [one["Name"] for one in left if one["Name"].endswith("-state")] == []
 
 
-@pytest.mark.parametrize("where", ["guestbook", "on_swarm"])
+@pytest.mark.parametrize("where", ["guestbook", pytest.param("on_swarm", marks=pytest.mark.long)])
 def test_a_stack_goes_back_to_plain_compose_as_the_guide_says(
     where: str, engine: Engine, request: pytest.FixtureRequest
 ) -> None:

@@ -25,7 +25,11 @@ def cron_server(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtur
 
 
 @needs_cron
-@pytest.mark.parametrize("faults", [KILLS, ("ENOSPC",), ERROR, ("SIGTERM",)], ids=["killed", "full", "error", "signal"])
+@pytest.mark.parametrize(
+    "faults",
+    [KILLS, *(pytest.param(faults, marks=pytest.mark.long) for faults in (("ENOSPC",), ERROR, ("SIGTERM",)))],
+    ids=["killed", "full", "error", "signal"],
+)
 @pytest.mark.parametrize("action", ["install", "uninstall"])
 def test_the_crontab_is_the_old_or_the_new_one_whatever_happens(
     cron_server: Server, golden: Checkout, action: str, faults: tuple[str, ...]

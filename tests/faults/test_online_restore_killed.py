@@ -18,7 +18,7 @@ pytestmark = pytest.mark.process
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("fault", ["before", "after"])
+@pytest.mark.parametrize("fault", ["before", pytest.param("after", marks=pytest.mark.long)])
 def test_an_online_restore_killed_at_every_operation_is_whole_or_taken_back(
     server: Server, small: SmallStack, engine: Engine, fault: str
 ) -> None:

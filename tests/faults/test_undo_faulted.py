@@ -14,7 +14,7 @@ from tests.faults.faulted import COMPONENTS, ERROR, KILLS, OWN, Server, clean, c
 pytestmark = pytest.mark.process
 
 
-@pytest.mark.parametrize("faults", [KILLS, ERROR], ids=["killed", "error"])
+@pytest.mark.parametrize("faults", [KILLS, pytest.param(ERROR, marks=pytest.mark.long)], ids=["killed", "error"])
 def test_undo_faulted_at_every_operation_is_whole_or_taken_back(
     server: Server, golden: Checkout, tmp_path: Path, faults: tuple[str, ...]
 ) -> None:

@@ -63,7 +63,7 @@ def page(stack: SmallStack) -> str:
         return text
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 @pytest.mark.parametrize("step", FRESH_STEPS)
 def test_an_interrupted_first_start_leaves_nothing(
     small: SmallStack, engine: Engine, step: str, number: signal.Signals
@@ -91,7 +91,9 @@ def test_a_killed_first_start_is_healed_by_the_next_one(small: SmallStack, engin
     assert [(c.service, c.state) for c in small.containers(engine)] == [("web", "running")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM, signal.SIGKILL]
+)
 @pytest.mark.parametrize("step", CHANGE_STEPS)
 def test_an_interrupted_change_leaves_a_service_that_works(
     small: SmallStack, engine: Engine, step: str, number: signal.Signals
@@ -112,7 +114,7 @@ def test_an_interrupted_change_leaves_a_service_that_works(
     assert [(c.service, c.state, c.project) for c in small.containers(engine)] == [("web", "running", small.project)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 @pytest.mark.parametrize("step", CHANGE_STEPS[:3])
 def test_a_change_interrupted_before_it_replaces_leaves_the_old_container_serving(
     small: SmallStack, engine: Engine, step: str, number: signal.Signals

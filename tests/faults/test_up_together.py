@@ -59,7 +59,10 @@ def see_healed(stack: SmallStack, engine: Engine, before: dict[str, Container]) 
     assert stack.json("env.up")["plan"] == []
 
 
-@pytest.mark.parametrize("words", ["--no-deps a2 a3", "--dry-run", "sh b1 b2 b3"])
+@pytest.mark.parametrize(
+    "words",
+    [*(pytest.param(words, marks=pytest.mark.long) for words in ("--no-deps a2 a3", "--dry-run")), "sh b1 b2 b3"],
+)
 def test_killed_with_compose_just_started_it_is_finished_by_the_next(
     stack: SmallStack, engine: Engine, words: str
 ) -> None:
@@ -77,7 +80,7 @@ def test_killed_with_compose_just_started_it_is_finished_by_the_next(
 
 @pytest.mark.parametrize("action", ["create", "start"])
 @pytest.mark.parametrize("service", ["a2", "b2"])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_ended_in_the_middle_of_a_call_it_leaves_what_ran_and_is_finished_by_the_next(
     stack: SmallStack, engine: Engine, number: signal.Signals, service: str, action: str
 ) -> None:

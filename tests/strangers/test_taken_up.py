@@ -54,7 +54,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(one.relative_to(folder)): one.read_bytes() for one in folder.rglob("*") if one.is_file()}
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+USUAL = ("database-worker-migration", "include-anchors-profiles", "bind-mounted-influxdb-lower-case-variables")
+"""The shapes that each run of all tests takes up; the others are long."""
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [pytest.param(shape, id=name, marks=[] if name in USUAL else pytest.mark.long) for name, shape in SHAPES.items()],
+)
 def test_a_strangers_stack_is_taken_up_by_two_commands(shape: Shape, make: Make, engine: Engine) -> None:
     stack = make(shape)
     before = contents(stack.folder)

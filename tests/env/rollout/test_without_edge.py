@@ -153,7 +153,7 @@ def results(small: SmallStack) -> list[str]:
     return [one["result"] for one in small.json("env.history", "--env", "dev")["value"]["releases"]]
 
 
-@pytest.mark.parametrize("task", ["env.recover", "env.up", "env.deploy"])
+@pytest.mark.parametrize("task", ["env.recover", "env.up", pytest.param("env.deploy", marks=pytest.mark.long)])
 def test_what_a_killed_release_had_replaced_comes_back_with_the_next_command(
     small: SmallStack, engine: Engine, task: str
 ) -> None:
