@@ -36,19 +36,25 @@ EVERY_STEP = [
 ]
 """Tests that leave steps out unless they are asked for each."""
 
+MARKED = {
+    "faults": ["tests/faults"],
+    "releases": ["tests/env"],
+    "backups": ["tests/backup", "tests/formats"],
+    "roads": ["tests/e2e", "tests/strangers", "tests/images", "tests/ci", "tests/test_bootstrap.py"],
+}
+"""Where the tests marked long are."""
+
 LONG = {
     "order": ["-p", "randomly", "-m", "unit"],
     "properties": ["--hypothesis-profile", "long", "-m", "hypothesis"],
     "exclusion": ["--every-pair", "tests/faults/test_exclusion.py"],
     "steps": ["--every-step", "--timeout=3600", *EVERY_STEP],
     "compose": ["--whole-corpus", "tests/compose", "tests/compose/random_files.py"],
+    **{part: ["--long", "-m", "long", *folders] for part, folders in MARKED.items()},
 }
 """The parts of `nox -s long` that are runs of their own, each with the options it adds to a run of all tests."""
 
-SHARES = 5
-"""The tests marked long take so many times what one part may take."""
-
-PARTS = [*LONG, "engines", "coverage", *(f"long-{share}" for share in range(1, SHARES + 1))]
+PARTS = [*LONG, "engines", "coverage"]
 """The parts of `nox -s long`. CI runs one, chosen by the commit; if that is the last, CI's run of all tests serves as
 that part, since counting the lines of every process that tests start makes most tests twice as slow."""
 
@@ -168,9 +174,6 @@ def long(session: nox.Session) -> None:
         elif part == "engines":
             compose = ["tests/compose", "tests/strangers", "tests/env/rollout"]
             session.run("python", "-m", "tests.engines", LATER, "--", "pytest", *PARALLEL, *compose, env=CACHED)
-        elif part.startswith("long-"):
-            share = f"{part.removeprefix('long-')}/{SHARES}"
-            session.run("pytest", *PARALLEL, "--long", "-m", "long", "--share", share, env=CACHED)
         else:
             session.run("pytest", *PARALLEL, *LONG[part], env=CACHED)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import noxfile
 from tests.stacks import ROOT
 
 pytestmark = pytest.mark.process
@@ -124,6 +125,16 @@ def test_what_is_marked_long_waits_to_be_asked_for(tmp_path: Path) -> None:
     assert "1 passed, 1 deselected" in short
     assert "2 passed" in whole
     assert "2 passed" in named
+
+
+def test_everything_that_is_marked_long_is_in_a_part_of_long() -> None:
+    places = [ROOT / place for folders in noxfile.MARKED.values() for place in folders]
+
+    mark = re.compile(r"^@pytest\.mark\.long$|marks=.*pytest\.mark\.long", re.MULTILINE)
+    marked = [file for file in ROOT.glob("tests/**/test_*.py") if mark.search(file.read_text())]
+
+    assert len(marked) > 5
+    assert [file for file in marked if not {file, *file.parents} & {*places}] == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="to mount a small disk takes root")
