@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -12,14 +13,12 @@ import pytest
 
 from conche.engine import lock
 from conche.engine.connection import Engine
-from conche.locking import LEFT, TAKEN, Lock
+from conche.locking import KEPT, LEFT, NOTHING, TAKEN, Lock
 from conche.vault import keys
 from tests import warm
 from tests.backup.checkouts import with_backup
 from tests.stacks import SmallStack, free_port
 from tests.standing import Standing, standing
-
-pytestmark = pytest.mark.engine
 
 SECRETS = "secrets: {declared: {alpha: {required: false, generate: hex20}}}\n"
 
@@ -62,12 +61,37 @@ COMMANDS = {
     "env.up": ["env.up", "--build"],
     "env.update": ["env.update", "web", "--build"],
     "images.prune": ["images.prune", "--yes"],
+    "secrets.recipients.add": ["secrets.recipients.add", keys.generate()[1]],
     "secrets.recipients.remove": ["secrets.recipients.remove", OTHER],
     "secrets.rotate": ["secrets.rotate"],
+    "secrets.rotate-value": ["secrets.rotate-value", "alpha"],
     "secrets.set": ["secrets.set", "alpha", "--generate"],
     "secrets.unset": ["secrets.unset", "alpha", "--yes"],
 }
-"""What takes its locks in a stack of one service. The others ask for more first: an edge, a repository, a runner."""
+"""What takes its locks in a stack of one service."""
+
+ASK_FOR_MORE = {
+    "backup.sync": "a repository",
+    "backup.undo": "a restore",
+    "ci.runner.up": "a server",
+    "env.influx.rotate-token": "a database",
+    "env.influx.token": "a database",
+    "env.maintenance": "an edge",
+    "secrets.edit": "an editor",
+    "secrets.encrypt": "a file",
+    "secrets.init": "a checkout without secrets",
+}
+"""What looks for something else before it takes its locks."""
+
+
+def test_every_command_that_locks_is_tried_or_asks_for_more() -> None:
+    assert {name for name, takes in TAKEN.items() if takes.locks} == (
+        {name for name in COMMANDS if TAKEN[name].locks} | ASK_FOR_MORE.keys()
+    )
+    assert not COMMANDS.keys() & ASK_FOR_MORE.keys()
+    # Those of the environment and the secrets lock as one of the first kind and then as one of the second.
+    assert {TAKEN[name] for name in HOLDERS} == {*TAKEN.values()} - {KEPT, NOTHING}
+    assert {TAKEN[name] for name in {*HOLDERS, *KINDS}} == {*TAKEN.values()} - {KEPT}
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +154,21 @@ def excludes(one: str, other: str) -> bool:
     return bool(shared - ({Lock.SECRETS} if backups & {one, other} else set()))
 
 
+def each_tried(stack: SmallStack, names: set[str], **extra: str) -> dict[str, subprocess.CompletedProcess[str]]:
+    """Commands, one after another; but those that take one lock only, and wait seconds for that, at once."""
+    at_once = sorted(name for name in names if TAKEN[name].locks == (Lock.SECRETS,))
+    with ThreadPoolExecutor(max(1, len(at_once))) as pool:
+        ended = dict(zip(at_once, pool.map(lambda name: tried(stack, name, **extra), at_once), strict=True))
+    return ended | {name: tried(stack, name, **extra) for name in sorted(names - {*at_once})}
+
+
 def tried(stack: SmallStack, name: str, **extra: str) -> subprocess.CompletedProcess[str]:
     """A command that does not wait."""
     patience = ["--lock-wait", "0"] if Lock.ENVIRONMENT in TAKEN[name].locks else []
     return stack.invoke(*COMMANDS[name], *patience, **extra)
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_commands_of_each_kind_exclude_each_other_as_the_table_says(
     stack: SmallStack, engine: Engine, elsewhere: dict[str, str], holder: str, request: pytest.FixtureRequest
@@ -146,8 +179,7 @@ def test_commands_of_each_kind_exclude_each_other_as_the_table_says(
     before = journal(stack, f"before-{holder}")
     wrong = []
     with held_by(stack, holder, SETTING=holder) as standing:
-        for name in sorted(others):
-            done = tried(stack, name, SETTING="other", **elsewhere)
+        for name, done in each_tried(stack, others, SETTING="other", **elsewhere).items():
             refused = done.returncode == 7 and CALLED.get(holder, f"invoke {holder}") in done.stderr
             if refused != excludes(holder, name) or (done.returncode == 7) != refused:
                 wrong.append((name, done.returncode, done.stderr))
@@ -161,6 +193,7 @@ def test_commands_of_each_kind_exclude_each_other_as_the_table_says(
     assert journal(stack) == (backed_up(stack) if restored else before)
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("holder", ["env.up", "backup.create", "backup.restore", "backup.verify"])
 def test_a_command_that_is_killed_holds_nothing_any_more(
     stack: SmallStack, engine: Engine, elsewhere: dict[str, str], holder: str
@@ -178,6 +211,7 @@ def test_a_command_that_is_killed_holds_nothing_any_more(
     assert journal(stack) == before == backed_up(stack)
 
 
+@pytest.mark.engine
 def test_a_restore_waits_for_what_is_at_work_and_says_once_for_whom(
     stack: SmallStack, elsewhere: dict[str, str]
 ) -> None:
@@ -199,6 +233,7 @@ def test_a_restore_waits_for_what_is_at_work_and_says_once_for_whom(
     assert journal(stack) == backed_up(stack) != "now"
 
 
+@pytest.mark.engine
 def test_a_backup_waits_for_a_deployment_as_long_as_stack_yaml_says(
     stack: SmallStack, elsewhere: dict[str, str]
 ) -> None:
@@ -222,6 +257,7 @@ def test_a_backup_waits_for_a_deployment_as_long_as_stack_yaml_says(
     assert waiting.returncode == 0, rest
 
 
+@pytest.mark.engine
 def test_a_deployment_waits_for_a_backup(stack: SmallStack, engine: Engine, elsewhere: dict[str, str]) -> None:
     words = ["env.deploy", "--local", "--allow-dirty", "--lock-wait", "900"]
     with held_by(stack, "backup.create") as standing:
@@ -241,6 +277,7 @@ def test_a_deployment_waits_for_a_backup(stack: SmallStack, engine: Engine, else
     assert states(stack, engine) == ["running"]
 
 
+@pytest.mark.engine
 def test_what_is_read_while_it_goes_on_waits_for_nobody(stack: SmallStack) -> None:
     stack.replace("stack.yaml", "environment: dev}", "environment: dev, consistency: live}")
     with held_by(stack, "env.restart") as standing:
@@ -254,6 +291,7 @@ def test_what_is_read_while_it_goes_on_waits_for_nobody(stack: SmallStack) -> No
     assert code == 0, said
 
 
+@pytest.mark.engine
 def test_an_environment_is_free_again_once_it_need_not_stand_still(stack: SmallStack, engine: Engine) -> None:
     with standing(stack, "backup.create", event="http.client.send", at="/kept/journal") as beside:
         holder = lock.holder(engine, stack.project)
