@@ -16,6 +16,7 @@ from conche.backup.legacy import described
 from conche.backup.list import list_
 from conche.backup.locks import PATIENCE, environments_of, locked
 from conche.backup.manifest import ComponentRecord
+from conche.backup.remnants import Remnants, remnants
 from conche.backup.replacing import Replaced, Replacing, new_number, replace_data
 from conche.backup.repository import opened
 from conche.backup.site import Site, open_site
@@ -49,6 +50,7 @@ class RestoreOptions:
         accept: public keys that may read the secrets afterwards, though they cannot now.
         plain_key: take an age key that is stored unencrypted.
         unproven: restore even what is not known to be a backup of this stack.
+        degraded: restore even components that are degraded in it and sound in another backup.
     """
 
     components: Sequence[str] = ()
@@ -60,6 +62,7 @@ class RestoreOptions:
     accept: Sequence[str] = ()
     plain_key: bool = False
     unproven: bool = False
+    degraded: bool = False
 
     def again(self, name: str) -> str:
         """Return the command line that restores the same, without the options that accept keys."""
@@ -68,7 +71,12 @@ class RestoreOptions:
             words += [option, value] if value else []
         words += ["--recovery-key", self.recovery_key] if self.recovery_key else []
         words += ["--target", self.target] if self.target else []
-        flags = (("--force", self.force), ("--no-way-back", self.blind), ("--unproven", self.unproven))
+        flags = (
+            ("--force", self.force),
+            ("--no-way-back", self.blind),
+            ("--unproven", self.unproven),
+            ("--degraded", self.degraded),
+        )
         return shlex.join([*words, *(option for option, is_set in flags if is_set)])
 
 
@@ -86,12 +94,16 @@ def restore(call: Invocation, name: str | None, options: RestoreOptions) -> Outc
     recovery = _recovery(options.recovery_key)
     site = trust.recovered(site, call.vault, recovery)
     found = _found(call, site, name, options)
-    records = _chosen(found, described(site, found).components, options.components)
+    every = described(site, found).components
+    records = _chosen(found, every, options.components)
     sources = [Source(site, found.folder, one, record, recovery, found.trusted) for one, record in records.items()]
     if options.target is not None:
         return _into_folder(call, site, found, sources, Path(options.target).expanduser())
+    left = remnants(site, found, every, options.components)
     require_declared(found.name, sources)
     online.require_replacing(sources)
+    if not options.degraded:
+        left.require_none_better(replace(options, degraded=True).again(found.name))
     if call.dry_run:
         seen = acceptance.examined(sources, leniently=True)
         plan = Plan((*seen.steps(), *_plan(found, sources, _seen(site, sources))))
@@ -111,9 +123,16 @@ def restore(call: Invocation, name: str | None, options: RestoreOptions) -> Outc
             locked(call, site, purpose, _touched(site, sources)),
             files_locked(call.stack, site.root, exchanged, purpose, call.patience(PATIENCE)),
         ):
-            return seen.told(_in_place(site, found, sources, accepted, blind=options.blind))
+            done = _in_place(site, found, sources, accepted, blind=options.blind)
+        return seen.told(_told(done, left))
     except OSError as error:
         raise unwritable(site.own, error) from error
+
+
+def _told(done: Outcome, left: Remnants) -> Outcome:
+    """Tell what came back degraded, or not at all."""
+    code = done.exit_code or (LESS if left.is_partial else 0)
+    return replace(done, warnings=[*done.warnings, *left.warnings()], exit_code=code)
 
 
 def _found(call: Invocation, site: Site, name: str, options: RestoreOptions) -> StoredBackup:

@@ -98,6 +98,7 @@ def restore(  # noqa: PLR0917 - each is an option of the command line
     accept_key: Annotated[list[str], "a public key that may read the secrets from now on; may be repeated"] = (),  # type: ignore[assignment]
     plain_key: Annotated[bool, "take an age key that is stored unencrypted"] = False,
     unproven: Annotated[bool, "even if nothing proves that it is a backup of this stack, unchanged"] = False,
+    degraded: Annotated[bool, "also what is degraded in it, though another backup has it sound"] = False,
 ) -> "Outcome":
     """Restore a backup.
 
@@ -109,7 +110,9 @@ def restore(  # noqa: PLR0917 - each is an option of the command line
     return restore(
         invocation,
         name,
-        RestoreOptions(component, target, force, from_, recovery_key, no_way_back, accept_key, plain_key, unproven),
+        RestoreOptions(
+            component, target, force, from_, recovery_key, no_way_back, accept_key, plain_key, unproven, degraded
+        ),
     )
 
 

@@ -178,6 +178,12 @@ def test_an_empty_folder_degrades_until_that_is_accepted(checkout: Checkout) -> 
     emptied(checkout, "data")
 
     degraded = [checkout.invoke("backup.create") for _ in range(2)]
+    latest = max(checkout.backups(), key=lambda one: one.name).name
+    refused = checkout.invoke("backup.restore", "latest", "--component", "data", "--component", "code", "--force")
+    as_it_is = checkout.invoke("backup.restore", "latest", "--component", "data", "--force", "--degraded")
+    brought_back = checkout.invoke("backup.restore", first.name, "--component", "data", "--force")
+    whole = (checkout.folder / "data/one.db").stat().st_size
+    emptied(checkout, "data")
     unknown = checkout.invoke("backup.create", "--accept-smaller", "date")
     accepted = checkout.invoke("backup.create", "--accept-smaller", "data")
     after = checkout.invoke("backup.create")
@@ -188,6 +194,12 @@ def test_an_empty_folder_degrades_until_that_is_accepted(checkout: Checkout) -> 
         assert f"down from 300 kB in 3 entries in {first.name}" in done.stdout
         assert "invoke backup.create daily --accept-smaller data" in done.stdout
     assert "no-such-component" in unknown.stderr
+    assert (refused.returncode, "error [component-degraded]" in refused.stderr) == (2, True), refused.stderr
+    assert f"invoke backup.restore {first.name} --component data\n" in refused.stderr
+    assert f"invoke backup.restore {latest} --component code\n" in refused.stderr
+    assert (as_it_is.returncode, brought_back.returncode, whole) == (0, 0, 200_000), as_it_is.stderr
+    assert f"data is restored as it is in {latest}" in as_it_is.stderr
+    assert checkout.invoke("backup.restore", "latest", "--component", "data", "--force").returncode == 0
 
 
 @pytest.mark.process
@@ -197,8 +209,17 @@ def test_files_that_are_gone_are_said_with_what_there_was(checkout: Checkout) ->
 
     done = checkout.invoke("backup.create")
 
+    [first, _] = sorted(checkout.backups(), key=lambda one: one.name)
+    refused = checkout.invoke("backup.restore", "latest", "--force")
+    shutil.rmtree(first)
+    restored = checkout.invoke("backup.restore", "latest", "--force", "--json")
+
     assert done.returncode == 3
     assert "models: models is empty: nothing was found; factory_daily_" in done.stdout
+    assert (refused.returncode, f"invoke backup.restore {first.name} --component models" in refused.stderr) == (2, True)
+    value = json.loads(restored.stdout)
+    assert (restored.returncode, "models" in value["value"]["components"]) == (3, False), restored.stderr
+    assert [one for one in value["warnings"] if one.startswith("models is not in ")]
 
 
 @pytest.mark.process

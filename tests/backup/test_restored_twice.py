@@ -329,7 +329,7 @@ def test_a_plain_dump_is_degraded_and_refused_with_the_options_that_can_replace(
     refused, document, _ = shop.invoke("backup.restore", name, "--component", "db", "--force")
     drilled, result, _ = shop.invoke("backup.drill", name)
     shop.stack.replace("stack.yaml", "[pg_dump, ", "[pg_dump, --clean, --if-exists, ")
-    old, by_content, _ = shop.invoke("backup.restore", name, "--component", "db", "--force")
+    old, by_content, _ = shop.invoke("backup.restore", name, "--component", "db", "--force", "--degraded")
 
     assert code == 3, said
     assert [one for one in made["value"]["missing"] if "add --clean --if-exists" in one]
