@@ -8,6 +8,7 @@ from dataclasses import replace
 from conche.command import Invocation
 from conche.env.locking import locked
 from conche.env.rollout.adopt import adopted
+from conche.env.rollout.carry_out import Rollout
 from conche.env.rollout.look import Look
 from conche.env.rollout.plan import plan_route
 from conche.env.rollout.prepare import Wanted, prepare, pulled
@@ -15,7 +16,6 @@ from conche.env.rollout.release import (
     Draft,
     Options,
     Release,
-    carry_out,
     look_before,
     make_ready,
     next_number,
@@ -49,17 +49,17 @@ def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Out
         prepared = prepared.keeping(current)
         document = prepared.document(f"r{number}", records.replicas(), earlier, forced=options.force)
         compose = compose_of(prepared.compose, document)
-        configuration, before = look_before(call, look, records, compose)
+        configuration, situation = look_before(call, look, records, compose)
         record = prepared.record(number, document, configuration).known_as(records.current)
         record = adopted(prepared, look.all(), record)
         draft = Draft(record, document, compose, configuration, prepared.owned(document), salt, earlier)
-        ready = make_ready(call, look, records, draft, before, force=options.force)
+        ready = make_ready(situation, draft, force=options.force)
         if not len(ready.plan) and current and prepared.template and is_other(look, prepared.template, current.label):
             if earlier is not None and not earlier.masked:
                 ready = _rerouted(ready, earlier, current)
             else:  # what its containers were made from cannot be read here, so they are made anew
-                ready = make_ready(call, look, records, draft, before, force=True)
-        return carry_out(call, records, ready, held, options, begun)
+                ready = make_ready(situation, draft, force=True)
+        return Rollout(call, records, ready, held, begun, options.timeout).carry_out()
 
 
 def _rerouted(ready: Release, earlier: Document, current: Record) -> Release:

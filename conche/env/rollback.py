@@ -10,13 +10,13 @@ from conche.engine import images
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
 from conche.env.locking import locked
+from conche.env.rollout.carry_out import Rollout
 from conche.env.rollout.edge import read_template
 from conche.env.rollout.look import Look, probe_kept
 from conche.env.rollout.prepare import kept_images, see_disk
 from conche.env.rollout.release import (
     Draft,
     Options,
-    carry_out,
     look_before,
     make_ready,
     next_number,
@@ -82,14 +82,14 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
         deploy = deploy.model_copy(update={"probe": probe_kept(goal) or deploy.probe})
         compose = compose_of(base, document)
         look = Look(name, compose, deploy, document.body).with_probes_of(records)
-        configuration, before = look_before(call, look, records, compose)
+        configuration, situation = look_before(call, look, records, compose)
         placed = {one: replace(had, definition=definition(document.body, one)) for one, had in same.items()}
         record = goal.again(number, {one: service.hashes for one, service in configuration.services.items()}, placed)
         own = [placed.image for placed in goal.services.values()]
         salt = salt_of(call, records)
         draft = Draft(record, document, compose, configuration, own, salt, latest)
-        ready = make_ready(call, look, records, draft, before, force=True)
-        return carry_out(call, records, ready, held, options, begun)
+        ready = make_ready(situation, draft, force=True)
+        return Rollout(call, records, ready, held, begun, options.timeout).carry_out()
 
 
 def _goal_of(records: Records, engine: Engine, name: str, to: str | None) -> Record:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
-from types import MappingProxyType
+from dataclasses import dataclass, field, replace
 
 from conche.engine.compose import Configuration
 from conche.engine.containers import Container
@@ -19,43 +18,70 @@ from conche.release.records import Placed, Record
 from conche.stack import Deploy
 from conche.supply.reference import short
 
-__all__ = ["changes", "named", "plan_record", "plan_release", "plan_route", "table"]
+__all__ = ["Intent", "Transition", "changes", "named", "plan_record", "plan_release", "plan_route", "table"]
 
 NO_HANDOVER = Handover()
 
 
-def changes(
-    configuration: Configuration,
-    containers: Sequence[Container],
-    current: Record | None,
-    wanted: Record,
-    deploy: Deploy,
-    own: Collection[str],
-    *,
-    forced: bool,
-    altered: Mapping[str, Sequence[str]] = MappingProxyType({}),
-) -> tuple[Change, ...]:
+@dataclass(frozen=True)
+class Intent:
+    """What a release is to make of an environment.
+
+    Attributes:
+        record: the release to come.
+        own: pinned references of this stack's own images.
+        forced: make what the edge serves anew, or without an edge the own images, even if nothing has changed.
+        altered: service -> keys of its definition that have changed, as far as known.
+    """
+
+    configuration: Configuration
+    record: Record
+    deploy: Deploy
+    own: Collection[str]
+    forced: bool = False
+    altered: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A release that takes another one's place.
+
+    Attributes:
+        release: its id.
+        before: the release that serves; `nothing` if none does.
+        found: what becomes of each service.
+        counts: service -> number of containers that it is to have.
+        networks: external networks that are missing.
+        handover: what gives way to a first release.
+    """
+
+    release: str
+    before: str
+    found: Sequence[Change]
+    counts: Mapping[str, int] = field(default_factory=dict)
+    networks: Sequence[str] = ()
+    handover: Handover = NO_HANDOVER
+
+
+def changes(intent: Intent, containers: Sequence[Container], current: Record | None) -> tuple[Change, ...]:
     """Decide what becomes of each service.
 
     Args:
-        altered: service -> keys of its definition that have changed, as far as known.
-        wanted: the release to come.
-        own: pinned references of this stack's own images.
+        containers: those of the environment, of any service and release.
+        current: the release that serves; None before the first.
     """
+    configuration, wanted, deploy = intent.configuration, intent.record, intent.deploy
     found = [
         _change(
             service,
             [one for one in containers if one.service == name],
             current.services.get(name) if current else None,
-            wanted.services[name],
-            deploy,
-            own,
-            forced,
+            intent,
         )
         for name, service in configuration.services.items()
     ]
     idle = {one.service for one in containers if one.state != "running"}
-    found = _with_what_they_share(named(found, configuration, current, wanted, altered), configuration, idle)
+    found = _with_what_they_share(named(found, intent, current), configuration, idle)
     running = {one.service for one in containers} - idle - {deploy.edge, deploy.serves}
     before = current.services if current else {}
     other = {name for name, placed in wanted.services.items() if name in before and not placed.same_as(before[name])}
@@ -71,29 +97,23 @@ def changes(
     return tuple(found)
 
 
-def named(
-    found: Sequence[Change],
-    configuration: Configuration,
-    current: Record | None,
-    wanted: Record,
-    altered: Mapping[str, Sequence[str]],
-) -> tuple[Change, ...]:
+def named(found: Sequence[Change], intent: Intent, current: Record | None) -> tuple[Change, ...]:
     """Name in the causes what of each changed definition is another: names of contents and keys, never values."""
+    wanted = intent.record
     # Contents of which a release has kept no fingerprint cannot be compared.
     before = {key: had for key, had in current.contents.items() if key in wanted.contents} if current else {}
     other = frozenset(key for key, had in before.items() if wanted.contents[key] != had)
-    return tuple(_named(one, altered, configuration, other) for one in found)
+    return tuple(_named(one, intent, other) for one in found)
 
 
-def _named(
-    change: Change, altered: Mapping[str, Sequence[str]], configuration: Configuration, contents: Collection[str]
-) -> Change:
+def _named(change: Change, intent: Intent, contents: Collection[str]) -> Change:
     """Name in the cause what of a definition has changed: configs and secrets with other content, or keys."""
     if change.cause != CHANGED:
         return change
-    held = contents_of_service(configuration.rendered, change.service) if configuration.rendered else ()
+    rendered = intent.configuration.rendered
+    held = contents_of_service(rendered, change.service) if rendered else ()
     other = [name for name in dict.fromkeys(map(str, held)) if name in contents]
-    names = ", ".join(altered.get(change.service, ()))
+    names = ", ".join(intent.altered.get(change.service, ()))
     if other:
         return replace(change, cause=f"{' and '.join(other)} changed")
     return replace(change, cause=f"{CHANGED}: {names}") if names else change
@@ -143,16 +163,9 @@ def _with_what_follows(
     return [anew.get(change.service, change) for change in found]
 
 
-def _change(
-    service: Service,
-    found: Sequence[Container],
-    before: Placed | None,
-    wanted: Placed,
-    deploy: Deploy,
-    own: Collection[str],
-    forced: bool,
-) -> Change:
-    name = service.name
+def _change(service: Service, found: Sequence[Container], before: Placed | None, intent: Intent) -> Change:
+    name, deploy, forced = service.name, intent.deploy, intent.forced
+    wanted = intent.record.services[name]
     cause = _cause(found, before, wanted)
     other = any(container.config_hash not in wanted.hashes for container in found)
     if name == deploy.serves:
@@ -161,7 +174,7 @@ def _change(
     if not found:
         first = Change(name, "create", "has no container", "none: it is not running yet")
         return first if service.replicas != 0 else Change(name, "keep", "", "none")
-    tries = service.image in own and service.tries and not (service.ends or service.completes)
+    tries = service.image in intent.own and service.tries and not (service.ends or service.completes)
     if deploy.edge is None and tries:
         cause = cause or ("runs a different definition" if other else "asked for" if forced else "")
         downtime = "seconds, after its successor has proved to work" if cause else "none"
@@ -194,40 +207,20 @@ def _downtime(service: Service) -> str:
     return f"it stops first; up to {limit:.0f} s until it is healthy"
 
 
-def plan_release(
-    release: str,
-    found: Sequence[Change],
-    deploy: Deploy,
-    before: str,
-    counts: Mapping[str, int],
-    networks: Sequence[str] = (),
-    handover: Handover = NO_HANDOVER,
-) -> Plan:
-    """Plan the steps of a release; none if nothing changes.
-
-    Args:
-        before: the release that serves; `nothing` if none does.
-        counts: service -> number of containers that it is to have.
-        networks: external networks that are missing.
-        handover: what gives way to a first release.
-    """
-    if all(change.strategy == "keep" for change in found):
+def plan_release(transition: Transition, deploy: Deploy) -> Plan:
+    """Plan the steps of a release; none if nothing changes."""
+    if all(change.strategy == "keep" for change in transition.found):
         return Plan()
-    record, *others = _steps(release, found, deploy, before, counts, handover)
+    record, *others = _steps(transition, deploy)
     made = [
-        Step(Action.CREATE, Kind.NETWORK, name, "no such network on the engine", undo="remove it") for name in networks
+        Step(Action.CREATE, Kind.NETWORK, name, "no such network on the engine", undo="remove it")
+        for name in transition.networks
     ]
     return Plan((record, *made, *others))
 
 
-def _steps(
-    release: str,
-    found: Sequence[Change],
-    deploy: Deploy,
-    before: str,
-    counts: Mapping[str, int],
-    handover: Handover,
-) -> Iterator[Step]:
+def _steps(transition: Transition, deploy: Deploy) -> Iterator[Step]:
+    release, before, found, handover = transition.release, transition.before, transition.found, transition.handover
     yield Step(Action.RECORD, Kind.RELEASE, release, "before anything is changed")
     if deploy.release_command:
         yield Step(Action.RUN, Kind.RELEASE_COMMAND, "", "deploy.release_command in stack.yaml")
@@ -239,7 +232,7 @@ def _steps(
     if deploy.serves is not None:
         served = deploy.serves
         cause = next(change.cause for change in found if change.service == served)
-        count = counts.get(served, 1)
+        count = transition.counts.get(served, 1)
         yield Step(
             Action.START,
             Kind.RELEASE,

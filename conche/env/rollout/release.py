@@ -1,48 +1,34 @@
-"""Makes a release ready and carries it out: one pipeline for env.deploy and env.rollback, and a record of each."""
+"""Makes a release ready, for env.deploy and env.rollback: what becomes of each service, and the steps."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
-from functools import partial
+from dataclasses import dataclass, field, replace
 
 from conche.command import Invocation
 from conche.engine import containers, swarm
 from conche.engine.compose import Compose, Configuration
-from conche.engine.lock import Held
 from conche.engine.rendered import replicas_of
-from conche.env.rollout import hooks, lint
 from conche.env.rollout.change import Change
-from conche.env.rollout.edge import EdgeConfiguration
 from conche.env.rollout.handover import Handover, prepare_handover
 from conche.env.rollout.look import NOTHING, Look
 from conche.env.rollout.look import number as number_of
-from conche.env.rollout.pipeline import ComposePipeline
-from conche.env.rollout.plan import changes, named, plan_record, plan_release, table
+from conche.env.rollout.plan import Intent, Transition, changes, named, plan_record, plan_release
 from conche.env.rollout.recover import settle
-from conche.env.rollout.swarm import SwarmPipeline, open_swarm
 from conche.env.rollout.swarm_settling import settle_swarm
 from conche.env.rollout.swarm_stack import plan_swarm
 from conche.env.rollout.swarm_view import changes_on_swarm
-from conche.env.rollout.takeover import Takeover
-from conche.env.rollout.telling import tell
 from conche.env.rollout.unwinding import Before
-from conche.env.rollout.view import compose_of, opened_if_possible
-from conche.errors import ConcheError, Interrupted, NotRestored, Told
-from conche.outcome import Outcome, Plan
-from conche.output import Progress
+from conche.outcome import Plan
 from conche.release.document import RELEASE, Document
-from conche.release.records import Ending, Record, Records, Result
-from conche.stack import Deploy
+from conche.release.records import Record, Records
 
 __all__ = [
     "Draft",
     "Options",
     "Release",
-    "carry_out",
+    "Situation",
     "look_before",
     "make_ready",
     "next_number",
@@ -102,6 +88,22 @@ class Release(Draft):
     handover: Handover
 
 
+@dataclass(frozen=True)
+class Situation:
+    """What a release finds.
+
+    Attributes:
+        look: the containers that run, with the deploy section by which the release is made.
+        records: the releases so far.
+        before: what serves, and worked.
+    """
+
+    look: Look
+    records: Records
+    before: Before
+    on_swarm: bool
+
+
 def next_number(call: Invocation, records: Records, compose: Compose, name: str) -> int:
     """Return the number of the next release, above those of all records and, should some be lost, of all that runs."""
     look = swarm.services if call.environment(name).swarm else containers.of_project
@@ -118,20 +120,22 @@ def settle_interrupted(call: Invocation, records: Records, look: Look) -> Record
     return settle(call, records, look, thorough=True)
 
 
-def look_before(call: Invocation, look: Look, records: Records, compose: Compose) -> tuple[Configuration, Before]:
-    """Return a document's configuration and what serves now; Compose hashes while the engine is asked."""
+def look_before(call: Invocation, look: Look, records: Records, compose: Compose) -> tuple[Configuration, Situation]:
+    """Return a document's configuration and what a release of it finds; Compose hashes while the engine is asked."""
     current = records.current.label if records.current else ""
+    on_swarm = call.environment(look.name).swarm
     with ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(compose.configuration)
-        if call.environment(look.name).swarm:
+        if on_swarm:
             before = Before(current or NOTHING, (), answered=False, networks=frozenset())
         else:
             before = Before.of(look, current)
-        return hashing.result(), before
+        return hashing.result(), Situation(look, records, before, on_swarm)
 
 
-def make_ready(call: Invocation, look: Look, records: Records, draft: Draft, before: Before, *, force: bool) -> Release:
+def make_ready(situation: Situation, draft: Draft, *, force: bool) -> Release:
     """Decide what becomes of each service, and plan the steps."""
+    look, records, before = situation.look, situation.records, situation.before
     current, deploy, services = records.current, look.deploy, draft.configuration.services
     handover = Handover()
     record = replace(draft.record.known_as(current), probe=deploy.probe.model_dump() if deploy.serves else {})
@@ -142,15 +146,15 @@ def make_ready(call: Invocation, look: Look, records: Records, draft: Draft, bef
         record = replace(record, edge=wanted.plain)
     counts = {name: replicas_of(body) for name, body in draft.document.body["services"].items()}
     keys = draft.document.altered(draft.earlier)
-    if call.environment(look.name).swarm:
-        found = changes_on_swarm(draft.compose, records, record, forced=force)
-        found = named(found, draft.configuration, current, record, keys)
+    intent = Intent(draft.configuration, record, deploy, draft.own, force, keys)
+    if situation.on_swarm:
+        found = named(changes_on_swarm(draft.compose, records, record, forced=force), intent, current)
         plan = plan_swarm(record.id, found, deploy, current)
     else:
-        found = changes(draft.configuration, look.all(), current, record, deploy, draft.own, forced=force, altered=keys)
+        found = changes(intent, look.all(), current)
         missing = [one for one in draft.configuration.external_networks if one not in before.networks]
         handover = prepare_handover(look, found, draft.configuration)
-        plan = plan_release(record.id, found, deploy, before.release, counts, missing, handover)
+        plan = plan_release(Transition(record.id, before.release, found, counts, missing, handover), deploy)
         if not len(plan) and deploy.serves is None:
             plan = plan_record(record.id, record, current)
     commanding = deploy.serves or next((name for name, one in services.items() if one.image in draft.own), "")
@@ -158,154 +162,3 @@ def make_ready(call: Invocation, look: Look, records: Records, draft: Draft, bef
         record, draft.document, draft.compose, draft.configuration, draft.own, draft.salt, draft.earlier,
         found, plan, counts, look, before, commanding or next(iter(services)), handover,
     )  # fmt: skip
-
-
-def carry_out(
-    call: Invocation,
-    records: Records,
-    ready: Release,
-    held: Held | None,
-    options: Options,
-    begun: float,
-) -> Outcome:
-    """Carry a release out and report it; in a dry run, or where nothing changes, only report it.
-
-    Args:
-        begun: when the command began, by the monotonic clock.
-    """
-    name, record, current, deploy = ready.record.environment, ready.record, records.current, ready.look.deploy
-    before = current.id if current and current.label == ready.before.release else ready.before.release
-    title = f"{name}: {before} to {record.id}"
-    shown = table(ready.found, ready.configuration, title)
-    variables = record.changed_variables(current)
-    value: dict[str, object] = {
-        "environment": name,
-        "release": record.id,
-        "before": None if before == NOTHING else before,
-        "images": {service: placed.image for service, placed in record.services.items()},
-        "changes": [asdict(change) for change in ready.found],
-        "changed_variables": variables,
-    }
-    lines = [f"Changed variables: {', '.join(variables)}"] if variables and current else []
-    if call.dry_run or not len(ready.plan):
-        if not len(ready.plan):
-            lines.append(f"Nothing to do: {current.id if current else name} is what was asked for.")
-        return Outcome(value=value, plan=ready.plan, tables=[shown], lines=lines)
-    hooks.run_first(call, deploy, record)
-    pipeline = _pipeline(call, records, ready, held, options, begun)
-    with call.output.progress(title) as progress:
-        pipeline.progress = progress
-        _take_steps(call, records, ready, deploy, pipeline, begun)
-    seconds = time.monotonic() - begun
-    warnings = [*pipeline.warnings, *_forgotten(records, deploy.keep)]
-    warnings += lint.stays_down(ready.document.body["services"], deploy)
-    warnings += [*hooks.run_after(call, deploy, record, Result.SUCCEEDED), *tell(call, record, Result.SUCCEEDED)]
-    return Outcome(
-        value={**value, "seconds": round(seconds, 3), "switched_after": round(pipeline.switched_after, 3)},
-        changed=True,
-        plan=ready.plan,
-        tables=[shown],
-        lines=[*lines, f"{record.id} serves, after {seconds:.1f} s."],
-        warnings=warnings,
-    )
-
-
-def _take_steps(
-    call: Invocation,
-    records: Records,
-    ready: Release,
-    deploy: Deploy,
-    pipeline: ComposePipeline | SwarmPipeline,
-    begun: float,
-) -> None:
-    try:
-        pipeline.carry_out(ready.plan)
-    except Told as error:
-        result = Result.FAILED if isinstance(error, NotRestored) else Result.RESTORED
-        if isinstance(error, Interrupted):
-            result = Result.INTERRUPTED
-        if pipeline.recorded and not pipeline.committed:
-            _ended(call, records, ready.record, result, begun, error)
-            problems = hooks.run_after(call, deploy, ready.record, result)
-            for warning in (*problems, *tell(call, ready.record, result, f"{error.code}: {error.message}")):
-                call.output.say(f"warning: {warning}")
-        raise
-
-
-def _forgotten(records: Records, keep: int) -> list[str]:
-    """Forget old releases; return what went wrong, in words: the new one serves all the same."""
-    try:
-        records.forget(keep)
-    except ConcheError as problem:
-        return [f"the oldest releases could not be removed: {problem}"]
-    return []
-
-
-def _ended(call: Invocation, records: Records, record: Record, result: Result, begun: float, error: Told) -> None:
-    """Record how a release ended; if even that fails, the first error is still the one to show."""
-    cause, *evidence = map(call.output.redact, (f"{error.code}: {error.message}", *error.evidence))
-    try:
-        records.end(record, _ending(result, begun, cause, evidence))
-    except ConcheError as problem:
-        call.output.say(f"warning: the result of {record.id} was not recorded: {problem}")
-
-
-def _ending(result: Result, begun: float, cause: str = "", evidence: Sequence[str] = ()) -> Ending:
-    ended = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return Ending(result.value, ended, round(time.monotonic() - begun, 3), cause, tuple(evidence))
-
-
-def _pipeline(
-    call: Invocation, records: Records, ready: Release, held: Held | None, options: Options, begun: float
-) -> ComposePipeline | SwarmPipeline:
-    record, look, maintained = ready.record, ready.look, records.maintained
-
-    def begin(standing: bytes = b"") -> None:
-        every = (ready.document.packed(), ready.salt, *([standing] if standing else []))
-        records.begin(record, *(call.vault.seal(record.environment, one) for one in every))
-
-    def commit() -> None:
-        made = {} if call.environment(record.environment).swarm else look.made(record)
-        records.end(record, replace(_ending(Result.SUCCEEDED, begun), made=made))
-
-    if call.environment(record.environment).swarm:
-        return open_swarm(call, records, ready, look.deploy, begin, commit, options.timeout)
-
-    def configure(release: str) -> EdgeConfiguration:
-        assert ready.document.template is not None  # a release with an edge has one
-        return look.edge_configuration(ready.document.template, release, maintenance=maintained)
-
-    earlier = opened_if_possible(call, records, records.current)
-    previous_port = earlier.template.port if earlier and earlier.template else look.deploy.port
-    taking = partial(Takeover, handover=ready.handover, note=partial(records.note_handover, record.id))
-    return (taking if ready.handover.holders else ComposePipeline)(
-        release=record.label,
-        before=ready.before,
-        compose=ready.compose,
-        configuration=ready.configuration,
-        previous=_previous(call, records, ready, earlier),
-        previous_port=previous_port,
-        deploy=look.deploy,
-        look=look,
-        configure=configure,
-        begin=begin,
-        commit=commit,
-        counts=ready.counts,
-        commanding=ready.commanding,
-        progress=Progress(call.output),
-        lock=held,
-        begun=begun,
-        maintained=maintained,
-        timeout=options.timeout,
-    )
-
-
-def _previous(call: Invocation, records: Records, ready: Release, document: Document | None) -> Compose | None:
-    """Return the Compose of the release that serves, with which its services can be brought back."""
-    if document is not None:
-        return compose_of(ready.compose, document)
-    risky = [one.service for one in ready.found if one.strategy in ("recreate", "replace")]
-    if records.current is not None and risky:
-        said = f"warning: {records.current.id} cannot be decrypted with the keys here"
-        call.output.say(f"{said}: if this fails, {', '.join(risky)} could not be restored")
-    return None

@@ -10,18 +10,15 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from conche.command import Invocation
 from conche.engine import networks, oneoff, stacks, swarm
-from conche.engine.compose import Compose
 from conche.engine.connection import Engine, translated
 from conche.engine.stacks import Standing
 from conche.engine.transfer import Credentials
 from conche.env.rollout import edge as edges
 from conche.env.rollout.look import Look
 from conche.env.rollout.probing import Probing
-from conche.env.rollout.swarm_keys import unordered
 from conche.env.rollout.swarm_stack import Sent, to_stack
 from conche.env.rollout.swarm_way_back import SETTLING, WayBack
 from conche.errors import ConcheError, Interrupted, NotRestored, Refused, Restored, Told
@@ -30,28 +27,15 @@ from conche.outcome import Action, Plan
 from conche.output import Progress
 from conche.process import signals_deferred
 from conche.release.document import Document
-from conche.release.records import Record, Records
 from conche.stack import Deploy
-from conche.supply.login import credentials
 
-__all__ = ["SwarmPipeline", "docker_config", "open_swarm", "probing", "sent_of"]
+__all__ = ["SwarmPipeline", "docker_config", "probing", "sent_of"]
 
 
 PAUSE = 0.5
 
 ASKING = 60
 """Seconds after which a container that asks the edge ends by itself."""
-
-
-class Ready(Protocol):
-    """A release that is ready to be carried out, as release.py has it."""
-
-    @property
-    def record(self) -> Record: ...
-    @property
-    def document(self) -> Document: ...
-    @property
-    def compose(self) -> Compose: ...
 
 
 @dataclass
@@ -250,37 +234,6 @@ def docker_config(credentials: Credentials, registry: str) -> bytes:
 
     pair = base64.b64encode(f"{credentials.user}:{credentials.password.reveal()}".encode()).decode()
     return json.dumps({"auths": {registry: {"auth": pair}}}).encode()
-
-
-def open_swarm(
-    call: Invocation,
-    records: Records,
-    ready: Ready,
-    deploy: Deploy,
-    begin: Callable[[bytes], None],
-    commit: Callable[[], None],
-    timeout: float | None,
-) -> SwarmPipeline:
-    """Make the pipeline of a release that is ready, on its swarm."""
-    engine, stack = ready.compose.engine, ready.compose.project
-    look = Look(ready.record.environment, ready.compose, deploy, ready.document.body)
-    known = credentials(call.vault)
-    return SwarmPipeline(
-        release=ready.record.id,
-        engine=engine,
-        stack=stack,
-        sent=sent_of(call, look, ready.document, records.replicas()),
-        deploy=deploy,
-        begin=begin,
-        commit=commit,
-        probing=probing(look, ready.record.id),
-        listen=look.listening() if deploy.edge else 0,
-        progress=Progress(call.output),
-        credentials=known,
-        registry=call.stack.registry or "",
-        timeout=timeout,
-        warnings=unordered(ready.document.body),
-    )
 
 
 def sent_of(call: Invocation, look: Look, document: Document, replicas: Mapping[str, int]) -> Sent:

@@ -18,7 +18,7 @@ from conche.engine.ports import Port
 from conche.engine.service import Service
 from conche.env.rollout.change import Change
 from conche.env.rollout.handover import Handover, overlap
-from conche.env.rollout.plan import plan_release
+from conche.env.rollout.plan import Transition, plan_release
 from conche.stack import Deploy
 from tests.edged import EdgedStack
 from tests.stacks import free_port
@@ -64,7 +64,7 @@ def test_nothing_stops_before_the_release_works_and_the_edge_was_tried() -> None
         Change("edge", "create", "has no container", "none"),
     ]
 
-    plan = plan_release("r1", found, DEPLOY, "nothing", {}, handover=Handover((OLD,), (OLD,)))
+    plan = plan_release(Transition("r1", "nothing", found, {}, handover=Handover((OLD,), (OLD,))), DEPLOY)
 
     assert [(one.action, one.subject) for one in plan] == [
         ("record", "release r1"), ("start", "release r1 of web"), ("await", "release r1 of web"), ("try", "edge edge"),

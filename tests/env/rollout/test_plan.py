@@ -13,7 +13,7 @@ from conche.engine.rendered import Healthcheck
 from conche.engine.service import Service
 from conche.engine.swarm import Replicated
 from conche.env.rollout.change import Change
-from conche.env.rollout.plan import changes, named, plan_release, table
+from conche.env.rollout.plan import Intent, Transition, changes, named, plan_release, table
 from conche.env.rollout.swarm_stack import swarm_changes
 from conche.release.records import Placed, Record
 from conche.stack import Deploy
@@ -58,10 +58,10 @@ def strategies(found: tuple[Change, ...]) -> dict[str, str]:
 
 
 def test_what_is_as_it_was_is_kept_and_there_are_no_steps() -> None:
-    found = changes(ALL, RUNNING, record(1), record(2), BEHIND, (WEB,), forced=False)
+    found = changes(Intent(ALL, record(2), BEHIND, (WEB,)), RUNNING, record(1))
 
     assert strategies(found) == {"store": "keep", "web": "keep", "edge": "keep"}
-    assert plan_release("r2", found, BEHIND, "r1", {}).steps == ()
+    assert plan_release(Transition("r2", "r1", found), BEHIND).steps == ()
 
 
 @pytest.mark.parametrize(("state", "strategy"), [("exited", "recreate"), ("running", "keep")])
@@ -69,19 +69,19 @@ def test_what_shares_with_a_service_that_starts_anew_is_made_anew(state: str, st
     shared = configuration(service("store", STORE), service("web", WEB), service("edge", EDGE, shares=("store",)))
     found = (container("store", state=state), container("web"), container("edge"))
 
-    assert strategies(changes(shared, found, record(1), record(2), BEHIND, (WEB,), forced=False))["edge"] == strategy
+    assert strategies(changes(Intent(shared, record(2), BEHIND, (WEB,)), found, record(1)))["edge"] == strategy
 
 
 def test_only_what_the_edge_serves_is_forced() -> None:
-    found = changes(ALL, RUNNING, record(1), record(2), BEHIND, (WEB,), forced=True)
+    found = changes(Intent(ALL, record(2), BEHIND, (WEB,), forced=True), RUNNING, record(1))
 
     assert strategies(found) == {"store": "keep", "web": "beside", "edge": "keep"}
     assert next(one for one in found if one.service == "web").cause == "asked for"
 
 
 def test_a_first_release_makes_everything_and_stops_nothing() -> None:
-    found = changes(ALL, (), None, record(1), BEHIND, (WEB,), forced=False)
-    plan = plan_release("r1", found, BEHIND, "nothing", {"web": 2})
+    found = changes(Intent(ALL, record(1), BEHIND, (WEB,)), (), None)
+    plan = plan_release(Transition("r1", "nothing", found, {"web": 2}), BEHIND)
 
     assert [str(step) for step in plan] == [
         "record release r1",
@@ -100,8 +100,8 @@ def test_a_first_release_makes_everything_and_stops_nothing() -> None:
 
 def test_a_later_release_starts_beside_switches_and_then_removes_the_old_one() -> None:
     deploy = replace_deploy(BEHIND, release_command=("migrate",))
-    found = changes(ALL, RUNNING, record(1), record(2, web="new"), deploy, (WEB,), forced=False)
-    plan = plan_release("r2", found, deploy, "r1", {}, ("outside",))
+    found = changes(Intent(ALL, record(2, web="new"), deploy, (WEB,)), RUNNING, record(1))
+    plan = plan_release(Transition("r2", "r1", found, {}, ("outside",)), deploy)
 
     assert [(str(step), bool(step.undo)) for step in plan] == [
         ("record release r2", False),
@@ -129,7 +129,7 @@ def test_a_later_release_starts_beside_switches_and_then_removes_the_old_one() -
 def test_a_store_is_recreated_only_for_a_reason_of_its_own(before: Record, now: Record, cause: str) -> None:
     changed = (container("store", made_from="another hash"), *RUNNING[1:])
 
-    found = changes(ALL, changed, before, now, BEHIND, (WEB,), forced=False)
+    found = changes(Intent(ALL, now, BEHIND, (WEB,)), changed, before)
 
     store = found[0]
     assert (store.strategy, store.cause) == ("recreate", cause)
@@ -144,7 +144,7 @@ def test_a_store_that_another_compose_has_made_is_kept() -> None:
     running = (container("store", made_from="as another Compose says"), *RUNNING[1:])
     known = record(2, web="new").known_as(replace(before, services=hashed))
 
-    found = changes(ALL, running, before, known, BEHIND, (WEB,), forced=False)
+    found = changes(Intent(ALL, known, BEHIND, (WEB,)), running, before)
 
     assert strategies(found) == {"store": "keep", "web": "beside", "edge": "keep"}
     assert set(known.services["store"].hashes) == {"hash of store", "as another Compose says"}
@@ -163,7 +163,7 @@ def test_a_store_that_another_compose_has_made_is_kept() -> None:
 def test_a_store_that_is_not_as_recorded_is_put_right(
     running: tuple[Container, ...], strategy: str, cause: str
 ) -> None:
-    found = changes(ALL, (*running, *RUNNING[1:]), record(1), record(2), BEHIND, (WEB,), forced=False)
+    found = changes(Intent(ALL, record(2), BEHIND, (WEB,)), (*running, *RUNNING[1:]), record(1))
 
     assert (found[0].strategy, found[0].cause) == (strategy, cause)
 
@@ -176,7 +176,7 @@ def test_a_one_shot_is_started_again_unless_it_has_ended_well(state: str, exit_c
     once = Configuration("x-prod", {"store": service("store", STORE, ends=True)}, (), ())
     running = (replace(container("store", state=state), exit_code=exit_code),)
 
-    found = changes(once, running, record(1), record(2), BEHIND, (WEB,), forced=False)
+    found = changes(Intent(once, record(2), BEHIND, (WEB,)), running, record(1))
 
     assert [(one.strategy, one.cause) for one in found] == [(strategy, "" if strategy == "keep" else f"is {state}")]
 
@@ -187,21 +187,21 @@ def test_a_one_shot_is_started_again_unless_it_has_ended_well(state: str, exit_c
 def test_what_serves_and_is_ill_is_released_anew(state: str, health: str, cause: str) -> None:
     running = (RUNNING[0], container("web", state=state, health=health), RUNNING[2])
 
-    found = changes(ALL, running, record(1), record(2), BEHIND, (WEB,), forced=False)
+    found = changes(Intent(ALL, record(2), BEHIND, (WEB,)), running, record(1))
 
     assert (found[1].strategy, found[1].cause) == ("beside", cause)
 
 
 def test_without_an_edge_own_images_are_tried_and_replaced() -> None:
-    found = changes(ALL, RUNNING, record(1), record(2, web="new"), Deploy(), (WEB,), forced=False)
-    plan = plan_release("r2", found, Deploy(), "r1", {})
+    found = changes(Intent(ALL, record(2, web="new"), Deploy(), (WEB,)), RUNNING, record(1))
+    plan = plan_release(Transition("r2", "r1", found), Deploy())
 
     assert strategies(found) == {"store": "keep", "web": "replace", "edge": "keep"}
     assert [str(step) for step in plan] == ["record release r2", "replace service web", "commit release r2"]
 
 
 def test_the_table_says_what_its_users_notice() -> None:
-    found = changes(ALL, RUNNING, record(1), record(2, web="new"), BEHIND, (WEB,), forced=False)
+    found = changes(Intent(ALL, record(2, web="new"), BEHIND, (WEB,)), RUNNING, record(1))
 
     shown = table(found, ALL, "r1 to r2")
 
@@ -214,10 +214,10 @@ def replace_deploy(deploy: Deploy, **said: Any) -> Deploy:
 
 
 def test_a_changed_definition_is_told_by_the_names_of_its_keys() -> None:
-    found = changes(
-        ALL, RUNNING, record(1), record(2, web="new"), BEHIND, (WEB,), forced=False,
-        altered={"web": ("environment.LEVEL", "image")},
+    intent = Intent(
+        ALL, record(2, web="new"), BEHIND, (WEB,), altered={"web": ("environment.LEVEL", "image")},
     )  # fmt: skip
+    found = changes(intent, RUNNING, record(1))
 
     assert {one.service: one.cause for one in found if one.cause} == {
         "web": "its definition changed: environment.LEVEL, image"
@@ -230,11 +230,11 @@ def test_what_shares_with_a_service_that_is_made_anew_is_made_anew_after_it() ->
     )
     other = (container("store", made_from="another"), *RUNNING[1:])
 
-    found = changes(sharing, other, record(1), record(2, store="new"), Deploy(), (), forced=False)
+    found = changes(Intent(sharing, record(2, store="new"), Deploy(), ()), other, record(1))
 
     assert strategies(found) == {"store": "recreate", "web": "keep", "edge": "recreate"}
     assert found[-1].cause == "shares resources of store, which is recreated"
-    kept = changes(sharing, RUNNING, record(1), record(2), Deploy(), (), forced=False)
+    kept = changes(Intent(sharing, record(2), Deploy(), ()), RUNNING, record(1))
     assert strategies(kept) == {"store": "keep", "web": "keep", "edge": "keep"}
 
 
@@ -249,9 +249,10 @@ def test_on_a_swarm_too_the_cause_names_what_has_changed_and_no_value() -> None:
     wanted = replace(wanted, services={**wanted.services, "edge": edge})
     running = [Replicated(one, one, "image", 1, 1, 0, "", "", (), {}) for one in wanted.services]
 
+    altered = {"web": ("environment.LEVEL", "deploy.replicas")}
     found = named(
         swarm_changes(running, wanted, before, forced=False),
-        replace(ALL, rendered=rendered), before, wanted, {"web": ("environment.LEVEL", "deploy.replicas")},
+        Intent(replace(ALL, rendered=rendered), wanted, Deploy(), (), altered=altered), before,
     )  # fmt: skip
 
     assert {one.service: one.cause for one in found} == {
@@ -271,18 +272,20 @@ FOLLOWING = configuration(
 def test_what_follows_a_service_is_restarted_after_it_and_so_on() -> None:
     other = (container("store", made_from="another"), *RUNNING[1:])
 
-    found = changes(FOLLOWING, other, record(1), record(2, store="new"), Deploy(), (), forced=False)
+    found = changes(Intent(FOLLOWING, record(2, store="new"), Deploy(), ()), other, record(1))
 
     assert strategies(found) == {"store": "recreate", "web": "restart", "edge": "restart"}
     assert [one.cause for one in found][1:] == ["follows store, which starts anew", "follows web, which starts anew"]
-    steps = [step for step in plan_release("r2", found, Deploy(), "r1", {}) if step.name in ("store", "web", "edge")]
+    steps = [
+        step for step in plan_release(Transition("r2", "r1", found), Deploy()) if step.name in ("store", "web", "edge")
+    ]
     assert [(step.action, step.name) for step in steps] == [
         ("recreate", "store"), ("restart", "web"), ("restart", "edge"),
     ]  # fmt: skip
 
 
 def test_what_a_killed_release_had_replaced_is_followed_by_the_next_one() -> None:
-    found = changes(FOLLOWING, RUNNING, record(1), record(2, store="new"), Deploy(), (), forced=False)
+    found = changes(Intent(FOLLOWING, record(2, store="new"), Deploy(), ()), RUNNING, record(1))
 
     assert strategies(found) == {"store": "keep", "web": "restart", "edge": "restart"}
 
@@ -290,7 +293,7 @@ def test_what_a_killed_release_had_replaced_is_followed_by_the_next_one() -> Non
 def test_neither_the_edge_nor_what_it_serves_is_restarted_for_what_they_follow() -> None:
     other = (container("store", made_from="another"), *RUNNING[1:])
 
-    found = changes(FOLLOWING, other, record(1), record(2, store="new"), BEHIND, (), forced=False)
+    found = changes(Intent(FOLLOWING, record(2, store="new"), BEHIND, ()), other, record(1))
 
     assert strategies(found) == {"store": "recreate", "web": "beside", "edge": "keep"}
 
@@ -299,6 +302,6 @@ def test_neither_the_edge_nor_what_it_serves_is_restarted_for_what_they_follow()
 def test_what_does_not_run_is_started_and_not_restarted(state: str) -> None:
     other = (container("store", made_from="another"), container("web", state=state), container("edge"))
 
-    found = changes(FOLLOWING, other, record(1), record(2, store="new"), Deploy(), (), forced=False)
+    found = changes(Intent(FOLLOWING, record(2, store="new"), Deploy(), ()), other, record(1))
 
     assert strategies(found)["web"] == "start"
