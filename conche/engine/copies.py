@@ -29,7 +29,7 @@ def start_copy(engine: Engine, original: Container, volume: str, instead: str, p
         source = mount.get("Name") or mount["Source"]
         ours = volume in (mount.get("Name"), mount.get("Source"))
         binds.append(f"{instead if ours else source}:{mount['Destination']}{'' if ours else ':ro'}")
-    return _started(engine, seen, original, binds, (), {LABEL: volume}, project)
+    return _started(engine, seen, _labels(original, volume, project), binds)
 
 
 def start_empty_copy(engine: Engine, original: Container, helper: str, project: str) -> str:
@@ -50,7 +50,7 @@ def start_empty_copy(engine: Engine, original: Container, helper: str, project: 
             empty.append(place)
         elif mount["Type"] != "tmpfs":
             binds.append(f"{mount.get('Name') or mount['Source']}:{place}:ro")
-    return _started(engine, seen, original, binds, dict.fromkeys(empty), {LABEL: helper}, project)
+    return _started(engine, seen, _labels(original, helper, project), binds, dict.fromkeys(empty))
 
 
 def start_beside(engine: Engine, original: Container, helper: str) -> str:
@@ -82,6 +82,15 @@ def _is_around(path: str, other: str) -> bool:
     return one.startswith(two) or two.startswith(one)
 
 
+def _labels(original: Container, helper: str, project: str) -> dict[str, str]:
+    """Return the labels of a copy: `clear_helpers` finds it, and Compose takes it for the service in a project."""
+    return {
+        LABEL: helper,
+        "com.docker.compose.project": project,
+        "com.docker.compose.service": original.service,
+    }
+
+
 def _inspected(engine: Engine, original: Container) -> Mapping[str, Any]:
     with translated(engine.address):
         seen: Mapping[str, Any] = engine.client.api.inspect_container(original.id)
@@ -89,14 +98,9 @@ def _inspected(engine: Engine, original: Container) -> Mapping[str, Any]:
 
 
 def _started(
-    engine: Engine,
-    seen: Mapping[str, Any],
-    original: Container,
-    binds: list[str],
-    volumes: Iterable[str],
-    labels: Mapping[str, str],
-    project: str,
+    engine: Engine, seen: Mapping[str, Any], labels: Mapping[str, str], binds: list[str], volumes: Iterable[str] = ()
 ) -> str:
+    """Start a container as another one was made, but with these labels and mounts, and return its id."""
     config, host = seen["Config"], seen["HostConfig"]
     with translated(engine.address):
         api = engine.client.api
@@ -109,11 +113,7 @@ def _started(
             working_dir=config["WorkingDir"],
             healthcheck=config.get("Healthcheck"),
             volumes=list(volumes),
-            labels={
-                **labels,
-                "com.docker.compose.project": project,
-                "com.docker.compose.service": original.service,
-            },
+            labels=dict(labels),
             host_config=api.create_host_config(
                 binds=binds,
                 network_mode="none",

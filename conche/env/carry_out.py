@@ -57,7 +57,7 @@ def carry_out(
         Partial: with the report of the environment.
     """
     from conche.env.apply import Applier
-    from conche.supply.build import build as build_image
+    from conche.supply.build import Builder
     from conche.supply.fetch import fetch
     from conche.supply.own import own_images
 
@@ -70,7 +70,7 @@ def carry_out(
             compose,
             seen,
             progress,
-            build=lambda reference: build_image(call.vault, compose.engine, own[reference], progress),
+            build=lambda reference: Builder(call.vault, compose.engine, progress).build(own[reference]),
             fetch=lambda reference: fetch(call.vault, compose.engine, reference, progress),
             timeout=timeout,
             held=session.held,

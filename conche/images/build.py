@@ -9,7 +9,7 @@ from conche.engine import images
 from conche.engine.connection import Engine
 from conche.images.chosen import chosen
 from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
-from conche.supply.build import build as build_image
+from conche.supply.build import Builder
 from conche.supply.own import Own
 from conche.supply.revision import Revision, revision
 from conche.units import size
@@ -26,9 +26,8 @@ def build(call: Invocation, environment: str, image: str | None, *, fresh: bool)
         return Outcome(plan=plan, warnings=dirt(at))
     before = {one.name: images.find(engine, one.reference) for one in given}
     with call.output.progress(f"building {', '.join(one.name for one in given)} for {environment}") as progress:
-        built = {
-            one.name: build_image(call.vault, engine, one, progress, fresh=fresh, reproducible=True) for one in given
-        }
+        builder = Builder(call.vault, engine, progress, fresh, reproducible=True)
+        built = {one.name: builder.build(one) for one in given}
     found = {name: images.find(engine, reference) for name, reference in built.items()}
     rows = tuple(
         (name, reference, at.name, _short(one.id), size(one.size))

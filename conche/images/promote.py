@@ -55,55 +55,68 @@ def promote(call: Invocation, source: str, destination: str, *, image: str | Non
         raise Refused("same-environment", f"{source} cannot be promoted to itself.")
     registry, _ = open_registry(call.vault)
     runs = running(call.stack, Engine(call.environment(source).engine), source)
+    promotion = Promotion(call, registry, source, destination, runs, allow_dirty)
     targets = {one.name: one.reference for one in chosen(call, destination, image)}
-    moves = [
-        _promotion(call, registry, one, targets[one.name], source, destination, runs, allow_dirty=allow_dirty)
-        for one in given
-        if one.name in targets
-    ]
+    moves = [promotion.move(one, targets[one.name]) for one in given if one.name in targets]
     return carry_out(call, registry, moves, f"invoke env.deploy --env {destination}")
 
 
-def _promotion(
-    call: Invocation,
-    registry: Registry,
-    own: Own,
-    meant: str,
-    source: str,
-    destination: str,
-    runs: Sequence[Running],
-    *,
-    allow_dirty: bool,
-) -> Move:
-    repository = parse(own.reference).repository
-    here = [one for one in runs if one.repository == repository]
-    if not here:
-        raise Refused(
-            "nothing-runs",
-            f"No container of {source} runs {repository}, so nothing shows that it works.",
-            next_command=f"invoke env.up --env {source}\n"
-            f"invoke images.tag {call.environment(source).tag} {call.environment(destination).tag}    # without proof",
-        )
-    sick = [one for one in here if one.state != "running" or one.health not in ("healthy", "none")]
-    if sick:
-        raise Refused(
-            "not-healthy",
-            f"What runs in {source} is not healthy.",
-            looked_at=[f"{one.service}: {one.state}, {one.health}" for one in sick],
-            next_command=f"invoke env.status --env {source}\ninvoke env.up --env {source}",
-        )
-    manifest = _pushed(registry, repository, here, source)
-    revisions = {one.revision for one in here}
-    if any(revision.endswith("-dirty") for revision in revisions) and not allow_dirty:
-        raise Refused(
-            "tree-dirty",
-            f"What runs in {source} was built with uncommitted changes ({', '.join(sorted(revisions))}).",
-            next_command=f"invoke images.release --env {source}    # from a commit\n"
-            f"invoke {call.output.command} --from {source} --to {destination} --allow-dirty",
-        )
-    target = parse(meant)
-    services = ", ".join(sorted({one.service for one in here}))
-    return Move(target, manifest, registry.digest(repository, target.tag), f"runs in {source} as {services}")
+@dataclass(frozen=True)
+class Promotion:
+    """A promotion from one environment to another.
+
+    Attributes:
+        runs: the containers that run in the source.
+        allow_dirty: promote even what was built with uncommitted changes.
+    """
+
+    call: Invocation
+    registry: Registry
+    source: str
+    destination: str
+    runs: Sequence[Running]
+    allow_dirty: bool
+
+    def move(self, own: Own, meant: str) -> Move:
+        """Return the move of the destination's tag to the image that runs in the source.
+
+        Args:
+            own: the image, as the source has it.
+            meant: its reference in the destination.
+
+        Raises:
+            Refused: nothing healthy runs there, it was never pushed, or it was built with uncommitted changes.
+        """
+        call, source, destination = self.call, self.source, self.destination
+        repository = parse(own.reference).repository
+        here = [one for one in self.runs if one.repository == repository]
+        if not here:
+            tags = [call.environment(one).tag for one in (source, destination)]
+            raise Refused(
+                "nothing-runs",
+                f"No container of {source} runs {repository}, so nothing shows that it works.",
+                next_command=f"invoke env.up --env {source}\ninvoke images.tag {tags[0]} {tags[1]}    # without proof",
+            )
+        sick = [one for one in here if one.state != "running" or one.health not in ("healthy", "none")]
+        if sick:
+            raise Refused(
+                "not-healthy",
+                f"What runs in {source} is not healthy.",
+                looked_at=[f"{one.service}: {one.state}, {one.health}" for one in sick],
+                next_command=f"invoke env.status --env {source}\ninvoke env.up --env {source}",
+            )
+        manifest = _pushed(self.registry, repository, here, source)
+        revisions = {one.revision for one in here}
+        if any(revision.endswith("-dirty") for revision in revisions) and not self.allow_dirty:
+            raise Refused(
+                "tree-dirty",
+                f"What runs in {source} was built with uncommitted changes ({', '.join(sorted(revisions))}).",
+                next_command=f"invoke images.release --env {source}    # from a commit\n"
+                f"invoke {call.output.command} --from {source} --to {destination} --allow-dirty",
+            )
+        target = parse(meant)
+        services = ", ".join(sorted({one.service for one in here}))
+        return Move(target, manifest, self.registry.digest(repository, target.tag), f"runs in {source} as {services}")
 
 
 def _pushed(registry: Registry, repository: str, runs: Sequence[Running], source: str) -> ImageManifest:

@@ -66,6 +66,44 @@ class ImageDecision:
         return Step(Action.DELETE, Kind.IMAGE, f"{self.name} ({_place(self.where)})", self.because, destroys=True)
 
 
+@dataclass(frozen=True)
+class ImageNeeds:
+    """What an image may be needed for.
+
+    Attributes:
+        reasons: digest or image id -> why it must stay.
+        meant: tag -> the environment that it belongs to.
+        keep: how many of the newest images to keep in each repository.
+    """
+
+    reasons: Mapping[str, str]
+    meant: Mapping[str, str]
+    keep: int
+
+    @property
+    def none(self) -> str:
+        """Why an image goes."""
+        return f"not one of the {self.keep} newest; no environment runs it"
+
+    def newest(self, made: Mapping[str, datetime]) -> list[str]:
+        """Return the newest, and any as new as the last of them: an index has the same age as the image in it."""
+        dates = sorted(made.values(), reverse=True)[: self.keep]
+        return [one for one, date in made.items() if date >= dates[-1]] if dates else []
+
+    def why(self, tags: Sequence[str], identities: Sequence[str], newest: Sequence[str]) -> str:
+        """Return the strongest reason why an image stays; empty if there is none."""
+        for identity in identities:
+            if identity in self.reasons:
+                return self.reasons[identity]
+        environments = [self.meant[tag] for tag in tags if tag in self.meant]
+        if environments:
+            return f"is what {', '.join(environments)} means"
+        by_hand = [tag for tag in tags if not OURS.fullmatch(tag)]
+        if by_hand:
+            return f"tag {by_hand[0]} was given by hand"
+        return f"one of the {self.keep} newest" if any(identity in newest for identity in identities) else ""
+
+
 def decide(stack: Stack, seen: Inventory, wanted: Mapping[str, str], keep: int) -> list[ImageDecision]:
     """Judge every image of the registry and of the engines.
 
@@ -77,41 +115,32 @@ def decide(stack: Stack, seen: Inventory, wanted: Mapping[str, str], keep: int) 
     for run in seen.running:
         for identity in (run.id, *run.digests):
             reasons.setdefault(identity, f"runs in {run.environment}")
-    own = {environment.tag: name for name, environment in stack.environments.items()}
-    decisions = [*_in_registry(seen.kept, own, reasons, keep)]
+    meant = {environment.tag: name for name, environment in stack.environments.items()}
+    decisions = [*_in_registry(seen.kept, ImageNeeds(reasons, meant, keep))]
     for address, found in seen.local.items():
         here = {**{one: f"container {name} uses it" for one, name in seen.used[address].items()}, **reasons}
-        decisions += _on_engine(stack, address, found, own, here, keep)
+        decisions += _on_engine(stack, address, found, ImageNeeds(here, meant, keep))
         decisions += _loose(stack, address, seen.loose[address], here)
     return decisions
 
 
-def _in_registry(
-    kept: Sequence[Kept], own: Mapping[str, str], reasons: Mapping[str, str], keep: int
-) -> Iterator[ImageDecision]:
+def _in_registry(kept: Sequence[Kept], needs: ImageNeeds) -> Iterator[ImageDecision]:
     for repository in sorted({one.repository for one in kept}):
         groups: dict[str, list[Kept]] = {}
         for one in kept:
             if one.repository == repository:
                 groups.setdefault(one.digest, []).append(one)
         made = {digest: when for digest, group in groups.items() if (when := moment(group[0].created))}
-        newest = _newest(made, keep)
+        newest = needs.newest(made)
         for digest, group in groups.items():
             tags = tuple(one.tag for one in group)
             # An engine may know an index only by its own platform's image.
-            stays = _why(tags, (digest, *sorted(group[0].parts)), own, reasons, newest, keep)
+            stays = needs.why(tags, (digest, *sorted(group[0].parts)), newest)
             stays = stays or ("" if digest in made else _undated(group[0].problem))
-            yield ImageDecision("registry", repository, digest, tags, stays, _unneeded(keep))
+            yield ImageDecision("registry", repository, digest, tags, stays, needs.none)
 
 
-def _on_engine(
-    stack: Stack,
-    address: str,
-    found: Sequence[LocalImage],
-    own: Mapping[str, str],
-    reasons: Mapping[str, str],
-    keep: int,
-) -> Iterator[ImageDecision]:
+def _on_engine(stack: Stack, address: str, found: Sequence[LocalImage], needs: ImageNeeds) -> Iterator[ImageDecision]:
     own_by_name = {parse(name).name: repository for name, repository in own_names(stack).items()}
     ours = [one for one in found if one.labels.get(STACK) == stack.name]
     built = {parse(text).at_any_tag for one in ours for text in one.tags}
@@ -120,14 +149,14 @@ def _on_engine(
         here = [one for one in found if any(parse(text).name == name for text in (*one.tags, *one.digests))]
         made = {image.id: when for image in here if (when := moment(image.labels.get(CREATED) or image.created))}
         tagged = [image.id for image in here if image.tags and image.id in made]
-        newest = _newest({one: made[one] for one in tagged}, keep)
+        newest = needs.newest({one: made[one] for one in tagged})
         for image in here:
             tags = tuple(parse(tag).tag for tag in image.tags if parse(tag).name == name)
             known = tuple(parse(text).digest for text in image.digests)
-            stays = _why(tags, (image.id, *known), own, reasons, newest, keep)
+            stays = needs.why(tags, (image.id, *known), newest)
             stays = stays or ("" if image.id in made else _undated(""))
             called = parse(name).at_any_tag.familiar
-            yield ImageDecision(address, repository, image.id, tags, stays, _unneeded(keep), called)
+            yield ImageDecision(address, repository, image.id, tags, stays, needs.none, called)
 
 
 def _loose(
@@ -143,37 +172,6 @@ def _loose(
 def _undated(problem: str) -> str:
     """Return why an image of unknown age stays."""
     return f"its age is not known{': ' if problem else ''}{problem.rstrip('.')}"
-
-
-def _newest(made: Mapping[str, datetime], keep: int) -> list[str]:
-    """Return the newest, and any as new as the last of them: an index has the same age as the image in it."""
-    dates = sorted(made.values(), reverse=True)[:keep]
-    return [one for one, date in made.items() if date >= dates[-1]] if dates else []
-
-
-def _unneeded(keep: int) -> str:
-    return f"not one of the {keep} newest; no environment runs it"
-
-
-def _why(
-    tags: Sequence[str],
-    identities: Sequence[str],
-    own: Mapping[str, str],
-    reasons: Mapping[str, str],
-    newest: Sequence[str],
-    keep: int,
-) -> str:
-    """Return the strongest reason why an image stays; empty if there is none."""
-    for identity in identities:
-        if identity in reasons:
-            return reasons[identity]
-    environments = [own[tag] for tag in tags if tag in own]
-    if environments:
-        return f"is what {', '.join(environments)} means"
-    by_hand = [tag for tag in tags if not OURS.fullmatch(tag)]
-    if by_hand:
-        return f"tag {by_hand[0]} was given by hand"
-    return f"one of the {keep} newest" if any(identity in newest for identity in identities) else ""
 
 
 def prune(call: Invocation, *, keep: int, collecting: bool) -> Outcome:

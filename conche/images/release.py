@@ -8,7 +8,7 @@ from conche.errors import Refused
 from conche.images.build import build_plan, dirt
 from conche.images.chosen import chosen
 from conche.outcome import Action, Kind, Outcome, Plan, Step
-from conche.supply.build import build
+from conche.supply.build import Builder
 from conche.supply.login import open_registry, two_sides
 from conche.supply.own import Tagged, meanings, push
 from conche.supply.reference import parse
@@ -49,7 +49,7 @@ def release(call: Invocation, environment: str, image: str | None, *, allow_dirt
     registry.check()
     before = meanings(registry, planned)
     with call.output.progress(f"releasing {name} for {environment}") as progress:
-        build(call.vault, engine, own[0], progress, reproducible=True)
+        Builder(call.vault, engine, progress, reproducible=True).build(own[0])
         pushed = push(engine, registry, planned, known, progress)
     value = planned.as_json(pushed)
     return Outcome(

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from conche.supply.reference import parse
 from conche.supply.revision import Revision, revision
 from conche.vault.vault import Vault
 
-__all__ = ["build", "sources_of"]
+__all__ = ["Builder", "sources_of"]
 
 CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables that point to the host's CA bundle, the most general first."""
@@ -36,76 +37,75 @@ PIP_VARIABLES = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PI
 CA_IN_BUILD = "/etc/ssl/certs/ca-certificates.crt"
 
 
-def build(
-    vault: Vault,
-    engine: Engine,
-    own: Own,
-    progress: Progress,
-    *,
-    fresh: bool = False,
-    reproducible: bool = False,
-) -> str:
-    """Build one image of the stack under its own name and its git revision's tag.
+@dataclass(frozen=True)
+class Builder:
+    """Builds images of the stack on one engine.
 
-    Args:
+    Attributes:
         fresh: ignore the build cache.
         reproducible: have the engine rewrite files' timestamps, if it can; that takes some seconds.
-
-    Returns:
-        The image's reference.
     """
-    stack, root = vault.stack, vault.root
-    at = revision(root)
-    said = f"building {own.reference}" + (f" from {at.name}" if at.tag else "")
-    if own.compose is not None:
-        _by_compose(vault, engine, own, at, progress, fresh=fresh, said=said)
-        return own.reference
-    reference, image = own.reference, own.name
-    dockerfile = root / stack.images[image].dockerfile
-    for base in references(dockerfile.read_text(encoding="utf-8")):
-        fetch(vault, engine, base, progress, anew=False)
-    progress.step(said)
-    anew = reproducible and images.normalises(engine)[0]
-    with _host_secrets() as secrets, private_folder(large=True) as folder:
-        wanted = images.Build(
-            reference=reference,
-            dockerfile=dockerfile,
-            context=root / stack.images[image].context,
-            arguments=_arguments(at),
-            secrets=secrets,
-            labels={STACK: stack.name, **_labels(at)},
-            also=_further(reference, at),
-            fresh=fresh,
-            archive=folder / "image.tar" if anew else None,
-        )
-        images.build(engine, wanted, on_line=_only_steps(progress))
-    return reference
 
+    vault: Vault
+    engine: Engine
+    progress: Progress
+    fresh: bool = False
+    reproducible: bool = False
 
-def _by_compose(
-    vault: Vault, engine: Engine, own: Own, at: Revision, progress: Progress, *, fresh: bool, said: str
-) -> None:
-    """Build what a service's `build:` describes through Compose, which supports every key of it."""
-    assert own.compose is not None
-    stack, root = vault.stack, vault.root
-    services = own.rendered["services"]
-    made_here = {service["image"] for service in services.values() if service.get("build")}
-    for base in base_images(own.rendered, own.name):
-        if base not in made_here:
-            fetch(vault, engine, base, progress, anew=False)
-    progress.step(said)
-    built_from = sources_of(stack, root, services[own.name]["build"])
-    with _host_secrets() as secrets:
-        wanted = ServiceBuild(
-            own.name,
-            own.reference,
-            tags=_further(own.reference, at),
-            labels={STACK: stack.name, **_labels(at), **built_from},
-            arguments=_arguments(at),
-            secrets=secrets,
-            fresh=fresh,
-        )
-        build_service(own.compose, own.rendered, wanted, _only_steps(progress))
+    def build(self, own: Own) -> str:
+        """Build one image under its own name and its git revision's tag, and return its reference."""
+        stack, root, engine = self.vault.stack, self.vault.root, self.engine
+        at = revision(root)
+        said = f"building {own.reference}" + (f" from {at.name}" if at.tag else "")
+        if own.compose is not None:
+            self._by_compose(own, at, said)
+            return own.reference
+        reference, image = own.reference, own.name
+        dockerfile = root / stack.images[image].dockerfile
+        for base in references(dockerfile.read_text(encoding="utf-8")):
+            self._fetch(base)
+        self.progress.step(said)
+        anew = self.reproducible and images.normalises(engine)[0]
+        with _host_secrets() as secrets, private_folder(large=True) as folder:
+            wanted = images.Build(
+                reference=reference,
+                dockerfile=dockerfile,
+                context=root / stack.images[image].context,
+                arguments=_arguments(at),
+                secrets=secrets,
+                labels={STACK: stack.name, **_labels(at)},
+                also=_further(reference, at),
+                fresh=self.fresh,
+                archive=folder / "image.tar" if anew else None,
+            )
+            images.build(engine, wanted, on_line=_only_steps(self.progress))
+        return reference
+
+    def _by_compose(self, own: Own, at: Revision, said: str) -> None:
+        """Build what a service's `build:` describes through Compose, which supports every key of it."""
+        assert own.compose is not None
+        stack, root = self.vault.stack, self.vault.root
+        services = own.rendered["services"]
+        made_here = {service["image"] for service in services.values() if service.get("build")}
+        for base in base_images(own.rendered, own.name):
+            if base not in made_here:
+                self._fetch(base)
+        self.progress.step(said)
+        built_from = sources_of(stack, root, services[own.name]["build"])
+        with _host_secrets() as secrets:
+            wanted = ServiceBuild(
+                own.name,
+                own.reference,
+                tags=_further(own.reference, at),
+                labels={STACK: stack.name, **_labels(at), **built_from},
+                arguments=_arguments(at),
+                secrets=secrets,
+                fresh=self.fresh,
+            )
+            build_service(own.compose, own.rendered, wanted, _only_steps(self.progress))
+
+    def _fetch(self, base: str) -> None:
+        fetch(self.vault, self.engine, base, self.progress, anew=False)
 
 
 def sources_of(stack: Stack, root: Path, said: Mapping[str, Any]) -> dict[str, str]:

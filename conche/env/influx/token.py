@@ -7,6 +7,7 @@ that was made.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from conche.backup.influx import Authorization, Influx
@@ -53,7 +54,7 @@ def token(call: Invocation, name: str, *, secret: str, read_only: bool) -> Outco
         stored = next((one for one in every if one.token == kept and _only_reads(influx, one.token, buckets)), None)
         ours = [one for one in every if one.description == description]
         new = stored or next((one for one in reversed(ours) if one.token != kept), None)
-        plan = Plan(tuple(_steps(secret, buckets, kept, stored, new, ours)))
+        plan = Plan(tuple(_steps(secret, buckets, _Tokens(kept, stored, new, ours))))
         if call.dry_run or not len(plan):
             lines = [] if len(plan) else [f"Nothing to do: {secret} reads {', '.join(buckets)}."]
             return Outcome(value={"name": secret}, plan=plan, lines=lines)
@@ -74,18 +75,29 @@ def token(call: Invocation, name: str, *, secret: str, read_only: bool) -> Outco
     return Outcome(value={"name": secret}, changed=True, plan=plan, lines=lines)
 
 
-def _steps(
-    secret: str,
-    buckets: Sequence[str],
-    kept: Secret | None,
-    stored: Authorization | None,
-    new: Authorization | None,
-    ours: Sequence[Authorization],
-) -> Iterator[Step]:
+@dataclass(frozen=True)
+class _Tokens:
+    """What there is of a token that only reads.
+
+    Attributes:
+        kept: what the secret holds now.
+        stored: the token that it holds, if that reads the buckets and does nothing else.
+        new: the token that it is to hold, if it has been made.
+        ours: every token that was made for this secret.
+    """
+
+    kept: Secret | None
+    stored: Authorization | None
+    new: Authorization | None
+    ours: Sequence[Authorization]
+
+
+def _steps(secret: str, buckets: Sequence[str], tokens: _Tokens) -> Iterator[Step]:
+    new, ours = tokens.new, tokens.ours
     if new is None:
         yield Step(Action.CREATE, Kind.KEY, secret, f"may read {', '.join(buckets)}")
-    if stored is None:
-        replaces = _is_anothers(kept, ours)
+    if tokens.stored is None:
+        replaces = _is_anothers(tokens.kept, ours)
         cause = "the new token, once it is proven" + (", for a value from elsewhere" if replaces else "")
         yield Step(Action.SET, Kind.SECRET, secret, cause, destroys=replaces)
     for one in ours:

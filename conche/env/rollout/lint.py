@@ -10,29 +10,22 @@ from conche.engine.compose import Configuration
 from conche.engine.hashes import joins
 from conche.env.rollout.swarm_keys import uncarried
 from conche.errors import Refused
-from conche.stack import Deploy
+from conche.stack import Deploy, Environment
 
 __all__ = ["check", "stays_down"]
 
 
-def check(
-    configuration: Configuration,
-    deploy: Deploy,
-    root: Path,
-    own: Mapping[str, str],
-    *,
-    protected: bool,
-    swarm: bool = False,
-) -> None:
+def check(configuration: Configuration, environment: Environment, root: Path, own: Mapping[str, str]) -> None:
     """Refuse files that cannot be deployed without losing requests, listing every reason.
 
     Args:
+        environment: its section of stack.yaml. In a protected one bind mounts of the checkout are refused, too; a swarm
+            brings secrets and configs into containers by itself.
         own: image references of this stack's own images.
-        protected: refuse bind mounts of the checkout too.
-        swarm: a swarm brings secrets and configs into containers by itself.
     """
-    problems = list(_problems(configuration, deploy, root, own, protected=protected))
-    problems += _on_swarm(configuration, deploy) if swarm else _closed(configuration.rendered["services"])
+    deploy = environment.deploy
+    problems = list(_problems(configuration, deploy, root, own, protected=environment.protected))
+    problems += _on_swarm(configuration, deploy) if environment.swarm else _closed(configuration.rendered["services"])
     if problems:
         raise Refused(
             "not-deployable",

@@ -236,7 +236,7 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
     references = {one.image for one in configuration.services.values()}
     described = own_images(call.stack, name, compose, configuration)
     own = {one: image.name for one, image in described.items() if one in references}
-    lint.check(configuration, deploy, call.root, own, protected=environment.protected, swarm=environment.swarm)
+    lint.check(configuration, environment, call.root, own)
     if environment.swarm:
         configuration = _with_configs(configuration)
     pins, asked = _pins(call, name, configuration, own, wanted)

@@ -12,7 +12,7 @@ from conche.engine.compose import Compose
 from conche.engine.connection import Engine
 from conche.env.rollout.lint import check, stays_down
 from conche.errors import Refused
-from conche.stack import Deploy, load
+from conche.stack import Deploy, Environment, load
 from tests.stacks import ROOT
 
 pytestmark = pytest.mark.process
@@ -33,8 +33,9 @@ def complaints(
     named["secrets"] = {"key": {"file": "key.txt"}}
     file.write_text(json.dumps({"services": services, **named}))
     configuration = Compose(Engine(), "x-prod", (file,)).configuration(hashed=False)
+    environment = Environment(compose=(file,), deploy=deploy, protected=protected)
     try:
-        check(configuration, deploy, folder, {"own/web": "web"}, protected=protected)
+        check(configuration, environment, folder, {"own/web": "web"})
     except Refused as refused:
         return refused.evidence
     return ()
@@ -103,7 +104,7 @@ def test_our_own_production_can_be_deployed() -> None:
     prod = stack.environments["prod"]
     configuration = Compose(Engine(), "x-prod", (ROOT / "compose/prod.yaml",)).configuration(hashed=False)
 
-    check(configuration, prod.deploy, ROOT, {}, protected=prod.protected)
+    check(configuration, prod, ROOT, {})
 
     assert configuration.rendered["services"]["fastapi-app-prod"]["secrets"]
 

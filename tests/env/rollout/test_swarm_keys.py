@@ -16,7 +16,7 @@ from conche.env.rollout.swarm_service import convert
 from conche.env.rollout.swarm_stack import to_stack
 from conche.errors import Refused
 from conche.release.document import RELEASE, Document
-from conche.stack import Deploy
+from conche.stack import Deploy, Environment
 
 DEPLOY = Deploy()
 
@@ -183,9 +183,10 @@ def test_every_reason_is_given_at_once(tmp_path: Path) -> None:
     }
     file.write_text(json.dumps({"services": services}))
     configuration = Compose(Engine(), "x-prod", (file,)).configuration(hashed=False)
+    environment = Environment(compose=(file,), engine="swarm", deploy=Deploy(release_command=("migrate",)))
 
     with pytest.raises(Refused) as refused:
-        check(configuration, Deploy(release_command=("migrate",)), tmp_path, {}, protected=False, swarm=True)
+        check(configuration, environment, tmp_path, {})
 
     assert refused.value.code == "not-deployable"
     assert [one.partition(":")[0] for one in refused.value.evidence] == [
