@@ -100,6 +100,21 @@ def holder(engine: Engine, project: str) -> Holder | None:
     return _holder(found) if found is not None and found["State"]["Status"] == "running" else None
 
 
+@dataclass(frozen=True)
+class _Patience:
+    """How a lock is waited for.
+
+    Attributes:
+        wait: seconds to wait for another holder.
+        say: called once with the holder we wait for.
+    """
+
+    wait: float
+    clock: Callable[[], float]
+    pause: Callable[[float], None]
+    say: Callable[[str], None]
+
+
 @contextlib.contextmanager
 def hold(
     engine: Engine,
@@ -127,7 +142,7 @@ def hold(
         Locked: exit code 7, with the holder.
         WrittenByNewer: a later version holds it, or has left it, in a format unknown to this one.
     """
-    container = _taken(engine, project, purpose, images, clock() + wait, clock, pause, say)
+    container = _taken(engine, project, purpose, images, _Patience(wait, clock, pause, say))
     if container is None:
         say(f"the engine has no image for a lock on {project}: it only excludes commands on this machine")
         yield None
@@ -143,18 +158,11 @@ def hold(
 
 
 def _taken(
-    engine: Engine,
-    project: str,
-    purpose: str,
-    images: Sequence[str],
-    deadline: float,
-    clock: Callable[[], float],
-    pause: Callable[[float], None],
-    say: Callable[[str], None],
+    engine: Engine, project: str, purpose: str, images: Sequence[str], patience: _Patience
 ) -> tuple[str, Any] | None:
     import docker.errors
 
-    told, candidates, begun = False, list(images), clock()
+    told, candidates, begun = False, list(images), patience.clock()
     while candidates:
         try:
             # A signal between its creation and our learning its id would leave it behind.
@@ -172,17 +180,17 @@ def _taken(
             LOCK.labelled(found["Config"].get("Labels") or {}, LABEL, name_of(project))
         if found is not None and not _abandoned(engine, found):
             # The engine notices a killed holder only a moment after its death.
-            dying = _died_here(found) and clock() - begun < DYING
-            if clock() >= deadline and not dying:
+            dying = _died_here(found) and patience.clock() - begun < DYING
+            if patience.clock() - begun >= patience.wait and not dying:
                 raise Locked(
                     "environment-locked",
                     f"{project} is locked by {_holder(found)}.",
                     next_command=ADVICE,
                 )
             if not told and not dying:
-                say(f"waiting for {_holder(found)}")
+                patience.say(f"waiting for {_holder(found)}")
                 told = True
-        pause(PAUSE)
+        patience.pause(PAUSE)
     return None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from conche.engine import containers, images, kept, networks
 from conche.engine.asking import asked_together
@@ -93,14 +94,15 @@ def glance(stack: Stack, name: str, compose: Compose) -> Observed | None:
         return None
     with ThreadPoolExecutor(1) as pool:
         hashing = pool.submit(compose.hashes)
-        found, leftovers = look(compose)
+        present = look(compose)
         hashes = hashing.result()
-    if leftovers or sorted((c.service, c.config_hash) for c in found) != sorted(hashes.items()):
+    found = present.containers
+    if present.leftovers or sorted((c.service, c.config_hash) for c in found) != sorted(hashes.items()):
         return None
     # Only its definition says whether a container that has ended should have.
     if any(container.state != "running" for container in found):
         return None
-    return _observed(stack, name, compose, _as_made(compose, found), found, leftovers)
+    return _observed(stack, name, compose, _as_made(compose, found), present)
 
 
 def _as_made(compose: Compose, found: Sequence[Container], volumes: Sequence[str] = ()) -> Configuration:
@@ -131,15 +133,15 @@ def observe(stack: Stack, name: str, compose: Compose, *, passed: Collection[str
         Refused: the Compose files are invalid.
     """
     if compose.unread:
-        found, leftovers = look(compose, asks=asks)
-        known = _as_made(compose, found, networks.made_by(compose.engine, compose.project).volumes)
-        return _observed(stack, name, compose, known, found, leftovers)
+        present = look(compose, asks=asks)
+        known = _as_made(compose, present.containers, networks.made_by(compose.engine, compose.project).volumes)
+        return _observed(stack, name, compose, known, present)
     with ThreadPoolExecutor(1) as pool:
         # Compose renders in its own processes meanwhile; importing and asking the SDK takes as long.
         rendering = pool.submit(compose.configuration)
-        found, leftovers = look(compose, passed=passed, asks=asks)
-        configuration = _confirmed(compose, rendering.result(), found)
-    return _observed(stack, name, compose, configuration, found, leftovers)
+        present = look(compose, passed=passed, asks=asks)
+        configuration = _confirmed(compose, rendering.result(), present.containers)
+    return _observed(stack, name, compose, configuration, present)
 
 
 def _confirmed(compose: Compose, configuration: Configuration, found: Sequence[Container]) -> Configuration:
@@ -166,10 +168,20 @@ def _confirmed(compose: Compose, configuration: Configuration, found: Sequence[C
     return replace(configuration, services=services)
 
 
-def look(
-    compose: Compose, *, passed: Collection[str] = (), asks: bool = True
-) -> tuple[tuple[Container, ...], tuple[Container, ...]]:
-    """Return the containers of a project, and what an interrupted trial or replacement has left.
+class Present(NamedTuple):
+    """The containers of a project.
+
+    Attributes:
+        containers: those of its services.
+        leftovers: what an interrupted trial or replacement has left.
+    """
+
+    containers: tuple[Container, ...]
+    leftovers: tuple[Container, ...]
+
+
+def look(compose: Compose, *, passed: Collection[str] = (), asks: bool = True) -> Present:
+    """Return the containers of a project.
 
     Args:
         passed, asks: as for `observe`.
@@ -179,7 +191,7 @@ def look(
     whole = tuple(container for container in found if not container.half_made)
     seen = asked_together(compose.engine, whole, passed) if asks else whole
     trials = containers.of_project(compose.engine, compose.project + TRIAL)
-    return seen, (*trials, *halves, *kept.twins(compose.engine, compose.project))
+    return Present(seen, (*trials, *halves, *kept.twins(compose.engine, compose.project)))
 
 
 def contents_of(engine: Engine, found: Iterable[Container], there: Mapping[str, LocalImage | None]) -> dict[str, str]:
@@ -199,23 +211,23 @@ def _observed(
     name: str,
     compose: Compose,
     configuration: Configuration,
-    found: tuple[Container, ...],
-    leftovers: tuple[Container, ...],
+    present: Present,
 ) -> Observed:
+    found = present.containers
     references = {service.image for service in configuration.services.values()}
     ids = {reference: images.find(compose.engine, reference) for reference in sorted(references)}
     described = own_images(stack, name, compose, configuration)
     own = {one: image.name for one, image in described.items() if one in references}
     external = configuration.external_networks
-    present = networks.names(compose.engine) if external else frozenset()
+    known = networks.names(compose.engine) if external else frozenset()
     others = {container.service for container in found} - configuration.services.keys()
     return Observed(
         name=name,
         configuration=configuration,
         containers=found,
         images={reference: image.id if image else None for reference, image in ids.items()},
-        missing_networks=tuple(network for network in external if network not in present),
-        leftovers=leftovers,
+        missing_networks=tuple(network for network in external if network not in known),
+        leftovers=present.leftovers,
         own=own,
         unregistered=frozenset(one for one in own if not in_registry(stack, one)),
         optional=compose.every_service() & others if others else frozenset(),

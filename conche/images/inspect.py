@@ -25,7 +25,7 @@ def inspect(call: Invocation, environment: str, image: str | None, reference: st
     at = _meant(call, environment, image, reference)
     engine = Engine(call.environment(environment).engine)
     found = images.find(engine, str(at))
-    registry = open_registry(call.vault)[0] if found is None and in_registry(call.stack, str(at)) else None
+    registry = open_registry(call.vault) if found is None and in_registry(call.stack, str(at)) else None
     kept = registry.manifest(at.repository, at.wanted) if registry else None
     if found is None and kept is None:
         raise NotFound(

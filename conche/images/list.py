@@ -20,7 +20,7 @@ COLUMNS = ("image", "tag", "digest", "size", "age", "revision", "where", "runs i
 
 def list_(call: Invocation) -> Outcome:
     """List the tags of this stack's images, in the registry and on the engines, and where they run."""
-    registry = open_registry(call.vault)[0] if call.stack.registry else None
+    registry = open_registry(call.vault) if call.stack.registry else None
     seen = observe(call.stack, registry)
     now = datetime.now(UTC)
     entries = [*(_in_registry(one, seen, now) for one in seen.kept), *_only_local(call, seen, now)]

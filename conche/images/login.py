@@ -22,7 +22,8 @@ __all__ = ["login"]
 def login(call: Invocation, *, persist: bool) -> Outcome:
     """Check that the registry lets us in; with `persist`, have the Docker CLI store the login."""
     engine, host = Engine(), registry_of(call.stack)
-    registry, known = open_registry(call.vault)
+    registry = open_registry(call.vault)
+    known = registry.credentials
     if known is None:
         raise KeyUnusable(
             "no-registry-login",

@@ -11,7 +11,6 @@ from conche.command import Invocation
 from conche.engine import images, transfer
 from conche.engine.connection import Engine
 from conche.engine.dockerfile import references
-from conche.engine.transfer import Credentials
 from conche.engine.written import services
 from conche.errors import ConcheError, NotFound, Partial
 from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
@@ -67,7 +66,7 @@ def _is_upstream(stack: Stack, named: str) -> bool:
 def mirror(call: Invocation) -> Outcome:
     """Copy every upstream image that this stack needs into the private registry, through the engine."""
     engine = Engine()
-    registry, known = open_registry(call.vault)
+    registry = open_registry(call.vault)
     registry.check()
     wanted, pinned = upstream(call.stack, call.root)
     warnings = [
@@ -85,7 +84,7 @@ def mirror(call: Invocation) -> Outcome:
     with call.output.progress(f"mirroring into {call.stack.registry}") as progress:
         for one in wanted:
             try:
-                states[one] = _copy(call, engine, registry, known, one, progress)
+                states[one] = _copy(call, engine, registry, one, progress)
             except ConcheError as error:
                 failures[one] = error
                 progress.step(f"{one}: {error.message}")
@@ -110,9 +109,7 @@ def mirror(call: Invocation) -> Outcome:
     return outcome
 
 
-def _copy(
-    call: Invocation, engine: Engine, registry: Registry, known: Credentials | None, one: str, progress: Progress
-) -> str:
+def _copy(call: Invocation, engine: Engine, registry: Registry, one: str, progress: Progress) -> str:
     copy = mirrored(call.stack, parse(one))
     fetch(call.vault, engine, one, progress, anew=False)
     try:
@@ -120,7 +117,7 @@ def _copy(
             return "same"
         progress.step(f"copying {one}")
         images.tag(engine, one, copy.name, copy.tag)
-        transfer.push(engine, copy.name, copy.tag, known, progress.amount)
+        transfer.push(engine, copy.name, copy.tag, registry.credentials, progress.amount)
     finally:
         # Even if the copy exists already: whoever made it may have been killed before this.
         images.remove(engine, str(copy))

@@ -53,7 +53,7 @@ def promote(call: Invocation, source: str, destination: str, *, image: str | Non
     call.environment(destination)
     if source == destination:
         raise Refused("same-environment", f"{source} cannot be promoted to itself.")
-    registry, _ = open_registry(call.vault)
+    registry = open_registry(call.vault)
     runs = running(call.stack, Engine(call.environment(source).engine), source)
     promotion = Promotion(call, registry, source, destination, runs, allow_dirty)
     targets = {one.name: one.reference for one in chosen(call, destination, image)}

@@ -186,7 +186,7 @@ def prune(call: Invocation, *, keep: int, collecting: bool) -> Outcome:
     if keep < 1:
         raise Refused("keep-too-few", "--keep 0 would leave nothing to roll back to.", next_command="--keep 1 or more")
     # If there is no registry to collect in, open_registry raises the error.
-    registry = open_registry(call.vault)[0] if call.stack.registry or collecting else None
+    registry = open_registry(call.vault) if call.stack.registry or collecting else None
     # Neither this machine nor another may deploy while we decide what no deploy needs.
     with every(call, lambda engine: _readers(call.stack, engine)):
         if not call.dry_run and registry:

@@ -22,14 +22,14 @@ def pull(call: Invocation, environment: str, image: str | None) -> Outcome:
     plan = Plan(tuple(Step(Action.PULL, Kind.IMAGE, str(one), "asked for") for one in given))
     if call.dry_run:
         return Outcome(plan=plan)
-    registry, known = open_registry(call.vault, engine)
+    registry = open_registry(call.vault, engine)
     # The registry is asked first, because its error lists the existing tags, unlike the engine's.
     meant = [registry.manifest(one.repository, one.tag) for one in given]
     before = [images.find(engine, str(one)) for one in given]
     with call.output.progress(f"pulling from {call.stack.registry}") as progress:
         for one, manifest in zip(given, meant, strict=True):
             progress.step(f"pulling {one}")
-            transfer.pull(engine, one.name, one.tag, known, progress.amount)
+            transfer.pull(engine, one.name, one.tag, registry.credentials, progress.amount)
             _see_pulled(engine, registry, one, manifest.digest)
     after = [images.find(engine, str(one)) for one in given]
     states = ["same" if old and new and old.id == new.id else "pulled" for old, new in zip(before, after, strict=True)]

@@ -32,11 +32,11 @@ def push(call: Invocation, environment: str, image: str | None) -> Outcome:
     )
     if call.dry_run:
         return Outcome(plan=plan)
-    registry, known = open_registry(call.vault, engine)
+    registry = open_registry(call.vault, engine)
     registry.check()
     before = {one.name: meanings(registry, one) for one in given}
     with call.output.progress(f"pushing to {call.stack.registry}") as progress:
-        pushed = {one.name: push_image(engine, registry, one, known, progress) for one in given}
+        pushed = {one.name: push_image(engine, registry, one, registry.credentials, progress) for one in given}
     rows = tuple(_row(one, pushed[one.name]) for one in given)
     return Outcome(
         value={one.name: one.as_json(pushed[one.name]) for one in given},

@@ -45,12 +45,12 @@ def release(call: Invocation, environment: str, image: str | None, *, allow_dirt
     plan = Plan((*build_plan(own, at), *pushes))
     if call.dry_run:
         return Outcome(plan=plan, warnings=dirt(at))
-    registry, known = open_registry(call.vault, engine)
+    registry = open_registry(call.vault, engine)
     registry.check()
     before = meanings(registry, planned)
     with call.output.progress(f"releasing {name} for {environment}") as progress:
         Builder(call.vault, engine, progress, reproducible=True).build(own[0])
-        pushed = push(engine, registry, planned, known, progress)
+        pushed = push(engine, registry, planned, registry.credentials, progress)
     value = planned.as_json(pushed)
     return Outcome(
         value=value,

@@ -18,6 +18,6 @@ def tag(call: Invocation, source: str, new: str, *, image: str | None) -> Outcom
     repository = parse(own.reference).repository
     bare = Reference(registry_of(call.stack), repository)
     wanted, target = bare.at(source).wanted, bare.tagged(new)
-    registry, _ = open_registry(call.vault)
+    registry = open_registry(call.vault)
     move = Move(target, registry.manifest(repository, wanted), registry.digest(repository, new), "asked for")
     return carry_out(call, registry, [move], "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from conche.command import Invocation
 from conche.outcome import Action, Outcome
-from conche.secrets.set import kept_by_server, set_
+from conche.secrets.set import ValueSource, kept_by_server, set_
 
 __all__ = ["rotate_value"]
 
@@ -22,4 +22,4 @@ def rotate_value(call: Invocation, name: str, *, from_file: str | None) -> Outco
     made = declared is not None and declared.generate is not None and from_file is None
     if declared is not None and declared.source and not made:
         call.output.say(f"{name} comes from: {declared.source}")
-    return set_(call, name, from_file=from_file, generate=made, raw=False, kind=Action.ROTATE_VALUE)
+    return set_(call, name, ValueSource(from_file, made), Action.ROTATE_VALUE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from conche.command import Invocation
@@ -14,12 +15,25 @@ from conche.vault.ask import as_text, ask, trimmed
 from conche.vault.store import Edit
 from conche.vault.values import called, make, open_store, require_holdable
 
-__all__ = ["kept_by_server", "set_"]
+__all__ = ["ValueSource", "kept_by_server", "set_"]
 
 
-def set_(
-    call: Invocation, name: str, *, from_file: str | None, generate: bool, raw: bool, kind: Action = Action.SET
-) -> Outcome:
+@dataclass(frozen=True)
+class ValueSource:
+    """Where a value comes from: a prompt or a pipe, unless one of these says otherwise.
+
+    Attributes:
+        file: a file's name.
+        generate: make it as its declaration says.
+        raw: keep the line end of what is read.
+    """
+
+    file: str | None = None
+    generate: bool = False
+    raw: bool = False
+
+
+def set_(call: Invocation, name: str, source: ValueSource, kind: Action = Action.SET) -> Outcome:
     """Set one value from a prompt, a pipe or a file, or generate it; never take it from the command line."""
     store = open_store(call.stack, call.root)
     assert call.stack.secrets is not None
@@ -32,11 +46,11 @@ def set_(
         )
     # Nobody should type a value twice only to learn that there is no key.
     store.require_writable()
-    if generate and declared.renew and name in store.document().paths:
+    if source.generate and declared.renew and name in store.document().paths:
         raise kept_by_server(name, declared)
     if call.dry_run:
         return Outcome(plan=Plan((Step(kind, Kind.SECRET, name, "asked for"),)))
-    value = make(declared.generate) if generate else _given(name, from_file, raw)
+    value = make(declared.generate) if source.generate else _given(name, source)
     if not value.reveal():
         raise Refused("value-empty", f"The value for {name} is empty; nothing was written.")
     require_holdable(name, declared, value)
@@ -63,11 +77,11 @@ def kept_by_server(name: str, declared: SecretDeclaration) -> Refused:
     )
 
 
-def _given(name: str, from_file: str | None, raw: bool) -> Secret:
-    if from_file is None:
-        return ask(name, raw=raw)
+def _given(name: str, source: ValueSource) -> Secret:
+    if source.file is None:
+        return ask(name, raw=source.raw)
     try:
-        text = as_text(Path(from_file).expanduser().read_bytes(), "the file")
+        text = as_text(Path(source.file).expanduser().read_bytes(), "the file")
     except OSError as error:
         raise Refused(
             "file-unreadable",
@@ -75,4 +89,4 @@ def _given(name: str, from_file: str | None, raw: bool) -> Secret:
             looked_at=["--from-file takes a file name, not a value"],
             next_command=f"invoke secrets.set {name}    # reads standard input",
         ) from error
-    return Secret(text if raw else trimmed(text))
+    return Secret(text if source.raw else trimmed(text))

@@ -87,10 +87,10 @@ def set_(
 
     It is never given on the command line, where every user of the machine could read it.
     """
-    from conche.secrets.set import set_
+    from conche.secrets.set import ValueSource, set_
     from conche.secrets.several import within
 
-    return set_(within(invocation, env), name, from_file=from_file, generate=generate, raw=raw)
+    return set_(within(invocation, env), name, ValueSource(from_file, generate, raw))
 
 
 @command(changes=True, destroys=True)

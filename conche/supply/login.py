@@ -61,8 +61,8 @@ def _values(vault: Vault, login: Login) -> Mapping[str, Secret]:
     return {}
 
 
-def open_registry(vault: Vault, engine: Engine | None = None) -> tuple[Registry, Credentials | None]:
-    """Return the private registry, and our credentials for it, whose password is redacted from now on.
+def open_registry(vault: Vault, engine: Engine | None = None) -> Registry:
+    """Return the private registry, with our credentials, whose password is redacted from now on.
 
     Args:
         engine: the engine that pushes to it or pulls from it.
@@ -74,7 +74,7 @@ def open_registry(vault: Vault, engine: Engine | None = None) -> tuple[Registry,
         vault.redact.learn([known.password])
     unasked = "" if known else stored_login(host).problem
     note = " ".join(two_sides(stack, engine)) or unasked
-    return Registry(host, known, note=note, advice=advice(stack), environments=_released_for(stack)), known
+    return Registry(host, known, note=note, advice=advice(stack), environments=_released_for(stack))
 
 
 def advice(stack: Stack) -> Advice:

@@ -111,6 +111,9 @@ ADVICE = Advice()
 class Registry:
     """One registry.
 
+    Attributes:
+        credentials: ours for it, for an engine that pushes or pulls.
+
     Args:
         host: host[:port].
         credentials: None if it needs none.
@@ -131,7 +134,7 @@ class Registry:
         environments: Mapping[str, str] | None = None,
     ) -> None:
         self.host = host
-        self._credentials = credentials
+        self.credentials = credentials
         self._patience = patience
         self._note = note
         self._advice = advice
@@ -301,9 +304,9 @@ class Registry:
     def _authorization(self, token: str) -> list[tuple[str, str]]:
         if token:
             return [("Authorization", f"Bearer {token}")]
-        if self._credentials is None:
+        if self.credentials is None:
             return []
-        pair = f"{self._credentials.user}:{self._credentials.password.reveal()}"
+        pair = f"{self.credentials.user}:{self.credentials.password.reveal()}"
         return [("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}")]
 
     def _token(self, answer: httpx.Response) -> str:
@@ -333,7 +336,7 @@ class Registry:
         Which server that is, is the registry's to say: it is told the password itself, too.
         """
         parts = urlsplit(realm)
-        if self._credentials is not None and parts.scheme != "https" and not is_here(parts.netloc):
+        if self.credentials is not None and parts.scheme != "https" and not is_here(parts.netloc):
             raise Refused(
                 "registry-login-in-clear",
                 f"{self.host} wants the password at {parts.netloc or 'no address'}, which has no TLS. It was not sent.",
@@ -346,7 +349,7 @@ class Registry:
             return
         words = [f"{asked}: {answer.status_code} {answer.reason_phrase}", *_said(answer)]
         if answer.status_code in (401, 403):
-            who = f"user {self._credentials.user}" if self._credentials else "requests without a password"
+            who = f"user {self.credentials.user}" if self.credentials else "requests without a password"
             raise KeyUnusable(
                 "registry-denied",
                 f"{self.host} rejects {who}.",

@@ -128,7 +128,7 @@ def test_a_container_says_what_it_follows_and_in_whose_network_it_is() -> None:
 
 def test_a_glance_that_renders_no_file_sees_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
     follower = one("web", labels={f"{LABEL}.depends_on": "store:service_started:true"})
-    monkeypatch.setattr(observe, "look", lambda _: ((NEWER, follower), ()))
+    monkeypatch.setattr(observe, "look", lambda _: observe.Present((NEWER, follower), ()))
     monkeypatch.setattr(Compose, "hashes", lambda _: {"store": "hash-store", "web": "hash-web"})
     monkeypatch.setattr(images, "find", lambda *_: None)
     stack = stack_of("name: s\nenvironments: {dev: {compose: [compose.yaml]}}\n")

@@ -308,7 +308,7 @@ def _pins(
 
 
 def _pinned(call: Invocation, at: Reference) -> str:
-    registry, _ = open_registry(call.vault)
+    registry = open_registry(call.vault)
     return str(at.pinned(registry.manifest(at.repository, at.wanted).digest))
 
 
