@@ -26,12 +26,12 @@ def maintenance(call: Invocation, name: str, *, on: bool, off: bool) -> Outcome:
     if deploy.edge is None:
         raise Refused("no-edge", f"{name} has no edge in stack.yaml to show a page.")
     compose = open_compose(call, name)
-    if call.environment(name).swarm:
-        on_swarm.refuse(
-            name,
-            "there, only a release can change what the edge serves",
-            f"docker service scale {compose.project}_{deploy.serves}=0    # the edge answers 502 from then on",
-        )
+    on_swarm.require_compose(
+        call,
+        name,
+        "there, only a release can change what the edge serves",
+        f"docker service scale {compose.project}_{deploy.serves}=0    # the edge answers 502 from then on",
+    )
     with locked(call, compose.engine, name):
         records = open_records(call, compose)
         look = Look(name, compose, deploy, compose.configuration(hashed=False).rendered)

@@ -17,12 +17,12 @@ __all__ = ["networks"]
 
 def networks(call: Invocation, name: str, *, create: bool) -> Outcome:
     """List the networks of an environment and their members; with `create`, create external ones that are missing."""
-    if call.environment(name).swarm:
-        on_swarm.refuse(
-            name,
-            "its networks are overlays, and a node sees only its own members of them",
-            "docker network ls --filter driver=overlay\ndocker network create --driver overlay --attachable NETWORK",
-        )
+    on_swarm.require_compose(
+        call,
+        name,
+        "its networks are overlays, and a node sees only its own members of them",
+        "docker network ls --filter driver=overlay\ndocker network create --driver overlay --attachable NETWORK",
+    )
     return with_or_without_files(call, name, lambda compose: _networks(call, name, compose, create=create))
 
 

@@ -17,15 +17,25 @@ from conche.output import at_terminal
 from conche.process import Captured, replace, run
 from conche.session import Session
 
-__all__ = ["execute", "logs", "refuse"]
+__all__ = ["execute", "logs", "require_compose"]
 
 
-def refuse(name: str, why: str, instead: str) -> NoReturn:
+def require_compose(call: Invocation, name: str, why: str, instead: str) -> None:
     """Refuse what a swarm cannot do.
 
+    Args:
+        why: why it cannot.
+        instead: what to type there.
+
     Raises:
-        Refused: always.
+        NotFound: there is no such environment.
+        Refused: it runs on a swarm.
     """
+    if call.environment(name).swarm:
+        _refuse(name, why, instead)
+
+
+def _refuse(name: str, why: str, instead: str) -> NoReturn:
     raise Refused("not-on-swarm", f"{name} runs on a swarm: {why}.", next_command=instead)
 
 
@@ -43,7 +53,7 @@ def logs(session: Session, *, follow: bool, tail: int, service: str | None) -> O
         )
     wanted = [service] if service else found
     if follow and len(wanted) > 1:
-        refuse(
+        _refuse(
             name,
             "only one service can be followed at a time",
             f"invoke env.logs --env {name} --follow --service {wanted[0]}",

@@ -17,15 +17,14 @@ __all__ = ["restart"]
 
 def restart(call: Invocation, name: str, service: str | None, *, timeout: float | None) -> Outcome:
     """Restart the containers of an environment, and wait until they work."""
-    swarmed = call.environment(name).swarm
+    on_swarm.require_compose(
+        call,
+        name,
+        "it does not restart tasks but replaces them",
+        f"docker service update --force {call.stack.project(name)}_{service or 'SERVICE'}\n"
+        f"invoke env.deploy --env {name} --force",
+    )
     compose = open_compose(call, name)
-    if swarmed:
-        on_swarm.refuse(
-            name,
-            "it does not restart tasks but replaces them",
-            f"docker service update --force {compose.project}_{service or 'SERVICE'}\n"
-            f"invoke env.deploy --env {name} --force",
-        )
     with here(call, name) as held:
         seen = observe(call.stack, name, compose)
         wanted = [service_of(seen.configuration, service).name] if service else list(seen.configuration.services)

@@ -37,7 +37,7 @@ def converge(call: Invocation, name: str, request: UpRequest) -> Outcome:
 
     A release that was killed is settled first.
     """
-    if call.environment(name).deploy.edge is not None or call.environment(name).swarm:
+    if call.environment(name).managed_by_releases:
         from conche.env.released import up_released
 
         return up_released(call, name, request)

@@ -124,6 +124,11 @@ class Environment(Section):
         return (self.engine or "").startswith("swarm")
 
     @property
+    def managed_by_releases(self) -> bool:
+        """Whether only releases change what runs: there an edge decides what serves, or a swarm runs it."""
+        return self.deploy.edge is not None or self.swarm
+
+    @property
     def address(self) -> str:
         """Where its ports are published; a swarm publishes on every address."""
         return "" if self.swarm else self.publish

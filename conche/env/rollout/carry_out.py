@@ -144,8 +144,7 @@ class Rollout:
         self.records.end(self.ready.record, replace(self._ending(Result.SUCCEEDED), made=made))
 
     def _pipeline(self) -> ComposePipeline | SwarmPipeline:
-        on_swarm = self.call.environment(self.ready.record.environment).swarm
-        return self._on_swarm() if on_swarm else self._on_compose()
+        return self._on_swarm() if self.ready.on_swarm else self._on_compose()
 
     def _on_swarm(self) -> SwarmPipeline:
         call, document, record = self.call, self.ready.document, self.ready.record

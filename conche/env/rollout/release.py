@@ -86,6 +86,7 @@ class Release(Draft):
     before: Before
     commanding: str
     handover: Handover
+    on_swarm: bool
 
 
 @dataclass(frozen=True)
@@ -160,5 +161,5 @@ def make_ready(situation: Situation, draft: Draft, *, force: bool) -> Release:
     commanding = deploy.serves or next((name for name, one in services.items() if one.image in draft.own), "")
     return Release(
         record, draft.document, draft.compose, draft.configuration, draft.own, draft.salt, draft.earlier,
-        found, plan, counts, look, before, commanding or next(iter(services)), handover,
+        found, plan, counts, look, before, commanding or next(iter(services)), handover, situation.on_swarm,
     )  # fmt: skip
