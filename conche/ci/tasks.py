@@ -82,9 +82,10 @@ def watch(
 
     Of several workflows that a push has started it is the one that deploys; the others are told at the end.
     """
+    from conche.ci.forge.chosen import RunChoice
     from conche.ci.watch import watch
 
-    return watch(invocation, run, branch, commit, interval, timeout)
+    return watch(invocation, RunChoice(run, branch, commit), interval, timeout)
 
 
 @command()

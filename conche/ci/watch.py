@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 from conche.ci.forge import Forge, Run, connect
-from conche.ci.forge.chosen import NEWEST, deploying, expected, first, last_of_each, meant
+from conche.ci.forge.chosen import NEWEST, RunChoice, deploying, expected, first, last_of_each, meant
 from conche.ci.forge.client import TooManyRequests
 from conche.ci.forge.runs import asked_labels, outcome_of
 from conche.ci.forge.values import ended
@@ -25,16 +25,15 @@ LOOKS = 5
 """Looks at a run between asking what it waits for: some seconds always pass before a job is taken."""
 
 
-def watch(
-    call: Invocation, number: int | None, branch: str | None, commit: str | None, interval: float, timeout: float | None
-) -> Outcome:
+def watch(call: Invocation, choice: RunChoice, interval: float, timeout: float | None) -> Outcome:
     """Wait until a run has ended, reporting changes; exit code 1 if it did not end well.
 
     Of several runs of a commit it is the one that deploys; the others are told.
 
     Args:
-        commit: wait for this commit's run, which the server creates some seconds after the push. Without a commit,
-            number or branch: the commit that is checked out, if it has been pushed.
+        choice: without a commit, number or branch: the commit that is checked out, if it has been pushed.
+        interval: seconds between two queries.
+        timeout: seconds to wait; None for ever.
 
     Raises:
         CheckFailed: it goes on for longer than `timeout` seconds.
@@ -42,9 +41,11 @@ def watch(
     """
     forge, begun = connect(call), time.monotonic()
     told: dict[str, str] = {}
-    if number is None and branch is None:
+    number, commit = choice.number, choice.commit
+    if number is None and choice.branch is None:
         commit = _commit(call, commit) if commit else _pushed(call)
-    chosen = (_made(call, forge, commit, interval) if commit else meant(call, forge, number, branch or "")).number
+    run = _made(call, forge, commit, interval) if commit else meant(call, forge, number, choice.branch or "")
+    chosen = run.number
     looks = 0
     while True:
         pause, looks = interval, looks + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from conche.command import Invocation
@@ -20,15 +19,7 @@ ANSWER_SHOWN = 2000
 """Characters of an answer that are shown."""
 
 
-def health(
-    call: Invocation,
-    name: str,
-    *,
-    wait: bool,
-    timeout: float | None,
-    clock: Callable[[], float] = time.monotonic,
-    pause: Callable[[float], None] = time.sleep,
-) -> Outcome:
+def health(call: Invocation, name: str, *, wait: bool, timeout: float | None) -> Outcome:
     """Ask the environment's URL from outside, as its users do.
 
     Raises:
@@ -44,7 +35,7 @@ def health(
             next_command=f"add environments.{name}.health to stack.yaml",
         )
     trust_env = not _is_here(url)
-    limit = clock() + (timeout if timeout is not None else 120.0)
+    limit = time.monotonic() + (timeout if timeout is not None else 120.0)
     while True:
         try:
             answer = httpx.get(url, timeout=10, trust_env=trust_env, verify=trusted(trust_env=trust_env))
@@ -61,14 +52,14 @@ def health(
                 )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             said = str(error) or type(error).__name__
-        if not wait or clock() >= limit:
+        if not wait or time.monotonic() >= limit:
             raise CheckFailed(
                 "health-check-failed",
                 f"{url}: {said}.",
                 looked_at=[url],
                 next_command=f"invoke env.status --env {name}\ninvoke env.logs --env {name} --tail 50",
             )
-        pause(PAUSE)
+        time.sleep(PAUSE)
 
 
 def _is_here(url: str) -> bool:

@@ -74,7 +74,7 @@ def open_registry(vault: Vault, engine: Engine | None = None) -> Registry:
         vault.redact.learn([known.password])
     unasked = "" if known else stored_login(host).problem
     note = " ".join(two_sides(stack, engine)) or unasked
-    return Registry(host, known, note=note, advice=advice(stack), environments=_released_for(stack))
+    return Registry(host, known, advice=advice(stack)._replace(note=note), environments=_released_for(stack))
 
 
 def advice(stack: Stack) -> Advice:

@@ -98,10 +98,17 @@ class ImageManifest:
 
 
 class Advice(NamedTuple):
-    """What to type if a registry does not answer, and if it refuses us."""
+    """What is told if a registry does not answer or refuses us.
+
+    Attributes:
+        unreachable: what to type if it does not answer.
+        denied: what to type if it refuses us.
+        note: what may be the reason.
+    """
 
     unreachable: str = "invoke images.login    # tries again"
     denied: str = "invoke images.login    # shows which user is tried"
+    note: str = ""
 
 
 ADVICE = Advice()
@@ -118,8 +125,7 @@ class Registry:
         host: host[:port].
         credentials: None if it needs none.
         patience: seconds for one answer.
-        note: shown in addition if it does not answer or refuses us.
-        advice: what to type then.
+        advice: what is told if it does not answer or refuses us.
         environments: `repository:tag` -> the environment that it is released for.
     """
 
@@ -129,14 +135,12 @@ class Registry:
         credentials: Credentials | None = None,
         *,
         patience: float = TIMEOUT,
-        note: str = "",
         advice: Advice = ADVICE,
         environments: Mapping[str, str] | None = None,
     ) -> None:
         self.host = host
         self.credentials = credentials
         self._patience = patience
-        self._note = note
         self._advice = advice
         self._environments = environments or {}
         # As engines do: https except for this machine.
@@ -279,7 +283,7 @@ class Registry:
             raise Unreachable(
                 "registry-unreachable",
                 f"The registry {self.host} does not answer.",
-                looked_at=[self._base, *([self._note] if self._note else [])],
+                looked_at=[self._base, *([self._advice.note] if self._advice.note else [])],
                 evidence=[str(error) or type(error).__name__],
                 next_command=self._advice.unreachable,
             ) from error
@@ -353,7 +357,7 @@ class Registry:
             raise KeyUnusable(
                 "registry-denied",
                 f"{self.host} rejects {who}.",
-                looked_at=[self._note] if self._note else [],
+                looked_at=[self._advice.note] if self._advice.note else [],
                 evidence=words,
                 next_command=self._advice.denied,
             )

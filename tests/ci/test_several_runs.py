@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from conche.ci.cancel import cancel
+from conche.ci.forge.chosen import RunChoice
 from conche.ci.logs import logs
 from conche.ci.rerun import rerun
 from conche.ci.status import status
@@ -64,7 +65,7 @@ def add(
 
 
 def watched(call: Invocation) -> Outcome:
-    return watch(call, None, None, COMMIT, 0.0, None)
+    return watch(call, RunChoice(commit=COMMIT), 0.0, None)
 
 
 def number(told: Outcome) -> int:
@@ -137,7 +138,7 @@ def test_a_run_that_is_named_is_watched_alone(call: Invocation, forge: FakeForge
     check = add(forge, "a-check.yml", "success")
     add(forge, "deploy.yml", "running")
 
-    told = watch(call, check, None, None, 0.0, None)
+    told = watch(call, RunChoice(check), 0.0, None)
 
     assert (number(told), [line for line in told.lines if "same commit" in line]) == (check, [])
 
@@ -146,7 +147,7 @@ def test_watch_of_a_branch_takes_the_run_that_deploys(call: Invocation, forge: F
     deploy = add(forge, "deploy.yml", "success")
     add(forge, "a-check.yml", "running")
 
-    assert number(watch(call, None, "develop", None, 0.0, None)) == deploy
+    assert number(watch(call, RunChoice(branch="develop"), 0.0, None)) == deploy
 
 
 def test_status_tells_that_any_workflow_of_the_newest_commit_failed(call: Invocation, forge: FakeForge) -> None:
@@ -174,7 +175,7 @@ def test_logs_are_those_of_the_run_that_failed(call: Invocation, forge: FakeForg
 def test_without_any_run_it_is_told(call: Invocation, forge: FakeForge) -> None:
     assert forge.runs == []
     with pytest.raises(NotFound, match="no run yet"):
-        watch(call, None, "develop", None, 0.0, None)
+        watch(call, RunChoice(branch="develop"), 0.0, None)
 
 
 @pytest.mark.parametrize("forge", ["forgejo-16"], indirect=True)
@@ -231,9 +232,9 @@ def test_a_commit_without_a_run_of_its_own_is_said_to_be_overtaken(call: Invocat
     add(forge, "deploy.yml", "success", sha="f" * 40)
 
     with pytest.raises(NotFound) as overtaken:
-        watch(call, None, None, first, 0.0, None)
+        watch(call, RunChoice(commit=first), 0.0, None)
     with pytest.raises(NotFound) as unknown:
-        watch(call, None, None, unpushed, 0.0, None)
+        watch(call, RunChoice(commit=unpushed), 0.0, None)
 
     assert overtaken.value.code == "commit-overtaken"
     assert f"develop was at {second[:10]}" in overtaken.value.message

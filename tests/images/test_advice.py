@@ -6,6 +6,7 @@ import pytest
 
 from conche.stack import parse
 from conche.supply.login import advice
+from conche.supply.registry import Advice
 
 LOGIN = "login: {user: who, password: word}\nsecrets: {declared: {who: {}, word: {}}}\n"
 ELSEWHERE = "invoke images.login    # tries again; or correct `registry` in stack.yaml"
@@ -28,4 +29,4 @@ def test_the_advice_has_the_names_that_this_stack_has(
         "environments: {dev: {compose: [a.yaml]}, forge: {compose: [b.yaml], port: 5000}}\n"
     )
 
-    assert advice(stack) == (unreachable, denied)
+    assert advice(stack) == Advice(unreachable, denied)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from conche.ci.checks.commands import deploys
 from conche.ci.forge.forge import Forge
@@ -12,10 +13,23 @@ from conche.ci.workflows.workflow import Workflow, workflows
 from conche.command import Invocation
 from conche.errors import Refused
 
-__all__ = ["NEWEST", "deploying", "expected", "first", "last_of_each", "meant", "of_newest"]
+__all__ = ["NEWEST", "RunChoice", "deploying", "expected", "first", "last_of_each", "meant", "of_newest"]
 
 NEWEST = 50
 """Runs among which one is looked for."""
+
+
+@dataclass(frozen=True)
+class RunChoice:
+    """Which run is meant; by default that of the commit which is checked out.
+
+    Attributes:
+        commit: the run of this commit, which the server creates some seconds after the push.
+    """
+
+    number: int | None = None
+    branch: str | None = None
+    commit: str | None = None
 
 
 def meant(call: Invocation, forge: Forge, number: int | None, branch: str = "", *, failed: bool = False) -> Run:
