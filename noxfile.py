@@ -19,9 +19,9 @@ nox.options.sessions = ["lint", "types", "tests", "app"]
 # The tools are beside the Python that runs nox, whether or not its environment is activated.
 os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
 
-# Most tests spend half their time waiting for the engine, so one worker more than there are cores keeps the cores busy.
+# Most tests spend half their time waiting for the engine, so two workers more than there are cores keep the cores busy.
 # A file stays with one worker: what its tests share is made once, and each test finds it as the earlier ones left it.
-PARALLEL = ["-n", str((os.cpu_count() or 1) + 1), "--dist", "loadfile"]
+PARALLEL = ["-n", str((os.cpu_count() or 1) + 2), "--dist", "loadfile"]
 
 # Unit tests hardly wait, and one worker more would collect them once more.
 UNIT = ["-n", str(os.cpu_count() or 1), "--dist", "loadfile", "-m", "unit"]

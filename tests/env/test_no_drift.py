@@ -65,6 +65,12 @@ SHAPES = {
 ENVIRONMENT = {"TEXT": 'it\'s "${quoted}" $$ #x'}
 
 
+FEW = ("env_file", "network of another", "depends on a one-shot", "replicas", "configs and secrets")
+"""The shapes that each run of all tests brings up; the others are long."""
+
+EACH = [pytest.param(name, marks=[] if name in FEW else pytest.mark.long) for name in SHAPES]
+
+
 class Project:
     """A stack of one Compose file, that Conche and plain Compose bring up in turn."""
 
@@ -116,11 +122,11 @@ def make(tmp_path: Path, engine: Engine, base_image: str) -> Iterator[Callable[[
         one.stack.remove_all(engine)
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("shape", EACH)
 def test_what_was_brought_up_is_left_alone_by_conche_and_by_compose(
     shape: str, make: Callable[[str], Project], engine: Engine
 ) -> None:
-    project = make(shape)
+    project = make(SHAPES[shape])
 
     done = project.invoke("env.up")
 
@@ -134,7 +140,14 @@ def test_what_was_brought_up_is_left_alone_by_conche_and_by_compose(
 
 @pytest.mark.parametrize(
     "shape",
-    ["env_file", "network of another", "volumes of another", "depends on others", "depends on what shares", "replicas"],
+    [
+        "env_file",
+        "depends on what shares",
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("network of another", "volumes of another", "depends on others", "replicas")
+        ),
+    ],
 )
 def test_what_plain_compose_brought_up_is_left_alone(
     shape: str, make: Callable[[str], Project], engine: Engine

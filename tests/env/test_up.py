@@ -109,7 +109,9 @@ def test_what_does_not_start_is_removed_and_shows_its_last_lines(
     assert f"{small.name}-outside" not in {network["Name"] for network in engine.client.api.networks()}
 
 
-@pytest.mark.parametrize("behaviour", ["crash", "hang", "sick", "memory"])
+@pytest.mark.parametrize(
+    "behaviour", ["crash", "sick", *(pytest.param(one, marks=pytest.mark.long) for one in ("hang", "memory"))]
+)
 def test_what_works_goes_on_serving_when_its_successor_does_not(
     small: SmallStack, engine: Engine, behaviour: str
 ) -> None:

@@ -114,9 +114,9 @@ def test_a_dry_run_says_it_all_and_changes_nothing(serving: EdgedStack, users: L
     [
         ("crash", "release-failed", "the cause of the crash"),
         ("sick", "release-failed", "HTTP Error 500"),
-        ("wrong", "probe-failed", '"release": "r0"'),
+        pytest.param("wrong", "probe-failed", '"release": "r0"', marks=pytest.mark.long),
         ("unready", "release-not-ready", "/ready: 503"),
-        ("sick-through-edge", "probe-failed", "/: 500"),
+        pytest.param("sick-through-edge", "probe-failed", "/: 500", marks=pytest.mark.long),
         ("sick-to-users", "probe-failed", "/: 500"),
     ],
 )
