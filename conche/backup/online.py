@@ -21,7 +21,7 @@ from conche.backup.source import Source
 from conche.backup.strict import Limits, walk
 from conche.backup.users import User
 from conche.backup.within import File
-from conche.errors import ConcheError, NotFound, Refused, Unreachable
+from conche.errors import CheckFailed, ConcheError, NotFound, Refused, Unreachable
 from conche.stack import Component
 
 __all__ = [
@@ -294,11 +294,19 @@ def _no_way_back(name: str, blindly: str, error: ConcheError) -> Refused:
 
 
 def _dump_before(site: Site, name: str, folder: Path) -> None:
+    """Dump what a component's program holds now.
+
+    Raises:
+        CheckFailed: the dump itself shows that it is not whole.
+    """
     component = _declared(site, name)
     folder.mkdir(mode=0o700, parents=True)
     if component.driver == "influxdb":
         influxdb.opened(site, component)
-        influxdb.dump(Dumping(site, name, component, folder))
+        # Buckets may well be empty before a restore.
+        record = influxdb.dump(Dumping(site, name, component.model_copy(update={"buckets": ()}), folder))
+        if record.harm:
+            raise CheckFailed("dump-cannot-replace", f"{record.harm[0]}.", evidence=record.harm[1:])
         return
     program.save(site, component, folder)
 

@@ -203,15 +203,22 @@ def test_a_configuration_that_has_lost_its_data_is_moved_aside_as_it_is_said_and
 
 @pytest.mark.engine
 @pytest.mark.skipif(bool(REAL), reason="a shard cannot be taken from a real server behind its back")
-def test_a_shard_that_is_gone_degrades_the_backup(database: Database) -> None:
+def test_a_shard_that_is_gone_degrades_the_backup_and_is_no_way_back(database: Database) -> None:
+    whole = database.backup().name
     database.sh("rm -r /var/lib/influxdb2/engine/data/1")
 
     done = database.stack.invoke("backup.create", "--json")
+    refused = database.stack.invoke("backup.restore", whole, "--force", "--json")
+    accepted = database.stack.invoke("backup.restore", whole, "--force", "--no-way-back")
 
     value = json.loads(done.stdout)["value"]
     assert done.returncode == 3
     assert any("WARN: Shard 1 removed during backup" in words for words in value["missing"])
     assert any("has no data of the bucket energy" in words for words in value["missing"])
+    assert refused.returncode == 4
+    assert "influx backup said: WARN: Shard 1 removed" in json.loads(refused.stdout)["error"]["message"]
+    assert accepted.returncode == 0, accepted.stderr
+    assert counts(database) == {"prices": 1}
 
 
 @pytest.mark.engine

@@ -441,3 +441,27 @@ def test_what_the_programs_warn_of_is_shown_and_kept(shop: Shop) -> None:
     assert made["warnings"] == ["db: its dump's program says: circular"]
     assert [one for one in done["warnings"] if one.startswith("db: its")] == ["db: its restore's program says: careful"]
     assert "  warning: circular\n" in (Path(made["value"]["folder"]) / "MANIFEST.txt").read_text()
+
+
+@pytest.mark.parametrize("way", ["exit 1", "pg_dump --clean --if-exists -U app app | head -c 600; exit 0"])
+def test_nothing_is_loaded_before_the_way_back_is_one_unless_that_is_accepted(shop: Shop, way: str) -> None:
+    dump = f"[ ! -e /tmp/no-dump ] || {{ {way}; }}; exec pg_dump --clean --if-exists -U app app"
+    shop.stack.replace("stack.yaml", "dump: [pg_dump, --clean, --if-exists, -U, app, app]", f'dump: [sh, -c, "{dump}"]')
+    name = shop.backup()
+    shop.sql("UPDATE good SET x = 'now'")
+    shop.inside("db", "touch /tmp/no-dump")
+    words = ("backup.restore", name, "--component", "db", "--force")
+
+    refused, document, said = shop.invoke(*words)
+    untouched = shop.sql("SELECT x FROM good;")
+    accepted, done, heard = shop.invoke(*words, "--no-way-back")
+    undone, nothing, _ = shop.invoke("backup.undo", "--force")
+    shop.inside("db", "rm /tmp/no-dump")
+
+    assert (refused, untouched) == (4, "now\n"), said
+    assert "--component db --no-way-back" in document["error"]["next"]
+    assert (accepted, done["value"]["proofs"][0]["proven"]) == (0, True), heard
+    assert "the restore of db cannot be undone" in heard
+    assert shop.sql("SELECT x FROM good;") == "good\n"
+    assert (undone, nothing["error"]["code"]) == (2, "nothing-put-aside")
+    shop.backup()

@@ -130,5 +130,6 @@ def test_a_restore_is_refused_with_what_to_type_and_works_once_that_is_done(stac
 
     assert (planned.returncode, refused.returncode, error["code"]) == (2, 2, "restore-under-swarm")
     assert restored.returncode == 0, restored.stderr
+    assert "The old data are kept until the next complete backup: in volumes, .pre-restore-" in restored.stdout
     [task] = runs_once_more(stack, engine)
     assert written(stack, engine)[-1] == task[:12]

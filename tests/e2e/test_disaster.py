@@ -75,6 +75,7 @@ def test_a_user_s_day_with_the_old_names(tmp_path: Path) -> None:
             words, cwd=checkout.folder, env=checkout.environment(), capture_output=True, text=True, check=False
         )
 
+    unasked = call("scripts/setup-cron-backups.sh")
     made = call("scripts/backup.sh", "weekly")
     [folder] = checkout.backups()
     listed = call("scripts/restore.sh")
@@ -85,6 +86,7 @@ def test_a_user_s_day_with_the_old_names(tmp_path: Path) -> None:
     assert [made.returncode, listed.returncode, restored.returncode, verified.returncode] == [0, 0, 0, 0], (
         restored.stderr
     )
+    assert (unasked.returncode, unasked.stderr.split()[0], unasked.stdout) == (2, "Usage:", "")
     assert folder.parent.name == "weekly"
     assert folder.name in listed.stdout
     assert (checkout.folder / "models/prophet_1.pkl").read_text() == "model one"
