@@ -29,6 +29,7 @@ __all__ = [
     "declared_recipients",
     "examine",
     "is_declared",
+    "last_committed",
     "listed",
     "read",
     "require_same_recipients",
@@ -274,8 +275,13 @@ def _damaged(file: str, how: str) -> KeyUnusable:
         "secrets-damaged",
         f"{file} {how}. Nothing was written.",
         looked_at=[file],
-        next_command=f"git diff {file}\ngit checkout -- {file}    # the last committed one",
+        next_command=last_committed(file),
     )
+
+
+def last_committed(file: str) -> str:
+    """Return what to type for the last committed encrypted file; the present one may have values that git has not."""
+    return f"git diff {file}\ncp -ip {file} ~/    # it may have values that git has not\ngit checkout -- {file}"
 
 
 def _config(config: Path, how: str, otherwise: str = "") -> KeyUnusable:

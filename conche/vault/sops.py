@@ -15,6 +15,7 @@ from conche.files import private_folder
 from conche.process import Completed, ToolFailed, run
 from conche.secret import Secret
 from conche.vault import dotenv
+from conche.vault.encrypted import last_committed
 from conche.vault.forms import Path_, flat, form_of, nested
 from conche.vault.keys import Key
 
@@ -140,7 +141,7 @@ def _translated(completed: Completed, key: Key | None, file: Path) -> ConcheErro
             "secrets-tampered",
             f"{file.name} was changed outside sops: {what} does not verify. Nothing was written.",
             looked_at=[str(file)],
-            next_command=f"git diff {file.name}\ngit checkout -- {file.name}",
+            next_command=last_committed(file.name),
         )
     if "no space left on device" in words:
         return Unreachable(
