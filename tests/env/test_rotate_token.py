@@ -129,3 +129,20 @@ def test_killed_at_any_step_the_file_has_a_valid_one_and_the_next_command_goes_o
     assert (between, valid is None) == (before, False)
     assert again.returncode == 0, again.stderr
     assert set(listed(database, after) or ()) == ({after} if words else {old, after})
+
+
+def test_meanwhile_nobody_else_is_at_the_environment_or_its_secrets_and_a_backup_goes_on(database: Database) -> None:
+    event, at, _ = STEPS["after it was made"]
+    stack, at_once = database.stack, ("--lock-wait", "0")
+    with standing(stack, "env.influx.rotate-token", "--env", "dev", event=event, at=at) as one:
+        others = [
+            stack.invoke("env.restart", *at_once),
+            stack.invoke("env.influx.rotate-token", "--env", "dev", *at_once),
+            stack.invoke("secrets.set", "influxdb_token", "--generate"),
+        ]
+        beside = stack.invoke("backup.create", *at_once)
+        code, said = one.go_on()
+
+    assert [done.returncode for done in others] == [7, 7, 7], [done.stderr for done in others]
+    assert all("env.influx.rotate-token" in done.stderr for done in others[:2])
+    assert (code, beside.returncode) == (0, 0), said + beside.stderr

@@ -89,7 +89,7 @@ def test_every_command_that_locks_is_tried_or_asks_for_more() -> None:
         {name for name in COMMANDS if TAKEN[name].locks} | ASK_FOR_MORE.keys()
     )
     assert not COMMANDS.keys() & ASK_FOR_MORE.keys()
-    # Those of the environment and the secrets lock as one of the first kind and then as one of the second.
+    # What rotates a database's token needs one: tests/env/test_rotate_token.py holds it.
     assert {TAKEN[name] for name in HOLDERS} == {*TAKEN.values()} - {KEPT, NOTHING}
     assert {TAKEN[name] for name in {*HOLDERS, *KINDS}} == {*TAKEN.values()} - {KEPT}
 
