@@ -26,6 +26,7 @@ from conche.env.rollout.view import compose_of, open_records, opened_if_possible
 from conche.outcome import Outcome
 from conche.release.document import Document
 from conche.release.records import Record
+from conche.session import Session
 
 __all__ = ["deploy"]
 
@@ -37,7 +38,7 @@ def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Out
     if not call.dry_run:
         prepared = pulled(call, prepared)
     with locked(call, prepared.engine, name, tuple(prepared.found)) as held:
-        records = open_records(call, prepared.compose, tuple(prepared.found))
+        records = open_records(Session(call, name, prepared.compose), tuple(prepared.found))
         records.require_thawed(name)
         look = Look(name, prepared.compose, prepared.deploy, prepared.configuration.rendered).with_probes_of(records)
         records = settle_interrupted(call, records, look)

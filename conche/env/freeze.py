@@ -13,6 +13,7 @@ from conche.env.rollout.view import open_records
 from conche.errors import Refused
 from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.release.records import who
+from conche.session import Session
 
 __all__ = ["freeze"]
 
@@ -20,7 +21,7 @@ __all__ = ["freeze"]
 def freeze(call: Invocation, name: str, *, reason: str | None, off: bool) -> Outcome:
     """Refuse every deploy from now on, for a reason; with `off`, allow them again."""
     engine = Engine(call.environment(name).engine)
-    records = open_records(call, Compose(engine, call.stack.project(name), ()), readable=False)
+    records = open_records(Session(call, name, Compose(engine, call.stack.project(name), ())), readable=False)
     if not off and not reason:
         raise Refused(
             "reason-missing", "A freeze needs a reason, to show to anyone who tries to deploy.",

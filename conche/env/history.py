@@ -12,6 +12,7 @@ from conche.env.rollout.view import show_records
 from conche.errors import NotFound
 from conche.outcome import Outcome, Table
 from conche.release.records import PastRelease, Records
+from conche.session import Session
 from conche.units import span
 
 __all__ = ["history"]
@@ -23,7 +24,7 @@ DIGESTS = ("services", "ending", "fingerprints", "files", "contents", "edge")
 def history(call: Invocation, name: str, *, show: str | None) -> Outcome:
     """List the releases of an environment, newest first; or show one of them, with its evidence."""
     engine = Engine(call.environment(name).engine)
-    records = show_records(call, Compose(engine, call.stack.project(name), ()))
+    records = show_records(Session(call, name, Compose(engine, call.stack.project(name), ())))
     current, frozen, holder = records.current, records.frozen(), lock.holder(engine, call.stack.project(name))
     if show is not None:
         return _one(records, name, show)

@@ -10,7 +10,7 @@ from conche.env.rollout.route import template_of
 from conche.env.rollout.view import open_records
 from conche.errors import Refused
 from conche.outcome import Action, Kind, Outcome, Plan, Step
-from conche.session import open_compose
+from conche.session import Session, open_compose
 
 __all__ = ["maintenance"]
 
@@ -33,7 +33,7 @@ def maintenance(call: Invocation, name: str, *, on: bool, off: bool) -> Outcome:
         f"docker service scale {compose.project}_{deploy.serves}=0    # the edge answers 502 from then on",
     )
     with locked(call, compose.engine, name):
-        records = open_records(call, compose)
+        records = open_records(Session(call, name, compose))
         look = Look(name, compose, deploy, compose.configuration(hashed=False).rendered)
         serves = look.serving()
         if not serves:

@@ -16,7 +16,7 @@ from conche.env.rollout.view import killed, open_records
 from conche.locking import readers
 from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.release.records import Records
-from conche.session import open_compose
+from conche.session import Session, open_compose
 
 __all__ = ["recover", "settle_killed"]
 
@@ -29,7 +29,7 @@ def recover(call: Invocation, name: str) -> Outcome:
     if environment.swarm:
         return _recover_swarm(call, compose, name)
     with locked(call, compose.engine, name):
-        records = open_records(call, compose)
+        records = open_records(Session(call, name, compose))
         rendered = compose.configuration(hashed=False).rendered
         look = Look(name, compose, environment.deploy, rendered).with_probes_of(records)
         recovery = plan_recovery(records, look)
@@ -62,7 +62,7 @@ def settle_killed(call: Invocation, name: str) -> Outcome | None:
 
 def _recover_swarm(call: Invocation, compose: Compose, name: str) -> Outcome:
     with locked(call, compose.engine, name):
-        records = open_records(call, compose)
+        records = open_records(Session(call, name, compose))
         unfinished = records.unfinished
         steps = (Step(Action.SETTLE, Kind.RELEASE, unfinished.id, "it was interrupted"),) if unfinished else ()
         if unfinished is not None and not call.dry_run:

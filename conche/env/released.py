@@ -38,7 +38,7 @@ from conche.release.document import Document
 from conche.release.records import Records
 from conche.session import Session, open_compose
 
-__all__ = ["keyed_anew", "up_as_released", "up_released"]
+__all__ = ["has_other_key", "up_as_released", "up_released"]
 
 
 def up_released(call: Invocation, name: str, request: UpRequest) -> Outcome:
@@ -54,7 +54,8 @@ def up_released(call: Invocation, name: str, request: UpRequest) -> Outcome:
             next_command=f"invoke images.release --env {name}\ninvoke env.deploy --env {name}",
         )
     files = open_compose(call, name)
-    records = open_records(call, files)
+    session = Session(call, name, files)
+    records = open_records(session)
     current = records.current
     document = opened(call, records, current) if current else None
     if request.only is not None or current is None or document is None or call.environment(name).swarm:
@@ -62,14 +63,14 @@ def up_released(call: Invocation, name: str, request: UpRequest) -> Outcome:
     document = of_today(call, name, document)
     compose = compose_of(files, document)
     with here(call, name) as held:
-        now = show_records(call, files)
+        now = show_records(session)
         overtaken = _ids(now) != _ids(records)
-        released = None if overtaken else look_at_release(call, name, files, now)
+        released = None if overtaken else look_at_release(session, now)
         whole = released is not None and not (released.leftovers or released.interrupted) and report.is_well(released)
-        if released is not None and whole and not keyed_anew(compose, document, released):
+        if released is not None and whole and not has_other_key(compose, document, released):
             return nothing_to_do(call, name, released)
         if not overtaken:
-            return _bring_up(Session(call, name, compose, held), records, document, request.timeout)
+            return _bring_up(replace(session, compose=compose, held=held), records, document, request.timeout)
     # This command has waited for one that released.
     return up_released(call, name, request)
 
@@ -77,7 +78,7 @@ def up_released(call: Invocation, name: str, request: UpRequest) -> Outcome:
 def up_as_released(session: Session, timeout: float | None) -> Outcome | None:
     """Bring up what the current release of an environment without an edge has; None if nobody here can open it."""
     call = session.call
-    records = open_records(call, session.compose)
+    records = open_records(session)
     document = opened_if_possible(call, records, records.current)
     if document is None or document.masked:
         return None
@@ -123,7 +124,7 @@ def _require_current(session: Session, read: Records) -> None:
     Raises:
         Locked: another machine has released, or begun to.
     """
-    name, now = session.name, open_records(session.call, session.compose)
+    name, now = session.name, open_records(session)
     if _ids(now) != _ids(read):
         newest = now.unfinished or now.current
         raise Locked(
@@ -154,7 +155,7 @@ def _observe(session: Session, records: Records) -> Observed:
     return replace(seen, configuration=replace(seen.configuration, services=wanted), spared=spared)
 
 
-def keyed_anew(compose: Compose, document: Document, seen: Observed) -> bool:
+def has_other_key(compose: Compose, document: Document, seen: Observed) -> bool:
     """Return whether a secret that no release keeps has another value than a container was made with."""
     return any(
         differs(compose, content, one)

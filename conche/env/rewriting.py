@@ -12,7 +12,7 @@ from conche.env.rollout import members
 from conche.env.rollout.look import Look
 from conche.env.rollout.view import open_records
 from conche.outcome import Action, Kind, Outcome, Plan, Step
-from conche.session import open_compose
+from conche.session import Session, open_compose
 
 __all__ = ["rewrite"]
 
@@ -24,7 +24,7 @@ def rewrite(call: Invocation, name: str) -> Outcome:
     """
     environment, compose = call.environment(name), open_compose(call, name)
     with locked(call, compose.engine, name):
-        records = open_records(call, compose, readable=False)
+        records = open_records(Session(call, name, compose), readable=False)
         rendered = None if environment.swarm else compose.configuration(hashed=False).rendered
         look = Look(name, compose, environment.deploy, rendered)
         replicas = _swarm_replicas(compose) if environment.swarm else _replicas(look)

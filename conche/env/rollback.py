@@ -35,6 +35,7 @@ from conche.errors import NotFound
 from conche.outcome import Outcome
 from conche.release.document import Document, definition
 from conche.release.records import Placed, Record, Records, Result
+from conche.session import Session
 from conche.stack import Deploy
 
 __all__ = ["rollback"]
@@ -52,7 +53,7 @@ def rollback(call: Invocation, name: str, to: str | None, options: Options) -> O
     see_disk(engine, "start")
     with locked(call, engine, name) as held:
         base = Compose(engine, call.stack.project(name), (), {}, call.output.redact)
-        records = open_records(call, base)
+        records = open_records(Session(call, name, base))
         records.require_thawed(name)
         newest = records.unfinished or records.current
         latest = opened_if_possible(call, records, newest)

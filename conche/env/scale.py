@@ -12,7 +12,7 @@ from conche.env.rollout.scaling import Scaling, resume
 from conche.env.rollout.view import compose_of, of_today, open_records, opened, require_whole
 from conche.errors import NotFound, Refused, Restored
 from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
-from conche.session import open_compose
+from conche.session import Session, open_compose
 
 __all__ = ["scale"]
 
@@ -34,7 +34,7 @@ def scale(call: Invocation, name: str, service: str, replicas: int) -> Outcome:
             "too-few-replicas", "--replicas 0 would stop the service.", next_command=f"invoke env.down --env {name}"
         )
     with locked(call, files.engine, name):
-        records = open_records(call, files)
+        records = open_records(Session(call, name, files))
         current = records.current
         document = opened(call, records, current) if current else None
         if current is None or document is None:

@@ -34,10 +34,10 @@ def _as_released(session: Session) -> Observed | None:
     # Imported here because most environments without an edge have no release.
     from conche.env.rollout.view import can_tell, look_at_release, show_records
 
-    records = show_records(session.call, session.compose)
+    records = show_records(session)
     if not can_tell(session.call, records):
         return None
-    found = look_at_release(session.call, session.name, session.compose, records)
+    found = look_at_release(session, records)
     return None if found is None or found.changed or found.leftovers or found.interrupted else found
 
 
@@ -49,15 +49,15 @@ def has_older_key(session: Session, seen: Observed, changed: Collection[Path]) -
     """
     if not (changed or _older_than_key(session, seen)) or not state.kept(session.engine, session.compose.project):
         return False
-    from conche.env.released import keyed_anew
+    from conche.env.released import has_other_key
     from conche.env.rollout.view import compose_of, of_today, opened_if_possible, show_records
 
-    records = show_records(session.call, session.compose)
+    records = show_records(session)
     document = opened_if_possible(session.call, records, records.current)
     if document is None or document.masked:
         return False
     document = of_today(session.call, session.name, document)
-    return keyed_anew(compose_of(session.compose, document), document, seen)
+    return has_other_key(compose_of(session.compose, document), document, seen)
 
 
 def _older_than_key(session: Session, seen: Observed) -> bool:

@@ -14,7 +14,7 @@ from conche.env.rollout.view import killed, look_at_release, show_records
 from conche.env.unread import described, is_unreadable
 from conche.errors import ConcheError, Refused
 from conche.outcome import Outcome
-from conche.session import open_compose, open_unread
+from conche.session import Session, open_compose, open_unread
 
 __all__ = ["status"]
 
@@ -54,10 +54,11 @@ def status(call: Invocation, name: str | None) -> Outcome:
 def _look(call: Invocation, name: str) -> Observed | SwarmObserved | ConcheError:
     try:
         compose = open_compose(call, name)
+        session = Session(call, name, compose)
         if call.stack.environments[name].swarm:
-            return look_at_swarm(call, name, compose)
-        records = show_records(call, compose) if state.kept(compose.engine, compose.project) else None
-        found = look_at_release(call, name, compose, records) if records else None
+            return look_at_swarm(session)
+        records = show_records(session) if state.kept(compose.engine, compose.project) else None
+        found = look_at_release(session, records) if records else None
         if found is None:
             found = glance(call.stack, name, compose) or observe(call.stack, name, compose)
             found = replace(found, interrupted=killed(records, compose) if records else "")

@@ -28,6 +28,7 @@ from conche.errors import NotRestored
 from conche.outcome import Action, Kind, Plan, Step
 from conche.release.document import RELEASE
 from conche.release.records import Ending, Record, Records, Result
+from conche.session import Session
 from conche.stack import TRIAL
 
 __all__ = ["Recovery", "plan_recovery", "settle"]
@@ -191,7 +192,7 @@ def settle(call: Invocation, records: Records, look: Look, *, strict: bool = Fal
         call.output.say(f"{error.message} The new release takes over from the current state")
         if unfinished is not None:
             records.end(unfinished, _ending(Result.INTERRUPTED))
-        return open_records(call, look.compose)
+        return open_records(Session(call, look.name, look.compose))
     _switch(call, records, look, recovery.plan, strict=strict)
     if strict:
         _recreate(call, records, look, recovery.plan)
@@ -202,7 +203,7 @@ def settle(call: Invocation, records: Records, look: Look, *, strict: bool = Fal
     if unfinished is not None:
         ending = _ending(Result.SUCCEEDED if recovery.finished else Result.INTERRUPTED)
         records.end(unfinished, replace(ending, made=look.made(unfinished) if recovery.finished else {}))
-    return open_records(call, look.compose)
+    return open_records(Session(call, look.name, look.compose))
 
 
 def _restore(look: Look, plan: Plan) -> None:

@@ -22,6 +22,7 @@ from conche.errors import KeyUnusable, NotRestored, Restored
 from conche.output import Progress
 from conche.release.document import Document
 from conche.release.records import Ending, Record, Records, Result
+from conche.session import Session
 from conche.supply.login import credentials
 
 __all__ = ["finished", "settle_swarm"]
@@ -67,7 +68,7 @@ def settle_swarm(call: Invocation, records: Records, look: Look, *, strict: bool
         call.output.say(f"{unfinished.id}: {cause}")
     ended = datetime.now(UTC).isoformat(timespec="milliseconds")
     records.end(unfinished, Ending(result.value, ended, 0.0, cause))
-    return open_records(call, compose)
+    return open_records(Session(call, name, compose))
 
 
 def finished(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from conche.command import Invocation
 from conche.engine import networks, state, swarm
 from conche.engine.compose import Compose
 from conche.engine.swarm import Replicated
@@ -94,17 +93,21 @@ def _state(one: Replicated) -> str:
     return "failed" if one.reverted or one.broken else "starting"
 
 
-def look_at_swarm(call: Invocation, name: str, compose: Compose) -> SwarmObserved:
+def look_at_swarm(session: Session) -> SwarmObserved:
     """Look at what runs of an environment on its swarm.
 
     Raises:
         Unreachable: the engine is no manager of a swarm.
     """
-    found = swarm.services(compose.engine, compose.project)
-    records = show_records(call, compose)
+    found = swarm.services(session.engine, session.compose.project)
+    records = show_records(session)
     current, unfinished = records.current, records.unfinished
     return SwarmObserved(
-        name, compose.project, found, current.id if current and found else "", unfinished.id if unfinished else ""
+        session.name,
+        session.compose.project,
+        found,
+        current.id if current and found else "",
+        unfinished.id if unfinished else "",
     )
 
 
@@ -154,7 +157,7 @@ def down_swarm(session: Session, doomed: Sequence[str], leaving: Sequence[Leavin
     """
     call, name, compose = session.call, session.name, session.compose
     found = swarm.services(compose.engine, compose.project)
-    see_known(found, open_records(call, compose), compose.project, f"docker stack rm {compose.project}")
+    see_known(found, open_records(session), compose.project, f"docker stack rm {compose.project}")
     elsewhere = sorted(node.name for node in swarm.others(compose.engine)) if volumes else []
     steps = [one.step for one in leaving if one.step]
     steps += [Step(Action.STOP, Kind.SERVICE, one.name, "asked for") for one in found]

@@ -25,6 +25,7 @@ from conche.release.document import RELEASE, Document, shape
 from conche.release.placed import Placed
 from conche.release.records import Record, Records
 from conche.secret import Redactor
+from conche.session import Session
 
 __all__ = [
     "can_tell",
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 
-def open_records(call: Invocation, compose: Compose, also: tuple[str, ...] = (), *, readable: bool = True) -> Records:
+def open_records(session: Session, also: tuple[str, ...] = (), *, readable: bool = True) -> Records:
     """Open the releases of an environment in order to change something.
 
     Args:
@@ -52,34 +53,28 @@ def open_records(call: Invocation, compose: Compose, also: tuple[str, ...] = (),
         WrittenByNewer: a later version has written some of it.
         Refused: some of it cannot be read.
     """
-    engine = compose.engine
-    records = Records(State(engine, compose.project, [*also, *readers(call.stack, engine, compose.project)]))
+    engine, project, name = session.engine, session.compose.project, session.name
+    records = Records(State(engine, project, [*also, *readers(session.call.stack, engine, project)]))
     records.require_known()
     if readable and records.damaged:
-        name = _name(call, compose)
         raise Refused(
             "state-damaged",
             f"Of what is kept of {name}, this cannot be read: {described(records.damaged)}.",
-            looked_at=[f"{file} in the volume {volume_name(compose.project)}" for file in records.damaged],
+            looked_at=[f"{file} in the volume {volume_name(project)}" for file in records.damaged],
             next_command=f"invoke env.recover --env {name} --as-it-is    # takes what runs for what is wanted",
         )
     return records
 
 
-def _name(call: Invocation, compose: Compose) -> str:
-    """Return the name of a project's environment."""
-    names = (name for name in call.stack.environments if call.stack.project(name) == compose.project)
-    return next(names, compose.project)
-
-
-def show_records(call: Invocation, compose: Compose) -> Records:
+def show_records(session: Session) -> Records:
     """Open the releases of an environment to show those that this version knows, and warn about the rest."""
-    records = Records(State(compose.engine, compose.project, readers(call.stack, compose.engine, compose.project)))
+    engine, project, say = session.engine, session.compose.project, session.call.output.say
+    records = Records(State(engine, project, readers(session.call.stack, engine, project)))
     if records.newer is not None:
-        call.output.say(f"warning: {records.newer.message}")
+        say(f"warning: {records.newer.message}")
     if records.damaged:
-        said = f"what is kept of {_name(call, compose)} cannot be read: {described(records.damaged)}"
-        call.output.say(f"warning: {said}. Next: invoke env.recover --env {_name(call, compose)} --as-it-is")
+        said = f"what is kept of {session.name} cannot be read: {described(records.damaged)}"
+        say(f"warning: {said}. Next: invoke env.recover --env {session.name} --as-it-is")
     return records
 
 
@@ -167,12 +162,12 @@ def compose_of(like: Compose, document: Document) -> Compose:
     return replace(like, files=(), document=document.content(), variables=variables, redact=redact)
 
 
-def look_at_release(call: Invocation, name: str, compose: Compose, records: Records) -> Observed | None:
+def look_at_release(session: Session, records: Records) -> Observed | None:
     """Observe an environment as its current release has it; None if there is none, or it does not run.
 
     The record says which hashes its containers carry, so neither a key nor the release's document is needed.
     """
-    environment = call.stack.environments[name]
+    call, name, compose, environment = session.call, session.name, session.compose, session.environment
     record = records.current
     if record is None or records.newer is not None:
         return None

@@ -18,6 +18,7 @@ from conche.env.report import is_well
 from conche.env.rollout.view import look_at_release
 from conche.output import Output
 from conche.release.records import Records
+from conche.session import Session
 from tests.env.rollout.test_plan import container, record
 
 STACK = """\
@@ -61,7 +62,7 @@ def test_what_has_ended_with_0_is_well_only_if_it_was_meant_to_end(
     )  # fmt: skip
     call = Invocation(tmp_path, Output("env.status", stdout=io.StringIO(), stderr=io.StringIO()))
 
-    seen = look_at_release(call, "prod", Compose(Engine(), "x-prod", ()), cast("Records", records))
+    seen = look_at_release(Session(call, "prod", Compose(Engine(), "x-prod", ())), cast("Records", records))
 
     assert seen is not None
     assert is_well(seen) is well

@@ -26,7 +26,7 @@ from conche.errors import Refused, Restored
 from conche.output import Output, Progress
 from conche.release.document import Document
 from conche.secret import Secret
-from conche.session import open_compose
+from conche.session import Session, open_compose
 from conche.stack import Deploy, load
 from conche.supply.inventory import running
 from conche.vault.leaks import Needles
@@ -257,7 +257,7 @@ def test_an_edge_on_another_node_is_asked_over_its_network(
     assert deployed(stack, "one").returncode == 0
     call = Invocation(stack.folder, Output("env.deploy", stdout=io.StringIO(), stderr=io.StringIO()))
     compose = open_compose(call, "prod")
-    records = open_records(call, compose)
+    records = open_records(Session(call, "prod", compose))
     current = records.current
     assert current is not None
     kept = opened(call, records, current)
