@@ -225,7 +225,7 @@ def _created(engine: Engine, project: str, purpose: str, image: str) -> tuple[st
         api.start(identity)
     except BaseException:
         with contextlib.suppress(docker.errors.APIError):
-            api.remove_container(identity, force=True)
+            api.remove_container(identity, force=True, v=True)
         raise
     return identity, connection
 
@@ -241,7 +241,7 @@ def _abandoned(engine: Engine, found: dict[str, Any]) -> bool:
         if state == "created" and _age(engine, found) < UNSTARTED:
             return False
         with contextlib.suppress(docker.errors.APIError):
-            engine.client.api.remove_container(found["Id"], force=True)
+            engine.client.api.remove_container(found["Id"], force=True, v=True)
     return True
 
 
@@ -273,7 +273,7 @@ def _removed(engine: Engine, identity: str, clock: Callable[[], float], pause: C
     with translated(engine.address):
         while clock() < deadline:
             with contextlib.suppress(docker.errors.APIError):
-                engine.client.api.remove_container(identity, force=True)
+                engine.client.api.remove_container(identity, force=True, v=True)
             if _inspect(engine, identity) is None:
                 return
             pause(PAUSE / 4)

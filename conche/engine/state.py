@@ -42,7 +42,7 @@ def forget(engine: Engine, project: str) -> None:
     api, name = engine.client.api, volume_name(project)
     with translated(engine.address):
         with contextlib.suppress(docker.errors.NotFound):
-            api.remove_container(name, force=True)
+            api.remove_container(name, force=True, v=True)
         with contextlib.suppress(docker.errors.NotFound):
             api.remove_volume(name)
 
@@ -101,7 +101,7 @@ class State:
                 failed = api.wait(made["Id"])["StatusCode"] != 0
                 said = api.logs(made["Id"]).decode(errors="replace").splitlines() if failed else []
             finally:
-                api.remove_container(made["Id"], force=True)
+                api.remove_container(made["Id"], force=True, v=True)
         if failed:
             raise Unreachable(
                 "state-not-removed",

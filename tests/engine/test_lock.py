@@ -8,11 +8,12 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import docker.errors
 import pytest
 
-from conche.engine import lock
+from conche.engine import lock, state
 from conche.engine.connection import Engine
 from conche.errors import Locked, NotRestored, Unreachable
 from tests.stacks import ROOT
@@ -136,6 +137,31 @@ def test_the_first_image_that_works_is_taken_and_without_any_there_is_no_lock(
         assert held is not None
     with lock.hold(engine, project, "a test", ["registry.invalid/none:1"]) as held:
         assert held is None
+
+
+def test_volumes_that_an_image_declares_go_with_the_containers_made_from_it(
+    engine: Engine, base_image: str, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, api = f"localhost:5000/{project}", engine.client.api
+    dockerfile = f"FROM {base_image}\nVOLUME /data\n"
+    subprocess.run(["docker", "build", "--quiet", "--tag", image, "-"], input=dockerfile, text=True, check=True)
+    create, made = api.create_container, set[str]()
+
+    def see_volumes(*words: Any, **options: Any) -> dict[str, str]:
+        container: dict[str, str] = create(*words, **options)
+        made.update(one["Name"] for one in api.inspect_container(container["Id"])["Mounts"])
+        return container
+
+    monkeypatch.setattr(api, "create_container", see_volumes)
+    with lock.hold(engine, project, "a test", [image]):
+        kept = state.State(engine, project, [image])
+        kept.write({"some": b"thing"})
+        kept.remove(["some"])
+    state.forget(engine, project)
+    engine.client.images.remove(image)
+
+    assert len(made) == 4, "one each, and that of the state"
+    assert made & {one["Name"] for one in api.volumes()["Volumes"]} == set()
 
 
 def test_an_engine_that_does_not_answer_is_said() -> None:
