@@ -78,7 +78,8 @@ class Rollout:
             self._take_steps(pipeline)
         seconds = time.monotonic() - self.begun
         warnings = [*pipeline.warnings, *self._forget_oldest()]
-        warnings += lint.stays_down(ready.document.body["services"], deploy)
+        bodies = ready.document.body["services"]
+        warnings += [*lint.stays_down(bodies, deploy), *lint.begins_empty(bodies, deploy)]
         warnings += [*hooks.run_after(call, deploy, record, Result.SUCCEEDED), *tell(call, record, Result.SUCCEEDED)]
         return Outcome(
             value={**value, "seconds": round(seconds, 3), "switched_after": round(pipeline.switched_after, 3)},

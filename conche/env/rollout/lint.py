@@ -12,7 +12,7 @@ from conche.env.rollout.swarm_keys import uncarried
 from conche.errors import Refused
 from conche.stack import Deploy, Environment
 
-__all__ = ["check", "stays_down"]
+__all__ = ["begins_empty", "check", "stays_down"]
 
 
 def check(configuration: Configuration, environment: Environment, root: Path, own: Mapping[str, str]) -> None:
@@ -47,6 +47,22 @@ def stays_down(bodies: Mapping[str, Any], deploy: Deploy) -> list[str]:
         if name is not None
         and bodies[name].get("restart", "no") == "no"
         and not (bodies[name].get("deploy") or {}).get("restart_policy")
+    ]
+
+
+def begins_empty(bodies: Mapping[str, Any], deploy: Deploy) -> list[str]:
+    """Return warnings if what serves keeps files in a volume without a name, which ends with its container.
+
+    Args:
+        bodies: services of the rendered Compose document.
+    """
+    if deploy.edge is None or deploy.serves is None:
+        return []
+    return [
+        f"{deploy.serves} has a volume without a name at {mount['target']}: it begins empty with each release, and is"
+        " deleted with the old one; to keep what is written there, name it under `volumes`"
+        for mount in bodies[deploy.serves].get("volumes") or []
+        if mount["type"] == "volume" and not mount.get("source")
     ]
 
 

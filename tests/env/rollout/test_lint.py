@@ -10,7 +10,7 @@ import pytest
 
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
-from conche.env.rollout.lint import check, stays_down
+from conche.env.rollout.lint import begins_empty, check, stays_down
 from conche.errors import Refused
 from conche.stack import Deploy, Environment, load
 from tests.stacks import ROOT
@@ -107,6 +107,18 @@ def test_our_own_production_can_be_deployed() -> None:
     check(configuration, prod, ROOT, {})
 
     assert configuration.rendered["services"]["fastapi-app-prod"]["secrets"]
+
+
+def test_a_volume_without_a_name_behind_the_edge_is_said(tmp_path: Path) -> None:
+    file, volumes = tmp_path / "compose.yaml", ["/uploads", "kept:/kept", "./here:/here"]
+    named: dict[str, Any] = {"volumes": {"kept": {}, "edge": {}}, "networks": {"in": {}}}
+    file.write_text(json.dumps({"services": changed("web", volumes=volumes), **named}))
+    bodies = Compose(Engine(), "x-prod", (file,)).configuration(hashed=False).rendered["services"]
+
+    [said] = begins_empty(bodies, DEPLOY)
+
+    assert said.startswith("web has a volume without a name at /uploads: ")
+    assert begins_empty(bodies, Deploy()) == []
 
 
 def test_what_a_reboot_would_leave_down_is_said() -> None:
