@@ -86,6 +86,15 @@ def answer(stack: EdgedStack) -> Any:
         return json.loads(said.read())
 
 
+@pytest.fixture
+def serving(stack: EdgedStack) -> str:
+    """The version that serves, for a test that may be the first."""
+    if not stack.history()["releases"]:
+        assert deployed(stack, "one").returncode == 0
+    version: str = answer(stack)["version"]
+    return version
+
+
 def test_a_document_becomes_what_swarm_takes() -> None:
     rendered = {
         "name": "x",
@@ -281,8 +290,7 @@ def test_an_edge_on_another_node_is_asked_over_its_network(
 @pytest.mark.parametrize(
     "until", [*(pytest.param(step, marks=pytest.mark.long) for step in ("record", "update", "await")), "commit"]
 )
-def test_a_killed_release_is_settled_by_the_next_command(stack: EdgedStack, until: str, tmp_path: Path) -> None:
-    serving = answer(stack)["version"]
+def test_a_killed_release_is_settled_by_the_next_command(stack: EdgedStack, serving: str, until: str) -> None:
     other = "one" if serving == "two" else "two"
     argv = stack.argv("env.deploy", "--env", "prod", "--image", image(stack, other), "--local")
     with warm.Popen[str](
