@@ -99,6 +99,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory, engine: Engine, base_image: 
     """A stack that runs, with a backup and secrets; what each test changes in it is the journal and the containers."""
     made = SmallStack.create(tmp_path_factory.mktemp("exclusion") / "checkout", free_port())
     with_backup(made)
+    # Only for a copy of a service does a drill take the environment.
+    kept = f"volume: {made.name}-kept, environment: dev"
+    made.replace("stack.yaml", kept, f"{kept}, drill: true")
     made.write("stack.yaml", SECRETS + (made.folder / "stack.yaml").read_text())
     for words in (
         ["secrets.init"],
@@ -279,7 +282,7 @@ def test_a_deployment_waits_for_a_backup(stack: SmallStack, engine: Engine, else
 
 @pytest.mark.engine
 def test_what_is_read_while_it_goes_on_waits_for_nobody(stack: SmallStack) -> None:
-    stack.replace("stack.yaml", "environment: dev}", "environment: dev, consistency: live}")
+    stack.replace("stack.yaml", "environment: dev, drill: true}", "environment: dev, consistency: live}")
     with held_by(stack, "env.restart") as standing:
         done = stack.invoke("backup.create", "--json")
         code, said = standing.go_on()
