@@ -31,6 +31,7 @@ from conche.engine.rendered import (
     host_files,
     must_exist,
     published_ports,
+    readable,
     replicas_of,
     understood,
 )
@@ -204,7 +205,7 @@ class Compose:
             Refused: Compose finds the files invalid.
             Unreachable: Compose v2 is not installed.
         """
-        rendered = json.loads(self.document or self._answer(("config", "--format", "json")))
+        rendered = readable(json.loads(self.document or self._answer(("config", "--format", "json"))))
         # Compose hashes a service as it renders it.
         hashes = self._hashes_of(rendered) if hashed else {}
         return _configuration(self.project, understood(rendered, self.project), hashes)
@@ -369,4 +370,5 @@ def _service(name: str, body: Mapping[str, Any], rendered: Mapping[str, Any]) ->
         shares=shares(body),
         follows=tuple(sorted(n for n, how in needs.items() if how.get("restart"))),
         replicas=replicas_of(body),
+        pulled=body.get("pull_policy") != "never",
     )

@@ -261,12 +261,12 @@ def build(engine: Engine, wanted: Build, on_line: Callable[[Captured], None] | N
         run(argv, extra_env=engine.cli_environment(), timeout=1800).require(f"Loading {wanted.reference}")
 
 
-def _build_failed(wanted: Build, completed: Completed) -> Unreachable | BuildFailed:
+def _build_failed(wanted: Build, completed: Completed) -> Unreachable | Refused:
     by_hand = ["docker", "build", "--progress=plain", "--file", str(wanted.dockerfile), str(wanted.context)]
     return build_failed(completed, wanted.reference, wanted.dockerfile.name, shlex.join(by_hand))
 
 
-def build_failed(completed: Completed, reference: str, dockerfile: str, by_hand: str) -> Unreachable | BuildFailed:
+def build_failed(completed: Completed, reference: str, dockerfile: str, by_hand: str) -> Unreachable | Refused:
     """Translate a failed build into the error to raise.
 
     Args:
@@ -291,6 +291,21 @@ def build_failed(completed: Completed, reference: str, dockerfile: str, by_hand:
             looked_at=[str(settings()), *missing_helpers()],
             evidence=completed.last_lines(3),
             next_command=f"install it, or remove the line that names it from {settings()}",
+        )
+    if "moby.buildkit.frontend.contexts" in words:
+        return Unreachable(
+            "builder-too-old",
+            f"{reference} was not built: this engine's BuildKit does not know `additional_contexts`.",
+            evidence=completed.last_lines(1),
+            next_command=f"write `# syntax=docker/dockerfile:1` as the first line of {dockerfile}: Docker Hub is then"
+            " asked for what reads it;\nor use Docker Engine 23 or later",
+        )
+    if found := re.search(r'unable to prepare context: path "(.*)" not found', words):
+        return Refused(
+            "build-context-missing",
+            f"{reference} was not built: the folder of its build context does not exist.",
+            looked_at=[found[1]],
+            next_command="correct `build.context` in the Compose file, or `context` in stack.yaml, then run it again",
         )
     # buildx writes everything to stderr; Compose writes the steps to stdout and errors to stderr.
     steps, said = completed.stdout.lines(), completed.stderr.lines()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from conche.engine.ports import Port
+from conche.errors import Refused
 
 __all__ = [
     "Healthcheck",
@@ -19,7 +20,9 @@ __all__ = [
     "healthcheck_of",
     "host_files",
     "must_exist",
+    "named_twice",
     "published_ports",
+    "readable",
     "replicas_of",
     "seconds",
     "understood",
@@ -50,6 +53,34 @@ class Healthcheck:
         return self.start_period + (self.interval + self.timeout) * self.retries
 
 
+def readable(rendered: dict[str, Any]) -> dict[str, Any]:
+    """Return a rendered document as Compose reads it: it renders a few values in forms that it refuses.
+
+    It leaves out a limit of 0 (`core: {}`), and writes a size below 0, which means none, as text.
+    """
+    services = {}
+    for name, body in rendered["services"].items():
+        services[name] = {key: _size(value) if key in _SIZES else value for key, value in _limited(body).items()}
+        if body.get("build"):
+            services[name]["build"] = _limited(body["build"])
+    return {**rendered, "services": services}
+
+
+_SIZES = frozenset({"mem_limit", "mem_reservation", "mem_swappiness", "memswap_limit", "shm_size"})
+
+
+def _size(value: Any) -> Any:
+    return int(value) if str(value).startswith("-") else value
+
+
+def _limited(body: Mapping[str, Any]) -> dict[str, Any]:
+    limits = {
+        name: {"soft": 0, "hard": 0, **limit} if isinstance(limit, Mapping) else limit
+        for name, limit in (body.get("ulimits") or {}).items()
+    }
+    return {**body, "ulimits": limits} if limits else dict(body)
+
+
 def understood(rendered: Mapping[str, Any], project: str) -> Mapping[str, Any]:
     """Complete a rendered document with what Compose leaves implicit.
 
@@ -64,6 +95,24 @@ def understood(rendered: Mapping[str, Any], project: str) -> Mapping[str, Any]:
         if "depends_on" in body:
             services[name]["depends_on"] = needs
     return {**rendered, "services": services}
+
+
+def named_twice(
+    services: Mapping[str, Mapping[str, Any]], environment: str, project: str, looked_at: Sequence[str] = ()
+) -> Refused | None:
+    """Return the error for two services with one name for their containers: an engine makes only one of them."""
+    holders: dict[str, str] = {}
+    for service, body in services.items():
+        wanted = body.get("container_name")
+        other = holders.setdefault(wanted, service) if wanted else service
+        if other != service:
+            return Refused(
+                "container-name-twice",
+                f"The services {other} and {service} of {environment} both have container_name: {wanted}.",
+                looked_at=looked_at,
+                next_command=f"give one of them another name, or none: Compose then calls it {project}-{service}-1",
+            )
+    return None
 
 
 def host_files(body: Mapping[str, Any], rendered: Mapping[str, Any], kind: str) -> tuple[Path, ...]:

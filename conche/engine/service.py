@@ -32,6 +32,7 @@ class Service:
         follows: services with which it is restarted: by `restart: true` of `depends_on`, which Compose adds by itself
             where it is in their network, processes or memory.
         replicas: the number of containers wanted; None if the service was derived from its containers alone.
+        pulled: whether its image may be pulled: `pull_policy` is not `never`.
     """
 
     name: str
@@ -50,3 +51,4 @@ class Service:
     shares: tuple[str, ...] = ()
     follows: tuple[str, ...] = ()
     replicas: int | None = None
+    pulled: bool = True

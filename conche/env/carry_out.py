@@ -10,6 +10,7 @@ from conche.command import Invocation
 from conche.engine import tailnet
 from conche.engine.connection import Engine
 from conche.env import report
+from conche.env.contents import ignored
 from conche.env.definitions import remember
 from conche.env.observe import Observed, observe
 from conche.errors import ConcheError, Partial, Refused
@@ -99,7 +100,7 @@ def _outcome(session: Session, before: Observed, plan: Plan, passed: Collection[
         plan=plan,
         tables=[report.table(seen)],
         lines=_urls(call, name),
-        warnings=[*report.strays(seen), *report.unreached(seen)],
+        warnings=[*report.strays(seen), *report.unreached(seen), *ignored(seen.configuration)],
     )
 
 

@@ -20,7 +20,16 @@ from conche.errors import Refused
 from conche.process import environment
 from conche.stack import Secrets
 
-__all__ = ["KINDS", "Content", "contents_of_service", "differs", "may_have_contents", "outdated", "value_of"]
+__all__ = [
+    "KINDS",
+    "Content",
+    "contents_of_service",
+    "differs",
+    "ignored",
+    "may_have_contents",
+    "outdated",
+    "value_of",
+]
 
 KINDS = ("configs", "secrets")
 """The sections of a Compose file whose entries are files in a container."""
@@ -85,6 +94,22 @@ def value_of(content: Content, compose: Compose) -> bytes | None:
             next_command=f"write {variable}=... into .env, or export it",
         )
     return known[variable].encode()
+
+
+def ignored(configuration: Configuration) -> list[str]:
+    """Describe the owners and modes that Compose ignores: a config or secret from a file is that file, mounted."""
+    found = []
+    for name, body in (configuration.rendered.get("services") or {}).items():
+        for kind in KINDS:
+            for given in body.get(kind) or ():
+                said = [key for key in ("uid", "gid", "mode") if given.get(key) is not None]
+                file = configuration.rendered[kind][given["source"]].get("file")
+                if said and file:
+                    found.append(
+                        f"{', '.join(said)} of the {kind[:-1]} {given['source']} of {name}: Compose ignores this where"
+                        f" the content comes from a file, so that it has the owner and mode of {file}"
+                    )
+    return found
 
 
 def may_have_contents(files: Iterable[Path], section: Secrets | None) -> bool:

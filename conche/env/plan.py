@@ -145,13 +145,14 @@ def _whence(leftover: Container) -> str:
 
 def _image_steps(seen: Observed, services: Mapping[str, Service], *, build: bool, refresh: bool) -> list[Step]:
     steps = {}
+    may_be_pulled = {service.image for service in services.values() if service.pulled}
     for reference in {service.image: None for service in services.values()}:
         missing = seen.images.get(reference) is None
         cause = "no such image on the engine" if missing else "asked for"
         built_alone = reference in seen.unregistered and (missing or refresh)
         if reference in seen.own and (build or (missing and not refresh) or built_alone):
             steps[reference] = Step(Action.BUILD, Kind.IMAGE, reference, cause)
-        elif missing or refresh:
+        elif missing or (refresh and reference in may_be_pulled):
             steps[reference] = Step(Action.PULL, Kind.IMAGE, reference, cause)
     return list(steps.values())
 

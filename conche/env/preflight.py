@@ -10,11 +10,12 @@ from conche.engine import host, networks, ports
 from conche.engine.compose import Compose
 from conche.engine.connection import Engine
 from conche.engine.ports import Port
+from conche.engine.rendered import named_twice
 from conche.engine.service import Service
 from conche.env.contents import contents_of_service, value_of
 from conche.env.observe import Observed
 from conche.errors import ConcheError, Refused, Unreachable
-from conche.outcome import Kind, Plan
+from conche.outcome import Action, Kind, Plan
 
 __all__ = ["check", "see_ports", "taken"]
 
@@ -30,6 +31,7 @@ def check(seen: Observed, plan: Plan, compose: Compose, coming: Collection[Path]
     """
     services, project, engine = _planned(seen, plan), seen.configuration.project, compose.engine
     problems = [*taken(services, project, seen.name, engine), *_files(seen, plan, engine, coming), *_disk(plan, engine)]
+    problems += [*_names(seen, plan), *_unpulled(seen, plan)]
     _raise([*problems, *_volumes(seen, plan, engine), *_variables(seen, plan, compose)])
 
 
@@ -118,6 +120,26 @@ def _files(seen: Observed, plan: Plan, engine: Engine, coming: Collection[Path])
         # Root enters every folder; a container whose user the Compose file does not name may be root too.
         if service.user.split(":")[0] not in ("", "0", "root"):
             yield from _closed(service, [path for path in service.binds if _there(path)])
+
+
+def _names(seen: Observed, plan: Plan) -> Iterator[ConcheError]:
+    """Find two services with one name for their containers: Compose makes the first, and fails at the second."""
+    if _planned(seen, plan):
+        twice = named_twice(seen.configuration.rendered["services"], seen.name, seen.configuration.project)
+        yield from [twice] if twice else []
+
+
+def _unpulled(seen: Observed, plan: Plan) -> Iterator[ConcheError]:
+    """Find images that are to be pulled, and that all of their services say are not."""
+    for reference in [step.name for step in plan if (step.action, step.kind) == (Action.PULL, Kind.IMAGE)]:
+        users = [service for service in seen.configuration.services.values() if service.image == reference]
+        if users and not any(service.pulled for service in users):
+            yield Refused(
+                "image-never-pulled",
+                f"The engine has no {reference}, and it is not pulled for {', '.join(one.name for one in users)}:"
+                " pull_policy is never.",
+                next_command="docker load --input FILE    # or build it; or take pull_policy out of the Compose file",
+            )
 
 
 def _volumes(seen: Observed, plan: Plan, engine: Engine) -> Iterator[ConcheError]:

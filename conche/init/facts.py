@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conche.engine.rendered import published_ports
+from conche.engine.rendered import named_twice, published_ports
 from conche.errors import Refused
 from conche.init.compose import Rendered
 from conche.init.env_files import example_of
@@ -147,19 +147,10 @@ def refuse_impossible(name: str, rendered: Rendered, files: Sequence[Path]) -> N
             looked_at=[str(file) for file in files],
             next_command="write a service into it, then: conche init",
         )
-    holders: dict[str, str] = {}
-    for service, body in rendered.services.items():
-        wanted = body.get("container_name")
-        if wanted and service in rendered.active:
-            other = holders.setdefault(wanted, service)
-            if other != service:
-                raise Refused(
-                    "container-name-twice",
-                    f"The services {other} and {service} of {name} both have container_name: {wanted}.",
-                    looked_at=[str(file) for file in files],
-                    next_command=f"give one of them another name, or none: Compose then calls it"
-                    f" {rendered.project}-{service}-1",
-                )
+    active = {service: body for service, body in rendered.services.items() if service in rendered.active}
+    twice = named_twice(active, name, rendered.project, [str(file) for file in files])
+    if twice:
+        raise twice
 
 
 def troubles(root: Path, name: str, rendered: Rendered) -> Iterator[str]:

@@ -22,6 +22,7 @@ __all__ = [
     "laid_together",
     "released",
     "table",
+    "variants",
 ]
 
 REFUSED = "refused"
@@ -109,6 +110,11 @@ def laid_together(cases: Iterable[tuple[Case, str]]) -> dict[str, Any]:
 def choice() -> dict[str, Any]:
     """One file in which every group is one service: each key once, but for those that may be refused."""
     return laid_together((case, f"it-{case.group}") for case in CASES if case.group not in (REFUSED, VARIANTS))
+
+
+def variants() -> dict[str, Any]:
+    """One file of all further uses, each of which is a service."""
+    return laid_together((case, f"it-{case.name}") for case in CASES if case.group == VARIANTS)
 
 
 def released() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.compose.corpus import CASES, REFUSED, choice, laid_together
+from tests.compose.corpus import CASES, REFUSED, VARIANTS, choice, laid_together, variants
 from tests.compose.trial import Trial
 
 pytestmark = pytest.mark.engine
@@ -23,8 +23,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     whole = metafunc.config.getoption("--whole-corpus")
     refused = {str(case): case.document for case in CASES if case.group == REFUSED and case.name in ALWAYS}
-    alone = {str(case): laid_together([(case, "it")]) for case in CASES}
-    documents = {"choice": choice(), **(alone if whole else refused)}
+    alone = {str(case): laid_together([(case, "it")]) for case in CASES if case.group != VARIANTS}
+    documents = {"choice": choice(), **({"variants": variants(), **alone} if whole else refused)}
     metafunc.parametrize("document", documents.values(), ids=documents)
 
 

@@ -27,8 +27,6 @@ STACK = "name: {name}\nenvironments: {{dev: {{compose: [compose.yaml], project: 
 PAGE = ROOT / "docs/reference/compose.md"
 """It says what may differ."""
 
-SHELL = {"SHELL_VARIABLE": "from the shell"}
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -65,7 +63,7 @@ class Trial:
         return subprocess.run(
             argv,
             cwd=self.stack.folder,
-            env={**os.environ, **SHELL},
+            env={**os.environ, **self._shell()},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -73,7 +71,11 @@ class Trial:
         )
 
     def invoke(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return self.stack.invoke(*words, **SHELL)
+        return self.stack.invoke(*words, **self._shell())
+
+    def _shell(self) -> dict[str, str]:
+        """What somebody's shell says who has gone to the folder."""
+        return {"PWD": str(self.stack.folder), "SHELL_VARIABLE": "from the shell"}
 
     def seen(self) -> dict[str, str]:
         """What is in the engine now."""

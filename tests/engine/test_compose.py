@@ -189,6 +189,19 @@ def test_a_service_that_names_no_image_has_the_name_that_compose_builds_it_under
 
 
 @pytest.mark.process
+def test_what_compose_renders_and_does_not_read_is_put_as_it_reads_it(tmp_path: Path) -> None:
+    limits = "ulimits: {core: 0, fsize: {soft: 0, hard: 5}, nproc: 3}"
+    built = "build: {context: ., ulimits: {core: 0}}"
+    (tmp_path / "c.yaml").write_text(f"services: {{web: {{{built}, {limits}, memswap_limit: -1, mem_limit: 64m}}}}")
+
+    body = compose(tmp_path / "c.yaml").configuration().rendered["services"]["web"]
+
+    assert body["ulimits"] == {"core": {"soft": 0, "hard": 0}, "fsize": {"soft": 0, "hard": 5}, "nproc": 3}
+    assert body["build"]["ulimits"] == {"core": {"soft": 0, "hard": 0}}
+    assert (body["memswap_limit"], body["mem_limit"]) == (-1, "67108864")
+
+
+@pytest.mark.process
 def test_a_service_that_depends_on_another_has_the_hash_of_being_started_alone_too(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("services: {a: {image: x}, b: {image: y, depends_on: [a]}}")
     (tmp_path / "alone.yaml").write_text("services: {b: {image: y}}")

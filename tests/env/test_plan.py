@@ -50,6 +50,14 @@ def test_what_is_up_and_healthy_needs_nothing() -> None:
     assert (steps(plan_up(UP)), drift(UP), is_well(UP)) == ([], {}, True)
 
 
+@pytest.mark.parametrize(("pulled", "planned"), [(True, ["pull", "recreate"]), (False, [])])
+def test_an_update_pulls_no_image_that_is_never_to_be_pulled(pulled: bool, planned: list[str]) -> None:
+    services = {"web": WEB, "db": replace(DB, pulled=pulled)}
+    seen = replace(UP, configuration=replace(UP.configuration, services=services))
+
+    assert [step.action for step in plan_up(seen, only="db")] == planned
+
+
 def test_a_fresh_machine_needs_everything_in_order() -> None:
     fresh = replace(UP, containers=(), images={OWN: None, THEIRS: None}, missing_networks=("outside",))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -13,6 +14,7 @@ from conche.engine.compose import Compose, Configuration
 from conche.engine.service import Service
 from conche.env import preflight
 from conche.env.carry_out import nothing_to_do
+from conche.env.contents import ignored
 from conche.env.observe import Observed
 from conche.errors import Refused
 from conche.outcome import Action, Kind, Plan, Step
@@ -60,6 +62,43 @@ def test_an_external_volume_that_is_there_or_that_nothing_mounts_is_no_problem(
     monkeypatch.setitem(VOLUMES, "old", {"name": name, "external": True})
 
     preflight.check(seen({"web": mounting("data", *(["old"] if name == "there" else []))}), PLAN, compose)
+
+
+def test_two_services_with_one_name_for_their_containers_are_refused_before_the_first_is_made(compose: Compose) -> None:
+    with pytest.raises(Refused) as refused:
+        preflight.check(seen({"web": {"container_name": "shop"}, "db": {"container_name": "shop"}}), PLAN, compose)
+
+    assert refused.value.code == "container-name-twice"
+    assert "web and db of dev both have container_name: shop" in refused.value.message
+
+
+@pytest.mark.parametrize("pulled", [False, True])
+def test_a_missing_image_that_is_never_to_be_pulled_is_named(compose: Compose, pulled: bool) -> None:
+    plan = Plan((Step(Action.PULL, Kind.IMAGE, "a", "no such image on the engine"), *PLAN))
+    found = seen({"web": {}, "db": {}})
+    services = {
+        name: replace(one, pulled=pulled and name == "db") for name, one in found.configuration.services.items()
+    }
+    found = replace(found, configuration=replace(found.configuration, services=services))
+
+    if pulled:
+        preflight.check(found, plan, compose)
+        return
+    with pytest.raises(Refused) as refused:
+        preflight.check(found, plan, compose)
+
+    assert refused.value.code == "image-never-pulled"
+    assert "not pulled for web, db" in refused.value.message
+
+
+def test_of_owner_and_mode_only_those_that_compose_ignores_are_told() -> None:
+    given = [{"source": "file", "uid": "1000", "mode": 256}, {"source": "said", "mode": 256}, {"source": "plain"}]
+    configs = {"file": {"file": "/a.txt"}, "said": {"content": "x"}, "plain": {"file": "/b.txt"}}
+    rendered = {"services": {"web": {"configs": given}}, "configs": configs}
+
+    [told] = ignored(Configuration("shop", {}, (), (), rendered))
+
+    assert told.startswith("uid, mode of the config file of web")
 
 
 def test_an_environment_all_of_whose_services_have_profiles_is_not_said_to_be_up() -> None:

@@ -115,6 +115,8 @@ def test_a_host_without_settings_gives_no_secrets(monkeypatch: pytest.MonkeyPatc
         ("#5 [2/2] RUN x\n#5 0.1 why\n#5 ERROR: process did not complete: exit code: 3\n", "build-failed", 2),
         ("ERROR: failed to solve: write /x: no space left on device\n", "disk-full", 9),
         ("docker: 'buildx' is not a docker command.\n", "buildx-missing", 9),
+        ("failed to solve: unsupported frontend capability moby.buildkit.frontend.contexts\n", "builder-too-old", 9),
+        ('unable to prepare context: path "/shop/api" not found\n', "build-context-missing", 2),
     ],
 )
 def test_a_failed_build_is_translated(stderr: str, code: str, status: int) -> None:
@@ -123,7 +125,8 @@ def test_a_failed_build_is_translated(stderr: str, code: str, status: int) -> No
     error = _build_failed(build, failed(stderr))
 
     assert (error.code, error.status) == (code, status)
-    assert error.evidence
+    assert error.evidence or error.looked_at == ("/shop/api",)
+    assert error.next_command
 
 
 def test_a_failed_build_shows_the_failing_step_and_not_the_wall_before_it() -> None:
