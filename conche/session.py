@@ -164,10 +164,20 @@ def _variables(
     if environment.port is not None:
         values["CONCHE_PORT"] = str(environment.port)
     written = _dotenv(root / ".env", environment, shell, say)
-    mentioned = {
-        name for file in files for name in re.findall(r"\$\{?([A-Za-z_]\w*)", read_text(file, _called(file, root)))
-    }
+    mentioned = {name for file in files for name in re.findall(r"\$\{?([A-Za-z_]\w*)", _text(file, root))}
     return {**written, **{name: shell[name] for name in mentioned if name in shell}, **values}
+
+
+def _text(file: Path, root: Path) -> str:
+    """Read a Compose file; Compose itself takes minutes and all memory for one whose aliases contain one another."""
+    name = _called(file, root)
+    text = read_text(file, name)
+    if "&" in text and "*" in text:
+        # Imported here because few files have aliases, and the parser of YAML takes long to import.
+        from conche.engine.written import refuse_bomb
+
+        refuse_bomb(name, text)
+    return text
 
 
 def _called_by(stack: Stack) -> dict[str, str]:

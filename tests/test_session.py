@@ -183,3 +183,17 @@ def test_profiles_that_were_brought_up_belong_to_the_environment_until_they_are_
         profiles()
     file.write_text("[[[")
     assert profiles() == "tailnet"
+
+
+def test_a_file_whose_aliases_contain_one_another_is_refused_before_compose_reads_it(tmp_path: Path) -> None:
+    lists = "".join(
+        f"x-{name}: &{name} [{', '.join([f'*{below}'] * 9)}]\n"
+        for below, name in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    written(tmp_path, **{"compose.yaml": f"services: {{web: {{image: a}}}}\nx-a: &a [x, y]\n{lists}"})
+
+    with pytest.raises(Refused) as refused:
+        rendered(tmp_path)
+
+    assert refused.value.code == "text-too-large"
+    assert "aliases" in refused.value.message

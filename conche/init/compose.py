@@ -16,9 +16,10 @@ from conche import shallow_yaml
 from conche.engine.compose import complaint
 from conche.engine.rendered import understood
 from conche.engine.settings import SETTINGS
+from conche.engine.written import refuse_bomb
 from conche.errors import Refused
 from conche.init.env_files import example_of, missing, without
-from conche.init.files import LARGEST, read, refuse_bomb
+from conche.init.files import LARGEST, read
 from conche.process import Completed, run
 
 __all__ = ["Rendered", "accepts", "render"]

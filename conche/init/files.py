@@ -10,10 +10,10 @@ from pathlib import Path
 import yaml
 
 from conche import shallow_yaml
-from conche.errors import NotFound, Refused
+from conche.errors import NotFound
 from conche.files import read_text
 
-__all__ = ["BASES", "LARGEST", "MOST_FILES", "ComposeFiles", "find", "keys_of", "read", "refuse_bomb"]
+__all__ = ["BASES", "LARGEST", "MOST_FILES", "ComposeFiles", "find", "keys_of", "read"]
 
 BASES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 """The files that Compose looks for by default, in its order."""
@@ -30,9 +30,6 @@ FOLDERS = ("compose", "docker", "deploy", "deployment", "infra")
 
 LARGEST = 1 << 20
 """Most bytes of a file that is read."""
-
-MOST_VALUES = 1_000_000
-"""Most values of a YAML file once its aliases are expanded."""
 
 MOST_FILES = 200
 """Most files of one kind that are looked at."""
@@ -134,39 +131,6 @@ def _used(root: Path) -> tuple[tuple[Path, ...], ...]:
 def read(root: Path, name: Path | str) -> str:
     """Read a text file of the repository; `Refused` if it is too large, not UTF-8, or cannot be read."""
     return read_text(root / name, str(name), most=LARGEST)
-
-
-def refuse_bomb(name: str, text: str) -> None:
-    """Refuse short YAML that expands to a great deal: Compose expands every alias, and would never end.
-
-    Raises:
-        Refused: with its aliases expanded it has more than a million values.
-    """
-    try:
-        node = shallow_yaml.compose(text)
-        size = _written_out(node, {}) if node is not None else 0
-    except (yaml.YAMLError, RecursionError):
-        return  # Compose explains better what is wrong with it
-    if size > MOST_VALUES:
-        raise Refused(
-            "text-too-large",
-            f"{name} has more than {MOST_VALUES} values once its aliases are expanded.",
-            looked_at=[name],
-            next_command="look for anchors (&) whose aliases (*) contain one another",
-        )
-
-
-def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
-    """Count the values of a node with every alias expanded, visiting each node once."""
-    if id(node) not in known:
-        known[id(node)] = MOST_VALUES  # an alias inside its own anchor has no end
-        below = (
-            [part for one in node.value for part in (one if isinstance(one, tuple) else (one,))]
-            if isinstance(node, yaml.CollectionNode)
-            else []
-        )
-        known[id(node)] = 1 + sum(_written_out(one, known) for one in below)
-    return known[id(node)]
 
 
 def keys_of(file: Path, *path: str) -> tuple[str, ...]:
