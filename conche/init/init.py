@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from conche import namespace
 ns = namespace(__file__)
 """
 """A tasks.py with all tasks of the toolkit."""
+
+OWN_FIRST = ("import sys", "from invoke import Collection", "ns = Collection.from_module(sys.modules[__name__])")
+"""What comes before it where no collection is named: Invoke then looks nowhere else for the tasks of the file."""
 
 BESIDE_YOURS = 'ns.add_collection(namespace(__file__), name="conche")'
 """The line to add to a tasks.py that has tasks of its own; ours are then called conche.env.up and so on."""
@@ -129,7 +133,11 @@ def _last_words(call: Invocation, seen: Understanding, plan: Plan, proposed: Seq
     tasks = call.root / "tasks.py"
     ours = not tasks.exists() or "conche" in tasks.read_text(encoding="utf-8", errors="replace")
     if not ours:
-        yield f"tasks.py is yours and is left alone. To add the tasks: from conche import namespace, and {BESIDE_YOURS}"
+        has_one = re.search(r"^ns\b", tasks.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+        yield "tasks.py is yours and is left alone. To add the tasks, write at its end:"
+        yield from (
+            f"  {line}" for line in (*(() if has_one else OWN_FIRST), "from conche import namespace", BESIDE_YOURS)
+        )
     if not len(plan) and not proposed and ours:
         yield "Nothing to do: stack.yaml is complete."
     elif not call.dry_run:

@@ -203,6 +203,20 @@ def test_a_tasks_file_stays_and_what_it_needs_is_said(shop: Folder) -> None:
     assert "Next: invoke conche.env.up" in said.stdout
 
 
+@pytest.mark.parametrize("ends", ["", "ns = Collection(a)\n"])
+def test_what_a_tasks_file_needs_gives_it_the_tasks_and_keeps_its_own(shop: Folder, ends: str) -> None:
+    own = f"from invoke import Collection, task\n@task\ndef a(c): pass\n{ends}"
+    shop.write("tasks.py", own)
+    said = shop.init().stdout
+    shop.write("tasks.py", own + "".join(f"{line.strip()}\n" for line in said.splitlines() if line.startswith("  ")))
+
+    argv = [sys.executable, "-m", "invoke", "--list"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    listed = subprocess.run(argv, cwd=shop.root, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert {"a", "conche.env.up"} <= set(listed.split())
+
+
 def test_a_sops_file_and_workflows_are_described(shop: Folder) -> None:
     put(shop.root, "secrets.enc.yaml", {"db_password": SEALED, "api_token": SEALED})
     shop.write(
