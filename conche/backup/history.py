@@ -13,6 +13,7 @@ from conche.stack import Minimum
 __all__ = [
     "ACCEPTED",
     "AFTER",
+    "ASKED",
     "BEFORE",
     "SMALL_PART",
     "Amount",
@@ -33,6 +34,9 @@ ACCEPTED = "is smaller than before, and that was accepted"
 
 BEFORE, AFTER = "check", "check after"
 """The keys of a component's facts for the answers of its check; the second only if that answer is different."""
+
+ASKED = "check asked"
+"""The key of the digest of the command that gave these answers: those of another one cannot be compared."""
 
 SHOWN = 60
 """Maximum characters shown of an answer."""
@@ -114,6 +118,8 @@ def shrinkage(before: ComponentRecord, now: ComponentRecord) -> str:
             return f"is empty{_of(name, now)}: {new}, down from {old}"
         if len(ways) == 1 and (new.size * SMALL_PART < old.size or new.entries * SMALL_PART < old.entries):
             return f"has lost most of its data{_of(name, now)}: {new}, down from {old}"
+    if before.facts.get(ASKED) != now.facts.get(ASKED):
+        return ""
     return _fewer_rows(before.facts.get(BEFORE), now.facts.get(BEFORE))
 
 

@@ -6,6 +6,7 @@ A restore is proven if its answer equals one of the two, or lies between them in
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Literal
 from conche.backup.drivers import Dumping, by_programs, dump, printable
 from conche.backup.drivers.program import opened
 from conche.backup.drivers.programs import programs_of
-from conche.backup.history import AFTER, BEFORE
+from conche.backup.history import AFTER, ASKED, BEFORE
 from conche.backup.manifest import ComponentRecord, Omission
 from conche.backup.redaction import redacting
 from conche.backup.site import Site
@@ -114,7 +115,9 @@ def dumped(task: Dumping) -> ComponentRecord:
         answers = dict.fromkeys((first, ask(task.site, task.name, task.component)))
     except ConcheError as error:
         return _unproven(task, record, error)
-    return record.model_copy(update={"facts": {**record.facts, **dict(zip((BEFORE, AFTER), answers, strict=False))}})
+    asked = hashlib.sha256("\0".join(check_of(task.component)).encode()).hexdigest()
+    answered = {ASKED: asked, **dict(zip((BEFORE, AFTER), answers, strict=False))}
+    return record.model_copy(update={"facts": {**record.facts, **answered}})
 
 
 def _unproven(task: Dumping, record: ComponentRecord, error: ConcheError) -> ComponentRecord:

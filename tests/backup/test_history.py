@@ -32,6 +32,10 @@ def dumped(size: int, **facts: str) -> ComponentRecord:
     return ComponentRecord(driver="command", artifacts=(file,), facts=facts)
 
 
+def asked(command: str, **facts: str) -> ComponentRecord:
+    return dumped(900, **facts, **{"check asked": command})
+
+
 def files(*sizes: int, driver: str = "files") -> ComponentRecord:
     artifacts = tuple(Artifact(path=f"f/{place}", size=size, sha256="") for place, size in enumerate(sizes))
     return ComponentRecord(driver=driver, artifacts=artifacts)
@@ -74,6 +78,8 @@ SRC = packed(1_000_000, 50, "code/src.tar.gz")
         (dumped(900), dumped(900, check="0|"), ""),
         (dumped(900, check="9" * 5000), dumped(900, check="0" * 5000), "is empty: its check answers '000"),
         (dumped(900, check="500|"), dumped(900), ""),
+        (asked("one", check="a 500"), asked("another", check="a 5"), ""),
+        (asked("one", check="a 500"), asked("one", check="a 5"), "5, down from 500"),
     ],
 )  # fmt: skip
 def test_what_looks_like_lost_data(before: ComponentRecord, now: ComponentRecord, said: str) -> None:

@@ -95,7 +95,7 @@ class Server:
     def backup(self) -> str:
         """Make a complete backup, and return its name."""
         code, made, said = self.invoke("backup.create")
-        assert code == 0, said
+        assert code == 0, (made, said)
         return str(made["value"]["name"])
 
     def folder(self, name: str) -> Path:
