@@ -144,7 +144,7 @@ def hold(
     """
     container = _taken(engine, project, purpose, images, _Patience(wait, clock, pause, say))
     if container is None:
-        say(f"the engine has no image for a lock on {project}: it only excludes commands on this machine")
+        say(f"{project}: the engine has no image yet, so its lock keeps out only commands of this machine")
         yield None
         return
     identity, connection = container

@@ -80,7 +80,7 @@ def test_without_an_image_it_says_that_only_this_machine_is_kept_out(engine: Eng
     with hold(engine, project, "us", ["no-such-image:1"], say=said.append) as held:
         assert held is None
 
-    assert said == [f"the engine has no image for a lock on {project}: it only excludes commands on this machine"]
+    assert said == [f"{project}: the engine has no image yet, so its lock keeps out only commands of this machine"]
 
 
 def test_an_engine_that_goes_away_hides_no_error(project: str, base_image: str) -> None:
