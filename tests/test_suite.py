@@ -130,7 +130,7 @@ def test_what_is_marked_long_waits_to_be_asked_for(tmp_path: Path) -> None:
 def test_everything_that_is_marked_long_is_in_a_part_of_long() -> None:
     places = [ROOT / place for folders in noxfile.MARKED.values() for place in folders]
 
-    mark = re.compile(r"^@pytest\.mark\.long$|marks=.*pytest\.mark\.long", re.MULTILINE)
+    mark = re.compile(r"^(?:@|pytestmark = .*)pytest\.mark\.long\b|marks=.*pytest\.mark\.long", re.MULTILINE)
     marked = [file for file in ROOT.glob("tests/**/test_*.py") if mark.search(file.read_text())]
 
     assert len(marked) > 5

@@ -15,6 +15,7 @@ __all__ = [
     "AFTER",
     "ASKED",
     "BEFORE",
+    "COUNTED",
     "SMALL_PART",
     "Amount",
     "History",
@@ -36,7 +37,9 @@ BEFORE, AFTER = "check", "check after"
 """The keys of a component's facts for the answers of its check; the second only if that answer is different."""
 
 ASKED = "check asked"
-"""The key of the digest of the command that gave these answers: those of another one cannot be compared."""
+"""The key of what gave these answers, `rows` for a driver's own check, and a digest: others cannot be compared."""
+
+COUNTED = "rows "
 
 SHOWN = 60
 """Maximum characters shown of an answer."""
@@ -118,19 +121,18 @@ def shrinkage(before: ComponentRecord, now: ComponentRecord) -> str:
             return f"is empty{_of(name, now)}: {new}, down from {old}"
         if len(ways) == 1 and (new.size * SMALL_PART < old.size or new.entries * SMALL_PART < old.entries):
             return f"has lost most of its data{_of(name, now)}: {new}, down from {old}"
-    if before.facts.get(ASKED) != now.facts.get(ASKED):
+    asked = now.facts.get(ASKED)
+    if asked is None or asked != before.facts.get(ASKED):
         return ""
-    return _fewer_rows(before.facts.get(BEFORE), now.facts.get(BEFORE))
+    return _fewer_rows(before.facts.get(BEFORE, ""), now.facts.get(BEFORE, ""), counted=asked.startswith(COUNTED))
 
 
-def _fewer_rows(before: str | None, now: str | None) -> str:
+def _fewer_rows(before: str, now: str, *, counted: bool) -> str:
     """Return why a database seems to have lost its rows, though its dump still has all tables, by its check's answers.
 
-    Of an answer in a form of its own, all that is known is that every number in it has become 0.
+    Of a check that somebody wrote, which may answer with a hash, all that is known is that every number has become 0.
     """
-    if before is None or now is None:
-        return ""
-    old, new = _rows(before), _rows(now)
+    old, new = (_rows(before), _rows(now)) if counted else (None, None)
     if old is not None and new is not None:
         return f"has lost most of its rows: {new}, down from {old}" if new * SMALL_PART < old else ""
     if re.search("[1-9]", before) and not re.search("[1-9]", now) and (re.search("0", now) or not now.strip()):

@@ -16,7 +16,7 @@ from typing import Literal
 from conche.backup.drivers import Dumping, by_programs, dump, printable
 from conche.backup.drivers.program import opened
 from conche.backup.drivers.programs import programs_of
-from conche.backup.history import AFTER, ASKED, BEFORE
+from conche.backup.history import AFTER, ASKED, BEFORE, COUNTED
 from conche.backup.manifest import ComponentRecord, Omission
 from conche.backup.redaction import redacting
 from conche.backup.site import Site
@@ -115,9 +115,14 @@ def dumped(task: Dumping) -> ComponentRecord:
         answers = dict.fromkeys((first, ask(task.site, task.name, task.component)))
     except ConcheError as error:
         return _unproven(task, record, error)
-    asked = hashlib.sha256("\0".join(check_of(task.component)).encode()).hexdigest()
-    answered = {ASKED: asked, **dict(zip((BEFORE, AFTER), answers, strict=False))}
+    answered = {ASKED: _asked(task.component), **dict(zip((BEFORE, AFTER), answers, strict=False))}
     return record.model_copy(update={"facts": {**record.facts, **answered}})
+
+
+def _asked(component: Component) -> str:
+    """Return what tells one check from another; a driver's own stays the same when its script is improved."""
+    parts = (component.driver, component.database, component.user, *component.check)
+    return f"{'' if component.check else COUNTED}{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}"
 
 
 def _unproven(task: Dumping, record: ComponentRecord, error: ConcheError) -> ComponentRecord:

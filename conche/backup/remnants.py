@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -36,11 +36,12 @@ class Remnants:
         """Whether one of them is not there at all."""
         return any(self.records[name].absent for name in self.worse)
 
-    def require_none_better(self, as_they_are: str) -> None:
+    def require_none_better(self, command: Callable[[str, Sequence[str]], str], as_they_are: str) -> None:
         """Refuse to restore what another backup has sound.
 
         Args:
-            as_they_are: the command line that restores them all the same.
+            command: returns the command line that restores components of a backup.
+            as_they_are: the one that restores them all the same.
         """
         if not self.better:
             return
@@ -51,11 +52,12 @@ class Remnants:
             evidence=[f"{name}: {self.worse[name]}" for name in self.better],
             next_command="\n".join(
                 [
+                    # First what this one has: the key that opens the others may be among it.
+                    *([command(self.backup, rest)] if rest else []),
                     *(
-                        _command(backup, [name for name, other in self.better.items() if other == backup])
+                        command(backup, [name for name, other in self.better.items() if other == backup])
                         for backup in dict.fromkeys(self.better.values())
                     ),
-                    *([_command(self.backup, rest)] if rest else []),
                     f"{as_they_are}    # as it is there",
                 ]
             ),
@@ -94,7 +96,3 @@ def _worse(told: History, backup: str, records: Mapping[str, ComponentRecord]) -
             yield name, "; ".join(record.harm)
         elif sound is not None and not record.absent and name not in sound:
             yield name, "holds a small part of what an earlier backup does"
-
-
-def _command(backup: str, components: Iterable[str]) -> str:
-    return " ".join(["invoke backup.restore", backup, *(f"--component {name}" for name in components)])

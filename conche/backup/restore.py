@@ -95,15 +95,19 @@ def restore(call: Invocation, name: str | None, options: RestoreOptions) -> Outc
     site = trust.recovered(site, call.vault, recovery)
     found = _found(call, site, name, options)
     every = described(site, found).components
+    left = remnants(site, found, every, options.components)
+    if options.target is None and not options.degraded:
+        here = replace(options, source=None)  # what --from has fetched is in the folder of the backups now
+        left.require_none_better(
+            lambda backup, components: replace(here, components=tuple(components)).again(backup),
+            replace(here, degraded=True).again(found.name),
+        )
     records = _chosen(found, every, options.components)
     sources = [Source(site, found.folder, one, record, recovery, found.trusted) for one, record in records.items()]
     if options.target is not None:
         return _into_folder(call, site, found, sources, Path(options.target).expanduser())
-    left = remnants(site, found, every, options.components)
     require_declared(found.name, sources)
     online.require_replacing(sources)
-    if not options.degraded:
-        left.require_none_better(replace(options, degraded=True).again(found.name))
     if call.dry_run:
         seen = acceptance.examined(sources, leniently=True)
         plan = Plan((*seen.steps(), *_plan(found, sources, _seen(site, sources))))

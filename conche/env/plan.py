@@ -150,7 +150,8 @@ def _image_steps(seen: Observed, services: Mapping[str, Service], *, build: bool
         missing = seen.images.get(reference) is None
         cause = "no such image on the engine" if missing else "asked for"
         built_alone = reference in seen.unregistered and (missing or refresh)
-        if reference in seen.own and (build or (missing and not refresh) or built_alone):
+        built_here = missing and (not refresh or reference not in may_be_pulled)
+        if reference in seen.own and (build or built_here or built_alone):
             steps[reference] = Step(Action.BUILD, Kind.IMAGE, reference, cause)
         elif missing or (refresh and reference in may_be_pulled):
             steps[reference] = Step(Action.PULL, Kind.IMAGE, reference, cause)

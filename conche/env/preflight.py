@@ -125,7 +125,12 @@ def _files(seen: Observed, plan: Plan, engine: Engine, coming: Collection[Path])
 def _names(seen: Observed, plan: Plan) -> Iterator[ConcheError]:
     """Find two services with one name for their containers: Compose makes the first, and fails at the second."""
     if _planned(seen, plan):
-        twice = named_twice(seen.configuration.rendered["services"], seen.name, seen.configuration.project)
+        made = {
+            name: body
+            for name, body in seen.configuration.rendered["services"].items()
+            if seen.configuration.services[name].replicas != 0
+        }
+        twice = named_twice(made, seen.name, seen.configuration.project)
         yield from [twice] if twice else []
 
 
@@ -133,7 +138,7 @@ def _unpulled(seen: Observed, plan: Plan) -> Iterator[ConcheError]:
     """Find images that are to be pulled, and that all of their services say are not."""
     for reference in [step.name for step in plan if (step.action, step.kind) == (Action.PULL, Kind.IMAGE)]:
         users = [service for service in seen.configuration.services.values() if service.image == reference]
-        if users and not any(service.pulled for service in users):
+        if users and reference not in seen.own and not any(service.pulled for service in users):
             yield Refused(
                 "image-never-pulled",
                 f"The engine has no {reference}, and it is not pulled for {', '.join(one.name for one in users)}:"

@@ -32,8 +32,18 @@ def dumped(size: int, **facts: str) -> ComponentRecord:
     return ComponentRecord(driver="command", artifacts=(file,), facts=facts)
 
 
-def asked(command: str, **facts: str) -> ComponentRecord:
-    return dumped(900, **facts, **{"check asked": command})
+def asked(command: str, check: str) -> ComponentRecord:
+    return dumped(900, check=check, **{"check asked": command})
+
+
+def counted(check: str) -> ComponentRecord:
+    """By a driver's own check."""
+    return asked("rows one", check)
+
+
+def own(check: str) -> ComponentRecord:
+    """By a check that somebody wrote."""
+    return asked("one", check)
 
 
 def files(*sizes: int, driver: str = "files") -> ComponentRecord:
@@ -64,22 +74,23 @@ SRC = packed(1_000_000, 50, "code/src.tar.gz")
         (files(500, 500), files(400), ""),
         (files(5000, driver="logs"), files(1, driver="logs"), ""),
         (files(5000), ComponentRecord(driver="files", absent=True), ""),
-        (dumped(900, check="db a.b 500\ndb a.c 2"), dumped(900, check="db a.b 0\ndb a.c 0"), "0, down from 502"),
-        (dumped(900, check="db a.b 500\ndb a.c 2"), dumped(900, check="db a.b 40\ndb a.c 2"), "42, down from 502"),
-        (dumped(900, check="db a.b 500\ndb a.c 2"), dumped(900, check="db a.b 60"), ""),
-        (dumped(900, check="db a.b 500"), dumped(900, check=""), "has lost most of its rows: 0, down from 500"),
-        (dumped(900, check="db a.b 0"), dumped(900, check=""), ""),
-        (dumped(900, check="12 tables, 7000 rows"), dumped(900, check="12 tables, 1 rows"), "1, down from 7000"),
-        (dumped(900, check="12 tables, 7000 rows"), dumped(900, check="db a.b 7000"), ""),
-        (dumped(900, check="500|2026-01-01"), dumped(900, check="0|"), "'0|', and answered '500|2026-01-01'"),
-        (dumped(900, check="500|2026-01-01"), dumped(900, check="1|2026-01-02"), ""),
-        (dumped(900, check="500|2026-01-01"), dumped(900, check="no such table"), ""),
-        (dumped(900, check="0|"), dumped(900, check="0|"), ""),
-        (dumped(900), dumped(900, check="0|"), ""),
-        (dumped(900, check="9" * 5000), dumped(900, check="0" * 5000), "is empty: its check answers '000"),
-        (dumped(900, check="500|"), dumped(900), ""),
-        (asked("one", check="a 500"), asked("another", check="a 5"), ""),
-        (asked("one", check="a 500"), asked("one", check="a 5"), "5, down from 500"),
+        (counted("db a.b 500\ndb a.c 2"), counted("db a.b 0\ndb a.c 0"), "0, down from 502"),
+        (counted("db a.b 500\ndb a.c 2"), counted("db a.b 40\ndb a.c 2"), "42, down from 502"),
+        (counted("db a.b 500\ndb a.c 2"), counted("db a.b 60"), ""),
+        (counted("db a.b 500"), counted(""), "has lost most of its rows: 0, down from 500"),
+        (counted("db a.b 0"), counted(""), ""),
+        (own("12 tables, 7000 rows"), own("12 tables, 1 rows"), ""),
+        (own("2 tables, 7 rows"), own("0 tables, 0 rows"), "'0 tables, 0 rows', and answered '2 tables, 7 rows'"),
+        (own("2948501733"), own("118223941"), ""),
+        (own("500|2026-01-01"), own("0|"), "'0|', and answered '500|2026-01-01'"),
+        (own("500|2026-01-01"), own("1|2026-01-02"), ""),
+        (own("500|2026-01-01"), own("no such table"), ""),
+        (own("0|"), own("0|"), ""),
+        (dumped(900), own("0|"), ""),
+        (own("9" * 5000), own("0" * 5000), "is empty: its check answers '000"),
+        (own("500|"), dumped(900), ""),
+        (asked("rows one", "a 500"), asked("rows another", "a 5"), ""),
+        (dumped(900, check="app.events 500"), dumped(900, check="app.orders 4"), ""),
     ],
 )  # fmt: skip
 def test_what_looks_like_lost_data(before: ComponentRecord, now: ComponentRecord, said: str) -> None:
@@ -185,7 +196,9 @@ def test_an_empty_folder_degrades_until_that_is_accepted(checkout: Checkout) -> 
 
     degraded = [checkout.invoke("backup.create") for _ in range(2)]
     latest = max(checkout.backups(), key=lambda one: one.name).name
-    refused = checkout.invoke("backup.restore", "latest", "--component", "data", "--component", "code", "--force")
+    key = str(checkout.folder.parent / "recovery.key")
+    wanted = ("--component", "data", "--component", "code", "--recovery-key", key)
+    refused = checkout.invoke("backup.restore", "latest", *wanted, "--force")
     as_it_is = checkout.invoke("backup.restore", "latest", "--component", "data", "--force", "--degraded")
     brought_back = checkout.invoke("backup.restore", first.name, "--component", "data", "--force")
     whole = (checkout.folder / "data/one.db").stat().st_size
@@ -201,8 +214,10 @@ def test_an_empty_folder_degrades_until_that_is_accepted(checkout: Checkout) -> 
         assert "invoke backup.create daily --accept-smaller data" in done.stdout
     assert "no-such-component" in unknown.stderr
     assert (refused.returncode, "error [component-degraded]" in refused.stderr) == (2, True), refused.stderr
-    assert f"invoke backup.restore {first.name} --component data\n" in refused.stderr
-    assert f"invoke backup.restore {latest} --component code\n" in refused.stderr
+    from_here, from_there, as_they_are = refused.stderr.split("Next: ")[1].strip().splitlines()
+    assert from_here == f"invoke backup.restore {latest} --component code --recovery-key {key} --force"
+    assert from_there.strip() == f"invoke backup.restore {first.name} --component data --recovery-key {key} --force"
+    assert as_they_are.strip().endswith("--force --degraded    # as it is there")
     assert (as_it_is.returncode, brought_back.returncode, whole) == (0, 0, 200_000), as_it_is.stderr
     assert f"data is restored as it is in {latest}" in as_it_is.stderr
     assert checkout.invoke("backup.restore", "latest", "--component", "data", "--force").returncode == 0

@@ -58,6 +58,15 @@ def test_an_update_pulls_no_image_that_is_never_to_be_pulled(pulled: bool, plann
     assert [step.action for step in plan_up(seen, only="db")] == planned
 
 
+@pytest.mark.parametrize(("pulled", "planned"), [(True, "pull"), (False, "build")])
+def test_an_update_builds_a_missing_image_of_this_stack_that_is_never_to_be_pulled(pulled: bool, planned: str) -> None:
+    services = {"web": replace(WEB, pulled=pulled), "db": DB}
+    images = {**UP.images, OWN: None}
+    seen = replace(UP, images=images, configuration=replace(UP.configuration, services=services))
+
+    assert (planned, OWN) in [(step.action, step.name) for step in plan_up(seen, only="web")]
+
+
 def test_a_fresh_machine_needs_everything_in_order() -> None:
     fresh = replace(UP, containers=(), images={OWN: None, THEIRS: None}, missing_networks=("outside",))
 
