@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from conche.engine.connection import Engine, translated
@@ -102,11 +102,15 @@ class Node:
 
     Attributes:
         up: whether it answers the managers; otherwise the last report of its tasks cannot be relied on.
+        role: `manager` or `worker`.
+        labels: what placement constraints call `node.labels`.
     """
 
     name: str
     address: str
     up: bool
+    role: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def require(engine: Engine) -> None:
@@ -181,6 +185,8 @@ def nodes(engine: Engine) -> dict[str, Node]:
             one["Description"]["Hostname"],
             one["Status"].get("Addr", ""),
             one["Status"]["State"] not in ("down", "disconnected"),
+            (one.get("Spec") or {}).get("Role", ""),
+            (one.get("Spec") or {}).get("Labels") or {},
         )
         for one in found
     }

@@ -7,6 +7,7 @@ Source: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Task
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,11 @@ NEVER_RAN = ("rejected",)
 
 ENDED = ("complete", "failed", "shutdown", "rejected", "remove", "orphaned")
 
+BY_THEMSELVES = {"complete", "failed", "rejected"}
+"""States of tasks that the swarm has not stopped."""
+
+_CONSTRAINT = re.compile(r"\s*([\w.-]+)\s*(==|!=)\s*(.*?)\s*")
+
 
 @dataclass(frozen=True)
 class Serving:
@@ -37,6 +43,10 @@ class Serving:
         stack: the stack that it belongs to; empty if none.
         here: one of its tasks has its data on this engine's node.
         elsewhere: names of the other nodes on which its tasks have their data.
+        ended: its tasks have ended, and the swarm starts no others.
+        well: as many tasks run, or have ended successfully, as it should have.
+        pin: the constraint that would hold it on this engine's node, with data that only this node has; empty if it can
+            run nowhere else, or nothing depends on it.
     """
 
     name: str
@@ -45,11 +55,14 @@ class Serving:
     stack: str
     here: bool
     elsewhere: tuple[str, ...]
+    ended: bool = False
+    well: bool = True
+    pin: str = ""
 
 
 def of_stack(engine: Engine, stack: str) -> tuple[Serving, ...]:
-    """Return the services of a stack, sorted by name."""
-    return _serving(engine, lambda spec: _stack(spec) == stack)
+    """Return the services of a stack, sorted by name; their data, and what holds them on a node, are not looked at."""
+    return _unpinned(_serving(engine, lambda spec: _stack(spec) == stack))
 
 
 def using(engine: Engine, volume: str) -> tuple[Serving, ...]:
@@ -61,17 +74,25 @@ def using(engine: Engine, volume: str) -> tuple[Serving, ...]:
     if not volume.startswith("/"):
         # What mounts the folder of all volumes, such as an agent on each node, is no user of this one.
         places = replace(places, above=frozenset())
-    return _serving(engine, lambda spec: any(map(places.reached_by, mounting.mounts(_mounts(spec), known, resolve))))
+    found = _serving(engine, lambda spec: any(map(places.reached_by, mounting.mounts(_mounts(spec), known, resolve))))
+    return _unpinned(found) if any(one.pin for one in found) and _is_shared(engine, volume) else found
+
+
+def _unpinned(found: Iterable[Serving]) -> tuple[Serving, ...]:
+    return tuple(replace(one, pin="") for one in found)
 
 
 def require_here(engine: Engine, volume: str) -> tuple[Serving, ...]:
     """Return the services that use a volume, if this engine's node has their data.
 
     Raises:
-        Refused: another node has them, so that this engine has none, or old ones.
+        Refused: another node has them, so that this engine has none, or old ones; or that may be.
     """
     found = using(engine, volume)
-    if not any(one.elsewhere for one in found) or _is_shared(engine, volume):
+    if not any(one.elsewhere for one in found):
+        _require_known(engine, volume, found)
+        return found
+    if _is_shared(engine, volume):
         return found
     one = next(one for one in found if one.elsewhere)
     node = one.elsewhere[0]
@@ -82,6 +103,20 @@ def require_here(engine: Engine, volume: str) -> tuple[Serving, ...]:
         " one.",
         looked_at=[f"engine {engine.address}"],
         next_command=f"docker node promote {node}    # then engine: swarm+ssh://{node}; conche docs backup says more",
+    )
+
+
+def _require_known(engine: Engine, volume: str, found: Sequence[Serving]) -> None:
+    """Refuse if nothing tells on which node the data are: a swarm forgets the tasks of what is scaled to nothing."""
+    if not found or any(one.here or not one.pin for one in found):
+        return
+    one = found[0]
+    raise Refused(
+        "volume-elsewhere",
+        f"{one.name} uses {volume}, has no task on any node, and may run on others: which one has its data is unknown.",
+        looked_at=[f"engine {engine.address}"],
+        next_command=f"docker service update --constraint-add {one.pin} {one.name}"
+        "    # if this engine's node has them; conche docs backup says more",
     )
 
 
@@ -146,20 +181,62 @@ def _described(
 ) -> Serving:
     spec = said["Spec"]
     name, stack = spec["Name"], _stack(spec)
-    there = _nodes_of([one for one in tasks if one.get("ServiceID") == said["ID"]])
+    its = [one for one in tasks if one.get("ServiceID") == said["ID"]]
+    there = _nodes_of(its)
     elsewhere = sorted(nodes[one].name if one in nodes else one for one in there - {own})
     return Serving(
-        name, name.removeprefix(f"{stack}_"), _replicas(spec), stack, here=own in there, elsewhere=tuple(elsewhere)
+        name,
+        name.removeprefix(f"{stack}_"),
+        _replicas(spec),
+        stack,
+        here=own in there,
+        elsewhere=tuple(elsewhere),
+        ended=_have_ended(its),
+        well="ContainerSpec" in spec["TaskTemplate"] and swarm.observed(said, its, nodes, stack).settled,
+        pin="" if {id_ for id_, node in nodes.items() if _may_run(spec, id_, node)} == {own} else f"node.id=={own}",
     )
+
+
+def _have_ended(tasks: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether these tasks of a service have ended by themselves, and no others will follow.
+
+    The swarm still wants a task that it is about to replace; one that it has stopped, as for an update, is `shutdown`.
+    Source: https://github.com/moby/swarmkit/blob/master/design/task_model.md
+    """
+    newest = {one.get("Slot") or one.get("NodeID"): one["Status"]["State"] for one in _in_order(tasks)}
+    over = all(one["Status"]["State"] in ENDED and one["DesiredState"] in ENDED for one in tasks)
+    return bool(newest) and over and BY_THEMSELVES.issuperset(newest.values())
+
+
+def _may_run(spec: Mapping[str, Any], id_: str, node: swarm.Node) -> bool:
+    """Return whether the placement constraints of a service let it run on a node, as far as we can judge them.
+
+    Source: https://docs.docker.com/reference/cli/docker/service/create/#constraint
+    """
+    known = {"node.id": id_, "node.hostname": node.name, "node.role": node.role}
+    for text in (spec["TaskTemplate"].get("Placement") or {}).get("Constraints") or []:
+        said = _CONSTRAINT.fullmatch(text)
+        if said is None:
+            continue
+        key, sign, value = said.groups()
+        label = key.removeprefix("node.labels.")
+        has = node.labels.get(label, "") if label != key else known.get(key)
+        if has is not None and (has.casefold() == value.casefold()) != (sign == "=="):
+            return False
+    return True
 
 
 def _nodes_of(tasks: Iterable[Mapping[str, Any]]) -> set[str]:
     """Return the nodes that have the data of these tasks of a service: those on which each place ran last."""
     newest: dict[Any, str] = {}
-    for one in sorted(tasks, key=lambda task: str(task["CreatedAt"])):
+    for one in _in_order(tasks):
         if one.get("NodeID") and one["Status"]["State"] not in NEVER_RAN:
             newest[one.get("Slot") or one["NodeID"]] = one["NodeID"]
     return set(newest.values())
+
+
+def _in_order(tasks: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(tasks, key=lambda task: str(task["CreatedAt"]))
 
 
 def _mounts(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
