@@ -126,9 +126,14 @@ class Restored(ConcheError):
 
 
 class NotRestored(ConcheError):
-    """The command failed, and the previous state could not be restored; `next_command` has the manual commands."""
+    """The command failed, and the previous state could not be restored; `next_command` has the manual commands.
+
+    Attributes:
+        rest: what the command answers for what it has done all the same, as with `Partial`.
+    """
 
     exit_code = 5
+    rest: Any = None
 
 
 class NotFound(ConcheError):

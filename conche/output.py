@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from conche.errors import Partial, Refused, Told
+from conche.errors import NotRestored, Partial, Refused, Told
 from conche.inert import inert, inert_json
 from conche.outcome import Outcome, Plan, Table
 from conche.secret import MASK, Redactor, Secret
@@ -187,7 +187,7 @@ class Output:
 
     def error(self, error: Told) -> None:
         """Print what happened, what was looked at, the tool's own words and the next command."""
-        rest: Outcome = (isinstance(error, Partial) and error.rest) or Outcome()
+        rest: Outcome = (isinstance(error, Partial | NotRestored) and error.rest) or Outcome()
         for warning in rest.warnings:
             self.say(f"warning: {warning}")
         if self.as_json:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from conche.backup import manifest, proof, reporting, sealing, settling
+from conche.backup import holding, manifest, proof, reporting, scaling, sealing, settling
 from conche.backup.drivers import Dumping
 from conche.backup.drivers.program import warnings_of
 from conche.backup.history import History, amount, history, judged, shrinkage
@@ -28,7 +28,7 @@ from conche.backup.site import Site, open_site
 from conche.backup.target import RESERVE, CheckRecord, StoredBackup, is_future, name_of, unwritable
 from conche.backup.verify import check
 from conche.command import Invocation
-from conche.errors import CheckFailed, ConcheError, NotFound, Refused, Restored, Unreachable, did_you_mean
+from conche.errors import CheckFailed, ConcheError, NotFound, NotRestored, Refused, Restored, Unreachable, did_you_mean
 from conche.files import write_atomic
 from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.process import run
@@ -40,6 +40,8 @@ __all__ = ["CreateOptions", "create", "in_order"]
 
 FAT32 = 4 << 30
 """Bytes of the smallest file that some file system does not take."""
+
+NOTHING = "No component could be dumped; no backup was made, and earlier ones are unchanged."
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def _created(
             needs.of.pop(one, None)
             environments.keep(needs.all)
         records = {one: dumped[one] for one in site.section.components}
-        _refuse_nothing(records)
+        _refuse_nothing(site, plan, records)
         warnings, linked = linked_to(folder, records, previous)
         made = _described(site, kind, name, begun, records)
         made = made.model_copy(update={"seconds": round(time.monotonic() - clock, 2)})
@@ -117,7 +119,25 @@ def _created(
         settling.forget(site)
     outcome = _outcome(made, place, linked, plan, [*warnings, *warnings_of(records), *pruned])
     lines = [*outcome.lines, *_ways_out(kind, records, told), *_proving(name, keys)]
-    return replace(outcome, lines=lines, exit_code=3 if keys.unknown else outcome.exit_code)
+    outcome = replace(outcome, lines=lines, exit_code=3 if keys.unknown else outcome.exit_code)
+    _require_nothing_waits(site, outcome)
+    return outcome
+
+
+def _require_nothing_waits(site: Site, outcome: Outcome) -> None:
+    """Check that what had to wait, for this backup or an earlier one, goes on; otherwise say first what was made.
+
+    Raises:
+        NotRestored: it does not; the outcome is its rest.
+    """
+    try:
+        holding.require_none_left(site)
+        scaling.require_none_left(site)
+    except NotRestored as error:
+        for line in outcome.lines:
+            site.say(line)
+        error.rest = outcome
+        raise
 
 
 def in_order(components: Mapping[str, Component], needing: Container[str]) -> list[str]:
@@ -260,11 +280,12 @@ def _why(error: ConcheError) -> str:
     return " ".join(["failed:", error.message, *error.evidence[-1:], *advice])
 
 
-def _refuse_nothing(records: dict[str, ComponentRecord]) -> None:
+def _refuse_nothing(site: Site, plan: Plan, records: dict[str, ComponentRecord]) -> None:
     if all(record.absent for record in records.values()):
+        _require_nothing_waits(site, Outcome(plan=plan, lines=[NOTHING]))
         raise Restored(
             "backup-empty",
-            "No component could be dumped; no backup was made, and earlier ones are unchanged.",
+            NOTHING,
             evidence=[words for record in records.values() for words in record.harm],
             next_command="invoke backup.create daily --dry-run",
         )

@@ -30,7 +30,7 @@ from conche.process import signals_deferred
 if TYPE_CHECKING:
     from conche.backup.site import Site
 
-__all__ = ["Left", "Waited", "give_up", "held", "left", "noted", "recover", "require_understood"]
+__all__ = ["Left", "Waited", "give_up", "held", "left", "noted", "recover", "require_none_left", "require_understood"]
 
 NOTE = "waiting.json"
 """The note for the default engine; the name for an engine with an address has a hash in front."""
@@ -189,7 +189,7 @@ def noted(site: Site, address: str | None, *volumes: str) -> Iterator[None]:
         # The helpers may still exist: keep the note for the next command.
         note = _read(store, address)
         if note is not None and note.waiting:
-            raise _left_waiting(note, error) from error
+            raise _not_resumed(note, error) from error
         raise
     except BaseException:
         _forget(store, address)
@@ -260,6 +260,18 @@ def recover(site: Site) -> list[NotRestored]:
                 site.say(f"warning: {line}")
             problems.append(error)
     return problems
+
+
+def require_none_left(site: Site) -> None:
+    """Check that no container still waits; only the holder of the target knows that it is left.
+
+    Raises:
+        NotRestored: with the command for each.
+    """
+    understood, _ = notes.told_apart(site.target.store.glob(f"*{NOTE}"), _parsed)
+    for note in (_believed(site, one)[0] for one in understood):
+        if note.waiting:
+            raise _left_waiting(note, "Paused or stopped containers were not resumed.")
 
 
 def give_up(site: Site) -> None:
@@ -341,15 +353,19 @@ def _go_on(engine: Engine, note: _Note, own: belief.Own = lambda _: True) -> lis
         except ConcheError as error:
             problem = problem or error
     if problem is not None:
-        raise _left_waiting(note, problem) from problem
+        raise _not_resumed(note, problem) from problem
     return strange
 
 
-def _left_waiting(note: _Note, error: ConcheError) -> NotRestored:
+def _not_resumed(note: _Note, error: ConcheError) -> NotRestored:
+    return _left_waiting(note, f"Paused or stopped containers could not be resumed: {error.message}", error.evidence)
+
+
+def _left_waiting(note: _Note, said: str, evidence: Sequence[str] = ()) -> NotRestored:
     commands = [f"docker {'start' if one in note.stopped else 'unpause'} {one[:12]}" for one in note.waiting]
     return NotRestored(
         "containers-left-waiting",
-        f"Paused or stopped containers could not be resumed: {error.message}",
-        evidence=[*error.evidence, "By hand:", *commands],
+        said,
+        evidence=[*evidence, "By hand:", *commands],
         next_command="\n".join(["invoke backup.settle    # tries again", *commands]),
     )

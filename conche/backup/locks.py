@@ -14,7 +14,7 @@ from conche.backup.site import Site
 from conche.backup.swap import Swap
 from conche.backup.users import User
 from conche.command import Invocation
-from conche.engine import containers
+from conche.engine import containers, swarm_places
 from conche.engine.connection import Engine
 from conche.errors import Unreachable
 from conche.files import state_folder
@@ -196,16 +196,27 @@ def _left(site: Site, lost: dict[str, Unreachable], *, stuck: bool) -> set[str]:
 
 
 def _of_volume(site: Site, swap: Swap, lost: dict[str, Unreachable]) -> set[str]:
-    """Return the environments that a volume concerns: by stack.yaml, and by the containers that use it now."""
+    """Return the environments that a volume concerns: by stack.yaml, and by the containers and services that use it."""
     declared = [one for one in site.section.components.values() if one.volume == swap.volume]
     names = {one.environment for one in declared if one.environment and _address(site, one) == swap.engine}
     if names & lost.keys():
         return names
     try:
-        return names | environments_of(site, users.of_places(site, [], [swap]).values())
+        return names | _serving(site, swap) | environments_of(site, users.of_places(site, [], [swap]).values())
     except Unreachable as error:
         lost.update(dict.fromkeys(names, error))
         return names
+
+
+def _serving(site: Site, swap: Swap) -> set[str]:
+    """Return the environments on a swarm whose services use a volume: their tasks belong to no Compose project."""
+    there = {
+        site.stack.project(name): name
+        for name, one in site.stack.environments.items()
+        if one.swarm and one.engine == swap.engine
+    }
+    found = swarm_places.using(Engine(swap.engine), swap.volume) if there else ()
+    return {there[one.stack] for one in found if one.stack in there}
 
 
 def environments_of(site: Site, found: Iterable[User]) -> set[str]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,7 +29,7 @@ from conche.formats import SCALED
 from conche.process import signals_deferred
 from conche.stack import Component
 
-__all__ = ["NOTE", "Scaled", "give_up", "held", "left", "recover", "require_understood"]
+__all__ = ["NOTE", "Scaled", "give_up", "held", "left", "recover", "require_none_left", "require_understood"]
 
 NOTE = "scaled.json"
 
@@ -57,19 +59,21 @@ class Scaled:
 
 
 @contextlib.contextmanager
-def held(site: Site, component: Component, engine: Engine, serving: Sequence[Serving]) -> Iterator[Waited]:
+def held(site: Site, component: Component, engine: Engine) -> Iterator[Waited]:
     """Have whatever uses a component's volume wait for this block, as the component says; use within `holding.noted`.
 
-    Args:
-        serving: the services of a swarm that use it.
-
     Raises:
-        Refused: a service uses it where it cannot be paused, or cannot be scaled to nothing.
+        Refused: a service of a swarm uses it where it cannot be paused, or cannot be scaled to nothing and back.
         NotRestored: something does not go on; the note of it stays.
     """
     assert component.environment is not None
     assert component.volume is not None
-    address, how = site.stack.environments[component.environment].engine, component.consistency
+    environment, how = site.stack.environments[component.environment], component.consistency
+    address = environment.engine
+    serving: Sequence[Serving] = ()
+    if environment.swarm and how != "live":
+        _go_on(site, engine, Scaled(address, component.volume))
+        serving = [one for one in swarm_places.require_here(engine, component.volume) if not one.ended]
     for one in serving:
         if how == "pause" and one.elsewhere:
             raise Refused(
@@ -90,6 +94,28 @@ def held(site: Site, component: Component, engine: Engine, serving: Sequence[Ser
     waited.ill = (*rested.ill, *waited.ill)
 
 
+def _go_on(site: Site, engine: Engine, own: Scaled) -> None:
+    """Scale back what an earlier command has left at nothing of a volume: another note would be written over its note.
+
+    Args:
+        own: names the engine and the volume.
+
+    Raises:
+        NotRestored: it cannot be scaled back; the note stays.
+    """
+    file = _file(site.target.store, own)
+    try:
+        note = _parsed(file)
+    except notes.Damaged:
+        note = None
+    if note is not None and (note.engine, note.volume) == (own.engine, own.volume):
+        _scale_back(engine, note, site)
+        file.unlink(missing_ok=True)
+    elif file.exists():
+        # What it says is told by each command, until somebody has looked.
+        os.replace(file, file.with_name(f"{holding.DAMAGED}{uuid.uuid4().hex}.{NOTE}"))
+
+
 @contextlib.contextmanager
 def _at_rest(
     site: Site, engine: Engine, address: str | None, volume: str, found: Sequence[Serving]
@@ -100,17 +126,11 @@ def _at_rest(
         address: the engine's address, as in stack.yaml.
 
     Raises:
-        Refused: a service has no number of tasks to scale.
+        Refused: a service has no number of tasks to scale, or might be scaled back on another node.
         NotRestored: one could not be scaled back; the note stays.
     """
     for one in found:
-        if one.replicas is None:
-            raise Refused(
-                "stop-under-swarm",
-                f"{one.name} uses {volume}, and has no number of tasks that could be scaled to nothing.",
-                looked_at=[f"service {one.name} on {engine.address}"],
-                next_command=f"consistency: pause    # or live, in stack.yaml; what {one.name} mounts stays in use",
-            )
+        _require_scalable(engine, one, volume)
     note = Scaled(address, volume, {one.name: one.replicas for one in found if one.replicas})
     waited, begun = Waited(), time.monotonic()
     if not note.services:
@@ -123,8 +143,8 @@ def _at_rest(
         if running := swarm_places.wait_resting(engine, note.services, RESTING):
             raise Unreachable(
                 "service-keeps-running",
-                f"{', '.join(running)} still has tasks {RESTING:g} s after it was scaled to nothing.",
-                next_command=f"docker service ps {running[0]}",
+                f"Scaled to nothing, but with tasks {RESTING:g} s later: {', '.join(running)}.",
+                next_command="\n".join(f"docker service ps {name}" for name in running),
             )
         yield waited
     finally:
@@ -135,8 +155,26 @@ def _at_rest(
     waited.ill = tuple(
         f"{one.name} did not run again within {SETTLING:g} s"
         for one in found
-        if one.name in note.services and not _settles(engine, one)
+        if one.name in note.services and one.well and not _settles(engine, one)
     )
+
+
+def _require_scalable(engine: Engine, one: Serving, volume: str) -> None:
+    if one.replicas is None:
+        raise Refused(
+            "stop-under-swarm",
+            f"{one.name} uses {volume}, and has no number of tasks that could be scaled to nothing.",
+            looked_at=[f"service {one.name} on {engine.address}"],
+            next_command=f"consistency: pause    # or live, in stack.yaml; what {one.name} mounts stays in use",
+        )
+    if one.replicas and one.pin:
+        raise Refused(
+            "stop-under-swarm",
+            f"{one.name} uses {volume}, and may run on another node, without these data, once it is scaled back.",
+            looked_at=[f"service {one.name} on {engine.address}"],
+            next_command=f"placement: {{constraints: [{one.pin}]}}    # under deploy in the Compose file;"
+            " or consistency: pause in stack.yaml",
+        )
 
 
 def _settles(engine: Engine, one: Serving) -> bool:
@@ -188,6 +226,18 @@ def require_understood(site: Site) -> None:
             raise notes.Damaged(SCALED.name, file, "names what is not of this stack")
 
 
+def require_none_left(site: Site) -> None:
+    """Check that no service of this stack is still at nothing; only the holder of the target knows that it is left.
+
+    Raises:
+        NotRestored: with the command for each.
+    """
+    services = {name: replicas for note in left(site) for name, replicas in note.services.items()}
+    if services:
+        said = f"Services that were scaled to nothing were not scaled back: {', '.join(services)}."
+        raise _left_at_nothing(services, said)
+
+
 def give_up(site: Site) -> None:
     """Forget which services are scaled to nothing: somebody else will scale them back."""
     for file in site.target.store.glob(f"*{NOTE}"):
@@ -215,7 +265,7 @@ def _scale_back(engine: Engine, note: Scaled, site: Site | None = None) -> list[
     try:
         users = None if site is None else {one.name for one in swarm_places.using(engine, note.volume)}
     except ConcheError as error:
-        raise _left_at_nothing(note, error) from error
+        raise _not_scaled_back(note, error) from error
     for name, replicas in note.services.items():
         if users is not None and name not in users:
             strange.append(f"the service {name}")
@@ -226,16 +276,21 @@ def _scale_back(engine: Engine, note: Scaled, site: Site | None = None) -> list[
         except ConcheError as error:
             problem = problem or error
     if problem is not None:
-        raise _left_at_nothing(note, problem) from problem
+        raise _not_scaled_back(note, problem) from problem
     return strange
 
 
-def _left_at_nothing(note: Scaled, error: ConcheError) -> NotRestored:
-    commands = [f"docker service scale {name}={replicas}" for name, replicas in note.services.items()]
+def _not_scaled_back(note: Scaled, error: ConcheError) -> NotRestored:
+    said = f"Services that were scaled to nothing could not be scaled back: {error.message}"
+    return _left_at_nothing(note.services, said, error.evidence)
+
+
+def _left_at_nothing(services: Mapping[str, int], said: str, evidence: Sequence[str] = ()) -> NotRestored:
+    commands = [f"docker service scale {name}={replicas}" for name, replicas in services.items()]
     return NotRestored(
         "services-left-at-nothing",
-        f"Services that were scaled to nothing could not be scaled back: {error.message}",
-        evidence=[*error.evidence, "By hand:", *commands],
+        said,
+        evidence=[*evidence, "By hand:", *commands],
         next_command="\n".join(["invoke backup.settle    # tries again", *commands]),
     )
 

@@ -116,19 +116,27 @@ def require_resting(site: Site, swaps: Iterable[Swap]) -> None:
 
 
 def _require_at_nothing(engine: Engine, serving: Iterable[Serving]) -> None:
-    using = [one for one in serving if one.replicas != 0]
+    using = [one for one in serving if one.replicas != 0 and not one.ended]
     if not using:
         return
-    names, can_scale = [one.name for one in using], all(one.replicas for one in using)
-    at_nothing = " ".join(f"{name}=0" for name in names)
-    back = " ".join(f"{one.name}={one.replicas}" for one in using)
+    names, scaled = [one.name for one in using], [one for one in using if one.replicas]
+    # One that nothing holds here would leave no trace of where its data are, and might come back on another node.
+    commands = [
+        f"docker service update --constraint-add {one.pin} --replicas 0 {one.name}" for one in scaled if one.pin
+    ]
+    if at_nothing := " ".join(f"{one.name}=0" for one in scaled if not one.pin):
+        commands.append(f"docker service scale {at_nothing}")
+    if scaled:
+        back = " ".join(f"{one.name}={one.replicas}" for one in scaled)
+        commands[-1] += f"    # and after the restore: docker service scale {back}"
+    if removed := " ".join(one.name for one in using if not one.replicas):
+        commands.append(f"docker service rm {removed}    # and deploy after the restore")
+    verb = "uses" if len(using) == 1 else "use"
     raise Refused(
         "restore-under-swarm",
-        f"{', '.join(names)}: it uses the data to exchange, and the swarm would replace a task that is stopped.",
-        looked_at=[f"{len(using)} services on {engine.address}"],
-        next_command=f"docker service scale {at_nothing}    # and after the restore: docker service scale {back}"
-        if can_scale
-        else f"docker service rm {' '.join(names)}    # and deploy it again after the restore",
+        f"{' and '.join(names)} {verb} the data to exchange, and the swarm would replace a task that is stopped.",
+        looked_at=[f"service {name} on {engine.address}" for name in names],
+        next_command="\n".join(commands),
     )
 
 

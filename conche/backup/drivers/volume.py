@@ -30,7 +30,8 @@ def dump(task: Dumping) -> ComponentRecord:
     assert component.environment is not None
     reading = Reading(exclude=(*ASIDE, *component.exclude), searched=False, top=True)
     environment = task.site.stack.environments[component.environment]
-    serving = swarm_places.require_here(engine, component.volume) if environment.swarm else ()
+    if environment.swarm:
+        swarm_places.require_here(engine, component.volume)
     if not volumes.exists(engine, component.volume):
         reading.leave_out(component.volume, "is not a volume of the engine", harmful=component.required)
         return task.record(reading=reading)
@@ -41,7 +42,7 @@ def dump(task: Dumping) -> ComponentRecord:
     with (
         holding.noted(task.site, environment.engine, component.volume),
         helping(engine, component.volume) as helper,
-        scaling.held(task.site, component, engine, serving) as waited,
+        scaling.held(task.site, component, engine) as waited,
     ):
         if component.unpacked:
             with folder_writer(task.folder) as (folder, finish):
