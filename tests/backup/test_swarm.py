@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import docker.errors
 import pytest
 
 from conche.engine import swarm
@@ -43,8 +44,20 @@ def stack(tmp_path_factory: pytest.TempPathFactory, engine: Engine, base_image: 
         yield made
         swarm.remove(engine, made.project)
         assert swarm.wait_gone(engine, made.project, 60)
-        engine.client.api.remove_volume(volume, force=True)
+        remove_unused(engine, volume)
         made.remove_all(engine)
+
+
+def remove_unused(engine: Engine, volume: str) -> None:
+    """Remove a volume once the containers of its last tasks are gone: a swarm forgets the tasks before them."""
+    while True:
+        try:
+            engine.client.api.remove_volume(volume, force=True)
+        except docker.errors.APIError as error:
+            if error.status_code != 409:
+                raise
+        else:
+            return
 
 
 def tasks(stack: SmallStack, engine: Engine) -> list[str]:
@@ -54,10 +67,11 @@ def tasks(stack: SmallStack, engine: Engine) -> list[str]:
 
 
 def written(stack: SmallStack, engine: Engine) -> list[str]:
-    """Which tasks have written, line by line."""
+    """Which tasks have written, line by line, once the one that runs has."""
     [container] = tasks(stack, engine)
-    argv = ["docker", "exec", container, "cat", "/data/log"]
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+    shown = 'until grep -q "$(hostname)" /data/log; do sleep 0.05; done; cat /data/log'
+    argv = ["docker", "exec", container, "sh", "-c", shown]
+    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=300).stdout.splitlines()
 
 
 def runs_once_more(stack: SmallStack, engine: Engine) -> list[str]:
