@@ -102,7 +102,7 @@ def test_everything_comes_back_twice_and_outlives_the_server(server: Server) -> 
     assert (restored, spoilt, state(server)) == (good, bad, good)
     assert "role:master" in server.ask("INFO replication\n")
     record = manifest.read(server.folder(name)).components["db"]
-    assert record.facts == {"server": "Redis 7.0.15", "check": "db0 1\ndb5 3"}
+    assert {"server": "Redis 7.0.15", "check": "db0 1\ndb5 3"}.items() <= record.facts.items()
     assert server.password not in (server.folder(name) / "manifest.json").read_text()
 
 
