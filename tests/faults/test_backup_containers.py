@@ -167,7 +167,7 @@ def test_an_engine_that_hangs_in_the_middle_leaves_nothing_for_long(
     code, _, said = create(running, **through(relayed(b"/pause")))
     verified = running.invoke("backup.verify")
 
-    assert code == 4, said
+    assert code == 5, said
     assert "Traceback" not in said + verified.stderr
     assert [one.state for one in running.containers(engine)] == ["running"]
     assert engine.client.api.containers(all=True, filters={"label": f"{volumes.LABEL}={running.name}-kept"}) == []
