@@ -96,18 +96,15 @@ def restore(call: Invocation, name: str | None, options: RestoreOptions) -> Outc
     found = _found(call, site, name, options)
     every = described(site, found).components
     left = remnants(site, found, every, options.components)
-    if options.target is None and not options.degraded:
-        here = replace(options, source=None)  # what --from has fetched is in the folder of the backups now
-        left.require_none_better(
-            lambda backup, components: replace(here, components=tuple(components)).again(backup),
-            replace(here, degraded=True).again(found.name),
-        )
+    if left.is_partial:
+        _require_none_better(left, options)
     records = _chosen(found, every, options.components)
     sources = [Source(site, found.folder, one, record, recovery, found.trusted) for one, record in records.items()]
     if options.target is not None:
         return _into_folder(call, site, found, sources, Path(options.target).expanduser())
     require_declared(found.name, sources)
     online.require_replacing(sources)
+    _require_none_better(left, options)
     if call.dry_run:
         seen = acceptance.examined(sources, leniently=True)
         plan = Plan((*seen.steps(), *_plan(found, sources, _seen(site, sources))))
@@ -150,6 +147,17 @@ def _found(call: Invocation, site: Site, name: str, options: RestoreOptions) -> 
     if not options.unproven:
         trust.require(found, replace(options, unproven=True).again(found.name))
     return found if found.trusted else found.asked_for()
+
+
+def _require_none_better(left: Remnants, options: RestoreOptions) -> None:
+    """Refuse to restore in place what another backup has sound, unless that is wanted."""
+    if options.target is not None or options.degraded:
+        return
+    here = replace(options, source=None)  # what --from has fetched is in the folder of the backups now
+    left.require_none_better(
+        lambda backup, components: replace(here, components=tuple(components)).again(backup),
+        replace(here, degraded=True).again(left.backup),
+    )
 
 
 def _offered(call: Invocation, *, offsite: bool) -> Outcome:

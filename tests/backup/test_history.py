@@ -232,12 +232,14 @@ def test_files_that_are_gone_are_said_with_what_there_was(checkout: Checkout) ->
 
     [first, _] = sorted(checkout.backups(), key=lambda one: one.name)
     refused = checkout.invoke("backup.restore", "latest", "--force")
+    named = checkout.invoke("backup.restore", "latest", "--component", "models", "--force")
     shutil.rmtree(first)
     restored = checkout.invoke("backup.restore", "latest", "--force", "--json")
 
     assert done.returncode == 3
     assert "models: models is empty: nothing was found; factory_daily_" in done.stdout
     assert (refused.returncode, f"invoke backup.restore {first.name} --component models" in refused.stderr) == (2, True)
+    assert (named.returncode, "error [component-degraded]" in named.stderr) == (2, True), named.stderr
     value = json.loads(restored.stdout)
     assert (restored.returncode, "models" in value["value"]["components"]) == (3, False), restored.stderr
     assert [one for one in value["warnings"] if one.startswith("models is not in ")]
