@@ -121,7 +121,9 @@ KILLED = {
 }
 
 
-@pytest.mark.parametrize("point", KILLED)
+@pytest.mark.parametrize(
+    "point", [name if name == "before it is final" else pytest.param(name, marks=pytest.mark.long) for name in KILLED]
+)
 def test_one_that_is_killed_is_taken_back_or_finished(server: Server, point: str) -> None:
     event, at, done = KILLED[point]
     good, name = state(server), server.backup()

@@ -64,7 +64,9 @@ FUNCTION LIST
 """
 
 
-@pytest.fixture(scope="module", params=["no", "yes"], ids=["snapshots", "append-only"])
+@pytest.fixture(
+    scope="module", params=[pytest.param("no", marks=pytest.mark.long), "yes"], ids=["snapshots", "append-only"]
+)
 def server(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest, engine: Engine
 ) -> Iterator[Server]:

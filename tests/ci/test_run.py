@@ -368,7 +368,7 @@ def test_a_push_builds_and_deploys_on_the_real_engine(deployable: SmallStack) ->
 
 @pytest.mark.engine
 @pytest.mark.e2e
-@pytest.mark.parametrize("to", ["act", "ci.run"])
+@pytest.mark.parametrize("to", [pytest.param("act", marks=pytest.mark.long), "ci.run"])
 def test_sigterm_in_mid_deploy_leaves_the_old_version_serving_and_no_lock(
     deployable: SmallStack, engine: Engine, to: str
 ) -> None:

@@ -113,7 +113,7 @@ def test_a_push_elsewhere_deploys_nothing(stack: EdgedStack) -> None:
     assert served(stack) == "one"
 
 
-@pytest.mark.parametrize("to", ["act", "ci.run"])
+@pytest.mark.parametrize("to", [pytest.param("act", marks=pytest.mark.long), "ci.run"])
 def test_sigterm_in_mid_release_leaves_the_old_one_serving_and_no_lock(stack: EdgedStack, to: str) -> None:
     stack.write("version", "two")
     stack.write("how", "sick")

@@ -75,7 +75,7 @@ def test_up_and_everything_that_looks_or_changes(scene: Scene) -> None:
     assert any("compose" in argv for argv in scene.watch.argvs), "the watch saw no call of Compose"
 
 
-@pytest.mark.parametrize("behaviour", ["crash", "sick"])
+@pytest.mark.parametrize("behaviour", [pytest.param("crash", marks=pytest.mark.long), "sick"])
 def test_a_container_that_fails_is_quoted_without_its_secrets(scene: Scene, behaviour: str) -> None:
     scene.stack.behave(behaviour)
 

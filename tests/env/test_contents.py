@@ -47,9 +47,9 @@ def inside(stack: SmallStack, engine: Engine, path: str) -> str:
     ("changed", "path", "value", "cause"),
     [
         ("rules.conf", "/etc/rules.conf", "two", "config rules"),
-        ("LEVEL", "/level", "level=two\n", "config level"),
+        pytest.param("LEVEL", "/level", "level=two\n", "config level", marks=pytest.mark.long),
         ("TOK", "/run/secrets/tok", "two", "secret tok"),
-        ("plain.txt", "/run/secrets/plain", "two", "secret plain"),
+        pytest.param("plain.txt", "/run/secrets/plain", "two", "secret plain", marks=pytest.mark.long),
     ],
 )
 def test_another_content_is_another_container(

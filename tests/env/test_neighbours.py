@@ -73,9 +73,9 @@ def first_lines(said: str) -> str:
 @pytest.mark.parametrize(
     ("which", "policy", "why"),
     [
-        ("used", '"no"', "side exited with 1: backend error: authkey already used"),
+        pytest.param("used", '"no"', "side exited with 1: backend error: authkey already used", marks=pytest.mark.long),
         ("used", "always", "backend error: authkey already used"),
-        ("away", "always", "side is unhealthy"),
+        pytest.param("away", "always", "side is unhealthy", marks=pytest.mark.long),
     ],
     ids=["exits", "loops", "is unhealthy"],
 )

@@ -32,7 +32,8 @@ def test_create_and_prune_killed_at_every_operation(server: Server, golden: Chec
             whole(checkout)
 
 
-@pytest.mark.parametrize("faults", [FULL, pytest.param(ERROR, marks=pytest.mark.long)], ids=["full", "error"])
+@pytest.mark.long
+@pytest.mark.parametrize("faults", [FULL, ERROR], ids=["full", "error"])
 def test_create_with_an_error_at_every_operation(
     server: Server, golden: Checkout, tmp_path: Path, faults: tuple[str, ...]
 ) -> None:

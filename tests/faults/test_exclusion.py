@@ -197,7 +197,14 @@ def test_commands_of_each_kind_exclude_each_other_as_the_table_says(
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("holder", ["env.up", "backup.create", "backup.restore", "backup.verify"])
+@pytest.mark.parametrize(
+    "holder",
+    [
+        "env.up",
+        "backup.restore",
+        *(pytest.param(holder, marks=pytest.mark.long) for holder in ("backup.create", "backup.verify")),
+    ],
+)
 def test_a_command_that_is_killed_holds_nothing_any_more(
     stack: SmallStack, engine: Engine, elsewhere: dict[str, str], holder: str
 ) -> None:

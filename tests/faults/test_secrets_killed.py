@@ -84,6 +84,7 @@ def server(store: Store, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.stdin.close()
 
 
+@pytest.mark.long
 def test_after_any_of_200_kills_the_file_holds_the_old_value_or_the_new_one(
     store: Store, server: subprocess.Popen[str], tmp_path: Path
 ) -> None:

@@ -24,13 +24,17 @@ FRESH_STEPS = (
     "create service web",
     "waiting until web is healthy",
 )
-CHANGE_STEPS = (
-    "env.up --env dev",
-    "recreate service web",
-    "trying the new web",
-    "replacing web",
-    "waiting until web is healthy",
-)
+KILLED_AT = ("create network", "create service web", "waiting until web is healthy")
+"""Steps of a first start at which a run of all tests kills it; `nox -s long` kills it at each."""
+
+CHANGES = {
+    "env.up --env dev": signal.SIGKILL,
+    "recreate service web": signal.SIGTERM,
+    "trying the new web": signal.SIGTERM,
+    "replacing web": signal.SIGKILL,
+    "waiting until web is healthy": signal.SIGTERM,
+}
+"""Steps of a change, with the signal that a run of all tests sends at it; `nox -s long` sends each."""
 
 
 def interrupt_at(stack: SmallStack, step: str, number: signal.Signals) -> tuple[int, str]:
@@ -79,7 +83,9 @@ def test_an_interrupted_first_start_leaves_nothing(
     assert f"{small.name}-outside" not in {network["Name"] for network in engine.client.api.networks()}
 
 
-@pytest.mark.parametrize("step", FRESH_STEPS)
+@pytest.mark.parametrize(
+    "step", [step if step in KILLED_AT else pytest.param(step, marks=pytest.mark.long) for step in FRESH_STEPS]
+)
 def test_a_killed_first_start_is_healed_by_the_next_one(small: SmallStack, engine: Engine, step: str) -> None:
     code, _ = interrupt_at(small, step, signal.SIGKILL)
 
@@ -92,9 +98,13 @@ def test_a_killed_first_start_is_healed_by_the_next_one(small: SmallStack, engin
 
 
 @pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM, signal.SIGKILL]
+    ("step", "number"),
+    [
+        pytest.param(step, number, marks=[] if CHANGES[step] == number else pytest.mark.long)
+        for step in CHANGES
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+    ],
 )
-@pytest.mark.parametrize("step", CHANGE_STEPS)
 def test_an_interrupted_change_leaves_a_service_that_works(
     small: SmallStack, engine: Engine, step: str, number: signal.Signals
 ) -> None:
@@ -115,7 +125,7 @@ def test_an_interrupted_change_leaves_a_service_that_works(
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
-@pytest.mark.parametrize("step", CHANGE_STEPS[:3])
+@pytest.mark.parametrize("step", list(CHANGES)[:3])
 def test_a_change_interrupted_before_it_replaces_leaves_the_old_container_serving(
     small: SmallStack, engine: Engine, step: str, number: signal.Signals
 ) -> None:

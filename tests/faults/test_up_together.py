@@ -78,8 +78,15 @@ def test_killed_with_compose_just_started_it_is_finished_by_the_next(
     see_healed(stack, engine, before)
 
 
-@pytest.mark.parametrize("action", ["create", "start"])
-@pytest.mark.parametrize("service", ["a2", "b2"])
+@pytest.mark.parametrize(
+    ("service", "action"),
+    [
+        ("a2", "create"),
+        pytest.param("a2", "start", marks=pytest.mark.long),
+        pytest.param("b2", "create", marks=pytest.mark.long),
+        ("b2", "start"),
+    ],
+)
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_ended_in_the_middle_of_a_call_it_leaves_what_ran_and_is_finished_by_the_next(
     stack: SmallStack, engine: Engine, number: signal.Signals, service: str, action: str

@@ -69,6 +69,7 @@ def test_the_import_labels_the_image_as_made_here() -> None:
     assert argv[-2:] == ("/tree.tar", "python:3.11")
 
 
+@pytest.mark.long
 @pytest.mark.engine
 def test_where_no_registry_answers_the_image_is_made_and_says_so(clean: Engine) -> None:
     said: list[str] = []

@@ -70,6 +70,7 @@ def _members(image: tarfile.TarFile, layer: str) -> Iterator[tuple[str, tuple[ob
             yield member.name, (member.type, member.mode, member.uid, member.gid, member.linkname, digest)
 
 
+@pytest.mark.long
 def test_two_builds_without_cache_have_equal_contents_in_every_layer(development: SmallStack, tmp_path: Path) -> None:
     # Steps of its own: a build without cache puts its results into the cache, beside those that other builds use.
     text = (development.folder / "docker/fastapi.Dockerfile").read_text()

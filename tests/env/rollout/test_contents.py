@@ -76,7 +76,7 @@ def deployed(stack: EdgedStack, *words: str) -> Any:
 @pytest.mark.parametrize(
     ("changed", "cause"),
     [
-        ("rules", "config rules"),
+        pytest.param("rules", "config rules", marks=pytest.mark.long),
         pytest.param("level", "config level", marks=pytest.mark.long),
         pytest.param("extra", "config extra", marks=pytest.mark.long),
         ("tok", "secret tok"),

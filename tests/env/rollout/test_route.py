@@ -102,8 +102,16 @@ def test_a_rollback_brings_the_template_of_its_release_back(stack: EdgedStack, u
     assert status(stack)[1]["changed_since_release"] == ["edge"]
 
 
-@pytest.mark.parametrize("wrong", [WRONG, DEAD], ids=["wrong answers", "nothing of it answers"])
-@pytest.mark.parametrize("alone", [True, False], ids=["alone", "with another version"])
+@pytest.mark.parametrize(
+    ("alone", "wrong"),
+    [
+        (True, WRONG),
+        pytest.param(True, DEAD, marks=pytest.mark.long),
+        pytest.param(False, WRONG, marks=pytest.mark.long),
+        (False, DEAD),
+    ],
+    ids=[f"{version}-{answer}" for version in ("alone", "with another version") for answer in ("wrong", "dead")],
+)
 def test_a_template_that_answers_wrongly_goes_with_its_release(
     stack: EdgedStack, engine: Engine, wrong: str, alone: bool
 ) -> None:
