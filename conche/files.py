@@ -20,7 +20,6 @@ __all__ = [
     "lock",
     "memory_folder",
     "private_folder",
-    "read_text",
     "runtime_folder",
     "state_folder",
     "sweep",
@@ -77,43 +76,6 @@ def write_atomic(path: Path, content: bytes, *, mode: int | None = None, owner: 
         raise
     sync_folder(path.parent)
     return True
-
-
-def read_text(path: Path, name: str, *, most: int = 1 << 20) -> str:
-    """Read a text file that somebody else has written.
-
-    Args:
-        name: its name in error messages.
-        most: its maximum size in bytes.
-
-    Raises:
-        Refused: it is larger, is not UTF-8, or cannot be read.
-    """
-    try:
-        size = path.stat().st_size
-        content = path.read_bytes() if size <= most else b""
-    except OSError as error:
-        raise Refused("file-unreadable", f"{name} cannot be read: {error.strerror}.", looked_at=[str(path)]) from error
-    if size > most:
-        raise Refused(
-            "text-too-large",
-            f"{name} has {size} bytes; at most {most} can be read.",
-            looked_at=[str(path)],
-            next_command="split it: `include:` takes further Compose files"
-            if path.suffix in (".yaml", ".yml")
-            else "make it smaller",
-        )
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        encoding = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "ISO-8859-1"
-        line = content[: error.start].count(b"\n") + 1
-        raise Refused(
-            "text-not-utf8",
-            f"{name}, line {line}, is not UTF-8; it looks like {encoding}.",
-            looked_at=[f"{name}:{line}"],
-            next_command=f"iconv -f {encoding} -t UTF-8 '{name}' > '{name}.utf8' && mv '{name}.utf8' '{name}'",
-        ) from error
 
 
 def write_new(path: Path, content: bytes, *, mode: int = 0o644) -> bool:

@@ -16,10 +16,11 @@ from conche.engine.connection import Engine
 from conche.engine.dotenv import as_compose_reads
 from conche.engine.settings import SETTINGS
 from conche.errors import ConcheError
-from conche.files import read_text, state_folder, write_atomic
+from conche.files import state_folder, write_atomic
 from conche.formats import PROFILES, WrittenByNewer
 from conche.secret import SECRET_NAME, Redactor, Secret
 from conche.stack import Environment, Stack
+from conche.texts import read_text
 from conche.vault.values import variables
 
 __all__ = ["Session", "forget_profiles", "open_compose", "open_unread", "remember_profiles"]
@@ -29,6 +30,9 @@ SAID_IN_STACK = frozenset({"COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR", "COMPOSE_PR
 
 _PLAIN = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n|[A-Za-z_]\w*=[A-Za-z0-9_./:@%+,=~^-]*\n)*")
 """Matches a .env that python-dotenv and Compose read alike; asking Compose costs another process."""
+
+_MAY_BE_MORE = re.compile(r"&[^*]*\*|\b(?:include|extends|env_file)\b")
+"""Matches a Compose file that may be longer than it looks: it has aliases, or names other files."""
 
 
 @dataclass(frozen=True)
@@ -164,20 +168,15 @@ def _variables(
     if environment.port is not None:
         values["CONCHE_PORT"] = str(environment.port)
     written = _dotenv(root / ".env", environment, shell, say)
-    mentioned = {name for file in files for name in re.findall(r"\$\{?([A-Za-z_]\w*)", _text(file, root))}
-    return {**written, **{name: shell[name] for name in mentioned if name in shell}, **values}
+    texts = [read_text(file, str(file.relative_to(root)) if file.is_relative_to(root) else str(file)) for file in files]
+    mentioned = {name for text in texts for name in re.findall(r"\$\{?([A-Za-z_]\w*)", text)}
+    found = {**written, **{name: shell[name] for name in mentioned if name in shell}, **values}
+    if any(_MAY_BE_MORE.search(text) for text in texts):
+        # Imported here because few files need it, and the parser of YAML takes long to import.
+        from conche.engine.bombs import refuse_bombs
 
-
-def _text(file: Path, root: Path) -> str:
-    """Read a Compose file; Compose itself takes minutes and all memory for one whose aliases contain one another."""
-    name = _called(file, root)
-    text = read_text(file, name)
-    if "&" in text and "*" in text:
-        # Imported here because few files have aliases, and the parser of YAML takes long to import.
-        from conche.engine.written import refuse_bomb
-
-        refuse_bomb(name, text)
-    return text
+        refuse_bombs(root, files, {**shell, **found})
+    return found
 
 
 def _called_by(stack: Stack) -> dict[str, str]:
@@ -201,7 +200,3 @@ def _dotenv(
     if strange := sorted(settings - SAID_IN_STACK):
         say(f"warning: {', '.join(strange)} in .env is ignored: stack.yaml determines it")
     return {name: value for name, value in found.items() if name not in settings}
-
-
-def _called(file: Path, root: Path) -> str:
-    return str(file.relative_to(root)) if file.is_relative_to(root) else str(file)

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conche.errors import Locked, Refused
-from conche.files import lock, private_folder, read_text, runtime_folder, sweep, write_atomic
+from conche.files import lock, private_folder, runtime_folder, sweep, write_atomic
+from conche.texts import read_text
 
 REPOSITORY = Path(__file__).parents[1]
 

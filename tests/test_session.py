@@ -185,15 +185,48 @@ def test_profiles_that_were_brought_up_belong_to_the_environment_until_they_are_
     assert profiles() == "tailnet"
 
 
-def test_a_file_whose_aliases_contain_one_another_is_refused_before_compose_reads_it(tmp_path: Path) -> None:
-    lists = "".join(
-        f"x-{name}: &{name} [{', '.join([f'*{below}'] * 9)}]\n"
-        for below, name in zip("abcdefgh", "bcdefghi", strict=True)
+LISTS = "".join(
+    f"x-{name}: &{name} [{', '.join([f'*{below}'] * 9)}]\n" for below, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+BOMB = f"services: {{web: {{image: a}}}}\nx-a: &a [x, y]\n{LISTS}"
+LARGE = f"services: {{web: {{image: a}}}}\n# {'x' * (1 << 20)}\n"
+
+
+@pytest.mark.parametrize(
+    ("naming", "name", "content"),
+    [
+        ("", "compose.yaml", BOMB),
+        ("include: [inner/more.yaml]", "inner/more.yaml", BOMB),
+        ("include: [{path: [more.yaml], project_directory: inner}]", "inner/more.yaml", BOMB),
+        ("services: {web: {extends: {file: '${FOLDER:-inner}/more.yaml', service: web}}}", "inner/more.yaml", BOMB),
+        ("include: ['$FOLDER/more.yaml']", "more/more.yaml", LARGE),
+        ("services: {web: {image: a, env_file: web.env}}", "web.env", LARGE),
+        ("x-all: &all {env_file: [{path: web.env}]}\nservices: {web: {image: a, <<: *all}}", "web.env", LARGE),
+        ("include: [{path: inner.yaml, env_file: [more.env]}]", "more.env", LARGE),
+    ],
+)
+def test_what_compose_would_read_for_minutes_is_refused_before_it_does(
+    tmp_path: Path, naming: str, name: str, content: str
+) -> None:
+    written(
+        tmp_path, **{"compose.yaml": naming, ".env": "FOLDER=more\n" if name.startswith("more/") else "", name: content}
     )
-    written(tmp_path, **{"compose.yaml": f"services: {{web: {{image: a}}}}\nx-a: &a [x, y]\n{lists}"})
 
     with pytest.raises(Refused) as refused:
         rendered(tmp_path)
 
     assert refused.value.code == "text-too-large"
-    assert "aliases" in refused.value.message
+    assert refused.value.message.startswith(f"{name} has ")
+
+
+def test_what_included_files_include_is_looked_at_too_and_a_circle_is_left_to_compose(tmp_path: Path) -> None:
+    files = {"compose.yaml": "include: [a/a.yaml]", "a/a.yaml": "include: [../compose.yaml, b.yaml]", "a/b.yaml": BOMB}
+    written(tmp_path, **files)
+
+    with pytest.raises(Refused) as bomb:
+        rendered(tmp_path)
+    (tmp_path / "a/b.yaml").unlink()
+    with pytest.raises(Refused) as circle:
+        rendered(tmp_path)
+
+    assert (bomb.value.code, circle.value.code) == ("text-too-large", "compose-file-invalid")

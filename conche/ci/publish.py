@@ -10,9 +10,9 @@ from conche.ci.forge import connect
 from conche.ci.forge.releases import Page, Releases, digest
 from conche.command import Invocation
 from conche.errors import NotFound, Refused
-from conche.files import read_text
 from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.process import run
+from conche.texts import read_text
 
 __all__ = ["publish", "section_of"]
 

@@ -7,7 +7,7 @@ supports. We only add what identifies the image.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from conche.engine.dockerfile import references, text_of
 from conche.engine.images import build_failed
 from conche.process import Captured
 
-__all__ = ["ServiceBuild", "base_images", "build"]
+__all__ = ["ServiceBuild", "base_images", "build", "built_outside"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,14 @@ def base_images(rendered: Mapping[str, Any], service: str) -> tuple[str, ...]:
     found = references(text_of(said), said.get("args") or {}, said.get("target") or "")
     named = said.get("additional_contexts") or {}
     return tuple(one for one in found if one not in named and "$" not in one)
+
+
+def built_outside(rendered: Mapping[str, Any], root: Path) -> Iterator[str]:
+    """Yield a warning for each service whose build context is no part of the repository at `root`."""
+    for service, body in rendered["services"].items():
+        context = str((body.get("build") or {}).get("context") or "")
+        if context.startswith("/") and not Path(context).is_relative_to(root):
+            yield f"{service} is built from {context}, outside this repository: a clone would lack it"
 
 
 def _doubled(values: Mapping[str, str]) -> dict[str, str]:

@@ -17,10 +17,7 @@ import yaml
 from conche import shallow_yaml
 from conche.errors import Refused
 
-__all__ = ["Written", "named_in", "refuse_bomb", "services"]
-
-MOST_VALUES = 1_000_000
-"""Most values of a YAML file once its aliases are expanded."""
+__all__ = ["Written", "named_in", "services"]
 
 
 class _ComposeLoader(yaml.SafeLoader):
@@ -127,39 +124,6 @@ def _content(file: Path) -> Mapping[str, Any]:
             next_command=f"docker compose --file '{file}' config --quiet    # shows more",
         ) from error
     return _mapping(content)
-
-
-def refuse_bomb(name: str, text: str) -> None:
-    """Refuse short YAML that expands to a great deal: Compose expands every alias, and would never end.
-
-    Raises:
-        Refused: with its aliases expanded it has more than a million values.
-    """
-    try:
-        node = shallow_yaml.compose(text, _ComposeLoader)
-        size = _written_out(node, {}) if node is not None else 0
-    except (yaml.YAMLError, RecursionError):
-        return  # Compose explains better what is wrong with it
-    if size > MOST_VALUES:
-        raise Refused(
-            "text-too-large",
-            f"{name} has more than {MOST_VALUES} values once its aliases are expanded.",
-            looked_at=[name],
-            next_command="look for anchors (&) whose aliases (*) contain one another",
-        )
-
-
-def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
-    """Count the values of a node with every alias expanded, visiting each node once."""
-    if id(node) not in known:
-        known[id(node)] = MOST_VALUES  # an alias inside its own anchor has no end
-        below = (
-            [part for one in node.value for part in (one if isinstance(one, tuple) else (one,))]
-            if isinstance(node, yaml.CollectionNode)
-            else []
-        )
-        known[id(node)] = 1 + sum(_written_out(one, known) for one in below)
-    return known[id(node)]
 
 
 def named_in(files: Iterable[Path], variables: Mapping[str, str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from conche.command import Invocation
+from conche.env.contents import ignored
 from conche.outcome import Outcome
 from conche.secret import MASK, SECRET_NAME
 from conche.session import open_compose
@@ -24,10 +25,11 @@ def config(call: Invocation, name: str) -> Outcome:
 
     call.environment(name)
     compose = open_compose(call, name)
-    rendered = dict(compose.configuration(hashed=False).rendered)
+    configuration = compose.configuration(hashed=False)
+    rendered = dict(configuration.rendered)
     services = {name: {**body, **_hidden(body)} for name, body in rendered["services"].items()}
     masked = json.loads(compose.redact(json.dumps(_urls({**rendered, "services": services}))))
-    return Outcome(value=masked, raw=yaml.safe_dump(masked, sort_keys=False))
+    return Outcome(value=masked, raw=yaml.safe_dump(masked, sort_keys=False), warnings=ignored(configuration))
 
 
 def _hidden(service: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,8 +26,10 @@ __all__ = [
     "contents_of_service",
     "differs",
     "ignored",
+    "is_rendered",
     "may_have_contents",
     "outdated",
+    "ungiven",
     "value_of",
 ]
 
@@ -98,18 +100,31 @@ def value_of(content: Content, compose: Compose) -> bytes | None:
 
 def ignored(configuration: Configuration) -> list[str]:
     """Describe the owners and modes that Compose ignores: a config or secret from a file is that file, mounted."""
-    found = []
+    return [
+        f"{said}: Compose ignores this where the content comes from a file, so that it has the owner and mode of {file}"
+        for _, said, file in _asked_for(configuration)
+        if file
+    ]
+
+
+def ungiven(configuration: Configuration) -> list[str]:
+    """Describe the owners and modes that the containers of a release do not have, as `release.document` explains."""
+    return [
+        f"{said}: not in a release, whose copy belongs to root and can be read by every user of its container"
+        for kind, said, file in _asked_for(configuration)
+        if file or kind == "secrets"
+    ]
+
+
+def _asked_for(configuration: Configuration) -> Iterator[tuple[str, str, str]]:
+    """Yield the configs and secrets that ask for an owner or a mode: their kind, what they ask for, and their file."""
     for name, body in (configuration.rendered.get("services") or {}).items():
         for kind in KINDS:
             for given in body.get(kind) or ():
                 said = [key for key in ("uid", "gid", "mode") if given.get(key) is not None]
-                file = configuration.rendered[kind][given["source"]].get("file")
-                if said and file:
-                    found.append(
-                        f"{', '.join(said)} of the {kind[:-1]} {given['source']} of {name}: Compose ignores this where"
-                        f" the content comes from a file, so that it has the owner and mode of {file}"
-                    )
-    return found
+                file = ((configuration.rendered.get(kind) or {}).get(given["source"]) or {}).get("file")
+                if said:
+                    yield kind, f"{', '.join(said)} of the {kind[:-1]} {given['source']} of {name}", file or ""
 
 
 def may_have_contents(files: Iterable[Path], section: Secrets | None) -> bool:
@@ -119,7 +134,7 @@ def may_have_contents(files: Iterable[Path], section: Secrets | None) -> bool:
         if re.search(r"\b(configs|include|extends|content)[\"']?\s*:|\benvironment:[ \t]*[\"']?\w", text):
             return True
         named = re.findall(r"\bfile:[ \t]*[\"']?([^\s,}\"']+)", text)
-        if any(not _is_declared(one, section) for one in named):
+        if any(not is_rendered(one, section) for one in named):
             return True
     return False
 
@@ -137,14 +152,14 @@ def outdated(
     changed: dict[str, str] = {}
     for name in configuration.services if configuration.rendered else ():
         for content in contents_of_service(configuration.rendered, name):
-            if content.kind == "secret" and _is_declared(str(content.said.get("file", "")), section):
+            if content.kind == "secret" and is_rendered(str(content.said.get("file", "")), section):
                 continue
             if any(differs(compose, content, one) for one in found if one.service == name):
                 changed.setdefault(name, f"{content} changed")
     return changed
 
 
-def _is_declared(file: str, section: Secrets | None) -> bool:
+def is_rendered(file: str, section: Secrets | None) -> bool:
     """Return whether secrets.render writes the file at this path."""
     if section is None:
         return False

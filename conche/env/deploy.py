@@ -60,7 +60,8 @@ def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Out
                 ready = _rerouted(ready, earlier, current)
             else:  # what its containers were made from cannot be read here, so they are made anew
                 ready = make_ready(situation, draft, force=True)
-        return Rollout(call, records, ready, held, begun, options.timeout).carry_out()
+        done = Rollout(call, records, ready, held, begun, options.timeout).carry_out()
+        return replace(done, warnings=[*done.warnings, *prepared.ungiven])
 
 
 def _rerouted(ready: Release, earlier: Document, current: Record) -> Release:

@@ -12,26 +12,33 @@ from conche.engine.connection import Engine
 from conche.engine.ports import Port
 from conche.engine.rendered import named_twice
 from conche.engine.service import Service
-from conche.env.contents import contents_of_service, value_of
+from conche.env.contents import contents_of_service, is_rendered, value_of
 from conche.env.observe import Observed
 from conche.errors import ConcheError, Refused, Unreachable
 from conche.outcome import Action, Kind, Plan
+from conche.stack import Secrets
 
-__all__ = ["check", "see_ports", "taken"]
+__all__ = ["LOST", "check", "never_pulled", "see_ports", "taken"]
+
+LOST = "git status    # shows what was deleted; what no commit has you have to put there"
+"""The next command where a file is missing that is not written from the secrets."""
 
 
-def check(seen: Observed, plan: Plan, compose: Compose, coming: Collection[Path] = ()) -> None:
+def check(
+    seen: Observed, plan: Plan, compose: Compose, coming: Collection[Path] = (), section: Secrets | None = None
+) -> None:
     """Refuse a plan that cannot succeed.
 
     Args:
         coming: files that are written before the plan is carried out.
+        section: from which secrets.render writes files.
 
     Raises:
         Refused: one problem as it is, or several in one list.
     """
     services, project, engine = _planned(seen, plan), seen.configuration.project, compose.engine
-    problems = [*taken(services, project, seen.name, engine), *_files(seen, plan, engine, coming), *_disk(plan, engine)]
-    problems += [*_names(seen, plan), *_unpulled(seen, plan)]
+    problems = [*taken(services, project, seen.name, engine), *_files(seen, plan, engine, coming, section)]
+    problems += [*_disk(plan, engine), *_names(seen, plan), *_unpulled(seen, plan)]
     _raise([*problems, *_volumes(seen, plan, engine), *_variables(seen, plan, compose)])
 
 
@@ -101,7 +108,9 @@ def _both(port: Port, other: Service) -> bool:
     return not port.last and any(not one.last and ports.overlap(port, one) for one in other.ports)
 
 
-def _files(seen: Observed, plan: Plan, engine: Engine, coming: Collection[Path]) -> Iterator[ConcheError]:
+def _files(
+    seen: Observed, plan: Plan, engine: Engine, coming: Collection[Path], section: Secrets | None
+) -> Iterator[ConcheError]:
     """Find missing secrets, configs and bind mounts: Compose accepts them and fails half-way."""
     if not engine.is_local:
         return
@@ -114,8 +123,8 @@ def _files(seen: Observed, plan: Plan, engine: Engine, coming: Collection[Path])
                 f"{service.name} mounts files that do not exist: {', '.join(path.name for path in missing)}.",
                 looked_at=[str(path) for path in missing],
                 next_command=f"invoke secrets.render\ninvoke env.up --env {seen.name}"
-                if set(missing) <= set(service.secret_files)
-                else "git status",
+                if all(path in service.secret_files and is_rendered(str(path), section) for path in missing)
+                else LOST,
             )
         # Root enters every folder; a container whose user the Compose file does not name may be root too.
         if service.user.split(":")[0] not in ("", "0", "root"):
@@ -139,12 +148,17 @@ def _unpulled(seen: Observed, plan: Plan) -> Iterator[ConcheError]:
     for reference in [step.name for step in plan if (step.action, step.kind) == (Action.PULL, Kind.IMAGE)]:
         users = [service for service in seen.configuration.services.values() if service.image == reference]
         if users and reference not in seen.own and not any(service.pulled for service in users):
-            yield Refused(
-                "image-never-pulled",
-                f"The engine has no {reference}, and it is not pulled for {', '.join(one.name for one in users)}:"
-                " pull_policy is never.",
-                next_command="docker load --input FILE    # or build it; or take pull_policy out of the Compose file",
-            )
+            yield never_pulled(reference, users)
+
+
+def never_pulled(reference: str, users: Sequence[Service]) -> Refused:
+    """Return the error for a missing image that none of its services lets be pulled."""
+    return Refused(
+        "image-never-pulled",
+        f"The engine has no {reference}, and it is not pulled for {', '.join(one.name for one in users)}:"
+        " pull_policy is never.",
+        next_command="docker load --input FILE    # or build it; or take pull_policy out of the Compose file",
+    )
 
 
 def _volumes(seen: Observed, plan: Plan, engine: Engine) -> Iterator[ConcheError]:

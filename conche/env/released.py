@@ -98,7 +98,7 @@ def _bring_up(session: Session, records: Records, document: Document, timeout: f
     require_whole(document, current)
     seen = _observe(session, records)
     plan = plan_up(seen)
-    preflight.check(seen, plan, compose)
+    preflight.check(seen, plan, compose, section=call.stack.secrets)
     if call.dry_run:
         return Outcome(plan=plan)
     with everywhere(call, compose.engine, name):

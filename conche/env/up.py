@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from conche.command import Invocation
+from conche.engine.builds import built_outside
 from conche.engine.projects import made_from_others
 from conche.env import report, secret_files
 from conche.env.carry_out import carry_out, nothing_to_do
@@ -16,7 +17,7 @@ from conche.env.plan import plan_up
 from conche.env.recover import settle_killed
 from conche.env.request import UpRequest
 from conche.env.standing import has_older_key, standing
-from conche.outcome import Outcome, Plan
+from conche.outcome import Action, Kind, Outcome, Plan
 from conche.session import Session, open_compose
 from conche.vault.values import require_with, unsealed_files
 
@@ -97,12 +98,15 @@ def _up_by_files(session: Session, request: UpRequest, changed: Collection[Path]
 
     call, name, compose = session.call, session.name, session.compose
     seen, plan = _planned(session, request, changed)
-    preflight.check(seen, plan, compose, coming)
+    preflight.check(seen, plan, compose, coming, call.stack.secrets)
     for other in made_from_others(seen.containers, compose.files) if session.engine.is_local and len(plan) else ():
         call.output.say(
             f"warning: {name} was brought up from {other}, and this checkout takes it over. For a second one beside"
             " it, change `name` and the ports in stack.yaml"
         )
+    building = any((step.action, step.kind) == (Action.BUILD, Kind.IMAGE) for step in plan)
+    for warning in built_outside(seen.configuration.rendered, call.root) if building else ():
+        call.output.say(f"warning: {warning}")
     if call.dry_run:
         return Outcome(plan=plan)
     if not len(plan):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from conche.command import Invocation
 from conche.engine import images
+from conche.engine.builds import built_outside
 from conche.engine.connection import Engine
 from conche.images.chosen import chosen
 from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
@@ -22,8 +23,10 @@ def build(call: Invocation, environment: str, image: str | None, *, fresh: bool)
     given, at = chosen(call, environment, image), revision(call.root)
     engine = Engine(call.environment(environment).engine)
     plan = build_plan(given, at)
+    outside = (one for own in given if own.rendered for one in built_outside(own.rendered, call.root))
+    warnings = list(dict.fromkeys((*dirt(at), *outside)))
     if call.dry_run:
-        return Outcome(plan=plan, warnings=dirt(at))
+        return Outcome(plan=plan, warnings=warnings)
     before = {one.name: images.find(engine, one.reference) for one in given}
     with call.output.progress(f"building {', '.join(one.name for one in given)} for {environment}") as progress:
         builder = Builder(call.vault, engine, progress, fresh, reproducible=True)
@@ -41,7 +44,7 @@ def build(call: Invocation, environment: str, image: str | None, *, fresh: bool)
         changed=any(one and (one.id != (old.id if (old := before[name]) else "")) for name, one in found.items()),
         plan=plan,
         tables=[Table(("image", "reference", "revision", "id", "size"), rows)],
-        warnings=dirt(at),
+        warnings=warnings,
     )
 
 

@@ -13,13 +13,13 @@ from typing import Any
 import yaml
 
 from conche import shallow_yaml
+from conche.engine.bombs import refuse_bombs
 from conche.engine.compose import complaint
 from conche.engine.rendered import understood
 from conche.engine.settings import SETTINGS
-from conche.engine.written import refuse_bomb
 from conche.errors import Refused
 from conche.init.env_files import example_of, missing, without
-from conche.init.files import LARGEST, read
+from conche.init.files import LARGEST
 from conche.process import Completed, run
 
 __all__ = ["Rendered", "accepts", "render"]
@@ -66,8 +66,7 @@ def render(root: Path, files: Sequence[Path], given: Mapping[str, str], project:
         Refused: it does not accept them, with its own message, and the line if it can be found.
         Unreachable: there is no Compose v2.
     """
-    for file in files:
-        refuse_bomb(str(file), read(root, file))
+    refuse_bombs(root, [root / file for file in files], {**_shell(), **given})
     named = ("--project-name", project) if project else ()
     whole = _answer(root, files, _asked(root, files, given, (*named, "--profile", "*"), ("--format", "json")))
     profiles = _has_profiles(whole[0])
@@ -87,8 +86,7 @@ def _has_profiles(text: str) -> bool:
 def accepts(root: Path, files: Sequence[Path], given: Mapping[str, str]) -> bool:
     """Return whether Compose accepts these files together; it is not asked about files that would never let it end."""
     try:
-        for file in files:
-            refuse_bomb(str(file), read(root, file))
+        refuse_bombs(root, [root / file for file in files], {**_shell(), **given})
     except Refused:
         return False
     return _asked(root, files, given, (), ("--quiet",)).ok

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conche.engine.builds import built_outside
 from conche.engine.rendered import named_twice, published_ports
 from conche.errors import Refused
 from conche.init.compose import Rendered
@@ -155,10 +156,8 @@ def refuse_impossible(name: str, rendered: Rendered, files: Sequence[Path]) -> N
 
 def troubles(root: Path, name: str, rendered: Rendered) -> Iterator[str]:
     """Yield warnings about what works here, but may not work elsewhere or may not be intended."""
+    yield from (f"{name}: {one}" for one in built_outside(rendered.document, root))
     for service, body in rendered.services.items():
-        context = str((body.get("build") or {}).get("context") or "")
-        if context.startswith("/") and not Path(context).is_relative_to(root):
-            yield f"{name}: {service} is built from {context}, outside this repository: a clone would lack it"
         image = str(body["image"])
         if body.get("build") and image != image.lower() and ":" not in image:
             yield f"{name}: Compose calls the image of {service} {image}, which engines reject: give it an `image:`"

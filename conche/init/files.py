@@ -11,7 +11,7 @@ import yaml
 
 from conche import shallow_yaml
 from conche.errors import NotFound
-from conche.files import read_text
+from conche.texts import read_text
 
 __all__ = ["BASES", "LARGEST", "MOST_FILES", "ComposeFiles", "find", "keys_of", "read"]
 

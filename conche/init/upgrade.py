@@ -12,12 +12,13 @@ import yaml
 from conche import shallow_yaml
 from conche.command import Invocation
 from conche.errors import Refused
-from conche.files import read_text, write_atomic
+from conche.files import write_atomic
 from conche.outcome import Action, Kind, Outcome, Plan, Step, Table
 from conche.stack import FILE, StackInvalid, StackProblem, load, parse
 from conche.stack.model import FORMAT
 from conche.stack.reading import MOST_KEYS, keys_of
 from conche.stack.replaced import replaced
+from conche.texts import read_text
 
 __all__ = ["upgrade", "with_format", "with_new_names"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from conche.engine.builds import ServiceBuild, base_images
+from conche.engine.builds import ServiceBuild, base_images, built_outside
 from conche.engine.rendered import understood
 
 BUILD: dict[str, Any] = {
@@ -42,6 +42,14 @@ WANTED = ServiceBuild(
     arguments={"REVISION": "abc1234", "VERSION": "a$b"},
     secrets={"ca": Path("/ca.crt"), "token": Path("/not/this")},
 )
+
+
+def test_only_a_build_context_outside_the_repository_is_warned_about() -> None:
+    assert not [*built_outside(rendered(), Path("/shop"))]
+
+    [said] = built_outside(rendered(), Path("/shop/api"))
+
+    assert said.startswith("web is built from /shop/web, outside this repository")
 
 
 def test_every_key_of_a_build_is_handed_on_and_goes_before_what_is_added() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -14,10 +15,11 @@ from conche.engine.compose import Compose, Configuration
 from conche.engine.service import Service
 from conche.env import preflight
 from conche.env.carry_out import nothing_to_do
-from conche.env.contents import ignored
+from conche.env.contents import ignored, ungiven
 from conche.env.observe import Observed
 from conche.errors import Refused
 from conche.outcome import Action, Kind, Plan, Step
+from conche.stack import Secrets
 
 VOLUMES = {"data": {"name": "shop_data"}, "old": {"name": "kept", "external": True}}
 PLAN = Plan((Step(Action.CREATE, Kind.SERVICE, "web", "has no container"),))
@@ -99,6 +101,39 @@ def test_of_owner_and_mode_only_those_that_compose_ignores_are_told() -> None:
     [told] = ignored(Configuration("shop", {}, (), (), rendered))
 
     assert told.startswith("uid, mode of the config file of web")
+
+
+def test_a_release_tells_the_owners_and_modes_that_its_containers_do_not_have() -> None:
+    given = [{"source": "file", "uid": "1000", "mode": 256}, {"source": "said", "mode": 256}, {"source": "plain"}]
+    configs = {"file": {"file": "/a.txt"}, "said": {"content": "x"}, "plain": {"file": "/b.txt"}}
+    secrets = {"token": {"environment": "TOKEN"}}
+    body = {"configs": given, "secrets": [{"source": "token", "gid": "7"}]}
+    rendered = {"services": {"web": body}, "configs": configs, "secrets": secrets}
+
+    told = ungiven(Configuration("shop", {}, (), (), rendered))
+
+    assert [one.partition(":")[0] for one in told] == [
+        "uid, mode of the config file of web",
+        "gid of the secret token of web",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("section", "advised"),
+    [(None, "git status"), (Secrets.model_validate({"declared": {"token": {}}}), "invoke secrets.render")],
+)
+def test_a_missing_file_is_rendered_only_where_it_is_one_of_the_stacks_secrets(
+    compose: Compose, tmp_path: Path, section: Secrets | None, advised: str
+) -> None:
+    found = seen({"web": {}})
+    web = replace(found.configuration.services["web"], secret_files=(tmp_path / "docker/secrets/token.txt",))
+    found = replace(found, configuration=replace(found.configuration, services={"web": web}))
+
+    with pytest.raises(Refused) as refused:
+        preflight.check(found, PLAN, compose, section=section)
+
+    assert refused.value.code == "file-missing"
+    assert refused.value.next_command.startswith(advised)
 
 
 def test_an_environment_all_of_whose_services_have_profiles_is_not_said_to_be_up() -> None:

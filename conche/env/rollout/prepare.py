@@ -6,18 +6,20 @@ import socket
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from conche.command import Invocation
 from conche.engine import host, images
+from conche.engine.bombs import refuse_bombs
 from conche.engine.compose import Compose, Configuration
 from conche.engine.connection import Engine
 from conche.engine.images import LocalImage
 from conche.engine.written import named_in
-from conche.env.contents import contents_of_service, value_of
+from conche.env.contents import ungiven
+from conche.env.preflight import never_pulled
 from conche.env.rollout import lint
 from conche.env.rollout.edge import read_template
 from conche.env.rollout.fingerprints import fingerprinted, marks, unsealed
+from conche.env.rollout.read_contents import read_contents, with_configs
 from conche.errors import NotFound, Refused, Unreachable
 from conche.release.document import Document, Template, definition, make, shape
 from conche.release.records import Placed, Record, who
@@ -31,10 +33,10 @@ from conche.supply.own import in_registry, own_images
 from conche.supply.reference import Reference, parse
 from conche.supply.revision import Revision, revision
 from conche.units import size
-from conche.vault.values import require_with, used_by
+from conche.vault.values import require_with
 from conche.vault.vault import fingerprint
 
-__all__ = ["Prepared", "Wanted", "kept_images", "prepare", "pulled", "read_contents", "see_disk"]
+__all__ = ["Prepared", "Wanted", "kept_images", "prepare", "pulled", "require_pullable", "see_disk"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,11 @@ class Prepared:
     @property
     def engine(self) -> Engine:
         return self.compose.engine
+
+    @property
+    def ungiven(self) -> list[str]:
+        """Warnings about owners and modes that its containers do not have; a swarm has them all."""
+        return [] if self.swarm else ungiven(self.configuration)
 
     def fingerprinted(self, salt: bytes) -> Prepared:
         """Return a copy with the fingerprints of its secrets under the environment's salt."""
@@ -231,15 +238,19 @@ def prepare(call: Invocation, name: str, wanted: Wanted, *, allow_dirty: bool) -
     deploy = environment.deploy
     compose = open_compose(call, name, secrets)
     require_with(call.stack, name, compose.variables.get("COMPOSE_PROFILES", ""), secrets)
-    compose = replace(compose, files=(*compose.files, *(call.root / file for file in deploy.overlay)))
+    if deploy.overlay:
+        compose = replace(compose, files=(*compose.files, *(call.root / file for file in deploy.overlay)))
+        refuse_bombs(call.root, compose.files, {**compose.further, **compose.variables})
     configuration = compose.configuration(hashed=False)
     references = {one.image for one in configuration.services.values()}
     described = own_images(call.stack, name, compose, configuration)
     own = {one: image.name for one, image in described.items() if one in references}
     lint.check(configuration, environment, call.root, own)
     if environment.swarm:
-        configuration = _with_configs(configuration)
+        configuration = with_configs(configuration)
     pins, asked = _pins(call, name, configuration, own, wanted)
+    if not environment.swarm:  # nodes of a swarm pull by themselves, and know no such policy
+        require_pullable(compose.engine, configuration, pins, own)
     contents = read_contents(call, name, compose, configuration, secrets)
     named = {
         variable: Secret(value)
@@ -307,6 +318,17 @@ def _pins(
     return pins, ", ".join(asked)
 
 
+def require_pullable(
+    engine: Engine, configuration: Configuration, pins: Mapping[str, str], own: Collection[str]
+) -> None:
+    """Refuse somebody else's image that the engine lacks, if no service of it lets it be pulled."""
+    for reference, pin in pins.items():
+        users = [one for one in configuration.services.values() if one.image == reference]
+        kept_back = reference not in own and not any(one.pulled for one in users)
+        if kept_back and images.find(engine, pin) is None:
+            raise never_pulled(reference, users)
+
+
 def _pinned(call: Invocation, at: Reference) -> str:
     registry = open_registry(call.vault)
     return str(at.pinned(registry.manifest(at.repository, at.wanted).digest))
@@ -334,63 +356,3 @@ def _known(engine: Engine, reference: str) -> str:
     if found is None or "@" in reference:
         return reference
     return next((text for text in found.digests if parse(text).name == parse(reference).name), reference)
-
-
-def read_contents(
-    call: Invocation, name: str, compose: Compose, configuration: Configuration, secrets: Mapping[str, Secret]
-) -> dict[str, bytes]:
-    """Return the content of each config and secret that a service has: from the secrets, files or variables.
-
-    Raises:
-        Refused: a file cannot be read, or a variable is not set.
-    """
-    section = call.stack.secrets
-    staged: dict[str, bytes] = {}
-    if section is not None:
-        from conche.vault import render
-
-        optional = render.emptied(call.root, section, used_by(section, name))
-        staged = {str(one.path): one.content for one in render.files(call.root, section, {**optional, **secrets})}
-    contents: dict[str, bytes] = {}
-    for service in configuration.services:
-        for content in contents_of_service(configuration.rendered, service):
-            if str(content) in contents:
-                continue
-            path = str(content.said.get("file", ""))
-            value = staged[path] if path in staged else value_of(content, compose)
-            contents[str(content)] = _read(path, str(content)) if value is None else value
-    return contents
-
-
-def _with_configs(configuration: Configuration) -> Configuration:
-    """Return a copy with the contents of its configs' files: a release must not depend on the checkout."""
-    configs = dict(configuration.rendered.get("configs") or {})
-    for key, said in configs.items():
-        if said.get("file"):
-            text = _decoded(_read(str(said["file"]), f"config {key}"), key)
-            kept = {one: value for one, value in said.items() if one != "file"}
-            configs[key] = {**kept, "content": text.replace("$", "$$")}
-    return replace(configuration, rendered={**configuration.rendered, "configs": configs})
-
-
-def _decoded(content: bytes, key: str) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise Refused(
-            "config-not-text",
-            f"The file of the config {key} is not text, so it cannot be kept with a release.",
-            next_command="mount it from a volume instead, or build it into the image",
-        ) from error
-
-
-def _read(path: str, what: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise Refused(
-            "file-missing",
-            f"The file of the {what} cannot be read: {error.strerror}.",
-            looked_at=[path],
-            next_command="invoke secrets.render" if what.startswith("secret ") else "git status",
-        ) from error

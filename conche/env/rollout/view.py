@@ -17,7 +17,7 @@ from conche.env.observe import Observed, contents_of, look
 from conche.env.rollout.edge import read_template
 from conche.env.rollout.fingerprints import fingerprinted
 from conche.env.rollout.look import Look
-from conche.env.rollout.prepare import read_contents
+from conche.env.rollout.read_contents import read_contents
 from conche.errors import ConcheError, KeyUnusable, Refused
 from conche.locking import readers
 from conche.release.desired import described

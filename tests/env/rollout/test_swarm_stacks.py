@@ -16,7 +16,7 @@ import pytest
 from conche.engine import stacks, swarm
 from conche.engine.compose import Configuration
 from conche.engine.connection import Engine
-from conche.env.rollout.prepare import _with_configs
+from conche.env.rollout.read_contents import with_configs
 from conche.env.rollout.swarm_stack import to_stack
 from conche.release.document import Document
 from conche.stack import Deploy
@@ -156,7 +156,7 @@ def test_a_stack_is_what_docker_stack_deploy_makes_of_the_same_file(
             check=True, capture_output=True,
         ).stdout
     )  # fmt: skip
-    document = _with_configs(Configuration(ours, {}, (), (), rendered)).rendered
+    document = with_configs(Configuration(ours, {}, (), (), rendered)).rendered
     sent = to_stack(Document(document), Deploy(), None)
     names = {key: swarm.provide(swarming, ours, "config", key, content) for key, content in sent.configs.items()}
     done = swarm.deploy(swarming, ours, sent.content(names), {}, lambda _: None)
