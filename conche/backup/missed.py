@@ -62,8 +62,8 @@ class Started:
         """Return the run that an entry has missed since this one; None if there is none, or that cannot be known."""
         if not self.tells(entry, now):
             return None
-        due = schedule.read(entry.when).latest(now)
-        return due if self.started < due <= now - LATE else None
+        due = schedule.read(entry.when).latest(now - LATE)
+        return due if self.started < due else None
 
     def interrupted(self, entry: ScheduleEntry, now: datetime) -> datetime | None:
         """Return this run if it has not ended and does not make up for another: nothing is tried for ever."""

@@ -73,6 +73,13 @@ def ago(**time: float) -> str:
         pytest.param(DUE - timedelta(days=9), DAILY.when, NOW, DUE, id="it was off for nine nights: made up for once"),
         pytest.param(DUE - timedelta(days=1), DAILY.when, DUE + timedelta(minutes=9), None, id="it may start yet"),
         pytest.param(DUE - timedelta(days=1), DAILY.when, DUE + timedelta(minutes=10), DUE, id="it will not any more"),
+        pytest.param(
+            DUE - timedelta(days=2),
+            DAILY.when,
+            DUE + timedelta(minutes=9),
+            DUE - timedelta(days=1),
+            id="the one of today may start yet, and that of yesterday will not any more",
+        ),
         pytest.param(DUE - timedelta(days=1), "0 3 * * *", NOW, None, id="it had another schedule then"),
         pytest.param(NOW + timedelta(days=400), DAILY.when, NOW, None, id="noted by a clock that was wrong"),
     ],
