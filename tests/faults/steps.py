@@ -1,4 +1,4 @@
-"""Kills a task before its k-th step, or once it has started a program, in a child of the warm process."""
+"""What a child of the warm process does to its task: kill it at some step, or have it wait longer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 from typing import Any
+
+from conche.vault import store
 
 
 def kill_before(step: int) -> None:
@@ -37,3 +39,8 @@ def kill_after_start(words: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     subprocess.Popen.__init__ = started  # type: ignore[method-assign, assignment]
+
+
+def wait_longer(seconds: float) -> None:
+    """From now on: wait so long for another change of the secrets; of many at once the last waits for all others."""
+    store.WAIT = seconds

@@ -102,6 +102,10 @@ def test_after_any_of_200_kills_the_file_holds_the_old_value_or_the_new_one(
         child = int(server.stdout.readline())
         ended, _, _ = select.select([server.stdout], [], [], moments.uniform(0, longest))
         assert not ended, "the child ended by itself"
+        # However slow the machine has become: one in eight has a change behind it.
+        while number // 4 % 8 == 0 and "done" not in (tmp_path / "log").read_text():
+            ended, _, _ = select.select([server.stdout], [], [], 0.01)
+            assert not ended, "the child ended by itself"
         # sops is killed with it, or goes on alone.
         (os.killpg if number % 2 else os.kill)(child, signal.SIGKILL)
         assert int(server.stdout.readline()) == signal.SIGKILL
@@ -134,6 +138,8 @@ def test_of_12_parallel_sets_none_is_lost(store: Store, tmp_path: Path) -> None:
     for name in names:
         process = warm.Popen[bytes](
             small.argv("secrets.set", name),
+            before="tests.faults.steps:wait_longer",
+            told=300,
             cwd=tmp_path,
             env=small.environment(),
             stdin=subprocess.PIPE,
