@@ -201,22 +201,21 @@ def test_too_little_room_in_the_container_is_said_before_anything_is_written(dat
 
 
 @pytest.mark.parametrize(
-    "script",
-    ["sleep 1000", "trap '' TERM; sleep 1000 & wait; sleep 1000", "setsid sleep 1000 & sleep 1000"],
+    ("script", "count"),
+    [("sleep 1000", 1), ("trap '' TERM; sleep 1000 & wait; sleep 1000", 2), ("setsid sleep 1000 & sleep 1000", 2)],
     ids=["at once", "deaf", "several"],
 )
-def test_whatever_carries_the_number_is_ended_and_nothing_else(database: Database, script: str) -> None:
+def test_whatever_carries_the_number_is_ended_and_nothing_else(database: Database, script: str, count: int) -> None:
     container, mine, other = database.influx.container.id, programs.new_number(), programs.new_number()
     for number in (mine, other):
         argv = ["docker", "exec", "--detach", "--env", f"{programs.NUMBER}={number}", container, "sh", "-c", script]
         subprocess.run(argv, check=True)
-    until(lambda: len(left(database)) >= 2)
-    before = len(left(database))
+    until(lambda: len(left(database)) == 2 * count)
 
     assert programs.end(database.engine, container, mine)
     assert not programs.end(database.engine, container, mine)
 
-    assert len(left(database)) == before / 2
+    assert len(left(database)) == count
     assert programs.end(database.engine, container, other)
     assert left(database) == []
 
@@ -225,6 +224,7 @@ def test_one_of_another_user_is_ended_too(database: Database) -> None:
     container, number = database.influx.container.id, programs.new_number()
     argv = ["docker", "exec", "--detach", "--user", "1000", "--env", f"{programs.NUMBER}={number}"]
     subprocess.run([*argv, container, "sleep", "1000"], check=True)
+    until(lambda: left(database) != [])
 
     assert programs.end(database.engine, container, number)
 
@@ -235,6 +235,7 @@ def test_without_a_shell_it_is_said_how_it_is_ended(database: Database) -> None:
     container, number = database.influx.container, programs.new_number()
     argv = ["docker", "exec", "--detach", "--env", f"{programs.NUMBER}={number}", container.id, "sleep", "1000"]
     subprocess.run(argv, check=True)
+    until(lambda: left(database) != [])
     database.sh("mv /bin/sh /bin/sh-away")
     try:
         with pytest.raises(Unreachable) as caught:

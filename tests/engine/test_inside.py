@@ -89,12 +89,12 @@ def test_both_ways_tell_the_same_of_a_real_container(engine: Engine, base_image:
 def test_a_command_that_says_nothing_is_not_waited_for(
     engine: Engine, base_image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("conche.engine.inside.SILENCE", 0.5)
     client: Any = engine.client
     container = client.containers.run(base_image, ["sleep", "1000"], detach=True)
     try:
         done = execute(engine, container.id, ("sh", "-c", "echo said; echo complained >&2; exit 3"))
         assert (done.exit_code, done.stdout.raw, done.stderr.raw) == (3, "said\n", "complained\n")
+        monkeypatch.setattr("conche.engine.inside.SILENCE", 0.5)
         with pytest.raises(Unreachable):
             execute(engine, container.id, ("sleep", "100"))
     finally:

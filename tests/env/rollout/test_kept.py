@@ -72,6 +72,7 @@ def test_a_store_that_is_killed_during_a_release_is_named(fresh: EdgedStack, eng
     done = fresh.deploy(fresh.version("one"))
     assert done.returncode == 0, done.stderr
     fresh.version("two")
+    fresh.replace("stack.yaml", "observe: 1", "observe: 5")
     with fresh.begin("env.deploy", "--env", "prod", "--local", "--image", fresh.reference("two")) as running:
         assert running.stderr is not None
         next(line for line in running.stderr if line.startswith("watch release"))

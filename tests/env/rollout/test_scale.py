@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 from collections.abc import Iterator
 
@@ -13,6 +12,7 @@ from conche.engine.connection import Engine
 from tests.edged import EdgedStack
 from tests.load import Load
 from tests.stacks import free_port
+from tests.standing import standing
 
 pytestmark = pytest.mark.engine
 
@@ -73,16 +73,21 @@ def test_what_answers_wrongly_gets_no_request_and_goes_again(late: EdgedStack, e
     assert (web(late, engine), counting(late)) == (before, plain)
 
 
-@pytest.mark.parametrize("count", [3, 1])
-def test_a_change_that_is_killed_is_settled_and_nobody_notices(late: EdgedStack, engine: Engine, count: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "event", "at"),
+    [(3, "subprocess.Popen", "--scale"), (1, "http.client.send", "/stop")],
+    ids=["more", "fewer"],
+)
+def test_a_change_that_is_killed_is_settled_and_nobody_notices(
+    late: EdgedStack, engine: Engine, count: int, event: str, at: str
+) -> None:
     there = 4 - count
     assert late.invoke(*scale(late, there)).returncode == 0
     plain = counting(late)
     with Load(late.port, rate=25) as users:
-        with late.begin(*scale(late, count)) as running:
-            while counting(late) == plain:
-                assert running.poll() is None, "it ended before the edge named any container"
-            running.send_signal(signal.SIGKILL)
+        with standing(late, *scale(late, count), event=event, at=at) as running:
+            assert counting(late) != plain
+            running.kill()
         planned = json.loads(late.invoke("env.recover", "--env", "prod", "--dry-run", "--json").stdout)["plan"]
         done = late.invoke("env.recover", "--env", "prod")
 

@@ -178,6 +178,12 @@ def test_what_a_killed_release_had_replaced_comes_back_with_the_next_command(
     assert (status.returncode, "was interrupted" in status.stdout) == (0, False)
 
 
+def killed(engine: Engine, container: str) -> None:
+    """Kill a container, and wait until the engine knows that it has died: it answers before."""
+    engine.client.api.kill(container)
+    engine.client.api.wait(container)
+
+
 def test_a_service_that_was_meant_to_end_is_well_in_a_release(small: SmallStack, engine: Engine) -> None:
     python = "image: python:3.11-slim-bookworm, stop_grace_period: 0s"
     small.write(
@@ -191,7 +197,7 @@ def test_a_service_that_was_meant_to_end_is_well_in_a_release(small: SmallStack,
 
     status = small.invoke("env.status", "--env", "dev")
     [web] = [one for one in small.containers(engine) if one.service == "web"]
-    engine.client.containers.get(web.id).kill()
+    killed(engine, web.id)
 
     assert status.returncode == 0, status.stdout + status.stderr
     assert small.invoke("env.status", "--env", "dev").returncode == 1
@@ -258,7 +264,7 @@ def test_env_up_brings_back_what_has_died_of_a_release_and_nothing_else(small: S
     small.write("compose/dev.yaml", (SLEEPER % 'content: "level=${LEVEL:-1}"').replace("configs: {rules", other))
     deploy(small)
     before = {one.service: (one.id, one.started_at) for one in small.containers(engine)}
-    engine.client.api.kill(before["other"][0])
+    killed(engine, before["other"][0])
 
     planned = small.json("env.up", "--dry-run")["plan"]
     done = small.invoke("env.up")
