@@ -63,9 +63,10 @@ def test_files_that_take_minutes_come_before_those_with_more_tests(tmp_path: Pat
 
 
 def test_a_test_that_hangs_fails_alone(tmp_path: Path) -> None:
-    (tmp_path / "test_hangs.py").write_text("import signal\n\n\ndef test_hangs():\n    signal.pause()\n\n\n" + HERE)
+    hangs = "import pytest, signal\n\n\n@pytest.mark.timeout(1)\ndef test_hangs():\n    signal.pause()\n\n\n"
+    (tmp_path / "test_hangs.py").write_text(hangs + HERE)
 
-    code, said = run(tmp_path, "-n", "1", "--timeout", "1")
+    code, said = run(tmp_path, "-n", "1")
 
     assert code == 1
     assert "1 failed, 1 passed" in said
