@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-STARTING = 60.0
+STARTING = 300.0
 """Seconds that a service has to become ready."""
 
 

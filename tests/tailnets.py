@@ -47,7 +47,7 @@ derp:
 """
 """What headscale needs to be told for nodes that reach it as `name` at `port`, with its certificate beside it."""
 
-LONGEST = 120.0
+LONGEST = 300.0
 """Seconds for what takes some of them."""
 
 

@@ -40,10 +40,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory, engine: Engine, base_image: 
     described = {"version": "3.8", "services": {"web": service}, "volumes": {"data": {}}}
     with joined(engine):
         assert swarm.deploy(engine, made.project, json.dumps(described).encode(), {}, lambda _: None).ok
-        assert swarm.wait_settled(engine, made.project, "web", 60)
+        assert swarm.wait_settled(engine, made.project, "web", 300)
         yield made
         swarm.remove(engine, made.project)
-        assert swarm.wait_gone(engine, made.project, 60)
+        assert swarm.wait_gone(engine, made.project, 300)
         remove_unused(engine, volume)
         made.remove_all(engine)
 
@@ -75,7 +75,7 @@ def written(stack: SmallStack, engine: Engine) -> list[str]:
 
 
 def runs_once_more(stack: SmallStack, engine: Engine) -> list[str]:
-    assert swarm.wait_settled(engine, stack.project, "web", 60)
+    assert swarm.wait_settled(engine, stack.project, "web", 300)
     return tasks(stack, engine)
 
 

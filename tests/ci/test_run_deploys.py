@@ -77,7 +77,7 @@ class Users:
         while not self._over.is_set():
             self.asked += 1
             try:
-                answer = httpx.get(url, timeout=10)
+                answer = httpx.get(url, timeout=60)
                 self.seen.add(answer.json()["version"])
                 if answer.status_code != 200:
                     self.bad.append(str(answer.status_code))
@@ -131,7 +131,7 @@ def test_sigterm_in_mid_release_leaves_the_old_one_serving_and_no_lock(stack: Ed
         found = next((one for one in psutil.Process(running.pid).children(recursive=True) if one.name() == "act"), None)
         assert found is not None, "".join(said)
         (found if to == "act" else psutil.Process(running.pid)).send_signal(signal.SIGTERM)
-        running.communicate(timeout=150)
+        running.communicate(timeout=300)
 
     assert running.returncode == (1 if to == "act" else 143)
     assert served(stack) == "one"

@@ -22,10 +22,10 @@ def is_up(development: SmallStack) -> None:
 
 
 def ask(stack: SmallStack, path: str, method: str = "GET") -> httpx.Response:
-    return httpx.request(method, f"http://127.0.0.1:{stack.port}{path}", timeout=10)
+    return httpx.request(method, f"http://127.0.0.1:{stack.port}{path}", timeout=300)
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> bool:
+def until(condition: Callable[[], bool], seconds: float = 300) -> bool:
     """Ask again and again, until it is so or time is over; between two questions lies a whole request."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

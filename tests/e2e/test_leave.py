@@ -72,7 +72,7 @@ def on_swarm(tmp_path: Path, engine: Engine, edge_image: str) -> Iterator[EdgedS
         yield stack
         remove(stack, engine)
         swarm.remove(engine, stack.project)
-        assert swarm.wait_gone(engine, stack.project, 60)
+        assert swarm.wait_gone(engine, stack.project, 300)
         swarm.sweep(engine, stack.project, frozenset())
 
 

@@ -25,7 +25,7 @@ def test_several_are_asked_at_a_time_and_told_in_their_order(monkeypatch: pytest
     all_here = threading.Barrier(AT_ONCE)
 
     def passes(_: Engine, one: Container) -> bool:
-        all_here.wait(60)
+        all_here.wait(300)
         return int(one.id) % 2 == 0
 
     monkeypatch.setattr(containers, "passes_healthcheck", passes)

@@ -42,7 +42,7 @@ def tiny_engine(folder: Path) -> Iterator[str]:
     daemon = announced.start(argv, folder)
     yield address
     daemon.terminate()
-    daemon.wait(60)
+    daemon.wait(300)
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 

@@ -83,7 +83,7 @@ def test_the_lock_goes_with_its_holder(engine: Engine, base_image: str, project:
         process.send_signal(number)
         process.wait()
 
-        with lock.hold(engine, project, "the next", [base_image], wait=20, say=said.append):
+        with lock.hold(engine, project, "the next", [base_image], wait=300, say=said.append):
             found = lock.holder(engine, project)
 
     assert found is not None
@@ -99,7 +99,7 @@ def test_whoever_waits_gets_it_and_says_once_for_whom(engine: Engine, base_image
             process.kill()
             process.wait()
 
-        with lock.hold(engine, project, "patient", [base_image], wait=20, say=said.append, pause=end) as held:
+        with lock.hold(engine, project, "patient", [base_image], wait=300, say=said.append, pause=end) as held:
             assert held is not None
 
     assert [line for line in said if "invoke env.deploy --env prod" in line] == said

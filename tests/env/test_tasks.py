@@ -103,7 +103,7 @@ def test_on_a_terminal_a_protected_environment_wants_its_name_typed(small: Small
     reader = threading.Thread(target=drain, daemon=True)
     reader.start()
     os.write(ours, b"dev\n")
-    assert asking.wait(60) == 0
+    assert asking.wait(300) == 0
     os.close(theirs)
     reader.join()
     os.close(ours)

@@ -150,7 +150,7 @@ def test_while_another_command_is_at_work_they_refuse(checkout: Checkout, words:
 
 
 def test_two_at_once_one_waits_for_the_other(checkout: Checkout) -> None:
-    argv = [sys.executable, "-m", "invoke", "backup.create", "--wait", "60"]
+    argv = [sys.executable, "-m", "invoke", "backup.create", "--wait", "600"]
     both = [
         warm.Popen[str](argv, cwd=checkout.folder, env=checkout.environment(), stderr=subprocess.PIPE, text=True)
         for _ in range(2)

@@ -59,14 +59,14 @@ class OwnEngine:
     def restart(self) -> None:
         assert self.daemon is not None
         self.daemon.terminate()
-        self.daemon.wait(60)
+        self.daemon.wait(300)
         self.start()
 
     def cut_power(self) -> None:
         """End it with everything of it at once, and lose its network, as a machine does that has lost its power."""
         assert self.daemon is not None
         self.daemon.kill()
-        self.daemon.wait(60)
+        self.daemon.wait(300)
         helpers = [
             one
             for one in psutil.process_iter(["name", "cmdline"])
@@ -101,7 +101,7 @@ def own(place: Path, edge_image: str, base_image: str) -> Iterator[OwnEngine]:
     yield made
     assert made.daemon is not None
     made.daemon.terminate()
-    made.daemon.wait(60)
+    made.daemon.wait(300)
     subprocess.run(["umount", str(place / "net")], check=False)
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 

@@ -176,6 +176,6 @@ def test_a_terminal_that_is_closed_in_the_middle_keeps_nobody_from_unwinding(
 
     os.close(ours)
 
-    assert process.wait(60) == 128 + signal.SIGHUP
+    assert process.wait(300) == 128 + signal.SIGHUP
     assert [(c.id, c.started_at) for c in small.containers(engine)] == before
     assert page(small) == "one"

@@ -191,7 +191,7 @@ def serving(engine: Engine, image: str, folder: Path, *, storage: Path | None = 
         api.start(made["Id"])
         with Wire(port).carrying() as wire:
             registry = PrivateRegistry(wire, password, name)
-            registry.client().wait(30)
+            registry.client().wait(300)
             yield registry
     finally:
         api.remove_container(made["Id"], force=True, v=True)

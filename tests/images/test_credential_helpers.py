@@ -45,7 +45,7 @@ def open_registry(engine: Engine, registry_image: str, small: SmallStack, tmp_pa
         ports={"5000/tcp": ("127.0.0.1", port)},
         detach=True,
     )
-    Registry(f"127.0.0.1:{port}").wait(30)
+    Registry(f"127.0.0.1:{port}").wait(300)
     yield f"127.0.0.1:{port}"
     one.remove(force=True, v=True)
 

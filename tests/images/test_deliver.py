@@ -216,7 +216,7 @@ def test_a_base_that_can_neither_be_pulled_nor_made_is_said(shop: Shop) -> None:
 
 def settled(shop: Shop, tag: str) -> str:
     """What a tag means that is listed: the registry makes its folder first, and then writes what it means."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while (digest := shop.digest(tag)) is None:
         assert time.monotonic() < end, tag
     return digest

@@ -151,7 +151,7 @@ def test_render_waits_for_another_that_writes(rendered: Checkout) -> None:
         ) as waiting:
             assert "another-value" not in (rendered.folder / ".env").read_text()
             holder.communicate("go on\n")
-            assert waiting.wait(30) == 0
+            assert waiting.wait(300) == 0
 
     assert "API_KEY=another-value\n" in (rendered.folder / ".env").read_text()
 
@@ -324,7 +324,7 @@ def test_a_dry_run_reads_no_value_and_no_passphrase(checkout: Checkout, tmp_path
             capture_output=True,
             text=True,
             check=False,
-            timeout=30,
+            timeout=300,
         )
     finally:
         os.close(reading)

@@ -199,7 +199,7 @@ def test_a_kill_while_the_editor_is_open_leaves_no_plaintext(
         (os.killpg if group else os.kill)(command.pid, signal.SIGKILL)
 
     for child in ending:
-        assert select.select([child], [], [], 30)[0], "the editor or the watcher goes on"
+        assert select.select([child], [], [], 300)[0], "the editor or the watcher goes on"
         os.close(child)
     assert not Path(file).parent.exists()
 

@@ -30,7 +30,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, engine: Engine, edge_image: 
     """One with hooks, a release command, a secret file and a secret variable."""
     made = EdgedStack.create(tmp_path_factory.mktemp("around") / "checkout", free_port())
     hooks = "".join(
-        f"        {name}: {{command: {json.dumps([sys.executable, '-c', KEEPS])}, timeout: 20}}\n"
+        f"        {name}: {{command: {json.dumps([sys.executable, '-c', KEEPS])}, timeout: 300}}\n"
         for name in ("pre-deploy", "post-deploy", "on-failure", "on-rollback")
     )
     command = '["python3", "-c", "import os; print(os.uname().nodename, os.environ[\'VERSION\'])"]'

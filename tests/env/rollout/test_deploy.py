@@ -190,7 +190,7 @@ def test_a_second_one_on_this_machine_waits_or_says_who_is_at_work(serving: Edge
         assert first.stderr is not None
         next(line for line in first.stderr if line.startswith("start release"))
         refused = serving.deploy(eight)
-        waited = serving.deploy(eight, "--lock-wait", "120")
+        waited = serving.deploy(eight, "--lock-wait", "600")
         first.communicate()
     serving.replace("stack.yaml", "observe: 5", "observe: 1")
 

@@ -68,7 +68,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, swarming: Engine, edge_image
         made.version(version, how)
     yield made
     swarm.remove(swarming, made.project)
-    assert swarm.wait_gone(swarming, made.project, 60)
+    assert swarm.wait_gone(swarming, made.project, 300)
     swarm.sweep(swarming, made.project, frozenset())
     made.remove_all(swarming)
 
@@ -360,10 +360,10 @@ def hand(tmp_path: Path, swarming: Engine, edge_image: str) -> Iterator[EdgedSta
     content = json.dumps({"version": "3.8", "services": services}).encode()
     assert swarm.deploy(swarming, made.project, content, {}, lambda _: None).ok
     for one in services:
-        assert swarm.wait_settled(swarming, made.project, one, 60)
+        assert swarm.wait_settled(swarming, made.project, one, 300)
     yield made
     swarm.remove(swarming, made.project)
-    assert swarm.wait_gone(swarming, made.project, 60)
+    assert swarm.wait_gone(swarming, made.project, 300)
     swarm.sweep(swarming, made.project, frozenset())
     made.remove_all(swarming)
 

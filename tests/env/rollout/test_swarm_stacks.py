@@ -109,7 +109,7 @@ def name(swarming: Engine) -> Iterator[Callable[[str], str]]:
     yield give
     for one in made:
         swarm.remove(swarming, one)
-        assert swarm.wait_gone(swarming, one, 60)
+        assert swarm.wait_gone(swarming, one, 300)
         swarm.sweep(swarming, one, frozenset())
 
 
@@ -148,7 +148,7 @@ def test_a_stack_is_what_docker_stack_deploy_makes_of_the_same_file(
     subprocess.run([*argv, theirs], check=True, capture_output=True, env=environment(swarming))
     said, network = specs(swarming, theirs), network_of(swarming, theirs)
     swarm.remove(swarming, theirs)  # two networks cannot have one subnet
-    assert swarm.wait_gone(swarming, theirs, 60)
+    assert swarm.wait_gone(swarming, theirs, 300)
 
     rendered = json.loads(
         subprocess.run(
@@ -189,7 +189,7 @@ def deployed(engine: Engine, stack: str, services: dict[str, Any]) -> None:
 
 def until(engine: Engine, stack: str, holds: Callable[[swarm.Replicated], bool]) -> dict[str, swarm.Replicated]:
     """The services, once this holds for each."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while True:
         found = {one.name: one for one in swarm.services(engine, stack)}
         if found and all(map(holds, found.values())):
@@ -213,7 +213,7 @@ def test_what_was_there_is_put_back_and_only_what_came_since_goes(swarming: Engi
     swarm.provide(swarming, stack, "config", "rules", b"new")
 
     stacks.put_back(swarming, stack, before)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while (left := stacks.missing(swarming, stack, before)) and time.monotonic() < end:
         continue
     stacks.sweep_since(swarming, stack, before, 30)
