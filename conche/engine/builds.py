@@ -15,6 +15,7 @@ from typing import Any
 from conche.engine.compose import Compose
 from conche.engine.dockerfile import references, text_of
 from conche.engine.images import build_failed
+from conche.engine.rendered import plain
 from conche.process import Captured
 
 __all__ = ["ServiceBuild", "base_images", "build", "built_outside"]
@@ -77,7 +78,7 @@ def build(
     done = alone.call(alone.argv("--progress", "plain", "build", *fresh, wanted.service), on_line=on_line, timeout=3600)
     if not done.ok:
         said = rendered["services"][wanted.service]["build"]
-        file = Path(str(said.get("dockerfile") or "Dockerfile")).name
+        file = Path(plain(said.get("dockerfile") or "Dockerfile")).name
         raise build_failed(done, wanted.reference, file, f"docker compose build --progress=plain '{wanted.service}'")
 
 
@@ -92,7 +93,7 @@ def base_images(rendered: Mapping[str, Any], service: str) -> tuple[str, ...]:
 def built_outside(rendered: Mapping[str, Any], root: Path) -> Iterator[str]:
     """Yield a warning for each service whose build context is no part of the repository at `root`."""
     for service, body in rendered["services"].items():
-        context = str((body.get("build") or {}).get("context") or "")
+        context = plain((body.get("build") or {}).get("context") or "")
         if context.startswith("/") and not Path(context).is_relative_to(root):
             yield f"{service} is built from {context}, outside this repository: a clone would lack it"
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from conche.engine.rendered import plain
+
 __all__ = ["references", "text_of"]
 
 _ARGUMENT = re.compile(r"\s*ARG\s+(\w+)=(\S+)", re.IGNORECASE)
@@ -52,9 +54,10 @@ def text_of(said: Mapping[str, Any]) -> str:
         said: as Compose renders it, with absolute paths.
     """
     if said.get("dockerfile_inline"):
-        return str(said["dockerfile_inline"])
+        return plain(said["dockerfile_inline"])
+    file = Path(plain(said["context"])) / plain(said.get("dockerfile") or "Dockerfile")
     try:
-        return (Path(said["context"]) / (said.get("dockerfile") or "Dockerfile")).read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return ""  # in a remote repository; or missing, which Compose reports better
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from conche.engine.connection import Engine, translated
 from conche.engine.containers import LABEL
+from conche.engine.rendered import plain
 
 __all__ = ["as_inspected", "asked_for"]
 
@@ -46,25 +47,20 @@ def as_inspected(engine: Engine, container_id: str) -> dict[str, Any]:
 def asked_for(body: Mapping[str, Any], inspected: Mapping[str, Any]) -> dict[str, Any]:
     """Return a rendered service's values for the keys of `as_inspected`, to be compared with `inspected`."""
     said = {key: body.get(key) for key in PLAIN}
-    environment = {key: _plain(value) for key, value in (body.get("environment") or {}).items() if value is not None}
+    environment = {key: plain(value) for key, value in (body.get("environment") or {}).items() if value is not None}
     found = inspected["environment"]
     return {
         "image": body["image"],
-        **{key: [_plain(one) for one in value] if isinstance(value, list) else value for key, value in said.items()},
+        **{key: [plain(one) for one in value] if isinstance(value, list) else value for key, value in said.items()},
         # `inspected` omits variables that equal the image's own.
         "environment": {key: value for key, value in environment.items() if key in found or value},
-        "labels": {key: _plain(value) for key, value in (body.get("labels") or {}).items()},
+        "labels": {key: plain(value) for key, value in (body.get("labels") or {}).items()},
         "restart": str(body.get("restart") or "no"),
         "ports": sorted(
             f"{port.get('host_ip', '')}:{port.get('published', '')}:{port['target']}/{port.get('protocol', 'tcp')}"
             for port in body.get("ports") or []
         ),
     }
-
-
-def _plain(value: Any) -> str:
-    """Return a value as a container has it: Compose doubles each `$` it renders."""
-    return str(value).replace("$$", "$")
 
 
 def _pairs(variables: Any) -> dict[str, str]:

@@ -21,6 +21,7 @@ __all__ = [
     "host_files",
     "must_exist",
     "named_twice",
+    "plain",
     "published_ports",
     "readable",
     "replicas_of",
@@ -51,6 +52,11 @@ class Healthcheck:
     def deadline(self) -> float:
         """Seconds within which a working container is found healthy."""
         return self.start_period + (self.interval + self.timeout) * self.retries
+
+
+def plain(value: Any) -> str:
+    """Return a rendered text as it is meant: Compose doubles each `$` in what it renders."""
+    return str(value).replace("$$", "$")
 
 
 def readable(rendered: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +125,7 @@ def host_files(body: Mapping[str, Any], rendered: Mapping[str, Any], kind: str) 
     """Return the host files of a service's secrets or configs, as `kind` says."""
     defined = rendered.get(kind) or {}
     named = [(defined.get(given["source"]) or {}).get("file") for given in body.get(kind) or []]
-    return tuple(Path(file) for file in named if file)
+    return tuple(Path(plain(file)) for file in named if file)
 
 
 def published_ports(published: Sequence[Mapping[str, Any]]) -> Iterator[Port]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from conche.engine.dockerfile import text_of
+from conche.engine.rendered import plain
 
 __all__ = ["LABEL", "fingerprint"]
 
@@ -33,7 +34,7 @@ def fingerprint(said: Mapping[str, Any], *, without: Path | None = None) -> str:
     """
     known = {key: value for key, value in said.items() if key not in PLACES and value is not None}
     digest = hashlib.sha256(json.dumps([known, text_of(said)], sort_keys=True).encode())
-    context = Path(str(said.get("context") or ""))
+    context = Path(plain(said.get("context") or ""))
     for path in sorted(_sent(said, context)) if context.is_dir() else ():
         if without is not None and (context / path).is_relative_to(without):
             continue
@@ -48,7 +49,7 @@ def _sent(said: Mapping[str, Any], context: Path) -> Iterator[str]:
     """
     from docker.utils import exclude_paths
 
-    dockerfile = context / str(said.get("dockerfile") or "Dockerfile")
+    dockerfile = context / plain(said.get("dockerfile") or "Dockerfile")
     candidates = (dockerfile.with_name(f"{dockerfile.name}.dockerignore"), context / ".dockerignore")
     ignoring = next((file for file in candidates if file.is_file()), None)
     lines = ignoring.read_text(encoding="utf-8").splitlines() if ignoring else []

@@ -16,6 +16,7 @@ from typing import Any
 from conche.engine.compose import Compose, Configuration
 from conche.engine.containers import Container
 from conche.engine.inside import file_in
+from conche.engine.rendered import plain
 from conche.errors import Refused
 from conche.process import environment
 from conche.stack import Secrets
@@ -86,8 +87,7 @@ def value_of(content: Content, compose: Compose) -> bytes | None:
         return None
     variable = content.said.get("environment")
     if not variable:
-        # Compose renders each dollar sign doubled.
-        return str(content.said.get("content") or "").replace("$$", "$").encode()
+        return plain(content.said.get("content") or "").encode()
     known = environment(compose.environment())
     if variable not in known:
         raise Refused(
@@ -124,7 +124,7 @@ def _asked_for(configuration: Configuration) -> Iterator[tuple[str, str, str]]:
                 said = [key for key in ("uid", "gid", "mode") if given.get(key) is not None]
                 file = ((configuration.rendered.get(kind) or {}).get(given["source"]) or {}).get("file")
                 if said:
-                    yield kind, f"{', '.join(said)} of the {kind[:-1]} {given['source']} of {name}", file or ""
+                    yield kind, f"{', '.join(said)} of the {kind[:-1]} {given['source']} of {name}", plain(file or "")
 
 
 def may_have_contents(files: Iterable[Path], section: Secrets | None) -> bool:
@@ -152,7 +152,7 @@ def outdated(
     changed: dict[str, str] = {}
     for name in configuration.services if configuration.rendered else ():
         for content in contents_of_service(configuration.rendered, name):
-            if content.kind == "secret" and is_rendered(str(content.said.get("file", "")), section):
+            if content.kind == "secret" and is_rendered(plain(content.said.get("file", "")), section):
                 continue
             if any(differs(compose, content, one) for one in found if one.service == name):
                 changed.setdefault(name, f"{content} changed")
@@ -170,7 +170,7 @@ def is_rendered(file: str, section: Secrets | None) -> bool:
 def differs(compose: Compose, content: Content, container: Container) -> bool:
     """Return whether a container was given something else than a content is now."""
     if content.said.get("file"):
-        return compose.engine.is_local and _newer(Path(content.said["file"]), container)
+        return compose.engine.is_local and _newer(Path(plain(content.said["file"])), container)
     try:
         wanted = value_of(content, compose)
     except Refused:

@@ -15,7 +15,7 @@ import yaml
 from conche import shallow_yaml
 from conche.engine.bombs import refuse_bombs
 from conche.engine.compose import complaint
-from conche.engine.rendered import understood
+from conche.engine.rendered import plain, understood
 from conche.engine.settings import SETTINGS
 from conche.errors import Refused
 from conche.init.env_files import example_of, missing, without
@@ -71,7 +71,7 @@ def render(root: Path, files: Sequence[Path], given: Mapping[str, str], project:
     whole = _answer(root, files, _asked(root, files, given, (*named, "--profile", "*"), ("--format", "json")))
     profiles = _has_profiles(whole[0])
     names = _answer(root, files, _asked(root, files, given, named, ("--services",))) if profiles else None
-    document = json.loads(whole[0])
+    document = json.loads(plain(whole[0]))
     services = document.get("services") or {}
     active = frozenset(names[0].split()) if names else frozenset(services)
     return Rendered(

@@ -101,7 +101,7 @@ def _files(
     written = next((files for files in found.used if files[-1] == file), None)
     if written is not None:
         return written, ()
-    base = found.default[:1]
+    base = found.default[:1] or ((found.base,) if found.base else ())
     if not base:
         return (file,), ()
     own, below = set(services[file]), set(services[base[0]])

@@ -13,7 +13,7 @@ from conche import shallow_yaml
 from conche.errors import NotFound
 from conche.texts import read_text
 
-__all__ = ["BASES", "LARGEST", "MOST_FILES", "ComposeFiles", "find", "keys_of", "read"]
+__all__ = ["BASES", "LARGEST", "MOST_FILES", "ComposeFiles", "decrypts_into_dotenv", "find", "keys_of", "read"]
 
 BASES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 """The files that Compose looks for by default, in its order."""
@@ -35,10 +35,17 @@ MOST_FILES = 200
 """Most files of one kind that are looked at."""
 
 _VARIANT = re.compile(r"(?:docker-)?compose[.\-_](?P<name>.+)\.ya?ml|(?P<first>[^.]+)[.\-_](?:docker-)?compose\.ya?ml")
+_BELOW = frozenset({"base", "common", "core", "shared"})
+"""Names of files that others are merged over."""
+
 _EXAMPLE = re.compile(r"(?:^|[.\-_])(?:examples?|samples?|template|tmpl|dist|orig|old|bak)(?=[.\-_]|$)", re.IGNORECASE)
 """Matches names of files that are there to be copied, or that are left from before."""
 
-_USED = re.compile(r"docker[- ]compose((?:\s+(?:-f|--file)[ =]\S+)+)")
+_DECRYPTED = re.compile(r"\bsops\b[^\n|;&]*\s(?:-d|--decrypt|decrypt)\b[^\n|;&]*>\s*['\"]?(?:\./)?\.env(?![\w./-])")
+
+_USED = re.compile(
+    r"docker[- ]compose(?:\s+(?:-p|--project-name|--env-file|--profile)[ =]\S+)*((?:\s+(?:-f|--file)[ =]\S+)+)"
+)
 _SCRIPTS = (
     "Makefile", "makefile", "justfile", "Justfile", "Taskfile.y*ml", "package.json", "README*", "*.sh", "*.md",
     "scripts/*", "bin/*", "docs/*.md", ".gitea/workflows/*", ".forgejo/workflows/*", ".github/workflows/*",
@@ -55,12 +62,14 @@ class ComposeFiles:
         variants: the other files -> the part of their names that says dev, prod and the like.
         used: how scripts and documents call Compose: the lists after `-f`, most frequent first.
         examples: variants that by their names are there to be copied, beside others that are not.
+        base: without default files, the file that the variants are merged over; None if each stands alone.
     """
 
     default: tuple[Path, ...]
     variants: Mapping[Path, str]
     used: tuple[tuple[Path, ...], ...] = ()
     examples: tuple[Path, ...] = ()
+    base: Path | None = None
 
 
 def find(root: Path, compose_file: str = "") -> ComposeFiles:
@@ -86,14 +95,23 @@ def find(root: Path, compose_file: str = "") -> ComposeFiles:
             examples = [one for one, said in variants.items() if _EXAMPLE.search(said) and one not in called]
             if not default and len(examples) == len(variants):
                 examples = []
-            kept = [(one, said) for one, said in variants.items() if one not in examples]
-            return ComposeFiles(default, dict(kept[:MOST_FILES]), used, tuple(examples[:MOST_FILES]))
+            base = None if default else _base(variants, used)
+            kept = [(one, said) for one, said in variants.items() if one not in examples and one != base]
+            return ComposeFiles(default, dict(kept[:MOST_FILES]), used, tuple(examples[:MOST_FILES]), base)
     raise NotFound(
         "no-compose-file",
         f"There is no Compose file in {root}.",
         looked_at=[f"{', '.join(BASES)} and their variants, there and in {', '.join(FOLDERS)}"],
         next_command="cd to the folder that `docker compose up` is called in, then: conche init",
     )
+
+
+def _base(variants: Mapping[Path, str], used: Sequence[Sequence[Path]]) -> Path | None:
+    """Return the variant that others are merged over: the one that is only called with others, or by its name."""
+    below = [files[0] for files in used if len(files) > 1 and files[0] in variants]
+    below += [one for one, said in variants.items() if said.lower() in _BELOW]
+    last = {files[-1] for files in used}
+    return next((one for one in below if one not in last and len(variants) > 1), None)
 
 
 def _default(names: Sequence[str]) -> Iterator[str]:
@@ -114,13 +132,22 @@ def _is_compose(file: Path) -> bool:
     return file.suffix in (".yaml", ".yml") and file.name not in (*BASES, *OVERRIDES) and "services" in keys_of(file)
 
 
-def _used(root: Path) -> tuple[tuple[Path, ...], ...]:
-    counts: dict[tuple[Path, ...], int] = {}
+def decrypts_into_dotenv(root: Path) -> bool:
+    """Return whether a script, workflow or document has sops write its whole file to .env, where names stay."""
+    return any(map(_DECRYPTED.search, _scripts(root)))
+
+
+def _scripts(root: Path) -> Iterator[str]:
     texts = [path for pattern in _SCRIPTS for path in sorted(root.glob(pattern)) if path.is_file()]
     for text in texts[:MOST_FILES]:
-        if text.stat().st_size > LARGEST:
-            continue
-        for match in _USED.finditer(text.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")):
+        if text.stat().st_size <= LARGEST:
+            yield text.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")
+
+
+def _used(root: Path) -> tuple[tuple[Path, ...], ...]:
+    counts: dict[tuple[Path, ...], int] = {}
+    for text in _scripts(root):
+        for match in _USED.finditer(text):
             named = re.findall(r"(?:-f|--file)[ =]['\"]?([^\s'\"]+)", match[1])
             files = tuple(Path(one) for one in named)
             if all((root / one).is_file() and not one.is_absolute() for one in files):

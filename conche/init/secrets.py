@@ -48,6 +48,7 @@ def declared(
     mentioned: Collection[str],
     secrets: Mapping[str, Any],
     services: Mapping[str, Any],
+    dotenv: Collection[str] = (),
 ) -> list[Declared]:
     """Return how the Compose files use the values of SOPS files.
 
@@ -56,19 +57,22 @@ def declared(
         mentioned: variables that the Compose files mention.
         secrets: the section of the rendered document.
         services: as Compose renders them.
+        dotenv: variables of .env: what is given to a container from there keeps its name.
     """
     asked = {*mentioned, *(str(said["environment"]) for said in secrets.values() if said.get("environment"))}
     found = []
     for name in dict.fromkeys(name for file in chosen.files for name in file.paths):
         holders = [file for file in chosen.files if name in file.paths]
-        variable = next((one for one in spellings(name, holders[0].paths[name]) if one in asked), "")
+        forms = spellings(name, holders[0].paths[name])
+        variable = next((one for one in forms if one in asked), "")
+        called = variable or next((one for one in forms if one in dotenv), "")
         keys = [key for key, said in secrets.items() if _file(said) == f"{name}.txt"]
         users = [
             service
             for service, body in services.items()
             if any(given.get("source") in keys for given in body.get("secrets") or [])
         ]
-        given = "" if variable in ("", name.upper()) else variable
+        given = "" if called in ("", name.upper()) else called
         having = tuple(one for one in environments if (file := chosen.of(one)) and name in file.paths)
         found.append(
             Declared(

@@ -71,7 +71,8 @@ def understand(root: Path) -> Understanding:
     """
     dotenv = files.read(root, ".env") if (root / ".env").is_file() else ""
     found = files.find(root, parse(dotenv).get("COMPOSE_FILE", ""))
-    named = {file: files.keys_of(root / file, "services") for file in (*found.default, *found.variants)}
+    every = (*found.default, *([found.base] if found.base else ()), *found.variants)
+    named = {file: files.keys_of(root / file, "services") for file in every}
     mentioned = variables(root, named)
     sealed = sops_files(root, mentioned)
     written = {name for name, value in parse(dotenv).items() if value}
@@ -84,7 +85,8 @@ def understand(root: Path) -> Understanding:
     environments = named_projects(kept, name, there.called, there.runs)
     before, rendered = rendered, {one.name: _in_its_project(root, name, one, rendered, given) for one in environments}
     chosen = choose(sealed, [one.name for one in environments])
-    secrets = _declared(chosen, mentioned, rendered)
+    known = {*parse(dotenv), *(_every_name(sealed) if files.decrypts_into_dotenv(root) else ())}
+    secrets = _declared(chosen, mentioned, rendered, known)
     registries, pulled_from = _registries(rendered)
     return Understanding(
         root=root,
@@ -108,6 +110,7 @@ def understand(root: Path) -> Understanding:
             *left_out,
             *left_behind(environments, before, rendered),
             *_warnings(root, rendered, {one.variable or one.name.upper() for one in secrets}),
+            *_unwritten(rendered, bool(secrets)),
         ],
     )
 
@@ -121,6 +124,12 @@ def _warnings(root: Path, rendered: Mapping[str, Rendered], given: Collection[st
     if example and any("variable is not set" in one for one in kept):
         kept.append(f"there is no .env: cp {example} .env, and fill in what it leaves open, then: conche init")
     return kept
+
+
+def _unwritten(rendered: Mapping[str, Rendered], sealed: bool) -> list[str]:
+    """Say how a missing .env that services read as it is can be written from the secrets."""
+    lacking = any(".env" in files for said in rendered.values() for files in said.lacking.values())
+    return ["there is no .env: invoke secrets.render writes it from the secrets"] if sealed and lacking else []
 
 
 def _sealed_values(sealed: Sequence[SopsFile], wanted: Collection[str]) -> dict[str, str]:
@@ -206,10 +215,17 @@ def _keyed(root: Path) -> bool:
         return False
 
 
-def _declared(chosen: Chosen, mentioned: Collection[str], rendered: Mapping[str, Rendered]) -> list[Declared]:
+def _every_name(sealed: Sequence[SopsFile]) -> Iterator[str]:
+    """Yield the names of the values as they stand in the files, at whatever depth."""
+    return (path[-1] for file in sealed for path in file.paths.values())
+
+
+def _declared(
+    chosen: Chosen, mentioned: Collection[str], rendered: Mapping[str, Rendered], dotenv: Collection[str]
+) -> list[Declared]:
     secrets = {key: said for one in rendered.values() for key, said in (one.document.get("secrets") or {}).items()}
     services = {key: body for one in rendered.values() for key, body in one.services.items()}
-    return declared(chosen, tuple(rendered), mentioned, secrets, services)
+    return declared(chosen, tuple(rendered), mentioned, secrets, services, dotenv)
 
 
 def _unbuilt(root: Path, rendered: Mapping[str, Rendered]) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from conche.engine.rendered import altered, flat
+from conche.engine.rendered import altered, flat, plain
 from conche.errors import Refused
 from conche.formats import DOCUMENT
 from conche.secret import MASK, Secret
@@ -280,7 +280,8 @@ def _lasting(body: Mapping[str, Any], service: str) -> dict[str, Any]:
 def shape(rendered: Mapping[str, Any], service: str, root: str) -> str:
     """Return a digest of what the files say of a service, equal in every checkout and before and after a release."""
     said = json.dumps(rendered["services"][service], sort_keys=True)
-    return hashlib.sha256(said.replace(json.dumps(root)[1:-1], ".").encode()).hexdigest()[:16]
+    rooted = json.dumps(root.replace("$", "$$"))[1:-1]
+    return hashlib.sha256(said.replace(rooted, ".").encode()).hexdigest()[:16]
 
 
 def _tell(service: dict[str, Any], release: str) -> None:
@@ -310,7 +311,7 @@ def _as_mounted(given: dict[str, Any], said: Mapping[str, Any]) -> None:
         return
     for ignored in ("uid", "gid", "mode"):
         given.pop(ignored, None)
-    if os.access(said["file"], os.X_OK):
+    if os.access(plain(said["file"]), os.X_OK):
         given["mode"] = 0o555
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from conche.engine.builds import built_outside
 from conche.engine.compose import Compose, Configuration, version
 from conche.engine.connection import Engine
+from conche.engine.dockerfile import text_of
 from conche.engine.ports import Port
 from conche.engine.rendered import Healthcheck
 from conche.engine.service import Service
@@ -186,6 +188,25 @@ def test_a_service_that_names_no_image_has_the_name_that_compose_builds_it_under
     described = compose(tmp_path / "c.yaml")
 
     assert described.configuration().services["web"].image == f"{described.project}-web"
+
+
+@pytest.mark.process
+def test_a_path_with_a_dollar_is_that_of_the_file(tmp_path: Path) -> None:
+    folder = tmp_path / "a $b"
+    (folder / "d").mkdir(parents=True)
+    (folder / "Dockerfile").write_text("FROM a:$TAG\n")
+    file = folder / "compose.yaml"
+    mounted = "volumes: [{type: bind, source: ./d, target: /d}], secrets: [s], configs: [s]"
+    file.write_text(
+        f"services: {{web: {{build: ., {mounted}}}}}\nsecrets: {{s: {{file: ./s}}}}\nconfigs: {{s: {{file: ./s}}}}\n"
+    )
+
+    configuration = compose(file).configuration(hashed=False)
+
+    web = configuration.services["web"]
+    assert (web.binds, web.secret_files, web.config_files) == ((folder / "d",), (folder / "s",), (folder / "s",))
+    assert text_of(configuration.rendered["services"]["web"]["build"]) == "FROM a:$TAG\n"
+    assert not [*built_outside(configuration.rendered, folder)]
 
 
 @pytest.mark.process

@@ -47,6 +47,14 @@ def test_a_file_that_names_some_services_is_merged_and_its_standing_alone_is_a_c
     assert said["prod"] == ((BASE, PROD), (PROD,))
 
 
+def test_without_a_default_file_those_that_cannot_stand_alone_are_merged_over_their_base() -> None:
+    found = ComposeFiles((), {DEV: "dev", PROD: "prod"}, base=BASE)
+
+    said = decided(found, {BASE: ["web", "db"], DEV: ["web"], PROD: ["web"]})
+
+    assert said == {"dev": ((BASE, DEV), ()), "prod": ((BASE, PROD), ())}
+
+
 def test_files_without_a_service_in_common_are_environments_of_their_own() -> None:
     found = ComposeFiles((BASE,), {DEV: "dev", Path("docker-compose.git.yml"): "git"})
     services = {BASE: ["web"], DEV: ["api"], Path("docker-compose.git.yml"): ["forge"]}

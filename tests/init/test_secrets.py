@@ -37,6 +37,17 @@ def test_how_the_compose_files_use_a_secret_decides_where_its_value_goes() -> No
     ]
 
 
+def test_what_dotenv_gives_to_a_container_keeps_the_name_that_it_has_there() -> None:
+    names = ["asked", "low", "high", "elsewhere"]
+    chosen = Chosen(SopsFile(Path("secrets.enc.yaml"), {name: (name,) for name in names}))
+
+    found = declared(chosen, ["dev"], {"asked"}, {}, {}, ["ASKED", "low", "HIGH", "other"])
+
+    assert [(one.name, one.variable) for one in found] == [
+        ("asked", "asked"), ("low", "low"), ("high", ""), ("elsewhere", ""),
+    ]  # fmt: skip
+
+
 def test_a_place_is_said_where_the_value_would_not_be_looked_for() -> None:
     nested = SopsFile(
         Path("a.yaml"), {"app_key": ("app", "key"), "token": ("token",), "dotted": ("a.b",)}, foreign=True

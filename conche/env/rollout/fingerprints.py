@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from conche.command import Invocation
 from conche.engine.compose import Configuration
+from conche.engine.rendered import plain
 from conche.env.contents import contents_of_service
 from conche.release.document import CONFIGS, SECRETS
 from conche.secret import Secret
@@ -19,7 +20,7 @@ def unsealed(call: Invocation, name: str, configuration: Configuration) -> dict[
     """Return secret of the files -> its name in stack.yaml, for those whose value no release keeps."""
     files = {str(file): one for file, one in unsealed_files(call.stack, call.root, name).items()}
     given = (configuration.rendered.get("secrets") or {}).items()
-    return {key: files[said["file"]] for key, said in given if said.get("file") in files}
+    return {key: files[file] for key, said in given if (file := plain(said.get("file"))) in files}
 
 
 def fingerprinted(salt: bytes, contents: Mapping[str, bytes]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from conche.engine.compose import Configuration
 from conche.engine.hashes import joins
+from conche.engine.rendered import plain
 from conche.env.rollout.swarm_keys import uncarried
 from conche.errors import Refused
 from conche.stack import Deploy, Environment
@@ -80,8 +81,9 @@ def _problems(
     if protected:
         for name, body in bodies.items():
             for mount in body.get("volumes") or []:
-                if mount["type"] == "bind" and body["image"] in own and Path(mount["source"]).is_relative_to(root):
-                    yield f"{name} mounts {mount['source']} of this checkout: a release is only what its image has"
+                source = plain(mount.get("source") or "")
+                if mount["type"] == "bind" and body["image"] in own and Path(source).is_relative_to(root):
+                    yield f"{name} mounts {source} of this checkout: a release is only what its image has"
 
 
 def _on_swarm(configuration: Configuration, deploy: Deploy) -> Iterator[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from conche.command import Invocation
 from conche.engine.compose import Compose, Configuration
+from conche.engine.rendered import plain
 from conche.env.contents import contents_of_service, is_rendered, value_of
 from conche.env.preflight import LOST
 from conche.errors import Refused
@@ -37,7 +38,7 @@ def read_contents(
         for content in contents_of_service(configuration.rendered, service):
             if str(content) in contents:
                 continue
-            path = str(content.said.get("file", ""))
+            path = plain(content.said.get("file", ""))
             value = staged[path] if path in staged else value_of(content, compose)
             again = "invoke secrets.render" if is_rendered(path, section) else LOST
             contents[str(content)] = _read(path, str(content), again) if value is None else value
@@ -49,7 +50,7 @@ def with_configs(configuration: Configuration) -> Configuration:
     configs = dict(configuration.rendered.get("configs") or {})
     for key, said in configs.items():
         if said.get("file"):
-            text = _decoded(_read(str(said["file"]), f"config {key}"), key)
+            text = _decoded(_read(plain(said["file"]), f"config {key}"), key)
             kept = {one: value for one, value in said.items() if one != "file"}
             configs[key] = {**kept, "content": text.replace("$", "$$")}
     return replace(configuration, rendered={**configuration.rendered, "configs": configs})

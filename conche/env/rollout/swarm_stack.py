@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from conche.engine.rendered import plain
 from conche.engine.swarm import Replicated
 from conche.env.rollout import edge as edges
 from conche.env.rollout import swarm_service
@@ -104,7 +105,7 @@ def _dashed(name: str) -> str:
 
 def _config(said: Mapping[str, Any]) -> bytes:
     """Return the content of a configuration; Compose has doubled the dollars of one written in the file itself."""
-    return str(said.get("content") or "").replace("$$", "$").encode()
+    return plain(said.get("content") or "").encode()
 
 
 def _external(rendered: Mapping[str, Any]) -> dict[str, Any]:
