@@ -7,9 +7,9 @@ import io
 from collections import deque
 from collections.abc import Iterator
 
-from conche.backup.entries import Reading
 from conche.backup.inflate import BLOCK, Forward, Refuses
 from conche.backup.members import Members
+from conche.backup.reading import Reading
 from conche.engine import volumes
 from conche.engine.connection import Engine
 from conche.engine.packing import Helper, pack

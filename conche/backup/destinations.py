@@ -10,7 +10,7 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from conche.backup.entries import Reading
+from conche.backup.reading import Reading
 from conche.backup.site import Site
 from conche.backup.source import Source
 from conche.backup.staging import places

@@ -7,15 +7,14 @@ discards what it has written and reads the file again.
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
 import stat
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from tarfile import TarInfo
@@ -23,12 +22,13 @@ from tarfile import TarInfo
 from conche.backup import strict
 from conche.backup.headers import SECOND, parts, set_parts, set_time, stored, time_ns
 from conche.backup.members import Members
+from conche.backup.reading import Reading
 from conche.backup.sparse import parts_of
-from conche.backup.strict import DEEPEST, LARGEST, LATEST, leads_out, too_long
+from conche.backup.strict import DEEPEST, LARGEST, LATEST, too_long
 from conche.backup.xattrs import give_attributes, missed, read_attributes, take_attributes
 
 __all__ = [
-    "BLOCK", "ZEROS", "Changed", "Entry", "HoldsKey", "LeftOut", "Reading", "Unreadable", "local_entries",
+    "BLOCK", "ZEROS", "Changed", "Entry", "HoldsKey", "Unreadable", "local_entries",
     "tar_entries",
 ]  # fmt: skip
 
@@ -46,11 +46,7 @@ TICK = 10_000_000
 Source: https://docs.kernel.org/filesystems/multigrain-ts.html
 """
 
-NEVER = (".env", ".env.*", ".sops", ".git", ".backup", ".venv", ".nox", "__pycache__", "node_modules", "*.pyc")
-"""Names that no local component backs up: secrets, and what can be generated again."""
 TOP = os.fsdecode(strict.TOP)
-
-ALWAYS = (".env.example",)
 
 NAMED = 8
 """How many attributes that are lost are named, each in up to 255 bytes."""
@@ -59,7 +55,6 @@ OUT_OF_TIME = "has a time that no archive may have, since a file system may know
 TOO_LARGE = "is larger, with its holes, than an archive that can be restored may have a file"
 TOO_SCATTERED = "is a sparse file in more parts than an archive that can be restored may have"
 TOO_LONG = "is nested too deeply: an archive with it could not be restored"
-LEADS_OUT = "is a link that leads outside: an archive with it could not be restored; exclude it"
 
 
 class Changed(Exception):
@@ -75,20 +70,6 @@ class HoldsKey(Exception):
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """Something that is not in the backup.
-
-    Attributes:
-        why: a few words, such as `is a socket`.
-        harmful: somebody will miss it, so the backup is degraded.
-    """
-
-    name: str
-    why: str
-    harmful: bool = False
-
-
-@dataclass(frozen=True)
 class Entry:
     """A file, folder or link.
 
@@ -100,68 +81,6 @@ class Entry:
 
     info: TarInfo
     read: Callable[[], tuple[TarInfo, Iterator[bytes]]] | None = None
-
-
-@dataclass
-class Reading:
-    """How to read a component's sources, and what was left out.
-
-    Attributes:
-        grows: files may grow while they are read, such as logs; they are read up to their initial size.
-        searched: search contents for private keys.
-        inside: leave out links that lead outside, since an archive with them would be refused.
-        second_names: files that the stream has only as hard links to what is left out; request each on its own.
-        top: the folder that is read is an entry itself, by the name `.`.
-        first_names: names of files that were read and have others, by what identifies each.
-    """
-
-    exclude: Sequence[str] = ()
-    grows: bool = False
-    searched: bool = True
-    inside: bool = False
-    top: bool = False
-    left_out: list[LeftOut] = field(default_factory=list)
-    second_names: list[str] = field(default_factory=list)
-    first_names: dict[tuple[int, int, int], str] = field(default_factory=dict)
-    _once: set[tuple[str, str]] = field(default_factory=set)
-
-    @cached_property
-    def _rules(self) -> re.Pattern[str]:
-        """All rules in one pattern: a tree may have a hundred thousand names."""
-        return re.compile("|".join(fnmatch.translate(rule) for rule in (*NEVER, *self.exclude)))
-
-    def leave_out(self, name: str, why: str, *, harmful: bool = False) -> None:
-        """Record that something is not in the backup."""
-        self.left_out.append(LeftOut(name, why, harmful))
-
-    def leave_out_once(self, name: str, why: str, *, harmful: bool = False) -> None:
-        """Record what may be found several times, such as by several patterns."""
-        if (name, why) not in self._once:
-            self._once.add((name, why))
-            self.leave_out(name, why, harmful=harmful)
-
-    def refuses_link(self, info: TarInfo) -> bool:
-        """Return whether a link would make the archive unrestorable; if so, record that it is left out."""
-        refused = self.inside and leads_out(os.fsencode(info.name), os.fsencode(info.linkname))
-        if refused:
-            self.leave_out(info.name, LEADS_OUT, harmful=True)
-        return refused
-
-    def excludes(self, name: str) -> bool:
-        """Return whether the rules leave out a path, by its last name or as a whole."""
-        last = name.rpartition("/")[2]
-        if last in ALWAYS:
-            return False
-        return bool(self._rules.match(last) or self._rules.match(name))
-
-    def excludes_own(self, name: str) -> bool:
-        """Return whether the component's own rules leave out a path or a folder above it."""
-        parts = name.split("/")
-        return any(
-            fnmatch.fnmatch(part, rule) or fnmatch.fnmatch("/".join(parts[: place + 1]), rule)
-            for rule in self.exclude
-            for place, part in enumerate(parts)
-        )
 
 
 def local_entries(root: Path, name: str, reading: Reading) -> Iterator[Entry]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from conche.backup.entries import Reading
+from conche.backup.reading import Reading
 
 __all__ = ["matching"]
 

@@ -59,7 +59,7 @@ class Site:
         return Engine(self.stack.environments[component.environment].engine)
 
     def never(self) -> tuple[str, ...]:
-        """Return names that no local component backs up, in addition to `entries.NEVER`: the rendered secrets."""
+        """Return names that no local component backs up, in addition to `reading.NEVER`: the rendered secrets."""
         folder = str(self.stack.secrets.folder) if self.stack.secrets else ""
         return (folder, f"{folder}/*") if folder else ()
 

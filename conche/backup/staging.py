@@ -10,13 +10,13 @@ from pathlib import Path
 from conche.backup import sealing
 from conche.backup.drivers import in_container, influxdb
 from conche.backup.drivers.keyring import KEY
-from conche.backup.entries import Reading
 from conche.backup.exchange import Pair
 from conche.backup.extract import extract, fill
 from conche.backup.filling import stage_in_volumes
 from conche.backup.influx import CONFIG, DATA
 from conche.backup.losses import Losses
 from conche.backup.manifest import Artifact
+from conche.backup.reading import Reading
 from conche.backup.site import Site
 from conche.backup.source import Source
 from conche.backup.strict import DEEPEST

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from tarfile import TarInfo
 from typing import Protocol
 
-from conche.backup.entries import BLOCK, Changed, Entry, HoldsKey, Reading, Unreadable
+from conche.backup.entries import BLOCK, Changed, Entry, HoldsKey, Unreadable
 from conche.backup.headers import stored
+from conche.backup.reading import Reading
 
 __all__ = ["Writer", "store"]
 

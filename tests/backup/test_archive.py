@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conche.backup.archive import Archive, ArchiveWriter, compressing
-from conche.backup.entries import BLOCK, Entry, Reading, local_entries
+from conche.backup.entries import BLOCK, Entry, local_entries
+from conche.backup.reading import Reading
 from conche.backup.storing import store
 
 

@@ -11,10 +11,11 @@ import pytest
 
 from conche.backup import members as reading_of_members
 from conche.backup.archive import Archive, ArchiveWriter, compressing
-from conche.backup.entries import LeftOut, Reading, tar_entries
+from conche.backup.entries import tar_entries
 from conche.backup.headers import attach, header, set_parts, xattr_of
 from conche.backup.inflate import Forward
 from conche.backup.members import Members
+from conche.backup.reading import LeftOut, Reading
 from conche.backup.storing import store
 from conche.backup.strict import Limits, Walked, admitted
 from conche.backup.within import opened

@@ -16,7 +16,8 @@ import pytest
 from conche.backup.archive import ArchiveWriter, compressing
 from conche.backup.drivers import Dumping
 from conche.backup.drivers.local import _matching
-from conche.backup.entries import Entry, Reading, local_entries
+from conche.backup.entries import Entry, local_entries
+from conche.backup.reading import Reading
 from conche.backup.site import Site
 from conche.backup.storing import store
 from conche.stack import Component

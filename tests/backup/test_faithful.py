@@ -22,7 +22,7 @@ from conche.backup import folder, within
 from conche.backup.archive import Archive, ArchiveWriter, compressing
 from conche.backup.archived import limits_of
 from conche.backup.drivers import Dumping, local
-from conche.backup.entries import Reading, local_entries, tar_entries
+from conche.backup.entries import local_entries, tar_entries
 from conche.backup.filling import emitted
 from conche.backup.folder import FolderWriter
 from conche.backup.headers import attach, attributes, header, set_parts, set_time, time_ns
@@ -30,6 +30,7 @@ from conche.backup.inflate import Forward
 from conche.backup.losses import Losses
 from conche.backup.manifest import Artifact, ComponentRecord
 from conche.backup.members import Members
+from conche.backup.reading import Reading
 from conche.backup.source import Source
 from conche.backup.staging import stage, unpack
 from conche.backup.storing import store

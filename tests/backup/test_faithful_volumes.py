@@ -12,9 +12,9 @@ import pytest
 
 from conche.backup.archive import ArchiveWriter, compressing
 from conche.backup.drivers.volume import read_into
-from conche.backup.entries import Reading
 from conche.backup.filling import _put
 from conche.backup.losses import Losses
+from conche.backup.reading import Reading
 from conche.backup.strict import Limits, Walked, admitted
 from conche.backup.within import opened
 from conche.engine import gnutar, networks, volumes

@@ -15,10 +15,11 @@ import pytest
 
 from conche.backup import drill
 from conche.backup.drivers.influxdb import Watch
-from conche.backup.entries import Reading, tar_entries
+from conche.backup.entries import tar_entries
 from conche.backup.inflate import Forward
 from conche.backup.influx import BEGINNING, Influx, InfluxFailed
 from conche.backup.members import Members
+from conche.backup.reading import Reading
 from conche.command import Invocation
 from conche.engine import containers, networks, programs
 from conche.engine.connection import Engine

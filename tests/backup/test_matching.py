@@ -16,8 +16,8 @@ import pytest
 from conche.backup import tree
 from conche.backup.deep import remove_tree
 from conche.backup.drivers import Dumping, local
-from conche.backup.entries import LeftOut, Reading
 from conche.backup.matching import matching
+from conche.backup.reading import LeftOut, Reading
 from conche.stack import Component
 
 FILES = ("a.log", "b.txt", ".hidden.log", "logs/a.log", "logs/deep/er/b.log", "logs/deep/c.log.1", "other/x[1].log")

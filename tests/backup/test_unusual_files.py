@@ -19,8 +19,9 @@ import pytest
 
 from conche.backup import manifest
 from conche.backup.archive import Archive, ArchiveWriter, compressing
-from conche.backup.entries import Reading, local_entries
+from conche.backup.entries import local_entries
 from conche.backup.folder import FolderWriter
+from conche.backup.reading import Reading
 from conche.backup.storing import store
 from conche.backup.strict import DEEPEST, Limits
 from conche.backup.verify import check

@@ -9,7 +9,7 @@ from typing import Any
 import docker.errors
 import pytest
 
-from conche.backup.entries import Reading
+from conche.backup.reading import Reading
 from conche.engine import gnutar, packing, volumes
 from conche.engine.connection import EngineRefused
 from conche.engine.packing import PACK, excluding, helping

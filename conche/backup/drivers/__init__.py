@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conche.backup.archive import Archive
-from conche.backup.entries import Reading
 from conche.backup.folder import Stored
 from conche.backup.manifest import Artifact, ComponentRecord, Link, Omission
+from conche.backup.reading import Reading
 from conche.backup.site import Site
 from conche.backup.tree import FILE
 from conche.stack import Component

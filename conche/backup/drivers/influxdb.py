@@ -14,9 +14,10 @@ from conche.backup.archive import ArchiveWriter, compressing
 from conche.backup.copying import copied
 from conche.backup.drivers import Dumping
 from conche.backup.drivers.volume import ASIDE
-from conche.backup.entries import Entry, Reading, tar_entries
+from conche.backup.entries import Entry, tar_entries
 from conche.backup.influx import CONFIG, DATA, Influx
 from conche.backup.manifest import Artifact, ComponentRecord
+from conche.backup.reading import Reading
 from conche.backup.site import Site
 from conche.backup.storing import store
 from conche.engine import containers, task_containers

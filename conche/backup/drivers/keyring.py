@@ -7,9 +7,10 @@ from tarfile import TarInfo
 
 from conche.backup import sealing
 from conche.backup.drivers import Dumping
-from conche.backup.entries import Reading, local_entries
+from conche.backup.entries import local_entries
 from conche.backup.folder import FolderWriter
 from conche.backup.manifest import ComponentRecord
+from conche.backup.reading import Reading
 from conche.backup.storing import store
 from conche.errors import KeyUnusable
 from conche.vault import keys

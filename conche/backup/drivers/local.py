@@ -10,10 +10,11 @@ from tarfile import TarInfo
 
 from conche.backup.archive import ArchiveWriter, compressing
 from conche.backup.drivers import Dumping
-from conche.backup.entries import Entry, Reading, local_entries
+from conche.backup.entries import Entry, local_entries
 from conche.backup.folder import folder_writer
 from conche.backup.manifest import Artifact, ComponentRecord
 from conche.backup.matching import matching
+from conche.backup.reading import Reading
 from conche.backup.storing import store
 from conche.backup.tree import FACT, FILE
 

@@ -14,10 +14,10 @@ from conche.backup.archive import Archive, compressing
 from conche.backup.drivers import Dumping
 from conche.backup.drivers.influxdb import find
 from conche.backup.drivers.programs import has_server, leaves_scratch, programs_of
-from conche.backup.entries import Reading
 from conche.backup.inflate import unpacked
 from conche.backup.loading import Examined, complaints
 from conche.backup.manifest import ComponentRecord
+from conche.backup.reading import Reading
 from conche.backup.redaction import redacting
 from conche.backup.running import Program
 from conche.backup.site import Site

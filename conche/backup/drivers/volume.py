@@ -8,10 +8,11 @@ from conche.backup import holding, idle, scaling
 from conche.backup.archive import ArchiveWriter, compressing
 from conche.backup.copying import copied, packed
 from conche.backup.drivers import Dumping
-from conche.backup.entries import Entry, Reading, tar_entries
+from conche.backup.entries import Entry, tar_entries
 from conche.backup.folder import folder_writer
 from conche.backup.manifest import ComponentRecord
 from conche.backup.members import Members
+from conche.backup.reading import Reading
 from conche.backup.storing import Writer, store
 from conche.backup.tree import FACT, FILE
 from conche.engine import swarm_places, volumes
