@@ -155,6 +155,7 @@ JOURNAL = Format("journal of a restore", 2, ".backup/journal.json in the checkou
 RESTORED = Format("record of a restore", 1, ".backup/restored-NUMBER.json in the checkout")
 ASIDE = Format("list of what restores have put aside", 1, ".backup/aside.json in the checkout")
 SEEN = Format("memory of a target", 1, f"target-NUMBER.json {_USER}")
+UNCHANGED = Format("memory of what was backed up", 1, f"unchanged-NUMBER.json {_USER}, one for each target")
 SCHEDULED = Format("memory of a scheduled run", 1, f"run-NUMBER-ENTRY.json {_USER}")
 DEFINITIONS = Format("memory of definitions", 1, f"definitions-PROJECT.json {_USER}")
 PROFILES = Format("memory of profiles", 1, f"profiles-PROJECT.json {_USER}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 from pathlib import Path
 
-__all__ = ["begin_writeback", "exchange"]
+__all__ = ["begin_writeback", "exchange", "file_system", "write_out"]
 
 
 def begin_writeback(descriptor: int) -> None:
@@ -16,6 +17,34 @@ def begin_writeback(descriptor: int) -> None:
     if sync_file_range is not None:
         begin = 2  # SYNC_FILE_RANGE_WRITE
         sync_file_range(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), begin)
+
+
+def write_out(descriptor: int) -> bool:
+    """Have all of a file's changed pages written to disk, and wait (sync_file_range(2)); return whether that was done.
+
+    Not a sync: the disk may keep them in a cache of its own. Whoever writes to one of these pages again, through mmap
+    too, changes the file's times.
+    """
+    libc = _libc()
+    if not hasattr(libc, "sync_file_range"):
+        return False
+    everything = 1 | 2 | 4  # SYNC_FILE_RANGE_WRITE_AND_WAIT, all pages; with less, those under way are passed over
+    done: int = libc.sync_file_range(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), everything)
+    return done == 0
+
+
+def file_system(of: int | str) -> int:
+    """Return the number that statfs(2) has for the kind of file system that a file is on; 0 if it cannot be told."""
+    libc, answer = _libc(), ctypes.create_string_buffer(512)
+    if not hasattr(libc, "statfs"):
+        return 0
+    done = libc.fstatfs(of, answer) if isinstance(of, int) else libc.statfs(os.fsencode(of), answer)
+    return ctypes.cast(answer, ctypes.POINTER(ctypes.c_ulong)).contents.value if done == 0 else 0
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 def exchange(first: Path, second: Path) -> None:

@@ -7,7 +7,6 @@ import errno
 import os
 import resource
 import shutil
-import sys
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,26 +14,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from conche.backup import holding, manifest, proof, reporting, scaling, sealing, settling
+from conche.backup.described import described, write_manifest
 from conche.backup.drivers import Dumping
 from conche.backup.drivers.program import warnings_of
 from conche.backup.history import History, amount, history, judged, shrinkage
 from conche.backup.linking import linked_to
 from conche.backup.locks import Environments, Needs, locked, resting
 from conche.backup.mac import Keys
-from conche.backup.manifest import Artifact, ComponentRecord, Manifest, Omission, human_size
+from conche.backup.manifest import ComponentRecord, Manifest, Omission, human_size
 from conche.backup.mounts import unmounted
 from conche.backup.prune import prune_after
 from conche.backup.site import Site, open_site
 from conche.backup.target import RESERVE, CheckRecord, StoredBackup, is_future, name_of, unwritable
-from conche.backup.verify import check
+from conche.backup.unchanged import Memory
+from conche.backup.verify import Inodes, check
 from conche.command import Invocation
-from conche.errors import CheckFailed, ConcheError, NotFound, NotRestored, Refused, Restored, Unreachable, did_you_mean
-from conche.files import write_atomic
+from conche.errors import CheckFailed, ConcheError, NotFound, NotRestored, Refused, Restored, did_you_mean
 from conche.outcome import Action, Kind, Outcome, Plan, Step
-from conche.process import run
 from conche.stack import KINDS, BackupKind, Component
 from conche.vault import keys
-from conche.version import version
 
 __all__ = ["CreateOptions", "create", "in_order"]
 
@@ -53,12 +51,14 @@ class CreateOptions:
         wait: seconds to wait for another command.
         new_target: start the target anew, with a new mark.
         smaller: components that may be smaller than before.
+        reread: read everything, whatever the file system says of what has not changed.
     """
 
     plain_key: bool = False
     wait: float = 0.0
     new_target: bool = False
     smaller: Sequence[str] = ()
+    reread: bool = False
 
 
 def create(call: Invocation, kind: str, options: CreateOptions) -> Outcome:
@@ -95,26 +95,36 @@ def _created(
     past = [one for one in previous if one.trusted and not is_future(one.created, now)]
     told = history((one.name, one.manifest) for one in past if one.manifest)
     _require_space(site, previous)
+    memory = Memory.of(site)
+    # What times do not tell, such as a disk that was repaired, is noticed within a month.
+    unread = {} if options.reread or kind == "monthly" else memory.earlier(past, told)
     with site.target.building() as folder:
         begun, clock = datetime.now(UTC), time.monotonic()
         name = site.target.free_name(kind, begun)
-        left, dumped = settling.unsettled(site), {}
+        left, dumped, sights = settling.unsettled(site), {}, {}
         for one in in_order(site.section.components, needs.of):
-            dumped[one] = settling.marked(one, _dumped(site, one, folder, options, told, needs), left)
+            task = Dumping(site, one, site.section.components[one], folder / one, options.plain_key, unread.get(one))
+            dumped[one] = settling.marked(one, _dumped(task, options, told, needs), left)
+            sights[one] = (task.archives, task.files)
             needs.of.pop(one, None)
             environments.keep(needs.all)
         records = {one: dumped[one] for one in site.section.components}
         _refuse_nothing(site, plan, records)
-        warnings, linked = linked_to(folder, records, previous)
-        made = _described(site, kind, name, begun, records)
+        taken = {path for earlier in unread.values() for path in earlier.taken}
+        warnings, linked = linked_to(folder, records, previous, taken)
+        linked += sum(one.size for record in records.values() for one in record.artifacts if one.path in taken)
+        made = described(site, kind, name, begun, records)
         made = made.model_copy(update={"seconds": round(time.monotonic() - clock, 2)})
         keys = site.target.keys()
-        _write_manifest(folder, made, keys)
-        _prove(folder)
+        write_manifest(folder, made, keys)
+        _prove(folder, {inode: one for earlier in unread.values() for inode, one in earlier.inodes.items()})
         place = site.target.publish(folder, kind, name)
     found = StoredBackup(place, kind, begun.replace(microsecond=0), site.target.keys)
-    site.target.note(found, CheckRecord(verified=datetime.now(UTC)))
-    pruned = prune_after(site, found)
+    verified = [one.verified for one in unread.values() if one.unread]
+    site.target.note(found, CheckRecord(verified=min([datetime.now(UTC), *verified])))
+    pruned = prune_after(site, found, previous)
+    with contextlib.suppress(OSError):  # what is not remembered is read again
+        memory.keep(found, sights)
     if made.complete:  # what restores have put aside is only kept until the next good backup
         settling.forget(site)
     outcome = _outcome(made, place, linked, plan, [*warnings, *warnings_of(records), *pruned])
@@ -215,12 +225,9 @@ def _require_space(site: Site, previous: list[StoredBackup]) -> None:
         )
 
 
-def _dumped(
-    site: Site, name: str, folder: Path, options: CreateOptions, told: History, needs: Needs
-) -> ComponentRecord:
+def _dumped(task: Dumping, options: CreateOptions, told: History, needs: Needs) -> ComponentRecord:
     """Dump one component; if that fails, remove what was written and record the component as absent."""
-    component = site.section.components[name]
-    into = folder / name
+    site, name, component, into = task.site, task.name, task.component, task.folder
     into.mkdir(mode=0o700)
     site.say(f"{name}: {component.driver}")
     if away := list(unmounted(site.root, component)):
@@ -230,7 +237,7 @@ def _dumped(
         return ComponentRecord(driver=component.driver, absent=True, left_out=omissions)
     try:
         needs.require(name)
-        record = proof.dumped(Dumping(site, name, component, into, options.plain_key))
+        record = proof.dumped(task)
     except (ConcheError, OSError) as caught:
         error = _of_the_component(caught)
         shutil.rmtree(into)
@@ -291,61 +298,16 @@ def _refuse_nothing(site: Site, plan: Plan, records: dict[str, ComponentRecord])
         )
 
 
-def _described(
-    site: Site, kind: BackupKind, name: str, begun: datetime, records: dict[str, ComponentRecord]
-) -> Manifest:
-    import isal
-
-    revision = ""
-    with contextlib.suppress(Unreachable):  # only nice to know: git may be missing, or too slow on a busy machine
-        git = run(["git", "-C", str(site.root), "describe", "--always", "--abbrev=40", "--dirty"], timeout=30)
-        revision = git.stdout.raw.strip() if git.ok else ""
-    return Manifest(
-        name=name,
-        stack=site.stack.name,
-        kind=kind,
-        created=begun.replace(microsecond=0),
-        seconds=0.0,
-        complete=not any(record.harm for record in records.values()),
-        revision=revision,
-        images=_images(site),
-        tools={"conche": version(), "isal": isal.__version__, "python": sys.version.split()[0]},
-        components=records,
-    )
-
-
-def _images(site: Site) -> dict[str, str]:
-    """Return the images that run in the components' environments, by service."""
-    from conche.engine import containers
-    from conche.engine.connection import Engine
-
-    names = {c.environment for c in site.section.components.values() if c.environment}
-    found: dict[str, str] = {}
-    for name in sorted(names):
-        with contextlib.suppress(ConcheError):
-            engine = Engine(site.stack.environments[name].engine)
-            for one in containers.of_project(engine, site.stack.project(name)):
-                found[f"{name}/{one.service}"] = f"{one.image} {one.image_id}"
-    return found
-
-
-def _write_manifest(folder: Path, made: Manifest, keys: Keys) -> None:
-    import hashlib
-
-    text = manifest.text(made).encode()
-    digest = hashlib.sha256(text).hexdigest()
-    described = made.model_copy(update={"text": Artifact(path=manifest.TEXT, size=len(text), sha256=digest)})
-    write_atomic(folder / manifest.TEXT, text, mode=0o600)
-    write_atomic(folder / manifest.FILE, described.render(keys), mode=0o600)
-
-
-def _prove(folder: Path) -> None:
+def _prove(folder: Path, known: Inodes) -> None:
     """Read everything back before the backup becomes visible.
+
+    Args:
+        known: hashes of files that are an earlier backup's, too, and were verified with it.
 
     Raises:
         CheckFailed: something reads differently from what was written.
     """
-    damage = check(folder, manifest.read(folder))
+    damage = check(folder, manifest.read(folder), read=known)
     if damage:
         raise CheckFailed(
             "backup-damaged-at-once",

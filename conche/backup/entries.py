@@ -23,12 +23,13 @@ from conche.backup import strict
 from conche.backup.headers import SECOND, parts, set_parts, set_time, stored, time_ns
 from conche.backup.members import Members
 from conche.backup.reading import Reading
+from conche.backup.sight import told_of
 from conche.backup.sparse import parts_of
 from conche.backup.strict import DEEPEST, LARGEST, LATEST, too_long
 from conche.backup.xattrs import give_attributes, missed, read_attributes, take_attributes
 
 __all__ = [
-    "BLOCK", "ZEROS", "Changed", "Entry", "HoldsKey", "Unreadable", "local_entries",
+    "BLOCK", "ZEROS", "Changed", "Entry", "HoldsKey", "Unread", "Unreadable", "local_entries",
     "tar_entries",
 ]  # fmt: skip
 
@@ -77,10 +78,29 @@ class Entry:
         info: name relative to what is backed up, and kind; unless it is a file, also mode, owner and time.
         read: for a file, returns its current header and its blocks; the header may be that of a hard link to a file
             that was read before.
+        look: for a file of a local folder, returns its current state.
     """
 
     info: TarInfo
     read: Callable[[], tuple[TarInfo, Iterator[bytes]]] | None = None
+    look: Callable[[], os.stat_result] | None = None
+
+
+class Unread:
+    """The blocks of a file that an earlier backup has as it is now; they are read only if somebody asks for them."""
+
+    def __init__(self, blocks: Iterator[bytes], keep: Callable[[], None]) -> None:
+        self._blocks, self._keep = blocks, keep
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._blocks
+
+    def __next__(self) -> bytes:
+        return next(self._blocks)
+
+    def keep(self) -> None:
+        """Take it as what the earlier backup has."""
+        self._keep()
 
 
 def local_entries(root: Path, name: str, reading: Reading) -> Iterator[Entry]:
@@ -100,14 +120,16 @@ def local_entries(root: Path, name: str, reading: Reading) -> Iterator[Entry]:
         info.type, info.linkname = tarfile.SYMTYPE, target
         _require_time(info, reading)
         if not reading.refuses_link(info):
+            reading.sight.saw(name, reading.sight.judged(f"{name}\0{target}", seen, str(path.parent)))
             yield Entry(info)
     elif stat.S_ISREG(seen.st_mode):
         info.size = seen.st_size
-        yield Entry(info, partial(_read, str(path), name, reading))
+        yield Entry(info, partial(_read, str(path), name, reading), path.lstat)
     elif stat.S_ISDIR(seen.st_mode):
         children = _children(path, name, reading)
         if children is None:
             return
+        reading.sight.saw(name, reading.sight.judged(name, seen, str(path)))
         yield _folder(info, path, reading)
         for child in children:
             below = f"{name}/{child.name}"
@@ -115,7 +137,8 @@ def local_entries(root: Path, name: str, reading: Reading) -> Iterator[Entry]:
                 continue
             if child.is_file(follow_symlinks=False):
                 # Its header is made when it is read: a second stat here would take a third of the time.
-                yield Entry(TarInfo(below), partial(_read, child.path, below, reading))
+                look = partial(child.stat, follow_symlinks=False)
+                yield Entry(TarInfo(below), partial(_read, child.path, below, reading), look)
             else:
                 yield from local_entries(root, below, reading)
     else:
@@ -203,9 +226,11 @@ def _read(path: str, name: str, reading: Reading) -> tuple[TarInfo, Iterator[byt
             raise Changed(name)
         if before.st_size > LARGEST:
             raise Unreadable(TOO_LARGE)
-        info = _info(name, before)
+        info, sight = _info(name, before), reading.sight
+        seen = sight.judged(name, before, stream.fileno())
         if before.st_nlink > 1 and (first := reading.first_names.get(_identity(before))) is not None:
             stream.close()
+            sight.saw(name, seen)
             info.type, info.linkname = tarfile.LNKTYPE, first
             return info, iter(())
         info.size = before.st_size
@@ -213,7 +238,9 @@ def _read(path: str, name: str, reading: Reading) -> tuple[TarInfo, Iterator[byt
         _describe(info, stream.fileno(), reading)
         if before.st_blocks * 512 < before.st_size:
             set_parts(info, parts_of(stream, before.st_size))
-        blocks = _blocks(stream, before, (name, info), reading)
+        blocks = _blocks(stream, before, (name, info, seen), reading)
+        if seen and sight.known.get(name) == seen:
+            return info, Unread(blocks, partial(_kept, stream, before, name, reading))
         return info, (blocks if stored(info) > BLOCK else iter(list(blocks)))
     except OSError as error:
         stream.close()
@@ -247,8 +274,18 @@ def _say_lost(name: str, lost: Sequence[str], reading: Reading) -> None:
         reading.leave_out(name, f"has attributes that are not kept: {', '.join(lost[:NAMED])}{rest}", harmful=True)
 
 
-def _blocks(stream: FileIO, before: os.stat_result, of: tuple[str, TarInfo], reading: Reading) -> Iterator[bytes]:
-    name, info = of
+def _kept(stream: FileIO, seen: os.stat_result, name: str, reading: Reading) -> None:
+    """Note that a file is stored as what an earlier backup has of it."""
+    stream.close()
+    reading.sight.saw(name, reading.sight.known[name])
+    if seen.st_nlink > 1:
+        reading.first_names[_identity(seen)] = name
+
+
+def _blocks(
+    stream: FileIO, before: os.stat_result, of: tuple[str, TarInfo, bytes], reading: Reading
+) -> Iterator[bytes]:
+    name, info, seen = of
     with stream:
         sparse, tail = parts(info), b""
         for begun, length in [(0, info.size)] if sparse is None else sparse:
@@ -262,6 +299,7 @@ def _blocks(stream: FileIO, before: os.stat_result, of: tuple[str, TarInfo], rea
                 if not block:
                     raise Changed(name)
                 if reading.searched and _holds_key(tail, block):
+                    reading.sight.saw(name, seen if _unchanged(before, os.fstat(stream.fileno())) else b"")
                     raise HoldsKey(name)
                 tail = block[-KEY_LENGTH:]
                 left -= len(block)
@@ -269,6 +307,7 @@ def _blocks(stream: FileIO, before: os.stat_result, of: tuple[str, TarInfo], rea
         after = os.fstat(stream.fileno())
         if not _same(before, after, reading) and not (reading.grows and after.st_size > before.st_size):
             raise Changed(name)
+        reading.sight.saw(name, seen if _unchanged(before, after) else b"")
         if before.st_nlink > 1:
             reading.first_names[_identity(before)] = name
 
@@ -287,6 +326,11 @@ def _same(before: os.stat_result, after: os.stat_result, reading: Reading) -> bo
     moved = reading.grows or after.st_nlink < before.st_nlink
     same = (after.st_mtime_ns, after.st_size) == (before.st_mtime_ns, before.st_size)
     return same and (moved or after.st_ctime_ns == before.st_ctime_ns)
+
+
+def _unchanged(before: os.stat_result, after: os.stat_result) -> bool:
+    """Return whether nothing of a file has changed."""
+    return told_of("", before) == told_of("", after)
 
 
 def _holds_key(tail: bytes, block: bytes) -> bool:

@@ -14,8 +14,9 @@ from pathlib import Path
 from tarfile import TarInfo
 
 from conche.backup.archive import Archive, ArchiveWriter, compressing
-from conche.backup.entries import ZEROS
+from conche.backup.entries import ZEROS, Unread
 from conche.backup.headers import parts, placed, set_parts, time_ns
+from conche.backup.manifest import Artifact
 from conche.backup.tree import FILE, INSIDE
 from conche.syscalls import begin_writeback
 
@@ -61,10 +62,16 @@ class FolderWriter:
 
     Args:
         tree: is given what they have beside their content, and whole what the file system or a manifest cannot have.
+        earlier: puts what an earlier backup has under a name into a new place, if it can.
     """
 
-    def __init__(self, folder: Path, tree: ArchiveWriter | None = None) -> None:
-        self._folder, self._tree = folder, tree
+    def __init__(
+        self,
+        folder: Path,
+        tree: ArchiveWriter | None = None,
+        earlier: Callable[[str, Path], Artifact | None] | None = None,
+    ) -> None:
+        self._folder, self._tree, self._earlier = folder, tree, earlier
         self.stored: list[Stored] = []
         self._files: dict[str, Stored] = {}
 
@@ -84,6 +91,8 @@ class FolderWriter:
                 self.stored.append(Stored(info.name, 0, "", 0o777, info.linkname))
             elif info.islnk():
                 self._add_second_name(info, path)
+            elif isinstance(blocks, Unread) and self._add_unread(info, path, blocks):
+                pass
             else:
                 self._add_file(info, path, content)
         except OSError as error:
@@ -106,6 +115,15 @@ class FolderWriter:
             kept.size = 0
             set_parts(kept, None)
         self._tree.add(kept, blocks or ())
+
+    def _add_unread(self, info: TarInfo, path: Path, blocks: Unread) -> bool:
+        """Add a file as what an earlier backup has of it; return whether that could be done."""
+        there = self._earlier(info.name, path) if self._earlier else None
+        if there is None or there.size != info.size:
+            return False
+        blocks.keep()
+        self._stored(Stored(info.name, there.size, there.sha256, info.mode & 0o777))
+        return True
 
     def _add_file(self, info: TarInfo, path: Path, blocks: Iterable[bytes]) -> None:
         try:
@@ -149,11 +167,13 @@ class FolderWriter:
 
 
 @contextmanager
-def folder_writer(folder: Path) -> Iterator[tuple[FolderWriter, Callable[[], Archive | None]]]:
+def folder_writer(
+    folder: Path, earlier: Callable[[str, Path], Artifact | None] | None = None
+) -> Iterator[tuple[FolderWriter, Callable[[], Archive | None]]]:
     """Provide a writer with a tree, and what finishes that; it returns nothing if there was nothing to be written."""
     with compressing(folder / FILE) as compressor:
         tree = ArchiveWriter(compressor)
-        writer = FolderWriter(folder, tree)
+        writer = FolderWriter(folder, tree, earlier)
 
         def finish() -> Archive | None:
             made = tree.finish()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from conche.backup import within
@@ -13,21 +13,31 @@ from conche.backup.manifest import Artifact, ComponentRecord
 from conche.backup.target import StoredBackup
 from conche.backup.within import File
 
-__all__ = ["linked_to"]
+__all__ = ["NO_LINKS", "is_ours_alone", "linked_to"]
 
 WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-def linked_to(folder: Path, records: dict[str, ComponentRecord], previous: list[StoredBackup]) -> tuple[list[str], int]:
-    """Replace files that an earlier backup also has by hard links; return warnings and the number of bytes saved."""
-    made = [one for record in records.values() for one in record.artifacts if one.size]
+def linked_to(
+    folder: Path, records: dict[str, ComponentRecord], previous: list[StoredBackup], linked: Collection[str] = ()
+) -> tuple[list[str], int]:
+    """Replace files that an earlier backup also has by hard links; return warnings and the number of bytes saved.
+
+    Args:
+        linked: paths of files that are such links already.
+    """
+    every = (one for record in records.values() for one in record.artifacts)
+    made = [one for one in every if one.size and one.path not in linked]
     warnings, saved = [], 0
     for one, twin in _twins(made, previous, folder.stat()):
         ours = folder / one.path
         # The earlier file may have rotted: then keep the new one, and report the old one.
         with within.opened(folder, one.path) as file:
+            if os.path.samestat(file.seen, twin.seen):  # another name of a file that is linked already
+                saved += one.size
+                continue
             same = file.equals(twin)
         if not same:
             warnings.append(f"{twin.path} is damaged; run: invoke backup.verify --all")
@@ -83,7 +93,12 @@ def _opened(one: StoredBackup, name: str, own: os.stat_result) -> File | None:
         file = within.opened(one.folder, name)
     except OSError:
         return None
-    if file.seen.st_uid == own.st_uid and not file.seen.st_mode & ~own.st_mode & WRITABLE:
+    if is_ours_alone(file.seen, own):
         return file
     file.close()
     return None
+
+
+def is_ours_alone(seen: os.stat_result, own: os.stat_result) -> bool:
+    """Return whether a file belongs to whom a folder does, and nobody else can write to it who cannot to the folder."""
+    return seen.st_uid == own.st_uid and not seen.st_mode & ~own.st_mode & WRITABLE

@@ -15,12 +15,13 @@ from enum import StrEnum
 
 from conche.secret import Secret
 
-__all__ = ["KEYLESS", "MANIFEST", "SNAPSHOT", "TAG", "Keys", "KeysOf", "Provenance", "parsed", "written"]
+__all__ = ["KEYLESS", "MANIFEST", "SNAPSHOT", "TAG", "UNCHANGED", "Keys", "KeysOf", "Provenance", "parsed", "written"]
 
 TAG = re.compile(rb"[0-9a-f]{16}:[0-9a-f]{64}")
 """A MAC as it is stored: which key has made it, and what it has made."""
 
 MANIFEST, SNAPSHOT = b"conche backup manifest", b"conche backup snapshot"
+UNCHANGED = b"conche backup unchanged"
 """What a MAC is for: one that was made for the one is none for the other."""
 
 Bytes = bytes | memoryview

@@ -86,6 +86,11 @@ class Mark:
             self._state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomic(self._state, json.dumps(SEEN.stamped(content)).encode(), mode=0o600)
 
+    @property
+    def number(self) -> str | None:
+        """The target's number; None if there is no mark, empty if it cannot be read."""
+        return self._present()
+
     def is_remembered(self) -> bool:
         """Return whether the absence of this mark would be noticed."""
         return self._present() in self._remembered()

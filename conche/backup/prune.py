@@ -152,23 +152,23 @@ def prune(call: Invocation, *, future: bool) -> Outcome:
 
 
 def _asked(site: Site, *, future: bool) -> tuple[list[StoredBackup], list[Decision]]:
+    found, now = site.target.backups(), datetime.now(UTC)
+    candidates = _candidates(site, found)
     if not future:
-        _refuse_wrong_clock(site)
-        return _decided(site)
-    now = datetime.now(UTC)
+        _refuse_wrong_clock(candidates, now)
+        return found, _decided(site, candidates, now)
     site.say(f"it is {now:%Y-%m-%d %H:%M} UTC by the clock of this machine")
-    return site.target.backups(), decide_future(_candidates(site), now)
+    return found, decide_future(candidates, now)
 
 
-def prune_after(site: Site, newest: StoredBackup) -> list[str]:
+def prune_after(site: Site, newest: StoredBackup, others: Sequence[StoredBackup]) -> list[str]:
     """Prune after `newest` was made and recorded as verified; return warnings, such as that nothing was pruned."""
-    others = [one for one in _candidates(site) if one.name != newest.name]
-    now = datetime.now(UTC)
-    warnings = future_said(site.target.backups(), now)
-    if problem := clock_problem(others, now):
+    found, now = [newest, *others], datetime.now(UTC)
+    candidates = _candidates(site, found)
+    warnings = future_said(found, now)
+    if problem := clock_problem([one for one in candidates if one.name != newest.name], now):
         return [*warnings, f"nothing was pruned: {problem}"]
-    found, decisions = _decided(site)
-    _delete(site, found, decisions)
+    _delete(site, found, _decided(site, candidates, now))
     return warnings
 
 
@@ -180,8 +180,7 @@ def _delete(site: Site, found: Sequence[StoredBackup], decisions: Sequence[Decis
             site.target.discard(by_name[one.name])
 
 
-def _candidates(site: Site) -> list[RetentionCandidate]:
-    backups = site.target.backups()
+def _candidates(site: Site, backups: Sequence[StoredBackup]) -> list[RetentionCandidate]:
     told = history((one.name, one.manifest) for one in backups if one.manifest and one.trusted)
     return [
         RetentionCandidate(
@@ -198,13 +197,12 @@ def _candidates(site: Site) -> list[RetentionCandidate]:
     ]
 
 
-def _decided(site: Site) -> tuple[list[StoredBackup], list[Decision]]:
-    retention = {kind: site.section.kept(kind) for kind in KINDS}
-    return site.target.backups(), decide(_candidates(site), retention, datetime.now(UTC))
+def _decided(site: Site, candidates: Sequence[RetentionCandidate], now: datetime) -> list[Decision]:
+    return decide(candidates, {kind: site.section.kept(kind) for kind in KINDS}, now)
 
 
-def _refuse_wrong_clock(site: Site) -> None:
-    if problem := clock_problem(_candidates(site), datetime.now(UTC)):
+def _refuse_wrong_clock(candidates: Sequence[RetentionCandidate], now: datetime) -> None:
+    if problem := clock_problem(candidates, now):
         raise Refused(
             "clock-not-trusted",
             f"Nothing is pruned: {problem}.",

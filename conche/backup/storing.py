@@ -40,6 +40,14 @@ def store(entries: Iterable[Entry], writer: Writer, reading: Reading) -> None:
 
 def _add_read(name: str, read: Callable[[], tuple[TarInfo, Iterator[bytes]]], writer: Writer, reading: Reading) -> None:
     """Add a file."""
+    before = len(reading.left_out)
+    _try_to_add(name, read, writer, reading)
+    reading.sight.said += [(one.name, one.why) for one in reading.left_out[before:]]
+
+
+def _try_to_add(
+    name: str, read: Callable[[], tuple[TarInfo, Iterator[bytes]]], writer: Writer, reading: Reading
+) -> None:
     for _ in range(TRIES):
         try:
             _add(writer, *read())

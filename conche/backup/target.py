@@ -29,7 +29,7 @@ from conche.files import lock, sync_file, sync_folder, write_atomic
 from conche.formats import CHECKED
 from conche.stack import KINDS, BackupKind
 
-__all__ = ["CheckRecord", "StoredBackup", "Target", "future_said", "is_future", "name_of", "none_proven"]
+__all__ = ["CheckRecord", "StoredBackup", "Target", "digest_of", "future_said", "is_future", "name_of", "none_proven"]
 
 _NAME = re.compile(r"(?P<stack>.+)_(?P<kind>daily|weekly|monthly)_(?P<time>\d{8}_\d{6})(-\d+)?")
 BUILDING, TRASH = "building-", "trash-"
@@ -269,7 +269,7 @@ class Target:
         """Return what is known about a backup; nothing if its manifest has changed since."""
         try:
             content = json.loads(within.content(self.store, f"records/{one.name}.json", LARGEST))
-            if CHECKED.newer(content) or content.get("manifest") != _digest_of(one):
+            if CHECKED.newer(content) or content.get("manifest") != digest_of(one):
                 return CheckRecord()
             return CheckRecord(*(_moment(content.get(name)) for name in ("verified", "drilled")))
         except (OSError, ValueError, AttributeError, TypeError):
@@ -278,7 +278,7 @@ class Target:
     def note(self, one: StoredBackup, record: CheckRecord) -> None:
         """Store what is known about a backup."""
         content = {
-            "manifest": _digest_of(one),
+            "manifest": digest_of(one),
             **{name: value.isoformat() for name in ("verified", "drilled") if (value := getattr(record, name))},
         }
         try:
@@ -354,7 +354,8 @@ def unwritable(folder: Path, error: OSError) -> Refused:
     )
 
 
-def _digest_of(one: StoredBackup) -> str:
+def digest_of(one: StoredBackup) -> str:
+    """Return the sha256 of a backup's manifest as it is now."""
     import hashlib
 
     return hashlib.sha256(within.content(one.folder, manifest.FILE, manifest.LARGEST)).hexdigest()

@@ -20,6 +20,7 @@ def create(
     wait: Annotated[float, "seconds to wait for another backup command to end"] = 0.0,
     new_target: Annotated[bool, "start afresh in a folder without the target's mark"] = False,
     accept_smaller: Annotated[list[str], "a component that may have lost most of its data; may be repeated"] = (),  # type: ignore[assignment]
+    reread: Annotated[bool, "read everything, even what has not changed since an earlier backup"] = False,
     log: Log = None,
 ) -> "Outcome":
     """Make a backup, verify it, prune.
@@ -30,7 +31,9 @@ def create(
     from conche.backup.missed import scheduled
 
     return scheduled(
-        invocation, log, lambda: create(invocation, kind, CreateOptions(plain_key, wait, new_target, accept_smaller))
+        invocation,
+        log,
+        lambda: create(invocation, kind, CreateOptions(plain_key, wait, new_target, accept_smaller, reread)),
     )
 
 

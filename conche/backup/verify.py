@@ -26,7 +26,7 @@ from conche.command import Invocation
 from conche.errors import CheckFailed, NotFound
 from conche.outcome import Outcome, Table
 
-__all__ = ["Damage", "check", "verify"]
+__all__ = ["Damage", "Inodes", "check", "verify"]
 
 ARCHIVE = re.compile(r"\.(tar(\.\w+)?|tgz|tzst|txz|tbz2)$")
 Inodes = dict[tuple[int, int], str]

@@ -44,7 +44,7 @@ def test_what_no_key_proves_counts_for_nothing(
     states = [(one["state"], one["newest"]) for one in status.status(server.call).value]  # type: ignore[attr-defined]
     assert states == [("ok", newest.name), ("none yet", None), ("none yet", None)]
     assert {one["name"]: one["provenance"] for one in list_(server.call).value}[forged] == provenance  # type: ignore[attr-defined]
-    [decided] = [one for one in prune._decided(site)[1] if one.name == forged]
+    [decided] = [one for one in prune._asked(site, future=False)[1] if one.name == forged]
     assert (decided.keep, str(provenance) in decided.why) == (True, True)
     with pytest.raises(Refused) as refused:
         restore(server.call, forged, RestoreOptions())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import math
 import os
 import random
@@ -26,7 +27,7 @@ from conche.backup.verify import check
 from conche.errors import CheckFailed
 from conche.vault.keys import generate as new_key
 
-PARTS = ("speed", "flips", "offsite")
+PARTS = ("speed", "again", "flips", "offsite")
 ROOT = Path(__file__).resolve().parents[2]
 INVOKE = (sys.executable, "-m", "invoke")
 MB = 1_000_000
@@ -277,6 +278,35 @@ def speed(bench: Bench, size: int) -> None:
     bench.say("restore on tmpfs, as a part of restic's time", restore / restored, "", 1)
 
 
+def again(bench: Bench) -> None:
+    """The backup after the first: where nothing has changed, little, and something inside every file."""
+    restic = ("restic", "--quiet", "--repo", str(bench.folder / "restic"))
+    ours, theirs = (*INVOKE, "backup.create"), (*restic, "backup", *sources(bench))
+    bench.run(*restic, "init")
+    bench.run(*ours)
+    bench.run(*theirs)
+    days = itertools.count(1)
+    for what, changed in (("nothing changed", nothing), ("a little changed", little), ("every file changed", change)):
+
+        def before(changed: Callable[..., None] = changed) -> None:
+            if changed is not nothing:
+                changed(bench.checkout, next(days))
+
+        own, other = bench.in_turn((ours, before), (theirs, nothing))
+        bench.note(f"create, {what}: {own:.2f} s; restic {other:.2f} s")
+        bench.say(f"create, {what}, as a part of restic's time", own / other, "", 1)
+
+
+def little(folder: Path, day: int) -> None:
+    """A hundredth of the code gets another content, and one of the data files grows."""
+    source = random.Random(day)
+    files = sorted((folder / "src").rglob("*.py"))
+    for path in source.sample(files, len(files) // 100):
+        path.write_bytes(text(source, path.stat().st_size))
+    with sorted((folder / "influxdb").rglob("*.tsm"))[day % 60].open("ab") as stream:
+        stream.write(measurements(source, 1 << 20))
+
+
 def flips(bench: Bench, count: int) -> None:
     """Single bits, anywhere in a backup of a small checkout: how many verify finds."""
     bench.run(*INVOKE, "backup.create")
@@ -312,6 +342,9 @@ def offsite(bench: Bench) -> None:
     ours, theirs = (disk(bench.folder / name) for name in ("offsite", "own"))
     bench.note(f"14 backups off-site: {ours / MB:.0f} MB; restic's own {theirs / MB:.0f} MB")
     bench.say("off-site, as a multiple of restic's own size", ours / theirs, "", 1.3)
+    kept = disk(bench.folder / "bench-backups")
+    bench.note(f"14 backups in the target: {kept / MB:.0f} MB")
+    bench.say("in the target, as a multiple of restic's own size", kept / theirs, "", 2)
 
 
 def nothing() -> None:
@@ -319,7 +352,9 @@ def nothing() -> None:
 
 
 def disk(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of all files, a file of several names once."""
+    seen = (path.stat() for path in folder.rglob("*") if path.is_file())
+    return sum({one.st_ino: one.st_size for one in seen}.values())
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -333,6 +368,7 @@ def main(words: Sequence[str] | None = None) -> int:
     missed: list[str] = []
     parts: dict[str, tuple[float, Callable[[Bench, int], None]]] = {
         "speed": (chosen.scale, speed),
+        "again": (chosen.scale, lambda bench, _: again(bench)),
         "flips": (chosen.scale / 500, lambda bench, _: flips(bench, 1500)),
         "offsite": (chosen.scale / 4, lambda bench, _: offsite(bench)),
     }

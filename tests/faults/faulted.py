@@ -38,15 +38,17 @@ class Server:
 
     Attributes:
         every: whether every fault is tried at every operation.
+        copies: whether copies of files count as unchanged (counting.py).
     """
 
     scratch: Path
     warm: warm.Server
     every: bool = False
+    copies: bool = False
 
     def run(self, checkout: Checkout, *words: str, at: int = 0, fault: str = "none") -> int:
         """The exit code of a task; minus the signal that ended it."""
-        told = {"at": at, "fault": fault, "operations": str(self.scratch / "operations")}
+        told = {"at": at, "fault": fault, "operations": str(self.scratch / "operations"), "copies": self.copies}
         with (self.scratch / "log").open("wb") as log:
             return warm.Popen[bytes](
                 [sys.executable, "-m", "invoke", *words],

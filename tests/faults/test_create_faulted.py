@@ -2,23 +2,65 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from conche.files import state_folder
 from tests.backup.checkouts import Checkout, tree
 from tests.faults.faulted import ERROR, FULL, KILLS, OWN, SIGNALS, Server, clean, copied, operations, whole
 
 pytestmark = pytest.mark.process
 
 
-def test_create_and_prune_killed_at_every_operation(server: Server, golden: Checkout, tmp_path: Path) -> None:
+@dataclass
+class Remembered:
+    """A checkout with a third backup, some of which is unchanged since, and what is remembered of that backup."""
+
+    checkout: Checkout
+    memory: Path
+    content: bytes
+
+    def copied(self, folder: Path) -> Checkout:
+        self.memory.write_bytes(self.content)
+        return copied(self.checkout, folder)
+
+
+@pytest.fixture
+def remembered(server: Server, golden: Checkout, tmp_path: Path) -> Remembered:
+    server.copies = True
+    operations(server, golden, tmp_path / "run", "backup.create")
+    made = Checkout(Path(shutil.copytree(tmp_path / "run", tmp_path / "kept", symlinks=True)) / "factory", tmp_path)
+    shutil.copy(tmp_path / "run/recovery.key", tmp_path)
+    made.write("src/app/main.py", "print('later')\n")
+    made.write("models/later.pkl", "later")
+    memory = max(state_folder().glob("factory/unchanged-*.json"), key=lambda path: path.stat().st_mtime_ns)
+    return Remembered(made, memory, memory.read_bytes())
+
+
+def verified(folder: Path) -> str:
+    """When the files of a backup were last found to be what they should."""
+    said: str = json.loads((folder.parents[1] / f".store/records/{folder.name}.json").read_text())["verified"]
+    return said
+
+
+def test_create_and_prune_killed_at_every_operation(server: Server, remembered: Remembered, tmp_path: Path) -> None:
+    """Some of the backup is taken over from the one before without being read, and some is read."""
+    golden = remembered.checkout
     total = operations(server, golden, tmp_path / "run", "backup.create")
     assert len(total) > 60
+    newest = max((tmp_path / "run/factory-backups/daily").iterdir(), key=lambda path: path.name)
+    before = max(golden.backups(), key=lambda path: path.name)
+    assert verified(newest) == verified(before)
+    assert (newest / "models/later.pkl").read_text() == "later"
+    assert not (before / "models/later.pkl").exists()
     old = {folder.name for folder in golden.backups()}
     for at, fault in server.faults(total, KILLS):
-        checkout = copied(golden, tmp_path / "run")
+        checkout = remembered.copied(tmp_path / "run")
         code = server.run(checkout, "backup.create", at=at, fault=fault)
         assert code == -signal.SIGKILL, (at, fault, code, server.said)
         whole(checkout)

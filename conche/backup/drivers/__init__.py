@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from conche.backup.archive import Archive
@@ -14,6 +14,7 @@ from conche.backup.manifest import Artifact, ComponentRecord, Link, Omission
 from conche.backup.reading import Reading
 from conche.backup.site import Site
 from conche.backup.tree import FILE
+from conche.backup.unchanged import Earlier, Seen
 from conche.stack import Component
 
 __all__ = ["FOREIGN", "Dumping", "by_programs", "dump", "in_container", "printable"]
@@ -34,6 +35,9 @@ class Dumping:
     Attributes:
         folder: the empty folder for its artifacts.
         plain_key: store the age key unencrypted, as the user asked.
+        earlier: what an earlier backup has of it; None to read everything.
+        archives: what was seen of the sources of each archive, by its name.
+        files: what was seen of each file that is stored as it is.
     """
 
     site: Site
@@ -41,6 +45,9 @@ class Dumping:
     component: Component
     folder: Path
     plain_key: bool = False
+    earlier: Earlier | None = None
+    archives: dict[str, Seen] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
 
     def artifact(self, file: str, archive: Archive) -> Artifact:
         """Return the manifest's entry for an archive."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from tarfile import TarInfo
 
@@ -15,8 +16,10 @@ from conche.backup.folder import folder_writer
 from conche.backup.manifest import Artifact, ComponentRecord
 from conche.backup.matching import matching
 from conche.backup.reading import Reading
+from conche.backup.sight import Sight
 from conche.backup.storing import store
 from conche.backup.tree import FACT, FILE
+from conche.backup.unchanged import Seen
 
 __all__ = ["archive_name", "dump"]
 
@@ -38,10 +41,13 @@ def dump(task: Dumping) -> ComponentRecord:
         return task.record(artifacts=tuple(made.values()), reading=reading, consistency=CONSISTENCY, facts=facts)
     base = _base(task)
     names = _uppermost(task.site.root, {n for pattern in component.paths for n in _matching(task, pattern, reading)})
-    with folder_writer(task.folder) as (writer, finish):
+    if task.earlier:
+        reading.sight.known = task.earlier.files
+    with folder_writer(task.folder, _taken(task)) as (writer, finish):
         for name in names:
             store(_below(base, local_entries(task.site.root, name, reading)), writer, reading)
         artifacts, links = task.with_tree(writer.stored, finish())
+    task.files.update(reading.sight.files)
     whole = base and all(path.rstrip("/") == base for path in component.paths)
     facts = {"folder": base, FACT: FILE} | ({"whole": "yes"} if whole else {})
     return task.record(artifacts=artifacts, links=links, reading=reading, consistency=CONSISTENCY, facts=facts)
@@ -118,11 +124,47 @@ def _archive(task: Dumping, path: str, reading: Reading) -> Artifact | None:
         _absent(task, path, reading)
         return None
     file = archive_name(path, task.component.paths)
+    if task.earlier and (unchanged := _unchanged(task, path, file, reading)):
+        return unchanged
     with compressing(task.folder / file) as compressor:
         writer = ArchiveWriter(compressor)
         reading.first_names.clear()  # a hard link leads to a file of its own archive
+        reading.sight.begin()
         store(local_entries(task.site.root, path, reading), writer, reading)
+        task.archives[file] = Seen(reading.sight.whole, tuple(reading.sight.said))
         return task.artifact(file, writer.finish())
+
+
+def _unchanged(task: Dumping, path: str, file: str, reading: Reading) -> Artifact | None:
+    """Take an archive over from the earlier backup, if nothing of what is in it has changed since."""
+    assert task.earlier is not None
+    before = task.earlier.archives.get(file)
+    if before is None:
+        return None
+    sight = Sight(only_looking=True)
+    looking = replace(reading, left_out=[], first_names={}, sight=sight, _once=set())
+    for entry in local_entries(task.site.root, path, looking):
+        if entry.look is not None:
+            try:
+                seen = entry.look()
+            except OSError:  # gone since the folder was listed
+                return None
+            sight.saw(entry.info.name, sight.judged(entry.info.name, seen, ""))
+    taken = task.earlier.take(f"{task.name}/{file}", task.folder / file) if sight.whole == before.whole else None
+    if taken is not None:
+        reading.left_out += looking.left_out
+        for name, why in before.said:
+            reading.leave_out(name, why)
+        task.archives[file] = before
+    return taken
+
+
+def _taken(task: Dumping) -> Callable[[str, Path], Artifact | None] | None:
+    """Return what takes a file over from the earlier backup, by its name there."""
+    if task.earlier is None:
+        return None
+    earlier = task.earlier
+    return lambda name, place: earlier.take(f"{task.name}/{name}", place)
 
 
 def _matching(task: Dumping, pattern: str, reading: Reading) -> Iterator[str]:
