@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -110,7 +110,9 @@ def examine(content: bytes, name: str, places: Mapping[Path_, str] | None = None
         raise _damaged(name, "is not one flat mapping")
     metadata = loaded.pop("sops", None)
     if not isinstance(metadata, dict):
-        raise _damaged(name, "is NOT ENCRYPTED, or truncated: do not commit it")
+        if any("ENC[" in str(value) for _, value in forms.flat(loaded)):
+            raise _damaged(name, "is truncated: it has encrypted values, and nothing of how to decrypt them")
+        raise _in_clear(name)
     if not _ENCRYPTED.fullmatch(str(metadata.get("mac"))) or not metadata.get("lastmodified"):
         raise _damaged(name, "is truncated: it has no complete MAC, or no time of last change")
     try:
@@ -276,6 +278,17 @@ def _damaged(file: str, how: str) -> KeyUnusable:
         f"{file} {how}. Nothing was written.",
         looked_at=[file],
         next_command=last_committed(file),
+    )
+
+
+def _in_clear(file: str) -> KeyUnusable:
+    moved = f"{PurePosixPath(file).stem}.clear{PurePosixPath(file).suffix}"
+    return KeyUnusable(
+        "secrets-damaged",
+        f"{file} is NOT ENCRYPTED: do not commit it. Nothing was written.",
+        looked_at=[file],
+        next_command=f"mv -n {file} /dev/shm/{moved} && chmod 600 /dev/shm/{moved}    # memory\n"
+        f"git checkout -- {file}    # if git has it\ninvoke secrets.encrypt /dev/shm/{moved} --merge",
     )
 
 

@@ -45,8 +45,7 @@ def test_names_and_recipients_come_in_the_order_of_the_file() -> None:
         (b"text", "not one flat mapping"),
         (b"a: 1\n---\nb: 2\n", "not one flat mapping"),
         (b"a: 1\na: 2\n", "has a twice"),
-        (b"token: plain\n", "NOT ENCRYPTED"),
-        (b"token: plain\nsops: yes\n", "NOT ENCRYPTED"),
+        (f"token: {ENCRYPTED}\n".encode(), "is truncated"),
         (written({"token": "plain"}), "has token unencrypted"),
         (written({"token": 7}), "has token unencrypted"),
         (written({"token": None}), "has token unencrypted"),
@@ -72,6 +71,18 @@ def test_a_damaged_file_is_said_to_be_so_with_the_way_back(content: bytes, said:
     assert (refused.value.code, refused.value.status) == ("secrets-damaged", 8)
     kept, back = refused.value.next_command.splitlines()[-2:]
     assert (kept.partition("    #")[0], back) == ("cp -ip secrets.enc.yaml ~/", "git checkout -- secrets.enc.yaml")
+
+
+@pytest.mark.parametrize("content", [b"token: plain\n", b"token: plain\nsops: yes\n", b"a: {b: plain}\n"])
+def test_a_file_in_clear_is_encrypted_and_copied_nowhere_else(content: bytes) -> None:
+    with pytest.raises(KeyUnusable, match="NOT ENCRYPTED") as refused:
+        encrypted.examine(content, "secrets.enc.yaml")
+
+    assert (refused.value.code, refused.value.status) == ("secrets-damaged", 8)
+    assert (
+        refused.value.next_command.splitlines()[-1] == "invoke secrets.encrypt /dev/shm/secrets.enc.clear.yaml --merge"
+    )
+    assert "~" not in refused.value.next_command
 
 
 @pytest.mark.parametrize(
