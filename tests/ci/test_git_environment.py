@@ -70,6 +70,19 @@ def test_the_runner_of_pull_requests_has_no_engine() -> None:
 
 
 @pytest.mark.parametrize("file", ["dev", "prod", "git"])
+def test_no_service_gains_privileges_and_each_has_only_the_capabilities_that_it_names(file: str) -> None:
+    services = yaml.safe_load((ROOT / f"compose/{file}.yaml").read_text())["services"]
+    # A runner of deployments has the engine itself, and nginx becomes another user for its workers and signals them.
+    others = {name: one for name, one in services.items() if "/var/run/docker.sock:" not in str(one)}
+
+    assert others
+    for name, service in others.items():
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert name == "edge" or service["cap_drop"] == ["ALL"], name
+        assert not {"SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE"}.intersection(service.get("cap_add", ())), name
+
+
+@pytest.mark.parametrize("file", ["dev", "prod", "git"])
 def test_a_tailscale_sidecar_has_no_privileges_and_its_key_from_a_file(file: str) -> None:
     services = yaml.safe_load((ROOT / f"compose/{file}.yaml").read_text())["services"]
     sidecar = services["tailscale"]
