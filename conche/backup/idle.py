@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from conche.backup.site import Site
-from conche.engine import containers, programs, swarm_places, task_containers
+from conche.engine import containers, programs
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
+from conche.services import away, containers_of
 from conche.stack import Component
 
 __all__ = ["WAIT", "wait"]
@@ -32,16 +33,10 @@ def wait(site: Site, component: Component, engine: Engine) -> str:
     assert component.environment is not None
     if not component.idle:
         return ""
-    end, project = time.monotonic() + WAIT, site.stack.project(component.environment)
-    found: Iterable[tuple[str, Container]] = ()
-    if site.stack.environments[component.environment].swarm:
-        for away in swarm_places.of_stack(engine, project):
-            if away.service in component.idle and away.elsewhere:
-                return f"{away.service} runs on {', '.join(away.elsewhere)}, and cannot be asked whether it is idle"
-        found = task_containers.of_stack(engine, project)
-    else:
-        found = ((one.service, one) for one in containers.of_project(engine, project))
-    for service, one in found:
+    end = time.monotonic() + WAIT
+    for service, nodes in away(site.stack, component.environment, component.idle):
+        return f"{service} runs on {', '.join(nodes)}, and cannot be asked whether it is idle"
+    for service, one in containers_of(site.stack, component.environment):
         if service in component.idle and (reason := _wait(site, engine, service, one, component.idle[service], end)):
             return reason
     return ""

@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conche.backup import belief, notes
-from conche.engine import containers, programs, task_containers
+from conche.engine import containers, programs
 from conche.engine.connection import Engine
 from conche.errors import ConcheError, Unreachable
 from conche.files import write_atomic
 from conche.formats import RUNNING
 from conche.process import signals_deferred
+from conche.services import containers_of
+from conche.stack import Component
 
 if TYPE_CHECKING:
     from conche.backup.site import Site
     from conche.engine.containers import Container
-    from conche.stack import Component
 
 __all__ = ["Program", "forget", "left", "noted", "recover", "require_ended", "require_understood", "unknown"]
 
@@ -231,10 +232,7 @@ def _is_own(site: Site, address: str | None, container: Container) -> bool:
     environments = [name for name, one in site.stack.environments.items() if one.engine == address]
     projects = {site.stack.project(name) for name in environments}
     return container.project in projects or any(
-        one.id == container.id
-        for name in environments
-        if site.stack.environments[name].swarm
-        for _, one in task_containers.of_stack(Engine(address), site.stack.project(name))
+        one.id == container.id for name in environments for _, one in containers_of(site.stack, name)
     )
 
 
@@ -262,10 +260,8 @@ def _end_unknown(site: Site, file: Path) -> list[str]:
         return names
     components = site.section.components.values()
     for environment in sorted({str(one.environment) for one in components if one.service}):
-        declared = site.stack.environments[environment]
-        engine, project = Engine(declared.engine), site.stack.project(environment)
-        tasks = [one for _, one in task_containers.of_stack(engine, project)] if declared.swarm else ()
-        for one in (*tasks, *containers.of_project(engine, project)):
+        engine = Engine(site.stack.environments[environment].engine)
+        for _, one in containers_of(site.stack, environment):
             if one.state == "running":
                 names.append(one.name)
                 programs.end(engine, one.id, number)

@@ -229,7 +229,7 @@ def test_a_stopped_container_is_left_stopped(running: SmallStack, engine: Engine
     document = json.loads(done.stdout)["value"]
     record = json.loads((Path(document["folder"]) / "manifest.json").read_text())["components"]["kept"]
     assert done.returncode == 3
-    reason = "web is not running in dev, so it cannot be dumped or restored. Next: invoke env.up --env dev"
+    reason = "web is not running in dev, and a dump or a restore needs it. Next: invoke env.up --env dev"
     assert document["missing"] == [f"journal: journal failed: {reason}"]
     assert record["consistency"] == "at rest: no container that uses it ran"
     assert [c.state for c in running.containers(engine)] == ["exited"]

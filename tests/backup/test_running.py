@@ -180,10 +180,12 @@ def test_a_drill_that_is_killed_leaves_no_bucket(database: Database) -> None:
 
 def test_a_server_that_does_not_answer_is_said_by_name(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     database.sh("touch /tmp/influx-bucket-delete")
-    monkeypatch.setattr(influx, "ANSWER", 2.0)
 
-    with pytest.raises(Unreachable, match=r"influx bucket delete in .* timed out after 2 s") as hangs:
-        database.influx.delete_bucket("energy")
+    # What is asked afterwards has its usual time: a busy machine needs more than two seconds to begin.
+    with monkeypatch.context() as patch:
+        patch.setattr(influx, "ANSWER", 2.0)
+        with pytest.raises(Unreachable, match=r"influx bucket delete in .* timed out after 2 s") as hangs:
+            database.influx.delete_bucket("energy")
     database.sh("rm -f /tmp/influx-bucket-delete*")
 
     assert hangs.value.code == "influx-hangs"

@@ -22,10 +22,11 @@ from conche.backup.redaction import redacting
 from conche.backup.running import Program
 from conche.backup.site import Site
 from conche.backup.source import Source
-from conche.engine import containers, copies, programs, task_containers
+from conche.engine import containers, copies, programs
 from conche.engine.containers import Container
-from conche.errors import CheckFailed, NotFound, Refused
+from conche.errors import CheckFailed, Refused
 from conche.secret import Captured
+from conche.services import running_container
 from conche.stack import Component
 
 __all__ = [
@@ -245,15 +246,4 @@ def serving(site: Site, component: Component) -> Container:
         Refused: on a swarm, it runs on another node.
     """
     assert component.environment is not None
-    engine, project = site.engine(component), site.stack.project(component.environment)
-    if site.stack.environments[component.environment].swarm:
-        return task_containers.of_service(engine, project, str(component.service), "a dump or a restore")
-    for one in containers.of_project(engine, project):
-        if one.service == component.service and one.state == "running":
-            return one
-    raise NotFound(
-        "service-not-running",
-        f"{component.service} is not running in {component.environment}, so it cannot be dumped or restored.",
-        looked_at=[f"project {project} on {engine.address}"],
-        next_command=f"invoke env.up --env {component.environment}",
-    )
+    return running_container(site.stack, component.environment, str(component.service), "a dump or a restore")

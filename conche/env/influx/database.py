@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from conche.backup.influx import Influx
 from conche.command import Invocation
-from conche.engine import containers, task_containers
 from conche.engine.connection import Engine
-from conche.errors import NotFound
+from conche.services import running_container
 from conche.stack import Component
 
 __all__ = ["declared", "opened"]
@@ -30,14 +29,4 @@ def opened(call: Invocation, name: str, what: str) -> Influx:
         Refused: it runs on another node.
     """
     component, engine = declared(call, name), Engine(call.stack.environments[name].engine)
-    if call.stack.environments[name].swarm:
-        found = task_containers.of_service(engine, call.stack.project(name), str(component.service), what)
-        return Influx(engine, found, component.token_file)
-    for one in containers.of_project(engine, call.stack.project(name)):
-        if one.service == component.service and one.state == "running":
-            return Influx(engine, one, component.token_file)
-    raise NotFound(
-        "service-not-running",
-        f"{component.service} is not running in {name}.",
-        next_command=f"invoke env.up --env {name}",
-    )
+    return Influx(engine, running_container(call.stack, name, str(component.service), what), component.token_file)

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 from conche.backup.influx import Authorization, Influx, InfluxFailed
 from conche.command import Invocation
-from conche.engine import containers, programs, task_containers
+from conche.engine import programs
 from conche.engine.connection import Engine
 from conche.engine.containers import Container
 from conche.env.influx.database import declared, opened
@@ -20,6 +20,7 @@ from conche.errors import CheckFailed, NotFound, Refused
 from conche.locking import locked
 from conche.outcome import Action, Kind, Outcome, Plan, Step
 from conche.secret import Redactor, Secret
+from conche.services import containers_of
 from conche.stack import SecretDeclaration
 from conche.vault.store import Edit, Store
 from conche.vault.values import open_store
@@ -201,10 +202,7 @@ def _require_deployed(rotation: _Rotation) -> None:
 def _users(rotation: _Rotation) -> Iterator[Container]:
     call, name = rotation.call, rotation.environment
     wanted = {*rotation.declared.services, str(declared(call, name).service)}
-    engine, project = rotation.influx.engine, call.stack.project(name)
-    if call.stack.environments[name].swarm:
-        yield from (one for service, one in task_containers.of_stack(engine, project) if service in wanted)
-    yield from (one for one in containers.of_project(engine, project) if one.service in wanted)
+    yield from (one for service, one in containers_of(call.stack, name) if service in wanted)
 
 
 def _difference(rotation: _Rotation, container: Container) -> str:
