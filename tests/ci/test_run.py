@@ -342,7 +342,7 @@ def deployable(small: SmallStack) -> SmallStack:
 
 
 def version(stack: SmallStack) -> str:
-    return httpx.get(f"http://127.0.0.1:{stack.port}/").text
+    return httpx.get(f"http://127.0.0.1:{stack.port}/", timeout=300).text
 
 
 def deploying(process: subprocess.Popen[str]) -> psutil.Process:

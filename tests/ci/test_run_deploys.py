@@ -60,7 +60,7 @@ def stack(tmp_path: Path, engine: Engine, base_image: str) -> Iterator[EdgedStac
 
 
 def served(stack: EdgedStack) -> str:
-    return str(httpx.get(f"http://127.0.0.1:{stack.port}/").json()["version"])
+    return str(httpx.get(f"http://127.0.0.1:{stack.port}/", timeout=300).json()["version"])
 
 
 class Users:

@@ -124,7 +124,7 @@ def test_a_repository_is_taken_over_as_the_guide_says(guestbook: SmallStack, eng
     assert "Nothing to do" in succeeds(guestbook, "env.up")
     assert {one.id for one in containers.of_project(engine, guestbook.name)} == before
     assert (guestbook.folder / "docker-compose.yml").read_text() == compose
-    assert httpx.get(f"http://127.0.0.1:{guestbook.port}/").status_code == 500
+    assert httpx.get(f"http://127.0.0.1:{guestbook.port}/", timeout=300).status_code == 500
 
     # 2.: the secrets, in the file that is there
     sealed = (guestbook.folder / "config/secrets.json").read_bytes()
@@ -134,7 +134,7 @@ def test_a_repository_is_taken_over_as_the_guide_says(guestbook: SmallStack, eng
     for command in re.findall(r"^invoke (\S+)$", taken, re.MULTILINE):
         succeeds(guestbook, command)
     assert (guestbook.folder / "config/secrets.json").read_bytes() == sealed
-    assert httpx.get(f"http://127.0.0.1:{guestbook.port}/").text == "abc123session"
+    assert httpx.get(f"http://127.0.0.1:{guestbook.port}/", timeout=300).text == "abc123session"
     assert succeeds(guestbook, "secrets.get", "smtp_password") == "pa$$word with space"
     declared = block("yaml", "    session_key:")
     guestbook.replace("stack.yaml", "    session_key: {path: app.session_key, required: false}\n", declared)
@@ -155,4 +155,4 @@ def test_a_repository_is_taken_over_as_the_guide_says(guestbook: SmallStack, eng
     assert "nothing found" in succeeds(guestbook, "ci.validate")
     guestbook.replace("web/server.py", '"none"', '"nobody"')
     assert succeeds(guestbook, "ci.run", "--branch", "main").count(" ok ") == 2
-    assert httpx.get(f"http://127.0.0.1:{guestbook.port}/").text == "abc123session"
+    assert httpx.get(f"http://127.0.0.1:{guestbook.port}/", timeout=300).text == "abc123session"

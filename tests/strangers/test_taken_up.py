@@ -72,7 +72,7 @@ def test_a_strangers_stack_is_taken_up_by_two_commands(shape: Shape, make: Make,
     after = contents(stack.folder)
     assert {name: after[name] for name in before} == before
     assert after.keys() - before.keys() == {"stack.yaml", "tasks.py"}
-    assert httpx.get(f"http://127.0.0.1:{stack.port}/").text == shape.answer
+    assert httpx.get(f"http://127.0.0.1:{stack.port}/", timeout=300).text == shape.answer
     running = {one.service for one in containers.of_project(engine, stack.name) if one.state == "running"}
     assert running == shape.services
     backup = load(stack.folder).backup
@@ -117,7 +117,7 @@ def test_the_values_of_a_sops_file_come_into_its_stack(name: str, make: Make, en
 
     after = contents(stack.folder)
     assert {path: after[path] for path in before} == before
-    assert httpx.get(f"http://127.0.0.1:{stack.port}/").text == shape.answer
+    assert httpx.get(f"http://127.0.0.1:{stack.port}/", timeout=300).text == shape.answer
     [storage] = [one for one in containers.of_project(engine, stack.name) if one.service == "influxdb"]
     given = engine.client.api.inspect_container(storage.id)["Config"]["Env"]
     assert {"DOCKER_INFLUXDB_INIT_PASSWORD=swordfish 99", "DOCKER_INFLUXDB_INIT_ADMIN_TOKEN=tok-12345"} <= {*given}
@@ -173,9 +173,9 @@ def test_without_a_registry_a_stack_is_deployed_rolled_back_and_pruned(make: Mak
         for task in ("images.build", "env.deploy"):
             done = stack.invoke(task)
             assert done.returncode == 0, done.stderr
-        assert httpx.get(f"http://127.0.0.1:{stack.port}/").text == words
+        assert httpx.get(f"http://127.0.0.1:{stack.port}/", timeout=300).text == words
     assert stack.invoke("env.rollback").returncode == 0
-    assert httpx.get(f"http://127.0.0.1:{stack.port}/").text == "three words"
+    assert httpx.get(f"http://127.0.0.1:{stack.port}/", timeout=300).text == "three words"
     pruned = stack.json("images.prune", "--yes", "--keep", "1")
     stays = {one["repository"]: one["stays"] for one in pruned["value"]["kept"]}
     assert {f"{stack.name}-api", f"{stack.name}/site"} <= stays.keys()

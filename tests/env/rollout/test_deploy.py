@@ -451,7 +451,7 @@ def test_a_proxy_of_the_edges_own_network_is_believed_at_a_port_that_nobody_else
     def told(port: int) -> Any:
         ask = (
             "import sys, urllib.request as u;"
-            f"print(u.urlopen(u.Request('http://edge:{port}/told', headers={lies!r}), timeout=10).read().decode())"
+            f"print(u.urlopen(u.Request('http://edge:{port}/told', headers={lies!r}), timeout=300).read().decode())"
         )
         argv = ["docker", "exec", f"{serving.name}-store", "python3", "-c", ask]
         return json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
