@@ -6,13 +6,10 @@ To learn whether processes are gone, tests read a FIFO that they hold open: it e
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,9 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conche import process
-from conche.errors import CheckFailed, Interrupted, Unreachable
-from conche.process import Captured, Completed, ToolFailed, environment, run, signals_deferred, signals_raise
-from conche.secret import Redactor, Secret
+from conche.errors import CheckFailed, Unreachable
+from conche.process import Captured, Completed, ToolFailed, run
 
 REPOSITORY = Path(__file__).parents[1]
 CANARY = "canary-$5 value"
@@ -179,78 +175,6 @@ def test_success_is_handed_on() -> None:
     assert completed.require("anything") is completed
 
 
-# The environment
-
-
-def test_a_child_knows_only_what_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        monkeypatch.delenv(name)
-    passed = {"PATH": os.defpath, "HOME": "/root", "LC_ALL": "C", "DOCKER_HOST": "ssh://host", "NO_COLOR": "1"}
-    kept_back = {"COMPOSE_PROJECT_NAME": "x", "COMPOSE_FILE": "y", "DB_PASSWORD": CANARY, "PYTHONPATH": "/", "LCX": "1"}
-    for name, value in {**passed, **kept_back}.items():
-        monkeypatch.setenv(name, value)
-
-    seen = dict(line.split("=", 1) for line in run(["/usr/bin/env"], extra_env={"TAG": "a b"}).stdout.raw.splitlines())
-
-    assert seen == {**passed, "TAG": "a b"}
-    assert environment() == passed
-
-
-def test_a_given_name_wins_over_an_inherited_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "unix:///inherited")
-
-    assert environment({"DOCKER_HOST": "unix:///given"})["DOCKER_HOST"] == "unix:///given"
-
-
-# Redaction
-
-
-def test_what_is_shown_is_redacted_and_what_is_read_is_what_was_written() -> None:
-    lines: list[Captured] = []
-    both = sh('echo "out $1"; echo "err $1" >&2', CANARY)
-
-    completed = run(both, redact=Redactor([Secret(CANARY)]), on_line=lines.append)
-
-    assert (str(completed.stdout), str(completed.stderr)) == ("out ***\n", "err ***\n")
-    assert sorted(map(str, lines)) == ["err ***", "out ***"]
-    assert (completed.stdout.raw, completed.stderr.raw) == (f"out {CANARY}\n", f"err {CANARY}\n")
-    assert sorted(line.raw for line in lines) == [f"err {CANARY}", f"out {CANARY}"]
-    assert run(both, redact=Redactor([Secret(CANARY)])) == completed
-
-
-@pytest.mark.parametrize("secret", [CANARY, "pa$$word", "quo\"ted 'both'", "first line\nsecond line", "öäü€ß…"])
-def test_every_way_to_show_a_text_redacts_it(secret: str) -> None:
-    said = Captured(f"say {secret} twice {secret}", Redactor([Secret(secret)]))
-
-    shown = (str(said), repr(said), f"{said}", f"{said!r}", f"{said:>60}", "\n".join(said.lines()), f"{[said]}")
-
-    assert [part for part in shown if secret in part or secret.splitlines()[0] in part] == []
-    assert str(said) == "say *** twice ***"
-    assert said.raw == f"say {secret} twice {secret}"
-
-
-def test_an_error_carries_the_form_that_may_be_shown() -> None:
-    completed = run(sh('echo "why: $1" >&2; exit 3', CANARY), redact=Redactor([Secret(CANARY)]))
-
-    with pytest.raises(ToolFailed) as caught:
-        completed.require("it")
-
-    assert caught.value.evidence == completed.last_lines() == ("why: ***",)
-
-
-def test_captured_text_is_not_taken_for_text() -> None:
-    said = Captured("{}")
-
-    with pytest.raises(TypeError):
-        json.loads(said)  # type: ignore[arg-type]
-    with pytest.raises(TypeError):
-        "x" in said  # type: ignore[operator] # noqa: B015
-    with pytest.raises(TypeError, match="not pickled"):
-        pickle.dumps(said)
-    assert said != "{}"
-    assert (bool(said), bool(Captured(""))) == (True, False)
-
-
 # Line by line
 
 
@@ -393,98 +317,6 @@ def test_a_replacement_has_the_same_process_id_and_a_chosen_environment(monkeypa
 def test_a_missing_replacement_is_told_like_any_missing_program() -> None:
     with pytest.raises(Unreachable, match="no-such-tool-here is not installed"):
         process.replace(["no-such-tool-here"])
-
-
-# Signals
-
-
-@pytest.mark.parametrize(("number", "status"), SIGNALS)
-def test_a_signal_raises_and_the_handlers_are_as_before(number: signal.Signals, status: int) -> None:
-    before = [signal.getsignal(known) for known, _ in SIGNALS]
-
-    with pytest.raises(Interrupted) as caught, signals_raise():
-        signal.raise_signal(number)
-
-    assert (caught.value.received, caught.value.status) == (number, status)
-    assert [signal.getsignal(known) for known, _ in SIGNALS] == before
-
-
-def test_a_second_signal_does_not_break_the_unwinding() -> None:
-    unwound: list[str] = []
-
-    def work() -> None:
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        finally:
-            signal.raise_signal(signal.SIGINT)
-            with signals_deferred():
-                signal.raise_signal(signal.SIGHUP)
-            unwound.append("to the end")
-
-    with pytest.raises(Interrupted) as caught, signals_raise():
-        work()
-
-    assert (caught.value.status, unwound) == (143, ["to the end"])
-
-
-def test_a_deferred_signal_is_delivered_at_the_end_of_the_outermost_stretch() -> None:
-    done: list[str] = []
-    before = signal.getsignal(signal.SIGINT)
-
-    def work() -> None:
-        with signals_deferred():
-            with signals_deferred():
-                signal.raise_signal(signal.SIGHUP)
-                signal.raise_signal(signal.SIGTERM)
-                done.append("inner")
-            done.append("outer")
-        done.append("not reached")
-
-    with pytest.raises(Interrupted) as caught, signals_raise():
-        work()
-
-    assert (caught.value.received, done) == (signal.SIGHUP, ["inner", "outer"])
-    assert signal.getsignal(signal.SIGINT) == before
-
-
-def test_a_deferred_signal_goes_to_whoever_handled_it_before() -> None:
-    with pytest.raises(KeyboardInterrupt), signals_deferred():
-        signal.raise_signal(signal.SIGINT)
-
-
-def test_without_a_signal_nothing_is_raised() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-
-    with signals_raise(), signals_deferred():
-        inside = signal.getsignal(signal.SIGTERM)
-
-    assert inside != before
-    assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_a_fault_inside_a_deferred_stretch_is_not_hidden_by_a_signal() -> None:
-    def fail() -> None:
-        signal.raise_signal(signal.SIGTERM)
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError), signals_deferred():
-        fail()
-
-
-@pytest.mark.parametrize("guard", [signals_raise, signals_deferred])
-def test_other_threads_leave_the_signals_alone(guard: object) -> None:
-    assert callable(guard)
-    before, seen = signal.getsignal(signal.SIGTERM), []
-
-    def look() -> None:
-        with guard():
-            seen.append(signal.getsignal(signal.SIGTERM))
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    thread.join()
-
-    assert seen == [before]
 
 
 @pytest.mark.process
