@@ -128,6 +128,19 @@ def invoked(walk: Walk, database: Database, *words: str) -> Mapping[str, str]:
     return found
 
 
+def asked(container: str, words: str, given: str = "") -> str:
+    """What an InfluxDB of this repository's stack answers to its own program.
+
+    Args:
+        given: the program's standard input.
+    """
+    script = f"INFLUX_TOKEN=$(cat /run/secrets/influxdb_token) exec influx {words} --org chocolate_factory"
+    argv = ["docker", "exec", "--interactive", container, "sh", "-c", script]
+    done = subprocess.run(argv, input=given, capture_output=True, text=True, check=False)
+    require(f"influx {words[:40]} works: {done.stderr}", done.returncode == 0)
+    return done.stdout
+
+
 def require(what: str, holds: bool) -> None:
     """See that something holds."""
     if not holds:

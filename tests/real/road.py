@@ -115,9 +115,13 @@ class Walk:
         yield not lacks
 
 
-def in_use(ports: Sequence[int]) -> list[str]:
-    """Volumes with the names of the documentation, and ports of it, that something here already has."""
-    name = yaml.safe_load((ROOT / "stack.yaml").read_text(encoding="utf-8"))["name"]
+def in_use(ports: Sequence[int], name: str = "") -> list[str]:
+    """Volumes with the names of the documentation, and ports of it, that something here already has.
+
+    Args:
+        name: of another copy of the stack.
+    """
+    name = name or yaml.safe_load((ROOT / "stack.yaml").read_text(encoding="utf-8"))["name"]
     argv = ["docker", "volume", "ls", "--quiet", "--filter", f"name=^{name}_"]
     volumes = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
     return [f"volume {name}" for name in volumes] + [f"port {port}" for port in ports if not _free(port)]
@@ -166,7 +170,7 @@ def walk(road: Road, *, keep: bool = False) -> Walk:
     if lacks:
         raise NotHere(f"no image {', '.join(lacks)}")
     folder = Path(tempfile.mkdtemp(prefix="conche-real-"))
-    taken = Walk(folder / "checkout", keep)
+    taken, variables = Walk(folder / "checkout", keep), dict(os.environ)
     try:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(taken.folder)], check=True)
         road.walk(taken)
@@ -174,6 +178,10 @@ def walk(road: Road, *, keep: bool = False) -> Walk:
         if not keep:
             shutil.rmtree(folder)
         raise
+    finally:
+        # A road may give the commands that it types variables of its own.
+        os.environ.clear()
+        os.environ.update(variables)
     shutil.rmtree(folder)
     return taken
 

@@ -58,10 +58,11 @@ SERVED_TO_NOBODY = [("dev", 8000), ("dev", 9002), ("git", 3000)]
 
 def images() -> list[str]:
     """Every image of the environments that is pulled, but production's, and the control server."""
-    return [*_pulled("dev"), *_pulled("git"), HEADSCALE]
+    return [*pulled("dev"), *pulled("git"), HEADSCALE]
 
 
-def _pulled(environment: str) -> list[str]:
+def pulled(environment: str) -> list[str]:
+    """The images of an environment that are neither built here nor made by `images.base`."""
     services = yaml.safe_load((ROOT / f"compose/{environment}.yaml").read_text(encoding="utf-8"))["services"].values()
     own = ("${CONCHE_REGISTRY", "chocolate-factory-runner:", "registry:", "nginx:")
     return sorted({one["image"] for one in services if not one["image"].startswith(own)})
@@ -71,11 +72,7 @@ def road(walk: Walk) -> None:
     """Every step; what was brought up is taken down, whatever happened."""
     if found := in_use(PORTS):
         raise NotHere(f"the names of the documentation are in use here: {', '.join(found)}")
-    sidecar = next(image for image in _pulled("dev") if "tailscale" in image)
-    gateway = docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}").strip()
-    folder = walk.folder.parent / "headscale"
-    folder.mkdir()
-    tailnet = Tailnet(Engine(), folder, sidecar, HEADSCALE, port=free_port(), address=gateway)
+    tailnet = control_server(walk)
     try:
         with walk.step("scripts/quickstart"):
             walk.run("scripts/quickstart")
@@ -94,8 +91,21 @@ def road(walk: Walk) -> None:
         tailnet.remove()
     with walk.step("what the tests believe of it"):
         argv = ("-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", "tests/contract/test_tailnet.py")
-        named = {"CONCHE_TEST_TAILSCALE_IMAGE": sidecar, "CONCHE_TEST_HEADSCALE_IMAGE": HEADSCALE}
+        named = {"CONCHE_TEST_TAILSCALE_IMAGE": tailnet.tailscale, "CONCHE_TEST_HEADSCALE_IMAGE": HEADSCALE}
         walk.run(sys.executable, *argv, variables=named)
+
+
+def sidecar() -> str:
+    """The image that joins an environment to a tailnet."""
+    return next(image for image in pulled("dev") if "tailscale" in image)
+
+
+def control_server(walk: Walk) -> Tailnet:
+    """One that is not begun yet, which the host and containers in every network will reach."""
+    gateway = docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}").strip()
+    folder = walk.folder.parent / "headscale"
+    folder.mkdir()
+    return Tailnet(Engine(), folder, sidecar(), HEADSCALE, port=free_port(), address=gateway)
 
 
 class Joining:
@@ -113,13 +123,14 @@ class Joining:
         file = self.walk.folder / "stack.yaml"
         text = file.read_text(encoding="utf-8")
         file.write_text(re.sub(r"^(    compose: .*)$", r"\1\n    profiles: [tailnet]", text, flags=re.MULTILINE))
-        self._write_env()
+        self.write_env()
         self.walk.invoke("secrets.init")
         self.walk.invoke("secrets.set", "registry_user", given="admin")
         for secret in ("registry_password", "influxdb_token", "influxdb_admin_password"):
             self.walk.invoke("secrets.set", secret, given=os.urandom(16).hex())
 
-    def _write_env(self, **instead: str) -> None:
+    def write_env(self, **instead: str) -> None:
+        """The settings of this control server, which has no certificates for its nodes."""
         variables = {
             "TAILNET_SERVER": self.tailnet.server, "TAILNET_HTTPS": "no", "TAILNET_ARGS": "",
             "CA_BUNDLE": str(self.authorities), "TAILNET_TCP_PROD": "8086:influxdb:8086",
@@ -135,7 +146,7 @@ class Joining:
         for environment in ("git", "dev"):
             self.set_key(environment, self.tailnet.key("--tags", "tag:server"))
             self.walk.timed("env.up", "--env", environment)
-        with self.walk.part("production", _pulled("prod")) as can:
+        with self.walk.part("production", pulled("prod")) as can:
             if can:
                 self._production()
         asking = self.tailnet.node("asking", self.tailnet.key(), told={"TS_SERVE_CONFIG": ""})
@@ -212,11 +223,11 @@ class Joining:
         self.set_key("dev", f"{self.tailnet.key()}\nand a second line")
         self.refused("dev", PART, "auth")
         self.set_key("dev", self.tailnet.key())
-        self._write_env(CA_BUNDLE="")
+        self.write_env(CA_BUNDLE="")
         self.refused("dev", PART, "certificate signed by unknown authority")
-        self._write_env(TAILNET_TCP_DEV="8001")
+        self.write_env(TAILNET_TCP_DEV="8001")
         self.refused("dev", PART, "TAILNET_TCP_DEV: 8001 is not PORT:SERVICE:PORT")
-        self._write_env()
+        self.write_env()
         self.walk.timed("env.up", "--env", "dev")
         said = self.walk.invoke("env.status", "--env", "dev", fails=True)
         _require("a name that is taken is told", "tailscale is called dev-1 on the tailnet" in said)
