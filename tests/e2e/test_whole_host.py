@@ -1,7 +1,7 @@
 """docs/how-to/disaster-recovery.md, walked on an empty host: nothing is left but one backup and the recovery key.
 
 Forgejo, InfluxDB and the application are stand-ins with the volumes of the real ones: the images of these come from
-elsewhere. The registry is a real one.
+elsewhere. The registry is a real one. tests/real/recovery.py walks it on the real servers.
 """
 
 from __future__ import annotations
@@ -34,9 +34,12 @@ BASE = "python:3.11-slim-bookworm"
 STAND_INS = {
     "scripts/bootstrap && . .venv/bin/activate": "test -x scripts/bootstrap",
     "scripts/install-engine": "test -x scripts/install-engine",
+    # This host was on no tailnet.
+    "invoke backup.restore latest --component tailscale-git --component tailscale-prod --component tailscale-dev"
+    " --force": "invoke backup.show latest",
     # No Forgejo answers behind the stand-in.
-    "git push origin main": "git remote get-url origin",
-    "invoke ci.runner.up": "invoke ci.runner.up --dry-run",
+    "invoke ci.setup": "invoke ci.runner.up --dry-run",
+    "git push && invoke ci.watch": "git remote get-url origin",
     "invoke backup.cron install": "invoke backup.cron install --dry-run",
 }
 """What is typed in the place of a line of the document."""
@@ -119,7 +122,6 @@ def lost(tmp_path: Path, engine: Engine, base_image: str) -> Any:
         _works(stack, *words)
     _works(stack, "env.up", "--env", "prod")
     _inside(stack, f"{stack.name}-prod-fastapi-app-prod-1", "echo trained > /models/prophet.pkl; echo row > /data/rows")
-    subprocess.run(["git", "branch", "main"], cwd=stack.folder, check=True)
     bare = tmp_path / "chocolate-factory.git"
     subprocess.run(["git", "clone", "--quiet", "--bare", stack.folder, bare], check=True)
     forgejo = f"{stack.name}_forgejo"
