@@ -39,6 +39,9 @@ OWN_SETTINGS = "cp .env.example .env && chmod 600 .env"
 
 OF_TAILNET = "--component tailscale-"
 
+AFTERWARDS = "git push && invoke ci.watch"
+"""The line that changes what was recovered."""
+
 NAME, STORAGE = "chocolate-factory", "chocolate_factory_storage"
 
 WEEKS = 4
@@ -56,10 +59,12 @@ class Left:
     Attributes:
         backup: its folder; the recovery key is beside it.
         repository: OWNER/NAME on the server.
+        settings: what `.env` said, empty if there was none.
     """
 
     backup: Path
     repository: str
+    settings: str
     seen: Seen
 
 
@@ -122,8 +127,9 @@ def lose() -> None:
         (("network", "ls", "--format", "{{.Name}}"), ("network", "rm")),
         (("images", "--format", "{{.Repository}}:{{.Tag}}"), ("rmi", "--force")),
     ):
-        if found := [one for one in docker(*listed).split() if ours.match(one.removeprefix("localhost:5000/"))]:
-            docker(*removed, *found)
+        found = [one for one in docker(*listed).split() if ours.match(one.removeprefix("localhost:5000/"))]
+        if named := [one for one in found if not one.endswith(":<none>")]:
+            docker(*removed, *named)
     shutil.rmtree(forgejo.WORK, ignore_errors=True)
 
 
@@ -163,7 +169,9 @@ class Lost:
         walk.timed("backup.create", "daily")
         [backup] = (walk.folder.parent / f"{NAME}-backups/daily").iterdir()
         there = forgejo.Pushed(walk, done["server"], done["repository"], done["remote"], done["branch"])
-        left = Left(usb / backup.name, there.repository, look(there, self.server))
+        env = walk.folder / ".env"
+        settings = env.read_text(encoding="utf-8") if env.exists() else ""
+        left = Left(usb / backup.name, there.repository, settings, look(there, self.server))
         shutil.move(backup, left.backup)
         shutil.rmtree(backup.parents[1])
         return left
@@ -197,10 +205,17 @@ class Recovered:
         os.environ["XDG_STATE_HOME"] = str(home.parent / "state")
 
     def followed(self) -> None:
-        """Every line; then all is there that was there before."""
-        for line in lines(DOCUMENT):
-            if self.server or OF_TAILNET not in line:
-                self._type(line)
+        """Every line; before the last one all is there that was there before."""
+        typed = [line for line in lines(DOCUMENT) if self.server or OF_TAILNET not in line]
+        influxdb.require("the document ends with a push", typed[-1] == AFTERWARDS)
+        for line in typed[:-1]:
+            self._type(line)
+        self._as_before()
+        self._type(AFTERWARDS)
+        for environment in ("git", "prod", "dev"):
+            self.walk.timed("env.status", "--env", environment)
+
+    def _as_before(self) -> None:
         walk = self.walk
         there = forgejo.Pushed(walk, "http://localhost:3000", self.left.repository, "origin", "develop")
         after = vars(look(there, self.server))
@@ -211,8 +226,6 @@ class Recovered:
             influxdb.require(
                 f"{address} serves", httpx.get(f"{address}/health", timeout=30).json()["status"] == "healthy"
             )
-        for environment in ("git", "prod", "dev"):
-            walk.timed("env.status", "--env", environment)
 
     def _type(self, line: str) -> None:
         typed = re.sub(
@@ -227,8 +240,8 @@ class Recovered:
         fails = None if line == "invoke secrets.check" else False
         with self.walk.step(line):
             self.walk.run("bash", "-euo", "pipefail", "-c", typed, fails=fails, variables={"PATH": path})
-        if line == OWN_SETTINGS and self.server:
-            tailnet.Joining(self.walk, self.server).write_env()
+        if line == OWN_SETTINGS and self.left.settings:
+            (self.walk.folder / ".env").write_text(self.left.settings, encoding="utf-8")
 
 
 def look(there: forgejo.Pushed, server: Tailnet | None) -> Seen:

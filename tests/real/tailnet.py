@@ -123,14 +123,13 @@ class Joining:
         file = self.walk.folder / "stack.yaml"
         text = file.read_text(encoding="utf-8")
         file.write_text(re.sub(r"^(    compose: .*)$", r"\1\n    profiles: [tailnet]", text, flags=re.MULTILINE))
-        self.write_env()
+        self._write_env()
         self.walk.invoke("secrets.init")
         self.walk.invoke("secrets.set", "registry_user", given="admin")
         for secret in ("registry_password", "influxdb_token", "influxdb_admin_password"):
             self.walk.invoke("secrets.set", secret, given=os.urandom(16).hex())
 
-    def write_env(self, **instead: str) -> None:
-        """The settings of this control server, which has no certificates for its nodes."""
+    def _write_env(self, **instead: str) -> None:
         variables = {
             "TAILNET_SERVER": self.tailnet.server, "TAILNET_HTTPS": "no", "TAILNET_ARGS": "",
             "CA_BUNDLE": str(self.authorities), "TAILNET_TCP_PROD": "8086:influxdb:8086",
@@ -223,11 +222,11 @@ class Joining:
         self.set_key("dev", f"{self.tailnet.key()}\nand a second line")
         self.refused("dev", PART, "auth")
         self.set_key("dev", self.tailnet.key())
-        self.write_env(CA_BUNDLE="")
+        self._write_env(CA_BUNDLE="")
         self.refused("dev", PART, "certificate signed by unknown authority")
-        self.write_env(TAILNET_TCP_DEV="8001")
+        self._write_env(TAILNET_TCP_DEV="8001")
         self.refused("dev", PART, "TAILNET_TCP_DEV: 8001 is not PORT:SERVICE:PORT")
-        self.write_env()
+        self._write_env()
         self.walk.timed("env.up", "--env", "dev")
         said = self.walk.invoke("env.status", "--env", "dev", fails=True)
         _require("a name that is taken is told", "tailscale is called dev-1 on the tailnet" in said)
