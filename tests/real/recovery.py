@@ -254,7 +254,7 @@ def look(there: forgejo.Pushed, server: Tailnet | None) -> Seen:
         models=in_volume("models_prod", "cat /there/prophet.pkl && stat -c %u:%g /there/prophet.pkl"),
         branches=there.walk.run("git", "ls-remote", "--heads", there.remote),
         runs=sorted((int(one["index_in_repo"]), str(one["status"])) for one in runs),
-        runners=sorted(int(one["id"]) for one in there.ask("GET", "/actions/runners")["runners"]),
+        runners=sorted(int(one["id"]) for one in there.ask("GET", "/actions/runners")),
         nodes={name: int(one["id"]) for name, one in server.nodes().items()} if server else {},
     )
 
