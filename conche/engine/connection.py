@@ -22,7 +22,11 @@ from conche.process import run
 if TYPE_CHECKING:
     from docker import DockerClient
 
-__all__ = ["Engine", "EngineRefused", "translated"]
+__all__ = ["OF_NO_PROJECT", "Engine", "EngineRefused", "translated"]
+
+OF_NO_PROJECT = {"com.docker.compose.project": "", "com.docker.compose.service": ""}
+"""Labels of a helper's container: from an image that Compose built it would have those of a service, and be shown as
+one, and removed as one, by `docker compose`."""
 
 LOCAL = "unix:///var/run/docker.sock"
 

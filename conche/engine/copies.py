@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from conche.engine.connection import Engine, translated
+from conche.engine.connection import OF_NO_PROJECT, Engine, translated
 from conche.engine.containers import Container
 from conche.engine.volumes import LABEL
 
@@ -68,7 +68,7 @@ def start_beside(engine: Engine, original: Container, helper: str) -> str:
             ["exec sleep 2147483647"],
             entrypoint=["/bin/sh", "-c"],
             user="0:0",
-            labels={LABEL: helper},
+            labels={**OF_NO_PROJECT, LABEL: helper},
             healthcheck={"Test": ["NONE"]},
             host_config=api.create_host_config(volumes_from=[original.id], network_mode="none", init=True),
         )

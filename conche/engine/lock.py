@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from conche.engine.connection import Engine, translated
+from conche.engine.connection import OF_NO_PROJECT, Engine, translated
 from conche.errors import ConcheError, Locked, NotRestored
 from conche.formats import LOCK
 from conche.process import signals_deferred
@@ -199,6 +199,7 @@ def _created(engine: Engine, project: str, purpose: str, image: str) -> tuple[st
     import docker.errors
 
     labels = {
+        **OF_NO_PROJECT,
         LABEL: project,
         f"{LABEL}.who": _user(),
         f"{LABEL}.where": socket.gethostname(),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from conche.engine import containers
-from conche.engine.connection import Engine, translated
+from conche.engine.connection import OF_NO_PROJECT, Engine, translated
 from conche.engine.state import packed
 from conche.process import Captured, Completed
 from conche.process import run as run_process
@@ -32,7 +32,7 @@ def beside(engine: Engine, container_id: str, command: Sequence[str], labels: Ma
             command=[],
             environment=other["Config"].get("Env") or [],
             user=other["Config"].get("User") or None,
-            labels=dict(labels),
+            labels={**OF_NO_PROJECT, **labels},
             healthcheck={"test": ["NONE"]},
             host_config=api.create_host_config(
                 volumes_from=[container_id], network_mode=other["HostConfig"]["NetworkMode"]
@@ -69,6 +69,7 @@ def within(engine: Engine, image: str, network: str, files: Mapping[str, bytes],
             entrypoint=["sleep", str(seconds)],
             command=[],
             environment={"CURL_HOME": HOME},
+            labels=OF_NO_PROJECT,
             healthcheck={"test": ["NONE"]},
             host_config=api.create_host_config(network_mode=network, auto_remove=True, init=True),
         )["Id"]

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from conche.engine import containers, gnutar, programs
-from conche.engine.connection import Engine, EngineRefused, translated
+from conche.engine.connection import OF_NO_PROJECT, Engine, EngineRefused, translated
 from conche.engine.volumes import LABEL, MOUNTED, TRIES, UNUSABLE, images, mounted
 from conche.errors import ConcheError
 from conche.process import Completed, signals_deferred
@@ -95,7 +95,7 @@ def _made(engine: Engine, image: str, volume: str, *, writable: bool) -> str:
             ["infinity"],
             entrypoint=["sleep"],
             user="0:0",
-            labels={LABEL: volume},
+            labels={**OF_NO_PROJECT, LABEL: volume},
             healthcheck={"test": ["NONE"]},
             host_config=api.create_host_config(
                 binds=[f"{volume}:{MOUNTED}{'' if writable else ':ro'}"],

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from conche.engine.connection import Engine, translated
+from conche.engine.connection import OF_NO_PROJECT, Engine, translated
 from conche.errors import Unreachable
 
 __all__ = ["State", "forget", "kept", "volume_name"]
@@ -95,7 +95,9 @@ class State:
         api = self._engine.client.api
         with translated(self._engine.address):
             config = self._host_config()
-            made = api.create_container(self._image(), entrypoint=argv, command=[], user="0:0", host_config=config)
+            made = api.create_container(
+                self._image(), entrypoint=argv, command=[], user="0:0", labels=OF_NO_PROJECT, host_config=config
+            )
             try:
                 api.start(made["Id"])
                 failed = api.wait(made["Id"])["StatusCode"] != 0
@@ -123,7 +125,7 @@ class State:
                 self._image(),
                 entrypoint=["true"],
                 name=name,
-                labels={LABEL: self._project},
+                labels={**OF_NO_PROJECT, LABEL: self._project},
                 host_config=self._host_config(),
             )
         except docker.errors.APIError as error:

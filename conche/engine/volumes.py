@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any, cast
 
 from conche.engine import containers, mounting
-from conche.engine.connection import Engine, EngineRefused, translated
+from conche.engine.connection import OF_NO_PROJECT, Engine, EngineRefused, translated
 from conche.engine.containers import Container
 from conche.engine.gnutar import REPOSITORY
 from conche.errors import ConcheError, NotFound, Refused, Unreachable
@@ -197,7 +197,8 @@ def _made(engine: Engine, volume: str, mount: str) -> str:
             with translated(engine.address):
                 api = engine.client.api
                 config = api.create_host_config(binds=[mount])
-                made = api.create_container(image, ["true"], labels={LABEL: volume}, host_config=config)
+                labels = {**OF_NO_PROJECT, LABEL: volume}
+                made = api.create_container(image, ["true"], labels=labels, host_config=config)
                 return str(made["Id"])
         except UNUSABLE as error:
             refused = error

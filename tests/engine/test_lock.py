@@ -139,17 +139,19 @@ def test_the_first_image_that_works_is_taken_and_without_any_there_is_no_lock(
         assert held is None
 
 
-def test_volumes_that_an_image_declares_go_with_the_containers_made_from_it(
+def test_of_what_an_image_declares_helpers_leave_no_volume_and_are_of_no_project(
     engine: Engine, base_image: str, project: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image, api = f"localhost:5000/{project}", engine.client.api
-    dockerfile = f"FROM {base_image}\nVOLUME /data\n"
+    dockerfile = f"FROM {base_image}\nVOLUME /data\nLABEL com.docker.compose.project={project}\n"
     subprocess.run(["docker", "build", "--quiet", "--tag", image, "-"], input=dockerfile, text=True, check=True)
-    create, made = api.create_container, set[str]()
+    create, made, projects = api.create_container, set[str](), set[str]()
 
     def see_volumes(*words: Any, **options: Any) -> dict[str, str]:
         container: dict[str, str] = create(*words, **options)
-        made.update(one["Name"] for one in api.inspect_container(container["Id"])["Mounts"])
+        inspected = api.inspect_container(container["Id"])
+        made.update(one["Name"] for one in inspected["Mounts"])
+        projects.add(inspected["Config"]["Labels"]["com.docker.compose.project"])
         return container
 
     monkeypatch.setattr(api, "create_container", see_volumes)
@@ -160,6 +162,7 @@ def test_volumes_that_an_image_declares_go_with_the_containers_made_from_it(
     state.forget(engine, project)
     engine.client.images.remove(image)
 
+    assert projects == {""}
     assert len(made) == 4, "one each, and that of the state"
     assert made & {one["Name"] for one in api.volumes()["Volumes"]} == set()
 
