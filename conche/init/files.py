@@ -13,7 +13,17 @@ from conche import shallow_yaml
 from conche.errors import NotFound
 from conche.texts import read_text
 
-__all__ = ["BASES", "LARGEST", "MOST_FILES", "ComposeFiles", "decrypts_into_dotenv", "find", "keys_of", "read"]
+__all__ = [
+    "BASES",
+    "FOLDERS",
+    "LARGEST",
+    "MOST_FILES",
+    "ComposeFiles",
+    "decrypts_into_dotenv",
+    "find",
+    "keys_of",
+    "read",
+]
 
 BASES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 """The files that Compose looks for by default, in its order."""

@@ -80,7 +80,7 @@ def understand(root: Path) -> Understanding:
     tried = candidates(found, named, lambda file: accepts(root, (file,), given))
     rendered, left_out = _rendered(root, tried, given)
     kept = [one for one in tried if one.name in rendered]
-    name = slug(rendered[kept[0].name].project)
+    name = slug(_named(root, kept[0], rendered[kept[0].name].project))
     there = projects(root, kept, rendered)
     environments = named_projects(kept, name, there.called, there.runs)
     before, rendered = rendered, {one.name: _in_its_project(root, name, one, rendered, given) for one in environments}
@@ -113,6 +113,15 @@ def understand(root: Path) -> Understanding:
             *_unwritten(rendered, bool(secrets)),
         ],
     )
+
+
+def _named(root: Path, first: ProposedEnvironment, project: str) -> str:
+    """Return what a stack is called after: its Compose project, unless that only has the name of a usual folder.
+
+    Two repositories with their Compose files in `docker` would be one stack, with one state on this machine.
+    """
+    folder = first.files[0].parent.name
+    return root.name if folder in files.FOLDERS and project == folder else project
 
 
 def _warnings(root: Path, rendered: Mapping[str, Rendered], given: Collection[str]) -> list[str]:

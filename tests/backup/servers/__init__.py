@@ -38,6 +38,14 @@ secrets:
 """
 
 
+def build(engine: Engine, image: str) -> None:
+    """Build an image that has all the servers."""
+    with one_at_a_time("images"):
+        base = Base(suite="bookworm", packages=PACKAGES, command=("sleep", "infinity"))
+        provide(engine, {BASE: base}, BASE, lambda _: None)
+        images.build(engine, Build(image, CONTEXT / "Dockerfile", CONTEXT))
+
+
 @dataclass(frozen=True)
 class Server:
     """A stack whose one service is a database server with a password in a file.
@@ -60,10 +68,7 @@ class Server:
             component: the keys of the component in stack.yaml, but its environment and service.
         """
         image, password = f"localhost:5000/{stack.name}:databases", f"canary-{secrets.token_hex(16)} $x'\""
-        with one_at_a_time("images"):
-            base = Base(suite="bookworm", packages=PACKAGES, command=("sleep", "infinity"))
-            provide(engine, {BASE: base}, BASE, lambda _: None)
-            images.build(engine, Build(image, CONTEXT / "Dockerfile", CONTEXT))
+        build(engine, image)
         stack.write("password.txt", password)
         (stack.folder / "password.txt").chmod(0o644)
         stack.write("compose/dev.yaml", COMPOSE.format(image=image, name=stack.name, service=service))
