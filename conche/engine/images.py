@@ -59,6 +59,7 @@ class LocalImage:
         user: the user it runs as; empty for root.
         layers: digests of the unpacked layers.
         contents: digest of its contents, computed by `contents`.
+        checked: whether it has a healthcheck.
     """
 
     id: str
@@ -70,6 +71,7 @@ class LocalImage:
     user: str = ""
     layers: tuple[str, ...] = ()
     contents: str = ""
+    checked: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ def find(engine: Engine, reference: str) -> LocalImage | None:
         user=config.get("User", ""),
         layers=tuple((found.get("RootFS") or {}).get("Layers") or ()),
         contents=contents(found),
+        checked=((config.get("Healthcheck") or {}).get("Test") or ["NONE"]) != ["NONE"],
     )
 
 

@@ -26,6 +26,7 @@ from conche.env.plan import works
 from conche.env.starting import TOGETHER, Starter, checked, grouped, up
 from conche.env.undoing import Undoing
 from conche.env.units import Routes
+from conche.env.waiting import never_healthy
 from conche.env.watch import EnvironmentWatch
 from conche.errors import ConcheError, Restored
 from conche.outcome import Action, Kind, Plan, Step
@@ -89,6 +90,7 @@ class Applier:
         try:
             for action, steps in grouped(plan, self.seen):
                 if action == Action.START:
+                    self._require_healthchecks(steps)
                     self._start_all(steps)
                 elif action == Action.RESTART:
                     self._in_turn(steps, lambda names: names, self._restart_together)
@@ -154,6 +156,13 @@ class Applier:
                 raise
             self.progress.step(f"{failure.message} Building it from this checkout instead.")
             self.build(reference)
+
+    def _require_healthchecks(self, steps: Iterable[Step]) -> None:
+        """Refuse services that would wait for ever, now that every image is there."""
+        refused = never_healthy(self.compose.engine, self.seen.configuration, [step.name for step in steps])
+        if refused is not None:
+            looked_at, way_out = refused.looked_at, refused.next_command
+            raise Restored(refused.code, refused.message, looked_at=looked_at, next_command=way_out)
 
     def _start_all(self, steps: Iterable[Step]) -> None:
         """Start each service once what it depends on works; those whose turn has come, together."""

@@ -23,6 +23,7 @@ from conche.env.rollout.release import (
 )
 from conche.env.rollout.route import is_other, rerouted
 from conche.env.rollout.view import compose_of, open_records, opened_if_possible, salt_of
+from conche.env.waiting import never_healthy
 from conche.outcome import Outcome
 from conche.release.document import Document
 from conche.release.records import Record
@@ -37,6 +38,9 @@ def deploy(call: Invocation, name: str, wanted: Wanted, options: Options) -> Out
     prepared = prepare(call, name, wanted, allow_dirty=options.allow_dirty)
     if not call.dry_run:
         prepared = pulled(call, prepared)
+    waiting = never_healthy(prepared.engine, prepared.configuration, [*prepared.configuration.services])
+    if waiting is not None and not prepared.swarm:
+        raise waiting
     with locked(call, prepared.engine, name, tuple(prepared.found)) as held:
         records = open_records(Session(call, name, prepared.compose), tuple(prepared.found))
         records.require_thawed(name)

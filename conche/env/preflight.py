@@ -14,6 +14,7 @@ from conche.engine.rendered import named_twice
 from conche.engine.service import Service
 from conche.env.contents import contents_of_service, is_rendered, value_of
 from conche.env.observe import Observed
+from conche.env.waiting import never_healthy
 from conche.errors import ConcheError, Refused, Unreachable
 from conche.outcome import Action, Kind, Plan
 from conche.stack import Secrets
@@ -39,6 +40,8 @@ def check(
     services, project, engine = _planned(seen, plan), seen.configuration.project, compose.engine
     problems = [*taken(services, project, seen.name, engine), *_files(seen, plan, engine, coming, section)]
     problems += [*_disk(plan, engine), *_names(seen, plan), *_unpulled(seen, plan)]
+    awaiting = never_healthy(engine, seen.configuration, [service.name for service in services])
+    problems += [awaiting] if awaiting else []
     _raise([*problems, *_volumes(seen, plan, engine), *_variables(seen, plan, compose)])
 
 

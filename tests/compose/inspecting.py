@@ -140,7 +140,10 @@ def _contents(api: Any, container: str, rendered: Mapping[str, Any], service: st
                 found[path] = {"content": None}
                 continue
             with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
-                [member] = archive.getmembers()
+                member, *below = archive.getmembers()
+                if below or member.isdir():
+                    found[path] = {one.name: {"mode": oct(one.mode), "size": one.size} for one in (member, *below)}
+                    continue
                 file = archive.extractfile(member)
                 content = file.read().decode() if file else ""
             found[path] = {"mode": oct(member.mode), "uid": member.uid, "gid": member.gid, "content": content}

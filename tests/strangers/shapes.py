@@ -61,6 +61,7 @@ class Shape:
         services: that run once it is up.
         components: that `conche init` proposes for backups, with their drivers.
         folder: where somebody would call `docker compose up`.
+        mounted: folder of the repository whose content the services write.
     """
 
     files: Mapping[str, str]
@@ -68,6 +69,7 @@ class Shape:
     services: frozenset[str]
     components: Mapping[str, str] = field(default_factory=dict)
     folder: str = ""
+    mounted: str = ""
 
 
 DATABASE = Shape(
@@ -356,6 +358,7 @@ volumes: {tailscale: }
     answer="tok-12345 ree-678",
     services=frozenset({"influxdb", "app", "sidecar"}),
     components={"influxdb": "influxdb", "tailscale": "volume"},
+    mounted="docker/services/",
 )
 
 STATIC = Shape(
@@ -439,6 +442,7 @@ volumes: {{uploads: }}
     answer="Schoko & Co in Köln",
     services=frozenset({"db", "app", "cron"}),
     components={"db": "mariadb", "uploads": "volume"},
+    mounted="data/",
 )
 
 MEASURED = Shape(
@@ -505,7 +509,7 @@ include:
   - path: tools/compose.yaml
 networks: {default: {name: NAME-net}}
 """,
-        "docker/.env": "GREETING=of the folder\nSITE=docker\n",
+        "docker/.env": "SITE=docker\n",
         "docker/data/compose.yaml": """\
 services:
   queue:
