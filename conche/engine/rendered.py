@@ -62,14 +62,22 @@ def plain(value: Any) -> str:
 def readable(rendered: dict[str, Any]) -> dict[str, Any]:
     """Return a rendered document as Compose reads it: it renders a few values in forms that it refuses.
 
-    It leaves out a limit of 0 (`core: {}`), and writes a size below 0, which means none, as text.
+    It leaves out a limit of 0 (`core: {}`) and the content of an empty config, and writes a size below 0, which means
+    none, as text.
     """
     services = {}
     for name, body in rendered["services"].items():
         services[name] = {key: _size(value) if key in _SIZES else value for key, value in _limited(body).items()}
         if body.get("build"):
             services[name]["build"] = _limited(body["build"])
-    return {**rendered, "services": services}
+    configs = {key: _sourced(said) for key, said in (rendered.get("configs") or {}).items()}
+    return {**rendered, "services": services, **({"configs": configs} if configs else {})}
+
+
+def _sourced(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a config with the content that Compose leaves out if it is empty."""
+    said = any(config.get(key) for key in ("file", "environment", "content", "external"))
+    return config if said else {**config, "content": ""}
 
 
 _SIZES = frozenset({"mem_limit", "mem_reservation", "mem_swappiness", "memswap_limit", "shm_size"})

@@ -213,10 +213,13 @@ def test_a_path_with_a_dollar_is_that_of_the_file(tmp_path: Path) -> None:
 def test_what_compose_renders_and_does_not_read_is_put_as_it_reads_it(tmp_path: Path) -> None:
     limits = "ulimits: {core: 0, fsize: {soft: 0, hard: 5}, nproc: 3}"
     built = "build: {context: ., ulimits: {core: 0}}"
-    (tmp_path / "c.yaml").write_text(f"services: {{web: {{{built}, {limits}, memswap_limit: -1, mem_limit: 64m}}}}")
+    services = f"services: {{web: {{{built}, {limits}, memswap_limit: -1, mem_limit: 64m, configs: [empty]}}}}\n"
+    (tmp_path / "c.yaml").write_text(services + "configs: {empty: {content: ''}}\n")
 
-    body = compose(tmp_path / "c.yaml").configuration().rendered["services"]["web"]
+    rendered = compose(tmp_path / "c.yaml").configuration().rendered
+    body = rendered["services"]["web"]
 
+    assert rendered["configs"]["empty"]["content"] == ""
     assert body["ulimits"] == {"core": {"soft": 0, "hard": 0}, "fsize": {"soft": 0, "hard": 5}, "nproc": 3}
     assert body["build"]["ulimits"] == {"core": {"soft": 0, "hard": 0}}
     assert (body["memswap_limit"], body["mem_limit"]) == (-1, "67108864")
