@@ -25,7 +25,7 @@ from conche.backup.entries import BLOCK, ZEROS
 from conche.backup.headers import header, stored
 from conche.syscalls import begin_writeback
 
-__all__ = ["Archive", "ArchiveWriter", "Compressor", "compressing"]
+__all__ = ["Archive", "ArchiveWriter", "Compressor", "Group", "compressing"]
 
 LEVEL = 2
 """The best trade-off in isal; 3 takes twice as long to save another 2 %."""
@@ -46,6 +46,25 @@ GZIP = 31
 
 
 @dataclass(frozen=True)
+class Group:
+    """Entries of an archive that are in gzip members of their own.
+
+    Attributes:
+        seen: what was seen of each of their sources (sight.py), in order; nothing of one that has to be read again.
+        pieces: number of these gzip members.
+        members: number of entries.
+        content: total size of the files among them, unpacked and without holes, in bytes.
+        length: bytes of the tar in these gzip members.
+    """
+
+    seen: tuple[bytes, ...]
+    pieces: int
+    members: int
+    content: int
+    length: int
+
+
+@dataclass(frozen=True)
 class Archive:
     """A gzip file that was written.
 
@@ -62,8 +81,16 @@ class Archive:
     pieces: tuple[int, ...]
 
 
+class NotTheGroup(Exception):
+    """Gzip members that were to be taken over hold something else."""
+
+
 class Compressor:
-    """Compresses content into gzip members on two threads, and writes them in order."""
+    """Compresses content into gzip members on two threads, and writes them in order.
+
+    Attributes:
+        length: bytes of all content.
+    """
 
     def __init__(self, stream: BinaryIO, pool: ThreadPoolExecutor) -> None:
         self._stream, self._pool = stream, pool
@@ -73,11 +100,13 @@ class Compressor:
         self._hash = hashlib.sha256()
         self._pieces: list[int] = []
         self._unwritten = 0
+        self.length = 0
 
     def write(self, content: bytes) -> None:
         """Add content; a member ends after `BLOCK` bytes at the latest."""
         self._member.append(content)
         self._length += len(content)
+        self.length += len(content)
         if self._length >= BLOCK:
             self.cut()
 
@@ -91,17 +120,30 @@ class Compressor:
         while len(self._pending) > IN_FLIGHT:
             self._write_one()
 
-    def mark(self) -> tuple[int, hashlib._Hash, int]:
+    def put(self, member: bytes) -> None:
+        """Add a gzip member that is finished already."""
+        self.cut()
+        self.length += unpacked_length(member)
+        self._pending.append(member)
+        while len(self._pending) > IN_FLIGHT:
+            self._write_one()
+
+    @property
+    def count(self) -> int:
+        """Number of members that have ended."""
+        return len(self._pieces) + len(self._pending)
+
+    def mark(self) -> tuple[int, hashlib._Hash, int, int]:
         """Return a position that `back` can return to."""
         self.cut()
         self._drain()
-        return self._stream.tell(), self._hash.copy(), len(self._pieces)
+        return self._stream.tell(), self._hash.copy(), len(self._pieces), self.length
 
-    def back(self, mark: tuple[int, hashlib._Hash, int]) -> None:
+    def back(self, mark: tuple[int, hashlib._Hash, int, int]) -> None:
         """Discard what was written since the mark."""
         self._member, self._length = [], 0
         self._drain()
-        place, self._hash, count = mark
+        place, self._hash, count, self.length = mark
         del self._pieces[count:]
         self._stream.seek(place)
         self._stream.truncate()
@@ -133,18 +175,24 @@ class Compressor:
 
 
 class ArchiveWriter:
-    """Writes entries as a tar.gz."""
+    """Writes entries as a tar.gz.
+
+    Attributes:
+        groups: the entries by the gzip members that they are in; of the last ones only if those hold nothing else.
+    """
 
     def __init__(self, compressor: Compressor) -> None:
         self._to = compressor
         self._members = self._content = 0
         self._before = (0, 0)
+        self._begun, self._seen, self._is_large = (0, 0, 0, 0), list[bytes](), False
+        self.groups: list[Group] = []
 
     def add(self, info: TarInfo, blocks: Iterable[bytes] = ()) -> None:
         """Add one entry; the blocks of a file must have exactly the size in its header, without its holes."""
         size = stored(info)
         if size >= LARGE or zlib.crc32(info.name.encode(errors="surrogateescape")) % 8 == 0:
-            self._to.cut()
+            self._end_group()
         self._to.write(header(info))
         for block in blocks:
             self._to.write(block)
@@ -153,9 +201,38 @@ class ArchiveWriter:
             self._to.cut()
         self._members += 1
         self._content += size
+        self._is_large = size >= LARGE
+
+    def saw(self, what: bytes) -> None:
+        """Note what was seen of the source of the entry that was just added, or was left out."""
+        self._seen.append(what)
+        if self._is_large:
+            self._end_group()
+
+    def put(self, group: Group, pieces: Iterable[bytes]) -> None:
+        """Add entries as the gzip members that another archive has of them."""
+        self._end_group()
+        end = self._to.length + group.length
+        for piece in pieces:
+            self._to.put(piece)
+        if self._to.length != end:
+            raise NotTheGroup
+        self._members += group.members
+        self._content += group.content
+        self._seen += group.seen
+        self._end_group()
+
+    def _end_group(self) -> None:
+        self._to.cut()
+        now, self._is_large = (self._to.count, self._members, self._content, self._to.length), False
+        if self._seen:
+            count = [one - before for one, before in zip(now, self._begun, strict=True)]
+            self.groups.append(Group(tuple(self._seen), *count))
+        self._begun, self._seen = now, []
 
     def mark(self) -> object:
         """Return a position that `back` can return to."""
+        self._end_group()
         self._before = (self._members, self._content)
         return self._to.mark()
 
@@ -164,6 +241,8 @@ class ArchiveWriter:
         assert isinstance(mark, tuple)
         self._members, self._content = self._before
         self._to.back(mark)
+        self._begun, self._seen = (self._to.count, *self._before, self._to.length), []
+        self._is_large = False
 
     def finish(self) -> Archive:
         """Finish the archive."""
@@ -178,6 +257,17 @@ def compressing(path: Path) -> Iterator[Compressor]:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as stream, ThreadPoolExecutor(2) as pool:
         yield Compressor(stream, pool)
+
+
+def unpacked_length(member: bytes) -> int:
+    """Return how many bytes a gzip member unpacks to, as it says itself (RFC 1952, 2.3.1).
+
+    Raises:
+        NotTheGroup: it is none.
+    """
+    if len(member) < 18 or not member.startswith(b"\x1f\x8b\x08"):
+        raise NotTheGroup
+    return int.from_bytes(member[-4:], "little")
 
 
 def _compress(chunks: list[bytes]) -> bytes:

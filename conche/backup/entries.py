@@ -79,11 +79,13 @@ class Entry:
         read: for a file, returns its current header and its blocks; the header may be that of a hard link to a file
             that was read before.
         look: for a file of a local folder, returns its current state.
+        seen: for a folder or link of one, what was seen of it (sight.py).
     """
 
     info: TarInfo
     read: Callable[[], tuple[TarInfo, Iterator[bytes]]] | None = None
     look: Callable[[], os.stat_result] | None = None
+    seen: bytes = b""
 
 
 class Unread:
@@ -120,8 +122,7 @@ def local_entries(root: Path, name: str, reading: Reading) -> Iterator[Entry]:
         info.type, info.linkname = tarfile.SYMTYPE, target
         _require_time(info, reading)
         if not reading.refuses_link(info):
-            reading.sight.saw(name, reading.sight.judged(f"{name}\0{target}", seen, str(path.parent)))
-            yield Entry(info)
+            yield Entry(info, seen=reading.sight.judged(f"{name}\0{target}", seen, str(path.parent)))
     elif stat.S_ISREG(seen.st_mode):
         info.size = seen.st_size
         yield Entry(info, partial(_read, str(path), name, reading), path.lstat)
@@ -129,8 +130,7 @@ def local_entries(root: Path, name: str, reading: Reading) -> Iterator[Entry]:
         children = _children(path, name, reading)
         if children is None:
             return
-        reading.sight.saw(name, reading.sight.judged(name, seen, str(path)))
-        yield _folder(info, path, reading)
+        yield _folder(info, path, reading, reading.sight.judged(name, seen, str(path)))
         for child in children:
             below = f"{name}/{child.name}"
             if reading.excludes(below):
@@ -145,14 +145,14 @@ def local_entries(root: Path, name: str, reading: Reading) -> Iterator[Entry]:
         reading.leave_out(name, "is a " + _kind(seen.st_mode))
 
 
-def _folder(info: TarInfo, path: Path, reading: Reading) -> Entry:
+def _folder(info: TarInfo, path: Path, reading: Reading, seen: bytes) -> Entry:
     info.type = tarfile.DIRTYPE
     _require_time(info, reading)
     try:
         _describe(info, str(path), reading)
     except OSError as error:
         reading.leave_out(info.name, f"has attributes that cannot be read: {error.strerror}", harmful=True)
-    return Entry(info)
+    return Entry(info, seen=seen)
 
 
 def _children(path: Path, name: str, reading: Reading) -> list[os.DirEntry[str]] | None:

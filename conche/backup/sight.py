@@ -52,12 +52,14 @@ class Sight:
         only_looking: nothing is read, so that what is seen now is compared, and proves nothing.
         files: what was seen of each file, by its name; not of one that has to be read again.
         said: what was left out for what was found in files, each with its reason.
+        last: what was seen of the last one.
     """
 
     known: Mapping[str, bytes] = field(default_factory=dict)
     only_looking: bool = False
     files: dict[str, bytes] = field(default_factory=dict)
     said: list[tuple[str, str]] = field(default_factory=list)
+    last: bytes = b""
     _whole: hashlib.blake2b = field(default_factory=lambda: hashlib.blake2b(digest_size=DIGEST))
     _sure: bool = True
     _kept: dict[int, bool] = field(default_factory=dict)
@@ -87,6 +89,7 @@ class Sight:
 
     def saw(self, name: str, what: bytes) -> None:
         """Note what was seen of something that is stored now; nothing if it has to be read again."""
+        self.last = what
         self._whole.update(what)
         if what:
             self.files[name] = what

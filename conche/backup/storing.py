@@ -11,7 +11,7 @@ from conche.backup.entries import BLOCK, Changed, Entry, HoldsKey, Unreadable
 from conche.backup.headers import stored
 from conche.backup.reading import Reading
 
-__all__ = ["Writer", "store"]
+__all__ = ["Writer", "store", "store_one"]
 
 TRIES = 3
 
@@ -32,15 +32,23 @@ class Writer(Protocol):
 def store(entries: Iterable[Entry], writer: Writer, reading: Reading) -> None:
     """Write every entry; what cannot be read completely is left out, and recorded in `reading`."""
     for entry in entries:
-        if entry.read is None:
-            _add_unread(entry.info, writer, reading)
-        else:
-            _add_read(entry.info.name, entry.read, writer, reading)
+        store_one(entry, writer, reading)
+
+
+def store_one(entry: Entry, writer: Writer, reading: Reading) -> bytes:
+    """Write an entry; return what was seen of its source, nothing if it has to be read again or was left out."""
+    left = len(reading.left_out)
+    if entry.read is None:
+        reading.sight.saw(entry.info.name, entry.seen)
+        _add_unread(entry.info, writer, reading)
+    else:
+        _add_read(entry.info.name, entry.read, writer, reading)
+    return reading.sight.last if len(reading.left_out) == left else b""
 
 
 def _add_read(name: str, read: Callable[[], tuple[TarInfo, Iterator[bytes]]], writer: Writer, reading: Reading) -> None:
     """Add a file."""
-    before = len(reading.left_out)
+    before, reading.sight.last = len(reading.left_out), b""
     _try_to_add(name, read, writer, reading)
     reading.sight.said += [(one.name, one.why) for one in reading.left_out[before:]]
 

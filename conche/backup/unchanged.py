@@ -13,7 +13,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from conche.backup import within
+from conche.backup.archive import Group
 from conche.backup.history import History
 from conche.backup.linking import NO_LINKS, is_ours_alone
 from conche.backup.mac import UNCHANGED as PURPOSE
 from conche.backup.mac import Provenance
 from conche.backup.manifest import Artifact, ComponentRecord
+from conche.backup.pieces import Pieces
 from conche.backup.sight import told_of
 from conche.backup.site import Site
 from conche.backup.target import StoredBackup, digest_of
@@ -51,10 +53,26 @@ class Seen:
     Attributes:
         whole: a digest of it (sight.py).
         said: what was left out for what was found in files.
+        groups: the same of each of its parts.
     """
 
     whole: str
     said: tuple[tuple[str, str], ...] = ()
+    groups: tuple[Group, ...] = ()
+
+    @classmethod
+    def parsed(cls, whole: str, said: Iterable[Sequence[str]], groups: Iterable[Sequence[Any]]) -> Seen:
+        """Return what `plain` has returned."""
+        parts = (Group(tuple(map(bytes.fromhex, seen.split(","))), *map(int, rest)) for seen, *rest in groups)
+        return cls(str(whole), tuple((str(name), str(why)) for name, why in said), tuple(parts))
+
+    def plain(self) -> tuple[object, ...]:
+        """Return it as it is kept in JSON."""
+        groups = [
+            (",".join(map(bytes.hex, one.seen)), one.pieces, one.members, one.content, one.length)
+            for one in self.groups
+        ]
+        return self.whole, self.said, groups
 
 
 @dataclass
@@ -86,17 +104,29 @@ class Earlier:
     def _artifacts(self) -> Mapping[str, Artifact]:
         return {one.path: one for one in self.record.artifacts}
 
+    @contextlib.contextmanager
+    def pieces(self, path: str) -> Iterator[Pieces | None]:
+        """Open an archive, so that parts of it can be taken over; provides None if that cannot be done."""
+        artifact, seen = self._artifacts.get(path), self.archives.get(path.partition("/")[2])
+        file = self._opened(path, self.folder.stat()) if artifact and seen else None
+        if file is None:
+            yield None
+            return
+        assert artifact is not None
+        assert seen is not None
+        with file:
+            yield Pieces(file, artifact, seen.groups)
+
     def take(self, path: str, place: Path) -> Artifact | None:
         """Give an artifact a name in a new backup, too; None if that cannot be done."""
         artifact = self._artifacts.get(path)
         if artifact is None:
             return None
-        try:
-            file = within.opened(self.folder, path)
-        except OSError:
+        file = self._opened(path, place.parent.stat())
+        if file is None:
             return None
         with file:
-            if not is_ours_alone(file.seen, place.parent.stat()) or not self._is_good(artifact, file):
+            if not self._is_good(artifact, file):
                 return None
             try:
                 os.link(file.path, place)
@@ -111,6 +141,15 @@ class Earlier:
             self.taken[path] = artifact
             self.inodes[file.seen.st_dev, file.seen.st_ino] = artifact.sha256
         return artifact
+
+    def _opened(self, path: str, own: os.stat_result) -> File | None:
+        """Open a file of the earlier backup; None if it is missing, or is not ours alone."""
+        with contextlib.suppress(OSError):
+            file = within.opened(self.folder, path)
+            if is_ours_alone(file.seen, own):
+                return file
+            file.close()
+        return None
 
     def _is_good(self, artifact: Artifact, file: File) -> bool:
         """Return whether a file of the earlier backup is what was verified; read it if that is not sure."""
@@ -164,7 +203,7 @@ class Memory:
                 "backup": made.name,
                 "manifest": digest_of(made),
                 "how": _how(self.site, self.site.section.components[name]),
-                "archives": {file: [one.whole, one.said] for file, one in archives.items() if one.whole},
+                "archives": {file: one.plain() for file, one in archives.items()},
                 "files": {file: one.hex() for file, one in files.items()},
                 "places": {one.path: _told(one, (made.folder / one.path).lstat()) for one in record.artifacts},
             }
@@ -197,10 +236,7 @@ def _parsed(one: StoredBackup, name: str, said: Mapping[str, Any], verified: dat
     return Earlier(
         folder=one.folder,
         record=one.read.required().components[name],
-        archives={
-            file: Seen(str(whole), tuple((str(n), str(w)) for n, w in left))
-            for file, (whole, left) in said["archives"].items()
-        },
+        archives={file: Seen.parsed(*one) for file, one in said["archives"].items()},
         files={file: bytes.fromhex(seen) for file, seen in said["files"].items()},
         places=said["places"],
         verified=verified,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import random
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -502,16 +504,20 @@ def test_it_counts_as_verified_when_its_files_last_were(factory: Factory) -> Non
     assert latest > moment + timedelta(days=2)
 
 
-def test_without_hard_links_everything_is_read(factory: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_hard_links_plain_files_are_read_and_of_archives_only_their_ends(
+    factory: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     factory.back_up()
 
     def refused(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refused)
-    factory.back_up()
+    second = factory.back_up()
 
-    assert factory.read == everything(factory)
+    assert {name for name in everything(factory) if name.startswith("models/")} <= factory.read
+    assert "src/app/one.py" not in factory.read
+    assert restored(factory, second, tmp_path / "out") == sources(factory)
 
 
 def test_hard_links_are_hard_links_again(factory: Factory, tmp_path: Path) -> None:
@@ -542,3 +548,133 @@ def test_what_somebody_else_has_written_into_the_memory_is_not_believed_where_th
     factory.back_up()
 
     assert factory.read == (everything(factory) if keys.exist else set())
+
+
+def test_of_an_archive_only_what_has_changed_is_read(factory: Factory, tmp_path: Path) -> None:
+    for number in range(200):
+        factory.write(f"src/many/{number:03}.py", f"print({number})\n".encode())
+    factory.back_up()
+    appended(factory.folder / "src/many/100.py")
+
+    second = factory.back_up()
+
+    assert "src/many/100.py" in factory.read
+    assert len(factory.read) < 60  # what is compressed together with it, and the end of the archive
+    assert "src/large.bin" not in factory.read
+    assert restored(factory, second, tmp_path / "out") == sources(factory)
+    known = factory.site.target.find(second.name).read.required()
+    assert check(second, known, deep=True) == []
+    assert (
+        sum(map(int, next(one.pieces for one in known.artifacts() if "src" in one.path).split()))
+        == (second / "code/src.tar.gz").stat().st_size
+    )
+
+
+def test_parts_of_an_archive_that_has_rotted_are_not_taken_over(
+    factory: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would get into the new archive, and its digest would fit."""
+    first = factory.back_up()
+    archive = first / "code/src.tar.gz"
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 3] ^= 1
+    archive.write_bytes(content)
+    appended(factory.folder / "src/app/two.py")
+
+    second = factory.back_up()
+
+    assert {"src/large.bin", "src/app/one.py", "src/app/two.py"} <= factory.read
+    assert restored(factory, second, tmp_path / "out") == sources(factory)
+    assert check(second, factory.site.target.find(second.name).read.required(), deep=True) == []
+
+
+def test_parts_that_hold_something_else_than_is_remembered_are_not_taken_over(factory: Factory, tmp_path: Path) -> None:
+    """Whatever has gone wrong there: no archive is put together that does not unpack."""
+    factory.back_up()
+    content = json.loads(memory(factory).read_text())
+    whole, said, groups = content["components"]["code"]["archives"]["src.tar.gz"]
+    moved = [[seen, pieces + 1, *rest] for seen, pieces, *rest in groups]
+    content["components"]["code"]["archives"]["src.tar.gz"] = [whole, said, moved]
+    memory(factory).write_text(json.dumps(content))
+    appended(factory.folder / "src/app/two.py")
+
+    second = factory.back_up()
+
+    assert restored(factory, second, tmp_path / "out") == sources(factory)
+    assert check(second, factory.site.target.find(second.name).read.required(), deep=True) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_after_any_changes_a_backup_holds_what_there_is(factory: Factory, tmp_path: Path, seed: int) -> None:
+    """Twelve backups, each after changes of all kinds in any order."""
+    source = random.Random(seed)
+    for number in range(60):
+        factory.write(f"src/{number % 7}/{number:02}", source.randbytes(source.choice((0, 9, 3000, 40_000, 1_200_000))))
+        factory.write(f"models/{number % 5}/{number:02}", source.randbytes(source.choice((0, 9, 3000))))
+    for turn in range(12):
+        for _ in range(source.choice((0, 1, 3, 20))):
+            top = factory.folder / source.choice(("src", "models"))
+            files = sorted(path for path in top.rglob("*") if path.is_file() and not path.is_symlink())
+            one, two = source.choice(files), source.choice(files)
+            source.choice(KINDS)(one, two, source)
+
+        backup = factory.back_up()
+
+        assert restored(factory, backup, tmp_path / str(turn)) == sources(factory), turn
+        assert check(backup, factory.site.target.find(backup.name).read.required(), deep=True) == []
+        shutil.rmtree(tmp_path / str(turn))
+
+
+def with_other_content(one: Path, _: Path, source: random.Random) -> None:
+    seen = one.stat()
+    one.write_bytes(source.randbytes(seen.st_size))
+    os.utime(one, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+
+
+def cut(one: Path, _: Path, source: random.Random) -> None:
+    os.truncate(one, one.stat().st_size // 2)
+
+
+def with_another_mode(one: Path, _: Path, source: random.Random) -> None:
+    one.chmod(source.choice((0o600, 0o644, 0o755)))
+
+
+def with_another_time(one: Path, _: Path, source: random.Random) -> None:
+    os.utime(one, ns=(source.randrange(10**18), source.randrange(10**18)))
+
+
+def with_another_name(one: Path, _: Path, source: random.Random) -> None:
+    one.rename(one.with_name(f"n{source.randrange(1000)}"))
+
+
+def moved(one: Path, two: Path, _: random.Random) -> None:
+    one.rename(two.with_name(one.name))
+
+
+def without(one: Path, _: Path, source: random.Random) -> None:
+    if one.name not in ("one.py", "one.pkl"):
+        one.unlink()
+
+
+def beside(one: Path, _: Path, source: random.Random) -> None:
+    one.with_name(f"a{source.randrange(1000)}").write_bytes(source.randbytes(100))
+
+
+def exchanged(one: Path, two: Path, _: random.Random) -> None:
+    aside = one.with_name("aside")
+    one.rename(aside)
+    if one != two:
+        two.rename(one)
+    aside.rename(two)
+
+
+def with_a_second_name(one: Path, _: Path, source: random.Random) -> None:
+    other = one.with_name(f"l{source.randrange(1000)}")
+    if not other.exists():
+        other.hardlink_to(one)
+
+
+KINDS: tuple[Callable[[Path, Path, random.Random], None], ...] = (
+    with_other_content, with_other_content, cut, with_another_mode, with_another_time, with_another_name, moved,
+    without, beside, exchanged, with_a_second_name,
+)  # fmt: skip

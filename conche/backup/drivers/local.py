@@ -9,15 +9,16 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from tarfile import TarInfo
 
-from conche.backup.archive import ArchiveWriter, compressing
+from conche.backup.archive import ArchiveWriter, NotTheGroup, compressing
 from conche.backup.drivers import Dumping
 from conche.backup.entries import Entry, local_entries
 from conche.backup.folder import folder_writer
 from conche.backup.manifest import Artifact, ComponentRecord
 from conche.backup.matching import matching
+from conche.backup.pieces import Pieces
 from conche.backup.reading import Reading
 from conche.backup.sight import Sight
-from conche.backup.storing import store
+from conche.backup.storing import store, store_one
 from conche.backup.tree import FACT, FILE
 from conche.backup.unchanged import Seen
 
@@ -126,12 +127,38 @@ def _archive(task: Dumping, path: str, reading: Reading) -> Artifact | None:
     file = archive_name(path, task.component.paths)
     if task.earlier and (unchanged := _unchanged(task, path, file, reading)):
         return unchanged
+    left = len(reading.left_out)
+    if task.earlier:
+        with task.earlier.pieces(f"{task.name}/{file}") as pieces:
+            if pieces and (made := _written(task, path, file, reading, pieces)):
+                return made
+        (task.folder / file).unlink(missing_ok=True)
+        del reading.left_out[left:]
+    return _written(task, path, file, reading)
+
+
+def _written(task: Dumping, path: str, file: str, reading: Reading, pieces: Pieces | None = None) -> Artifact | None:
+    """Write an archive, some of it from an earlier one; None if that is not what its manifest says."""
     with compressing(task.folder / file) as compressor:
         writer = ArchiveWriter(compressor)
         reading.first_names.clear()  # a hard link leads to a file of its own archive
         reading.sight.begin()
-        store(local_entries(task.site.root, path, reading), writer, reading)
-        task.archives[file] = Seen(reading.sight.whole, tuple(reading.sight.said))
+        entries = local_entries(task.site.root, path, reading)
+        try:
+            for entry in pieces.over(entries) if pieces else entries:
+                if isinstance(entry, Entry):
+                    writer.saw(store_one(entry, writer, reading))
+                else:
+                    writer.put(entry.group, entry.pieces)
+                    for seen in entry.group.seen:
+                        reading.sight.saw("", seen)
+            good = not pieces or pieces.proven()
+        except NotTheGroup:
+            good = False
+        if pieces and not good:
+            task.site.say(f"{pieces.file.path} is damaged; run: invoke backup.verify --all")
+            return None
+        task.archives[file] = Seen(reading.sight.whole, tuple(reading.sight.said), tuple(writer.groups))
         return task.artifact(file, writer.finish())
 
 
@@ -139,7 +166,7 @@ def _unchanged(task: Dumping, path: str, file: str, reading: Reading) -> Artifac
     """Take an archive over from the earlier backup, if nothing of what is in it has changed since."""
     assert task.earlier is not None
     before = task.earlier.archives.get(file)
-    if before is None:
+    if before is None or not before.whole:
         return None
     sight = Sight(only_looking=True)
     looking = replace(reading, left_out=[], first_names={}, sight=sight, _once=set())
@@ -150,7 +177,10 @@ def _unchanged(task: Dumping, path: str, file: str, reading: Reading) -> Artifac
             except OSError:  # gone since the folder was listed
                 return None
             sight.saw(entry.info.name, sight.judged(entry.info.name, seen, ""))
-    taken = task.earlier.take(f"{task.name}/{file}", task.folder / file) if sight.whole == before.whole else None
+        else:
+            sight.saw(entry.info.name, entry.seen)
+    same = sight.whole == before.whole
+    taken = task.earlier.take(f"{task.name}/{file}", task.folder / file) if same else None
     if taken is not None:
         reading.left_out += looking.left_out
         for name, why in before.said:
