@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -245,8 +245,17 @@ def _parsed(one: StoredBackup, name: str, said: Mapping[str, Any], verified: dat
 
 def _how(site: Site, component: Component) -> str:
     """Return a digest of all that decides what is stored of a component's sources, and how."""
-    said = json.dumps([version(), component.model_dump(mode="json"), site.never()], sort_keys=True)
+    said = json.dumps([_code(), component.model_dump(mode="json"), site.never()], sort_keys=True)
     return hashlib.sha256(said.encode(errors="surrogateescape")).hexdigest()
+
+
+@cache
+def _code() -> str:
+    """Return a digest of the code that reads and stores: what is stored by other code may be something else."""
+    folder, digest = Path(__file__).parent, hashlib.sha256()
+    for file in sorted((*folder.glob("*.py"), *folder.glob("drivers/*.py"))):
+        digest.update(file.read_bytes())
+    return f"{digest.hexdigest()} {version() if digest.digest() == hashlib.sha256().digest() else ''}"
 
 
 def _told(artifact: Artifact, seen: os.stat_result) -> str:
