@@ -124,7 +124,7 @@ def _created(
     site.target.note(found, CheckRecord(verified=min([datetime.now(UTC), *verified])))
     pruned = prune_after(site, found, previous)
     with contextlib.suppress(OSError):  # what is not remembered is read again
-        memory.keep(found, sights)
+        memory.keep(found, made, sights)
     if made.complete:  # what restores have put aside is only kept until the next good backup
         settling.forget(site)
     outcome = _outcome(made, place, linked, plan, [*warnings, *warnings_of(records), *pruned])

@@ -16,14 +16,14 @@ from conche.backup.manifest import Artifact
 from conche.backup.sight import told_of
 from conche.backup.within import File
 
-__all__ = ["Pieces", "Run"]
+__all__ = ["Pieces", "TakenOver"]
 
 Ahead = deque[tuple[Entry, bytes]]
 """Entries that come next, each with what is seen of its source."""
 
 
 @dataclass(frozen=True)
-class Run:
+class TakenOver:
     """Entries that are taken over together; their gzip members are read from the earlier archive meanwhile."""
 
     group: Group
@@ -46,7 +46,7 @@ class Pieces:
     groups: Sequence[Group]
     taken: bool = False
 
-    def over(self, entries: Iterable[Entry]) -> Iterator[Entry | Run]:
+    def over(self, entries: Iterable[Entry]) -> Iterator[Entry | TakenOver]:
         """Yield entries, and those as runs that are all of what a group of the earlier archive holds, unchanged."""
         sizes, places = [int(size) for size in self.artifact.pieces.split()], self._places()
         coming, ahead, done = iter(entries), Ahead(), 0
@@ -60,7 +60,7 @@ class Pieces:
             end, self.taken = first + group.pieces, True
             for _ in self.file.blocks(sum(sizes[done:first])):
                 pass
-            yield Run(group, map(self.file.read, sizes[first:end]))
+            yield TakenOver(group, map(self.file.read, sizes[first:end]))
             done = end
 
     def proven(self) -> bool:

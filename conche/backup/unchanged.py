@@ -26,7 +26,7 @@ from conche.backup.history import History
 from conche.backup.linking import NO_LINKS, is_ours_alone
 from conche.backup.mac import UNCHANGED as PURPOSE
 from conche.backup.mac import Provenance
-from conche.backup.manifest import Artifact, ComponentRecord
+from conche.backup.manifest import Artifact, ComponentRecord, Manifest
 from conche.backup.pieces import Pieces
 from conche.backup.sight import told_of
 from conche.backup.site import Site
@@ -191,12 +191,18 @@ class Memory:
                     found[name] = _parsed(one, name, said, verified)
         return found
 
-    def keep(self, made: StoredBackup, sights: Mapping[str, tuple[Mapping[str, Seen], Mapping[str, bytes]]]) -> None:
-        """Remember a backup, and of the components that it lacks what was remembered before."""
+    def keep(
+        self, made: StoredBackup, said: Manifest, sights: Mapping[str, tuple[Mapping[str, Seen], Mapping[str, bytes]]]
+    ) -> None:
+        """Remember a backup, and of the components that it lacks what was remembered before.
+
+        Args:
+            said: its manifest.
+            sights: what was seen of each component's archives and plain files.
+        """
         components = {n: one for n, one in self._read().items() if n in self.site.section.components}
-        manifest = made.read.required()
         for name, (archives, files) in sights.items():
-            record = manifest.components[name]
+            record = said.components[name]
             if record.absent or record.harm:
                 continue
             components[name] = {

@@ -42,7 +42,7 @@ def dump(task: Dumping) -> ComponentRecord:
         return task.record(artifacts=tuple(made.values()), reading=reading, consistency=CONSISTENCY, facts=facts)
     base = _base(task)
     names = _uppermost(task.site.root, {n for pattern in component.paths for n in _matching(task, pattern, reading)})
-    if task.earlier:
+    if task.earlier and task.earlier.record.facts.get("folder") == base:  # they have the same names there
         reading.sight.known = task.earlier.files
     with folder_writer(task.folder, _taken(task)) as (writer, finish):
         for name in names:
