@@ -16,7 +16,10 @@ from tests.stacks import ROOT
 
 __all__ = ["NAMESPACE", "SOURCES", "named", "nodes", "parsed", "tasks"]
 
-SOURCES = sorted((ROOT / "conche").rglob("*.py"))
+BUILT = ROOT / "conche/_version.py"
+"""Written where the package is built or installed in place; git ignores it."""
+
+SOURCES = sorted(source for source in (ROOT / "conche").rglob("*.py") if source != BUILT)
 NAMESPACE = conche.namespace(ROOT)
 
 
