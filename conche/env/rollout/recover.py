@@ -79,7 +79,8 @@ def plan_recovery(records: Records, look: Look, *, thorough: bool = True) -> Rec
         steps += _replaced(look, unfinished, records.current, spared=look.deploy.edge if holders else None)
         steps += _following(look, steps)
     if look.deploy.serves is not None:
-        steps += _served_steps(look, serves, at, there)
+        scaled, settles_at = records.scaling or ("", None)
+        steps += _served_steps(look, serves, at, there, settles_at if scaled == look.deploy.serves else None)
         settled = finished or holders or any(step.action in (Action.START, Action.SWITCH) for step in steps)
         astray = _astray(records, look, serves, seen) if seen is not None and not settled else ""
         steps += [Step(Action.SWITCH, Kind.EDGE, f"to {serves}", astray)] if astray else []
@@ -114,11 +115,15 @@ def _before(at: str, current: str, there: list[str], interrupted: str) -> str:
     return candidates[0] if candidates else current
 
 
-def _served_steps(look: Look, serves: str, at: str, there: list[str]) -> Iterator[Step]:
+def _served_steps(look: Look, serves: str, at: str, there: list[str], count: int | None) -> Iterator[Step]:
+    """Yield steps for what the edge serves; `count` is how many of it an interrupted env.scale settles at."""
     found = look.of(look.deploy.serves or "")
-    for one in found:
-        if one.labels.get(RELEASE, "") == serves and one.state != "running":
-            yield Step(Action.START, Kind.CONTAINER, one.name, f"is {one.state}, and belongs to {serves}")
+    ours = [one for one in found if one.labels.get(RELEASE, "") == serves]
+    stopped = sorted((one for one in ours if one.state != "running"), key=lambda one: str(one.started_at))
+    # Those beyond the count go: they are not started before.
+    missing = len(stopped) if count is None else max(0, count - (len(ours) - len(stopped)))
+    for one in stopped[:missing]:
+        yield Step(Action.START, Kind.CONTAINER, one.name, f"is {one.state}, and belongs to {serves}")
     target = serves if serves in there else NOTHING
     if at and at not in (target, serves):
         yield Step(Action.SWITCH, Kind.EDGE, f"to {target}", f"it sends requests to {at}")
