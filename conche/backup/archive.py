@@ -8,7 +8,6 @@ only once (sync.py). Concatenated members are one gzip file (RFC 1952, 2.2): pla
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import tarfile
 import zlib
@@ -21,6 +20,7 @@ from pathlib import Path
 from tarfile import TarInfo
 from typing import BinaryIO
 
+from conche.backup.digest import WORTH_A_THREAD, Digest
 from conche.backup.entries import BLOCK, ZEROS
 from conche.backup.headers import header, stored
 from conche.syscalls import begin_writeback
@@ -34,9 +34,6 @@ LARGE = 32 * 1024
 """Size in bytes from which a file gets a gzip member of its own."""
 
 IN_FLIGHT = 6
-
-WORTH_A_THREAD = 256 * 1024
-"""Size in bytes from which another thread compresses a member; a smaller one takes longer to hand over than to do."""
 
 WRITEBACK = 16 << 20
 """Bytes after which flushing to disk is started: leaving all of it to the end would take as long again."""
@@ -86,18 +83,18 @@ class NotTheGroup(Exception):
 
 
 class Compressor:
-    """Compresses content into gzip members on two threads, and writes them in order.
+    """Compresses content into gzip members on two threads, hashes them on another, and writes them in order.
 
     Attributes:
         length: bytes of all content.
     """
 
-    def __init__(self, stream: BinaryIO, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, stream: BinaryIO, pool: ThreadPoolExecutor, hashing: ThreadPoolExecutor) -> None:
         self._stream, self._pool = stream, pool
         self._pending: deque[Future[bytes] | bytes] = deque()
         self._member: list[bytes] = []
         self._length = 0
-        self._hash = hashlib.sha256()
+        self._hash = Digest(hashing)
         self._pieces: list[int] = []
         self._unwritten = 0
         self.length = 0
@@ -133,13 +130,13 @@ class Compressor:
         """Number of members that have ended."""
         return len(self._pieces) + len(self._pending)
 
-    def mark(self) -> tuple[int, hashlib._Hash, int, int]:
+    def mark(self) -> tuple[int, Digest, int, int]:
         """Return a position that `back` can return to."""
         self.cut()
         self._drain()
         return self._stream.tell(), self._hash.copy(), len(self._pieces), self.length
 
-    def back(self, mark: tuple[int, hashlib._Hash, int, int]) -> None:
+    def back(self, mark: tuple[int, Digest, int, int]) -> None:
         """Discard what was written since the mark."""
         self._member, self._length = [], 0
         self._drain()
@@ -255,8 +252,8 @@ class ArchiveWriter:
 def compressing(path: Path) -> Iterator[Compressor]:
     """Provide a compressor that writes to a new file (0600)."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as stream, ThreadPoolExecutor(2) as pool:
-        yield Compressor(stream, pool)
+    with os.fdopen(descriptor, "wb") as stream, ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as hashing:
+        yield Compressor(stream, pool, hashing)
 
 
 def unpacked_length(member: bytes) -> int:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
@@ -114,7 +115,8 @@ class Earlier:
             return
         assert artifact is not None
         assert seen is not None
-        with file:
+        with file, ThreadPoolExecutor(1) as hashing:
+            file.hash_by(hashing)
             yield Pieces(file, artifact, seen.groups)
 
     def take(self, path: str, place: Path) -> Artifact | None:

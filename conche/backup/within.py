@@ -13,10 +13,12 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
 
+from conche.backup.digest import Digest
 from conche.backup.sparse import Parts, parts_of
 from conche.errors import CheckFailed
 
@@ -45,7 +47,8 @@ class File:
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self.seen = path, os.fstat(descriptor)
-        self._stream, self._hash, self._count = FileIO(descriptor), hashlib.sha256(), 0
+        self._stream, self._count = FileIO(descriptor), 0
+        self._hash: hashlib._Hash | Digest = hashlib.sha256()
 
     def __enter__(self) -> File:
         return self
@@ -59,6 +62,10 @@ class File:
         """Close it."""
         self._stream.close()
 
+    def hash_by(self, pool: ThreadPoolExecutor) -> None:
+        """Hash what is read in a pool of one thread; nothing of it must have been read yet."""
+        self._hash = Digest(pool)
+
     def read(self, size: int = -1) -> bytes:
         """Read up to `size` bytes, or all that is left."""
         block = self._stream.read(size)
@@ -69,7 +76,8 @@ class File:
     def readinto(self, buffer: memoryview) -> int:
         """Read as much as a buffer holds; return how much it was."""
         count = self._stream.readinto(buffer)
-        self._hash.update(buffer[:count])
+        # Another thread would hash it after it has been used again.
+        self._hash.update(bytes(buffer[:count]) if isinstance(self._hash, Digest) else buffer[:count])
         self._count += count
         return count
 
