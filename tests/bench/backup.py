@@ -240,7 +240,7 @@ def prepare(folder: Path, scale: float, runs: int) -> tuple[Bench, int]:
     (bench.checkout / "compose.yaml").write_text("services: {web: {image: x}}\n")
     (bench.checkout / "tasks.py").write_text("from conche import namespace\nns = namespace(__file__)\n")
     (bench.checkout / "script.sh").write_text(SCRIPT)
-    (bench.checkout / "copy.py").write_text(COPY)
+    (bench.checkout / "copy_new.py").write_text(COPY)
     bench.run(*INVOKE, "secrets.init")
     bench.run(*INVOKE, "secrets.set", "restic", "--generate")
     return bench, written
@@ -302,7 +302,7 @@ def again(bench: Bench) -> None:
             if changed is not nothing:
                 changed(bench.checkout, next(days))
 
-        copy = ("python3", "copy.py", str(bench.folder / "bench-backups/daily"), str(bench.folder / "copied"))
+        copy = ("python3", "copy_new.py", str(bench.folder / "bench-backups/daily"), str(bench.folder / "copied"))
         own, other, copying = bench.in_turn((ours, before), (theirs, nothing), (copy, without(bench.folder / "copied")))
         bench.note(f"create, {what}: {own:.2f} s; restic {other:.2f} s; cp of what is new {copying:.2f} s")
         bench.say(f"create, {what}, as a part of restic's time and that of cp", own / (other + copying), "", 1)
