@@ -21,6 +21,7 @@ from conche.engine.connection import Engine
 from conche.stack import load
 from conche.supply.base import provide
 from tests import announced
+from tests.backup import servers
 from tests.stacks import ROOT
 
 __all__ = ["main", "own_packages", "save_images", "unpacked"]
@@ -115,12 +116,16 @@ def _say(line: str) -> None:
     sys.stderr.write(f"engines: {line}\n")
 
 
-def save_images(archive: Path) -> None:
-    """Write the base images to a file."""
+def save_images(archive: Path, *further: str) -> None:
+    """Write the base images to a file.
+
+    Args:
+        further: other images that this machine's engine has.
+    """
     engine, bases = Engine(), load(ROOT).bases
     for reference in IMAGES:
         provide(engine, bases, reference, _say)
-    subprocess.run(["docker", "image", "save", "--output", archive, *IMAGES], check=True)
+    subprocess.run(["docker", "image", "save", "--output", archive, *IMAGES, *further], check=True)
 
 
 def run(release: str, argv: Sequence[str]) -> int:
@@ -131,7 +136,8 @@ def run(release: str, argv: Sequence[str]) -> int:
         folder = Path(text)
         (folder / "data").mkdir()
         (folder / "programs").write_text("".join(f"{one}\n" for one in _programs(there)))
-        save_images(folder / "images.tar")
+        servers.provide_base(Engine())
+        save_images(folder / "images.tar", servers.BASE)
         inside = ["unshare", "--net", "--mount", "sh", "-c", INSIDE, "sh", str(there), str(folder)]
         again = [sys.executable, "-m", "tests.engines", "--inside", str(folder), "--", *argv]
         return subprocess.run([*inside, *again], cwd=ROOT, check=False).returncode

@@ -38,11 +38,16 @@ secrets:
 """
 
 
+def provide_base(engine: Engine) -> None:
+    """See that the engine has the image with the packages."""
+    base = Base(suite="bookworm", packages=PACKAGES, command=("sleep", "infinity"))
+    provide(engine, {BASE: base}, BASE, lambda _: None)
+
+
 def build(engine: Engine, image: str) -> None:
     """Build an image that has all the servers."""
     with one_at_a_time("images"):
-        base = Base(suite="bookworm", packages=PACKAGES, command=("sleep", "infinity"))
-        provide(engine, {BASE: base}, BASE, lambda _: None)
+        provide_base(engine)
         images.build(engine, Build(image, CONTEXT / "Dockerfile", CONTEXT))
 
 
