@@ -17,7 +17,7 @@ from dotenv.parser import parse_stream
 from conche.errors import Refused
 from conche.secret import Secret
 
-__all__ = ["parse", "quote", "render"]
+__all__ = ["named", "parse", "quote", "render"]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BARE = re.compile(r"[A-Za-z0-9_./:@%+,=~^-]*")
@@ -72,6 +72,12 @@ def parse(text: str) -> dict[str, str]:
     # Its `dotenv_values` does the same and logs each such line.
     read = [(one.key, one.value) for one in parse_stream(StringIO(text))]
     return {name: value for name, value in read if name is not None and value is not None}
+
+
+def named(text: str) -> frozenset[str]:
+    """Return the names that have a value in a .env file, also in lines such as `name: value`, which Compose reads."""
+    pairs = re.findall(r"^[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)[ \t]*[=:][ \t]*\S", text, re.MULTILINE)
+    return frozenset(pairs)
 
 
 def _not_representable(names: Sequence[str]) -> Refused:

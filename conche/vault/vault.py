@@ -1,14 +1,16 @@
 """The secrets of a checkout for one command: one key, and each encrypted file decrypted once.
 
 Without a key an unprotected environment gets generated development values, kept (0600) in the user's state folder; a
-protected one refuses. What is kept outside the checkout, such as a release's environment, is sealed with age to the
-recipients of the secrets; without a key, to this user's own key in the state folder.
+protected one refuses, unless every secret is optional and already where it would be delivered to. What is kept outside
+the checkout, such as a release's environment, is sealed with age to the recipients of the secrets; without a key, to
+this user's own key in the state folder.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +18,9 @@ from pathlib import Path
 from conche.errors import KeyUnusable, Refused
 from conche.files import state_folder, write_new
 from conche.secret import Redactor, Secret
-from conche.stack import Stack
-from conche.vault import keys
+from conche.stack import SecretDeclaration, Stack
+from conche.texts import read_text
+from conche.vault import dotenv, keys
 from conche.vault.keys import Key
 from conche.vault.store import Store
 from conche.vault.values import PLACEHOLDERS, demonstrates, development, open_store, used_by
@@ -140,6 +143,10 @@ class Vault:
             return development(
                 stack, environment, wanted, lambda said: self._say(f"no {lacking}: {said}"), create=create
             )
+        if lacking == "age key" and wanted and all(map(self._is_at_hand, wanted, wanted.values())):
+            if create:
+                self._say(f"no {lacking}: the values of {environment} come from .env, the shell and its secret files")
+            return {}
         store = open_store(stack, self.root)
         if protected and demonstrates(store, stack.secrets):
             raise KeyUnusable(
@@ -156,6 +163,21 @@ class Vault:
                 next_command="\n".join(f"invoke secrets.set {name}" for name in absent),
             )
         return {name: found[name] for name in wanted if name in found}
+
+    def _is_at_hand(self, name: str, declared: SecretDeclaration) -> bool:
+        """Return whether a secret need not be decrypted: it may be absent, and is wherever it would be delivered to."""
+        assert self.stack.secrets is not None
+        if declared.required:
+            return False
+        variable = declared.variable(name)
+        given = "env" not in declared.outputs or bool(os.environ.get(variable)) or variable in self._dotenv
+        file = self.root / self.stack.secrets.folder / f"{name}.txt"
+        return given and ("file" not in declared.outputs or (file.is_file() and file.stat().st_size > 0))
+
+    @cached_property
+    def _dotenv(self) -> frozenset[str]:
+        file = self.root / ".env"
+        return dotenv.named(read_text(file, file.name)) if file.is_file() else frozenset()
 
     def _has_file(self, environment: str) -> bool:
         """Return whether an environment has an encrypted file; a file that should be there and is not counts too."""

@@ -19,6 +19,7 @@ DONE_OTHERWISE = {
     "ends with": "env/test_tasks.py::test_networks_tell_what_is_missing_and_make_it",
     "says": "env/test_preflight.py::test_of_owner_and_mode_only_those_that_compose_ignores_are_told",
     "builds": "env/test_plan.py::test_build_rebuilds_own_images_only_and_replaces_what_runs_from_them",
+    "creates": "env/test_plan.py::test_where_no_service_is_to_have_a_container_nothing_is_made",
     "takes": "test_session.py::test_profiles_in_dotenv_count_and_what_sets_compose_up_is_left_out_and_named",
 }
 """What the page says that is done otherwise, by how it begins -> the test that shows it, from tests/."""

@@ -50,6 +50,13 @@ def test_what_is_up_and_healthy_needs_nothing() -> None:
     assert (steps(plan_up(UP)), drift(UP), is_well(UP)) == ([], {}, True)
 
 
+def test_where_no_service_is_to_have_a_container_nothing_is_made() -> None:
+    services = {"web": replace(WEB, replicas=0), "db": replace(DB, replicas=0)}
+    seen = replace(UP, configuration=replace(UP.configuration, services=services), containers=())
+
+    assert steps(plan_up(seen)) == []
+
+
 @pytest.mark.parametrize(("pulled", "planned"), [(True, ["pull", "recreate"]), (False, [])])
 def test_an_update_pulls_no_image_that_is_never_to_be_pulled(pulled: bool, planned: list[str]) -> None:
     services = {"web": WEB, "db": replace(DB, pulled=pulled)}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conche.errors import Refused
+from conche.errors import ConcheError, Refused
 from conche.secret import Redactor, Secret
 from conche.stack import parse
 from conche.vault import render
@@ -58,3 +58,44 @@ def test_files_of_secrets_that_are_gone_do_not_stay_because_the_list_of_them_is_
 
     assert refused.value.code == "rendered-list-unreadable"
     assert listed.read_text() == content
+
+
+PROD = """\
+name: shop
+secrets:
+  file: secrets.enc.yaml
+  declared: {token: {env: token, required: false}, key: {required: false, outputs: [file]}}
+environments: {prod: {compose: [compose.yaml], protected: true}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("dotenv", "file", "declared", "refused"),
+    [
+        ("token: decrypted\n", "value", PROD, False),
+        ("export token=x\n", "value", PROD, False),
+        ("token=\n", "value", PROD, True),
+        ("TOKEN=x\n", "value", PROD, True),
+        ("token=x\n", "", PROD, True),
+        ("token=x\n", "value", PROD.replace("env: token, required: false", "env: token"), True),
+    ],
+)
+def test_without_a_key_a_protected_environment_goes_by_what_is_there_if_that_is_all_and_optional(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dotenv: str, file: str, declared: str, refused: bool
+) -> None:
+    for name in ("SOPS_AGE_KEY", "SOPS_AGE_KEY_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / ".env").write_text(dotenv)
+    (tmp_path / "docker/secrets").mkdir(parents=True)
+    (tmp_path / "docker/secrets/key.txt").write_text(file)
+    said: list[str] = []
+    vault = Vault(parse(declared), tmp_path, Redactor(), said.append)
+
+    if refused:
+        with pytest.raises(ConcheError):
+            vault.of("prod")
+    else:
+        assert vault.of("prod") == {}
+        assert "no age key: the values of prod come from .env" in said[0]
