@@ -1,9 +1,14 @@
-"""Keep unit tests pure: a test that starts Conche or Docker's programs has to say so with a marker."""
+"""Keep unit tests pure: a test that starts Conche or Docker's programs has to say so with a marker.
+
+And keep what one that fails has left from those that come after it.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+import warnings
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -46,9 +51,22 @@ sys.addaudithook(_watch)
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Refuse to start such a process in a unit test or its fixtures, whatever code asks for it."""
+    failed = item.session.testsfailed
     if item.get_closest_marker("unit"):
         _watched.append(item.nodeid)
     try:
         return (yield)
     finally:
         _watched.clear()
+        if item.session.testsfailed > failed:
+            _let_go()
+
+
+def _let_go() -> None:
+    """Collect here what a failed test has not closed or waited for: a warning of it would make the next one red."""
+    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+        if hasattr(sys, name):
+            delattr(sys, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()

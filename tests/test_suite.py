@@ -73,6 +73,20 @@ def test_a_test_that_hangs_fails_alone(tmp_path: Path) -> None:
     assert "Timeout" in said
 
 
+def test_what_a_failed_test_has_not_ended_makes_no_other_one_red(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
+    leaves = "    left = [subprocess.Popen(['sleep', '9']), open('left', 'w')]\n    assert left == []\n\n\n"
+    fixture = f"@pytest.fixture\ndef left():\n{leaves}def test_too(left):\n    pass\n\n\n"
+    tests = f"def test_leaves():\n{leaves}{HERE}\n\n{fixture}{HERE.replace('works', 'also')}"
+    (tmp_path / "test_leaves.py").write_text(f"import pytest, subprocess\n\n\n{tests}")
+
+    code, said = run(tmp_path, PYTHONPATH=str(ROOT))
+
+    assert code == 1
+    assert "1 failed, 2 passed, 1 error" in said
+    assert "ResourceWarning" not in said
+
+
 def test_a_unit_test_that_starts_conche_through_a_shell_is_told_what_to_mark(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
     start = "subprocess.run(['sh', '-c', '$invoke'], env={**os.environ, 'invoke': sys.executable + ' -m invoke'})"
