@@ -101,7 +101,9 @@ def judge(container: Container, service: Service, *, ran_for: float, restarts_be
 def _failure(container: Container, service: Service, restarts_before: int) -> str:
     if container.oom_killed:
         return "was killed for lack of memory (OOM)"
-    if container.restarts > restarts_before or container.state == "restarting":
+    # One that is to complete may be meant to try again until it can, as with a database that is not there yet.
+    tries_again = service.completes and container.restart_policy == "on-failure"
+    if not tries_again and (container.restarts > restarts_before or container.state == "restarting"):
         return RESTARTED + (f", exit code {container.exit_code}" if container.exit_code else "")
     ended = container.state in ("exited", "dead")
     if ended and (container.exit_code != 0 or not (service.ends or service.completes)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,6 +101,7 @@ def find(root: Path, compose_file: str = "") -> ComposeFiles:
             variants |= {folder / one: Path(one).stem for one in names if _is_compose(root / folder / one)}
         if default or variants:
             used = _used(root)
+            variants |= dict(_called(root, used, {*default, *variants}))
             called = {file for files in used for file in files}
             examples = [one for one, said in variants.items() if _EXAMPLE.search(said) and one not in called]
             if not default and len(examples) == len(variants):
@@ -114,6 +115,15 @@ def find(root: Path, compose_file: str = "") -> ComposeFiles:
         looked_at=[f"{', '.join(BASES)} and their variants, there and in {', '.join(FOLDERS)}"],
         next_command="cd to the folder that `docker compose up` is called in, then: conche init",
     )
+
+
+def _called(root: Path, used: Sequence[Sequence[Path]], known: Collection[Path]) -> Iterator[tuple[Path, str]]:
+    """Yield files of other names or folders that people merge over one of these, with what their names say."""
+    for first, last in ((files[0], files[-1]) for files in used):
+        told = first in known and last not in known and last.name not in (*BASES, *OVERRIDES)
+        if told and "services" in keys_of(root / last):
+            match = _VARIANT.fullmatch(last.name)
+            yield last, (match["name"] or match["first"]) if match else last.stem
 
 
 def _base(variants: Mapping[Path, str], used: Sequence[Sequence[Path]]) -> Path | None:

@@ -26,6 +26,7 @@ UNCHECKED = Service("web", "i", frozenset("h"))
 ONE_SHOT = replace(UNCHECKED, ends=True)
 AWAITED = replace(UNCHECKED, completes=True)
 KILLED = "was killed for lack of memory (OOM)"
+AGAIN = {"restart_policy": "on-failure"}
 NOWHERE = Engine("unix:///nowhere")
 
 
@@ -47,6 +48,11 @@ NOWHERE = Engine("unix:///nowhere")
         ({"state": "exited", "exit_code": 3}, ONE_SHOT, 1.0, Verdict.FAILED, "exited with 3"),
         ({"state": "dead", "exit_code": 137}, CHECKED, 1.0, Verdict.FAILED, "exited with 137"),
         ({"state": "restarting", "exit_code": 1}, CHECKED, 1.0, Verdict.FAILED, "keeps restarting, exit code 1"),
+        ({"state": "restarting", "exit_code": 1, "restarts": 2, **AGAIN}, AWAITED, 1.0, Verdict.WAITING, ""),
+        ({"state": "running", "restarts": 2, **AGAIN}, AWAITED, 9.0, Verdict.WAITING, ""),
+        ({"state": "exited", "exit_code": 0, "restarts": 2, **AGAIN}, AWAITED, 1.0, Verdict.HEALTHY, ""),
+        ({"state": "exited", "exit_code": 1, "restarts": 5, **AGAIN}, AWAITED, 1.0, Verdict.FAILED, "exited with 1"),
+        ({"state": "restarting", "restarts": 2}, AWAITED, 1.0, Verdict.FAILED, "keeps restarting"),
         ({"restarts": 1, "health": "healthy"}, CHECKED, 1.0, Verdict.FAILED, "keeps restarting"),
         ({"state": "exited", "exit_code": 137, "oom_killed": True}, CHECKED, 1.0, Verdict.FAILED, KILLED),
     ],

@@ -85,3 +85,24 @@ def test_a_file_is_merged_under_the_others_by_its_name_unless_it_is_called_by_it
     written(tmp_path, **{"run.sh": f"docker compose -f {file} up\n"})
 
     assert find(tmp_path).base is None
+
+
+@pytest.mark.parametrize(
+    ("call", "found"),
+    [
+        ("docker compose -f docker-compose.yml -f ops/live.yml up", [Path("ops/live.yml")]),
+        ("docker compose -f docker-compose.yml -f live.yml up", [Path("live.yml")]),
+        ("docker compose -f ops/live.yml up", []),
+        ("docker compose -f docker-compose.yml -f docker-compose.override.yml up", []),
+        ("docker compose -f docker-compose.yml -f ops/none.yml up", []),
+    ],
+)
+def test_a_file_of_any_name_is_an_environment_if_it_is_called_over_one_that_is_found(
+    tmp_path: Path, call: str, found: list[Path]
+) -> None:
+    (tmp_path / "ops").mkdir()
+    written(
+        tmp_path, "docker-compose.yml", "docker-compose.override.yml", "live.yml", "ops/live.yml", **{"run.sh": call}
+    )
+
+    assert list(find(tmp_path).variants) == found
