@@ -11,8 +11,8 @@ import functools
 import re
 from pathlib import Path
 
+from conche.commit import described
 from conche.errors import Unreachable
-from conche.process import run
 
 __all__ = ["BUILT", "UNKNOWN", "is_packaged", "version", "version_of"]
 
@@ -47,13 +47,11 @@ def _described(root: Path) -> str:
     """Return git's version of the checkout at `root`; empty if `root` is not a checkout, as for installed packages."""
     if not (root / ".git").exists():
         return ""
-    argv = ["git", "-C", str(root), "describe", "--tags", "--match", "v[0-9]*", "--always", "--long", "--dirty"]
     try:
-        answer = run(argv, timeout=10)
+        said = _DESCRIBED.fullmatch(described(root, "--tags", "--match", "v[0-9]*", "--long"))
     except Unreachable:
         return ""
-    said = _DESCRIBED.fullmatch(answer.stdout.raw.strip())
-    if not answer.ok or said is None:
+    if said is None:
         return ""
     local = f"+g{said['commit']}" + (".dirty" if said["dirty"] else "")
     if said["tag"] is None:

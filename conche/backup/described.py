@@ -7,13 +7,13 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
+from conche import commit
 from conche.backup import manifest
 from conche.backup.mac import Keys
 from conche.backup.manifest import Artifact, ComponentRecord, Manifest
 from conche.backup.site import Site
 from conche.errors import ConcheError, Unreachable
 from conche.files import write_atomic
-from conche.process import run
 from conche.stack import BackupKind
 from conche.version import version
 
@@ -28,8 +28,7 @@ def described(
 
     revision = ""
     with contextlib.suppress(Unreachable):  # only nice to know: git may be missing, or too slow on a busy machine
-        git = run(["git", "-C", str(site.root), "describe", "--always", "--abbrev=40", "--dirty"], timeout=30)
-        revision = git.stdout.raw.strip() if git.ok else ""
+        revision = commit.described(site.root, "--abbrev=40", timeout=30)
     return Manifest(
         name=name,
         stack=site.stack.name,

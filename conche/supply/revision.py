@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from conche.commit import DIRTY, described
 from conche.errors import Unreachable
 from conche.process import run
 
@@ -31,7 +32,7 @@ class Revision:
     @property
     def dirty(self) -> bool:
         """Whether the tree differs from the commit, or the commit is unknown."""
-        return self.name.endswith("-dirty") or self.name == "unknown"
+        return self.name.endswith(DIRTY) or self.name == "unknown"
 
     @property
     def uncommitted(self) -> str:
@@ -50,14 +51,13 @@ def revision(root: Path) -> Revision:
     """Return the revision of the checkout at `root`."""
     try:
         answer = run(["git", "-C", str(root), "log", "-1", "--format=%h %ct"], timeout=10)
-        described = run(["git", "-C", str(root), "describe", "--tags", "--always", "--dirty"], timeout=10)
+        version = described(root, "--tags")
     except Unreachable:
         return Revision("unknown", "unknown", _moment(0))
-    if not (answer.ok and described.ok):
+    if not (answer.ok and version):
         return Revision("unknown", "unknown", _moment(0))
     commit, seconds = answer.stdout.raw.split()
-    version = described.stdout.raw.strip()
-    dirty = "-dirty" if version.endswith("-dirty") else ""
+    dirty = DIRTY if version.endswith(DIRTY) else ""
     return Revision(commit + dirty, version, _moment(int(seconds)), int(seconds))
 
 
