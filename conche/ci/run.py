@@ -257,7 +257,10 @@ def _branch_here(root: Path) -> str:
 def _changed(root: Path) -> set[str] | None:
     """Return the files that a push would bring and the uncommitted ones; None if there is nothing to compare with."""
     for base in ("@{upstream}", "HEAD~1"):
-        answer = start(["git", "-C", str(root), "diff", "--name-only", "--relative", "-z", base, "--"], timeout=60)
+        answer = start(
+            ["git", "--no-optional-locks", "-C", str(root), "diff", "--name-only", "--relative", "-z", base, "--"],
+            timeout=60,
+        )
         if answer.ok:
             new = start(["git", "-C", str(root), "ls-files", "--others", "--exclude-standard", "-z"], timeout=60)
             return set(f"{answer.stdout.raw}{new.stdout.raw}".split("\0")) - {""}
