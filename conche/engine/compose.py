@@ -6,6 +6,7 @@ argv is built by pure methods and compared as tuples in tests. `--wait` is never
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -270,7 +271,7 @@ def version(engine: Engine) -> str:
     if not completed.ok:
         raise _no_compose(completed)
     found = completed.stdout.raw.strip().removeprefix("v")
-    number = tuple(int(part) for part in re.findall(r"\d+", found)[:2])
+    number = _number(found)
     if number < (2,):
         raise _no_compose(completed)
     if number < OLDEST:
@@ -281,6 +282,19 @@ def version(engine: Engine) -> str:
             next_command="scripts/install-engine\ninvoke doctor",
         )
     return found
+
+
+@functools.cache
+def _release() -> tuple[int, ...]:
+    """Return the installed Compose's version as numbers; none if it does not tell."""
+    try:
+        return _number(run(["docker", "compose", "version", "--short"], timeout=30).stdout.raw)
+    except Unreachable:
+        return ()
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 def complaint(completed: Completed) -> Unreachable | Refused:
@@ -361,7 +375,7 @@ def _service(name: str, body: Mapping[str, Any], rendered: Mapping[str, Any]) ->
         hashes=frozenset(),
         ports=tuple(published_ports(body.get("ports") or [])),
         healthcheck=healthcheck,
-        binds=tuple(Path(plain(mount["source"])) for mount in body.get("volumes") or [] if must_exist(mount)),
+        binds=tuple(Path(plain(one["source"])) for one in body.get("volumes") or [] if must_exist(one, _release)),
         secret_files=host_files(body, rendered, "secrets"),
         config_files=host_files(body, rendered, "configs"),
         user=str(body.get("user", "")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -144,9 +144,22 @@ def published_ports(published: Sequence[Mapping[str, Any]]) -> Iterator[Port]:
             yield Port(port.get("host_ip", ""), int(first), port.get("protocol", "tcp"), int(last or 0))
 
 
-def must_exist(mount: Mapping[str, Any]) -> bool:
-    """Return whether a mount needs an existing host folder, which neither Compose nor the engine creates."""
-    return mount["type"] == "bind" and not (mount.get("bind") or {}).get("create_host_path")
+def must_exist(mount: Mapping[str, Any], release: Callable[[], tuple[int, ...]]) -> bool:
+    """Return whether a mount needs an existing host folder, which neither Compose nor the engine creates.
+
+    Compose 5 leaves `create_host_path` out where it is true, as for each mount in the short form, and earlier ones
+    where it is false. From 2.30 on, a mount with no such options at all is given to the engine in a form that creates
+    the folder. Source: `bindRequiresMountAPI` of https://github.com/docker/compose/blob/main/pkg/compose/create.go
+
+    Args:
+        release: returns Compose's version, such as 2, 26; called only if it matters.
+    """
+    if mount["type"] != "bind":
+        return False
+    said = (mount.get("bind") or {}).get("create_host_path")
+    if said is not None:
+        return not said
+    return release() < ((2, 30) if mount.get("bind") is None else (5,))
 
 
 def replicas_of(body: Mapping[str, Any]) -> int:

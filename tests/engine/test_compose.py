@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from conche.engine.compose import Compose, Configuration, version
 from conche.engine.connection import Engine
 from conche.engine.dockerfile import text_of
 from conche.engine.ports import Port
-from conche.engine.rendered import Healthcheck
+from conche.engine.rendered import Healthcheck, must_exist
 from conche.engine.service import Service
 from conche.errors import Refused, Unreachable
 
@@ -190,13 +191,37 @@ def test_a_service_that_names_no_image_has_the_name_that_compose_builds_it_under
     assert described.configuration().services["web"].image == f"{described.project}-web"
 
 
+RELEASES = ((2, 26), (2, 40), (5, 0))
+
+
+@pytest.mark.parametrize(
+    ("bind", "needed_by"),
+    [
+        ({"create_host_path": True}, []),
+        ({"create_host_path": False}, [(2, 26), (2, 40), (5, 0)]),
+        ({}, [(2, 26), (2, 40)]),
+        ({"propagation": "rslave"}, [(2, 26), (2, 40)]),
+        (None, [(2, 26)]),
+    ],
+    ids=str,
+)
+def test_which_folders_have_to_be_there_depends_on_what_compose_leaves_out(
+    bind: dict[str, Any] | None, needed_by: list[tuple[int, int]]
+) -> None:
+    """Each version renders and creates otherwise: 5 leaves out what is true, 2 what is false."""
+    mount = {"type": "bind", "source": "/d", "target": "/d", **({} if bind is None else {"bind": bind})}
+
+    assert [one for one in RELEASES if must_exist(mount, partial(tuple[int, ...], one))] == needed_by
+
+
 @pytest.mark.process
 def test_a_path_with_a_dollar_is_that_of_the_file(tmp_path: Path) -> None:
     folder = tmp_path / "a $b"
     (folder / "d").mkdir(parents=True)
     (folder / "Dockerfile").write_text("FROM a:$TAG\n")
     file = folder / "compose.yaml"
-    mounted = "volumes: [{type: bind, source: ./d, target: /d}], secrets: [s], configs: [s]"
+    bind = "{type: bind, source: ./d, target: /d, bind: {create_host_path: false}}"
+    mounted = f"volumes: [{bind}], secrets: [s], configs: [s]"
     file.write_text(
         f"services: {{web: {{build: ., {mounted}}}}}\nsecrets: {{s: {{file: ./s}}}}\nconfigs: {{s: {{file: ./s}}}}\n"
     )
