@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return NO_UNIT.search(collection_path.read_text(encoding="utf-8")) is not None or None
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark every test, then leave out what was not asked for."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
+    """Mark every test and leave out what was not asked for; where others shuffle, keep files in order that want it."""
+    _choose(config, items)
+    written = {item: place for place, item in enumerate(items)}
+    yield
+    if config.pluginmanager.hasplugin("randomly"):
+        _order(items, written)
+
+
+def _choose(config: pytest.Config, items: list[pytest.Item]) -> None:
     if WITHOUT - MAY_LACK:
         raise pytest.UsageError(f"CONCHE_TEST_WITHOUT takes {', '.join(sorted(MAY_LACK))}, not {', '.join(WITHOUT)}")
     for item in items:
@@ -77,6 +86,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if revision:
         files = reached(ROOT, revision)
         _keep(config, items, lambda item: item.path.relative_to(ROOT).as_posix() in files)
+
+
+def _order(items: list[pytest.Item], written: Mapping[pytest.Item, int]) -> None:
+    """Put the tests of each file that is marked `in_order` into the order in which they are written."""
+    places: dict[Path, list[int]] = {}
+    for place, item in enumerate(items):
+        if item.get_closest_marker("in_order"):
+            places.setdefault(item.path, []).append(place)
+    for taken in places.values():
+        tests = sorted((items[place] for place in taken), key=written.__getitem__)
+        for place, test in zip(taken, tests, strict=True):
+            items[place] = test
 
 
 def _mark(item: pytest.Item) -> None:

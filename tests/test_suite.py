@@ -142,6 +142,20 @@ def test_what_is_marked_long_waits_to_be_asked_for(tmp_path: Path) -> None:
     assert "2 passed" in named
 
 
+def test_what_is_in_order_is_not_shuffled_and_all_else_is(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
+    tests = "".join(f"def test_{number}():\n    assert True\n\n\n" for number in range(20))
+    (tmp_path / "test_order.py").write_text(f"import pytest\n\npytestmark = pytest.mark.in_order\n\n\n{tests}")
+    (tmp_path / "test_chance.py").write_text(tests)
+
+    _, said = run(tmp_path, "-v", "-p", "randomly", "--randomly-seed", "7", PYTHONPATH=str(ROOT))
+
+    ran = re.findall(r"test_(order|chance)\.py::test_(\d+) PASSED", said)
+    by_file = {file: [int(number) for one, number in ran if one == file] for file in ("order", "chance")}
+    assert by_file["order"] == [*range(20)], said
+    assert sorted(by_file["chance"]) == [*range(20)] != by_file["chance"]
+
+
 def test_everything_that_is_marked_long_is_in_a_part_of_long() -> None:
     places = [ROOT / place for folders in noxfile.MARKED.values() for place in folders]
 

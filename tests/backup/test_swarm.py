@@ -19,7 +19,7 @@ from tests.stacks import SmallStack, free_port
 from tests.standing import standing
 from tests.swarming import joined
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.in_order]
 
 WRITES = "while :; do hostname >> /data/log; sleep 0.05; done"
 

@@ -18,7 +18,7 @@ from conche.secret import Secret
 from tests.backup.databases import Database
 from tests.stacks import SmallStack, free_port
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.in_order]
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 WEEK = 7 * 86_400

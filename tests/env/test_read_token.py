@@ -15,7 +15,7 @@ from tests.backup.databases import Database
 from tests.stacks import SmallStack, free_port
 from tests.standing import standing
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.in_order]
 
 DECLARED = """\
 secrets:

@@ -18,7 +18,7 @@ from conche.engine.connection import Engine
 from tests import announced
 from tests.edged import EdgedStack
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.in_order]
 
 
 @dataclass

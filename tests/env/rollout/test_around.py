@@ -18,7 +18,7 @@ from tests.edged import EdgedStack
 from tests.load import Load
 from tests.stacks import free_port
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.in_order]
 
 KEEPS = (
     "import os, sys; open('said', 'a').write(os.environ['CONCHE_RESULT'] + ' ' + os.environ['CONCHE_RELEASE'] + '\\n')"

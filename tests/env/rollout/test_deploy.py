@@ -18,7 +18,7 @@ from conche.engine.state import State
 from tests.edged import EdgedStack
 from tests.load import Load
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.in_order]
 
 
 @pytest.fixture(scope="module")

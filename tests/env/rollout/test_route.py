@@ -12,7 +12,7 @@ from conche.engine.connection import Engine
 from tests.edged import BUILT_IN, EdgedStack, marked
 from tests.load import Load
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.in_order]
 
 WRONG = BUILT_IN.replace("proxy_pass http://$upstream;", 'return 500 "wrong";')
 

@@ -14,7 +14,7 @@ from tests.load import Load
 from tests.stacks import free_port
 from tests.standing import standing
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.in_order]
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,8 @@ from tests import warm
 from tests.edged import EdgedStack
 from tests.stacks import free_port, variables_in
 
+pytestmark = pytest.mark.in_order
+
 SECRETS = """\
 secrets:
   declared:
