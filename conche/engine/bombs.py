@@ -7,7 +7,7 @@ Sources: https://docs.docker.com/reference/compose-file/include/ and .../service
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -107,42 +107,24 @@ def _named(text: str, folders: Collection[Path], variables: Mapping[str, str]) -
         return
     bodies = [body for services in _below(root, "services") for body in _values(services)]
     included = [one for said in _below(root, "include") for one in _listed(said)]
-    bases = [
-        *folders,
-        *(
-            folder / base
-            for one in included
-            for base in _paths(one, "project_directory", variables)
-            for folder in folders
-        ),
-    ]
-    for paths, is_compose in (
-        ([path for one in included for path in _paths(one, "path", variables)], True),
-        (
-            [path for body in bodies for said in _below(body, "extends") for path in _paths(said, "file", variables)],
-            True,
-        ),
-        (
-            [
-                path
-                for body in (*bodies, *included)
-                for said in _below(body, "env_file")
-                for one in _listed(said)
-                for path in _paths(one, "path", variables)
-            ],
-            False,
-        ),
-    ):
+    extended = [said for body in bodies for said in _below(body, "extends")]
+    given = [one for body in (*bodies, *included) for said in _below(body, "env_file") for one in _listed(said)]
+
+    moved = _paths(included, "project_directory", variables)
+    bases = [*folders, *(folder / path for path in moved for folder in folders)]
+    compose_files = [*_paths(included, "path", variables), *_paths(extended, "file", variables)]
+    for paths, is_compose in ((compose_files, True), (_paths(given, "path", variables), False)):
         for path in dict.fromkeys(paths):
             yield from ((base / path, is_compose) for base in bases if _is_file(base / path))
 
 
-def _paths(node: yaml.Node, key: str, variables: Mapping[str, str]) -> Iterator[str]:
-    """Yield the paths that a node is, or that it has under a key."""
-    for one in [node] if isinstance(node, yaml.ScalarNode) else _below(node, key):
-        for each in _listed(one):
-            if isinstance(each, yaml.ScalarNode):
-                yield _VARIABLE.sub(lambda found: variables.get(found[1] or found[2]) or found[3] or "", each.value)
+def _paths(nodes: Iterable[yaml.Node], key: str, variables: Mapping[str, str]) -> Iterator[str]:
+    """Yield the paths that nodes are, or that they have under a key."""
+    for node in nodes:
+        for said in [node] if isinstance(node, yaml.ScalarNode) else _below(node, key):
+            for one in _listed(said):
+                if isinstance(one, yaml.ScalarNode):
+                    yield _VARIABLE.sub(lambda found: variables.get(found[1] or found[2]) or found[3] or "", one.value)
 
 
 def _listed(node: yaml.Node) -> list[yaml.Node]:

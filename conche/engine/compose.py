@@ -288,7 +288,7 @@ def version(engine: Engine) -> str:
 def _release() -> tuple[int, ...]:
     """Return the installed Compose's version as numbers; none if it does not tell."""
     try:
-        return _number(run(["docker", "compose", "version", "--short"], timeout=30).stdout.raw)
+        return _number(version(Engine()))
     except Unreachable:
         return ()
 
